@@ -1,0 +1,3 @@
+//! The kernel's IPVS table. (draft)
+mod model;
+pub use model::*;

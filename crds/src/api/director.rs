@@ -1,0 +1,97 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One director node, under the node's name. Its agent makes it and writes
+/// its status.
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[kube(
+    group = "ipvs.dev",
+    version = "v1alpha1",
+    kind = "Director",
+    plural = "directors",
+    shortname = "idir",
+    category = "ipvs",
+    status = "DirectorStatus",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectorSpec {}
+
+/// What a director's agent says about its kernel. The controller adds the
+/// condition Alive and nothing else.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectorStatus {
+    /// The DirectorGroup that the agent was started for.
+    #[serde(default)]
+    pub director_group_name: String,
+    /// The agent's version.
+    #[serde(default)]
+    pub agent_version: String,
+    /// Which state of the world the last completed round used. Absent until
+    /// the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<WorldDigests>,
+    /// Services of ours in the kernel.
+    #[serde(default)]
+    pub services: i32,
+    /// Destinations of ours in the kernel.
+    #[serde(default)]
+    pub destinations: i32,
+    /// What is not as the objects want it. What is not named here is, if
+    /// exceptionsOmitted is 0.
+    #[serde(default)]
+    pub exceptions: Vec<DirectorException>,
+    /// How many exceptions did not fit.
+    #[serde(default)]
+    pub exceptions_omitted: i32,
+    /// The virtual addresses that this director holds.
+    #[serde(default)]
+    pub vips: Vec<HeldVip>,
+    /// How many held addresses did not fit.
+    #[serde(default)]
+    pub vips_omitted: i32,
+    /// Programmed, by the agent; Alive, by the controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A state of the world, by kind: each the XOR of a 128-bit hash over uid,
+/// generation and labels of every object that was used, in hexadecimal.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorldDigests {
+    /// Over the VirtualServices of the director's group.
+    pub virtual_services: String,
+    /// Over all RealServers.
+    pub real_servers: String,
+    /// Over the director's own group.
+    pub director_groups: String,
+}
+
+/// One thing that a director could not do.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectorException {
+    /// The VirtualService, as namespace/name.
+    pub virtual_service: String,
+    /// The RealServer, as namespace/name, when it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_server: Option<String>,
+    /// A word for programs.
+    pub reason: String,
+    /// A sentence for people, with what to do.
+    pub message: String,
+}
+
+/// A virtual address on a director's interface.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldVip {
+    /// The address.
+    pub address: String,
+    /// The interface that it is on.
+    pub interface: String,
+}

@@ -1,0 +1,12 @@
+//! The raw types of the API, as users write them. A value of these types may
+//! still be wrong; [`crate::resolve`] is where that stops.
+
+mod director;
+mod director_group;
+mod real_server;
+mod virtual_service;
+
+pub use director::*;
+pub use director_group::*;
+pub use real_server::*;
+pub use virtual_service::*;

@@ -1,0 +1,313 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One service of the kernel's IPVS table: traffic to a virtual address (or
+/// with a firewall mark) and the real servers that share it.
+#[derive(CustomResource, Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[kube(
+    group = "ipvs.dev",
+    version = "v1alpha1",
+    kind = "VirtualService",
+    plural = "ipvsvirtualservices",
+    singular = "ipvsvirtualservice",
+    shortname = "ivs",
+    shortname = "virtualservices",
+    shortname = "virtualservice",
+    category = "ipvs",
+    namespaced,
+    status = "VirtualServiceStatus",
+    selectable = ".spec.directorGroupName",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualServiceSpec {
+    /// The virtual address, port and protocol. Exactly one of vip and
+    /// firewallMark is given. Immutable: make a new object and delete this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vip: Option<Vip>,
+    /// Serve packets that netfilter marked, instead of those to a vip.
+    /// Immutable, as vip is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall_mark: Option<FirewallMark>,
+    /// How the next connection's real server is chosen; the kernel's names.
+    /// Changing it leaves established connections where they are.
+    #[serde(default)]
+    pub scheduler: Scheduler,
+    /// Options of the sh and mh schedulers. When absent, sh and mh get their
+    /// fallback flag, without which a server of weight 0 refuses its share of
+    /// the clients; an empty list turns even that off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_flags: Option<Vec<SchedulerFlag>>,
+    /// Schedule every datagram afresh, without a connection entry. UDP only.
+    #[serde(default)]
+    pub one_packet_scheduling: bool,
+    /// Send a client that came before to the server that it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+    /// How packets reach the real servers that do not say so themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<Forwarding>,
+    /// Which RealServers of this namespace stand behind the service. An empty
+    /// selector is refused.
+    pub real_server_selector: LabelSelector,
+    /// The DirectorGroup whose directors serve this. Immutable, as vip is.
+    #[serde(default = "default_group")]
+    pub director_group_name: String,
+}
+
+fn default_group() -> String {
+    "default".to_owned()
+}
+
+/// A virtual IP address (VIP), with port and protocol.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vip {
+    /// IPv4 or IPv6 unicast address.
+    pub address: String,
+    /// 1 to 65535; 0 serves every port, and needs persistence.
+    pub port: i32,
+    /// TCP, UDP or SCTP.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A transport protocol that IPVS can serve.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub enum Protocol {
+    /// Transmission Control Protocol.
+    #[default]
+    #[serde(rename = "TCP")]
+    Tcp,
+    /// User Datagram Protocol.
+    #[serde(rename = "UDP")]
+    Udp,
+    /// Stream Control Transmission Protocol.
+    #[serde(rename = "SCTP")]
+    Sctp,
+}
+
+/// Packets that a netfilter rule on the director marked.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FirewallMark {
+    /// The mark, 1 to 4294967295.
+    pub mark: i64,
+    /// The family of the marked packets.
+    #[serde(default)]
+    pub ip_family: IpFamily,
+}
+
+/// An address family.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub enum IpFamily {
+    /// IPv4.
+    #[default]
+    IPv4,
+    /// IPv6.
+    IPv6,
+}
+
+/// The kernel's schedulers, by the names of their modules without ip_vs_.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduler {
+    /// Round robin.
+    Rr,
+    /// Weighted round robin.
+    Wrr,
+    /// Least connections.
+    Lc,
+    /// Weighted least connections.
+    #[default]
+    Wlc,
+    /// Locality-based least connections.
+    Lblc,
+    /// Locality-based least connections with replication.
+    Lblcr,
+    /// Destination hashing.
+    Dh,
+    /// Source hashing.
+    Sh,
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue.
+    Nq,
+    /// Weighted failover.
+    Fo,
+    /// Weighted overflow.
+    Ovf,
+    /// Maglev hashing.
+    Mh,
+    /// Power of two choices; not in every kernel.
+    Twos,
+}
+
+/// Options of the sh and mh schedulers, as ipvsadm's --sched-flags.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum SchedulerFlag {
+    /// sh: another server takes over for one that is unavailable.
+    ShFallback,
+    /// sh: hash the source port too.
+    ShPort,
+    /// mh: another server takes over for one that is unavailable.
+    MhFallback,
+    /// mh: hash the source port too.
+    MhPort,
+}
+
+/// The same client, or network of clients, keeps its server.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Persistence {
+    /// How long after its last connection a client keeps its server, in
+    /// seconds, 1 to 4294967.
+    #[serde(default = "default_persistence_timeout")]
+    pub timeout_seconds: i64,
+    /// Clients whose addresses agree in that many leading bits keep one server
+    /// together: 1 to 32 for IPv4, 1 to 128 for IPv6. The whole address when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_length: Option<i32>,
+    /// Tell clients apart by something else than their address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<PersistenceEngine>,
+}
+
+fn default_persistence_timeout() -> i64 {
+    300
+}
+
+/// The kernel's persistence engines.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PersistenceEngine {
+    /// By the Call-ID of SIP over UDP.
+    Sip,
+}
+
+/// How packets reach a real server.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forwarding {
+    /// NAT: replies come back through the director. DR: the server answers
+    /// clients directly, holds the VIP without answering ARP for it, and
+    /// listens on the service's own port. TUN: as DR, through a tunnel.
+    pub method: ForwardingMethod,
+    /// The tunnel of method TUN; IPIP when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
+}
+
+/// The forwarding methods of LVS.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub enum ForwardingMethod {
+    /// Network address translation.
+    #[serde(rename = "NAT")]
+    Nat,
+    /// Direct routing.
+    #[serde(rename = "DR")]
+    Dr,
+    /// Tunnelling.
+    #[serde(rename = "TUN")]
+    Tun,
+}
+
+/// The outer header of method TUN.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tunnel {
+    /// IPIP, GUE or GRE.
+    #[serde(default, rename = "type")]
+    pub kind: TunnelType,
+    /// The UDP port of GUE, 1 to 65535; needed there, refused elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+    /// The checksum of GUE (None, Full or Remote) or GRE (None or Full).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<TunnelChecksum>,
+}
+
+/// The kinds of tunnel that IPVS can send into.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub enum TunnelType {
+    /// IP in IP.
+    #[default]
+    #[serde(rename = "IPIP")]
+    Ipip,
+    /// Generic UDP encapsulation.
+    #[serde(rename = "GUE")]
+    Gue,
+    /// Generic routing encapsulation.
+    #[serde(rename = "GRE")]
+    Gre,
+}
+
+/// A tunnel's checksum.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub enum TunnelChecksum {
+    /// No checksum.
+    None,
+    /// A checksum over the whole packet.
+    Full,
+    /// Remote checksum offload; GUE only.
+    Remote,
+}
+
+/// What the controller says about a VirtualService.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualServiceStatus {
+    /// Accepted, ResolvedRefs, Programmed and Ready. Ready carries the reason
+    /// of the first that fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Its real servers, counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_servers: Option<RealServerCounts>,
+    /// Its directors, counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directors: Option<DirectorCounts>,
+}
+
+/// The real servers of one virtual service, counted.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RealServerCounts {
+    /// Selected by the service.
+    pub selected: i32,
+    /// In service: selected, fitting, and given new connections. Without a
+    /// health check that is every fitting server whose weight is not 0.
+    pub healthy: i32,
+    /// Both, as "healthy/selected".
+    pub summary: String,
+}
+
+/// The directors of one virtual service, counted.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectorCounts {
+    /// Of the group, with a live Lease.
+    pub live: i32,
+    /// Of those, whose kernel holds the service as it is now.
+    pub programmed: i32,
+    /// Both, as "programmed/live".
+    pub summary: String,
+}
