@@ -1,3 +1,36 @@
-//! The kernel's IPVS table. (draft)
+//! The kernel's IPVS table.
+//!
+//! ```text
+//! what is wanted ─┐                     ┌─▶ codec ─▶ Socket ─▶ kernel
+//! what is there ──┼─▶ plan ─▶ [Op] ─────┤             (or a model of it)
+//! what is ours ───┘                     └─▶ Failure per operation
+//!                                                     │
+//! what is there, statistics ◀─ codec ◀─ Socket ◀──────┘
+//! ```
+//!
+//! In: a wanted table ([`WantedTable`]), the keys that are ours ([`Owned`]).
+//! Out: the kernel's table changed by the least number of writes
+//! ([`plan`], [`Kernel::apply`]), a table as read ([`ActualTable`]), counters.
+//!
+//! It must never know: Kubernetes, who wants a table and why, health, time,
+//! the disk. It decides nothing about retries; it says what a failure means.
+//! It has no operation that empties a table.
+
+pub mod codec;
+mod kernel;
 mod model;
-pub use model::*;
+#[cfg(any(test, feature = "model-kernel"))]
+pub mod model_kernel;
+mod op;
+mod plan;
+mod socket;
+
+pub use kernel::{Errno, Error, Failure, Kernel, Meaning};
+pub use model::{
+    ActualService, ActualTable, Connections, DestinationConfig, DestinationKey, Family,
+    ForwardingMethod, Info, Protocol, ServiceConfig, ServiceFlags, ServiceKey, Stats, Tunnel,
+    TunnelChecksum, TunnelKind, WantedService, WantedTable,
+};
+pub use op::Op;
+pub use plan::{Gone, Owned, Plan, plan, plan_services};
+pub use socket::{DestinationStatistics, ServiceStatistics, Socket, Statistics};

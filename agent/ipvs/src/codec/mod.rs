@@ -1,0 +1,322 @@
+//! Generic-netlink messages of the family `IPVS`
+//! (`include/uapi/linux/ip_vs.h`, `net/netfilter/ipvs/ip_vs_ctl.c`): bytes to
+//! attributes to model, and back. Knows no socket.
+
+mod convert;
+mod destination;
+mod service;
+mod stats;
+
+use netlink_packet_core::{
+    DecodeError, DefaultNla, Emitable, ErrorContext, NetlinkMessage, Nla, NlaBuffer, NlasIterator,
+    Parseable, ParseableParametrized, emit_u32, parse_u32,
+};
+use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+
+pub use destination::DestinationAttribute;
+pub use service::ServiceAttribute;
+pub use stats::{Number, StatsAttribute};
+
+pub(crate) use convert::{DumpedDestination, DumpedService};
+
+const IPVS_GENL_NAME: &str = "IPVS";
+const IPVS_GENL_VERSION: u8 = 1;
+
+const IPVS_CMD_ATTR_SERVICE: u16 = 1;
+const IPVS_CMD_ATTR_DEST: u16 = 2;
+const IPVS_CMD_ATTR_TIMEOUT_TCP: u16 = 4;
+const IPVS_CMD_ATTR_TIMEOUT_TCP_FIN: u16 = 5;
+const IPVS_CMD_ATTR_TIMEOUT_UDP: u16 = 6;
+
+const IPVS_INFO_ATTR_VERSION: u16 = 1;
+const IPVS_INFO_ATTR_CONN_TAB_SIZE: u16 = 2;
+
+const IPVS_CMD_NEW_SERVICE: u8 = 1;
+const IPVS_CMD_SET_SERVICE: u8 = 2;
+const IPVS_CMD_DEL_SERVICE: u8 = 3;
+const IPVS_CMD_GET_SERVICE: u8 = 4;
+const IPVS_CMD_NEW_DEST: u8 = 5;
+const IPVS_CMD_SET_DEST: u8 = 6;
+const IPVS_CMD_DEL_DEST: u8 = 7;
+const IPVS_CMD_GET_DEST: u8 = 8;
+const IPVS_CMD_SET_CONFIG: u8 = 12;
+const IPVS_CMD_GET_CONFIG: u8 = 13;
+const IPVS_CMD_SET_INFO: u8 = 14;
+const IPVS_CMD_GET_INFO: u8 = 15;
+
+/// A command of the family. There is none here that empties a table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Makes a service; also the answer to [`GetService`](Self::GetService).
+    NewService,
+    /// Edits a service.
+    SetService,
+    /// Deletes a service with its destinations.
+    DeleteService,
+    /// Reads one service, or all as a dump.
+    GetService,
+    /// Makes a destination; also the answer to
+    /// [`GetDestination`](Self::GetDestination).
+    NewDestination,
+    /// Edits a destination.
+    SetDestination,
+    /// Deletes a destination.
+    DeleteDestination,
+    /// Reads a service's destinations; only as a dump.
+    GetDestination,
+    /// Sets the protocols' timeouts; also the answer to
+    /// [`GetConfig`](Self::GetConfig).
+    SetConfig,
+    /// Reads the protocols' timeouts.
+    GetConfig,
+    /// The answer to [`GetInfo`](Self::GetInfo), and nothing else.
+    SetInfo,
+    /// Reads the version and the size of the connection table.
+    GetInfo,
+    /// A command that this build has no use for.
+    Other(u8),
+}
+
+impl From<Command> for u8 {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::NewService => IPVS_CMD_NEW_SERVICE,
+            Command::SetService => IPVS_CMD_SET_SERVICE,
+            Command::DeleteService => IPVS_CMD_DEL_SERVICE,
+            Command::GetService => IPVS_CMD_GET_SERVICE,
+            Command::NewDestination => IPVS_CMD_NEW_DEST,
+            Command::SetDestination => IPVS_CMD_SET_DEST,
+            Command::DeleteDestination => IPVS_CMD_DEL_DEST,
+            Command::GetDestination => IPVS_CMD_GET_DEST,
+            Command::SetConfig => IPVS_CMD_SET_CONFIG,
+            Command::GetConfig => IPVS_CMD_GET_CONFIG,
+            Command::SetInfo => IPVS_CMD_SET_INFO,
+            Command::GetInfo => IPVS_CMD_GET_INFO,
+            Command::Other(command) => command,
+        }
+    }
+}
+
+impl From<u8> for Command {
+    fn from(command: u8) -> Self {
+        match command {
+            IPVS_CMD_NEW_SERVICE => Self::NewService,
+            IPVS_CMD_SET_SERVICE => Self::SetService,
+            IPVS_CMD_DEL_SERVICE => Self::DeleteService,
+            IPVS_CMD_GET_SERVICE => Self::GetService,
+            IPVS_CMD_NEW_DEST => Self::NewDestination,
+            IPVS_CMD_SET_DEST => Self::SetDestination,
+            IPVS_CMD_DEL_DEST => Self::DeleteDestination,
+            IPVS_CMD_GET_DEST => Self::GetDestination,
+            IPVS_CMD_SET_CONFIG => Self::SetConfig,
+            IPVS_CMD_GET_CONFIG => Self::GetConfig,
+            IPVS_CMD_SET_INFO => Self::SetInfo,
+            IPVS_CMD_GET_INFO => Self::GetInfo,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// A message of the family: a command and its attributes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Message {
+    /// What is asked, or answered.
+    pub command: Command,
+    /// In the order of the wire.
+    pub attributes: Vec<Attribute>,
+}
+
+impl GenlFamily for Message {
+    fn family_name() -> &'static str {
+        IPVS_GENL_NAME
+    }
+
+    fn command(&self) -> u8 {
+        self.command.into()
+    }
+
+    fn version(&self) -> u8 {
+        IPVS_GENL_VERSION
+    }
+}
+
+impl Emitable for Message {
+    fn buffer_len(&self) -> usize {
+        self.attributes.as_slice().buffer_len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        self.attributes.as_slice().emit(buffer);
+    }
+}
+
+impl ParseableParametrized<[u8], GenlHeader> for Message {
+    fn parse_with_param(buffer: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
+        let command = Command::from(header.cmd);
+        let attributes = NlasIterator::new(buffer)
+            .map(|nla| nla.and_then(|nla| Attribute::parse_for(command, &nla)))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("attributes of an IPVS message {command:?}"))?;
+        Ok(Self {
+            command,
+            attributes,
+        })
+    }
+}
+
+/// A top-level attribute.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Attribute {
+    /// `IPVS_CMD_ATTR_SERVICE`.
+    Service(Vec<ServiceAttribute>),
+    /// `IPVS_CMD_ATTR_DEST`.
+    Destination(Vec<DestinationAttribute>),
+    /// `IPVS_CMD_ATTR_TIMEOUT_TCP`, seconds; 0 keeps what is there.
+    TimeoutTcp(u32),
+    /// `IPVS_CMD_ATTR_TIMEOUT_TCP_FIN`, seconds; 0 keeps what is there.
+    TimeoutTcpFin(u32),
+    /// `IPVS_CMD_ATTR_TIMEOUT_UDP`, seconds; 0 keeps what is there.
+    TimeoutUdp(u32),
+    /// `IPVS_INFO_ATTR_VERSION`: 0x010201 is 1.2.1. In
+    /// [`Command::SetInfo`] alone, where it has the service's number.
+    InfoVersion(u32),
+    /// `IPVS_INFO_ATTR_CONN_TAB_SIZE`, buckets. In [`Command::SetInfo`] alone.
+    InfoConnectionTableSize(u32),
+    /// Any other, the sync daemon's among them.
+    Other(DefaultNla),
+}
+
+impl Attribute {
+    fn parse_for(command: Command, nla: &NlaBuffer<&[u8]>) -> Result<Self, DecodeError> {
+        let value = nla.value();
+        let number = |name| parse_u32(value).context(name);
+        Ok(match (command, nla.kind()) {
+            (Command::SetInfo, IPVS_INFO_ATTR_VERSION) => {
+                Self::InfoVersion(number("IPVS_INFO_ATTR_VERSION")?)
+            }
+            (Command::SetInfo, IPVS_INFO_ATTR_CONN_TAB_SIZE) => {
+                Self::InfoConnectionTableSize(number("IPVS_INFO_ATTR_CONN_TAB_SIZE")?)
+            }
+            (_, IPVS_CMD_ATTR_SERVICE) => {
+                Self::Service(nested(value).context("IPVS_CMD_ATTR_SERVICE")?)
+            }
+            (_, IPVS_CMD_ATTR_DEST) => {
+                Self::Destination(nested(value).context("IPVS_CMD_ATTR_DEST")?)
+            }
+            (_, IPVS_CMD_ATTR_TIMEOUT_TCP) => {
+                Self::TimeoutTcp(number("IPVS_CMD_ATTR_TIMEOUT_TCP")?)
+            }
+            (_, IPVS_CMD_ATTR_TIMEOUT_TCP_FIN) => {
+                Self::TimeoutTcpFin(number("IPVS_CMD_ATTR_TIMEOUT_TCP_FIN")?)
+            }
+            (_, IPVS_CMD_ATTR_TIMEOUT_UDP) => {
+                Self::TimeoutUdp(number("IPVS_CMD_ATTR_TIMEOUT_UDP")?)
+            }
+            (_, kind) => Self::Other(
+                DefaultNla::parse(nla).with_context(|| format!("IPVS attribute {kind}"))?,
+            ),
+        })
+    }
+}
+
+impl Nla for Attribute {
+    fn value_len(&self) -> usize {
+        match self {
+            Self::Service(attributes) => attributes.as_slice().buffer_len(),
+            Self::Destination(attributes) => attributes.as_slice().buffer_len(),
+            Self::TimeoutTcp(_)
+            | Self::TimeoutTcpFin(_)
+            | Self::TimeoutUdp(_)
+            | Self::InfoVersion(_)
+            | Self::InfoConnectionTableSize(_) => 4,
+            Self::Other(nla) => nla.value_len(),
+        }
+    }
+
+    // Without NLA_F_NESTED, as the kernel sends its nests.
+    fn kind(&self) -> u16 {
+        match self {
+            Self::Service(_) => IPVS_CMD_ATTR_SERVICE,
+            Self::Destination(_) => IPVS_CMD_ATTR_DEST,
+            Self::TimeoutTcp(_) => IPVS_CMD_ATTR_TIMEOUT_TCP,
+            Self::TimeoutTcpFin(_) => IPVS_CMD_ATTR_TIMEOUT_TCP_FIN,
+            Self::TimeoutUdp(_) => IPVS_CMD_ATTR_TIMEOUT_UDP,
+            Self::InfoVersion(_) => IPVS_INFO_ATTR_VERSION,
+            Self::InfoConnectionTableSize(_) => IPVS_INFO_ATTR_CONN_TAB_SIZE,
+            Self::Other(nla) => nla.kind(),
+        }
+    }
+
+    fn emit_value(&self, buffer: &mut [u8]) {
+        match self {
+            Self::Service(attributes) => attributes.as_slice().emit(buffer),
+            Self::Destination(attributes) => attributes.as_slice().emit(buffer),
+            Self::TimeoutTcp(number)
+            | Self::TimeoutTcpFin(number)
+            | Self::TimeoutUdp(number)
+            | Self::InfoVersion(number)
+            | Self::InfoConnectionTableSize(number) => put_u32(buffer, *number),
+            Self::Other(nla) => nla.emit_value(buffer),
+        }
+    }
+}
+
+/// The messages of one datagram. After a message that cannot be parsed come
+/// the ones behind it; after a header that cannot be parsed, nothing.
+pub fn messages(
+    datagram: &[u8],
+) -> impl Iterator<Item = Result<NetlinkMessage<GenlMessage<Message>>, DecodeError>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let message = NetlinkMessage::deserialize(rest);
+        // nlmsghdr begins with the length, which deserialize checks against
+        // both the header's size and the buffer's.
+        let length = match rest.first_chunk() {
+            Some(bytes) => u32::from_ne_bytes(*bytes) as usize,
+            None => 0,
+        };
+        rest = match length {
+            0..16 => &[],
+            length => rest.get(length.next_multiple_of(4)..).unwrap_or(&[]),
+        };
+        Some(message)
+    })
+}
+
+/// The attributes of a nest.
+fn nested<T>(value: &[u8]) -> Result<Vec<T>, DecodeError>
+where
+    T: for<'a> Parseable<NlaBuffer<&'a [u8]>>,
+{
+    NlasIterator::new(value)
+        .map(|nla| nla.and_then(|nla| T::parse(&nla)))
+        .collect()
+}
+
+/// An address, which the kernel takes and gives in 16 bytes whatever the
+/// family; shorter ones it pads with zeroes, and so do we.
+fn parse_address(value: &[u8]) -> Result<[u8; 16], DecodeError> {
+    let mut address = [0; 16];
+    match address.get_mut(..value.len()) {
+        Some(start) => {
+            start.copy_from_slice(value);
+            Ok(address)
+        }
+        None => Err(format!("an address of {} bytes, more than 16", value.len()).into()),
+    }
+}
+
+fn put_u32(buffer: &mut [u8], number: u32) {
+    emit_u32(buffer, number).expect("value_len is 4");
+}
+
+fn put_string(buffer: &mut [u8], text: &str) {
+    buffer[..text.len()].copy_from_slice(text.as_bytes());
+    buffer[text.len()] = 0;
+}
+
+#[cfg(test)]
+mod tests;

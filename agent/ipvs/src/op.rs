@@ -1,0 +1,226 @@
+//! One write to the kernel's table.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ActualService, ActualTable, DestinationConfig, DestinationKey, Family, ForwardingMethod,
+    ServiceConfig, ServiceFlags, ServiceKey, Tunnel, TunnelChecksum, TunnelKind,
+};
+
+/// One write to the kernel's table: one netlink message.
+///
+/// A created or edited entry takes its whole configuration: the kernel knows
+/// no partial edit.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Op {
+    /// Makes a service without destinations.
+    NewService(ServiceKey, ServiceConfig),
+    /// Edits a service; its destinations and established connections stay.
+    SetService(ServiceKey, ServiceConfig),
+    /// Makes a destination in a service.
+    NewDestination(ServiceKey, DestinationKey, DestinationConfig),
+    /// Edits a destination; established connections stay and keep their
+    /// forwarding method.
+    SetDestination(ServiceKey, DestinationKey, DestinationConfig),
+    /// Takes a destination away. With `net.ipv4.vs.expire_nodest_conn=0` the
+    /// packets of its connections are dropped in silence from then on.
+    DeleteDestination(ServiceKey, DestinationKey),
+    /// Takes a service away, and every destination in it, strangers' too.
+    DeleteService(ServiceKey),
+}
+
+impl Op {
+    /// The service that is written, or whose destination is.
+    pub fn service(&self) -> ServiceKey {
+        match self {
+            Self::NewService(service, _)
+            | Self::SetService(service, _)
+            | Self::NewDestination(service, ..)
+            | Self::SetDestination(service, ..)
+            | Self::DeleteDestination(service, _)
+            | Self::DeleteService(service) => *service,
+        }
+    }
+
+    /// The destination that is written, if it is one.
+    pub fn destination(&self) -> Option<DestinationKey> {
+        match self {
+            Self::NewDestination(_, destination, _)
+            | Self::SetDestination(_, destination, _)
+            | Self::DeleteDestination(_, destination) => Some(*destination),
+            Self::NewService(..) | Self::SetService(..) | Self::DeleteService(_) => None,
+        }
+    }
+
+    /// Whether it makes an entry that was not there: what an owner notes
+    /// before, so that after a crash it knows its own.
+    pub fn creates(&self) -> bool {
+        matches!(self, Self::NewService(..) | Self::NewDestination(..))
+    }
+
+    /// Whether it takes an entry away.
+    pub fn removes(&self) -> bool {
+        matches!(self, Self::DeleteService(_) | Self::DeleteDestination(..))
+    }
+
+    /// Does to a table what the kernel does when it acknowledges the operation.
+    /// An operation that the kernel would have refused for want of its service
+    /// or destination changes nothing.
+    pub fn apply_to(&self, table: &mut ActualTable) {
+        match self {
+            Self::NewService(key, config) => {
+                if let Entry::Vacant(entry) = table.entry(*key) {
+                    entry.insert(ActualService {
+                        config: config.clone(),
+                        destinations: BTreeMap::new(),
+                    });
+                }
+            }
+            Self::SetService(key, config) => {
+                if let Some(service) = table.get_mut(key) {
+                    service.config = config.clone();
+                }
+            }
+            Self::NewDestination(service, key, config) => {
+                if let Some(service) = table.get_mut(service) {
+                    service.destinations.entry(*key).or_insert(*config);
+                }
+            }
+            Self::SetDestination(service, key, config) => {
+                let destination = table
+                    .get_mut(service)
+                    .and_then(|service| service.destinations.get_mut(key));
+                if let Some(destination) = destination {
+                    *destination = *config;
+                }
+            }
+            Self::DeleteDestination(service, key) => {
+                if let Some(service) = table.get_mut(service) {
+                    service.destinations.remove(key);
+                }
+            }
+            Self::DeleteService(key) => {
+                table.remove(key);
+            }
+        }
+    }
+}
+
+/// As `ipvsadm -Sn` spells it, and as `ipvsadm` takes it:
+/// `-a -t 192.0.2.1:80 -r 198.51.100.1:80 -m -w 1`.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewService(key, config) => {
+                write!(f, "-A {key}")?;
+                fmt_service(f, key.family(), config)
+            }
+            Self::SetService(key, config) => {
+                write!(f, "-E {key}")?;
+                fmt_service(f, key.family(), config)
+            }
+            Self::NewDestination(service, key, config) => {
+                write!(f, "-a {service} -r {key}")?;
+                fmt_destination(f, config)
+            }
+            Self::SetDestination(service, key, config) => {
+                write!(f, "-e {service} -r {key}")?;
+                fmt_destination(f, config)
+            }
+            Self::DeleteDestination(service, key) => write!(f, "-d {service} -r {key}"),
+            Self::DeleteService(key) => write!(f, "-D {key}"),
+        }
+    }
+}
+
+fn fmt_service(f: &mut fmt::Formatter<'_>, family: Family, config: &ServiceConfig) -> fmt::Result {
+    let scheduler = match config.scheduler.as_str() {
+        "" => "none",
+        name => name,
+    };
+    write!(f, " -s {scheduler}")?;
+    if config.flags.contains(ServiceFlags::PERSISTENT) {
+        write!(f, " -p {}", config.timeout)?;
+        match (family, config.prefix_length) {
+            (_, ServiceConfig::IRREGULAR_MASK) => write!(f, " -M irregular")?,
+            (Family::V4, 32) | (Family::V6, 128) => {}
+            (Family::V4, length) => {
+                let mask = u32::MAX
+                    .checked_shl(32u32.saturating_sub(length.into()))
+                    .unwrap_or(0);
+                write!(f, " -M {}", std::net::Ipv4Addr::from(mask))?;
+            }
+            (Family::V6, length) => write!(f, " -M {length}")?,
+        }
+        if let Some(engine) = &config.persistence_engine {
+            write!(f, " --pe {engine}")?;
+        }
+    }
+    if config.flags.contains(ServiceFlags::ONE_PACKET) {
+        f.write_str(" -o")?;
+    }
+    fmt_scheduler_flags(f, config)
+}
+
+fn fmt_scheduler_flags(f: &mut fmt::Formatter<'_>, config: &ServiceConfig) -> fmt::Result {
+    let names = match config.scheduler.as_str() {
+        "sh" => ["sh-fallback", "sh-port", "flag-3"],
+        "mh" => ["mh-fallback", "mh-port", "flag-3"],
+        _ => ["flag-1", "flag-2", "flag-3"],
+    };
+    let flags = [
+        ServiceFlags::SCHEDULER_1,
+        ServiceFlags::SCHEDULER_2,
+        ServiceFlags::SCHEDULER_3,
+    ];
+    let mut separator = " -b ";
+    for (flag, name) in flags.into_iter().zip(names) {
+        if config.flags.contains(flag) {
+            write!(f, "{separator}{name}")?;
+            separator = ",";
+        }
+    }
+    Ok(())
+}
+
+fn fmt_destination(f: &mut fmt::Formatter<'_>, config: &DestinationConfig) -> fmt::Result {
+    match config.method {
+        ForwardingMethod::Masquerade => f.write_str(" -m")?,
+        ForwardingMethod::DirectRoute => f.write_str(" -g")?,
+        ForwardingMethod::Tunnel(_) => f.write_str(" -i")?,
+        ForwardingMethod::Local => f.write_str(" local")?,
+        ForwardingMethod::Bypass => f.write_str(" bypass")?,
+        ForwardingMethod::Other(method) => write!(f, " method {method}")?,
+    }
+    write!(f, " -w {}", config.weight)?;
+    if config.upper_threshold != 0 {
+        write!(f, " -x {}", config.upper_threshold)?;
+    }
+    if config.lower_threshold != 0 {
+        write!(f, " -y {}", config.lower_threshold)?;
+    }
+    if let ForwardingMethod::Tunnel(tunnel) = config.method {
+        fmt_tunnel(f, tunnel)?;
+    }
+    Ok(())
+}
+
+fn fmt_tunnel(f: &mut fmt::Formatter<'_>, tunnel: Tunnel) -> fmt::Result {
+    match tunnel.kind {
+        TunnelKind::Ipip => return Ok(()),
+        TunnelKind::Gue => write!(f, " --tun-type gue --tun-port {}", tunnel.port)?,
+        TunnelKind::Gre => f.write_str(" --tun-type gre")?,
+        TunnelKind::Other(kind) => write!(f, " --tun-type {kind} --tun-port {}", tunnel.port)?,
+    }
+    match tunnel.checksum {
+        TunnelChecksum::None => f.write_str(" --tun-nocsum"),
+        TunnelChecksum::Full => f.write_str(" --tun-csum"),
+        TunnelChecksum::Remote => f.write_str(" --tun-remcsum"),
+        TunnelChecksum::Other(flags) => write!(f, " --tun-flags {flags}"),
+    }
+}

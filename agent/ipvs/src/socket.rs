@@ -1,0 +1,475 @@
+//! The one file with a socket.
+
+use std::{collections::BTreeMap, io, os::fd::AsRawFd, time::Duration};
+
+use netlink_packet_core::{
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NlasIterator, parse_u16,
+};
+use netlink_packet_generic::{
+    GenlFamily, GenlMessage,
+    constants::{CTRL_ATTR_FAMILY_ID, GENL_HDRLEN},
+    ctrl::{GenlCtrl, GenlCtrlCmd, nlas::GenlCtrlAttrs},
+};
+use netlink_sys::{SocketAddr, protocols::NETLINK_GENERIC};
+use nix::sys::{
+    socket::{MsgFlags, setsockopt, sockopt},
+    time::TimeVal,
+};
+
+use crate::{
+    ActualService, ActualTable, Connections, DestinationKey, Errno, Error, Failure, Family, Info,
+    Kernel, Op, ServiceKey, Stats,
+    codec::{self, DumpedDestination, DumpedService, Message},
+};
+
+/// How many bytes of requests go into one send. The kernel takes a datagram
+/// of up to SO_SNDBUF - 32, by default 212,960.
+const BATCH: usize = 64 * 1024;
+
+/// A dump comes in datagrams of up to 32 KiB, and only to readers who have
+/// once offered as much (`net/netlink/af_netlink.c`, `max_recvmsg_len`).
+const RECEIVE: usize = 64 * 1024;
+
+/// Room for the answers to a batch of which every operation fails: the kernel
+/// accounts about 800 bytes for each, and drops what does not fit.
+const RECEIVE_QUEUE: usize = 8 * 1024 * 1024;
+
+/// Requests are processed within the send, so that an answer is there at once
+/// if it ever comes. (It does not when the kernel's handler says EINTR.)
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Every counter of the table.
+pub type Statistics = BTreeMap<ServiceKey, ServiceStatistics>;
+
+/// The counters of a service and of its destinations.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ServiceStatistics {
+    /// The service's own; a destination's that was removed stay in it.
+    pub stats: Stats,
+    /// Its destinations'.
+    pub destinations: BTreeMap<DestinationKey, DestinationStatistics>,
+}
+
+/// The counters of a destination.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct DestinationStatistics {
+    /// Counters and rates.
+    pub stats: Stats,
+    /// Connections that exist now.
+    pub connections: Connections,
+}
+
+/// The kernel, through a generic-netlink socket. It speaks to the network
+/// namespace in which it was opened, and keeps that namespace alive.
+#[derive(Debug)]
+pub struct Socket {
+    socket: netlink_sys::Socket,
+    family: u16,
+    sequence: u32,
+    buffer: Vec<u8>,
+    writes: u64,
+    system_calls: u64,
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace, and finds
+    /// IPVS: the kernel loads ip_vs if it has to, also without
+    /// CAP_SYS_MODULE.
+    ///
+    /// # Errors
+    /// [`Error::NoIpvs`] and [`Error::NotPermitted`] say what to do.
+    pub fn open() -> Result<Self, Error> {
+        let doing = "opening a generic-netlink socket";
+        let fail = |source| Error::Io { doing, source };
+        let mut socket = netlink_sys::Socket::new(NETLINK_GENERIC).map_err(fail)?;
+        socket.bind_auto().map_err(fail)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(fail)?;
+        socket.set_cap_ack(true).map_err(fail)?;
+        let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)
+            .map_err(|errno| fail(errno.into()))?;
+        // Without CAP_NET_ADMIN this fails, and so will the first request,
+        // which says it better.
+        let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE);
+
+        let mut this = Self {
+            socket,
+            family: 0,
+            sequence: 0,
+            buffer: vec![0; RECEIVE],
+            writes: 0,
+            system_calls: 6,
+        };
+        this.family = this.resolve_family()?;
+        this.info()?;
+        Ok(this)
+    }
+
+    /// How many write operations were sent to the kernel since the socket was
+    /// opened, refused ones included.
+    pub fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// How many system calls this socket has made.
+    pub fn system_calls(&self) -> u64 {
+        self.system_calls
+    }
+
+    /// Every counter of the table: one dump of the services, and one of the
+    /// destinations of each.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn statistics(&mut self) -> Result<Statistics, Error> {
+        let mut statistics = Statistics::new();
+        self.read(|service, destinations| {
+            let destinations = destinations
+                .into_iter()
+                .map(|destination| {
+                    let statistics = DestinationStatistics {
+                        stats: destination.stats,
+                        connections: destination.connections,
+                    };
+                    (destination.key, statistics)
+                })
+                .collect();
+            let stats = service.stats;
+            statistics.insert(
+                service.key,
+                ServiceStatistics {
+                    stats,
+                    destinations,
+                },
+            );
+        })?;
+        Ok(statistics)
+    }
+
+    fn read(
+        &mut self,
+        mut each: impl FnMut(DumpedService, Vec<DumpedDestination>),
+    ) -> Result<(), Error> {
+        for service in self.dump_services()? {
+            let destinations = self.dump_destinations(&service.key)?;
+            each(service, destinations);
+        }
+        Ok(())
+    }
+
+    fn dump_services(&mut self) -> Result<Vec<DumpedService>, Error> {
+        let doing = "reading the services";
+        self.ask(&Message::services(), NLM_F_DUMP, doing)?
+            .into_iter()
+            .map(|message| {
+                DumpedService::try_from(message)
+                    .map_err(|source| Error::Malformed { doing, source })
+            })
+            .collect()
+    }
+
+    fn dump_destinations(&mut self, service: &ServiceKey) -> Result<Vec<DumpedDestination>, Error> {
+        let doing = "reading a service's destinations";
+        let family: Family = service.family();
+        self.ask(&Message::destinations(service), NLM_F_DUMP, doing)?
+            .into_iter()
+            .map(|message| {
+                DumpedDestination::parse(message, family)
+                    .map_err(|source| Error::Malformed { doing, source })
+            })
+            .collect()
+    }
+
+    /// One request, and every message that answers it. With `NLM_F_ACK` or
+    /// `NLM_F_DUMP` in `flags`, so that an end is told.
+    fn ask(
+        &mut self,
+        message: &Message,
+        flags: u16,
+        doing: &'static str,
+    ) -> Result<Vec<Message>, Error> {
+        let sequence = self.next_sequence();
+        let mut request = Vec::new();
+        push(
+            &mut request,
+            self.header(flags, sequence),
+            GenlMessage::from_payload(message.clone()),
+            self.family,
+        );
+        self.send(&request, doing)?;
+
+        let mut answers = Vec::new();
+        loop {
+            let length = self.receive(doing)?;
+            for answer in codec::messages(&self.buffer[..length]) {
+                let answer = answer.map_err(|source| Error::Malformed { doing, source })?;
+                if answer.header.sequence_number != sequence {
+                    continue;
+                }
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => answers.push(message.payload),
+                    NetlinkPayload::Done(done) => {
+                        return match done.code {
+                            0 => Ok(answers),
+                            code => Err(refused(doing, code)),
+                        };
+                    }
+                    NetlinkPayload::Error(error) => {
+                        return match error.code {
+                            None => Ok(answers),
+                            Some(code) => Err(refused(doing, code.get())),
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn resolve_family(&mut self) -> Result<u16, Error> {
+        let doing = "looking up the netlink family IPVS";
+        let sequence = self.next_sequence();
+        let message = GenlMessage::from_payload(GenlCtrl {
+            cmd: GenlCtrlCmd::GetFamily,
+            nlas: vec![GenlCtrlAttrs::FamilyName(Message::family_name().to_owned())],
+        });
+        let mut request = Vec::new();
+        push(&mut request, self.header(0, sequence), message, 0);
+        self.send(&request, doing)?;
+        loop {
+            let length = self.receive(doing)?;
+            let malformed = |source| Error::Malformed { doing, source };
+            let answer = NetlinkMessage::<FamilyId>::deserialize(&self.buffer[..length])
+                .map_err(malformed)?;
+            if answer.header.sequence_number != sequence {
+                continue;
+            }
+            match answer.payload {
+                NetlinkPayload::InnerMessage(FamilyId(family)) => return Ok(family),
+                NetlinkPayload::Error(ErrorMessage {
+                    code: Some(code), ..
+                }) => return Err(refused(doing, code.get())),
+                _ => {}
+            }
+        }
+    }
+
+    fn header(&self, flags: u16, sequence: u32) -> NetlinkHeader {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = sequence;
+        header
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn send(&mut self, bytes: &[u8], doing: &'static str) -> Result<(), Error> {
+        self.system_calls += 1;
+        match self.socket.send(bytes, 0) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::Io { doing, source }),
+        }
+    }
+
+    /// Reads a datagram into the buffer; its length.
+    fn receive(&mut self, doing: &'static str) -> Result<usize, Error> {
+        loop {
+            self.system_calls += 1;
+            let fd = self.socket.as_raw_fd();
+            // With MSG_TRUNC the datagram's own length is returned.
+            match nix::sys::socket::recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC) {
+                Ok(length) if length > self.buffer.len() => {
+                    let source = io::Error::other(format!(
+                        "a datagram of {length} bytes, more than {RECEIVE}"
+                    ));
+                    return Err(Error::Io { doing, source });
+                }
+                Ok(length) => return Ok(length),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::ENOBUFS) => return Err(Error::RepliesLost),
+                Err(nix::errno::Errno::EAGAIN) => {
+                    return Err(Error::NoAnswer {
+                        doing,
+                        seconds: PATIENCE.as_secs(),
+                    });
+                }
+                Err(errno) => {
+                    let source = errno.into();
+                    return Err(Error::Io { doing, source });
+                }
+            }
+        }
+    }
+
+    /// Sends one datagram of operations of which the last asks for an
+    /// acknowledgement, and reads the answers up to that: the kernel answers
+    /// in the order of the requests, and others only if they failed.
+    fn exchange(&mut self, batch: &Batch, failures: &mut Vec<Failure>) -> Result<(), Error> {
+        let doing = "applying operations";
+        self.writes += batch.count as u64;
+        self.send(&batch.bytes, doing)?;
+        loop {
+            let length = self.receive(doing)?;
+            for answer in codec::messages(&self.buffer[..length]) {
+                let answer = answer.map_err(|source| Error::Malformed { doing, source })?;
+                let NetlinkPayload::Error(error) = answer.payload else {
+                    continue;
+                };
+                // Answers to earlier requests that nobody waited for count as
+                // far beyond the end.
+                let position = answer
+                    .header
+                    .sequence_number
+                    .wrapping_sub(batch.first_sequence) as usize;
+                if position >= batch.count {
+                    continue;
+                }
+                if let Some(code) = error.code {
+                    failures.push(Failure {
+                        index: batch.first_index + position,
+                        errno: Errno(code.get().abs()),
+                    });
+                }
+                if position + 1 == batch.count {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+impl Kernel for Socket {
+    fn info(&mut self) -> Result<Info, Error> {
+        let doing = "asking ip_vs for its version";
+        let malformed = |source| Error::Malformed { doing, source };
+        let mut answers = self.ask(&Message::info(), NLM_F_ACK, doing)?;
+        let answer = answers
+            .pop()
+            .ok_or_else(|| malformed("no answer to IPVS_CMD_GET_INFO".into()))?;
+        Info::try_from(answer).map_err(malformed)
+    }
+
+    fn table(&mut self) -> Result<ActualTable, Error> {
+        let mut table = ActualTable::new();
+        self.read(|service, destinations| {
+            let destinations = destinations
+                .into_iter()
+                .map(|destination| (destination.key, destination.config))
+                .collect();
+            let config = service.config;
+            table.insert(
+                service.key,
+                ActualService {
+                    config,
+                    destinations,
+                },
+            );
+        })?;
+        Ok(table)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
+        let mut failures = Vec::new();
+        let mut index = 0;
+        let mut batch = Batch::default();
+        while index < ops.len() {
+            batch.start(index, self.sequence.wrapping_add(1));
+            while index < ops.len() && batch.bytes.len() < BATCH {
+                let sequence = self.next_sequence();
+                batch.push(&ops[index], self.header(0, sequence), self.family);
+                index += 1;
+            }
+            batch.finish();
+            self.exchange(&batch, &mut failures)?;
+        }
+        // A family that is gone says ENOENT too: ip_vs was unloaded.
+        if failures
+            .iter()
+            .any(|failure| failure.errno == Errno::ENOENT)
+        {
+            self.info()?;
+        }
+        Ok(failures)
+    }
+}
+
+/// Requests for one send.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    count: usize,
+    /// Where the last request begins.
+    last: usize,
+    first_index: usize,
+    first_sequence: u32,
+}
+
+impl Batch {
+    fn start(&mut self, first_index: usize, first_sequence: u32) {
+        self.bytes.clear();
+        self.count = 0;
+        self.first_index = first_index;
+        self.first_sequence = first_sequence;
+    }
+
+    fn push(&mut self, op: &Op, header: NetlinkHeader, family: u16) {
+        self.last = self.bytes.len();
+        self.count += 1;
+        let message = GenlMessage::from_payload(Message::from(op));
+        push(&mut self.bytes, header, message, family);
+    }
+
+    /// Asks for an acknowledgement of the last request.
+    fn finish(&mut self) {
+        // nlmsghdr: length 4, type 2, flags 2.
+        if let Some(flags) = self.bytes.get_mut(self.last + 6..self.last + 8) {
+            flags.copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+        }
+    }
+}
+
+/// Appends a message to a datagram.
+fn push<F>(bytes: &mut Vec<u8>, header: NetlinkHeader, mut message: GenlMessage<F>, family: u16)
+where
+    F: GenlFamily + netlink_packet_core::Emitable + std::fmt::Debug,
+{
+    message.set_resolved_family_id(family);
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let start = bytes.len();
+    bytes.resize(start + message.buffer_len(), 0);
+    message.serialize(&mut bytes[start..]);
+}
+
+fn refused(doing: &'static str, code: i32) -> Error {
+    match Errno(code.abs()) {
+        Errno::ENOENT => Error::NoIpvs,
+        Errno::EPERM => Error::NotPermitted,
+        errno => Error::Refused { doing, errno },
+    }
+}
+
+/// The one attribute that matters of the answer to `CTRL_CMD_GETFAMILY`.
+#[derive(Debug)]
+struct FamilyId(u16);
+
+impl netlink_packet_core::NetlinkDeserializable for FamilyId {
+    type Error = netlink_packet_core::DecodeError;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, Self::Error> {
+        let attributes = payload
+            .get(GENL_HDRLEN..)
+            .ok_or("a CTRL_CMD_NEWFAMILY without its header")?;
+        for nla in NlasIterator::new(attributes) {
+            let nla = nla?;
+            if nla.kind() == CTRL_ATTR_FAMILY_ID {
+                return parse_u16(nla.value()).map(Self);
+            }
+        }
+        Err("no CTRL_ATTR_FAMILY_ID in a CTRL_CMD_NEWFAMILY".into())
+    }
+}
