@@ -35,6 +35,34 @@ pub trait Kernel {
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error>;
 }
 
+impl<K: Kernel + ?Sized> Kernel for &mut K {
+    fn info(&mut self) -> Result<Info, Error> {
+        (**self).info()
+    }
+
+    fn table(&mut self) -> Result<ActualTable, Error> {
+        (**self).table()
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
+        (**self).apply(ops)
+    }
+}
+
+impl<K: Kernel + ?Sized> Kernel for Box<K> {
+    fn info(&mut self) -> Result<Info, Error> {
+        (**self).info()
+    }
+
+    fn table(&mut self) -> Result<ActualTable, Error> {
+        (**self).table()
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
+        (**self).apply(ops)
+    }
+}
+
 /// An operation that the kernel refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Failure {

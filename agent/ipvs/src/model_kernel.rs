@@ -1,1 +1,216 @@
-//! placeholder
+//! A kernel in memory, for tests: it applies operations to a table as
+//! `net/netfilter/ipvs/ip_vs_ctl.c` does, refuses what that refuses, and fails
+//! when told to. Present in tests and with the feature `model-kernel` alone.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use crate::{
+    ActualService, ActualTable, DestinationConfig, DestinationKey, Errno, Error, Failure, Family,
+    ForwardingMethod, Info, Kernel, Op, ServiceConfig, ServiceKey, TunnelKind,
+};
+
+/// What [`ModelKernel::fail_with`] holds.
+pub type FailWith = Box<dyn FnMut(&Op) -> Option<Errno> + Send>;
+
+/// A kernel in memory.
+pub struct ModelKernel {
+    /// The table. Strangers write here.
+    pub table: ActualTable,
+    /// The schedulers it knows; at first all of Linux 6.1 but twos.
+    pub schedulers: BTreeSet<String>,
+    /// The persistence engines it knows; at first `sip`.
+    pub persistence_engines: BTreeSet<String>,
+    /// Asked before each operation; `Some` refuses it.
+    pub fail_with: Option<FailWith>,
+    /// While set, every call fails with what it makes, and nothing is done.
+    pub broken: Option<fn() -> Error>,
+    /// The next [`apply`](Kernel::apply) does its work and then loses the
+    /// answers, once.
+    pub lose_replies: bool,
+    /// Every operation that it was asked to do, and why it refused.
+    pub log: Vec<(Op, Option<Errno>)>,
+    /// How often the whole table was read.
+    pub readings: usize,
+}
+
+impl Default for ModelKernel {
+    fn default() -> Self {
+        let schedulers = [
+            "dh", "fo", "lblc", "lblcr", "lc", "mh", "nq", "ovf", "rr", "sed", "sh", "wlc", "wrr",
+        ];
+        Self {
+            table: ActualTable::new(),
+            schedulers: schedulers.map(str::to_owned).into(),
+            persistence_engines: ["sip".to_owned()].into(),
+            fail_with: None,
+            broken: None,
+            lose_replies: false,
+            log: Vec::new(),
+            readings: 0,
+        }
+    }
+}
+
+impl fmt::Debug for ModelKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelKernel")
+            .field("table", &self.table)
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ModelKernel {
+    /// A kernel that has this table.
+    pub fn with_table(table: ActualTable) -> Self {
+        Self {
+            table,
+            ..Self::default()
+        }
+    }
+
+    /// How many write operations it was sent.
+    pub fn writes(&self) -> usize {
+        self.log.len()
+    }
+
+    fn available(&self) -> Result<(), Error> {
+        self.broken.map_or(Ok(()), |error| Err(error()))
+    }
+
+    fn write(&mut self, op: &Op) -> Result<(), Errno> {
+        if let Some(errno) = self.fail_with.as_mut().and_then(|fail| fail(op)) {
+            return Err(errno);
+        }
+        self.check(op)?;
+        op.apply_to(&mut self.table);
+        Ok(())
+    }
+
+    fn check(&self, op: &Op) -> Result<(), Errno> {
+        let service = self.table.get(&op.service());
+        match op {
+            Op::NewService(key, config) => {
+                if service.is_some() {
+                    return Err(Errno::EEXIST);
+                }
+                self.check_service(key, config)
+            }
+            Op::SetService(key, config) => {
+                service.ok_or(Errno::ESRCH)?;
+                self.check_service(key, config)
+            }
+            Op::DeleteService(_) => service.map(drop).ok_or(Errno::ESRCH),
+            Op::NewDestination(service_key, key, config) => {
+                let service = service.ok_or(Errno::ESRCH)?;
+                check_destination(service_key, key, config)?;
+                if service.destinations.contains_key(key) {
+                    return Err(Errno::EEXIST);
+                }
+                check_address(key.address)
+            }
+            Op::SetDestination(service_key, key, config) => {
+                let service = service.ok_or(Errno::ESRCH)?;
+                check_destination(service_key, key, config)?;
+                find(service, key)
+            }
+            Op::DeleteDestination(_, key) => find(service.ok_or(Errno::ESRCH)?, key),
+        }
+    }
+
+    /// `ip_vs_add_service`, `ip_vs_edit_service`.
+    fn check_service(&self, key: &ServiceKey, config: &ServiceConfig) -> Result<(), Errno> {
+        let scheduler = &config.scheduler;
+        if scheduler.len() > 15 {
+            return Err(Errno::EINVAL);
+        }
+        if !scheduler.is_empty() && !self.schedulers.contains(scheduler) {
+            return Err(Errno::ENOENT);
+        }
+        if let Some(engine) = &config.persistence_engine
+            && !self.persistence_engines.contains(engine)
+        {
+            return Err(Errno::ENOENT);
+        }
+        if key.family() == Family::V6 && !(1..=128).contains(&config.prefix_length) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+}
+
+/// `ip_vs_genl_set_cmd`, then the beginnings of `ip_vs_add_dest` and
+/// `ip_vs_edit_dest`.
+fn check_destination(
+    service: &ServiceKey,
+    key: &DestinationKey,
+    config: &DestinationConfig,
+) -> Result<(), Errno> {
+    let tunnel = match config.method {
+        ForwardingMethod::Tunnel(tunnel) => Some(tunnel),
+        _ => None,
+    };
+    if service.family() != Family::of(key.address) && tunnel.is_none() {
+        return Err(Errno::EINVAL);
+    }
+    if config.weight > i32::MAX.cast_unsigned() || config.lower_threshold > config.upper_threshold {
+        return Err(Errno::ERANGE);
+    }
+    if tunnel.is_some_and(|tunnel| tunnel.kind == TunnelKind::Gue && tunnel.port == 0) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// `ip_vs_new_dest`.
+fn check_address(address: IpAddr) -> Result<(), Errno> {
+    let usable = match address {
+        IpAddr::V4(address) => {
+            address.octets()[0] != 0 && !address.is_multicast() && !address.is_broadcast()
+        }
+        IpAddr::V6(address) => {
+            !address.is_unspecified()
+                && !address.is_multicast()
+                && !address.is_unicast_link_local()
+                && address.to_ipv4_mapped().is_none()
+        }
+    };
+    usable.then_some(()).ok_or(Errno::EINVAL)
+}
+
+fn find(service: &ActualService, key: &DestinationKey) -> Result<(), Errno> {
+    match service.destinations.contains_key(key) {
+        true => Ok(()),
+        false => Err(Errno::ENOENT),
+    }
+}
+
+impl Kernel for ModelKernel {
+    fn info(&mut self) -> Result<Info, Error> {
+        self.available()?;
+        Ok(Info {
+            version: (1, 2, 1),
+            connection_table_size: 4096,
+        })
+    }
+
+    fn table(&mut self) -> Result<ActualTable, Error> {
+        self.available()?;
+        self.readings += 1;
+        Ok(self.table.clone())
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
+        self.available()?;
+        let mut failures = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            let errno = self.write(op).err();
+            self.log.push((op.clone(), errno));
+            failures.extend(errno.map(|errno| Failure { index, errno }));
+        }
+        if std::mem::take(&mut self.lose_replies) {
+            return Err(Error::RepliesLost);
+        }
+        Ok(failures)
+    }
+}
