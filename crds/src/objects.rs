@@ -6,12 +6,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use kube::{Resource, core::object::HasSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, Rejection,
+    Digest, Loose, Rejection,
     check::{CheckedGroup, CheckedServer, CheckedService},
-    loose::Loose,
 };
 
 /// Which of our kinds an object is of.
@@ -25,13 +25,43 @@ pub enum Kind {
     DirectorGroup,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// Namespace and name. Cluster-scoped objects have an empty namespace.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ObjectKey {
     /// Empty for cluster-scoped kinds.
     pub namespace: String,
     /// The object's name.
     pub name: String,
+}
+
+impl ObjectKey {
+    /// The key of a namespaced object.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// The key of a cluster-scoped object.
+    pub fn cluster(name: impl Into<String>) -> Self {
+        Self::new("", name)
+    }
+
+    /// The key of an object.
+    pub fn of<K: Resource>(object: &K) -> Self {
+        let metadata = object.meta();
+        Self::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        )
+    }
 }
 
 /// `namespace/name`, or `name` alone.
@@ -46,10 +76,34 @@ impl fmt::Display for ObjectKey {
 
 /// A type that a store can hold: the checked form of a raw spec.
 pub trait Checked: Sized + Clone + PartialEq {
-    /// The spec as users write it.
-    type Spec;
+    /// The object as users write it.
+    type Object: HasSpec + Resource<DynamicType = ()>;
+
+    /// Whether an object that is deleted keeps its last spec
+    /// ([`Store::gone`]).
+    const KEPT_WHEN_GONE: bool = false;
+
     /// Checks a spec by itself.
-    fn check(spec: &Self::Spec) -> Result<Self, Rejection>;
+    ///
+    /// # Errors
+    /// Names the field that is wrong and says what to write instead.
+    fn check(spec: &<Self::Object as HasSpec>::Spec) -> Result<Self, Rejection>;
+
+    /// Whether this may follow `before` under one uid.
+    ///
+    /// # Errors
+    /// Names the field that may not change.
+    fn may_follow(&self, before: &Self) -> Result<(), Rejection> {
+        let _ = before;
+        Ok(())
+    }
+
+    /// The DirectorGroup that an object names, also where its spec does not
+    /// parse. None for kinds that name none.
+    fn group(object: &Loose<Self::Object>) -> Option<String> {
+        let _ = object;
+        None
+    }
 }
 
 /// One object, reduced to what is used.
@@ -59,11 +113,12 @@ pub struct Stored<C> {
     pub uid: String,
     /// The generation that `current` is of.
     pub generation: i64,
-    /// Seconds since 1970.
+    /// Seconds since 1970; 0 where there is no creation time, as in manifests.
     pub created: i64,
     /// The object's labels.
     pub labels: BTreeMap<String, String>,
-    /// The group that the object names, also where the rest is unreadable.
+    /// The group that the object belongs to: that of the spec in force, or else
+    /// the one that it names, also where the rest is unreadable.
     pub group: Option<String>,
     /// The checked spec, or why there is none.
     pub current: Result<C, Rejection>,
@@ -82,15 +137,15 @@ impl<C> Stored<C> {
 
 /// What happened to the objects of one kind, as `kube::runtime::watcher` says it.
 #[derive(Debug)]
-pub enum Change<S> {
-    /// A listing begins; what it does not name by `Listed` was deleted.
+pub enum Change<K: HasSpec<Spec: fmt::Debug>> {
+    /// A listing begins; what it does not name by `Item` was deleted.
     Listing,
     /// One object of the listing.
-    Item(Loose<S>),
+    Item(Loose<K>),
     /// The listing is complete.
     Listed,
     /// One object is new or changed.
-    Apply(Loose<S>),
+    Apply(Loose<K>),
     /// One object is gone.
     Delete(ObjectKey),
 }
@@ -99,8 +154,184 @@ pub enum Change<S> {
 #[derive(Clone, Debug)]
 pub struct Store<C> {
     objects: BTreeMap<ObjectKey, Stored<C>>,
+    /// What the listing that is under way has named so far.
     listing: Option<BTreeMap<ObjectKey, Stored<C>>>,
     listed: bool,
+    gone: BTreeMap<ObjectKey, Stored<C>>,
+}
+
+impl<C> Default for Store<C> {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            listing: None,
+            listed: false,
+            gone: BTreeMap::new(),
+        }
+    }
+}
+
+impl<C> Store<C> {
+    /// Whether one listing was complete: until then an object that is not here
+    /// may only not have been heard of yet.
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// One object.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Stored<C>> {
+        self.objects.get(key)
+    }
+
+    /// All objects, by namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Stored<C>)> {
+        self.objects.iter()
+    }
+
+    /// Objects that were here and are deleted, with their last spec; only for
+    /// kinds with [`Checked::KEPT_WHEN_GONE`].
+    pub fn gone(&self) -> impl Iterator<Item = (&ObjectKey, &Stored<C>)> {
+        self.gone.iter()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Over all objects, or over those that name one group.
+    pub fn digest(&self, group: Option<&str>) -> Digest {
+        self.objects
+            .values()
+            .filter(|stored| group.is_none() || stored.group.as_deref() == group)
+            .fold(Digest::default(), |digest, stored| digest ^ stored.digest)
+    }
+
+    /// Over one object: [`Digest::default`] where there is none.
+    pub fn digest_of(&self, key: &ObjectKey) -> Digest {
+        self.get(key)
+            .map_or_else(Digest::default, |stored| stored.digest)
+    }
+}
+
+impl<C: Checked> Store<C>
+where
+    <C::Object as HasSpec>::Spec: fmt::Debug,
+{
+    /// Takes in what happened, and says whether anything that is used is
+    /// different now; a status that somebody wrote is not.
+    ///
+    /// An object whose spec does not parse, fails its check or changes what is
+    /// immutable keeps the last good spec of the same uid, also over a new
+    /// listing.
+    pub fn change(&mut self, change: Change<C::Object>) -> bool {
+        match change {
+            Change::Listing => {
+                self.listing = Some(BTreeMap::new());
+                false
+            }
+            Change::Item(object) => {
+                let (key, stored) = self.stored(object);
+                self.listing.get_or_insert_default().insert(key, stored);
+                false
+            }
+            Change::Listed => {
+                let now = self.listing.take().unwrap_or_default();
+                let changed = !self.listed || now != self.objects;
+                self.listed = true;
+                let before = std::mem::replace(&mut self.objects, now);
+                for (key, stored) in before {
+                    self.leave(key, stored);
+                }
+                self.gone.retain(|key, _| !self.objects.contains_key(key));
+                changed
+            }
+            Change::Apply(object) => {
+                let (key, stored) = self.stored(object);
+                if let Some(listing) = &mut self.listing {
+                    listing.insert(key.clone(), stored.clone());
+                }
+                self.gone.remove(&key);
+                let changed = self.objects.get(&key) != Some(&stored);
+                self.objects.insert(key, stored);
+                changed
+            }
+            Change::Delete(key) => {
+                if let Some(listing) = &mut self.listing {
+                    listing.remove(&key);
+                }
+                let Some(stored) = self.objects.remove(&key) else {
+                    return false;
+                };
+                self.leave(key, stored);
+                true
+            }
+        }
+    }
+
+    /// What is kept of an object, given what was kept of it before.
+    fn stored(&self, object: Loose<C::Object>) -> (ObjectKey, Stored<C>) {
+        let named = C::group(&object);
+        let Loose { metadata, spec, .. } = object;
+        let key = ObjectKey {
+            namespace: metadata.namespace.unwrap_or_default(),
+            name: metadata.name.unwrap_or_default(),
+        };
+        let uid = metadata.uid.unwrap_or_default();
+        let before = self
+            .listing
+            .as_ref()
+            .and_then(|listing| listing.get(&key))
+            .or_else(|| self.objects.get(&key))
+            .filter(|before| before.uid == uid);
+        let good = before.and_then(Stored::in_force);
+
+        let current = spec
+            .map_err(|error| Rejection::unreadable(&error))
+            .and_then(|spec| C::check(&spec))
+            .and_then(|checked| {
+                if let Some(good) = good {
+                    checked.may_follow(good)?;
+                }
+                Ok(checked)
+            });
+        let last_good = match &current {
+            Ok(_) => None,
+            Err(_) => good.cloned(),
+        };
+        // A rejected edit moves nothing to another group.
+        let group = match (&last_good, before) {
+            (Some(_), Some(before)) => before.group.clone(),
+            _ => named,
+        };
+        let generation = metadata.generation.unwrap_or_default();
+        let labels = metadata.labels.unwrap_or_default();
+        let stored = Stored {
+            digest: Digest::of(&uid, generation, &labels),
+            uid,
+            generation,
+            created: metadata
+                .creation_timestamp
+                .map_or(0, |time| time.0.as_second()),
+            labels,
+            group,
+            current,
+            last_good,
+        };
+        (key, stored)
+    }
+
+    /// An object is not among the objects any more.
+    fn leave(&mut self, key: ObjectKey, stored: Stored<C>) {
+        if C::KEPT_WHEN_GONE && !self.objects.contains_key(&key) {
+            self.gone.insert(key, stored);
+        }
+    }
 }
 
 /// All objects.
@@ -110,7 +341,31 @@ pub struct Objects {
     pub virtual_services: Store<CheckedService>,
     /// RealServers.
     pub real_servers: Store<CheckedServer>,
-    /// DirectorGroups. One that was seen and is gone keeps its last spec here
-    /// (see [`Objects::gone_groups`]).
+    /// DirectorGroups. One that was seen and is gone keeps its last spec
+    /// ([`Store::gone`]) until it is made again.
     pub director_groups: Store<CheckedGroup>,
+}
+
+impl Objects {
+    /// Whether all kinds have been listed.
+    pub fn is_listed(&self) -> bool {
+        self.virtual_services.is_listed()
+            && self.real_servers.is_listed()
+            && self.director_groups.is_listed()
+    }
+
+    /// A group that exists, or its last spec if it was seen and is gone.
+    pub fn group(&self, name: &str) -> Option<&Stored<CheckedGroup>> {
+        let key = ObjectKey::cluster(name);
+        self.director_groups
+            .get(&key)
+            .or_else(|| self.director_groups.gone.get(&key))
+    }
+
+    /// Whether a group was seen and is gone.
+    pub fn is_group_gone(&self, name: &str) -> bool {
+        self.director_groups
+            .gone
+            .contains_key(&ObjectKey::cluster(name))
+    }
 }

@@ -1,10 +1,16 @@
 //! What the objects mean together: values of these types cannot be wrong.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+};
 
 use crate::{
     Kind, ObjectKey,
     api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
+    condition::reason,
 };
 
 /// Every object's fate: it is accepted or rejected, and every server that a
@@ -22,6 +28,25 @@ pub struct Resolved {
     pub gone_groups: Vec<String>,
 }
 
+impl Resolved {
+    /// The servers that a service selects and that do not fit it.
+    pub fn refused_by<'a>(
+        &'a self,
+        service: &'a ObjectKey,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Rejection)> {
+        let first = ObjectKey::new("", "");
+        self.refused
+            .range((service.clone(), first)..)
+            .take_while(move |((of, _), _)| of == service)
+            .map(|((_, server), rejection)| (server, rejection))
+    }
+
+    /// Why an object is not accepted as it is now; None where it is.
+    pub fn rejection(&self, kind: Kind, key: &ObjectKey) -> Option<&Rejection> {
+        self.rejected.get(&(kind, key.clone()))
+    }
+}
+
 /// Why an object is not accepted, or a server does not fit a service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rejection {
@@ -30,6 +55,20 @@ pub struct Rejection {
     /// A sentence that names the field, the other object if there is one, and
     /// what to write instead.
     pub message: String,
+}
+
+impl Rejection {
+    /// A spec does not parse; `error` names the field.
+    pub(crate) fn unreadable(error: &str) -> Self {
+        Self {
+            reason: reason::UNREADABLE,
+            message: format!(
+                "{error}. This version of ipvs-operator ({}) cannot read the object: correct the \
+                 field, or upgrade if the object is of a newer version",
+                env!("CARGO_PKG_VERSION")
+            ),
+        }
+    }
 }
 
 /// A virtual service that can be programmed.
@@ -54,7 +93,7 @@ pub struct Service {
 }
 
 /// What the kernel knows a service by.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ServiceId {
     /// A VIP, a port and a protocol.
     Vip {
@@ -72,6 +111,38 @@ pub enum ServiceId {
         /// The family of the marked packets.
         family: IpFamily,
     },
+}
+
+impl ServiceId {
+    /// The family of the addresses that clients use.
+    pub fn family(self) -> IpFamily {
+        match self {
+            Self::Vip { address, .. } => family(address),
+            Self::FirewallMark { family, .. } => family,
+        }
+    }
+}
+
+/// The family of an address.
+pub(crate) fn family(address: IpAddr) -> IpFamily {
+    match address {
+        IpAddr::V4(_) => IpFamily::IPv4,
+        IpAddr::V6(_) => IpFamily::IPv6,
+    }
+}
+
+/// `192.0.2.10:80/TCP`, `[2001:db8::10]:80/TCP` or `firewall mark 7 (IPv4)`.
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Vip {
+                address,
+                port,
+                protocol,
+            } => write!(f, "{}/{protocol}", SocketAddr::new(address, port)),
+            Self::FirewallMark { mark, family } => write!(f, "firewall mark {mark} ({family:?})"),
+        }
+    }
 }
 
 /// Checked persistence.
@@ -127,4 +198,14 @@ pub enum ForwardingRule {
         /// None or Full.
         checksum: TunnelChecksum,
     },
+}
+
+impl ForwardingRule {
+    /// Whether packets reach the server in a tunnel.
+    pub fn is_tunnel(self) -> bool {
+        match self {
+            Self::Nat | Self::Dr => false,
+            Self::Ipip | Self::Gue { .. } | Self::Gre { .. } => true,
+        }
+    }
 }

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -57,7 +59,7 @@ pub struct VirtualServiceSpec {
     pub director_group_name: String,
 }
 
-fn default_group() -> String {
+pub(crate) fn default_group() -> String {
     "default".to_owned()
 }
 
@@ -76,7 +78,18 @@ pub struct Vip {
 
 /// A transport protocol that IPVS can serve.
 #[derive(
-    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    JsonSchema,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
 )]
 pub enum Protocol {
     /// Transmission Control Protocol.
@@ -89,6 +102,17 @@ pub enum Protocol {
     /// Stream Control Transmission Protocol.
     #[serde(rename = "SCTP")]
     Sctp,
+}
+
+/// TCP, UDP or SCTP.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
 }
 
 /// Packets that a netfilter rule on the director marked.
@@ -104,7 +128,18 @@ pub struct FirewallMark {
 
 /// An address family.
 #[derive(
-    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    JsonSchema,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
 )]
 pub enum IpFamily {
     /// IPv4.

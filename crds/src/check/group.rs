@@ -1,0 +1,29 @@
+use super::name::subdomain;
+use crate::{
+    Checked, Rejection,
+    api::{DirectorGroup, DirectorGroupSpec},
+};
+
+/// A checked DirectorGroup.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CheckedGroup {
+    /// The Director that holds the group's VIPs, if one is named.
+    pub holder: Option<String>,
+}
+
+impl Checked for CheckedGroup {
+    type Object = DirectorGroup;
+
+    const KEPT_WHEN_GONE: bool = true;
+
+    fn check(spec: &DirectorGroupSpec) -> Result<Self, Rejection> {
+        let holder = spec
+            .addresses
+            .as_ref()
+            .and_then(|addresses| addresses.holder.clone());
+        if let Some(holder) = &holder {
+            subdomain("spec.addresses.holder", holder)?;
+        }
+        Ok(Self { holder })
+    }
+}

@@ -1,0 +1,76 @@
+use super::invalid;
+use crate::Rejection;
+
+/// The name of a cluster-scoped object: a DNS subdomain (RFC 1123).
+pub(super) fn subdomain(path: &str, name: &str) -> Result<(), Rejection> {
+    if name.len() <= 253 && name.split('.').all(is_dns_label) {
+        return Ok(());
+    }
+    Err(invalid(
+        path,
+        format_args!(
+            "{name:?} cannot be the name of an object; write lower-case letters, digits, '-' and \
+             '.', beginning and ending with a letter or digit"
+        ),
+    ))
+}
+
+/// A label key: a name, or a DNS subdomain, a slash and a name.
+pub(super) fn label_key(path: &str, key: &str) -> Result<(), Rejection> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let prefix_is_good =
+        prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_dns_label));
+    if prefix_is_good && is_label_name(name) {
+        return Ok(());
+    }
+    Err(invalid(
+        path,
+        format_args!(
+            "{key:?} cannot be a label's key; write a name of up to 63 letters, digits, '-', '_' \
+             and '.', with a DNS name and '/' before it if need be"
+        ),
+    ))
+}
+
+/// A label value: empty, or as a label name.
+pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
+    if value.is_empty() || is_label_name(value) {
+        return Ok(());
+    }
+    Err(invalid(
+        path,
+        format_args!(
+            "{value:?} cannot be a label's value; write up to 63 letters, digits, '-', '_' and \
+             '.', beginning and ending with a letter or digit"
+        ),
+    ))
+}
+
+fn is_dns_label(label: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    is_framed(label, inner, |byte| inner(byte) || byte == b'-')
+}
+
+fn is_label_name(name: &str) -> bool {
+    name.len() <= 63
+        && is_framed(
+            name,
+            |byte| byte.is_ascii_alphanumeric(),
+            |byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte),
+        )
+}
+
+/// Whether a text is not empty, begins and ends with one kind of character and
+/// has the other kind between.
+fn is_framed(text: &str, end: impl Fn(u8) -> bool, between: impl Fn(u8) -> bool) -> bool {
+    match text.as_bytes() {
+        [] => false,
+        [only] => end(*only),
+        [first, middle @ .., last] => {
+            end(*first) && end(*last) && middle.iter().all(|byte| between(*byte))
+        }
+    }
+}

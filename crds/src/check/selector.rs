@@ -1,0 +1,126 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+
+use super::{
+    invalid,
+    name::{label_key, label_value},
+};
+use crate::Rejection;
+
+const PATH: &str = "spec.realServerSelector";
+
+/// A checked label selector: it asks for something.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Selector {
+    labels: BTreeMap<String, String>,
+    requirements: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Requirement {
+    In(String, BTreeSet<String>),
+    NotIn(String, BTreeSet<String>),
+    Exists(String),
+    DoesNotExist(String),
+}
+
+impl Selector {
+    /// Whether an object with these labels is selected.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+            && self.requirements.iter().all(|it| it.matches(labels))
+    }
+
+    /// The labels that a selected object must have, each with its value.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.labels
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    pub(super) fn check(raw: &LabelSelector) -> Result<Self, Rejection> {
+        let labels = raw.match_labels.clone().unwrap_or_default();
+        for (key, value) in &labels {
+            label_key(&format!("{PATH}.matchLabels"), key)?;
+            label_value(&format!("{PATH}.matchLabels[{key}]"), value)?;
+        }
+        if labels.len() > 16 {
+            return Err(invalid(
+                &format!("{PATH}.matchLabels"),
+                "write at most 16 labels",
+            ));
+        }
+        let raw = raw.match_expressions.as_deref().unwrap_or_default();
+        if raw.len() > 16 {
+            return Err(invalid(
+                &format!("{PATH}.matchExpressions"),
+                "write at most 16 expressions",
+            ));
+        }
+        let requirements: Vec<_> = raw
+            .iter()
+            .enumerate()
+            .map(|(index, raw)| Requirement::check(index, raw))
+            .collect::<Result<_, _>>()?;
+        if labels.is_empty() && requirements.is_empty() {
+            return Err(invalid(
+                PATH,
+                "an empty selector would take every RealServer of the namespace; write at least \
+                 one label under matchLabels",
+            ));
+        }
+        Ok(Self {
+            labels,
+            requirements,
+        })
+    }
+}
+
+impl Requirement {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+            Self::Exists(key) => labels.contains_key(key),
+            Self::DoesNotExist(key) => !labels.contains_key(key),
+        }
+    }
+
+    fn check(index: usize, raw: &LabelSelectorRequirement) -> Result<Self, Rejection> {
+        let path = format!("{PATH}.matchExpressions[{index}]");
+        label_key(&format!("{path}.key"), &raw.key)?;
+        let values = raw.values.as_deref().unwrap_or_default();
+        if values.len() > 64 {
+            return Err(invalid(
+                &format!("{path}.values"),
+                "write at most 64 values",
+            ));
+        }
+        for value in values {
+            label_value(&format!("{path}.values"), value)?;
+        }
+        let key = raw.key.clone();
+        let set = || values.iter().cloned().collect();
+        match (raw.operator.as_str(), values.is_empty()) {
+            ("In", false) => Ok(Self::In(key, set())),
+            ("NotIn", false) => Ok(Self::NotIn(key, set())),
+            ("Exists", true) => Ok(Self::Exists(key)),
+            ("DoesNotExist", true) => Ok(Self::DoesNotExist(key)),
+            (operator @ ("In" | "NotIn"), true) => Err(invalid(
+                &format!("{path}.values"),
+                format_args!("{operator} needs at least one value"),
+            )),
+            (operator @ ("Exists" | "DoesNotExist"), false) => Err(invalid(
+                &format!("{path}.values"),
+                format_args!("{operator} takes no values; leave them out, or write In or NotIn"),
+            )),
+            (operator, _) => Err(invalid(
+                &format!("{path}.operator"),
+                format_args!("{operator:?} is not one of In, NotIn, Exists and DoesNotExist"),
+            )),
+        }
+    }
+}

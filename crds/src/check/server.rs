@@ -1,0 +1,99 @@
+use std::net::IpAddr;
+
+use super::{address, forwarding::forwarding, invalid};
+use crate::{
+    Checked, ForwardingRule, Rejection,
+    api::{ConnectionThresholds, RealServer, RealServerSpec},
+};
+
+/// A checked RealServer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CheckedServer {
+    /// The RIP.
+    pub address: IpAddr,
+    /// 1 to 65535, or the service's own.
+    pub port: Option<u16>,
+    /// 0 to 65535.
+    pub weight: u16,
+    /// Instead of the service's.
+    pub forwarding: Option<ForwardingRule>,
+    /// 0 is off.
+    pub upper_threshold: u32,
+    /// 0 is three quarters of the upper one.
+    pub lower_threshold: u32,
+}
+
+impl Checked for CheckedServer {
+    type Object = RealServer;
+
+    fn check(spec: &RealServerSpec) -> Result<Self, Rejection> {
+        let (upper_threshold, lower_threshold) = match &spec.connections {
+            Some(connections) => thresholds(connections)?,
+            None => (0, 0),
+        };
+        Ok(Self {
+            address: address::server("spec.address", &spec.address)?,
+            port: spec.port.map(port).transpose()?,
+            weight: weight(spec.weight)?,
+            forwarding: spec.forwarding.as_ref().map(forwarding).transpose()?,
+            upper_threshold,
+            lower_threshold,
+        })
+    }
+}
+
+fn port(raw: i32) -> Result<u16, Rejection> {
+    u16::try_from(raw)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| {
+            invalid(
+                "spec.port",
+                format_args!(
+                    "{raw} is not a port; write 1 to 65535, or leave it out for the service's own"
+                ),
+            )
+        })
+}
+
+fn weight(raw: i32) -> Result<u16, Rejection> {
+    u16::try_from(raw).map_err(|_| {
+        invalid(
+            "spec.weight",
+            format_args!("{raw} is not a weight; write 0 to 65535"),
+        )
+    })
+}
+
+fn thresholds(raw: &ConnectionThresholds) -> Result<(u32, u32), Rejection> {
+    const LARGEST: i64 = i32::MAX as i64;
+    let upper = u32::try_from(raw.upper_threshold)
+        .ok()
+        .filter(|upper| (1..=LARGEST).contains(&i64::from(*upper)))
+        .ok_or_else(|| {
+            invalid(
+                "spec.connections.upperThreshold",
+                format_args!(
+                    "{} is not a number of connections; write 1 to {LARGEST}, or leave connections \
+                     out for no limit",
+                    raw.upper_threshold
+                ),
+            )
+        })?;
+    let Some(lower) = raw.lower_threshold else {
+        return Ok((upper, 0));
+    };
+    let lower = u32::try_from(lower)
+        .ok()
+        .filter(|lower| (1..=upper).contains(lower))
+        .ok_or_else(|| {
+            invalid(
+                "spec.connections.lowerThreshold",
+                format_args!(
+                    "{lower} is not between 1 and upperThreshold, {upper}; leave it out for three \
+                     quarters of upperThreshold"
+                ),
+            )
+        })?;
+    Ok((upper, lower))
+}

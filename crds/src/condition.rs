@@ -1,0 +1,454 @@
+//! Every condition of the API: each type and each reason one const, each
+//! condition one constructor.
+//!
+//! Nothing here reads a clock: a constructor leaves `lastTransitionTime` at
+//! 1970, and [`set`] gives it the time of the change.
+
+use std::fmt::Write;
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use crate::{ObjectKey, Rejection};
+
+/// Condition types.
+pub mod kind {
+    /// The object is understood and in force as it is now.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Every real server that a service selects fits it.
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    /// The kernels of all live directors hold it as it is now.
+    pub const PROGRAMMED: &str = "Programmed";
+    /// It works: the one condition to look at.
+    pub const READY: &str = "Ready";
+    /// A director renews its Lease.
+    pub const ALIVE: &str = "Alive";
+}
+
+/// Condition reasons.
+pub mod reason {
+    /// Nobody has looked at the object yet.
+    pub const PENDING: &str = "Pending";
+    /// Accepted.
+    pub const ACCEPTED: &str = "Accepted";
+    /// A field is wrong by itself.
+    pub const INVALID: &str = "Invalid";
+    /// The spec does not parse: a newer version's, probably.
+    pub const UNREADABLE: &str = "Unreadable";
+    /// The group was never seen.
+    pub const DIRECTOR_GROUP_NOT_FOUND: &str = "DirectorGroupNotFound";
+    /// The group was seen and is gone; its directors go on.
+    pub const DIRECTOR_GROUP_DELETED: &str = "DirectorGroupDeleted";
+    /// An older object has the same VIP, port and protocol, or mark.
+    pub const CONFLICT: &str = "Conflict";
+    /// What must not change was changed.
+    pub const IMMUTABLE: &str = "Immutable";
+    /// All references fit.
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    /// The selector matches nothing.
+    pub const NO_REAL_SERVERS: &str = "NoRealServers";
+    /// Neither service nor server names a forwarding method.
+    pub const NO_FORWARDING: &str = "NoForwarding";
+    /// DR or TUN with another port than the service's.
+    pub const PORT_MISMATCH: &str = "PortMismatch";
+    /// IPv4 and IPv6 without a tunnel.
+    pub const FAMILY_MISMATCH: &str = "FamilyMismatch";
+    /// An older server of the service has the same address and port.
+    pub const DUPLICATE_SERVER: &str = "DuplicateServer";
+    /// The server itself is not accepted.
+    pub const REAL_SERVER_NOT_ACCEPTED: &str = "RealServerNotAccepted";
+    /// No service selects the server.
+    pub const NOT_SELECTED: &str = "NotSelected";
+    /// In the kernel of every live director.
+    pub const PROGRAMMED: &str = "Programmed";
+    /// Directors have yet to say that they have it.
+    pub const PROGRAMMING: &str = "Programming";
+    /// A director tried and could not.
+    pub const NOT_PROGRAMMED: &str = "NotProgrammed";
+    /// No director of the group has a live Lease.
+    pub const NO_DIRECTORS: &str = "NoDirectors";
+    /// No director holds the VIP.
+    pub const VIP_NOT_HELD: &str = "VipNotHeld";
+    /// Several directors, and the group does not say which holds the VIPs.
+    pub const HOLDER_NOT_NAMED: &str = "HolderNotNamed";
+    /// Everything that can be said is well.
+    pub const READY: &str = "Ready";
+    /// The Lease is renewed.
+    pub const ALIVE: &str = "Alive";
+    /// The Lease was not renewed for its whole duration.
+    pub const LEASE_EXPIRED: &str = "LeaseExpired";
+}
+
+const TRUE: &str = "True";
+const FALSE: &str = "False";
+const UNKNOWN: &str = "Unknown";
+
+/// How many other objects a message names before it only counts them.
+const NAMED: usize = 10;
+
+/// Puts a condition among an object's others, and says whether that changed
+/// anything.
+///
+/// A condition that says the same already is left alone, and one whose status
+/// stays keeps the time of its last transition: equal input gives an equal
+/// status, which needs no patch.
+pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) -> bool {
+    let Some(old) = conditions.iter_mut().find(|old| old.type_ == new.type_) else {
+        new.last_transition_time = Time(now);
+        conditions.push(new);
+        return true;
+    };
+    new.last_transition_time = old.last_transition_time.clone();
+    if *old == new {
+        return false;
+    }
+    // The schema's defaults carry 1970, when nothing happened.
+    if old.status != new.status || old.last_transition_time.0 == Timestamp::UNIX_EPOCH {
+        new.last_transition_time = Time(now);
+    }
+    *old = new;
+    true
+}
+
+/// The condition of one type.
+pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Whether the condition of one type is there and True.
+pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    find(conditions, kind).is_some_and(|condition| condition.status == TRUE)
+}
+
+/// Any condition of which nothing is known yet.
+pub fn pending(kind: &str, generation: i64) -> Condition {
+    condition(
+        kind,
+        UNKNOWN,
+        reason::PENDING,
+        "Waiting for the controller",
+        generation,
+    )
+}
+
+/// Accepted: the object is in force as it is now.
+pub fn accepted(generation: i64) -> Condition {
+    condition(
+        kind::ACCEPTED,
+        TRUE,
+        reason::ACCEPTED,
+        "The object is in force",
+        generation,
+    )
+}
+
+/// Accepted, though the service's group is gone.
+pub fn accepted_without_group(group: &str, generation: i64) -> Condition {
+    condition(
+        kind::ACCEPTED,
+        TRUE,
+        reason::DIRECTOR_GROUP_DELETED,
+        format!(
+            "DirectorGroup {group} was deleted, and its directors go on with its last spec; create \
+             it again, or delete what it serves"
+        ),
+        generation,
+    )
+}
+
+/// Not Accepted, for the rejection's reason.
+pub fn not_accepted(rejection: &Rejection, generation: i64) -> Condition {
+    condition(
+        kind::ACCEPTED,
+        FALSE,
+        rejection.reason,
+        &rejection.message,
+        generation,
+    )
+}
+
+/// ResolvedRefs: all selected servers fit.
+pub fn resolved_refs(servers: usize, generation: i64) -> Condition {
+    condition(
+        kind::RESOLVED_REFS,
+        TRUE,
+        reason::RESOLVED_REFS,
+        format!("{} selected", count(servers, "real server")),
+        generation,
+    )
+}
+
+/// No ResolvedRefs: the selector matches no RealServer.
+pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
+    condition(
+        kind::RESOLVED_REFS,
+        FALSE,
+        reason::NO_REAL_SERVERS,
+        format!(
+            "spec.realServerSelector: no RealServer in namespace {namespace} has these labels; \
+             label one, or delete this object and make it with another selector"
+        ),
+        generation,
+    )
+}
+
+/// No ResolvedRefs: these servers do not fit; the others serve. `refused` is
+/// not empty ([`crate::Resolved::refused_by`]).
+pub fn refused_refs<'a>(
+    refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
+    generation: i64,
+) -> Condition {
+    let refused: Vec<_> = refused.into_iter().collect();
+    condition(
+        kind::RESOLVED_REFS,
+        FALSE,
+        refused
+            .first()
+            .map_or(reason::REAL_SERVER_NOT_ACCEPTED, |(_, first)| first.reason),
+        explained(&refused, "RealServer"),
+        generation,
+    )
+}
+
+/// Programmed: on all live directors.
+pub fn programmed(directors: usize, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        TRUE,
+        reason::PROGRAMMED,
+        format!("On {}", count(directors, "director")),
+        generation,
+    )
+}
+
+/// Not yet Programmed: these directors have not used this state so far.
+pub fn programming<'a>(
+    waiting_for: impl IntoIterator<Item = &'a str>,
+    generation: i64,
+) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        FALSE,
+        reason::PROGRAMMING,
+        format!("Waiting for director {}", named(waiting_for)),
+        generation,
+    )
+}
+
+/// Not Programmed: a director could not, and says why.
+pub fn not_programmed(director: &str, why: &str, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        FALSE,
+        reason::NOT_PROGRAMMED,
+        format!("Director {director}: {why}"),
+        generation,
+    )
+}
+
+/// Not Programmed: no director of the group is alive.
+pub fn no_directors(group: &str, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        FALSE,
+        reason::NO_DIRECTORS,
+        format!(
+            "No director of group {group} renews its Lease; start an agent with --director-group \
+             {group}, or look at kubectl get directors"
+        ),
+        generation,
+    )
+}
+
+/// Not Programmed: the service is in the kernels, but no director holds the
+/// address.
+pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        FALSE,
+        reason::VIP_NOT_HELD,
+        format!(
+            "No director of group {group} holds {address}; see why in the status of the director \
+             that DirectorGroup {group} names in spec.addresses.holder"
+        ),
+        generation,
+    )
+}
+
+/// Not Programmed: no director holds the address, and none is named to.
+pub fn holder_not_named(address: &str, group: &str, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        FALSE,
+        reason::HOLDER_NOT_NAMED,
+        format!(
+            "No director of group {group} holds {address}, and the group has several; name one in \
+             spec.addresses.holder of DirectorGroup {group}"
+        ),
+        generation,
+    )
+}
+
+/// Ready of a VirtualService: what the first of Accepted, ResolvedRefs and
+/// Programmed that is not True says, or else True.
+pub fn service_ready(conditions: &[Condition], generation: i64) -> Condition {
+    let mut last = None;
+    for kind in [kind::ACCEPTED, kind::RESOLVED_REFS, kind::PROGRAMMED] {
+        let Some(found) = find(conditions, kind) else {
+            return pending(kind::READY, generation);
+        };
+        if found.status != TRUE {
+            return condition(
+                kind::READY,
+                &found.status,
+                &found.reason,
+                &found.message,
+                generation,
+            );
+        }
+        last = Some(found);
+    }
+    let message = last.map_or("", |last| &last.message);
+    condition(kind::READY, TRUE, reason::READY, message, generation)
+}
+
+/// Ready of an accepted RealServer: True where at least one service uses it.
+pub fn server_ready<'a>(
+    services: usize,
+    refused_by: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
+    generation: i64,
+) -> Condition {
+    let refused_by: Vec<_> = refused_by.into_iter().collect();
+    let refusals = explained(&refused_by, "VirtualService");
+    match (services, refused_by.first()) {
+        (0, None) => condition(
+            kind::READY,
+            FALSE,
+            reason::NOT_SELECTED,
+            "No VirtualService in its namespace selects it; give it the labels that one selects",
+            generation,
+        ),
+        (0, Some((_, first))) => condition(kind::READY, FALSE, first.reason, refusals, generation),
+        (_, first) => {
+            let mut message = format!("Serves {}", count(services, "virtual service"));
+            if first.is_some() {
+                let _ = write!(message, "; refused by {refusals}");
+            }
+            condition(kind::READY, TRUE, reason::READY, message, generation)
+        }
+    }
+}
+
+/// Ready of a RealServer that is not accepted, or of which nothing is known:
+/// what its Accepted says.
+pub fn server_not_ready(accepted: &Condition, generation: i64) -> Condition {
+    condition(
+        kind::READY,
+        &accepted.status,
+        &accepted.reason,
+        &accepted.message,
+        generation,
+    )
+}
+
+/// Programmed of a Director: its kernel holds everything.
+pub fn director_programmed(services: usize, destinations: usize, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        TRUE,
+        reason::PROGRAMMED,
+        format!(
+            "{}, {}",
+            count(services, "service"),
+            count(destinations, "destination")
+        ),
+        generation,
+    )
+}
+
+/// Not Programmed of a Director: so many things could not be done, and the
+/// first of them.
+pub fn director_not_programmed(exceptions: usize, first: &str, generation: i64) -> Condition {
+    let message = match exceptions {
+        0 | 1 => first.to_owned(),
+        _ => format!("{first} (and {} more in status.exceptions)", exceptions - 1),
+    };
+    condition(
+        kind::PROGRAMMED,
+        FALSE,
+        reason::NOT_PROGRAMMED,
+        message,
+        generation,
+    )
+}
+
+/// Alive: the Director's Lease is renewed.
+pub fn alive(generation: i64) -> Condition {
+    condition(
+        kind::ALIVE,
+        TRUE,
+        reason::ALIVE,
+        "The agent renews its Lease",
+        generation,
+    )
+}
+
+/// Not Alive: no renewal for so long.
+pub fn lease_expired(seconds: u64, generation: i64) -> Condition {
+    condition(
+        kind::ALIVE,
+        FALSE,
+        reason::LEASE_EXPIRED,
+        format!(
+            "The agent has not renewed its Lease for {seconds} s; its kernel goes on as it was, \
+             and what it serves now is not known"
+        ),
+        generation,
+    )
+}
+
+fn condition(
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: impl Into<String>,
+    generation: i64,
+) -> Condition {
+    Condition {
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        message: message.into(),
+        observed_generation: Some(generation),
+        reason: reason.to_owned(),
+        status: status.to_owned(),
+        type_: kind.to_owned(),
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{s}")
+}
+
+fn named<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
+    let all: Vec<_> = all.into_iter().collect();
+    let shown = all[..all.len().min(NAMED)].join(", ");
+    match all.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn explained(all: &[(&ObjectKey, &Rejection)], what: &str) -> String {
+    let mut text = all
+        .iter()
+        .take(NAMED)
+        .map(|(key, rejection)| format!("{what} {key}: {}", rejection.message))
+        .collect::<Vec<_>>()
+        .join(". ");
+    if let more @ 1.. = all.len().saturating_sub(NAMED) {
+        let _ = write!(text, ". And {more} more");
+    }
+    text
+}

@@ -1,0 +1,196 @@
+use std::{borrow::Cow, fmt};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, core::object::HasSpec};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::Value;
+
+/// An object whose spec may not parse.
+///
+/// One such object must not stop a watch: it may have been written for a newer
+/// version of ipvs-operator. Its metadata is there all the same, and the error
+/// names the field (`spec.vip.port: invalid type: …`). Status and
+/// managedFields, which nothing here reads, are not kept.
+pub struct Loose<K: HasSpec> {
+    /// The object's metadata, without managedFields.
+    pub metadata: ObjectMeta,
+    /// The spec, or which field of it does not parse, and why.
+    pub spec: Result<K::Spec, String>,
+    /// What `spec.directorGroupName` names, also where the rest does not parse.
+    pub group: Option<String>,
+}
+
+/// Any object in which only metadata and spec are of interest.
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+}
+
+impl<'de, K> Deserialize<'de> for Loose<K>
+where
+    K: HasSpec<Spec: DeserializeOwned>,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Envelope { mut metadata, spec } = Envelope::deserialize(deserializer)?;
+        metadata.managed_fields = None;
+        let group = spec
+            .get("directorGroupName")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        let spec = serde_path_to_error::deserialize(spec).map_err(|error| {
+            let path = error.path().to_string();
+            // The root is called "." there.
+            let path = path.trim_start_matches('.');
+            let dot = if path.is_empty() { "" } else { "." };
+            format!("spec{dot}{path}: {}", error.inner())
+        });
+        Ok(Self {
+            metadata,
+            spec,
+            group,
+        })
+    }
+}
+
+impl<K> From<K> for Loose<K>
+where
+    K: HasSpec<Spec: Clone> + Resource,
+{
+    fn from(object: K) -> Self {
+        let mut metadata = object.meta().clone();
+        metadata.managed_fields = None;
+        Self {
+            metadata,
+            spec: Ok(object.spec().clone()),
+            group: None,
+        }
+    }
+}
+
+impl<K: HasSpec<Spec: Clone>> Clone for Loose<K> {
+    fn clone(&self) -> Self {
+        Self {
+            metadata: self.metadata.clone(),
+            spec: self.spec.clone(),
+            group: self.group.clone(),
+        }
+    }
+}
+
+impl<K: HasSpec<Spec: fmt::Debug>> fmt::Debug for Loose<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loose")
+            .field("metadata", &self.metadata)
+            .field("spec", &self.spec)
+            .field("group", &self.group)
+            .finish()
+    }
+}
+
+impl<K: HasSpec + Resource> Resource for Loose<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{RealServer, VirtualService};
+
+    fn service(spec: Value) -> Loose<VirtualService> {
+        serde_json::from_value(json!({
+            "apiVersion": "ipvs.dev/v1alpha1",
+            "kind": "VirtualService",
+            "metadata": {"name": "web", "namespace": "shop", "managedFields": [{"manager": "me"}]},
+            "spec": spec,
+            "status": {"anything": ["at", "all"]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_good_spec_is_there() {
+        let object = service(json!({
+            "vip": {"address": "10.0.0.1", "port": 80},
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+        }));
+        assert_eq!(object.spec.unwrap().vip.unwrap().port, 80);
+        assert_eq!(object.metadata.managed_fields, None);
+    }
+
+    #[test]
+    fn a_bad_spec_names_its_field_and_keeps_metadata_and_group() {
+        let object = service(json!({
+            "vip": {"address": "10.0.0.1", "port": "eighty"},
+            "realServerSelector": {},
+            "directorGroupName": "edge",
+        }));
+        assert_eq!(
+            object.spec.unwrap_err(),
+            "spec.vip.port: invalid type: string \"eighty\", expected i32"
+        );
+        assert_eq!(object.metadata.name.as_deref(), Some("web"));
+        assert_eq!(object.group.as_deref(), Some("edge"));
+    }
+
+    #[test]
+    fn a_scheduler_that_does_not_exist_yet_is_named() {
+        let object = service(json!({
+            "vip": {"address": "10.0.0.1", "port": 80},
+            "scheduler": "quantum",
+            "realServerSelector": {},
+        }));
+        let message = object.spec.unwrap_err();
+        assert!(
+            message.starts_with("spec.scheduler: unknown variant `quantum`, expected one of"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn an_object_without_a_spec_says_so() {
+        let object: Loose<RealServer> =
+            serde_json::from_value(json!({"metadata": {"name": "a"}})).unwrap();
+        assert_eq!(
+            object.spec.unwrap_err(),
+            "spec: invalid type: null, expected struct RealServerSpec"
+        );
+    }
+
+    #[test]
+    fn it_is_the_same_resource_as_the_object_itself() {
+        assert_eq!(
+            Loose::<VirtualService>::url_path(&(), Some("shop")),
+            VirtualService::url_path(&(), Some("shop"))
+        );
+    }
+}

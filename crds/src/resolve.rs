@@ -1,0 +1,344 @@
+use std::{
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    net::SocketAddr,
+};
+
+use crate::{
+    ForwardingRule, Kind, ObjectKey, Objects, Rejection, Resolved, Server, Service, ServiceId,
+    Stored,
+    check::{CheckedServer, CheckedService, Selector},
+    condition::reason,
+    resolved::family,
+};
+
+/// What all objects mean together.
+///
+/// Pure: the same objects give the same answer, in whatever order they came.
+/// A bad object changes nothing for the others, but by a conflict that a
+/// [`Rejection`] names.
+///
+/// Meant for objects that are listed ([`Objects::is_listed`]): before that, a
+/// group that was not heard of yet looks like one that does not exist.
+pub fn resolve(objects: &Objects) -> Resolved {
+    let mut resolved = Resolved::default();
+    reject_bad_objects(objects, &mut resolved);
+    let accepted = accept_services(objects, &mut resolved);
+    link_servers(objects, &accepted, &mut resolved);
+    say_what_stays_in_force(objects, &mut resolved);
+    resolved
+}
+
+/// Objects that are wrong by themselves.
+fn reject_bad_objects(objects: &Objects, resolved: &mut Resolved) {
+    fn reject<'a, C: 'a>(
+        kind: Kind,
+        all: impl Iterator<Item = (&'a ObjectKey, &'a Stored<C>)>,
+        resolved: &mut Resolved,
+    ) {
+        resolved.rejected.extend(all.filter_map(|(key, stored)| {
+            let rejection = stored.current.as_ref().err()?;
+            Some(((kind, key.clone()), rejection.clone()))
+        }));
+    }
+    reject(
+        Kind::VirtualService,
+        objects.virtual_services.iter(),
+        resolved,
+    );
+    reject(Kind::RealServer, objects.real_servers.iter(), resolved);
+    reject(
+        Kind::DirectorGroup,
+        objects.director_groups.iter(),
+        resolved,
+    );
+}
+
+/// Services whose group was seen and whose kernel key is theirs: of several
+/// with one key in one group, the oldest.
+fn accept_services<'a>(
+    objects: &'a Objects,
+    resolved: &mut Resolved,
+) -> Vec<(&'a ObjectKey, &'a CheckedService)> {
+    let mut accepted = Vec::new();
+    let mut owners: HashMap<(&str, ServiceId), &ObjectKey> = HashMap::new();
+    for (key, stored) in oldest_first(objects.virtual_services.iter()) {
+        let Some(service) = stored.in_force() else {
+            continue;
+        };
+        let mut reject = |rejection| {
+            // What is wrong with its newest version was said already.
+            resolved
+                .rejected
+                .entry((Kind::VirtualService, key.clone()))
+                .or_insert(rejection);
+        };
+        if objects.group(&service.group).is_none() {
+            reject(group_not_found(&service.group));
+            continue;
+        }
+        if let Some(owner) = owners.get(&(service.group.as_str(), service.id)) {
+            reject(conflict(service, owner));
+            continue;
+        }
+        owners.insert((&service.group, service.id), key);
+        if objects.is_group_gone(&service.group) {
+            resolved.gone_groups.push(service.group.clone());
+        }
+        accepted.push((key, service));
+    }
+    resolved.gone_groups.sort();
+    resolved.gone_groups.dedup();
+    accepted
+}
+
+fn oldest_first<'a, C: 'a>(
+    all: impl Iterator<Item = (&'a ObjectKey, &'a Stored<C>)>,
+) -> Vec<(&'a ObjectKey, &'a Stored<C>)> {
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(key, stored)| (stored.created, *key));
+    all
+}
+
+fn group_not_found(group: &str) -> Rejection {
+    Rejection {
+        reason: reason::DIRECTOR_GROUP_NOT_FOUND,
+        message: format!(
+            "spec.directorGroupName: there is no DirectorGroup {group}; create it, or make a new \
+             VirtualService with the name of one that exists"
+        ),
+    }
+}
+
+fn conflict(service: &CheckedService, owner: &ObjectKey) -> Rejection {
+    let (path, other) = match service.id {
+        ServiceId::Vip { .. } => ("spec.vip", "address, port or protocol"),
+        ServiceId::FirewallMark { .. } => ("spec.firewallMark", "mark"),
+    };
+    Rejection {
+        reason: reason::CONFLICT,
+        message: format!(
+            "{path}: {} is served by VirtualService {owner} in DirectorGroup {}, which is older; \
+             make a new VirtualService with another {other}, or delete one of the two",
+            service.id, service.group
+        ),
+    }
+}
+
+/// Every server that a service selects is linked to it or refused.
+fn link_servers(
+    objects: &Objects,
+    accepted: &[(&ObjectKey, &CheckedService)],
+    resolved: &mut Resolved,
+) {
+    let candidates = Candidates::new(
+        oldest_first(objects.real_servers.iter()),
+        accepted
+            .iter()
+            .map(|(key, service)| (key.namespace.as_str(), &service.selector)),
+    );
+    for &(key, service) in accepted {
+        let mut servers = Vec::new();
+        let mut taken: BTreeMap<SocketAddr, &ObjectKey> = BTreeMap::new();
+        for &(server_key, stored) in candidates.of(&key.namespace, &service.selector) {
+            if !service.selector.matches(&stored.labels) {
+                continue;
+            }
+            let linked = fit(key, service, server_key, stored).and_then(|server| {
+                match taken.entry(SocketAddr::new(server.address, server.port)) {
+                    Entry::Occupied(older) => Err(duplicate(*older.key(), older.get())),
+                    Entry::Vacant(free) => {
+                        free.insert(server_key);
+                        Ok(server)
+                    }
+                }
+            });
+            match linked {
+                Ok(server) => servers.push(server),
+                Err(rejection) => {
+                    resolved
+                        .refused
+                        .insert((key.clone(), server_key.clone()), rejection);
+                }
+            }
+        }
+        resolved.services.insert(
+            key.clone(),
+            Service {
+                group: service.group.clone(),
+                id: service.id,
+                scheduler: service.scheduler,
+                fallback: service.fallback,
+                hash_port: service.hash_port,
+                one_packet: service.one_packet,
+                persistence: service.persistence.clone(),
+                servers,
+            },
+        );
+    }
+}
+
+/// A server as one service uses it, or why it cannot.
+fn fit(
+    service_key: &ObjectKey,
+    service: &CheckedService,
+    key: &ObjectKey,
+    stored: &Stored<CheckedServer>,
+) -> Result<Server, Rejection> {
+    let server = match (&stored.current, &stored.last_good) {
+        (Ok(server), _) | (Err(_), Some(server)) => server,
+        (Err(why), None) => {
+            return Err(Rejection {
+                reason: reason::REAL_SERVER_NOT_ACCEPTED,
+                message: format!("the RealServer is not accepted: {}", why.message),
+            });
+        }
+    };
+    let forwarding = server
+        .forwarding
+        .or(service.forwarding)
+        .ok_or_else(|| no_forwarding(service_key, key))?;
+    if family(server.address) != service.id.family() && !forwarding.is_tunnel() {
+        return Err(Rejection {
+            reason: reason::FAMILY_MISMATCH,
+            message: format!(
+                "spec.address: {} is not an {:?} address as the service's are, and only a tunnel \
+                 joins the two families; select servers of the service's family, or set \
+                 spec.forwarding.method to TUN",
+                server.address,
+                service.id.family()
+            ),
+        });
+    }
+    Ok(Server {
+        object: key.clone(),
+        address: server.address,
+        port: port(service.id, server.port, forwarding)?,
+        weight: server.weight,
+        forwarding,
+        upper_threshold: server.upper_threshold,
+        lower_threshold: server.lower_threshold,
+    })
+}
+
+/// The port that the kernel is to know the server by. Behind a service that
+/// has no port of its own, 0 keeps the one that the client sent to.
+fn port(
+    service: ServiceId,
+    server: Option<u16>,
+    forwarding: ForwardingRule,
+) -> Result<u16, Rejection> {
+    let own = match service {
+        ServiceId::Vip { port, .. } => port,
+        ServiceId::FirewallMark { .. } => 0,
+    };
+    let method = match forwarding {
+        ForwardingRule::Nat => return Ok(server.unwrap_or(own)),
+        ForwardingRule::Dr => "DR",
+        ForwardingRule::Ipip | ForwardingRule::Gue { .. } | ForwardingRule::Gre { .. } => "TUN",
+    };
+    match server {
+        Some(port) if port != own => Err(Rejection {
+            reason: reason::PORT_MISMATCH,
+            message: if own == 0 {
+                format!(
+                    "spec.port: {method} cannot change the port, and the service has more than \
+                     one; leave spec.port out, or set spec.forwarding.method to NAT"
+                )
+            } else {
+                format!(
+                    "spec.port: {method} cannot change the port, and {port} is not the service's, \
+                     {own}; leave spec.port out, or set spec.forwarding.method to NAT"
+                )
+            },
+        }),
+        _ => Ok(own),
+    }
+}
+
+fn no_forwarding(service: &ObjectKey, server: &ObjectKey) -> Rejection {
+    Rejection {
+        reason: reason::NO_FORWARDING,
+        message: format!(
+            "spec.forwarding: neither VirtualService {service} nor RealServer {server} says how \
+             packets reach the server; set spec.forwarding.method of one of them to NAT, DR or TUN"
+        ),
+    }
+}
+
+fn duplicate(address: SocketAddr, older: &ObjectKey) -> Rejection {
+    Rejection {
+        reason: reason::DUPLICATE_SERVER,
+        message: format!(
+            "spec.address: {address} is RealServer {older} already, which is older; delete one of \
+             the two, or give this one another address or port"
+        ),
+    }
+}
+
+/// A rejected object that had a good version is not without effect.
+fn say_what_stays_in_force(objects: &Objects, resolved: &mut Resolved) {
+    for ((kind, key), rejection) in &mut resolved.rejected {
+        let in_force = match kind {
+            Kind::VirtualService => resolved.services.contains_key(key),
+            Kind::RealServer => has_last_good(objects.real_servers.get(key)),
+            Kind::DirectorGroup => has_last_good(objects.director_groups.get(key)),
+        };
+        if in_force {
+            rejection
+                .message
+                .push_str(". Its last accepted version stays in force");
+        }
+    }
+}
+
+fn has_last_good<C>(stored: Option<&Stored<C>>) -> bool {
+    stored.is_some_and(|stored| stored.last_good.is_some())
+}
+
+type StoredServer<'a> = (&'a ObjectKey, &'a Stored<CheckedServer>);
+
+/// Which servers a selector can match at all: those with one of its labels.
+/// Tens of thousands of servers are not to be looked at for every service.
+struct Candidates<'a> {
+    by_label: HashMap<(&'a str, &'a str, &'a str), Vec<StoredServer<'a>>>,
+    by_namespace: HashMap<&'a str, Vec<StoredServer<'a>>>,
+}
+
+impl<'a> Candidates<'a> {
+    /// `servers` in the order in which they are to be found.
+    fn new(
+        servers: Vec<StoredServer<'a>>,
+        selectors: impl Iterator<Item = (&'a str, &'a Selector)>,
+    ) -> Self {
+        let mut by_label: HashMap<_, Vec<_>> = HashMap::new();
+        for (namespace, selector) in selectors {
+            for (label, value) in selector.labels() {
+                by_label.entry((namespace, label, value)).or_default();
+            }
+        }
+        let mut by_namespace: HashMap<_, Vec<_>> = HashMap::new();
+        for server @ (key, stored) in servers {
+            let namespace = key.namespace.as_str();
+            for (label, value) in &stored.labels {
+                if let Some(list) = by_label.get_mut(&(namespace, label.as_str(), value.as_str())) {
+                    list.push(server);
+                }
+            }
+            by_namespace.entry(namespace).or_default().push(server);
+        }
+        Self {
+            by_label,
+            by_namespace,
+        }
+    }
+
+    /// Every server that the selector matches is among them.
+    fn of(&self, namespace: &'a str, selector: &'a Selector) -> &[StoredServer<'a>] {
+        selector
+            .labels()
+            .filter_map(|(label, value)| self.by_label.get(&(namespace, label, value)))
+            .min_by_key(|list| list.len())
+            .or_else(|| self.by_namespace.get(namespace))
+            .map_or(&[], Vec::as_slice)
+    }
+}
