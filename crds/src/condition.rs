@@ -4,14 +4,14 @@
 //! Nothing here reads a clock: a constructor leaves `lastTransitionTime` at
 //! 1970, and [`set`] gives it the time of the change.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
 
-use crate::{ObjectKey, Rejection};
+use crate::{ObjectKey, Rejection, api::DirectorException};
 
 /// Condition types.
 pub mod kind {
@@ -67,6 +67,16 @@ pub mod reason {
     pub const PROGRAMMING: &str = "Programming";
     /// A director tried and could not.
     pub const NOT_PROGRAMMED: &str = "NotProgrammed";
+    /// The kernel refused a service or a destination.
+    pub const KERNEL_REFUSED: &str = "KernelRefused";
+    /// The director's IPVS table cannot be used.
+    pub const KERNEL_UNAVAILABLE: &str = "KernelUnavailable";
+    /// The director's interfaces cannot be read or changed.
+    pub const INTERFACES_UNAVAILABLE: &str = "InterfacesUnavailable";
+    /// The agent's state folder cannot be used.
+    pub const STATE_FOLDER_UNAVAILABLE: &str = "StateFolderUnavailable";
+    /// Some things are not as they should be: `status.exceptions` has them.
+    pub const EXCEPTIONS: &str = "Exceptions";
     /// No director of the group has a live Lease.
     pub const NO_DIRECTORS: &str = "NoDirectors";
     /// No director holds the VIP.
@@ -238,12 +248,16 @@ pub fn programming<'a>(
 }
 
 /// Not Programmed: a director could not, and says why.
-pub fn not_programmed(director: &str, why: &str, generation: i64) -> Condition {
+pub fn not_programmed(director: &str, why: &DirectorException, generation: i64) -> Condition {
+    let reason = match why.reason.as_str() {
+        "" => reason::NOT_PROGRAMMED,
+        reason => reason,
+    };
     condition(
         kind::PROGRAMMED,
         FALSE,
-        reason::NOT_PROGRAMMED,
-        format!("Director {director}: {why}"),
+        reason,
+        format!("Director {director}: {}", why.message),
         generation,
     )
 }
@@ -354,7 +368,7 @@ pub fn server_not_ready(accepted: &Condition, generation: i64) -> Condition {
 }
 
 /// Programmed of a Director: its kernel holds everything.
-pub fn director_programmed(services: usize, destinations: usize, generation: i64) -> Condition {
+pub fn director_programmed(services: i32, destinations: i32, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
         TRUE,
@@ -368,20 +382,14 @@ pub fn director_programmed(services: usize, destinations: usize, generation: i64
     )
 }
 
-/// Not Programmed of a Director: so many things could not be done, and the
-/// first of them.
-pub fn director_not_programmed(exceptions: usize, first: &str, generation: i64) -> Condition {
-    let message = match exceptions {
-        0 | 1 => first.to_owned(),
-        _ => format!("{first} (and {} more in status.exceptions)", exceptions - 1),
-    };
-    condition(
-        kind::PROGRAMMED,
-        FALSE,
-        reason::NOT_PROGRAMMED,
-        message,
-        generation,
-    )
+/// Not Programmed of a Director: nothing can be done, or there are exceptions.
+/// The reason is one of [`reason`]'s.
+pub fn director_not_programmed(
+    reason: &'static str,
+    message: impl Into<String>,
+    generation: i64,
+) -> Condition {
+    condition(kind::PROGRAMMED, FALSE, reason, message, generation)
 }
 
 /// Alive: the Director's Lease is renewed.
@@ -426,8 +434,8 @@ fn condition(
     }
 }
 
-fn count(number: usize, what: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
+fn count<N: Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+    let s = if number == N::from(1) { "" } else { "s" };
     format!("{number} {what}{s}")
 }
 
