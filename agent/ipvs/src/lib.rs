@@ -16,6 +16,8 @@
 //! the disk. It decides nothing about retries; it says what a failure means.
 //! It has no operation that empties a table.
 
+#[cfg(test)]
+mod arbitrary;
 pub mod codec;
 mod kernel;
 mod model;

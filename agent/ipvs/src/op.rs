@@ -212,7 +212,7 @@ fn fmt_destination(f: &mut fmt::Formatter<'_>, config: &DestinationConfig) -> fm
 
 fn fmt_tunnel(f: &mut fmt::Formatter<'_>, tunnel: Tunnel) -> fmt::Result {
     match tunnel.kind {
-        TunnelKind::Ipip => return Ok(()),
+        TunnelKind::Ipip => return f.write_str(" --tun-type ipip"),
         TunnelKind::Gue => write!(f, " --tun-type gue --tun-port {}", tunnel.port)?,
         TunnelKind::Gre => f.write_str(" --tun-type gre")?,
         TunnelKind::Other(kind) => write!(f, " --tun-type {kind} --tun-port {}", tunnel.port)?,

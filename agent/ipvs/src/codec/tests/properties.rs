@@ -1,0 +1,88 @@
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use super::*;
+use crate::arbitrary;
+
+/// Reads bytes as the socket does; whether that works is not asked.
+fn read(bytes: &[u8]) {
+    for message in messages(bytes).flatten() {
+        if let NetlinkPayload::InnerMessage(message) = message.payload {
+            let message = message.payload;
+            let _ = DumpedService::try_from(message.clone());
+            let _ = DumpedDestination::parse(message.clone(), Family::V6);
+            let _ = Info::try_from(message);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_request_comes_back_from_its_bytes(op in arbitrary::op()) {
+        let message = Message::from(&op);
+        let mut netlink = NetlinkMessage::new(
+            NetlinkHeader::default(),
+            GenlMessage::from_payload(message.clone()).into(),
+        );
+        netlink.finalize();
+        // Below 16 netlink has its own messages.
+        let mut bytes = emit(netlink);
+        bytes[4..6].copy_from_slice(&28u16.to_ne_bytes());
+        prop_assert_eq!(parse(&bytes), message);
+    }
+
+    #[test]
+    fn a_service_comes_back_from_its_attributes(
+        (key, config) in arbitrary::service(),
+    ) {
+        let message = Message::from(&Op::NewService(key, config.clone()));
+        let stats = Stats::default();
+        prop_assert_eq!(
+            DumpedService::try_from(message).unwrap(),
+            DumpedService { key, config, stats }
+        );
+    }
+
+    #[test]
+    fn a_destination_comes_back_from_its_attributes(
+        service in arbitrary::service_key(),
+        key in arbitrary::destination_key(),
+        config in arbitrary::destination_config(),
+    ) {
+        let message = Message::from(&Op::NewDestination(service, key, config));
+        let dumped = DumpedDestination::parse(message, service.family()).unwrap();
+        prop_assert_eq!((dumped.key, dumped.config), (key, config));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+        read(&bytes);
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(
+        which in any::<Index>(),
+        damage in vec((any::<Index>(), any::<u8>()), 1..8),
+        cut in any::<Index>(),
+    ) {
+        let all: Vec<_> = captures().into_iter().flat_map(|capture| capture.received).collect();
+        let mut bytes = which.get(&all).clone();
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        read(&bytes);
+        bytes.truncate(cut.index(bytes.len()));
+        read(&bytes);
+    }
+
+    /// The payload alone, so that the damage is behind netlink's own checks.
+    #[test]
+    fn arbitrary_attributes_never_panic(
+        command in any::<u8>(),
+        attributes in vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = datagram(Command::from(command), &attributes);
+        bytes[4..6].copy_from_slice(&28u16.to_ne_bytes());
+        read(&bytes);
+    }
+}
