@@ -1,1 +1,30 @@
-//! draft
+//! The node agent of one director.
+//!
+//! ```text
+//! API server ─▶ input/kubernetes ─┐
+//!                                 ├─▶ Event ─▶ director: Objects ─▶ resolve ─▶ desired
+//! YAML files ─▶ input/manifests ──┘               │                              │
+//!                                                 ▼                              ▼
+//!            kernel, interfaces, journal ◀── round: read, plan, intend, apply, settle
+//!                                                 │
+//! Director, Lease ◀── publish ◀── report ◀── Outcome
+//! ```
+//!
+//! In: VirtualServices, RealServers and the director's group. Out: the
+//! kernel's IPVS table and the virtual addresses of this host, and a status.
+//! The loop is one thread; everything that waits for a network only sends it
+//! events. It leaves the data plane as it is when it stops, however it stops.
+
+pub mod args;
+pub mod clock;
+pub mod desired;
+pub mod director;
+pub mod event;
+pub mod host;
+pub mod input;
+pub mod journal;
+pub mod lock;
+pub mod publish;
+pub mod report;
+pub mod retry;
+pub mod round;

@@ -1,1 +1,227 @@
-fn main(){}
+//! The node agent's process: options, log, threads. See the library's doc.
+
+use std::{
+    fs,
+    io::IsTerminal,
+    process::ExitCode,
+    sync::mpsc::{self, Sender},
+    thread,
+    time::Duration,
+};
+
+use agent::{
+    args::Args,
+    clock::Clock,
+    director::{Director, World},
+    event::Event,
+    host::netlink::RouteSocket,
+    input::{kubernetes, manifests},
+    journal::FileJournal,
+    lock::{Lock, LockError},
+    publish,
+    report::Observed,
+};
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time,
+};
+
+/// Changes whenever the machine boots (`Documentation/admin-guide/sysctl/kernel.rst`).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// How often a thing that is not there yet is looked for again.
+const RETRY: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(shell) = args.completion {
+        let mut command = Args::command();
+        clap_complete::generate(shell, &mut command, "ipvs-agent", &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    tracing_subscriber::fmt()
+        .with_env_filter(&args.log)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let name = match &args.node_name {
+        Some(name) => name.clone(),
+        None => host_name()?,
+    };
+    let boot_id = fs::read_to_string(BOOT_ID)
+        .with_context(|| format!("cannot read {BOOT_ID}"))?
+        .trim()
+        .to_owned();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let (events, heard) = mpsc::channel();
+    let (observe, observed) = watch::channel(None);
+
+    runtime.spawn(stop_on_signal(events.clone())?);
+    let Some(lock) = wait_for_lock(&heard) else {
+        return Ok(());
+    };
+    tracing::info!("director {name} of group {}", args.director_group);
+    start_input(args, &name, &runtime, events, observed);
+    let world = world(args, boot_id);
+    let group = args.director_group.clone();
+    let loop_thread = thread::Builder::new()
+        .name("director".to_owned())
+        .spawn(move || {
+            Director::new(name, group, Clock::start(), world).run(
+                &heard,
+                &mut |found: Observed| {
+                    observe.send_replace(Some(found));
+                },
+            );
+        })
+        .context("cannot start the director's thread")?;
+    let ended = loop_thread.join();
+    runtime.shutdown_background();
+    drop(lock);
+    anyhow::ensure!(ended.is_ok(), "the director's thread failed");
+    tracing::info!("stopped; the kernel's table and the addresses stay as they are");
+    Ok(())
+}
+
+fn host_name() -> anyhow::Result<String> {
+    nix::unistd::gethostname()
+        .context("cannot read the host's name: give --node-name")?
+        .into_string()
+        .map_err(|_| anyhow::anyhow!("the host's name is not text: give --node-name"))
+}
+
+/// Waits until this is the only agent here. None when it is to stop before.
+fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
+    let mut said = None;
+    loop {
+        match Lock::take() {
+            Ok(lock) => return Some(lock),
+            Err(error) => {
+                let message = error.to_string();
+                if said.as_ref() != Some(&message) {
+                    match &error {
+                        LockError::Taken { .. } => tracing::warn!("{message}"),
+                        LockError::Io(_) => tracing::error!("{message}"),
+                    }
+                    said = Some(message);
+                }
+            }
+        }
+        if !matches!(
+            heard.recv_timeout(RETRY),
+            Err(mpsc::RecvTimeoutError::Timeout)
+        ) {
+            return None;
+        }
+    }
+}
+
+fn world(args: &Args, boot_id: String) -> World {
+    let state_dir = args.state_dir.clone();
+    World {
+        kernel: Box::new(|| Ok(Box::new(ipvs::Socket::open()?))),
+        links: Box::new(|| Ok(Box::new(RouteSocket::open()?))),
+        journal: Box::new(move || {
+            let (journal, remembered) = FileJournal::open(&state_dir, &boot_id)?;
+            Ok((Box::new(journal), remembered))
+        }),
+    }
+}
+
+fn start_input(
+    args: &Args,
+    name: &str,
+    runtime: &tokio::runtime::Runtime,
+    events: Sender<Event>,
+    observed: watch::Receiver<Option<Observed>>,
+) {
+    let (name, group) = (name.to_owned(), args.director_group.clone());
+    match args.manifests.clone() {
+        Some(folder) => {
+            thread::spawn(move || manifests::watch(&folder, &name, &group, &events));
+        }
+        None => {
+            let kubeconfig = args.kubeconfig.clone();
+            let lease_namespace = args.lease_namespace.clone();
+            runtime.spawn(async move {
+                let client = connect(kubeconfig.as_deref()).await;
+                tokio::join!(
+                    kubernetes::watch(client.clone(), &group, events),
+                    publish::publish(client, &name, &group, &lease_namespace, observed),
+                );
+            });
+        }
+    }
+}
+
+/// A client of the API server, as soon as there is a usable configuration. The
+/// API server itself need not be there.
+async fn connect(kubeconfig: Option<&std::path::Path>) -> Client {
+    let mut said = None;
+    loop {
+        let result = match kubeconfig {
+            Some(path) => from_file(path).await,
+            None => Config::infer().await.context(
+                "no way to the API server is configured: give --kubeconfig, or --manifests to do without one",
+            ),
+        };
+        match result.and_then(|config| Client::try_from(config).context("cannot use TLS")) {
+            Ok(client) => return client,
+            Err(error) => {
+                let message = format!("{error:#}. Trying again");
+                if said.as_ref() != Some(&message) {
+                    tracing::error!("{message}");
+                    said = Some(message);
+                }
+            }
+        }
+        time::sleep(RETRY).await;
+    }
+}
+
+async fn from_file(path: &std::path::Path) -> anyhow::Result<Config> {
+    let failed = || format!("cannot use the kubeconfig {}", path.display());
+    let kubeconfig = Kubeconfig::read_from(path).with_context(failed)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .with_context(failed)
+}
+
+fn stop_on_signal(events: Sender<Event>) -> anyhow::Result<impl Future<Output = ()>> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    Ok(async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (
+            listen(SignalKind::terminate()),
+            listen(SignalKind::interrupt()),
+        ) else {
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Nobody is left to be told when the loop has ended by itself.
+        events.send(Event::Stop).unwrap_or_default();
+    })
+}

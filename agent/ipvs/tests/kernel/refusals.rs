@@ -1,0 +1,198 @@
+//! What the kernel refuses, what that means, and that the model of it refuses
+//! the same.
+
+use std::{os::unix::process::CommandExt, process::Command};
+
+use ipvs::{
+    DestinationConfig, DestinationKey, Errno, Error, Family, Kernel, Meaning, Op, Protocol,
+    ServiceConfig, ServiceFlags, ServiceKey, Socket, TunnelChecksum, TunnelKind,
+    model_kernel::ModelKernel,
+};
+use proptest::{
+    collection::vec, option, prelude::*, sample::select, strategy::ValueTree,
+    test_runner::TestRunner,
+};
+
+use crate::{namespace::Namespace, rows::*};
+
+#[test]
+fn a_scheduler_that_the_kernel_does_not_have_is_named() {
+    Namespace::run(|mut ns| {
+        let key = tcp("10.0.0.1", 80);
+        for scheduler in ["twos", "nonesuch"] {
+            let op = Op::NewService(key, scheduled(key, scheduler));
+            let failures = ns.apply(std::slice::from_ref(&op));
+            match failures.as_slice() {
+                // This kernel has it.
+                [] if scheduler == "twos" => ns.accept(&[Op::DeleteService(key)]),
+                [failure] => {
+                    assert_eq!(failure.errno, Errno::ENOENT);
+                    assert_eq!(failure.errno.meaning(&op), Meaning::NotInThisKernel);
+                    let text = failure.errno.explain(&op);
+                    assert!(
+                        text.contains(&format!("modprobe ip_vs_{scheduler}")),
+                        "{text}"
+                    );
+                }
+                others => panic!("{scheduler}: {others:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_failed_edit_leaves_the_service_as_it_was() {
+    Namespace::run(|mut ns| {
+        let key = tcp("10.0.0.1", 80);
+        let desired = wanted([(
+            key,
+            persistent(key, 60, 24),
+            vec![(server("10.1.0.1", 80), nat(1))],
+        )]);
+        ns.settle(&desired, &mut ipvs::Owned::default());
+        let failures = ns.apply(&[Op::SetService(key, scheduled(key, "nonesuch"))]);
+        assert_eq!(failures.len(), 1);
+        assert_eq!(ns.table(), shown(&desired));
+    });
+}
+
+#[test]
+fn without_the_capability_the_error_says_which() {
+    let output = Command::new("/proc/self/exe")
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg("refusals::as_nobody")
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+    assert!(text.contains("CAP_NET_ADMIN is needed"), "{text}");
+}
+
+#[test]
+#[ignore = "run as nobody, by without_the_capability_the_error_says_which"]
+fn as_nobody() {
+    let error = Socket::open().unwrap_err();
+    assert!(matches!(error, Error::NotPermitted), "{error:?}");
+    println!("{error}");
+}
+
+fn keys() -> impl Strategy<Value = ServiceKey> {
+    select(vec![
+        tcp("10.0.0.1", 80),
+        tcp("10.0.0.1", 0),
+        service(Protocol(300), "0.0.0.0", 1),
+        tcp("2001:db8::1", 80),
+        mark(Family::V4, 7),
+        mark(Family::V6, 7),
+    ])
+}
+
+fn configs() -> impl Strategy<Value = ServiceConfig> {
+    (
+        select(vec!["rr", "mh", "", "nonesuch", "a-name-longer-than-15"]),
+        any::<u8>(),
+        0..100u32,
+        select(vec![0u8, 1, 24, 32]),
+        option::weighted(0.3, select(vec!["sip", "nope"])),
+    )
+        .prop_map(
+            |(scheduler, flags, timeout, prefix_length, engine)| ServiceConfig {
+                scheduler: scheduler.to_owned(),
+                flags: ServiceFlags(u32::from(flags) & !ServiceFlags::HASHED.0),
+                timeout,
+                prefix_length,
+                persistence_engine: engine.map(str::to_owned),
+            },
+        )
+}
+
+fn servers() -> impl Strategy<Value = (DestinationKey, DestinationConfig)> {
+    let address = select(vec![
+        "10.1.0.1",
+        "10.1.0.2",
+        "127.0.0.1",
+        "0.0.0.0",
+        "0.1.2.3",
+        "224.0.0.1",
+        "255.255.255.255",
+        "2001:db8::a",
+        "::1",
+        "::",
+        "fe80::1",
+        "ff02::1",
+        "::ffff:10.1.0.1",
+    ]);
+    let config = select(vec![
+        nat(0),
+        nat(1),
+        nat(i32::MAX as u32),
+        nat(1 << 31),
+        direct(3),
+        ipip(1),
+        tunnel(TunnelKind::Gue, 6080, TunnelChecksum::Remote, 1),
+        tunnel(TunnelKind::Gue, 0, TunnelChecksum::None, 1),
+        tunnel(TunnelKind::Gre, 0, TunnelChecksum::Full, 1),
+        tunnel(TunnelKind::Other(9), 1, TunnelChecksum::Other(77), 1),
+        forward(ipvs::ForwardingMethod::Local, 1),
+        forward(ipvs::ForwardingMethod::Bypass, 1),
+        forward(ipvs::ForwardingMethod::Other(5), 1),
+        thresholds(nat(1), 5, 6),
+        thresholds(nat(1), 0, 6),
+        thresholds(nat(1), 6, 6),
+    ]);
+    (address, select(vec![0, 80]), config)
+        .prop_map(|(address, port, config)| (server(address, port), config))
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (keys(), configs()).prop_map(|(key, config)| Op::NewService(key, config)),
+        2 => (keys(), configs()).prop_map(|(key, config)| Op::SetService(key, config)),
+        1 => keys().prop_map(Op::DeleteService),
+        9 => (keys(), servers())
+            .prop_map(|(service, (key, config))| Op::NewDestination(service, key, config)),
+        5 => (keys(), servers())
+            .prop_map(|(service, (key, config))| Op::SetDestination(service, key, config)),
+        3 => (keys(), servers())
+            .prop_map(|(service, (key, _))| Op::DeleteDestination(service, key)),
+    ]
+}
+
+/// The model that plans are tested on is the kernel, as far as it goes: on
+/// random operations it refuses the same for the same reason, and holds the
+/// same table.
+#[test]
+fn the_model_of_the_kernel_agrees_with_the_kernel() {
+    Namespace::run(|mut ns| {
+        let mut model = ModelKernel::default();
+        let mut runner = TestRunner::deterministic();
+        for _ in 0..100 {
+            let ops = vec(ops(), 30).new_tree(&mut runner).unwrap().current();
+            let expected = model.apply(&ops).unwrap();
+            let failures = ns.apply(&ops);
+            let differing = (0..ops.len()).find(|index| {
+                let find = |failures: &[ipvs::Failure]| {
+                    failures
+                        .iter()
+                        .find(|failure| failure.index == *index)
+                        .map(|failure| failure.errno)
+                };
+                find(&expected) != find(&failures)
+            });
+            if let Some(index) = differing {
+                panic!("{}\nmodel: {expected:?}\nkernel: {failures:?}", ops[index]);
+            }
+            assert_eq!(ns.table(), model.table);
+        }
+        let refused = model
+            .log
+            .iter()
+            .filter(|(_, errno)| errno.is_some())
+            .count();
+        println!("{refused} of {} operations were refused", model.log.len());
+        assert!(refused > 500 && refused < 2500);
+    });
+}

@@ -1,0 +1,103 @@
+//! The agent's options. Each is a flag, an environment variable and a line of
+//! `--help`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueHint};
+
+/// Writes one director's IPVS table, holds its virtual addresses, and reports.
+///
+/// Reads VirtualServices and RealServers from the Kubernetes API, or from a
+/// folder of YAML files with --manifests. Stopping it leaves the kernel's table
+/// and the addresses as they are.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ipvs-agent", version, max_term_width = 100)]
+pub struct Args {
+    /// Name of this director; a Director object of that name is made. Default:
+    /// the host's name.
+    #[arg(long, env = "IPVS_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// DirectorGroup that this director belongs to.
+    #[arg(
+        long,
+        env = "IPVS_DIRECTOR_GROUP",
+        value_name = "NAME",
+        default_value = "default"
+    )]
+    pub director_group: String,
+
+    /// Folder for what must outlive the agent: which entries of the kernel's
+    /// table are its own.
+    #[arg(
+        long,
+        env = "IPVS_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/ipvs-operator",
+        value_hint = ValueHint::DirPath
+    )]
+    pub state_dir: PathBuf,
+
+    /// Read the objects from the YAML files of this folder, and watch it,
+    /// instead of using Kubernetes.
+    #[arg(
+        long,
+        env = "IPVS_MANIFESTS",
+        value_name = "DIR",
+        conflicts_with = "kubeconfig",
+        value_hint = ValueHint::DirPath
+    )]
+    pub manifests: Option<PathBuf>,
+
+    /// How to reach the API server. Default: the pod's service account, or
+    /// $KUBECONFIG and ~/.kube/config.
+    #[arg(
+        long,
+        env = "IPVS_KUBECONFIG",
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath
+    )]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the Lease by which the agent shows that it is alive.
+    #[arg(
+        long,
+        env = "IPVS_LEASE_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "ipvs-operator"
+    )]
+    pub lease_namespace: String,
+
+    /// Log filter: error, warn, info, debug, trace, or target=level pairs.
+    #[arg(long, env = "IPVS_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// Print a shell completion script and exit.
+    #[arg(long, value_name = "SHELL")]
+    pub completion: Option<clap_complete::Shell>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_option_has_an_environment_variable_and_a_line_of_help() {
+        let command = Args::command();
+        command.clone().debug_assert();
+        for argument in command.get_arguments() {
+            let name = argument.get_id();
+            if matches!(name.as_str(), "help" | "version" | "completion") {
+                continue;
+            }
+            assert!(argument.get_help().is_some(), "{name} has no help");
+            let variable = argument.get_env().unwrap_or_default().to_string_lossy();
+            assert!(
+                variable.starts_with("IPVS_"),
+                "{name} has the variable {variable:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! One clock for everything: the wall's time at start plus the monotonic time
+//! since, so that a step of the wall clock moves nothing.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+/// The anchored clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+    wall: Timestamp,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self {
+            started: Instant::now(),
+            wall: Timestamp::now(),
+        }
+    }
+
+    /// Time since the start; what machines with deadlines are told.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The time of day for people, at a moment that [`Clock::now`] gave.
+    pub fn wall(&self, now: Duration) -> Timestamp {
+        self.wall
+            .checked_add(now)
+            .expect("a process does not run until the year 9999")
+    }
+}

@@ -1,0 +1,297 @@
+//! The loop: one thread that hears events, keeps the objects, runs rounds when
+//! something is different or due, and says what came of it.
+
+use std::{
+    collections::BTreeSet,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::Duration,
+};
+
+use crds::{
+    ObjectKey, Objects,
+    api::{DirectorException, WorldDigests},
+    resolve,
+};
+use ipvs::Kernel;
+
+use crate::{
+    clock::Clock,
+    desired::{Desired, desired},
+    event::Event,
+    host::{
+        addresses::{Holding, holding},
+        netlink::{LinkError, Links},
+    },
+    journal::{Journal, JournalError, Remembered},
+    report::{Observed, Trouble, unreadable},
+    retry::{Retry, Subject},
+    round::{self, Edges, Outcome, State},
+};
+
+/// Changes that come within this time of each other make one round.
+const QUIET: Duration = Duration::from_millis(20);
+/// But a round is not put off for longer than this.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often the kernel's table is read again and compared as a whole.
+const FULL_COMPARISON: Duration = Duration::from_secs(60);
+
+/// How the loop gets its edges to the world. Each is opened when it is first
+/// needed, and again after it failed.
+pub struct World {
+    /// Opens the kernel's table.
+    pub kernel: Box<dyn FnMut() -> Result<Box<dyn Kernel>, ipvs::Error> + Send>,
+    /// Opens the host's interfaces.
+    pub links: Box<dyn FnMut() -> Result<Box<dyn Links>, LinkError> + Send>,
+    /// Opens the journal and reads what is in it.
+    pub journal: Box<dyn FnMut() -> Result<(Box<dyn Journal>, Remembered), JournalError> + Send>,
+}
+
+/// The loop's state.
+pub struct Director {
+    name: String,
+    group: String,
+    clock: Clock,
+    world: World,
+    kernel: Option<Box<dyn Kernel>>,
+    links: Option<Box<dyn Links>>,
+    journal: Option<Box<dyn Journal>>,
+    objects: Objects,
+    directors: Option<BTreeSet<String>>,
+    desired: Desired,
+    unreadable: Vec<DirectorException>,
+    state: State,
+    /// Back-off of opening the edges.
+    retry: Retry,
+    trouble: Option<Trouble>,
+    changed: bool,
+    due: bool,
+    compared: Duration,
+}
+
+impl Director {
+    /// A director that has heard nothing yet.
+    pub fn new(name: String, group: String, clock: Clock, world: World) -> Self {
+        Self {
+            name,
+            group,
+            clock,
+            world,
+            kernel: None,
+            links: None,
+            journal: None,
+            objects: Objects::default(),
+            directors: None,
+            desired: Desired::default(),
+            unreadable: Vec::new(),
+            state: State::default(),
+            retry: Retry::default(),
+            trouble: None,
+            changed: false,
+            due: false,
+            compared: Duration::ZERO,
+        }
+    }
+
+    /// Runs until [`Event::Stop`], or until nobody is left to send events. What
+    /// the director is found to be like goes to `observe`.
+    pub fn run(mut self, events: &Receiver<Event>, observe: &mut dyn FnMut(Observed)) {
+        loop {
+            if !self.hear(events) {
+                return;
+            }
+            let now = self.clock.now();
+            if now.saturating_sub(self.compared) >= FULL_COMPARISON {
+                self.state.distrust();
+                self.due = true;
+            }
+            if let Some(observed) = self.act(now) {
+                observe(observed);
+            }
+        }
+    }
+
+    /// Waits for events until the next deadline, and takes in all that come
+    /// close together. False when it is time to stop.
+    fn hear(&mut self, events: &Receiver<Event>) -> bool {
+        let now = self.clock.now();
+        let wait = self.next_deadline().saturating_sub(now);
+        match events.recv_timeout(wait) {
+            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {
+                self.due = true;
+                return true;
+            }
+            Ok(event) => self.take(event),
+        }
+        let latest = self.clock.now() + PATIENCE;
+        while self.clock.now() < latest {
+            match events.recv_timeout(QUIET) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => break,
+                Ok(event) => self.take(event),
+            }
+        }
+        true
+    }
+
+    fn take(&mut self, event: Event) {
+        self.changed |= match event {
+            Event::VirtualService(change) => self.objects.virtual_services.change(change),
+            Event::RealServer(change) => self.objects.real_servers.change(change),
+            Event::DirectorGroup(change) => self.objects.director_groups.change(change),
+            Event::Directors(directors) => {
+                let directors = Some(directors);
+                let changed = self.directors != directors;
+                self.directors = directors;
+                changed
+            }
+            Event::Stop => false,
+        };
+    }
+
+    fn next_deadline(&self) -> Duration {
+        [self.state.next_deadline(), self.retry.next_deadline()]
+            .into_iter()
+            .flatten()
+            .fold(self.compared + FULL_COMPARISON, Duration::min)
+    }
+
+    /// Runs a round if there is reason to, and says what is different: nothing,
+    /// that there is trouble, or what the round came to. Nothing is made or
+    /// removed before every kind of object has been listed once.
+    fn act(&mut self, now: Duration) -> Option<Observed> {
+        let before = self.trouble.take();
+        self.trouble = self.obstacle(&before, now).err();
+        if self.trouble.is_some() {
+            return (self.trouble != before).then(|| self.observed(None));
+        }
+        let reason = self.changed || self.due || before.is_some();
+        if !self.objects.is_listed() || !reason {
+            return None;
+        }
+        if self.changed {
+            let resolved = resolve(&self.objects);
+            self.desired = desired(&resolved, &self.group);
+            self.unreadable = unreadable(&self.objects, &resolved, &self.group);
+        }
+        self.changed = false;
+        self.due = false;
+        let outcome = self.round(now);
+        Some(self.observed(outcome))
+    }
+
+    fn round(&mut self, now: Duration) -> Option<Outcome> {
+        if !self.state.believes() {
+            self.compared = now;
+        }
+        let holding = self.holding();
+        let mut edges = Edges {
+            kernel: self.kernel.as_mut()?.as_mut(),
+            links: self.links.as_mut()?.as_mut(),
+            journal: self.journal.as_mut()?.as_mut(),
+        };
+        match round::run(&mut self.state, &mut edges, &self.desired, holding, now) {
+            Ok(outcome) => {
+                self.retry.succeeded(Subject::Kernel);
+                Some(outcome)
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                if !matches!(error, ipvs::Error::RepliesLost) {
+                    self.kernel = None;
+                }
+                self.retry.failed(Subject::Kernel, now);
+                self.trouble = Some(Trouble::Kernel(error.to_string()));
+                None
+            }
+        }
+    }
+
+    fn holding(&self) -> Holding {
+        let group = self.objects.group(&self.group);
+        let holder = group
+            .and_then(|group| group.in_force())
+            .and_then(|group| group.holder.as_deref());
+        holding(holder, &self.name, self.directors.as_ref())
+    }
+
+    /// Opens what is not open, and says why no round can run.
+    fn obstacle(&mut self, before: &Option<Trouble>, now: Duration) -> Result<(), Trouble> {
+        let waits = [Subject::Journal, Subject::Kernel, Subject::Links]
+            .into_iter()
+            .any(|subject| !self.retry.allows(subject, now));
+        if let (true, Some(trouble)) = (waits, before) {
+            return Err(trouble.clone());
+        }
+        if self.journal.is_none() {
+            let opened =
+                (self.world.journal)().map_err(|error| Trouble::Journal(error.to_string()));
+            let (journal, remembered) = self.tried(Subject::Journal, opened, before, now)?;
+            self.journal = Some(journal);
+            self.state = State::new(remembered);
+        }
+        if self.kernel.is_none() {
+            let opened = (self.world.kernel)().map_err(|error| Trouble::Kernel(error.to_string()));
+            self.kernel = Some(self.tried(Subject::Kernel, opened, before, now)?);
+        }
+        if self.links.is_none() {
+            let opened = (self.world.links)().map_err(|error| Trouble::Links(error.to_string()));
+            self.links = Some(self.tried(Subject::Links, opened, before, now)?);
+        }
+        if self.objects.is_listed() && self.objects.group(&self.group).is_none() {
+            let trouble = Trouble::Group(self.group.clone());
+            if before.as_ref() != Some(&trouble) {
+                tracing::error!("{trouble}");
+            }
+            return Err(trouble);
+        }
+        Ok(())
+    }
+
+    fn tried<T>(
+        &mut self,
+        subject: Subject,
+        opened: Result<T, Trouble>,
+        before: &Option<Trouble>,
+        now: Duration,
+    ) -> Result<T, Trouble> {
+        match opened {
+            Ok(edge) => {
+                self.retry.succeeded(subject);
+                Ok(edge)
+            }
+            Err(trouble) => {
+                if before.as_ref() != Some(&trouble) {
+                    tracing::error!("{trouble}");
+                }
+                self.retry.failed(subject, now);
+                Err(trouble)
+            }
+        }
+    }
+
+    fn observed(&self, outcome: Option<Outcome>) -> Observed {
+        let used = outcome.as_ref().map(|_| WorldDigests {
+            virtual_services: self
+                .objects
+                .virtual_services
+                .digest(Some(&self.group))
+                .to_string(),
+            real_servers: self.objects.real_servers.digest(None).to_string(),
+            director_groups: self
+                .objects
+                .director_groups
+                .digest_of(&ObjectKey::cluster(&self.group))
+                .to_string(),
+        });
+        Observed {
+            at: self.clock.wall(self.clock.now()),
+            group: self.group.clone(),
+            used,
+            outcome,
+            trouble: self.trouble.clone(),
+            wishes: self.desired.clone(),
+            unreadable: self.unreadable.clone(),
+        }
+    }
+}

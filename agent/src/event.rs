@@ -1,0 +1,23 @@
+//! What the loop hears.
+
+use std::collections::BTreeSet;
+
+use crds::{
+    Change,
+    api::{DirectorGroup, RealServer, VirtualService},
+};
+
+/// One thing that happened. The inputs send these and do nothing else.
+#[derive(Debug)]
+pub enum Event {
+    /// To the VirtualServices of the director's group.
+    VirtualService(Change<VirtualService>),
+    /// To the RealServers.
+    RealServer(Change<RealServer>),
+    /// To the director's own DirectorGroup.
+    DirectorGroup(Change<DirectorGroup>),
+    /// The names of the group's Directors, whenever they differ from before.
+    Directors(BTreeSet<String>),
+    /// The agent is to stop, and to leave the data plane as it is.
+    Stop,
+}

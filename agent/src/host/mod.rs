@@ -1,0 +1,4 @@
+//! What a director has around the IPVS table. Plans are pure; `netlink` acts.
+
+pub mod addresses;
+pub mod netlink;

@@ -1,0 +1,190 @@
+//! Objects from the API server: four watches.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    pin::pin,
+    sync::mpsc::Sender,
+};
+
+use crds::{
+    Change, Loose, ObjectKey,
+    api::{Director, DirectorGroup, RealServer, VirtualService},
+};
+use futures::StreamExt;
+use kube::{
+    Api, Client, Resource,
+    core::object::HasSpec,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+
+use crate::event::Event;
+
+/// Watches everything that a director of `group` needs, for ever. While the
+/// API server is away nothing is sent, so nothing changes.
+pub async fn watch(client: Client, group: &str, events: Sender<Event>) {
+    let of_group = watcher::Config::default().fields(&format!("spec.directorGroupName={group}"));
+    let own_group = watcher::Config::default().fields(&format!("metadata.name={group}"));
+    tokio::join!(
+        objects::<VirtualService>(client.clone(), of_group, &events, Event::VirtualService),
+        objects::<RealServer>(
+            client.clone(),
+            watcher::Config::default(),
+            &events,
+            Event::RealServer
+        ),
+        objects::<DirectorGroup>(client.clone(), own_group, &events, Event::DirectorGroup),
+        directors(client.clone(), group, &events),
+    );
+}
+
+async fn objects<K>(
+    client: Client,
+    config: watcher::Config,
+    events: &Sender<Event>,
+    event: impl Fn(Change<K>) -> Event,
+) where
+    K: Resource<DynamicType = ()> + HasSpec + Clone + Debug + Send + 'static,
+    Loose<K>: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+    <K as HasSpec>::Spec: Debug,
+{
+    let kind = K::kind(&());
+    let api = Api::<Loose<K>>::all(client);
+    let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut away = Away::default();
+    while let Some(step) = stream.next().await {
+        let change = match step {
+            Ok(step) => {
+                away.answered(&kind);
+                match step {
+                    watcher::Event::Init => Change::Listing,
+                    watcher::Event::InitApply(object) => Change::Item(object),
+                    watcher::Event::InitDone => Change::Listed,
+                    watcher::Event::Apply(object) => Change::Apply(object),
+                    watcher::Event::Delete(object) => Change::Delete(ObjectKey::of(&object)),
+                }
+            }
+            Err(error) => {
+                away.failed(&kind, &error);
+                continue;
+            }
+        };
+        if events.send(event(change)).is_err() {
+            return;
+        }
+    }
+}
+
+/// The names of the group's directors, from what their agents say of
+/// themselves.
+async fn directors(client: Client, group: &str, events: &Sender<Event>) {
+    let kind = Director::kind(&());
+    let api = Api::<Director>::all(client);
+    let mut stream = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut away = Away::default();
+    let mut groups = BTreeMap::<String, String>::new();
+    let mut listing = BTreeMap::new();
+    let mut sent = None::<BTreeSet<String>>;
+    let mut listed = false;
+    let group_of = |director: Director| {
+        let name = director.metadata.name.unwrap_or_default();
+        let group = director.status.unwrap_or_default().director_group_name;
+        (name, group)
+    };
+    while let Some(step) = stream.next().await {
+        match step {
+            Ok(step) => {
+                away.answered(&kind);
+                match step {
+                    watcher::Event::Init => listing.clear(),
+                    watcher::Event::InitApply(director) => listing.extend([group_of(director)]),
+                    watcher::Event::InitDone => {
+                        groups = std::mem::take(&mut listing);
+                        listed = true;
+                    }
+                    watcher::Event::Apply(director) => groups.extend([group_of(director)]),
+                    watcher::Event::Delete(director) => {
+                        groups.remove(&director.metadata.name.unwrap_or_default());
+                    }
+                }
+            }
+            Err(error) => away.failed(&kind, &error),
+        }
+        let names: BTreeSet<_> = groups
+            .iter()
+            .filter(|(_, of)| *of == group)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if listed && sent.as_ref() != Some(&names) {
+            if events.send(Event::Directors(names.clone())).is_err() {
+                return;
+            }
+            sent = Some(names);
+        }
+    }
+}
+
+/// Says once that the API server does not answer, and once that it does again.
+#[derive(Default)]
+struct Away {
+    said: Option<String>,
+}
+
+impl Away {
+    fn failed(&mut self, kind: &str, error: &watcher::Error) {
+        let message = explain(kind, error);
+        if self.said.as_ref() != Some(&message) {
+            tracing::warn!("{message}");
+            self.said = Some(message);
+        }
+    }
+
+    fn answered(&mut self, kind: &str) {
+        if self.said.take().is_some() {
+            tracing::info!("the API server answers again about {kind}s");
+        }
+    }
+}
+
+fn explain(kind: &str, error: &watcher::Error) -> String {
+    let source = match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => source,
+        watcher::Error::WatchError(status) => {
+            return format!("the watch of {kind}s ended: {}", status.message);
+        }
+        watcher::Error::NoResourceVersion => {
+            return format!("the API server gave {kind}s without a resourceVersion");
+        }
+    };
+    match source {
+        kube::Error::Api(status) if status.code == 404 => format!(
+            "the API server knows no {kind}s: install the chart's CRDs. Trying again; the kernel's table stays as it is"
+        ),
+        kube::Error::Api(status) if status.code == 401 || status.code == 403 => format!(
+            "not allowed to watch {kind}s: {}; check the chart's RBAC and the token. Trying again",
+            status.message
+        ),
+        source => format!(
+            "cannot watch {kind}s: {}. Trying again; the kernel's table stays as it is",
+            chain(source)
+        ),
+    }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

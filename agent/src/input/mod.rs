@@ -1,0 +1,4 @@
+//! Where objects come from. An input sends events and decides nothing.
+
+pub mod kubernetes;
+pub mod manifests;

@@ -1,0 +1,336 @@
+//! What is ours in this kernel, on disk: the kernel has no owner tag.
+//!
+//! Keys only, never weights, so that an edit of our own entry writes nothing.
+//! Before a round creates anything it leaves one [`Intent`]; what the kernel
+//! acknowledged is settled as owned. An agent that died between the two finds
+//! the intent, and takes as its own what has exactly the intent's
+//! configuration.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipvs::{ActualTable, DestinationConfig, DestinationKey, Owned, ServiceConfig, ServiceKey};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+const OWNED: TableDefinition<'_, &str, ()> = TableDefinition::new("owned");
+const INTENT: TableDefinition<'_, &str, &str> = TableDefinition::new("intent");
+/// Raised when an older build could misread what a newer one wrote.
+const SCHEMA: &str = "1";
+/// redb's own default is 1 GiB, a thousand times the journal of 10,000 services.
+const CACHE_BYTES: usize = 4 << 20;
+const FILE: &str = "journal.redb";
+
+/// One thing of ours.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Entry {
+    /// A service of the IPVS table.
+    Service(ServiceKey),
+    /// A destination in a service of ours.
+    Destination(ServiceKey, DestinationKey),
+    /// An address that we put on an interface.
+    Address(IpAddr, String),
+}
+
+/// What a round is about to create or take over, with its configuration.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Intent {
+    /// Services.
+    pub services: Vec<(ServiceKey, ServiceConfig)>,
+    /// Destinations.
+    pub destinations: Vec<(ServiceKey, DestinationKey, DestinationConfig)>,
+    /// Addresses, each with its interface.
+    pub addresses: Vec<(IpAddr, String)>,
+}
+
+impl Intent {
+    /// Whether the round creates nothing.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.destinations.is_empty() && self.addresses.is_empty()
+    }
+}
+
+/// How a round changed what is ours.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// It is ours now.
+    Own(Entry),
+    /// It is no longer.
+    Disown(Entry),
+}
+
+/// What an agent finds in its journal when it starts.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Remembered {
+    /// What is ours in the IPVS table.
+    pub table: Owned,
+    /// The addresses that we put on interfaces.
+    pub addresses: BTreeMap<IpAddr, String>,
+    /// The intent of a round that was not settled.
+    pub intent: Intent,
+}
+
+impl Intent {
+    /// What an unsettled intent made ours: what is in the kernel with exactly
+    /// its configuration. What differs is somebody else's by now.
+    pub fn claims(&self, table: &ActualTable, held: &BTreeMap<IpAddr, String>) -> Vec<Entry> {
+        let mut claims = Vec::new();
+        for (key, config) in &self.services {
+            if table.get(key).is_some_and(|found| found.config == *config) {
+                claims.push(Entry::Service(*key));
+            }
+        }
+        for (service, key, config) in &self.destinations {
+            let found = table
+                .get(service)
+                .and_then(|found| found.destinations.get(key));
+            if found == Some(config) {
+                claims.push(Entry::Destination(*service, *key));
+            }
+        }
+        for (address, interface) in &self.addresses {
+            if held.get(address) == Some(interface) {
+                claims.push(Entry::Address(*address, interface.clone()));
+            }
+        }
+        claims
+    }
+}
+
+/// The edge to the disk, small, so that a modelled disk can stand in.
+pub trait Journal {
+    /// Makes an intent durable before anything of it is done. Replaces the
+    /// previous one.
+    ///
+    /// # Errors
+    /// When the disk cannot take it: then nothing of it may be done.
+    fn intend(&mut self, intent: &Intent) -> Result<(), JournalError>;
+
+    /// Makes durable what the round changed, and drops its intent, in one step.
+    ///
+    /// # Errors
+    /// When the disk cannot take it: the intent stays.
+    fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError>;
+}
+
+/// What can be wrong with the state folder.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The folder cannot be made or used.
+    #[error(
+        "cannot use the state folder {path}: {source}; make it writable for the agent, or name another one with --state-dir"
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process holds the file.
+    #[error("{path} is in use by another agent; give each agent a --state-dir of its own")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Reading or writing failed.
+    #[error("the journal {path} cannot be read or written: {source}")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What redb said.
+        source: Box<redb::Error>,
+    },
+}
+
+/// The journal in the state folder.
+pub struct FileJournal {
+    path: PathBuf,
+    database: Database,
+}
+
+impl FileJournal {
+    /// Opens the journal in a state folder, or makes it. A file that is
+    /// damaged, or of a newer build, is set aside: then what is wanted and
+    /// found in the kernel is adopted, and nothing else is touched. What an
+    /// earlier boot of this machine left is forgotten: the kernel's table is
+    /// not ours any more.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or another agent uses it.
+    pub fn open(folder: &Path, boot_id: &str) -> Result<(Self, Remembered), JournalError> {
+        fs::create_dir_all(folder).map_err(|source| JournalError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let path = folder.join(FILE);
+        match Self::open_file(&path, boot_id) {
+            Err(JournalError::Database { source, .. }) if is_content(&source) => {
+                set_aside(&path, &source.to_string())?;
+                Self::open_file(&path, boot_id)
+            }
+            other => other,
+        }
+    }
+
+    fn open_file(path: &Path, boot_id: &str) -> Result<(Self, Remembered), JournalError> {
+        let failed = |source: redb::Error| match source {
+            redb::Error::DatabaseAlreadyOpen => JournalError::InUse {
+                path: path.to_owned(),
+            },
+            redb::Error::Io(source) if !is_damage(&source) => JournalError::Folder {
+                path: path.to_owned(),
+                source,
+            },
+            source => JournalError::Database {
+                path: path.to_owned(),
+                source: Box::new(source),
+            },
+        };
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(true)
+            .create(path)
+            .map_err(|error| failed(error.into()))?;
+        let remembered = read(&database, boot_id).map_err(failed)?;
+        let journal = Self {
+            path: path.to_owned(),
+            database,
+        };
+        Ok((journal, remembered))
+    }
+
+    fn write(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), JournalError> {
+        let write = || {
+            let transaction = self.database.begin_write()?;
+            change(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(|source: redb::Error| JournalError::Database {
+            path: self.path.clone(),
+            source: Box::new(source),
+        })
+    }
+}
+
+impl Journal for FileJournal {
+    fn intend(&mut self, intent: &Intent) -> Result<(), JournalError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(INTENT)?;
+            table.insert("round", json(intent).as_str())?;
+            Ok(())
+        })
+    }
+
+    fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError> {
+        self.write(|transaction| {
+            let mut owned = transaction.open_table(OWNED)?;
+            for change in changes {
+                match change {
+                    Change::Own(entry) => owned.insert(json(entry).as_str(), ())?,
+                    Change::Disown(entry) => owned.remove(json(entry).as_str())?,
+                };
+            }
+            transaction.open_table(INTENT)?.remove("round")?;
+            Ok(())
+        })
+    }
+}
+
+/// Reads everything, in the form of this schema, or starts afresh where the
+/// file is of another boot.
+fn read(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
+    let transaction = database.begin_write()?;
+    let mut remembered = Remembered::default();
+    {
+        let mut meta = transaction.open_table(META)?;
+        let mut owned = transaction.open_table(OWNED)?;
+        let mut intent = transaction.open_table(INTENT)?;
+        let schema = meta.get("schema")?.map(|found| found.value().to_owned());
+        if schema.as_deref().is_some_and(|found| found != SCHEMA) {
+            return Err(redb::Error::Corrupted(format!(
+                "its schema is {}, and this build knows {SCHEMA}",
+                schema.unwrap_or_default()
+            )));
+        }
+        let same_boot = meta
+            .get("boot")?
+            .is_some_and(|found| found.value() == boot_id);
+        if !same_boot {
+            owned.retain(|_, ()| false)?;
+            intent.retain(|_, _| false)?;
+        }
+        meta.insert("schema", SCHEMA)?;
+        meta.insert("boot", boot_id)?;
+        for row in owned.iter()? {
+            let (key, _) = row?;
+            match parse(key.value())? {
+                Entry::Service(service) => {
+                    remembered.table.services.entry(service).or_default();
+                }
+                Entry::Destination(service, destination) => {
+                    let services = &mut remembered.table.services;
+                    services.entry(service).or_default().insert(destination);
+                }
+                Entry::Address(address, interface) => {
+                    remembered.addresses.insert(address, interface);
+                }
+            }
+        }
+        if let Some(found) = intent.get("round")? {
+            remembered.intent = parse(found.value())?;
+        }
+    }
+    transaction.commit()?;
+    // The file must also be readable by a transaction that follows.
+    database.begin_read()?;
+    Ok(remembered)
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("journal entries hold no map with keys other than strings")
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, redb::Error> {
+    serde_json::from_str(text)
+        .map_err(|error| redb::Error::Corrupted(format!("cannot read its entry {text:?}: {error}")))
+}
+
+/// Whether an error is about the file's content, which another file cures.
+fn is_content(error: &redb::Error) -> bool {
+    !matches!(
+        error,
+        redb::Error::Io(_) | redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo
+    ) || matches!(error, redb::Error::Io(source) if is_damage(source))
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}
+
+fn set_aside(path: &Path, why: &str) -> Result<(), JournalError> {
+    let aside = path.with_extension("redb.unusable");
+    tracing::warn!(
+        "the journal {} cannot be used ({why}); set aside as {}. What is wanted and already in the kernel is adopted, nothing else is deleted",
+        path.display(),
+        aside.display()
+    );
+    fs::rename(path, &aside).map_err(|source| JournalError::Folder {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! One agent per network namespace: two would undo each other's work.
+
+use std::{
+    io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
+};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+/// Abstract socket names live in the network namespace, and the kernel frees
+/// them when their owner dies, however it dies (unix(7)).
+const NAME: &str = "ipvs-operator/agent";
+
+/// Held as long as this process is the namespace's agent.
+#[derive(Debug)]
+pub struct Lock {
+    _listener: UnixListener,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another agent has it.
+    #[error(
+        "another ipvs-agent{} runs in this network namespace: stop it, or this one. Waiting until it is gone",
+        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    Taken {
+        /// Its process id, where it can be seen.
+        pid: Option<i32>,
+    },
+    /// The socket could not be made.
+    #[error("cannot take the agent's lock: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Lock {
+    /// Takes the lock of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When another agent has it.
+    pub fn take() -> Result<Self, LockError> {
+        let address = SocketAddr::from_abstract_name(NAME)?;
+        match UnixListener::bind_addr(&address) {
+            Ok(listener) => Ok(Self {
+                _listener: listener,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(LockError::Taken {
+                pid: owner(&address),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The process that listens, as the kernel knows it (SO_PEERCRED).
+fn owner(address: &SocketAddr) -> Option<i32> {
+    let stream = UnixStream::connect_addr(address).ok()?;
+    let pid = getsockopt(&stream, PeerCredentials).ok()?.pid();
+    // 0 is a process of a pid namespace that cannot be seen from here.
+    (pid != 0).then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_agent_is_told_who_has_the_lock_until_it_is_free() {
+        let first = Lock::take().expect("no agent runs where tests do");
+        let second = Lock::take().expect_err("two agents in one network namespace");
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(
+            matches!(second, LockError::Taken { pid: Some(pid) } if pid == own),
+            "the message names the process: {second}"
+        );
+        drop(first);
+        Lock::take().expect("the lock is free again");
+    }
+}

@@ -1,0 +1,197 @@
+//! Tells the API server what the loop found: the Director, its status, and the
+//! Lease that shows that the agent is alive.
+
+use std::time::Duration;
+
+use crds::api::{Director, DirectorSpec, DirectorStatus};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use tokio::{sync::watch, time};
+
+use crate::{
+    input::kubernetes::chain,
+    report::{self, Observed},
+};
+
+/// Fields under this name are the agent's.
+const FIELD_MANAGER: &str = "ipvs-agent";
+/// A director writes its status no more often than this.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a status that did not change is written all the same: a Director
+/// that somebody deleted comes back. The API server stores nothing new then.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the Lease is renewed, as a kubelet's.
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a Lease is good for, as a kubelet's.
+const LEASE_SECONDS: i32 = 40;
+/// The longest wait after a failed write.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Registers the director, then publishes every observation, for ever.
+pub async fn publish(
+    client: Client,
+    name: &str,
+    group: &str,
+    lease_namespace: &str,
+    mut observed: watch::Receiver<Option<Observed>>,
+) {
+    let director = DirectorWriter {
+        api: Api::all(client.clone()),
+        name,
+    };
+    let leases = Api::<Lease>::namespaced(client, lease_namespace);
+    tokio::join!(renew(&leases, name), async {
+        let (mut last, generation) =
+            insist("register this director", || director.register(group)).await;
+        let mut written = time::Instant::now();
+        loop {
+            let latest = observed.borrow_and_update().clone();
+            if let Some(latest) = latest {
+                let status = report::status(&latest, &last, generation);
+                if status != last || written.elapsed() >= REFRESH_INTERVAL {
+                    insist("report this director's status", || director.write(&status)).await;
+                    written = time::Instant::now();
+                    last = status;
+                    time::sleep(STATUS_INTERVAL).await;
+                }
+            }
+            match time::timeout(REFRESH_INTERVAL, observed.changed()).await {
+                Ok(Err(_)) => return,
+                Ok(Ok(())) | Err(_) => {}
+            }
+        }
+    });
+}
+
+struct DirectorWriter<'a> {
+    api: Api<Director>,
+    name: &'a str,
+}
+
+impl DirectorWriter<'_> {
+    /// Makes the Director if there is none, and says which group it is of, so
+    /// that others see it before it takes any VIP. Gives the status that an
+    /// earlier life left, and the object's generation.
+    async fn register(&self, group: &str) -> Result<(DirectorStatus, i64), kube::Error> {
+        let object = Director::new(self.name, DirectorSpec::default());
+        let existing = self.apply(&object, false).await?;
+        let generation = existing.metadata.generation.unwrap_or_default();
+        let mut status = existing.status.unwrap_or_default();
+        if status.director_group_name != group {
+            status = DirectorStatus {
+                director_group_name: group.to_owned(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                ..DirectorStatus::default()
+            };
+            self.write(&status).await?;
+        }
+        status
+            .conditions
+            .retain(|condition| condition.type_ == crds::condition::kind::PROGRAMMED);
+        Ok((status, generation))
+    }
+
+    async fn write(&self, status: &DirectorStatus) -> Result<(), kube::Error> {
+        let mut object = Director::new(self.name, DirectorSpec::default());
+        object.status = Some(status.clone());
+        match self.apply(&object, true).await {
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                self.apply(&object, false).await?;
+                self.apply(&object, true).await.map(drop)
+            }
+            result => result.map(drop),
+        }
+    }
+
+    async fn apply(&self, object: &Director, status: bool) -> Result<Director, kube::Error> {
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(object);
+        if status {
+            self.api.patch_status(self.name, &parameters, &patch).await
+        } else {
+            self.api.patch(self.name, &parameters, &patch).await
+        }
+    }
+}
+
+/// Renews the Lease, for ever. Whoever judges it counts renewals on a clock of
+/// their own, so ours need not agree with theirs.
+async fn renew(leases: &Api<Lease>, name: &str) {
+    let mut ticks = time::interval(RENEW_INTERVAL);
+    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        insist("renew this director's Lease", || async {
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    name: Some(name.to_owned()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(LeaseSpec {
+                    holder_identity: Some(name.to_owned()),
+                    lease_duration_seconds: Some(LEASE_SECONDS),
+                    renew_time: Some(MicroTime(Timestamp::now())),
+                    ..LeaseSpec::default()
+                }),
+            };
+            let parameters = PatchParams::apply(FIELD_MANAGER).force();
+            leases
+                .patch(name, &parameters, &Patch::Apply(&lease))
+                .await
+                .map(drop)
+        })
+        .await;
+    }
+}
+
+/// Tries until it works, less and less often, and says once what is wrong.
+async fn insist<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
+    let mut wait = STATUS_INTERVAL;
+    let mut said = None;
+    loop {
+        match attempt().await {
+            Ok(done) => {
+                if said.is_some() {
+                    tracing::info!("could {what} now");
+                }
+                return done;
+            }
+            Err(error) => {
+                let message = explain(what, &error);
+                if said.as_ref() != Some(&message) {
+                    tracing::warn!("{message}");
+                    said = Some(message);
+                }
+            }
+        }
+        time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+fn explain(what: &str, error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => format!(
+            "cannot {what}: {}; install the chart, its CRDs and its namespace. Trying again",
+            status.message
+        ),
+        kube::Error::Api(status) if status.code == 401 || status.code == 403 => format!(
+            "cannot {what}: {}; check the chart's RBAC and the token. Trying again",
+            status.message
+        ),
+        error => format!(
+            "cannot {what}: {}. Trying again; packets keep flowing meanwhile",
+            chain(error)
+        ),
+    }
+}

@@ -1,0 +1,249 @@
+//! What a director says about itself, as data: pure.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crds::{
+    ObjectKey, Objects, Resolved,
+    api::{DirectorException, DirectorStatus, HeldVip, WorldDigests},
+    condition,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{desired::Desired, host::addresses::Missing, retry::Subject, round::Outcome};
+
+/// Exceptions beyond this many are counted and not named, so that a Director
+/// stays well below the size that an API server takes.
+const MOST_EXCEPTIONS: usize = 200;
+/// Likewise for held addresses.
+const MOST_VIPS: usize = 1000;
+
+/// Why no round can run.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Trouble {
+    /// The kernel's IPVS table cannot be used.
+    #[error("{0}")]
+    Kernel(String),
+    /// The host's interfaces cannot be read.
+    #[error("{0}")]
+    Links(String),
+    /// The state folder cannot be used.
+    #[error("{0}")]
+    Journal(String),
+    /// The agent's DirectorGroup is not there.
+    #[error(
+        "DirectorGroup {0} does not exist: create it, or start the agent with another --director-group. Until then the kernel's table stays as it is"
+    )]
+    Group(String),
+}
+
+impl Trouble {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Kernel(_) => condition::reason::KERNEL_UNAVAILABLE,
+            Self::Links(_) => condition::reason::INTERFACES_UNAVAILABLE,
+            Self::Journal(_) => condition::reason::STATE_FOLDER_UNAVAILABLE,
+            Self::Group(_) => condition::reason::DIRECTOR_GROUP_NOT_FOUND,
+        }
+    }
+}
+
+/// What the loop found.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// When.
+    pub at: Timestamp,
+    /// The director's group.
+    pub group: String,
+    /// The state of the world that the round used; none without a round.
+    pub used: Option<WorldDigests>,
+    /// What the round came to; none without a round.
+    pub outcome: Option<Outcome>,
+    /// Why there was none.
+    pub trouble: Option<Trouble>,
+    /// Whose wish each part of the tables is.
+    pub wishes: Desired,
+    /// Objects that this build cannot read.
+    pub unreadable: Vec<DirectorException>,
+}
+
+/// The Director's status. What a round did not find out anew stays as it was
+/// `before`; a condition's time moves only when its status does. `generation`
+/// is the Director object's.
+pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> DirectorStatus {
+    let mut status = DirectorStatus {
+        director_group_name: observed.group.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..before.clone()
+    };
+    if let Some(outcome) = &observed.outcome {
+        let mut exceptions = observed.unreadable.clone();
+        exceptions.extend(exceptions_of(outcome, &observed.wishes));
+        status.used.clone_from(&observed.used);
+        status.services = count(outcome.services);
+        status.destinations = count(outcome.destinations);
+        status.exceptions_omitted = count(exceptions.len().saturating_sub(MOST_EXCEPTIONS));
+        exceptions.truncate(MOST_EXCEPTIONS);
+        status.exceptions = exceptions;
+        status.vips_omitted = count(outcome.held.len().saturating_sub(MOST_VIPS));
+        status.vips = held_vips(&outcome.held);
+    }
+    let programmed = programmed(observed, &status, generation);
+    condition::set(&mut status.conditions, programmed, observed.at);
+    status
+}
+
+fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> Condition {
+    if let Some(trouble) = &observed.trouble {
+        return condition::director_not_programmed(
+            trouble.reason(),
+            trouble.to_string(),
+            generation,
+        );
+    }
+    let about_table = observed
+        .outcome
+        .iter()
+        .flat_map(|outcome| &outcome.failures)
+        .find(|(subject, _)| matches!(subject, Subject::Journal | Subject::Links));
+    if let Some((subject, message)) = about_table {
+        let reason = match subject {
+            Subject::Journal => condition::reason::STATE_FOLDER_UNAVAILABLE,
+            _ => condition::reason::INTERFACES_UNAVAILABLE,
+        };
+        return condition::director_not_programmed(reason, message.clone(), generation);
+    }
+    if let Some(first) = status.exceptions.first() {
+        let others = status.exceptions.len() - 1 + omitted(status);
+        let mut message = format!("{}: {}", first.virtual_service, first.message);
+        if others > 0 {
+            message.push_str(&format!(" (and {others} more)"));
+        }
+        return condition::director_not_programmed(
+            condition::reason::EXCEPTIONS,
+            message,
+            generation,
+        );
+    }
+    condition::director_programmed(status.services, status.destinations, generation)
+}
+
+fn omitted(status: &DirectorStatus) -> usize {
+    usize::try_from(status.exceptions_omitted).unwrap_or_default()
+}
+
+fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> {
+    let mut exceptions = Vec::new();
+    for (subject, message) in &outcome.failures {
+        match subject {
+            Subject::Service(key) => {
+                if let Some(service) = wishes.services.get(key) {
+                    exceptions.push(exception(
+                        service,
+                        None,
+                        condition::reason::KERNEL_REFUSED,
+                        message,
+                    ));
+                }
+            }
+            Subject::Destination(key, destination) => {
+                if let Some(service) = wishes.services.get(key) {
+                    exceptions.push(exception(
+                        service,
+                        wishes.servers.get(&(*key, *destination)),
+                        condition::reason::KERNEL_REFUSED,
+                        message,
+                    ));
+                }
+            }
+            Subject::Vip(address) => exceptions.extend(about_vip(
+                wishes,
+                *address,
+                condition::reason::VIP_NOT_HELD,
+                message,
+            )),
+            Subject::Kernel | Subject::Links | Subject::Journal => {}
+        }
+    }
+    for (address, missing) in &outcome.missing {
+        let (reason, message) = match missing {
+            Missing::NoSubnet => (
+                condition::reason::VIP_NOT_HELD,
+                format!(
+                    "no interface of this director has a subnet that holds {address}: give one an address of its subnet, or choose a VIP from a subnet that is there"
+                ),
+            ),
+            Missing::HolderNotNamed => (
+                condition::reason::HOLDER_NOT_NAMED,
+                format!(
+                    "{address} is not taken: the group has several directors and none is named to hold its VIPs; set spec.addresses.holder of the DirectorGroup to a Director's name"
+                ),
+            ),
+        };
+        exceptions.extend(about_vip(wishes, *address, reason, &message));
+    }
+    exceptions
+}
+
+fn about_vip<'a>(
+    wishes: &'a Desired,
+    address: IpAddr,
+    reason: &'a str,
+    message: &'a str,
+) -> impl Iterator<Item = DirectorException> + 'a {
+    wishes
+        .vips
+        .get(&address)
+        .into_iter()
+        .flatten()
+        .map(move |service| exception(service, None, reason, message))
+}
+
+fn exception(
+    service: &ObjectKey,
+    server: Option<&ObjectKey>,
+    reason: &str,
+    message: &str,
+) -> DirectorException {
+    DirectorException {
+        virtual_service: service.to_string(),
+        real_server: server.map(ToString::to_string),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+fn held_vips(held: &BTreeMap<IpAddr, String>) -> Vec<HeldVip> {
+    held.iter()
+        .take(MOST_VIPS)
+        .map(|(address, interface)| HeldVip {
+            address: address.to_string(),
+            interface: interface.clone(),
+        })
+        .collect()
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// What this build cannot read, though the controller's build may: services of
+/// the group, and servers that services of the group select.
+pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
+    let unreadable = condition::reason::UNREADABLE;
+    let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
+        let rejection = stored.current.as_ref().err()?;
+        (rejection.reason == unreadable && stored.group.as_deref() == Some(group))
+            .then(|| exception(key, None, unreadable, &rejection.message))
+    });
+    let servers = resolved.refused.keys().filter_map(|(service, server)| {
+        let stored = objects.real_servers.get(server)?;
+        let rejection = stored.current.as_ref().err()?;
+        (rejection.reason == unreadable)
+            .then(|| exception(service, Some(server), unreadable, &rejection.message))
+    });
+    services.chain(servers).collect()
+}
+
+#[cfg(test)]
+mod tests;

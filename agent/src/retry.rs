@@ -1,0 +1,134 @@
+//! When to try again what failed: one back-off per key. Pure: time is an
+//! argument.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ipvs::{DestinationKey, ServiceKey};
+
+/// The first wait.
+const FIRST: Duration = Duration::from_millis(100);
+/// The longest wait.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What can fail by itself, and is tried again by itself.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Subject {
+    /// The socket to the kernel, or a reading of its table.
+    Kernel,
+    /// A reading of the host's interfaces.
+    Links,
+    /// The journal.
+    Journal,
+    /// A service, and with it everything in it.
+    Service(ServiceKey),
+    /// One destination.
+    Destination(ServiceKey, DestinationKey),
+    /// A virtual address.
+    Vip(std::net::IpAddr),
+}
+
+/// The failures that are waiting for their next attempt.
+#[derive(Clone, Debug, Default)]
+pub struct Retry {
+    waiting: BTreeMap<Subject, Wait>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    due: Duration,
+    step: Duration,
+}
+
+impl Retry {
+    /// Notes a failure at `now`: the next attempt is due after twice the wait
+    /// of the last one, from 100 ms up to a minute.
+    pub fn failed(&mut self, subject: Subject, now: Duration) {
+        let step = self
+            .waiting
+            .get(&subject)
+            .map_or(FIRST, |wait| (wait.step * 2).min(LONGEST));
+        self.waiting.insert(
+            subject,
+            Wait {
+                due: now + step,
+                step,
+            },
+        );
+    }
+
+    /// Forgets the failures of a subject that succeeded.
+    pub fn succeeded(&mut self, subject: Subject) {
+        self.waiting.remove(&subject);
+    }
+
+    /// Forgets what was due at `now` and was not tried: nobody wants it any
+    /// more. For the end of a round that began at `now`.
+    pub fn expire(&mut self, now: Duration) {
+        self.waiting.retain(|_, wait| wait.due > now);
+    }
+
+    /// Whether a failure is waiting for its next attempt.
+    pub fn waits(&self, subject: Subject) -> bool {
+        self.waiting.contains_key(&subject)
+    }
+
+    /// Whether a subject may be tried at `now`.
+    pub fn allows(&self, subject: Subject, now: Duration) -> bool {
+        self.waiting
+            .get(&subject)
+            .is_none_or(|wait| wait.due <= now)
+    }
+
+    /// When the next attempt is due.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.waiting.values().map(|wait| wait.due).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_up_to_a_minute_and_a_success_forgets_it() {
+        let mut retry = Retry::default();
+        let mut now = Duration::ZERO;
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            retry.failed(Subject::Kernel, now);
+            let due = retry.next_deadline().unwrap();
+            assert!(!retry.allows(Subject::Kernel, now), "not before it is due");
+            assert!(retry.allows(Subject::Kernel, due), "but then");
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(
+            waits,
+            [
+                100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000
+            ]
+        );
+        retry.succeeded(Subject::Kernel);
+        assert_eq!(retry.next_deadline(), None, "nothing waits after a success");
+    }
+
+    #[test]
+    fn what_was_due_and_not_tried_is_forgotten() {
+        let mut retry = Retry::default();
+        retry.failed(Subject::Kernel, Duration::ZERO);
+        retry.expire(FIRST / 2);
+        assert!(retry.waits(Subject::Kernel), "it was not due yet");
+        retry.expire(FIRST);
+        assert_eq!(retry.next_deadline(), None, "a round went by without it");
+    }
+
+    #[test]
+    fn one_failure_does_not_hold_up_another_subject() {
+        let mut retry = Retry::default();
+        retry.failed(Subject::Kernel, Duration::ZERO);
+        assert!(
+            retry.allows(Subject::Journal, Duration::ZERO),
+            "the journal has not failed"
+        );
+    }
+}
