@@ -166,7 +166,7 @@ fn check_destination(
 fn check_address(address: IpAddr) -> Result<(), Errno> {
     let usable = match address {
         IpAddr::V4(address) => {
-            address.octets()[0] != 0 && !address.is_multicast() && !address.is_broadcast()
+            !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()
         }
         IpAddr::V6(address) => {
             !address.is_unspecified()

@@ -4,8 +4,8 @@
 use std::{os::unix::process::CommandExt, process::Command};
 
 use ipvs::{
-    DestinationConfig, DestinationKey, Errno, Error, Family, Kernel, Meaning, Op, Protocol,
-    ServiceConfig, ServiceFlags, ServiceKey, Socket, TunnelChecksum, TunnelKind,
+    DestinationConfig, DestinationKey, Errno, Error, Failure, Family, Kernel, Meaning, Op,
+    Protocol, ServiceConfig, ServiceFlags, ServiceKey, Socket, TunnelChecksum, TunnelKind,
     model_kernel::ModelKernel,
 };
 use proptest::{
@@ -173,17 +173,16 @@ fn the_model_of_the_kernel_agrees_with_the_kernel() {
             let ops = vec(ops(), 30).new_tree(&mut runner).unwrap().current();
             let expected = model.apply(&ops).unwrap();
             let failures = ns.apply(&ops);
-            let differing = (0..ops.len()).find(|index| {
-                let find = |failures: &[ipvs::Failure]| {
-                    failures
-                        .iter()
-                        .find(|failure| failure.index == *index)
-                        .map(|failure| failure.errno)
+            for (index, op) in ops.iter().enumerate() {
+                let answer = |failures: &[Failure]| {
+                    let mut failures = failures.iter();
+                    failures.find(|it| it.index == index).map(|it| it.errno)
                 };
-                find(&expected) != find(&failures)
-            });
-            if let Some(index) = differing {
-                panic!("{}\nmodel: {expected:?}\nkernel: {failures:?}", ops[index]);
+                assert_eq!(
+                    answer(&expected),
+                    answer(&failures),
+                    "model and kernel on: {op}"
+                );
             }
             assert_eq!(ns.table(), model.table);
         }
