@@ -23,7 +23,7 @@ use crate::{
         netlink::{LinkError, Links},
     },
     journal::{Journal, JournalError, Remembered},
-    report::{Observed, Trouble, unreadable},
+    report::{Observed, Trouble, complaints, unreadable},
     retry::{Retry, Subject},
     round::{self, Edges, Outcome, State},
 };
@@ -59,6 +59,7 @@ pub struct Director {
     directors: Option<BTreeSet<String>>,
     desired: Desired,
     unreadable: Vec<DirectorException>,
+    complaints: BTreeSet<String>,
     state: State,
     /// Back-off of opening the edges.
     retry: Retry,
@@ -83,6 +84,7 @@ impl Director {
             directors: None,
             desired: Desired::default(),
             unreadable: Vec::new(),
+            complaints: BTreeSet::new(),
             state: State::default(),
             retry: Retry::default(),
             trouble: None,
@@ -173,6 +175,7 @@ impl Director {
             let resolved = resolve(&self.objects);
             self.desired = desired(&resolved, &self.group);
             self.unreadable = unreadable(&self.objects, &resolved, &self.group);
+            self.complain(complaints(&self.objects, &resolved, &self.group));
         }
         self.changed = false;
         self.due = false;
@@ -205,6 +208,14 @@ impl Director {
                 None
             }
         }
+    }
+
+    /// Says once what is wrong with an object.
+    fn complain(&mut self, complaints: BTreeSet<String>) {
+        for complaint in complaints.difference(&self.complaints) {
+            tracing::warn!("{complaint}");
+        }
+        self.complaints = complaints;
     }
 
     fn holding(&self) -> Holding {

@@ -1,9 +1,12 @@
 //! What a director says about itself, as data: pure.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crds::{
-    ObjectKey, Objects, Resolved,
+    Kind, ObjectKey, Objects, Resolved,
     api::{DirectorException, DirectorStatus, HeldVip, WorldDigests},
     condition,
 };
@@ -243,6 +246,33 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
             .then(|| exception(service, Some(server), unreadable, &rejection.message))
     });
     services.chain(servers).collect()
+}
+
+/// What is wrong with the objects that concern a group, a line each.
+pub fn complaints(objects: &Objects, resolved: &Resolved, group: &str) -> BTreeSet<String> {
+    let concerns = |kind: Kind, key: &ObjectKey| {
+        let service = objects.virtual_services.get(key);
+        kind != Kind::VirtualService
+            || service.is_some_and(|stored| stored.group.as_deref() == Some(group))
+    };
+    let rejected = resolved
+        .rejected
+        .iter()
+        .filter(|((kind, key), _)| concerns(*kind, key))
+        .map(|((kind, key), rejection)| {
+            format!("{kind:?} {key} is not accepted: {}", rejection.message)
+        });
+    let refused = resolved
+        .refused
+        .iter()
+        .filter(|((service, _), _)| concerns(Kind::VirtualService, service))
+        .map(|((service, server), rejection)| {
+            format!(
+                "RealServer {server} does not serve VirtualService {service}: {}",
+                rejection.message
+            )
+        });
+    rejected.chain(refused).collect()
 }
 
 #[cfg(test)]

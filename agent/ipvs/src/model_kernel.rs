@@ -91,12 +91,14 @@ impl ModelKernel {
         let service = self.table.get(&op.service());
         match op {
             Op::NewService(key, config) => {
+                check_names(config)?;
                 if service.is_some() {
                     return Err(Errno::EEXIST);
                 }
                 self.check_service(key, config)
             }
             Op::SetService(key, config) => {
+                check_names(config)?;
                 service.ok_or(Errno::ESRCH)?;
                 self.check_service(key, config)
             }
@@ -121,9 +123,6 @@ impl ModelKernel {
     /// `ip_vs_add_service`, `ip_vs_edit_service`.
     fn check_service(&self, key: &ServiceKey, config: &ServiceConfig) -> Result<(), Errno> {
         let scheduler = &config.scheduler;
-        if scheduler.len() > 15 {
-            return Err(Errno::EINVAL);
-        }
         if !scheduler.is_empty() && !self.schedulers.contains(scheduler) {
             return Err(Errno::ENOENT);
         }
@@ -136,6 +135,15 @@ impl ModelKernel {
             return Err(Errno::EINVAL);
         }
         Ok(())
+    }
+}
+
+/// `ip_vs_svc_policy`, before the service is looked for.
+fn check_names(config: &ServiceConfig) -> Result<(), Errno> {
+    let engine = config.persistence_engine.as_deref().unwrap_or_default();
+    match config.scheduler.len() > 15 || engine.len() > 15 {
+        true => Err(Errno::EINVAL),
+        false => Ok(()),
     }
 }
 
