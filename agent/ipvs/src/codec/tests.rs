@@ -65,7 +65,7 @@ fn parse(datagram: &[u8]) -> Message {
     message.payload
 }
 
-fn emit(message: NetlinkMessage<GenlMessage<Message>>) -> Vec<u8> {
+fn emit(message: &NetlinkMessage<GenlMessage<Message>>) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     bytes
@@ -92,7 +92,7 @@ fn every_captured_message_comes_back_byte_for_byte() {
         for captured in capture.sent.into_iter().chain(capture.received) {
             let messages: Vec<_> = messages(&captured).collect::<Result<_, _>>().unwrap();
             let [message] = <[_; 1]>::try_from(messages).unwrap();
-            assert_eq!(emit(message), without_nested_flag(captured));
+            assert_eq!(emit(&message), without_nested_flag(captured));
             count += 1;
         }
     }
@@ -510,7 +510,7 @@ fn datagram(command: Command, attributes: &[u8]) -> Vec<u8> {
     };
     let mut message = NetlinkMessage::new(header, GenlMessage::from_payload(message).into());
     message.finalize();
-    let mut bytes = emit(message);
+    let mut bytes = emit(&message);
     bytes.extend(attributes);
     let length = u32::try_from(bytes.len()).unwrap().to_ne_bytes();
     bytes[..4].copy_from_slice(&length);

@@ -25,7 +25,7 @@ proptest! {
         );
         netlink.finalize();
         // Below 16 netlink has its own messages.
-        let mut bytes = emit(netlink);
+        let mut bytes = emit(&netlink);
         bytes[4..6].copy_from_slice(&28u16.to_ne_bytes());
         prop_assert_eq!(parse(&bytes), message);
     }
