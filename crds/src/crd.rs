@@ -2,15 +2,109 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use serde_json::{Value, json};
 
-use crate::api::{Director, DirectorGroup, RealServer, VirtualService};
+use crate::{
+    api::{Director, DirectorGroup, RealServer, VirtualService},
+    condition::{self, kind},
+};
 
 /// All of them, as the chart installs them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
-        VirtualService::crd(),
-        RealServer::crd(),
-        DirectorGroup::crd(),
-        Director::crd(),
+        finish(
+            VirtualService::crd(),
+            &[kind::ACCEPTED, kind::PROGRAMMED, kind::READY],
+        ),
+        finish(RealServer::crd(), &[kind::ACCEPTED, kind::READY]),
+        finish(DirectorGroup::crd(), &[kind::ACCEPTED]),
+        finish(Director::crd(), &[]),
     ]
+}
+
+/// What the derived schema lacks, and what an API server warns about.
+/// `pending` are the conditions that an object has before anybody looked at
+/// it: without a status it could be taken for a healthy one.
+fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefinition {
+    let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
+    let versions = crd["spec"]["versions"].as_array_mut().into_iter().flatten();
+    for version in versions {
+        let schema = &mut version["schema"]["openAPIV3Schema"];
+        tidy(schema);
+        let status = &mut schema["properties"]["status"];
+        merge_conditions_by_type(&mut status["properties"]["conditions"]);
+        if !pending.is_empty() {
+            let pending: Vec<_> = pending.iter().map(|kind| not_seen(kind)).collect();
+            status["default"] = json!({"conditions": pending});
+        }
+    }
+    serde_json::from_value(crd).expect("it was a CRD")
+}
+
+/// Drops `nullable`, for which a user has no use, and the formats that the API
+/// server does not know.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.remove("nullable");
+            if fields
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|format| format.starts_with("uint"))
+            {
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+/// Two writers of one list, as a Director's agent and the controller, then
+/// keep to their own conditions under server-side apply.
+fn merge_conditions_by_type(conditions: &mut Value) {
+    conditions["x-kubernetes-list-type"] = json!("map");
+    conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
+}
+
+fn not_seen(kind: &str) -> Value {
+    let condition = condition::pending(kind, 0);
+    json!({
+        "type": condition.type_,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    })
+}
+
+/// The name of a definition's file in the chart.
+pub fn file_name(crd: &CustomResourceDefinition) -> String {
+    format!("{}.yaml", crd.spec.names.plural)
+}
+
+/// A definition as the text of its file in the chart.
+pub fn yaml(crd: &CustomResourceDefinition) -> String {
+    let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
+    whole_numbers(&mut crd);
+    let text = serde_saphyr::to_string(&crd).expect("JSON is YAML");
+    format!("# Generated from the Rust types in crds/ by `make generate`.\n{text}")
+}
+
+/// Bounds are floating-point numbers in a CRD; 65535 reads better than 65535.0.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
+                && float.fract() == 0.0
+                && float.abs() < 1e15
+            {
+                *value = json!(float as i64);
+            }
+        }
+        _ => {}
+    }
 }

@@ -10,11 +10,60 @@ use serde::{Deserialize, Serialize};
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "Director",
+    doc = "One director node, under the node's name. Its agent makes it and writes its status.",
     plural = "directors",
     shortname = "idir",
     category = "ipvs",
     status = "DirectorStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(
+        name = "Group",
+        type_ = "string",
+        description = "The DirectorGroup",
+        json_path = ".status.directorGroupName"
+    ),
+    printcolumn(
+        name = "Services",
+        type_ = "integer",
+        description = "Services of ours in the kernel",
+        json_path = ".status.services"
+    ),
+    printcolumn(
+        name = "Destinations",
+        type_ = "integer",
+        description = "Destinations of ours in the kernel",
+        json_path = ".status.destinations"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        description = "Whether the kernel is as the objects want it",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].status"
+    ),
+    printcolumn(
+        name = "Alive",
+        type_ = "string",
+        description = "Whether the agent renews its Lease",
+        json_path = ".status.conditions[?(@.type==\"Alive\")].status"
+    ),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        description = "The agent's version",
+        json_path = ".status.agentVersion"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        description = "What to do",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].message",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorSpec {}

@@ -1,9 +1,16 @@
 //! The raw types of the API, as users write them. A value of these types may
 //! still be wrong; [`crate::resolve`] is where that stops.
 
+#![allow(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct into a function"
+)]
+
 mod director;
 mod director_group;
 mod real_server;
+mod rule;
+mod selector;
 mod virtual_service;
 
 pub use director::*;

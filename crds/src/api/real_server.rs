@@ -1,35 +1,96 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Forwarding;
+use super::{Forwarding, rule};
 
 /// One server that can stand behind any number of VirtualServices of its
 /// namespace.
-#[derive(CustomResource, Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(CustomResource, Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "RealServer",
+    doc = "One server that can stand behind any number of VirtualServices of its namespace.",
     plural = "realservers",
     shortname = "irs",
     category = "ipvs",
     namespaced,
     status = "RealServerStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(
+        name = "Address",
+        type_ = "string",
+        description = "The server's address",
+        json_path = ".spec.address"
+    ),
+    printcolumn(
+        name = "Port",
+        type_ = "integer",
+        description = "The service's own when empty",
+        json_path = ".spec.port"
+    ),
+    printcolumn(
+        name = "Weight",
+        type_ = "integer",
+        description = "Its share of new connections",
+        json_path = ".spec.weight"
+    ),
+    printcolumn(
+        name = "Method",
+        type_ = "string",
+        description = "How packets reach it; the service's own when empty",
+        json_path = ".spec.forwarding.method"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        description = "Whether it works",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        description = "Why it does or does not",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Services",
+        type_ = "integer",
+        description = "Virtual services that it serves",
+        json_path = ".status.virtualServices",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        description = "What to do",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerSpec {
-    /// The server's own unicast address (RIP), IPv4 or IPv6.
+    /// The server's own unicast address (RIP), IPv4 or IPv6; not an IPv6
+    /// link-local one. A loopback address is the director itself.
+    #[schemars(length(max = 45))]
+    #[x_kube(validation = rule::ip(), validation = rule::server_address())]
     pub address: String,
     /// 1 to 65535; the service's port when absent. DR and TUN cannot change
     /// the port, so there it is absent or equal to the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
     /// Its share of new connections relative to its neighbours, 0 to 65535.
     /// 0 takes no new ones and keeps those that it has.
     #[serde(default = "default_weight")]
+    #[schemars(range(min = 0, max = 65535))]
     pub weight: i32,
     /// How packets reach this server; replaces the service's forwarding as a
     /// whole.
@@ -46,14 +107,17 @@ fn default_weight() -> i32 {
 
 /// The kernel's connection thresholds: established and closing connections
 /// both count.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rule::lower_below_upper())]
 pub struct ConnectionThresholds {
     /// At this many the server gets no new ones; 1 to 2147483647.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub upper_threshold: i64,
-    /// Below this many it gets new ones again; 0 to upperThreshold. Three
+    /// Below this many it gets new ones again; 1 to upperThreshold. Three
     /// quarters of upperThreshold when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub lower_threshold: Option<i64>,
 }
 

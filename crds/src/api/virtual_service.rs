@@ -1,17 +1,20 @@
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{rule, selector::label_selector};
+
 /// One service of the kernel's IPVS table: traffic to a virtual address (or
 /// with a firewall mark) and the real servers that share it.
-#[derive(CustomResource, Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(CustomResource, Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "VirtualService",
+    doc = "One service of the kernel's IPVS table: traffic to a virtual address (or with a firewall mark) and the real servers that share it.",
     plural = "ipvsvirtualservices",
     singular = "ipvsvirtualservice",
     shortname = "ivs",
@@ -21,9 +24,94 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "VirtualServiceStatus",
     selectable = ".spec.directorGroupName",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(
+        name = "VIP",
+        type_ = "string",
+        description = "The virtual address",
+        json_path = ".spec.vip.address"
+    ),
+    printcolumn(
+        name = "Port",
+        type_ = "integer",
+        description = "0 is every port",
+        json_path = ".spec.vip.port"
+    ),
+    printcolumn(
+        name = "Proto",
+        type_ = "string",
+        description = "The protocol",
+        json_path = ".spec.vip.protocol"
+    ),
+    printcolumn(
+        name = "Sched",
+        type_ = "string",
+        description = "The scheduler",
+        json_path = ".spec.scheduler"
+    ),
+    printcolumn(
+        name = "Healthy",
+        type_ = "string",
+        description = "Real servers in service, of those selected",
+        json_path = ".status.realServers.summary"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        description = "Whether it works",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        description = "Why it does or does not",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Mark",
+        type_ = "integer",
+        description = "The firewall mark",
+        json_path = ".spec.firewallMark.mark",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Group",
+        type_ = "string",
+        description = "The DirectorGroup",
+        json_path = ".spec.directorGroupName",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Directors",
+        type_ = "string",
+        description = "Directors that have programmed it, of those alive",
+        json_path = ".status.directors.summary",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        description = "What to do",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = rule::vip_or_mark(),
+    validation = rule::immutable_vip(),
+    validation = rule::immutable_mark(),
+    validation = rule::every_port_needs_persistence(),
+    validation = rule::flags_of_the_scheduler(),
+    validation = rule::one_packet_is_udp(),
+    validation = rule::sip_is_udp(),
+    validation = rule::prefix_of_the_family()
+)]
 pub struct VirtualServiceSpec {
     /// The virtual address, port and protocol. Exactly one of vip and
     /// firewallMark is given. Immutable: make a new object and delete this one.
@@ -41,8 +129,11 @@ pub struct VirtualServiceSpec {
     /// fallback flag, without which a server of weight 0 refuses its share of
     /// the clients; an empty list turns even that off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub scheduler_flags: Option<Vec<SchedulerFlag>>,
-    /// Schedule every datagram afresh, without a connection entry. UDP only.
+    /// Schedule every datagram afresh, without a connection entry. UDP only;
+    /// of what a firewallMark matches, the datagrams of UDP.
     #[serde(default)]
     pub one_packet_scheduling: bool,
     /// Send a client that came before to the server that it had.
@@ -53,9 +144,12 @@ pub struct VirtualServiceSpec {
     pub forwarding: Option<Forwarding>,
     /// Which RealServers of this namespace stand behind the service. An empty
     /// selector is refused.
+    #[schemars(schema_with = "label_selector")]
     pub real_server_selector: LabelSelector,
     /// The DirectorGroup whose directors serve this. Immutable, as vip is.
     #[serde(default = "default_group")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rule::object_name(), validation = rule::immutable_group())]
     pub director_group_name: String,
 }
 
@@ -64,12 +158,16 @@ pub(crate) fn default_group() -> String {
 }
 
 /// A virtual IP address (VIP), with port and protocol.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Vip {
-    /// IPv4 or IPv6 unicast address.
+    /// IPv4 or IPv6 unicast address that clients can reach; not a loopback or
+    /// IPv6 link-local one.
+    #[schemars(length(max = 45))]
+    #[x_kube(validation = rule::ip(), validation = rule::vip_address())]
     pub address: String,
     /// 1 to 65535; 0 serves every port, and needs persistence.
+    #[schemars(range(min = 0, max = 65535))]
     pub port: i32,
     /// TCP, UDP or SCTP.
     #[serde(default)]
@@ -120,6 +218,7 @@ impl fmt::Display for Protocol {
 #[serde(rename_all = "camelCase")]
 pub struct FirewallMark {
     /// The mark, 1 to 4294967295.
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub mark: i64,
     /// The family of the marked packets.
     #[serde(default)]
@@ -209,14 +308,17 @@ pub struct Persistence {
     /// How long after its last connection a client keeps its server, in
     /// seconds, 1 to 4294967.
     #[serde(default = "default_persistence_timeout")]
+    #[schemars(range(min = 1, max = 4_294_967))]
     pub timeout_seconds: i64,
     /// Clients whose addresses agree in that many leading bits keep one server
     /// together: 1 to 32 for IPv4, 1 to 128 for IPv6. The whole address when
     /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 128))]
     pub prefix_length: Option<i32>,
-    /// Tell clients apart by something else than their address.
+    /// Tell clients apart by something else than their address. sip needs UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PersistenceEngine")]
     pub engine: Option<PersistenceEngine>,
 }
 
@@ -233,8 +335,9 @@ pub enum PersistenceEngine {
 }
 
 /// How packets reach a real server.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rule::tunnel_is_tun())]
 pub struct Forwarding {
     /// NAT: replies come back through the director. DR: the server answers
     /// clients directly, holds the VIP without answering ARP for it, and
@@ -262,17 +365,23 @@ pub enum ForwardingMethod {
 }
 
 /// The outer header of method TUN.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = rule::port_of_gue(),
+    validation = rule::checksum_of_the_tunnel()
+)]
 pub struct Tunnel {
     /// IPIP, GUE or GRE.
     #[serde(default, rename = "type")]
     pub kind: TunnelType,
     /// The UDP port of GUE, 1 to 65535; needed there, refused elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
     /// The checksum of GUE (None, Full or Remote) or GRE (None or Full).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TunnelChecksum")]
     pub checksum: Option<TunnelChecksum>,
 }
 

@@ -1,0 +1,179 @@
+//! The rules that the API server applies at admission, in CEL. Each has its
+//! counterpart in [`crate::check`].
+
+use kube::core::Rule;
+
+/// A DNS subdomain (RFC 1123), as names of objects are.
+const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+fn rule(expression: impl Into<String>, message: &str) -> Rule {
+    Rule::new(expression).message(message)
+}
+
+/// Of a string.
+pub(super) fn object_name() -> Rule {
+    rule(
+        format!("self.matches('{SUBDOMAIN}')"),
+        "cannot be the name of an object; write lower-case letters, digits, '-' and '.', beginning \
+         and ending with a letter or digit",
+    )
+}
+
+/// Of a string.
+pub(super) fn ip() -> Rule {
+    rule(
+        "isIP(self)",
+        "is not an IP address; write one such as 192.0.2.10 or 2001:db8::10, without prefix \
+         length or zone, and IPv4-mapped ones as plain IPv4",
+    )
+}
+
+/// Of a string.
+pub(super) fn vip_address() -> Rule {
+    rule(
+        format!("!isIP(self) || {UNICAST}"),
+        "cannot be a VIP; write a unicast address that clients can reach: not an unspecified, \
+         loopback, multicast or broadcast one, and not an IPv6 link-local one",
+    )
+}
+
+/// Of a string.
+pub(super) fn server_address() -> Rule {
+    rule(
+        format!("!isIP(self) || {UNICAST} || ip(self).isLoopback()"),
+        "cannot be a real server's; write a unicast address: not an unspecified, multicast or \
+         broadcast one, and not an IPv6 link-local one",
+    )
+}
+
+/// "Global" in the sense of Go's net/netip: private and unique local addresses
+/// are, IPv4 link-local ones are not.
+const UNICAST: &str =
+    "ip(self).isGlobalUnicast() || (ip(self).isLinkLocalUnicast() && ip(self).family() == 4)";
+
+/// Of a VirtualService's spec.
+pub(super) fn vip_or_mark() -> Rule {
+    rule(
+        "has(self.vip) != has(self.firewallMark)",
+        "vip and firewallMark exclude each other, and one is needed; write exactly one of them",
+    )
+    .field_path(".vip")
+}
+
+/// Of a VirtualService's spec.
+pub(super) fn immutable_vip() -> Rule {
+    rule(
+        "has(self.vip) == has(oldSelf.vip) && (!has(self.vip) || self.vip == oldSelf.vip)",
+        "is immutable; make a new VirtualService and delete this one",
+    )
+    .field_path(".vip")
+}
+
+/// Of a VirtualService's spec.
+pub(super) fn immutable_mark() -> Rule {
+    rule(
+        "has(self.firewallMark) == has(oldSelf.firewallMark) && (!has(self.firewallMark) || \
+         self.firewallMark == oldSelf.firewallMark)",
+        "is immutable; make a new VirtualService and delete this one",
+    )
+    .field_path(".firewallMark")
+}
+
+/// Of a VirtualService's group.
+pub(super) fn immutable_group() -> Rule {
+    rule(
+        "self == oldSelf",
+        "is immutable; make a new VirtualService and delete this one",
+    )
+}
+
+/// Of a VirtualService's spec.
+pub(super) fn every_port_needs_persistence() -> Rule {
+    rule(
+        "!has(self.vip) || self.vip.port != 0 || has(self.persistence)",
+        "port 0 serves every port, which needs persistence; write a port, or add persistence",
+    )
+    .field_path(".vip.port")
+}
+
+/// Of a VirtualService's spec.
+pub(super) fn flags_of_the_scheduler() -> Rule {
+    rule(
+        "!has(self.schedulerFlags) || self.schedulerFlags.all(flag, \
+         flag.startsWith(self.scheduler + '-'))",
+        "sh-port and sh-fallback are for scheduler sh, mh-port and mh-fallback for scheduler mh; \
+         leave out the flags of other schedulers",
+    )
+    .field_path(".schedulerFlags")
+}
+
+/// Of a VirtualService's spec.
+pub(super) fn one_packet_is_udp() -> Rule {
+    rule(
+        "!self.onePacketScheduling || !has(self.vip) || self.vip.protocol == 'UDP'",
+        "only UDP can be scheduled packet by packet; leave it out, or set vip.protocol to UDP",
+    )
+    .field_path(".onePacketScheduling")
+}
+
+/// Of a VirtualService's spec.
+pub(super) fn sip_is_udp() -> Rule {
+    rule(
+        "!has(self.persistence) || !has(self.persistence.engine) || !has(self.vip) || \
+         self.vip.protocol == 'UDP'",
+        "sip reads SIP over UDP only; leave it out, or set vip.protocol to UDP",
+    )
+    .field_path(".persistence.engine")
+}
+
+/// Of a VirtualService's spec.
+pub(super) fn prefix_of_the_family() -> Rule {
+    rule(
+        "!has(self.persistence) || !has(self.persistence.prefixLength) || \
+         self.persistence.prefixLength <= 32 || (has(self.vip) && isIP(self.vip.address) && \
+         ip(self.vip.address).family() == 6) || (has(self.firewallMark) && \
+         self.firewallMark.ipFamily == 'IPv6')",
+        "is longer than an IPv4 address; write 1 to 32, or leave it out for the whole address",
+    )
+    .field_path(".persistence.prefixLength")
+}
+
+/// Of a forwarding.
+pub(super) fn tunnel_is_tun() -> Rule {
+    rule(
+        "!has(self.tunnel) || self.method == 'TUN'",
+        "only method TUN has a tunnel; leave tunnel out, or set method to TUN",
+    )
+    .field_path(".tunnel")
+}
+
+/// Of a tunnel.
+pub(super) fn port_of_gue() -> Rule {
+    rule(
+        "has(self.port) == (self.type == 'GUE')",
+        "a GUE tunnel needs the UDP port that its servers receive it on, usually 6080; no other \
+         tunnel has one",
+    )
+    .field_path(".port")
+}
+
+/// Of a tunnel.
+pub(super) fn checksum_of_the_tunnel() -> Rule {
+    rule(
+        "!has(self.checksum) || self.checksum == 'None' || self.type == 'GUE' || (self.type == \
+         'GRE' && self.checksum == 'Full')",
+        "IPIP has no checksum, GRE has None and Full, and GUE has None, Full and Remote; leave it \
+         out for None",
+    )
+    .field_path(".checksum")
+}
+
+/// Of a server's connections.
+pub(super) fn lower_below_upper() -> Rule {
+    rule(
+        "!has(self.lowerThreshold) || self.lowerThreshold <= self.upperThreshold",
+        "is above upperThreshold; write 1 to upperThreshold, or leave it out for three quarters \
+         of it",
+    )
+    .field_path(".lowerThreshold")
+}

@@ -1,0 +1,21 @@
+//! Writes the chart's CustomResourceDefinitions, into the folder that is given
+//! or else into the chart beside this crate.
+
+use std::{env, fs, io, path::PathBuf};
+
+use crds::crd;
+
+fn main() -> io::Result<()> {
+    let folder = env::args_os().nth(1).map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/ipvs-operator/crds"),
+        PathBuf::from,
+    );
+    fs::create_dir_all(&folder)?;
+    for definition in crd::definitions() {
+        fs::write(
+            folder.join(crd::file_name(&definition)),
+            crd::yaml(&definition),
+        )?;
+    }
+    Ok(())
+}
