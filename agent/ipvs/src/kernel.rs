@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use netlink_packet_core::DecodeError;
 
-use crate::{ActualTable, Info, Op};
+use crate::{ActualTable, Family, ForwardingMethod, Info, Op, TunnelKind};
 
 /// The edge to the kernel: small, so that a modelled kernel can stand in.
 pub trait Kernel {
@@ -149,10 +149,46 @@ impl Errno {
                     ),
                 }
             }
-            (Meaning::Refused, op) => format!("{self}: the kernel refuses the values in: {op}"),
+            (Meaning::Refused, op) => match refusal_hint(self, op) {
+                Some(hint) => format!("{self}: the kernel refuses {op}: {hint}"),
+                None => format!("{self}: the kernel refuses {op}"),
+            },
             (Meaning::NotInThisKernel | Meaning::Transient, _) => self.to_string(),
         }
     }
+}
+
+/// What `ip_vs_ctl.c` refuses for this errno. The kernel itself gives no reason:
+/// IPVS fills in no extended acknowledgement.
+fn refusal_hint(errno: Errno, op: &Op) -> Option<&'static str> {
+    let (service, destination, config) = match op {
+        Op::NewDestination(service, destination, config)
+        | Op::SetDestination(service, destination, config) => (service, destination, config),
+        _ => return None,
+    };
+    let tunnel = match config.method {
+        ForwardingMethod::Tunnel(tunnel) => Some(tunnel),
+        _ => None,
+    };
+    if errno == Errno::ERANGE {
+        return Some("a weight is at most 2^31-1, a lower threshold at most the upper one");
+    }
+    if service.family() != Family::of(destination.address) {
+        return Some(match tunnel {
+            None => "a server of the other address family is reached by TUN alone",
+            Some(_) => {
+                "a server of the other address family and the connection sync daemon \
+                 exclude each other"
+            }
+        });
+    }
+    if tunnel.is_some_and(|tunnel| tunnel.kind == TunnelKind::Gue && tunnel.port == 0) {
+        return Some("a GUE tunnel needs a port");
+    }
+    Some(
+        "the address has to be a unicast one, and in a network namespace where no \
+         interface was ever up none is",
+    )
 }
 
 /// The name, and the C library's words: `ESRCH (No such process)`.
@@ -271,3 +307,6 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,6 +202,21 @@ fn ownership_survives_json() {
     assert_eq!(serde_json::from_str::<Owned>(&json).unwrap(), ours);
 }
 
+#[test]
+fn a_service_that_the_kernel_refuses_stops_no_other() {
+    let desired = wanted(&[(web(), "twos", &[(1, 1), (2, 1)]), (dns(), "rr", &[(1, 1)])]);
+    let mut kernel = ModelKernel::default();
+    let mut ours = Owned::default();
+    round(&mut kernel, &desired, &mut ours);
+    assert_eq!(kernel.table, actual(&[(dns(), "rr", &[(1, 1)])]));
+    assert_eq!(ours, owned(&[(dns(), &[1])]));
+
+    kernel.schedulers.insert("twos".to_owned());
+    round(&mut kernel, &desired, &mut ours);
+    assert_eq!(kernel.table.len(), 2);
+    assert!(plan(&desired, &kernel.table, &ours).is_empty());
+}
+
 /// The wanted table as the kernel shows it, with everything of `before` that
 /// is not ours.
 fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> ActualTable {
