@@ -1,1 +1,96 @@
-fn main(){}
+//! The program `ipvs-controller`: options, log, signals, and [`run::run`].
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, Parser as _};
+use controller::{
+    args::{Args, Command},
+    leader::Candidate,
+    run,
+};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// A request that takes longer has failed. Watches answer more often than that.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(Command::Completion { shell }) = args.command {
+        let mut command = Args::command();
+        clap_complete::generate(
+            shell,
+            &mut command,
+            "ipvs-controller",
+            &mut std::io::stdout(),
+        );
+        return Ok(());
+    }
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=error")),
+        )
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+
+    let config = config(&args).await?;
+    info!(
+        "ipvs-controller {} for the API server {}",
+        env!("CARGO_PKG_VERSION"),
+        config.cluster_url
+    );
+    let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
+    let candidate = Candidate {
+        namespace: args.lease_namespace.clone(),
+        name: args.lease_name.clone(),
+        identity: args.identity(),
+    };
+    run::run(client, candidate, stop()?).await;
+    Ok(())
+}
+
+async fn config(args: &Args) -> Result<Config> {
+    let mut config = match &args.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)
+                .with_context(|| format!("--kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("--kubeconfig {}", path.display()))?
+        }
+        None => Config::infer().await.context(
+            "no API server is known: run in a pod with a service account, or say --kubeconfig FILE",
+        )?,
+    };
+    config.connect_timeout = Some(PATIENCE);
+    config.write_timeout = Some(PATIENCE);
+    Ok(config)
+}
+
+/// Becomes true when the process is to stop.
+fn stop() -> Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping");
+        stop.send_replace(true);
+        stop.closed().await;
+    });
+    Ok(stopped)
+}

@@ -1,0 +1,253 @@
+//! From the world to every object's status. Pure: no clock, no client.
+//!
+//! Times of transition are 1970 here; who publishes sets them
+//! ([`crds::condition::set`]).
+
+mod alive;
+mod programmed;
+mod virtual_service;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use crds::{
+    Kind, ObjectKey, Objects, Rejection, Resolved,
+    api::{DirectorGroupStatus, DirectorStatus, RealServerStatus, VirtualServiceStatus},
+    condition,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    history::Standing,
+    liveness::Life,
+    status::{Id, Status, Subject},
+    world::Need,
+};
+
+/// One director, as far as it matters here.
+#[derive(Clone, Debug)]
+pub struct DirectorView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether it is to be believed and waited for.
+    pub life: Life,
+    /// Which states its last completed round used.
+    pub standing: &'a Standing,
+    /// What it says.
+    pub status: &'a DirectorStatus,
+}
+
+/// Every object's status as it should be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// By namespace and name.
+    pub virtual_services: BTreeMap<ObjectKey, VirtualServiceStatus>,
+    /// By namespace and name.
+    pub real_servers: BTreeMap<ObjectKey, RealServerStatus>,
+    /// By name; not of groups that are gone.
+    pub director_groups: BTreeMap<ObjectKey, DirectorGroupStatus>,
+    /// The condition Alive of each Director, where it is known.
+    pub directors: BTreeMap<String, Condition>,
+}
+
+impl Wanted {
+    /// All of them, by object.
+    pub fn into_statuses(self) -> impl Iterator<Item = (Id, Status)> {
+        let id = |subject| move |key| Id { subject, key };
+        let directors = self.directors.into_iter().map(move |(name, alive)| {
+            let key = ObjectKey::cluster(name);
+            (id(Subject::Director)(key), Status::Director(vec![alive]))
+        });
+        let groups = self.director_groups.into_iter().map(move |(key, status)| {
+            (
+                id(Subject::DirectorGroup)(key),
+                Status::DirectorGroup(status),
+            )
+        });
+        let services = self.virtual_services.into_iter().map(move |(key, status)| {
+            (
+                id(Subject::VirtualService)(key),
+                Status::VirtualService(status),
+            )
+        });
+        let servers = self
+            .real_servers
+            .into_iter()
+            .map(move |(key, status)| (id(Subject::RealServer)(key), Status::RealServer(status)));
+        directors.chain(groups).chain(services).chain(servers)
+    }
+}
+
+/// The directors of one group.
+#[derive(Debug, Default)]
+struct Group<'a> {
+    live: Vec<&'a DirectorView<'a>>,
+    dead: Vec<&'a str>,
+    /// Addresses that a live one holds.
+    held: HashSet<IpAddr>,
+    /// What live directors could not do, by service.
+    exceptions: HashMap<&'a str, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
+    accepted_services: i32,
+}
+
+/// Works out every status.
+pub fn wanted(
+    objects: &Objects,
+    resolved: &Resolved,
+    needs: &BTreeMap<ObjectKey, Need>,
+    directors: &[DirectorView<'_>],
+) -> Wanted {
+    let mut groups = group_directors(directors);
+    for (key, service) in &resolved.services {
+        if resolved.rejection(Kind::VirtualService, key).is_none() {
+            groups
+                .entry(service.group.as_str())
+                .or_default()
+                .accepted_services += 1;
+        }
+    }
+    let nobody = Group::default();
+    let virtual_services = objects
+        .virtual_services
+        .iter()
+        .map(|(key, stored)| {
+            let service = resolved.services.get(key);
+            let group = service
+                .map(|service| service.group.as_str())
+                .or(stored.group.as_deref())
+                .and_then(|name| groups.get(name))
+                .unwrap_or(&nobody);
+            let status = virtual_service::status(objects, resolved, key, needs.get(key), group);
+            (key.clone(), status)
+        })
+        .collect();
+    Wanted {
+        virtual_services,
+        real_servers: real_servers(objects, resolved),
+        director_groups: objects
+            .director_groups
+            .iter()
+            .map(|(key, stored)| {
+                let group = groups.get(key.name.as_str()).unwrap_or(&nobody);
+                let accepted = match resolved.rejection(Kind::DirectorGroup, key) {
+                    Some(rejection) => condition::not_accepted(rejection, stored.generation),
+                    None => condition::accepted(stored.generation),
+                };
+                (key.clone(), director_group(group, accepted))
+            })
+            .collect(),
+        directors: directors
+            .iter()
+            .filter_map(|director| {
+                let condition = alive::condition(director)?;
+                Some((director.name.to_owned(), condition))
+            })
+            .collect(),
+    }
+}
+
+fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Group<'a>> {
+    let mut groups: HashMap<&str, Group<'_>> = HashMap::new();
+    for director in directors {
+        let status = director.status;
+        // Before its first report a director belongs nowhere.
+        if status.director_group_name.is_empty() {
+            continue;
+        }
+        let group = groups
+            .entry(status.director_group_name.as_str())
+            .or_default();
+        if !director.life.is_live() {
+            group.dead.push(director.name);
+            continue;
+        }
+        group.live.push(director);
+        group.held.extend(
+            status
+                .vips
+                .iter()
+                .filter_map(|vip| vip.address.parse::<IpAddr>().ok()),
+        );
+        for exception in &status.exceptions {
+            group
+                .exceptions
+                .entry(exception.virtual_service.as_str())
+                .or_default()
+                .push((director, exception));
+        }
+    }
+    groups
+}
+
+fn director_group(group: &Group<'_>, accepted: Condition) -> DirectorGroupStatus {
+    DirectorGroupStatus {
+        conditions: vec![accepted],
+        directors: number(group.live.len() + group.dead.len()),
+        live_directors: number(group.live.len()),
+        virtual_services: group.accepted_services,
+    }
+}
+
+fn real_servers(objects: &Objects, resolved: &Resolved) -> BTreeMap<ObjectKey, RealServerStatus> {
+    let mut serves: HashMap<&ObjectKey, usize> = HashMap::new();
+    for service in resolved.services.values() {
+        for server in &service.servers {
+            *serves.entry(&server.object).or_default() += 1;
+        }
+    }
+    let mut refused: HashMap<&ObjectKey, Vec<(&ObjectKey, &Rejection)>> = HashMap::new();
+    for ((service, server), rejection) in &resolved.refused {
+        refused
+            .entry(server)
+            .or_default()
+            .push((service, rejection));
+    }
+    objects
+        .real_servers
+        .iter()
+        .map(|(key, stored)| {
+            let generation = stored.generation;
+            let services = serves.get(key).copied().unwrap_or_default();
+            let conditions = match resolved.rejection(Kind::RealServer, key) {
+                Some(rejection) => {
+                    let accepted = condition::not_accepted(rejection, generation);
+                    let ready = condition::server_not_ready(&accepted, generation);
+                    vec![accepted, ready]
+                }
+                None => vec![
+                    condition::accepted(generation),
+                    condition::server_ready(
+                        services,
+                        refused.get(key).into_iter().flatten().copied(),
+                        generation,
+                    ),
+                ],
+            };
+            let status = RealServerStatus {
+                conditions,
+                virtual_services: Some(number(services)),
+            };
+            (key.clone(), status)
+        })
+        .collect()
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// The first few names and how many more there are.
+fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const NAMED: usize = 3;
+    let names: Vec<_> = names.into_iter().collect();
+    let first = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}

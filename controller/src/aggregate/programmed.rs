@@ -1,0 +1,299 @@
+//! Whether the directors' kernels hold one service as it is now.
+
+use std::fmt::Write as _;
+
+use crds::{
+    ObjectKey, Objects, Resolved, Service, ServiceId,
+    api::{DirectorCounts, DirectorException},
+    condition::{self, kind, reason},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{DirectorView, Group, named, number};
+use crate::world::Need;
+
+/// One service and what is known of it.
+pub(super) struct Subject<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) resolved: &'a Resolved,
+    pub(super) key: &'a ObjectKey,
+    /// What is in force.
+    pub(super) service: Option<&'a Service>,
+    /// As it is now, not only as it was.
+    pub(super) accepted: bool,
+    pub(super) need: Option<&'a Need>,
+    pub(super) generation: i64,
+    pub(super) group: &'a Group<'a>,
+}
+
+/// What the live directors of the group say, each counted once.
+#[derive(Default)]
+struct Tally<'a> {
+    failing: Vec<(&'a DirectorView<'a>, &'a DirectorException)>,
+    /// Those that can do nothing at all, and why.
+    broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
+    waiting: Vec<&'a DirectorView<'a>>,
+    /// Those that left exceptions out of their report and did not name the
+    /// service.
+    silent: Vec<&'a DirectorView<'a>>,
+    programmed: usize,
+}
+
+/// The condition Programmed, and how many directors are.
+pub(super) fn programmed(subject: &Subject<'_>) -> (Condition, DirectorCounts) {
+    let tally = tally(subject);
+    let live = subject.group.live.len();
+    let counts = DirectorCounts {
+        live: number(live),
+        programmed: number(tally.programmed),
+        summary: format!("{}/{live}", tally.programmed),
+    };
+    let mut programmed = condition(subject, &tally);
+    if subject.accepted && !subject.group.dead.is_empty() {
+        let _ = write!(
+            programmed.message,
+            ". Not counted, because its Lease is not renewed: {}",
+            named(subject.group.dead.iter().copied())
+        );
+    }
+    (programmed, counts)
+}
+
+fn condition(subject: &Subject<'_>, tally: &Tally<'_>) -> Condition {
+    let generation = subject.generation;
+    let (Some(service), true) = (subject.service, subject.accepted) else {
+        return not_accepted(subject.service.is_some(), generation);
+    };
+    let group = service.group.as_str();
+    if subject.group.live.is_empty() {
+        return condition::no_directors(group, generation);
+    }
+    if let Some((director, exception)) = tally.failing.first() {
+        return failing(director, exception, tally.failing.len() - 1, generation);
+    }
+    if let Some(broken) = tally.broken.first() {
+        return not_programmed(broken.0.name, &broken.1, generation);
+    }
+    if !tally.waiting.is_empty() {
+        let names = tally.waiting.iter().map(|director| director.name);
+        return condition::programming(names, generation);
+    }
+    if !subject.need.is_some_and(|need| need.provable) {
+        return not_provable(subject, service, generation);
+    }
+    if !tally.silent.is_empty() {
+        return silent(&tally.silent, generation);
+    }
+    if let Some(not_held) = vip_not_held(subject, service) {
+        return not_held;
+    }
+    condition::programmed(subject.group.live.len(), generation)
+}
+
+fn tally<'a>(subject: &Subject<'a>) -> Tally<'a> {
+    let mut tally = Tally::default();
+    let (Some(service), Some(need), true) = (subject.service, subject.need, subject.accepted)
+    else {
+        return tally;
+    };
+    let name = subject.key.to_string();
+    let exceptions = subject
+        .group
+        .exceptions
+        .get(name.as_str())
+        .map_or(&[][..], Vec::as_slice);
+    for director in &subject.group.live {
+        if let Some(why) = broken(director, &name) {
+            tally.broken.push((director, why));
+            continue;
+        }
+        if !director.standing.has_reached(&need.since) {
+            tally.waiting.push(director);
+            continue;
+        }
+        // That nobody may take the VIP is no fault of this director's table;
+        // whether anybody has it is looked at separately.
+        let exception = exceptions.iter().find(|(by, exception)| {
+            by.name == director.name && exception.reason != reason::HOLDER_NOT_NAMED
+        });
+        match exception {
+            Some((director, exception)) => tally.failing.push((director, exception)),
+            None if director.status.exceptions_omitted > 0 => tally.silent.push(director),
+            None if need.provable => tally.programmed += 1,
+            None => {}
+        }
+    }
+    debug_assert!(!service.group.is_empty());
+    tally
+}
+
+fn not_accepted(in_force: bool, generation: i64) -> Condition {
+    let message = if in_force {
+        "Not accepted as it is now; its last accepted version stays in force"
+    } else {
+        "Not accepted"
+    };
+    Condition {
+        status: "False".to_owned(),
+        reason: reason::NOT_PROGRAMMED.to_owned(),
+        message: message.to_owned(),
+        ..condition::pending(kind::PROGRAMMED, generation)
+    }
+}
+
+fn failing(
+    director: &DirectorView<'_>,
+    exception: &DirectorException,
+    others: usize,
+    generation: i64,
+) -> Condition {
+    let mut why = exception.clone();
+    if let Some(server) = &exception.real_server
+        && !why.message.contains(server.as_str())
+    {
+        why.message = format!("RealServer {server}: {}", why.message);
+    }
+    let mut failing = not_programmed(director.name, &why, generation);
+    if others > 0 {
+        let _ = write!(failing.message, ". And {others} more directors could not");
+    }
+    failing
+}
+
+fn not_programmed(director: &str, why: &DirectorException, generation: i64) -> Condition {
+    if is_reason(&why.reason) {
+        return condition::not_programmed(director, why, generation);
+    }
+    // The API server would refuse the whole status.
+    let why = DirectorException {
+        reason: String::new(),
+        ..why.clone()
+    };
+    condition::not_programmed(director, &why, generation)
+}
+
+/// What a director says that cannot work at all: what it said of its last
+/// round is not to be relied on, and it is waited for in vain.
+fn broken(director: &DirectorView<'_>, service: &str) -> Option<DirectorException> {
+    let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED)?;
+    if programmed.status != "False" || programmed.reason == reason::EXCEPTIONS {
+        return None;
+    }
+    Some(DirectorException {
+        virtual_service: service.to_owned(),
+        real_server: None,
+        reason: programmed.reason.clone(),
+        message: programmed.message.clone(),
+    })
+}
+
+fn not_provable(subject: &Subject<'_>, service: &Service, generation: i64) -> Condition {
+    let (reason, message) = if subject.objects.is_group_gone(&service.group) {
+        (
+            reason::DIRECTOR_GROUP_DELETED,
+            format!(
+                "DirectorGroup {} was deleted: directors that have started since do not know it. \
+                 Create it again",
+                service.group
+            ),
+        )
+    } else {
+        let outdated = service
+            .servers
+            .iter()
+            .map(|server| &server.object)
+            .filter(|server| {
+                subject
+                    .resolved
+                    .rejection(crds::Kind::RealServer, server)
+                    .is_some()
+            })
+            .map(ToString::to_string)
+            .collect::<Vec<_>>();
+        (
+            reason::REAL_SERVER_NOT_ACCEPTED,
+            format!(
+                "RealServer {} is in force as it was before its last edit, which directors that \
+                 have started since do not know. Correct it",
+                named(outdated.iter().map(String::as_str))
+            ),
+        )
+    };
+    Condition {
+        reason: reason.to_owned(),
+        message,
+        ..condition::pending(kind::PROGRAMMED, generation)
+    }
+}
+
+fn silent(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
+    Condition {
+        reason: reason::NOT_PROGRAMMED.to_owned(),
+        message: format!(
+            "Director {} has more to report than fits into its status: see its exceptions",
+            named(directors.iter().map(|director| director.name))
+        ),
+        ..condition::pending(kind::PROGRAMMED, generation)
+    }
+}
+
+fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
+    let ServiceId::Vip { address, .. } = service.id else {
+        return None;
+    };
+    if subject.group.held.contains(&address) {
+        return None;
+    }
+    let address = address.to_string();
+    let generation = subject.generation;
+    let leaving_out: Vec<&str> = subject
+        .group
+        .live
+        .iter()
+        .filter(|director| director.status.vips_omitted > 0)
+        .map(|director| director.name)
+        .collect();
+    if !leaving_out.is_empty() {
+        return Some(Condition {
+            reason: reason::VIP_NOT_HELD.to_owned(),
+            message: format!(
+                "Director {} holds more VIPs than fit into its status, and nobody names {address}",
+                named(leaving_out)
+            ),
+            ..condition::pending(kind::PROGRAMMED, generation)
+        });
+    }
+    let mut not_held = condition::vip_not_held(&address, &service.group, generation);
+    let holder = subject
+        .objects
+        .group(&service.group)
+        .and_then(|group| group.in_force())
+        .and_then(|group| group.holder.as_deref());
+    match holder {
+        None if subject.group.live.len() > 1 => {
+            let group = &service.group;
+            not_held.message = format!(
+                "No director of group {group} holds {address}, and the group has several. Name the \
+                 one that is to: kubectl patch idg {group} --type=merge -p \
+                 '{{\"spec\":{{\"addresses\":{{\"holder\":\"NAME\"}}}}}}'"
+            );
+        }
+        Some(holder) if !subject.group.live.iter().any(|live| live.name == holder) => {
+            let _ = write!(
+                not_held.message,
+                ". That is {holder}, which is no live director of the group"
+            );
+        }
+        _ => {}
+    }
+    Some(not_held)
+}
+
+/// What the API server takes for a condition's reason.
+fn is_reason(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    text.len() <= 1024
+        && bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_,:".contains(&byte))
+        && !text.ends_with([',', ':'])
+}

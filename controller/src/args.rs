@@ -1,0 +1,96 @@
+//! The options of `ipvs-controller`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Accepts the objects of ipvs-operator and publishes their conditions.
+///
+/// Runs in the cluster with the rights of its service account, or anywhere
+/// with a kubeconfig. Several may run: one leads and writes, the others watch
+/// and take over. How much it logs is said by RUST_LOG (default info).
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ipvs-controller", version)]
+pub struct Args {
+    /// Kubeconfig file. Without it: the service account of the pod, or else
+    /// what kubectl would use.
+    #[arg(long, env = "IPVS_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the Leases: the directors' own, one each, and the leader's.
+    #[arg(
+        long,
+        env = "IPVS_LEASE_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "ipvs-system"
+    )]
+    pub lease_namespace: String,
+
+    /// Name of the leader's Lease. No director may have that name.
+    #[arg(
+        long,
+        env = "IPVS_LEASE_NAME",
+        value_name = "NAME",
+        default_value = "ipvs-controller"
+    )]
+    pub lease_name: String,
+
+    /// Name of this process in the leader's Lease, unique among all
+    /// controllers [default: host name and process id].
+    #[arg(long, env = "IPVS_IDENTITY", value_name = "NAME")]
+    pub identity: Option<String>,
+
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What there is to do besides running.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Prints a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+impl Args {
+    /// The name to stand for election with.
+    pub fn identity(&self) -> String {
+        self.identity.clone().unwrap_or_else(|| {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let host = match host.trim() {
+                "" => "ipvs-controller",
+                host => host,
+            };
+            format!("{host}-{}", std::process::id())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_a_variable_and_a_line_of_help() {
+        for option in Args::command().get_arguments() {
+            let name = option.get_id().as_str();
+            if name == "help" || name == "version" {
+                continue;
+            }
+            let variable = option.get_env().unwrap().to_string_lossy().into_owned();
+            assert_eq!(variable, format!("IPVS_{}", name.to_uppercase()));
+            assert!(option.get_help().is_some(), "{name}");
+        }
+    }
+}

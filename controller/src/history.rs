@@ -1,0 +1,204 @@
+//! Which states of the world the controller has seen, and where directors
+//! stand among them.
+//!
+//! Each kind arrives on a watch of its own, here and at every director, and
+//! the watches are not in step. So a director stands at one place per kind,
+//! and an object is needed from one position per kind on.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crds::{Digest, api::WorldDigests};
+
+use crate::ring::{Place, Position, Ring};
+
+/// A position in each kind's order of states.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Positions {
+    /// Among the states of the group's VirtualServices.
+    pub virtual_services: Position,
+    /// Among the states of all RealServers.
+    pub real_servers: Position,
+    /// Among the states of the group's own DirectorGroup.
+    pub director_groups: Position,
+}
+
+/// Where one director stands: nowhere in a kind means that nothing is known.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Standing {
+    group: String,
+    virtual_services: Option<Place>,
+    real_servers: Option<Place>,
+    director_groups: Option<Place>,
+}
+
+impl Standing {
+    /// Whether the last completed round used a state as new as `needed`, in
+    /// every kind.
+    pub fn has_reached(&self, needed: &Positions) -> bool {
+        let reached =
+            |place: Option<Place>, needed| place.is_some_and(|place| place.latest >= needed);
+        reached(self.virtual_services, needed.virtual_services)
+            && reached(self.real_servers, needed.real_servers)
+            && reached(self.director_groups, needed.director_groups)
+    }
+}
+
+/// All states that are remembered.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    clock: Position,
+    virtual_services: BTreeMap<String, Tracked>,
+    real_servers: Tracked,
+    director_groups: BTreeMap<String, Tracked>,
+}
+
+/// The present digest of a set of objects, and the earlier ones.
+#[derive(Clone, Debug, Default)]
+struct Tracked {
+    digest: Digest,
+    ring: Ring,
+}
+
+impl Tracked {
+    fn change(&mut self, difference: Digest, clock: &mut Position) {
+        self.become_state(self.digest ^ difference, clock);
+    }
+
+    fn become_state(&mut self, digest: Digest, clock: &mut Position) {
+        *clock += 1;
+        self.digest = digest;
+        self.ring.push(digest, *clock);
+    }
+
+    fn missed(&mut self, clock: &mut Position) {
+        *clock += 1;
+        self.ring.missed(*clock);
+    }
+}
+
+impl History {
+    /// One VirtualService is different now: `difference` is its digest before
+    /// XOR its digest after (nothing is the default digest).
+    pub fn virtual_service_changed(&mut self, group: &str, difference: Digest) {
+        tracked(&mut self.virtual_services, group).change(difference, &mut self.clock);
+    }
+
+    /// One RealServer is different now.
+    pub fn real_server_changed(&mut self, difference: Digest) {
+        self.real_servers.change(difference, &mut self.clock);
+    }
+
+    /// One DirectorGroup is different now.
+    pub fn director_group_changed(&mut self, group: &str, difference: Digest) {
+        tracked(&mut self.director_groups, group).change(difference, &mut self.clock);
+    }
+
+    /// VirtualServices were listed anew, and may have been through states that
+    /// were not seen.
+    pub fn virtual_services_listed<'a>(
+        &mut self,
+        objects: impl Iterator<Item = (&'a str, Digest)>,
+    ) {
+        listed(&mut self.virtual_services, objects, &mut self.clock);
+    }
+
+    /// RealServers were listed anew.
+    pub fn real_servers_listed(&mut self, digest: Digest) {
+        self.real_servers.missed(&mut self.clock);
+        self.real_servers.become_state(digest, &mut self.clock);
+    }
+
+    /// DirectorGroups were listed anew.
+    pub fn director_groups_listed<'a>(&mut self, objects: impl Iterator<Item = (&'a str, Digest)>) {
+        listed(&mut self.director_groups, objects, &mut self.clock);
+    }
+
+    /// Makes sure that the present state of a group is remembered, also where
+    /// nothing has happened in it yet.
+    pub fn know_group(&mut self, group: &str) {
+        for kind in [&mut self.virtual_services, &mut self.director_groups] {
+            if !kind.contains_key(group) {
+                tracked(kind, group).change(Digest::default(), &mut self.clock);
+            }
+        }
+        if self.real_servers.ring.latest() == 0 {
+            self.real_servers.change(Digest::default(), &mut self.clock);
+        }
+    }
+
+    /// Where the world stands, as seen by a group.
+    pub fn now(&self, group: &str) -> Positions {
+        let latest = |kind: &BTreeMap<String, Tracked>| {
+            kind.get(group).map_or(0, |tracked| tracked.ring.latest())
+        };
+        Positions {
+            virtual_services: latest(&self.virtual_services),
+            real_servers: self.real_servers.ring.latest(),
+            director_groups: latest(&self.director_groups),
+        }
+    }
+
+    /// Moves a director to where its last report puts it. Before its first
+    /// completed round it stands nowhere.
+    pub fn follow(&self, standing: &mut Standing, group: &str, used: Option<&WorldDigests>) {
+        if standing.group != group {
+            *standing = Standing {
+                group: group.to_owned(),
+                ..Standing::default()
+            };
+        }
+        let Some(used) = used else {
+            *standing = Standing {
+                group: group.to_owned(),
+                ..Standing::default()
+            };
+            return;
+        };
+        standing.virtual_services = place(
+            self.virtual_services.get(group),
+            &used.virtual_services,
+            standing.virtual_services,
+        );
+        standing.real_servers = place(
+            Some(&self.real_servers),
+            &used.real_servers,
+            standing.real_servers,
+        );
+        standing.director_groups = place(
+            self.director_groups.get(group),
+            &used.director_groups,
+            standing.director_groups,
+        );
+    }
+}
+
+fn tracked<'a>(kind: &'a mut BTreeMap<String, Tracked>, group: &str) -> &'a mut Tracked {
+    if !kind.contains_key(group) {
+        kind.insert(group.to_owned(), Tracked::default());
+    }
+    kind.get_mut(group).expect("it was inserted above")
+}
+
+fn listed<'a>(
+    kind: &mut BTreeMap<String, Tracked>,
+    objects: impl Iterator<Item = (&'a str, Digest)>,
+    clock: &mut Position,
+) {
+    let mut digests: HashMap<&str, Digest> = HashMap::new();
+    for (group, digest) in objects {
+        *digests.entry(group).or_default() ^= digest;
+    }
+    for group in digests.keys() {
+        tracked(kind, group);
+    }
+    for (group, tracked) in kind {
+        tracked.missed(clock);
+        let digest = digests.get(group.as_str()).copied().unwrap_or_default();
+        tracked.become_state(digest, clock);
+    }
+}
+
+/// A digest that cannot be read is one that is not known.
+fn place(kind: Option<&Tracked>, said: &str, before: Option<Place>) -> Option<Place> {
+    kind?.ring.follow(&said.parse().ok()?, before)
+}

@@ -1,0 +1,345 @@
+//! Which directors are alive.
+//!
+//! A director renews a Lease of its own name. What counts is that a renewal is
+//! *seen*, by the observer's own clock: clocks of other machines may be wrong.
+//! While nothing at all can be seen, nobody is declared dead.
+
+use std::{collections::BTreeMap, time::Duration};
+
+/// How long a Lease counts whose own duration is not known.
+pub const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(40);
+
+/// So long without any Lease event the watch is taken for blind: the
+/// controllers' own leader Lease alone makes more of them.
+pub const BLIND_AFTER: Duration = Duration::from_secs(25);
+
+/// A time since the process started, by the monotonic clock.
+pub type Time = Duration;
+
+/// What of a Lease changes when it is renewed, and how long it counts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Renewal {
+    /// The Lease's renewTime as its holder wrote it: shown, never compared
+    /// with a clock.
+    pub renew_time: Option<String>,
+    /// The Lease's resourceVersion.
+    pub version: String,
+    /// leaseDurationSeconds.
+    pub duration: Option<Duration>,
+}
+
+/// Whether a director is alive.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Life {
+    /// A renewal was seen and counts.
+    Alive,
+    /// Nothing was seen that says otherwise; this observer has not watched
+    /// for long enough to know.
+    Presumed,
+    /// Its last renewal does not count any more.
+    Expired {
+        /// The last renewTime, as the director wrote it.
+        last: Option<String>,
+        /// How long that counted.
+        duration: Duration,
+    },
+    /// It has no Lease.
+    NoLease,
+}
+
+impl Life {
+    /// Whether what the director says is to be believed, and waited for.
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Alive | Self::Presumed)
+    }
+}
+
+/// Watches Leases. Time is an argument.
+#[derive(Clone, Debug, Default)]
+pub struct Liveness {
+    directors: BTreeMap<String, Watched>,
+    leases: BTreeMap<String, Renewal>,
+    listed: bool,
+    last_event: Time,
+    blind_since: Option<Time>,
+}
+
+#[derive(Clone, Debug)]
+struct Watched {
+    /// Since when the time runs: the last renewal, or the first sight.
+    since: Time,
+    sight: Sight,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Sight {
+    /// A renewal was seen.
+    Renewed,
+    /// Only that it is there.
+    Presumed,
+    /// It was reported dead by an earlier observer, and has not renewed since.
+    Dead,
+}
+
+impl Liveness {
+    /// A director is there; `reported_dead` is what its status says.
+    pub fn director(&mut self, name: &str, reported_dead: bool, now: Time) {
+        self.directors
+            .entry(name.to_owned())
+            .or_insert_with(|| Watched {
+                since: now,
+                sight: if reported_dead {
+                    Sight::Dead
+                } else {
+                    Sight::Presumed
+                },
+            });
+    }
+
+    /// A director is gone.
+    pub fn director_gone(&mut self, name: &str) {
+        self.directors.remove(name);
+    }
+
+    /// A Lease is as `renewal` says.
+    pub fn lease(&mut self, name: &str, renewal: Renewal, now: Time) {
+        self.see(now);
+        let before = self.leases.get(name);
+        // One that is seen for the first time in the first listing may be old.
+        let renewed = match before {
+            Some(before) => *before != renewal,
+            None => self.listed,
+        };
+        if renewed && let Some(watched) = self.directors.get_mut(name) {
+            *watched = Watched {
+                since: now,
+                sight: Sight::Renewed,
+            };
+        }
+        self.leases.insert(name.to_owned(), renewal);
+    }
+
+    /// A Lease was deleted. The time of its last renewal goes on.
+    pub fn lease_gone(&mut self, name: &str, now: Time) {
+        self.see(now);
+        self.leases.remove(name);
+    }
+
+    /// A listing is complete, and names all Leases that there are.
+    pub fn leases_listed<'a>(&mut self, names: impl Iterator<Item = &'a str>, now: Time) {
+        self.see(now);
+        self.listed = true;
+        let there: std::collections::BTreeSet<&str> = names.collect();
+        self.leases.retain(|name, _| there.contains(name.as_str()));
+    }
+
+    /// The watch of Leases failed.
+    pub fn blind(&mut self, now: Time) {
+        self.blind_since.get_or_insert(now);
+    }
+
+    /// Whether a director is alive. One that was never heard of is not.
+    pub fn life(&self, name: &str, now: Time) -> Life {
+        let Some(watched) = self.directors.get(name) else {
+            return Life::NoLease;
+        };
+        let lease = self.leases.get(name);
+        let duration = duration(lease);
+        let counts = watched.sight != Sight::Dead
+            && self.seeing(now).saturating_sub(watched.since) < duration;
+        match (counts, lease) {
+            (true, Some(_)) if watched.sight == Sight::Renewed => Life::Alive,
+            (true, _) => Life::Presumed,
+            (false, Some(lease)) => Life::Expired {
+                last: lease.renew_time.clone(),
+                duration,
+            },
+            (false, None) => Life::NoLease,
+        }
+    }
+
+    /// When the next director dies if nothing is seen until then.
+    pub fn next_deadline(&self, now: Time) -> Option<Time> {
+        self.directors
+            .iter()
+            .filter(|(name, _)| self.life(name, now).is_live())
+            .map(|(name, watched)| watched.since + duration(self.leases.get(name)))
+            .min()
+    }
+
+    /// The last time of which something is known.
+    fn seeing(&self, now: Time) -> Time {
+        let until = now.min(self.last_event + BLIND_AFTER);
+        self.blind_since.map_or(until, |blind| until.min(blind))
+    }
+
+    /// Something is seen. Whoever was alive when sight was lost gets the whole
+    /// time again: the directors could not reach the API server either.
+    fn see(&mut self, now: Time) {
+        let seeing = self.seeing(now);
+        if seeing < now {
+            let alive: Vec<String> = self
+                .directors
+                .keys()
+                .filter(|name| self.life(name, now).is_live())
+                .cloned()
+                .collect();
+            for name in alive {
+                if let Some(watched) = self.directors.get_mut(&name) {
+                    watched.since = now;
+                }
+            }
+        }
+        self.blind_since = None;
+        self.last_event = now;
+    }
+}
+
+fn duration(lease: Option<&Renewal>) -> Duration {
+    lease
+        .and_then(|lease| lease.duration)
+        .unwrap_or(DEFAULT_LEASE_DURATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Time {
+        Duration::from_secs(seconds)
+    }
+
+    fn renewal(version: u64) -> Renewal {
+        Renewal {
+            renew_time: Some(format!("renewed-{version}")),
+            version: version.to_string(),
+            duration: Some(s(40)),
+        }
+    }
+
+    /// Director a, its Lease in the first listing, both first seen at 0.
+    fn started(reported_dead: bool) -> Liveness {
+        let mut liveness = Liveness::default();
+        liveness.director("a", reported_dead, s(0));
+        liveness.lease("a", renewal(1), s(0));
+        liveness.leases_listed(["a"].into_iter(), s(0));
+        liveness
+    }
+
+    /// Other Leases are renewed all the time, so that the watch is not blind.
+    fn others(liveness: &mut Liveness, seconds: std::ops::RangeInclusive<u64>) {
+        for second in seconds.step_by(5) {
+            liveness.lease("other", renewal(second + 1000), s(second));
+        }
+    }
+
+    fn expired() -> Life {
+        Life::Expired {
+            last: Some("renewed-1".to_owned()),
+            duration: s(40),
+        }
+    }
+
+    #[test]
+    fn right_after_start_a_director_is_presumed_alive_until_its_time_has_passed() {
+        let mut liveness = started(false);
+        others(&mut liveness, 5..=40);
+        assert_eq!(liveness.life("a", s(39)), Life::Presumed);
+        assert_eq!(liveness.next_deadline(s(39)), Some(s(40)));
+        assert_eq!(liveness.life("a", s(40)), expired());
+        assert_eq!(liveness.next_deadline(s(40)), None);
+    }
+
+    #[test]
+    fn a_director_reported_dead_stays_so_until_it_renews() {
+        let mut liveness = started(true);
+        assert_eq!(liveness.life("a", s(1)), expired());
+        liveness.lease("a", renewal(1), s(2));
+        assert_eq!(liveness.life("a", s(2)), expired());
+        liveness.lease("a", renewal(2), s(3));
+        assert_eq!(liveness.life("a", s(3)), Life::Alive);
+    }
+
+    #[test]
+    fn every_renewal_counts_from_when_it_is_seen() {
+        let mut liveness = started(false);
+        liveness.lease("a", renewal(2), s(10));
+        assert_eq!(liveness.life("a", s(10)), Life::Alive);
+        others(&mut liveness, 15..=50);
+        assert_eq!(liveness.life("a", s(49)), Life::Alive);
+        assert!(!liveness.life("a", s(50)).is_live());
+    }
+
+    #[test]
+    fn a_lease_that_is_made_while_watching_is_a_renewal() {
+        let mut liveness = Liveness::default();
+        liveness.director("a", true, s(0));
+        liveness.leases_listed(std::iter::empty(), s(0));
+        assert_eq!(liveness.life("a", s(1)), Life::NoLease);
+        liveness.lease("a", renewal(1), s(2));
+        assert_eq!(liveness.life("a", s(2)), Life::Alive);
+    }
+
+    #[test]
+    fn a_director_without_a_lease_dies_after_the_same_time() {
+        let mut liveness = Liveness::default();
+        liveness.leases_listed(std::iter::empty(), s(0));
+        liveness.director("a", false, s(0));
+        others(&mut liveness, 5..=45);
+        assert_eq!(liveness.life("a", s(39)), Life::Presumed);
+        assert_eq!(liveness.life("a", s(40)), Life::NoLease);
+    }
+
+    #[test]
+    fn a_shorter_lease_counts_shorter() {
+        let mut liveness = started(false);
+        let short = Renewal {
+            duration: Some(s(5)),
+            ..renewal(2)
+        };
+        liveness.lease("a", short, s(1));
+        assert!(liveness.life("a", s(5)).is_live());
+        assert!(!liveness.life("a", s(6)).is_live());
+    }
+
+    #[test]
+    fn while_the_watch_is_broken_nobody_dies() {
+        let mut liveness = started(false);
+        liveness.lease("a", renewal(2), s(1));
+        liveness.blind(s(10));
+        assert_eq!(liveness.life("a", s(1000)), Life::Alive);
+        // Sight is back: a has its whole time again, from now.
+        others(&mut liveness, 1000..=1040);
+        assert_eq!(liveness.life("a", s(1039)), Life::Alive);
+        assert!(!liveness.life("a", s(1040)).is_live());
+    }
+
+    #[test]
+    fn a_watch_that_shows_nothing_at_all_is_taken_for_broken() {
+        let mut liveness = started(false);
+        liveness.lease("a", renewal(2), s(1));
+        assert_eq!(liveness.life("a", s(1000)), Life::Alive);
+        liveness.lease("a", renewal(3), s(1000));
+        assert_eq!(liveness.life("a", s(1001)), Life::Alive);
+    }
+
+    #[test]
+    fn the_dead_do_not_rise_because_sight_is_back() {
+        let mut liveness = started(false);
+        others(&mut liveness, 5..=45);
+        assert!(!liveness.life("a", s(45)).is_live());
+        liveness.blind(s(46));
+        liveness.leases_listed(["a", "other"].into_iter(), s(100));
+        assert!(!liveness.life("a", s(100)).is_live());
+    }
+
+    #[test]
+    fn a_deleted_lease_is_none() {
+        let mut liveness = started(false);
+        liveness.lease("a", renewal(2), s(1));
+        liveness.lease_gone("a", s(2));
+        assert_eq!(liveness.life("a", s(2)), Life::Presumed);
+        others(&mut liveness, 5..=45);
+        assert_eq!(liveness.life("a", s(41)), Life::NoLease);
+    }
+}

@@ -1,0 +1,209 @@
+//! Kubernetes Events: what `kubectl describe` and `kubectl events` show of
+//! changes of conditions.
+
+use std::time::Duration;
+
+use crds::{
+    api::{Director, DirectorGroup, RealServer, VirtualService},
+    condition::{self, kind, reason},
+};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Resource,
+    runtime::events::{Event, EventType},
+};
+
+use crate::{
+    liveness::Time,
+    outbox::Letter,
+    status::{Status, Subject},
+};
+
+/// An API server takes no longer note.
+const LONGEST_NOTE: usize = 1000;
+
+/// So many Events at once, and then one a [`PAUSE`]: they are for people, and
+/// what is true stands in the conditions.
+const BURST: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// An Event and what it is about.
+pub struct Notice {
+    /// The Event.
+    pub event: Event,
+    /// The object.
+    pub about: ObjectReference,
+}
+
+/// What there is to be said about a status that was just written: at most one
+/// thing, about the condition that carries all others where there is one.
+pub fn notice(letter: &Letter) -> Option<Notice> {
+    let kinds: &[&str] = match letter.id.subject {
+        Subject::VirtualService | Subject::RealServer => &[kind::READY],
+        Subject::DirectorGroup => &[kind::ACCEPTED],
+        Subject::Director => &[kind::ALIVE],
+    };
+    let old = letter
+        .published
+        .as_ref()
+        .map_or(&[][..], Status::conditions);
+    let changed = kinds.iter().find_map(|kind| {
+        let new = condition::find(letter.status.conditions(), kind)?;
+        let flipped = condition::find(old, kind).is_none_or(|old| old.status != new.status);
+        flipped.then_some(new)
+    })?;
+    if !is_worth_saying(letter.id.subject, changed) {
+        return None;
+    }
+    let mut note = changed.message.clone();
+    if note.len() > LONGEST_NOTE {
+        note.truncate(note.floor_char_boundary(LONGEST_NOTE));
+        note.push('…');
+    }
+    Some(Notice {
+        event: Event {
+            type_: if changed.status == "True" {
+                EventType::Normal
+            } else {
+                EventType::Warning
+            },
+            reason: changed.reason.clone(),
+            note: Some(note),
+            action: changed.type_.clone(),
+            secondary: None,
+        },
+        about: reference(letter),
+    })
+}
+
+/// What every object goes through is not.
+fn is_worth_saying(subject: Subject, changed: &Condition) -> bool {
+    match (subject, changed.status.as_str()) {
+        (_, "Unknown") => false,
+        (Subject::DirectorGroup, "True") => false,
+        _ => changed.reason != reason::PROGRAMMING && changed.reason != reason::NOT_SELECTED,
+    }
+}
+
+fn reference(letter: &Letter) -> ObjectReference {
+    let (api_version, kind) = match letter.id.subject {
+        Subject::VirtualService => (VirtualService::api_version(&()), VirtualService::kind(&())),
+        Subject::RealServer => (RealServer::api_version(&()), RealServer::kind(&())),
+        Subject::DirectorGroup => (DirectorGroup::api_version(&()), DirectorGroup::kind(&())),
+        Subject::Director => (Director::api_version(&()), Director::kind(&())),
+    };
+    let key = &letter.id.key;
+    ObjectReference {
+        api_version: Some(api_version.into_owned()),
+        kind: Some(kind.into_owned()),
+        name: Some(key.name.clone()),
+        namespace: (!key.namespace.is_empty()).then(|| key.namespace.clone()),
+        uid: Some(letter.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+/// How many Events may be made. Time is an argument.
+#[derive(Debug, Default)]
+pub struct Ration {
+    taken: u32,
+    since: Time,
+    left_out: u32,
+}
+
+impl Ration {
+    /// Whether to make one now.
+    pub fn take(&mut self, now: Time) -> bool {
+        while self.taken > 0 && self.since + PAUSE <= now {
+            self.taken -= 1;
+            self.since += PAUSE;
+        }
+        if self.taken == 0 {
+            self.since = now;
+        }
+        if self.taken == BURST {
+            self.left_out += 1;
+            return false;
+        }
+        self.taken += 1;
+        true
+    }
+
+    /// How many were not made since the last call.
+    pub fn left_out(&mut self) -> u32 {
+        std::mem::take(&mut self.left_out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::{ObjectKey, api::VirtualServiceStatus};
+
+    use super::*;
+    use crate::status::{Difference, Id};
+
+    fn letter(old: Option<Condition>, new: Condition) -> Letter {
+        let status = |condition| {
+            Status::VirtualService(VirtualServiceStatus {
+                conditions: vec![condition],
+                ..VirtualServiceStatus::default()
+            })
+        };
+        Letter {
+            id: Id {
+                subject: Subject::VirtualService,
+                key: ObjectKey::new("shop", "web"),
+            },
+            uid: "u".to_owned(),
+            status: status(new),
+            published: old.map(status),
+            difference: Difference::Flip,
+        }
+    }
+
+    fn ready(of: Condition) -> Condition {
+        Condition {
+            type_: kind::READY.to_owned(),
+            ..of
+        }
+    }
+
+    #[test]
+    fn a_flip_of_ready_is_said_once() {
+        let works = ready(condition::programmed(2, 1));
+        let broken = ready(condition::no_directors("default", 1));
+        let said = notice(&letter(Some(works.clone()), broken.clone())).unwrap();
+        assert_eq!(said.event.reason, "NoDirectors");
+        assert_eq!(said.event.type_, EventType::Warning);
+        assert_eq!(said.about.kind.as_deref(), Some("VirtualService"));
+        let said = notice(&letter(Some(broken.clone()), works)).unwrap();
+        assert_eq!(said.event.type_, EventType::Normal);
+        assert!(notice(&letter(Some(broken.clone()), broken)).is_none());
+    }
+
+    #[test]
+    fn waiting_for_a_director_is_not_worth_an_event() {
+        let works = ready(condition::programmed(2, 1));
+        let waits = ready(condition::programming(["a"], 2));
+        assert!(notice(&letter(Some(works), waits)).is_none());
+    }
+
+    #[test]
+    fn a_note_has_a_length_that_an_api_server_takes() {
+        let mut long = ready(condition::no_directors("default", 1));
+        long.message = "ö".repeat(2000);
+        let note = notice(&letter(None, long)).unwrap().event.note.unwrap();
+        assert!(note.len() <= 1024, "{}", note.len());
+    }
+
+    #[test]
+    fn events_are_rationed_and_those_left_out_are_counted() {
+        let mut ration = Ration::default();
+        let now = Duration::from_secs(1);
+        let made = (0..100).filter(|_| ration.take(now)).count();
+        assert_eq!(made, 50);
+        assert_eq!(ration.left_out(), 50);
+        assert!(!ration.take(now));
+        assert!(ration.take(now + PAUSE));
+    }
+}

@@ -1,0 +1,143 @@
+use crds::{ObjectKey, api::VirtualServiceStatus, condition};
+
+use super::*;
+use crate::status::Subject;
+
+const fn s(seconds: u64) -> Time {
+    Duration::from_secs(seconds)
+}
+
+fn id(name: usize) -> Id {
+    Id {
+        subject: Subject::VirtualService,
+        key: ObjectKey::new("shop", name.to_string()),
+    }
+}
+
+/// Letters are told apart by the generation that they are of.
+fn letter(name: usize, difference: Difference, generation: i64) -> Letter {
+    Letter {
+        id: id(name),
+        uid: "u".to_owned(),
+        status: Status::VirtualService(VirtualServiceStatus {
+            conditions: vec![condition::programmed(1, generation)],
+            ..VirtualServiceStatus::default()
+        }),
+        published: None,
+        difference,
+    }
+}
+
+fn sent(outbox: &mut Outbox, now: Time) -> Vec<Id> {
+    let sent: Vec<_> = outbox
+        .due(now)
+        .into_iter()
+        .map(|letter| letter.id)
+        .collect();
+    for id in &sent {
+        outbox.done(id, Outcome::Written, now);
+    }
+    sent
+}
+
+#[test]
+fn one_object_is_patched_once_in_five_seconds_and_at_once_when_a_condition_flips() {
+    let mut outbox = Outbox::default();
+    outbox.replace([letter(1, Difference::Plain, 1)], s(0));
+    assert_eq!(sent(&mut outbox, s(0)), [id(1)]);
+
+    outbox.replace([letter(1, Difference::Plain, 2)], s(1));
+    assert_eq!(sent(&mut outbox, s(1)), []);
+    assert_eq!(outbox.next_deadline(s(1)), Some(s(5)));
+    assert_eq!(sent(&mut outbox, s(5)), [id(1)]);
+
+    outbox.replace([letter(1, Difference::Flip, 3)], s(6));
+    assert_eq!(outbox.next_deadline(s(6)), Some(s(0)));
+    assert_eq!(sent(&mut outbox, s(6)), [id(1)]);
+}
+
+#[test]
+fn what_was_written_a_moment_ago_is_not_written_again_because_the_watch_is_behind() {
+    let mut outbox = Outbox::default();
+    outbox.replace([letter(1, Difference::Flip, 1)], s(0));
+    assert_eq!(sent(&mut outbox, s(0)), [id(1)]);
+    outbox.replace([letter(1, Difference::Flip, 1)], s(1));
+    assert_eq!(sent(&mut outbox, s(1)), []);
+    // But if it still is not there after the pause, somebody overwrote it.
+    outbox.replace([letter(1, Difference::Flip, 1)], s(5));
+    assert_eq!(sent(&mut outbox, s(5)), [id(1)]);
+}
+
+#[test]
+fn a_letter_that_is_under_way_is_not_overtaken() {
+    let mut outbox = Outbox::default();
+    outbox.replace([letter(1, Difference::Flip, 1)], s(0));
+    assert_eq!(outbox.due(s(0)).len(), 1);
+    outbox.replace([letter(1, Difference::Flip, 2)], s(1));
+    assert_eq!(outbox.due(s(1)).len(), 0);
+    outbox.done(&id(1), Outcome::Written, s(2));
+    assert_eq!(outbox.due(s(2)).len(), 1);
+}
+
+#[test]
+fn only_so_many_are_under_way() {
+    let mut outbox = Outbox::default();
+    outbox.replace((0..100).map(|name| letter(name, Difference::Flip, 1)), s(0));
+    let first = outbox.due(s(0));
+    assert_eq!(first.len(), CONCURRENT);
+    assert_eq!(outbox.due(s(0)).len(), 0);
+    outbox.done(&first[0].id, Outcome::Written, s(0));
+    assert_eq!(outbox.due(s(0)).len(), 1);
+}
+
+#[test]
+fn flips_go_first() {
+    let mut outbox = Outbox::default();
+    let many = (0..100).map(|name| letter(name, Difference::Plain, 1));
+    outbox.replace(many.chain([letter(100, Difference::Flip, 1)]), s(0));
+    assert_eq!(outbox.due(s(0))[0].id, id(100));
+}
+
+#[test]
+fn soft_differences_of_ten_thousand_services_trickle() {
+    let mut outbox = Outbox::default();
+    let mut patches = 0;
+    for second in 0..=60 {
+        outbox.replace(
+            (patches..10_000).map(|name| letter(name, Difference::Soft, 1)),
+            s(second),
+        );
+        loop {
+            let now = sent(&mut outbox, s(second)).len();
+            patches += now;
+            if now == 0 {
+                break;
+            }
+        }
+    }
+    assert_eq!(patches, SOFT_BURST as usize + 12);
+}
+
+#[test]
+fn a_failed_letter_is_tried_again_later_and_later() {
+    let mut outbox = Outbox::default();
+    let mut tries = Vec::new();
+    for millis in (0..10_000).step_by(100) {
+        let now = Duration::from_millis(millis);
+        outbox.replace([letter(1, Difference::Flip, 1)], now);
+        for letter in outbox.due(now) {
+            tries.push(millis);
+            outbox.done(&letter.id, Outcome::Failed, now);
+        }
+    }
+    assert_eq!(tries, [0, 500, 1500, 3500, 7500]);
+}
+
+#[test]
+fn who_does_not_lead_sends_nothing() {
+    let mut outbox = Outbox::default();
+    outbox.replace([letter(1, Difference::Flip, 1)], s(0));
+    outbox.clear();
+    assert_eq!(outbox.due(s(0)), []);
+    assert_eq!(outbox.next_deadline(s(0)), None);
+}

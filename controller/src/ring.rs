@@ -1,0 +1,173 @@
+//! The states that one kind of objects went through, in the order in which the
+//! controller saw them.
+
+use std::collections::{HashMap, VecDeque};
+
+use crds::Digest;
+
+/// How many states are remembered. A director whose last completed round used
+/// an older one is not recognised until its next report.
+pub const REMEMBERED: usize = 1024;
+
+/// The place of a state in the order of states. Later is greater; positions
+/// of different rings of one [`crate::history::History`] never repeat.
+pub type Position = u64;
+
+/// Where a digest stands in a ring.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// When the state was seen for the first time, as far as is remembered.
+    pub first: Position,
+    /// When it was seen last. A state that came again has the same content, so
+    /// whoever used it the first time has used it.
+    pub latest: Position,
+}
+
+/// A bounded memory of states.
+#[derive(Clone, Debug, Default)]
+pub struct Ring {
+    order: VecDeque<(Digest, Position)>,
+    places: HashMap<Digest, Place>,
+    /// The last time at which states may have been missed.
+    gap: Position,
+}
+
+impl Ring {
+    /// The kind is now in the state `digest`. `at` is greater than every
+    /// position so far. A state that is the present one already is not new.
+    pub fn push(&mut self, digest: Digest, at: Position) {
+        if self.order.back().is_some_and(|(last, _)| *last == digest) {
+            return;
+        }
+        self.order.push_back((digest, at));
+        self.places
+            .entry(digest)
+            .and_modify(|place| place.latest = at)
+            .or_insert(Place {
+                first: at,
+                latest: at,
+            });
+        if self.order.len() > REMEMBERED {
+            self.forget_oldest();
+        }
+    }
+
+    /// States may have come and gone unseen before `at`: a watch was begun
+    /// anew. See [`Ring::follow`].
+    pub fn missed(&mut self, at: Position) {
+        self.gap = at;
+    }
+
+    /// The position of the present state; 0 before the first.
+    pub fn latest(&self) -> Position {
+        self.order.back().map_or(0, |(_, at)| *at)
+    }
+
+    /// Where somebody stands who says that it used `digest` and stood at
+    /// `before`.
+    ///
+    /// A digest that is not known is one that has not come here yet, and who
+    /// says it keeps its place: it can only be further on. That holds only for
+    /// a place that was first seen after the last gap. A state in the gap is
+    /// just as unknown, and an older place may be in front of the gap.
+    pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
+        match self.places.get(digest) {
+            Some(place) => Some(*place),
+            None => before.filter(|place| place.first > self.gap),
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((digest, at)) = self.order.pop_front() else {
+            return;
+        };
+        if self
+            .places
+            .get(&digest)
+            .is_some_and(|place| place.latest == at)
+        {
+            self.places.remove(&digest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn digest(state: i64) -> Digest {
+        Digest::of("", state, &BTreeMap::new())
+    }
+
+    fn ring(states: &[i64]) -> Ring {
+        let mut ring = Ring::default();
+        for (index, state) in states.iter().enumerate() {
+            ring.push(digest(*state), index as u64 + 1);
+        }
+        ring
+    }
+
+    #[test]
+    fn a_state_that_comes_again_stands_at_its_latest_place() {
+        let ring = ring(&[7, 8, 7]);
+        assert_eq!(
+            ring.follow(&digest(7), None),
+            Some(Place {
+                first: 1,
+                latest: 3
+            })
+        );
+        assert_eq!(ring.latest(), 3);
+    }
+
+    #[test]
+    fn the_present_state_is_not_pushed_twice() {
+        let mut ring = ring(&[7]);
+        ring.push(digest(7), 9);
+        assert_eq!(ring.latest(), 1);
+    }
+
+    #[test]
+    fn an_unknown_digest_keeps_the_place_that_was_known() {
+        let ring = ring(&[7, 8]);
+        let before = ring.follow(&digest(8), None);
+        assert_eq!(ring.follow(&digest(99), before), before);
+        assert_eq!(ring.follow(&digest(99), None), None);
+    }
+
+    #[test]
+    fn after_a_gap_an_unknown_digest_proves_nothing() {
+        let mut ring = ring(&[7, 8]);
+        let before = ring.follow(&digest(8), None);
+        ring.missed(3);
+        assert_eq!(ring.follow(&digest(8), before), before);
+        assert_eq!(ring.follow(&digest(99), before), None);
+        ring.push(digest(9), 4);
+        let after = ring.follow(&digest(9), before);
+        assert_eq!(ring.follow(&digest(99), after), after);
+    }
+
+    #[test]
+    fn a_ring_remembers_so_many_states_and_no_more() {
+        let states: Vec<i64> = (0..REMEMBERED as i64 + 10).collect();
+        let ring = ring(&states);
+        assert_eq!(ring.order.len(), REMEMBERED);
+        assert_eq!(ring.places.len(), REMEMBERED);
+        assert_eq!(ring.follow(&digest(9), None), None);
+        assert!(ring.follow(&digest(10), None).is_some());
+    }
+
+    #[test]
+    fn forgetting_an_old_visit_does_not_forget_a_newer_one() {
+        let mut states = vec![-1, -2, -1];
+        states.extend(0..REMEMBERED as i64 - 1);
+        let ring = ring(&states);
+        assert_eq!(
+            ring.follow(&digest(-1), None).map(|place| place.latest),
+            Some(3)
+        );
+        assert_eq!(ring.follow(&digest(-2), None), None);
+    }
+}

@@ -1,0 +1,296 @@
+//! The loop: what is seen goes into the world, what is wanted comes out, and
+//! the leader publishes it.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use kube::{
+    Client, Result,
+    runtime::{
+        events::{Recorder, Reporter},
+        watcher,
+    },
+};
+use tokio::{sync::watch as channel, task::JoinSet, time};
+use tracing::{debug, info, warn};
+
+use crate::{
+    event::Event,
+    leader::{self, Candidate, Tenure},
+    liveness::Time,
+    notice::{self, Ration},
+    outbox::{Letter, Outbox, Outcome},
+    publish::{self, FIELD_MANAGER},
+    status::Status,
+    trouble::{self, Grievance},
+    watch,
+    world::World,
+};
+
+/// How long events are gathered before their meaning is worked out.
+const GATHER: Duration = Duration::from_millis(75);
+
+/// A write that has no answer by then has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A deadline that has passed and did not help is not looked at more often.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs until `stop` is true: watches, and publishes while it leads. Gives the
+/// leader's Lease back at the end.
+pub async fn run(client: Client, candidate: Candidate, stop: channel::Receiver<bool>) {
+    let mut tasks = JoinSet::new();
+    let mut events = watch::start(&client, &candidate.namespace, &mut tasks);
+    let (elected, mut elections) = channel::channel(false);
+    let (free, is_free) = channel::channel(false);
+    let campaign = tokio::spawn(leader::campaign(
+        client.clone(),
+        candidate.clone(),
+        elected,
+        is_free,
+        stop.clone(),
+    ));
+    let mut controller = Controller::new(client, candidate, free);
+    let mut stopped = stop;
+    loop {
+        let pause = controller.pause();
+        tokio::select! {
+            _ = stopped.changed() => break,
+            Some(event) = events.recv() => {
+                controller.see(event);
+                while let Ok(event) = events.try_recv() {
+                    controller.see(event);
+                }
+            }
+            Ok(()) = elections.changed() => {
+                let elected = *elections.borrow_and_update();
+                controller.tenure.elected(elected);
+            }
+            Some(written) = controller.writes.join_next() => controller.written(written),
+            () = time::sleep(pause) => {}
+        }
+        controller.work();
+    }
+    // Nothing is written any more when somebody else may lead.
+    drop(controller);
+    drop(tasks);
+    if campaign.await.is_err() {
+        warn!("the leader's Lease is not given back");
+    }
+    info!("stopped");
+}
+
+type Written = (Letter, Result<Status>);
+
+struct Controller {
+    client: Client,
+    candidate: Candidate,
+    recorder: Recorder,
+    start: Instant,
+    world: World,
+    outbox: Outbox,
+    writes: JoinSet<Written>,
+    notices: JoinSet<()>,
+    ration: Ration,
+    tenure: Tenure,
+    leading: bool,
+    lease_renewed_at: Option<String>,
+    free: channel::Sender<bool>,
+    /// When to work out what all that was seen means.
+    due: Option<Time>,
+    listed: bool,
+    grievance: Grievance,
+}
+
+impl Controller {
+    fn new(client: Client, candidate: Candidate, free: channel::Sender<bool>) -> Self {
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: Some(candidate.identity.clone()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            candidate,
+            start: Instant::now(),
+            world: World::default(),
+            outbox: Outbox::default(),
+            writes: JoinSet::new(),
+            notices: JoinSet::new(),
+            ration: Ration::default(),
+            tenure: Tenure::default(),
+            leading: false,
+            lease_renewed_at: None,
+            free,
+            due: None,
+            listed: false,
+            grievance: Grievance::default(),
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.start.elapsed()
+    }
+
+    fn see(&mut self, event: Event) {
+        let now = self.now();
+        if let Event::Leases(event) = &event {
+            self.see_leases(event, now);
+        }
+        self.world.apply(event, now);
+        self.due.get_or_insert(now + GATHER);
+    }
+
+    fn see_leases(&mut self, event: &watcher::Event<Lease>, now: Time) {
+        let is_leaders =
+            |lease: &Lease| lease.metadata.name.as_deref() == Some(&self.candidate.name);
+        match event {
+            watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)
+                if is_leaders(lease) =>
+            {
+                let spec = lease.spec.clone().unwrap_or_default();
+                let renewed_at = spec.renew_time.map(|time| time.0.to_string());
+                let holder = spec.holder_identity.unwrap_or_default();
+                self.free.send_if_modified(|free| {
+                    std::mem::replace(free, holder.is_empty()) != holder.is_empty()
+                });
+                if holder != self.candidate.identity {
+                    self.tenure.lost();
+                } else if renewed_at != self.lease_renewed_at {
+                    self.tenure.renewed(now);
+                }
+                self.lease_renewed_at = renewed_at;
+            }
+            watcher::Event::Delete(lease) if is_leaders(lease) => self.tenure.lost(),
+            _ => {}
+        }
+    }
+
+    /// How long nothing needs to be done, unless something happens.
+    fn pause(&self) -> Duration {
+        let now = self.now();
+        let lease = self
+            .world
+            .next_deadline(now)
+            .map(|at| at.max(now + LEAST_PAUSE));
+        let letters = self
+            .leading
+            .then(|| self.outbox.next_deadline(now))
+            .flatten();
+        [self.due, lease, letters]
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(LEAST_PAUSE, |at| at.saturating_sub(now))
+            .min(LEAST_PAUSE)
+    }
+
+    fn work(&mut self) {
+        let now = self.now();
+        self.take_or_leave_the_lead(now);
+        let lease_ran_out = self.world.next_deadline(now).is_some_and(|at| at <= now);
+        if lease_ran_out {
+            self.due.get_or_insert(now);
+        }
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = None;
+            self.world.settle();
+            if !self.listed && self.world.is_listed() {
+                self.listed = true;
+                info!("everything is listed");
+            }
+            if self.leading {
+                let letters = self.world.letters(now);
+                self.outbox.replace(letters, now);
+            }
+        }
+        if self.leading {
+            for letter in self.outbox.due(now) {
+                self.send(letter);
+            }
+        }
+    }
+
+    fn take_or_leave_the_lead(&mut self, now: Time) {
+        let leads = self.tenure.leads(now);
+        if leads == self.leading {
+            return;
+        }
+        self.leading = leads;
+        if leads {
+            info!("{} leads, and publishes", self.candidate.identity);
+            self.due = Some(now);
+        } else {
+            info!("{} does not lead any more", self.candidate.identity);
+            self.writes = JoinSet::new();
+            self.outbox.clear();
+        }
+    }
+
+    fn send(&mut self, letter: Letter) {
+        debug!(
+            "{:?} of {:?}: {:?}",
+            letter.difference, letter.id, letter.status
+        );
+        let client = self.client.clone();
+        self.writes.spawn(async move {
+            let write = publish::write(client, &letter, Timestamp::now());
+            let result = time::timeout(PATIENCE, write)
+                .await
+                .unwrap_or_else(|_| Err(kube::Error::Service("no answer".into())));
+            (letter, result)
+        });
+    }
+
+    fn written(&mut self, written: Result<Written, tokio::task::JoinError>) {
+        // A write that was aborted is none.
+        let Ok((letter, result)) = written else {
+            return;
+        };
+        let now = self.now();
+        let outcome = publish::outcome(&result);
+        self.outbox.done(&letter.id, outcome, now);
+        self.due.get_or_insert(now + GATHER);
+        match result {
+            Ok(status) => {
+                self.grievance.settled();
+                self.notice(&letter, now);
+                self.world.published(letter.id, status);
+            }
+            Err(error) if outcome == Outcome::Failed => {
+                let what = format!(
+                    "write the status of {:?} {}",
+                    letter.id.subject, letter.id.key
+                );
+                if let Some(complaint) = trouble::of_request(&what, &error)
+                    && self.grievance.is_news(&complaint, Instant::now())
+                {
+                    warn!("{complaint}; trying again");
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn notice(&mut self, letter: &Letter, now: Time) {
+        let Some(notice) = notice::notice(letter) else {
+            return;
+        };
+        if !self.ration.take(now) {
+            return;
+        }
+        let left_out = self.ration.left_out();
+        if left_out > 0 {
+            info!(
+                "{left_out} Kubernetes Events were left out: too many conditions changed at once"
+            );
+        }
+        while self.notices.try_join_next().is_some() {}
+        let recorder = self.recorder.clone();
+        self.notices.spawn(async move {
+            if let Err(error) = recorder.publish(&notice.event, &notice.about).await {
+                debug!("an Event is not made: {error}");
+            }
+        });
+    }
+}

@@ -1,0 +1,262 @@
+//! What the controller says about an object, and how that differs from what
+//! is published.
+
+use crds::{
+    ObjectKey,
+    api::{DirectorGroupStatus, RealServerStatus, VirtualServiceStatus},
+    condition::{self, kind},
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+
+/// Which of the kinds that have a status.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Subject {
+    /// Director. First, because it says why others change.
+    Director,
+    /// DirectorGroup.
+    DirectorGroup,
+    /// VirtualService.
+    VirtualService,
+    /// RealServer.
+    RealServer,
+}
+
+/// An object that has a status.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Id {
+    /// Its kind.
+    pub subject: Subject,
+    /// Its name.
+    pub key: ObjectKey,
+}
+
+/// How much a difference matters, and so how fast it is published.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Difference {
+    /// None, but for times.
+    None,
+    /// In how many directors are counted and which are named, and nothing
+    /// follows from it: one director's death is this for every service of its
+    /// group, and must not be a patch for each.
+    Soft,
+    /// In a reason, a generation or a count.
+    Plain,
+    /// A condition changes its status, or is there for the first time.
+    Flip,
+}
+
+/// What the controller publishes about one object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    /// Of a VirtualService.
+    VirtualService(VirtualServiceStatus),
+    /// Of a RealServer.
+    RealServer(RealServerStatus),
+    /// Of a DirectorGroup.
+    DirectorGroup(DirectorGroupStatus),
+    /// Of a Director: the condition Alive, and nothing else.
+    Director(Vec<Condition>),
+}
+
+impl Status {
+    /// Its conditions.
+    pub fn conditions(&self) -> &[Condition] {
+        match self {
+            Self::VirtualService(status) => &status.conditions,
+            Self::RealServer(status) => &status.conditions,
+            Self::DirectorGroup(status) => &status.conditions,
+            Self::Director(conditions) => conditions,
+        }
+    }
+
+    /// How this differs from what is published. Conditions that this does not
+    /// have are somebody else's.
+    pub fn difference(&self, published: Option<&Self>) -> Difference {
+        let conditions = published.map_or(&[][..], Self::conditions);
+        let of_conditions = self
+            .conditions()
+            .iter()
+            .map(|new| of_condition(condition::find(conditions, &new.type_), new))
+            .max()
+            .unwrap_or(Difference::None);
+        of_conditions.max(self.difference_of_counts(published))
+    }
+
+    fn difference_of_counts(&self, published: Option<&Self>) -> Difference {
+        let is_plain = match (self, published) {
+            (Self::VirtualService(new), Some(Self::VirtualService(old))) => {
+                if new.real_servers == old.real_servers && new.directors != old.directors {
+                    return Difference::Soft;
+                }
+                new.real_servers != old.real_servers
+            }
+            (Self::RealServer(new), Some(Self::RealServer(old))) => {
+                new.virtual_services != old.virtual_services
+            }
+            (Self::DirectorGroup(new), Some(Self::DirectorGroup(old))) => {
+                (new.directors, new.live_directors, new.virtual_services)
+                    != (old.directors, old.live_directors, old.virtual_services)
+            }
+            (Self::Director(_), _) => false,
+            _ => true,
+        };
+        if is_plain {
+            Difference::Plain
+        } else {
+            Difference::None
+        }
+    }
+
+    /// This status, as it is to be written at `now`: where a condition's status
+    /// stays, so does the time of its last transition.
+    pub fn dated(&self, published: Option<&Self>, now: Timestamp) -> Self {
+        let old = published.map_or(&[][..], Self::conditions);
+        let date = |conditions: &[Condition]| {
+            conditions
+                .iter()
+                .map(|new| {
+                    let mut dated: Vec<_> = condition::find(old, &new.type_)
+                        .cloned()
+                        .into_iter()
+                        .collect();
+                    condition::set(&mut dated, new.clone(), now);
+                    dated.remove(0)
+                })
+                .collect()
+        };
+        match self {
+            Self::VirtualService(status) => Self::VirtualService(VirtualServiceStatus {
+                conditions: date(&status.conditions),
+                ..status.clone()
+            }),
+            Self::RealServer(status) => Self::RealServer(RealServerStatus {
+                conditions: date(&status.conditions),
+                ..status.clone()
+            }),
+            Self::DirectorGroup(status) => Self::DirectorGroup(DirectorGroupStatus {
+                conditions: date(&status.conditions),
+                ..status.clone()
+            }),
+            Self::Director(conditions) => Self::Director(date(conditions)),
+        }
+    }
+}
+
+fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
+    let Some(old) = old else {
+        return Difference::Flip;
+    };
+    if old.status != new.status {
+        return Difference::Flip;
+    }
+    if old.reason != new.reason || old.observed_generation != new.observed_generation {
+        return Difference::Plain;
+    }
+    if old.message == new.message {
+        return Difference::None;
+    }
+    match new.type_.as_str() {
+        kind::PROGRAMMED | kind::READY => Difference::Soft,
+        _ => Difference::Plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::api::{DirectorCounts, RealServerCounts};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn status(conditions: Vec<Condition>) -> Status {
+        Status::VirtualService(VirtualServiceStatus {
+            conditions,
+            ..VirtualServiceStatus::default()
+        })
+    }
+
+    fn programmed() -> Status {
+        status(vec![condition::programmed(2, 1)])
+    }
+
+    #[test]
+    fn a_status_that_differs_in_times_alone_does_not_differ() {
+        let published = programmed().dated(None, at(5));
+        assert_ne!(published, programmed());
+        assert_eq!(programmed().difference(Some(&published)), Difference::None);
+    }
+
+    #[test]
+    fn conditions_of_others_are_no_difference() {
+        let published = Status::Director(vec![
+            condition::director_programmed(1, 1, 1),
+            condition::alive(1),
+        ]);
+        let wanted = Status::Director(vec![condition::alive(1)]);
+        assert_eq!(wanted.difference(Some(&published)), Difference::None);
+    }
+
+    #[test]
+    fn differences_matter_more_or_less() {
+        let counts = |healthy, live: i32| {
+            Status::VirtualService(VirtualServiceStatus {
+                conditions: vec![condition::programmed(2, 1)],
+                real_servers: Some(RealServerCounts {
+                    healthy,
+                    ..RealServerCounts::default()
+                }),
+                directors: Some(DirectorCounts {
+                    live,
+                    ..DirectorCounts::default()
+                }),
+            })
+        };
+        for (old, new, difference) in [
+            (None, programmed(), Difference::Flip),
+            (Some(status(vec![])), programmed(), Difference::Flip),
+            (
+                Some(status(vec![condition::programming(["a"], 1)])),
+                programmed(),
+                Difference::Flip,
+            ),
+            (
+                Some(status(vec![condition::programmed(2, 0)])),
+                programmed(),
+                Difference::Plain,
+            ),
+            (
+                Some(status(vec![condition::no_directors("default", 1)])),
+                status(vec![condition::programming(["a"], 1)]),
+                Difference::Plain,
+            ),
+            (
+                Some(status(vec![condition::resolved_refs(1, 1)])),
+                status(vec![condition::resolved_refs(2, 1)]),
+                Difference::Plain,
+            ),
+            (
+                Some(status(vec![condition::programmed(1, 1)])),
+                programmed(),
+                Difference::Soft,
+            ),
+            (Some(counts(1, 2)), counts(1, 1), Difference::Soft),
+            (Some(counts(1, 2)), counts(2, 1), Difference::Plain),
+            (Some(counts(1, 2)), counts(1, 2), Difference::None),
+        ] {
+            assert_eq!(new.difference(old.as_ref()), difference, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_the_last_transition_changes_with_the_status_only() {
+        let first = status(vec![condition::programming(["a"], 1)]).dated(None, at(1));
+        let second = status(vec![condition::no_directors("default", 2)]).dated(Some(&first), at(2));
+        assert_eq!(second.conditions()[0].last_transition_time, Time(at(1)));
+        let third = programmed().dated(Some(&second), at(3));
+        assert_eq!(third.conditions()[0].last_transition_time, Time(at(3)));
+    }
+}

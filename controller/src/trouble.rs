@@ -1,0 +1,143 @@
+//! What went wrong with the API server, in one line that says what to do.
+
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
+
+use kube::runtime::watcher;
+
+/// A complaint that is still the same is repeated this seldom.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// Why a watch does not work; None where it heals without anybody's help.
+pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => of_request(&format!("watch {plural}"), error),
+        // The API server forgot where the watch was: it is listed anew.
+        watcher::Error::WatchError(status) if status.code == 410 => None,
+        watcher::Error::WatchError(status) => {
+            Some(format!("cannot watch {plural}: {}", status.message))
+        }
+        watcher::Error::NoResourceVersion => Some(format!(
+            "cannot watch {plural}: the API server's answer has no resourceVersion"
+        )),
+    }
+}
+
+/// Why a request failed; None where it heals without anybody's help.
+pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
+    let kube::Error::Api(status) = error else {
+        return Some(format!("cannot {what}: {}", with_sources(error)));
+    };
+    match status.code {
+        401 => Some(format!(
+            "cannot {what}: the API server does not accept the token or certificate of this \
+             process ({})",
+            status.message
+        )),
+        // The message names user, verb, resource and namespace.
+        403 => Some(format!(
+            "cannot {what}: {}; the chart's roles allow it: helm upgrade --install ipvs-operator",
+            status.message
+        )),
+        404 if what.starts_with("watch ") => Some(format!(
+            "cannot {what}: the API server does not know this kind; install the chart's CRDs: \
+             kubectl apply --server-side -f charts/ipvs-operator/crds"
+        )),
+        410 => None,
+        _ => Some(format!("cannot {what}: {}", status.message)),
+    }
+}
+
+/// An error and why, on one line.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let why = error.to_string();
+        if !text.contains(&why) {
+            text.push_str(": ");
+            text.push_str(&why);
+        }
+        source = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+/// What is being complained about, so that it is said once and not always.
+#[derive(Debug, Default)]
+pub struct Grievance {
+    last: Option<(String, Instant)>,
+}
+
+impl Grievance {
+    /// Whether to say it: it is new, or was said long ago.
+    pub fn is_news(&mut self, complaint: &str, now: Instant) -> bool {
+        let is_news = self.last.as_ref().is_none_or(|(last, at)| {
+            last != complaint || now.saturating_duration_since(*at) >= REPEAT
+        });
+        if is_news {
+            self.last = Some((complaint.to_owned(), now));
+        }
+        is_news
+    }
+
+    /// It works. Says whether there was a complaint.
+    pub fn settled(&mut self) -> bool {
+        self.last.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn refused(code: u16, message: &str) -> kube::Error {
+        kube::Error::Api(Status::failure(message, "").with_code(code).boxed())
+    }
+
+    #[test]
+    fn every_trouble_is_one_line_that_says_what_to_do() {
+        for (error, expected) in [
+            (
+                refused(404, "404 page not found"),
+                "install the chart's CRDs",
+            ),
+            (
+                refused(
+                    403,
+                    "realservers.ipvs.dev is forbidden: User \"x\" cannot list resource \
+                     \"realservers\"",
+                ),
+                "cannot list resource \"realservers\"; the chart's roles allow it",
+            ),
+            (refused(401, "Unauthorized"), "does not accept the token"),
+            (
+                kube::Error::Service("connection refused".into()),
+                "cannot watch realservers: ServiceError: connection refused",
+            ),
+        ] {
+            let complaint = of_request("watch realservers", &error).unwrap();
+            assert!(complaint.contains(expected), "{complaint}");
+            assert!(!complaint.contains('\n'));
+        }
+        assert_eq!(of_request("watch realservers", &refused(410, "")), None);
+    }
+
+    #[test]
+    fn the_same_complaint_is_said_once_a_minute() {
+        let mut grievance = Grievance::default();
+        let start = Instant::now();
+        assert!(!grievance.settled());
+        assert!(grievance.is_news("away", start));
+        assert!(!grievance.is_news("away", start + Duration::from_secs(59)));
+        assert!(grievance.is_news("away", start + Duration::from_secs(60)));
+        assert!(grievance.is_news("other", start + Duration::from_secs(61)));
+        assert!(grievance.settled());
+    }
+}

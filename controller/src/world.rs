@@ -1,0 +1,544 @@
+//! Everything that was seen, and what follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{
+    Change, Checked, Digest, Kind, ObjectKey, Objects, Resolved, Store, Stored,
+    api::{Director, DirectorStatus},
+    condition, resolve,
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    ResourceExt,
+    core::object::{HasSpec, HasStatus},
+    runtime::watcher,
+};
+
+use crate::{
+    aggregate::{self, DirectorView, Wanted},
+    event::{Event, Observed},
+    history::{History, Positions, Standing},
+    liveness::{Liveness, Renewal, Time},
+    outbox::Letter,
+    status::{Difference, Id, Status, Subject},
+};
+
+/// The controller's whole knowledge. Events and times in, wanted statuses out.
+#[derive(Debug, Default)]
+pub struct World {
+    objects: Objects,
+    resolved: Resolved,
+    history: History,
+    needs: BTreeMap<ObjectKey, Need>,
+    directors: BTreeMap<String, SeenDirector>,
+    liveness: Liveness,
+    /// What is published, as the watches show it.
+    shown: BTreeMap<Id, Status>,
+    /// Objects that changed since [`World::settle`].
+    touched: BTreeSet<(Kind, ObjectKey)>,
+    unsettled: bool,
+    listing: Listing,
+}
+
+/// From when on a director must have used the world for one VirtualService.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Need {
+    fingerprint: Fingerprint,
+    /// The state that the service is in began here, or a little earlier.
+    pub since: Positions,
+    /// Whether digests can prove it: what is in force follows from the objects
+    /// as they are now, and not from what they were before.
+    pub provable: bool,
+}
+
+/// Whatever decides over one VirtualService's form in the kernel. Digests and
+/// not only the form: with the identity of everything that takes part, a
+/// change in one kind shows whatever the other kinds' states are.
+#[derive(Clone, Debug, PartialEq)]
+struct Fingerprint {
+    own: Digest,
+    servers: Digest,
+    accepted: bool,
+    group_gone: bool,
+}
+
+#[derive(Debug)]
+struct SeenDirector {
+    uid: String,
+    generation: i64,
+    status: DirectorStatus,
+    standing: Standing,
+}
+
+/// Listings that are under way or complete, of the kinds that have no store.
+#[derive(Debug, Default)]
+struct Listing {
+    directors: BTreeSet<String>,
+    directors_listed: bool,
+    leases: BTreeSet<String>,
+    leases_listed: bool,
+}
+
+impl World {
+    /// Whether every watch was listed once. Nothing may be published before.
+    pub fn is_listed(&self) -> bool {
+        self.objects.is_listed() && self.listing.directors_listed && self.listing.leases_listed
+    }
+
+    /// All objects.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// What they mean together, as of the last [`World::settle`].
+    pub fn resolved(&self) -> &Resolved {
+        &self.resolved
+    }
+
+    /// What was written a moment ago, and has not been seen yet.
+    pub fn published(&mut self, id: Id, status: Status) {
+        if let Some(shown) = self.shown.get_mut(&id) {
+            *shown = status;
+        }
+    }
+
+    /// Every status that is not as it should be. Call [`World::settle`]
+    /// before; nothing is known before everything is listed.
+    pub fn letters(&mut self, now: Time) -> Vec<Letter> {
+        if !self.is_listed() {
+            return Vec::new();
+        }
+        let wanted = self.wanted(now);
+        wanted
+            .into_statuses()
+            .filter_map(|(id, status)| {
+                let (uid, status) = self.addressed(&id, status)?;
+                let published = self.shown.get(&id);
+                let difference = status.difference(published);
+                (difference != Difference::None).then(|| Letter {
+                    published: published.cloned(),
+                    uid,
+                    id,
+                    status,
+                    difference,
+                })
+            })
+            .collect()
+    }
+
+    fn addressed(&self, id: &Id, mut status: Status) -> Option<(String, Status)> {
+        let uid = match id.subject {
+            Subject::VirtualService => &self.objects.virtual_services.get(&id.key)?.uid,
+            Subject::RealServer => &self.objects.real_servers.get(&id.key)?.uid,
+            Subject::DirectorGroup => &self.objects.director_groups.get(&id.key)?.uid,
+            Subject::Director => {
+                let director = self.directors.get(&id.key.name)?;
+                if let Status::Director(conditions) = &mut status {
+                    for condition in conditions {
+                        condition.observed_generation = Some(director.generation);
+                    }
+                }
+                &director.uid
+            }
+        };
+        Some((uid.clone(), status))
+    }
+
+    /// When [`World::wanted`] changes by itself, because a Lease runs out.
+    pub fn next_deadline(&self, now: Time) -> Option<Time> {
+        self.liveness.next_deadline(now)
+    }
+
+    /// Takes in what was seen.
+    pub fn apply(&mut self, event: Event, now: Time) {
+        match event {
+            Event::VirtualServices(event) => self.virtual_services(event),
+            Event::RealServers(event) => self.real_servers(event),
+            Event::DirectorGroups(event) => self.director_groups(event),
+            Event::Directors(event) => self.directors(event, now),
+            Event::Leases(event) => self.leases(event, now),
+            Event::LeasesUnseen => self.liveness.blind(now),
+        }
+    }
+
+    /// Works out what the objects mean now, and what directors must have used
+    /// from now on.
+    pub fn settle(&mut self) {
+        self.touched.clear();
+        if !self.unsettled || !self.objects.is_listed() {
+            return;
+        }
+        self.unsettled = false;
+        let resolved = resolve(&self.objects);
+        let gone: BTreeSet<&str> = resolved.gone_groups.iter().map(String::as_str).collect();
+        for (key, stored) in self.objects.virtual_services.iter() {
+            let service = resolved.services.get(key);
+            let group = service
+                .map(|service| service.group.as_str())
+                .or(stored.group.as_deref())
+                .unwrap_or_default();
+            let servers = service
+                .into_iter()
+                .flat_map(|service| service.servers.iter().map(|server| &server.object))
+                .chain(resolved.refused_by(key).map(|(server, _)| server));
+            let fingerprint = Fingerprint {
+                own: stored.digest,
+                servers: servers.fold(Digest::default(), |digest, server| {
+                    digest ^ self.objects.real_servers.digest_of(server)
+                }),
+                accepted: resolved.rejection(Kind::VirtualService, key).is_none(),
+                group_gone: gone.contains(group),
+            };
+            let same = self.needs.get(key).is_some_and(|need| {
+                need.fingerprint == fingerprint && self.resolved.services.get(key) == service
+            });
+            if same {
+                continue;
+            }
+            self.history.know_group(group);
+            let need = Need {
+                since: self.history.now(group),
+                provable: !fingerprint.group_gone
+                    && stored.current.is_ok()
+                    && service.is_some_and(|service| {
+                        service.servers.iter().all(|server| {
+                            self.objects
+                                .real_servers
+                                .get(&server.object)
+                                .is_some_and(|stored| stored.current.is_ok())
+                        })
+                    }),
+                fingerprint,
+            };
+            self.needs.insert(key.clone(), need);
+        }
+        self.needs
+            .retain(|key, _| self.objects.virtual_services.get(key).is_some());
+        self.resolved = resolved;
+    }
+
+    /// Every object's status as it should be now. Call [`World::settle`]
+    /// before.
+    pub fn wanted(&mut self, now: Time) -> Wanted {
+        for director in self.directors.values_mut() {
+            self.history.follow(
+                &mut director.standing,
+                &director.status.director_group_name,
+                director.status.used.as_ref(),
+            );
+        }
+        let directors: Vec<DirectorView<'_>> = self
+            .directors
+            .iter()
+            .map(|(name, director)| DirectorView {
+                name,
+                life: self.liveness.life(name, now),
+                standing: &director.standing,
+                status: &director.status,
+            })
+            .collect();
+        aggregate::wanted(&self.objects, &self.resolved, &self.needs, &directors)
+    }
+
+    fn virtual_services(&mut self, event: watcher::Event<Observed<crds::api::VirtualService>>) {
+        self.prepare(Kind::VirtualService, &event);
+        let history = &mut self.history;
+        let took = take(
+            &mut self.objects.virtual_services,
+            &mut Shown {
+                all: &mut self.shown,
+                subject: Subject::VirtualService,
+                wrap: Status::VirtualService,
+            },
+            event,
+        );
+        match took {
+            Took::Nothing => return,
+            Took::One { key, before, after } => {
+                let mut differences: BTreeMap<String, Digest> = BTreeMap::new();
+                for (group, digest) in [before, after].into_iter().flatten() {
+                    *differences.entry(group.unwrap_or_default()).or_default() ^= digest;
+                }
+                for (group, difference) in differences {
+                    history.virtual_service_changed(&group, difference);
+                }
+                self.touched.insert((Kind::VirtualService, key));
+            }
+            Took::All => {
+                history.virtual_services_listed(self.objects.virtual_services.iter().map(
+                    |(_, stored)| (stored.group.as_deref().unwrap_or_default(), stored.digest),
+                ))
+            }
+        }
+        self.unsettled = true;
+    }
+
+    fn real_servers(&mut self, event: watcher::Event<Observed<crds::api::RealServer>>) {
+        self.prepare(Kind::RealServer, &event);
+        let took = take(
+            &mut self.objects.real_servers,
+            &mut Shown {
+                all: &mut self.shown,
+                subject: Subject::RealServer,
+                wrap: Status::RealServer,
+            },
+            event,
+        );
+        match took {
+            Took::Nothing => return,
+            Took::One { key, before, after } => {
+                self.history
+                    .real_server_changed(digest(&before) ^ digest(&after));
+                self.touched.insert((Kind::RealServer, key));
+            }
+            Took::All => self
+                .history
+                .real_servers_listed(self.objects.real_servers.digest(None)),
+        }
+        self.unsettled = true;
+    }
+
+    fn director_groups(&mut self, event: watcher::Event<Observed<crds::api::DirectorGroup>>) {
+        self.prepare(Kind::DirectorGroup, &event);
+        let took = take(
+            &mut self.objects.director_groups,
+            &mut Shown {
+                all: &mut self.shown,
+                subject: Subject::DirectorGroup,
+                wrap: Status::DirectorGroup,
+            },
+            event,
+        );
+        match took {
+            Took::Nothing => return,
+            Took::One { key, before, after } => {
+                self.history
+                    .director_group_changed(&key.name, digest(&before) ^ digest(&after));
+                self.touched.insert((Kind::DirectorGroup, key));
+            }
+            Took::All => self.history.director_groups_listed(
+                self.objects
+                    .director_groups
+                    .iter()
+                    .map(|(key, stored)| (key.name.as_str(), stored.digest)),
+            ),
+        }
+        self.unsettled = true;
+    }
+
+    /// An object that changes twice between two settlements could come back to
+    /// where it was, and nobody would know that directors may have used what
+    /// it was in between. So the first change is settled before the second,
+    /// and everything before a new listing.
+    fn prepare<K: HasSpec + HasStatus + kube::Resource>(
+        &mut self,
+        kind: Kind,
+        event: &watcher::Event<Observed<K>>,
+    ) {
+        let twice = match event {
+            watcher::Event::Apply(object) | watcher::Event::Delete(object) => self
+                .touched
+                .contains(&(kind, ObjectKey::of(&object.object))),
+            watcher::Event::InitDone => true,
+            watcher::Event::Init | watcher::Event::InitApply(_) => false,
+        };
+        if twice {
+            self.settle();
+        }
+    }
+
+    fn directors(&mut self, event: watcher::Event<Director>, now: Time) {
+        match event {
+            watcher::Event::Init => self.listing.directors.clear(),
+            watcher::Event::InitApply(director) => {
+                self.listing.directors.insert(director.name_any());
+                self.seen_director(director, now);
+            }
+            watcher::Event::InitDone => {
+                self.listing.directors_listed = true;
+                let there = std::mem::take(&mut self.listing.directors);
+                let gone: Vec<String> = self
+                    .directors
+                    .keys()
+                    .filter(|name| !there.contains(*name))
+                    .cloned()
+                    .collect();
+                for name in gone {
+                    self.director_gone(&name);
+                }
+            }
+            watcher::Event::Apply(director) => self.seen_director(director, now),
+            watcher::Event::Delete(director) => self.director_gone(&director.name_any()),
+        }
+    }
+
+    fn seen_director(&mut self, director: Director, now: Time) {
+        let name = director.name_any();
+        let uid = director.uid().unwrap_or_default();
+        let generation = director.metadata.generation.unwrap_or_default();
+        let status = director.status.unwrap_or_default();
+        let id = director_id(&name);
+        if self
+            .directors
+            .get(&name)
+            .is_some_and(|before| before.uid != uid)
+        {
+            self.director_gone(&name);
+        }
+        let reported_dead = status.conditions.iter().any(|condition| {
+            condition.type_ == condition::kind::ALIVE && condition.status == "False"
+        });
+        self.liveness.director(&name, reported_dead, now);
+        let seen = self.directors.entry(name).or_insert_with(|| SeenDirector {
+            uid,
+            generation,
+            status: DirectorStatus::default(),
+            standing: Standing::default(),
+        });
+        self.history.follow(
+            &mut seen.standing,
+            &status.director_group_name,
+            status.used.as_ref(),
+        );
+        self.shown
+            .insert(id, Status::Director(status.conditions.clone()));
+        seen.generation = generation;
+        seen.status = status;
+    }
+
+    fn director_gone(&mut self, name: &str) {
+        self.directors.remove(name);
+        self.shown.remove(&director_id(name));
+        self.liveness.director_gone(name);
+    }
+
+    fn leases(&mut self, event: watcher::Event<Lease>, now: Time) {
+        match event {
+            watcher::Event::Init => self.listing.leases.clear(),
+            watcher::Event::InitApply(lease) => {
+                self.listing.leases.insert(lease.name_any());
+                self.liveness.lease(&lease.name_any(), renewal(&lease), now);
+            }
+            watcher::Event::InitDone => {
+                self.listing.leases_listed = true;
+                let there = std::mem::take(&mut self.listing.leases);
+                self.liveness
+                    .leases_listed(there.iter().map(String::as_str), now);
+            }
+            watcher::Event::Apply(lease) => {
+                self.liveness.lease(&lease.name_any(), renewal(&lease), now);
+            }
+            watcher::Event::Delete(lease) => self.liveness.lease_gone(&lease.name_any(), now),
+        }
+    }
+}
+
+fn director_id(name: &str) -> Id {
+    Id {
+        subject: Subject::Director,
+        key: ObjectKey::cluster(name),
+    }
+}
+
+/// What an event changed in a store: nothing that is used, one object (its
+/// group and digest before and after), or any number of them.
+enum Took {
+    Nothing,
+    One {
+        key: ObjectKey,
+        before: Option<(Option<String>, Digest)>,
+        after: Option<(Option<String>, Digest)>,
+    },
+    All,
+}
+
+/// What is published about the objects of one kind.
+struct Shown<'a, S> {
+    all: &'a mut BTreeMap<Id, Status>,
+    subject: Subject,
+    wrap: fn(S) -> Status,
+}
+
+impl<S: Default> Shown<'_, S> {
+    fn set(&mut self, key: &ObjectKey, status: Option<S>) {
+        let id = Id {
+            subject: self.subject,
+            key: key.clone(),
+        };
+        self.all.insert(id, (self.wrap)(status.unwrap_or_default()));
+    }
+
+    fn retain(&mut self, is_there: impl Fn(&ObjectKey) -> bool) {
+        self.all
+            .retain(|id, _| id.subject != self.subject || is_there(&id.key));
+    }
+}
+
+fn take<C, K>(
+    store: &mut Store<C>,
+    shown: &mut Shown<'_, K::Status>,
+    event: watcher::Event<Observed<K>>,
+) -> Took
+where
+    C: Checked<Object = K>,
+    K: HasSpec<Spec: std::fmt::Debug>
+        + HasStatus<Status: Default>
+        + kube::Resource<DynamicType = ()>,
+{
+    let (key, change) = match event {
+        watcher::Event::Init => {
+            store.change(Change::Listing);
+            return Took::Nothing;
+        }
+        watcher::Event::InitApply(object) => {
+            shown.set(&ObjectKey::of(&object.object), object.status);
+            store.change(Change::Item(object.object));
+            return Took::Nothing;
+        }
+        watcher::Event::InitDone => {
+            store.change(Change::Listed);
+            shown.retain(|key| store.get(key).is_some());
+            return Took::All;
+        }
+        watcher::Event::Apply(object) => {
+            let key = ObjectKey::of(&object.object);
+            shown.set(&key, object.status);
+            (key, Change::Apply(object.object))
+        }
+        watcher::Event::Delete(object) => {
+            let key = ObjectKey::of(&object.object);
+            shown.all.remove(&Id {
+                subject: shown.subject,
+                key: key.clone(),
+            });
+            (key.clone(), Change::Delete(key))
+        }
+    };
+    let state = |stored: &Stored<C>| (stored.group.clone(), stored.digest);
+    let before = store.get(&key).map(state);
+    if !store.change(change) {
+        return Took::Nothing;
+    }
+    let after = store.get(&key).map(state);
+    Took::One { key, before, after }
+}
+
+fn digest(state: &Option<(Option<String>, Digest)>) -> Digest {
+    state
+        .as_ref()
+        .map_or_else(Digest::default, |(_, digest)| *digest)
+}
+
+fn renewal(lease: &Lease) -> Renewal {
+    let spec = lease.spec.as_ref();
+    Renewal {
+        renew_time: spec
+            .and_then(|spec| spec.renew_time.as_ref())
+            .map(|time| time.0.to_string()),
+        version: lease.resource_version().unwrap_or_default(),
+        duration: spec
+            .and_then(|spec| spec.lease_duration_seconds)
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map(std::time::Duration::from_secs),
+    }
+}
