@@ -161,10 +161,10 @@ impl Errno {
 /// What `ip_vs_ctl.c` refuses for this errno. The kernel itself gives no reason:
 /// IPVS fills in no extended acknowledgement.
 fn refusal_hint(errno: Errno, op: &Op) -> Option<&'static str> {
-    let (service, destination, config) = match op {
-        Op::NewDestination(service, destination, config)
-        | Op::SetDestination(service, destination, config) => (service, destination, config),
-        _ => return None,
+    let (Op::NewDestination(service, destination, config)
+    | Op::SetDestination(service, destination, config)) = op
+    else {
+        return None;
     };
     let tunnel = match config.method {
         ForwardingMethod::Tunnel(tunnel) => Some(tunnel),

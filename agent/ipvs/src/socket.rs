@@ -191,12 +191,7 @@ impl Socket {
     ) -> Result<Vec<Message>, Error> {
         let sequence = self.next_sequence();
         let mut request = Vec::new();
-        push(
-            &mut request,
-            self.header(flags, sequence),
-            GenlMessage::from_payload(message.clone()),
-            self.family,
-        );
+        message.append_to(&mut request, self.header(flags, sequence));
         self.send(&request, doing)?;
 
         let mut answers = Vec::new();
@@ -234,8 +229,10 @@ impl Socket {
             cmd: GenlCtrlCmd::GetFamily,
             nlas: vec![GenlCtrlAttrs::FamilyName(Message::family_name().to_owned())],
         });
-        let mut request = Vec::new();
-        push(&mut request, self.header(0, sequence), message, 0);
+        let mut message = NetlinkMessage::new(self.header(0, sequence), message.into());
+        message.finalize();
+        let mut request = vec![0; message.buffer_len()];
+        message.serialize(&mut request);
         self.send(&request, doing)?;
         loop {
             let length = self.receive(doing)?;
@@ -257,6 +254,7 @@ impl Socket {
 
     fn header(&self, flags: u16, sequence: u32) -> NetlinkHeader {
         let mut header = NetlinkHeader::default();
+        header.message_type = self.family;
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = sequence;
         header
@@ -380,7 +378,7 @@ impl Kernel for Socket {
             batch.start(index, self.sequence.wrapping_add(1));
             while index < ops.len() && batch.bytes.len() < BATCH {
                 let sequence = self.next_sequence();
-                batch.push(&ops[index], self.header(0, sequence), self.family);
+                batch.push(&ops[index], self.header(0, sequence));
                 index += 1;
             }
             batch.finish();
@@ -416,11 +414,10 @@ impl Batch {
         self.first_sequence = first_sequence;
     }
 
-    fn push(&mut self, op: &Op, header: NetlinkHeader, family: u16) {
+    fn push(&mut self, op: &Op, header: NetlinkHeader) {
         self.last = self.bytes.len();
         self.count += 1;
-        let message = GenlMessage::from_payload(Message::from(op));
-        push(&mut self.bytes, header, message, family);
+        Message::from(op).append_to(&mut self.bytes, header);
     }
 
     /// Asks for an acknowledgement of the last request.
@@ -430,19 +427,6 @@ impl Batch {
             flags.copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
         }
     }
-}
-
-/// Appends a message to a datagram.
-fn push<F>(bytes: &mut Vec<u8>, header: NetlinkHeader, mut message: GenlMessage<F>, family: u16)
-where
-    F: GenlFamily + netlink_packet_core::Emitable + std::fmt::Debug,
-{
-    message.set_resolved_family_id(family);
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let start = bytes.len();
-    bytes.resize(start + message.buffer_len(), 0);
-    message.serialize(&mut bytes[start..]);
 }
 
 fn refused(doing: &'static str, code: i32) -> Error {

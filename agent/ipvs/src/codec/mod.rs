@@ -4,6 +4,7 @@
 
 mod convert;
 mod destination;
+mod request;
 mod service;
 mod stats;
 

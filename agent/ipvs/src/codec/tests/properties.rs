@@ -27,6 +27,12 @@ proptest! {
         // Below 16 netlink has its own messages.
         let mut bytes = emit(&netlink);
         bytes[4..6].copy_from_slice(&28u16.to_ne_bytes());
+
+        let mut header = NetlinkHeader::default();
+        header.message_type = 28;
+        let mut datagram = vec![1, 2, 3, 4];
+        message.append_to(&mut datagram, header);
+        prop_assert_eq!(&datagram[4..], &bytes[..]);
         prop_assert_eq!(parse(&bytes), message);
     }
 
