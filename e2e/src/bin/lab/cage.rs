@@ -1,0 +1,129 @@
+//! Namespaces of its own for each run, so that whatever happens inside, ending
+//! one process takes down all of it: every process with the pid namespace,
+//! every link with the network namespace, every file with the mount namespace.
+//! Two labs side by side cannot meet.
+
+use std::env;
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::geteuid;
+
+use crate::{Run, kernel, outside, tools};
+
+/// The environment that goes through sudo, by the beginnings of its names.
+const KEPT_BY_SUDO: [&str; 8] = [
+    "PATH=",
+    "CARGO",
+    "RUST",
+    "LAB_",
+    "IPVS_",
+    "PROPTEST_",
+    "CI=",
+    "NEXTEST",
+];
+
+/// Runs the lab in its cage and returns the exit of the program.
+pub(crate) fn run(run: &Run) -> Result<ExitCode> {
+    if !geteuid().is_root() {
+        return again_with_sudo();
+    }
+    let kernel = run.kernel.unwrap_or_else(kernel::Kind::of_this_machine);
+    tools::check(kernel, run.api_server)?;
+
+    // Blocked before anything exists that would have to be taken down.
+    let endings = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    let mut heard = SigSet::from_iter(endings);
+    heard.add(Signal::SIGCHLD);
+    heard.thread_block().context("blocking signals")?;
+    let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("a file to read signals from")?;
+
+    outside::make_folder()?;
+    let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
+    unshare(namespaces).context("making namespaces (a container needs --privileged for that)")?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .context("keeping mounts private")?;
+
+    let mut lab = Command::new(env::current_exe().context("the path of this program")?)
+        .arg("outside")
+        .args(env::args_os().skip(2))
+        .env("LAB_KERNEL", kernel.name())
+        .spawn()
+        .context("starting the first process of the namespaces")?;
+    let outcome = wait(&mut lab, &signals, Duration::from_secs(run.timeout));
+    // The first process of a pid namespace takes all the others with it, and
+    // waiting for it waits for them.
+    let _ = lab.kill();
+    lab.wait().context("waiting for the lab to be gone")?;
+    outcome
+}
+
+fn wait(lab: &mut Child, signals: &SignalFd, timeout: Duration) -> Result<ExitCode> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(status) = lab.try_wait().context("looking at the lab")? {
+            return exit_code(status);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            bail!(
+                "not done after {} s (LAB_TIMEOUT): taken down",
+                timeout.as_secs()
+            );
+        }
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left)
+            .context("waiting for signals")?;
+        while let Some(signal) = signals.read_signal().context("reading a signal")? {
+            match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
+                Ok(Ok(Signal::SIGCHLD)) => {}
+                Ok(Ok(signal)) => bail!("{signal}: taken down"),
+                _ => bail!("signal {}: taken down", signal.ssi_signo),
+            }
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> Result<ExitCode> {
+    let code = status
+        .code()
+        .with_context(|| format!("the lab ended by itself: {status}"))?;
+    Ok(ExitCode::from(
+        u8::try_from(code).context("exit codes are bytes")?,
+    ))
+}
+
+fn again_with_sudo() -> Result<ExitCode> {
+    let kept = env::vars_os().filter_map(|(name, value)| {
+        let mut pair = name;
+        pair.push("=");
+        pair.push(value);
+        let kept = KEPT_BY_SUDO
+            .iter()
+            .any(|start| pair.as_encoded_bytes().starts_with(start.as_bytes()));
+        kept.then_some(pair)
+    });
+    let error = Command::new("sudo")
+        .args(["--", "env"])
+        .args(kept.collect::<Vec<OsString>>())
+        .arg(env::current_exe().context("the path of this program")?)
+        .args(env::args_os().skip(1))
+        .exec();
+    bail!("the lab needs root, and sudo does not start: {error}")
+}

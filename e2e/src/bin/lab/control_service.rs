@@ -1,0 +1,95 @@
+//! Serves what the guest asks of the host side (`e2e::control`).
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result};
+use e2e::control::{Request, Response, Switch, Tool};
+use e2e::layout::control_service;
+
+use crate::api_server::{ApiServer, administrator};
+
+/// Listens at the host side's address for as long as the lab lasts.
+pub(crate) fn start(api_server: Option<Arc<ApiServer>>) -> Result<()> {
+    let listener = TcpListener::bind(control_service()).context("the control service")?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let api_server = api_server.clone();
+            thread::spawn(move || {
+                if let Err(error) = serve(stream, api_server.as_deref()) {
+                    eprintln!("lab: the control service: {error:#}");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+fn serve(mut stream: TcpStream, api_server: Option<&ApiServer>) -> Result<()> {
+    let mut request = Vec::new();
+    stream.read_to_end(&mut request)?;
+    let request = serde_json::from_slice(&request).context("a request that is none")?;
+    let response = answer(&request, api_server).unwrap_or_else(|error| Response {
+        status: -1,
+        stdout: String::new(),
+        stderr: format!("{error:#}"),
+    });
+    stream.write_all(&serde_json::to_vec(&response)?)?;
+    Ok(())
+}
+
+fn answer(request: &Request, api_server: Option<&ApiServer>) -> Result<Response> {
+    let api_server = api_server.context("this lab was started without an API server")?;
+    match request {
+        Request::Run { run, args, stdin } => {
+            let program = match run {
+                Tool::Kubectl => "kubectl",
+                Tool::Helm => "helm",
+            };
+            run_program(administrator(program).args(args), stdin).context(program)
+        }
+        Request::ApiServer {
+            apiserver: Switch::Start,
+        } => api_server.start().map(|()| done()),
+        Request::ApiServer {
+            apiserver: Switch::Stop,
+        } => api_server.stop().map(|()| done()),
+    }
+}
+
+fn run_program(command: &mut Command, input: &str) -> Result<Response> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut stdin = child.stdin.take().expect("standard input was asked for");
+    // On a thread of its own: it may write before it has read everything.
+    let (output, written) = thread::scope(|scope| {
+        let writer = scope.spawn(move || stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output();
+        (output, writer.join().expect("the writer does not panic"))
+    });
+    let output = output?;
+    match written {
+        // It may end without having read it all.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    Ok(Response {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+fn done() -> Response {
+    Response {
+        status: 0,
+        stdout: String::new(),
+        stderr: String::new(),
+    }
+}

@@ -1,0 +1,93 @@
+//! Inside the kernel: the guest's network, then the program.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+use e2e::control::{Request, Switch, ask};
+use e2e::host::ip_here;
+use e2e::layout::{GUEST, MANAGEMENT_GATEWAY, file};
+use serde::{Deserialize, Serialize};
+
+/// What comes before the program's own output on its console.
+pub(crate) const BEGINNING: &str = "\u{1}lab: the program begins\n";
+
+/// What the guest is to run.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) folder: PathBuf,
+    pub(crate) api_server: bool,
+}
+
+impl Order {
+    const FILE: &str = "order.json";
+
+    /// Leaves it where the guest looks.
+    pub(crate) fn write(&self) -> Result<()> {
+        fs::write(file(Self::FILE), serde_json::to_vec(self)?).context("writing the guest's order")
+    }
+
+    fn read() -> Result<Self> {
+        let order = fs::read(file(Self::FILE)).context("reading the guest's order")?;
+        serde_json::from_slice(&order).context("the guest's order")
+    }
+}
+
+/// The exit status that the guest left, if it came so far.
+pub(crate) fn exit_status() -> Option<u8> {
+    fs::read_to_string(file(STATUS)).ok()?.trim().parse().ok()
+}
+
+const STATUS: &str = "status";
+
+/// Carries out the order.
+pub(crate) fn run() -> Result<ExitCode> {
+    let order = Order::read()?;
+    bring_up_network()?;
+    if order.api_server {
+        let answer = ask(&Request::ApiServer {
+            apiserver: Switch::Start,
+        })
+        .context("asking the host side for the API server")?;
+        if !answer.is_success() {
+            bail!("the API server: {}", answer.stderr);
+        }
+    }
+    eprint!("{BEGINNING}");
+    let status = Command::new(&order.program)
+        .args(&order.arguments)
+        .env_clear()
+        .envs(&order.environment)
+        .current_dir(&order.folder)
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("starting {}", order.program.display()))?;
+    fs::write(file(STATUS), byte(status).to_string()).context("writing the exit status")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bring_up_network() -> Result<()> {
+    ip_here(&format!(
+        "link set lo up
+         address add {GUEST}/24 dev vec0
+         link set vec0 up
+         link add mgmt type bridge
+         address add {MANAGEMENT_GATEWAY}/17 dev mgmt
+         link set mgmt up"
+    ))?;
+    // Between the management network and the host side.
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forwarding in the guest")
+}
+
+/// As a shell has it: 128 and the signal's number for one that was killed.
+fn byte(status: ExitStatus) -> u8 {
+    let signalled = status.signal().map(|signal| 128 + signal);
+    let code = status.code().or(signalled).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}

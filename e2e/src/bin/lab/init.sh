@@ -1,0 +1,45 @@
+#!/bin/bash
+# First process of the guest. Its root is the host's, read-only; what comes here
+# makes it writable (in memory) and loads IPVS, then `lab guest` does the rest.
+set -e
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+trap 'echo "init: line $LINENO failed"; busybox poweroff -f' ERR
+
+lab=/run/ipvs-lab
+
+mount -t proc proc /proc
+mount --bind /usr/lib/uml/modules /lib/modules
+modprobe overlay
+
+# Whatever a program writes lands in memory and is gone with the guest, and
+# nothing of the host is hidden.
+mount -t tmpfs -o mode=755 tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
+cd /mnt/root
+mount --rbind /proc proc
+mount --rbind /dev dev
+mount --bind /usr/lib/uml/modules lib/modules
+mount -t hostfs -o "$lab" none ".$lab"
+pivot_root . mnt
+cd /
+umount -l /mnt
+
+mount -t sysfs sysfs /sys
+mkdir -p /dev/pts /dev/shm /run/netns
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+# The host's namespaces have their names there.
+mount -t tmpfs tmpfs /run/netns
+
+# A new namespace starts as on a new machine, not as a copy of the first one.
+echo 2 >/proc/sys/net/core/devconf_inherit_init_net
+
+# Schedulers, bridges, tunnels, iptables: the kernel loads them when it is asked
+# for them, as it does on a director.
+modprobe ip_vs
+
+read -r program <"$lab/program"
+"$program" guest </dev/null >/dev/tty1 2>&1 || true
+sync
+busybox poweroff -f

@@ -1,0 +1,81 @@
+//! `lab run PROGRAM ARGS…`: runs a program as root inside a kernel with IPVS,
+//! with a real API server next to it if it wants one.
+//!
+//! ```text
+//! cage     the process that the user started: makes the namespaces, keeps the
+//!          deadline, hears signals. Its end is the end of all below.
+//! └ outside   first process of the namespaces: etcd, kube-apiserver, control
+//!   │         service, and the kernel; passes on what the program prints
+//!   └ guest      inside the kernel: network, then the program; its exit status
+//!                travels back through a file
+//! ```
+
+mod api_server;
+mod cage;
+mod control_service;
+mod guest;
+mod kernel;
+mod outside;
+mod tools;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Runs programs in a real kernel with IPVS, next to a real API server")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a program in the lab; exits as the program does
+    Run(Run),
+    /// What `run` starts in its namespaces
+    #[command(hide = true)]
+    Outside(Run),
+    /// What the kernel starts
+    #[command(hide = true)]
+    Guest,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Start an API server for it
+    #[arg(long)]
+    api_server: bool,
+
+    /// The kernel to run it on [default: host if that has ip_vs, else uml]
+    #[arg(long, env = "LAB_KERNEL")]
+    kernel: Option<kernel::Kind>,
+
+    /// Seconds after which everything is taken down and the run has failed
+    #[arg(long, env = "LAB_TIMEOUT", default_value_t = 1200)]
+    timeout: u64,
+
+    /// A folder to copy the logs of all parts to
+    #[arg(long, env = "LAB_LOGS")]
+    logs: Option<std::path::PathBuf>,
+
+    /// The program
+    program: std::path::PathBuf,
+
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Run(run) => cage::run(&run),
+        Command::Outside(run) => outside::run(&run),
+        Command::Guest => guest::run(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}

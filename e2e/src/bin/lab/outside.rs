@@ -1,0 +1,199 @@
+//! The host side of the lab: the first process of its namespaces.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{ChildStderr, ExitCode};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use e2e::host::ip_here;
+use e2e::layout::{DIR, PROGRAMS, file};
+use nix::mount::{MsFlags, mount};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use crate::api_server::ApiServer;
+use crate::guest::{self, BEGINNING, Order};
+use crate::{Run, control_service};
+
+/// How much of a log is shown when the guest dies.
+const TAIL: usize = 30;
+
+/// Makes the lab's folder, which is empty but for what a lab mounts on it in a
+/// mount namespace of its own.
+pub(crate) fn make_folder() -> Result<()> {
+    fs::create_dir_all(DIR).with_context(|| format!("making {DIR}"))
+}
+
+/// Runs the lab in the namespaces that the cage has made.
+pub(crate) fn run(run: &Run) -> Result<ExitCode> {
+    // The cage may be killed without having had a chance to take us down.
+    set_pdeathsig(Signal::SIGKILL).context("ending with the cage")?;
+    let start = Instant::now();
+    mount_over("proc", "/proc", None)?;
+    mount_over("tmpfs", DIR, Some("mode=755"))?;
+    fs::create_dir(file("logs"))?;
+    ip_here("link set lo up")?;
+
+    let kernel = run.kernel.context("the cage says which kernel")?;
+    let order = order(run)?;
+    let api_server = if order.api_server {
+        Some(Arc::new(ApiServer::prepare()?))
+    } else {
+        None
+    };
+    let name = run
+        .program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    eprintln!(
+        "lab: {name} on {}{}",
+        match kernel {
+            crate::kernel::Kind::Uml => "user-mode Linux",
+            crate::kernel::Kind::Host => "this machine's kernel",
+        },
+        if order.api_server {
+            ", with an API server"
+        } else {
+            ""
+        },
+    );
+    order.write()?;
+    fs::write(
+        file("program"),
+        format!("{}\n", env::current_exe()?.display()),
+    )?;
+
+    let mut machine = kernel.start()?;
+    // After the wire, which has its address.
+    control_service::start(api_server.clone())?;
+    if let Some(api_server) = api_server {
+        // While the kernel boots. The guest asks for it too, waits, and hears
+        // of a failure.
+        thread::spawn(move || api_server.start());
+    }
+    let output = machine.stderr.take().expect("a machine's output is piped");
+    let began = pass_on(output).context("passing on the program's output")?;
+    let end = machine.wait().context("waiting for the kernel")?;
+    if let Some(folder) = &run.logs {
+        copy_logs(folder)?;
+    }
+    match guest::exit_status() {
+        Some(status) => {
+            eprintln!(
+                "lab: {name} exited with {status} after {:.1?}",
+                start.elapsed()
+            );
+            Ok(ExitCode::from(status))
+        }
+        None => {
+            show_logs();
+            let when = if began {
+                "while the program ran"
+            } else {
+                "before the program began"
+            };
+            bail!("the guest died {when} ({end})")
+        }
+    }
+}
+
+fn order(run: &Run) -> Result<Order> {
+    let program = fs::canonicalize(&run.program)
+        .with_context(|| format!("no program at {}", run.program.display()))?;
+    let arguments: Vec<String> = run
+        .arguments
+        .iter()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let mut environment: BTreeMap<String, String> = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    // The guest's console is no terminal to speak of.
+    environment.remove("TERM");
+    let path = environment.entry("PATH".into()).or_default();
+    path.push_str(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
+    let programs = env::current_exe()?;
+    let programs = programs.parent().context("a program lies in a folder")?;
+    environment.insert(PROGRAMS.into(), programs.to_string_lossy().into_owned());
+    environment.insert(
+        "KUBECONFIG".into(),
+        file("kubeconfig").to_string_lossy().into_owned(),
+    );
+    // Tests of one binary share the kernel, the API server and names of hosts.
+    environment
+        .entry("RUST_TEST_THREADS".into())
+        .or_insert_with(|| "1".into());
+    // Listing the tests runs none of them.
+    let lists = arguments.iter().any(|argument| argument == "--list");
+    let folder = env::current_dir().context("the current folder")?;
+    Ok(Order {
+        program,
+        arguments,
+        environment,
+        folder,
+        api_server: run.api_server && !lists,
+    })
+}
+
+fn mount_over(kind: &str, path: &str, options: Option<&str>) -> Result<()> {
+    mount(Some(kind), path, Some(kind), MsFlags::empty(), options)
+        .with_context(|| format!("mounting {kind} on {path}"))
+}
+
+/// Copies what the program prints, line by line, and says whether it has begun.
+/// Before that, it is the kernel's and the guest's own words, which go to a log.
+fn pass_on(output: ChildStderr) -> io::Result<bool> {
+    let mut lines = BufReader::new(output);
+    let mut log = fs::File::create(file("logs/guest.log"))?;
+    let mut began = false;
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        // The console's own line ends.
+        if line.ends_with(b"\r\n") {
+            line.truncate(line.len() - 2);
+            line.push(b'\n');
+        }
+        if began {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&line)?;
+            stdout.flush()?;
+        } else if line == BEGINNING.as_bytes() {
+            began = true;
+        } else {
+            log.write_all(&line)?;
+        }
+        line.clear();
+    }
+    Ok(began)
+}
+
+fn show_logs() {
+    let Ok(logs) = fs::read_dir(file("logs")) else {
+        return;
+    };
+    for log in logs.flatten() {
+        let text = fs::read(log.path()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        eprintln!("---- the end of {}", log.file_name().to_string_lossy());
+        for line in &lines[lines.len().saturating_sub(TAIL)..] {
+            eprintln!("{line}");
+        }
+    }
+}
+
+fn copy_logs(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    for log in fs::read_dir(file("logs"))? {
+        let log = log?;
+        fs::copy(log.path(), folder.join(log.file_name()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The programs that the lab is made of.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::kernel::Kind;
+
+/// Programs of Debian packages that every lab uses.
+const ALWAYS: [&str; 3] = ["ip", "ipvsadm", "modprobe"];
+
+/// Finds everything that a run needs, or says how to get it.
+pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
+    let uml: &[&str] = if kernel == Kind::Uml {
+        &["linux.uml", "busybox"]
+    } else {
+        &[]
+    };
+    let api: &[&str] = if api_server { &["openssl"] } else { &[] };
+    let built: &[&str] = if api_server {
+        &["server", "kube-apiserver", "kubectl", "helm"]
+    } else {
+        &[]
+    };
+
+    let packaged = ALWAYS.iter().chain(uml).chain(api);
+    let missing_packaged = packaged.filter(|&&name| !is_installed(name));
+    let missing_built = built.iter().filter(|&&name| !self::built(name).exists());
+    let missing: Vec<&str> = missing_packaged.chain(missing_built).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "missing on this machine: {}. `make tools` brings it",
+        missing.join(", ")
+    )
+}
+
+/// A program that `e2e/tools/install` built.
+pub(crate) fn built(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tools/bin")
+        .join(name)
+}
+
+fn is_installed(name: &str) -> bool {
+    // A user's PATH has no sbin on Debian, where the lab has.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.into_iter().any(|folder| folder.join(name).exists())
+}

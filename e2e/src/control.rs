@@ -1,0 +1,235 @@
+//! Asking the host side: kubectl, helm, and the API server itself.
+//!
+//! Go programs take seconds to start inside the guest, so they run outside and
+//! the guest asks over TCP: one JSON request a connection, one JSON answer.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::layout::{control_service, file, kubeconfig};
+
+/// Longer than anything that the host side does; a hang is then a failed test
+/// and not a lab that runs into its deadline.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What the guest asks of the host side.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Request {
+    /// Run a program with the administrator's kubeconfig.
+    Run {
+        /// Which one.
+        run: Tool,
+        /// Its arguments. Paths are those of the machine that runs the lab,
+        /// and the guest sees the same files there.
+        args: Vec<String>,
+        /// What it reads from standard input.
+        #[serde(default)]
+        stdin: String,
+    },
+    /// Stop or start the API server. etcd goes on.
+    ApiServer {
+        /// Which of the two.
+        apiserver: Switch,
+    },
+}
+
+/// A program of the host side.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tool {
+    /// kubectl, of the API server's version.
+    Kubectl,
+    /// helm.
+    Helm,
+}
+
+/// What the API server is to do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// End, with time to finish what it is doing; answered when it has ended.
+    Stop,
+    /// Start; answered when it is ready. One that runs already is left alone.
+    Start,
+}
+
+/// What came of it. For a program: its exit and what it wrote.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Response {
+    /// The exit status; -1 when there is none.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error, or why the request could not be carried out.
+    pub stderr: String,
+}
+
+impl Response {
+    /// Whether it did what it was asked to.
+    pub fn is_success(&self) -> bool {
+        self.status == 0
+    }
+}
+
+/// Sends a request to the host side and waits for the answer.
+///
+/// # Errors
+/// When the control service cannot be reached or does not answer.
+pub fn ask(request: &Request) -> io::Result<Response> {
+    let mut stream = TcpStream::connect_timeout(&control_service(), Duration::from_secs(10))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&serde_json::to_vec(request)?)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(serde_json::from_slice(&answer)?)
+}
+
+/// Runs kubectl as the cluster's administrator and returns its output.
+///
+/// # Panics
+/// When it fails: with the arguments and what it wrote.
+#[track_caller]
+pub fn kubectl(args: &[&str]) -> String {
+    must("kubectl", args, try_kubectl(args))
+}
+
+/// As [`kubectl`], for a command that may fail.
+///
+/// # Panics
+/// When the host side does not answer.
+#[track_caller]
+pub fn try_kubectl(args: &[&str]) -> Response {
+    run(Tool::Kubectl, args, "")
+}
+
+/// `kubectl apply` of YAML; returns what kubectl said.
+///
+/// # Panics
+/// When it is refused.
+#[track_caller]
+pub fn kubectl_apply(yaml: &str) -> String {
+    must("kubectl", &["apply", "-f", "-"], try_kubectl_apply(yaml))
+}
+
+/// As [`kubectl_apply`], for objects that may be refused.
+///
+/// # Panics
+/// When the host side does not answer.
+#[track_caller]
+pub fn try_kubectl_apply(yaml: &str) -> Response {
+    run(Tool::Kubectl, &["apply", "-f", "-"], yaml)
+}
+
+/// Runs helm as the cluster's administrator and returns its output.
+///
+/// # Panics
+/// When it fails: with the arguments and what it wrote.
+#[track_caller]
+pub fn helm(args: &[&str]) -> String {
+    must("helm", args, run(Tool::Helm, args, ""))
+}
+
+/// Stops the API server, and returns when it has ended. etcd goes on.
+///
+/// # Panics
+/// When the host side does not answer.
+#[track_caller]
+pub fn api_server_stop() {
+    switch(Switch::Stop);
+}
+
+/// Starts the API server, and returns when it is ready.
+///
+/// # Panics
+/// When it does not get ready.
+#[track_caller]
+pub fn api_server_start() {
+    switch(Switch::Start);
+}
+
+/// Writes a kubeconfig with a token of a service account, and returns its path:
+/// whoever uses it has the rights that RBAC gives to that account.
+///
+/// # Panics
+/// When there is no such account.
+#[track_caller]
+pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
+    let token = kubectl(&["create", "token", name, "-n", namespace, "--duration", "2h"]);
+    let path = file(&format!("kubeconfig-{namespace}-{name}"));
+    std::fs::write(&path, kubeconfig(token.trim()))
+        .unwrap_or_else(|error| panic!("{} can be written: {error}", path.display()));
+    path
+}
+
+#[track_caller]
+fn run(tool: Tool, args: &[&str], stdin: &str) -> Response {
+    answered(&Request::Run {
+        run: tool,
+        args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        stdin: stdin.to_owned(),
+    })
+}
+
+#[track_caller]
+fn switch(apiserver: Switch) {
+    let response = answered(&Request::ApiServer { apiserver });
+    assert!(
+        response.is_success(),
+        "API server, {apiserver:?}: {}",
+        response.stderr
+    );
+}
+
+#[track_caller]
+fn answered(request: &Request) -> Response {
+    ask(request).unwrap_or_else(|error| {
+        panic!(
+            "the host side answers at {}: {error} ({request:?})",
+            control_service()
+        )
+    })
+}
+
+#[track_caller]
+fn must(program: &str, args: &[&str], response: Response) -> String {
+    assert!(
+        response.is_success(),
+        "{program} {}: exit {}\n{}{}",
+        args.join(" "),
+        response.status,
+        response.stdout,
+        response.stderr,
+    );
+    response.stdout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_the_json_that_a_person_would_write() {
+        let run = Request::Run {
+            run: Tool::Kubectl,
+            args: vec!["get".into()],
+            stdin: "x".into(),
+        };
+        assert_eq!(
+            serde_json::to_string(&run).unwrap(),
+            r#"{"run":"kubectl","args":["get"],"stdin":"x"}"#
+        );
+        let stop = Request::ApiServer {
+            apiserver: Switch::Stop,
+        };
+        assert_eq!(
+            serde_json::to_string(&stop).unwrap(),
+            r#"{"apiserver":"stop"}"#
+        );
+    }
+}

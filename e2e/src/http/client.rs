@@ -1,0 +1,233 @@
+//! A web client that makes a new connection for each request.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::stream_byte;
+use crate::Host;
+
+/// A web client in a host.
+#[derive(Clone, Debug)]
+pub struct Client {
+    host: Host,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client in `host` that gives up after two seconds without an answer.
+    pub fn new(host: &Host) -> Self {
+        Self {
+            host: host.clone(),
+            timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// With another time to wait for the connection, and for each read.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// The page at `path` of the server at an address such as
+    /// `192.168.4.100:80`, over a new connection.
+    ///
+    /// # Errors
+    /// When there is no connection, no answer in time, or not the whole of a
+    /// good one.
+    ///
+    /// # Panics
+    /// When the address is none.
+    pub fn get(&self, address: &str, path: &str) -> io::Result<String> {
+        let address = parse(address);
+        self.host.enter(|| self.page(address, path))
+    }
+
+    /// Asks `requests` times, each over a new connection, and counts the pages.
+    /// A failed request counts under the words for its error, so that a test's
+    /// comparison shows it.
+    ///
+    /// # Panics
+    /// When the address is none.
+    pub fn counts(&self, requests: usize, address: &str) -> BTreeMap<String, usize> {
+        let address = parse(address);
+        let mut counts = BTreeMap::new();
+        self.host.enter(|| {
+            for _ in 0..requests {
+                let page = self.page(address, "/");
+                let key = page.unwrap_or_else(|error| format!("failed: {}", error.kind()));
+                *counts.entry(key).or_default() += 1;
+            }
+        });
+        counts
+    }
+
+    /// Starts a download of `bytes` bytes at a bounded rate, in the background.
+    /// Returns when the server has begun to answer.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Panics
+    /// When the address is none.
+    pub fn download(
+        &self,
+        address: &str,
+        bytes: u64,
+        bytes_per_second: u64,
+    ) -> io::Result<Download> {
+        let address = parse(address);
+        let path = format!("/stream?bytes={bytes}&rate={bytes_per_second}");
+        let answer = self.host.enter(|| self.request(address, &path))?;
+        let server = answer.server.clone();
+        let connection = answer.body.get_ref().try_clone()?;
+        let received = Arc::new(AtomicU64::new(0));
+        let reader = thread::spawn({
+            let received = Arc::clone(&received);
+            move || receive(answer, &received)
+        });
+        Ok(Download {
+            server,
+            received,
+            connection,
+            reader: Some(reader),
+        })
+    }
+
+    fn page(&self, address: SocketAddr, path: &str) -> io::Result<String> {
+        let mut answer = self.request(address, path)?;
+        let mut page = String::new();
+        answer.body.read_to_string(&mut page)?;
+        if page.len() as u64 == answer.length {
+            Ok(page)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    fn request(&self, address: SocketAddr, path: &str) -> io::Result<Answer> {
+        let mut stream = TcpStream::connect_timeout(&address, self.timeout)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        Answer::read(stream)
+    }
+}
+
+/// An answer whose head has been read.
+struct Answer {
+    server: String,
+    length: u64,
+    body: BufReader<TcpStream>,
+}
+
+impl Answer {
+    fn read(stream: TcpStream) -> io::Result<Self> {
+        let mut answer = Self {
+            server: String::new(),
+            length: 0,
+            body: BufReader::new(stream),
+        };
+        let status = read_line(&mut answer.body)?;
+        if status.split(' ').nth(1) != Some("200") {
+            return Err(io::Error::other(format!("the server answered: {status}")));
+        }
+        loop {
+            let line = read_line(&mut answer.body)?;
+            match line.split_once(": ") {
+                Some(("Server", server)) => server.clone_into(&mut answer.server),
+                Some(("Content-Length", length)) => {
+                    answer.length = length.parse().map_err(io::Error::other)?;
+                }
+                Some(_) => {}
+                None => return Ok(answer),
+            }
+        }
+    }
+}
+
+/// A download that is under way, or has ended. Dropping it cuts it off.
+#[derive(Debug)]
+pub struct Download {
+    server: String,
+    received: Arc<AtomicU64>,
+    connection: TcpStream,
+    reader: Option<JoinHandle<io::Result<u64>>>,
+}
+
+impl Download {
+    /// The first line of the page of the server that it comes from.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// How many bytes have arrived, each of them the right one.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Whether more bytes are expected: it has neither failed nor come to its
+    /// end.
+    pub fn is_running(&self) -> bool {
+        self.reader
+            .as_ref()
+            .is_some_and(|reader| !reader.is_finished())
+    }
+
+    /// Waits for the end and returns the number of bytes.
+    ///
+    /// # Errors
+    /// When it was cut off, came to a halt for longer than the client's
+    /// timeout, or brought a wrong byte.
+    pub fn finish(mut self) -> io::Result<u64> {
+        let reader = self.reader.take().expect("only this takes it, and once");
+        reader.join().expect("the reader does not panic")
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.connection.shutdown(Shutdown::Both);
+    }
+}
+
+fn receive(mut answer: Answer, received: &AtomicU64) -> io::Result<u64> {
+    let mut block = [0; 4096];
+    let mut position = 0;
+    while position < answer.length {
+        let count = answer.body.read(&mut block)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for &byte in &block[..count] {
+            if byte != stream_byte(position) {
+                return Err(io::Error::other(format!("byte {position} is wrong")));
+            }
+            position += 1;
+        }
+        received.store(position, Ordering::Relaxed);
+    }
+    Ok(position)
+}
+
+fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    line.truncate(line.trim_end().len());
+    Ok(line)
+}
+
+#[track_caller]
+fn parse(address: &str) -> SocketAddr {
+    address
+        .parse()
+        .unwrap_or_else(|error| panic!("{address:?} is an address and port: {error}"))
+}

@@ -1,0 +1,186 @@
+//! A web server that says who it is.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
+
+use super::stream_byte;
+use crate::Host;
+
+/// How often a stream sends its share of bytes.
+const STREAM_TICK: Duration = Duration::from_millis(50);
+
+/// Unless the request says otherwise.
+const STREAM_BYTES_PER_SECOND: u64 = 64 * 1024;
+
+/// A web server on threads inside a host. Every page is the text that it was
+/// started with; `/stream?bytes=N&rate=BYTES_PER_SECOND` is a download that
+/// lasts. It stops when dropped, open connections with it.
+#[derive(Debug)]
+pub struct WebServer {
+    address: SocketAddr,
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    page: String,
+    stopped: AtomicBool,
+    served: AtomicUsize,
+    open: Mutex<HashMap<usize, TcpStream>>,
+}
+
+impl WebServer {
+    /// Starts a server in `host` on an address such as `0.0.0.0:80`; port 0
+    /// takes a free one.
+    ///
+    /// # Panics
+    /// When the address is none, or cannot be bound.
+    #[track_caller]
+    pub fn start(host: &Host, address: &str, page: &str) -> Self {
+        let listener = host
+            .enter(|| TcpListener::bind(address))
+            .unwrap_or_else(|error| panic!("a server in {} binds {address}: {error}", host.name()));
+        let address = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        let shared = Arc::new(Shared {
+            page: page.to_owned(),
+            stopped: AtomicBool::new(false),
+            served: AtomicUsize::new(0),
+            open: Mutex::default(),
+        });
+        let accepting = listener.try_clone().expect("a listener can be shared");
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept(&accepting, &shared)
+        });
+        Self {
+            address,
+            listener,
+            shared,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many requests it has answered, or begun to answer.
+    pub fn served(&self) -> usize {
+        self.shared.served.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for WebServer {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        // On Linux this wakes an accept() that is waiting.
+        if let Err(error) = shutdown(self.listener.as_raw_fd(), SocketShutdown::Both) {
+            eprintln!("stopping the server at {}: {error}", self.address);
+            return;
+        }
+        for stream in self.shared.open_connections().values() {
+            // It may just have ended by itself.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+impl Shared {
+    fn open_connections(&self) -> std::sync::MutexGuard<'_, HashMap<usize, TcpStream>> {
+        // The map is whole after each of its operations.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for (number, stream) in listener.incoming().enumerate() {
+        if shared.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        let shared = Arc::clone(shared);
+        thread::spawn(move || {
+            if let Ok(kept) = stream.try_clone() {
+                shared.open_connections().insert(number, kept);
+            }
+            // A client that goes away in the middle is no fault of the server.
+            let _ = answer(&stream, &shared);
+            shared.open_connections().remove(&number);
+        });
+    }
+}
+
+fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let request = lines.next().unwrap_or(Ok(String::new()))?;
+    while lines
+        .next()
+        .transpose()?
+        .is_some_and(|line| !line.is_empty())
+    {}
+    if request.is_empty() {
+        // A bare connect and close, as a TCP health check makes.
+        return Ok(());
+    }
+    shared.served.fetch_add(1, Ordering::Relaxed);
+    let target = request.split(' ').nth(1).unwrap_or("/");
+    match target.strip_prefix("/stream?") {
+        Some(query) => {
+            let bytes = parameter(query, "bytes").unwrap_or(0);
+            let rate = parameter(query, "rate").unwrap_or(STREAM_BYTES_PER_SECOND);
+            head(stream, shared, bytes)?;
+            send_stream(stream, bytes, rate)
+        }
+        None => {
+            head(stream, shared, shared.page.len() as u64)?;
+            (&*stream).write_all(shared.page.as_bytes())
+        }
+    }
+}
+
+fn head(mut stream: &TcpStream, shared: &Shared, length: u64) -> io::Result<()> {
+    let name = shared.page.lines().next().unwrap_or_default();
+    // In one write: half a head in a segment of its own would wait for Nagle.
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nServer: {name}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes())
+}
+
+fn send_stream(mut stream: &TcpStream, bytes: u64, rate: u64) -> io::Result<()> {
+    let ticks_per_second = 1000 / STREAM_TICK.as_millis() as u64;
+    let share = (rate / ticks_per_second).max(1);
+    let mut sent = 0;
+    while sent < bytes {
+        let end = bytes.min(sent + share);
+        let block: Vec<u8> = (sent..end).map(stream_byte).collect();
+        stream.write_all(&block)?;
+        sent = end;
+        thread::sleep(STREAM_TICK);
+    }
+    Ok(())
+}
+
+fn parameter(query: &str, name: &str) -> Option<u64> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)
+        .and_then(|(_, value)| value.parse().ok())
+}

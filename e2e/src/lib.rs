@@ -1,0 +1,34 @@
+//! The lab: a real IPVS kernel, a real API server, and hosts on wires.
+//!
+//! ```text
+//! cargo test ─▶ e2e/tools/runner ─▶ lab run TEST-BINARY
+//!                                    │ own pid, mount and network namespace: ends, and all of it is gone
+//!       host side, 10.77.0.1 ────────┤ etcd, kube-apiserver :6443, control service :8077 (kubectl, helm)
+//!                    │ tap           │
+//!       guest, 10.77.0.2 ────────────┘ user-mode Linux with ip_vs; runs TEST-BINARY as root
+//!                    │ bridge mgmt, 10.77.128.0/17
+//!       Host ═ Segment ═ Host          network namespaces that the test makes: client, directors, servers
+//! ```
+//!
+//! This library is what a test (or the demo) uses *inside* the guest. It is
+//! test support: what cannot be set up panics and says which command failed
+//! with what; what a test may want to see fail also has a `try_` form.
+//!
+//! It must never know what the product's objects mean: it starts programs,
+//! moves packets and asks the API server.
+
+pub mod control;
+pub mod host;
+pub mod http;
+pub mod ipvsadm;
+pub mod layout;
+pub mod process;
+pub mod segment;
+pub mod wait;
+
+pub use control::{api_server_start, api_server_stop, helm, kubectl, kubectl_apply};
+pub use host::Host;
+pub use http::{Client, Download, WebServer};
+pub use process::Process;
+pub use segment::Segment;
+pub use wait::eventually;

@@ -1,0 +1,187 @@
+//! Our own programs, started in a host as an init system would.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::host::Host;
+use crate::layout::{PROGRAMS, file};
+use crate::wait::eventually;
+
+/// How much of the log a failed test shows.
+const TAIL: usize = 40;
+
+/// A long-running program in a host. It is killed when dropped; if a test is
+/// failing at that moment, the end of its log goes to standard error.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command` in `host`. Its standard output and error together are
+    /// the log; `name` is for messages.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn start(host: &Host, name: &str, command: &mut Command) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let log = file(&format!("logs/{number}-{name}.log"));
+        let child = open_log(&log)
+            .and_then(|(stdout, stderr)| {
+                host.spawn(command.stdin(Stdio::null()).stdout(stdout).stderr(stderr))
+            })
+            .unwrap_or_else(|error| panic!("{name} starts in {}: {error}", host.name()));
+        Self {
+            name: name.to_owned(),
+            log,
+            child,
+        }
+    }
+
+    /// What it has written so far, to standard output and error.
+    pub fn log(&self) -> String {
+        fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_else(|error| format!("(no log: {error})"))
+    }
+
+    /// Its process id, in the guest.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.exit().is_none()
+    }
+
+    /// Asks it to end (SIGTERM) and waits for that.
+    ///
+    /// # Panics
+    /// When it has not ended in time.
+    #[track_caller]
+    pub fn terminate(&mut self, within: Duration) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait(within)
+    }
+
+    /// Ends it at once (SIGKILL), as a crash would.
+    #[track_caller]
+    pub fn kill(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGKILL);
+        self.wait(Duration::from_secs(10))
+    }
+
+    /// Stops it where it is (SIGSTOP), as a machine that hangs.
+    #[track_caller]
+    pub fn pause(&mut self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    #[track_caller]
+    pub fn resume(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// When it has not ended in time: with the end of its log.
+    #[track_caller]
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let what = format!("{} to end", self.name);
+        eventually(&what, within, || {
+            self.exit()
+                .ok_or_else(|| format!("it runs, and last wrote:\n{}", self.tail()))
+        })
+    }
+
+    /// Waits until its log holds `text`, and returns the line.
+    ///
+    /// # Panics
+    /// When it does not in time: with the end of its log.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str, within: Duration) -> String {
+        eventually(
+            &format!("{text:?} in the log of {}", self.name),
+            within,
+            || {
+                let log = self.log();
+                let line = log
+                    .lines()
+                    .find(|line| line.contains(text))
+                    .map(str::to_owned);
+                line.ok_or_else(|| self.tail())
+            },
+        )
+    }
+
+    #[track_caller]
+    fn signal(&mut self, signal: Signal) {
+        if self.exit().is_some() {
+            // Its id may be another's by now.
+            return;
+        }
+        let id = i32::try_from(self.child.id()).expect("process ids are positive");
+        kill(Pid::from_raw(id), signal)
+            .unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
+    }
+
+    fn exit(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "---- the end of the log of {}\n{}\n----",
+                self.name,
+                self.tail()
+            );
+        }
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A command for a program of this workspace, such as `ipvs-agent`.
+///
+/// # Panics
+/// Outside of the lab, or when it has not been built.
+#[track_caller]
+pub fn program(name: &str) -> Command {
+    let folder = std::env::var_os(PROGRAMS).expect("the lab says where the programs are");
+    let path = PathBuf::from(folder).join(name);
+    assert!(
+        path.exists(),
+        "{name} is built (cargo build --workspace --bins)"
+    );
+    Command::new(path)
+}
+
+fn open_log(path: &PathBuf) -> io::Result<(File, File)> {
+    fs::create_dir_all(path.parent().expect("the log lies in a folder"))?;
+    let log = File::options().create(true).append(true).open(path)?;
+    Ok((log.try_clone()?, log))
+}

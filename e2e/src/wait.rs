@@ -1,0 +1,76 @@
+//! Waiting for something, with a deadline and with words.
+
+use std::fmt::Display;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Looks again and again until `look` gives `Ok`, and returns what it gave.
+/// `look` runs at least once, also when the deadline is zero.
+///
+/// # Panics
+/// When the deadline has passed: the message says what was waited for and the
+/// last state that `look` saw.
+#[track_caller]
+pub fn eventually<T, E: Display>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Ok(value) => return value,
+            Err(state) if start.elapsed() >= within => {
+                panic!("waited {within:?} for: {what}\nlast seen: {state}")
+            }
+            Err(_) => sleep(INTERVAL),
+        }
+    }
+}
+
+/// The same for a plain condition, with the last state taken from `describe`.
+///
+/// # Panics
+/// When the deadline has passed.
+#[track_caller]
+pub fn eventually_equal<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    within: Duration,
+    expected: &T,
+    mut look: impl FnMut() -> T,
+) {
+    eventually(what, within, || {
+        let seen = look();
+        if seen == *expected {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}, not {expected:?}"))
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn returns_what_the_last_look_gave() {
+        let mut looks = 0;
+        let seen = eventually("the third look", Duration::from_secs(5), || {
+            looks += 1;
+            if looks == 3 { Ok(looks) } else { Err(looks) }
+        });
+        assert_eq!(seen, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "waited 0ns for: a table with two rows\nlast seen: one row")]
+    fn says_what_it_waited_for_and_what_it_saw() {
+        eventually("a table with two rows", Duration::ZERO, || {
+            Err::<(), _>("one row")
+        });
+    }
+}
