@@ -10,7 +10,7 @@
 //!
 //! In: a wanted table ([`WantedTable`]), the keys that are ours ([`Owned`]).
 //! Out: the kernel's table changed by the least number of writes
-//! ([`plan`], [`Kernel::apply`]), a table as read ([`ActualTable`]), counters.
+//! ([`plan()`], [`Kernel::apply`]), a table as read ([`ActualTable`]), counters.
 //!
 //! It must never know: Kubernetes, who wants a table and why, health, time,
 //! the disk. It decides nothing about retries; it says what a failure means.

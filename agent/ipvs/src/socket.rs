@@ -18,8 +18,8 @@ use nix::sys::{
 };
 
 use crate::{
-    ActualService, ActualTable, Connections, DestinationKey, Errno, Error, Failure, Family, Info,
-    Kernel, Op, ServiceKey, Stats,
+    ActualService, ActualTable, Connections, DestinationKey, Errno, Error, Failure, Info, Kernel,
+    Op, ServiceKey, Stats,
     codec::{self, DumpedDestination, DumpedService, Message},
 };
 
@@ -99,7 +99,8 @@ impl Socket {
             sequence: 0,
             buffer: vec![0; RECEIVE],
             writes: 0,
-            system_calls: 6,
+            // socket, bind, getsockname, connect, setsockopt three times.
+            system_calls: 7,
         };
         this.family = this.resolve_family()?;
         this.info()?;
@@ -171,7 +172,7 @@ impl Socket {
 
     fn dump_destinations(&mut self, service: &ServiceKey) -> Result<Vec<DumpedDestination>, Error> {
         let doing = "reading a service's destinations";
-        let family: Family = service.family();
+        let family = service.family();
         self.ask(&Message::destinations(service), NLM_F_DUMP, doing)?
             .into_iter()
             .map(|message| {

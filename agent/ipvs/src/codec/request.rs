@@ -12,8 +12,8 @@ impl Message {
     /// Appends the message to a datagram, in one pass.
     ///
     /// The bytes are those of [`NetlinkMessage`](netlink_packet_core::NetlinkMessage),
-    /// which asks every nest for its length many times over: for a table of
-    /// 60,000 entries that made three quarters of the work of encoding.
+    /// which asks every nest for its length many times over and takes twice
+    /// the time for it.
     /// `header` names the family; its length is filled in.
     pub fn append_to(&self, datagram: &mut Vec<u8>, mut header: NetlinkHeader) {
         let start = datagram.len();
