@@ -114,25 +114,20 @@ impl Errno {
         }
     }
 
-    /// The answer to an operation in one line: what happened, and what to do
-    /// about it where something is known to help.
+    /// The answer to an operation in one line, to be put behind the operation's
+    /// own name: what happened, and what to do about it where something is
+    /// known to help.
     pub fn explain(self, op: &Op) -> String {
         match (self.meaning(op), op) {
             (Meaning::NotPermitted, _) => Error::NotPermitted.to_string(),
             (Meaning::AlreadyGone, _) => format!("{self}: it is gone already"),
-            (Meaning::Stale, Op::NewService(key, _)) if self == Self::EEXIST => {
-                format!("{self}: somebody else has made service {key} meanwhile")
+            (Meaning::Stale, _) if self == Self::EEXIST => {
+                format!("{self}: somebody else has made it meanwhile")
             }
-            (Meaning::Stale, Op::NewDestination(service, key, _)) if self == Self::EEXIST => {
-                format!("{self}: somebody else has made destination {key} of {service} meanwhile")
+            (Meaning::Stale, _) if self == Self::ENOENT => {
+                format!("{self}: the destination is not in the kernel's table")
             }
-            (Meaning::Stale, Op::SetDestination(service, key, _)) if self == Self::ENOENT => {
-                format!("{self}: destination {key} of {service} is not in the kernel's table")
-            }
-            (Meaning::Stale, op) => {
-                let service = op.service();
-                format!("{self}: service {service} is not in the kernel's table")
-            }
+            (Meaning::Stale, _) => format!("{self}: the service is not in the kernel's table"),
             (Meaning::NotInThisKernel, _) if self == Self::EAFNOSUPPORT => {
                 format!("{self}: this kernel's ip_vs does no IPv6, or IPv6 is off")
             }
@@ -149,10 +144,10 @@ impl Errno {
                     ),
                 }
             }
-            (Meaning::Refused, op) => match refusal_hint(self, op) {
-                Some(hint) => format!("{self}: the kernel refuses {op}: {hint}"),
-                None => format!("{self}: the kernel refuses {op}"),
-            },
+            (Meaning::Refused, op) => {
+                let hint = refusal_hint(self, op).unwrap_or("the kernel refuses these values");
+                format!("{self}: {hint}")
+            }
             (Meaning::NotInThisKernel | Meaning::Transient, _) => self.to_string(),
         }
     }

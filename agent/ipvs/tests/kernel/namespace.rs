@@ -53,7 +53,10 @@ impl Namespace {
         let explained: Vec<_> = failures
             .iter()
             .take(10)
-            .map(|failure| failure.errno.explain(&ops[failure.index]))
+            .map(|failure| {
+                let op = &ops[failure.index];
+                format!("{op}: {}", failure.errno.explain(op))
+            })
             .collect();
         assert!(
             failures.is_empty(),
