@@ -434,7 +434,7 @@ fn condition(
     }
 }
 
-fn count<N: Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
     let s = if number == N::from(1) { "" } else { "s" };
     format!("{number} {what}{s}")
 }
@@ -460,3 +460,6 @@ fn explained(all: &[(&ObjectKey, &Rejection)], what: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

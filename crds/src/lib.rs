@@ -20,6 +20,8 @@ pub mod condition;
 pub mod crd;
 
 mod digest;
+#[cfg(test)]
+mod fixtures;
 mod loose;
 mod objects;
 mod resolve;

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::api::{RealServer, VirtualService};
 
-    fn service(spec: Value) -> Loose<VirtualService> {
+    fn service(spec: &Value) -> Loose<VirtualService> {
         serde_json::from_value(json!({
             "apiVersion": "ipvs.dev/v1alpha1",
             "kind": "VirtualService",
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_good_spec_is_there() {
-        let object = service(json!({
+        let object = service(&json!({
             "vip": {"address": "10.0.0.1", "port": 80},
             "realServerSelector": {"matchLabels": {"app": "web"}},
         }));
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_bad_spec_names_its_field_and_keeps_metadata_and_group() {
-        let object = service(json!({
+        let object = service(&json!({
             "vip": {"address": "10.0.0.1", "port": "eighty"},
             "realServerSelector": {},
             "directorGroupName": "edge",
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_scheduler_that_does_not_exist_yet_is_named() {
-        let object = service(json!({
+        let object = service(&json!({
             "vip": {"address": "10.0.0.1", "port": 80},
             "scheduler": "quantum",
             "realServerSelector": {},

@@ -369,3 +369,6 @@ impl Objects {
             .contains_key(&ObjectKey::cluster(name))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -342,3 +342,6 @@ impl<'a> Candidates<'a> {
             .map_or(&[], Vec::as_slice)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,10 @@
     unreachable_pub,
     reason = "KubeSchema copies each struct into a function"
 )]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "clippy takes the columns of one table for one"
+)]
 
 mod director;
 mod director_group;

@@ -26,3 +26,6 @@ fn invalid(path: &str, what: impl std::fmt::Display) -> Rejection {
         message: format!("{path}: {what}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

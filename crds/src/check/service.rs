@@ -60,7 +60,11 @@ impl Checked for CheckedService {
 
     fn may_follow(&self, before: &Self) -> Result<(), Rejection> {
         let (path, was) = if self.id != before.id {
-            ("spec", before.id.to_string())
+            let path = match before.id {
+                ServiceId::Vip { .. } => "spec.vip",
+                ServiceId::FirewallMark { .. } => "spec.firewallMark",
+            };
+            (path, before.id.to_string())
         } else if self.group != before.group {
             ("spec.directorGroupName", before.group.clone())
         } else {
@@ -69,8 +73,7 @@ impl Checked for CheckedService {
         Err(Rejection {
             reason: reason::IMMUTABLE,
             message: format!(
-                "{path}: vip, firewallMark and directorGroupName are immutable, and this object \
-                 was {was}; make a new VirtualService and delete this one"
+                "{path}: is immutable, and was {was}; make a new VirtualService and delete this one"
             ),
         })
     }

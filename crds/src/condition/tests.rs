@@ -1,0 +1,132 @@
+use super::*;
+use crate::fixtures::key;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn rejection(reason: &'static str, message: &str) -> Rejection {
+    Rejection {
+        reason,
+        message: message.to_owned(),
+    }
+}
+
+#[test]
+fn a_condition_that_says_the_same_is_left_alone() {
+    let mut conditions = Vec::new();
+    assert!(set(&mut conditions, accepted(1), at(10)));
+    let before = conditions.clone();
+    assert!(!set(&mut conditions, accepted(1), at(20)));
+    assert_eq!(conditions, before);
+}
+
+#[test]
+fn the_time_of_a_condition_is_that_of_its_last_transition() {
+    let mut conditions = Vec::new();
+    let time = |conditions: &[Condition]| conditions[0].last_transition_time.0.as_second();
+    set(&mut conditions, accepted(1), at(10));
+    assert!(
+        set(&mut conditions, accepted(2), at(20)),
+        "another generation is news"
+    );
+    assert_eq!(time(&conditions), 10);
+    let bad = rejection(reason::INVALID, "spec.vip.port: …");
+    assert!(set(&mut conditions, not_accepted(&bad, 3), at(30)));
+    assert_eq!(time(&conditions), 30);
+    assert_eq!(conditions.len(), 1);
+}
+
+#[test]
+fn what_the_schema_said_of_1970_gets_a_time() {
+    let mut conditions = vec![pending(kind::READY, 0)];
+    set(&mut conditions, pending(kind::READY, 1), at(10));
+    assert_eq!(conditions[0].last_transition_time.0, at(10));
+}
+
+#[test]
+fn ready_says_what_the_first_failing_condition_says() {
+    let conflict = rejection(reason::CONFLICT, "older");
+    let refused = rejection(reason::PORT_MISMATCH, "8080");
+    let server = key("a");
+    let all = [
+        (accepted(1), not_accepted(&conflict, 1)),
+        (resolved_refs(2, 1), refused_refs([(&server, &refused)], 1)),
+        (programmed(2, 1), programming(["lb-2"], 1)),
+    ];
+    for (failing, expected) in [
+        (vec![], (TRUE, reason::READY, "On 2 directors")),
+        (
+            vec![2],
+            (FALSE, reason::PROGRAMMING, "Waiting for director lb-2"),
+        ),
+        (
+            vec![1, 2],
+            (FALSE, reason::PORT_MISMATCH, "RealServer shop/a: 8080"),
+        ),
+        (vec![0, 1, 2], (FALSE, reason::CONFLICT, "older")),
+    ] {
+        let conditions: Vec<_> = all
+            .iter()
+            .enumerate()
+            .map(|(index, (good, bad))| if failing.contains(&index) { bad } else { good }.clone())
+            .collect();
+        let ready = service_ready(&conditions, 1);
+        assert_eq!(
+            (
+                ready.status.as_str(),
+                ready.reason.as_str(),
+                ready.message.as_str()
+            ),
+            expected
+        );
+        assert_eq!(ready.type_, kind::READY);
+    }
+}
+
+#[test]
+fn ready_is_unknown_while_anything_is() {
+    let ready = service_ready(&[accepted(1), resolved_refs(1, 1)], 1);
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        (UNKNOWN, reason::PENDING)
+    );
+}
+
+#[test]
+fn a_server_is_ready_where_one_service_uses_it() {
+    let unfit = rejection(reason::PORT_MISMATCH, "8080");
+    let mail = key("mail");
+    let none = || std::iter::empty::<(&ObjectKey, &Rejection)>();
+    for (ready, expected) in [
+        (server_ready(0, none(), 1), (FALSE, reason::NOT_SELECTED)),
+        (server_ready(1, none(), 1), (TRUE, reason::READY)),
+        (
+            server_ready(0, [(&mail, &unfit)], 1),
+            (FALSE, reason::PORT_MISMATCH),
+        ),
+        (server_ready(1, [(&mail, &unfit)], 1), (TRUE, reason::READY)),
+    ] {
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), expected);
+    }
+    assert_eq!(
+        server_ready(1, [(&mail, &unfit)], 1).message,
+        "Serves 1 virtual service; refused by VirtualService shop/mail: 8080"
+    );
+}
+
+#[test]
+fn a_long_message_names_ten_and_counts_the_rest() {
+    let directors: Vec<String> = (0..1000).map(|number| format!("lb-{number}")).collect();
+    let waiting = programming(directors.iter().map(String::as_str), 1).message;
+    assert!(waiting.ends_with("lb-9 and 990 more"), "{waiting}");
+    let bad = rejection(reason::NO_FORWARDING, "none");
+    let servers: Vec<_> = (0..12).map(|number| key(&format!("r{number}"))).collect();
+    let refused = refused_refs(servers.iter().map(|server| (server, &bad)), 1);
+    assert_eq!(refused.reason, reason::NO_FORWARDING);
+    assert!(
+        refused.message.ends_with("r9: none. And 2 more"),
+        "{}",
+        refused.message
+    );
+}

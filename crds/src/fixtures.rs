@@ -1,0 +1,114 @@
+//! Objects for tests, as JSON that tests change where they differ.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{Change, ObjectKey, Objects, Resolved, resolve};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Fixture(Value);
+
+/// A good service of `10.0.0.1:80/TCP` over NAT for servers with `app=web`.
+pub(crate) fn service(name: &str) -> Fixture {
+    Fixture(json!({
+        "kind": "VirtualService",
+        "metadata": {"namespace": "shop", "name": name, "uid": name, "generation": 1},
+        "spec": {
+            "vip": {"address": "10.0.0.1", "port": 80},
+            "forwarding": {"method": "NAT"},
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+        },
+    }))
+}
+
+/// A good server with `app=web`.
+pub(crate) fn server(name: &str, address: &str) -> Fixture {
+    Fixture(json!({
+        "kind": "RealServer",
+        "metadata": {
+            "namespace": "shop", "name": name, "uid": name, "generation": 1,
+            "labels": {"app": "web"},
+        },
+        "spec": {"address": address},
+    }))
+}
+
+/// A group.
+pub(crate) fn group(name: &str) -> Fixture {
+    Fixture(json!({
+        "kind": "DirectorGroup",
+        "metadata": {"name": name, "uid": name, "generation": 1},
+        "spec": {},
+    }))
+}
+
+impl Fixture {
+    /// Sets what stands at a place such as `spec.vip.port`.
+    pub(crate) fn with(mut self, place: &str, value: impl Into<Value>) -> Self {
+        let mut at = &mut self.0;
+        for name in place.split('.') {
+            at = &mut at[name];
+        }
+        *at = value.into();
+        self
+    }
+
+    pub(crate) fn without(mut self, field: &str) -> Self {
+        self.0["spec"].as_object_mut().unwrap().remove(field);
+        self
+    }
+
+    /// As long after the others as that many seconds.
+    pub(crate) fn created(self, second: u32) -> Self {
+        let time = format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60);
+        self.with("metadata.creationTimestamp", time)
+    }
+
+    /// Its next generation.
+    pub(crate) fn edited(self, place: &str, value: impl Into<Value>) -> Self {
+        let generation = self.0["metadata"]["generation"].as_i64().unwrap();
+        self.with(place, value)
+            .with("metadata.generation", generation + 1)
+    }
+
+    pub(crate) fn key(&self) -> ObjectKey {
+        let text = |field: &str| self.0["metadata"][field].as_str().unwrap_or_default();
+        ObjectKey::new(text("namespace"), text("name"))
+    }
+
+    pub(crate) fn kind(&self) -> &str {
+        self.0["kind"].as_str().unwrap()
+    }
+
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_value(self.0.clone()).unwrap()
+    }
+
+    pub(crate) fn apply(&self, objects: &mut Objects) -> bool {
+        match self.kind() {
+            "VirtualService" => objects.virtual_services.change(Change::Apply(self.read())),
+            "RealServer" => objects.real_servers.change(Change::Apply(self.read())),
+            "DirectorGroup" => objects.director_groups.change(Change::Apply(self.read())),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// Applies all in order, after a DirectorGroup `default`.
+pub(crate) fn objects(fixtures: &[Fixture]) -> Objects {
+    let mut objects = Objects::default();
+    group("default").apply(&mut objects);
+    for fixture in fixtures {
+        fixture.apply(&mut objects);
+    }
+    objects
+}
+
+/// What they mean together.
+pub(crate) fn resolved(fixtures: &[Fixture]) -> Resolved {
+    resolve(&objects(fixtures))
+}
+
+pub(crate) fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("shop", name)
+}

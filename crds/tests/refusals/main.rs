@@ -1,0 +1,142 @@
+//! What the API server refuses at admission and what [`crds::Store`] refuses
+//! are the same. The server's part is played here by the generated schema and
+//! its CEL rules; the end-to-end tests feed the same files to a real one.
+
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
+mod generated;
+mod schema;
+mod unfit;
+
+use std::{fs, path::Path};
+
+use crds::{
+    Change, Checked, ObjectKey, Store,
+    check::{CheckedGroup, CheckedServer, CheckedService},
+    crd,
+};
+use serde_json::{Value, json};
+
+use crate::schema::Admission;
+
+/// One file of `tests/bad`: `# expect: PATH`, then the object that is refused
+/// for that field, after the one that it replaces if there is one.
+struct Case {
+    name: String,
+    path: String,
+    before: Option<Value>,
+    object: Value,
+}
+
+fn cases() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
+    let mut cases: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let mut documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+            let expected = text.lines().next().unwrap().strip_prefix("# expect: ");
+            Case {
+                name: path.file_stem().unwrap().to_string_lossy().into_owned(),
+                path: expected
+                    .expect("the first line says what to expect")
+                    .to_owned(),
+                object: documents.pop().expect("there is an object"),
+                before: documents.pop(),
+            }
+        })
+        .collect();
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    cases
+}
+
+/// What a store says of an object, after an earlier version of it.
+pub(crate) fn refusal(object: &Value, before: Option<&Value>) -> Option<String> {
+    match object["kind"].as_str() {
+        Some("VirtualService") => stored::<CheckedService>(object, before),
+        Some("RealServer") => stored::<CheckedServer>(object, before),
+        Some("DirectorGroup") => stored::<CheckedGroup>(object, before),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn stored<C: Checked>(object: &Value, before: Option<&Value>) -> Option<String>
+where
+    crds::Loose<C::Object>: serde::de::DeserializeOwned,
+    <C::Object as kube::core::object::HasSpec>::Spec: std::fmt::Debug,
+{
+    let mut store = Store::<C>::default();
+    for version in before.into_iter().chain([object]) {
+        store.change(Change::Apply(
+            serde_json::from_value(version.clone()).unwrap(),
+        ));
+    }
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let stored = store.get(&ObjectKey::new(text("namespace"), text("name")));
+    let refusal = stored.unwrap().current.as_ref().err();
+    refusal.map(|rejection| rejection.message.clone())
+}
+
+#[test]
+fn every_bad_object_is_refused_by_both_for_the_same_field() {
+    let cases = cases();
+    assert!(cases.len() > 80, "only {} cases", cases.len());
+    for case in cases {
+        let Case { name, path, .. } = &case;
+        let admission = Admission::of(case.object["kind"].as_str().unwrap());
+        if let Some(before) = &case.before {
+            assert_eq!(admission.refusals(before, None), [""; 0], "{name}: before");
+            assert_eq!(refusal(before, None), None, "{name}: before");
+        }
+        let refusals = admission.refusals(&case.object, case.before.as_ref());
+        assert!(!refusals.is_empty(), "{name}: admission lets it pass");
+        let message = refusal(&case.object, case.before.as_ref())
+            .unwrap_or_else(|| panic!("{name}: the store lets it pass"));
+        assert!(
+            message.starts_with(path.as_str()),
+            "{name}: not about {path}: {message}"
+        );
+    }
+}
+
+#[test]
+fn an_edit_that_keeps_the_identity_is_let_pass_by_both() {
+    let before = json!({
+        "apiVersion": "ipvs.dev/v1alpha1",
+        "kind": "VirtualService",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "vip": {"address": "192.0.2.10", "port": 80},
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+        },
+    });
+    let mut after = before.clone();
+    after["spec"]["scheduler"] = json!("mh");
+    after["spec"]["vip"]["protocol"] = json!("TCP");
+    after["spec"]["directorGroupName"] = json!("default");
+    let admission = Admission::of("VirtualService");
+    assert_eq!(admission.refusals(&after, Some(&before)), [""; 0]);
+    assert_eq!(refusal(&after, Some(&before)), None);
+}
+
+#[test]
+fn the_charts_definitions_are_those_of_the_types() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/ipvs-operator/crds");
+    let mut expected: Vec<_> = crd::definitions().iter().map(crd::file_name).collect();
+    expected.sort();
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .expect("the chart has definitions: run `make generate`")
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, expected, "run `make generate`");
+    for definition in crd::definitions() {
+        let name = crd::file_name(&definition);
+        let committed = fs::read_to_string(folder.join(&name)).unwrap();
+        assert!(
+            committed == crd::yaml(&definition),
+            "{name} is not what the types say: run `make generate`"
+        );
+    }
+}
