@@ -1,0 +1,66 @@
+# Cargo and Go run as the caller; what needs root (the lab, apt) asks sudo for it.
+
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+export PATH := $(PATH):$(CURDIR)/e2e/tools/bin
+
+CARGO ?= cargo
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+
+.PHONY: demo
+demo: lab-tools ## Watch the LVS course's clusters work, from kubectl apply to HTTP
+	@echo "demo: building the workspace (minutes the first time)" >&2
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) run --locked --quiet --package e2e --bin demo
+
+.PHONY: test
+test: tools lint unit lab-tests ## Everything that must hold: lints, unit tests, tests in the lab
+
+.PHONY: tools
+tools: ## Install and build what the lab and the lints need; again: nothing to do
+	@e2e/tools/install
+
+.PHONY: lab-tools
+lab-tools:
+	@e2e/tools/install lab
+
+.PHONY: build
+build: ## Build the programs, optimised
+	$(CARGO) build --locked --release --workspace --bins
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: lint
+lint: ## Check format, lints, licenses and dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cargo-deny --log-level error check bans licenses sources
+
+.PHONY: advisories
+advisories: ## Check dependencies for known vulnerabilities (fetches the database from the internet)
+	cargo-deny check advisories
+
+.PHONY: unit
+unit: ## Run the unit and property tests, and the checks of generated files
+	LAB_TESTS=no $(CARGO) test --locked --workspace
+
+.PHONY: lab-tests
+lab-tests: ## Run the kernel tests and the end-to-end tests in the lab
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --no-fail-fast --test 'kernel*' --test 'e2e_*'
+
+.PHONY: generate
+generate: ## Write the generated files: the chart's custom resource definitions
+	$(CARGO) run --locked --package crds --bin crdgen
+
+.PHONY: clean
+clean: ## Remove what was built, the lab's tools included
+	$(CARGO) clean
+	rm -rf e2e/tools/bin
