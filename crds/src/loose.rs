@@ -40,18 +40,37 @@ where
             .get("directorGroupName")
             .and_then(Value::as_str)
             .map(str::to_owned);
-        let spec = serde_path_to_error::deserialize(spec).map_err(|error| {
-            let path = error.path().to_string();
-            // The root is called "." there.
-            let path = path.trim_start_matches('.');
-            let dot = if path.is_empty() { "" } else { "." };
-            format!("spec{dot}{path}: {}", error.inner())
-        });
+        let spec = serde_path_to_error::deserialize(spec).map_err(|error| unparsable(&error));
         Ok(Self {
             metadata,
             spec,
             group,
         })
+    }
+}
+
+/// Which field does not parse, and why.
+fn unparsable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let mut path = "spec".to_owned();
+    let mut add = |field: &str| {
+        // The root is called "." there.
+        if !field.is_empty() && field != "." {
+            path.push('.');
+            path.push_str(field);
+        }
+    };
+    add(&error.path().to_string());
+    let why = error.inner().to_string();
+    // Of a field that is missing, serde gives the path of what it is missing in.
+    match why
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'))
+    {
+        Some(field) => {
+            add(field);
+            format!("{path}: is missing")
+        }
+        None => format!("{path}: {why}"),
     }
 }
 
@@ -174,6 +193,17 @@ mod tests {
             message.starts_with("spec.scheduler: unknown variant `quantum`, expected one of"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_field_that_is_missing_is_named() {
+        let spec = |vip: Value| json!({"vip": vip, "realServerSelector": {}});
+        for (spec, message) in [
+            (json!({}), "spec.realServerSelector: is missing"),
+            (spec(json!({"port": 80})), "spec.vip.address: is missing"),
+        ] {
+            assert_eq!(service(&spec).spec.unwrap_err(), message);
+        }
     }
 
     #[test]

@@ -13,19 +13,19 @@ proptest! {
     #[test]
     fn admission_and_the_store_refuse_the_same_services(spec in service()) {
         static ADMISSION: LazyLock<Admission> = LazyLock::new(|| Admission::of("VirtualService"));
-        same(&ADMISSION, &object("VirtualService", spec), None)?;
+        same(&ADMISSION, &object("VirtualService", &spec), None)?;
     }
 
     #[test]
     fn admission_and_the_store_refuse_the_same_servers(spec in server()) {
         static ADMISSION: LazyLock<Admission> = LazyLock::new(|| Admission::of("RealServer"));
-        same(&ADMISSION, &object("RealServer", spec), None)?;
+        same(&ADMISSION, &object("RealServer", &spec), None)?;
     }
 
     #[test]
     fn admission_and_the_store_refuse_the_same_groups(spec in group()) {
         static ADMISSION: LazyLock<Admission> = LazyLock::new(|| Admission::of("DirectorGroup"));
-        same(&ADMISSION, &object("DirectorGroup", spec), None)?;
+        same(&ADMISSION, &object("DirectorGroup", &spec), None)?;
     }
 
     #[test]
@@ -34,9 +34,9 @@ proptest! {
         after in near_valid_service(),
     ) {
         static ADMISSION: LazyLock<Admission> = LazyLock::new(|| Admission::of("VirtualService"));
-        let before = object("VirtualService", before);
+        let before = object("VirtualService", &before);
         prop_assume!(refusal(&before, None).is_none());
-        same(&ADMISSION, &object("VirtualService", after), Some(&before))?;
+        same(&ADMISSION, &object("VirtualService", &after), Some(&before))?;
     }
 }
 
@@ -58,7 +58,7 @@ fn same(
     Ok(())
 }
 
-fn object(kind: &str, spec: Value) -> Value {
+fn object(kind: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "ipvs.dev/v1alpha1",
         "kind": kind,
