@@ -100,8 +100,8 @@ fn seldom(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Option
 /// type altogether.
 fn pool(good: Vec<Value>, bad: Vec<Value>) -> BoxedStrategy<Value> {
     prop_oneof![
-        40 => select(good),
-        4 => select(bad),
+        120 => select(good),
+        8 => select(bad),
         1 => select(vec![json!(true), json!("80"), json!([]), json!({}), json!(-1), json!(9_999_999_999_i64)]),
     ]
     .boxed()
@@ -202,7 +202,7 @@ fn forwarding() -> BoxedStrategy<Value> {
                 texts(&["dr", ""]),
             )),
         ),
-        ("tunnel", option::weighted(0.3, tunnel()).boxed()),
+        ("tunnel", seldom(tunnel())),
     ])
 }
 
@@ -277,7 +277,7 @@ fn label_key() -> BoxedStrategy<String> {
         format!("{}/a", "a".repeat(253)),
         "app\n".into(),
     ];
-    prop_oneof![30 => select(good.to_vec()), 2 => select(bad.to_vec())].boxed()
+    prop_oneof![60 => select(good.to_vec()), 2 => select(bad.to_vec())].boxed()
 }
 
 fn label_value() -> BoxedStrategy<Value> {
@@ -301,7 +301,7 @@ fn label_value() -> BoxedStrategy<Value> {
 fn labels() -> BoxedStrategy<Value> {
     let some = vec((label_key(), label_value()), 0..4);
     let many = vec(("[a-z]{4}", label_value()), 15..19);
-    prop_oneof![30 => some, 1 => many]
+    prop_oneof![60 => some, 1 => many]
         .prop_map(|pairs| Value::Object(pairs.into_iter().collect()))
         .boxed()
 }
@@ -324,7 +324,7 @@ fn expression() -> BoxedStrategy<Value> {
 fn selector() -> BoxedStrategy<Value> {
     let expressions = prop_oneof![30 => vec(expression(), 0..3), 1 => vec(expression(), 15..19)];
     fields([
-        ("matchLabels", often(labels())),
+        ("matchLabels", option::weighted(0.9, labels()).boxed()),
         (
             "matchExpressions",
             seldom(expressions.prop_map(Value::from)),
@@ -353,8 +353,11 @@ fn name() -> BoxedStrategy<Value> {
 
 fn service() -> BoxedStrategy<Value> {
     fields([
-        ("vip", often(vip())),
-        ("firewallMark", seldom(firewall_mark())),
+        ("vip", option::weighted(0.85, vip()).boxed()),
+        (
+            "firewallMark",
+            option::weighted(0.1, firewall_mark()).boxed(),
+        ),
         (
             "scheduler",
             often(pool(
