@@ -198,7 +198,7 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
         reason::NO_REAL_SERVERS,
         format!(
             "spec.realServerSelector: no RealServer in namespace {namespace} has these labels; \
-             label one, or delete this object and make it with another selector"
+             label one, or change the selector"
         ),
         generation,
     )
