@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::{
     liveness::Time,
-    trouble::{self, Grievance},
+    trouble::{self, Complaints},
 };
 
 /// For so long nobody else takes over from a leader that is gone.
@@ -41,11 +41,12 @@ pub struct Candidate {
 pub async fn campaign(
     client: Client,
     candidate: Candidate,
+    complaints: Complaints,
     leading: watch::Sender<bool>,
     mut free: watch::Receiver<bool>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut grievance = Grievance::default();
+    let mut failed = false;
     while !*stop.borrow() {
         let manager = tokio::select! {
             manager = manager(&client, &candidate) => manager,
@@ -53,7 +54,7 @@ pub async fn campaign(
         };
         let ended = match manager {
             Ok(manager) => {
-                if grievance.settled() {
+                if std::mem::take(&mut failed) {
                     info!("the leader's Lease can be reached again");
                 }
                 hold(&manager, &leading, &mut free, &mut stop).await
@@ -62,7 +63,10 @@ pub async fn campaign(
         };
         leading.send_replace(false);
         if let Err(error) = ended {
-            complain(&candidate, &error, &mut grievance);
+            failed = true;
+            if let Some(complaint) = complaint(&candidate, &error) {
+                complaints.warn(&complaint);
+            }
             tokio::select! {
                 () = time::sleep(RETRY) => {}
                 _ = stop.changed() => {}
@@ -120,16 +124,11 @@ async fn becomes_free(free: &mut watch::Receiver<bool>) {
     std::future::pending().await
 }
 
-fn complain(candidate: &Candidate, error: &LeaseManagerError, grievance: &mut Grievance) {
+fn complaint(candidate: &Candidate, error: &LeaseManagerError) -> Option<String> {
     let what = format!("hold Lease {}/{}", candidate.namespace, candidate.name);
-    let complaint = match error {
+    match error {
         LeaseManagerError::KubeError(error) => trouble::of_request(&what, error),
         other => Some(format!("cannot {what}: {other}")),
-    };
-    if let Some(complaint) = complaint
-        && grievance.is_news(&complaint, std::time::Instant::now())
-    {
-        warn!("{complaint}; trying again");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The program `ipvs-controller`: options, log, signals, and [`run::run`].
 
-use std::time::Duration;
+use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
@@ -23,6 +23,9 @@ use tracing_subscriber::EnvFilter;
 /// A request that takes longer has failed. Watches answer more often than that.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What goes wrong in these is said once, in our own words.
+const QUIET: &str = "info,kube_client=off,kube_runtime=off,kube_lease_manager=off";
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
@@ -38,9 +41,10 @@ async fn main() -> Result<()> {
     }
     tracing_subscriber::fmt()
         .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=error")),
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(QUIET)),
         )
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 

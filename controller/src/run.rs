@@ -22,7 +22,7 @@ use crate::{
     outbox::{Letter, Outbox, Outcome},
     publish::{self, FIELD_MANAGER},
     status::Status,
-    trouble::{self, Grievance},
+    trouble::{self, Complaints},
     watch,
     world::World,
 };
@@ -40,17 +40,19 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// leader's Lease back at the end.
 pub async fn run(client: Client, candidate: Candidate, stop: channel::Receiver<bool>) {
     let mut tasks = JoinSet::new();
-    let mut events = watch::start(&client, &candidate.namespace, &mut tasks);
+    let complaints = Complaints::default();
+    let mut events = watch::start(&client, &candidate.namespace, &complaints, &mut tasks);
     let (elected, mut elections) = channel::channel(false);
     let (free, is_free) = channel::channel(false);
     let campaign = tokio::spawn(leader::campaign(
         client.clone(),
         candidate.clone(),
+        complaints.clone(),
         elected,
         is_free,
         stop.clone(),
     ));
-    let mut controller = Controller::new(client, candidate, free);
+    let mut controller = Controller::new(client, candidate, complaints, free);
     let mut stopped = stop;
     loop {
         let pause = controller.pause();
@@ -99,11 +101,16 @@ struct Controller {
     /// When to work out what all that was seen means.
     due: Option<Time>,
     listed: bool,
-    grievance: Grievance,
+    complaints: Complaints,
 }
 
 impl Controller {
-    fn new(client: Client, candidate: Candidate, free: channel::Sender<bool>) -> Self {
+    fn new(
+        client: Client,
+        candidate: Candidate,
+        complaints: Complaints,
+        free: channel::Sender<bool>,
+    ) -> Self {
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
             instance: Some(candidate.identity.clone()),
@@ -124,7 +131,7 @@ impl Controller {
             free,
             due: None,
             listed: false,
-            grievance: Grievance::default(),
+            complaints,
         }
     }
 
@@ -253,7 +260,6 @@ impl Controller {
         self.due.get_or_insert(now + GATHER);
         match result {
             Ok(status) => {
-                self.grievance.settled();
                 self.notice(&letter, now);
                 self.world.published(letter.id, status);
             }
@@ -262,10 +268,8 @@ impl Controller {
                     "write the status of {:?} {}",
                     letter.id.subject, letter.id.key
                 );
-                if let Some(complaint) = trouble::of_request(&what, &error)
-                    && self.grievance.is_news(&complaint, Instant::now())
-                {
-                    warn!("{complaint}; trying again");
+                if let Some(complaint) = trouble::of_request(&what, &error) {
+                    self.complaints.warn(&complaint);
                 }
             }
             Err(_) => {}

@@ -1,11 +1,14 @@
 //! What went wrong with the API server, in one line that says what to do.
 
 use std::{
+    collections::BTreeMap,
     error::Error,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use kube::runtime::watcher;
+use tracing::warn;
 
 /// A complaint that is still the same is repeated this seldom.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -29,8 +32,16 @@ pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
 
 /// Why a request failed; None where it heals without anybody's help.
 pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
-    let kube::Error::Api(status) = error else {
-        return Some(format!("cannot {what}: {}", with_sources(error)));
+    let status = match error {
+        kube::Error::Api(status) => status,
+        // The same for everything that is asked of it, and said once.
+        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => {
+            return Some(format!(
+                "the API server cannot be reached: {}",
+                innermost(error)
+            ));
+        }
+        _ => return Some(format!("cannot {what}: {}", with_sources(error))),
     };
     match status.code {
         401 => Some(format!(
@@ -67,27 +78,38 @@ fn with_sources(error: &dyn Error) -> String {
     text.replace('\n', " ")
 }
 
-/// What is being complained about, so that it is said once and not always.
-#[derive(Debug, Default)]
-pub struct Grievance {
-    last: Option<(String, Instant)>,
+/// What the operating system said in the end.
+fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string().replace('\n', " ")
 }
 
-impl Grievance {
-    /// Whether to say it: it is new, or was said long ago.
-    pub fn is_news(&mut self, complaint: &str, now: Instant) -> bool {
-        let is_news = self.last.as_ref().is_none_or(|(last, at)| {
-            last != complaint || now.saturating_duration_since(*at) >= REPEAT
-        });
-        if is_news {
-            self.last = Some((complaint.to_owned(), now));
+/// What was complained about of late, by anybody in this process: a complaint
+/// is made once and not always.
+#[derive(Clone, Debug, Default)]
+pub struct Complaints {
+    made: Arc<Mutex<BTreeMap<String, Instant>>>,
+}
+
+impl Complaints {
+    /// Writes a warning, unless the same was written a moment ago.
+    pub fn warn(&self, complaint: &str) {
+        if self.is_news(complaint, Instant::now()) {
+            warn!("{complaint}; trying again");
         }
-        is_news
     }
 
-    /// It works. Says whether there was a complaint.
-    pub fn settled(&mut self) -> bool {
-        self.last.take().is_some()
+    fn is_news(&self, complaint: &str, now: Instant) -> bool {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|_, at| now.saturating_duration_since(*at) < REPEAT);
+        let is_news = !made.contains_key(complaint);
+        if is_news {
+            made.insert(complaint.to_owned(), now);
+        }
+        is_news
     }
 }
 
@@ -119,7 +141,7 @@ mod tests {
             (refused(401, "Unauthorized"), "does not accept the token"),
             (
                 kube::Error::Service("connection refused".into()),
-                "cannot watch realservers: ServiceError: connection refused",
+                "the API server cannot be reached: connection refused",
             ),
         ] {
             let complaint = of_request("watch realservers", &error).unwrap();
@@ -131,13 +153,11 @@ mod tests {
 
     #[test]
     fn the_same_complaint_is_said_once_a_minute() {
-        let mut grievance = Grievance::default();
+        let complaints = Complaints::default();
         let start = Instant::now();
-        assert!(!grievance.settled());
-        assert!(grievance.is_news("away", start));
-        assert!(!grievance.is_news("away", start + Duration::from_secs(59)));
-        assert!(grievance.is_news("away", start + Duration::from_secs(60)));
-        assert!(grievance.is_news("other", start + Duration::from_secs(61)));
-        assert!(grievance.settled());
+        assert!(complaints.is_news("away", start));
+        assert!(!complaints.is_news("away", start + Duration::from_secs(59)));
+        assert!(complaints.is_news("other", start + Duration::from_secs(59)));
+        assert!(complaints.is_news("away", start + Duration::from_secs(60)));
     }
 }

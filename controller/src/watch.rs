@@ -14,11 +14,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::JoinSet};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     event::{Event, Observed},
-    trouble::{self, Grievance},
+    trouble::{self, Complaints},
 };
 
 /// Events that wait for the loop.
@@ -28,10 +28,14 @@ const WAITING_EVENTS: usize = 1024;
 pub fn start(
     client: &Client,
     lease_namespace: &str,
+    complaints: &Complaints,
     tasks: &mut JoinSet<()>,
 ) -> mpsc::Receiver<Event> {
     let (events, receiver) = mpsc::channel(WAITING_EVENTS);
-    let all = Watches { events };
+    let all = Watches {
+        events,
+        complaints: complaints.clone(),
+    };
     tasks.spawn(all.clone().watch(
         "ipvsvirtualservices",
         Api::<Observed<VirtualService>>::all(client.clone()),
@@ -68,6 +72,7 @@ pub fn start(
 #[derive(Clone)]
 struct Watches {
     events: mpsc::Sender<Event>,
+    complaints: Complaints,
 }
 
 impl Watches {
@@ -83,21 +88,20 @@ impl Watches {
         let mut stream: BoxStream<'static, _> = watcher(api, watcher::Config::default())
             .backoff(Patience::default())
             .boxed();
-        let mut grievance = Grievance::default();
+        let mut failed = false;
         while let Some(item) = stream.next().await {
             let sent = match item {
                 Ok(seen) => {
                     // A listing that begins has not answered yet.
-                    if !matches!(seen, watcher::Event::Init) && grievance.settled() {
+                    if !matches!(seen, watcher::Event::Init) && std::mem::take(&mut failed) {
                         info!("watching {plural} again");
                     }
                     self.events.send(event(seen)).await
                 }
                 Err(error) => {
-                    if let Some(complaint) = trouble::of_watch(plural, &error)
-                        && grievance.is_news(&complaint, Instant::now())
-                    {
-                        warn!("{complaint}; trying again");
+                    if let Some(complaint) = trouble::of_watch(plural, &error) {
+                        failed = true;
+                        self.complaints.warn(&complaint);
                     }
                     match unseen {
                         Some(unseen) => self.events.send(unseen()).await,

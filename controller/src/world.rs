@@ -177,38 +177,36 @@ impl World {
                 .map(|service| service.group.as_str())
                 .or(stored.group.as_deref())
                 .unwrap_or_default();
-            let servers = service
+            let servers: Vec<&ObjectKey> = service
                 .into_iter()
                 .flat_map(|service| service.servers.iter().map(|server| &server.object))
-                .chain(resolved.refused_by(key).map(|(server, _)| server));
+                .chain(resolved.refused_by(key).map(|(server, _)| server))
+                .collect();
             let fingerprint = Fingerprint {
                 own: stored.digest,
-                servers: servers.fold(Digest::default(), |digest, server| {
+                servers: servers.iter().fold(Digest::default(), |digest, server| {
                     digest ^ self.objects.real_servers.digest_of(server)
                 }),
                 accepted: resolved.rejection(Kind::VirtualService, key).is_none(),
                 group_gone: gone.contains(group),
             };
-            let same = self.needs.get(key).is_some_and(|need| {
-                need.fingerprint == fingerprint && self.resolved.services.get(key) == service
-            });
-            if same {
+            let provable = !fingerprint.group_gone
+                && stored.current.is_ok()
+                && servers
+                    .iter()
+                    .all(|server| resolved.rejection(Kind::RealServer, server).is_none());
+            if let Some(need) = self.needs.get_mut(key)
+                && need.fingerprint == fingerprint
+                && self.resolved.services.get(key) == service
+            {
+                need.provable = provable;
                 continue;
             }
             self.history.know_group(group);
             let need = Need {
-                since: self.history.now(group),
-                provable: !fingerprint.group_gone
-                    && stored.current.is_ok()
-                    && service.is_some_and(|service| {
-                        service.servers.iter().all(|server| {
-                            self.objects
-                                .real_servers
-                                .get(&server.object)
-                                .is_some_and(|stored| stored.current.is_ok())
-                        })
-                    }),
                 fingerprint,
+                since: self.history.now(group),
+                provable,
             };
             self.needs.insert(key.clone(), need);
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crds::{
-    ObjectKey, Objects, Resolved, Service, ServiceId,
+    Kind, ObjectKey, Objects, Resolved, Service, ServiceId,
     api::{DirectorCounts, DirectorException},
     condition::{self, kind, reason},
 };
@@ -198,23 +198,29 @@ fn not_provable(subject: &Subject<'_>, service: &Service, generation: i64) -> Co
             ),
         )
     } else {
-        let outdated = service
+        let outdated: Vec<String> = service
             .servers
             .iter()
             .map(|server| &server.object)
+            .chain(
+                subject
+                    .resolved
+                    .refused_by(subject.key)
+                    .map(|(server, _)| server),
+            )
             .filter(|server| {
                 subject
                     .resolved
-                    .rejection(crds::Kind::RealServer, server)
+                    .rejection(Kind::RealServer, server)
                     .is_some()
             })
             .map(ToString::to_string)
-            .collect::<Vec<_>>();
+            .collect();
         (
             reason::REAL_SERVER_NOT_ACCEPTED,
             format!(
-                "RealServer {} is in force as it was before its last edit, which directors that \
-                 have started since do not know. Correct it",
+                "RealServer {} is not accepted as it is now: directors that knew an earlier \
+                 version go on with that, others do not have it. Correct it",
                 named(outdated.iter().map(String::as_str))
             ),
         )

@@ -1,1 +1,574 @@
+use std::time::Duration;
 
+use crds::{
+    api::{Director, VirtualServiceStatus},
+    condition::kind,
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::runtime::watcher;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crds::condition::reason;
+
+use super::*;
+use crate::{event::Event, liveness::Time, world::World};
+
+const START: Time = Duration::from_secs(1);
+
+/// A world in which VirtualService shop/web has VIP 10.0.0.1 and two servers,
+/// in the group default. Directors report whatever is there when they do.
+struct Scene {
+    world: World,
+    now: Time,
+    version: u64,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut scene = Self {
+            world: World::default(),
+            now: START,
+            version: 0,
+        };
+        for event in [
+            Event::VirtualServices(watcher::Event::Init),
+            Event::VirtualServices(watcher::Event::InitDone),
+            Event::RealServers(watcher::Event::Init),
+            Event::RealServers(watcher::Event::InitDone),
+            Event::DirectorGroups(watcher::Event::Init),
+            Event::DirectorGroups(watcher::Event::InitDone),
+            Event::Directors(watcher::Event::Init),
+            Event::Directors(watcher::Event::InitDone),
+            Event::Leases(watcher::Event::Init),
+            Event::Leases(watcher::Event::InitDone),
+        ] {
+            scene.world.apply(event, START);
+        }
+        scene.group(json!({}));
+        scene.service(json!({}));
+        scene.server("a", json!({"address": "10.1.0.1"}));
+        scene.server("b", json!({"address": "10.1.0.2"}));
+        scene
+    }
+
+    fn object(&mut self, namespace: Option<&str>, name: &str, spec: Value) -> Value {
+        self.version += 1;
+        json!({
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": format!("uid-{name}"),
+                "generation": self.version,
+                "labels": {"app": "web"},
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": spec,
+        })
+    }
+
+    fn service(&mut self, changes: Value) {
+        self.named_service("web", changes);
+    }
+
+    fn named_service(&mut self, name: &str, changes: Value) {
+        let mut spec = json!({
+            "vip": {"address": "10.0.0.1", "port": 80},
+            "forwarding": {"method": "NAT"},
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+            "directorGroupName": "default",
+        });
+        merge(&mut spec, changes);
+        let object = self.object(Some("shop"), name, spec);
+        let event = watcher::Event::Apply(parsed(&object));
+        self.world.apply(Event::VirtualServices(event), self.now);
+    }
+
+    fn server(&mut self, name: &str, spec: Value) {
+        let object = self.object(Some("shop"), name, spec);
+        let event = watcher::Event::Apply(parsed(&object));
+        self.world.apply(Event::RealServers(event), self.now);
+    }
+
+    fn group(&mut self, spec: Value) {
+        let object = self.object(None, "default", spec);
+        let event = watcher::Event::Apply(parsed(&object));
+        self.world.apply(Event::DirectorGroups(event), self.now);
+    }
+
+    fn delete_group(&mut self) {
+        let object = self.object(None, "default", json!({}));
+        let event = watcher::Event::Delete(parsed(&object));
+        self.world.apply(Event::DirectorGroups(event), self.now);
+    }
+
+    /// A director says that its last round used what is there now, and holds
+    /// 10.0.0.1; `changes` to that.
+    fn report(&mut self, director: &str, changes: Value) {
+        let objects = self.world.objects();
+        let group = ObjectKey::cluster("default");
+        let mut status = json!({
+            "directorGroupName": "default",
+            "used": {
+                "virtualServices": objects.virtual_services.digest(Some("default")),
+                "realServers": objects.real_servers.digest(None),
+                "directorGroups": objects.director_groups.digest_of(&group),
+            },
+            "vips": [{"address": "10.0.0.1", "interface": "eth0"}],
+        });
+        merge(&mut status, changes);
+        let object: Director = parsed(&json!({
+            "metadata": {"name": director, "uid": director, "generation": 1},
+            "spec": {},
+            "status": status,
+        }));
+        self.world
+            .apply(Event::Directors(watcher::Event::Apply(object)), self.now);
+        self.renew(director);
+    }
+
+    fn renew(&mut self, director: &str) {
+        self.version += 1;
+        let lease: Lease = parsed(&json!({
+            "metadata": {"name": director, "resourceVersion": self.version.to_string()},
+            "spec": {"leaseDurationSeconds": 40, "renewTime": "2026-01-01T00:00:00.000000Z"},
+        }));
+        self.world
+            .apply(Event::Leases(watcher::Event::Apply(lease)), self.now);
+    }
+
+    fn wanted(&mut self) -> Wanted {
+        self.world.settle();
+        self.world.wanted(self.now)
+    }
+
+    fn status(&mut self) -> VirtualServiceStatus {
+        self.wanted().virtual_services[&ObjectKey::new("shop", "web")].clone()
+    }
+
+    /// A condition of the service, as `Status/Reason: message`.
+    fn says(&mut self, kind: &str) -> String {
+        said(&self.status().conditions, kind)
+    }
+
+    fn server_says(&mut self, name: &str, kind: &str) -> String {
+        said(
+            &self.wanted().real_servers[&ObjectKey::new("shop", name)].conditions,
+            kind,
+        )
+    }
+}
+
+fn said(conditions: &[Condition], kind: &str) -> String {
+    let condition = condition::find(conditions, kind).unwrap();
+    format!(
+        "{}/{}: {}",
+        condition.status, condition.reason, condition.message
+    )
+}
+
+fn parsed<T: DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn merge(into: &mut Value, changes: Value) {
+    for (key, value) in changes.as_object().unwrap() {
+        into[key] = value.clone();
+    }
+}
+
+fn exception(service: &str, reason: &str, message: &str) -> Value {
+    json!({"virtualService": service, "reason": reason, "message": message})
+}
+
+#[test]
+fn a_service_that_every_live_director_has_is_ready() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({}));
+    scene.report("d2", json!({"vips": []}));
+    let status = scene.status();
+    assert_eq!(
+        said(&status.conditions, kind::ACCEPTED),
+        "True/Accepted: The object is in force"
+    );
+    assert_eq!(
+        said(&status.conditions, kind::RESOLVED_REFS),
+        "True/ResolvedRefs: 2 real servers selected"
+    );
+    assert_eq!(
+        said(&status.conditions, kind::PROGRAMMED),
+        "True/Programmed: On 2 directors"
+    );
+    assert_eq!(
+        said(&status.conditions, kind::READY),
+        "True/Ready: On 2 directors"
+    );
+    assert_eq!(status.real_servers.unwrap().summary, "2/2");
+    assert_eq!(status.directors.unwrap().summary, "2/2");
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|condition| condition.observed_generation == Some(2))
+    );
+}
+
+#[test]
+fn a_director_that_has_not_used_an_edit_is_waited_for_by_name() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({}));
+    scene.report("d2", json!({}));
+    scene.service(json!({"scheduler": "rr"}));
+    assert_eq!(
+        scene.says(kind::PROGRAMMED),
+        "False/Programming: Waiting for director d1, d2"
+    );
+    scene.report("d1", json!({}));
+    assert_eq!(
+        scene.says(kind::READY),
+        "False/Programming: Waiting for director d2"
+    );
+    assert_eq!(scene.status().directors.unwrap().summary, "1/2");
+    scene.report("d2", json!({}));
+    assert_eq!(scene.says(kind::READY), "True/Ready: On 2 directors");
+}
+
+#[test]
+fn an_edit_of_another_service_waits_for_nobody() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({}));
+    assert_eq!(
+        scene.says(kind::PROGRAMMED),
+        "True/Programmed: On 1 director"
+    );
+    scene.named_service("other", json!({"vip": {"address": "10.0.0.9", "port": 80}}));
+    assert_eq!(
+        scene.says(kind::PROGRAMMED),
+        "True/Programmed: On 1 director"
+    );
+}
+
+#[test]
+fn without_a_live_director_nothing_is_programmed() {
+    let mut scene = Scene::new();
+    assert!(
+        scene
+            .says(kind::PROGRAMMED)
+            .starts_with("False/NoDirectors: No director of group default renews its Lease")
+    );
+    scene.report("d1", json!({}));
+    assert!(scene.says(kind::PROGRAMMED).starts_with("True"));
+    for _ in 0..5 {
+        scene.now += Duration::from_secs(10);
+        scene.renew("other");
+    }
+    let said = scene.says(kind::READY);
+    assert!(said.starts_with("False/NoDirectors: "), "{said}");
+    assert!(
+        said.ends_with("Not counted, because its Lease is not renewed: d1"),
+        "{said}"
+    );
+    let group = &scene.wanted().director_groups[&ObjectKey::cluster("default")];
+    assert_eq!(
+        (
+            group.directors,
+            group.live_directors,
+            group.virtual_services
+        ),
+        (1, 0, 1)
+    );
+}
+
+#[test]
+fn a_dead_director_is_named_and_not_waited_for() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({"vips": []}));
+    for _ in 0..5 {
+        scene.now += Duration::from_secs(10);
+        scene.renew("other");
+    }
+    scene.report("d2", json!({}));
+    assert_eq!(
+        scene.says(kind::PROGRAMMED),
+        "True/Programmed: On 1 director. Not counted, because its Lease is not renewed: d1"
+    );
+    let wanted = scene.wanted();
+    let alive = |name: &str| said(&[wanted.directors[name].clone()], kind::ALIVE);
+    assert!(
+        alive("d1").starts_with("False/LeaseExpired: The agent has not renewed its Lease for 40 s")
+    );
+    assert!(
+        alive("d1").ends_with("It said so last at 2026-01-01T00:00:00Z"),
+        "{}",
+        alive("d1")
+    );
+    assert_eq!(alive("d2"), "True/Alive: The agent renews its Lease");
+}
+
+#[test]
+fn an_exception_is_said_with_its_director_and_reason() {
+    let mut scene = Scene::new();
+    let exceptions = json!([exception(
+        "shop/web",
+        "SchedulerNotFound",
+        "the kernel has no scheduler wlc: modprobe ip_vs_wlc"
+    )]);
+    scene.report("d1", json!({"exceptions": exceptions}));
+    scene.report("d2", json!({}));
+    assert_eq!(
+        scene.says(kind::READY),
+        "False/SchedulerNotFound: Director d1: the kernel has no scheduler wlc: modprobe ip_vs_wlc"
+    );
+    assert_eq!(scene.status().directors.unwrap().summary, "1/2");
+}
+
+#[test]
+fn a_reason_that_an_api_server_would_refuse_is_replaced() {
+    let mut scene = Scene::new();
+    let exceptions = json!([exception("shop/web", "no such thing!", "why")]);
+    scene.report("d1", json!({"exceptions": exceptions}));
+    assert_eq!(
+        scene.says(kind::READY),
+        "False/NotProgrammed: Director d1: why"
+    );
+}
+
+#[test]
+fn an_exception_of_another_service_is_none_of_this_one() {
+    let mut scene = Scene::new();
+    let exceptions = json!([exception("shop/other", "KernelRefused", "why")]);
+    scene.report("d1", json!({"exceptions": exceptions}));
+    assert!(scene.says(kind::READY).starts_with("True"));
+}
+
+#[test]
+fn a_director_that_left_exceptions_out_proves_nothing_about_what_it_does_not_name() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({"exceptionsOmitted": 1}));
+    assert!(
+        scene
+            .says(kind::READY)
+            .starts_with("Unknown/NotProgrammed: Director d1 has more to report")
+    );
+}
+
+#[test]
+fn a_director_that_can_do_nothing_says_why_for_every_service() {
+    let mut scene = Scene::new();
+    let conditions = json!([condition::director_not_programmed(
+        reason::KERNEL_UNAVAILABLE,
+        "the kernel has no IPVS: modprobe ip_vs",
+        1
+    )]);
+    scene.report("d1", json!({"used": null, "conditions": conditions}));
+    assert_eq!(
+        scene.says(kind::READY),
+        "False/KernelUnavailable: Director d1: the kernel has no IPVS: modprobe ip_vs"
+    );
+}
+
+#[test]
+fn a_vip_that_nobody_holds_is_said_with_what_to_do() {
+    let mut scene = Scene::new();
+    let unnamed = json!([exception(
+        "shop/web",
+        reason::HOLDER_NOT_NAMED,
+        "no holder is named"
+    )]);
+    for director in ["d1", "d2"] {
+        scene.report(director, json!({"vips": [], "exceptions": unnamed}));
+    }
+    assert_eq!(
+        scene.says(kind::READY),
+        "False/VipNotHeld: No director of group default holds 10.0.0.1, and the group has several. \
+         Name the one that is to: kubectl patch idg default --type=merge -p \
+         '{\"spec\":{\"addresses\":{\"holder\":\"NAME\"}}}'"
+    );
+    // The one that has it keeps it, and the others' words do not matter.
+    scene.report("d2", json!({}));
+    assert!(scene.says(kind::READY).starts_with("True"));
+}
+
+#[test]
+fn a_holder_that_is_no_live_director_is_named() {
+    let mut scene = Scene::new();
+    scene.group(json!({"addresses": {"holder": "d9"}}));
+    scene.report("d1", json!({"vips": []}));
+    let said = scene.says(kind::READY);
+    assert!(said.starts_with("False/VipNotHeld: "), "{said}");
+    assert!(
+        said.ends_with("That is d9, which is no live director of the group"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_firewall_mark_needs_no_vip() {
+    let mut scene = Scene::new();
+    scene.named_service("mark", json!({"vip": null, "firewallMark": {"mark": 7}}));
+    scene.report("d1", json!({"vips": []}));
+    let wanted = scene.wanted();
+    let status = &wanted.virtual_services[&ObjectKey::new("shop", "mark")];
+    assert!(said(&status.conditions, kind::READY).starts_with("True"));
+}
+
+#[test]
+fn a_rejected_service_is_not_programmed_and_says_what_stays_in_force() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({}));
+    scene.service(json!({"scheduler": "quantum"}));
+    scene.report("d1", json!({}));
+    let status = scene.status();
+    assert!(
+        said(&status.conditions, kind::ACCEPTED).starts_with("False/Unreadable: spec.scheduler")
+    );
+    assert_eq!(
+        said(&status.conditions, kind::PROGRAMMED),
+        "False/NotProgrammed: Not accepted as it is now; its last accepted version stays in force"
+    );
+    assert!(said(&status.conditions, kind::READY).starts_with("False/Unreadable"));
+    assert_eq!(status.real_servers.unwrap().summary, "2/2");
+}
+
+#[test]
+fn a_service_that_conflicts_has_no_servers_and_no_directors() {
+    let mut scene = Scene::new();
+    scene.named_service("zweb", json!({}));
+    scene.report("d1", json!({}));
+    let wanted = scene.wanted();
+    let status = &wanted.virtual_services[&ObjectKey::new("shop", "zweb")];
+    assert!(said(&status.conditions, kind::READY).starts_with("False/Conflict: spec.vip"));
+    assert_eq!(status.real_servers, None);
+    assert_eq!(status.directors.as_ref().unwrap().programmed, 0);
+    assert!(said(&status.conditions, kind::RESOLVED_REFS).starts_with("Unknown/"));
+    assert_eq!(
+        wanted.director_groups[&ObjectKey::cluster("default")].virtual_services,
+        1
+    );
+}
+
+#[test]
+fn a_server_that_does_not_fit_is_named_and_the_others_serve() {
+    let mut scene = Scene::new();
+    scene.server("c", json!({"address": "10.1.0.1"}));
+    scene.report("d1", json!({}));
+    let status = scene.status();
+    let refs = said(&status.conditions, kind::RESOLVED_REFS);
+    assert!(
+        refs.starts_with("False/DuplicateServer: RealServer shop/c"),
+        "{refs}"
+    );
+    assert!(said(&status.conditions, kind::PROGRAMMED).starts_with("True"));
+    assert_eq!(status.real_servers.unwrap().summary, "2/3");
+    assert!(
+        scene
+            .server_says("c", kind::READY)
+            .starts_with("False/DuplicateServer: VirtualService shop/web")
+    );
+    assert_eq!(
+        scene.server_says("a", kind::READY),
+        "True/Ready: Serves 1 virtual service"
+    );
+}
+
+#[test]
+fn a_service_without_servers_is_not_ready() {
+    let mut scene = Scene::new();
+    scene.service(json!({"realServerSelector": {"matchLabels": {"app": "none"}}}));
+    scene.report("d1", json!({}));
+    assert!(scene.says(kind::READY).starts_with("False/NoRealServers"));
+    assert!(scene.says(kind::PROGRAMMED).starts_with("True"));
+    assert!(
+        scene
+            .server_says("a", kind::READY)
+            .starts_with("False/NotSelected")
+    );
+}
+
+#[test]
+fn a_service_whose_servers_all_have_weight_0_is_not_ready() {
+    let mut scene = Scene::new();
+    for (name, address) in [("a", "10.1.0.1"), ("b", "10.1.0.2")] {
+        scene.server(name, json!({"address": address, "weight": 0}));
+    }
+    scene.report("d1", json!({}));
+    assert_eq!(
+        scene.says(kind::READY),
+        "False/NoRealServers: No real server takes new connections: the weight of all 2 is 0. \
+         Raise spec.weight of one"
+    );
+    assert_eq!(scene.status().real_servers.unwrap().summary, "0/2");
+}
+
+#[test]
+fn a_server_that_is_not_acceptable_any_more_makes_its_services_unprovable() {
+    let mut scene = Scene::new();
+    scene.server("a", json!({"address": "10.1.0.1", "weight": 70_000}));
+    scene.report("d1", json!({}));
+    let status = scene.status();
+    assert!(
+        said(&status.conditions, kind::RESOLVED_REFS).starts_with("False/RealServerNotAccepted")
+    );
+    let programmed = said(&status.conditions, kind::PROGRAMMED);
+    assert!(
+        programmed.starts_with("Unknown/RealServerNotAccepted: RealServer shop/a is not accepted"),
+        "{programmed}"
+    );
+    assert!(
+        scene
+            .server_says("a", kind::ACCEPTED)
+            .starts_with("False/Invalid: spec.weight")
+    );
+}
+
+#[test]
+fn a_deleted_group_is_said_and_nothing_is_proven_any_more() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({}));
+    scene.delete_group();
+    scene.report("d1", json!({}));
+    assert!(
+        scene
+            .says(kind::ACCEPTED)
+            .starts_with("True/DirectorGroupDeleted")
+    );
+    assert!(
+        scene
+            .says(kind::READY)
+            .starts_with("Unknown/DirectorGroupDeleted: DirectorGroup default was deleted")
+    );
+    assert!(scene.wanted().director_groups.is_empty());
+}
+
+#[test]
+fn right_after_start_a_reported_death_stands_and_the_rest_is_believed() {
+    let mut scene = Scene::new();
+    let dead = json!([condition::lease_expired(40, 1)]);
+    let director: Director = parsed(&json!({
+        "metadata": {"name": "d1", "uid": "d1", "generation": 1},
+        "spec": {},
+        "status": {"directorGroupName": "default", "conditions": dead},
+    }));
+    scene
+        .world
+        .apply(Event::Directors(watcher::Event::Apply(director)), scene.now);
+    assert!(scene.says(kind::READY).starts_with("False/NoDirectors"));
+    let said = said(&[scene.wanted().directors["d1"].clone()], kind::ALIVE);
+    assert!(
+        said.starts_with("False/NoLease: The agent has no Lease d1"),
+        "{said}"
+    );
+    scene.renew("d1");
+    assert!(scene.says(kind::READY).starts_with("False/Programming"));
+}
+
+#[test]
+fn nothing_is_published_before_everything_is_listed() {
+    let mut world = World::default();
+    assert!(world.letters(START).is_empty());
+    let mut scene = Scene::new();
+    scene.world.settle();
+    assert_eq!(scene.world.letters(START).len(), 4);
+    world.apply(Event::Leases(watcher::Event::InitDone), START);
+    assert!(world.letters(START).is_empty());
+}

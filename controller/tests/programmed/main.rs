@@ -1,0 +1,97 @@
+//! Property: whatever happens in whatever order, `Programmed` is never True
+//! while a live director has not used the state that the object needs; and
+//! when everything has arrived everywhere, it is True.
+//!
+//! The model has the API server's true history per kind, a controller and
+//! directors that each follow it at their own pace and kind by kind, and
+//! reports that arrive late. What a director has used is known to the model by
+//! content; the controller has only the digests.
+
+mod model;
+
+use model::{Model, Step};
+use proptest::prelude::*;
+
+/// Directors of the model.
+const DIRECTORS: usize = 2;
+
+fn kind() -> impl Strategy<Value = usize> {
+    0..3_usize
+}
+
+/// Few names, so that the same objects change again and again.
+fn name() -> impl Strategy<Value = u8> {
+    0..2_u8
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 0..=DIRECTORS;
+    let director = 0..DIRECTORS;
+    let app = 0..2_u8;
+    prop_oneof![
+        // What users do.
+        6 => (name(), 0..2_u8, app.clone())
+            .prop_map(|(name, vip, app)| Step::MakeService { name, vip, app }),
+        2 => name().prop_map(Step::RescheduleService),
+        4 => name().prop_map(Step::ReselectService),
+        2 => name().prop_map(Step::RelabelService),
+        1 => name().prop_map(Step::BreakService),
+        2 => name().prop_map(Step::DeleteService),
+        6 => (name(), 0..2_u8, app.clone())
+            .prop_map(|(name, address, app)| Step::MakeServer { name, address, app }),
+        4 => name().prop_map(Step::ReweighServer),
+        10 => (name(), app).prop_map(|(name, app)| Step::RelabelServer { name, app }),
+        1 => name().prop_map(Step::BreakServer),
+        2 => name().prop_map(Step::DeleteServer),
+        1 => Just(Step::EditGroup),
+        1 => Just(Step::DeleteGroup),
+        2 => Just(Step::MakeGroup),
+        // How it arrives, piece by piece.
+        10 => (who.clone(), kind(), 1..3_usize)
+            .prop_map(|(who, kind, events)| Step::Deliver { who, kind, events }),
+        4 => who.clone().prop_map(|who| Step::DeliverAll { who }),
+        4 => (who, kind()).prop_map(|(who, kind)| Step::Relist { who, kind }),
+        4 => director.clone().prop_map(Step::Round),
+        1 => director.clone().prop_map(Step::RestartAgent),
+        6 => (director.clone(), 1..3_usize)
+            .prop_map(|(director, reports)| Step::DeliverReports { director, reports }),
+        1 => Just(Step::RestartController),
+        8 => Just(Step::Settle),
+        // And what usually comes one after the other.
+        20 => (director.clone(), kind(), 1..3_usize)
+            .prop_map(|(director, kind, events)| Step::Follow { director, kind, events }),
+        6 => director.prop_map(|director| Step::FollowAll { director }),
+        14 => (kind(), 1..4_usize).prop_map(|(kind, events)| Step::Notice { kind, events }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2_000,
+        max_shrink_iters: 20_000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn programmed_is_never_true_too_early_and_true_in_the_end(
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        let mut model = Model::new(DIRECTORS);
+        for step in &steps {
+            model.take(step);
+            // What is published is what the last settlement made of it.
+            if let (Step::Settle | Step::Notice { .. }, Some(lie)) = (step, model.lie()) {
+                return Err(TestCaseError::fail(lie));
+            }
+        }
+        model.come_to_rest();
+        if let Some(lie) = model.lie() {
+            return Err(TestCaseError::fail(lie));
+        }
+        prop_assert_eq!(model.not_programmed(), Vec::<String>::new());
+        let before = model.conditions();
+        model.take(&Step::RestartController);
+        model.take(&Step::Settle);
+        prop_assert_eq!(model.conditions(), before, "a restart of the controller flips nothing");
+    }
+}
