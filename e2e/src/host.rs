@@ -24,8 +24,8 @@ struct Namespace {
 }
 
 impl Host {
-    /// Makes the host. `name` is the namespace's name too (`ip netns`), at most
-    /// 12 letters, digits and hyphens, and unique among the hosts that exist.
+    /// Makes the host. `name` is the namespace's name too (`ip netns`), and no
+    /// other host that exists has it.
     ///
     /// # Panics
     /// When the name is taken, or without the right to make namespaces (that

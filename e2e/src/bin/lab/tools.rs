@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::kernel::Kind;
 
 /// Programs of Debian packages that every lab uses.
-const ALWAYS: [&str; 3] = ["ip", "ipvsadm", "modprobe"];
+const ALWAYS: [&str; 4] = ["ip", "ipvsadm", "modprobe", "strace"];
 
 /// Finds everything that a run needs, or says how to get it.
 pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
