@@ -35,15 +35,18 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the kernel's table is read again and compared as a whole.
 const FULL_COMPARISON: Duration = Duration::from_secs(60);
 
+/// Opens an edge.
+pub type Opener<T, E> = Box<dyn FnMut() -> Result<T, E> + Send>;
+
 /// How the loop gets its edges to the world. Each is opened when it is first
 /// needed, and again after it failed.
 pub struct World {
     /// Opens the kernel's table.
-    pub kernel: Box<dyn FnMut() -> Result<Box<dyn Kernel>, ipvs::Error> + Send>,
+    pub kernel: Opener<Box<dyn Kernel>, ipvs::Error>,
     /// Opens the host's interfaces.
-    pub links: Box<dyn FnMut() -> Result<Box<dyn Links>, LinkError> + Send>,
+    pub links: Opener<Box<dyn Links>, LinkError>,
     /// Opens the journal and reads what is in it.
-    pub journal: Box<dyn FnMut() -> Result<(Box<dyn Journal>, Remembered), JournalError> + Send>,
+    pub journal: Opener<(Box<dyn Journal>, Remembered), JournalError>,
 }
 
 /// The loop's state.
@@ -101,12 +104,7 @@ impl Director {
             if !self.hear(events) {
                 return;
             }
-            let now = self.clock.now();
-            if now.saturating_sub(self.compared) >= FULL_COMPARISON {
-                self.state.distrust();
-                self.due = true;
-            }
-            if let Some(observed) = self.act(now) {
+            if let Some(observed) = self.act(self.clock.now()) {
                 observe(observed);
             }
         }
@@ -151,8 +149,14 @@ impl Director {
         };
     }
 
+    /// When there is something to do without an event. Without rounds nothing
+    /// that waits for one is due.
     fn next_deadline(&self) -> Duration {
-        [self.state.next_deadline(), self.retry.next_deadline()]
+        let round = match self.trouble {
+            None => self.state.next_deadline(),
+            Some(_) => None,
+        };
+        [round, self.retry.next_deadline()]
             .into_iter()
             .flatten()
             .fold(self.compared + FULL_COMPARISON, Duration::min)
@@ -162,6 +166,17 @@ impl Director {
     /// that there is trouble, or what the round came to. Nothing is made or
     /// removed before every kind of object has been listed once.
     fn act(&mut self, now: Duration) -> Option<Observed> {
+        if now.saturating_sub(self.compared) >= FULL_COMPARISON {
+            self.state.distrust();
+            self.due = true;
+            self.compared = now;
+        }
+        let observed = self.act_if_possible(now);
+        self.retry.expire(now);
+        observed
+    }
+
+    fn act_if_possible(&mut self, now: Duration) -> Option<Observed> {
         let before = self.trouble.take();
         self.trouble = self.obstacle(&before, now).err();
         if self.trouble.is_some() {
@@ -179,14 +194,11 @@ impl Director {
         }
         self.changed = false;
         self.due = false;
-        let outcome = self.round(now);
+        let outcome = self.round(&before, now);
         Some(self.observed(outcome))
     }
 
-    fn round(&mut self, now: Duration) -> Option<Outcome> {
-        if !self.state.believes() {
-            self.compared = now;
-        }
+    fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
         let holding = self.holding();
         let mut edges = Edges {
             kernel: self.kernel.as_mut()?.as_mut(),
@@ -199,12 +211,15 @@ impl Director {
                 Some(outcome)
             }
             Err(error) => {
-                tracing::warn!("{error}");
+                let trouble = Trouble::Kernel(error.to_string());
+                if before.as_ref() != Some(&trouble) {
+                    tracing::warn!("{trouble}");
+                }
                 if !matches!(error, ipvs::Error::RepliesLost) {
                     self.kernel = None;
                 }
                 self.retry.failed(Subject::Kernel, now);
-                self.trouble = Some(Trouble::Kernel(error.to_string()));
+                self.trouble = Some(trouble);
                 None
             }
         }
@@ -267,10 +282,8 @@ impl Director {
         now: Duration,
     ) -> Result<T, Trouble> {
         match opened {
-            Ok(edge) => {
-                self.retry.succeeded(subject);
-                Ok(edge)
-            }
+            // Its back-off ends with a round that succeeds, or with none to run.
+            Ok(edge) => Ok(edge),
             Err(trouble) => {
                 if before.as_ref() != Some(&trouble) {
                     tracing::error!("{trouble}");
@@ -306,3 +319,6 @@ impl Director {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,9 +76,11 @@ pub struct Remembered {
 }
 
 impl Intent {
-    /// What an unsettled intent made ours: what is in the kernel with exactly
-    /// its configuration. What differs is somebody else's by now.
-    pub fn claims(&self, table: &ActualTable, held: &BTreeMap<IpAddr, String>) -> Vec<Entry> {
+    /// What an unsettled intent made ours: what is in the kernel's table with
+    /// exactly its configuration. What differs is somebody else's by now. Of
+    /// an address nothing but its interface can differ, which is looked at
+    /// whenever addresses are planned.
+    pub fn claims(&self, table: &ActualTable) -> Vec<Entry> {
         let mut claims = Vec::new();
         for (key, config) in &self.services {
             if table.get(key).is_some_and(|found| found.config == *config) {
@@ -94,9 +96,7 @@ impl Intent {
             }
         }
         for (address, interface) in &self.addresses {
-            if held.get(address) == Some(interface) {
-                claims.push(Entry::Address(*address, interface.clone()));
-            }
+            claims.push(Entry::Address(*address, interface.clone()));
         }
         claims
     }

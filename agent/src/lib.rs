@@ -20,6 +20,8 @@ pub mod clock;
 pub mod desired;
 pub mod director;
 pub mod event;
+#[cfg(test)]
+mod fixtures;
 pub mod host;
 pub mod input;
 pub mod journal;

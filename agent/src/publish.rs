@@ -62,9 +62,9 @@ pub async fn publish(
                     time::sleep(STATUS_INTERVAL).await;
                 }
             }
-            match time::timeout(REFRESH_INTERVAL, observed.changed()).await {
-                Ok(Err(_)) => return,
-                Ok(Ok(())) | Err(_) => {}
+            let changed = time::timeout(REFRESH_INTERVAL, observed.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
+                return;
             }
         }
     });

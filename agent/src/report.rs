@@ -82,14 +82,20 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     if let Some(outcome) = &observed.outcome {
         let mut exceptions = observed.unreadable.clone();
         exceptions.extend(exceptions_of(outcome, &observed.wishes));
-        status.used.clone_from(&observed.used);
+        // What could not be made for want of a disk, or put up unseen, is no
+        // exception of its own, and must not count as programmed.
+        if host_failure(outcome).is_none() {
+            status.used.clone_from(&observed.used);
+        }
         status.services = count(outcome.services);
         status.destinations = count(outcome.destinations);
         status.exceptions_omitted = count(exceptions.len().saturating_sub(MOST_EXCEPTIONS));
         exceptions.truncate(MOST_EXCEPTIONS);
         status.exceptions = exceptions;
-        status.vips_omitted = count(outcome.held.len().saturating_sub(MOST_VIPS));
-        status.vips = held_vips(&outcome.held);
+        if !outcome.failures.contains_key(&Subject::Links) {
+            status.vips_omitted = count(outcome.held.len().saturating_sub(MOST_VIPS));
+            status.vips = held_vips(&outcome.held);
+        }
     }
     let programmed = programmed(observed, &status, generation);
     condition::set(&mut status.conditions, programmed, observed.at);
@@ -104,17 +110,8 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
-    let about_table = observed
-        .outcome
-        .iter()
-        .flat_map(|outcome| &outcome.failures)
-        .find(|(subject, _)| matches!(subject, Subject::Journal | Subject::Links));
-    if let Some((subject, message)) = about_table {
-        let reason = match subject {
-            Subject::Journal => condition::reason::STATE_FOLDER_UNAVAILABLE,
-            _ => condition::reason::INTERFACES_UNAVAILABLE,
-        };
-        return condition::director_not_programmed(reason, message.clone(), generation);
+    if let Some((reason, message)) = observed.outcome.as_ref().and_then(host_failure) {
+        return condition::director_not_programmed(reason, message, generation);
     }
     if let Some(first) = status.exceptions.first() {
         let others = status.exceptions.len() - 1 + omitted(status);
@@ -129,6 +126,18 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
         );
     }
     condition::director_programmed(status.services, status.destinations, generation)
+}
+
+/// What kept a round from doing all that it was to do, whatever the objects.
+fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
+    outcome
+        .failures
+        .iter()
+        .find_map(|(subject, message)| match subject {
+            Subject::Journal => Some((condition::reason::STATE_FOLDER_UNAVAILABLE, &**message)),
+            Subject::Links => Some((condition::reason::INTERFACES_UNAVAILABLE, &**message)),
+            _ => None,
+        })
 }
 
 fn omitted(status: &DirectorStatus) -> usize {

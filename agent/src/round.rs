@@ -45,11 +45,15 @@ pub struct State {
     /// The last reading plus what was acknowledged since; none when it has to
     /// be read again.
     believed: Option<ActualTable>,
+    /// The kernel contradicted what is believed.
+    stale: bool,
     /// What failed and waits, with the operation that failed where it was one.
     failures: BTreeMap<Subject, Failed>,
     retry: Retry,
     /// The intent that stands in the journal.
     intent: Intent,
+    /// It is not known what of the intent was done.
+    in_doubt: bool,
     /// What changed hands and does not stand in the journal yet.
     unsettled: Vec<Change>,
 }
@@ -83,6 +87,7 @@ impl State {
         Self {
             owned: remembered.table,
             addresses: remembered.addresses,
+            in_doubt: !remembered.intent.is_empty(),
             intent: remembered.intent,
             ..Self::default()
         }
@@ -91,11 +96,6 @@ impl State {
     /// Has the next round read the kernel's table again.
     pub fn distrust(&mut self) {
         self.believed = None;
-    }
-
-    /// Whether the next round can do without a reading.
-    pub fn believes(&self) -> bool {
-        self.believed.is_some()
     }
 
     /// When something that failed is due again.
@@ -176,15 +176,21 @@ impl State {
         self.retry.succeeded(subject);
     }
 
-    /// Lets an operation be tried at once that is not the one that failed: what
-    /// was wrong with an old wish says nothing about a new one.
+    /// Forgets the failure of every operation that is not planned any more:
+    /// what was wrong with an old wish says nothing about a new one.
     fn forget_old_wishes(&mut self, plan: &Plan) {
-        for op in &plan.ops {
-            let failed = self.failures.get(&subject(op));
-            if failed.is_some_and(|failed| failed.op.as_ref() != Some(op)) {
-                self.succeeded(subject(op));
-            }
+        if self.failures.is_empty() {
+            return;
         }
+        let planned: BTreeMap<_, _> = plan.ops.iter().map(|op| (subject(op), op)).collect();
+        let retry = &mut self.retry;
+        self.failures.retain(|subject, failed| {
+            let old = failed.op.is_some() && failed.op.as_ref() != planned.get(subject).copied();
+            if old {
+                retry.succeeded(*subject);
+            }
+            !old
+        });
     }
 
     /// Forgets what was due in this round and was not tried.
@@ -194,9 +200,18 @@ impl State {
         self.failures.retain(|subject, _| retry.waits(*subject));
     }
 
+    /// Whether an operation need not wait. The destinations of a service that
+    /// does not exist wait with it.
     fn may_try(&self, op: &Op, now: Duration) -> bool {
-        self.retry.allows(Subject::Service(op.service()), now)
-            && self.retry.allows(subject(op), now)
+        let service = op.service();
+        self.retry.allows(subject(op), now)
+            && (self.has(&service) || self.retry.allows(Subject::Service(service), now))
+    }
+
+    /// Whether the kernel has a service, as far as is known.
+    fn has(&self, service: &ServiceKey) -> bool {
+        let table = self.believed.as_ref();
+        table.is_some_and(|table| table.contains_key(service))
     }
 }
 
@@ -225,14 +240,29 @@ pub fn run(
         .cloned()
         .partition(|op| !op.removes());
 
+    // What was adopted stands in the journal before it is edited: nobody could
+    // tell it from a stranger's afterwards.
+    if !additions.is_empty() {
+        settle(state, edges, now);
+    }
     if !intend(state, edges, created(&additions), now) {
         additions.retain(|op| !op.creates());
     }
-    apply(state, edges, &additions, now)?;
+    let (services, mut destinations): (Vec<_>, Vec<_>) = additions
+        .into_iter()
+        .partition(|op| op.destination().is_none());
+    apply(state, edges, &services, now)?;
+    // A service that could not be made may be somebody else's by now, and what
+    // is put into that one is not ours to remove.
+    destinations.retain(|op| state.has(&op.service()));
+    apply(state, edges, &destinations, now)?;
     let addresses = place(state, edges, desired, holding, now);
     apply(state, edges, &removals, now)?;
     settle(state, edges, now);
     state.forget_untried(now);
+    if std::mem::take(&mut state.stale) {
+        state.distrust();
+    }
     Ok(outcome(state, plan, addresses))
 }
 
@@ -243,15 +273,9 @@ fn read(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
         return Ok(());
     }
     let table = edges.kernel.table()?;
-    if !state.intent.is_empty() {
-        let held = match edges.links.interfaces() {
-            Ok(interfaces) => addresses::all(&interfaces),
-            Err(error) => {
-                tracing::warn!("{error}");
-                BTreeMap::new()
-            }
-        };
-        for entry in state.intent.claims(&table, &held) {
+    state.stale = false;
+    if std::mem::take(&mut state.in_doubt) {
+        for entry in state.intent.claims(&table) {
             match &entry {
                 // A service that is not ours holds nothing of ours.
                 Entry::Destination(service, _) if !state.owned.service(service) => {}
@@ -301,7 +325,7 @@ fn intend(state: &mut State, edges: &mut Edges<'_>, intent: Intent, now: Duratio
     }
     // A new intent replaces the old one, so what the old one made must stand
     // in the journal before.
-    if !settle(state, edges, now) {
+    if !settle(state, edges, now) || !state.retry.allows(Subject::Journal, now) {
         return false;
     }
     match edges.journal.intend(&intent) {
@@ -321,6 +345,10 @@ fn intend(state: &mut State, edges: &mut Edges<'_>, intent: Intent, now: Duratio
 fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) -> bool {
     if state.unsettled.is_empty() && state.intent.is_empty() {
         return true;
+    }
+    // Of the several writes of a round the first failure is the only attempt.
+    if !state.retry.allows(Subject::Journal, now) {
+        return false;
     }
     match edges.journal.settle(&state.unsettled) {
         Ok(()) => {
@@ -353,29 +381,20 @@ fn apply(
             .collect(),
         Err(error) => {
             state.believed = None;
+            state.in_doubt = true;
             return Err(error);
         }
     };
-    let mut failed_services = BTreeSet::new();
-    let mut stale = false;
     for (index, op) in ops.iter().enumerate() {
         let errno = failures.get(&index).copied();
         match errno.map(|errno| (errno, errno.meaning(op))) {
             None | Some((_, Meaning::AlreadyGone)) => state.done(op),
-            // The destinations of a service that failed are one failure.
-            Some(_) if failed_services.contains(&op.service()) => {}
             Some((errno, meaning)) => {
-                stale |= meaning == Meaning::Stale;
-                if op.destination().is_none() {
-                    failed_services.insert(op.service());
-                }
+                state.stale |= meaning == Meaning::Stale;
                 let message = format!("cannot {op}: {}", errno.explain(op));
                 state.failed(subject(op), Some(op.clone()), message, now);
             }
         }
-    }
-    if stale {
-        state.believed = None;
     }
     Ok(())
 }
@@ -444,11 +463,10 @@ fn place(
 
 /// The wanted addresses on which at least one service stands in the kernel.
 fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
-    let served = state.believed.as_ref();
     desired
         .services
         .keys()
-        .filter(|key| served.is_none_or(|table| table.contains_key(key)))
+        .filter(|key| state.has(key))
         .filter_map(|key| match key {
             ServiceKey::Address { address, .. } => Some(*address),
             ServiceKey::FirewallMark { .. } => None,
@@ -477,3 +495,6 @@ fn subject(op: &Op) -> Subject {
         None => Subject::Service(op.service()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,7 +121,7 @@ async fn becomes_free(free: &mut watch::Receiver<bool>) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn complaint(candidate: &Candidate, error: &LeaseManagerError) -> Option<String> {

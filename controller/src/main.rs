@@ -1,13 +1,13 @@
 //! The program `ipvs-controller`: options, log, signals, and [`run::run`].
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 use controller::{
     args::{Args, Command},
     leader::Candidate,
-    run,
+    run, trouble,
 };
 use kube::{
     Client, Config,
@@ -27,8 +27,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const QUIET: &str = "info,kube_client=off,kube_runtime=off,kube_lease_manager=off";
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match start(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ipvs-controller: {}", trouble::with_sources(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(args: Args) -> Result<()> {
     if let Some(Command::Completion { shell }) = args.command {
         let mut command = Args::command();
         clap_complete::generate(

@@ -57,7 +57,8 @@ pub fn notice(letter: &Letter) -> Option<Notice> {
     }
     let mut note = changed.message.clone();
     if note.len() > LONGEST_NOTE {
-        note.truncate(note.floor_char_boundary(LONGEST_NOTE));
+        let end = (0..=LONGEST_NOTE).rfind(|&end| note.is_char_boundary(end));
+        note.truncate(end.unwrap_or_default());
         note.push('…');
     }
     Some(Notice {

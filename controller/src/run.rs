@@ -27,7 +27,8 @@ use crate::{
     world::World,
 };
 
-/// How long events are gathered before their meaning is worked out.
+/// How long events are gathered at least before their meaning is worked out,
+/// which is work for all objects: see [`Controller::gather`].
 const GATHER: Duration = Duration::from_millis(75);
 
 /// A write that has no answer by then has failed.
@@ -100,6 +101,9 @@ struct Controller {
     free: channel::Sender<bool>,
     /// When to work out what all that was seen means.
     due: Option<Time>,
+    /// How long events are gathered: several times as long as the work on them
+    /// took last, so that it never takes a whole processor.
+    gather: Duration,
     listed: bool,
     complaints: Complaints,
 }
@@ -130,6 +134,7 @@ impl Controller {
             lease_renewed_at: None,
             free,
             due: None,
+            gather: GATHER,
             listed: false,
             complaints,
         }
@@ -145,7 +150,7 @@ impl Controller {
             self.see_leases(event, now);
         }
         self.world.apply(event, now);
-        self.due.get_or_insert(now + GATHER);
+        self.due.get_or_insert(now + self.gather);
     }
 
     fn see_leases(&mut self, event: &watcher::Event<Lease>, now: Time) {
@@ -210,6 +215,7 @@ impl Controller {
                 let letters = self.world.letters(now);
                 self.outbox.replace(letters, now);
             }
+            self.gather = GATHER.max((self.now() - now) * 4);
         }
         if self.leading {
             for letter in self.outbox.due(now) {
@@ -257,11 +263,13 @@ impl Controller {
         let now = self.now();
         let outcome = publish::outcome(&result);
         self.outbox.done(&letter.id, outcome, now);
-        self.due.get_or_insert(now + GATHER);
+        if outcome == Outcome::Failed {
+            self.due.get_or_insert(now + self.gather);
+        }
         match result {
             Ok(status) => {
                 self.notice(&letter, now);
-                self.world.published(letter.id, status);
+                self.world.published(&letter.id, status);
             }
             Err(error) if outcome == Outcome::Failed => {
                 let what = format!(

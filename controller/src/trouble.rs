@@ -64,7 +64,7 @@ pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
 }
 
 /// An error and why, on one line.
-fn with_sources(error: &dyn Error) -> String {
+pub fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -96,8 +96,8 @@ impl World {
     }
 
     /// What was written a moment ago, and has not been seen yet.
-    pub fn published(&mut self, id: Id, status: Status) {
-        if let Some(shown) = self.shown.get_mut(&id) {
+    pub fn published(&mut self, id: &Id, status: Status) {
+        if let Some(shown) = self.shown.get_mut(id) {
             *shown = status;
         }
     }
@@ -265,7 +265,7 @@ impl World {
             Took::All => {
                 history.virtual_services_listed(self.objects.virtual_services.iter().map(
                     |(_, stored)| (stored.group.as_deref().unwrap_or_default(), stored.digest),
-                ))
+                ));
             }
         }
         self.unsettled = true;

@@ -17,13 +17,16 @@
 //! It must never know what the product's objects mean: it starts programs,
 //! moves packets and asks the API server.
 
+pub mod cluster;
 pub mod control;
+pub mod course;
 pub mod host;
 pub mod http;
 pub mod ipvsadm;
 pub mod layout;
 pub mod process;
 pub mod segment;
+pub mod trace;
 pub mod wait;
 
 pub use control::{api_server_start, api_server_stop, helm, kubectl, kubectl_apply};

@@ -99,10 +99,12 @@ pub fn plan(
 ) -> AddressPlan {
     let mut plan = AddressPlan::default();
     for &address in wanted {
-        let present = interface_of(interfaces, address);
-        let is_ours = ours.contains_key(&address);
+        let mine = ours
+            .get(&address)
+            .and_then(|name| interface_that(interfaces, address, |i| i.name == *name));
+        let present = mine.or_else(|| interface_that(interfaces, address, |_| true));
         match (present, holding) {
-            (Some(interface), Holding::Release) if is_ours => {
+            (Some(interface), Holding::Release) if mine.is_some() => {
                 plan.remove.push(placement(address, interface));
             }
             (Some(interface), _) => {
@@ -119,7 +121,7 @@ pub fn plan(
             }
             (None, Holding::Release | Holding::Undecided) => {}
         }
-        if present.is_none() && is_ours && holding != Holding::Take {
+        if ours.contains_key(&address) && mine.is_none() {
             plan.forget.push(address);
         }
     }
@@ -127,25 +129,12 @@ pub fn plan(
         if wanted.contains(&address) {
             continue;
         }
-        match interface_of(interfaces, address) {
-            Some(interface) if interface.name == *name => {
-                plan.remove.push(placement(address, interface));
-            }
-            _ => plan.forget.push(address),
+        match interface_that(interfaces, address, |i| i.name == *name) {
+            Some(interface) => plan.remove.push(placement(address, interface)),
+            None => plan.forget.push(address),
         }
     }
     plan
-}
-
-/// Every address of the host, with the name of its interface.
-pub fn all(interfaces: &[Interface]) -> BTreeMap<IpAddr, String> {
-    interfaces
-        .iter()
-        .flat_map(|interface| {
-            let addresses = interface.addresses.iter();
-            addresses.map(|(address, _)| (*address, interface.name.clone()))
-        })
-        .collect()
 }
 
 fn placement(address: IpAddr, interface: &Interface) -> Placement {
@@ -156,13 +145,19 @@ fn placement(address: IpAddr, interface: &Interface) -> Placement {
     }
 }
 
-fn interface_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
-    interfaces.iter().find(|interface| {
-        interface
-            .addresses
-            .iter()
-            .any(|(found, _)| *found == address)
-    })
+/// An interface of that kind that has the address.
+fn interface_that(
+    interfaces: &[Interface],
+    address: IpAddr,
+    kind: impl Fn(&Interface) -> bool,
+) -> Option<&Interface> {
+    let has = |interface: &Interface| {
+        let mut addresses = interface.addresses.iter();
+        addresses.any(|(found, _)| *found == address)
+    };
+    interfaces
+        .iter()
+        .find(|interface| has(interface) && kind(interface))
 }
 
 /// The interface whose subnet holds the address; of several, that with the
@@ -317,13 +312,13 @@ mod tests {
             (Some("b"), None, Holding::Release),
         ] {
             assert_eq!(
-                super::holding(holder, "a", known),
+                holding(holder, "a", known),
                 expected,
                 "holder {holder:?}, directors {known:?}"
             );
         }
         assert_eq!(
-            super::holding(None, "a", Some(&directors(&["b"]))),
+            holding(None, "a", Some(&directors(&["b"]))),
             Holding::Undecided,
             "a does not see its own registration yet"
         );

@@ -124,6 +124,10 @@ struct Manifests {
     begun: bool,
 }
 
+/// The loop has ended.
+#[derive(Debug)]
+struct NobodyListens;
+
 #[derive(Debug, Default)]
 struct Taken {
     changed: bool,
@@ -169,7 +173,7 @@ impl Manifests {
     }
 
     /// Sends everything that is in force, as three listings.
-    fn send(&self, events: &Sender<Event>) -> Result<(), std::sync::mpsc::SendError<Event>> {
+    fn send(&self, events: &Sender<Event>) -> Result<(), NobodyListens> {
         let (mut services, mut servers) = (Vec::new(), Vec::new());
         let mut implied = DirectorGroup::new(&self.group, DirectorGroupSpec::default());
         identify(&mut implied);
@@ -194,16 +198,17 @@ fn list<K>(
     events: &Sender<Event>,
     objects: Vec<K>,
     event: impl Fn(Change<K>) -> Event,
-) -> Result<(), std::sync::mpsc::SendError<Event>>
+) -> Result<(), NobodyListens>
 where
     K: HasSpec<Spec: fmt::Debug + Clone> + Resource,
     Loose<K>: From<K>,
 {
-    events.send(event(Change::Listing))?;
+    let send = |change| events.send(event(change)).map_err(|_| NobodyListens);
+    send(Change::Listing)?;
     for object in objects {
-        events.send(event(Change::Item(object.into())))?;
+        send(Change::Item(object.into()))?;
     }
-    events.send(event(Change::Listed))
+    send(Change::Listed)
 }
 
 fn parse(path: &Path, text: &str) -> (Vec<Document>, Vec<Problem>) {

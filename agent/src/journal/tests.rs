@@ -92,9 +92,7 @@ fn an_unsettled_intent_claims_exactly_what_has_its_configuration() {
         (service(443), as_found("rr")),
     ];
     assert_eq!(
-        found
-            .intent
-            .claims(&table.into_iter().collect(), &BTreeMap::new()),
+        found.intent.claims(&table.into_iter().collect()),
         [Entry::Service(service(80))],
         "443 is somebody else's with another scheduler, and 8080 was never made"
     );

@@ -52,7 +52,7 @@ pub(super) fn programmed(subject: &Subject<'_>) -> (Condition, DirectorCounts) {
     if subject.accepted && !subject.group.dead.is_empty() {
         let _ = write!(
             programmed.message,
-            ". Not counted, because its Lease is not renewed: {}",
+            ". Without a live Lease, and not counted: {}",
             named(subject.group.dead.iter().copied())
         );
     }
@@ -252,13 +252,25 @@ fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
     }
     let address = address.to_string();
     let generation = subject.generation;
-    let leaving_out: Vec<&str> = subject
-        .group
-        .live
+    let live = &subject.group.live;
+    let holder = subject
+        .objects
+        .group(&service.group)
+        .and_then(|group| group.in_force())
+        .and_then(|group| group.holder.as_deref());
+    let leaving_out: Vec<&str> = live
         .iter()
         .filter(|director| director.status.vips_omitted > 0)
         .map(|director| director.name)
         .collect();
+    let to_hold = holder.or(match live[..] {
+        [only] => Some(only.name),
+        _ => None,
+    });
+    // Had it tried and failed, there would be an exception.
+    if to_hold.is_some_and(|director| leaving_out.contains(&director)) {
+        return None;
+    }
     if !leaving_out.is_empty() {
         return Some(Condition {
             reason: reason::VIP_NOT_HELD.to_owned(),
@@ -270,13 +282,8 @@ fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
         });
     }
     let mut not_held = condition::vip_not_held(&address, &service.group, generation);
-    let holder = subject
-        .objects
-        .group(&service.group)
-        .and_then(|group| group.in_force())
-        .and_then(|group| group.holder.as_deref());
     match holder {
-        None if subject.group.live.len() > 1 => {
+        None if live.len() > 1 => {
             let group = &service.group;
             not_held.message = format!(
                 "No director of group {group} holds {address}, and the group has several. Name the \
@@ -284,7 +291,7 @@ fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
                  '{{\"spec\":{{\"addresses\":{{\"holder\":\"NAME\"}}}}}}'"
             );
         }
-        Some(holder) if !subject.group.live.iter().any(|live| live.name == holder) => {
+        Some(holder) if !live.iter().any(|live| live.name == holder) => {
             let _ = write!(
                 not_held.message,
                 ". That is {holder}, which is no live director of the group"

@@ -54,7 +54,7 @@ impl Scene {
 
     fn object(&mut self, namespace: Option<&str>, name: &str, spec: Value) -> Value {
         self.version += 1;
-        json!({
+        let mut object = json!({
             "metadata": {
                 "name": name,
                 "namespace": namespace,
@@ -63,8 +63,9 @@ impl Scene {
                 "labels": {"app": "web"},
                 "creationTimestamp": "2026-01-01T00:00:00Z",
             },
-            "spec": spec,
-        })
+        });
+        object["spec"] = spec;
+        object
     }
 
     fn service(&mut self, changes: Value) {
@@ -172,8 +173,11 @@ fn parsed<T: DeserializeOwned>(value: &Value) -> T {
 }
 
 fn merge(into: &mut Value, changes: Value) {
-    for (key, value) in changes.as_object().unwrap() {
-        into[key] = value.clone();
+    let Value::Object(changes) = changes else {
+        panic!("changes are fields with values: {changes}");
+    };
+    for (key, value) in changes {
+        into[key] = value;
     }
 }
 
@@ -265,7 +269,7 @@ fn without_a_live_director_nothing_is_programmed() {
     let said = scene.says(kind::READY);
     assert!(said.starts_with("False/NoDirectors: "), "{said}");
     assert!(
-        said.ends_with("Not counted, because its Lease is not renewed: d1"),
+        said.ends_with("Without a live Lease, and not counted: d1"),
         "{said}"
     );
     let group = &scene.wanted().director_groups[&ObjectKey::cluster("default")];
@@ -290,7 +294,7 @@ fn a_dead_director_is_named_and_not_waited_for() {
     scene.report("d2", json!({}));
     assert_eq!(
         scene.says(kind::PROGRAMMED),
-        "True/Programmed: On 1 director. Not counted, because its Lease is not renewed: d1"
+        "True/Programmed: On 1 director. Without a live Lease, and not counted: d1"
     );
     let wanted = scene.wanted();
     let alive = |name: &str| said(&[wanted.directors[name].clone()], kind::ALIVE);
@@ -400,6 +404,24 @@ fn a_holder_that_is_no_live_director_is_named() {
         said.ends_with("That is d9, which is no live director of the group"),
         "{said}"
     );
+}
+
+#[test]
+fn a_holder_that_cannot_name_all_its_vips_is_believed_and_others_are_not() {
+    let mut scene = Scene::new();
+    let many = json!({"vips": [], "vipsOmitted": 1});
+    scene.report("d1", many.clone());
+    assert!(scene.says(kind::READY).starts_with("True"));
+    scene.report("d2", json!({"vips": []}));
+    assert!(
+        scene
+            .says(kind::READY)
+            .starts_with("Unknown/VipNotHeld: Director d1 holds more VIPs")
+    );
+    scene.group(json!({"addresses": {"holder": "d1"}}));
+    assert!(scene.says(kind::READY).starts_with("True"));
+    scene.group(json!({"addresses": {"holder": "d2"}}));
+    assert!(scene.says(kind::READY).starts_with("Unknown/VipNotHeld"));
 }
 
 #[test]

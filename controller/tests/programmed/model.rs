@@ -142,7 +142,7 @@ impl Model {
             Step::MakeService { name, vip, app } => self.make(
                 SERVICES,
                 &format!("vs{name}"),
-                json!({}),
+                &json!({}),
                 json!({
                     "vip": {"address": format!("10.0.0.{}", vip + 1), "port": 80},
                     "forwarding": {"method": "NAT"},
@@ -182,7 +182,7 @@ impl Model {
             Step::MakeServer { name, address, app } => self.make(
                 SERVERS,
                 &format!("rs{name}"),
-                json!({"app": app.to_string()}),
+                &json!({"app": app.to_string()}),
                 json!({"address": format!("10.1.0.{}", address + 1), "weight": 1}),
             ),
             Step::ReweighServer(name) => {
@@ -210,7 +210,7 @@ impl Model {
             Step::MakeGroup => self.make(
                 GROUPS,
                 GROUP,
-                json!({}),
+                &json!({}),
                 json!({"addresses": {"holder": "a"}}),
             ),
             Step::EditGroup => {
@@ -375,7 +375,7 @@ impl Model {
         })
     }
 
-    fn make(&mut self, kind: usize, name: &str, labels: Value, spec: Value) {
+    fn make(&mut self, kind: usize, name: &str, labels: &Value, spec: Value) {
         let mut state = self.latest(kind).clone();
         if state.contains_key(name) {
             return;
@@ -643,7 +643,7 @@ fn change(objects: &mut Objects, kind: usize, object: &Value, is_there: bool) {
 fn list(objects: &mut Objects, kind: usize, state: &State) {
     match kind {
         SERVICES => {
-            relist::<VirtualService, _>(state, |change| objects.virtual_services.change(change))
+            relist::<VirtualService, _>(state, |change| objects.virtual_services.change(change));
         }
         SERVERS => relist::<RealServer, _>(state, |change| objects.real_servers.change(change)),
         _ => relist::<DirectorGroup, _>(state, |change| objects.director_groups.change(change)),

@@ -1,0 +1,563 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crds::{
+    Change, Loose,
+    api::{DirectorGroup, RealServer, VirtualService},
+};
+use serde_json::json;
+
+use super::*;
+use crate::{
+    fixtures::{ModelWorld, ip, service as kernel_service, tcp},
+    host::addresses::Missing,
+};
+
+const VIP: &str = "192.0.2.10";
+/// What is waited for longer than this does not happen.
+const PATIENCE_OF_TESTS: Duration = Duration::from_secs(20);
+
+/// How often each edge was opened, and how often it is to fail first.
+#[derive(Clone, Default)]
+struct Doors {
+    opened: Arc<AtomicUsize>,
+    kernel_opened: Arc<AtomicUsize>,
+    kernel_fails: Arc<AtomicUsize>,
+}
+
+impl Doors {
+    fn world(&self, world: &ModelWorld) -> World {
+        let doors = self.clone();
+        let (kernel, links, journal) = (world.clone(), world.clone(), world.clone());
+        World {
+            kernel: Box::new(move || {
+                doors.kernel_opened.fetch_add(1, SeqCst);
+                let fails = doors.kernel_fails.load(SeqCst);
+                if fails > 0 {
+                    doors.kernel_fails.store(fails - 1, SeqCst);
+                    return Err(ipvs::Error::NoIpvs);
+                }
+                Ok(Box::new(kernel.clone()))
+            }),
+            links: Box::new(move || Ok(Box::new(links.clone()))),
+            journal: Box::new({
+                let opened = self.opened.clone();
+                move || {
+                    opened.fetch_add(1, SeqCst);
+                    let remembered = journal.parts().disk.remembered();
+                    Ok((Box::new(journal.clone()), remembered))
+                }
+            }),
+        }
+    }
+}
+
+fn director(doors: &Doors, world: &ModelWorld) -> Director {
+    let (name, group) = ("a".to_owned(), "default".to_owned());
+    Director::new(name, group, Clock::start(), doors.world(world))
+}
+
+/// A director on its thread.
+struct Running {
+    world: ModelWorld,
+    doors: Doors,
+    events: Sender<Event>,
+    observed: Receiver<Observed>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(world: ModelWorld) -> Self {
+        Self::with_doors(world, Doors::default())
+    }
+
+    fn with_doors(world: ModelWorld, doors: Doors) -> Self {
+        let (events, heard) = mpsc::channel();
+        let (observe, observed) = mpsc::channel();
+        let (doors_of_thread, world_of_thread) = (doors.clone(), world.clone());
+        let thread = thread::spawn(move || {
+            director(&doors_of_thread, &world_of_thread).run(&heard, &mut |found| {
+                // A test that has seen enough listens no more.
+                let _ = observe.send(found);
+            });
+        });
+        Self {
+            world,
+            doors,
+            events,
+            observed,
+            thread,
+        }
+    }
+
+    fn send(&self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.events.send(event).expect("the loop runs");
+        }
+    }
+
+    fn until(&self, what: &str, mut is: impl FnMut(&Observed) -> bool) -> Observed {
+        loop {
+            match self.observed.recv_timeout(PATIENCE_OF_TESTS) {
+                Ok(observed) if is(&observed) => return observed,
+                Ok(_) => {}
+                Err(error) => panic!("waited for {what}: {error}"),
+            }
+        }
+    }
+
+    /// Waits for a round after which nothing fails, and gives its outcome.
+    fn programmed(&self, services: usize, destinations: usize) -> Observed {
+        let what = format!("{services} services, {destinations} destinations");
+        self.until(&what, |observed| {
+            observed.outcome.as_ref().is_some_and(|outcome| {
+                outcome.failures.is_empty()
+                    && (outcome.services, outcome.destinations) == (services, destinations)
+            })
+        })
+    }
+
+    fn trouble(&self) -> Trouble {
+        let observed = self.until("trouble", |observed| observed.trouble.is_some());
+        observed.trouble.expect("it was waited for")
+    }
+
+    fn stop(self) {
+        self.send([Event::Stop]);
+        self.thread.join().expect("the loop ends well");
+    }
+}
+
+fn service(port: i32, scheduler: &str, generation: i64) -> Loose<VirtualService> {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("web{port}"), "namespace": "shop",
+            "uid": format!("service{port}"), "generation": generation,
+        },
+        "spec": {
+            "vip": {"address": VIP, "port": port},
+            "scheduler": scheduler,
+            "forwarding": {"method": "NAT"},
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+        },
+    }))
+    .expect("an envelope that parses")
+}
+
+fn server(last: u8) -> Loose<RealServer> {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("web{last}"), "namespace": "shop", "labels": {"app": "web"},
+            "uid": format!("server{last}"), "generation": 1,
+        },
+        "spec": {"address": format!("198.51.100.{last}")},
+    }))
+    .expect("an envelope that parses")
+}
+
+fn group(holder: Option<&str>) -> Loose<DirectorGroup> {
+    serde_json::from_value(json!({
+        "metadata": {"name": "default", "uid": "group", "generation": 1},
+        "spec": {"addresses": {"holder": holder}},
+    }))
+    .expect("an envelope that parses")
+}
+
+fn services(all: impl IntoIterator<Item = Loose<VirtualService>>) -> Vec<Event> {
+    let items = all.into_iter().map(Change::Item);
+    let changes = [Change::Listing].into_iter().chain(items);
+    let changes = changes.chain([Change::Listed]);
+    changes.map(Event::VirtualService).collect()
+}
+
+fn servers(all: impl IntoIterator<Item = Loose<RealServer>>) -> Vec<Event> {
+    let items = all.into_iter().map(Change::Item);
+    let changes = [Change::Listing].into_iter().chain(items);
+    let changes = changes.chain([Change::Listed]);
+    changes.map(Event::RealServer).collect()
+}
+
+fn groups(all: impl IntoIterator<Item = Loose<DirectorGroup>>) -> Vec<Event> {
+    let items = all.into_iter().map(Change::Item);
+    let changes = [Change::Listing].into_iter().chain(items);
+    let changes = changes.chain([Change::Listed]);
+    changes.map(Event::DirectorGroup).collect()
+}
+
+fn directors(names: &[&str]) -> Event {
+    Event::Directors(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+/// Two services with two servers, and one director that holds the VIP.
+fn everything() -> Vec<Event> {
+    let mut events = vec![directors(&["a"])];
+    events.extend(services([service(80, "wrr", 1), service(443, "wrr", 1)]));
+    events.extend(servers([server(1), server(2)]));
+    events.extend(groups([group(None)]));
+    events
+}
+
+fn started_with_everything() -> Running {
+    let running = Running::start(ModelWorld::new());
+    running.send(everything());
+    running.programmed(2, 4);
+    running.until_held();
+    running.world.news();
+    running
+}
+
+impl Running {
+    /// The VIP is there once the round is over that was observed.
+    fn until_held(&self) {
+        assert_eq!(self.world.interfaces_with(ip(VIP)), ["eth0"]);
+    }
+}
+
+#[test]
+fn what_was_listed_is_in_the_kernel_and_observed_with_its_digests() {
+    let running = Running::start(ModelWorld::new());
+    running.send(everything());
+    let observed = running.programmed(2, 4);
+    assert_eq!(
+        running.world.table(),
+        [
+            "-A -t 192.0.2.10:80 -s wrr",
+            "-a -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1",
+            "-a -t 192.0.2.10:80 -r 198.51.100.2:80 -m -w 1",
+            "-A -t 192.0.2.10:443 -s wrr",
+            "-a -t 192.0.2.10:443 -r 198.51.100.1:443 -m -w 1",
+            "-a -t 192.0.2.10:443 -r 198.51.100.2:443 -m -w 1",
+        ]
+    );
+    let outcome = observed.outcome.expect("there was a round");
+    assert_eq!(outcome.held[&ip(VIP)], "eth0");
+    assert_eq!(observed.trouble, None);
+
+    let used = observed.used.expect("there was a round");
+    let of = |uid: &str, labels: &[(&str, &str)]| {
+        let labels = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        crds::Digest::of(uid, 1, &labels.collect())
+    };
+    let web = [("app", "web")];
+    assert_eq!(
+        used,
+        WorldDigests {
+            virtual_services: (of("service80", &[]) ^ of("service443", &[])).to_string(),
+            real_servers: (of("server1", &web) ^ of("server2", &web)).to_string(),
+            director_groups: of("group", &[]).to_string(),
+        }
+    );
+    running.stop();
+}
+
+#[test]
+fn nothing_is_written_before_every_kind_was_listed() {
+    let wished = [
+        services([service(80, "wrr", 1)]),
+        servers([server(1)]),
+        groups([group(None)]),
+    ];
+    for missing in 0..wished.len() {
+        let world = ModelWorld::new();
+        let mut agent = director(&Doors::default(), &world);
+        agent.take(directors(&["a"]));
+        let last = |index: &usize| (*index == missing, *index);
+        let mut order: Vec<_> = (0..wished.len()).collect();
+        order.sort_by_key(last);
+        for index in order {
+            assert_eq!(agent.act(Duration::ZERO).map(|o| o.outcome), None);
+            assert_eq!(world.news(), [""; 0], "{missing} is not listed yet");
+            let events = match index {
+                0 => services([service(80, "wrr", 1)]),
+                1 => servers([server(1)]),
+                _ => groups([group(None)]),
+            };
+            for event in events {
+                agent.take(event);
+            }
+        }
+        let observed = agent.act(Duration::ZERO).expect("all is listed");
+        assert_eq!(observed.outcome.expect("a round").services, 1);
+    }
+}
+
+#[test]
+fn a_restart_writes_nothing_while_objects_come_in_one_by_one() {
+    let running = started_with_everything();
+    let world = running.world.clone();
+    running.stop();
+    let readings = world.parts().kernel.readings;
+    let mut agent = director(&Doors::default(), &world);
+    for event in everything() {
+        agent.take(event);
+        agent.act(Duration::ZERO);
+    }
+    assert_eq!(world.news(), [""; 0]);
+    assert_eq!(world.parts().kernel.readings, readings + 1);
+}
+
+#[test]
+fn a_group_that_does_not_exist_changes_nothing_and_says_so() {
+    let running = started_with_everything();
+    let world = running.world.clone();
+    running.stop();
+    let running = Running::start(world);
+    running.send(services([service(80, "rr", 2)]));
+    running.send(servers([]));
+    running.send(groups([]));
+    let trouble = running.trouble();
+    assert_eq!(trouble, Trouble::Group("default".into()));
+    assert_eq!(running.world.news(), [""; 0], "not even removals");
+    running.send([
+        Event::DirectorGroup(Change::Apply(group(None))),
+        directors(&["a"]),
+    ]);
+    running.programmed(1, 0);
+    running.stop();
+}
+
+#[test]
+fn a_group_that_was_deleted_stays_in_force() {
+    let running = started_with_everything();
+    let key = ObjectKey::cluster("default");
+    running.send([Event::DirectorGroup(Change::Delete(key))]);
+    let observed = running.programmed(2, 4);
+    assert_eq!(observed.trouble, None);
+    assert_eq!(running.world.news(), [""; 0]);
+    running.stop();
+}
+
+#[test]
+fn a_kernel_that_cannot_be_opened_is_opened_later() {
+    let doors = Doors::default();
+    doors.kernel_fails.store(3, SeqCst);
+    let running = Running::with_doors(ModelWorld::new(), doors);
+    running.send(everything());
+    let Trouble::Kernel(message) = running.trouble() else {
+        panic!("the kernel is the trouble");
+    };
+    assert!(message.contains("modprobe ip_vs"), "{message}");
+    let observed = running.programmed(2, 4);
+    assert_eq!(observed.trouble, None, "and it says that all is well");
+    assert_eq!(running.doors.kernel_opened.load(SeqCst), 4);
+    assert_eq!(running.doors.opened.load(SeqCst), 1, "the journal once");
+    running.stop();
+}
+
+#[test]
+fn lost_replies_keep_the_socket_and_other_errors_open_another() {
+    for (error, opened) in [
+        ((|| ipvs::Error::RepliesLost) as fn() -> ipvs::Error, 1),
+        (crate::fixtures::broken, 2),
+    ] {
+        let running = started_with_everything();
+        running.world.parts().kernel.broken = Some(error);
+        let edit = Change::Apply(service(80, "rr", 2));
+        running.send([Event::VirtualService(edit)]);
+        // Only what is written meets the broken kernel.
+        let trouble = running.trouble();
+        assert_eq!(trouble, Trouble::Kernel(error().to_string()));
+        let before = running.doors.kernel_opened.load(SeqCst);
+        running.world.parts().kernel.broken = None;
+        running.programmed(2, 4);
+        assert_eq!(running.world.table()[0], "-A -t 192.0.2.10:80 -s rr");
+        let now = running.doors.kernel_opened.load(SeqCst);
+        assert!(
+            before == 1 || opened == 2,
+            "no reopening after lost replies"
+        );
+        assert!(now >= opened, "{now} times opened after {trouble}");
+        running.stop();
+    }
+}
+
+#[test]
+fn stop_leaves_everything_as_it_is() {
+    let running = started_with_everything();
+    let world = running.world.clone();
+    let table = world.table();
+    running.stop();
+    assert_eq!(world.news(), [""; 0]);
+    assert_eq!(world.table(), table);
+    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"]);
+}
+
+#[test]
+fn nobody_left_to_send_events_is_a_stop() {
+    let Running {
+        world,
+        events,
+        thread,
+        ..
+    } = started_with_everything();
+    drop(events);
+    thread.join().expect("the loop ends well");
+    assert_eq!(world.news(), [""; 0]);
+}
+
+#[test]
+fn a_deleted_object_is_removed() {
+    let running = started_with_everything();
+    let web = |name: &str| ObjectKey::new("shop", name);
+    running.send([Event::VirtualService(Change::Delete(web("web80")))]);
+    running.programmed(1, 2);
+    assert_eq!(running.world.news(), ["-D -t 192.0.2.10:80", "settle"]);
+    running.send([Event::RealServer(Change::Delete(web("web1")))]);
+    running.programmed(1, 1);
+    running.send([Event::VirtualService(Change::Delete(web("web443")))]);
+    running.programmed(0, 0);
+    assert_eq!(running.world.interfaces_with(ip(VIP)), [""; 0]);
+    running.stop();
+}
+
+#[test]
+fn what_a_new_listing_does_not_name_is_removed_when_it_is_complete() {
+    let running = started_with_everything();
+    let mut relisted = services([service(443, "wrr", 1)]);
+    let end = relisted.pop();
+    running.send(relisted);
+    running.send([Event::RealServer(Change::Apply(server(3)))]);
+    running.programmed(2, 6);
+    running.send(end);
+    running.programmed(1, 3);
+    running.stop();
+}
+
+#[test]
+fn an_edit_that_does_not_parse_keeps_the_last_good_version_in_force() {
+    let running = started_with_everything();
+    let newer = service(80, "quantum", 2);
+    assert!(newer.spec.is_err(), "a newer version's scheduler");
+    running.send([Event::VirtualService(Change::Apply(newer))]);
+    let observed = running.until("a round with the new digest", |o| !o.unreadable.is_empty());
+    let [exception] = observed.unreadable.as_slice() else {
+        panic!("one object is unreadable: {:?}", observed.unreadable);
+    };
+    assert_eq!(exception.virtual_service, "shop/web80");
+    assert!(exception.message.contains("quantum"), "{exception:?}");
+    assert_eq!(running.world.news(), [""; 0], "the kernel stays as it is");
+
+    // Others go on, and so does the object's last good version.
+    running.send([Event::RealServer(Change::Apply(server(3)))]);
+    running.programmed(2, 6);
+    let good = Change::Apply(service(80, "rr", 3));
+    running.send([Event::VirtualService(good)]);
+    let observed = running.programmed(2, 6);
+    assert_eq!(observed.unreadable, []);
+    assert_eq!(running.world.table()[0], "-A -t 192.0.2.10:80 -s rr");
+    running.stop();
+}
+
+#[test]
+fn the_vip_goes_to_whom_the_group_names() {
+    let running = Running::start(ModelWorld::new());
+    let mut events = everything();
+    events[0] = directors(&["a", "b"]);
+    running.send(events);
+    let observed = running.programmed(2, 4);
+    let outcome = observed.outcome.expect("a round");
+    assert_eq!(outcome.missing[&ip(VIP)], Missing::HolderNotNamed);
+    for (holder, here) in [(Some("a"), 1), (None, 1), (Some("b"), 0), (Some("a"), 1)] {
+        let edit = Change::Apply(group(holder));
+        running.send([Event::DirectorGroup(edit)]);
+        let observed = running.programmed(2, 4);
+        let held = observed.outcome.expect("a round").held.len();
+        assert_eq!(held, here, "{holder:?} is named");
+        assert_eq!(running.world.interfaces_with(ip(VIP)).len(), here);
+    }
+    running.stop();
+}
+
+#[test]
+fn what_failed_is_tried_again_without_an_event() {
+    let running = started_with_everything();
+    let edit = Change::Apply(service(80, "twos", 2));
+    running.send([Event::VirtualService(edit)]);
+    running.until("the refusal", |observed| {
+        let outcome = observed.outcome.as_ref();
+        outcome.is_some_and(|outcome| !outcome.failures.is_empty())
+    });
+    let loaded = "twos".to_owned();
+    running.world.parts().kernel.schedulers.insert(loaded);
+    running.programmed(2, 4);
+    assert_eq!(running.world.table()[0], "-A -t 192.0.2.10:80 -s twos");
+    running.stop();
+}
+
+/// Without rounds the next deadline lies ahead all the same: a loop whose
+/// deadline has passed does not sleep.
+#[test]
+fn the_loop_sleeps_also_while_no_round_can_run() {
+    let minute = FULL_COMPARISON;
+    let world = ModelWorld::new();
+    let doors = Doors::default();
+    let mut agent = director(&doors, &world);
+    agent.act(minute);
+    assert!(agent.next_deadline() > minute, "nothing was listed so far");
+
+    for event in everything() {
+        agent.take(event);
+    }
+    agent.take(Event::VirtualService(Change::Apply(service(80, "twos", 2))));
+    agent.act(minute);
+    let due = agent.next_deadline();
+    assert!(due < minute * 2, "a refused service is tried again soon");
+
+    world.parts().kernel.broken = Some(crate::fixtures::broken);
+    agent.state.distrust();
+    agent.take(Event::RealServer(Change::Apply(server(3))));
+    let mut now = due;
+    for _ in 0..20 {
+        let observed = agent.act(now);
+        assert!(agent.trouble.is_some(), "{observed:?}");
+        assert!(agent.next_deadline() > now, "the kernel is away at {now:?}");
+        now = agent.next_deadline();
+    }
+}
+
+#[test]
+fn a_kernel_that_opens_and_does_not_answer_is_asked_less_and_less_often() {
+    let world = ModelWorld::new();
+    let mut agent = director(&Doors::default(), &world);
+    for event in everything() {
+        agent.take(event);
+    }
+    world.parts().kernel.broken = Some(crate::fixtures::broken);
+    let mut now = Duration::ZERO;
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        agent.act(now);
+        waits.push((agent.next_deadline() - now).as_millis());
+        now = agent.next_deadline();
+    }
+    assert_eq!(waits, [100, 200, 400, 800, 1600]);
+    world.parts().kernel.broken = None;
+    let observed = agent.act(now).expect("it answers again");
+    assert_eq!(observed.trouble, None);
+    assert_eq!(world.table().len(), 6);
+}
+
+#[test]
+fn drift_is_found_by_the_full_comparison() {
+    let world = ModelWorld::new();
+    let mut agent = director(&Doors::default(), &world);
+    for event in everything() {
+        agent.take(event);
+    }
+    agent.act(Duration::ZERO);
+    let table = world.table();
+    let drifted = kernel_service("sed", &[]);
+    world.parts().kernel.table.insert(tcp(VIP, 80), drifted);
+    let due = agent.next_deadline();
+    assert_eq!(due, FULL_COMPARISON);
+    agent.act(due);
+    assert_eq!(world.table(), table);
+}

@@ -1,0 +1,433 @@
+//! A world in memory, for tests: a kernel, a host's interfaces and a disk that
+//! outlive the agent that acts on them, and an agent's life that can end after
+//! any call.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io, mem,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use crds::ObjectKey;
+use ipvs::{
+    ActualService, ActualTable, DestinationConfig, DestinationKey, Errno, Failure,
+    ForwardingMethod, Info, Kernel, Op, Protocol, ServiceConfig, ServiceFlags, ServiceKey,
+    WantedService, WantedTable, model_kernel::ModelKernel,
+};
+
+use crate::{
+    desired::Desired,
+    host::{
+        addresses::Interface,
+        netlink::{LinkError, Links},
+    },
+    journal::{Change, Entry, Intent, Journal, JournalError, Remembered},
+};
+
+/// What an agent did to the world.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// To the kernel's table, and why the kernel refused.
+    Kernel(Op, Option<Errno>),
+    /// An address that is on an interface now.
+    Added(IpAddr, String),
+    /// An address that is not any more.
+    Removed(IpAddr, String),
+    /// An intent on the disk.
+    Intended,
+    /// A settlement on the disk.
+    Settled,
+}
+
+/// As in `-A -t 192.0.2.10:80 -s wrr`, `+ 192.0.2.10 eth0`, `intend`.
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel(op, None) => write!(f, "{op}"),
+            Self::Kernel(op, Some(errno)) => write!(f, "{op}: {errno}"),
+            Self::Added(address, interface) => write!(f, "+ {address} {interface}"),
+            Self::Removed(address, interface) => write!(f, "- {address} {interface}"),
+            Self::Intended => f.write_str("intend"),
+            Self::Settled => f.write_str("settle"),
+        }
+    }
+}
+
+/// What was committed to the journal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) owned: BTreeSet<Entry>,
+    pub(crate) intent: Intent,
+}
+
+impl Disk {
+    /// What a new agent reads from it.
+    pub(crate) fn remembered(&self) -> Remembered {
+        let mut remembered = Remembered {
+            intent: self.intent.clone(),
+            ..Remembered::default()
+        };
+        for entry in &self.owned {
+            match entry {
+                Entry::Service(service) => {
+                    let services = &mut remembered.table.services;
+                    services.entry(*service).or_default();
+                }
+                Entry::Destination(service, destination) => {
+                    let services = &mut remembered.table.services;
+                    services.entry(*service).or_default().insert(*destination);
+                }
+                Entry::Address(address, interface) => {
+                    remembered.addresses.insert(*address, interface.clone());
+                }
+            }
+        }
+        remembered
+    }
+}
+
+/// All that outlives an agent.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) kernel: ModelKernel,
+    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) disk: Disk,
+    /// While set, no address can be read.
+    pub(crate) links_broken: bool,
+    /// While set, no address can be added or removed.
+    pub(crate) addresses_refused: bool,
+    /// While set, nothing can be committed.
+    pub(crate) disk_broken: bool,
+    /// How many more calls the agent lives to make; an operation of the
+    /// kernel's table counts as one. Dead, it has no effect any more.
+    pub(crate) life: Option<usize>,
+    pub(crate) log: Vec<Effect>,
+}
+
+impl Parts {
+    fn lives(&mut self) -> bool {
+        match &mut self.life {
+            None => true,
+            Some(0) => false,
+            Some(calls) => {
+                *calls -= 1;
+                true
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<(), JournalError> {
+        if self.lives() && !self.disk_broken {
+            return Ok(());
+        }
+        Err(JournalError::Folder {
+            path: "/state".into(),
+            source: io::Error::from_raw_os_error(nix::libc::ENOSPC),
+        })
+    }
+
+    fn link(&mut self, works: bool) -> Result<(), LinkError> {
+        if self.lives() && works {
+            return Ok(());
+        }
+        Err(LinkError::Open(io::Error::other("no route socket")))
+    }
+
+    fn interface(&mut self, index: u32) -> &mut Interface {
+        self.interfaces
+            .iter_mut()
+            .find(|interface| interface.index == index)
+            .expect("an interface that was listed")
+    }
+}
+
+/// The world, as many handles to it as one likes. Each is every edge of it.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelWorld(Arc<Mutex<Parts>>);
+
+impl ModelWorld {
+    /// A host with eth0 in 192.0.2.0/24 and 2001:db8::/64, eth1 in
+    /// 198.51.100.0/24, an empty table and an empty disk.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Parts {
+            kernel: ModelKernel::default(),
+            interfaces: vec![
+                interface(1, "lo", &[("127.0.0.1", 8), ("::1", 128)]),
+                interface(2, "eth0", &[("192.0.2.1", 24), ("2001:db8::1", 64)]),
+                interface(3, "eth1", &[("198.51.100.254", 24)]),
+            ],
+            disk: Disk::default(),
+            links_broken: false,
+            addresses_refused: false,
+            disk_broken: false,
+            life: None,
+            log: Vec::new(),
+        })))
+    }
+
+    pub(crate) fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.0.lock().expect("no test panics while it has it")
+    }
+
+    /// What was done since this was last asked, a line each.
+    pub(crate) fn news(&self) -> Vec<String> {
+        let log = mem::take(&mut self.parts().log);
+        log.iter().map(ToString::to_string).collect()
+    }
+
+    /// The kernel's table, a line for each entry, as `ipvsadm -Sn` has it.
+    pub(crate) fn table(&self) -> Vec<String> {
+        lines(&self.parts().kernel.table)
+    }
+
+    /// The interfaces that have an address.
+    pub(crate) fn interfaces_with(&self, address: IpAddr) -> Vec<String> {
+        let parts = self.parts();
+        let has = |interface: &&Interface| interface.addresses.iter().any(|(a, _)| *a == address);
+        let found = parts.interfaces.iter().filter(has);
+        found.map(|interface| interface.name.clone()).collect()
+    }
+
+    /// Puts an address on an interface, as somebody else would.
+    pub(crate) fn put(&self, address: IpAddr, on: &str) {
+        let mut parts = self.parts();
+        let interface = parts.interfaces.iter_mut().find(|found| found.name == on);
+        let addresses = &mut interface.expect("an interface of the model").addresses;
+        if !addresses.iter().any(|(found, _)| *found == address) {
+            addresses.push((address, full_length(address)));
+        }
+    }
+
+    /// Takes an address from an interface, as somebody else would.
+    pub(crate) fn take(&self, address: IpAddr, from: &str) {
+        let mut parts = self.parts();
+        let interface = parts.interfaces.iter_mut().find(|found| found.name == from);
+        let addresses = &mut interface.expect("an interface of the model").addresses;
+        addresses.retain(|(found, _)| *found != address);
+    }
+}
+
+impl Kernel for ModelWorld {
+    fn info(&mut self) -> Result<Info, ipvs::Error> {
+        self.parts().kernel.info()
+    }
+
+    fn table(&mut self) -> Result<ActualTable, ipvs::Error> {
+        let mut parts = self.parts();
+        if !parts.lives() {
+            return Err(broken());
+        }
+        parts.kernel.table()
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, ipvs::Error> {
+        let mut parts = self.parts();
+        let lost = mem::take(&mut parts.kernel.lose_replies);
+        let mut failures = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            if !parts.lives() {
+                return Err(broken());
+            }
+            let refused = parts.kernel.apply(std::slice::from_ref(op))?;
+            let errno = refused.first().map(|failure| failure.errno);
+            parts.log.push(Effect::Kernel(op.clone(), errno));
+            failures.extend(errno.map(|errno| Failure { index, errno }));
+        }
+        match lost {
+            true => Err(ipvs::Error::RepliesLost),
+            false => Ok(failures),
+        }
+    }
+}
+
+impl Links for ModelWorld {
+    fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError> {
+        let mut parts = self.parts();
+        let works = !parts.links_broken;
+        parts.link(works)?;
+        Ok(parts.interfaces.clone())
+    }
+
+    fn add(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError> {
+        let mut parts = self.parts();
+        let works = !parts.addresses_refused;
+        parts.link(works)?;
+        let interface = parts.interface(index);
+        if !interface.addresses.iter().any(|(a, _)| *a == address) {
+            interface.addresses.push((address, full_length(address)));
+        }
+        let name = interface.name.clone();
+        parts.log.push(Effect::Added(address, name));
+        Ok(())
+    }
+
+    fn remove(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError> {
+        let mut parts = self.parts();
+        let works = !parts.addresses_refused;
+        parts.link(works)?;
+        let interface = parts.interface(index);
+        interface.addresses.retain(|(found, _)| *found != address);
+        let name = interface.name.clone();
+        parts.log.push(Effect::Removed(address, name));
+        Ok(())
+    }
+}
+
+impl Journal for ModelWorld {
+    fn intend(&mut self, intent: &Intent) -> Result<(), JournalError> {
+        let mut parts = self.parts();
+        parts.write()?;
+        parts.disk.intent = intent.clone();
+        parts.log.push(Effect::Intended);
+        Ok(())
+    }
+
+    fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError> {
+        let mut parts = self.parts();
+        parts.write()?;
+        for change in changes {
+            match change {
+                Change::Own(entry) => parts.disk.owned.insert(entry.clone()),
+                Change::Disown(entry) => parts.disk.owned.remove(entry),
+            };
+        }
+        parts.disk.intent = Intent::default();
+        parts.log.push(Effect::Settled);
+        Ok(())
+    }
+}
+
+/// The kernel's socket is gone, or the agent is.
+pub(crate) fn broken() -> ipvs::Error {
+    ipvs::Error::Io {
+        doing: "talking to the model",
+        source: io::Error::other("it is gone"),
+    }
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+pub(crate) fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Interface {
+    Interface {
+        index,
+        name: name.to_owned(),
+        loopback: name == "lo",
+        addresses: addresses
+            .iter()
+            .map(|(a, length)| (ip(a), *length))
+            .collect(),
+    }
+}
+
+fn full_length(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// A service of TCP.
+pub(crate) fn tcp(address: &str, port: u16) -> ServiceKey {
+    ServiceKey::Address {
+        protocol: Protocol::TCP,
+        address: ip(address),
+        port,
+    }
+}
+
+/// The server 198.51.100.`last`, port 80.
+pub(crate) fn server(last: u8) -> DestinationKey {
+    DestinationKey {
+        address: [198, 51, 100, last].into(),
+        port: 80,
+    }
+}
+
+pub(crate) fn config(scheduler: &str) -> ServiceConfig {
+    ServiceConfig {
+        scheduler: scheduler.to_owned(),
+        flags: ServiceFlags::default(),
+        timeout: 0,
+        prefix_length: 32,
+        persistence_engine: None,
+    }
+}
+
+pub(crate) fn weight(weight: u32) -> DestinationConfig {
+    DestinationConfig {
+        method: ForwardingMethod::Masquerade,
+        weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+/// A VirtualService's key.
+pub(crate) fn named(name: &str) -> ObjectKey {
+    ObjectKey::new("shop", name)
+}
+
+/// Services with scheduler and (server, weight).
+pub(crate) type Rows<'a> = &'a [(ServiceKey, &'a str, &'a [(u8, u32)])];
+
+/// A service as somebody writes it.
+pub(crate) fn service(scheduler: &str, servers: &[(u8, u32)]) -> ActualService {
+    ActualService {
+        config: config(scheduler),
+        destinations: servers
+            .iter()
+            .map(|(last, value)| (server(*last), weight(*value)))
+            .collect(),
+    }
+}
+
+/// What somebody wants: each service and server by an object that is named
+/// after it.
+pub(crate) fn wish(rows: Rows<'_>) -> Desired {
+    let mut desired = Desired::default();
+    for (key, scheduler, servers) in rows {
+        let destinations: Vec<_> = servers
+            .iter()
+            .map(|(last, value)| (server(*last), weight(*value)))
+            .collect();
+        let object = named(&key.to_string());
+        for (last, _) in *servers {
+            let by = named(&format!("server{last}"));
+            desired.servers.insert((*key, server(*last)), by);
+        }
+        if let ServiceKey::Address { address, .. } = key {
+            let users = desired.vips.entry(*address).or_default();
+            users.insert(object.clone());
+        }
+        desired.services.insert(*key, object);
+        let config = config(scheduler);
+        desired.table.insert(
+            *key,
+            WantedService {
+                config,
+                destinations,
+            },
+        );
+    }
+    desired
+}
+
+fn lines(table: &ActualTable) -> Vec<String> {
+    let wanted = table
+        .iter()
+        .map(|(key, found)| {
+            let service = WantedService {
+                config: found.config.clone(),
+                destinations: found.destinations.clone().into_iter().collect(),
+            };
+            (*key, service)
+        })
+        .collect();
+    spelled(&wanted)
+}
+
+/// A table, a line for each entry, as `ipvsadm -Sn` has it.
+pub(crate) fn spelled(wanted: &WantedTable) -> Vec<String> {
+    let plan = ipvs::plan(wanted, &BTreeMap::new(), &ipvs::Owned::default());
+    plan.ops.iter().map(ToString::to_string).collect()
+}

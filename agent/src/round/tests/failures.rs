@@ -1,0 +1,291 @@
+use ipvs::Errno;
+
+use super::*;
+
+/// Has the kernel refuse whatever is spelled so, from now on.
+fn refuse(world: &ModelWorld, part: &'static str, errno: Errno) {
+    world.parts().kernel.fail_with = Some(Box::new(move |op| {
+        op.to_string().contains(part).then_some(errno)
+    }));
+}
+
+fn sent(news: &[String], part: &str) -> usize {
+    news.iter().filter(|line| line.contains(part)).count()
+}
+
+#[test]
+fn what_fails_backs_off_and_stops_nothing_else() {
+    let world = ModelWorld::new();
+    let mut agent = Agent::start(&world);
+    let both = wish(&[
+        (tcp(WEB, 80), "twos", &[(1, 1)]),
+        (tcp("192.0.2.11", 80), "wrr", &[(1, 1)]),
+    ]);
+    let outcome = agent.round(&both);
+    let message = &outcome.failures[&Subject::Service(tcp(WEB, 80))];
+    assert!(message.contains("modprobe ip_vs_twos"), "{message}");
+    assert_eq!(outcome.services, 1, "the other one is there");
+    assert_eq!(outcome.held.len(), 1, "with its VIP, and no other VIP");
+    world.news();
+
+    let again = agent.round(&both);
+    assert_eq!(again.failures, outcome.failures, "it still says so");
+    assert_eq!(world.news(), [""; 0], "but does not try before it is due");
+
+    agent.round_when_due(&both);
+    assert_eq!(sent(&world.news(), "-s twos"), 1, "then it tries once");
+    let first_wait = agent.now;
+    let second_wait = agent.state.next_deadline().unwrap() - agent.now;
+    assert!(second_wait > first_wait, "and waits for longer");
+
+    world.parts().kernel.schedulers.insert("twos".to_owned());
+    let outcome = agent.round_when_due(&both);
+    assert_eq!(outcome.failures, BTreeMap::new(), "the module is there now");
+    assert_eq!((outcome.services, outcome.held.len()), (2, 2));
+    assert_eq!(agent.state.next_deadline(), None, "nothing waits any more");
+}
+
+#[test]
+fn the_servers_of_a_service_that_cannot_be_made_are_one_failure_with_it() {
+    let world = ModelWorld::new();
+    let mut agent = Agent::start(&world);
+    let bad = wish(&[(tcp(WEB, 80), "twos", &[(1, 1), (2, 1), (3, 1)])]);
+    let outcome = agent.round(&bad);
+    let subjects: Vec<_> = outcome.failures.keys().collect();
+    assert_eq!(subjects, [&Subject::Service(tcp(WEB, 80))]);
+    assert_eq!(sent(&world.news(), "-a "), 0, "nor are they asked for");
+}
+
+#[test]
+fn the_servers_of_a_service_whose_edit_fails_are_edited_all_the_same() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (2, 1)])]));
+    agent.round(&wish(&[(tcp(WEB, 80), "twos", &[(1, 1), (2, 1)])]));
+    world.news();
+    agent.round(&wish(&[(tcp(WEB, 80), "twos", &[(1, 0), (3, 1)])]));
+    assert_eq!(
+        world.table(),
+        [
+            "-A -t 192.0.2.10:80 -s wrr",
+            "-a -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 0",
+            "-a -t 192.0.2.10:80 -r 198.51.100.3:80 -m -w 1",
+        ],
+        "a drained server does not wait for a scheduler that is not there"
+    );
+    assert_eq!(sent(&world.news(), "-E"), 0, "which is not due");
+}
+
+#[test]
+fn a_server_that_fails_beside_its_services_edit_is_a_failure_of_its_own() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
+    refuse(&world, "", Errno::ENOMEM);
+    let outcome = agent.round(&wish(&[(tcp(WEB, 80), "rr", &[(1, 5)])]));
+    assert_eq!(
+        outcome.failures.into_keys().collect::<Vec<_>>(),
+        [
+            Subject::Service(tcp(WEB, 80)),
+            Subject::Destination(tcp(WEB, 80), server(1)),
+        ]
+    );
+}
+
+#[test]
+fn a_changed_wish_is_tried_at_once() {
+    let world = ModelWorld::new();
+    let mut agent = Agent::start(&world);
+    agent.round(&wish(&[(tcp(WEB, 80), "twos", &[(1, 1)])]));
+    assert_eq!(world.table(), [""; 0]);
+    let outcome = agent.round(&wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
+    assert_eq!(outcome.failures, BTreeMap::new());
+    assert_eq!(world.table().len(), 2, "service and server, without a wait");
+}
+
+#[test]
+fn a_failure_that_nobody_wants_any_more_is_forgotten_at_once() {
+    let web = [(tcp(WEB, 80), "wrr", &[(1, 1)][..])];
+    for failing in [
+        wish(&[(tcp(WEB, 80), "twos", &[(1, 1)])]),
+        wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (7, 3)])]),
+        wish(&[(tcp(WEB, 80), "wrr", &[(1, 3)])]),
+        wish(&[web[0], (tcp("192.0.2.11", 80), "twos", &[])]),
+    ] {
+        let world = ModelWorld::new();
+        let mut agent = settled(&world, &wish(&web));
+        refuse(&world, "-w 3", Errno::ENOMEM);
+        let outcome = agent.round(&failing);
+        assert_eq!(outcome.failures.len(), 1, "{failing:?}");
+        let outcome = agent.round(&wish(&web));
+        assert_eq!(outcome.failures, BTreeMap::new(), "{failing:?}");
+        assert_eq!(agent.state.next_deadline(), None, "{failing:?}");
+    }
+}
+
+#[test]
+fn without_a_disk_nothing_is_made_and_edits_and_removals_go_on() {
+    let world = ModelWorld::new();
+    let before = wish(&[
+        (tcp(WEB, 80), "wrr", &[(1, 1), (2, 1)]),
+        (tcp("192.0.2.11", 80), "wrr", &[(1, 1)]),
+    ]);
+    let after = wish(&[
+        (tcp(WEB, 80), "rr", &[(1, 5), (3, 1)]),
+        (tcp("192.0.2.12", 80), "wrr", &[(1, 1)]),
+    ]);
+    let mut agent = settled(&world, &before);
+    world.parts().disk_broken = true;
+    let outcome = agent.round(&after);
+    assert_eq!(
+        world.news(),
+        [
+            "-E -t 192.0.2.10:80 -s rr",
+            "-e -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 5",
+            "- 192.0.2.11 eth0",
+            "-d -t 192.0.2.10:80 -r 198.51.100.2:80",
+            "-D -t 192.0.2.11:80",
+        ]
+    );
+    let message = &outcome.failures[&Subject::Journal];
+    assert!(message.contains("/state"), "it says where: {message}");
+    assert_eq!(
+        agent.state.next_deadline(),
+        Some(Duration::from_millis(100)),
+        "a round is one attempt, however often it wanted to write"
+    );
+    assert_eq!(agent.round(&after).failures, outcome.failures);
+
+    world.parts().disk_broken = false;
+    let outcome = agent.round_when_due(&after);
+    assert_eq!(outcome.failures, BTreeMap::new());
+    assert_eq!((outcome.services, outcome.destinations), (2, 3));
+    assert_eq!(world.parts().disk.owned.len(), 7, "and two VIPs");
+    assert_eq!(agent.state.next_deadline(), None);
+}
+
+#[test]
+fn lost_replies_lose_nothing_and_nothing_is_owned_twice() {
+    let world = ModelWorld::new();
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (2, 2)])]);
+    let mut agent = Agent::start(&world);
+    world.parts().kernel.lose_replies = true;
+    let lost = agent.try_round(&ours, Holding::Take);
+    assert!(matches!(lost, Err(ipvs::Error::RepliesLost)), "{lost:?}");
+    assert!(agent.state.believed.is_none(), "nothing is believed then");
+    let outcome = agent.round(&ours);
+    assert_eq!((outcome.services, outcome.destinations), (1, 2));
+    let made = world.news();
+    assert_eq!(sent(&made, "-A "), 1, "what was made is not made again");
+    assert_eq!(world.parts().disk.owned.len(), 4);
+    assert!(world.parts().disk.intent.is_empty(), "the round is settled");
+
+    world.parts().kernel.lose_replies = true;
+    assert!(agent.try_round(&wish(&[]), Holding::Take).is_err());
+    let outcome = agent.round(&wish(&[]));
+    assert_eq!(outcome, Outcome::default(), "removals likewise");
+    assert_eq!(world.parts().disk.owned.len(), 0);
+}
+
+#[test]
+fn an_address_stays_ours_when_the_kernel_fails_later_in_the_round() {
+    let world = ModelWorld::new();
+    let both = wish(&[
+        (tcp(WEB, 80), "wrr", &[(1, 1)]),
+        (tcp("192.0.2.11", 80), "wrr", &[(1, 1)]),
+    ]);
+    let web = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
+    for restarts in [false, true] {
+        let mut agent = Agent::start(&world);
+        agent.try_round(&both, Holding::Undecided).unwrap();
+        world.parts().kernel.lose_replies = true;
+        assert!(agent.try_round(&web, Holding::Take).is_err());
+        assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"], "it was put up");
+        if restarts {
+            agent = Agent::start(&world);
+        }
+        agent.round(&web);
+        let held = Entry::Address(ip(WEB), "eth0".into());
+        assert!(world.parts().disk.owned.contains(&held));
+        agent.round(&wish(&[]));
+        assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
+    }
+}
+
+#[test]
+fn a_service_that_somebody_made_meanwhile_is_adopted_with_the_next_reading() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &wish(&[]));
+    let theirs = service("sed", &[(9, 9)]);
+    world.parts().kernel.table.insert(tcp(WEB, 80), theirs);
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
+    let outcome = agent.round(&ours);
+    let message = &outcome.failures[&Subject::Service(tcp(WEB, 80))];
+    assert!(message.contains("somebody else has made"), "{message}");
+    assert_eq!(sent(&world.news(), "-a "), 0, "it is not ours to fill");
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0], "nor to announce");
+
+    let outcome = agent.round_when_due(&ours);
+    assert_eq!(outcome.failures, BTreeMap::new());
+    assert_eq!(
+        world.table(),
+        [
+            "-A -t 192.0.2.10:80 -s wrr",
+            "-a -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1",
+            "-a -t 192.0.2.10:80 -r 198.51.100.9:80 -m -w 9",
+        ]
+    );
+}
+
+#[test]
+fn what_is_gone_already_is_removed() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
+    world.parts().kernel.table.clear();
+    let outcome = agent.round(&wish(&[]));
+    assert_eq!(outcome, Outcome::default(), "ESRCH is no failure here");
+    assert_eq!(world.parts().disk.owned.len(), 0);
+}
+
+#[test]
+fn interfaces_that_cannot_be_read_hold_up_no_service() {
+    let world = ModelWorld::new();
+    world.parts().links_broken = true;
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
+    let mut agent = Agent::start(&world);
+    let outcome = agent.round(&ours);
+    assert_eq!(outcome.services, 1);
+    let subjects: Vec<_> = outcome.failures.keys().collect();
+    assert_eq!(subjects, [&Subject::Links]);
+    world.parts().links_broken = false;
+    let outcome = agent.round_when_due(&ours);
+    assert_eq!(outcome.failures, BTreeMap::new());
+    assert_eq!(outcome.held.len(), 1);
+}
+
+#[test]
+fn an_address_that_is_refused_backs_off_by_itself() {
+    let world = ModelWorld::new();
+    world.parts().addresses_refused = true;
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
+    let mut agent = Agent::start(&world);
+    let outcome = agent.round(&ours);
+    let subjects: Vec<_> = outcome.failures.keys().collect();
+    assert_eq!(subjects, [&Subject::Vip(ip(WEB))]);
+    assert_eq!(outcome.services, 1);
+    world.news();
+    agent.round(&ours);
+    assert_eq!(world.news(), [""; 0], "not before it is due");
+    world.parts().addresses_refused = false;
+    let outcome = agent.round_when_due(&ours);
+    assert_eq!(outcome.failures, BTreeMap::new());
+    assert_eq!(outcome.held.len(), 1);
+}
+
+#[test]
+fn a_vip_that_no_subnet_holds_is_missing_and_its_service_is_there() {
+    let world = ModelWorld::new();
+    let elsewhere = "203.0.113.10";
+    let ours = wish(&[(tcp(elsewhere, 80), "wrr", &[(1, 1)])]);
+    let outcome = Agent::start(&world).round(&ours);
+    assert_eq!(outcome.missing[&ip(elsewhere)], Missing::NoSubnet);
+    assert_eq!((outcome.services, outcome.held.len()), (1, 0));
+}

@@ -1,0 +1,267 @@
+//! The product, installed and running: the chart in the API server, our
+//! programs started with the tokens of the chart's service accounts, so that
+//! the chart's RBAC is what they run under.
+
+use std::{fs, path::PathBuf, process::Command, sync::OnceLock, time::Duration};
+
+use crate::{
+    Host, Process,
+    control::{self, kubeconfig_of_service_account, kubectl},
+    eventually, layout,
+    process::program,
+    segment::attach_to_management,
+    trace,
+};
+
+/// The namespace that the chart is installed into.
+pub const NAMESPACE: &str = "ipvs-operator";
+/// Long enough for anything that a cluster of this size does.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The chart, installed, and a controller. Dropping it deletes every object of
+/// ours, so that the next test begins with none.
+#[derive(Debug)]
+pub struct Cluster {
+    host: Host,
+    /// The controller.
+    pub controller: Process,
+}
+
+impl Cluster {
+    /// Installs the chart, once for all tests of a program, and starts a
+    /// controller.
+    ///
+    /// # Panics
+    /// When something does not start.
+    pub fn start() -> Self {
+        install_chart();
+        let host = Host::new("control");
+        attach_to_management(&host);
+        let controller = start_controller(&host, "controller");
+        Self { host, controller }
+    }
+
+    /// Ends the controller at once, and starts another.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart_controller(&mut self) {
+        self.controller.kill();
+        self.controller = start_controller(&self.host, "controller-again");
+    }
+
+    /// A second controller beside the first.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn another_controller(&self) -> Process {
+        start_controller(&self.host, "controller-2")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for args in [
+            ["delete", "ivs,irs", "--all", "-A"].as_slice(),
+            &["delete", "idir", "--all"],
+            &["delete", "leases", "--all", "-n", NAMESPACE],
+        ] {
+            let deleted = control::try_kubectl(args);
+            if !deleted.is_success() {
+                eprintln!("kubectl {}: {}", args.join(" "), deleted.stderr);
+            }
+        }
+        control::try_kubectl(&["patch", "idg", "default", "--type=json", "-p", NO_HOLDER]);
+        // The journals of this test's agents name what is gone with their hosts.
+        if let Err(error) = fs::remove_dir_all(state_dir("")) {
+            eprintln!("the agents' state folders: {error}");
+        }
+    }
+}
+
+const NO_HOLDER: &str = r#"[{"op":"replace","path":"/spec","value":{}}]"#;
+
+fn install_chart() {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let chart = chart();
+        control::helm(&[
+            "upgrade",
+            "--install",
+            "ipvs-operator",
+            &chart.to_string_lossy(),
+            "--namespace",
+            NAMESPACE,
+            "--create-namespace",
+        ]);
+    });
+}
+
+/// The folder of the chart.
+pub fn chart() -> PathBuf {
+    workspace().join("charts/ipvs-operator")
+}
+
+/// A manifest of `examples/`.
+///
+/// # Panics
+/// When there is none of that name.
+pub fn example(name: &str) -> String {
+    let path = workspace().join("examples").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The project's folder.
+pub fn workspace() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("e2e is a folder of the workspace")
+        .to_owned()
+}
+
+fn state_dir(name: &str) -> PathBuf {
+    layout::file("state").join(name)
+}
+
+/// Starts an agent on a host, as a DaemonSet's pod would: for the director of
+/// that name, with the rights of the chart's service account. Its state folder
+/// outlives it.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn start_agent(host: &Host, director: &str) -> Process {
+    Process::start(host, &format!("agent-{director}"), &mut agent(director))
+}
+
+/// As [`start_agent`], under strace; gives the file with what it asked of the
+/// kernel too. `name` tells the traces of one test apart.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn start_agent_traced(host: &Host, director: &str, name: &str) -> (Process, PathBuf) {
+    let file = layout::file(&format!("trace-{director}-{name}"));
+    let mut command = trace::traced(&agent(director), &file);
+    let process = Process::start(host, &format!("agent-{director}-{name}"), &mut command);
+    (process, file)
+}
+
+/// The command line of an agent.
+///
+/// # Panics
+/// When the chart's service account does not exist.
+pub fn agent(director: &str) -> Command {
+    let kubeconfig = kubeconfig_of_service_account(NAMESPACE, "ipvs-agent");
+    let mut command = program("ipvs-agent");
+    command
+        .env("IPVS_NODE_NAME", director)
+        .env("IPVS_STATE_DIR", state_dir(director))
+        .env("IPVS_LEASE_NAMESPACE", NAMESPACE)
+        .arg("--kubeconfig")
+        .arg(kubeconfig);
+    command
+}
+
+/// Starts an agent that reads manifests from a folder and knows no API server.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn start_agent_with_manifests(
+    host: &Host,
+    director: &str,
+    folder: &std::path::Path,
+) -> Process {
+    Process::start(
+        host,
+        &format!("agent-{director}"),
+        program("ipvs-agent")
+            .env("IPVS_NODE_NAME", director)
+            .env("IPVS_STATE_DIR", state_dir(director))
+            .arg("--manifests")
+            .arg(folder),
+    )
+}
+
+fn start_controller(host: &Host, identity: &str) -> Process {
+    let kubeconfig = kubeconfig_of_service_account(NAMESPACE, "ipvs-controller");
+    Process::start(
+        host,
+        identity,
+        program("ipvs-controller")
+            .env("IPVS_LEASE_NAMESPACE", NAMESPACE)
+            .env("IPVS_IDENTITY", identity)
+            .arg("--kubeconfig")
+            .arg(kubeconfig),
+    )
+}
+
+/// Waits as a user does, with kubectl, until a condition of an object of the
+/// namespace `default` has a status: `wait_for("ivs/web", "Ready", "True")`.
+///
+/// # Panics
+/// When it does not in time: with the object as it is then.
+#[track_caller]
+pub fn wait_for(object: &str, condition: &str, status: &str) {
+    let waited = control::try_kubectl(&[
+        "wait",
+        object,
+        &format!("--for=condition={condition}={status}"),
+        &format!("--timeout={}s", PATIENCE.as_secs()),
+    ]);
+    assert!(
+        waited.is_success(),
+        "{object} was expected to become {condition}={status}: {}\n{}",
+        waited.stderr,
+        kubectl(&["get", object, "-o", "yaml"]),
+    );
+}
+
+/// Waits until every virtual service of the namespace `default` is Ready.
+///
+/// # Panics
+/// When one is not in time.
+#[track_caller]
+pub fn wait_until_ready(services: &[&str]) {
+    for service in services {
+        wait_for(&format!("ivs/{service}"), "Ready", "True");
+    }
+}
+
+/// A value of an object, by JSONPath: `value("ivs/web", ".status.directors.summary")`.
+///
+/// # Panics
+/// When there is no such object.
+#[track_caller]
+pub fn value(object: &str, path: &str) -> String {
+    kubectl(&["get", object, "-o", &format!("jsonpath={{{path}}}")])
+}
+
+/// One part of a condition, such as `reason`.
+///
+/// # Panics
+/// When there is no such object.
+#[track_caller]
+pub fn condition(object: &str, kind: &str, part: &str) -> String {
+    value(
+        object,
+        &format!(".status.conditions[?(@.type==\"{kind}\")].{part}"),
+    )
+}
+
+/// Waits until the saved table of a host is these lines, in any order.
+///
+/// # Panics
+/// When it is not in time: with the table as it is then.
+#[track_caller]
+pub fn expect_table(host: &Host, expected: &[&str]) {
+    let mut expected: Vec<_> = expected.iter().map(|line| (*line).to_owned()).collect();
+    expected.sort();
+    eventually("the table of ipvsadm -Sn", PATIENCE, || {
+        let mut found = crate::ipvsadm::sorted(host);
+        found.sort();
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("found {found:#?}, expected {expected:#?}"))
+        }
+    });
+}

@@ -1,0 +1,109 @@
+//! The networks of the classic LVS course, as `CASES.md` and `examples/` know
+//! them. What a later release does by itself on directors and real servers,
+//! the lab still does here: forwarding, ARP settings, the VIP on DR servers.
+
+use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
+
+/// A client, a director and two web servers, each serving its own address as a
+/// page on port 80.
+#[derive(Debug)]
+pub struct Course {
+    /// 192.168.4.10.
+    pub client: Host,
+    /// The first director, 192.168.4.5.
+    pub director: Host,
+    /// The web servers' hosts.
+    pub web: [Host; 2],
+    /// The segment of the client and the VIP.
+    pub segment: Segment,
+    servers: Vec<WebServer>,
+    _inner: Option<Segment>,
+}
+
+/// The NAT cluster's VIP, which is the director's own address.
+pub const NAT_VIP: &str = "192.168.4.5:80";
+/// The DR cluster's VIP.
+pub const DR_VIP: &str = "192.168.4.15:80";
+/// The NAT cluster's web servers.
+pub const NAT_WEB: [&str; 2] = ["192.168.2.100", "192.168.2.200"];
+/// The DR cluster's web servers.
+pub const DR_WEB: [&str; 2] = ["192.168.4.100", "192.168.4.200"];
+
+impl Course {
+    /// The NAT cluster: the director joins 192.168.4.0/24 and 192.168.2.0/24
+    /// and forwards; the web servers' default route is 192.168.2.5.
+    ///
+    /// # Panics
+    /// When the hosts cannot be made.
+    pub fn nat() -> Self {
+        let inner = Segment::new("inner");
+        let mut course = Self::new("192.168.4.5/24");
+        inner.attach(&course.director, "eth1", "192.168.2.5/24");
+        course.director.sysctl("net.ipv4.ip_forward", "1");
+        for (web, address) in course.web.iter().zip(NAT_WEB) {
+            inner.attach(web, "eth0", &format!("{address}/24"));
+            web.run("ip route add default via 192.168.2.5");
+        }
+        course.serve(&NAT_WEB);
+        course._inner = Some(inner);
+        course
+    }
+
+    /// The DR cluster: all on one segment; the web servers have the VIP on lo
+    /// and do not answer ARP for it.
+    ///
+    /// # Panics
+    /// When the hosts cannot be made.
+    pub fn dr() -> Self {
+        let mut course = Self::new("192.168.4.5/24");
+        for (web, address) in course.web.iter().zip(DR_WEB) {
+            course.segment.attach(web, "eth0", &format!("{address}/24"));
+            for interface in ["all", "lo"] {
+                web.sysctl(&format!("net.ipv4.conf.{interface}.arp_ignore"), "1");
+                web.sysctl(&format!("net.ipv4.conf.{interface}.arp_announce"), "2");
+            }
+            web.run("ip address add 192.168.4.15/32 dev lo");
+        }
+        course.serve(&DR_WEB);
+        course
+    }
+
+    fn new(director_address: &str) -> Self {
+        let segment = Segment::new("segment");
+        let [client, director, web1, web2] = ["client", "director", "web1", "web2"].map(Host::new);
+        segment.attach(&client, "eth0", "192.168.4.10/24");
+        segment.attach(&director, "eth0", director_address);
+        attach_to_management(&director);
+        Self {
+            client,
+            director,
+            web: [web1, web2],
+            segment,
+            servers: Vec::new(),
+            _inner: None,
+        }
+    }
+
+    /// Another director on the segment.
+    ///
+    /// # Panics
+    /// When the host cannot be made.
+    pub fn another_director(&self, name: &str, address: &str) -> Host {
+        let director = Host::new(name);
+        self.segment.attach(&director, "eth0", address);
+        attach_to_management(&director);
+        director
+    }
+
+    fn serve(&mut self, addresses: &[&str]) {
+        for (web, address) in self.web.iter().zip(addresses) {
+            self.servers
+                .push(WebServer::start(web, "0.0.0.0:80", address));
+        }
+    }
+
+    /// A web client in the client's host.
+    pub fn browser(&self) -> Client {
+        Client::new(&self.client)
+    }
+}

@@ -1,0 +1,87 @@
+//! What a program asked of the kernel over netlink, as strace saw it: counted
+//! from outside, whatever the program says of itself.
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use crate::eventually;
+
+/// A command that runs `program` under strace and leaves its netlink messages
+/// in `file`.
+pub fn traced(program: &Command, file: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command
+        // As its child (-D), so that a signal reaches the program itself.
+        .args([
+            "-D",
+            "-f",
+            "-q",
+            "-xx",
+            "-s",
+            "65536",
+            "-e",
+            "trace=sendto,sendmsg,sendmmsg",
+        ])
+        .arg("-o")
+        .arg(file)
+        .arg(program.get_program())
+        .args(program.get_args());
+    for (name, value) in program.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// Every message by which a program that has ended, with process id `id`,
+/// changed the kernel's IPVS table or its addresses: one word a message.
+///
+/// # Panics
+/// When there is no such trace, or it has no end.
+pub fn kernel_writes(file: &Path, id: u32) -> Vec<String> {
+    let trace = eventually("the end of the trace", Duration::from_secs(10), || {
+        let trace = fs::read_to_string(file).map_err(|error| error.to_string())?;
+        let ended = trace
+            .lines()
+            .any(|line| line.starts_with(&id.to_string()) && line.contains("+++"));
+        if ended { Ok(trace) } else { Err(trace) }
+    });
+    trace.lines().flat_map(writes_of).collect()
+}
+
+/// The commands of generic netlink family IPVS that write
+/// (`include/uapi/linux/ip_vs.h`).
+const WRITES: [(u8, &str); 9] = [
+    (1, "NEW_SERVICE"),
+    (2, "SET_SERVICE"),
+    (3, "DEL_SERVICE"),
+    (5, "NEW_DEST"),
+    (6, "SET_DEST"),
+    (7, "DEL_DEST"),
+    (12, "SET_CONFIG"),
+    (16, "ZERO"),
+    (17, "FLUSH"),
+];
+
+/// The writes of one traced call, which may hold many messages.
+fn writes_of(line: &str) -> Vec<String> {
+    line.split("nlmsg_type=")
+        .skip(1)
+        .filter_map(|message| {
+            let kind = message.split(&[',', ' ']).next()?;
+            match kind {
+                "RTM_NEWADDR" | "RTM_DELADDR" => Some(kind.to_owned()),
+                // The family whose messages strace cannot take apart is ours:
+                // the first byte of the payload is the command.
+                "nlctrl" => None,
+                _ if kind.starts_with("RTM_") || kind.starts_with("NLMSG_") => None,
+                _ => {
+                    let payload = message.split_once("\"\\x")?.1;
+                    let command = u8::from_str_radix(payload.get(..2)?, 16).ok()?;
+                    let (_, name) = WRITES.iter().find(|(number, _)| *number == command)?;
+                    Some((*name).to_owned())
+                }
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,333 @@
+//! Bad input: refused with words that help, and nothing else is lost.
+
+use std::{fs, path::Path, time::Duration};
+
+use e2e::{
+    Host, Segment,
+    cluster::{
+        Cluster, PATIENCE, condition, example, expect_table, start_agent,
+        start_agent_with_manifests, wait_for, wait_until_ready, workspace,
+    },
+    control::{try_kubectl, try_kubectl_apply},
+    course::Course,
+    eventually, ipvsadm, kubectl, kubectl_apply, layout,
+};
+
+const TABLE: [&str; 3] = [
+    "-A -t 192.168.4.5:80 -s wrr",
+    "-a -t 192.168.4.5:80 -r 192.168.2.100:80 -m -w 1",
+    "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 1",
+];
+
+#[test]
+fn the_api_server_refuses_what_one_object_shows_and_names_the_field() {
+    let _cluster = Cluster::start();
+    let mut wrong = Vec::new();
+    let cases = bad_manifests();
+    for (name, text) in &cases {
+        let field = expectation(text);
+        let documents: Vec<_> = text.split("\n---\n").collect();
+        let (last, before) = documents.split_last().expect("a manifest has a document");
+        for document in before {
+            kubectl_apply(document);
+        }
+        let answer = try_kubectl_apply(last);
+        if answer.is_success() || !answer.stderr.contains(field) {
+            wrong.push(format!(
+                "{name}: expected a refusal that names {field}: {answer:?}"
+            ));
+        }
+        if !before.is_empty() {
+            kubectl(&["delete", "ivs,irs", "--all"]);
+        }
+    }
+    assert!(cases.len() > 50, "the cases were found: {}", cases.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_only_several_objects_show_is_told_in_their_conditions() {
+    let _cluster = Cluster::start();
+    let cases = manifests("crds/tests/unfit");
+    assert!(!cases.is_empty(), "the cases were found");
+    for (name, text) in cases {
+        let expected = expectation(&text);
+        let (object, words) = expected.split_once(": | ").unwrap_or((expected, ""));
+        let [kind, object, condition_type, reason, ..] =
+            *object.split(' ').collect::<Vec<_>>().as_slice()
+        else {
+            panic!("{name} says what to expect of which object: {expected}");
+        };
+        let object = format!(
+            "{}/{object}",
+            if kind == "VirtualService" {
+                "ivs"
+            } else {
+                "irs"
+            }
+        );
+        kubectl_apply(&text);
+        eventually(&format!("{name}: {expected}"), PATIENCE, || {
+            let found = condition(&object, condition_type, "reason");
+            let message = condition(&object, condition_type, "message");
+            if found == reason && message.contains(words) {
+                Ok(())
+            } else {
+                Err(format!("{condition_type} {found}: {message}"))
+            }
+        });
+        kubectl(&["delete", "ivs,irs", "--all"]);
+    }
+}
+
+#[test]
+fn the_second_of_two_services_with_one_vip_and_port_is_not_accepted() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    kubectl_apply(
+        "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: a-rival}
+spec:
+  vip: {address: 192.168.4.5, port: 80}
+  forwarding: {method: NAT}
+  realServerSelector: {matchLabels: {app: web}}
+",
+    );
+    wait_for("ivs/a-rival", "Accepted", "False");
+    assert_eq!(condition("ivs/a-rival", "Ready", "reason"), "Conflict");
+    let message = condition("ivs/a-rival", "Accepted", "message");
+    assert!(
+        message.contains("default/web"),
+        "it names the other object: {message}"
+    );
+    assert_eq!(
+        condition("ivs/web", "Ready", "status"),
+        "True",
+        "the older one is unmoved"
+    );
+    expect_table(&course.director, &TABLE);
+
+    // The way is free when the first is gone.
+    kubectl(&["delete", "ivs/web"]);
+    wait_until_ready(&["a-rival"]);
+}
+
+#[test]
+fn servers_that_do_not_fit_are_refused_and_the_others_serve() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    for (name, spec, reason) in [
+        ("web3", "{address: 192.168.2.100}", "DuplicateServer"),
+        (
+            "web4",
+            "{address: 192.168.2.44, port: 8080, forwarding: {method: DR}}",
+            "PortMismatch",
+        ),
+        ("web5", "{address: \"2001:db8::5\"}", "FamilyMismatch"),
+    ] {
+        kubectl_apply(&format!(
+            "{{apiVersion: ipvs.dev/v1alpha1, kind: RealServer, metadata: {{name: {name}, labels: {{app: web}}}}, spec: {spec}}}"
+        ));
+        eventually(
+            &format!("{name} to be refused for {reason}"),
+            PATIENCE,
+            || {
+                let found = condition("ivs/web", "ResolvedRefs", "reason");
+                let message = condition("ivs/web", "ResolvedRefs", "message");
+                if found == reason && message.contains(name) {
+                    Ok(())
+                } else {
+                    Err(format!("{found}: {message}"))
+                }
+            },
+        );
+        wait_for(&format!("irs/{name}"), "Ready", "False");
+        expect_table(&course.director, &TABLE);
+        kubectl(&["delete", &format!("irs/{name}")]);
+        wait_until_ready(&["web"]);
+    }
+
+    // No forwarding method anywhere.
+    kubectl(&[
+        "patch",
+        "ivs/web",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"forwarding":null}}"#,
+    ]);
+    wait_for("ivs/web", "ResolvedRefs", "False");
+    assert_eq!(
+        condition("ivs/web", "ResolvedRefs", "reason"),
+        "NoForwarding"
+    );
+    let message = condition("ivs/web", "ResolvedRefs", "message");
+    assert!(message.contains("forwarding"), "{message}");
+}
+
+#[test]
+fn an_object_of_a_newer_version_holds_up_no_other() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+
+    // A newer CRD knows a scheduler that this build does not.
+    let schedulers =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/scheduler/enum/-";
+    let crd = "crd/ipvsvirtualservices.ipvs.dev";
+    let newer = format!(r#"[{{"op":"add","path":"{schedulers}","value":"quantum"}}]"#);
+    let crd_file = workspace().join("charts/ipvs-operator/crds/ipvsvirtualservices.yaml");
+    kubectl(&["patch", crd, "--type=json", "-p", &newer]);
+    let edit = r#"{"spec":{"scheduler":"quantum"}}"#;
+    eventually("the newer scheduler to be admitted", PATIENCE, || {
+        let patched = try_kubectl(&["patch", "ivs/web", "--type=merge", "-p", edit]);
+        if patched.is_success() {
+            Ok(())
+        } else {
+            Err(patched.stderr)
+        }
+    });
+    wait_for("ivs/web", "Accepted", "False");
+    assert_eq!(condition("ivs/web", "Accepted", "reason"), "Unreadable");
+    let message = condition("ivs/web", "Accepted", "message");
+    assert!(
+        message.contains("spec.scheduler") && message.contains("quantum"),
+        "it names the field and the value: {message}"
+    );
+
+    kubectl_apply(
+        &example("nat-cluster.yaml")
+            .replace("name: web\n", "name: other\n")
+            .replace("port: 80", "port: 81"),
+    );
+    wait_until_ready(&["other"]);
+    eventually(
+        "the other service beside the last good version of the first",
+        PATIENCE,
+        || {
+            let table = ipvsadm::saved(&course.director);
+            let both = ["-A -t 192.168.4.5:81 -s wrr", TABLE[0], TABLE[1], TABLE[2]];
+            if both.iter().all(|line| table.contains(line)) {
+                Ok(())
+            } else {
+                Err(table)
+            }
+        },
+    );
+    kubectl(&["delete", "ivs", "--all"]);
+    kubectl(&[
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "-f",
+        &crd_file.to_string_lossy(),
+    ]);
+}
+
+#[test]
+fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stays() {
+    let segment = Segment::new("segment");
+    let inner = Segment::new("inner");
+    let director = Host::new("director");
+    segment.attach(&director, "eth0", "192.168.4.5/24");
+    inner.attach(&director, "eth1", "192.168.2.5/24");
+    let folder = layout::file("manifests");
+    fs::create_dir_all(&folder).expect("the lab's folder can be written");
+    let web = folder.join("web.yaml");
+    write(&web, &example("nat-cluster.yaml"));
+    let agent = start_agent_with_manifests(&director, "standalone", &folder);
+    expect_table(&director, &TABLE);
+
+    write(
+        &web,
+        &example("nat-cluster.yaml").replace("scheduler: wrr", "scheduler: wrrr"),
+    );
+    let line = agent.wait_for_log("last good version stays in force", Duration::from_secs(20));
+    assert!(
+        line.contains("web.yaml:10:") && line.contains("wrrr"),
+        "file, line and reason are named: {line}"
+    );
+    expect_table(&director, &TABLE);
+
+    // Every bad manifest of ours, each in a file of its own: all are told, and
+    // the good file goes on.
+    let cases: Vec<_> = bad_manifests()
+        .into_iter()
+        .filter(|(_, text)| !text.contains("\n---\n"))
+        .collect();
+    for (name, text) in &cases {
+        write(&folder.join(name), text);
+    }
+    write(
+        &web,
+        &example("nat-cluster.yaml").replace("scheduler: wrr", "scheduler: rr"),
+    );
+    eventually("every bad file to be told", PATIENCE, || {
+        let log = agent.log();
+        let silent: Vec<_> = cases
+            .iter()
+            .filter(|(name, _)| !log.contains(&format!("{name}:")))
+            .map(|(name, _)| name)
+            .collect();
+        if silent.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("silent about {silent:?}"))
+        }
+    });
+    expect_table(
+        &director,
+        &["-A -t 192.168.4.5:80 -s rr", TABLE[1], TABLE[2]],
+    );
+
+    // And it is as good without them.
+    for (name, _) in &cases {
+        fs::remove_file(folder.join(name)).expect("it was written above");
+    }
+    write(&web, &example("nat-cluster.yaml"));
+    expect_table(&director, &TABLE);
+    fs::remove_dir_all(&folder).expect("the folder is the test's own");
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// Name and text of each manifest that is to be refused.
+fn bad_manifests() -> Vec<(String, String)> {
+    manifests("crds/tests/bad")
+}
+
+fn manifests(folder: &str) -> Vec<(String, String)> {
+    let folder = workspace().join(folder);
+    let mut found: Vec<_> = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("the folder can be read").path())
+        .map(|path| {
+            let name = path
+                .file_name()
+                .expect("a file has a name")
+                .to_string_lossy()
+                .into_owned();
+            (name, fs::read_to_string(&path).expect("a manifest is text"))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// What the first line says that the refusal names.
+fn expectation(text: &str) -> &str {
+    text.lines()
+        .next()
+        .and_then(|line| line.strip_prefix("# expect: "))
+        .expect("the first line says what is expected")
+}

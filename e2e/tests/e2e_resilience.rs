@@ -1,0 +1,369 @@
+//! What goes away and comes back: agents, controllers, the API server, and
+//! which director holds the VIP. None of it is to be noticed in the kernel.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use e2e::{
+    Host, Process, api_server_start, api_server_stop,
+    cluster::{
+        Cluster, NAMESPACE, PATIENCE, condition, example, start_agent, start_agent_traced, value,
+        wait_for, wait_until_ready,
+    },
+    course::{Course, DR_VIP, DR_WEB, NAT_VIP, NAT_WEB},
+    eventually, ipvsadm, kubectl, kubectl_apply, trace,
+    wait::eventually_equal,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn an_agent_restart_sends_no_write_to_the_kernel() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let (mut first, first_trace) = start_agent_traced(&course.director, "director1", "first");
+    kubectl_apply(&example("dr-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    let table = ipvsadm::saved(&course.director);
+    first.terminate(SOON);
+    let made = trace::kernel_writes(&first_trace, first.id());
+    assert_eq!(
+        made.len(),
+        4,
+        "one service, two destinations and one address were to be written: {made:#?}"
+    );
+    assert_eq!(
+        ipvsadm::saved(&course.director),
+        table,
+        "a stopped agent leaves the table as it is"
+    );
+    assert_vip_on(&course.director, true);
+
+    for (how, name) in [("after a normal stop", "second"), ("after a kill", "third")] {
+        let (mut agent, path) = start_agent_traced(&course.director, "director1", name);
+        // It has caught up when it has done something new.
+        kubectl_apply(&another_service(name));
+        wait_until_ready(&[name]);
+        agent.kill();
+        let writes = trace::kernel_writes(&path, agent.id());
+        assert_eq!(
+            writes.len(),
+            1,
+            "only the new service was to be written {how}: {writes:#?}"
+        );
+    }
+    let counts = course.browser().counts(10, DR_VIP);
+    assert_eq!(
+        counts.values().sum::<usize>(),
+        10,
+        "all are answered with no agent at all"
+    );
+    assert!(
+        counts.keys().all(|page| DR_WEB.contains(&page.as_str())),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn the_api_server_may_go_away_and_nothing_is_lost() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    let table = ipvsadm::saved(&course.director);
+
+    api_server_stop();
+    agent.wait_for_log("Trying again", PATIENCE);
+    assert_eq!(
+        ipvsadm::saved(&course.director),
+        table,
+        "the table while the API is away"
+    );
+    assert_eq!(
+        course.browser().counts(10, NAT_VIP),
+        shares(NAT_WEB, [5, 5])
+    );
+
+    // An agent that starts meanwhile says so, touches nothing and goes on trying.
+    drop(agent);
+    let agent = start_agent(&course.director, "director1");
+    agent.wait_for_log("Trying again", PATIENCE);
+    assert_eq!(
+        ipvsadm::saved(&course.director),
+        table,
+        "the table after a start without API"
+    );
+
+    api_server_start();
+    kubectl(&[
+        "patch",
+        "irs/web2",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"weight":3}}"#,
+    ]);
+    eventually(
+        "an edit to arrive after the API server is back",
+        PATIENCE,
+        || {
+            let table = ipvsadm::saved(&course.director);
+            if table.contains("192.168.2.200:80 -m -w 3") {
+                Ok(())
+            } else {
+                Err(table)
+            }
+        },
+    );
+    wait_until_ready(&["web"]);
+    assert_eq!(
+        course.browser().counts(12, NAT_VIP),
+        shares(NAT_WEB, [3, 9])
+    );
+}
+
+#[test]
+fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let other = course.another_director("director-b", "192.168.4.6/24");
+    kubectl(&[
+        "patch",
+        "idg/default",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"addresses":{"holder":"director-a"}}}"#,
+    ]);
+    let _a = start_agent(&course.director, "director-a");
+    kubectl_apply(&example("dr-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    assert_eq!(value("ivs/web", ".status.directors.summary"), "1/1");
+
+    let mut b = start_agent(&other, "director-b");
+    eventually("both directors to be counted", PATIENCE, || {
+        let summary = value("ivs/web", ".status.directors.summary");
+        if summary == "2/2" {
+            Ok(())
+        } else {
+            Err(summary)
+        }
+    });
+    wait_until_ready(&["web"]);
+    assert_eq!(
+        ipvsadm::sorted(&course.director),
+        ipvsadm::sorted(&other),
+        "both kernels hold the same table"
+    );
+    assert_vip_on(&course.director, true);
+    assert_vip_on(&other, false);
+
+    // Programmed is True only when both are: one hangs, the other goes on.
+    b.pause();
+    kubectl(&[
+        "patch",
+        "ivs/web",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"scheduler":"rr"}}"#,
+    ]);
+    wait_for("ivs/web", "Programmed", "False");
+    let message = condition("ivs/web", "Programmed", "message");
+    assert!(
+        message.contains("director-b"),
+        "it names who is missing: {message}"
+    );
+    eventually("director-a to have the new scheduler", PATIENCE, || {
+        let table = ipvsadm::saved(&course.director);
+        if table.contains("-s rr") {
+            Ok(())
+        } else {
+            Err(table)
+        }
+    });
+    b.resume();
+    wait_for("ivs/web", "Programmed", "True");
+
+    // The office changes hands.
+    kubectl(&[
+        "patch",
+        "idg/default",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"addresses":{"holder":"director-b"}}}"#,
+    ]);
+    eventually("the VIP to have moved", PATIENCE, || {
+        match (has_vip(&course.director), has_vip(&other)) {
+            (false, true) => Ok(()),
+            state => Err(format!("on (a, b): {state:?}")),
+        }
+    });
+    wait_until_ready(&["web"]);
+
+    // Nobody named: whoever has it keeps it, and nobody takes another one.
+    kubectl(&[
+        "patch",
+        "idg/default",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"addresses":null}}"#,
+    ]);
+    kubectl_apply(&service_on("second", "192.168.4.16"));
+    wait_for("ivs/second", "Ready", "False");
+    eventually("the status to say that nobody is named", PATIENCE, || {
+        let reason = condition("ivs/second", "Ready", "reason");
+        let message = condition("ivs/second", "Ready", "message");
+        let said = ["HolderNotNamed", "VipNotHeld"].contains(&reason.as_str());
+        if said && message.contains("holder") {
+            Ok(())
+        } else {
+            Err(format!("{reason}: {message}"))
+        }
+    });
+    wait_until_ready(&["web"]);
+    assert_vip_on(&course.director, false);
+    assert_vip_on(&other, true);
+}
+
+#[test]
+fn agents_go_on_without_a_controller() {
+    let mut cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    cluster.controller.kill();
+    kubectl(&[
+        "patch",
+        "irs/web2",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"weight":4}}"#,
+    ]);
+    eventually("an edit to arrive without a controller", PATIENCE, || {
+        let table = ipvsadm::saved(&course.director);
+        if table.contains("192.168.2.200:80 -m -w 4") {
+            Ok(())
+        } else {
+            Err(table)
+        }
+    });
+    assert_eq!(
+        course.browser().counts(10, NAT_VIP),
+        shares(NAT_WEB, [2, 8])
+    );
+}
+
+#[test]
+fn a_controller_restart_flips_no_condition() {
+    let mut cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    kubectl_apply(&service_on("unserved", "192.168.4.20"));
+    wait_until_ready(&["web"]);
+    wait_for("ivs/unserved", "Ready", "False");
+    wait_for("irs/web1", "Ready", "True");
+    wait_for("idir/director1", "Alive", "True");
+    let before = conditions();
+
+    cluster.restart_controller();
+    // It has taken over when it judges something new.
+    kubectl_apply(&another_service("new"));
+    wait_until_ready(&["new"]);
+    kubectl(&["delete", "ivs/new"]);
+    eventually_equal(
+        "every condition as before, time and word",
+        PATIENCE,
+        &before,
+        conditions,
+    );
+}
+
+#[test]
+fn a_second_controller_takes_over() {
+    let mut cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    let second = cluster.another_controller();
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    cluster.controller.kill();
+    kubectl_apply(&another_service("new"));
+    wait_until_ready(&["new"]);
+    drop(second);
+}
+
+#[test]
+fn a_director_whose_lease_ran_out_is_reported_and_not_trusted() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let mut agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    agent.kill();
+    // The Lease is good for 40 s.
+    wait_for("idir/director1", "Alive", "False");
+    wait_for("ivs/web", "Programmed", "False");
+    assert_eq!(condition("ivs/web", "Ready", "reason"), "NoDirectors");
+    assert_eq!(
+        course.browser().counts(10, NAT_VIP),
+        shares(NAT_WEB, [5, 5]),
+        "packets keep flowing"
+    );
+    let leases = kubectl(&["get", "leases", "-n", NAMESPACE, "-o", "name"]);
+    assert!(
+        leases.contains("lease.coordination.k8s.io/director1"),
+        "{leases}"
+    );
+    let _agent: Process = start_agent(&course.director, "director1");
+    wait_until_ready(&["web"]);
+}
+
+/// Type, status, reason, message and time of each condition of each object.
+fn conditions() -> BTreeMap<String, String> {
+    let template = "{range .items[*]}{.kind}/{.metadata.name}={.status.conditions}{\"\\n\"}{end}";
+    kubectl(&["get", "ivs,irs,idir", "-o", &format!("jsonpath={template}")])
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(object, conditions)| (object.to_owned(), conditions.to_owned()))
+        .collect()
+}
+
+/// A service on a port of its own of the director's primary address, with one
+/// RealServer that is there already.
+fn another_service(name: &str) -> String {
+    service_on(name, "192.168.4.5").replace("matchLabels: {app: none}", "matchLabels: {app: web}")
+}
+
+fn service_on(name: &str, address: &str) -> String {
+    let port = 8000 + name.bytes().map(u32::from).sum::<u32>();
+    format!(
+        "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  vip: {{address: {address}, port: {port}}}
+  forwarding: {{method: NAT}}
+  realServerSelector: {{matchLabels: {{app: none}}}}
+"
+    )
+}
+
+fn shares(web: [&str; 2], counts: [usize; 2]) -> BTreeMap<String, usize> {
+    web.into_iter().map(str::to_owned).zip(counts).collect()
+}
+
+fn has_vip(director: &Host) -> bool {
+    director
+        .run("ip -brief address show eth0")
+        .contains("192.168.4.15/32")
+}
+
+#[track_caller]
+fn assert_vip_on(director: &Host, expected: bool) {
+    assert_eq!(
+        has_vip(director),
+        expected,
+        "whether {} holds the VIP",
+        director.name()
+    );
+}

@@ -1,0 +1,182 @@
+//! CASES.md 1: the table by hand, row by row, with kubectl in ipvsadm's place.
+
+use e2e::{
+    Host, Segment,
+    cluster::{Cluster, condition, example, expect_table, start_agent, value, wait_until_ready},
+    ipvsadm, kubectl, kubectl_apply,
+    segment::attach_to_management,
+};
+
+const STRANGER: &str = "-A -t 192.168.4.5:8080 -s rr";
+const WEB: &str = "-A -t 192.168.4.5:80 -s wrr";
+const WEB_RR: &str = "-A -t 192.168.4.5:80 -s rr";
+const WEB_100: &str = "-a -t 192.168.4.5:80 -r 192.168.2.100:80 -g -w 1";
+const WEB_200: &str = "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 2";
+const WEB_201: &str = "-a -t 192.168.4.5:80 -r 192.168.2.201:80 -m -w 3";
+const WEB_202: &str = "-a -t 192.168.4.5:80 -r 192.168.2.202:80 -m -w 4";
+const WEB_202_DR: &str = "-a -t 192.168.4.5:80 -r 192.168.2.202:80 -g -w 4";
+const MYSQL: &str = "-A -t 192.168.4.5:3306 -s lc";
+const MYSQL_100: &str = "-a -t 192.168.4.5:3306 -r 192.168.2.100:3306 -m -w 1";
+const MYSQL_200: &str = "-a -t 192.168.4.5:3306 -r 192.168.2.200:3306 -m -w 1";
+const INTRANET: &str = "-A -t 10.10.10.1:80 -s wrr";
+const INTRANET_11: &str = "-a -t 10.10.10.1:80 -r 192.168.10.11:80 -m -w 1";
+
+#[test]
+fn the_table_by_hand() {
+    let _cluster = Cluster::start();
+    let (outer, intranet) = (Segment::new("outer"), Segment::new("intranet"));
+    let director = Host::new("director");
+    outer.attach(&director, "eth0", "192.168.4.5/24");
+    intranet.attach(&director, "eth1", "10.10.10.5/24");
+    attach_to_management(&director);
+    director.run("ipvsadm -A -t 192.168.4.5:8080 -s rr");
+    let agent = start_agent(&director, "director1");
+
+    // -A and -a: three services, one with mixed forwarding methods.
+    kubectl_apply(&example("table-by-hand.yaml"));
+    wait_until_ready(&["web", "mysql", "intranet"]);
+    expect_table(
+        &director,
+        &[
+            STRANGER,
+            WEB,
+            WEB_100,
+            WEB_200,
+            WEB_201,
+            WEB_202,
+            MYSQL,
+            MYSQL_100,
+            MYSQL_200,
+            INTRANET,
+            INTRANET_11,
+        ],
+    );
+    assert!(
+        director
+            .run("ip -brief address show eth1")
+            .contains("10.10.10.1/32"),
+        "the VIP is on the interface whose subnet holds it"
+    );
+
+    // -Ln: what kubectl shows agrees.
+    let shown = kubectl(&["get", "ivs", "--no-headers"]);
+    for line in [
+        "web 192.168.4.5 80 TCP wrr 4/4 True Ready",
+        "mysql 192.168.4.5 3306 TCP lc 2/2 True Ready",
+        "intranet 10.10.10.1 80 TCP wrr 1/1 True Ready",
+    ] {
+        assert!(
+            shown.lines().any(|row| words(row).starts_with(line)),
+            "kubectl get ivs was expected to show {line:?}:\n{shown}"
+        );
+    }
+
+    // -E -s rr: real servers stay.
+    patch("ivs/web", r#"{"spec":{"scheduler":"rr"}}"#);
+    expect_table(
+        &director,
+        &[
+            STRANGER,
+            WEB_RR,
+            WEB_100,
+            WEB_200,
+            WEB_201,
+            WEB_202,
+            MYSQL,
+            MYSQL_100,
+            MYSQL_200,
+            INTRANET,
+            INTRANET_11,
+        ],
+    );
+
+    // -e -g: the weight stays what the manifest says.
+    patch("irs/web-202", r#"{"spec":{"forwarding":{"method":"DR"}}}"#);
+    expect_table(
+        &director,
+        &[
+            STRANGER,
+            WEB_RR,
+            WEB_100,
+            WEB_200,
+            WEB_201,
+            WEB_202_DR,
+            MYSQL,
+            MYSQL_100,
+            MYSQL_200,
+            INTRANET,
+            INTRANET_11,
+        ],
+    );
+
+    // Persistence: the same client always gets the same server.
+    patch(
+        "ivs/mysql",
+        r#"{"spec":{"persistence":{"timeoutSeconds":60}}}"#,
+    );
+    let mysql_persistent = "-A -t 192.168.4.5:3306 -s lc -p 60";
+    expect_table(
+        &director,
+        &[
+            STRANGER,
+            WEB_RR,
+            WEB_100,
+            WEB_200,
+            WEB_201,
+            WEB_202_DR,
+            mysql_persistent,
+            MYSQL_100,
+            MYSQL_200,
+            INTRANET,
+            INTRANET_11,
+        ],
+    );
+
+    // -d and -D.
+    kubectl(&["delete", "irs/web-100", "ivs/mysql"]);
+    expect_table(
+        &director,
+        &[
+            STRANGER,
+            WEB_RR,
+            WEB_200,
+            WEB_201,
+            WEB_202_DR,
+            INTRANET,
+            INTRANET_11,
+        ],
+    );
+    wait_until_ready(&["web"]);
+    assert_eq!(value("ivs/web", ".status.realServers.summary"), "3/3");
+    assert_eq!(
+        condition("irs/mysql-100", "Ready", "reason"),
+        "NotSelected",
+        "no service selects mysql-100 any more"
+    );
+
+    // -C: ours goes, the stranger's entry stays, and so does its VIP.
+    kubectl(&["delete", "ivs,irs", "--all"]);
+    expect_table(&director, &[STRANGER]);
+    assert!(
+        !director
+            .run("ip -brief address show eth1")
+            .contains("10.10.10.1/32"),
+        "the VIP that the agent added goes with its last service"
+    );
+    assert!(
+        director
+            .run("ip -brief address show eth0")
+            .contains("192.168.4.5/24"),
+        "the director's own address was there before and stays"
+    );
+    assert_eq!(ipvsadm::saved(&director).lines().count(), 1);
+    drop(agent);
+}
+
+fn patch(object: &str, patch: &str) {
+    kubectl(&["patch", object, "--type=merge", "-p", patch]);
+}
+
+fn words(row: &str) -> String {
+    row.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,189 @@
+//! What may be wrong with a machine: one line that says what to do, and the
+//! agent goes on trying where it can heal by itself.
+
+use std::{process::Command, time::Duration};
+
+use e2e::{
+    Host, Process,
+    cluster::{
+        Cluster, PATIENCE, agent, condition, example, expect_table, start_agent, wait_for,
+        wait_until_ready,
+    },
+    course::Course,
+    host::run_here,
+    kubectl, kubectl_apply,
+};
+
+const TABLE: [&str; 3] = [
+    "-A -t 192.168.4.5:80 -s wrr",
+    "-a -t 192.168.4.5:80 -r 192.168.2.100:80 -m -w 1",
+    "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 1",
+];
+
+#[test]
+fn a_kernel_without_ip_vs_is_told_and_served_once_it_has_it() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let without = KernelWithoutIpvs::make();
+    kubectl_apply(&example("nat-cluster.yaml"));
+    let agent = start_agent(&course.director, "director1");
+    let line = agent.wait_for_log("no ip_vs", PATIENCE);
+    assert!(
+        line.contains("modprobe ip_vs"),
+        "it says what to do: {line}"
+    );
+    wait_for("idir/director1", "Programmed", "False");
+    assert_eq!(
+        condition("idir/director1", "Programmed", "reason"),
+        "KernelUnavailable"
+    );
+    assert_eq!(
+        agent.log().matches("no ip_vs").count(),
+        1,
+        "once:\n{}",
+        agent.log()
+    );
+
+    drop(without);
+    expect_table(&course.director, &TABLE);
+    wait_until_ready(&["web"]);
+}
+
+#[test]
+fn a_scheduler_that_the_kernel_lacks_is_told_and_holds_up_no_other_service() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    let twos = example("nat-cluster.yaml")
+        .replace("name: web\n", "name: choosy\n")
+        .replace("port: 80", "port: 82")
+        .replace("scheduler: wrr", "scheduler: twos");
+    kubectl_apply(&twos);
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    wait_for("ivs/choosy", "Programmed", "False");
+    let message = condition("ivs/choosy", "Ready", "message");
+    assert!(
+        message.contains("twos") && message.contains("director1") && message.contains("modprobe"),
+        "it names scheduler, director and remedy: {message}"
+    );
+    expect_table(&course.director, &TABLE);
+
+    // It heals as soon as the wish changes, back-off or not.
+    kubectl(&[
+        "patch",
+        "ivs/choosy",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"scheduler":"rr"}}"#,
+    ]);
+    wait_until_ready(&["choosy"]);
+}
+
+#[test]
+fn an_agent_without_cap_net_admin_says_so() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    kubectl_apply(&example("nat-cluster.yaml"));
+    let unprivileged = agent("director1");
+    let mut command = Command::new("setpriv");
+    command.args(["--inh-caps=-net_admin", "--bounding-set=-net_admin", "--"]);
+    command
+        .arg(unprivileged.get_program())
+        .args(unprivileged.get_args());
+    for (name, value) in unprivileged.get_envs() {
+        command.env(
+            name,
+            value.expect("the agent's environment sets and removes nothing"),
+        );
+    }
+    let agent = Process::start(&course.director, "agent-unprivileged", &mut command);
+    let line = agent.wait_for_log("CAP_NET_ADMIN", PATIENCE);
+    assert!(line.contains("user namespace"), "it says whose: {line}");
+    wait_for("idir/director1", "Programmed", "False");
+    let message = condition("idir/director1", "Programmed", "message");
+    assert!(message.contains("CAP_NET_ADMIN"), "{message}");
+}
+
+#[test]
+fn a_second_agent_on_a_machine_says_who_is_first_and_waits() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    kubectl_apply(&example("nat-cluster.yaml"));
+    let mut first = start_agent(&course.director, "director1");
+    wait_until_ready(&["web"]);
+    let mut second = start_agent(&course.director, "director1");
+    let line = second.wait_for_log("another ipvs-agent", PATIENCE);
+    assert!(
+        line.contains(&format!("pid {}", first.id())),
+        "it names the first, {}: {line}",
+        first.id()
+    );
+    assert!(second.is_running(), "it waits");
+    expect_table(&course.director, &TABLE);
+
+    first.terminate(Duration::from_secs(10));
+    kubectl(&[
+        "patch",
+        "irs/web2",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"weight":5}}"#,
+    ]);
+    expect_table(
+        &course.director,
+        &[
+            TABLE[0],
+            TABLE[1],
+            "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 5",
+        ],
+    );
+    second.terminate(Duration::from_secs(10));
+}
+
+#[test]
+fn an_agent_with_no_way_to_an_api_server_says_what_to_give_it() {
+    let host = Host::new("lonely");
+    let mut command = agent_command_without_kubeconfig();
+    let mut agent = Process::start(&host, "agent-lonely", &mut command);
+    let line = agent.wait_for_log("Trying again", PATIENCE);
+    assert!(
+        line.contains("--kubeconfig") && line.contains("--manifests"),
+        "it names both ways: {line}"
+    );
+    assert!(
+        agent.terminate(Duration::from_secs(10)).success(),
+        "it stops cleanly"
+    );
+}
+
+fn agent_command_without_kubeconfig() -> Command {
+    let mut command = e2e::process::program("ipvs-agent");
+    command
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
+        .env("IPVS_STATE_DIR", e2e::layout::file("state-lonely"));
+    command
+}
+
+/// While this lives, the kernel has no ip_vs and cannot load it.
+struct KernelWithoutIpvs;
+
+impl KernelWithoutIpvs {
+    fn make() -> Self {
+        shell("modprobe -r $(lsmod | awk '$1 ~ /^ip_vs_/ {print $1}') ip_vs");
+        shell("echo /bin/false > /proc/sys/kernel/modprobe");
+        Self
+    }
+}
+
+impl Drop for KernelWithoutIpvs {
+    fn drop(&mut self) {
+        shell("echo /sbin/modprobe > /proc/sys/kernel/modprobe");
+        shell("modprobe ip_vs");
+    }
+}
+
+fn shell(line: &str) {
+    run_here(Command::new("sh").args(["-c", line])).expect("the lab's kernel lets root do this");
+}
