@@ -1,11 +1,12 @@
 //! Objects from a folder of YAML files, as a kubelet's static pods: how a
 //! director serves without a Kubernetes API.
 
+mod file;
+mod yaml;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt, fs,
-    hash::{DefaultHasher, Hash, Hasher},
-    io,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::mpsc::Sender,
     thread,
@@ -13,19 +14,19 @@ use std::{
 };
 
 use crds::{
-    Change, Checked, Loose, ObjectKey,
-    api::{DirectorGroup, DirectorGroupSpec, RealServer, VirtualService},
-    check::{CheckedGroup, CheckedServer, CheckedService},
+    Change, Loose,
+    api::{DirectorGroup, DirectorGroupSpec},
 };
 use kube::{Resource, core::object::HasSpec};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use self::file::{Document, Object, identify, parse};
 use crate::event::Event;
 
 /// How often the folder is looked at. By content, as a folder that is mounted
 /// from elsewhere brings no notifications.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-const API_VERSION: &str = "ipvs.dev/v1alpha1";
+/// How long what differs has to stay as it is before it counts.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// Reads the folder and sends what is in it whenever that differs from before,
 /// until nobody listens. `me` is the only director that there is, of `group`.
@@ -39,12 +40,16 @@ pub fn watch(folder: &Path, me: &str, group: &str, events: &Sender<Event>) {
         return;
     }
     loop {
-        match read(folder) {
-            Ok(files) => {
+        match settled(folder, &manifests.seen) {
+            Ok(None) => said = None,
+            Ok(Some(files)) => {
                 said = None;
                 let taken = manifests.take(files);
                 for problem in &taken.problems {
-                    tracing::error!("{problem}");
+                    match problem.severity {
+                        Severity::Ignored => tracing::warn!("{problem}"),
+                        Severity::NotUsed | Severity::KeptOld => tracing::error!("{problem}"),
+                    }
                 }
                 if taken.changed && manifests.send(events).is_err() {
                     return;
@@ -63,6 +68,18 @@ pub fn watch(folder: &Path, me: &str, group: &str, events: &Sender<Event>) {
         }
         thread::sleep(LOOK_INTERVAL);
     }
+}
+
+/// The folder's files, once they stay the same for a moment: half of a file
+/// that is being written must not look like the removal of the other half.
+/// None while it is being written to.
+fn settled(folder: &Path, seen: &Files) -> io::Result<Option<Files>> {
+    let files = read(folder)?;
+    if files == *seen {
+        return Ok(Some(files));
+    }
+    thread::sleep(SETTLE_TIME);
+    Ok((read(folder)? == files).then_some(files))
 }
 
 type Files = BTreeMap<PathBuf, String>;
@@ -85,31 +102,35 @@ fn read(folder: &Path) -> io::Result<Files> {
     Ok(files)
 }
 
-/// One object of a file.
-#[derive(Clone, Debug, PartialEq)]
-enum Document {
-    VirtualService(Box<VirtualService>),
-    RealServer(Box<RealServer>),
-    DirectorGroup(Box<DirectorGroup>),
-}
-
 /// What is wrong with a file, for one line of the log.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Problem {
     file: PathBuf,
     line: u64,
     reason: String,
-    kept: bool,
+    severity: Severity,
+}
+
+/// What comes of a problem.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Severity {
+    /// The object is used, but for what is wrong.
+    Ignored,
+    /// The object is not used.
+    NotUsed,
+    /// The whole file is not used, but as it was before.
+    KeptOld,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (file, line) = (self.file.display(), self.line);
         write!(f, "{file}:{line}: {}", self.reason)?;
-        if self.kept {
-            f.write_str(". The file's last good version stays in force")?;
-        }
-        Ok(())
+        f.write_str(match self.severity {
+            Severity::Ignored => ". Ignored",
+            Severity::NotUsed => ". The object is not used",
+            Severity::KeptOld => ". The file's last good version stays in force",
+        })
     }
 }
 
@@ -120,6 +141,8 @@ struct Manifests {
     seen: Files,
     /// What is in force of each file.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
+    /// Objects that stand in more than one place, as told.
+    repeated: BTreeSet<Problem>,
     /// Whether anything was ever sent.
     begun: bool,
 }
@@ -140,6 +163,7 @@ impl Manifests {
             group: group.to_owned(),
             seen: Files::new(),
             in_force: BTreeMap::new(),
+            repeated: BTreeSet::new(),
             begun: false,
         }
     }
@@ -158,18 +182,60 @@ impl Manifests {
                 continue;
             }
             let (documents, mut problems) = parse(path, text);
-            let kept = !problems.is_empty() && self.in_force.contains_key(path);
-            for problem in &mut problems {
-                problem.kept = kept;
-            }
-            if !kept {
+            let mut bad: Vec<_> = problems
+                .iter_mut()
+                .filter(|problem| problem.severity == Severity::NotUsed)
+                .collect();
+            if !bad.is_empty() && self.in_force.contains_key(path) {
+                for problem in &mut bad {
+                    problem.severity = Severity::KeptOld;
+                }
+            } else {
                 self.in_force.insert(path.clone(), documents);
             }
             taken.problems.extend(problems);
         }
         self.seen = files;
+        let repeated = self.effective().1;
+        taken
+            .problems
+            .extend(repeated.difference(&self.repeated).cloned());
+        self.repeated = repeated;
         taken.changed |= self.in_force != before;
         taken
+    }
+
+    /// The objects that count, and complaints about those that do not because
+    /// an earlier file, by name, has them already.
+    fn effective(&self) -> (Vec<&Object>, BTreeSet<Problem>) {
+        let mut places = BTreeMap::new();
+        let mut objects = Vec::new();
+        let mut repeated = BTreeSet::new();
+        let all = self
+            .in_force
+            .iter()
+            .flat_map(|(path, documents)| documents.iter().map(move |document| (path, document)));
+        for (file, Document { line, object }) in all {
+            match places.entry(object.to_string()) {
+                Entry::Vacant(free) => {
+                    free.insert((file, *line));
+                    objects.push(object);
+                }
+                Entry::Occupied(first) => {
+                    let (first_file, first_line) = *first.get();
+                    repeated.insert(Problem {
+                        file: file.clone(),
+                        line: *line,
+                        reason: format!(
+                            "{object} stands in {}:{first_line} already; take one of the two away",
+                            first_file.display()
+                        ),
+                        severity: Severity::NotUsed,
+                    });
+                }
+            }
+        }
+        (objects, repeated)
     }
 
     /// Sends everything that is in force, as three listings.
@@ -178,11 +244,11 @@ impl Manifests {
         let mut implied = DirectorGroup::new(&self.group, DirectorGroupSpec::default());
         identify(&mut implied);
         let mut groups = BTreeMap::from([(self.group.clone(), implied)]);
-        for document in self.in_force.values().flatten() {
-            match document {
-                Document::VirtualService(service) => services.push((**service).clone()),
-                Document::RealServer(server) => servers.push((**server).clone()),
-                Document::DirectorGroup(group) => {
+        for object in self.effective().0 {
+            match object {
+                Object::VirtualService(service) => services.push((**service).clone()),
+                Object::RealServer(server) => servers.push((**server).clone()),
+                Object::DirectorGroup(group) => {
                     let name = group.metadata.name.clone().unwrap_or_default();
                     groups.insert(name, (**group).clone());
                 }
@@ -209,154 +275,6 @@ where
         send(Change::Item(object.into()))?;
     }
     send(Change::Listed)
-}
-
-fn parse(path: &Path, text: &str) -> (Vec<Document>, Vec<Problem>) {
-    let mut documents = Vec::new();
-    let mut problems = Vec::new();
-    for (line, part) in split(text) {
-        let before = "\n".repeat(line);
-        match document(&format!("{before}{part}")) {
-            Ok(found) => documents.extend(found),
-            Err((at, reason)) => problems.push(Problem {
-                file: path.to_owned(),
-                line: at.unwrap_or_else(|| first_line(line, &part)),
-                reason,
-                kept: false,
-            }),
-        }
-    }
-    (documents, problems)
-}
-
-/// The documents of a YAML stream, each with the number of lines before it.
-fn split(text: &str) -> Vec<(usize, String)> {
-    let mut parts = vec![(0, String::new())];
-    for (number, line) in text.lines().enumerate() {
-        if line == "---" || line.starts_with("--- ") {
-            parts.push((number + 1, String::new()));
-        } else if let Some((_, part)) = parts.last_mut() {
-            part.push_str(line);
-            part.push('\n');
-        }
-    }
-    parts.retain(|(_, part)| {
-        part.lines()
-            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
-    });
-    parts
-}
-
-/// Where a document's text begins, counted from 1.
-fn first_line(before: usize, part: &str) -> u64 {
-    let blank = part
-        .lines()
-        .take_while(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
-        .count();
-    u64::try_from(before + blank + 1).unwrap_or(u64::MAX)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Header {
-    #[serde(default)]
-    api_version: String,
-    #[serde(default)]
-    kind: String,
-    #[serde(default)]
-    metadata: Name,
-}
-
-#[derive(Default, Deserialize)]
-struct Name {
-    name: Option<String>,
-}
-
-type Wrong = (Option<u64>, String);
-
-/// One document's object; none for kinds that are not ours, such as a
-/// Namespace in a file that kubectl uses too.
-fn document(text: &str) -> Result<Option<Document>, Wrong> {
-    let header: Header = yaml(text)?;
-    let (api_version, kind) = (header.api_version, header.kind);
-    if !api_version.starts_with("ipvs.dev/") {
-        if api_version.is_empty() || kind.is_empty() {
-            return Err((None, "apiVersion and kind are missing".to_owned()));
-        }
-        return Ok(None);
-    }
-    if api_version != API_VERSION {
-        return Err((
-            None,
-            format!(
-                "apiVersion {api_version} is not known to this build: write {API_VERSION}, or upgrade the agent"
-            ),
-        ));
-    }
-    if header.metadata.name.is_none_or(|name| name.is_empty()) {
-        return Err((None, "metadata.name is missing".to_owned()));
-    }
-    let document = match kind.as_str() {
-        "VirtualService" => {
-            Document::VirtualService(Box::new(object::<VirtualService, CheckedService>(text)?))
-        }
-        "RealServer" => Document::RealServer(Box::new(object::<RealServer, CheckedServer>(text)?)),
-        "DirectorGroup" => {
-            Document::DirectorGroup(Box::new(object::<DirectorGroup, CheckedGroup>(text)?))
-        }
-        _ => {
-            return Err((
-                None,
-                format!(
-                    "kind {kind} is not known: write VirtualService, RealServer or DirectorGroup"
-                ),
-            ));
-        }
-    };
-    Ok(Some(document))
-}
-
-fn object<K, C>(text: &str) -> Result<K, Wrong>
-where
-    K: HasSpec<Spec: Serialize> + Resource<DynamicType = ()> + DeserializeOwned + Serialize,
-    C: Checked<Object = K>,
-{
-    let mut object: K = yaml(text)?;
-    C::check(object.spec()).map_err(|rejection| (None, rejection.message))?;
-    identify(&mut object);
-    Ok(object)
-}
-
-/// Gives an object of a file what an API server would have given it: a uid
-/// from its name, a generation from its content, the namespace `default`.
-fn identify<K>(object: &mut K)
-where
-    K: HasSpec<Spec: Serialize> + Resource<DynamicType = ()>,
-{
-    let content = serde_json::to_string(object.spec()).expect("specs have string keys alone");
-    let cluster_scoped = K::kind(&()) == DirectorGroup::kind(&());
-    if !cluster_scoped && object.meta().namespace.is_none() {
-        object.meta_mut().namespace = Some("default".to_owned());
-    }
-    let key = ObjectKey::of(object);
-    let metadata = object.meta_mut();
-    metadata.uid = Some(format!("{}/{key}", K::kind(&())));
-    metadata.generation = Some(hash(&content).cast_signed() & i64::MAX);
-    metadata.creation_timestamp = None;
-}
-
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, Wrong> {
-    serde_saphyr::from_str(text).map_err(|error| {
-        let line = error.location().map(|location| location.line());
-        let reason = error.without_snippet().to_string();
-        (line, reason.lines().collect::<Vec<_>>().join(" "))
-    })
 }
 
 #[cfg(test)]

@@ -29,11 +29,7 @@ fn names(manifests: &Manifests) -> Vec<String> {
         .in_force
         .values()
         .flatten()
-        .map(|document| match document {
-            Document::VirtualService(object) => ObjectKey::of(object.as_ref()).to_string(),
-            Document::RealServer(object) => ObjectKey::of(object.as_ref()).to_string(),
-            Document::DirectorGroup(object) => ObjectKey::of(object.as_ref()).to_string(),
-        })
+        .map(|document| document.object.to_string())
         .collect();
     names.sort();
     names
@@ -45,7 +41,10 @@ fn a_file_may_hold_several_objects_and_those_of_others() {
     let mut manifests = Manifests::new("default");
     let taken = manifests.take(files(&[("a.yaml", &text)]));
     assert_eq!(taken.problems, [], "nothing is wrong with this file");
-    assert_eq!(names(&manifests), ["default/web", "default/web1"]);
+    assert_eq!(
+        names(&manifests),
+        ["RealServer default/web1", "VirtualService default/web"]
+    );
 }
 
 #[test]
@@ -54,16 +53,20 @@ fn a_mistake_is_told_with_file_and_line_and_the_last_good_version_stays() {
     let mut manifests = Manifests::new("default");
     manifests.take(files(&[("a.yaml", &good)]));
     for (bad, line, reason) in [
-        (good.replace("port: 80", "port: eighty"), 5, "port"),
-        (good.replace("port: 80", "port: 70000"), 1, "spec.vip.port"),
+        (
+            good.replace("port: 80", "port: eighty"),
+            5,
+            "spec.vip.port: invalid type: string \"eighty\"",
+        ),
+        (good.replace("port: 80", "port: 70000"), 5, "spec.vip.port"),
         (
             good.replace("method: NAT", "method: TELEPORT"),
             6,
-            "TELEPORT",
+            "spec.forwarding.method: unknown variant `TELEPORT`",
         ),
         (
             good.replace("{name: web1,", "{nome: web1,"),
-            10,
+            12,
             "metadata.name",
         ),
         (
@@ -80,7 +83,10 @@ fn a_mistake_is_told_with_file_and_line_and_the_last_good_version_stays() {
         assert!(problem.reason.contains(reason), "{reason} in: {problem}");
         assert!(problem.to_string().starts_with("a.yaml:"), "{problem}");
         assert!(!taken.changed, "the last good version stays: {problem}");
-        assert_eq!(names(&manifests), ["default/web", "default/web1"]);
+        assert_eq!(
+            names(&manifests),
+            ["RealServer default/web1", "VirtualService default/web"]
+        );
     }
 }
 
@@ -92,7 +98,46 @@ fn a_bad_file_holds_up_no_other_and_its_own_good_objects_are_used() {
     let mut manifests = Manifests::new("default");
     let taken = manifests.take(files(&[("bad.yaml", &mixed), ("good.yaml", SERVICE)]));
     assert_eq!(taken.problems.len(), 1);
-    assert_eq!(names(&manifests), ["default/web", "default/web1"]);
+    assert_eq!(
+        names(&manifests),
+        ["RealServer default/web1", "VirtualService default/web"]
+    );
+}
+
+#[test]
+fn a_field_that_does_not_exist_is_told_and_the_object_used_without_it() {
+    let misspelt = SERVER.replace("{address:", "{weigth: 5, address:");
+    let mut manifests = Manifests::new("default");
+    let taken = manifests.take(files(&[("a.yaml", &misspelt)]));
+    let problems: Vec<_> = taken.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        ["a.yaml:5: spec.weigth: no such field; check how it is spelled. Ignored"]
+    );
+    assert_eq!(names(&manifests), ["RealServer default/web1"]);
+}
+
+#[test]
+fn of_an_object_in_two_files_the_first_counts_and_the_second_is_told_once() {
+    let other = SERVER.replace("198.51.100.1", "198.51.100.2");
+    let both = files(&[("a.yaml", SERVER), ("b.yaml", &other)]);
+    let mut manifests = Manifests::new("default");
+    let taken = manifests.take(both.clone());
+    let problems: Vec<_> = taken.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "b.yaml:2: RealServer default/web1 stands in a.yaml:2 already; take one of the two away. The object is not used"
+        ]
+    );
+    let (objects, _) = manifests.effective();
+    let [Object::RealServer(server)] = objects.as_slice() else {
+        panic!("one server was expected: {objects:?}");
+    };
+    assert_eq!(server.spec.address, "198.51.100.1");
+    assert_eq!(manifests.take(both).problems, [], "it was told already");
+    let taken = manifests.take(files(&[("b.yaml", &other)]));
+    assert!(taken.changed, "b's counts once a is gone");
 }
 
 #[test]
@@ -105,7 +150,7 @@ fn an_unchanged_folder_is_not_sent_again_and_a_removed_file_is() {
         manifests.take(files(&[("a.yaml", SERVICE)])).changed,
         "b is gone"
     );
-    assert_eq!(names(&manifests), ["default/web"]);
+    assert_eq!(names(&manifests), ["VirtualService default/web"]);
 }
 
 #[test]
