@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueHint};
+use clap::{Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
 
 /// Writes one director's IPVS table, holds its virtual addresses, and reports.
 ///
@@ -72,9 +73,19 @@ pub struct Args {
     #[arg(long, env = "IPVS_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
 
-    /// Print a shell completion script and exit.
-    #[arg(long, value_name = "SHELL")]
-    pub completion: Option<clap_complete::Shell>,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What there is to do besides running.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 #[cfg(test)]
@@ -89,7 +100,7 @@ mod tests {
         command.clone().debug_assert();
         for argument in command.get_arguments() {
             let name = argument.get_id();
-            if matches!(name.as_str(), "help" | "version" | "completion") {
+            if matches!(name.as_str(), "help" | "version") {
                 continue;
             }
             assert!(argument.get_help().is_some(), "{name} has no help");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use agent::{
-    args::Args,
+    args::{Args, Command},
     clock::Clock,
     director::{Director, World},
     event::Event,
@@ -40,7 +40,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(shell) = args.completion {
+    if let Some(Command::Completion { shell }) = args.command {
         let mut command = Args::command();
         clap_complete::generate(shell, &mut command, "ipvs-agent", &mut std::io::stdout());
         return ExitCode::SUCCESS;

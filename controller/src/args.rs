@@ -9,9 +9,9 @@ use clap_complete::Shell;
 ///
 /// Runs in the cluster with the rights of its service account, or anywhere
 /// with a kubeconfig. Several may run: one leads and writes, the others watch
-/// and take over. How much it logs is said by RUST_LOG (default info).
+/// and take over.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "ipvs-controller", version)]
+#[command(name = "ipvs-controller", version, max_term_width = 100)]
 pub struct Args {
     /// Kubeconfig file. Without it: the service account of the pod, or else
     /// what kubectl would use.
@@ -23,7 +23,7 @@ pub struct Args {
         long,
         env = "IPVS_LEASE_NAMESPACE",
         value_name = "NAMESPACE",
-        default_value = "ipvs-system"
+        default_value = "ipvs-operator"
     )]
     pub lease_namespace: String,
 
@@ -41,6 +41,15 @@ pub struct Args {
     #[arg(long, env = "IPVS_IDENTITY", value_name = "NAME")]
     pub identity: Option<String>,
 
+    /// Log filter: error, warn, info, debug, trace, or target=level pairs.
+    #[arg(
+        long,
+        env = "IPVS_LOG",
+        value_name = "FILTER",
+        default_value = "info,kube_client=off,kube_runtime=off,kube_lease_manager=off"
+    )]
+    pub log: String,
+
     /// What to do instead of running.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -49,7 +58,7 @@ pub struct Args {
 /// What there is to do besides running.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// Prints a completion script for a shell.
+    /// Print a completion script for a shell.
     Completion {
         /// The shell.
         shell: Shell,

@@ -18,13 +18,9 @@ use tokio::{
     sync::watch,
 };
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 
 /// A request that takes longer has failed. Watches answer more often than that.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What goes wrong in these is said once, in our own words.
-const QUIET: &str = "info,kube_client=off,kube_runtime=off,kube_lease_manager=off";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -49,9 +45,7 @@ async fn start(args: Args) -> Result<()> {
         return Ok(());
     }
     tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(QUIET)),
-        )
+        .with_env_filter(&args.log)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
