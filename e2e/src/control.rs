@@ -126,6 +126,15 @@ pub fn try_kubectl_apply(yaml: &str) -> Response {
     run(Tool::Kubectl, &["apply", "-f", "-"], yaml)
 }
 
+/// `kubectl diff` of YAML against what is there.
+///
+/// # Panics
+/// When the host side does not answer.
+#[track_caller]
+pub fn try_kubectl_diff(yaml: &str) -> Response {
+    run(Tool::Kubectl, &["diff", "-f", "-"], yaml)
+}
+
 /// Runs helm as the cluster's administrator and returns its output.
 ///
 /// # Panics
@@ -135,33 +144,48 @@ pub fn helm(args: &[&str]) -> String {
     must("helm", args, run(Tool::Helm, args, ""))
 }
 
-/// Stops the API server, and returns when it has ended. etcd goes on.
-///
-/// # Panics
-/// When the host side does not answer.
-#[track_caller]
-pub fn api_server_stop() {
-    switch(Switch::Stop);
+/// While this lives, there is no API server; etcd goes on. Dropping it starts
+/// the API server again, and returns when that is ready.
+#[derive(Debug)]
+pub struct ApiServerAway(());
+
+impl ApiServerAway {
+    /// Stops the API server, and returns when it has ended.
+    ///
+    /// # Panics
+    /// When the host side does not answer.
+    #[track_caller]
+    pub fn begin() -> Self {
+        switch(Switch::Stop);
+        Self(())
+    }
 }
 
-/// Starts the API server, and returns when it is ready.
-///
-/// # Panics
-/// When it does not get ready.
-#[track_caller]
-pub fn api_server_start() {
-    switch(Switch::Start);
+impl Drop for ApiServerAway {
+    fn drop(&mut self) {
+        let apiserver = Switch::Start;
+        match ask(&Request::ApiServer { apiserver }) {
+            Ok(started) if started.is_success() => {}
+            // A second panic would hide the first.
+            failed if std::thread::panicking() => eprintln!("the API server: {failed:?}"),
+            failed => panic!("the API server starts again: {failed:?}"),
+        }
+    }
 }
 
-/// Writes a kubeconfig with a token of a service account, and returns its path:
-/// whoever uses it has the rights that RBAC gives to that account.
+/// Writes a kubeconfig with a token of a service account, once in a lab, and
+/// returns its path: whoever uses it has the rights that RBAC gives to that
+/// account.
 ///
 /// # Panics
 /// When there is no such account.
 #[track_caller]
 pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
-    let token = kubectl(&["create", "token", name, "-n", namespace, "--duration", "2h"]);
     let path = file(&format!("kubeconfig-{namespace}-{name}"));
+    if path.exists() {
+        return path;
+    }
+    let token = kubectl(&["create", "token", name, "-n", namespace, "--duration", "2h"]);
     std::fs::write(&path, kubeconfig(token.trim()))
         .unwrap_or_else(|error| panic!("{} can be written: {error}", path.display()));
     path

@@ -29,7 +29,7 @@ pub mod segment;
 pub mod trace;
 pub mod wait;
 
-pub use control::{api_server_start, api_server_stop, helm, kubectl, kubectl_apply};
+pub use control::{ApiServerAway, helm, kubectl, kubectl_apply};
 pub use host::Host;
 pub use http::{Client, Download, WebServer};
 pub use process::Process;

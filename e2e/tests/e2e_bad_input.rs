@@ -6,7 +6,7 @@ use e2e::{
     Host, Segment,
     cluster::{
         Cluster, PATIENCE, condition, example, expect_table, start_agent,
-        start_agent_with_manifests, wait_for, wait_until_ready, workspace,
+        start_agent_with_manifests, value, wait_for, wait_until_ready, workspace,
     },
     control::{try_kubectl, try_kubectl_apply},
     course::Course,
@@ -87,6 +87,16 @@ fn the_second_of_two_services_with_one_vip_and_port_is_not_accepted() {
     let _agent = start_agent(&course.director, "director1");
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
+    // Times of creation are whole seconds, and in the same one names decide.
+    let created = value("ivs/web", ".metadata.creationTimestamp");
+    eventually("the second after web's", PATIENCE, || {
+        let now = course.client.run("date -u +%Y-%m-%dT%H:%M:%SZ");
+        if now.trim() > created.as_str() {
+            Ok(())
+        } else {
+            Err(now)
+        }
+    });
     kubectl_apply(
         "apiVersion: ipvs.dev/v1alpha1
 kind: VirtualService

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use e2e::segment::attach_to_management;
-use e2e::{Client, Host, Segment, WebServer, api_server_start, api_server_stop, kubectl};
+use e2e::{ApiServerAway, Client, Host, Segment, WebServer, kubectl};
 use e2e::{control, eventually, ipvsadm};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -117,9 +117,9 @@ fn a_service_account_has_only_its_own_rights() {
 #[test]
 fn the_api_server_forgets_nothing_when_it_is_away() {
     kubectl(&["create", "configmap", "kept"]);
-    api_server_stop();
+    let away = ApiServerAway::begin();
     assert!(!control::try_kubectl(&["get", "configmap", "kept"]).is_success());
-    api_server_start();
+    drop(away);
     assert_eq!(
         kubectl(&["get", "configmap", "kept", "-o", "name"]),
         "configmap/kept\n"

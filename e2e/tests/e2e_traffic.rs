@@ -96,7 +96,8 @@ fn dr_traffic_follows_the_weights_and_replies_do_not_pass_the_director() {
         .client
         .run("busybox arping -b -c 3 -w 5 -I eth0 192.168.4.15")
         .to_lowercase();
-    let mac = course.director.run("cat /sys/class/net/eth0/address");
+    let link = course.director.run("ip -brief link show eth0");
+    let mac = link.split_whitespace().nth(2).expect("name, state, MAC");
     let replies: Vec<_> = answers
         .lines()
         .filter(|line| line.contains("reply from"))
@@ -107,7 +108,7 @@ fn dr_traffic_follows_the_weights_and_replies_do_not_pass_the_director() {
         "three requests, three replies:\n{answers}"
     );
     assert!(
-        replies.iter().all(|reply| reply.contains(mac.trim())),
+        replies.iter().all(|reply| reply.contains(mac)),
         "each from the director, {mac}:\n{answers}"
     );
 }
@@ -159,7 +160,7 @@ fn an_established_download_survives_every_edit_that_does_not_remove_its_server()
         (
             &format!("irs/{own}"),
             r#"{"spec":{"connections":{"upperThreshold":500}}}"#.to_owned(),
-            "-x 500",
+            " 500 ",
         ),
         (
             &format!("irs/{own}"),
@@ -173,7 +174,8 @@ fn an_established_download_survives_every_edit_that_does_not_remove_its_server()
             &format!("{shows:?} after {object} {edit}"),
             PATIENCE,
             || {
-                let table = ipvsadm::saved(&course.director).replace(" \n", "\n");
+                let mut table = ipvsadm::saved(&course.director).replace(" \n", "\n");
+                table += &course.director.run("ipvsadm -Ln --thresholds");
                 if table.contains(shows) {
                     Ok(())
                 } else {
@@ -203,8 +205,14 @@ fn shares(web: [&str; 2], counts: [usize; 2]) -> BTreeMap<String, usize> {
 }
 
 fn received(host: &Host) -> u64 {
-    let text = host.run("cat /sys/class/net/eth0/statistics/rx_bytes");
-    text.trim().parse().expect("a counter is a number")
+    // Interface, then the bytes received.
+    let table = host.run("cat /proc/net/dev");
+    let bytes = table
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("eth0:"))
+        .and_then(|counters| counters.split_whitespace().next());
+    let bytes = bytes.unwrap_or_else(|| panic!("eth0 counts what it receives:\n{table}"));
+    bytes.parse().expect("a counter is a number")
 }
 
 fn set_weight(server: &str, weight: u16) {

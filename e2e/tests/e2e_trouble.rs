@@ -10,6 +10,7 @@ use e2e::{
         wait_until_ready,
     },
     course::Course,
+    eventually,
     host::run_here,
     kubectl, kubectl_apply,
 };
@@ -61,12 +62,20 @@ fn a_scheduler_that_the_kernel_lacks_is_told_and_holds_up_no_other_service() {
     kubectl_apply(&twos);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    wait_for("ivs/choosy", "Programmed", "False");
-    let message = condition("ivs/choosy", "Ready", "message");
-    assert!(
-        message.contains("twos") && message.contains("director1") && message.contains("modprobe"),
-        "it names scheduler, director and remedy: {message}"
+    eventually(
+        "the condition to name scheduler, director and remedy",
+        PATIENCE,
+        || {
+            let message = condition("ivs/choosy", "Ready", "message");
+            let words = ["twos", "director1", "modprobe"];
+            if words.iter().all(|word| message.contains(word)) {
+                Ok(())
+            } else {
+                Err(message)
+            }
+        },
     );
+    assert_eq!(condition("ivs/choosy", "Programmed", "status"), "False");
     expect_table(&course.director, &TABLE);
 
     // It heals as soon as the wish changes, back-off or not.
