@@ -31,6 +31,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a Lease is good for, as a kubelet's.
 const LEASE_SECONDS: i32 = 40;
+/// A write that has no answer by then has failed: the connection may be dead.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The longest wait after a failed write.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -159,20 +161,19 @@ where
     let mut wait = STATUS_INTERVAL;
     let mut said = None;
     loop {
-        match attempt().await {
-            Ok(done) => {
+        let message = match time::timeout(ANSWER_TIME, attempt()).await {
+            Ok(Ok(done)) => {
                 if said.is_some() {
                     tracing::info!("could {what} now");
                 }
                 return done;
             }
-            Err(error) => {
-                let message = explain(what, &error);
-                if said.as_ref() != Some(&message) {
-                    tracing::warn!("{message}");
-                    said = Some(message);
-                }
-            }
+            Ok(Err(error)) => explain(what, &error),
+            Err(_) => explain(what, &kube::Error::Service("no answer in time".into())),
+        };
+        if said.as_ref() != Some(&message) {
+            tracing::warn!("{message}");
+            said = Some(message);
         }
         time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use e2e::{
-    Host, Process, Segment,
-    cluster::{Cluster, example, start_agent, wait_until_ready},
+    Process, Segment,
+    cluster::{Cluster, PATIENCE, example, start_agent},
     control,
     course::{Course, DR_VIP, NAT_VIP},
     eventually, ipvsadm, kubectl,
@@ -18,14 +18,14 @@ fn main() {
         "helm upgrade --install ipvs-operator charts/ipvs-operator --namespace ipvs-operator --create-namespace",
     );
     let cluster = Cluster::start();
-    show(&kubectl(&["api-resources", "--api-group=ipvs.dev"]));
+    run("kubectl api-resources --api-group=ipvs.dev");
 
     table_by_hand();
     nat_cluster();
     dr_cluster();
     drop(cluster);
     println!(
-        "\nThat was it, in {} s; the lab is taken down now.",
+        "\nThat was it, in {} s. The lab is taken down now; nothing of it stays.",
         started.elapsed().as_secs()
     );
 }
@@ -35,177 +35,178 @@ fn table_by_hand() {
     let course = Course::nat();
     let intranet = Segment::new("intranet");
     intranet.attach(&course.director, "eth2", "10.10.10.5/24");
-    println!("Somebody else has made a service by hand on this director:");
-    on_director(&course.director, "ipvsadm -A -t 192.168.4.5:8080 -s rr");
-    let agent = start_agent(&course.director, "director1");
+    let scene = Scene::open(course);
 
-    apply("table-by-hand.yaml");
-    wait_until_ready(&["web", "mysql", "intranet"]);
-    show_objects();
-    show_table(&course.director);
-
-    println!("Everything is deleted. What the operator did not make is still there:");
-    run("kubectl delete ivs,irs --all");
-    expect_services(&course.director, 1);
-    show_table(&course.director);
-    drop(agent);
-    forget_director();
+    scene.apply("table-by-hand.yaml");
+    scene.table();
+    say("Live edits: another scheduler, and another forwarding method for one server.");
+    scene.change("ivs/web", r#"{"spec":{"scheduler":"rr"}}"#, "-s rr");
+    scene.change(
+        "irs/web-202",
+        r#"{"spec":{"forwarding":{"method":"DR"}}}"#,
+        "192.168.2.202:80 -g -w 4",
+    );
+    scene.table();
+    scene.close();
 }
 
 fn nat_cluster() {
     chapter("Case 2: the NAT cluster");
-    println!(
-        "client 192.168.4.10 ── 192.168.4.5 director 192.168.2.5 ── web servers 192.168.2.100, .200"
+    say(
+        "client 192.168.4.10 ── 192.168.4.5 director 192.168.2.5 ── web servers 192.168.2.100, .200",
     );
-    let course = Course::nat();
-    let agent = start_agent(&course.director, "director1");
-    apply("nat-cluster.yaml");
-    wait_until_ready(&["web"]);
-    show_objects();
-    show_table(&course.director);
-    ask(&course, NAT_VIP, 12);
-
-    println!("A weight is changed live:");
-    change(
-        &course.director,
-        "irs/web2",
-        r#"{"spec":{"weight":2}}"#,
-        "-w 2",
-    );
-    show_table(&course.director);
-    ask(&course, NAT_VIP, 12);
-
-    println!("And the scheduler, to source hashing: one client, one server:");
-    change(
-        &course.director,
-        "ivs/web",
-        r#"{"spec":{"scheduler":"sh"}}"#,
-        "-s sh",
-    );
-    show_table(&course.director);
-    ask(&course, NAT_VIP, 12);
-    finish(&course, agent);
+    let scene = Scene::open(Course::nat());
+    scene.apply("nat-cluster.yaml");
+    scene.table();
+    scene.ask(NAT_VIP);
+    say("A weight is changed live, from 1:1 to 1:2.");
+    scene.change("irs/web2", r#"{"spec":{"weight":2}}"#, "-w 2");
+    scene.ask(NAT_VIP);
+    say("And the scheduler, to source hashing: one client, one server.");
+    scene.change("ivs/web", r#"{"spec":{"scheduler":"sh"}}"#, "-s sh");
+    scene.ask(NAT_VIP);
+    scene.table();
+    scene.close();
 }
 
 fn dr_cluster() {
     chapter("Case 3: the DR cluster");
-    println!(
-        "one segment: client 192.168.4.10, director .5 with the VIP .15, web servers .100 and .200"
+    say(
+        "One segment: client 192.168.4.10, director .5 with the VIP .15, web servers .100 and .200.",
     );
-    let course = Course::dr();
-    let agent = start_agent(&course.director, "director1");
-    apply("dr-cluster.yaml");
-    wait_until_ready(&["web"]);
-    show_objects();
-    show_table(&course.director);
-    println!("The agent put the VIP on the interface whose subnet holds it:");
-    on_director(&course.director, "ip -brief address show eth0");
-    ask(&course, DR_VIP, 12);
-
-    println!("Weights 1:2:");
-    change(
-        &course.director,
-        "irs/web2",
-        r#"{"spec":{"weight":2}}"#,
-        "-w 2",
-    );
-    ask(&course, DR_VIP, 12);
-    show_table(&course.director);
-    finish(&course, agent);
+    let scene = Scene::open(Course::dr());
+    scene.apply("dr-cluster.yaml");
+    scene.table();
+    say("The agent put the VIP on the interface whose subnet holds it:");
+    scene.on_director("ip -brief address show eth0");
+    scene.ask(DR_VIP);
+    say("A weight is changed live, from 1:1 to 1:2.");
+    scene.change("irs/web2", r#"{"spec":{"weight":2}}"#, "-w 2");
+    scene.ask(DR_VIP);
+    say("And the scheduler, to plain round robin, which knows no weights.");
+    scene.change("ivs/web", r#"{"spec":{"scheduler":"rr"}}"#, "-s rr");
+    scene.ask(DR_VIP);
+    scene.table();
+    scene.close();
 }
 
-/// The agent ends before the objects do: packets flow without it. Then
-/// everything is deleted.
-fn finish(course: &Course, agent: Process) {
-    run("kubectl delete ivs,irs --all");
-    expect_services(&course.director, 0);
-    show_table(&course.director);
-    drop(agent);
-    forget_director();
+/// A case's network, with an agent on its director and a service that
+/// somebody else made there by hand.
+struct Scene {
+    course: Course,
+    _agent: Process,
+}
+
+impl Scene {
+    fn open(course: Course) -> Self {
+        say("Somebody has made a service by hand on this director:");
+        let line = "ipvsadm -A -t 192.168.4.5:8080 -s rr";
+        command_on("director", line);
+        course.director.run(line);
+        let agent = start_agent(&course.director, "director1");
+        Self {
+            course,
+            _agent: agent,
+        }
+    }
+
+    /// Applies an example, waits as a user would, and shows the objects.
+    fn apply(&self, name: &str) {
+        let manifest = example(name);
+        command(&format!("cat examples/{name}"));
+        show(&manifest);
+        command(&format!("kubectl apply -f examples/{name}"));
+        show(&control::kubectl_apply(&manifest));
+        run("kubectl wait ivs,irs --all --for=condition=Ready --timeout=60s");
+        run("kubectl get ivs");
+        run("kubectl get irs");
+    }
+
+    fn table(&self) {
+        command_on("director", "ipvsadm -Ln");
+        show(&ipvsadm::listed(&self.course.director));
+    }
+
+    fn on_director(&self, line: &str) {
+        command_on("director", line);
+        show(&self.course.director.run(line));
+    }
+
+    /// Edits an object and waits until the kernel's table shows it.
+    fn change(&self, object: &str, patch: &str, shows: &str) {
+        command(&format!("kubectl patch {object} --type=merge -p '{patch}'"));
+        show(&kubectl(&["patch", object, "--type=merge", "-p", patch]));
+        eventually(shows, PATIENCE, || {
+            let table = ipvsadm::saved(&self.course.director);
+            if table.contains(shows) {
+                Ok(())
+            } else {
+                Err(table)
+            }
+        });
+    }
+
+    /// What the client receives, with counts per server.
+    fn ask(&self, vip: &str) {
+        const REQUESTS: usize = 12;
+        let url = vip.trim_end_matches(":80");
+        command_on(
+            "client",
+            &format!("for i in $(seq {REQUESTS}); do curl http://{url}; done | sort | uniq -c"),
+        );
+        let counts: BTreeMap<String, usize> = self.course.browser().counts(REQUESTS, vip);
+        for (page, count) in counts {
+            println!("  {count:>4} {page}");
+        }
+    }
+
+    /// Deletes everything of ours.
+    fn close(self) {
+        say("Everything is deleted; what the operator did not make is still there.");
+        run("kubectl delete ivs,irs --all");
+        eventually("the stranger's service alone", PATIENCE, || {
+            let table = ipvsadm::saved(&self.course.director);
+            if table.lines().count() == 1 {
+                Ok(())
+            } else {
+                Err(table)
+            }
+        });
+        self.table();
+        // The next case's director is another machine of the same name.
+        drop(self);
+        kubectl(&["delete", "idir", "--all"]);
+    }
 }
 
 fn chapter(title: &str) {
     println!(
         "\n=== {title} {}",
-        "=".repeat(72_usize.saturating_sub(title.len()))
+        "=".repeat(72_usize.saturating_sub(title.chars().count()))
     );
+}
+
+fn say(text: &str) {
+    println!("\n{text}");
 }
 
 fn command(line: &str) {
     println!("\n$ {line}");
 }
 
+fn command_on(host: &str, line: &str) {
+    println!("\n{host}$ {line}");
+}
+
 fn show(output: &str) {
     for line in output.lines() {
         println!("  {}", line.trim_end());
     }
-    println!();
 }
 
+/// A kubectl command line without quotes.
 fn run(line: &str) {
     command(line);
     let args: Vec<_> = line.split(' ').skip(1).collect();
     show(&kubectl(&args));
-}
-
-fn on_director(director: &Host, line: &str) {
-    println!("\ndirector$ {line}");
-    show(&director.run(line));
-}
-
-fn apply(name: &str) {
-    command(&format!("kubectl apply -f examples/{name}"));
-    show(&control::kubectl_apply(&example(name)));
-}
-
-fn show_objects() {
-    run("kubectl get ivs");
-    run("kubectl get irs");
-}
-
-fn show_table(director: &Host) {
-    println!("director$ ipvsadm -Ln");
-    show(&ipvsadm::listed(director));
-}
-
-/// Edits an object and waits until the kernel's table shows it.
-fn change(director: &Host, object: &str, patch: &str, shows: &str) {
-    command(&format!("kubectl patch {object} --type=merge -p '{patch}'"));
-    show(&kubectl(&["patch", object, "--type=merge", "-p", patch]));
-    eventually(shows, e2e::cluster::PATIENCE, || {
-        let table = ipvsadm::saved(director);
-        if table.contains(shows) {
-            Ok(())
-        } else {
-            Err(table)
-        }
-    });
-}
-
-fn expect_services(director: &Host, count: usize) {
-    eventually("the services to be gone", e2e::cluster::PATIENCE, || {
-        let table = ipvsadm::saved(director);
-        if table.matches("-A ").count() == count {
-            Ok(())
-        } else {
-            Err(table)
-        }
-    });
-}
-
-fn ask(course: &Course, vip: &str, requests: usize) {
-    println!(
-        "client$ for i in $(seq {requests}); do curl http://{}; done | sort | uniq -c",
-        vip.trim_end_matches(":80")
-    );
-    let counts: BTreeMap<String, usize> = course.browser().counts(requests, vip);
-    for (page, count) in counts {
-        println!("  {count:>4} {page}");
-    }
-    println!();
-}
-
-/// The next case's director is another machine of the same name.
-fn forget_director() {
-    kubectl(&["delete", "idir", "--all"]);
 }

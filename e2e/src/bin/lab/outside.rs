@@ -53,7 +53,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         .unwrap_or_default()
         .to_string_lossy();
     eprintln!(
-        "lab: {name} on {}{}",
+        "lab: {name} on {}{}; they take a few seconds to start",
         match kernel {
             crate::kernel::Kind::Uml => "user-mode Linux",
             crate::kernel::Kind::Host => "this machine's kernel",
