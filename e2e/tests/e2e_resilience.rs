@@ -206,7 +206,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
         "-p",
         r#"{"spec":{"addresses":null}}"#,
     ]);
-    kubectl_apply(&service_on("second", "192.168.4.16"));
+    kubectl_apply(&service_for("web", "second", "192.168.4.16"));
     wait_for("ivs/second", "Ready", "False");
     eventually("the status to say that nobody is named", PATIENCE, || {
         let reason = condition("ivs/second", "Ready", "reason");
@@ -258,7 +258,7 @@ fn a_controller_restart_flips_no_condition() {
     let course = Course::nat();
     let _agent = start_agent(&course.director, "director1");
     kubectl_apply(&example("nat-cluster.yaml"));
-    kubectl_apply(&service_on("unserved", "192.168.4.20"));
+    kubectl_apply(&service_for("none", "unserved", "192.168.4.20"));
     wait_until_ready(&["web"]);
     wait_for("ivs/unserved", "Ready", "False");
     wait_for("irs/web1", "Ready", "True");
@@ -331,10 +331,10 @@ fn conditions() -> BTreeMap<String, String> {
 /// A service on a port of its own of the director's primary address, with the
 /// RealServers that are there already.
 fn another_service(name: &str) -> String {
-    service_on(name, "192.168.4.5").replace("matchLabels: {app: none}", "matchLabels: {app: web}")
+    service_for("web", name, "192.168.4.5")
 }
 
-fn service_on(name: &str, address: &str) -> String {
+fn service_for(app: &str, name: &str, address: &str) -> String {
     let port = 8000 + name.bytes().map(u32::from).sum::<u32>();
     format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -343,7 +343,7 @@ metadata: {{name: {name}}}
 spec:
   vip: {{address: {address}, port: {port}}}
   forwarding: {{method: NAT}}
-  realServerSelector: {{matchLabels: {{app: none}}}}
+  realServerSelector: {{matchLabels: {{app: {app}}}}}
 "
     )
 }
