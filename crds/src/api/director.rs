@@ -79,6 +79,10 @@ pub struct DirectorStatus {
     /// The agent's version.
     #[serde(default)]
     pub agent_version: String,
+    /// The boot of the director's machine that all of this is about, from
+    /// /proc/sys/kernel/random/boot_id.
+    #[serde(default)]
+    pub boot_id: String,
     /// Which state of the world the last completed round used. Absent until
     /// the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
