@@ -60,10 +60,14 @@ pub(super) fn vip_or_mark() -> Rule {
     .field_path(".vip")
 }
 
-/// Of a VirtualService's spec.
+/// Of a VirtualService's spec. One address has several spellings, and is not
+/// changed by being written in another.
 pub(super) fn immutable_vip() -> Rule {
     rule(
-        "has(self.vip) == has(oldSelf.vip) && (!has(self.vip) || self.vip == oldSelf.vip)",
+        "has(self.vip) == has(oldSelf.vip) && (!has(self.vip) || (self.vip.port == \
+         oldSelf.vip.port && self.vip.protocol == oldSelf.vip.protocol && (self.vip.address == \
+         oldSelf.vip.address || (isIP(self.vip.address) && isIP(oldSelf.vip.address) && \
+         ip(self.vip.address) == ip(oldSelf.vip.address)))))",
         "is immutable; make a new VirtualService and delete this one",
     )
     .field_path(".vip")

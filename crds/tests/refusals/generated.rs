@@ -428,12 +428,18 @@ fn group() -> BoxedStrategy<Value> {
     fields([("addresses", often(fields([("holder", often(name()))])))])
 }
 
-/// Enough of a service for edits, with few identities, so that some agree.
+/// Enough of a service for edits, with few identities, so that some agree, and
+/// one of them in three spellings.
 fn near_valid_service() -> BoxedStrategy<Value> {
     let vip = fields([
         (
             "address",
-            always(select(texts(&["192.0.2.10", "2001:db8::10"]))),
+            always(select(texts(&[
+                "192.0.2.10",
+                "2001:db8::10",
+                "2001:DB8::10",
+                "2001:db8:0::0.0.0.16",
+            ]))),
         ),
         ("port", always(select(numbers(&[0, 80])))),
         ("protocol", often(select(texts(&["TCP", "UDP"])))),

@@ -107,11 +107,12 @@ fn an_edit_that_keeps_the_identity_is_let_pass_by_both() {
         "kind": "VirtualService",
         "metadata": {"name": "web", "namespace": "default"},
         "spec": {
-            "vip": {"address": "192.0.2.10", "port": 80},
+            "vip": {"address": "2001:db8::10", "port": 80},
             "realServerSelector": {"matchLabels": {"app": "web"}},
         },
     });
     let mut after = before.clone();
+    after["spec"]["vip"]["address"] = json!("2001:0DB8::10");
     after["spec"]["scheduler"] = json!("mh");
     after["spec"]["vip"]["protocol"] = json!("TCP");
     after["spec"]["directorGroupName"] = json!("default");
