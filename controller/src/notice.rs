@@ -49,8 +49,7 @@ pub fn notice(letter: &Letter) -> Option<Notice> {
         .map_or(&[][..], Status::conditions);
     let changed = kinds.iter().find_map(|kind| {
         let new = condition::find(letter.status.conditions(), kind)?;
-        let flipped = condition::find(old, kind).is_none_or(|old| old.status != new.status);
-        flipped.then_some(new)
+        is_news(condition::find(old, kind), new).then_some(new)
     })?;
     if !is_worth_saying(letter.id.subject, changed) {
         return None;
@@ -74,6 +73,15 @@ pub fn notice(letter: &Letter) -> Option<Notice> {
             secondary: None,
         },
         about: reference(letter),
+    })
+}
+
+/// Whether a condition says something new. What fails for another reason than
+/// before does: every edit fails as Programming first, and a kernel that
+/// refuses it would never be heard of.
+fn is_news(old: Option<&Condition>, new: &Condition) -> bool {
+    old.is_none_or(|old| {
+        old.status != new.status || (new.status == "False" && old.reason != new.reason)
     })
 }
 
@@ -138,7 +146,10 @@ impl Ration {
 
 #[cfg(test)]
 mod tests {
-    use crds::{ObjectKey, api::VirtualServiceStatus};
+    use crds::{
+        ObjectKey, Rejection,
+        api::{DirectorException, VirtualServiceStatus},
+    };
 
     use super::*;
     use crate::status::{Difference, Id};
@@ -187,6 +198,53 @@ mod tests {
         let works = ready(condition::programmed(2, 1));
         let waits = ready(condition::programming(["a"], 2));
         assert!(notice(&letter(Some(works), waits)).is_none());
+    }
+
+    fn refused_by_the_kernel() -> Condition {
+        let why = DirectorException {
+            virtual_service: "shop/web".to_owned(),
+            real_server: None,
+            reason: reason::KERNEL_REFUSED.to_owned(),
+            message: "no such scheduler".to_owned(),
+        };
+        condition::not_programmed("d1", &why, 2)
+    }
+
+    #[test]
+    fn a_failure_for_another_reason_is_said_and_once() {
+        let key = ObjectKey::new("shop", "web");
+        let duplicate = Rejection {
+            reason: reason::DUPLICATE_SERVER,
+            message: "an older one has this address".to_owned(),
+        };
+        let not_selected = condition::server_ready(0, [], 1);
+        let refused = condition::server_ready(0, [(&key, &duplicate)], 1);
+        for (old, new, said) in [
+            (
+                condition::programming(["d1"], 2),
+                refused_by_the_kernel(),
+                Some(reason::KERNEL_REFUSED),
+            ),
+            (not_selected, refused, Some(reason::DUPLICATE_SERVER)),
+            (refused_by_the_kernel(), refused_by_the_kernel(), None),
+            (
+                refused_by_the_kernel(),
+                condition::programming(["d1"], 3),
+                None,
+            ),
+            (
+                condition::programmed(1, 1),
+                Condition {
+                    reason: "Other".to_owned(),
+                    ..condition::programmed(1, 1)
+                },
+                None,
+            ),
+        ] {
+            let letter = letter(Some(ready(old)), ready(new));
+            let notice = notice(&letter).map(|notice| notice.event.reason);
+            assert_eq!(notice.as_deref(), said, "{letter:?}");
+        }
     }
 
     #[test]
