@@ -19,11 +19,10 @@ pub type Time = Duration;
 /// What of a Lease changes when it is renewed, and how long it counts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Renewal {
-    /// The Lease's renewTime as its holder wrote it: shown, never compared
-    /// with a clock.
+    /// The Lease's renewTime as its holder wrote it: shown, and never compared
+    /// with a clock. Another one than before is a renewal, and nothing else
+    /// is: a label on a Lease brings nobody back to life.
     pub renew_time: Option<String>,
-    /// The Lease's resourceVersion.
-    pub version: String,
     /// leaseDurationSeconds.
     pub duration: Option<Duration>,
 }
@@ -104,12 +103,12 @@ impl Liveness {
     /// A Lease is as `renewal` says.
     pub fn lease(&mut self, name: &str, renewal: Renewal, now: Time) {
         self.see(now);
-        let before = self.leases.get(name);
         // One that is seen for the first time in the first listing may be old.
-        let renewed = match before {
-            Some(before) => *before != renewal,
-            None => self.listed,
-        };
+        let renewed = renewal.renew_time.is_some()
+            && match self.leases.get(name) {
+                Some(before) => before.renew_time != renewal.renew_time,
+                None => self.listed,
+            };
         if renewed && let Some(watched) = self.directors.get_mut(name) {
             *watched = Watched {
                 since: now,
@@ -158,8 +157,12 @@ impl Liveness {
         }
     }
 
-    /// When the next director dies if nothing is seen until then.
+    /// When the next director dies if it is not seen to renew until then;
+    /// None while nothing can be seen, since nobody dies then.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
+        if self.seeing(now) < now {
+            return None;
+        }
         self.directors
             .iter()
             .filter(|(name, _)| self.life(name, now).is_live())
@@ -209,10 +212,9 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn renewal(version: u64) -> Renewal {
+    fn renewal(number: u64) -> Renewal {
         Renewal {
-            renew_time: Some(format!("renewed-{version}")),
-            version: version.to_string(),
+            renew_time: Some(format!("renewed-{number}")),
             duration: Some(s(40)),
         }
     }
@@ -258,6 +260,23 @@ mod tests {
         assert_eq!(liveness.life("a", s(2)), expired());
         liveness.lease("a", renewal(2), s(3));
         assert_eq!(liveness.life("a", s(3)), Life::Alive);
+    }
+
+    #[test]
+    fn a_write_to_a_lease_that_renews_nothing_brings_nobody_back() {
+        let mut liveness = started(true);
+        let longer = Renewal {
+            duration: Some(s(60)),
+            ..renewal(1)
+        };
+        liveness.lease("a", longer, s(2));
+        assert!(!liveness.life("a", s(2)).is_live());
+        let emptied = Renewal {
+            renew_time: None,
+            duration: None,
+        };
+        liveness.lease("a", emptied, s(3));
+        assert!(!liveness.life("a", s(3)).is_live());
     }
 
     #[test]
@@ -308,6 +327,7 @@ mod tests {
         liveness.lease("a", renewal(2), s(1));
         liveness.blind(s(10));
         assert_eq!(liveness.life("a", s(1000)), Life::Alive);
+        assert_eq!(liveness.next_deadline(s(1000)), None);
         // Sight is back: a has its whole time again, from now.
         others(&mut liveness, 1000..=1040);
         assert_eq!(liveness.life("a", s(1039)), Life::Alive);
@@ -319,6 +339,8 @@ mod tests {
         let mut liveness = started(false);
         liveness.lease("a", renewal(2), s(1));
         assert_eq!(liveness.life("a", s(1000)), Life::Alive);
+        assert_eq!(liveness.next_deadline(s(26)), Some(s(41)));
+        assert_eq!(liveness.next_deadline(s(27)), None);
         liveness.lease("a", renewal(3), s(1000));
         assert_eq!(liveness.life("a", s(1001)), Life::Alive);
     }

@@ -533,7 +533,6 @@ fn renewal(lease: &Lease) -> Renewal {
         renew_time: spec
             .and_then(|spec| spec.renew_time.as_ref())
             .map(|time| time.0.to_string()),
-        version: lease.resource_version().unwrap_or_default(),
         duration: spec
             .and_then(|spec| spec.lease_duration_seconds)
             .and_then(|seconds| u64::try_from(seconds).ok())
