@@ -149,8 +149,9 @@ impl Controller {
         if let Event::Leases(event) = &event {
             self.see_leases(event, now);
         }
-        self.world.apply(event, now);
-        self.due.get_or_insert(now + self.gather);
+        if self.world.apply(event, now) {
+            self.due.get_or_insert(now + self.gather);
+        }
     }
 
     fn see_leases(&mut self, event: &watcher::Event<Lease>, now: Time) {
@@ -200,9 +201,8 @@ impl Controller {
     fn work(&mut self) {
         let now = self.now();
         self.take_or_leave_the_lead(now);
-        let lease_ran_out = self.world.next_deadline(now).is_some_and(|at| at <= now);
-        if lease_ran_out {
-            self.due.get_or_insert(now);
+        if self.world.lives_changed(now) {
+            self.due.get_or_insert(now + self.gather);
         }
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;

@@ -18,7 +18,7 @@ use crate::{
     aggregate::{self, DirectorView, Wanted},
     event::{Event, Observed},
     history::{History, Positions, Standing},
-    liveness::{Liveness, Renewal, Time},
+    liveness::{Life, Liveness, Renewal, Time},
     outbox::Letter,
     status::{Difference, Id, Status, Subject},
 };
@@ -68,6 +68,8 @@ struct SeenDirector {
     generation: i64,
     status: DirectorStatus,
     standing: Standing,
+    /// As of the last [`World::lives_changed`].
+    life: Life,
 }
 
 /// Listings that are under way or complete, of the kinds that have no store.
@@ -144,13 +146,34 @@ impl World {
         Some((uid.clone(), status))
     }
 
-    /// When [`World::wanted`] changes by itself, because a Lease runs out.
+    /// When the next Lease runs out, and [`World::lives_changed`] by that.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         self.liveness.next_deadline(now)
     }
 
-    /// Takes in what was seen.
-    pub fn apply(&mut self, event: Event, now: Time) {
+    /// Whether a director died or came to life since the last call, and with
+    /// that [`World::wanted`] may be different.
+    pub fn lives_changed(&mut self, now: Time) -> bool {
+        let mut changed = false;
+        for (name, director) in &mut self.directors {
+            let life = self.liveness.life(name, now);
+            if director.life != life {
+                director.life = life;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Takes in what was seen, and says whether [`World::wanted`] may be
+    /// different by that. A single Lease never makes it so: what counts of it
+    /// is a life ([`World::lives_changed`]), and of a fleet's renewals hardly
+    /// one changes any.
+    pub fn apply(&mut self, event: Event, now: Time) -> bool {
+        let matters = !matches!(
+            event,
+            Event::Leases(watcher::Event::Apply(_) | watcher::Event::Delete(_))
+        );
         match event {
             Event::VirtualServices(event) => self.virtual_services(event),
             Event::RealServers(event) => self.real_servers(event),
@@ -159,6 +182,7 @@ impl World {
             Event::Leases(event) => self.leases(event, now),
             Event::LeasesUnseen => self.liveness.blind(now),
         }
+        matters
     }
 
     /// Works out what the objects mean now, and what directors must have used
@@ -392,6 +416,7 @@ impl World {
             generation,
             status: DirectorStatus::default(),
             standing: Standing::default(),
+            life: Life::NoLease,
         });
         self.history.follow(
             &mut seen.standing,

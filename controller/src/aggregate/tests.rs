@@ -128,7 +128,8 @@ impl Scene {
         self.renew(director);
     }
 
-    fn renew(&mut self, director: &str) {
+    /// Says what [`World::apply`] does.
+    fn renew(&mut self, director: &str) -> bool {
         self.version += 1;
         let renewed = format!("2026-01-01T00:00:00.{:06}Z", self.version);
         let lease: Lease = parsed(&json!({
@@ -136,7 +137,7 @@ impl Scene {
             "spec": {"leaseDurationSeconds": 40, "renewTime": renewed},
         }));
         self.world
-            .apply(Event::Leases(watcher::Event::Apply(lease)), self.now);
+            .apply(Event::Leases(watcher::Event::Apply(lease)), self.now)
     }
 
     fn wanted(&mut self) -> Wanted {
@@ -308,6 +309,34 @@ fn a_dead_director_is_named_and_not_waited_for() {
         alive("d1")
     );
     assert_eq!(alive("d2"), "True/Alive: The agent renews its Lease");
+}
+
+#[test]
+fn a_renewal_changes_nothing_but_the_life_of_a_dead_director_and_death_changes_it_again() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({}));
+    assert!(scene.world.lives_changed(scene.now));
+    let before = scene.wanted();
+    for _ in 0..5 {
+        scene.now += Duration::from_secs(10);
+        assert!(!scene.renew("d1") && !scene.world.lives_changed(scene.now));
+        assert_eq!(scene.wanted(), before);
+    }
+    for seconds in (10..40).step_by(10) {
+        scene.now += Duration::from_secs(10);
+        scene.renew("other");
+        assert!(!scene.world.lives_changed(scene.now), "after {seconds} s");
+    }
+    assert_eq!(
+        scene.world.next_deadline(scene.now),
+        Some(scene.now + Duration::from_secs(10))
+    );
+    scene.now += Duration::from_secs(10);
+    assert!(scene.world.lives_changed(scene.now));
+    assert!(scene.says(kind::READY).starts_with("False/NoDirectors"));
+    assert!(!scene.renew("d1") && scene.world.lives_changed(scene.now));
+    assert!(!scene.world.lives_changed(scene.now));
+    assert_eq!(scene.wanted(), before);
 }
 
 #[test]
