@@ -19,8 +19,13 @@ use tokio::{
 };
 use tracing::info;
 
-/// A request that takes longer has failed. Watches answer more often than that.
+/// A connection that is not made, or takes nothing, for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A request that is not answered for so long has failed. It is longer than a
+/// watch may be silent ([`controller::watch::SILENCE`]), which is answered all
+/// the time that it is open.
+const ANSWER: Duration = Duration::from_secs(75);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -82,6 +87,9 @@ async fn config(args: &Args) -> Result<Config> {
     };
     config.connect_timeout = Some(PATIENCE);
     config.write_timeout = Some(PATIENCE);
+    config.read_timeout = Some(ANSWER);
+    // From the request on, and not from when its connection was last used.
+    config.reset_reader_on_write = true;
     Ok(config)
 }
 

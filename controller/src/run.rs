@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     event::Event,
-    leader::{self, Candidate, Tenure},
+    leader::{self, Candidate, Signals, Tenure},
     liveness::Time,
     notice::{self, Ration},
     outbox::{Letter, Outbox, Outcome},
@@ -39,44 +39,52 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until `stop` is true: watches, and publishes while it leads. Gives the
 /// leader's Lease back at the end.
-pub async fn run(client: Client, candidate: Candidate, stop: channel::Receiver<bool>) {
+pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let complaints = Complaints::default();
     let mut events = watch::start(&client, &candidate.namespace, &complaints, &mut tasks);
     let (elected, mut elections) = channel::channel(false);
     let (free, is_free) = channel::channel(false);
+    let (in_vain, is_in_vain) = channel::channel(false);
+    let (end_campaign, campaign_ends) = channel::channel(false);
     let campaign = tokio::spawn(leader::campaign(
         client.clone(),
         candidate.clone(),
         complaints.clone(),
         elected,
-        is_free,
-        stop.clone(),
+        Signals {
+            free: is_free,
+            in_vain: is_in_vain,
+            stop: campaign_ends,
+        },
     ));
-    let mut controller = Controller::new(client, candidate, complaints, free);
-    let mut stopped = stop;
+    let mut controller = Controller::new(client, candidate, complaints, free, in_vain);
     loop {
         let pause = controller.pause();
         tokio::select! {
-            _ = stopped.changed() => break,
+            biased;
+            _ = stop.changed() => break,
+            Ok(()) = elections.changed() => {
+                let elected = *elections.borrow_and_update();
+                let now = controller.now();
+                controller.tenure.elected(elected, now);
+            }
+            Some(written) = controller.writes.join_next() => controller.written(written),
             Some(event) = events.recv() => {
                 controller.see(event);
                 while let Ok(event) = events.try_recv() {
                     controller.see(event);
                 }
             }
-            Ok(()) = elections.changed() => {
-                let elected = *elections.borrow_and_update();
-                controller.tenure.elected(elected);
-            }
-            Some(written) = controller.writes.join_next() => controller.written(written),
             () = time::sleep(pause) => {}
         }
         controller.work();
     }
     // Nothing is written any more when somebody else may lead.
+    controller.writes.shutdown().await;
     drop(controller);
     drop(tasks);
+    end_campaign.send_replace(true);
     if campaign.await.is_err() {
         warn!("the leader's Lease is not given back");
     }
@@ -97,8 +105,9 @@ struct Controller {
     ration: Ration,
     tenure: Tenure,
     leading: bool,
-    lease_renewed_at: Option<String>,
+    lease_renewed_at: Option<Timestamp>,
     free: channel::Sender<bool>,
+    in_vain: channel::Sender<bool>,
     /// When to work out what all that was seen means.
     due: Option<Time>,
     /// How long events are gathered: several times as long as the work on them
@@ -114,6 +123,7 @@ impl Controller {
         candidate: Candidate,
         complaints: Complaints,
         free: channel::Sender<bool>,
+        in_vain: channel::Sender<bool>,
     ) -> Self {
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
@@ -133,6 +143,7 @@ impl Controller {
             leading: false,
             lease_renewed_at: None,
             free,
+            in_vain,
             due: None,
             gather: GATHER,
             listed: false,
@@ -162,19 +173,21 @@ impl Controller {
                 if is_leaders(lease) =>
             {
                 let spec = lease.spec.clone().unwrap_or_default();
-                let renewed_at = spec.renew_time.map(|time| time.0.to_string());
+                let renewed_at = spec.renew_time.map(|time| time.0);
                 let holder = spec.holder_identity.unwrap_or_default();
                 self.free.send_if_modified(|free| {
                     std::mem::replace(free, holder.is_empty()) != holder.is_empty()
                 });
                 if holder != self.candidate.identity {
-                    self.tenure.lost();
-                } else if renewed_at != self.lease_renewed_at {
-                    self.tenure.renewed(now);
+                    self.tenure.lost(now);
+                } else if let Some(renewed_at) = renewed_at
+                    && self.lease_renewed_at != Some(renewed_at)
+                {
+                    self.tenure.renewed(age(renewed_at), now);
                 }
                 self.lease_renewed_at = renewed_at;
             }
-            watcher::Event::Delete(lease) if is_leaders(lease) => self.tenure.lost(),
+            watcher::Event::Delete(lease) if is_leaders(lease) => self.tenure.lost(now),
             _ => {}
         }
     }
@@ -225,6 +238,9 @@ impl Controller {
     }
 
     fn take_or_leave_the_lead(&mut self, now: Time) {
+        let in_vain = self.tenure.is_in_vain(now);
+        self.in_vain
+            .send_if_modified(|was| std::mem::replace(was, in_vain) != in_vain);
         let leads = self.tenure.leads(now);
         if leads == self.leading {
             return;
@@ -305,4 +321,9 @@ impl Controller {
             }
         });
     }
+}
+
+/// How long ago this process wrote that, by its own clock.
+fn age(renewed_at: Timestamp) -> Duration {
+    Duration::try_from(Timestamp::now().duration_since(renewed_at)).unwrap_or_default()
 }

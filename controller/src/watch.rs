@@ -24,6 +24,14 @@ use crate::{
 /// Events that wait for the loop.
 const WAITING_EVENTS: usize = 1024;
 
+/// A watch is opened anew after so many seconds. One that says nothing, not
+/// even its end, for five more is dead, and is opened anew as well: so long it
+/// takes until a connection that hangs is noticed.
+pub const SILENCE: u32 = 60;
+
+/// As that, of the Leases: a leader must see its own renewals.
+const SILENCE_OF_LEASES: u32 = 20;
+
 /// Starts all watches. They go on until the receiver or `tasks` is dropped.
 pub fn start(
     client: &Client,
@@ -41,30 +49,35 @@ pub fn start(
         Api::<Observed<VirtualService>>::all(client.clone()),
         Event::VirtualServices,
         None,
+        SILENCE,
     ));
     tasks.spawn(all.clone().watch(
         "realservers",
         Api::<Observed<RealServer>>::all(client.clone()),
         Event::RealServers,
         None,
+        SILENCE,
     ));
     tasks.spawn(all.clone().watch(
         "directorgroups",
         Api::<Observed<DirectorGroup>>::all(client.clone()),
         Event::DirectorGroups,
         None,
+        SILENCE,
     ));
     tasks.spawn(all.clone().watch(
         "directors",
         Api::<Director>::all(client.clone()),
         Event::Directors,
         None,
+        SILENCE,
     ));
     tasks.spawn(all.watch(
         "leases",
         Api::<Lease>::namespaced(client.clone(), lease_namespace),
         Event::Leases,
         Some(|| Event::LeasesUnseen),
+        SILENCE_OF_LEASES,
     ));
     receiver
 }
@@ -82,12 +95,13 @@ impl Watches {
         api: Api<K>,
         event: fn(watcher::Event<K>) -> Event,
         unseen: Option<fn() -> Event>,
+        silence: u32,
     ) where
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        let mut stream: BoxStream<'static, _> = watcher(api, watcher::Config::default())
-            .backoff(Patience::default())
-            .boxed();
+        let config = watcher::Config::default().timeout(silence);
+        let mut stream: BoxStream<'static, _> =
+            watcher(api, config).backoff(Patience::default()).boxed();
         let mut failed = false;
         while let Some(item) = stream.next().await {
             let sent = match item {
