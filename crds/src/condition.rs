@@ -298,8 +298,9 @@ pub fn holder_not_named(address: &str, group: &str, generation: i64) -> Conditio
         FALSE,
         reason::HOLDER_NOT_NAMED,
         format!(
-            "No director of group {group} holds {address}, and the group has several; name one in \
-             spec.addresses.holder of DirectorGroup {group}"
+            "No director of group {group} holds {address}, and the group has several. Name the one \
+             that is to: kubectl patch idg {group} --type=merge -p \
+             '{{\"spec\":{{\"addresses\":{{\"holder\":\"NAME\"}}}}}}'"
         ),
         generation,
     )

@@ -263,8 +263,10 @@ fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
         .filter(|director| director.status.vips_omitted > 0)
         .map(|director| director.name)
         .collect();
-    let to_hold = holder.or(match live[..] {
-        [only] => Some(only.name),
+    // As the directors count: one that is dead may have it still, and no other
+    // takes it unasked.
+    let to_hold = holder.or(match (&live[..], &subject.group.dead[..]) {
+        ([only], []) => Some(only.name),
         _ => None,
     });
     // Had it tried and failed, there would be an exception.
@@ -281,23 +283,21 @@ fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
             ..condition::pending(kind::PROGRAMMED, generation)
         });
     }
+    if to_hold.is_none() {
+        return Some(condition::holder_not_named(
+            &address,
+            &service.group,
+            generation,
+        ));
+    }
     let mut not_held = condition::vip_not_held(&address, &service.group, generation);
-    match holder {
-        None if live.len() > 1 => {
-            let group = &service.group;
-            not_held.message = format!(
-                "No director of group {group} holds {address}, and the group has several. Name the \
-                 one that is to: kubectl patch idg {group} --type=merge -p \
-                 '{{\"spec\":{{\"addresses\":{{\"holder\":\"NAME\"}}}}}}'"
-            );
-        }
-        Some(holder) if !live.iter().any(|live| live.name == holder) => {
-            let _ = write!(
-                not_held.message,
-                ". That is {holder}, which is no live director of the group"
-            );
-        }
-        _ => {}
+    if let Some(holder) = holder
+        && !live.iter().any(|live| live.name == holder)
+    {
+        let _ = write!(
+            not_held.message,
+            ". That is {holder}, which is no live director of the group"
+        );
     }
     Some(not_held)
 }

@@ -414,13 +414,30 @@ fn a_vip_that_nobody_holds_is_said_with_what_to_do() {
     }
     assert_eq!(
         scene.says(kind::READY),
-        "False/VipNotHeld: No director of group default holds 10.0.0.1, and the group has several. \
+        "False/HolderNotNamed: No director of group default holds 10.0.0.1, and the group has several. \
          Name the one that is to: kubectl patch idg default --type=merge -p \
          '{\"spec\":{\"addresses\":{\"holder\":\"NAME\"}}}'"
     );
     // The one that has it keeps it, and the others' words do not matter.
     scene.report("d2", json!({}));
     assert!(scene.says(kind::READY).starts_with("True"));
+    // When it dies, nobody takes the VIP from it unasked.
+    for _ in 0..5 {
+        scene.now += Duration::from_secs(10);
+        scene.renew("d1");
+    }
+    let said = scene.says(kind::READY);
+    assert!(
+        said.starts_with(
+            "False/HolderNotNamed: No director of group default holds 10.0.0.1, and the group has \
+             several. Name the one that is to: kubectl patch idg default"
+        ),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("Without a live Lease, and not counted: d2"),
+        "{said}"
+    );
 }
 
 #[test]
