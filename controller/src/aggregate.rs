@@ -40,6 +40,8 @@ pub struct DirectorView<'a> {
     pub standing: &'a Standing,
     /// What it says.
     pub status: &'a DirectorStatus,
+    /// The fields of its status that this controller cannot read.
+    pub unreadable: &'a [String],
 }
 
 /// Every object's status as it should be.

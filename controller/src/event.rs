@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use crds::{
     Loose,
-    api::{Director, DirectorGroup, RealServer, VirtualService},
+    api::{Director, DirectorGroup, DirectorStatus, RealServer, VirtualService},
 };
 use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
@@ -13,7 +13,7 @@ use kube::{
     runtime::watcher,
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// One thing that was seen.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub enum Event {
     /// On the watch of DirectorGroups.
     DirectorGroups(watcher::Event<Observed<DirectorGroup>>),
     /// On the watch of Directors.
-    Directors(watcher::Event<Director>),
+    Directors(watcher::Event<ObservedDirector>),
     /// On the watch of Leases.
     Leases(watcher::Event<Lease>),
     /// The watch of Leases failed: until its next event nothing is known of
@@ -110,11 +110,136 @@ impl<K: HasSpec + HasStatus + Resource> Resource for Observed<K> {
     }
 }
 
+/// A Director, of which only the metadata must parse: one agent that is newer
+/// than this controller must not stop the watch of all the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedDirector {
+    /// The object's metadata.
+    pub metadata: ObjectMeta,
+    /// The fields of its status that parse. Where one does not, the director's
+    /// state of the world is left out too: it says that all is as the objects
+    /// want it but for what is named, and what is named is not known.
+    pub status: DirectorStatus,
+    /// The fields that do not parse, as `status.vips`.
+    pub unreadable: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for ObservedDirector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            #[serde(default)]
+            metadata: ObjectMeta,
+            #[serde(default)]
+            status: Value,
+        }
+        let Envelope { metadata, status } = Envelope::deserialize(deserializer)?;
+        let (status, unreadable) = match status {
+            Value::Null => (DirectorStatus::default(), Vec::new()),
+            Value::Object(fields) => readable_part(fields),
+            _ => (DirectorStatus::default(), vec!["status".to_owned()]),
+        };
+        Ok(Self {
+            metadata,
+            status,
+            unreadable,
+        })
+    }
+}
+
+/// The fields of a Director's status that parse, and the names of the others.
+fn readable_part(fields: Map<String, Value>) -> (DirectorStatus, Vec<String>) {
+    if let Ok(status) = DirectorStatus::deserialize(&fields) {
+        return (status, Vec::new());
+    }
+    let (readable, others): (Map<_, _>, Map<_, _>) =
+        fields.into_iter().partition(|(name, value)| {
+            // None of its fields must be there.
+            DirectorStatus::deserialize(json!({ name.as_str(): value })).is_ok()
+        });
+    let unreadable = others.keys().map(|name| format!("status.{name}")).collect();
+    let status = DirectorStatus::deserialize(&readable).unwrap_or_default();
+    let status = DirectorStatus {
+        used: None,
+        ..status
+    };
+    (status, unreadable)
+}
+
+impl Resource for ObservedDirector {
+    type DynamicType = <Director as Resource>::DynamicType;
+    type Scope = <Director as Resource>::Scope;
+
+    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
+        Director::kind(dt)
+    }
+
+    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
+        Director::group(dt)
+    }
+
+    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
+        Director::version(dt)
+    }
+
+    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
+        Director::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn director(status: &Value) -> ObservedDirector {
+        serde_json::from_value(json!({
+            "apiVersion": "ipvs.dev/v1alpha1",
+            "kind": "Director",
+            "metadata": {"name": "lb-1"},
+            "spec": "of another version",
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn of_a_newer_directors_status_what_parses_is_kept_but_not_its_state_of_the_world() {
+        let used = json!({"virtualServices": "0", "realServers": "0", "directorGroups": "0"});
+        let good = director(&json!({"directorGroupName": "edge", "used": used, "new": [1]}));
+        assert_eq!(good.unreadable, [""; 0]);
+        assert!(good.status.used.is_some());
+        let newer = director(&json!({
+            "directorGroupName": "edge",
+            "used": used,
+            "exceptions": {"count": 3},
+            "vips": "10.0.0.1",
+            "services": 7,
+        }));
+        assert_eq!(newer.unreadable, ["status.exceptions", "status.vips"]);
+        assert_eq!(newer.status.director_group_name, "edge");
+        assert_eq!(newer.status.services, 7);
+        assert_eq!(newer.status.used, None);
+    }
+
+    #[test]
+    fn a_directors_status_can_be_missing_or_nonsense() {
+        let none = director(&Value::Null);
+        assert_eq!(
+            (none.status, none.unreadable),
+            (DirectorStatus::default(), vec![])
+        );
+        assert_eq!(director(&json!(["well"])).unreadable, ["status"]);
+    }
 
     #[test]
     fn a_status_that_does_not_parse_is_none_and_hides_nothing() {

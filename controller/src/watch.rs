@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crds::api::{Director, DirectorGroup, RealServer, VirtualService};
+use crds::api::{DirectorGroup, RealServer, VirtualService};
 use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tracing::info;
 
 use crate::{
-    event::{Event, Observed},
+    event::{Event, Observed, ObservedDirector},
     trouble::{self, Complaints},
 };
 
@@ -67,7 +67,7 @@ pub fn start(
     ));
     tasks.spawn(all.clone().watch(
         "directors",
-        Api::<Director>::all(client.clone()),
+        Api::<ObservedDirector>::all(client.clone()),
         Event::Directors,
         None,
         SILENCE,

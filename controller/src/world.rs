@@ -1,12 +1,10 @@
 //! Everything that was seen, and what follows from it.
 
+mod take;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{
-    Change, Checked, Digest, Kind, ObjectKey, Objects, Resolved, Store, Stored,
-    api::{Director, DirectorStatus},
-    condition, resolve,
-};
+use crds::{Digest, Kind, ObjectKey, Objects, Resolved, api::DirectorStatus, condition, resolve};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     ResourceExt,
@@ -16,11 +14,12 @@ use kube::{
 
 use crate::{
     aggregate::{self, DirectorView, Wanted},
-    event::{Event, Observed},
+    event::{Event, Observed, ObservedDirector},
     history::{History, Positions, Standing},
     liveness::{Life, Liveness, Renewal, Time},
     outbox::Letter,
     status::{Difference, Id, Status, Subject},
+    world::take::{Shown, Took, digest, take},
 };
 
 /// The controller's whole knowledge. Events and times in, wanted statuses out.
@@ -67,6 +66,7 @@ struct SeenDirector {
     uid: String,
     generation: i64,
     status: DirectorStatus,
+    unreadable: Vec<String>,
     standing: Standing,
     /// As of the last [`World::lives_changed`].
     life: Life,
@@ -257,6 +257,7 @@ impl World {
                 life: self.liveness.life(name, now),
                 standing: &director.standing,
                 status: &director.status,
+                unreadable: &director.unreadable,
             })
             .collect();
         aggregate::wanted(&self.objects, &self.resolved, &self.needs, &directors)
@@ -369,7 +370,7 @@ impl World {
         }
     }
 
-    fn directors(&mut self, event: watcher::Event<Director>, now: Time) {
+    fn directors(&mut self, event: watcher::Event<ObservedDirector>, now: Time) {
         match event {
             watcher::Event::Init => self.listing.directors.clear(),
             watcher::Event::InitApply(director) => {
@@ -394,11 +395,11 @@ impl World {
         }
     }
 
-    fn seen_director(&mut self, director: Director, now: Time) {
+    fn seen_director(&mut self, director: ObservedDirector, now: Time) {
         let name = director.name_any();
         let uid = director.uid().unwrap_or_default();
         let generation = director.metadata.generation.unwrap_or_default();
-        let status = director.status.unwrap_or_default();
+        let status = director.status;
         let id = director_id(&name);
         if self
             .directors
@@ -415,6 +416,7 @@ impl World {
             uid,
             generation,
             status: DirectorStatus::default(),
+            unreadable: Vec::new(),
             standing: Standing::default(),
             life: Life::NoLease,
         });
@@ -427,6 +429,7 @@ impl World {
             .insert(id, Status::Director(status.conditions.clone()));
         seen.generation = generation;
         seen.status = status;
+        seen.unreadable = director.unreadable;
     }
 
     fn director_gone(&mut self, name: &str) {
@@ -461,95 +464,6 @@ fn director_id(name: &str) -> Id {
         subject: Subject::Director,
         key: ObjectKey::cluster(name),
     }
-}
-
-/// What an event changed in a store: nothing that is used, one object (its
-/// group and digest before and after), or any number of them.
-enum Took {
-    Nothing,
-    One {
-        key: ObjectKey,
-        before: Option<(Option<String>, Digest)>,
-        after: Option<(Option<String>, Digest)>,
-    },
-    All,
-}
-
-/// What is published about the objects of one kind.
-struct Shown<'a, S> {
-    all: &'a mut BTreeMap<Id, Status>,
-    subject: Subject,
-    wrap: fn(S) -> Status,
-}
-
-impl<S: Default> Shown<'_, S> {
-    fn set(&mut self, key: &ObjectKey, status: Option<S>) {
-        let id = Id {
-            subject: self.subject,
-            key: key.clone(),
-        };
-        self.all.insert(id, (self.wrap)(status.unwrap_or_default()));
-    }
-
-    fn retain(&mut self, is_there: impl Fn(&ObjectKey) -> bool) {
-        self.all
-            .retain(|id, _| id.subject != self.subject || is_there(&id.key));
-    }
-}
-
-fn take<C, K>(
-    store: &mut Store<C>,
-    shown: &mut Shown<'_, K::Status>,
-    event: watcher::Event<Observed<K>>,
-) -> Took
-where
-    C: Checked<Object = K>,
-    K: HasSpec<Spec: std::fmt::Debug>
-        + HasStatus<Status: Default>
-        + kube::Resource<DynamicType = ()>,
-{
-    let (key, change) = match event {
-        watcher::Event::Init => {
-            store.change(Change::Listing);
-            return Took::Nothing;
-        }
-        watcher::Event::InitApply(object) => {
-            shown.set(&ObjectKey::of(&object.object), object.status);
-            store.change(Change::Item(object.object));
-            return Took::Nothing;
-        }
-        watcher::Event::InitDone => {
-            store.change(Change::Listed);
-            shown.retain(|key| store.get(key).is_some());
-            return Took::All;
-        }
-        watcher::Event::Apply(object) => {
-            let key = ObjectKey::of(&object.object);
-            shown.set(&key, object.status);
-            (key, Change::Apply(object.object))
-        }
-        watcher::Event::Delete(object) => {
-            let key = ObjectKey::of(&object.object);
-            shown.all.remove(&Id {
-                subject: shown.subject,
-                key: key.clone(),
-            });
-            (key.clone(), Change::Delete(key))
-        }
-    };
-    let state = |stored: &Stored<C>| (stored.group.clone(), stored.digest);
-    let before = store.get(&key).map(state);
-    if !store.change(change) {
-        return Took::Nothing;
-    }
-    let after = store.get(&key).map(state);
-    Took::One { key, before, after }
-}
-
-fn digest(state: &Option<(Option<String>, Digest)>) -> Digest {
-    state
-        .as_ref()
-        .map_or_else(Digest::default, |(_, digest)| *digest)
 }
 
 fn renewal(lease: &Lease) -> Renewal {

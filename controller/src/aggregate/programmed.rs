@@ -75,8 +75,7 @@ fn condition(subject: &Subject<'_>, tally: &Tally<'_>) -> Condition {
         return not_programmed(broken.0.name, &broken.1, generation);
     }
     if !tally.waiting.is_empty() {
-        let names = tally.waiting.iter().map(|director| director.name);
-        return condition::programming(names, generation);
+        return waiting(&tally.waiting, generation);
     }
     if !subject.need.is_some_and(|need| need.provable) {
         return not_provable(subject, service, generation);
@@ -170,6 +169,25 @@ fn not_programmed(director: &str, why: &DirectorException, generation: i64) -> C
         ..why.clone()
     };
     condition::not_programmed(director, &why, generation)
+}
+
+fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
+    let names = directors.iter().map(|director| director.name);
+    let mut waiting = condition::programming(names, generation);
+    // Such a one is waited for until somebody does something.
+    let unreadable = directors
+        .iter()
+        .find(|director| !director.unreadable.is_empty());
+    if let Some(director) = unreadable {
+        let _ = write!(
+            waiting.message,
+            ". {} of Director {} cannot be read: its agent is newer than this controller, \
+             probably. Upgrade the controller",
+            director.unreadable.join(", "),
+            director.name
+        );
+    }
+    waiting
 }
 
 /// What a director says that cannot work at all: what it said of its last

@@ -1,9 +1,6 @@
 use std::time::Duration;
 
-use crds::{
-    api::{Director, VirtualServiceStatus},
-    condition::kind,
-};
+use crds::{api::VirtualServiceStatus, condition::kind};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
@@ -12,7 +9,11 @@ use serde_json::{Value, json};
 use crds::condition::reason;
 
 use super::*;
-use crate::{event::Event, liveness::Time, world::World};
+use crate::{
+    event::{Event, ObservedDirector},
+    liveness::Time,
+    world::World,
+};
 
 const START: Time = Duration::from_secs(1);
 
@@ -118,7 +119,7 @@ impl Scene {
             "vips": [{"address": "10.0.0.1", "interface": "eth0"}],
         });
         merge(&mut status, changes);
-        let object: Director = parsed(&json!({
+        let object: ObservedDirector = parsed(&json!({
             "metadata": {"name": director, "uid": director, "generation": 1},
             "spec": {},
             "status": status,
@@ -237,6 +238,27 @@ fn a_director_that_has_not_used_an_edit_is_waited_for_by_name() {
     assert_eq!(scene.status().directors.unwrap().summary, "1/2");
     scene.report("d2", json!({}));
     assert_eq!(scene.says(kind::READY), "True/Ready: On 2 directors");
+}
+
+#[test]
+fn a_director_whose_status_cannot_be_read_is_waited_for_and_stops_nobody() {
+    let mut scene = Scene::new();
+    scene.report("d1", json!({}));
+    scene.report("d2", json!({"exceptions": {"count": 0}}));
+    assert_eq!(
+        scene.says(kind::READY),
+        "False/Programming: Waiting for director d2. status.exceptions of Director d2 cannot be \
+         read: its agent is newer than this controller, probably. Upgrade the controller"
+    );
+    assert_eq!(scene.status().directors.unwrap().summary, "1/2");
+    let group = &scene.wanted().director_groups[&ObjectKey::cluster("default")];
+    assert_eq!((group.directors, group.live_directors), (2, 2));
+    assert_eq!(
+        said(&[scene.wanted().directors["d2"].clone()], kind::ALIVE),
+        "True/Alive: The agent renews its Lease"
+    );
+    scene.report("d2", json!({}));
+    assert!(scene.says(kind::READY).starts_with("True"));
 }
 
 #[test]
@@ -613,7 +635,7 @@ fn a_deleted_group_is_said_and_nothing_is_proven_any_more() {
 fn right_after_start_a_reported_death_stands_and_the_rest_is_believed() {
     let mut scene = Scene::new();
     let dead = json!([condition::lease_expired(40, 1)]);
-    let director: Director = parsed(&json!({
+    let director: ObservedDirector = parsed(&json!({
         "metadata": {"name": "d1", "uid": "d1", "generation": 1},
         "spec": {},
         "status": {"directorGroupName": "default", "conditions": dead},

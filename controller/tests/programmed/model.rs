@@ -1,9 +1,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use controller::{event::Event, world::World};
+use controller::{
+    event::{Event, ObservedDirector},
+    world::World,
+};
 use crds::{
     Change, Kind, ObjectKey, Objects, Service,
-    api::{Director, DirectorGroup, RealServer, VirtualService, VirtualServiceStatus},
+    api::{DirectorGroup, RealServer, VirtualService, VirtualServiceStatus},
     condition::{self, kind},
     resolve,
 };
@@ -535,7 +538,7 @@ impl Model {
         let agent = &mut self.agents[director];
         let until = agent.seen.saturating_add(reports).min(agent.reports.len());
         while agent.seen < until {
-            let director = parsed::<Director>(&agent.reports[agent.seen].director);
+            let director = parsed::<ObservedDirector>(&agent.reports[agent.seen].director);
             self.controller
                 .apply(Event::Directors(watcher::Event::Apply(director)), NOW);
             agent.seen += 1;
@@ -555,7 +558,7 @@ impl Model {
         for agent in &mut self.agents {
             agent.seen = agent.reports.len();
             if let Some(last) = agent.reports.last() {
-                let director = parsed::<Director>(&last.director);
+                let director = parsed::<ObservedDirector>(&last.director);
                 self.controller
                     .apply(Event::Directors(watcher::Event::InitApply(director)), NOW);
             }
