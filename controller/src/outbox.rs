@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
@@ -60,6 +61,9 @@ pub struct Outbox {
     sent: BTreeMap<Id, Sent>,
     retries: BTreeMap<Id, Retry>,
     soft: Bucket,
+    /// Whose soft difference was sent last: the next in order is next, so that
+    /// everybody's turn comes.
+    soft_turn: Option<Id>,
 }
 
 #[derive(Debug)]
@@ -98,18 +102,12 @@ impl Outbox {
     pub fn due(&mut self, now: Time) -> Vec<Letter> {
         let mut due = Vec::new();
         for difference in [Difference::Flip, Difference::Plain, Difference::Soft] {
-            let ids: Vec<Id> = self
-                .letters
-                .values()
-                .filter(|letter| letter.difference == difference)
-                .filter(|letter| self.ready_at(letter) <= now)
-                .filter(|letter| !self.under_way.contains(&letter.id))
-                .take(CONCURRENT.saturating_sub(self.under_way.len()))
-                .map(|letter| letter.id.clone())
-                .collect();
-            for id in ids {
-                if difference == Difference::Soft && !self.soft.take(now) {
-                    break;
+            for id in self.next(difference, now) {
+                if difference == Difference::Soft {
+                    if !self.soft.take(now) {
+                        break;
+                    }
+                    self.soft_turn = Some(id.clone());
                 }
                 if let Some(letter) = self.letters.remove(&id) {
                     self.sent.insert(
@@ -125,6 +123,28 @@ impl Outbox {
             }
         }
         due
+    }
+
+    /// As many as may be under way, in order.
+    fn next(&self, difference: Difference, now: Time) -> Vec<Id> {
+        let turn = match (difference, &self.soft_turn) {
+            (Difference::Soft, Some(last)) => Bound::Excluded(last),
+            _ => Bound::Unbounded,
+        };
+        let later = self.letters.range((turn, Bound::Unbounded));
+        let earlier = match turn {
+            Bound::Excluded(last) => Some(self.letters.range(..=last)),
+            _ => None,
+        };
+        later
+            .chain(earlier.into_iter().flatten())
+            .map(|(_, letter)| letter)
+            .filter(|letter| letter.difference == difference)
+            .filter(|letter| self.ready_at(letter) <= now)
+            .filter(|letter| !self.under_way.contains(&letter.id))
+            .take(CONCURRENT.saturating_sub(self.under_way.len()))
+            .map(|letter| letter.id.clone())
+            .collect()
     }
 
     /// A letter arrived or did not.
@@ -156,6 +176,7 @@ impl Outbox {
     pub fn clear(&mut self) {
         *self = Self {
             soft: std::mem::take(&mut self.soft),
+            soft_turn: self.soft_turn.take(),
             ..Self::default()
         };
     }

@@ -4,7 +4,7 @@
 use crds::{
     ObjectKey,
     api::{DirectorGroupStatus, RealServerStatus, VirtualServiceStatus},
-    condition::{self, kind},
+    condition::{self, kind, reason},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
@@ -39,7 +39,7 @@ pub enum Difference {
     /// follows from it: one director's death is this for every service of its
     /// group, and must not be a patch for each.
     Soft,
-    /// In a reason, a generation or a count.
+    /// In a reason, a generation, a count, or what a failure says.
     Plain,
     /// A condition changes its status, or is there for the first time.
     Flip,
@@ -155,8 +155,11 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     if old.message == new.message {
         return Difference::None;
     }
+    // How many have it, or are waited for. What a failure says is what to do
+    // about it, and for that somebody waits.
+    let only_counts = new.status == "True" || new.reason == reason::PROGRAMMING;
     match new.type_.as_str() {
-        kind::PROGRAMMED | kind::READY => Difference::Soft,
+        kind::PROGRAMMED | kind::READY if only_counts => Difference::Soft,
         _ => Difference::Plain,
     }
 }
@@ -242,6 +245,16 @@ mod tests {
                 Some(status(vec![condition::programmed(1, 1)])),
                 programmed(),
                 Difference::Soft,
+            ),
+            (
+                Some(status(vec![condition::programming(["a", "b"], 1)])),
+                status(vec![condition::programming(["b"], 1)]),
+                Difference::Soft,
+            ),
+            (
+                Some(status(vec![condition::vip_not_held("10.0.0.1", "edge", 1)])),
+                status(vec![condition::vip_not_held("10.0.0.2", "edge", 1)]),
+                Difference::Plain,
             ),
             (Some(counts(1, 2)), counts(1, 1), Difference::Soft),
             (Some(counts(1, 2)), counts(2, 1), Difference::Plain),

@@ -119,6 +119,27 @@ fn soft_differences_of_ten_thousand_services_trickle() {
 }
 
 #[test]
+fn soft_differences_that_never_cease_come_in_turn() {
+    let mut outbox = Outbox::default();
+    let mut patches: BTreeMap<Id, u32> = (0..100).map(|name| (id(name), 0)).collect();
+    // Every second something else is to be said of each of a hundred services,
+    // and one patch in five seconds is allowed.
+    for second in 0..1000 {
+        let generation = i64::try_from(second).unwrap();
+        outbox.replace(
+            (0..100).map(|name| letter(name, Difference::Soft, generation)),
+            s(second),
+        );
+        for id in sent(&mut outbox, s(second)) {
+            *patches.get_mut(&id).unwrap() += 1;
+        }
+    }
+    let least = patches.values().min().unwrap();
+    let most = patches.values().max().unwrap();
+    assert!(*least >= 2 && most - least <= 1, "{least} to {most}");
+}
+
+#[test]
 fn a_failed_letter_is_tried_again_later_and_later() {
     let mut outbox = Outbox::default();
     let mut tries = Vec::new();
