@@ -242,14 +242,3 @@ fn real_servers(objects: &Objects, resolved: &Resolved) -> BTreeMap<ObjectKey, R
 fn number(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
-
-/// The first few names and how many more there are.
-fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    const NAMED: usize = 3;
-    let names: Vec<_> = names.into_iter().collect();
-    let first = names[..names.len().min(NAMED)].join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => first,
-        more => format!("{first} and {more} more"),
-    }
-}

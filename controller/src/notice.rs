@@ -207,7 +207,7 @@ mod tests {
             reason: reason::KERNEL_REFUSED.to_owned(),
             message: "no such scheduler".to_owned(),
         };
-        condition::not_programmed("d1", &why, 2)
+        condition::not_programmed("d1", &why, 0, 2)
     }
 
     #[test]

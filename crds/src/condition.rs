@@ -4,6 +4,10 @@
 //! Nothing here reads a clock: a constructor leaves `lastTransitionTime` at
 //! 1970, and [`set`] gives it the time of the change.
 
+mod director;
+mod real_server;
+mod virtual_service;
+
 use std::fmt::{Display, Write};
 
 use k8s_openapi::{
@@ -11,7 +15,11 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use crate::{ObjectKey, Rejection, api::DirectorException};
+use crate::{ObjectKey, Rejection};
+
+pub use director::*;
+pub use real_server::*;
+pub use virtual_service::*;
 
 /// Condition types.
 pub mod kind {
@@ -89,6 +97,8 @@ pub mod reason {
     pub const ALIVE: &str = "Alive";
     /// The Lease was not renewed for its whole duration.
     pub const LEASE_EXPIRED: &str = "LeaseExpired";
+    /// There never was a Lease, or it was deleted.
+    pub const NO_LEASE: &str = "NoLease";
 }
 
 const TRUE: &str = "True";
@@ -179,243 +189,14 @@ pub fn not_accepted(rejection: &Rejection, generation: i64) -> Condition {
     )
 }
 
-/// ResolvedRefs: all selected servers fit.
-pub fn resolved_refs(servers: usize, generation: i64) -> Condition {
-    condition(
-        kind::RESOLVED_REFS,
-        TRUE,
-        reason::RESOLVED_REFS,
-        format!("{} selected", count(servers, "real server")),
-        generation,
-    )
-}
-
-/// No ResolvedRefs: the selector matches no RealServer.
-pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
-    condition(
-        kind::RESOLVED_REFS,
-        FALSE,
-        reason::NO_REAL_SERVERS,
-        format!(
-            "spec.realServerSelector: no RealServer in namespace {namespace} has these labels; \
-             label one, or change the selector"
-        ),
-        generation,
-    )
-}
-
-/// No ResolvedRefs: these servers do not fit; the others serve. `refused` is
-/// not empty ([`crate::Resolved::refused_by`]).
-pub fn refused_refs<'a>(
-    refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
-    generation: i64,
-) -> Condition {
-    let refused: Vec<_> = refused.into_iter().collect();
-    condition(
-        kind::RESOLVED_REFS,
-        FALSE,
-        refused
-            .first()
-            .map_or(reason::REAL_SERVER_NOT_ACCEPTED, |(_, first)| first.reason),
-        explained(&refused, "RealServer"),
-        generation,
-    )
-}
-
-/// Programmed: on all live directors.
-pub fn programmed(directors: usize, generation: i64) -> Condition {
-    condition(
-        kind::PROGRAMMED,
-        TRUE,
-        reason::PROGRAMMED,
-        format!("On {}", count(directors, "director")),
-        generation,
-    )
-}
-
-/// Not yet Programmed: these directors have not used this state so far.
-pub fn programming<'a>(
-    waiting_for: impl IntoIterator<Item = &'a str>,
-    generation: i64,
-) -> Condition {
-    condition(
-        kind::PROGRAMMED,
-        FALSE,
-        reason::PROGRAMMING,
-        format!("Waiting for director {}", named(waiting_for)),
-        generation,
-    )
-}
-
-/// Not Programmed: a director could not, and says why.
-pub fn not_programmed(director: &str, why: &DirectorException, generation: i64) -> Condition {
-    let reason = match why.reason.as_str() {
-        "" => reason::NOT_PROGRAMMED,
-        reason => reason,
-    };
-    condition(
-        kind::PROGRAMMED,
-        FALSE,
-        reason,
-        format!("Director {director}: {}", why.message),
-        generation,
-    )
-}
-
-/// Not Programmed: no director of the group is alive.
-pub fn no_directors(group: &str, generation: i64) -> Condition {
-    condition(
-        kind::PROGRAMMED,
-        FALSE,
-        reason::NO_DIRECTORS,
-        format!(
-            "No director of group {group} renews its Lease; start an agent with --director-group \
-             {group}, or look at kubectl get directors"
-        ),
-        generation,
-    )
-}
-
-/// Not Programmed: the service is in the kernels, but no director holds the
-/// address.
-pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
-    condition(
-        kind::PROGRAMMED,
-        FALSE,
-        reason::VIP_NOT_HELD,
-        format!(
-            "No director of group {group} holds {address}; see why in the status of the director \
-             that DirectorGroup {group} names in spec.addresses.holder"
-        ),
-        generation,
-    )
-}
-
-/// Not Programmed: no director holds the address, and none is named to.
-pub fn holder_not_named(address: &str, group: &str, generation: i64) -> Condition {
-    condition(
-        kind::PROGRAMMED,
-        FALSE,
-        reason::HOLDER_NOT_NAMED,
-        format!(
-            "No director of group {group} holds {address}, and the group has several. Name the one \
-             that is to: kubectl patch idg {group} --type=merge -p \
-             '{{\"spec\":{{\"addresses\":{{\"holder\":\"NAME\"}}}}}}'"
-        ),
-        generation,
-    )
-}
-
-/// Ready of a VirtualService: what the first of Accepted, ResolvedRefs and
-/// Programmed that is not True says, or else True.
-pub fn service_ready(conditions: &[Condition], generation: i64) -> Condition {
-    let mut last = None;
-    for kind in [kind::ACCEPTED, kind::RESOLVED_REFS, kind::PROGRAMMED] {
-        let Some(found) = find(conditions, kind) else {
-            return pending(kind::READY, generation);
-        };
-        if found.status != TRUE {
-            return condition(
-                kind::READY,
-                &found.status,
-                &found.reason,
-                &found.message,
-                generation,
-            );
-        }
-        last = Some(found);
+/// The first ten names, and how many more there are.
+pub fn named<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
+    let all: Vec<_> = all.into_iter().collect();
+    let shown = all[..all.len().min(NAMED)].join(", ");
+    match all.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
-    let message = last.map_or("", |last| &last.message);
-    condition(kind::READY, TRUE, reason::READY, message, generation)
-}
-
-/// Ready of an accepted RealServer: True where at least one service uses it.
-pub fn server_ready<'a>(
-    services: usize,
-    refused_by: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
-    generation: i64,
-) -> Condition {
-    let refused_by: Vec<_> = refused_by.into_iter().collect();
-    let refusals = explained(&refused_by, "VirtualService");
-    match (services, refused_by.first()) {
-        (0, None) => condition(
-            kind::READY,
-            FALSE,
-            reason::NOT_SELECTED,
-            "No VirtualService in its namespace selects it; give it the labels that one selects",
-            generation,
-        ),
-        (0, Some((_, first))) => condition(kind::READY, FALSE, first.reason, refusals, generation),
-        (_, first) => {
-            let mut message = format!("Serves {}", count(services, "virtual service"));
-            if first.is_some() {
-                let _ = write!(message, "; refused by {refusals}");
-            }
-            condition(kind::READY, TRUE, reason::READY, message, generation)
-        }
-    }
-}
-
-/// Ready of a RealServer that is not accepted, or of which nothing is known:
-/// what its Accepted says.
-pub fn server_not_ready(accepted: &Condition, generation: i64) -> Condition {
-    condition(
-        kind::READY,
-        &accepted.status,
-        &accepted.reason,
-        &accepted.message,
-        generation,
-    )
-}
-
-/// Programmed of a Director: its kernel holds everything.
-pub fn director_programmed(services: i32, destinations: i32, generation: i64) -> Condition {
-    condition(
-        kind::PROGRAMMED,
-        TRUE,
-        reason::PROGRAMMED,
-        format!(
-            "{}, {}",
-            count(services, "service"),
-            count(destinations, "destination")
-        ),
-        generation,
-    )
-}
-
-/// Not Programmed of a Director: nothing can be done, or there are exceptions.
-/// The reason is one of [`reason`]'s.
-pub fn director_not_programmed(
-    reason: &'static str,
-    message: impl Into<String>,
-    generation: i64,
-) -> Condition {
-    condition(kind::PROGRAMMED, FALSE, reason, message, generation)
-}
-
-/// Alive: the Director's Lease is renewed.
-pub fn alive(generation: i64) -> Condition {
-    condition(
-        kind::ALIVE,
-        TRUE,
-        reason::ALIVE,
-        "The agent renews its Lease",
-        generation,
-    )
-}
-
-/// Not Alive: no renewal for so long.
-pub fn lease_expired(seconds: u64, generation: i64) -> Condition {
-    condition(
-        kind::ALIVE,
-        FALSE,
-        reason::LEASE_EXPIRED,
-        format!(
-            "The agent has not renewed its Lease for {seconds} s; its kernel goes on as it was, \
-             and what it serves now is not known"
-        ),
-        generation,
-    )
 }
 
 fn condition(
@@ -438,15 +219,6 @@ fn condition(
 fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
     let s = if number == N::from(1) { "" } else { "s" };
     format!("{number} {what}{s}")
-}
-
-fn named<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
-    let all: Vec<_> = all.into_iter().collect();
-    let shown = all[..all.len().min(NAMED)].join(", ");
-    match all.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
 
 fn explained(all: &[(&ObjectKey, &Rejection)], what: &str) -> String {

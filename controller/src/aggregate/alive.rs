@@ -1,11 +1,8 @@
-use crds::condition::{self, kind};
+use crds::condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::DirectorView;
-use crate::liveness::{DEFAULT_LEASE_DURATION, Life};
-
-/// A Director that never had a Lease, or whose Lease was deleted.
-const NO_LEASE: &str = "NoLease";
+use crate::liveness::Life;
 
 /// The condition Alive. None while this observer does not know: then whatever
 /// is published stays.
@@ -16,22 +13,11 @@ pub(super) fn condition(director: &DirectorView<'_>) -> Option<Condition> {
     match &director.life {
         Life::Presumed => None,
         Life::Alive => Some(condition::alive(0)),
-        Life::Expired { last, duration } => {
-            let mut expired = condition::lease_expired(duration.as_secs(), 0);
-            if let Some(last) = last {
-                expired.message += &format!(". It said so last at {last}");
-            }
-            Some(expired)
-        }
-        Life::NoLease => Some(Condition {
-            reason: NO_LEASE.to_owned(),
-            message: format!(
-                "The agent has no Lease {}; see why in its log on that node, or delete the \
-                 Director if the node is none any more",
-                director.name
-            ),
-            ..condition::lease_expired(DEFAULT_LEASE_DURATION.as_secs(), 0)
-        }),
+        Life::Expired { last, duration } => Some(condition::lease_expired(
+            duration.as_secs(),
+            last.as_deref(),
+            0,
+        )),
+        Life::NoLease => Some(condition::no_lease(director.name, 0)),
     }
-    .inspect(|condition| debug_assert_eq!(condition.type_, kind::ALIVE))
 }

@@ -9,7 +9,7 @@ use crds::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{DirectorView, Group, named, number};
+use super::{DirectorView, Group, number};
 use crate::world::Need;
 
 /// One service and what is known of it.
@@ -53,7 +53,7 @@ pub(super) fn programmed(subject: &Subject<'_>) -> (Condition, DirectorCounts) {
         let _ = write!(
             programmed.message,
             ". Without a live Lease, and not counted: {}",
-            named(subject.group.dead.iter().copied())
+            condition::named(subject.group.dead.iter().copied())
         );
     }
     (programmed, counts)
@@ -62,17 +62,18 @@ pub(super) fn programmed(subject: &Subject<'_>) -> (Condition, DirectorCounts) {
 fn condition(subject: &Subject<'_>, tally: &Tally<'_>) -> Condition {
     let generation = subject.generation;
     let (Some(service), true) = (subject.service, subject.accepted) else {
-        return not_accepted(subject.service.is_some(), generation);
+        return condition::not_accepted_not_programmed(subject.service.is_some(), generation);
     };
     let group = service.group.as_str();
     if subject.group.live.is_empty() {
         return condition::no_directors(group, generation);
     }
     if let Some((director, exception)) = tally.failing.first() {
-        return failing(director, exception, tally.failing.len() - 1, generation);
+        let others = tally.failing.len() - 1;
+        return condition::not_programmed(director.name, exception, others, generation);
     }
-    if let Some(broken) = tally.broken.first() {
-        return not_programmed(broken.0.name, &broken.1, generation);
+    if let Some((director, why)) = tally.broken.first() {
+        return condition::not_programmed(director.name, why, 0, generation);
     }
     if !tally.waiting.is_empty() {
         return waiting(&tally.waiting, generation);
@@ -81,7 +82,8 @@ fn condition(subject: &Subject<'_>, tally: &Tally<'_>) -> Condition {
         return not_provable(subject, service, generation);
     }
     if !tally.silent.is_empty() {
-        return silent(&tally.silent, generation);
+        let names = tally.silent.iter().map(|director| director.name);
+        return condition::more_exceptions(names, generation);
     }
     if let Some(not_held) = vip_not_held(subject, service) {
         return not_held;
@@ -126,51 +128,6 @@ fn tally<'a>(subject: &Subject<'a>) -> Tally<'a> {
     tally
 }
 
-fn not_accepted(in_force: bool, generation: i64) -> Condition {
-    let message = if in_force {
-        "Not accepted as it is now; its last accepted version stays in force"
-    } else {
-        "Not accepted"
-    };
-    Condition {
-        status: "False".to_owned(),
-        reason: reason::NOT_PROGRAMMED.to_owned(),
-        message: message.to_owned(),
-        ..condition::pending(kind::PROGRAMMED, generation)
-    }
-}
-
-fn failing(
-    director: &DirectorView<'_>,
-    exception: &DirectorException,
-    others: usize,
-    generation: i64,
-) -> Condition {
-    let mut why = exception.clone();
-    if let Some(server) = &exception.real_server
-        && !why.message.contains(server.as_str())
-    {
-        why.message = format!("RealServer {server}: {}", why.message);
-    }
-    let mut failing = not_programmed(director.name, &why, generation);
-    if others > 0 {
-        let _ = write!(failing.message, ". And {others} more directors could not");
-    }
-    failing
-}
-
-fn not_programmed(director: &str, why: &DirectorException, generation: i64) -> Condition {
-    if is_reason(&why.reason) {
-        return condition::not_programmed(director, why, generation);
-    }
-    // The API server would refuse the whole status.
-    let why = DirectorException {
-        reason: String::new(),
-        ..why.clone()
-    };
-    condition::not_programmed(director, &why, generation)
-}
-
 fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
     let names = directors.iter().map(|director| director.name);
     let mut waiting = condition::programming(names, generation);
@@ -206,59 +163,19 @@ fn broken(director: &DirectorView<'_>, service: &str) -> Option<DirectorExceptio
 }
 
 fn not_provable(subject: &Subject<'_>, service: &Service, generation: i64) -> Condition {
-    let (reason, message) = if subject.objects.is_group_gone(&service.group) {
-        (
-            reason::DIRECTOR_GROUP_DELETED,
-            format!(
-                "DirectorGroup {} was deleted: directors that have started since do not know it. \
-                 Create it again",
-                service.group
-            ),
-        )
-    } else {
-        let outdated: Vec<String> = service
-            .servers
-            .iter()
-            .map(|server| &server.object)
-            .chain(
-                subject
-                    .resolved
-                    .refused_by(subject.key)
-                    .map(|(server, _)| server),
-            )
-            .filter(|server| {
-                subject
-                    .resolved
-                    .rejection(Kind::RealServer, server)
-                    .is_some()
-            })
-            .map(ToString::to_string)
-            .collect();
-        (
-            reason::REAL_SERVER_NOT_ACCEPTED,
-            format!(
-                "RealServer {} is not accepted as it is now: directors that knew an earlier \
-                 version go on with that, others do not have it. Correct it",
-                named(outdated.iter().map(String::as_str))
-            ),
-        )
-    };
-    Condition {
-        reason: reason.to_owned(),
-        message,
-        ..condition::pending(kind::PROGRAMMED, generation)
+    if subject.objects.is_group_gone(&service.group) {
+        return condition::programmed_without_group(&service.group, generation);
     }
-}
-
-fn silent(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
-    Condition {
-        reason: reason::NOT_PROGRAMMED.to_owned(),
-        message: format!(
-            "Director {} has more to report than fits into its status: see its exceptions",
-            named(directors.iter().map(|director| director.name))
-        ),
-        ..condition::pending(kind::PROGRAMMED, generation)
-    }
+    let resolved = subject.resolved;
+    let outdated: Vec<String> = service
+        .servers
+        .iter()
+        .map(|server| &server.object)
+        .chain(resolved.refused_by(subject.key).map(|(server, _)| server))
+        .filter(|server| resolved.rejection(Kind::RealServer, server).is_some())
+        .map(ToString::to_string)
+        .collect();
+    condition::programmed_with_outdated(outdated.iter().map(String::as_str), generation)
 }
 
 fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
@@ -292,14 +209,7 @@ fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
         return None;
     }
     if !leaving_out.is_empty() {
-        return Some(Condition {
-            reason: reason::VIP_NOT_HELD.to_owned(),
-            message: format!(
-                "Director {} holds more VIPs than fit into its status, and nobody names {address}",
-                named(leaving_out)
-            ),
-            ..condition::pending(kind::PROGRAMMED, generation)
-        });
+        return Some(condition::more_vips(leaving_out, &address, generation));
     }
     if to_hold.is_none() {
         return Some(condition::holder_not_named(
@@ -318,13 +228,4 @@ fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
         );
     }
     Some(not_held)
-}
-
-/// What the API server takes for a condition's reason.
-fn is_reason(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    text.len() <= 1024
-        && bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_,:".contains(&byte))
-        && !text.ends_with([',', ':'])
 }

@@ -379,7 +379,7 @@ fn an_exception_is_said_with_its_director_and_reason() {
 }
 
 #[test]
-fn a_reason_that_an_api_server_would_refuse_is_replaced() {
+fn a_reason_that_is_no_word_is_replaced() {
     let mut scene = Scene::new();
     let exceptions = json!([exception("shop/web", "no such thing!", "why")]);
     scene.report("d1", json!({"exceptions": exceptions}));
@@ -634,7 +634,7 @@ fn a_deleted_group_is_said_and_nothing_is_proven_any_more() {
 #[test]
 fn right_after_start_a_reported_death_stands_and_the_rest_is_believed() {
     let mut scene = Scene::new();
-    let dead = json!([condition::lease_expired(40, 1)]);
+    let dead = json!([condition::lease_expired(40, None, 1)]);
     let director: ObservedDirector = parsed(&json!({
         "metadata": {"name": "d1", "uid": "d1", "generation": 1},
         "spec": {},

@@ -41,7 +41,7 @@ pub(super) fn status(
     let ready = condition::service_ready(&conditions, generation);
     conditions.push(match &counts {
         Some(counts) if counts.healthy == 0 && ready.status == "True" => {
-            no_weight(counts.selected, ready)
+            condition::no_weight(counts.selected, generation)
         }
         _ => ready,
     });
@@ -78,11 +78,7 @@ fn resolved_refs(
     generation: i64,
 ) -> Condition {
     let Some(service) = service else {
-        return Condition {
-            reason: reason::NOT_PROGRAMMED.to_owned(),
-            message: "Not looked at before the object is accepted".to_owned(),
-            ..condition::pending(kind::RESOLVED_REFS, generation)
-        };
+        return condition::refs_not_looked_at(generation);
     };
     let outdated: Vec<(ObjectKey, Rejection)> = service
         .servers
@@ -125,18 +121,5 @@ fn real_servers(resolved: &Resolved, key: &ObjectKey, service: &Service) -> Real
         selected: number(selected),
         healthy: number(healthy),
         summary: format!("{healthy}/{selected}"),
-    }
-}
-
-/// All is as the objects say, and still nobody can connect.
-fn no_weight(servers: i32, ready: Condition) -> Condition {
-    Condition {
-        status: "False".to_owned(),
-        reason: reason::NO_REAL_SERVERS.to_owned(),
-        message: format!(
-            "No real server takes new connections: the weight of all {servers} is 0. Raise \
-             spec.weight of one"
-        ),
-        ..ready
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fixtures::key;
+use crate::{api::DirectorException, fixtures::key};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -128,5 +128,55 @@ fn a_long_message_names_ten_and_counts_the_rest() {
         refused.message.ends_with("r9: none. And 2 more"),
         "{}",
         refused.message
+    );
+}
+
+#[test]
+fn what_a_director_could_not_do_is_said_with_its_word_where_that_can_be_a_reason() {
+    for (word, reason) in [
+        ("KernelRefused", "KernelRefused"),
+        ("a_b:C", "a_b:C"),
+        ("", "NotProgrammed"),
+        ("no such thing!", "NotProgrammed"),
+        ("1st", "NotProgrammed"),
+        ("Colon:", "NotProgrammed"),
+    ] {
+        let why = DirectorException {
+            virtual_service: "shop/web".to_owned(),
+            real_server: None,
+            reason: word.to_owned(),
+            message: "why".to_owned(),
+        };
+        let condition = not_programmed("lb-1", &why, 0, 1);
+        assert_eq!(condition.reason, reason, "{word:?}");
+        assert_eq!(condition.message, "Director lb-1: why");
+    }
+}
+
+#[test]
+fn what_a_director_could_not_do_names_the_server_and_counts_the_other_directors() {
+    let mut why = DirectorException {
+        virtual_service: "shop/web".to_owned(),
+        real_server: Some("shop/a".to_owned()),
+        reason: "KernelRefused".to_owned(),
+        message: "no memory".to_owned(),
+    };
+    for (others, message) in [
+        (0, "Director lb-1: RealServer shop/a: no memory"),
+        (
+            1,
+            "Director lb-1: RealServer shop/a: no memory. And 1 more director could not",
+        ),
+        (
+            2,
+            "Director lb-1: RealServer shop/a: no memory. And 2 more directors could not",
+        ),
+    ] {
+        assert_eq!(not_programmed("lb-1", &why, others, 1).message, message);
+    }
+    why.message = "shop/a has no memory".to_owned();
+    assert_eq!(
+        not_programmed("lb-1", &why, 0, 1).message,
+        "Director lb-1: shop/a has no memory"
     );
 }

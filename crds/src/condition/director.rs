@@ -1,0 +1,69 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{FALSE, TRUE, condition, count, kind, reason};
+
+/// Programmed of a Director: its kernel holds everything.
+pub fn director_programmed(services: i32, destinations: i32, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        TRUE,
+        reason::PROGRAMMED,
+        format!(
+            "{}, {}",
+            count(services, "service"),
+            count(destinations, "destination")
+        ),
+        generation,
+    )
+}
+
+/// Not Programmed of a Director: nothing can be done, or there are exceptions.
+/// The reason is one of [`reason`]'s.
+pub fn director_not_programmed(
+    reason: &'static str,
+    message: impl Into<String>,
+    generation: i64,
+) -> Condition {
+    condition(kind::PROGRAMMED, FALSE, reason, message, generation)
+}
+
+/// Alive: the Director's Lease is renewed.
+pub fn alive(generation: i64) -> Condition {
+    condition(
+        kind::ALIVE,
+        TRUE,
+        reason::ALIVE,
+        "The agent renews its Lease",
+        generation,
+    )
+}
+
+/// Not Alive: no renewal for so long; the last one, if any is known, was at
+/// `last` by the director's clock.
+pub fn lease_expired(seconds: u64, last: Option<&str>, generation: i64) -> Condition {
+    let last = last.map_or_else(String::new, |last| format!(". It said so last at {last}"));
+    condition(
+        kind::ALIVE,
+        FALSE,
+        reason::LEASE_EXPIRED,
+        format!(
+            "The agent has not renewed its Lease for {seconds} s; its kernel goes on as it was, \
+             and what it serves now is not known{last}"
+        ),
+        generation,
+    )
+}
+
+/// Not Alive: the Director never had a Lease, or its Lease was deleted.
+pub fn no_lease(director: &str, generation: i64) -> Condition {
+    condition(
+        kind::ALIVE,
+        FALSE,
+        reason::NO_LEASE,
+        format!(
+            "The agent has no Lease {director}; see why in its log on that node, or delete the \
+             Director if the node is none any more"
+        ),
+        generation,
+    )
+}
