@@ -1,15 +1,15 @@
-//! What no object shows alone: accepted at admission, and said in conditions.
+//! What no object shows alone: let pass at admission, and found by [`resolve`].
 
 use std::{fs, path::Path};
 
-use crds::{Change, Kind, ObjectKey, Objects, condition, resolve};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use crds::{Change, Kind, ObjectKey, Objects, Rejection, Resolved, condition, resolve};
 use serde_json::Value;
 
 use crate::schema::Admission;
 
 /// A line `# expect: VirtualService NAME TYPE REASON TEXT | TEXT`: the
-/// condition of that type is False, and its message holds the texts.
+/// condition of that type would be False, for what is found is of that reason,
+/// and its message holds the texts.
 struct Expected<'a> {
     service: ObjectKey,
     kind: &'a str,
@@ -39,21 +39,16 @@ fn every_unfit_object_is_admitted_and_explained() {
         let path = entry.unwrap().path();
         let name = path.display();
         let text = fs::read_to_string(&path).unwrap();
-        let objects = admitted(&serde_saphyr::from_multiple(&text).unwrap());
+        let resolved = resolve(&admitted(&serde_saphyr::from_multiple(&text).unwrap()));
         for line in text
             .lines()
             .filter_map(|line| line.strip_prefix("# expect: "))
         {
             let expected = Expected::read(line);
-            let condition = explained(&objects, &expected.service, expected.kind);
-            assert_eq!(condition.status, "False", "{name}");
-            assert_eq!(condition.reason, expected.reason, "{name}");
+            let (reason, message) = finding(&resolved, &expected.service, expected.kind);
+            assert_eq!(reason, expected.reason, "{name}");
             for text in expected.texts {
-                assert!(
-                    condition.message.contains(text),
-                    "{name}: {}",
-                    condition.message
-                );
+                assert!(message.contains(text), "{name}: {message}");
             }
         }
         files += 1;
@@ -84,20 +79,20 @@ fn admitted(documents: &[Value]) -> Objects {
     objects
 }
 
-fn explained(objects: &Objects, service: &ObjectKey, kind: &str) -> Condition {
-    let resolved = resolve(objects);
+/// Why a service is not accepted, or which of its servers it refuses, or that
+/// it has none: reason and message.
+fn finding(resolved: &Resolved, service: &ObjectKey, kind: &str) -> (&'static str, String) {
+    let said = |rejection: &Rejection| (rejection.reason, rejection.message.clone());
     if kind == condition::kind::ACCEPTED {
-        return match resolved.rejection(Kind::VirtualService, service) {
-            Some(rejection) => condition::not_accepted(rejection, 1),
-            None => condition::accepted(1),
-        };
+        let rejection = resolved.rejection(Kind::VirtualService, service);
+        return said(rejection.expect("the service is not accepted"));
     }
-    let servers = resolved.services[service].servers.len();
-    if resolved.refused_by(service).next().is_some() {
-        condition::refused_refs(resolved.refused_by(service), 1)
-    } else if servers == 0 {
-        condition::no_real_servers(&service.namespace, 1)
-    } else {
-        condition::resolved_refs(servers, 1)
+    assert_eq!(kind, condition::kind::RESOLVED_REFS);
+    assert_eq!(resolved.rejection(Kind::VirtualService, service), None);
+    if let Some((_, rejection)) = resolved.refused_by(service).next() {
+        return said(rejection);
     }
+    assert_eq!(resolved.services[service].servers, []);
+    let condition = condition::no_real_servers(&service.namespace, 1);
+    (condition::reason::NO_REAL_SERVERS, condition.message)
 }
