@@ -83,18 +83,24 @@ const NO_HOLDER: &str = r#"[{"op":"replace","path":"/spec","value":{}}]"#;
 
 fn install_chart() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let chart = chart();
-        control::helm(&[
-            "upgrade",
-            "--install",
-            "ipvs-operator",
-            &chart.to_string_lossy(),
-            "--namespace",
-            NAMESPACE,
-            "--create-namespace",
-        ]);
-    });
+    INSTALLED.get_or_init(upgrade_chart);
+}
+
+/// Installs the chart, or upgrades it where it is installed.
+///
+/// # Panics
+/// When helm fails.
+pub fn upgrade_chart() {
+    let chart = chart();
+    control::helm(&[
+        "upgrade",
+        "--install",
+        "ipvs-operator",
+        &chart.to_string_lossy(),
+        "--namespace",
+        NAMESPACE,
+        "--create-namespace",
+    ]);
 }
 
 /// The folder of the chart.

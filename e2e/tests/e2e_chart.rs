@@ -2,7 +2,7 @@
 //! them.
 
 use e2e::{
-    cluster::{Cluster, NAMESPACE, chart, example},
+    cluster::{Cluster, NAMESPACE, chart, example, upgrade_chart, value},
     control::{self, try_kubectl},
     kubectl, kubectl_apply,
 };
@@ -70,12 +70,94 @@ fn the_chart_is_installed_and_an_upgrade_changes_nothing() {
         "directorgroup.ipvs.dev/default\n"
     );
 
+    assert_as_rendered("after the install");
+
+    kubectl(&["patch", "idg", "default", "--type=merge", "-p", HOLDER]);
+    upgrade_chart();
+    let revision = control::helm(&[
+        "history",
+        "ipvs-operator",
+        "-n",
+        NAMESPACE,
+        "--max",
+        "1",
+        "-o",
+        "yaml",
+    ]);
+    assert!(
+        !revision.contains("revision: 1\n"),
+        "it was an upgrade:\n{revision}"
+    );
+    assert_eq!(
+        value("idg/default", ".spec.addresses.holder"),
+        "lb-1",
+        "an upgrade leaves a holder that was named by hand"
+    );
+    kubectl(&["patch", "idg", "default", "--type=json", "-p", NO_HOLDER]);
+    assert_as_rendered("after the upgrade");
+}
+
+const HOLDER: &str = r#"{"spec":{"addresses":{"holder":"lb-1"}}}"#;
+const NO_HOLDER: &str = r#"[{"op":"remove","path":"/spec/addresses"}]"#;
+
+fn assert_as_rendered(when: &str) {
     let rendered = control::helm(&["get", "manifest", "ipvs-operator", "-n", NAMESPACE]);
     let diff = control::try_kubectl_diff(&rendered);
     assert!(
         diff.is_success() && diff.stdout.is_empty(),
-        "what is there is what the chart says: {diff:?}"
+        "{when}, what is there is what the chart says: {diff:?}"
     );
+}
+
+#[test]
+fn the_notes_say_what_an_installation_needs_and_what_an_uninstallation_keeps() {
+    let _cluster = Cluster::start();
+    let notes = control::helm(&["get", "notes", "ipvs-operator", "-n", NAMESPACE]);
+    for command in [
+        "kubectl label namespace ipvs-operator pod-security.kubernetes.io/enforce=privileged",
+        "helm upgrade --install ipvs-operator CHART --namespace ipvs-operator --take-ownership",
+    ] {
+        assert!(notes.contains(command), "{command} in:\n{notes}");
+    }
+}
+
+#[test]
+fn an_agent_may_apply_what_is_its_own_and_nothing_else() {
+    let _cluster = Cluster::start();
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:ipvs-agent");
+    for (verb, resource, may) in [
+        ("create", "leases", true),
+        ("patch", "leases", true),
+        ("get", "leases", false),
+        ("update", "leases", false),
+        ("delete", "leases", false),
+        ("create", "directors", true),
+        ("patch", "directors", true),
+        ("delete", "directors", false),
+        ("patch", "directors/status", true),
+        ("update", "directors/status", false),
+        ("patch", "directorgroups", false),
+        ("patch", "ipvsvirtualservices/status", false),
+    ] {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let subresource = format!("--subresource={subresource}");
+        let args = [
+            "auth",
+            "can-i",
+            verb,
+            resource,
+            &subresource,
+            &account,
+            "-n",
+            NAMESPACE,
+        ];
+        let answer = try_kubectl(&args);
+        assert_eq!(
+            answer.stdout.trim(),
+            if may { "yes" } else { "no" },
+            "{args:?}: {answer:?}"
+        );
+    }
 }
 
 #[test]
