@@ -1,0 +1,187 @@
+use std::time::Duration;
+
+use crds::{ObjectKey, api::VirtualServiceStatus, condition};
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::runtime::watcher;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{
+    aggregate::Wanted,
+    event::{Event, ObservedDirector},
+    liveness::Time,
+    world::World,
+};
+
+pub(super) const START: Time = Duration::from_secs(1);
+
+/// A world in which VirtualService shop/web has VIP 10.0.0.1 and two servers,
+/// in the group default. Directors report whatever is there when they do.
+pub(super) struct Scene {
+    pub(super) world: World,
+    pub(super) now: Time,
+    version: u64,
+}
+
+impl Scene {
+    pub(super) fn new() -> Self {
+        let mut scene = Self {
+            world: World::default(),
+            now: START,
+            version: 0,
+        };
+        for event in [
+            Event::VirtualServices(watcher::Event::Init),
+            Event::VirtualServices(watcher::Event::InitDone),
+            Event::RealServers(watcher::Event::Init),
+            Event::RealServers(watcher::Event::InitDone),
+            Event::DirectorGroups(watcher::Event::Init),
+            Event::DirectorGroups(watcher::Event::InitDone),
+            Event::Directors(watcher::Event::Init),
+            Event::Directors(watcher::Event::InitDone),
+            Event::Leases(watcher::Event::Init),
+            Event::Leases(watcher::Event::InitDone),
+        ] {
+            scene.world.apply(event, START);
+        }
+        scene.group(json!({}));
+        scene.service(json!({}));
+        scene.server("a", json!({"address": "10.1.0.1"}));
+        scene.server("b", json!({"address": "10.1.0.2"}));
+        scene
+    }
+
+    fn object(&mut self, namespace: Option<&str>, name: &str, spec: Value) -> Value {
+        self.version += 1;
+        let mut object = json!({
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": format!("uid-{name}"),
+                "generation": self.version,
+                "labels": {"app": "web"},
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+        });
+        object["spec"] = spec;
+        object
+    }
+
+    pub(super) fn service(&mut self, changes: Value) {
+        self.named_service("web", changes);
+    }
+
+    pub(super) fn named_service(&mut self, name: &str, changes: Value) {
+        let mut spec = json!({
+            "vip": {"address": "10.0.0.1", "port": 80},
+            "forwarding": {"method": "NAT"},
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+            "directorGroupName": "default",
+        });
+        merge(&mut spec, changes);
+        let object = self.object(Some("shop"), name, spec);
+        let event = watcher::Event::Apply(parsed(&object));
+        self.world.apply(Event::VirtualServices(event), self.now);
+    }
+
+    pub(super) fn server(&mut self, name: &str, spec: Value) {
+        let object = self.object(Some("shop"), name, spec);
+        let event = watcher::Event::Apply(parsed(&object));
+        self.world.apply(Event::RealServers(event), self.now);
+    }
+
+    pub(super) fn group(&mut self, spec: Value) {
+        let object = self.object(None, "default", spec);
+        let event = watcher::Event::Apply(parsed(&object));
+        self.world.apply(Event::DirectorGroups(event), self.now);
+    }
+
+    pub(super) fn delete_group(&mut self) {
+        let object = self.object(None, "default", json!({}));
+        let event = watcher::Event::Delete(parsed(&object));
+        self.world.apply(Event::DirectorGroups(event), self.now);
+    }
+
+    /// A director says that its last round used what is there now, and holds
+    /// 10.0.0.1; `changes` to that.
+    pub(super) fn report(&mut self, director: &str, changes: Value) {
+        let objects = self.world.objects();
+        let group = ObjectKey::cluster("default");
+        let mut status = json!({
+            "directorGroupName": "default",
+            "used": {
+                "virtualServices": objects.virtual_services.digest(Some("default")),
+                "realServers": objects.real_servers.digest(None),
+                "directorGroups": objects.director_groups.digest_of(&group),
+            },
+            "vips": [{"address": "10.0.0.1", "interface": "eth0"}],
+        });
+        merge(&mut status, changes);
+        let object: ObservedDirector = parsed(&json!({
+            "metadata": {"name": director, "uid": director, "generation": 1},
+            "spec": {},
+            "status": status,
+        }));
+        self.world
+            .apply(Event::Directors(watcher::Event::Apply(object)), self.now);
+        self.renew(director);
+    }
+
+    /// Says what [`World::apply`] does.
+    pub(super) fn renew(&mut self, director: &str) -> bool {
+        self.version += 1;
+        let renewed = format!("2026-01-01T00:00:00.{:06}Z", self.version);
+        let lease: Lease = parsed(&json!({
+            "metadata": {"name": director},
+            "spec": {"leaseDurationSeconds": 40, "renewTime": renewed},
+        }));
+        self.world
+            .apply(Event::Leases(watcher::Event::Apply(lease)), self.now)
+    }
+
+    pub(super) fn wanted(&mut self) -> Wanted {
+        self.world.settle();
+        self.world.wanted(self.now)
+    }
+
+    pub(super) fn status(&mut self) -> VirtualServiceStatus {
+        self.wanted().virtual_services[&ObjectKey::new("shop", "web")].clone()
+    }
+
+    /// A condition of the service, as `Status/Reason: message`.
+    pub(super) fn says(&mut self, kind: &str) -> String {
+        said(&self.status().conditions, kind)
+    }
+
+    pub(super) fn server_says(&mut self, name: &str, kind: &str) -> String {
+        said(
+            &self.wanted().real_servers[&ObjectKey::new("shop", name)].conditions,
+            kind,
+        )
+    }
+}
+
+pub(super) fn said(conditions: &[Condition], kind: &str) -> String {
+    let condition = condition::find(conditions, kind).unwrap();
+    format!(
+        "{}/{}: {}",
+        condition.status, condition.reason, condition.message
+    )
+}
+
+pub(super) fn parsed<T: DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+pub(super) fn merge(into: &mut Value, changes: Value) {
+    let Value::Object(changes) = changes else {
+        panic!("changes are fields with values: {changes}");
+    };
+    for (key, value) in changes {
+        into[key] = value;
+    }
+}
+
+pub(super) fn exception(service: &str, reason: &str, message: &str) -> Value {
+    json!({"virtualService": service, "reason": reason, "message": message})
+}
