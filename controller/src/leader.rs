@@ -76,7 +76,8 @@ pub async fn campaign(
             Ok(End::Stop | End::Free) => continue,
             Ok(End::InVain) => {
                 warn!(
-                    "{} leads, but has not seen its own renewals: another one may",
+                    "{} holds the leader's Lease and has not seen its own renewals of it: it gives \
+                     the Lease back, so that another one can lead",
                     candidate.identity
                 );
                 LEASE_DURATION
@@ -119,6 +120,8 @@ async fn manager(
         .await
 }
 
+/// Stands for election, and leads, until it is time to begin anew.
+///
 /// # Errors
 /// As soon as a request fails.
 async fn hold(

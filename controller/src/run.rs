@@ -327,3 +327,102 @@ impl Controller {
 fn age(renewed_at: Timestamp) -> Duration {
     Duration::try_from(Timestamp::now().duration_since(renewed_at)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::Config;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A controller that is elected, and whose API server is never asked.
+    fn elected() -> (Controller, channel::Receiver<bool>) {
+        let config = Config::new("http://192.0.2.1".parse().unwrap());
+        let candidate = Candidate {
+            namespace: "ipvs-operator".to_owned(),
+            name: "ipvs-controller".to_owned(),
+            identity: "me".to_owned(),
+        };
+        let (free, _) = channel::channel(false);
+        let (in_vain, is_in_vain) = channel::channel(false);
+        let mut controller = Controller::new(
+            Client::try_from(config).unwrap(),
+            candidate,
+            Complaints::default(),
+            free,
+            in_vain,
+        );
+        controller.tenure.elected(true, controller.now());
+        (controller, is_in_vain)
+    }
+
+    fn renewed(name: &str, holder: &str, ago: Duration) -> Event {
+        let at = Timestamp::now() - ago;
+        let lease = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {
+                "holderIdentity": holder,
+                "leaseDurationSeconds": 15,
+                "renewTime": format!("{at:.6}"),
+            },
+        }));
+        Event::Leases(watcher::Event::Apply(lease.unwrap()))
+    }
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[tokio::test]
+    async fn renewals_make_no_work() {
+        let (mut controller, _) = elected();
+        for name in ["lb-1", "ipvs-controller", "lb-1"] {
+            controller.see(renewed(name, "me", NOW));
+        }
+        assert_eq!(controller.due, None);
+        controller.see(Event::RealServers(watcher::Event::Init));
+        assert!(controller.due.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_leader_counts_from_when_it_renewed_by_its_own_clock() {
+        for (ago, leads) in [
+            (NOW, true),
+            (Duration::from_secs(10), true),
+            (Duration::from_secs(16), false),
+            (Duration::from_secs(3600), false),
+        ] {
+            let (mut controller, _) = elected();
+            controller.see(renewed("ipvs-controller", "me", ago));
+            assert_eq!(controller.tenure.leads(controller.now()), leads, "{ago:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_makes_no_renewal_count_longer() {
+        let (mut controller, _) = elected();
+        let ahead = Timestamp::now() + Duration::from_secs(3600);
+        assert_eq!(age(ahead), Duration::ZERO);
+        let before = controller.now();
+        controller.tenure.renewed(age(ahead), before);
+        assert!(!controller.tenure.leads(before + leader::LEASE_DURATION));
+    }
+
+    #[tokio::test]
+    async fn who_sees_the_lease_to_be_anothers_does_not_lead() {
+        let (mut controller, _) = elected();
+        controller.see(renewed("ipvs-controller", "me", NOW));
+        controller.see(renewed("ipvs-controller", "another", NOW));
+        assert!(!controller.tenure.leads(controller.now()));
+    }
+
+    #[tokio::test]
+    async fn the_campaign_is_told_when_the_lease_is_held_in_vain() {
+        let (mut controller, is_in_vain) = elected();
+        controller.take_or_leave_the_lead(Duration::from_secs(1));
+        assert!(!*is_in_vain.borrow());
+        controller.take_or_leave_the_lead(Duration::from_secs(16));
+        assert!(*is_in_vain.borrow());
+        controller.tenure.elected(false, Duration::from_secs(17));
+        controller.take_or_leave_the_lead(Duration::from_secs(17));
+        assert!(!*is_in_vain.borrow());
+    }
+}
