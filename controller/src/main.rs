@@ -23,8 +23,8 @@ use tracing::info;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A request that is not answered for so long has failed. It is longer than a
-/// watch may be silent ([`controller::watch::SILENCE`]), which is answered all
-/// the time that it is open.
+/// watch may be silent ([`controller::watch::SILENCE`]), of which every event
+/// is an answer.
 const ANSWER: Duration = Duration::from_secs(75);
 
 #[tokio::main]
@@ -85,12 +85,16 @@ async fn config(args: &Args) -> Result<Config> {
             "no API server is known: run in a pod with a service account, or say --kubeconfig FILE",
         )?,
     };
+    be_impatient(&mut config);
+    Ok(config)
+}
+
+fn be_impatient(config: &mut Config) {
     config.connect_timeout = Some(PATIENCE);
     config.write_timeout = Some(PATIENCE);
     config.read_timeout = Some(ANSWER);
     // From the request on, and not from when its connection was last used.
     config.reset_reader_on_write = true;
-    Ok(config)
 }
 
 /// Becomes true when the process is to stop.
@@ -108,4 +112,21 @@ fn stop() -> Result<watch::Receiver<bool>> {
         stop.closed().await;
     });
     Ok(stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use controller::watch::SILENCE;
+
+    use super::*;
+
+    #[test]
+    fn no_request_hangs_for_ever_and_no_watch_is_cut_off() {
+        let mut config = Config::new("http://192.0.2.1".parse().unwrap());
+        be_impatient(&mut config);
+        assert!(config.connect_timeout.is_some() && config.write_timeout.is_some());
+        let answer = config.read_timeout.unwrap();
+        assert!(answer > Duration::from_secs(u64::from(SILENCE) + 5));
+        assert!(config.reset_reader_on_write);
+    }
 }

@@ -1,0 +1,116 @@
+//! The watches, and an API server that answers every listing and then says
+//! nothing.
+
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use controller::{event::Event, trouble::Complaints, watch};
+use http::{Request, Response};
+use kube::{Client, client::Body, runtime::watcher};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::JoinSet, time};
+use tower::service_fn;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long each watch that was opened may take, by the kind's plural.
+type Opened = Arc<Mutex<BTreeMap<String, String>>>;
+
+/// An API server with these Directors and nothing else.
+fn client(directors: Value, opened: &Opened) -> Client {
+    let opened = Arc::clone(opened);
+    let service = service_fn(move |request: Request<Body>| {
+        let uri = request.uri().clone();
+        let plural = uri.path().rsplit('/').next().unwrap().to_owned();
+        let query = uri.query().unwrap_or_default();
+        let timeout = query
+            .split('&')
+            .find_map(|part| part.strip_prefix("timeoutSeconds="))
+            .map(str::to_owned);
+        let is_watch = query.contains("watch=true");
+        if let (true, Some(timeout)) = (is_watch, timeout) {
+            opened.lock().unwrap().insert(plural.clone(), timeout);
+        }
+        let items = match plural.as_str() {
+            "directors" => directors.clone(),
+            _ => json!([]),
+        };
+        async move {
+            if is_watch {
+                std::future::pending::<()>().await;
+            }
+            let list = json!({"metadata": {"resourceVersion": "7"}, "items": items});
+            let body = Body::from(list.to_string().into_bytes());
+            Ok::<_, Infallible>(Response::new(body))
+        }
+    });
+    Client::new(service, "default")
+}
+
+async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
+    time::timeout(PATIENCE, events.recv())
+        .await
+        .expect("something was expected to be seen")
+        .unwrap()
+}
+
+#[tokio::test]
+async fn every_watch_ends_soon_enough_for_one_that_hangs_to_be_noticed() {
+    let opened = Opened::default();
+    let mut tasks = JoinSet::new();
+    let client = client(json!([]), &opened);
+    let _events = watch::start(&client, "ipvs-operator", &Complaints::default(), &mut tasks);
+    time::timeout(PATIENCE, async {
+        while opened.lock().unwrap().len() < 5 {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("five watches were expected to be opened");
+    let expected = [
+        ("directorgroups", "60"),
+        ("directors", "60"),
+        ("ipvsvirtualservices", "60"),
+        ("leases", "20"),
+        ("realservers", "60"),
+    ];
+    let expected = expected.map(|(plural, seconds)| (plural.to_owned(), seconds.to_owned()));
+    assert_eq!(*opened.lock().unwrap(), BTreeMap::from(expected));
+}
+
+#[tokio::test]
+async fn a_director_of_another_version_does_not_hide_the_others() {
+    let director = |name: &str, status: Value| {
+        json!({
+            "apiVersion": "ipvs.dev/v1alpha1",
+            "kind": "Director",
+            "metadata": {"name": name, "resourceVersion": "1"},
+            "spec": {},
+            "status": status,
+        })
+    };
+    let directors = json!([
+        director("newer", json!({"vips": {"10.0.0.1": "eth0"}})),
+        director("same", json!({"vips": []})),
+    ]);
+    let mut tasks = JoinSet::new();
+    let client = client(directors, &Opened::default());
+    let mut events = watch::start(&client, "ipvs-operator", &Complaints::default(), &mut tasks);
+    let mut names = Vec::new();
+    loop {
+        match next(&mut events).await {
+            Event::Directors(watcher::Event::InitApply(director)) => {
+                names.push(director.metadata.name.unwrap());
+            }
+            Event::Directors(watcher::Event::InitDone) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(names, ["newer", "same"]);
+}
