@@ -73,7 +73,7 @@ impl ApiServer {
             (true, "leases") => {
                 // One event a watch, which is opened again and again.
                 time::sleep(Duration::from_millis(20)).await;
-                let object = lease(&self.0.lease.lock().unwrap(), self.version());
+                let object = lease(&self.0.lease.lock().unwrap(), &self.version());
                 json!({"type": "MODIFIED", "object": object})
             }
             (true, _) => pending().await,
@@ -106,7 +106,7 @@ impl ApiServer {
                 }
             }
         }
-        lease(&spec, self.version())
+        lease(&spec, &self.version())
     }
 
     fn list(&self, items: &Value) -> Value {
@@ -118,7 +118,7 @@ impl ApiServer {
     }
 }
 
-fn lease(spec: &Value, version: String) -> Value {
+fn lease(spec: &Value, version: &str) -> Value {
     json!({
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
