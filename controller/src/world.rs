@@ -35,6 +35,8 @@ pub struct World {
     shown: BTreeMap<Id, Status>,
     /// Objects that changed since [`World::settle`].
     touched: BTreeSet<(Kind, ObjectKey)>,
+    /// Kinds that were listed anew since then: any object may have changed.
+    relisted: BTreeSet<Kind>,
     unsettled: bool,
     listing: Listing,
 }
@@ -189,6 +191,7 @@ impl World {
     /// from now on.
     pub fn settle(&mut self) {
         self.touched.clear();
+        self.relisted.clear();
         if !self.unsettled || !self.objects.is_listed() {
             return;
         }
@@ -291,6 +294,7 @@ impl World {
                 history.virtual_services_listed(self.objects.virtual_services.iter().map(
                     |(_, stored)| (stored.group.as_deref().unwrap_or_default(), stored.digest),
                 ));
+                self.relisted.insert(Kind::VirtualService);
             }
         }
         self.unsettled = true;
@@ -314,9 +318,11 @@ impl World {
                     .real_server_changed(digest(&before) ^ digest(&after));
                 self.touched.insert((Kind::RealServer, key));
             }
-            Took::All => self
-                .history
-                .real_servers_listed(self.objects.real_servers.digest(None)),
+            Took::All => {
+                self.history
+                    .real_servers_listed(self.objects.real_servers.digest(None));
+                self.relisted.insert(Kind::RealServer);
+            }
         }
         self.unsettled = true;
     }
@@ -339,12 +345,15 @@ impl World {
                     .director_group_changed(&key.name, digest(&before) ^ digest(&after));
                 self.touched.insert((Kind::DirectorGroup, key));
             }
-            Took::All => self.history.director_groups_listed(
-                self.objects
-                    .director_groups
-                    .iter()
-                    .map(|(key, stored)| (key.name.as_str(), stored.digest)),
-            ),
+            Took::All => {
+                self.history.director_groups_listed(
+                    self.objects
+                        .director_groups
+                        .iter()
+                        .map(|(key, stored)| (key.name.as_str(), stored.digest)),
+                );
+                self.relisted.insert(Kind::DirectorGroup);
+            }
         }
         self.unsettled = true;
     }
@@ -352,16 +361,17 @@ impl World {
     /// An object that changes twice between two settlements could come back to
     /// where it was, and nobody would know that directors may have used what
     /// it was in between. So the first change is settled before the second,
-    /// and everything before a new listing.
+    /// everything before a new listing, and a listing before what follows it.
     fn prepare<K: HasSpec + HasStatus + kube::Resource>(
         &mut self,
         kind: Kind,
         event: &watcher::Event<Observed<K>>,
     ) {
         let twice = match event {
-            watcher::Event::Apply(object) | watcher::Event::Delete(object) => self
-                .touched
-                .contains(&(kind, ObjectKey::of(&object.object))),
+            watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+                let object = (kind, ObjectKey::of(&object.object));
+                self.relisted.contains(&kind) || self.touched.contains(&object)
+            }
             watcher::Event::InitDone => true,
             watcher::Event::Init | watcher::Event::InitApply(_) => false,
         };

@@ -95,3 +95,39 @@ proptest! {
         prop_assert_eq!(model.conditions(), before, "a restart of the controller flips nothing");
     }
 }
+
+/// A server is made, is seen in a listing, and leaves with the next event: a
+/// director that has used what was in between has it still.
+#[test]
+fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
+    let controller = DIRECTORS;
+    let servers = 1;
+    let mut model = Model::new(DIRECTORS);
+    for step in [
+        Step::MakeService {
+            name: 1,
+            vip: 0,
+            app: 1,
+        },
+        Step::DeliverAll { who: controller },
+        Step::Settle,
+        Step::MakeServer {
+            name: 1,
+            address: 0,
+            app: 1,
+        },
+        Step::Relist {
+            who: controller,
+            kind: servers,
+        },
+        Step::FollowAll { director: 0 },
+        Step::RelabelServer { name: 1, app: 0 },
+        Step::Notice {
+            kind: servers,
+            events: 1,
+        },
+    ] {
+        model.take(&step);
+    }
+    assert_eq!(model.lie(), None);
+}
