@@ -23,7 +23,7 @@ use crate::{
         netlink::{LinkError, Links},
     },
     journal::{Journal, JournalError, Remembered},
-    report::{Observed, Trouble, complaints, unreadable},
+    report::{Observed, Trouble, complaints, oddities, unreadable},
     retry::{Retry, Subject},
     round::{self, Edges, Outcome, State},
 };
@@ -62,7 +62,10 @@ pub struct Director {
     directors: Option<BTreeSet<String>>,
     desired: Desired,
     unreadable: Vec<DirectorException>,
+    /// What is wrong with objects, as said.
     complaints: BTreeSet<String>,
+    /// What is odd on this host, as said.
+    oddities: BTreeSet<String>,
     state: State,
     /// Back-off of opening the edges.
     retry: Retry,
@@ -88,6 +91,7 @@ impl Director {
             desired: Desired::default(),
             unreadable: Vec::new(),
             complaints: BTreeSet::new(),
+            oddities: BTreeSet::new(),
             state: State::default(),
             retry: Retry::default(),
             trouble: None,
@@ -190,11 +194,15 @@ impl Director {
             let resolved = resolve(&self.objects);
             self.desired = desired(&resolved, &self.group);
             self.unreadable = unreadable(&self.objects, &resolved, &self.group);
-            self.complain(complaints(&self.objects, &resolved, &self.group));
+            let complaints = complaints(&self.objects, &resolved, &self.group);
+            complain(&mut self.complaints, complaints);
         }
         self.changed = false;
         self.due = false;
         let outcome = self.round(&before, now);
+        if let Some(outcome) = &outcome {
+            complain(&mut self.oddities, oddities(outcome));
+        }
         Some(self.observed(outcome))
     }
 
@@ -208,6 +216,10 @@ impl Director {
         match round::run(&mut self.state, &mut edges, &self.desired, holding, now) {
             Ok(outcome) => {
                 self.retry.succeeded(Subject::Kernel);
+                if outcome.failures.contains_key(&Subject::Links) {
+                    // Its connection ends with an error of the socket's.
+                    self.links = None;
+                }
                 Some(outcome)
             }
             Err(error) => {
@@ -223,14 +235,6 @@ impl Director {
                 None
             }
         }
-    }
-
-    /// Says once what is wrong with an object.
-    fn complain(&mut self, complaints: BTreeSet<String>) {
-        for complaint in complaints.difference(&self.complaints) {
-            tracing::warn!("{complaint}");
-        }
-        self.complaints = complaints;
     }
 
     fn holding(&self) -> Holding {
@@ -318,6 +322,14 @@ impl Director {
             unreadable: self.unreadable.clone(),
         }
     }
+}
+
+/// Says what was not said before.
+fn complain(said: &mut BTreeSet<String>, complaints: BTreeSet<String>) {
+    for complaint in complaints.difference(said) {
+        tracing::warn!("{complaint}");
+    }
+    *said = complaints;
 }
 
 #[cfg(test)]

@@ -99,6 +99,9 @@ pub(crate) struct Parts {
     pub(crate) addresses_refused: bool,
     /// While set, nothing can be committed.
     pub(crate) disk_broken: bool,
+    /// What the next reading of the table leaves out, as a dump does during
+    /// which somebody else removes an entry.
+    pub(crate) skipped: Option<ServiceKey>,
     /// How many more calls the agent lives to make; an operation of the
     /// kernel's table counts as one. Dead, it has no effect any more.
     pub(crate) life: Option<usize>,
@@ -161,6 +164,7 @@ impl ModelWorld {
             links_broken: false,
             addresses_refused: false,
             disk_broken: false,
+            skipped: None,
             life: None,
             log: Vec::new(),
         })))
@@ -218,7 +222,11 @@ impl Kernel for ModelWorld {
         if !parts.lives() {
             return Err(broken());
         }
-        parts.kernel.table()
+        let mut table = parts.kernel.table()?;
+        if let Some(skipped) = parts.skipped.take() {
+            table.remove(&skipped);
+        }
+        Ok(table)
     }
 
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, ipvs::Error> {

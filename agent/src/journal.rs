@@ -37,7 +37,7 @@ pub enum Entry {
     Address(IpAddr, String),
 }
 
-/// What a round is about to create or take over, with its configuration.
+/// What a round is about to create, with its configuration.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Intent {
     /// Services.
@@ -147,10 +147,15 @@ pub enum JournalError {
     },
 }
 
+type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
+
 /// The journal in the state folder.
 pub struct FileJournal {
     path: PathBuf,
-    database: Database,
+    open: OpenDatabase,
+    /// None after a failure: redb does nothing more with a file that it could
+    /// not write to once, until it is opened again.
+    database: Option<Database>,
 }
 
 impl FileJournal {
@@ -168,56 +173,66 @@ impl FileJournal {
             source,
         })?;
         let path = folder.join(FILE);
-        match Self::open_file(&path, boot_id) {
+        let open = |path: &Path| {
+            let mut builder = Database::builder();
+            builder
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open(true);
+            Ok(builder.create(path)?)
+        };
+        match Self::open_with(&path, boot_id, Box::new(open)) {
             Err(JournalError::Database { source, .. }) if is_content(&source) => {
                 set_aside(&path, &source.to_string())?;
-                Self::open_file(&path, boot_id)
+                Self::open_with(&path, boot_id, Box::new(open))
             }
             other => other,
         }
     }
 
-    fn open_file(path: &Path, boot_id: &str) -> Result<(Self, Remembered), JournalError> {
-        let failed = |source: redb::Error| match source {
-            redb::Error::DatabaseAlreadyOpen => JournalError::InUse {
-                path: path.to_owned(),
-            },
-            redb::Error::Io(source) if !is_damage(&source) => JournalError::Folder {
-                path: path.to_owned(),
-                source,
-            },
-            source => JournalError::Database {
-                path: path.to_owned(),
-                source: Box::new(source),
-            },
-        };
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(true)
-            .create(path)
-            .map_err(|error| failed(error.into()))?;
+    fn open_with(
+        path: &Path,
+        boot_id: &str,
+        mut open: OpenDatabase,
+    ) -> Result<(Self, Remembered), JournalError> {
+        let failed = |error| failure(path, error);
+        let database = open(path).map_err(failed)?;
         let remembered = read(&database, boot_id).map_err(failed)?;
         let journal = Self {
             path: path.to_owned(),
-            database,
+            open,
+            database: Some(database),
         };
         Ok((journal, remembered))
     }
 
     fn write(
-        &self,
+        &mut self,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), JournalError> {
         let write = || {
-            let transaction = self.database.begin_write()?;
+            let database = match self.database.take() {
+                Some(database) => database,
+                None => (self.open)(&self.path)?,
+            };
+            let transaction = database.begin_write()?;
             change(&transaction)?;
             transaction.commit()?;
+            self.database = Some(database);
             Ok(())
         };
-        write().map_err(|source: redb::Error| JournalError::Database {
-            path: self.path.clone(),
+        write().map_err(|error| failure(&self.path, error))
+    }
+}
+
+fn failure(path: &Path, error: redb::Error) -> JournalError {
+    let path = path.to_owned();
+    match error {
+        redb::Error::DatabaseAlreadyOpen => JournalError::InUse { path },
+        redb::Error::Io(source) if !is_damage(&source) => JournalError::Folder { path, source },
+        source => JournalError::Database {
+            path,
             source: Box::new(source),
-        })
+        },
     }
 }
 

@@ -23,15 +23,11 @@ pub struct Lock {
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another agent has it.
+    /// Another agent has it: see [`Lock::owner`].
     #[error(
-        "another ipvs-agent{} runs in this network namespace: stop it, or this one. Waiting until it is gone",
-        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+        "another ipvs-agent runs in this network namespace: stop it, or this one. Waiting until it is gone"
     )]
-    Taken {
-        /// Its process id, where it can be seen.
-        pid: Option<i32>,
-    },
+    Taken,
     /// The socket could not be made.
     #[error("cannot take the agent's lock: {0}")]
     Io(#[from] io::Error),
@@ -48,20 +44,21 @@ impl Lock {
             Ok(listener) => Ok(Self {
                 _listener: listener,
             }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(LockError::Taken {
-                pid: owner(&address),
-            }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(LockError::Taken),
             Err(error) => Err(error.into()),
         }
     }
-}
 
-/// The process that listens, as the kernel knows it (SO_PEERCRED).
-fn owner(address: &SocketAddr) -> Option<i32> {
-    let stream = UnixStream::connect_addr(address).ok()?;
-    let pid = getsockopt(&stream, PeerCredentials).ok()?.pid();
-    // 0 is a process of a pid namespace that cannot be seen from here.
-    (pid != 0).then_some(pid)
+    /// The process that has the lock, as the kernel knows it (SO_PEERCRED).
+    /// Not to be asked again and again: it never accepts, and its queue of
+    /// connections would fill up.
+    pub fn owner() -> Option<i32> {
+        let address = SocketAddr::from_abstract_name(NAME).ok()?;
+        let stream = UnixStream::connect_addr(&address).ok()?;
+        let pid = getsockopt(&stream, PeerCredentials).ok()?.pid();
+        // 0 is a process of a pid namespace that cannot be seen from here.
+        (pid != 0).then_some(pid)
+    }
 }
 
 #[cfg(test)]
@@ -73,10 +70,8 @@ mod tests {
         let first = Lock::take().expect("no agent runs where tests do");
         let second = Lock::take().expect_err("two agents in one network namespace");
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(
-            matches!(second, LockError::Taken { pid: Some(pid) } if pid == own),
-            "the message names the process: {second}"
-        );
+        assert!(matches!(second, LockError::Taken), "{second}");
+        assert_eq!(Lock::owner(), Some(own), "the process is named");
         drop(first);
         Lock::take().expect("the lock is free again");
     }

@@ -18,7 +18,7 @@ use agent::{
     input::{kubernetes, manifests},
     journal::FileJournal,
     lock::{Lock, LockError},
-    publish,
+    publish::{self, Identity},
     report::Observed,
 };
 use anyhow::Context;
@@ -29,7 +29,7 @@ use kube::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
     time,
 };
 
@@ -37,6 +37,9 @@ use tokio::{
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How often a thing that is not there yet is looked for again.
 const RETRY: Duration = Duration::from_secs(1);
+/// A listing that is silent for so long has failed. A watch ends by itself
+/// before, after 290 s: kube's own default.
+const ANSWER_TIME: Duration = Duration::from_secs(320);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -77,12 +80,18 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (events, heard) = mpsc::channel();
     let (observe, observed) = watch::channel(None);
 
-    runtime.spawn(stop_on_signal(events.clone())?);
+    stop_on_signal(&runtime, events.clone())?;
     let Some(lock) = wait_for_lock(&heard) else {
         return Ok(());
     };
     tracing::info!("director {name} of group {}", args.director_group);
-    start_input(args, &name, &runtime, events, observed);
+    let identity = Identity {
+        name: name.clone(),
+        group: args.director_group.clone(),
+        boot_id: boot_id.clone(),
+        lease_namespace: args.lease_namespace.clone(),
+    };
+    start_input(args, identity, &runtime, events, observed);
     let world = world(args, boot_id);
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
@@ -121,7 +130,10 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
                 let message = error.to_string();
                 if said.as_ref() != Some(&message) {
                     match &error {
-                        LockError::Taken { .. } => tracing::warn!("{message}"),
+                        LockError::Taken => {
+                            let pid = Lock::owner().map(|pid| format!(" (pid {pid})"));
+                            tracing::warn!("{message}{}", pid.unwrap_or_default());
+                        }
                         LockError::Io(_) => tracing::error!("{message}"),
                     }
                     said = Some(message);
@@ -151,24 +163,26 @@ fn world(args: &Args, boot_id: String) -> World {
 
 fn start_input(
     args: &Args,
-    name: &str,
+    identity: Identity,
     runtime: &tokio::runtime::Runtime,
     events: Sender<Event>,
     observed: watch::Receiver<Option<Observed>>,
 ) {
-    let (name, group) = (name.to_owned(), args.director_group.clone());
     match args.manifests.clone() {
         Some(folder) => {
-            thread::spawn(move || manifests::watch(&folder, &name, &group, &events));
+            thread::spawn(move || {
+                manifests::watch(&folder, &identity.name, &identity.group, &events);
+            });
         }
         None => {
             let kubeconfig = args.kubeconfig.clone();
-            let lease_namespace = args.lease_namespace.clone();
             runtime.spawn(async move {
                 let client = connect(kubeconfig.as_deref()).await;
+                let (name, group) = (&identity.name, &identity.group);
+                let vanished = Notify::new();
                 tokio::join!(
-                    kubernetes::watch(client.clone(), &group, events),
-                    publish::publish(client, &name, &group, &lease_namespace, observed),
+                    kubernetes::watch(client.clone(), group, name, events, &vanished),
+                    publish::publish(client, &identity, observed, &vanished),
                 );
             });
         }
@@ -186,7 +200,12 @@ async fn connect(kubeconfig: Option<&std::path::Path>) -> Client {
                 "no way to the API server is configured: give --kubeconfig, or --manifests to do without one",
             ),
         };
-        match result.and_then(|config| Client::try_from(config).context("cannot use TLS")) {
+        let client = result.and_then(|mut config| {
+            config.read_timeout = Some(ANSWER_TIME);
+            config.reset_reader_on_write = true;
+            Client::try_from(config).context("cannot use TLS")
+        });
+        match client {
             Ok(client) => return client,
             Err(error) => {
                 let message = format!("{error:#}. Trying again");
@@ -208,20 +227,17 @@ async fn from_file(path: &std::path::Path) -> anyhow::Result<Config> {
         .with_context(failed)
 }
 
-fn stop_on_signal(events: Sender<Event>) -> anyhow::Result<impl Future<Output = ()>> {
-    let listen = |kind| signal(kind).context("cannot listen for signals");
-    Ok(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (
-            listen(SignalKind::terminate()),
-            listen(SignalKind::interrupt()),
-        ) else {
-            return;
-        };
+fn stop_on_signal(runtime: &tokio::runtime::Runtime, events: Sender<Event>) -> anyhow::Result<()> {
+    let _inside = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    runtime.spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         // Nobody is left to be told when the loop has ended by itself.
         events.send(Event::Stop).unwrap_or_default();
-    })
+    });
+    Ok(())
 }

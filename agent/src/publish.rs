@@ -13,7 +13,10 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
 
 use crate::{
     input::kubernetes::chain,
@@ -35,38 +38,67 @@ const LEASE_SECONDS: i32 = 40;
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The longest wait after a failed write.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The same for the Lease: with the time of an answer, well below the Lease's.
+const LONGEST_LEASE_WAIT: Duration = Duration::from_secs(5);
 
-/// Registers the director, then publishes every observation, for ever.
+/// Who publishes.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The director's name.
+    pub name: String,
+    /// Its group's.
+    pub group: String,
+    /// The boot of this machine: what an earlier life reported of another boot
+    /// is not true any more.
+    pub boot_id: String,
+    /// The namespace of its Lease.
+    pub lease_namespace: String,
+}
+
+/// Registers the director, then publishes every observation and renews the
+/// Lease, for ever. `vanished` is told when somebody deleted the Director.
 pub async fn publish(
     client: Client,
-    name: &str,
-    group: &str,
-    lease_namespace: &str,
+    identity: &Identity,
     mut observed: watch::Receiver<Option<Observed>>,
+    vanished: &Notify,
 ) {
     let director = DirectorWriter {
         api: Api::all(client.clone()),
-        name,
+        identity,
     };
-    let leases = Api::<Lease>::namespaced(client, lease_namespace);
-    tokio::join!(renew(&leases, name), async {
-        let (mut last, generation) =
-            insist("register this director", || director.register(group)).await;
+    let leases = Api::<Lease>::namespaced(client, &identity.lease_namespace);
+    // A live Lease vouches for what the status says, so the status comes first.
+    let (mut last, generation) = insist("register this director", LONGEST_WAIT, || {
+        director.register()
+    })
+    .await;
+    tokio::join!(renew(&leases, &identity.name), async {
         let mut written = time::Instant::now();
+        let mut missing = false;
         loop {
             let latest = observed.borrow_and_update().clone();
             if let Some(latest) = latest {
                 let status = report::status(&latest, &last, generation);
-                if status != last || written.elapsed() >= REFRESH_INTERVAL {
-                    insist("report this director's status", || director.write(&status)).await;
+                if status != last || missing || written.elapsed() >= REFRESH_INTERVAL {
+                    insist("report this director's status", LONGEST_WAIT, || {
+                        director.write(&status)
+                    })
+                    .await;
+                    missing = false;
                     written = time::Instant::now();
                     last = status;
                     time::sleep(STATUS_INTERVAL).await;
                 }
             }
-            let changed = time::timeout(REFRESH_INTERVAL, observed.changed()).await;
-            if matches!(changed, Ok(Err(_))) {
-                return;
+            tokio::select! {
+                changed = observed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = vanished.notified() => missing = true,
+                () = time::sleep(REFRESH_INTERVAL) => {}
             }
         }
     });
@@ -74,22 +106,24 @@ pub async fn publish(
 
 struct DirectorWriter<'a> {
     api: Api<Director>,
-    name: &'a str,
+    identity: &'a Identity,
 }
 
 impl DirectorWriter<'_> {
     /// Makes the Director if there is none, and says which group it is of, so
     /// that others see it before it takes any VIP. Gives the status that an
-    /// earlier life left, and the object's generation.
-    async fn register(&self, group: &str) -> Result<(DirectorStatus, i64), kube::Error> {
-        let object = Director::new(self.name, DirectorSpec::default());
+    /// earlier life left in this boot, and the object's generation.
+    async fn register(&self) -> Result<(DirectorStatus, i64), kube::Error> {
+        let object = Director::new(&self.identity.name, DirectorSpec::default());
         let existing = self.apply(&object, false).await?;
         let generation = existing.metadata.generation.unwrap_or_default();
         let mut status = existing.status.unwrap_or_default();
-        if status.director_group_name != group {
+        let Identity { group, boot_id, .. } = self.identity;
+        if status.director_group_name != *group || status.boot_id != *boot_id {
             status = DirectorStatus {
-                director_group_name: group.to_owned(),
+                director_group_name: group.clone(),
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                boot_id: boot_id.clone(),
                 ..DirectorStatus::default()
             };
             self.write(&status).await?;
@@ -101,7 +135,7 @@ impl DirectorWriter<'_> {
     }
 
     async fn write(&self, status: &DirectorStatus) -> Result<(), kube::Error> {
-        let mut object = Director::new(self.name, DirectorSpec::default());
+        let mut object = Director::new(&self.identity.name, DirectorSpec::default());
         object.status = Some(status.clone());
         match self.apply(&object, true).await {
             Err(kube::Error::Api(answer)) if answer.code == 404 => {
@@ -115,10 +149,11 @@ impl DirectorWriter<'_> {
     async fn apply(&self, object: &Director, status: bool) -> Result<Director, kube::Error> {
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(object);
+        let name = &self.identity.name;
         if status {
-            self.api.patch_status(self.name, &parameters, &patch).await
+            self.api.patch_status(name, &parameters, &patch).await
         } else {
-            self.api.patch(self.name, &parameters, &patch).await
+            self.api.patch(name, &parameters, &patch).await
         }
     }
 }
@@ -130,31 +165,36 @@ async fn renew(leases: &Api<Lease>, name: &str) {
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        insist("renew this director's Lease", || async {
-            let lease = Lease {
-                metadata: ObjectMeta {
-                    name: Some(name.to_owned()),
-                    ..ObjectMeta::default()
-                },
-                spec: Some(LeaseSpec {
-                    holder_identity: Some(name.to_owned()),
-                    lease_duration_seconds: Some(LEASE_SECONDS),
-                    renew_time: Some(MicroTime(Timestamp::now())),
-                    ..LeaseSpec::default()
-                }),
-            };
-            let parameters = PatchParams::apply(FIELD_MANAGER).force();
-            leases
-                .patch(name, &parameters, &Patch::Apply(&lease))
-                .await
-                .map(drop)
-        })
+        insist(
+            "renew this director's Lease",
+            LONGEST_LEASE_WAIT,
+            || async {
+                let lease = Lease {
+                    metadata: ObjectMeta {
+                        name: Some(name.to_owned()),
+                        ..ObjectMeta::default()
+                    },
+                    spec: Some(LeaseSpec {
+                        holder_identity: Some(name.to_owned()),
+                        lease_duration_seconds: Some(LEASE_SECONDS),
+                        renew_time: Some(MicroTime(Timestamp::now())),
+                        ..LeaseSpec::default()
+                    }),
+                };
+                let parameters = PatchParams::apply(FIELD_MANAGER).force();
+                leases
+                    .patch(name, &parameters, &Patch::Apply(&lease))
+                    .await
+                    .map(drop)
+            },
+        )
         .await;
     }
 }
 
-/// Tries until it works, less and less often, and says once what is wrong.
-async fn insist<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> T
+/// Tries until it works, less and less often down to once in `longest_wait`,
+/// and says once what is wrong.
+async fn insist<T, F>(what: &str, longest_wait: Duration, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, kube::Error>>,
 {
@@ -176,7 +216,7 @@ where
             said = Some(message);
         }
         time::sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        wait = (wait * 2).min(longest_wait);
     }
 }
 

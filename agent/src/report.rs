@@ -125,6 +125,18 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
+    // About nothing that anybody wants any more, and still not as it should be.
+    let mut failures = observed
+        .outcome
+        .iter()
+        .flat_map(|outcome| outcome.failures.values());
+    if let Some(message) = failures.next() {
+        return condition::director_not_programmed(
+            condition::reason::EXCEPTIONS,
+            message,
+            generation,
+        );
+    }
     condition::director_programmed(status.services, status.destinations, generation)
 }
 
@@ -168,33 +180,53 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
                     ));
                 }
             }
-            Subject::Vip(address) => exceptions.extend(about_vip(
-                wishes,
-                *address,
-                condition::reason::VIP_NOT_HELD,
-                message,
-            )),
+            Subject::Vip(address) => {
+                let reason = if outcome.stays.contains_key(address) {
+                    condition::reason::VIP_NOT_RELEASED
+                } else {
+                    condition::reason::VIP_NOT_HELD
+                };
+                exceptions.extend(about_vip(wishes, *address, reason, message));
+            }
             Subject::Kernel | Subject::Links | Subject::Journal => {}
         }
     }
     for (address, missing) in &outcome.missing {
-        let (reason, message) = match missing {
-            Missing::NoSubnet => (
-                condition::reason::VIP_NOT_HELD,
-                format!(
-                    "no interface of this director has a subnet that holds {address}: give one an address of its subnet, or choose a VIP from a subnet that is there"
-                ),
-            ),
-            Missing::HolderNotNamed => (
-                condition::reason::HOLDER_NOT_NAMED,
-                format!(
-                    "{address} is not taken: the group has several directors and none is named to hold its VIPs; set spec.addresses.holder of the DirectorGroup to a Director's name"
-                ),
-            ),
+        let reason = match missing {
+            Missing::NoSubnet => condition::reason::VIP_NOT_HELD,
+            Missing::HolderNotNamed => condition::reason::HOLDER_NOT_NAMED,
         };
-        exceptions.extend(about_vip(wishes, *address, reason, &message));
+        exceptions.extend(about_vip(
+            wishes,
+            *address,
+            reason,
+            &absence(*address, *missing),
+        ));
     }
     exceptions
+}
+
+fn absence(address: IpAddr, why: Missing) -> String {
+    match why {
+        Missing::NoSubnet => format!(
+            "no interface of this director has a subnet that holds {address}: give one an address of its subnet, or choose a VIP from a subnet that is there"
+        ),
+        Missing::HolderNotNamed => format!(
+            "{address} is not taken: the group has several directors and none is named to hold its VIPs; set spec.addresses.holder of the DirectorGroup to a Director's name"
+        ),
+    }
+}
+
+/// What is odd on this host and no failure, a line each.
+pub fn oddities(outcome: &Outcome) -> BTreeSet<String> {
+    let absences = outcome.missing.iter();
+    let absences = absences.map(|(address, why)| absence(*address, *why));
+    let strangers = outcome.strangers.iter().map(|(service, destination)| {
+        format!(
+            "service {service} has a server that is somebody else's, {destination}: it is left alone, and gets its share of the connections"
+        )
+    });
+    absences.chain(strangers).collect()
 }
 
 fn about_vip<'a>(
@@ -240,7 +272,9 @@ fn count(number: usize) -> i32 {
 }
 
 /// What this build cannot read, though the controller's build may: services of
-/// the group, and servers that services of the group select.
+/// the group, and servers that services of the group select. And services that
+/// lose their key to one of those, which only who knows its last good version
+/// can tell.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = condition::reason::UNREADABLE;
     let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
@@ -248,13 +282,27 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
         (rejection.reason == unreadable && stored.group.as_deref() == Some(group))
             .then(|| exception(key, None, unreadable, &rejection.message))
     });
-    let servers = resolved.refused.keys().filter_map(|(service, server)| {
+    let of_group = || resolved.services.iter().filter(|(_, of)| of.group == group);
+    let linked = of_group().flat_map(|(key, service)| {
+        let servers = service.servers.iter();
+        servers.map(move |server| (key, &server.object))
+    });
+    let selected = resolved.refused.keys().map(|(key, server)| (key, server));
+    let servers = selected.chain(linked).filter_map(|(service, server)| {
         let stored = objects.real_servers.get(server)?;
         let rejection = stored.current.as_ref().err()?;
         (rejection.reason == unreadable)
             .then(|| exception(service, Some(server), unreadable, &rejection.message))
     });
-    services.chain(servers).collect()
+    let losers = objects.virtual_services.iter().filter_map(|(key, stored)| {
+        let rejection = resolved.rejection(Kind::VirtualService, key)?;
+        let loser = stored.in_force()?;
+        let (owner_key, _) = of_group().find(|(_, owner)| owner.id == loser.id)?;
+        let owner = objects.virtual_services.get(owner_key)?;
+        (owner_key != key && loser.group == group && owner.current.is_err())
+            .then(|| exception(key, None, rejection.reason, &rejection.message))
+    });
+    services.chain(servers).chain(losers).collect()
 }
 
 /// What is wrong with the objects that concern a group, a line each.

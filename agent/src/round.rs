@@ -7,13 +7,15 @@
 //! What fails is left to its own back-off and stops nothing else. Dying
 //! between any two stages is safe: the intent says what may have been made.
 
+mod state;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map},
     net::IpAddr,
     time::Duration,
 };
 
-use ipvs::{ActualTable, Kernel, Meaning, Op, Owned, Plan, ServiceKey};
+use ipvs::{ActualTable, Kernel, Meaning, Op, Plan, ServiceKey};
 
 use crate::{
     desired::Desired,
@@ -21,9 +23,11 @@ use crate::{
         addresses::{self, AddressPlan, Holding, Missing, Placement},
         netlink::Links,
     },
-    journal::{Change, Entry, Intent, Journal, Remembered},
-    retry::{Retry, Subject},
+    journal::{Entry, Intent, Journal},
+    retry::Subject,
 };
+
+pub use self::state::State;
 
 /// The edges to the world that a round acts through.
 pub struct Edges<'a> {
@@ -35,35 +39,6 @@ pub struct Edges<'a> {
     pub journal: &'a mut dyn Journal,
 }
 
-/// What is known between rounds.
-#[derive(Debug, Default)]
-pub struct State {
-    /// What is ours in the IPVS table.
-    owned: Owned,
-    /// The addresses that we put on interfaces.
-    addresses: BTreeMap<IpAddr, String>,
-    /// The last reading plus what was acknowledged since; none when it has to
-    /// be read again.
-    believed: Option<ActualTable>,
-    /// The kernel contradicted what is believed.
-    stale: bool,
-    /// What failed and waits, with the operation that failed where it was one.
-    failures: BTreeMap<Subject, Failed>,
-    retry: Retry,
-    /// The intent that stands in the journal.
-    intent: Intent,
-    /// It is not known what of the intent was done.
-    in_doubt: bool,
-    /// What changed hands and does not stand in the journal yet.
-    unsettled: Vec<Change>,
-}
-
-#[derive(Clone, Debug)]
-struct Failed {
-    op: Option<Op>,
-    message: String,
-}
-
 /// How this host differs from what is wanted, after a round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -73,146 +48,14 @@ pub struct Outcome {
     pub destinations: usize,
     /// What failed and is waiting for its next attempt.
     pub failures: BTreeMap<Subject, String>,
-    /// Virtual addresses that are wanted and here.
+    /// Virtual addresses that are here: wanted, or not to be got rid of.
     pub held: BTreeMap<IpAddr, String>,
+    /// Of those, the ones that should be gone.
+    pub stays: BTreeMap<IpAddr, String>,
     /// Virtual addresses that are wanted and stay away.
     pub missing: BTreeMap<IpAddr, Missing>,
     /// Strangers' destinations inside services of ours.
     pub strangers: Vec<(ServiceKey, ipvs::DestinationKey)>,
-}
-
-impl State {
-    /// The state of an agent that found this in its journal.
-    pub fn new(remembered: Remembered) -> Self {
-        Self {
-            owned: remembered.table,
-            addresses: remembered.addresses,
-            in_doubt: !remembered.intent.is_empty(),
-            intent: remembered.intent,
-            ..Self::default()
-        }
-    }
-
-    /// Has the next round read the kernel's table again.
-    pub fn distrust(&mut self) {
-        self.believed = None;
-    }
-
-    /// When something that failed is due again.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        self.retry.next_deadline()
-    }
-
-    fn failed(&mut self, subject: Subject, op: Option<Op>, message: String, now: Duration) {
-        if self.failures.get(&subject).map(|failed| &failed.message) != Some(&message) {
-            tracing::warn!("{message}");
-        }
-        self.retry.failed(subject, now);
-        self.failures.insert(subject, Failed { op, message });
-    }
-
-    fn own(&mut self, entry: Entry) {
-        match &entry {
-            Entry::Service(service) => {
-                self.owned.services.entry(*service).or_default();
-            }
-            Entry::Destination(service, destination) => {
-                let services = &mut self.owned.services;
-                services.entry(*service).or_default().insert(*destination);
-            }
-            Entry::Address(address, interface) => {
-                self.addresses.insert(*address, interface.clone());
-            }
-        }
-        self.unsettled.push(Change::Own(entry));
-    }
-
-    fn disown(&mut self, entry: Entry) {
-        match &entry {
-            Entry::Service(service) => {
-                self.owned.services.remove(service);
-            }
-            Entry::Destination(service, destination) => {
-                if let Some(destinations) = self.owned.services.get_mut(service) {
-                    destinations.remove(destination);
-                }
-            }
-            Entry::Address(address, _) => {
-                self.addresses.remove(address);
-            }
-        }
-        self.unsettled.push(Change::Disown(entry));
-    }
-
-    fn disown_service(&mut self, service: ServiceKey) {
-        let destinations = self.owned.services.get(&service).cloned();
-        for destination in destinations.into_iter().flatten() {
-            self.disown(Entry::Destination(service, destination));
-        }
-        self.disown(Entry::Service(service));
-    }
-
-    /// Notes an operation that the kernel did.
-    fn done(&mut self, op: &Op) {
-        self.succeeded(subject(op));
-        match op {
-            Op::NewService(service, _) => self.own(Entry::Service(*service)),
-            Op::NewDestination(service, destination, _) => {
-                self.own(Entry::Destination(*service, *destination));
-            }
-            Op::DeleteDestination(service, destination) => {
-                self.disown(Entry::Destination(*service, *destination));
-            }
-            Op::DeleteService(service) => self.disown_service(*service),
-            Op::SetService(..) | Op::SetDestination(..) => {}
-        }
-        if let Some(table) = &mut self.believed {
-            op.apply_to(table);
-        }
-    }
-
-    fn succeeded(&mut self, subject: Subject) {
-        self.failures.remove(&subject);
-        self.retry.succeeded(subject);
-    }
-
-    /// Forgets the failure of every operation that is not planned any more:
-    /// what was wrong with an old wish says nothing about a new one.
-    fn forget_old_wishes(&mut self, plan: &Plan) {
-        if self.failures.is_empty() {
-            return;
-        }
-        let planned: BTreeMap<_, _> = plan.ops.iter().map(|op| (subject(op), op)).collect();
-        let retry = &mut self.retry;
-        self.failures.retain(|subject, failed| {
-            let old = failed.op.is_some() && failed.op.as_ref() != planned.get(subject).copied();
-            if old {
-                retry.succeeded(*subject);
-            }
-            !old
-        });
-    }
-
-    /// Forgets what was due in this round and was not tried.
-    fn forget_untried(&mut self, now: Duration) {
-        self.retry.expire(now);
-        let retry = &self.retry;
-        self.failures.retain(|subject, _| retry.waits(*subject));
-    }
-
-    /// Whether an operation need not wait. The destinations of a service that
-    /// does not exist wait with it.
-    fn may_try(&self, op: &Op, now: Duration) -> bool {
-        let service = op.service();
-        self.retry.allows(subject(op), now)
-            && (self.has(&service) || self.retry.allows(Subject::Service(service), now))
-    }
-
-    /// Whether the kernel has a service, as far as is known.
-    fn has(&self, service: &ServiceKey) -> bool {
-        let table = self.believed.as_ref();
-        table.is_some_and(|table| table.contains_key(service))
-    }
 }
 
 /// Runs a round at `now`.
@@ -257,6 +100,14 @@ pub fn run(
     destinations.retain(|op| state.has(&op.service()));
     apply(state, edges, &destinations, now)?;
     let addresses = place(state, edges, desired, holding, now);
+    // A VIP that is still there without its service would answer with RST.
+    let stuck = |op: &Op| match op {
+        Op::DeleteService(ServiceKey::Address { address, .. }) => {
+            addresses.stays.contains_key(address)
+        }
+        _ => false,
+    };
+    let removals: Vec<_> = removals.into_iter().filter(|op| !stuck(op)).collect();
     apply(state, edges, &removals, now)?;
     settle(state, edges, now);
     state.forget_untried(now);
@@ -272,7 +123,12 @@ fn read(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
     if state.believed.is_some() {
         return Ok(());
     }
-    let table = edges.kernel.table()?;
+    let mut table = edges.kernel.table()?;
+    if state.owned.is_any_missing(&table) {
+        // The kernel's dump skips an entry when somebody removes another one
+        // meanwhile. What is in neither of two readings is gone.
+        merge(&mut table, edges.kernel.table()?);
+    }
     state.stale = false;
     if std::mem::take(&mut state.in_doubt) {
         for entry in state.intent.claims(&table) {
@@ -285,6 +141,23 @@ fn read(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
     }
     state.believed = Some(table);
     Ok(())
+}
+
+/// Adds what only the second reading has.
+fn merge(table: &mut ActualTable, again: ActualTable) {
+    for (key, service) in again {
+        match table.entry(key) {
+            btree_map::Entry::Vacant(free) => {
+                free.insert(service);
+            }
+            btree_map::Entry::Occupied(mut known) => {
+                let known = &mut known.get_mut().destinations;
+                for (destination, config) in service.destinations {
+                    known.entry(destination).or_insert(config);
+                }
+            }
+        }
+    }
 }
 
 /// What becomes ours and what is forgotten without any write to the kernel.
@@ -427,8 +300,10 @@ fn place(
             state.disown(Entry::Address(*address, interface));
         }
     }
-    plan.add
-        .retain(|placed| state.retry.allows(Subject::Vip(placed.address), now));
+    let may_try = |placed: &Placement| state.retry.allows(Subject::Vip(placed.address), now);
+    plan.add.retain(may_try);
+    let (remove, waiting): (Vec<_>, Vec<_>) = plan.remove.drain(..).partition(may_try);
+    plan.stays.extend(waiting.iter().map(Placement::named));
     let intent = Intent {
         addresses: plan.add.iter().map(Placement::named).collect(),
         ..Intent::default()
@@ -447,7 +322,7 @@ fn place(
             }
         }
     }
-    for placed in &plan.remove {
+    for placed in &remove {
         let (address, interface) = placed.named();
         match edges.links.remove(placed.index, address) {
             Ok(()) => {
@@ -455,7 +330,10 @@ fn place(
                 state.succeeded(Subject::Vip(address));
                 state.disown(Entry::Address(address, interface));
             }
-            Err(error) => state.failed(Subject::Vip(address), None, error.to_string(), now),
+            Err(error) => {
+                state.failed(Subject::Vip(address), None, error.to_string(), now);
+                plan.stays.insert(address, interface);
+            }
         }
     }
     plan
@@ -474,7 +352,8 @@ fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-fn outcome(state: &State, plan: Plan, address_plan: AddressPlan) -> Outcome {
+fn outcome(state: &State, plan: Plan, mut address_plan: AddressPlan) -> Outcome {
+    address_plan.held.extend(address_plan.stays.clone());
     Outcome {
         services: state.owned.services.len(),
         destinations: state.owned.services.values().map(BTreeSet::len).sum(),
@@ -484,6 +363,7 @@ fn outcome(state: &State, plan: Plan, address_plan: AddressPlan) -> Outcome {
             .map(|(subject, failed)| (*subject, failed.message.clone()))
             .collect(),
         held: address_plan.held,
+        stays: address_plan.stays,
         missing: address_plan.missing,
         strangers: plan.strangers,
     }

@@ -89,6 +89,8 @@ pub mod reason {
     pub const NO_DIRECTORS: &str = "NoDirectors";
     /// No director holds the VIP.
     pub const VIP_NOT_HELD: &str = "VipNotHeld";
+    /// A director cannot take a virtual address from its interface.
+    pub const VIP_NOT_RELEASED: &str = "VipNotReleased";
     /// Several directors, and the group does not say which holds the VIPs.
     pub const HOLDER_NOT_NAMED: &str = "HolderNotNamed";
     /// Everything that can be said is well.

@@ -217,20 +217,6 @@ pub enum Meaning {
     Transient,
 }
 
-impl Meaning {
-    /// A metric label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::AlreadyGone => "already_gone",
-            Self::Stale => "stale",
-            Self::NotInThisKernel => "not_in_this_kernel",
-            Self::Refused => "refused",
-            Self::NotPermitted => "not_permitted",
-            Self::Transient => "transient",
-        }
-    }
-}
-
 /// Why the kernel could not be asked at all. After any of them but
 /// [`RepliesLost`](Self::RepliesLost), open another socket.
 #[derive(Debug, thiserror::Error)]
@@ -286,21 +272,6 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-}
-
-impl Error {
-    /// A metric label.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::NoIpvs => "no_ipvs",
-            Self::NotPermitted => "not_permitted",
-            Self::RepliesLost => "replies_lost",
-            Self::NoAnswer { .. } => "no_answer",
-            Self::Refused { .. } => "refused",
-            Self::Malformed { .. } => "malformed",
-            Self::Io { .. } => "io",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     ActualService, ActualTable, DestinationKey, Op, ServiceKey, WantedService, WantedTable,
 };
@@ -12,8 +10,7 @@ use crate::{
 /// has no owner tag, so this is remembered outside of it.
 ///
 /// A destination can be ours only in a service that is ours.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(from = "Vec<OwnedService>", into = "Vec<OwnedService>")]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owned {
     /// Our services, each with those of its destinations that are ours.
     pub services: BTreeMap<ServiceKey, BTreeSet<DestinationKey>>,
@@ -35,6 +32,16 @@ impl Owned {
         self.services
             .get(service)
             .is_some_and(|destinations| destinations.contains(destination))
+    }
+
+    /// Whether a table lacks anything that is ours.
+    pub fn is_any_missing(&self, table: &ActualTable) -> bool {
+        self.services.iter().any(|(key, destinations)| {
+            table.get(key).is_none_or(|service| {
+                let mut ours = destinations.iter();
+                ours.any(|key| !service.destinations.contains_key(key))
+            })
+        })
     }
 
     /// Records what an operation that the kernel acknowledged made ours, or
@@ -82,37 +89,6 @@ impl Owned {
                 destinations.remove(destination);
             }
         }
-    }
-}
-
-/// One service of [`Owned`] as it is serialised: most formats take only
-/// strings as the keys of a map.
-#[derive(Clone, Deserialize, Serialize)]
-struct OwnedService {
-    service: ServiceKey,
-    destinations: BTreeSet<DestinationKey>,
-}
-
-impl From<Vec<OwnedService>> for Owned {
-    fn from(services: Vec<OwnedService>) -> Self {
-        let services = services
-            .into_iter()
-            .map(|owned| (owned.service, owned.destinations))
-            .collect();
-        Self { services }
-    }
-}
-
-impl From<Owned> for Vec<OwnedService> {
-    fn from(owned: Owned) -> Self {
-        owned
-            .services
-            .into_iter()
-            .map(|(service, destinations)| OwnedService {
-                service,
-                destinations,
-            })
-            .collect()
     }
 }
 

@@ -84,6 +84,9 @@ pub struct AddressPlan {
     pub forget: Vec<IpAddr>,
     /// Wanted and on the host, with the interface, whoever put it there.
     pub held: BTreeMap<IpAddr, String>,
+    /// Not wanted here, and not to be got rid of so far: for whoever applies
+    /// the plan.
+    pub stays: BTreeMap<IpAddr, String>,
     /// Wanted, and to stay away for now.
     pub missing: BTreeMap<IpAddr, Missing>,
 }

@@ -1,11 +1,6 @@
 //! Objects from the API server: four watches.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Debug,
-    pin::pin,
-    sync::mpsc::Sender,
-};
+use std::{collections::BTreeSet, fmt::Debug, pin::pin, sync::mpsc::Sender, time::Duration};
 
 use crds::{
     Change, Loose, ObjectKey,
@@ -14,16 +9,28 @@ use crds::{
 use futures::StreamExt;
 use kube::{
     Api, Client, Resource,
-    core::object::HasSpec,
+    core::{ApiResource, DynamicObject, object::HasSpec},
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
 
+use super::membership::Membership;
 use crate::event::Event;
 
 /// Watches everything that a director of `group` needs, for ever. While the
-/// API server is away nothing is sent, so nothing changes.
-pub async fn watch(client: Client, group: &str, events: Sender<Event>) {
+/// API server is away nothing is sent, so nothing changes. `vanished` is told
+/// when somebody deleted the Director of `me`.
+pub async fn watch(
+    client: Client,
+    group: &str,
+    me: &str,
+    events: Sender<Event>,
+    vanished: &Notify,
+) {
     let of_group = watcher::Config::default().fields(&format!("spec.directorGroupName={group}"));
     let own_group = watcher::Config::default().fields(&format!("metadata.name={group}"));
     tokio::join!(
@@ -35,7 +42,7 @@ pub async fn watch(client: Client, group: &str, events: Sender<Event>) {
             Event::RealServer
         ),
         objects::<DirectorGroup>(client.clone(), own_group, &events, Event::DirectorGroup),
-        directors(client.clone(), group, &events),
+        directors(client.clone(), group, me, &events, vanished),
     );
 }
 
@@ -56,7 +63,7 @@ async fn objects<K>(
     while let Some(step) = stream.next().await {
         let change = match step {
             Ok(step) => {
-                away.answered(&kind);
+                away.saw(&kind, &step);
                 match step {
                     watcher::Event::Init => Change::Listing,
                     watcher::Event::InitApply(object) => Change::Item(object),
@@ -76,52 +83,65 @@ async fn objects<K>(
     }
 }
 
-/// The names of the group's directors, from what their agents say of
-/// themselves.
-async fn directors(client: Client, group: &str, events: &Sender<Event>) {
+/// The names of the group's directors, whenever they differ from before.
+async fn directors(
+    client: Client,
+    group: &str,
+    me: &str,
+    events: &Sender<Event>,
+    vanished: &Notify,
+) {
     let kind = Director::kind(&());
-    let api = Api::<Director>::all(client);
+    let resource = ApiResource::erase::<Director>(&());
+    let api = Api::<DynamicObject>::all_with(client, &resource);
     let mut stream = pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut away = Away::default();
-    let mut groups = BTreeMap::<String, String>::new();
-    let mut listing = BTreeMap::new();
-    let mut sent = None::<BTreeSet<String>>;
-    let mut listed = false;
-    let group_of = |director: Director| {
-        let name = director.metadata.name.unwrap_or_default();
-        let group = director.status.unwrap_or_default().director_group_name;
-        (name, group)
-    };
-    while let Some(step) = stream.next().await {
+    let mut membership = Membership::new(group, me);
+    let mut sent = None;
+    let start = Instant::now();
+    loop {
+        let deadline = membership.next_deadline(start.elapsed());
+        let step = tokio::select! {
+            step = stream.next() => step,
+            () = sleep_until(deadline.map(|deadline| start + deadline)) => {
+                tell(&membership, start.elapsed(), &mut sent, events);
+                continue;
+            }
+        };
         match step {
-            Ok(step) => {
-                away.answered(&kind);
-                match step {
-                    watcher::Event::Init => listing.clear(),
-                    watcher::Event::InitApply(director) => listing.extend([group_of(director)]),
-                    watcher::Event::InitDone => {
-                        groups = std::mem::take(&mut listing);
-                        listed = true;
-                    }
-                    watcher::Event::Apply(director) => groups.extend([group_of(director)]),
-                    watcher::Event::Delete(director) => {
-                        groups.remove(&director.metadata.name.unwrap_or_default());
-                    }
+            Some(Ok(step)) => {
+                away.saw(&kind, &step);
+                if membership.see(step, start.elapsed()) {
+                    vanished.notify_one();
                 }
             }
-            Err(error) => away.failed(&kind, &error),
+            Some(Err(error)) => away.failed(&kind, &error),
+            None => return,
         }
-        let names: BTreeSet<_> = groups
-            .iter()
-            .filter(|(_, of)| *of == group)
-            .map(|(name, _)| name.clone())
-            .collect();
-        if listed && sent.as_ref() != Some(&names) {
-            if events.send(Event::Directors(names.clone())).is_err() {
-                return;
-            }
-            sent = Some(names);
-        }
+        tell(&membership, start.elapsed(), &mut sent, events);
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(
+    membership: &Membership,
+    now: Duration,
+    sent: &mut Option<BTreeSet<String>>,
+    events: &Sender<Event>,
+) {
+    let names = membership.names(now);
+    if let Some(names) = &names
+        && sent.as_ref() != Some(names)
+        // Nobody hears it when the loop has ended, and nobody needs to.
+        && events.send(Event::Directors(names.clone())).is_ok()
+    {
+        *sent = Some(names.clone());
     }
 }
 
@@ -140,8 +160,10 @@ impl Away {
         }
     }
 
-    fn answered(&mut self, kind: &str) {
-        if self.said.take().is_some() {
+    fn saw<K>(&mut self, kind: &str, step: &watcher::Event<K>) {
+        // A listing that begins has not been answered.
+        let answered = !matches!(step, watcher::Event::Init);
+        if answered && self.said.take().is_some() {
             tracing::info!("the API server answers again about {kind}s");
         }
     }

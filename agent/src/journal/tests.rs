@@ -1,3 +1,8 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use super::*;
 
 const BOOT: &str = "a-boot";
@@ -118,9 +123,20 @@ fn settling_drops_the_intent() {
 fn a_damaged_or_newer_journal_is_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE);
+    let aside = path.with_extension("redb.unusable");
     fs::write(&path, [0x5a; 8192]).unwrap();
-    let (journal, found) = open(folder.path(), BOOT);
-    assert_eq!(found, Remembered::default());
+    let (mut journal, found) = open(folder.path(), BOOT);
+    assert_eq!(
+        found,
+        Remembered::default(),
+        "the damaged file was set aside"
+    );
+    assert_eq!(fs::read(&aside).unwrap(), [0x5a; 8192], "as it was");
+    fs::remove_file(&aside).unwrap();
+
+    journal
+        .settle(&[Change::Own(Entry::Service(service(80)))])
+        .unwrap();
     journal
         .write(|transaction| {
             transaction.open_table(META)?.insert("schema", "999")?;
@@ -130,10 +146,80 @@ fn a_damaged_or_newer_journal_is_set_aside() {
     drop(journal);
     let (_, found) = open(folder.path(), BOOT);
     assert_eq!(found, Remembered::default(), "the newer file was set aside");
-    assert!(
-        path.with_extension("redb.unusable").exists(),
-        "and is still there to be looked at"
-    );
+    assert!(aside.exists(), "and is still there to be looked at");
+}
+
+/// A file on a disk that can be full.
+#[derive(Debug)]
+struct Disk {
+    file: redb::backends::FileBackend,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn has_room(&self) -> io::Result<()> {
+        match self.full.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl redb::StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.has_room().and_then(|()| self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.has_room().and_then(|()| self.file.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.has_room().and_then(|()| self.file.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
+
+#[test]
+fn a_disk_that_was_full_is_written_to_again_once_it_has_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let full = Arc::new(AtomicBool::new(false));
+    let open_file = {
+        let full = Arc::clone(&full);
+        move |path: &Path| {
+            let mut options = fs::File::options();
+            let options = options.read(true).write(true).create(true).truncate(false);
+            let file = redb::backends::FileBackend::new(options.open(path)?)?;
+            let full = Arc::clone(&full);
+            Ok(Database::builder().create_with_backend(Disk { file, full })?)
+        }
+    };
+    let (mut journal, _) = FileJournal::open_with(&path, BOOT, Box::new(open_file)).unwrap();
+    let own = |port| [Change::Own(Entry::Service(service(port)))];
+    journal.settle(&own(80)).unwrap();
+    full.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        let error = journal.settle(&own(81)).expect_err("the disk is full");
+        assert!(error.to_string().contains("--state-dir"), "{error}");
+    }
+    full.store(false, Ordering::Relaxed);
+    journal.settle(&own(82)).expect("the disk has room again");
+    drop(journal);
+    let (_, found) = open(folder.path(), BOOT);
+    let services: Vec<_> = found.table.services.into_keys().collect();
+    assert_eq!(services, [service(80), service(82)]);
 }
 
 #[test]

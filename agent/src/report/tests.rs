@@ -294,6 +294,117 @@ fn what_this_build_cannot_read_comes_first() {
 }
 
 #[test]
+fn a_vip_that_stays_is_told_by_another_word_than_one_that_is_missing() {
+    for (stays, reason) in [(true, "VipNotReleased"), (false, "VipNotHeld")] {
+        let mut observed = failing(Subject::Vip(ip(WEB)), "refused");
+        let outcome = observed.outcome.as_mut().expect("a round");
+        if stays {
+            outcome.stays.insert(ip(WEB), "eth0".to_owned());
+        }
+        let reasons: Vec<_> = fresh(&observed)
+            .exceptions
+            .into_iter()
+            .map(|exception| exception.reason)
+            .collect();
+        assert_eq!(reasons, [reason, reason], "of both services of the VIP");
+    }
+}
+
+#[test]
+fn a_failure_that_is_nobodys_wish_any_more_is_told_all_the_same() {
+    let message = "cannot -D -t 192.0.2.99:80: no";
+    let status = fresh(&failing(Subject::Service(tcp("192.0.2.99", 80)), message));
+    assert_eq!(status.exceptions, [], "no service is to be blamed");
+    let (programmed, reason, said) = programmed(&status);
+    assert_eq!((programmed, reason), ("False", "Exceptions"));
+    assert_eq!(said, message);
+}
+
+mod unreadable_objects {
+    use crds::{Change, Store, resolve};
+    use serde_json::{Value, json};
+
+    use super::super::{Objects, unreadable};
+
+    fn service(name: &str, second: u8, scheduler: &str) -> Value {
+        json!({
+            "metadata": {
+                "name": name, "namespace": "shop", "uid": name, "generation": 1,
+                "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+            },
+            "spec": {
+                "vip": {"address": "192.0.2.10", "port": 80},
+                "scheduler": scheduler,
+                "forwarding": {"method": "NAT"},
+                "realServerSelector": {"matchLabels": {"app": "web"}},
+            },
+        })
+    }
+
+    fn server(weight: &Value) -> Value {
+        json!({
+            "metadata": {
+                "name": "a", "namespace": "shop", "uid": "a", "labels": {"app": "web"},
+            },
+            "spec": {"address": "198.51.100.1", "weight": weight},
+        })
+    }
+
+    fn apply<C: crds::Checked>(store: &mut Store<C>, object: &Value)
+    where
+        crds::Loose<C::Object>: serde::de::DeserializeOwned,
+        <C::Object as kube::core::object::HasSpec>::Spec: std::fmt::Debug,
+    {
+        store.change(Change::Apply(
+            serde_json::from_value(object.clone()).expect("metadata is good"),
+        ));
+    }
+
+    fn world() -> Objects {
+        let mut objects = Objects::default();
+        let group = json!({"metadata": {"name": "default", "uid": "g"}, "spec": {}});
+        apply(&mut objects.director_groups, &group);
+        apply(&mut objects.virtual_services, &service("web", 1, "rr"));
+        apply(&mut objects.real_servers, &server(&json!(1)));
+        objects
+    }
+
+    /// Of what, and why.
+    fn told(objects: &Objects) -> Vec<(String, Option<String>, String)> {
+        unreadable(objects, &resolve(objects), "default")
+            .into_iter()
+            .map(|found| (found.virtual_service, found.real_server, found.reason))
+            .collect()
+    }
+
+    #[test]
+    fn a_server_that_serves_on_with_its_last_good_version_is_told() {
+        let mut objects = world();
+        assert_eq!(told(&objects), [], "all can be read");
+        apply(&mut objects.real_servers, &server(&json!("heavy")));
+        let expected = (
+            "shop/web".to_owned(),
+            Some("shop/a".to_owned()),
+            "Unreadable".to_owned(),
+        );
+        assert_eq!(told(&objects), [expected]);
+    }
+
+    #[test]
+    fn a_service_that_loses_its_vip_to_one_that_cannot_be_read_is_told() {
+        let mut objects = world();
+        apply(&mut objects.virtual_services, &service("rival", 2, "rr"));
+        assert_eq!(told(&objects), [], "that conflict the controller sees too");
+        apply(&mut objects.virtual_services, &service("web", 1, "quantum"));
+        let of = |name: &str, reason: &str| (format!("shop/{name}"), None, reason.to_owned());
+        assert_eq!(
+            told(&objects),
+            [of("web", "Unreadable"), of("rival", "Conflict")]
+        );
+    }
+}
+
+#[test]
 fn lists_are_cut_and_what_was_left_out_is_counted() {
     let many = 1500;
     let key = |n: usize| tcp(WEB, u16::try_from(n).expect("a port"));

@@ -196,13 +196,6 @@ fn of_two_wanted_destinations_with_one_key_the_first_counts() {
 }
 
 #[test]
-fn ownership_survives_json() {
-    let ours = owned(&[(web(), &[1, 2]), (dns(), &[])]);
-    let json = serde_json::to_string(&ours).unwrap();
-    assert_eq!(serde_json::from_str::<Owned>(&json).unwrap(), ours);
-}
-
-#[test]
 fn a_service_that_the_kernel_refuses_stops_no_other() {
     let desired = wanted(&[(web(), "twos", &[(1, 1), (2, 1)]), (dns(), "rr", &[(1, 1)])]);
     let mut kernel = ModelKernel::default();

@@ -289,3 +289,53 @@ fn a_vip_that_no_subnet_holds_is_missing_and_its_service_is_there() {
     assert_eq!(outcome.missing[&ip(elsewhere)], Missing::NoSubnet);
     assert_eq!((outcome.services, outcome.held.len()), (1, 0));
 }
+
+#[test]
+fn what_one_reading_leaves_out_is_not_taken_for_gone() {
+    let world = ModelWorld::new();
+    let both = wish(&[
+        (tcp(WEB, 80), "wrr", &[(1, 1)]),
+        (tcp("192.0.2.11", 80), "wrr", &[(1, 1)]),
+    ]);
+    let mut agent = settled(&world, &both);
+    world.parts().skipped = Some(tcp(WEB, 80));
+    agent.state.distrust();
+    let outcome = agent.round(&both);
+    assert_eq!(world.news(), [""; 0], "nothing is written, no VIP moves");
+    assert_eq!(outcome.failures, BTreeMap::new());
+
+    // Nor is it forgotten when it is to go.
+    world.parts().skipped = Some(tcp(WEB, 80));
+    agent.state.distrust();
+    agent.round(&wish(&[(tcp("192.0.2.11", 80), "wrr", &[(1, 1)])]));
+    assert_eq!(
+        world.news(),
+        ["- 192.0.2.10 eth0", "-D -t 192.0.2.10:80", "settle"]
+    );
+}
+
+#[test]
+fn a_vip_that_cannot_be_taken_away_keeps_its_service_and_is_told() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
+    world.parts().addresses_refused = true;
+    let nothing = wish(&[]);
+    let outcome = agent.round(&nothing);
+    assert_eq!(world.news(), [""; 0], "the service answers on its VIP");
+    assert_eq!(outcome.held[&ip(WEB)], "eth0", "it is still here");
+    assert_eq!(outcome.stays, outcome.held, "and should not be");
+    assert!(outcome.failures.contains_key(&Subject::Vip(ip(WEB))));
+
+    // Another event does not make it try sooner.
+    let due = agent.state.next_deadline();
+    assert_eq!(agent.round(&nothing).stays, outcome.stays);
+    assert_eq!(agent.state.next_deadline(), due);
+
+    world.parts().addresses_refused = false;
+    let outcome = agent.round_when_due(&nothing);
+    assert_eq!(
+        world.news(),
+        ["- 192.0.2.10 eth0", "-D -t 192.0.2.10:80", "settle"]
+    );
+    assert_eq!(outcome, Outcome::default(), "nothing is left");
+}

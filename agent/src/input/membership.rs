@@ -1,0 +1,170 @@
+//! Which directors a group has, as its members see it: pure, but for the types
+//! of the watch.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use kube::{core::DynamicObject, runtime::watcher};
+
+/// For so long a director whose Director was deleted counts as one. Its agent
+/// may be cut off, and its host still hold the VIPs; and an agent that lives
+/// makes its Director anew within this time.
+pub const LEAVE_TIME: Duration = Duration::from_secs(90);
+
+/// The directors of one group.
+#[derive(Debug)]
+pub struct Membership {
+    group: String,
+    me: String,
+    members: BTreeSet<String>,
+    listing: BTreeSet<String>,
+    listed: bool,
+    /// Who left, and when.
+    left: BTreeMap<String, Duration>,
+}
+
+impl Membership {
+    /// The members of `group`, as seen by the director `me`: none so far.
+    pub fn new(group: &str, me: &str) -> Self {
+        Self {
+            group: group.to_owned(),
+            me: me.to_owned(),
+            members: BTreeSet::new(),
+            listing: BTreeSet::new(),
+            listed: false,
+            left: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what the watch of Directors shows at `now`. True when this
+    /// director's own Director was there and is not any more.
+    pub fn see(&mut self, event: watcher::Event<DynamicObject>, now: Duration) -> bool {
+        let was_member = self.members.contains(&self.me);
+        match event {
+            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::InitApply(director) => {
+                if self.is_of_group(&director) {
+                    self.listing.insert(name(&director));
+                }
+            }
+            watcher::Event::InitDone => {
+                let listing = std::mem::take(&mut self.listing);
+                for gone in self.members.difference(&listing) {
+                    self.left.insert(gone.clone(), now);
+                }
+                self.members = listing;
+                self.listed = true;
+            }
+            watcher::Event::Apply(director) if self.is_of_group(&director) => {
+                self.members.insert(name(&director));
+            }
+            watcher::Event::Apply(director) | watcher::Event::Delete(director) => {
+                let name = name(&director);
+                if self.members.remove(&name) {
+                    self.left.insert(name, now);
+                }
+            }
+        }
+        let members = &self.members;
+        self.left.retain(|name, _| !members.contains(name));
+        was_member && !self.members.contains(&self.me)
+    }
+
+    /// The members at `now`; none before the first listing is complete.
+    pub fn names(&self, now: Duration) -> Option<BTreeSet<String>> {
+        let leaving = self.left.iter().filter(|(_, at)| **at + LEAVE_TIME > now);
+        self.listed.then(|| {
+            let leaving = leaving.map(|(name, _)| name);
+            self.members.iter().chain(leaving).cloned().collect()
+        })
+    }
+
+    /// When [`Membership::names`] changes after `now` without an event.
+    pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        let ends = self.left.values().map(|at| *at + LEAVE_TIME);
+        ends.filter(|end| *end > now).min()
+    }
+
+    /// By what its agent says of itself, whatever else the status holds: it may
+    /// be of a newer version.
+    fn is_of_group(&self, director: &DynamicObject) -> bool {
+        let group = director.data.pointer("/status/directorGroupName");
+        group.and_then(|group| group.as_str()) == Some(&self.group)
+    }
+}
+
+fn name(director: &DynamicObject) -> String {
+    director.metadata.name.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn director(name: &str, group: &str) -> DynamicObject {
+        serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "status": {"directorGroupName": group, "vips": "of a newer version"},
+        }))
+        .unwrap()
+    }
+
+    fn listed(names: &[&str]) -> Membership {
+        let mut membership = Membership::new("edge", "a");
+        membership.see(Init, s(0));
+        for name in names {
+            membership.see(InitApply(director(name, "edge")), s(0));
+        }
+        membership.see(InitApply(director("other", "core")), s(0));
+        assert_eq!(membership.names(s(0)), None, "the listing is not complete");
+        membership.see(InitDone, s(0));
+        membership
+    }
+
+    fn names(membership: &Membership, now: Duration) -> Vec<String> {
+        let names = membership.names(now).expect("the listing is complete");
+        names.into_iter().collect()
+    }
+
+    #[test]
+    fn members_are_those_whose_agents_say_so() {
+        let mut membership = listed(&["a", "b"]);
+        assert_eq!(names(&membership, s(0)), ["a", "b"]);
+        membership.see(Apply(director("c", "edge")), s(1));
+        assert_eq!(names(&membership, s(1)), ["a", "b", "c"]);
+        assert_eq!(membership.next_deadline(s(1)), None);
+    }
+
+    #[test]
+    fn who_left_counts_for_a_while_and_one_who_comes_back_has_not_left() {
+        for leaves in [Delete(director("b", "edge")), Apply(director("b", "core"))] {
+            let mut membership = listed(&["a", "b"]);
+            assert!(!membership.see(leaves, s(10)), "it is not a that left");
+            assert_eq!(names(&membership, s(99)), ["a", "b"]);
+            assert_eq!(membership.next_deadline(s(99)), Some(s(100)));
+            assert_eq!(names(&membership, s(100)), ["a"]);
+            assert_eq!(membership.next_deadline(s(100)), None);
+            membership.see(Apply(director("b", "edge")), s(120));
+            assert_eq!(names(&membership, s(120)), ["a", "b"]);
+        }
+    }
+
+    #[test]
+    fn a_new_listing_without_somebody_is_as_a_deletion() {
+        let mut membership = listed(&["a", "b"]);
+        membership.see(Init, s(10));
+        membership.see(InitApply(director("b", "edge")), s(10));
+        assert!(membership.see(InitDone, s(10)), "a itself is gone");
+        assert_eq!(names(&membership, s(20)), ["a", "b"]);
+        assert_eq!(names(&membership, s(100)), ["b"]);
+    }
+}
