@@ -82,7 +82,8 @@ fn settled(folder: &Path, seen: &Files) -> io::Result<Option<Files>> {
     Ok((read(folder)? == files).then_some(files))
 }
 
-type Files = BTreeMap<PathBuf, String>;
+/// Each file's text, or why it cannot be read.
+type Files = BTreeMap<PathBuf, Result<String, String>>;
 
 fn read(folder: &Path) -> io::Result<Files> {
     let mut files = Files::new();
@@ -94,9 +95,15 @@ fn read(folder: &Path) -> io::Result<Files> {
         let yaml = path
             .extension()
             .is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if yaml && !hidden && path.is_file() {
-            let text = fs::read_to_string(&path)?;
-            files.insert(path, text);
+        if !yaml || hidden || path.is_dir() {
+            continue;
+        }
+        match fs::read_to_string(&path) {
+            // Removed a moment ago.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            text => {
+                files.insert(path, text.map_err(|error| error.to_string()));
+            }
         }
     }
     Ok(files)
@@ -181,7 +188,10 @@ impl Manifests {
             if self.seen.get(path) == Some(text) {
                 continue;
             }
-            let (documents, mut problems) = parse(path, text);
+            let (documents, mut problems) = match text {
+                Ok(text) => parse(path, text),
+                Err(why) => (Vec::new(), vec![unreadable(path, why)]),
+            };
             let mut bad: Vec<_> = problems
                 .iter_mut()
                 .filter(|problem| problem.severity == Severity::NotUsed)
@@ -257,6 +267,15 @@ impl Manifests {
         list(events, services, Event::VirtualService)?;
         list(events, servers, Event::RealServer)?;
         list(events, groups.into_values().collect(), Event::DirectorGroup)
+    }
+}
+
+fn unreadable(file: &Path, why: &str) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        line: 1,
+        reason: format!("the file cannot be read: {why}"),
+        severity: Severity::NotUsed,
     }
 }
 

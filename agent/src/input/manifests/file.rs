@@ -127,6 +127,11 @@ fn document(yaml: &Yaml) -> Result<Option<Found>, Wrong> {
     if api_version.is_empty() || kind.is_empty() {
         return Err(at("apiVersion", "apiVersion or kind is missing".to_owned()));
     }
+    if kind == "List" {
+        let reason = "a List is not read; write its items as documents of their own, with --- \
+                      between them";
+        return Err(at("kind", reason.to_owned()));
+    }
     if !api_version.starts_with("ipvs.dev/") {
         return Ok(None);
     }

@@ -20,7 +20,7 @@ spec: {address: 198.51.100.1}
 fn files(files: &[(&str, &str)]) -> Files {
     files
         .iter()
-        .map(|(name, text)| (PathBuf::from(name), (*text).to_owned()))
+        .map(|(name, text)| (PathBuf::from(name), Ok((*text).to_owned())))
         .collect()
 }
 
@@ -138,6 +138,46 @@ fn of_an_object_in_two_files_the_first_counts_and_the_second_is_told_once() {
     assert_eq!(manifests.take(both).problems, [], "it was told already");
     let taken = manifests.take(files(&[("b.yaml", &other)]));
     assert!(taken.changed, "b's counts once a is gone");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_and_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("a.yaml"), SERVICE).unwrap();
+    fs::write(path("b.yaml"), SERVER).unwrap();
+    fs::create_dir(path("folder.yaml")).unwrap();
+    let mut manifests = Manifests::new("default");
+    assert_eq!(manifests.take(read(folder.path()).unwrap()).problems, []);
+
+    fs::write(path("a.yaml"), b"# caf\xe9\n").unwrap();
+    let other = SERVER.replace("web1", "web2");
+    fs::write(path("b.yaml"), &other).unwrap();
+    let taken = manifests.take(read(folder.path()).unwrap());
+    let [problem] = taken.problems.as_slice() else {
+        panic!("one problem was expected: {:?}", taken.problems);
+    };
+    let text = problem.to_string();
+    assert!(
+        text.contains("a.yaml:1:") && text.contains("UTF-8") && text.contains("last good"),
+        "{text}"
+    );
+    assert_eq!(
+        names(&manifests),
+        ["RealServer default/web2", "VirtualService default/web"]
+    );
+}
+
+#[test]
+fn a_list_that_kubectl_prints_is_told_and_not_passed_over() {
+    let list = "apiVersion: v1\nkind: List\nitems: []\n";
+    let mut manifests = Manifests::new("default");
+    let taken = manifests.take(files(&[("a.yaml", list)]));
+    let [problem] = taken.problems.as_slice() else {
+        panic!("one problem was expected: {:?}", taken.problems);
+    };
+    assert_eq!(problem.line, 2);
+    assert!(problem.reason.contains("---"), "{problem}");
 }
 
 #[test]
