@@ -70,7 +70,12 @@ pub struct Args {
     pub lease_namespace: String,
 
     /// Log filter: error, warn, info, debug, trace, or target=level pairs.
-    #[arg(long, env = "IPVS_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "IPVS_LOG",
+        value_name = "FILTER",
+        default_value = "info,kube_client=off,kube_runtime=off"
+    )]
     pub log: String,
 
     /// What to do instead of running.

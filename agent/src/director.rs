@@ -8,13 +8,14 @@ use std::{
 };
 
 use crds::{
-    ObjectKey, Objects,
+    Kind, ObjectKey, Objects,
     api::{DirectorException, WorldDigests},
     resolve,
 };
 use ipvs::Kernel;
 
 use crate::{
+    checkpoint::{Note, Recorder, Tee},
     clock::Clock,
     desired::{Desired, desired},
     event::Event,
@@ -25,7 +26,7 @@ use crate::{
     journal::{Journal, JournalError, Remembered},
     report::{Observed, Trouble, complaints, oddities, unreadable},
     retry::{Retry, Subject},
-    round::{self, Edges, Outcome, State},
+    round::{self, Edges, Outcome, State, Wish},
 };
 
 /// Changes that come within this time of each other make one round.
@@ -59,6 +60,13 @@ pub struct Director {
     links: Option<Box<dyn Links>>,
     journal: Option<Box<dyn Journal>>,
     objects: Objects,
+    /// What becomes known goes through these to `objects` and the checkpoint.
+    services: Tee,
+    servers: Tee,
+    groups: Tee,
+    recorder: Recorder,
+    /// Whether the objects are those of an earlier life until they are listed.
+    restored: bool,
     directors: Option<BTreeSet<String>>,
     desired: Desired,
     unreadable: Vec<DirectorException>,
@@ -77,8 +85,19 @@ pub struct Director {
 
 impl Director {
     /// A director that has heard nothing yet.
-    pub fn new(name: String, group: String, clock: Clock, world: World) -> Self {
+    pub fn new(
+        name: String,
+        group: String,
+        clock: Clock,
+        world: World,
+        recorder: Recorder,
+    ) -> Self {
+        let tee = |kind| Tee::new(kind, recorder.clone());
         Self {
+            services: tee(Kind::VirtualService),
+            servers: tee(Kind::RealServer),
+            groups: tee(Kind::DirectorGroup),
+            restored: false,
             name,
             group,
             clock,
@@ -98,6 +117,7 @@ impl Director {
             changed: false,
             due: false,
             compared: Duration::ZERO,
+            recorder,
         }
     }
 
@@ -140,10 +160,24 @@ impl Director {
 
     fn take(&mut self, event: Event) {
         self.changed |= match event {
-            Event::VirtualService(change) => self.objects.virtual_services.change(change),
-            Event::RealServer(change) => self.objects.real_servers.change(change),
-            Event::DirectorGroup(change) => self.objects.director_groups.change(change),
+            Event::VirtualService(change) => {
+                let store = &mut self.objects.virtual_services;
+                self.services.change(store, change)
+            }
+            Event::RealServer(change) => {
+                let store = &mut self.objects.real_servers;
+                self.servers.change(store, change)
+            }
+            Event::DirectorGroup(change) => {
+                let store = &mut self.objects.director_groups;
+                self.groups.change(store, change)
+            }
+            Event::Restored => {
+                self.restored = true;
+                true
+            }
             Event::Directors(directors) => {
+                self.recorder.note(Note::Directors(directors.clone()));
                 let directors = Some(directors);
                 let changed = self.directors != directors;
                 self.directors = directors;
@@ -167,8 +201,9 @@ impl Director {
     }
 
     /// Runs a round if there is reason to, and says what is different: nothing,
-    /// that there is trouble, or what the round came to. Nothing is made or
-    /// removed before every kind of object has been listed once.
+    /// that there is trouble, or what the round came to. Nothing is removed
+    /// before every kind of object has been listed once, and nothing made
+    /// before that but what an earlier life knew.
     fn act(&mut self, now: Duration) -> Option<Observed> {
         if now.saturating_sub(self.compared) >= FULL_COMPARISON {
             self.state.distrust();
@@ -187,15 +222,18 @@ impl Director {
             return (self.trouble != before).then(|| self.observed(None));
         }
         let reason = self.changed || self.due || before.is_some();
-        if !self.objects.is_listed() || !reason {
+        let listed = self.objects.is_listed();
+        if !(listed || self.restored) || !reason {
             return None;
         }
         if self.changed {
             let resolved = resolve(&self.objects);
             self.desired = desired(&resolved, &self.group);
             self.unreadable = unreadable(&self.objects, &resolved, &self.group);
-            let complaints = complaints(&self.objects, &resolved, &self.group);
-            complain(&mut self.complaints, complaints);
+            if listed {
+                let complaints = complaints(&self.objects, &resolved, &self.group);
+                complain(&mut self.complaints, complaints);
+            }
         }
         self.changed = false;
         self.due = false;
@@ -203,7 +241,7 @@ impl Director {
         if let Some(outcome) = &outcome {
             complain(&mut self.oddities, oddities(outcome));
         }
-        Some(self.observed(outcome))
+        listed.then(|| self.observed(outcome))
     }
 
     fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
@@ -213,7 +251,12 @@ impl Director {
             links: self.links.as_mut()?.as_mut(),
             journal: self.journal.as_mut()?.as_mut(),
         };
-        match round::run(&mut self.state, &mut edges, &self.desired, holding, now) {
+        let wish = Wish {
+            desired: &self.desired,
+            holding,
+            may_remove: self.objects.is_listed(),
+        };
+        match round::run(&mut self.state, &mut edges, &wish, now) {
             Ok(outcome) => {
                 self.retry.succeeded(Subject::Kernel);
                 if outcome.failures.contains_key(&Subject::Links) {

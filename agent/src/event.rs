@@ -18,6 +18,9 @@ pub enum Event {
     DirectorGroup(Change<DirectorGroup>),
     /// The names of the group's Directors, whenever they differ from before.
     Directors(BTreeSet<String>),
+    /// Everything that an earlier life knew was sent: what is missing may be
+    /// made before the inputs have answered.
+    Restored,
     /// The agent is to stop, and to leave the data plane as it is.
     Stop,
 }

@@ -320,7 +320,7 @@ fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, redb::Error> {
 }
 
 /// Whether an error is about the file's content, which another file cures.
-fn is_content(error: &redb::Error) -> bool {
+pub(crate) fn is_content(error: &redb::Error) -> bool {
     !matches!(
         error,
         redb::Error::Io(_) | redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo

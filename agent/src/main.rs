@@ -11,11 +11,12 @@ use std::{
 
 use agent::{
     args::{Args, Command},
+    checkpoint::{Checkpoint, Note, Recorder, Restored},
     clock::Clock,
     director::{Director, World},
     event::Event,
     host::netlink::RouteSocket,
-    input::{kubernetes, manifests},
+    input::{Input, kubernetes, manifests},
     journal::FileJournal,
     lock::{Lock, LockError},
     publish::{self, Identity},
@@ -91,13 +92,30 @@ fn run(args: &Args) -> anyhow::Result<()> {
         boot_id: boot_id.clone(),
         lease_namespace: args.lease_namespace.clone(),
     };
-    start_input(args, identity, &runtime, events, observed);
+    let (recorder, notes) = Recorder::new();
+    let (restored, writer) = restore(args, notes)?;
+    if !restored.events.is_empty() {
+        tracing::info!(
+            "{} objects are known from before; nothing is removed until the rest is known",
+            restored.events.len()
+        );
+        for event in restored.events.into_iter().chain([Event::Restored]) {
+            events.send(event).context("the loop has not begun")?;
+        }
+    }
+    let input = Input {
+        events,
+        recorder: recorder.clone(),
+        files: restored.files,
+    };
+    start_input(args, identity, &runtime, input, observed);
     let world = world(args, boot_id);
+    let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
         .name("director".to_owned())
         .spawn(move || {
-            Director::new(name, group, Clock::start(), world).run(
+            Director::new(name, group, Clock::start(), world, recorder).run(
                 &heard,
                 &mut |found: Observed| {
                     observe.send_replace(Some(found));
@@ -106,6 +124,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
         })
         .context("cannot start the director's thread")?;
     let ended = loop_thread.join();
+    note_end.note(Note::End);
+    if let Some(writer) = writer
+        && writer.join().is_err()
+    {
+        tracing::error!("the checkpoint's thread failed");
+    }
     runtime.shutdown_background();
     drop(lock);
     anyhow::ensure!(ended.is_ok(), "the director's thread failed");
@@ -161,17 +185,39 @@ fn world(args: &Args, boot_id: String) -> World {
     }
 }
 
+/// What an earlier life knew, and the thread that keeps it up to date. Without
+/// a disk there is neither, and the agent goes on.
+fn restore(
+    args: &Args,
+    notes: mpsc::Receiver<Note>,
+) -> anyhow::Result<(Restored, Option<thread::JoinHandle<()>>)> {
+    match Checkpoint::open(&args.state_dir) {
+        Ok((checkpoint, restored)) => {
+            let writer = checkpoint
+                .record(notes)
+                .context("cannot start the checkpoint's thread")?;
+            Ok((restored, Some(writer)))
+        }
+        Err(error) => {
+            tracing::warn!(
+                "no checkpoint: {error}. An agent that starts without the API server would know nothing"
+            );
+            Ok((Restored::default(), None))
+        }
+    }
+}
+
 fn start_input(
     args: &Args,
     identity: Identity,
     runtime: &tokio::runtime::Runtime,
-    events: Sender<Event>,
+    input: Input,
     observed: watch::Receiver<Option<Observed>>,
 ) {
     match args.manifests.clone() {
         Some(folder) => {
             thread::spawn(move || {
-                manifests::watch(&folder, &identity.name, &identity.group, &events);
+                manifests::watch(&folder, &identity.name, &identity.group, input);
             });
         }
         None => {
@@ -180,6 +226,7 @@ fn start_input(
                 let client = connect(kubeconfig.as_deref()).await;
                 let (name, group) = (&identity.name, &identity.group);
                 let vanished = Notify::new();
+                let events = input.events;
                 tokio::join!(
                     kubernetes::watch(client.clone(), group, name, events, &vanished),
                     publish::publish(client, &identity, observed, &vanished),

@@ -222,6 +222,9 @@ where
 
 fn explain(what: &str, error: &kube::Error) -> String {
     match error {
+        kube::Error::Api(status) if status.message.contains("not declared in schema") => format!(
+            "cannot {what}: the custom resource definitions are older than this agent: apply those of its chart (kubectl apply --server-side -f crds/). Trying again; packets keep flowing meanwhile"
+        ),
         kube::Error::Api(status) if status.code == 404 => format!(
             "cannot {what}: {}; install the chart, its CRDs and its namespace. Trying again",
             status.message

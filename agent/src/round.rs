@@ -39,6 +39,18 @@ pub struct Edges<'a> {
     pub journal: &'a mut dyn Journal,
 }
 
+/// What a round is to come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// What this host is to have.
+    pub desired: &'a Desired,
+    /// Whether it is to have the virtual addresses.
+    pub holding: Holding,
+    /// Whether what is not in `desired` is to go: not before all objects are
+    /// known.
+    pub may_remove: bool,
+}
+
 /// How this host differs from what is wanted, after a round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -66,13 +78,15 @@ pub struct Outcome {
 pub fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
-    desired: &Desired,
-    holding: Holding,
+    wish: &Wish<'_>,
     now: Duration,
 ) -> Result<Outcome, ipvs::Error> {
     read(state, edges)?;
     let believed = state.believed.as_ref().expect("read above");
-    let plan = ipvs::plan(&desired.table, believed, &state.owned);
+    let mut plan = ipvs::plan(&wish.desired.table, believed, &state.owned);
+    if !wish.may_remove {
+        plan.ops.retain(|op| !op.removes());
+    }
     state.forget_old_wishes(&plan);
     adopt_and_forget(state, &plan);
 
@@ -99,7 +113,7 @@ pub fn run(
     // is put into that one is not ours to remove.
     destinations.retain(|op| state.has(&op.service()));
     apply(state, edges, &destinations, now)?;
-    let addresses = place(state, edges, desired, holding, now);
+    let addresses = place(state, edges, wish, now);
     // A VIP that is still there without its service would answer with RST.
     let stuck = |op: &Op| match op {
         Op::DeleteService(ServiceKey::Address { address, .. }) => {
@@ -275,14 +289,8 @@ fn apply(
 /// Puts virtual addresses on and takes them away, after the services that
 /// answer on them were made and before they are removed: a VIP without its
 /// service answers with RST.
-fn place(
-    state: &mut State,
-    edges: &mut Edges<'_>,
-    desired: &Desired,
-    holding: Holding,
-    now: Duration,
-) -> AddressPlan {
-    let wanted = served_vips(state, desired);
+fn place(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, now: Duration) -> AddressPlan {
+    let wanted = served_vips(state, wish.desired);
     if wanted.is_empty() && state.addresses.is_empty() {
         return AddressPlan::default();
     }
@@ -294,7 +302,10 @@ fn place(
         }
     };
     state.succeeded(Subject::Links);
-    let mut plan = addresses::plan(&wanted, &interfaces, &state.addresses, holding);
+    let mut plan = addresses::plan(&wanted, &interfaces, &state.addresses, wish.holding);
+    if !wish.may_remove {
+        plan.remove.clear();
+    }
     for address in &plan.forget {
         if let Some(interface) = state.addresses.get(address).cloned() {
             state.disown(Entry::Address(*address, interface));

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, core::object::HasSpec};
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,11 @@ impl ObjectKey {
 
     /// The key of an object.
     pub fn of<K: Resource>(object: &K) -> Self {
-        let metadata = object.meta();
+        Self::of_metadata(object.meta())
+    }
+
+    /// The key of an object with this metadata.
+    pub fn of_metadata(metadata: &ObjectMeta) -> Self {
         Self::new(
             metadata.namespace.clone().unwrap_or_default(),
             metadata.name.clone().unwrap_or_default(),

@@ -20,7 +20,8 @@ use crds::{
 use kube::{Resource, core::object::HasSpec};
 
 use self::file::{Document, Object, identify, parse};
-use crate::event::Event;
+use super::Input;
+use crate::{checkpoint::Note, event::Event};
 
 /// How often the folder is looked at. By content, as a folder that is mounted
 /// from elsewhere brings no notifications.
@@ -30,8 +31,13 @@ const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// Reads the folder and sends what is in it whenever that differs from before,
 /// until nobody listens. `me` is the only director that there is, of `group`.
-pub fn watch(folder: &Path, me: &str, group: &str, events: &Sender<Event>) {
-    let mut manifests = Manifests::new(group);
+pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
+    let Input {
+        events,
+        recorder,
+        files,
+    } = input;
+    let mut manifests = Manifests::new(group, files);
     let mut said = None;
     if events
         .send(Event::Directors(BTreeSet::from([me.to_owned()])))
@@ -51,7 +57,10 @@ pub fn watch(folder: &Path, me: &str, group: &str, events: &Sender<Event>) {
                         Severity::NotUsed | Severity::KeptOld => tracing::error!("{problem}"),
                     }
                 }
-                if taken.changed && manifests.send(events).is_err() {
+                for note in taken.notes {
+                    recorder.note(note);
+                }
+                if taken.changed && manifests.send(&events).is_err() {
                     return;
                 }
             }
@@ -150,6 +159,8 @@ struct Manifests {
     in_force: BTreeMap<PathBuf, Vec<Document>>,
     /// Objects that stand in more than one place, as told.
     repeated: BTreeSet<Problem>,
+    /// The last good text of each file, also of an earlier life.
+    last_good: BTreeMap<PathBuf, String>,
     /// Whether anything was ever sent.
     begun: bool,
 }
@@ -162,12 +173,15 @@ struct NobodyListens;
 struct Taken {
     changed: bool,
     problems: Vec<Problem>,
+    /// For the checkpoint.
+    notes: Vec<Note>,
 }
 
 impl Manifests {
-    fn new(group: &str) -> Self {
+    fn new(group: &str, last_good: BTreeMap<PathBuf, String>) -> Self {
         Self {
             group: group.to_owned(),
+            last_good,
             seen: Files::new(),
             in_force: BTreeMap::new(),
             repeated: BTreeSet::new(),
@@ -184,6 +198,13 @@ impl Manifests {
         };
         let before = self.in_force.clone();
         self.in_force.retain(|path, _| files.contains_key(path));
+        self.last_good.retain(|path, _| {
+            let is_there = files.contains_key(path);
+            if !is_there {
+                taken.notes.push(Note::File(path.clone(), None));
+            }
+            is_there
+        });
         for (path, text) in &files {
             if self.seen.get(path) == Some(text) {
                 continue;
@@ -196,6 +217,18 @@ impl Manifests {
                 .iter_mut()
                 .filter(|problem| problem.severity == Severity::NotUsed)
                 .collect();
+            if bad.is_empty()
+                && let Ok(text) = text
+            {
+                self.last_good.insert(path.clone(), text.clone());
+                taken
+                    .notes
+                    .push(Note::File(path.clone(), Some(text.clone())));
+            } else if let (false, Some(good)) =
+                (self.in_force.contains_key(path), self.last_good.get(path))
+            {
+                self.in_force.insert(path.clone(), parse(path, good).0);
+            }
             if !bad.is_empty() && self.in_force.contains_key(path) {
                 for problem in &mut bad {
                     problem.severity = Severity::KeptOld;

@@ -1,5 +1,20 @@
 //! Where objects come from. An input sends events and decides nothing.
 
+use std::{collections::BTreeMap, path::PathBuf, sync::mpsc::Sender};
+
+use crate::{checkpoint::Recorder, event::Event};
+
 pub mod kubernetes;
 pub mod manifests;
 pub mod membership;
+
+/// Where an input's words go, and what an earlier life knew.
+#[derive(Debug)]
+pub struct Input {
+    /// To the loop.
+    pub events: Sender<Event>,
+    /// To the checkpoint.
+    pub recorder: Recorder,
+    /// The last good text of each manifest.
+    pub files: BTreeMap<PathBuf, String>,
+}

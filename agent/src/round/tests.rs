@@ -33,7 +33,12 @@ impl Agent {
             links,
             journal,
         };
-        run(&mut self.state, &mut edges, wish, holding, self.now)
+        let wish = Wish {
+            desired: wish,
+            holding,
+            may_remove: true,
+        };
+        run(&mut self.state, &mut edges, &wish, self.now)
     }
 
     fn round(&mut self, wish: &Desired) -> Outcome {

@@ -38,7 +38,7 @@ fn names(manifests: &Manifests) -> Vec<String> {
 #[test]
 fn a_file_may_hold_several_objects_and_those_of_others() {
     let text = format!("{SERVICE}---\n{SERVER}---\napiVersion: v1\nkind: Namespace\n---\n# end\n");
-    let mut manifests = Manifests::new("default");
+    let mut manifests = Manifests::new("default", BTreeMap::new());
     let taken = manifests.take(files(&[("a.yaml", &text)]));
     assert_eq!(taken.problems, [], "nothing is wrong with this file");
     assert_eq!(
@@ -50,7 +50,7 @@ fn a_file_may_hold_several_objects_and_those_of_others() {
 #[test]
 fn a_mistake_is_told_with_file_and_line_and_the_last_good_version_stays() {
     let good = format!("{SERVICE}---\n{SERVER}");
-    let mut manifests = Manifests::new("default");
+    let mut manifests = Manifests::new("default", BTreeMap::new());
     manifests.take(files(&[("a.yaml", &good)]));
     for (bad, line, reason) in [
         (
@@ -91,11 +91,42 @@ fn a_mistake_is_told_with_file_and_line_and_the_last_good_version_stays() {
 }
 
 #[test]
+fn the_last_good_version_stays_also_over_a_restart() {
+    let good = format!("{SERVICE}---\n{SERVER}");
+    let mut first = Manifests::new("default", BTreeMap::new());
+    let notes = first.take(files(&[("a.yaml", &good)])).notes;
+    let [Note::File(path, Some(text))] = notes.as_slice() else {
+        panic!("the good text was to be noted: {notes:?}");
+    };
+
+    let saved = BTreeMap::from([(path.clone(), text.clone())]);
+    let mut second = Manifests::new("default", saved.clone());
+    let bad = good.replace("port: 80", "port: 70000");
+    let taken = second.take(files(&[("a.yaml", &bad)]));
+    let problems: Vec<_> = taken.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].contains("last good version stays"),
+        "{problems:?}"
+    );
+    assert_eq!(
+        names(&second),
+        ["RealServer default/web1", "VirtualService default/web"]
+    );
+    assert_eq!(taken.notes, [], "there is nothing new that is good");
+
+    let mut third = Manifests::new("default", saved);
+    let taken = third.take(Files::new());
+    assert_eq!(names(&third), [""; 0], "a file that is gone is gone");
+    assert_eq!(taken.notes, [Note::File(path.clone(), None)]);
+}
+
+#[test]
 fn a_bad_file_holds_up_no_other_and_its_own_good_objects_are_used() {
     let mixed = format!(
         "{SERVER}---\napiVersion: ipvs.dev/v1alpha1\nkind: Unicorn\nmetadata: {{name: u}}\n"
     );
-    let mut manifests = Manifests::new("default");
+    let mut manifests = Manifests::new("default", BTreeMap::new());
     let taken = manifests.take(files(&[("bad.yaml", &mixed), ("good.yaml", SERVICE)]));
     assert_eq!(taken.problems.len(), 1);
     assert_eq!(
@@ -107,7 +138,7 @@ fn a_bad_file_holds_up_no_other_and_its_own_good_objects_are_used() {
 #[test]
 fn a_field_that_does_not_exist_is_told_and_the_object_used_without_it() {
     let misspelt = SERVER.replace("{address:", "{weigth: 5, address:");
-    let mut manifests = Manifests::new("default");
+    let mut manifests = Manifests::new("default", BTreeMap::new());
     let taken = manifests.take(files(&[("a.yaml", &misspelt)]));
     let problems: Vec<_> = taken.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -121,7 +152,7 @@ fn a_field_that_does_not_exist_is_told_and_the_object_used_without_it() {
 fn of_an_object_in_two_files_the_first_counts_and_the_second_is_told_once() {
     let other = SERVER.replace("198.51.100.1", "198.51.100.2");
     let both = files(&[("a.yaml", SERVER), ("b.yaml", &other)]);
-    let mut manifests = Manifests::new("default");
+    let mut manifests = Manifests::new("default", BTreeMap::new());
     let taken = manifests.take(both.clone());
     let problems: Vec<_> = taken.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -147,7 +178,7 @@ fn a_file_that_cannot_be_read_is_told_and_holds_up_no_other() {
     fs::write(path("a.yaml"), SERVICE).unwrap();
     fs::write(path("b.yaml"), SERVER).unwrap();
     fs::create_dir(path("folder.yaml")).unwrap();
-    let mut manifests = Manifests::new("default");
+    let mut manifests = Manifests::new("default", BTreeMap::new());
     assert_eq!(manifests.take(read(folder.path()).unwrap()).problems, []);
 
     fs::write(path("a.yaml"), b"# caf\xe9\n").unwrap();
@@ -171,7 +202,7 @@ fn a_file_that_cannot_be_read_is_told_and_holds_up_no_other() {
 #[test]
 fn a_list_that_kubectl_prints_is_told_and_not_passed_over() {
     let list = "apiVersion: v1\nkind: List\nitems: []\n";
-    let mut manifests = Manifests::new("default");
+    let mut manifests = Manifests::new("default", BTreeMap::new());
     let taken = manifests.take(files(&[("a.yaml", list)]));
     let [problem] = taken.problems.as_slice() else {
         panic!("one problem was expected: {:?}", taken.problems);
@@ -182,7 +213,7 @@ fn a_list_that_kubectl_prints_is_told_and_not_passed_over() {
 
 #[test]
 fn an_unchanged_folder_is_not_sent_again_and_a_removed_file_is() {
-    let mut manifests = Manifests::new("default");
+    let mut manifests = Manifests::new("default", BTreeMap::new());
     let both = files(&[("a.yaml", SERVICE), ("b.yaml", SERVER)]);
     assert!(manifests.take(both.clone()).changed, "the first look");
     assert!(!manifests.take(both).changed, "nothing is different");
@@ -196,7 +227,7 @@ fn an_unchanged_folder_is_not_sent_again_and_a_removed_file_is() {
 #[test]
 fn the_directors_group_is_implied() {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let mut manifests = Manifests::new("edge");
+    let mut manifests = Manifests::new("edge", BTreeMap::new());
     manifests.take(Files::new());
     manifests.send(&sender).unwrap();
     drop(sender);

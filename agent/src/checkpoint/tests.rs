@@ -1,0 +1,158 @@
+use super::*;
+
+fn service(name: &str, scheduler: &str, generation: i64) -> Loose<VirtualService> {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": name, "generation": generation,
+            "labels": {"tier": "edge"}, "creationTimestamp": "2026-01-01T00:00:07Z",
+        },
+        "spec": {
+            "vip": {"address": "192.0.2.10", "port": 80},
+            "scheduler": scheduler,
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+        },
+    }))
+    .expect("an envelope that parses")
+}
+
+fn group() -> Loose<DirectorGroup> {
+    serde_json::from_value(json!({
+        "metadata": {"name": "default", "uid": "group", "generation": 1},
+        "spec": {},
+    }))
+    .expect("an envelope that parses")
+}
+
+/// One life of an agent: what it found, and what it noted until it ended.
+fn life(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
+    let (checkpoint, restored) = Checkpoint::open(folder).expect("a folder of our own");
+    let (recorder, notes) = Recorder::new();
+    let writer = checkpoint.record(notes).expect("a thread");
+    live(&recorder);
+    recorder.note(Note::End);
+    writer.join().expect("the writer does not panic");
+    restored
+}
+
+/// The services that a life finds, by name and scheduler.
+fn services(restored: Restored) -> Vec<(String, String)> {
+    let mut store = Store::<crds::check::CheckedService>::default();
+    for event in restored.events {
+        if let Event::VirtualService(change) = event {
+            store.change(change);
+        }
+    }
+    store
+        .iter()
+        .map(|(key, stored)| {
+            let good = stored.in_force().expect("only what is good is remembered");
+            assert_eq!(
+                (stored.created, &*stored.labels["tier"]),
+                (1_767_225_607, "edge")
+            );
+            (
+                key.to_string(),
+                format!("{:?}", good.scheduler).to_lowercase(),
+            )
+        })
+        .collect()
+}
+
+fn named(name: &str, scheduler: &str) -> (String, String) {
+    (format!("shop/{name}"), scheduler.to_owned())
+}
+
+#[test]
+fn the_next_life_finds_the_last_good_version_of_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = life(folder.path(), |recorder| {
+        let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        tee.change(&mut store, Change::Listing);
+        for name in ["web", "gone", "kept"] {
+            tee.change(&mut store, Change::Item(service(name, "rr", 1)));
+        }
+        tee.change(&mut store, Change::Listed);
+        tee.change(&mut store, Change::Apply(service("web", "wlc", 2)));
+        tee.change(&mut store, Change::Apply(service("kept", "quantum", 2)));
+        tee.change(&mut store, Change::Delete(ObjectKey::new("shop", "gone")));
+    });
+    assert!(first.events.is_empty(), "a new folder knows nothing");
+    let second = life(folder.path(), |recorder| {
+        // A listing in which one cannot be read and one is not named.
+        let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        tee.change(&mut store, Change::Listing);
+        tee.change(&mut store, Change::Item(service("kept", "quantum", 2)));
+        tee.change(&mut store, Change::Listed);
+    });
+    assert_eq!(
+        services(second),
+        [named("kept", "rr"), named("web", "wlc")],
+        "the edit that cannot be read left the good version alone"
+    );
+    let third = life(folder.path(), |_| ());
+    assert_eq!(services(third), [named("kept", "rr")]);
+}
+
+#[test]
+fn directors_files_and_groups_that_are_gone_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let names: BTreeSet<_> = ["a".to_owned(), "b".to_owned()].into();
+    let path = PathBuf::from("/etc/web.yaml");
+    life(folder.path(), |recorder| {
+        let mut tee = Tee::new(Kind::DirectorGroup, recorder.clone());
+        let mut store = Store::<crds::check::CheckedGroup>::default();
+        tee.change(&mut store, Change::Apply(group()));
+        tee.change(&mut store, Change::Delete(ObjectKey::cluster("default")));
+        recorder.note(Note::Directors(names.clone()));
+        recorder.note(Note::File(path.clone(), Some("text".to_owned())));
+        recorder.note(Note::File("/etc/gone.yaml".into(), Some("text".to_owned())));
+        recorder.note(Note::File("/etc/gone.yaml".into(), None));
+    });
+    let restored = life(folder.path(), |_| ());
+    assert_eq!(restored.files, [(path, "text".to_owned())].into());
+    let [
+        Event::DirectorGroup(Change::Apply(found)),
+        Event::Directors(found_names),
+    ] = restored.events.as_slice()
+    else {
+        panic!("the group and its directors: {:?}", restored.events);
+    };
+    assert_eq!(found.metadata.name.as_deref(), Some("default"));
+    assert_eq!(*found_names, names);
+}
+
+#[test]
+fn a_damaged_or_newer_checkpoint_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let aside = path.with_extension("redb.unusable");
+    fs::write(&path, [0x5a; 8192]).unwrap();
+    life(folder.path(), |recorder| {
+        recorder.note(Note::Directors(["a".to_owned()].into()));
+    });
+    assert_eq!(fs::read(&aside).unwrap(), [0x5a; 8192], "as it was");
+    fs::remove_file(&aside).unwrap();
+
+    let (checkpoint, found) = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(found.events.len(), 1);
+    let transaction = checkpoint.database.begin_write().unwrap();
+    let mut meta = transaction.open_table(META).unwrap();
+    meta.insert("schema", "999").unwrap();
+    drop(meta);
+    transaction.commit().unwrap();
+    drop(checkpoint);
+    let (_, found) = Checkpoint::open(folder.path()).unwrap();
+    assert!(found.events.is_empty(), "the newer file was set aside");
+    assert!(aside.exists(), "and is still there to be looked at");
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Checkpoint::open(&file).expect_err("a file is no folder");
+    assert!(error.to_string().contains("checkpoint.redb"), "{error}");
+}
