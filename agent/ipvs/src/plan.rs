@@ -44,27 +44,35 @@ impl Owned {
         })
     }
 
-    /// Records what an operation that the kernel acknowledged made ours, or
-    /// took away. Edits change nothing here.
-    pub fn acknowledge(&mut self, op: &Op) {
-        match op {
-            Op::NewService(service, _) => {
-                self.services.entry(*service).or_default();
+    /// Makes a service ours, and with it one of its destinations if one is
+    /// given.
+    pub fn add(&mut self, service: ServiceKey, destination: Option<DestinationKey>) {
+        let destinations = self.services.entry(service).or_default();
+        destinations.extend(destination);
+    }
+
+    /// Forgets a destination, or without one the service with all of its.
+    pub fn remove(&mut self, service: &ServiceKey, destination: Option<&DestinationKey>) {
+        match destination {
+            None => {
+                self.services.remove(service);
             }
-            Op::NewDestination(service, destination, _) => {
-                self.services
-                    .entry(*service)
-                    .or_default()
-                    .insert(*destination);
-            }
-            Op::DeleteDestination(service, destination) => {
+            Some(destination) => {
                 if let Some(destinations) = self.services.get_mut(service) {
                     destinations.remove(destination);
                 }
             }
-            Op::DeleteService(service) => {
-                self.services.remove(service);
-            }
+        }
+    }
+
+    /// Records what an operation that the kernel acknowledged made ours, or
+    /// took away. Edits change nothing here.
+    pub fn acknowledge(&mut self, op: &Op) {
+        match op {
+            Op::NewService(service, _) => self.add(*service, None),
+            Op::NewDestination(service, destination, _) => self.add(*service, Some(*destination)),
+            Op::DeleteDestination(service, destination) => self.remove(service, Some(destination)),
+            Op::DeleteService(service) => self.remove(service, None),
             Op::SetService(..) | Op::SetDestination(..) => {}
         }
     }
@@ -82,12 +90,10 @@ impl Owned {
     /// Forgets everything in `gone` ([`Plan::gone`]).
     pub fn forget(&mut self, gone: &Gone) {
         for service in &gone.services {
-            self.services.remove(service);
+            self.remove(service, None);
         }
         for (service, destination) in &gone.destinations {
-            if let Some(destinations) = self.services.get_mut(service) {
-                destinations.remove(destination);
-            }
+            self.remove(service, Some(destination));
         }
     }
 }

@@ -77,12 +77,9 @@ impl State {
 
     pub(super) fn own(&mut self, entry: Entry) {
         match &entry {
-            Entry::Service(service) => {
-                self.owned.services.entry(*service).or_default();
-            }
+            Entry::Service(service) => self.owned.add(*service, None),
             Entry::Destination(service, destination) => {
-                let services = &mut self.owned.services;
-                services.entry(*service).or_default().insert(*destination);
+                self.owned.add(*service, Some(*destination));
             }
             Entry::Address(address, interface) => {
                 self.addresses.insert(*address, interface.clone());
@@ -93,13 +90,9 @@ impl State {
 
     pub(super) fn disown(&mut self, entry: Entry) {
         match &entry {
-            Entry::Service(service) => {
-                self.owned.services.remove(service);
-            }
+            Entry::Service(service) => self.owned.remove(service, None),
             Entry::Destination(service, destination) => {
-                if let Some(destinations) = self.owned.services.get_mut(service) {
-                    destinations.remove(destination);
-                }
+                self.owned.remove(service, Some(destination));
             }
             Entry::Address(address, _) => {
                 self.addresses.remove(address);
