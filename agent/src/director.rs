@@ -26,7 +26,7 @@ use crate::{
     journal::{Journal, JournalError, Remembered},
     report::{Observed, Trouble, complaints, oddities, unreadable},
     retry::{Retry, Subject},
-    round::{self, Edges, Outcome, State, Wish},
+    round::{self, Edges, Outcome, Removals, State, Wish},
 };
 
 /// Changes that come within this time of each other make one round.
@@ -239,13 +239,13 @@ impl Director {
         self.due = false;
         let outcome = self.round(&before, now);
         if let Some(outcome) = &outcome {
-            complain(&mut self.oddities, oddities(outcome));
+            complain(&mut self.oddities, oddities(outcome, &self.group));
         }
         listed.then(|| self.observed(outcome))
     }
 
     fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
-        let holding = self.holding();
+        let (holding, removals) = (self.holding(), self.removals(now));
         let mut edges = Edges {
             kernel: self.kernel.as_mut()?.as_mut(),
             links: self.links.as_mut()?.as_mut(),
@@ -254,7 +254,7 @@ impl Director {
         let wish = Wish {
             desired: &self.desired,
             holding,
-            may_remove: self.objects.is_listed(),
+            removals,
         };
         match round::run(&mut self.state, &mut edges, &wish, now) {
             Ok(outcome) => {
@@ -277,6 +277,19 @@ impl Director {
                 self.trouble = Some(trouble);
                 None
             }
+        }
+    }
+
+    fn removals(&self, now: Duration) -> Removals {
+        let group = self.objects.group(&self.group);
+        let allowed_until = group
+            .and_then(|group| group.in_force())
+            .and_then(|group| group.removals_allowed_until);
+        let wall = self.clock.wall(now).as_second();
+        match allowed_until {
+            _ if !self.objects.is_listed() => Removals::NotYet,
+            Some(until) if wall < until => Removals::Released,
+            _ => Removals::Guarded,
         }
     }
 

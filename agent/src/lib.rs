@@ -23,6 +23,7 @@ pub mod director;
 pub mod event;
 #[cfg(test)]
 mod fixtures;
+pub mod guard;
 pub mod host;
 pub mod input;
 pub mod journal;

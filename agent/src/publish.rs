@@ -130,7 +130,7 @@ impl DirectorWriter<'_> {
         }
         status
             .conditions
-            .retain(|condition| condition.type_ == crds::condition::kind::PROGRAMMED);
+            .retain(|condition| report::CONDITIONS.contains(&&*condition.type_));
         Ok((status, generation))
     }
 

@@ -10,11 +10,14 @@ use crds::{
     api::{DirectorException, DirectorStatus, HeldVip, WorldDigests},
     condition,
 };
+use ipvs::Op;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{desired::Desired, host::addresses::Missing, retry::Subject, round::Outcome};
 
+/// The condition types that are the agent's.
+pub const CONDITIONS: [&str; 2] = [condition::kind::PROGRAMMED, condition::kind::REMOVALS_HELD];
 /// Exceptions beyond this many are counted and not named, so that a Director
 /// stays well below the size that an API server takes.
 const MOST_EXCEPTIONS: usize = 200;
@@ -96,6 +99,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
             status.vips_omitted = count(outcome.held.len().saturating_sub(MOST_VIPS));
             status.vips = held_vips(&outcome.held);
         }
+        let removals = removals_held(outcome, &observed.group, generation);
+        condition::set(&mut status.conditions, removals, observed.at);
     }
     let programmed = programmed(observed, &status, generation);
     condition::set(&mut status.conditions, programmed, observed.at);
@@ -152,6 +157,14 @@ fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
         })
 }
 
+fn removals_held(outcome: &Outcome, group: &str, generation: i64) -> Condition {
+    let held: Vec<_> = outcome.removals_held.iter().map(Op::to_string).collect();
+    match held.is_empty() {
+        true => condition::no_removals_held(generation),
+        false => condition::removals_held(held.iter().map(String::as_str), group, generation),
+    }
+}
+
 fn omitted(status: &DirectorStatus) -> usize {
     usize::try_from(status.exceptions_omitted).unwrap_or_default()
 }
@@ -191,6 +204,16 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
             Subject::Kernel | Subject::Links | Subject::Journal => {}
         }
     }
+    // A service that has a server too many is not as it is wanted.
+    for op in &outcome.removals_held {
+        if op.destination().is_some()
+            && let Some(service) = wishes.services.get(&op.service())
+        {
+            let message = format!("{op} waits to be allowed: see condition RemovalsHeld");
+            let reason = condition::reason::TOO_MANY_REMOVALS;
+            exceptions.push(exception(service, None, reason, &message));
+        }
+    }
     for (address, missing) in &outcome.missing {
         let reason = match missing {
             Missing::NoSubnet => condition::reason::VIP_NOT_HELD,
@@ -218,7 +241,7 @@ fn absence(address: IpAddr, why: Missing) -> String {
 }
 
 /// What is odd on this host and no failure, a line each.
-pub fn oddities(outcome: &Outcome) -> BTreeSet<String> {
+pub fn oddities(outcome: &Outcome, group: &str) -> BTreeSet<String> {
     let absences = outcome.missing.iter();
     let absences = absences.map(|(address, why)| absence(*address, *why));
     let strangers = outcome.strangers.iter().map(|(service, destination)| {
@@ -226,7 +249,9 @@ pub fn oddities(outcome: &Outcome) -> BTreeSet<String> {
             "service {service} has a server that is somebody else's, {destination}: it is left alone, and gets its share of the connections"
         )
     });
-    absences.chain(strangers).collect()
+    let held =
+        (!outcome.removals_held.is_empty()).then(|| removals_held(outcome, group, 0).message);
+    absences.chain(strangers).chain(held).collect()
 }
 
 fn about_vip<'a>(

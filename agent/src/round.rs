@@ -46,9 +46,19 @@ pub struct Wish<'a> {
     pub desired: &'a Desired,
     /// Whether it is to have the virtual addresses.
     pub holding: Holding,
-    /// Whether what is not in `desired` is to go: not before all objects are
-    /// known.
-    pub may_remove: bool,
+    /// Whether what is not in `desired` is to go.
+    pub removals: Removals,
+}
+
+/// Whether what is ours and not wanted is to go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Removals {
+    /// Nothing goes: not all objects are known.
+    NotYet,
+    /// It goes, as far as the [`crate::guard`] lets it.
+    Guarded,
+    /// All of it goes: the administrator said so.
+    Released,
 }
 
 /// How this host differs from what is wanted, after a round.
@@ -68,6 +78,8 @@ pub struct Outcome {
     pub missing: BTreeMap<IpAddr, Missing>,
     /// Strangers' destinations inside services of ours.
     pub strangers: Vec<(ServiceKey, ipvs::DestinationKey)>,
+    /// Removals that the guard holds.
+    pub removals_held: Vec<Op>,
 }
 
 /// Runs a round at `now`.
@@ -84,9 +96,7 @@ pub fn run(
     read(state, edges)?;
     let believed = state.believed.as_ref().expect("read above");
     let mut plan = ipvs::plan(&wish.desired.table, believed, &state.owned);
-    if !wish.may_remove {
-        plan.ops.retain(|op| !op.removes());
-    }
+    let held = hold_back(state, &mut plan, wish.removals, now);
     state.forget_old_wishes(&plan);
     adopt_and_forget(state, &plan);
 
@@ -113,7 +123,7 @@ pub fn run(
     // is put into that one is not ours to remove.
     destinations.retain(|op| state.has(&op.service()));
     apply(state, edges, &destinations, now)?;
-    let addresses = place(state, edges, wish, now);
+    let addresses = place(state, edges, wish, &held, now);
     // A VIP that is still there without its service would answer with RST.
     let stuck = |op: &Op| match op {
         Op::DeleteService(ServiceKey::Address { address, .. }) => {
@@ -128,7 +138,27 @@ pub fn run(
     if std::mem::take(&mut state.stale) {
         state.distrust();
     }
-    Ok(outcome(state, plan, addresses))
+    Ok(Outcome {
+        removals_held: held,
+        ..outcome(state, plan, addresses)
+    })
+}
+
+/// Takes the removals that are not to be done out of the plan, and gives those
+/// that the guard holds.
+fn hold_back(state: &mut State, plan: &mut Plan, removals: Removals, now: Duration) -> Vec<Op> {
+    if removals == Removals::NotYet {
+        plan.ops.retain(|op| !op.removes());
+        return Vec::new();
+    }
+    let is_released = removals == Removals::Released;
+    let wanted = plan.ops.iter().filter(|op| op.removes());
+    if !state.guard.holds(wanted, &state.owned, is_released, now) {
+        return Vec::new();
+    }
+    let (held, others) = plan.ops.drain(..).partition(Op::removes);
+    plan.ops = others;
+    held
 }
 
 /// Reads the kernel's table if nothing is believed, and claims what an
@@ -275,7 +305,12 @@ fn apply(
     for (index, op) in ops.iter().enumerate() {
         let errno = failures.get(&index).copied();
         match errno.map(|errno| (errno, errno.meaning(op))) {
-            None | Some((_, Meaning::AlreadyGone)) => state.done(op),
+            None | Some((_, Meaning::AlreadyGone)) => {
+                state.done(op);
+                if op.removes() {
+                    state.guard.count(op, now);
+                }
+            }
             Some((errno, meaning)) => {
                 state.stale |= meaning == Meaning::Stale;
                 let message = format!("cannot {op}: {}", errno.explain(op));
@@ -289,8 +324,19 @@ fn apply(
 /// Puts virtual addresses on and takes them away, after the services that
 /// answer on them were made and before they are removed: a VIP without its
 /// service answers with RST.
-fn place(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, now: Duration) -> AddressPlan {
-    let wanted = served_vips(state, wish.desired);
+fn place(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wish: &Wish<'_>,
+    held: &[Op],
+    now: Duration,
+) -> AddressPlan {
+    let mut wanted = served_vips(state, wish.desired);
+    // A service that is held goes on being served.
+    wanted.extend(held.iter().filter_map(|op| match op {
+        Op::DeleteService(service) => vip(service),
+        _ => None,
+    }));
     if wanted.is_empty() && state.addresses.is_empty() {
         return AddressPlan::default();
     }
@@ -303,7 +349,7 @@ fn place(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, now: Duratio
     };
     state.succeeded(Subject::Links);
     let mut plan = addresses::plan(&wanted, &interfaces, &state.addresses, wish.holding);
-    if !wish.may_remove {
+    if wish.removals == Removals::NotYet {
         plan.remove.clear();
     }
     for address in &plan.forget {
@@ -356,11 +402,15 @@ fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
         .services
         .keys()
         .filter(|key| state.has(key))
-        .filter_map(|key| match key {
-            ServiceKey::Address { address, .. } => Some(*address),
-            ServiceKey::FirewallMark { .. } => None,
-        })
+        .filter_map(vip)
         .collect()
+}
+
+fn vip(service: &ServiceKey) -> Option<IpAddr> {
+    match service {
+        ServiceKey::Address { address, .. } => Some(*address),
+        ServiceKey::FirewallMark { .. } => None,
+    }
 }
 
 fn outcome(state: &State, plan: Plan, mut address_plan: AddressPlan) -> Outcome {
@@ -377,6 +427,7 @@ fn outcome(state: &State, plan: Plan, mut address_plan: AddressPlan) -> Outcome 
         stays: address_plan.stays,
         missing: address_plan.missing,
         strangers: plan.strangers,
+        removals_held: Vec::new(),
     }
 }
 

@@ -31,6 +31,8 @@ pub mod kind {
     pub const PROGRAMMED: &str = "Programmed";
     /// It works: the one condition to look at.
     pub const READY: &str = "Ready";
+    /// A director was to remove more at once than it does without being told.
+    pub const REMOVALS_HELD: &str = "RemovalsHeld";
     /// A director renews its Lease.
     pub const ALIVE: &str = "Alive";
 }
@@ -93,6 +95,11 @@ pub mod reason {
     pub const VIP_NOT_RELEASED: &str = "VipNotReleased";
     /// Several directors, and the group does not say which holds the VIPs.
     pub const HOLDER_NOT_NAMED: &str = "HolderNotNamed";
+    /// More was to be removed at once than a director removes without being
+    /// told.
+    pub const TOO_MANY_REMOVALS: &str = "TooManyRemovals";
+    /// No removal waits to be allowed.
+    pub const NOTHING_HELD: &str = "NothingHeld";
     /// Everything that can be said is well.
     pub const READY: &str = "Ready";
     /// The Lease is renewed.

@@ -64,12 +64,14 @@ fn fresh(observed: &Observed) -> DirectorStatus {
     status(observed, &DirectorStatus::default(), 3)
 }
 
-/// (status, reason, message) of its one condition.
+/// (status, reason, message) of its condition Programmed.
 fn programmed(status: &DirectorStatus) -> (&str, &str, &str) {
-    let [found] = status.conditions.as_slice() else {
-        panic!("one condition: {:?}", status.conditions);
-    };
-    assert_eq!(found.type_, "Programmed");
+    said(status, "Programmed")
+}
+
+fn said<'a>(status: &'a DirectorStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
+    let found = condition::find(&status.conditions, kind);
+    let found = found.unwrap_or_else(|| panic!("{kind} among {:?}", status.conditions));
     assert_eq!(found.observed_generation, Some(3));
     (&found.status, &found.reason, &found.message)
 }
@@ -108,7 +110,10 @@ fn an_equal_round_later_gives_an_equal_status() {
 
 #[test]
 fn a_condition_keeps_its_time_until_its_status_changes() {
-    let time = |status: &DirectorStatus| status.conditions[0].last_transition_time.0;
+    let time = |status: &DirectorStatus| {
+        let programmed = condition::find(&status.conditions, "Programmed");
+        programmed.expect("it is said").last_transition_time.0
+    };
     let first = fresh(&well());
     assert_eq!(time(&first), NOON);
 
@@ -318,6 +323,36 @@ fn a_failure_that_is_nobodys_wish_any_more_is_told_all_the_same() {
     let (programmed, reason, said) = programmed(&status);
     assert_eq!((programmed, reason), ("False", "Exceptions"));
     assert_eq!(said, message);
+}
+
+#[test]
+fn held_removals_are_named_with_the_way_to_release_them() {
+    let mut observed = well();
+    let none = fresh(&observed);
+    let (held, reason, _) = said(&none, "RemovalsHeld");
+    assert_eq!((held, reason), ("False", "NothingHeld"));
+
+    let outcome = observed.outcome.as_mut().expect("a round");
+    outcome.removals_held = vec![
+        Op::DeleteService(tcp("192.0.2.99", 80)),
+        Op::DeleteDestination(tcp(WEB, 443), server(9)),
+    ];
+    let some = fresh(&observed);
+    let (held, reason, message) = said(&some, "RemovalsHeld");
+    assert_eq!((held, reason), ("True", "TooManyRemovals"));
+    for part in [
+        "2 removals held",
+        "-D -t 192.0.2.99:80, -d -t 192.0.2.10:443 -r 198.51.100.9:80",
+        "kubectl patch idg default",
+        "allowUntil",
+    ] {
+        assert!(message.contains(part), "{part} in: {message}");
+    }
+    let [exception] = some.exceptions.as_slice() else {
+        panic!("the service with a server too many: {:?}", some.exceptions);
+    };
+    assert_eq!(exception.reason, "TooManyRemovals");
+    assert!(oddities(&well().outcome.expect("a round"), "default").is_empty());
 }
 
 mod unreadable_objects {

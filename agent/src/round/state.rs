@@ -6,6 +6,7 @@ use ipvs::{ActualTable, Op, Owned, Plan, ServiceKey};
 
 use super::subject;
 use crate::{
+    guard::Guard,
     journal::{Change, Entry, Intent, Remembered},
     retry::{Retry, Subject},
 };
@@ -29,6 +30,8 @@ pub struct State {
     pub(super) intent: Intent,
     /// It is not known what of the intent was done.
     pub(super) in_doubt: bool,
+    /// What may be removed.
+    pub(super) guard: Guard,
     /// What changed hands and does not stand in the journal yet.
     pub(super) unsettled: Vec<Change>,
 }

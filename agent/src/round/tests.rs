@@ -3,6 +3,7 @@ use crate::fixtures::{ModelWorld, ip, server, service, tcp, wish};
 
 mod deaths;
 mod failures;
+mod guarded;
 mod property;
 
 const WEB: &str = "192.0.2.10";
@@ -12,6 +13,7 @@ struct Agent {
     world: ModelWorld,
     state: State,
     now: Duration,
+    removals: Removals,
 }
 
 impl Agent {
@@ -22,6 +24,7 @@ impl Agent {
             world: world.clone(),
             state: State::new(remembered),
             now: Duration::ZERO,
+            removals: Removals::Guarded,
         }
     }
 
@@ -36,7 +39,7 @@ impl Agent {
         let wish = Wish {
             desired: wish,
             holding,
-            may_remove: true,
+            removals: self.removals,
         };
         run(&mut self.state, &mut edges, &wish, self.now)
     }

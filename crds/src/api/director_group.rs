@@ -1,4 +1,4 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,20 @@ pub struct DirectorGroupSpec {
     /// How and by whom virtual addresses are held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
+    /// How much may be removed from a director at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removals: Option<Removals>,
+}
+
+/// A director that is to remove more than 10 services, or more than a quarter
+/// of them, within a minute holds the removal back, and likewise for servers:
+/// its condition RemovalsHeld says so.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removals {
+    /// Until this time everything that is to be removed is, however much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_until: Option<Time>,
 }
 
 /// How and by whom virtual addresses are held.

@@ -9,6 +9,8 @@ use crate::{
 pub struct CheckedGroup {
     /// The Director that holds the group's VIPs, if one is named.
     pub holder: Option<String>,
+    /// Until when everything may be removed, in seconds since 1970.
+    pub removals_allowed_until: Option<i64>,
 }
 
 impl Checked for CheckedGroup {
@@ -24,6 +26,13 @@ impl Checked for CheckedGroup {
         if let Some(holder) = &holder {
             subdomain("spec.addresses.holder", holder)?;
         }
-        Ok(Self { holder })
+        let allow_until = spec
+            .removals
+            .as_ref()
+            .and_then(|removals| removals.allow_until.as_ref());
+        Ok(Self {
+            holder,
+            removals_allowed_until: allow_until.map(|time| time.0.as_second()),
+        })
     }
 }

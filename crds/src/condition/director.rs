@@ -1,6 +1,6 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{FALSE, TRUE, condition, count, kind, reason};
+use super::{FALSE, TRUE, condition, count, kind, named, reason};
 
 /// Programmed of a Director: its kernel holds everything.
 pub fn director_programmed(services: i32, destinations: i32, generation: i64) -> Condition {
@@ -25,6 +25,39 @@ pub fn director_not_programmed(
     generation: i64,
 ) -> Condition {
     condition(kind::PROGRAMMED, FALSE, reason, message, generation)
+}
+
+/// RemovalsHeld of a Director: these removals wait until they are allowed.
+pub fn removals_held<'a>(
+    removals: impl IntoIterator<Item = &'a str>,
+    group: &str,
+    generation: i64,
+) -> Condition {
+    let removals: Vec<_> = removals.into_iter().collect();
+    condition(
+        kind::REMOVALS_HELD,
+        TRUE,
+        reason::TOO_MANY_REMOVALS,
+        format!(
+            "{} held, and served as before: {}. If that is what you want: kubectl patch idg {group} \
+             --type=merge -p '{{\"spec\":{{\"removals\":{{\"allowUntil\":\"'$(date -u -d '10 min' \
+             +%FT%TZ)'\"}}}}}}'",
+            count(removals.len(), "removal"),
+            named(removals)
+        ),
+        generation,
+    )
+}
+
+/// No RemovalsHeld of a Director.
+pub fn no_removals_held(generation: i64) -> Condition {
+    condition(
+        kind::REMOVALS_HELD,
+        FALSE,
+        reason::NOTHING_HELD,
+        "No removal waits to be allowed",
+        generation,
+    )
 }
 
 /// Alive: the Director's Lease is renewed.

@@ -425,7 +425,20 @@ fn server() -> BoxedStrategy<Value> {
 }
 
 fn group() -> BoxedStrategy<Value> {
-    fields([("addresses", often(fields([("holder", often(name()))])))])
+    let times = texts(&[
+        "2026-11-24T12:00:00Z",
+        "2026-11-24T12:00:00.5+01:00",
+        "2026-11-24",
+        "tomorrow",
+        "",
+    ]);
+    fields([
+        ("addresses", often(fields([("holder", often(name()))]))),
+        (
+            "removals",
+            often(fields([("allowUntil", often(select(times)))])),
+        ),
+    ])
 }
 
 /// Enough of a service for edits, with few identities, so that some agree, and

@@ -1,6 +1,7 @@
 //! An API server's admission of one custom resource: defaults, structure, CEL.
 
 use crds::crd;
+use k8s_openapi::jiff::Timestamp;
 use kube::core::cel::{CompiledSchema, Validator, apply_defaults, compile_schema};
 use serde_json::Value;
 
@@ -55,6 +56,9 @@ fn structure(schema: &Value, value: &Value, path: &str, refusals: &mut Vec<Strin
                 "integer" => value.is_i64() || value.is_u64(),
                 other => panic!("type {other} at {path}"),
             },
+            "format" if wanted == "date-time" => value
+                .as_str()
+                .is_none_or(|text| text.parse::<Timestamp>().is_ok()),
             "enum" => wanted.as_array().unwrap().contains(value),
             "minimum" => value.as_f64().is_none_or(|value| value >= number(wanted)),
             "maximum" => value.as_f64().is_none_or(|value| value <= number(wanted)),

@@ -1,0 +1,214 @@
+//! The removal guard: an answer that is valid and empty (etcd lost, another
+//! cluster's kubeconfig, a definition deleted) must not empty a director. Pure:
+//! time is an argument.
+
+use std::{collections::VecDeque, time::Duration};
+
+use ipvs::{Op, Owned};
+
+/// Removals within this time of each other are counted together.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// So many services, and so many destinations, may go within it in any case.
+pub const ALWAYS: usize = 10;
+/// Or one in so many of those that are ours.
+pub const ONE_IN: usize = 4;
+
+/// What is removed beyond its budget is held: all of it, until it is released
+/// or nobody wants it removed any more. Losing its memory with a restart is
+/// harmless: what is left is judged again, as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    recent: VecDeque<(Duration, Count)>,
+    holds: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    services: usize,
+    destinations: usize,
+}
+
+impl Count {
+    fn of<'a>(ops: impl IntoIterator<Item = &'a Op>) -> Self {
+        let mut count = Self::default();
+        for op in ops {
+            match op {
+                Op::DeleteService(_) => count.services += 1,
+                Op::DeleteDestination(..) => count.destinations += 1,
+                _ => {}
+            }
+        }
+        count
+    }
+}
+
+impl Guard {
+    /// Whether these removals, all that there are to do at `now`, are to wait;
+    /// `owned` is what is ours before them.
+    pub fn holds<'a>(
+        &mut self,
+        removals: impl IntoIterator<Item = &'a Op>,
+        owned: &Owned,
+        is_released: bool,
+        now: Duration,
+    ) -> bool {
+        while self
+            .recent
+            .front()
+            .is_some_and(|(at, _)| *at + WINDOW <= now)
+        {
+            self.recent.pop_front();
+        }
+        let wanted = Count::of(removals);
+        let is_any = wanted.services + wanted.destinations > 0;
+        self.holds = is_any && !is_released && (self.holds || self.is_over(wanted, owned));
+        self.holds
+    }
+
+    /// Counts a removal that was done.
+    pub fn count(&mut self, op: &Op, now: Duration) {
+        self.recent.push_back((now, Count::of([op])));
+    }
+
+    fn is_over(&self, wanted: Count, owned: &Owned) -> bool {
+        let sum = |of: fn(&Count) -> usize| self.recent.iter().map(|(_, count)| of(count)).sum();
+        let gone_services: usize = sum(|count| count.services);
+        let gone_destinations: usize = sum(|count| count.destinations);
+        let services = owned.services.len();
+        let destinations = owned.services.values().map(|all| all.len()).sum::<usize>();
+        exceeds(gone_services, wanted.services, services)
+            || exceeds(gone_destinations, wanted.destinations, destinations)
+    }
+}
+
+/// Whether so many, after those that are gone, are too many of all that there
+/// were.
+fn exceeds(gone: usize, wanted: usize, left: usize) -> bool {
+    let budget = ALWAYS.max((left + gone) / ONE_IN);
+    wanted > 0 && gone + wanted > budget
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixtures::{server, tcp};
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn service(number: usize) -> ipvs::ServiceKey {
+        tcp("192.0.2.10", u16::try_from(number).expect("a port"))
+    }
+
+    /// So many services, each with one server.
+    fn owned(services: std::ops::Range<usize>) -> Owned {
+        let mut owned = Owned::default();
+        for number in services {
+            owned.add(service(number), Some(server(1)));
+        }
+        owned
+    }
+
+    fn deletions(services: std::ops::Range<usize>) -> Vec<Op> {
+        services
+            .map(|number| Op::DeleteService(service(number)))
+            .collect()
+    }
+
+    #[test]
+    fn ten_may_go_at_once_and_a_quarter_of_many() {
+        for (all, wanted, holds) in [
+            (10, 10, false),
+            (40, 10, false),
+            (40, 11, true),
+            (100, 25, false),
+            (100, 26, true),
+        ] {
+            let mut guard = Guard::default();
+            let held = guard.holds(&deletions(0..wanted), &owned(0..all), false, s(1));
+            assert_eq!(held, holds, "{wanted} of {all}");
+        }
+    }
+
+    #[test]
+    fn destinations_have_a_budget_of_their_own() {
+        let mut guard = Guard::default();
+        let servers: Vec<_> = (0..11)
+            .map(|number| Op::DeleteDestination(service(number), server(1)))
+            .collect();
+        assert!(guard.holds(&servers, &owned(0..40), false, s(1)));
+        let mut guard = Guard::default();
+        let both: Vec<_> = servers[..10]
+            .iter()
+            .cloned()
+            .chain(deletions(20..30))
+            .collect();
+        assert!(!guard.holds(&both, &owned(0..40), false, s(1)));
+    }
+
+    #[test]
+    fn what_went_within_a_minute_counts_and_what_went_before_does_not() {
+        let mut guard = Guard::default();
+        for op in &deletions(0..8) {
+            guard.count(op, s(1));
+        }
+        assert!(!guard.holds(&deletions(8..10), &owned(8..40), false, s(60)));
+        assert!(guard.holds(&deletions(8..11), &owned(8..40), false, s(60)));
+        let mut guard = Guard::default();
+        for op in &deletions(0..8) {
+            guard.count(op, s(1));
+        }
+        assert!(!guard.holds(&deletions(8..18), &owned(8..40), false, s(61)));
+    }
+
+    #[test]
+    fn what_is_held_stays_held_until_it_is_released_or_not_wanted_any_more() {
+        let mut guard = Guard::default();
+        let (many, few, none) = (deletions(0..20), deletions(0..1), deletions(0..0));
+        assert!(guard.holds(&many, &owned(0..40), false, s(1)));
+        assert!(
+            guard.holds(&few, &owned(0..40), false, s(500)),
+            "further ones too"
+        );
+        assert!(!guard.holds(&many, &owned(0..40), true, s(501)), "released");
+        assert!(guard.holds(&many, &owned(0..40), false, s(502)));
+        assert!(
+            !guard.holds(&none, &owned(0..40), false, s(503)),
+            "all is back"
+        );
+        assert!(
+            !guard.holds(&few, &owned(0..40), false, s(504)),
+            "as if nothing was"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn in_no_minute_more_goes_than_the_budget(
+            steps in proptest::collection::vec((0_u64..40, 0_usize..15), 1..60),
+        ) {
+            let all = 60;
+            let (mut guard, mut left, mut now) = (Guard::default(), all, 0);
+            let mut gone = Vec::new();
+            for (pause, wanted) in steps {
+                now += pause;
+                let wanted = wanted.min(left);
+                let ops = deletions(0..wanted);
+                if guard.holds(&ops, &owned(0..left), false, s(now)) {
+                    // Somebody changes their mind.
+                    guard.holds(&[], &owned(0..left), false, s(now));
+                    continue;
+                }
+                ops.iter().for_each(|op| guard.count(op, s(now)));
+                gone.push((now, wanted));
+                left -= wanted;
+                let recent = gone.iter().filter(|(at, _)| at + 60 > now);
+                let recent: usize = recent.map(|(_, count)| count).sum();
+                prop_assert!(recent <= ALWAYS.max((left + recent) / ONE_IN));
+            }
+        }
+    }
+}

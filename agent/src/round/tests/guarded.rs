@@ -1,0 +1,74 @@
+use super::*;
+
+/// So many services on one VIP, each with two servers.
+fn many(services: std::ops::Range<u16>) -> Desired {
+    let rows: Vec<_> = services
+        .map(|number| (tcp(WEB, 8000 + number), "wrr", &[(1, 1), (2, 1)][..]))
+        .collect();
+    wish(&rows)
+}
+
+#[test]
+fn an_empty_answer_empties_nothing_until_it_is_released() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &many(0..40));
+    let table = world.table();
+    let outcome = agent.round(&many(0..0));
+    assert_eq!(outcome.removals_held.len(), 40, "one for each service");
+    assert_eq!(world.news(), [""; 0], "nothing goes, the VIP neither");
+    assert_eq!(world.table(), table);
+    assert_eq!(outcome.held[&ip(WEB)], "eth0");
+
+    agent.removals = Removals::Released;
+    let outcome = agent.round(&many(0..0));
+    assert_eq!(outcome, Outcome::default(), "released, it goes");
+    assert_eq!(world.table(), [""; 0]);
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
+}
+
+#[test]
+fn what_is_held_is_served_and_edits_of_the_rest_go_on() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &many(0..40));
+    let mut fewer = many(0..20);
+    let edited = fewer.table.get_mut(&tcp(WEB, 8000)).expect("it is wanted");
+    edited.config.scheduler = "rr".to_owned();
+    let outcome = agent.round(&fewer);
+    assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
+    assert_eq!(outcome.removals_held.len(), 20);
+
+    // One more is not told from the others, and all are back at once.
+    agent.now = Duration::from_secs(600);
+    assert_eq!(agent.round(&many(0..19)).removals_held.len(), 21);
+    world.news();
+    let outcome = agent.round(&many(0..40));
+    assert_eq!(outcome.removals_held, []);
+    assert_eq!(
+        world.news(),
+        [""; 0],
+        "nothing was lost, so nothing is made"
+    );
+    agent.round(&many(0..39));
+    assert_eq!(world.news(), ["-D -t 192.0.2.10:8039", "settle"]);
+}
+
+#[test]
+fn servers_are_guarded_as_services_are() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &many(0..40));
+    let without_servers: Vec<_> = (0..40)
+        .map(|number| (tcp(WEB, 8000 + number), "wrr", &[][..]))
+        .collect();
+    let outcome = agent.round(&wish(&without_servers));
+    assert_eq!(outcome.removals_held.len(), 80);
+    assert_eq!(world.news(), [""; 0]);
+}
+
+#[test]
+fn a_restart_is_no_way_around_it() {
+    let world = ModelWorld::new();
+    settled(&world, &many(0..40)).round(&many(0..0));
+    let mut next = Agent::start(&world);
+    assert_eq!(next.round(&many(0..0)).removals_held.len(), 40);
+    assert_eq!(world.news(), [""; 0]);
+}
