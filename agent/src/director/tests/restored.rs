@@ -1,0 +1,78 @@
+//! A start from the checkpoint, before anybody has answered.
+
+use super::*;
+
+/// What a checkpoint gives back: everything, and nobody has answered.
+fn restored() -> Vec<Event> {
+    let mut events = vec![directors(&["a"])];
+    for service in [service(80, "wrr", 1), service(443, "wrr", 1)] {
+        events.push(Event::VirtualService(Change::Apply(service)));
+    }
+    for last in [1, 2] {
+        events.push(Event::RealServer(Change::Apply(server(last))));
+    }
+    events.push(Event::DirectorGroup(Change::Apply(group(None))));
+    events.push(Event::Restored);
+    events
+}
+
+/// A director that takes in these events, and acts once.
+fn acting(world: &ModelWorld, events: impl IntoIterator<Item = Event>) -> Director {
+    let mut agent = director(&Doors::default(), world);
+    events.into_iter().for_each(|event| agent.take(event));
+    let observed = agent.act(Duration::from_secs(1));
+    assert!(observed.is_none(), "nobody answered, nothing is reported");
+    agent
+}
+
+#[test]
+fn what_an_earlier_life_knew_is_made_before_anybody_answers_and_not_reported() {
+    let world = ModelWorld::new();
+    let mut agent = acting(&world, restored());
+    assert_eq!(world.table().len(), 6, "two services with two servers each");
+    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"]);
+    world.news();
+    everything().into_iter().for_each(|event| agent.take(event));
+    let observed = agent.act(Duration::from_secs(2)).expect("now it is known");
+    assert!(observed.used.is_some());
+    assert_eq!(world.news(), [""; 0], "there is nothing left to do");
+}
+
+#[test]
+fn before_everybody_answered_nothing_is_removed() {
+    let running = started_with_everything();
+    let world = running.world.clone();
+    running.stop();
+    let before = world.table().len();
+
+    let only_one = [
+        Event::VirtualService(Change::Apply(service(80, "rr", 2))),
+        Event::DirectorGroup(Change::Apply(group(Some("b")))),
+        Event::Restored,
+    ];
+    let mut agent = acting(&world, only_one);
+    let table = world.table();
+    assert!(table.contains(&"-A -t 192.0.2.10:80 -s rr".to_owned()));
+    assert_eq!(table.len(), before, "what was there still is: {table:#?}");
+    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "the VIP as well");
+
+    // Everybody answers, and what is in no answer goes.
+    let answers = [
+        services([service(80, "rr", 2)]),
+        servers([server(1)]),
+        groups([group(Some("b"))]),
+    ];
+    answers
+        .into_iter()
+        .flatten()
+        .for_each(|event| agent.take(event));
+    agent.act(Duration::from_secs(2)).expect("now it is known");
+    assert_eq!(
+        world.table(),
+        [
+            "-A -t 192.0.2.10:80 -s rr",
+            "-a -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1"
+        ]
+    );
+    assert_eq!(world.interfaces_with(ip(VIP)), [""; 0]);
+}
