@@ -36,6 +36,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the kernel's table is read again and compared as a whole.
 const FULL_COMPARISON: Duration = Duration::from_secs(60);
 
+/// A VIP that an earlier life knew is not put on an interface before this time
+/// after the start, unless the inputs answer: it may have gone to another
+/// director meanwhile. The table is made at once.
+const VIP_GRACE: Duration = Duration::from_secs(5);
+
 /// Opens an edge.
 pub type Opener<T, E> = Box<dyn FnMut() -> Result<T, E> + Send>;
 
@@ -194,7 +199,8 @@ impl Director {
             None => self.state.next_deadline(),
             Some(_) => None,
         };
-        [round, self.retry.next_deadline()]
+        let grace = self.is_in_grace(self.clock.now()).then_some(VIP_GRACE);
+        [round, grace, self.retry.next_deadline()]
             .into_iter()
             .flatten()
             .fold(self.compared + FULL_COMPARISON, Duration::min)
@@ -245,7 +251,7 @@ impl Director {
     }
 
     fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
-        let (holding, removals) = (self.holding(), self.removals(now));
+        let (holding, removals) = (self.holding(now), self.removals(now));
         let mut edges = Edges {
             kernel: self.kernel.as_mut()?.as_mut(),
             links: self.links.as_mut()?.as_mut(),
@@ -293,7 +299,14 @@ impl Director {
         }
     }
 
-    fn holding(&self) -> Holding {
+    fn is_in_grace(&self, now: Duration) -> bool {
+        self.restored && !self.objects.is_listed() && now < VIP_GRACE
+    }
+
+    fn holding(&self, now: Duration) -> Holding {
+        if self.is_in_grace(now) {
+            return Holding::Undecided;
+        }
         let group = self.objects.group(&self.group);
         let holder = group
             .and_then(|group| group.in_force())

@@ -30,10 +30,22 @@ fn what_an_earlier_life_knew_is_made_before_anybody_answers_and_not_reported() {
     let world = ModelWorld::new();
     let mut agent = acting(&world, restored());
     assert_eq!(world.table().len(), 6, "two services with two servers each");
-    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"]);
+    assert_eq!(
+        world.interfaces_with(ip(VIP)),
+        [""; 0],
+        "another director may have the VIP by now"
+    );
+    assert_eq!(agent.next_deadline(), VIP_GRACE);
+    agent.due = true;
+    assert!(agent.act(VIP_GRACE).is_none());
+    assert_eq!(
+        world.interfaces_with(ip(VIP)),
+        ["eth0"],
+        "nobody answers, so it is ours"
+    );
     world.news();
     everything().into_iter().for_each(|event| agent.take(event));
-    let observed = agent.act(Duration::from_secs(2)).expect("now it is known");
+    let observed = agent.act(Duration::from_secs(6)).expect("now it is known");
     assert!(observed.used.is_some());
     assert_eq!(world.news(), [""; 0], "there is nothing left to do");
 }
