@@ -70,7 +70,11 @@ impl Tracked {
         self.ring.push(digest, *clock);
     }
 
-    fn missed(&mut self, clock: &mut Position) {
+    /// The state that a listing found, after others that were not seen. It may
+    /// have been there before as well, and a director at that earlier place
+    /// goes on to one of those, so the gap ends after it.
+    fn listed(&mut self, digest: Digest, clock: &mut Position) {
+        self.become_state(digest, clock);
         *clock += 1;
         self.ring.missed(*clock);
     }
@@ -104,8 +108,7 @@ impl History {
 
     /// RealServers were listed anew.
     pub fn real_servers_listed(&mut self, digest: Digest) {
-        self.real_servers.missed(&mut self.clock);
-        self.real_servers.become_state(digest, &mut self.clock);
+        self.real_servers.listed(digest, &mut self.clock);
     }
 
     /// DirectorGroups were listed anew.
@@ -192,9 +195,8 @@ fn listed<'a>(
         tracked(kind, group);
     }
     for (group, tracked) in kind {
-        tracked.missed(clock);
         let digest = digests.get(group.as_str()).copied().unwrap_or_default();
-        tracked.become_state(digest, clock);
+        tracked.listed(digest, clock);
     }
 }
 

@@ -131,3 +131,41 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     }
     assert_eq!(model.lie(), None);
 }
+
+/// The servers go and leave the world as it was before them; a director that
+/// has not seen them says the same digest as one that has seen them go, and a
+/// controller that started since cannot know which it is.
+#[test]
+fn a_state_that_was_there_before_the_controller_started_proves_nothing_later() {
+    let (services, servers) = (0, 1);
+    let mut model = Model::new(DIRECTORS);
+    for step in [
+        Step::MakeServer {
+            name: 1,
+            address: 0,
+            app: 0,
+        },
+        Step::MakeService {
+            name: 0,
+            vip: 0,
+            app: 0,
+        },
+        Step::DeleteServer(1),
+        Step::Follow {
+            director: 0,
+            kind: services,
+            events: 1,
+        },
+        Step::RestartController,
+        Step::Settle,
+        Step::Follow {
+            director: 0,
+            kind: servers,
+            events: 1,
+        },
+        Step::Settle,
+    ] {
+        model.take(&step);
+    }
+    assert_eq!(model.lie(), None);
+}
