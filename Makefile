@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(CURDIR)/e2e/tools/bin
 
 CARGO ?= cargo
+# Two runs of one commit try the same cases; `make explore` tries others.
+SEED ?= 2026
 
 .PHONY: help
 help: ## List the targets
@@ -49,7 +51,14 @@ advisories: ## Check dependencies for known vulnerabilities (fetches the databas
 
 .PHONY: unit
 unit: ## Run the unit and property tests, and the checks of generated files
-	LAB_TESTS=no $(CARGO) test --locked --workspace
+	LAB_TESTS=no PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --locked --workspace
+
+.PHONY: explore
+explore: ## Run the property tests ten times, with other seeds each time
+	@for round in 1 2 3 4 5 6 7 8 9 10; do \
+		seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "explore: seed $$seed"; \
+		$(MAKE) unit SEED=$$seed || exit 1; \
+	done
 
 .PHONY: lab-tests
 lab-tests: ## Run the kernel tests and the end-to-end tests in the lab

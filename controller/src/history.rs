@@ -5,9 +5,9 @@
 //! the watches are not in step. So a director stands at one place per kind,
 //! and an object is needed from one position per kind on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crds::{Digest, api::WorldDigests};
+use crds::{Digest, ObjectKey, api::WorldDigests};
 
 use crate::ring::{Place, Position, Ring};
 
@@ -52,49 +52,81 @@ pub struct History {
     director_groups: BTreeMap<String, Tracked>,
 }
 
+/// One object is different now.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Which.
+    pub object: &'a ObjectKey,
+    /// Its digest before XOR its digest after (nothing is the default digest).
+    pub difference: Digest,
+    /// Whether that is new to the world.
+    pub novelty: Novelty,
+}
+
+/// How an object differs from before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Novelty {
+    /// Its uid or generation is new: no state of the world had this before.
+    New,
+    /// It may have been like this before: labels come and go.
+    Known,
+    /// It is not there any more.
+    Gone,
+}
+
 /// The present digest of a set of objects, and the earlier ones.
 #[derive(Clone, Debug, Default)]
 struct Tracked {
     digest: Digest,
     ring: Ring,
+    /// Objects that are there and whose generation is newer than the last gap:
+    /// a state with one of them cannot have been there before.
+    new: HashSet<ObjectKey>,
 }
 
 impl Tracked {
-    fn change(&mut self, difference: Digest, clock: &mut Position) {
-        self.become_state(self.digest ^ difference, clock);
+    fn step(&mut self, step: Step<'_>, clock: &mut Position) {
+        match step.novelty {
+            Novelty::New => {
+                self.new.insert(step.object.clone());
+            }
+            Novelty::Known => {}
+            Novelty::Gone => {
+                self.new.remove(step.object);
+            }
+        }
+        self.become_state(self.digest ^ step.difference, clock);
     }
 
     fn become_state(&mut self, digest: Digest, clock: &mut Position) {
         *clock += 1;
         self.digest = digest;
-        self.ring.push(digest, *clock);
+        self.ring.push(digest, *clock, !self.new.is_empty());
     }
 
-    /// The state that a listing found, after others that were not seen. It may
-    /// have been there before as well, and a director at that earlier place
-    /// goes on to one of those, so the gap ends after it.
+    /// The state that a listing found, after others that were not seen.
     fn listed(&mut self, digest: Digest, clock: &mut Position) {
-        self.become_state(digest, clock);
         *clock += 1;
         self.ring.missed(*clock);
+        self.new.clear();
+        self.become_state(digest, clock);
     }
 }
 
 impl History {
-    /// One VirtualService is different now: `difference` is its digest before
-    /// XOR its digest after (nothing is the default digest).
-    pub fn virtual_service_changed(&mut self, group: &str, difference: Digest) {
-        tracked(&mut self.virtual_services, group).change(difference, &mut self.clock);
+    /// One VirtualService of a group is different now.
+    pub fn virtual_service_changed(&mut self, group: &str, step: Step<'_>) {
+        tracked(&mut self.virtual_services, group).step(step, &mut self.clock);
     }
 
     /// One RealServer is different now.
-    pub fn real_server_changed(&mut self, difference: Digest) {
-        self.real_servers.change(difference, &mut self.clock);
+    pub fn real_server_changed(&mut self, step: Step<'_>) {
+        self.real_servers.step(step, &mut self.clock);
     }
 
     /// One DirectorGroup is different now.
-    pub fn director_group_changed(&mut self, group: &str, difference: Digest) {
-        tracked(&mut self.director_groups, group).change(difference, &mut self.clock);
+    pub fn director_group_changed(&mut self, step: Step<'_>) {
+        tracked(&mut self.director_groups, &step.object.name).step(step, &mut self.clock);
     }
 
     /// VirtualServices were listed anew, and may have been through states that
@@ -121,11 +153,12 @@ impl History {
     pub fn know_group(&mut self, group: &str) {
         for kind in [&mut self.virtual_services, &mut self.director_groups] {
             if !kind.contains_key(group) {
-                tracked(kind, group).change(Digest::default(), &mut self.clock);
+                tracked(kind, group).become_state(Digest::default(), &mut self.clock);
             }
         }
         if self.real_servers.ring.latest() == 0 {
-            self.real_servers.change(Digest::default(), &mut self.clock);
+            self.real_servers
+                .become_state(Digest::default(), &mut self.clock);
         }
     }
 

@@ -21,6 +21,9 @@ pub struct Place {
     /// When it was seen last. A state that came again has the same content, so
     /// whoever used it the first time has used it.
     pub latest: Position,
+    /// Whether it cannot have been there before what was seen: something in it
+    /// is newer than the last gap.
+    pub unique: bool,
 }
 
 /// A bounded memory of states.
@@ -35,7 +38,8 @@ pub struct Ring {
 impl Ring {
     /// The kind is now in the state `digest`. `at` is greater than every
     /// position so far. A state that is the present one already is not new.
-    pub fn push(&mut self, digest: Digest, at: Position) {
+    /// `unique`: see [`Place::unique`].
+    pub fn push(&mut self, digest: Digest, at: Position, unique: bool) {
         if self.order.back().is_some_and(|(last, _)| *last == digest) {
             return;
         }
@@ -46,6 +50,7 @@ impl Ring {
             .or_insert(Place {
                 first: at,
                 latest: at,
+                unique,
             });
         if self.order.len() > REMEMBERED {
             self.forget_oldest();
@@ -68,12 +73,13 @@ impl Ring {
     ///
     /// A digest that is not known is one that has not come here yet, and who
     /// says it keeps its place: it can only be further on. That holds only for
-    /// a place that was first seen after the last gap. A state in the gap is
-    /// just as unknown, and an older place may be in front of the gap.
+    /// a place that was first seen after the last gap, and whose state cannot
+    /// have been there before it as well. A state in the gap, or before it, is
+    /// just as unknown, and who stood there may only now come to it.
     pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
         match self.places.get(digest) {
             Some(place) => Some(*place),
-            None => before.filter(|place| place.first > self.gap),
+            None => before.filter(|place| place.unique && place.first > self.gap),
         }
     }
 
@@ -104,7 +110,7 @@ mod tests {
     fn ring(states: &[i64]) -> Ring {
         let mut ring = Ring::default();
         for (index, state) in states.iter().enumerate() {
-            ring.push(digest(*state), index as u64 + 1);
+            ring.push(digest(*state), index as u64 + 1, true);
         }
         ring
     }
@@ -116,7 +122,8 @@ mod tests {
             ring.follow(&digest(7), None),
             Some(Place {
                 first: 1,
-                latest: 3
+                latest: 3,
+                unique: true,
             })
         );
         assert_eq!(ring.latest(), 3);
@@ -125,7 +132,7 @@ mod tests {
     #[test]
     fn the_present_state_is_not_pushed_twice() {
         let mut ring = ring(&[7]);
-        ring.push(digest(7), 9);
+        ring.push(digest(7), 9, true);
         assert_eq!(ring.latest(), 1);
     }
 
@@ -144,9 +151,18 @@ mod tests {
         ring.missed(3);
         assert_eq!(ring.follow(&digest(8), before), before);
         assert_eq!(ring.follow(&digest(99), before), None);
-        ring.push(digest(9), 4);
+        ring.push(digest(9), 4, true);
         let after = ring.follow(&digest(9), before);
         assert_eq!(ring.follow(&digest(99), after), after);
+    }
+
+    #[test]
+    fn a_state_that_may_have_been_there_before_proves_nothing_of_what_follows() {
+        let mut ring = ring(&[7]);
+        ring.push(digest(8), 2, false);
+        let place = ring.follow(&digest(8), None);
+        assert!(place.is_some(), "who says it has used it");
+        assert_eq!(ring.follow(&digest(99), place), None);
     }
 
     #[test]

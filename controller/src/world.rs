@@ -19,7 +19,7 @@ use crate::{
     liveness::{Life, Liveness, Renewal, Time},
     outbox::Letter,
     status::{Difference, Id, Status, Subject},
-    world::take::{Shown, Took, digest, take},
+    world::take::{Shown, Took, take},
 };
 
 /// The controller's whole knowledge. Events and times in, wanted statuses out.
@@ -280,15 +280,11 @@ impl World {
         );
         match took {
             Took::Nothing => return,
-            Took::One { key, before, after } => {
-                let mut differences: BTreeMap<String, Digest> = BTreeMap::new();
-                for (group, digest) in [before, after].into_iter().flatten() {
-                    *differences.entry(group.unwrap_or_default()).or_default() ^= digest;
+            Took::One(changed) => {
+                for (group, changed) in changed.by_group() {
+                    history.virtual_service_changed(&group, changed.step());
                 }
-                for (group, difference) in differences {
-                    history.virtual_service_changed(&group, difference);
-                }
-                self.touched.insert((Kind::VirtualService, key));
+                self.touched.insert((Kind::VirtualService, changed.key));
             }
             Took::All => {
                 history.virtual_services_listed(self.objects.virtual_services.iter().map(
@@ -313,10 +309,9 @@ impl World {
         );
         match took {
             Took::Nothing => return,
-            Took::One { key, before, after } => {
-                self.history
-                    .real_server_changed(digest(&before) ^ digest(&after));
-                self.touched.insert((Kind::RealServer, key));
+            Took::One(changed) => {
+                self.history.real_server_changed(changed.step());
+                self.touched.insert((Kind::RealServer, changed.key));
             }
             Took::All => {
                 self.history
@@ -340,10 +335,9 @@ impl World {
         );
         match took {
             Took::Nothing => return,
-            Took::One { key, before, after } => {
-                self.history
-                    .director_group_changed(&key.name, digest(&before) ^ digest(&after));
-                self.touched.insert((Kind::DirectorGroup, key));
+            Took::One(changed) => {
+                self.history.director_group_changed(changed.step());
+                self.touched.insert((Kind::DirectorGroup, changed.key));
             }
             Took::All => {
                 self.history.director_groups_listed(

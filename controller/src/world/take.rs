@@ -10,19 +10,78 @@ use kube::{
 
 use crate::{
     event::Observed,
+    history::{Novelty, Step},
     status::{Id, Status, Subject},
 };
 
-/// What an event changed in a store: nothing that is used, one object (its
-/// group and digest before and after), or any number of them.
+/// What an event changed in a store: nothing that is used, one object, or any
+/// number of them.
 pub(super) enum Took {
     Nothing,
-    One {
-        key: ObjectKey,
-        before: Option<(Option<String>, Digest)>,
-        after: Option<(Option<String>, Digest)>,
-    },
+    One(Box<Changed>),
     All,
+}
+
+/// One object before and after.
+pub(super) struct Changed {
+    pub(super) key: ObjectKey,
+    pub(super) before: Option<Seen>,
+    pub(super) after: Option<Seen>,
+}
+
+/// What decides over the state of the world, of one object.
+#[derive(Clone)]
+pub(super) struct Seen {
+    pub(super) group: Option<String>,
+    uid: String,
+    generation: i64,
+    digest: Digest,
+}
+
+impl Changed {
+    /// The change as each group sees it: an object that changes its group
+    /// leaves one and comes to the other.
+    pub(super) fn by_group(&self) -> Vec<(String, Self)> {
+        let group = |seen: &Option<Seen>| {
+            let seen = seen.as_ref();
+            seen.map(|seen| seen.group.clone().unwrap_or_default())
+        };
+        let part = |before: &Option<Seen>, after: &Option<Seen>| Self {
+            key: self.key.clone(),
+            before: before.clone(),
+            after: after.clone(),
+        };
+        match (group(&self.before), group(&self.after)) {
+            (Some(from), Some(to)) if from != to => vec![
+                (from, part(&self.before, &None)),
+                (to, part(&None, &self.after)),
+            ],
+            (Some(group), _) | (None, Some(group)) => {
+                vec![(group, part(&self.before, &self.after))]
+            }
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// The change as the history takes it.
+    pub(super) fn step(&self) -> Step<'_> {
+        let digest = |seen: &Option<Seen>| seen.as_ref().map(|seen| seen.digest);
+        Step {
+            object: &self.key,
+            // An object that is not there changes nothing.
+            difference: digest(&self.before).unwrap_or_default()
+                ^ digest(&self.after).unwrap_or_default(),
+            novelty: match (&self.before, &self.after) {
+                (_, None) => Novelty::Gone,
+                (Some(before), Some(after))
+                    if before.uid == after.uid && before.generation >= after.generation =>
+                {
+                    Novelty::Known
+                }
+                (_, Some(_)) => Novelty::New,
+            },
+        }
+    }
 }
 
 /// What is published about the objects of one kind.
@@ -88,18 +147,16 @@ where
             (key.clone(), Change::Delete(key))
         }
     };
-    let state = |stored: &Stored<C>| (stored.group.clone(), stored.digest);
+    let state = |stored: &Stored<C>| Seen {
+        group: stored.group.clone(),
+        uid: stored.uid.clone(),
+        generation: stored.generation,
+        digest: stored.digest,
+    };
     let before = store.get(&key).map(state);
     if !store.change(change) {
         return Took::Nothing;
     }
     let after = store.get(&key).map(state);
-    Took::One { key, before, after }
-}
-
-/// Of an object that is not there, the one that changes nothing.
-pub(super) fn digest(state: &Option<(Option<String>, Digest)>) -> Digest {
-    state
-        .as_ref()
-        .map_or_else(Digest::default, |(_, digest)| *digest)
+    Took::One(Box::new(Changed { key, before, after }))
 }
