@@ -5,7 +5,7 @@ use controller::{
     world::World,
 };
 use crds::{
-    Change, Kind, ObjectKey, Objects, Service,
+    Change, Kind, ObjectKey, Objects, Resolved, Service,
     api::{DirectorGroup, RealServer, VirtualService, VirtualServiceStatus},
     condition::{self, kind},
     resolve,
@@ -280,9 +280,6 @@ impl Model {
             .filter(|(_, status)| condition::is_true(&status.conditions, kind::PROGRAMMED))
             .map(|(key, _)| key);
         for key in programmed {
-            if self.has_an_unreadable_rival(key) {
-                continue;
-            }
             let wanted = self.controller.resolved().services.get(key);
             for (director, agent) in self.agents.iter().enumerate() {
                 let Some(report) = agent.seen.checked_sub(1).map(|last| &agent.reports[last])
@@ -320,7 +317,9 @@ impl Model {
             .services
             .iter()
             .filter(|(key, service)| {
-                resolved.rejection(Kind::VirtualService, key).is_none() && is_sound(key, service)
+                resolved.rejection(Kind::VirtualService, key).is_none()
+                    && is_sound(key, service)
+                    && !self.has_an_unreadable_rival(key)
             })
             .filter_map(|(key, _)| {
                 let conditions = &self.conditions.get(key)?.conditions;
@@ -361,9 +360,9 @@ impl Model {
         resolve(&objects).services
     }
 
-    /// A known limit. A service that is not acceptable any more keeps its VIP
-    /// with whoever knew its last good version, and a controller that started
-    /// since cannot know which VIP that is.
+    /// A service that is not acceptable any more keeps its VIP with whoever
+    /// knew its last good version, and a controller that started since cannot
+    /// know which VIP that is.
     fn has_an_unreadable_rival(&self, key: &ObjectKey) -> bool {
         let services = &self.history[SERVICES][self.at[SERVICES]];
         let vip = |name: &str| {
@@ -497,7 +496,9 @@ impl Model {
     fn round(&mut self, director: usize) {
         let agent = &mut self.agents[director];
         let group = ObjectKey::cluster(GROUP);
-        let services = resolve(&agent.objects).services;
+        let resolved = resolve(&agent.objects);
+        let exceptions = exceptions(&agent.objects, &resolved);
+        let services = resolved.services;
         let used = json!({
             "virtualServices": agent.objects.virtual_services.digest(Some(GROUP)),
             "realServers": agent.objects.real_servers.digest(None),
@@ -510,7 +511,7 @@ impl Model {
         let director = json!({
             "metadata": {"name": format!("director{director}"), "uid": format!("d{director}"), "generation": 1},
             "spec": {},
-            "status": {"directorGroupName": GROUP, "used": used, "vips": vips},
+            "status": {"directorGroupName": GROUP, "used": used, "vips": vips, "exceptions": exceptions},
         });
         // What says the same as before is not written.
         if agent
@@ -574,6 +575,29 @@ impl Model {
         self.controller.settle();
         self.conditions = self.controller.wanted(NOW).virtual_services;
     }
+}
+
+/// What an agent says that only it can know: services that lose their VIP to
+/// the last good version of one that is not acceptable any more.
+fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
+    let losers = objects.virtual_services.iter().filter(|(key, stored)| {
+        let loses_to = |owner: &ObjectKey| {
+            let owner = objects.virtual_services.get(owner);
+            owner.is_some_and(|owner| owner.current.is_err())
+        };
+        resolved.rejection(Kind::VirtualService, key).is_some()
+            && stored.in_force().is_some_and(|loser| {
+                let mut services = resolved.services.iter();
+                services.any(|(owner, service)| {
+                    owner != *key && service.id == loser.id && loses_to(owner)
+                })
+            })
+    });
+    losers
+        .map(|(key, _)| {
+            json!({"virtualService": key.to_string(), "reason": "Conflict", "message": "it is taken"})
+        })
+        .collect()
 }
 
 fn parsed<T: DeserializeOwned>(value: &Value) -> T {
