@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     sync::mpsc::{Receiver, RecvTimeoutError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crds::{
@@ -24,6 +24,7 @@ use crate::{
         netlink::{LinkError, Links},
     },
     journal::{Journal, JournalError, Remembered},
+    observe::Reading,
     report::{Observed, Trouble, complaints, oddities, unreadable},
     retry::{Retry, Subject},
     round::{self, Edges, Outcome, Removals, State, Wish},
@@ -86,6 +87,8 @@ pub struct Director {
     changed: bool,
     due: bool,
     compared: Duration,
+    /// When the last round ended.
+    acted: Option<Instant>,
 }
 
 impl Director {
@@ -122,6 +125,7 @@ impl Director {
             changed: false,
             due: false,
             compared: Duration::ZERO,
+            acted: None,
             recorder,
         }
     }
@@ -177,6 +181,10 @@ impl Director {
                 let store = &mut self.objects.director_groups;
                 self.groups.change(store, change)
             }
+            Event::Reading(reading) => {
+                self.hint(&reading);
+                false
+            }
             Event::Restored => {
                 self.restored = true;
                 true
@@ -190,6 +198,16 @@ impl Director {
             }
             Event::Stop => false,
         };
+    }
+
+    /// A reading that was begun after the last round and differs from what is
+    /// believed has the table read again, and repaired.
+    fn hint(&mut self, reading: &Reading) {
+        let is_new = self.acted.is_none_or(|acted| reading.began >= acted);
+        if is_new && self.state.contradicts(&reading.services) {
+            self.state.distrust();
+            self.due = true;
+        }
     }
 
     /// When there is something to do without an event. Without rounds nothing
@@ -244,6 +262,7 @@ impl Director {
         self.changed = false;
         self.due = false;
         let outcome = self.round(&before, now);
+        self.acted = Some(Instant::now());
         if let Some(outcome) = &outcome {
             complain(&mut self.oddities, oddities(outcome, &self.group));
         }

@@ -7,6 +7,8 @@ use crds::{
     api::{DirectorGroup, RealServer, VirtualService},
 };
 
+use crate::observe::Reading;
+
 /// One thing that happened. The inputs send these and do nothing else.
 #[derive(Debug)]
 pub enum Event {
@@ -18,6 +20,8 @@ pub enum Event {
     DirectorGroup(Change<DirectorGroup>),
     /// The names of the group's Directors, whenever they differ from before.
     Directors(BTreeSet<String>),
+    /// The kernel's services as the reader found them.
+    Reading(Reading),
     /// Everything that an earlier life knew was sent: what is missing may be
     /// made before the inputs have answered.
     Restored,

@@ -28,6 +28,7 @@ pub mod host;
 pub mod input;
 pub mod journal;
 pub mod lock;
+pub mod observe;
 pub mod publish;
 pub mod report;
 pub mod retry;

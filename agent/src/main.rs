@@ -19,6 +19,7 @@ use agent::{
     input::{Input, kubernetes, manifests},
     journal::FileJournal,
     lock::{Lock, LockError},
+    observe,
     publish::{self, Identity},
     report::Observed,
 };
@@ -103,12 +104,17 @@ fn run(args: &Args) -> anyhow::Result<()> {
             events.send(event).context("the loop has not begun")?;
         }
     }
+    let readings = events.clone();
     let input = Input {
         events,
         recorder: recorder.clone(),
         files: restored.files,
     };
     start_input(args, identity, &runtime, input, observed);
+    thread::Builder::new()
+        .name("reader".to_owned())
+        .spawn(move || observe::watch(&readings))
+        .context("cannot start the reader's thread")?;
     let world = world(args, boot_id);
     let note_end = recorder.clone();
     let group = args.director_group.clone();

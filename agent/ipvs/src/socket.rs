@@ -19,7 +19,7 @@ use nix::sys::{
 
 use crate::{
     ActualService, ActualTable, Connections, DestinationKey, Errno, Error, Failure, Info, Kernel,
-    Op, ServiceKey, Stats,
+    Op, ServiceConfig, ServiceKey, Stats,
     codec::{self, DumpedDestination, DumpedService, Message},
 };
 
@@ -116,6 +116,18 @@ impl Socket {
     /// How many system calls this socket has made.
     pub fn system_calls(&self) -> u64 {
         self.system_calls
+    }
+
+    /// Every service without its destinations, in one dump: a few system calls
+    /// for a thousand.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn services(&mut self) -> Result<BTreeMap<ServiceKey, ServiceConfig>, Error> {
+        let services = self.dump_services()?.into_iter();
+        Ok(services
+            .map(|service| (service.key, service.config))
+            .collect())
     }
 
     /// Every counter of the table: one dump of the services, and one of the

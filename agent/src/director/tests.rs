@@ -547,6 +547,41 @@ fn a_kernel_that_opens_and_does_not_answer_is_asked_less_and_less_often() {
 }
 
 #[test]
+fn a_reading_that_contradicts_what_is_believed_has_the_table_repaired() {
+    let reading = |world: &ModelWorld, began| {
+        let table = world.parts().kernel.table.clone();
+        let services = table.into_iter().map(|(key, found)| (key, found.config));
+        let services = services.collect();
+        Event::Reading(Reading { began, services })
+    };
+    let world = ModelWorld::new();
+    let mut agent = director(&Doors::default(), &world);
+    everything().into_iter().for_each(|event| agent.take(event));
+    agent.act(Duration::from_secs(1)).expect("a round");
+    let before = world.table();
+    world.news();
+
+    let old = Instant::now() - Duration::from_secs(10);
+    world.parts().kernel.table.clear();
+    agent.take(reading(&world, old));
+    assert!(!agent.due, "it may be of before the last round");
+    agent.take(reading(&world, Instant::now()));
+    assert!(agent.due, "somebody has cleared the table");
+    agent.act(Duration::from_secs(2)).expect("a round");
+    assert_eq!(world.table(), before, "all is there again");
+
+    // Others' services are no reason, and neither is what is as it should be.
+    let stranger = kernel_service("rr", &[]);
+    world
+        .parts()
+        .kernel
+        .table
+        .insert(tcp("192.0.2.99", 1), stranger);
+    agent.take(reading(&world, Instant::now()));
+    assert!(!agent.due);
+}
+
+#[test]
 fn drift_is_found_by_the_full_comparison() {
     let world = ModelWorld::new();
     let mut agent = director(&Doors::default(), &world);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use ipvs::{ActualTable, Op, Owned, Plan, ServiceKey};
+use ipvs::{ActualTable, Op, Owned, Plan, ServiceConfig, ServiceKey};
 
 use super::subject;
 use crate::{
@@ -57,6 +57,15 @@ impl State {
     /// Has the next round read the kernel's table again.
     pub fn distrust(&mut self) {
         self.believed = None;
+    }
+
+    /// Whether a reading of the kernel's services contradicts what is believed
+    /// of those that are ours.
+    pub fn contradicts(&self, services: &BTreeMap<ServiceKey, ServiceConfig>) -> bool {
+        let believed = self.believed.iter().flatten();
+        believed
+            .filter(|(key, _)| self.owned.service(key))
+            .any(|(key, service)| services.get(key) != Some(&service.config))
     }
 
     /// When something that failed is due again.
