@@ -207,12 +207,16 @@ fn start_controller(host: &Host, identity: &str) -> Process {
 /// When it does not in time: with the object as it is then.
 #[track_caller]
 pub fn wait_for(object: &str, condition: &str, status: &str) {
-    let waited = control::try_kubectl(&[
-        "wait",
-        object,
-        &format!("--for=condition={condition}={status}"),
-        &format!("--timeout={}s", PATIENCE.as_secs()),
-    ]);
+    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    let until = |what: &str| control::try_kubectl(&["wait", object, what, &timeout]);
+    // A Director is made by its agent, in its own time.
+    let made = until("--for=create");
+    assert!(
+        made.is_success(),
+        "{object} was expected to be made: {}",
+        made.stderr
+    );
+    let waited = until(&format!("--for=condition={condition}={status}"));
     assert!(
         waited.is_success(),
         "{object} was expected to become {condition}={status}: {}\n{}",
