@@ -79,6 +79,9 @@ pub mod reason {
     pub const NOT_PROGRAMMED: &str = "NotProgrammed";
     /// The kernel refused a service or a destination.
     pub const KERNEL_REFUSED: &str = "KernelRefused";
+    /// Somebody else's entry with that key is in the kernel's table, and the
+    /// group says to leave it.
+    pub const FOREIGN_ENTRY: &str = "ForeignEntry";
     /// The director's IPVS table cannot be used.
     pub const KERNEL_UNAVAILABLE: &str = "KernelUnavailable";
     /// The director's interfaces cannot be read or changed.

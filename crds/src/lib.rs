@@ -27,6 +27,7 @@ mod objects;
 mod resolve;
 mod resolved;
 
+pub use check::CheckedGroup;
 pub use digest::{Digest, ParseDigestError};
 pub use loose::Loose;
 pub use objects::{Change, Checked, Kind, ObjectKey, Objects, Store, Stored};

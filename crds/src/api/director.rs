@@ -53,6 +53,13 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.agentVersion"
     ),
     printcolumn(
+        name = "Repairs",
+        type_ = "integer",
+        description = "How often something of ours was put right that somebody else had changed",
+        json_path = ".status.repairs.count",
+        priority = 1
+    ),
+    printcolumn(
         name = "Message",
         type_ = "string",
         description = "What to do",
@@ -106,9 +113,32 @@ pub struct DirectorStatus {
     /// How many held addresses did not fit.
     #[serde(default)]
     pub vips_omitted: i32,
-    /// Programmed, by the agent; Alive, by the controller.
+    /// What somebody else changed in the kernel, and the agent put right.
+    #[serde(default)]
+    pub repairs: Repairs,
+    /// What is odd and no failure, a sentence each: servers of others in
+    /// services of ours, for example.
+    #[serde(default)]
+    pub notices: Vec<String>,
+    /// How many notices did not fit.
+    #[serde(default)]
+    pub notices_omitted: i32,
+    /// Programmed and RemovalsHeld, by the agent; Alive, by the controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// What somebody else changed in the kernel's table, and the agent put right.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Repairs {
+    /// How many entries, since the agent started.
+    #[serde(default)]
+    pub count: i64,
+    /// The latest 10 operations by which it did, newest first, as ipvsadm
+    /// spells them.
+    #[serde(default)]
+    pub latest: Vec<String>,
 }
 
 /// A state of the world, by kind: each the XOR of a 128-bit hash over uid,

@@ -62,6 +62,46 @@ pub struct DirectorGroupSpec {
     /// How much may be removed from a director at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,
+    /// What becomes of an entry of the kernel's table that somebody else made,
+    /// that a VirtualService or RealServer wants, and that differs from the
+    /// wish. Adopt edits it in place, and it is the director's from then on.
+    /// Leave does not touch it, and reports it. One that does not differ is
+    /// adopted in any case.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+    /// How long the kernel remembers connections without packets; of all
+    /// services of the director alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+}
+
+/// What becomes of somebody else's entry that differs from the wish.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum OnConflict {
+    /// It is edited in place, and the director's from then on.
+    #[default]
+    Adopt,
+    /// It is left alone, and reported.
+    Leave,
+}
+
+/// The kernel's timeouts of connections, in seconds, 1 to 2147483. One that is
+/// absent is as it was before any was set here.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// Of an established TCP connection; the kernel's own is 900.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483))]
+    pub tcp_seconds: Option<i64>,
+    /// Of a TCP connection after a FIN; the kernel's own is 120.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483))]
+    pub tcp_fin_seconds: Option<i64>,
+    /// Of a flow of UDP datagrams; the kernel's own is 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483))]
+    pub udp_seconds: Option<i64>,
 }
 
 /// A director that is to remove more than 10 services, or more than a quarter

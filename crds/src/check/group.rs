@@ -1,7 +1,7 @@
-use super::name::subdomain;
+use super::{invalid, name::subdomain};
 use crate::{
     Checked, Rejection,
-    api::{DirectorGroup, DirectorGroupSpec},
+    api::{DirectorGroup, DirectorGroupSpec, OnConflict, Timeouts},
 };
 
 /// A checked DirectorGroup.
@@ -11,6 +11,21 @@ pub struct CheckedGroup {
     pub holder: Option<String>,
     /// Until when everything may be removed, in seconds since 1970.
     pub removals_allowed_until: Option<i64>,
+    /// What becomes of strangers' entries that differ from the wish.
+    pub on_conflict: OnConflict,
+    /// The timeouts of connections.
+    pub timeouts: TimeoutRule,
+}
+
+/// The timeouts of connections, in seconds. None is as it was.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TimeoutRule {
+    /// Of an established TCP connection.
+    pub tcp: Option<u32>,
+    /// Of a TCP connection after a FIN.
+    pub tcp_fin: Option<u32>,
+    /// Of a flow of UDP datagrams.
+    pub udp: Option<u32>,
 }
 
 impl Checked for CheckedGroup {
@@ -33,6 +48,40 @@ impl Checked for CheckedGroup {
         Ok(Self {
             holder,
             removals_allowed_until: allow_until.map(|time| time.0.as_second()),
+            on_conflict: spec.on_conflict,
+            timeouts: match &spec.timeouts {
+                Some(raw) => timeouts(raw)?,
+                None => TimeoutRule::default(),
+            },
         })
     }
+}
+
+fn timeouts(raw: &Timeouts) -> Result<TimeoutRule, Rejection> {
+    Ok(TimeoutRule {
+        tcp: timeout("spec.timeouts.tcpSeconds", raw.tcp_seconds)?,
+        tcp_fin: timeout("spec.timeouts.tcpFinSeconds", raw.tcp_fin_seconds)?,
+        udp: timeout("spec.timeouts.udpSeconds", raw.udp_seconds)?,
+    })
+}
+
+/// The kernel counts them in ticks in an `int`, of which there are up to 1000
+/// in a second (`ip_vs_ctl.c`, `ip_vs_set_timeout`).
+fn timeout(path: &str, raw: Option<i64>) -> Result<Option<u32>, Rejection> {
+    const LONGEST: u32 = i32::MAX.cast_unsigned() / 1000;
+    let Some(raw) = raw else {
+        return Ok(None);
+    };
+    let seconds = u32::try_from(raw).ok();
+    let seconds = seconds.filter(|seconds| (1..=LONGEST).contains(seconds));
+    let seconds = seconds.ok_or_else(|| {
+        invalid(
+            path,
+            format_args!(
+                "{raw} is not a timeout; write 1 to {LONGEST} seconds, or leave it out for what \
+                 the kernel has"
+            ),
+        )
+    })?;
+    Ok(Some(seconds))
 }

@@ -12,7 +12,7 @@ mod selector;
 mod server;
 mod service;
 
-pub use group::CheckedGroup;
+pub use group::{CheckedGroup, TimeoutRule};
 pub use selector::Selector;
 pub use server::CheckedServer;
 pub use service::CheckedService;

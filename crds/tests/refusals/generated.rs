@@ -424,6 +424,13 @@ fn server() -> BoxedStrategy<Value> {
     ])
 }
 
+fn timeout() -> BoxedStrategy<Value> {
+    pool(
+        numbers(&[1, 900, 2_147_483]),
+        numbers(&[0, 2_147_484, 4_294_967_297]),
+    )
+}
+
 fn group() -> BoxedStrategy<Value> {
     let times = texts(&[
         "2026-11-24T12:00:00Z",
@@ -437,6 +444,18 @@ fn group() -> BoxedStrategy<Value> {
         (
             "removals",
             often(fields([("allowUntil", often(select(times)))])),
+        ),
+        (
+            "onConflict",
+            often(pool(texts(&["Adopt", "Leave"]), texts(&["adopt", ""]))),
+        ),
+        (
+            "timeouts",
+            often(fields([
+                ("tcpSeconds", often(timeout())),
+                ("tcpFinSeconds", often(timeout())),
+                ("udpSeconds", often(timeout())),
+            ])),
         ),
     ])
 }
