@@ -7,12 +7,12 @@ use std::{
 };
 
 use crds::{
-    ForwardingRule, ObjectKey, Resolved, Server, Service, ServiceId,
+    CheckedGroup, ForwardingRule, ObjectKey, Resolved, Server, Service, ServiceId,
     api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
 };
 use ipvs::{
-    DestinationConfig, DestinationKey, Family, ForwardingMethod, ServiceConfig, ServiceFlags,
-    ServiceKey, Tunnel, TunnelKind, WantedService, WantedTable,
+    DestinationConfig, DestinationKey, Family, ForwardingMethod, OnConflict, ServiceConfig,
+    ServiceFlags, ServiceKey, Timeouts, Tunnel, TunnelKind, WantedService, WantedTable,
 };
 
 /// All that one director is to have, and whose wish each part is.
@@ -53,6 +53,41 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
         desired.table.insert(key, wanted_service(service));
     }
     desired
+}
+
+/// The services of which not the same is wanted, the order of their
+/// destinations included.
+pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKey> {
+    let same = |before: &WantedService, after: &WantedService| {
+        before.config == after.config
+            && before.destinations.as_slice() == after.destinations.as_slice()
+    };
+    let differs = |(key, service): &(&ServiceKey, &WantedService)| {
+        let other = before.table.get(key);
+        other.is_none_or(|other| !same(other, service))
+    };
+    let new = after.table.iter().filter(differs).map(|(key, _)| *key);
+    let gone = before.table.keys().copied();
+    let gone = gone.filter(|key| !after.table.contains_key(key));
+    new.chain(gone).collect()
+}
+
+/// What is to become of strangers' entries.
+pub fn on_conflict(group: &CheckedGroup) -> OnConflict {
+    match group.on_conflict {
+        crds::api::OnConflict::Adopt => OnConflict::Adopt,
+        crds::api::OnConflict::Leave => OnConflict::Leave,
+    }
+}
+
+/// The timeouts that the group wants; 0 is none.
+pub fn timeouts(group: &CheckedGroup) -> Timeouts {
+    let rule = group.timeouts;
+    Timeouts {
+        tcp: rule.tcp.unwrap_or(0),
+        tcp_fin: rule.tcp_fin.unwrap_or(0),
+        udp: rule.udp.unwrap_or(0),
+    }
 }
 
 fn wanted_service(service: &Service) -> WantedService {

@@ -3,12 +3,15 @@
 
 use std::{
     collections::BTreeSet,
-    sync::mpsc::{Receiver, RecvTimeoutError},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
 };
 
 use crds::{
-    Kind, ObjectKey, Objects,
+    CheckedGroup, Kind, ObjectKey, Objects,
     api::{DirectorException, WorldDigests},
     resolve,
 };
@@ -17,14 +20,13 @@ use ipvs::Kernel;
 use crate::{
     checkpoint::{Note, Recorder, Tee},
     clock::Clock,
-    desired::{Desired, desired},
+    desired::{Desired, changed_services, desired, on_conflict, timeouts},
     event::Event,
     host::{
         addresses::{Holding, holding},
         netlink::{LinkError, Links},
     },
-    journal::{Journal, JournalError, Remembered},
-    observe::Reading,
+    journal::{Journal, JournalError, NoJournal, Remembered},
     report::{Observed, Trouble, complaints, oddities, unreadable},
     retry::{Retry, Subject},
     round::{self, Edges, Outcome, Removals, State, Wish},
@@ -34,8 +36,8 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(20);
 /// But a round is not put off for longer than this.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often the kernel's table is read again and compared as a whole.
-const FULL_COMPARISON: Duration = Duration::from_secs(60);
+/// The loop wakes at least this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// A VIP that an earlier life knew is not put on an interface before this time
 /// after the start, unless the inputs answer: it may have gone to another
@@ -64,7 +66,8 @@ pub struct Director {
     world: World,
     kernel: Option<Box<dyn Kernel>>,
     links: Option<Box<dyn Links>>,
-    journal: Option<Box<dyn Journal>>,
+    /// Or why there is none.
+    journal: Result<Box<dyn Journal>, NoJournal>,
     objects: Objects,
     /// What becomes known goes through these to `objects` and the checkpoint.
     services: Tee,
@@ -74,7 +77,7 @@ pub struct Director {
     /// Whether the objects are those of an earlier life until they are listed.
     restored: bool,
     directors: Option<BTreeSet<String>>,
-    desired: Desired,
+    desired: Arc<Desired>,
     unreadable: Vec<DirectorException>,
     /// What is wrong with objects, as said.
     complaints: BTreeSet<String>,
@@ -86,9 +89,6 @@ pub struct Director {
     trouble: Option<Trouble>,
     changed: bool,
     due: bool,
-    compared: Duration,
-    /// When the last round ended.
-    acted: Option<Instant>,
 }
 
 impl Director {
@@ -112,10 +112,10 @@ impl Director {
             world,
             kernel: None,
             links: None,
-            journal: None,
+            journal: Err(NoJournal(String::new())),
             objects: Objects::default(),
             directors: None,
-            desired: Desired::default(),
+            desired: Arc::default(),
             unreadable: Vec::new(),
             complaints: BTreeSet::new(),
             oddities: BTreeSet::new(),
@@ -124,8 +124,6 @@ impl Director {
             trouble: None,
             changed: false,
             due: false,
-            compared: Duration::ZERO,
-            acted: None,
             recorder,
         }
     }
@@ -147,7 +145,7 @@ impl Director {
     /// close together. False when it is time to stop.
     fn hear(&mut self, events: &Receiver<Event>) -> bool {
         let now = self.clock.now();
-        let wait = self.next_deadline().saturating_sub(now);
+        let wait = self.next_deadline(now).saturating_sub(now);
         match events.recv_timeout(wait) {
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
             Err(RecvTimeoutError::Timeout) => {
@@ -182,7 +180,12 @@ impl Director {
                 self.groups.change(store, change)
             }
             Event::Reading(reading) => {
-                self.hint(&reading);
+                self.due |= self.state.hint(&reading);
+                false
+            }
+            Event::Unread => {
+                self.state.distrust();
+                self.due = true;
                 false
             }
             Event::Restored => {
@@ -200,28 +203,18 @@ impl Director {
         };
     }
 
-    /// A reading that was begun after the last round and differs from what is
-    /// believed has the table read again, and repaired.
-    fn hint(&mut self, reading: &Reading) {
-        let is_new = self.acted.is_none_or(|acted| reading.began >= acted);
-        if is_new && self.state.contradicts(&reading.services) {
-            self.state.distrust();
-            self.due = true;
-        }
-    }
-
     /// When there is something to do without an event. Without rounds nothing
     /// that waits for one is due.
-    fn next_deadline(&self) -> Duration {
+    fn next_deadline(&self, now: Duration) -> Duration {
         let round = match self.trouble {
             None => self.state.next_deadline(),
             Some(_) => None,
         };
-        let grace = self.is_in_grace(self.clock.now()).then_some(VIP_GRACE);
+        let grace = self.is_in_grace(now).then_some(VIP_GRACE);
         [round, grace, self.retry.next_deadline()]
             .into_iter()
             .flatten()
-            .fold(self.compared + FULL_COMPARISON, Duration::min)
+            .fold(now + LONGEST_SLEEP, Duration::min)
     }
 
     /// Runs a round if there is reason to, and says what is different: nothing,
@@ -229,11 +222,6 @@ impl Director {
     /// before every kind of object has been listed once, and nothing made
     /// before that but what an earlier life knew.
     fn act(&mut self, now: Duration) -> Option<Observed> {
-        if now.saturating_sub(self.compared) >= FULL_COMPARISON {
-            self.state.distrust();
-            self.due = true;
-            self.compared = now;
-        }
         let observed = self.act_if_possible(now);
         self.retry.expire(now);
         observed
@@ -252,7 +240,10 @@ impl Director {
         }
         if self.changed {
             let resolved = resolve(&self.objects);
-            self.desired = desired(&resolved, &self.group);
+            let desired = desired(&resolved, &self.group);
+            let changed = changed_services(&self.desired, &desired);
+            self.state.wish_changed(changed);
+            self.desired = Arc::new(desired);
             self.unreadable = unreadable(&self.objects, &resolved, &self.group);
             if listed {
                 let complaints = complaints(&self.objects, &resolved, &self.group);
@@ -262,7 +253,6 @@ impl Director {
         self.changed = false;
         self.due = false;
         let outcome = self.round(&before, now);
-        self.acted = Some(Instant::now());
         if let Some(outcome) = &outcome {
             complain(&mut self.oddities, oddities(outcome, &self.group));
         }
@@ -271,19 +261,30 @@ impl Director {
 
     fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
         let (holding, removals) = (self.holding(now), self.removals(now));
+        let (on_conflict, timeouts) = self.in_force().map_or_else(Default::default, |group| {
+            (on_conflict(group), timeouts(group))
+        });
         let mut edges = Edges {
             kernel: self.kernel.as_mut()?.as_mut(),
             links: self.links.as_mut()?.as_mut(),
-            journal: self.journal.as_mut()?.as_mut(),
+            journal: match &mut self.journal {
+                Ok(journal) => journal.as_mut(),
+                Err(none) => none,
+            },
         };
         let wish = Wish {
             desired: &self.desired,
             holding,
             removals,
+            on_conflict,
+            timeouts,
         };
         match round::run(&mut self.state, &mut edges, &wish, now) {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
                 self.retry.succeeded(Subject::Kernel);
+                if let Err(NoJournal(why)) = &self.journal {
+                    outcome.failures.insert(Subject::Journal, why.clone());
+                }
                 if outcome.failures.contains_key(&Subject::Links) {
                     // Its connection ends with an error of the socket's.
                     self.links = None;
@@ -305,10 +306,15 @@ impl Director {
         }
     }
 
-    fn removals(&self, now: Duration) -> Removals {
+    /// The group as it was accepted last.
+    fn in_force(&self) -> Option<&CheckedGroup> {
         let group = self.objects.group(&self.group);
-        let allowed_until = group
-            .and_then(|group| group.in_force())
+        group.and_then(|group| group.in_force())
+    }
+
+    fn removals(&self, now: Duration) -> Removals {
+        let allowed_until = self
+            .in_force()
             .and_then(|group| group.removals_allowed_until);
         let wall = self.clock.wall(now).as_second();
         match allowed_until {
@@ -326,27 +332,18 @@ impl Director {
         if self.is_in_grace(now) {
             return Holding::Undecided;
         }
-        let group = self.objects.group(&self.group);
-        let holder = group
-            .and_then(|group| group.in_force())
-            .and_then(|group| group.holder.as_deref());
+        let holder = self.in_force().and_then(|group| group.holder.as_deref());
         holding(holder, &self.name, self.directors.as_ref())
     }
 
     /// Opens what is not open, and says why no round can run.
     fn obstacle(&mut self, before: &Option<Trouble>, now: Duration) -> Result<(), Trouble> {
-        let waits = [Subject::Journal, Subject::Kernel, Subject::Links]
+        self.open_journal(now);
+        let waits = [Subject::Kernel, Subject::Links]
             .into_iter()
             .any(|subject| !self.retry.allows(subject, now));
         if let (true, Some(trouble)) = (waits, before) {
             return Err(trouble.clone());
-        }
-        if self.journal.is_none() {
-            let opened =
-                (self.world.journal)().map_err(|error| Trouble::Journal(error.to_string()));
-            let (journal, remembered) = self.tried(Subject::Journal, opened, before, now)?;
-            self.journal = Some(journal);
-            self.state = State::new(remembered);
         }
         if self.kernel.is_none() {
             let opened = (self.world.kernel)().map_err(|error| Trouble::Kernel(error.to_string()));
@@ -364,6 +361,30 @@ impl Director {
             return Err(trouble);
         }
         Ok(())
+    }
+
+    /// Without a journal the rounds go on as far as they can.
+    fn open_journal(&mut self, now: Duration) {
+        if self.journal.is_ok() || !self.retry.allows(Subject::Journal, now) {
+            return;
+        }
+        match (self.world.journal)() {
+            Ok((journal, remembered)) => {
+                self.journal = Ok(journal);
+                self.state.remember(remembered);
+                self.retry.succeeded(Subject::Journal);
+                self.due = true;
+            }
+            Err(error) => {
+                let NoJournal(said) = self.journal.as_ref().err().expect("looked at above");
+                let message = error.to_string();
+                if *said != message {
+                    tracing::error!("{message}");
+                }
+                self.journal = Err(NoJournal(message));
+                self.retry.failed(Subject::Journal, now);
+            }
+        }
     }
 
     fn tried<T>(

@@ -20,8 +20,10 @@ pub enum Event {
     DirectorGroup(Change<DirectorGroup>),
     /// The names of the group's Directors, whenever they differ from before.
     Directors(BTreeSet<String>),
-    /// The kernel's services as the reader found them.
+    /// The kernel's table as the reader found it.
     Reading(Reading),
+    /// The reader cannot read the kernel's table.
+    Unread,
     /// Everything that an earlier life knew was sent: what is missing may be
     /// made before the inputs have answered.
     Restored,

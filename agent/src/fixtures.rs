@@ -11,9 +11,9 @@ use std::{
 
 use crds::ObjectKey;
 use ipvs::{
-    ActualService, ActualTable, DestinationConfig, DestinationKey, Errno, Failure,
-    ForwardingMethod, Info, Kernel, Op, Protocol, ServiceConfig, ServiceFlags, ServiceKey,
-    WantedService, WantedTable, model_kernel::ModelKernel,
+    ActualService, ActualTable, DestinationConfig, DestinationKey, Destinations, Errno, Failure,
+    ForwardingMethod, Info, Kernel, OnConflict, Op, Protocol, ServiceConfig, ServiceFlags,
+    ServiceKey, Timeouts, WantedService, WantedTable, model_kernel::ModelKernel,
 };
 
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
 pub(crate) enum Effect {
     /// To the kernel's table, and why the kernel refused.
     Kernel(Op, Option<Errno>),
+    /// To the timeouts of connections.
+    Timeouts(Timeouts),
     /// An address that is on an interface now.
     Added(IpAddr, String),
     /// An address that is not any more.
@@ -46,6 +48,9 @@ impl fmt::Display for Effect {
         match self {
             Self::Kernel(op, None) => write!(f, "{op}"),
             Self::Kernel(op, Some(errno)) => write!(f, "{op}: {errno}"),
+            Self::Timeouts(Timeouts { tcp, tcp_fin, udp }) => {
+                write!(f, "--set {tcp} {tcp_fin} {udp}")
+            }
             Self::Added(address, interface) => write!(f, "+ {address} {interface}"),
             Self::Removed(address, interface) => write!(f, "- {address} {interface}"),
             Self::Intended => f.write_str("intend"),
@@ -81,6 +86,7 @@ impl Disk {
                 Entry::Address(address, interface) => {
                     remembered.addresses.insert(*address, interface.clone());
                 }
+                Entry::Timeouts(before) => remembered.timeouts = *before,
             }
         }
         remembered
@@ -227,6 +233,32 @@ impl Kernel for ModelWorld {
             table.remove(&skipped);
         }
         Ok(table)
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, ipvs::Error> {
+        let mut parts = self.parts();
+        if !parts.lives() {
+            return Err(broken());
+        }
+        parts.kernel.service(key)
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, ipvs::Error> {
+        let mut parts = self.parts();
+        if !parts.lives() {
+            return Err(broken());
+        }
+        parts.kernel.timeouts()
+    }
+
+    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), ipvs::Error> {
+        let mut parts = self.parts();
+        if !parts.lives() {
+            return Err(broken());
+        }
+        parts.kernel.set_timeouts(timeouts)?;
+        parts.log.push(Effect::Timeouts(timeouts));
+        Ok(())
     }
 
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, ipvs::Error> {
@@ -394,7 +426,7 @@ pub(crate) fn service(scheduler: &str, servers: &[(u8, u32)]) -> ActualService {
 pub(crate) fn wish(rows: Rows<'_>) -> Desired {
     let mut desired = Desired::default();
     for (key, scheduler, servers) in rows {
-        let destinations: Vec<_> = servers
+        let destinations = servers
             .iter()
             .map(|(last, value)| (server(*last), weight(*value)))
             .collect();
@@ -420,13 +452,20 @@ pub(crate) fn wish(rows: Rows<'_>) -> Desired {
     desired
 }
 
+/// By address, whatever the order in which they were added.
+fn sorted(destinations: &Destinations) -> Destinations {
+    let mut sorted = destinations.clone();
+    sorted.sort_keys();
+    sorted
+}
+
 fn lines(table: &ActualTable) -> Vec<String> {
     let wanted = table
         .iter()
         .map(|(key, found)| {
             let service = WantedService {
                 config: found.config.clone(),
-                destinations: found.destinations.clone().into_iter().collect(),
+                destinations: sorted(&found.destinations),
             };
             (*key, service)
         })
@@ -436,6 +475,11 @@ fn lines(table: &ActualTable) -> Vec<String> {
 
 /// A table, a line for each entry, as `ipvsadm -Sn` has it.
 pub(crate) fn spelled(wanted: &WantedTable) -> Vec<String> {
-    let plan = ipvs::plan(wanted, &BTreeMap::new(), &ipvs::Owned::default());
+    let plan = ipvs::plan(
+        wanted,
+        &BTreeMap::new(),
+        &ipvs::Owned::default(),
+        OnConflict::Adopt,
+    );
     plan.ops.iter().map(ToString::to_string).collect()
 }

@@ -13,7 +13,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ipvs::{ActualTable, DestinationConfig, DestinationKey, Owned, ServiceConfig, ServiceKey};
+use ipvs::{
+    ActualTable, DestinationConfig, DestinationKey, Owned, ServiceConfig, ServiceKey, Timeouts,
+};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +37,9 @@ pub enum Entry {
     Destination(ServiceKey, DestinationKey),
     /// An address that we put on an interface.
     Address(IpAddr, String),
+    /// The timeouts of connections, as they were before we set them; 0 for one
+    /// that we did not set.
+    Timeouts(Timeouts),
 }
 
 /// What a round is about to create, with its configuration.
@@ -71,6 +76,9 @@ pub struct Remembered {
     pub table: Owned,
     /// The addresses that we put on interfaces.
     pub addresses: BTreeMap<IpAddr, String>,
+    /// The timeouts of connections before we set them; 0 for one that we did
+    /// not set.
+    pub timeouts: Timeouts,
     /// The intent of a round that was not settled.
     pub intent: Intent,
 }
@@ -118,6 +126,22 @@ pub trait Journal {
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError>;
 }
 
+/// No journal: nothing can be made that was not there, for nobody would know
+/// whose it is. What is there is edited all the same, and what was adopted or
+/// given up meanwhile stands in the journal once there is one.
+#[derive(Debug)]
+pub struct NoJournal(pub String);
+
+impl Journal for NoJournal {
+    fn intend(&mut self, _: &Intent) -> Result<(), JournalError> {
+        Err(JournalError::Absent(self.0.clone()))
+    }
+
+    fn settle(&mut self, _: &[Change]) -> Result<(), JournalError> {
+        Err(JournalError::Absent(self.0.clone()))
+    }
+}
+
 /// What can be wrong with the state folder.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -131,6 +155,9 @@ pub enum JournalError {
         /// What the system said.
         source: io::Error,
     },
+    /// The journal could not be opened.
+    #[error("{0}")]
+    Absent(String),
     /// Another process holds the file.
     #[error("{path} is in use by another agent; give each agent a --state-dir of its own")]
     InUse {
@@ -298,6 +325,7 @@ fn read(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
                 Entry::Address(address, interface) => {
                     remembered.addresses.insert(address, interface);
                 }
+                Entry::Timeouts(before) => remembered.timeouts = before,
             }
         }
         if let Some(found) = intent.get("round")? {

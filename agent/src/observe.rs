@@ -1,57 +1,145 @@
-//! A thread of its own that takes cheap readings of the kernel's table, as
-//! hints that somebody else changed it. It decides nothing: the loop reads
-//! again before it writes ([`crate::director`]).
+//! A thread of its own that takes readings of the kernel's table, as hints
+//! that somebody else changed it. It decides nothing: the loop reads again
+//! before it writes ([`crate::director`]).
+//!
+//! Three kinds, from the cheapest to the most complete. Each is followed by a
+//! rest of so many times its own duration, so that a large table costs no more
+//! than a small part of a processor.
 
 use std::{
     collections::BTreeMap,
+    fs,
     sync::mpsc::Sender,
     thread,
     time::{Duration, Instant},
 };
 
-use ipvs::{ServiceConfig, ServiceKey};
+use ipvs::{ActualTable, Kernel, Listing, ServiceConfig, ServiceKey, Socket};
 
 use crate::event::Event;
 
-/// How often the services are looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// But a reading is followed by so many times its own duration of rest, so
-/// that a large table does not cost more than a small part of a processor.
-const REST: u32 = 20;
+/// Of this thread's network namespace.
+const LISTING: &str = "/proc/thread-self/net/ip_vs";
 /// Opening a socket may make the kernel run modprobe.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
-/// The services of the kernel's table, without their destinations.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Reading {
-    /// When the reading began.
-    pub began: Instant,
-    /// What it found.
-    pub services: BTreeMap<ServiceKey, ServiceConfig>,
+/// What a reading found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// The services, without their destinations.
+    Services(BTreeMap<ServiceKey, ServiceConfig>),
+    /// The services, and of the destinations what /proc/net/ip_vs has of them.
+    Listing(Listing),
+    /// Everything.
+    Table(ActualTable),
 }
 
-/// Reads for as long as somebody listens. A kernel that cannot be read is the
-/// loop's to tell of.
+impl Reading {
+    /// The services of a table that this reading shows otherwise.
+    pub fn contradictions(&self, table: &ActualTable) -> Vec<ServiceKey> {
+        let services = table.iter();
+        match self {
+            Self::Services(found) => services
+                .filter(|(key, service)| found.get(key) != Some(&service.config))
+                .map(|(key, _)| *key)
+                .collect(),
+            Self::Listing(listing) => services
+                .filter(|(key, service)| !listing.shows(key, service))
+                .map(|(key, _)| *key)
+                .collect(),
+            Self::Table(found) => services
+                .filter(|(key, service)| found.get(key) != Some(service))
+                .map(|(key, _)| *key)
+                .collect(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Services,
+    Listing,
+    Table,
+}
+
+/// When to take which reading.
+struct Schedule {
+    kind: Kind,
+    interval: Duration,
+    rest: u32,
+    longest: Duration,
+    due: Instant,
+}
+
+impl Schedule {
+    fn new(kind: Kind, interval_ms: u64, rest: u32, longest_s: u64) -> Self {
+        let interval = Duration::from_millis(interval_ms);
+        Self {
+            kind,
+            interval,
+            rest,
+            longest: Duration::from_secs(longest_s),
+            due: Instant::now() + interval,
+        }
+    }
+
+    fn taken(&mut self, began: Instant) {
+        let rest = (began.elapsed() * self.rest).min(self.longest);
+        self.due = Instant::now() + self.interval.max(rest);
+    }
+}
+
+/// Reads for as long as somebody listens.
 pub fn watch(events: &Sender<Event>) {
+    let mut schedules = [
+        Schedule::new(Kind::Services, 1500, 60, 60),
+        Schedule::new(Kind::Listing, 5000, 100, 60),
+        Schedule::new(Kind::Table, 8000, 150, 60),
+    ];
     let mut socket = None;
     loop {
+        let [first, second, third] = &mut schedules;
+        let next = [first, second, third]
+            .into_iter()
+            .min_by_key(|schedule| schedule.due)
+            .expect("there are three");
+        thread::sleep(next.due.saturating_duration_since(Instant::now()));
         let began = Instant::now();
-        let services = match &mut socket {
-            None => ipvs::Socket::open().and_then(|opened| socket.insert(opened).services()),
-            Some(socket) => socket.services(),
-        };
-        match services {
-            Ok(services) => {
-                let reading = Event::Reading(Reading { began, services });
-                if events.send(reading).is_err() {
+        match take(next.kind, &mut socket) {
+            Ok(reading) => {
+                next.taken(began);
+                if events.send(Event::Reading(reading)).is_err() {
                     return;
                 }
             }
             Err(_) => {
+                // Whatever it is, the loop meets it too, and tells.
+                if events.send(Event::Unread).is_err() {
+                    return;
+                }
                 socket = None;
+                next.due = Instant::now() + AFTER_FAILURE;
                 thread::sleep(AFTER_FAILURE);
             }
         }
-        thread::sleep(INTERVAL.max(began.elapsed() * REST));
     }
+}
+
+fn take(kind: Kind, socket: &mut Option<Socket>) -> Result<Reading, ipvs::Error> {
+    if let Kind::Listing = kind {
+        let failed = |source| ipvs::Error::Io {
+            doing: "reading /proc/net/ip_vs",
+            source,
+        };
+        let text = fs::read_to_string(LISTING).map_err(failed)?;
+        return Ok(Reading::Listing(Listing::parse(&text)));
+    }
+    let socket = match socket {
+        Some(socket) => socket,
+        None => socket.insert(Socket::open()?),
+    };
+    Ok(match kind {
+        Kind::Table => Reading::Table(socket.table()?),
+        _ => Reading::Services(socket.services()?),
+    })
 }

@@ -3,14 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved,
-    api::{DirectorException, DirectorStatus, HeldVip, WorldDigests},
+    api::{DirectorException, DirectorStatus, HeldVip, Repairs, WorldDigests},
     condition,
 };
-use ipvs::Op;
+use ipvs::{DestinationKey, Op, ServiceKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -23,6 +24,8 @@ pub const CONDITIONS: [&str; 2] = [condition::kind::PROGRAMMED, condition::kind:
 const MOST_EXCEPTIONS: usize = 200;
 /// Likewise for held addresses.
 const MOST_VIPS: usize = 1000;
+/// Likewise for notices.
+const MOST_NOTICES: usize = 50;
 
 /// Why no round can run.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -33,9 +36,6 @@ pub enum Trouble {
     /// The host's interfaces cannot be read.
     #[error("{0}")]
     Links(String),
-    /// The state folder cannot be used.
-    #[error("{0}")]
-    Journal(String),
     /// The agent's DirectorGroup is not there.
     #[error(
         "DirectorGroup {0} does not exist: create it, or start the agent with another --director-group. Until then the kernel's table stays as it is"
@@ -48,7 +48,6 @@ impl Trouble {
         match self {
             Self::Kernel(_) => condition::reason::KERNEL_UNAVAILABLE,
             Self::Links(_) => condition::reason::INTERFACES_UNAVAILABLE,
-            Self::Journal(_) => condition::reason::STATE_FOLDER_UNAVAILABLE,
             Self::Group(_) => condition::reason::DIRECTOR_GROUP_NOT_FOUND,
         }
     }
@@ -68,7 +67,7 @@ pub struct Observed {
     /// Why there was none.
     pub trouble: Option<Trouble>,
     /// Whose wish each part of the tables is.
-    pub wishes: Desired,
+    pub wishes: Arc<Desired>,
     /// Objects that this build cannot read.
     pub unreadable: Vec<DirectorException>,
 }
@@ -99,6 +98,14 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
             status.vips_omitted = count(outcome.held.len().saturating_sub(MOST_VIPS));
             status.vips = held_vips(&outcome.held);
         }
+        status.repairs = Repairs {
+            count: outcome.repairs.count.cast_signed(),
+            latest: outcome.repairs.latest.iter().cloned().collect(),
+        };
+        let mut notices: Vec<_> = notices(outcome).collect();
+        status.notices_omitted = count(notices.len().saturating_sub(MOST_NOTICES));
+        notices.truncate(MOST_NOTICES);
+        status.notices = notices;
         let removals = removals_held(outcome, &observed.group, generation);
         condition::set(&mut status.conditions, removals, observed.at);
     }
@@ -201,7 +208,15 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
                 };
                 exceptions.extend(about_vip(wishes, *address, reason, message));
             }
-            Subject::Kernel | Subject::Links | Subject::Journal => {}
+            Subject::Kernel | Subject::Links | Subject::Journal | Subject::Timeouts => {}
+        }
+    }
+    for (key, destination) in &outcome.left {
+        if let Some(service) = wishes.services.get(key) {
+            let server =
+                destination.and_then(|destination| wishes.servers.get(&(*key, destination)));
+            let reason = condition::reason::FOREIGN_ENTRY;
+            exceptions.push(exception(service, server, reason, &left(key, *destination)));
         }
     }
     // A service that has a server too many is not as it is wanted.
@@ -229,6 +244,20 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
     exceptions
 }
 
+/// Why a wanted entry is not ours.
+fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
+    let (entry, delete) = match destination {
+        None => (service.to_string(), Op::DeleteService(*service)),
+        Some(destination) => (
+            format!("{service} -r {destination}"),
+            Op::DeleteDestination(*service, destination),
+        ),
+    };
+    format!(
+        "somebody else's entry {entry}, with other settings, is in the kernel's table, and the group's spec.onConflict is Leave: delete it with `ipvsadm {delete}`, or set spec.onConflict to Adopt"
+    )
+}
+
 fn absence(address: IpAddr, why: Missing) -> String {
     match why {
         Missing::NoSubnet => format!(
@@ -244,14 +273,30 @@ fn absence(address: IpAddr, why: Missing) -> String {
 pub fn oddities(outcome: &Outcome, group: &str) -> BTreeSet<String> {
     let absences = outcome.missing.iter();
     let absences = absences.map(|(address, why)| absence(*address, *why));
+    let foreign = outcome.left.iter();
+    let foreign = foreign.map(|(service, destination)| left(service, *destination));
+    let held =
+        (!outcome.removals_held.is_empty()).then(|| removals_held(outcome, group, 0).message);
+    absences
+        .chain(foreign)
+        .chain(notices(outcome))
+        .chain(held)
+        .collect()
+}
+
+/// What is odd in the kernel's table, and no failure.
+fn notices(outcome: &Outcome) -> impl Iterator<Item = String> {
     let strangers = outcome.strangers.iter().map(|(service, destination)| {
         format!(
             "service {service} has a server that is somebody else's, {destination}: it is left alone, and gets its share of the connections"
         )
     });
-    let held =
-        (!outcome.removals_held.is_empty()).then(|| removals_held(outcome, group, 0).message);
-    absences.chain(strangers).chain(held).collect()
+    let misordered = outcome.misordered.iter().map(|service| {
+        format!(
+            "the servers of service {service} were added in another order than their age, which its scheduler goes by: a director that loads it afresh sends some clients to other servers. Only deleting and making the service again changes that, at the cost of its connections"
+        )
+    });
+    strangers.chain(misordered)
 }
 
 fn about_vip<'a>(

@@ -23,6 +23,8 @@ pub enum Subject {
     Service(ServiceKey),
     /// One destination.
     Destination(ServiceKey, DestinationKey),
+    /// The timeouts of connections.
+    Timeouts,
     /// A virtual address.
     Vip(std::net::IpAddr),
 }

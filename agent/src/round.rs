@@ -7,27 +7,32 @@
 //! What fails is left to its own back-off and stops nothing else. Dying
 //! between any two stages is safe: the intent says what may have been made.
 
+mod place;
+mod read;
+mod record;
+mod repairs;
 mod state;
+mod timeouts;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::Duration,
 };
 
-use ipvs::{ActualTable, Kernel, Meaning, Op, Plan, ServiceKey};
+use ipvs::{DestinationKey, Kernel, Meaning, OnConflict, Op, Plan, ServiceKey, Timeouts};
 
 use crate::{
     desired::Desired,
     host::{
-        addresses::{self, AddressPlan, Holding, Missing, Placement},
+        addresses::{AddressPlan, Holding, Missing},
         netlink::Links,
     },
-    journal::{Entry, Intent, Journal},
+    journal::{Entry, Journal},
     retry::Subject,
 };
 
-pub use self::state::State;
+pub use self::{repairs::Repairs, state::State};
 
 /// The edges to the world that a round acts through.
 pub struct Edges<'a> {
@@ -48,6 +53,10 @@ pub struct Wish<'a> {
     pub holding: Holding,
     /// Whether what is not in `desired` is to go.
     pub removals: Removals,
+    /// What is to become of strangers' entries with keys that are wanted.
+    pub on_conflict: OnConflict,
+    /// The timeouts of connections; 0 is as it was.
+    pub timeouts: Timeouts,
 }
 
 /// Whether what is ours and not wanted is to go.
@@ -77,12 +86,22 @@ pub struct Outcome {
     /// Virtual addresses that are wanted and stay away.
     pub missing: BTreeMap<IpAddr, Missing>,
     /// Strangers' destinations inside services of ours.
-    pub strangers: Vec<(ServiceKey, ipvs::DestinationKey)>,
+    pub strangers: Vec<(ServiceKey, DestinationKey)>,
+    /// Wanted entries that are somebody else's, and left so: services, and
+    /// destinations in services of ours.
+    pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
+    /// Services whose destinations stand in another order than the wanted one,
+    /// and whose scheduler goes by it.
+    pub misordered: BTreeSet<ServiceKey>,
+    /// What somebody else changed and was put right.
+    pub repairs: Repairs,
     /// Removals that the guard holds.
     pub removals_held: Vec<Op>,
 }
 
-/// Runs a round at `now`.
+/// Runs a round at `now`. Planned is what changed since the last one: of the
+/// wish ([`State::wish_changed`]), of the kernel as far as it was read, and
+/// what the last rounds could not do. In the first round that is everything.
 ///
 /// # Errors
 /// When the kernel does not answer at all. Nothing is believed then, and what
@@ -93,27 +112,28 @@ pub fn run(
     wish: &Wish<'_>,
     now: Duration,
 ) -> Result<Outcome, ipvs::Error> {
-    read(state, edges)?;
-    let believed = state.believed.as_ref().expect("read above");
-    let mut plan = ipvs::plan(&wish.desired.table, believed, &state.owned);
+    read::read(state, edges)?;
+    timeouts::settle(state, edges, wish.timeouts, now)?;
+    let mut are_addresses_due = state.everything_is_dirty || state.is_any_address_due(now);
+    let mut plan = plan(state, wish);
     let held = hold_back(state, &mut plan, wish.removals, now);
+    are_addresses_due |= concerns_services(&plan, &held);
     state.forget_old_wishes(&plan);
     adopt_and_forget(state, &plan);
 
-    let (mut additions, removals): (Vec<_>, Vec<_>) = plan
-        .ops
-        .iter()
-        .filter(|op| state.may_try(op, now))
-        .cloned()
-        .partition(|op| !op.removes());
+    let (ops, waiting): (Vec<_>, Vec<_>) =
+        plan.ops.into_iter().partition(|op| state.may_try(op, now));
+    state.postpone(&waiting);
+    let (mut additions, removals): (Vec<_>, Vec<_>) = ops.into_iter().partition(|op| !op.removes());
 
     // What was adopted stands in the journal before it is edited: nobody could
     // tell it from a stranger's afterwards.
     if !additions.is_empty() {
-        settle(state, edges, now);
+        record::settle(state, edges, now);
     }
-    if !intend(state, edges, created(&additions), now) {
-        additions.retain(|op| !op.creates());
+    if !record::intend(state, edges, record::created(&additions), now) {
+        let created: Vec<_> = additions.extract_if(.., |op| op.creates()).collect();
+        state.postpone(&created);
     }
     let (services, mut destinations): (Vec<_>, Vec<_>) = additions
         .into_iter()
@@ -123,91 +143,78 @@ pub fn run(
     // is put into that one is not ours to remove.
     destinations.retain(|op| state.has(&op.service()));
     apply(state, edges, &destinations, now)?;
-    let addresses = place(state, edges, wish, &held, now);
+    let addresses = place::place(state, edges, wish, &held, are_addresses_due, now);
     // A VIP that is still there without its service would answer with RST.
-    let stuck = |op: &Op| match op {
+    let is_stuck = |op: &Op| match op {
         Op::DeleteService(ServiceKey::Address { address, .. }) => {
             addresses.stays.contains_key(address)
         }
         _ => false,
     };
-    let removals: Vec<_> = removals.into_iter().filter(|op| !stuck(op)).collect();
+    let (stuck, removals): (Vec<_>, Vec<_>) = removals.into_iter().partition(is_stuck);
+    state.postpone(&stuck);
     apply(state, edges, &removals, now)?;
-    settle(state, edges, now);
-    state.forget_untried(now);
-    if std::mem::take(&mut state.stale) {
-        state.distrust();
+    record::settle(state, edges, now);
+    state.end_round(now);
+    Ok(outcome(state, held, addresses))
+}
+
+/// Plans what is due to be planned.
+fn plan(state: &mut State, wish: &Wish<'_>) -> Plan {
+    let is_everything_dirty = std::mem::take(&mut state.everything_is_dirty);
+    let is_policy_new = state.on_conflict != wish.on_conflict;
+    state.on_conflict = wish.on_conflict;
+    let mut services = std::mem::take(&mut state.dirty);
+    services.append(&mut state.unfinished);
+    let believed = state.believed.as_ref().expect("read before");
+    let (desired, owned) = (&wish.desired.table, &state.owned);
+    if is_everything_dirty || is_policy_new {
+        let plan = ipvs::plan(desired, believed, owned, wish.on_conflict);
+        state.keep_findings(&plan, None);
+        plan
+    } else {
+        let plan = ipvs::plan_services(&services, desired, believed, owned, wish.on_conflict);
+        state.keep_findings(&plan, Some(&services));
+        plan
     }
-    Ok(Outcome {
-        removals_held: held,
-        ..outcome(state, plan, addresses)
-    })
 }
 
 /// Takes the removals that are not to be done out of the plan, and gives those
 /// that the guard holds.
 fn hold_back(state: &mut State, plan: &mut Plan, removals: Removals, now: Duration) -> Vec<Op> {
-    if removals == Removals::NotYet {
-        plan.ops.retain(|op| !op.removes());
-        return Vec::new();
-    }
     let is_released = removals == Removals::Released;
     let wanted = plan.ops.iter().filter(|op| op.removes());
-    if !state.guard.holds(wanted, &state.owned, is_released, now) {
+    let is_held = match removals {
+        Removals::NotYet => true,
+        _ => state.guard.holds(wanted, &state.owned, is_released, now),
+    };
+    if !is_held {
         return Vec::new();
     }
-    let (held, others) = plan.ops.drain(..).partition(Op::removes);
-    plan.ops = others;
-    held
+    let held: Vec<_> = plan.ops.extract_if(.., |op| op.removes()).collect();
+    state.postpone(&held);
+    match removals {
+        Removals::NotYet => Vec::new(),
+        _ => held,
+    }
 }
 
-/// Reads the kernel's table if nothing is believed, and claims what an
-/// unsettled intent made.
-fn read(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
-    if state.believed.is_some() {
-        return Ok(());
-    }
-    let mut table = edges.kernel.table()?;
-    if state.owned.is_any_missing(&table) {
-        // The kernel's dump skips an entry when somebody removes another one
-        // meanwhile. What is in neither of two readings is gone.
-        merge(&mut table, edges.kernel.table()?);
-    }
-    state.stale = false;
-    if std::mem::take(&mut state.in_doubt) {
-        for entry in state.intent.claims(&table) {
-            match &entry {
-                // A service that is not ours holds nothing of ours.
-                Entry::Destination(service, _) if !state.owned.service(service) => {}
-                _ => state.own(entry),
-            }
-        }
-    }
-    state.believed = Some(table);
-    Ok(())
-}
-
-/// Adds what only the second reading has.
-fn merge(table: &mut ActualTable, again: ActualTable) {
-    for (key, service) in again {
-        match table.entry(key) {
-            btree_map::Entry::Vacant(free) => {
-                free.insert(service);
-            }
-            btree_map::Entry::Occupied(mut known) => {
-                let known = &mut known.get_mut().destinations;
-                for (destination, config) in service.destinations {
-                    known.entry(destination).or_insert(config);
-                }
-            }
-        }
-    }
+/// Whether other services stand in the kernel after this, or other ones are
+/// known to be ours: then other addresses may be wanted.
+fn concerns_services(plan: &Plan, held: &[Op]) -> bool {
+    let is_service = |op: &Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
+    plan.ops.iter().chain(held).any(is_service)
+        || !plan.adopt.is_empty()
+        || !plan.gone.services.is_empty()
+        || !plan.left.is_empty()
 }
 
 /// What becomes ours and what is forgotten without any write to the kernel.
 fn adopt_and_forget(state: &mut State, plan: &Plan) {
     for (service, destinations) in &plan.adopt.services {
-        state.own(Entry::Service(*service));
+        if !state.owned.service(service) {
+            state.own(Entry::Service(*service));
+        }
         for destination in destinations {
             state.own(Entry::Destination(*service, *destination));
         }
@@ -217,67 +224,6 @@ fn adopt_and_forget(state: &mut State, plan: &Plan) {
     }
     for (service, destination) in &plan.gone.destinations {
         state.disown(Entry::Destination(*service, *destination));
-    }
-}
-
-fn created(additions: &[Op]) -> Intent {
-    let mut intent = Intent::default();
-    for op in additions {
-        match op {
-            Op::NewService(service, config) => intent.services.push((*service, config.clone())),
-            Op::NewDestination(service, destination, config) => {
-                intent.destinations.push((*service, *destination, *config));
-            }
-            _ => {}
-        }
-    }
-    intent
-}
-
-/// Leaves an intent in the journal, unless there is nothing to create. False
-/// when the disk did not take it.
-fn intend(state: &mut State, edges: &mut Edges<'_>, intent: Intent, now: Duration) -> bool {
-    if intent.is_empty() {
-        return true;
-    }
-    // A new intent replaces the old one, so what the old one made must stand
-    // in the journal before.
-    if !settle(state, edges, now) || !state.retry.allows(Subject::Journal, now) {
-        return false;
-    }
-    match edges.journal.intend(&intent) {
-        Ok(()) => {
-            state.intent = intent;
-            state.succeeded(Subject::Journal);
-            true
-        }
-        Err(error) => {
-            state.failed(Subject::Journal, None, error.to_string(), now);
-            false
-        }
-    }
-}
-
-/// Writes what changed hands, and drops the intent with it.
-fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) -> bool {
-    if state.unsettled.is_empty() && state.intent.is_empty() {
-        return true;
-    }
-    // Of the several writes of a round the first failure is the only attempt.
-    if !state.retry.allows(Subject::Journal, now) {
-        return false;
-    }
-    match edges.journal.settle(&state.unsettled) {
-        Ok(()) => {
-            state.unsettled.clear();
-            state.intent = Intent::default();
-            state.succeeded(Subject::Journal);
-            true
-        }
-        Err(error) => {
-            state.failed(Subject::Journal, None, error.to_string(), now);
-            false
-        }
     }
 }
 
@@ -312,7 +258,9 @@ fn apply(
                 }
             }
             Some((errno, meaning)) => {
-                state.stale |= meaning == Meaning::Stale;
+                if meaning == Meaning::Stale {
+                    state.doubt([op.service()]);
+                }
                 let message = format!("cannot {op}: {}", errno.explain(op));
                 state.failed(subject(op), Some(op.clone()), message, now);
             }
@@ -321,100 +269,20 @@ fn apply(
     Ok(())
 }
 
-/// Puts virtual addresses on and takes them away, after the services that
-/// answer on them were made and before they are removed: a VIP without its
-/// service answers with RST.
-fn place(
-    state: &mut State,
-    edges: &mut Edges<'_>,
-    wish: &Wish<'_>,
-    held: &[Op],
-    now: Duration,
-) -> AddressPlan {
-    let mut wanted = served_vips(state, wish.desired);
-    // A service that is held goes on being served.
-    wanted.extend(held.iter().filter_map(|op| match op {
-        Op::DeleteService(service) => vip(service),
-        _ => None,
-    }));
-    if wanted.is_empty() && state.addresses.is_empty() {
-        return AddressPlan::default();
-    }
-    let interfaces = match edges.links.interfaces() {
-        Ok(interfaces) => interfaces,
-        Err(error) => {
-            state.failed(Subject::Links, None, error.to_string(), now);
-            return AddressPlan::default();
-        }
+fn outcome(state: &State, removals_held: Vec<Op>, mut addresses: AddressPlan) -> Outcome {
+    addresses.held.extend(addresses.stays.clone());
+    let each = |(service, destinations): (&ServiceKey, &Vec<DestinationKey>)| {
+        let service = *service;
+        let destinations = destinations.clone().into_iter();
+        destinations.map(move |destination| (service, destination))
     };
-    state.succeeded(Subject::Links);
-    let mut plan = addresses::plan(&wanted, &interfaces, &state.addresses, wish.holding);
-    if wish.removals == Removals::NotYet {
-        plan.remove.clear();
-    }
-    for address in &plan.forget {
-        if let Some(interface) = state.addresses.get(address).cloned() {
-            state.disown(Entry::Address(*address, interface));
-        }
-    }
-    let may_try = |placed: &Placement| state.retry.allows(Subject::Vip(placed.address), now);
-    plan.add.retain(may_try);
-    let (remove, waiting): (Vec<_>, Vec<_>) = plan.remove.drain(..).partition(may_try);
-    plan.stays.extend(waiting.iter().map(Placement::named));
-    let intent = Intent {
-        addresses: plan.add.iter().map(Placement::named).collect(),
-        ..Intent::default()
+    let left = |(service, entries): (&ServiceKey, &Vec<Option<DestinationKey>>)| {
+        let service = *service;
+        entries
+            .clone()
+            .into_iter()
+            .map(move |entry| (service, entry))
     };
-    if intend(state, edges, intent, now) {
-        for placed in &plan.add {
-            let (address, interface) = placed.named();
-            match edges.links.add(placed.index, address) {
-                Ok(()) => {
-                    tracing::info!("holding {address} on {interface}");
-                    state.succeeded(Subject::Vip(address));
-                    plan.held.insert(address, interface.clone());
-                    state.own(Entry::Address(address, interface));
-                }
-                Err(error) => state.failed(Subject::Vip(address), None, error.to_string(), now),
-            }
-        }
-    }
-    for placed in &remove {
-        let (address, interface) = placed.named();
-        match edges.links.remove(placed.index, address) {
-            Ok(()) => {
-                tracing::info!("released {address} on {interface}");
-                state.succeeded(Subject::Vip(address));
-                state.disown(Entry::Address(address, interface));
-            }
-            Err(error) => {
-                state.failed(Subject::Vip(address), None, error.to_string(), now);
-                plan.stays.insert(address, interface);
-            }
-        }
-    }
-    plan
-}
-
-/// The wanted addresses on which at least one service stands in the kernel.
-fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
-    desired
-        .services
-        .keys()
-        .filter(|key| state.has(key))
-        .filter_map(vip)
-        .collect()
-}
-
-fn vip(service: &ServiceKey) -> Option<IpAddr> {
-    match service {
-        ServiceKey::Address { address, .. } => Some(*address),
-        ServiceKey::FirewallMark { .. } => None,
-    }
-}
-
-fn outcome(state: &State, plan: Plan, mut address_plan: AddressPlan) -> Outcome {
-    address_plan.held.extend(address_plan.stays.clone());
     Outcome {
         services: state.owned.services.len(),
         destinations: state.owned.services.values().map(BTreeSet::len).sum(),
@@ -423,11 +291,14 @@ fn outcome(state: &State, plan: Plan, mut address_plan: AddressPlan) -> Outcome 
             .iter()
             .map(|(subject, failed)| (*subject, failed.message.clone()))
             .collect(),
-        held: address_plan.held,
-        stays: address_plan.stays,
-        missing: address_plan.missing,
-        strangers: plan.strangers,
-        removals_held: Vec::new(),
+        held: addresses.held,
+        stays: addresses.stays,
+        missing: addresses.missing,
+        strangers: state.strangers.iter().flat_map(each).collect(),
+        left: state.left.iter().flat_map(left).collect(),
+        misordered: state.misordered.clone(),
+        repairs: state.repairs.clone(),
+        removals_held,
     }
 }
 

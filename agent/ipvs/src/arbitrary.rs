@@ -190,7 +190,7 @@ pub(crate) fn wanted_table() -> impl Strategy<Value = WantedTable> {
     let service = (few_service_configs(), vec(few_destinations(), 0..5)).prop_map(
         |(config, destinations)| WantedService {
             config,
-            destinations,
+            destinations: destinations.into_iter().collect(),
         },
     );
     proptest::collection::btree_map(few_services(), service, 0..5)

@@ -4,7 +4,10 @@ use std::{fmt, io};
 
 use netlink_packet_core::DecodeError;
 
-use crate::{ActualTable, Family, ForwardingMethod, Info, Op, TunnelKind};
+use crate::{
+    ActualService, ActualTable, Family, ForwardingMethod, Info, Op, ServiceKey, Timeouts,
+    TunnelKind,
+};
 
 /// The edge to the kernel: small, so that a modelled kernel can stand in.
 pub trait Kernel {
@@ -25,6 +28,27 @@ pub trait Kernel {
     /// See [`Error`].
     fn table(&mut self) -> Result<ActualTable, Error>;
 
+    /// One service with its destinations; none if the kernel has none of that
+    /// key.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error>;
+
+    /// The timeouts of connections.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    fn timeouts(&mut self) -> Result<Timeouts, Error>;
+
+    /// Sets the timeouts that are not 0. Connections take them up with their
+    /// next packet.
+    ///
+    /// # Errors
+    /// See [`Error`]; the kernel refuses more than 2^31 / HZ seconds with
+    /// `EINVAL`.
+    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error>;
+
     /// Applies operations in order, and tells which of them the kernel
     /// refused. A refused operation does not stop the others: the destinations
     /// of a service that could not be made fail with `ESRCH` of their own.
@@ -44,6 +68,18 @@ impl<K: Kernel + ?Sized> Kernel for &mut K {
         (**self).table()
     }
 
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error> {
+        (**self).service(key)
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        (**self).timeouts()
+    }
+
+    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
+        (**self).set_timeouts(timeouts)
+    }
+
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
         (**self).apply(ops)
     }
@@ -56,6 +92,18 @@ impl<K: Kernel + ?Sized> Kernel for Box<K> {
 
     fn table(&mut self) -> Result<ActualTable, Error> {
         (**self).table()
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error> {
+        (**self).service(key)
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        (**self).timeouts()
+    }
+
+    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
+        (**self).set_timeouts(timeouts)
     }
 
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {

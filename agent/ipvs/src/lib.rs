@@ -20,19 +20,23 @@
 mod arbitrary;
 pub mod codec;
 mod kernel;
+mod listing;
 mod model;
 #[cfg(any(test, feature = "model-kernel"))]
 pub mod model_kernel;
 mod op;
+mod owned;
 mod plan;
 mod socket;
 
 pub use kernel::{Errno, Error, Failure, Kernel, Meaning};
+pub use listing::Listing;
 pub use model::{
-    ActualService, ActualTable, Connections, DestinationConfig, DestinationKey, Family,
-    ForwardingMethod, Info, Protocol, ServiceConfig, ServiceFlags, ServiceKey, Stats, Tunnel,
-    TunnelChecksum, TunnelKind, WantedService, WantedTable,
+    ActualService, ActualTable, Connections, DestinationConfig, DestinationKey, Destinations,
+    Family, ForwardingMethod, Info, Protocol, ServiceConfig, ServiceFlags, ServiceKey, Stats,
+    Timeouts, Tunnel, TunnelChecksum, TunnelKind, WantedService, WantedTable,
 };
 pub use op::Op;
-pub use plan::{Gone, Owned, Plan, plan, plan_services};
+pub use owned::{Gone, Owned};
+pub use plan::{OnConflict, Plan, plan, plan_services};
 pub use socket::{DestinationStatistics, ServiceStatistics, Socket, Statistics};

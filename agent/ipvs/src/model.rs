@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 /// An address family, as the kernel's `AF_INET` and `AF_INET6`.
@@ -290,14 +291,30 @@ pub struct Info {
     pub connection_table_size: u32,
 }
 
+/// The timeouts of connections, in seconds, of one network namespace
+/// (`IPVS_CMD_SET_CONFIG`): 900, 120 and 300 unless somebody set others. In
+/// what is sent to the kernel, 0 keeps what is there.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Timeouts {
+    /// Of an established TCP connection without packets.
+    pub tcp: u32,
+    /// Of a TCP connection after a FIN.
+    pub tcp_fin: u32,
+    /// Of a flow of UDP datagrams.
+    pub udp: u32,
+}
+
+/// Destinations, oldest first: dh, sh and mh build their tables in that order.
+/// Two that differ in the order alone are equal.
+pub type Destinations = IndexMap<DestinationKey, DestinationConfig>;
+
 /// A service that somebody wants: configuration and destinations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WantedService {
     /// The service's own configuration.
     pub config: ServiceConfig,
-    /// In the order in which they are to be added, oldest first: sh and mh
-    /// build their tables in that order.
-    pub destinations: Vec<(DestinationKey, DestinationConfig)>,
+    /// In the order in which they are to be added.
+    pub destinations: Destinations,
 }
 
 /// The table that somebody wants.
@@ -308,8 +325,8 @@ pub type WantedTable = BTreeMap<ServiceKey, WantedService>;
 pub struct ActualService {
     /// The service's own configuration.
     pub config: ServiceConfig,
-    /// Its destinations.
-    pub destinations: BTreeMap<DestinationKey, DestinationConfig>,
+    /// In the order in which they were added.
+    pub destinations: Destinations,
 }
 
 /// The table that the kernel has, as last read and acknowledged since.

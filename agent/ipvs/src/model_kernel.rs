@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use crate::{
     ActualService, ActualTable, DestinationConfig, DestinationKey, Errno, Error, Failure, Family,
-    ForwardingMethod, Info, Kernel, Op, ServiceConfig, ServiceKey, TunnelKind,
+    ForwardingMethod, Info, Kernel, Op, ServiceConfig, ServiceKey, Timeouts, TunnelKind,
 };
 
 /// What [`ModelKernel::fail_with`] holds.
@@ -16,6 +16,8 @@ pub type FailWith = Box<dyn FnMut(&Op) -> Option<Errno> + Send>;
 pub struct ModelKernel {
     /// The table. Strangers write here.
     pub table: ActualTable,
+    /// The timeouts of connections.
+    pub timeouts: Timeouts,
     /// The schedulers it knows; at first all of Linux 6.1 but twos.
     pub schedulers: BTreeSet<String>,
     /// The persistence engines it knows; at first `sip`.
@@ -31,6 +33,8 @@ pub struct ModelKernel {
     pub log: Vec<(Op, Option<Errno>)>,
     /// How often the whole table was read.
     pub readings: usize,
+    /// How often one service was.
+    pub service_readings: usize,
 }
 
 impl Default for ModelKernel {
@@ -40,6 +44,12 @@ impl Default for ModelKernel {
         ];
         Self {
             table: ActualTable::new(),
+            // ip_vs_proto_tcp.c, ip_vs_proto_udp.c.
+            timeouts: Timeouts {
+                tcp: 900,
+                tcp_fin: 120,
+                udp: 300,
+            },
             schedulers: schedulers.map(str::to_owned).into(),
             persistence_engines: ["sip".to_owned()].into(),
             fail_with: None,
@@ -47,6 +57,7 @@ impl Default for ModelKernel {
             lose_replies: false,
             log: Vec::new(),
             readings: 0,
+            service_readings: 0,
         }
     }
 }
@@ -206,6 +217,30 @@ impl Kernel for ModelKernel {
         self.available()?;
         self.readings += 1;
         Ok(self.table.clone())
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error> {
+        self.available()?;
+        self.service_readings += 1;
+        Ok(self.table.get(key).cloned())
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        self.available()?;
+        Ok(self.timeouts)
+    }
+
+    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
+        self.available()?;
+        let set = |current: &mut u32, wanted: u32| {
+            if wanted != 0 {
+                *current = wanted;
+            }
+        };
+        set(&mut self.timeouts.tcp, timeouts.tcp);
+        set(&mut self.timeouts.tcp_fin, timeouts.tcp_fin);
+        set(&mut self.timeouts.udp, timeouts.udp);
+        Ok(())
     }
 
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {

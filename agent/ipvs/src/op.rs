@@ -1,15 +1,12 @@
 //! One write to the kernel's table.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    fmt,
-};
+use std::{collections::btree_map::Entry, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActualService, ActualTable, DestinationConfig, DestinationKey, Family, ForwardingMethod,
-    ServiceConfig, ServiceFlags, ServiceKey, Tunnel, TunnelChecksum, TunnelKind,
+    ActualService, ActualTable, DestinationConfig, DestinationKey, Destinations, Family,
+    ForwardingMethod, ServiceConfig, ServiceFlags, ServiceKey, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// One write to the kernel's table: one netlink message.
@@ -77,7 +74,7 @@ impl Op {
                 if let Entry::Vacant(entry) = table.entry(*key) {
                     entry.insert(ActualService {
                         config: config.clone(),
-                        destinations: BTreeMap::new(),
+                        destinations: Destinations::new(),
                     });
                 }
             }
@@ -101,7 +98,7 @@ impl Op {
             }
             Self::DeleteDestination(service, key) => {
                 if let Some(service) = table.get_mut(service) {
-                    service.destinations.remove(key);
+                    service.destinations.shift_remove(key);
                 }
             }
             Self::DeleteService(key) => {

@@ -1,111 +1,11 @@
 //! What to do so that the kernel's table becomes the wanted one: pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::{
-    ActualService, ActualTable, DestinationKey, Op, ServiceKey, WantedService, WantedTable,
+    ActualService, ActualTable, DestinationKey, Gone, Op, Owned, ServiceConfig, ServiceKey,
+    WantedService, WantedTable,
 };
-
-/// The entries of the kernel's table that are ours, by key alone. The kernel
-/// has no owner tag, so this is remembered outside of it.
-///
-/// A destination can be ours only in a service that is ours.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Owned {
-    /// Our services, each with those of its destinations that are ours.
-    pub services: BTreeMap<ServiceKey, BTreeSet<DestinationKey>>,
-}
-
-impl Owned {
-    /// Whether nothing is ours.
-    pub fn is_empty(&self) -> bool {
-        self.services.is_empty()
-    }
-
-    /// Whether the service is ours.
-    pub fn service(&self, service: &ServiceKey) -> bool {
-        self.services.contains_key(service)
-    }
-
-    /// Whether the destination is ours.
-    pub fn destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
-        self.services
-            .get(service)
-            .is_some_and(|destinations| destinations.contains(destination))
-    }
-
-    /// Whether a table lacks anything that is ours.
-    pub fn is_any_missing(&self, table: &ActualTable) -> bool {
-        self.services.iter().any(|(key, destinations)| {
-            table.get(key).is_none_or(|service| {
-                let mut ours = destinations.iter();
-                ours.any(|key| !service.destinations.contains_key(key))
-            })
-        })
-    }
-
-    /// Makes a service ours, and with it one of its destinations if one is
-    /// given.
-    pub fn add(&mut self, service: ServiceKey, destination: Option<DestinationKey>) {
-        let destinations = self.services.entry(service).or_default();
-        destinations.extend(destination);
-    }
-
-    /// Forgets a destination, or without one the service with all of its.
-    pub fn remove(&mut self, service: &ServiceKey, destination: Option<&DestinationKey>) {
-        match destination {
-            None => {
-                self.services.remove(service);
-            }
-            Some(destination) => {
-                if let Some(destinations) = self.services.get_mut(service) {
-                    destinations.remove(destination);
-                }
-            }
-        }
-    }
-
-    /// Records what an operation that the kernel acknowledged made ours, or
-    /// took away. Edits change nothing here.
-    pub fn acknowledge(&mut self, op: &Op) {
-        match op {
-            Op::NewService(service, _) => self.add(*service, None),
-            Op::NewDestination(service, destination, _) => self.add(*service, Some(*destination)),
-            Op::DeleteDestination(service, destination) => self.remove(service, Some(destination)),
-            Op::DeleteService(service) => self.remove(service, None),
-            Op::SetService(..) | Op::SetDestination(..) => {}
-        }
-    }
-
-    /// Makes everything in `adopted` ours ([`Plan::adopt`]).
-    pub fn adopt(&mut self, adopted: &Self) {
-        for (service, destinations) in &adopted.services {
-            self.services
-                .entry(*service)
-                .or_default()
-                .extend(destinations);
-        }
-    }
-
-    /// Forgets everything in `gone` ([`Plan::gone`]).
-    pub fn forget(&mut self, gone: &Gone) {
-        for service in &gone.services {
-            self.remove(service, None);
-        }
-        for (service, destination) in &gone.destinations {
-            self.remove(service, Some(destination));
-        }
-    }
-}
-
-/// Keys of ours that neither are wanted nor exist any more.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Gone {
-    /// Services, each with everything in it.
-    pub services: Vec<ServiceKey>,
-    /// Single destinations of services that stay ours.
-    pub destinations: Vec<(ServiceKey, DestinationKey)>,
-}
 
 /// The difference between a table that is wanted and the one that is there.
 ///
@@ -132,6 +32,13 @@ pub struct Plan {
     /// reported, not touched. They do go when their service is deleted, as the
     /// kernel cannot keep them.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
+    /// Entries that are not ours, are wanted, and are left because their
+    /// content is another one: services, and destinations inside services of
+    /// ours.
+    pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
+    /// Services whose scheduler goes by the order of the destinations, and
+    /// which will not have the wanted order: it cannot be edited.
+    pub misordered: Vec<ServiceKey>,
 }
 
 impl Plan {
@@ -141,107 +48,154 @@ impl Plan {
     }
 }
 
+/// What becomes of an entry that is not ours, has a key that is wanted, and
+/// another content. With the same content it becomes ours in any case.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnConflict {
+    /// It becomes ours, and is edited in place.
+    #[default]
+    Adopt,
+    /// It is left as it is, with everything in it, and named in
+    /// [`Plan::left`].
+    Leave,
+}
+
 /// Compares three tables and says what to do.
 ///
 /// Only what is in `owned` is ever removed. What is wanted and there already
 /// is edited in place, never deleted and added, so that its connections live;
 /// what is neither wanted nor owned is left alone. Deleting a service takes
-/// all its destinations with it in one operation. Of two wanted destinations
-/// with one key the first counts.
+/// all its destinations with it in one operation.
 ///
 /// Nothing here knows how to empty a table: with an empty `desired` it removes
 /// what is owned, entry by entry.
-pub fn plan(desired: &WantedTable, actual: &ActualTable, owned: &Owned) -> Plan {
-    let keys: BTreeSet<_> = desired
-        .keys()
-        .chain(owned.services.keys())
-        .copied()
-        .collect();
-    plan_services(keys, desired, actual, owned)
+pub fn plan(
+    desired: &WantedTable,
+    actual: &ActualTable,
+    owned: &Owned,
+    on_conflict: OnConflict,
+) -> Plan {
+    let keys: BTreeSet<_> = desired.keys().chain(owned.services.keys()).collect();
+    plan_services(keys, desired, actual, owned, on_conflict)
 }
 
 /// As [`plan`], for these services alone. The plans of disjoint sets of keys
 /// add up to the plan of their union.
-pub fn plan_services(
-    keys: impl IntoIterator<Item = ServiceKey>,
+pub fn plan_services<'a>(
+    keys: impl IntoIterator<Item = &'a ServiceKey>,
     desired: &WantedTable,
     actual: &ActualTable,
     owned: &Owned,
+    on_conflict: OnConflict,
 ) -> Plan {
-    let mut plan = Plan::default();
-    let mut removals = Vec::new();
-    for key in keys {
+    let mut planner = Planner {
+        on_conflict,
+        plan: Plan::default(),
+        removals: Vec::new(),
+    };
+    for &key in keys {
         let ours = owned.services.get(&key);
         match (desired.get(&key), actual.get(&key)) {
-            (Some(wanted), actual) => {
-                plan_wanted(&mut plan, &mut removals, key, wanted, actual, ours);
-            }
-            (None, Some(_)) if ours.is_some() => removals.push(Op::DeleteService(key)),
-            (None, None) if ours.is_some() => plan.gone.services.push(key),
+            (Some(wanted), actual) => planner.wanted(key, wanted, actual, ours),
+            (None, Some(_)) if ours.is_some() => planner.removals.push(Op::DeleteService(key)),
+            (None, None) if ours.is_some() => planner.plan.gone.services.push(key),
             (None, _) => {}
         }
     }
+    let Planner {
+        mut plan,
+        mut removals,
+        ..
+    } = planner;
     plan.ops.append(&mut removals);
     plan
 }
 
-fn plan_wanted(
-    plan: &mut Plan,
-    removals: &mut Vec<Op>,
-    service: ServiceKey,
-    wanted: &WantedService,
-    actual: Option<&ActualService>,
-    ours: Option<&BTreeSet<DestinationKey>>,
-) {
-    match actual {
-        None => plan
-            .ops
-            .push(Op::NewService(service, wanted.config.clone())),
-        Some(actual) => {
-            if actual.config != wanted.config {
-                plan.ops
-                    .push(Op::SetService(service, wanted.config.clone()));
-            }
-            if ours.is_none() {
-                plan.adopt.services.entry(service).or_default();
-            }
-        }
-    }
+struct Planner {
+    on_conflict: OnConflict,
+    plan: Plan,
+    removals: Vec<Op>,
+}
 
-    let is_ours = |key: &DestinationKey| ours.is_some_and(|ours| ours.contains(key));
-    let present = |key: &DestinationKey| actual.and_then(|actual| actual.destinations.get(key));
-    let mut seen = BTreeSet::new();
-    for (key, config) in &wanted.destinations {
-        if !seen.insert(*key) {
-            continue;
+impl Planner {
+    fn wanted(
+        &mut self,
+        service: ServiceKey,
+        wanted: &WantedService,
+        actual: Option<&ActualService>,
+        ours: Option<&BTreeSet<DestinationKey>>,
+    ) {
+        let plan = &mut self.plan;
+        let config = || wanted.config.clone();
+        match actual {
+            None => plan.ops.push(Op::NewService(service, config())),
+            Some(actual) => {
+                let differs = actual.config != wanted.config;
+                if differs && ours.is_none() && self.on_conflict == OnConflict::Leave {
+                    plan.left.push((service, None));
+                    return;
+                }
+                if differs {
+                    plan.ops.push(Op::SetService(service, config()));
+                }
+                if ours.is_none() {
+                    plan.adopt.services.entry(service).or_default();
+                }
+            }
         }
-        let Some(current) = present(key) else {
-            plan.ops.push(Op::NewDestination(service, *key, *config));
-            continue;
-        };
-        if current != config {
-            plan.ops.push(Op::SetDestination(service, *key, *config));
+        let is_ours = |key: &DestinationKey| ours.is_some_and(|ours| ours.contains(key));
+        let present = |key: &DestinationKey| actual.and_then(|actual| actual.destinations.get(key));
+        for (&key, &config) in &wanted.destinations {
+            let Some(&current) = present(&key) else {
+                plan.ops.push(Op::NewDestination(service, key, config));
+                continue;
+            };
+            let ours = is_ours(&key);
+            if current != config && !ours && self.on_conflict == OnConflict::Leave {
+                plan.left.push((service, Some(key)));
+                continue;
+            }
+            if current != config {
+                plan.ops.push(Op::SetDestination(service, key, config));
+            }
+            if !ours {
+                plan.adopt.services.entry(service).or_default().insert(key);
+            }
         }
-        if !is_ours(key) {
-            plan.adopt.services.entry(service).or_default().insert(*key);
+        for &key in actual.iter().flat_map(|actual| actual.destinations.keys()) {
+            match wanted.destinations.contains_key(&key) {
+                true => {}
+                false if is_ours(&key) => {
+                    self.removals.push(Op::DeleteDestination(service, key));
+                }
+                false => plan.strangers.push((service, key)),
+            }
+        }
+        for &key in ours.into_iter().flatten() {
+            if !wanted.destinations.contains_key(&key) && present(&key).is_none() {
+                plan.gone.destinations.push((service, key));
+            }
+        }
+        if is_order_kept(&wanted.config) && actual.is_some_and(|actual| !in_order(wanted, actual)) {
+            plan.misordered.push(service);
         }
     }
+}
 
-    for key in actual.iter().flat_map(|actual| actual.destinations.keys()) {
-        if seen.contains(key) {
-            continue;
-        }
-        if is_ours(key) {
-            removals.push(Op::DeleteDestination(service, *key));
-        } else {
-            plan.strangers.push((service, *key));
-        }
-    }
-    for key in ours.into_iter().flatten() {
-        if !seen.contains(key) && present(key).is_none() {
-            plan.gone.destinations.push((service, *key));
-        }
-    }
+/// Whether which server a client gets depends on the order in which the
+/// servers were added (`ip_vs_dh.c`, `ip_vs_sh.c`, `ip_vs_mh.c`).
+fn is_order_kept(config: &ServiceConfig) -> bool {
+    matches!(config.scheduler.as_str(), "dh" | "sh" | "mh")
+}
+
+/// Whether the wanted destinations will be in the wanted order when those that
+/// are missing have been added behind those that are there.
+fn in_order(wanted: &WantedService, actual: &ActualService) -> bool {
+    let is_there = |key: &&DestinationKey| actual.destinations.contains_key(*key);
+    let is_wanted = |key: &&DestinationKey| wanted.destinations.contains_key(*key);
+    let there = actual.destinations.keys().filter(is_wanted);
+    let missing = wanted.destinations.keys().filter(|key| !is_there(key));
+    there.chain(missing).eq(wanted.destinations.keys())
 }
 
 #[cfg(test)]

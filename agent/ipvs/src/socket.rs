@@ -19,7 +19,7 @@ use nix::sys::{
 
 use crate::{
     ActualService, ActualTable, Connections, DestinationKey, Errno, Error, Failure, Info, Kernel,
-    Op, ServiceConfig, ServiceKey, Stats,
+    Op, ServiceConfig, ServiceKey, Stats, Timeouts,
     codec::{self, DumpedDestination, DumpedService, Message},
 };
 
@@ -367,20 +367,39 @@ impl Kernel for Socket {
     fn table(&mut self) -> Result<ActualTable, Error> {
         let mut table = ActualTable::new();
         self.read(|service, destinations| {
-            let destinations = destinations
-                .into_iter()
-                .map(|destination| (destination.key, destination.config))
-                .collect();
-            let config = service.config;
-            table.insert(
-                service.key,
-                ActualService {
-                    config,
-                    destinations,
-                },
-            );
+            table.insert(service.key, actual(service.config, destinations));
         })?;
         Ok(table)
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error> {
+        let doing = "reading a service";
+        let malformed = |source| Error::Malformed { doing, source };
+        let answers = match self.ask(&Message::service(key), NLM_F_ACK, doing) {
+            Err(Error::Refused { errno, .. }) if errno == Errno::ESRCH => return Ok(None),
+            answers => answers?,
+        };
+        let answer = answers.into_iter().next();
+        let answer = answer.ok_or_else(|| malformed("no answer to IPVS_CMD_GET_SERVICE".into()))?;
+        let service = DumpedService::try_from(answer).map_err(malformed)?;
+        let destinations = self.dump_destinations(key)?;
+        Ok(Some(actual(service.config, destinations)))
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        let doing = "reading the timeouts";
+        let malformed = |source| Error::Malformed { doing, source };
+        let answers = self.ask(&Message::timeouts(), NLM_F_ACK, doing)?;
+        let answer = answers.into_iter().next();
+        let answer = answer.ok_or_else(|| malformed("no answer to IPVS_CMD_GET_CONFIG".into()))?;
+        Timeouts::try_from(answer).map_err(malformed)
+    }
+
+    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
+        self.writes += 1;
+        let doing = "setting the timeouts";
+        self.ask(&Message::set_timeouts(timeouts), NLM_F_ACK, doing)?;
+        Ok(())
     }
 
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
@@ -405,6 +424,18 @@ impl Kernel for Socket {
             self.info()?;
         }
         Ok(failures)
+    }
+}
+
+/// A service as it was dumped: the kernel begins with the destination that was
+/// added last (`ip_vs_ctl.c`, `__ip_vs_update_dest`).
+fn actual(config: ServiceConfig, destinations: Vec<DumpedDestination>) -> ActualService {
+    let oldest_first = destinations.into_iter().rev();
+    ActualService {
+        config,
+        destinations: oldest_first
+            .map(|destination| (destination.key, destination.config))
+            .collect(),
     }
 }
 

@@ -19,6 +19,8 @@ use crate::{
     host::addresses::Missing,
 };
 
+mod drift;
+mod no_journal;
 mod restored;
 
 const VIP: &str = "192.0.2.10";
@@ -497,19 +499,22 @@ fn what_failed_is_tried_again_without_an_event() {
 /// deadline has passed does not sleep.
 #[test]
 fn the_loop_sleeps_also_while_no_round_can_run() {
-    let minute = FULL_COMPARISON;
+    let minute = LONGEST_SLEEP;
     let world = ModelWorld::new();
     let doors = Doors::default();
     let mut agent = director(&doors, &world);
     agent.act(minute);
-    assert!(agent.next_deadline() > minute, "nothing was listed so far");
+    assert!(
+        agent.next_deadline(minute) > minute,
+        "nothing was listed so far"
+    );
 
     for event in everything() {
         agent.take(event);
     }
     agent.take(Event::VirtualService(Change::Apply(service(80, "twos", 2))));
     agent.act(minute);
-    let due = agent.next_deadline();
+    let due = agent.next_deadline(minute);
     assert!(due < minute * 2, "a refused service is tried again soon");
 
     world.parts().kernel.broken = Some(crate::fixtures::broken);
@@ -519,8 +524,11 @@ fn the_loop_sleeps_also_while_no_round_can_run() {
     for _ in 0..20 {
         let observed = agent.act(now);
         assert!(agent.trouble.is_some(), "{observed:?}");
-        assert!(agent.next_deadline() > now, "the kernel is away at {now:?}");
-        now = agent.next_deadline();
+        assert!(
+            agent.next_deadline(now) > now,
+            "the kernel is away at {now:?}"
+        );
+        now = agent.next_deadline(now);
     }
 }
 
@@ -536,64 +544,12 @@ fn a_kernel_that_opens_and_does_not_answer_is_asked_less_and_less_often() {
     let mut waits = Vec::new();
     for _ in 0..5 {
         agent.act(now);
-        waits.push((agent.next_deadline() - now).as_millis());
-        now = agent.next_deadline();
+        waits.push((agent.next_deadline(now) - now).as_millis());
+        now = agent.next_deadline(now);
     }
     assert_eq!(waits, [100, 200, 400, 800, 1600]);
     world.parts().kernel.broken = None;
     let observed = agent.act(now).expect("it answers again");
     assert_eq!(observed.trouble, None);
     assert_eq!(world.table().len(), 6);
-}
-
-#[test]
-fn a_reading_that_contradicts_what_is_believed_has_the_table_repaired() {
-    let reading = |world: &ModelWorld, began| {
-        let table = world.parts().kernel.table.clone();
-        let services = table.into_iter().map(|(key, found)| (key, found.config));
-        let services = services.collect();
-        Event::Reading(Reading { began, services })
-    };
-    let world = ModelWorld::new();
-    let mut agent = director(&Doors::default(), &world);
-    everything().into_iter().for_each(|event| agent.take(event));
-    agent.act(Duration::from_secs(1)).expect("a round");
-    let before = world.table();
-    world.news();
-
-    let old = Instant::now() - Duration::from_secs(10);
-    world.parts().kernel.table.clear();
-    agent.take(reading(&world, old));
-    assert!(!agent.due, "it may be of before the last round");
-    agent.take(reading(&world, Instant::now()));
-    assert!(agent.due, "somebody has cleared the table");
-    agent.act(Duration::from_secs(2)).expect("a round");
-    assert_eq!(world.table(), before, "all is there again");
-
-    // Others' services are no reason, and neither is what is as it should be.
-    let stranger = kernel_service("rr", &[]);
-    world
-        .parts()
-        .kernel
-        .table
-        .insert(tcp("192.0.2.99", 1), stranger);
-    agent.take(reading(&world, Instant::now()));
-    assert!(!agent.due);
-}
-
-#[test]
-fn drift_is_found_by_the_full_comparison() {
-    let world = ModelWorld::new();
-    let mut agent = director(&Doors::default(), &world);
-    for event in everything() {
-        agent.take(event);
-    }
-    agent.act(Duration::ZERO);
-    let table = world.table();
-    let drifted = kernel_service("sed", &[]);
-    world.parts().kernel.table.insert(tcp(VIP, 80), drifted);
-    let due = agent.next_deadline();
-    assert_eq!(due, FULL_COMPARISON);
-    agent.act(due);
-    assert_eq!(world.table(), table);
 }

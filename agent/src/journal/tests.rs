@@ -90,7 +90,7 @@ fn an_unsettled_intent_claims_exactly_what_has_its_configuration() {
     let (_, found) = open(folder.path(), BOOT);
     let as_found = |scheduler| ipvs::ActualService {
         config: config(scheduler),
-        destinations: BTreeMap::new(),
+        destinations: ipvs::Destinations::new(),
     };
     let table = [
         (service(80), as_found("wrr")),

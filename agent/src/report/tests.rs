@@ -38,7 +38,7 @@ fn well() -> Observed {
             ..Outcome::default()
         }),
         trouble: None,
-        wishes: wishes(),
+        wishes: wishes().into(),
         unreadable: Vec::new(),
     }
 }
@@ -149,11 +149,6 @@ fn every_trouble_has_its_reason_and_says_what_to_do() {
             "no socket",
         ),
         (
-            Trouble::Journal("name another one with --state-dir".into()),
-            "StateFolderUnavailable",
-            "--state-dir",
-        ),
-        (
             Trouble::Group("edge".into()),
             "DirectorGroupNotFound",
             "DirectorGroup edge does not exist: create it",
@@ -189,7 +184,7 @@ fn a_director_that_never_had_a_round_claims_nothing() {
 #[test]
 fn what_the_kernel_refused_is_told_by_the_names_of_objects() {
     let (web, tls) = (tcp(WEB, 80), tcp(WEB, 443));
-    let named_after = |key: &ipvs::ServiceKey| named(&key.to_string()).to_string();
+    let named_after = |key: &ServiceKey| named(&key.to_string()).to_string();
     for (subject, service, real_server) in [
         (Subject::Service(web), web, None),
         (
@@ -445,7 +440,7 @@ fn lists_are_cut_and_what_was_left_out_is_counted() {
     let key = |n: usize| tcp(WEB, u16::try_from(n).expect("a port"));
     let rows: Vec<_> = (1..=many).map(|n| (key(n), "wrr", &[][..])).collect();
     let mut observed = Observed {
-        wishes: wish(&rows),
+        wishes: wish(&rows).into(),
         ..well()
     };
     let outcome = observed.outcome.as_mut().expect("a round");

@@ -1,13 +1,24 @@
 //! What is known between rounds.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
-use ipvs::{ActualTable, Op, Owned, Plan, ServiceConfig, ServiceKey};
+use ipvs::{ActualTable, DestinationKey, OnConflict, Op, Owned, Plan, ServiceKey, Timeouts};
 
-use super::subject;
+use super::{
+    Removals,
+    read::{Doubt, Drifted},
+    repairs::Repairs,
+    subject,
+};
 use crate::{
     guard::Guard,
+    host::addresses::{AddressPlan, Holding},
     journal::{Change, Entry, Intent, Remembered},
+    observe::Reading,
     retry::{Retry, Subject},
 };
 
@@ -18,11 +29,36 @@ pub struct State {
     pub(super) owned: Owned,
     /// The addresses that we put on interfaces.
     pub(super) addresses: BTreeMap<IpAddr, String>,
-    /// The last reading plus what was acknowledged since; none when it has to
-    /// be read again.
+    /// The last reading plus what was acknowledged since; none when nothing is
+    /// known.
     pub(super) believed: Option<ActualTable>,
-    /// The kernel contradicted what is believed.
-    pub(super) stale: bool,
+    /// What of it is to be read again.
+    pub(super) doubt: Doubt,
+    /// The services to be planned: what is wanted of them, or what is known of
+    /// them, has changed.
+    pub(super) dirty: BTreeSet<ServiceKey>,
+    /// Everything is to be planned.
+    pub(super) everything_is_dirty: bool,
+    /// The services that are not as they are wanted after the last round.
+    pub(super) unfinished: BTreeSet<ServiceKey>,
+    /// What of ours somebody else changed, and is to be put right.
+    pub(super) drifted: BTreeSet<Drifted>,
+    pub(super) repairs: Repairs,
+    /// Strangers' destinations in services of ours.
+    pub(super) strangers: BTreeMap<ServiceKey, Vec<DestinationKey>>,
+    /// Wanted entries that are somebody else's, and left so.
+    pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
+    /// Services whose destinations stand in another order than the wanted one.
+    pub(super) misordered: BTreeSet<ServiceKey>,
+    /// What the addresses were when they were last looked at, and for what.
+    pub(super) placed: AddressPlan,
+    pub(super) placed_for: Option<(Holding, Removals)>,
+    /// What was last planned for strangers' entries.
+    pub(super) on_conflict: OnConflict,
+    /// The kernel's timeouts before we set them; 0 for one that we did not.
+    pub(super) timeouts_before: Timeouts,
+    /// The wish that they were last made to fulfil.
+    pub(super) timeouts_settled: Option<Timeouts>,
     /// What failed and waits, with the operation that failed where it was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
@@ -48,24 +84,66 @@ impl State {
         Self {
             owned: remembered.table,
             addresses: remembered.addresses,
+            timeouts_before: remembered.timeouts,
             in_doubt: !remembered.intent.is_empty(),
             intent: remembered.intent,
             ..Self::default()
         }
     }
 
-    /// Has the next round read the kernel's table again.
-    pub fn distrust(&mut self) {
-        self.believed = None;
+    /// Takes in a journal that could not be opened before: what has changed
+    /// hands since stands behind what it remembers.
+    pub fn remember(&mut self, remembered: Remembered) {
+        let since = std::mem::replace(self, Self::new(remembered));
+        for change in since.unsettled {
+            match change {
+                Change::Own(entry) => self.own(entry),
+                Change::Disown(entry) => self.disown(entry),
+            }
+        }
+        self.guard = since.guard;
+        self.repairs = since.repairs;
     }
 
-    /// Whether a reading of the kernel's services contradicts what is believed
-    /// of those that are ours.
-    pub fn contradicts(&self, services: &BTreeMap<ServiceKey, ServiceConfig>) -> bool {
-        let believed = self.believed.iter().flatten();
-        believed
-            .filter(|(key, _)| self.owned.service(key))
-            .any(|(key, service)| services.get(key) != Some(&service.config))
+    /// Has the next round read the kernel's table again.
+    pub fn distrust(&mut self) {
+        self.doubt = Doubt::Everything;
+    }
+
+    /// Has the next round plan these services.
+    pub fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
+        self.dirty.extend(services);
+    }
+
+    /// Takes in a reading of the kernel's table as a hint: what contradicts
+    /// what is believed of our services, or of those that we would have, is
+    /// read again by the next round. After a reading of everything the next
+    /// round plans everything. Whether there is reason for a round.
+    pub fn hint(&mut self, reading: &Reading) -> bool {
+        let Some(believed) = &self.believed else {
+            return false;
+        };
+        let concerns = |key: &ServiceKey| self.owned.service(key) || self.left.contains_key(key);
+        let contradicted: BTreeSet<_> = reading
+            .contradictions(believed)
+            .into_iter()
+            .filter(concerns)
+            .collect();
+        let is_complete = matches!(reading, Reading::Table(_));
+        self.everything_is_dirty |= is_complete;
+        let is_reason = is_complete || !contradicted.is_empty();
+        self.doubt(contradicted);
+        is_reason
+    }
+
+    pub(super) fn doubt(&mut self, keys: impl IntoIterator<Item = ServiceKey>) {
+        if let Doubt::Services(doubtful) = &mut self.doubt {
+            doubtful.extend(keys);
+        }
+    }
+
+    pub(super) fn repaired(&mut self, operation: String) {
+        self.repairs.note(operation);
     }
 
     /// When something that failed is due again.
@@ -96,6 +174,7 @@ impl State {
             Entry::Address(address, interface) => {
                 self.addresses.insert(*address, interface.clone());
             }
+            Entry::Timeouts(before) => self.timeouts_before = *before,
         }
         self.unsettled.push(Change::Own(entry));
     }
@@ -109,6 +188,7 @@ impl State {
             Entry::Address(address, _) => {
                 self.addresses.remove(address);
             }
+            Entry::Timeouts(_) => self.timeouts_before = Timeouts::default(),
         }
         self.unsettled.push(Change::Disown(entry));
     }
@@ -138,6 +218,44 @@ impl State {
         if let Some(table) = &mut self.believed {
             op.apply_to(table);
         }
+        if self.drifted.remove(&(op.service(), op.destination())) {
+            self.repaired(op.to_string());
+        }
+    }
+
+    /// Keeps of a plan what is to be told, in place of what was told of the
+    /// same services before. All that there is if `services` is none.
+    pub(super) fn keep_findings(&mut self, plan: &Plan, services: Option<&BTreeSet<ServiceKey>>) {
+        match services {
+            None => {
+                self.strangers.clear();
+                self.left.clear();
+                self.misordered.clear();
+            }
+            Some(services) => {
+                for key in services {
+                    self.strangers.remove(key);
+                    self.left.remove(key);
+                    self.misordered.remove(key);
+                }
+            }
+        }
+        for (service, destination) in &plan.strangers {
+            self.strangers
+                .entry(*service)
+                .or_default()
+                .push(*destination);
+        }
+        for (service, destination) in &plan.left {
+            self.left.entry(*service).or_default().push(*destination);
+        }
+        self.misordered.extend(&plan.misordered);
+    }
+
+    /// Whether a wanted service is somebody else's, and left so.
+    pub(super) fn is_left(&self, service: &ServiceKey) -> bool {
+        let left = self.left.get(service);
+        left.is_some_and(|left| left.contains(&None))
     }
 
     pub(super) fn succeeded(&mut self, subject: Subject) {
@@ -162,11 +280,34 @@ impl State {
         });
     }
 
-    /// Forgets what was due in this round and was not tried.
-    pub(super) fn forget_untried(&mut self, now: Duration) {
+    /// Has the next round plan the services of these operations again.
+    pub(super) fn postpone(&mut self, ops: &[Op]) {
+        self.unfinished.extend(ops.iter().map(Op::service));
+    }
+
+    /// Forgets what was due in this round and was not tried, and has the next
+    /// one plan again what failed.
+    pub(super) fn end_round(&mut self, now: Duration) {
         self.retry.expire(now);
         let retry = &self.retry;
         self.failures.retain(|subject, _| retry.waits(*subject));
+        let failed = self.failures.keys().filter_map(|subject| match subject {
+            Subject::Service(service) | Subject::Destination(service, _) => Some(*service),
+            _ => None,
+        });
+        self.unfinished.extend(failed);
+        let unfinished = &self.unfinished;
+        self.drifted
+            .retain(|(service, _)| unfinished.contains(service));
+    }
+
+    /// Whether something that kept an address from being as it is wanted may
+    /// be tried again.
+    pub(super) fn is_any_address_due(&self, now: Duration) -> bool {
+        self.failures.keys().any(|subject| {
+            let concerns = matches!(subject, Subject::Links | Subject::Journal | Subject::Vip(_));
+            concerns && self.retry.allows(*subject, now)
+        })
     }
 
     /// Whether an operation need not wait. The destinations of a service that

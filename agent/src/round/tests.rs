@@ -1,10 +1,13 @@
 use super::*;
+use crate::desired::changed_services;
 use crate::fixtures::{ModelWorld, ip, server, service, tcp, wish};
 
+mod conflicts;
 mod deaths;
 mod failures;
 mod guarded;
 mod property;
+mod timeouts;
 
 const WEB: &str = "192.0.2.10";
 
@@ -14,6 +17,10 @@ struct Agent {
     state: State,
     now: Duration,
     removals: Removals,
+    on_conflict: OnConflict,
+    timeouts: Timeouts,
+    /// What was wished last.
+    wished: Desired,
 }
 
 impl Agent {
@@ -25,6 +32,9 @@ impl Agent {
             state: State::new(remembered),
             now: Duration::ZERO,
             removals: Removals::Guarded,
+            on_conflict: OnConflict::Adopt,
+            timeouts: Timeouts::default(),
+            wished: Desired::default(),
         }
     }
 
@@ -36,12 +46,43 @@ impl Agent {
             links,
             journal,
         };
+        let changed = changed_services(&self.wished, wish);
+        self.state.wish_changed(changed);
+        self.wished = wish.clone();
         let wish = Wish {
             desired: wish,
             holding,
             removals: self.removals,
+            on_conflict: self.on_conflict,
+            timeouts: self.timeouts,
         };
-        run(&mut self.state, &mut edges, &wish, self.now)
+        let outcome = run(&mut self.state, &mut edges, &wish, self.now);
+        if outcome.is_ok() {
+            self.assert_nothing_is_overlooked(&wish);
+        }
+        outcome
+    }
+
+    /// A plan of everything finds nothing but what is to be planned again in
+    /// any case.
+    fn assert_nothing_is_overlooked(&self, wish: &Wish<'_>) {
+        let state = &self.state;
+        let believed = state.believed.as_ref().expect("there was a round");
+        let all = ipvs::plan(
+            &wish.desired.table,
+            believed,
+            &state.owned,
+            wish.on_conflict,
+        );
+        for op in &all.ops {
+            let is_known = state.unfinished.contains(&op.service());
+            assert!(is_known, "{op} is to be done and nobody thinks of it");
+        }
+        assert!(all.adopt.is_empty(), "overlooked: {:?}", all.adopt);
+        assert_eq!(all.gone, ipvs::Gone::default(), "overlooked");
+        let strangers: Vec<_> = state.strangers.values().flatten().collect();
+        assert_eq!(all.strangers.len(), strangers.len(), "{strangers:?}");
+        assert!(all.misordered.iter().eq(&state.misordered));
     }
 
     fn round(&mut self, wish: &Desired) -> Outcome {

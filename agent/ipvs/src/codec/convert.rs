@@ -8,7 +8,7 @@ use nix::libc::{AF_INET, AF_INET6};
 use super::{Attribute, Command, DestinationAttribute, Message, ServiceAttribute};
 use crate::{
     Connections, DestinationConfig, DestinationKey, Family, ForwardingMethod, Info, Op, Protocol,
-    ServiceConfig, ServiceFlags, ServiceKey, Stats, Tunnel, TunnelChecksum, TunnelKind,
+    ServiceConfig, ServiceFlags, ServiceKey, Stats, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 const NO_SCHEDULER: &str = "none";
@@ -79,6 +79,34 @@ impl Message {
         Self {
             command: Command::GetService,
             attributes: Vec::new(),
+        }
+    }
+
+    /// Asks for one service.
+    pub fn service(key: &ServiceKey) -> Self {
+        Self {
+            command: Command::GetService,
+            attributes: vec![Attribute::Service(key_attributes(key))],
+        }
+    }
+
+    /// Asks for the timeouts of connections.
+    pub fn timeouts() -> Self {
+        Self {
+            command: Command::GetConfig,
+            attributes: Vec::new(),
+        }
+    }
+
+    /// Sets the timeouts of connections that are not 0.
+    pub fn set_timeouts(timeouts: Timeouts) -> Self {
+        Self {
+            command: Command::SetConfig,
+            attributes: vec![
+                Attribute::TimeoutTcp(timeouts.tcp),
+                Attribute::TimeoutTcpFin(timeouts.tcp_fin),
+                Attribute::TimeoutUdp(timeouts.udp),
+            ],
         }
     }
 
@@ -351,6 +379,28 @@ impl DumpedDestination {
             },
             connections,
             stats: stats64.or(stats).into_iter().flatten().collect(),
+        })
+    }
+}
+
+impl TryFrom<Message> for Timeouts {
+    type Error = DecodeError;
+
+    fn try_from(message: Message) -> Result<Self, DecodeError> {
+        let (mut tcp, mut tcp_fin, mut udp) = (None, None, None);
+        for attribute in message.attributes {
+            match attribute {
+                Attribute::TimeoutTcp(seconds) => tcp = Some(seconds),
+                Attribute::TimeoutTcpFin(seconds) => tcp_fin = Some(seconds),
+                Attribute::TimeoutUdp(seconds) => udp = Some(seconds),
+                _ => {}
+            }
+        }
+        let missing = |name| format!("no {name} in the answer to IPVS_CMD_GET_CONFIG");
+        Ok(Self {
+            tcp: tcp.ok_or_else(|| missing("IPVS_CMD_ATTR_TIMEOUT_TCP"))?,
+            tcp_fin: tcp_fin.ok_or_else(|| missing("IPVS_CMD_ATTR_TIMEOUT_TCP_FIN"))?,
+            udp: udp.ok_or_else(|| missing("IPVS_CMD_ATTR_TIMEOUT_UDP"))?,
         })
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::{collection::vec, prelude::*};
 
@@ -71,7 +71,7 @@ fn actual(rows: Rows) -> ActualTable {
     let service = |(key, service): (ServiceKey, WantedService)| {
         let service = ActualService {
             config: service.config,
-            destinations: service.destinations.into_iter().collect(),
+            destinations: service.destinations,
         };
         (key, service)
     };
@@ -96,6 +96,7 @@ fn an_empty_kernel_gets_services_with_destinations_in_the_wanted_order() {
         &wanted(&[(web(), "wrr", &[(9, 1), (1, 2), (5, 3)])]),
         &ActualTable::new(),
         &Owned::default(),
+        OnConflict::Adopt,
     );
     assert_eq!(
         spelled(&plan),
@@ -115,6 +116,7 @@ fn what_differs_is_edited_and_what_agrees_is_left() {
         &wanted(&[(web(), "rr", &[(1, 1), (2, 7)]), (dns(), "rr", &[(1, 1)])]),
         &actual(&[(web(), "wrr", &[(1, 1), (2, 2)]), (dns(), "rr", &[(1, 1)])]),
         &owned(&[(web(), &[1, 2]), (dns(), &[1])]),
+        OnConflict::Adopt,
     );
     assert_eq!(
         spelled(&plan),
@@ -131,6 +133,7 @@ fn removals_come_last_and_a_deleted_service_takes_its_destinations_along() {
         &wanted(&[(web(), "rr", &[(2, 1)])]),
         &actual(&[(dns(), "rr", &[(1, 1), (2, 1)]), (web(), "rr", &[(1, 1)])]),
         &owned(&[(dns(), &[1]), (web(), &[1])]),
+        OnConflict::Adopt,
     );
     assert_eq!(
         spelled(&plan),
@@ -148,6 +151,7 @@ fn what_is_wanted_and_there_already_is_adopted_in_place() {
         &wanted(&[(web(), "rr", &[(1, 1), (2, 5)])]),
         &actual(&[(web(), "rr", &[(1, 1), (2, 2)])]),
         &Owned::default(),
+        OnConflict::Adopt,
     );
     assert_eq!(
         spelled(&plan),
@@ -162,9 +166,69 @@ fn strangers_are_left_and_those_in_our_service_are_named() {
         &wanted(&[(web(), "rr", &[(1, 1)])]),
         &actual(&[(web(), "rr", &[(1, 1), (66, 1)]), (dns(), "rr", &[(9, 9)])]),
         &owned(&[(web(), &[1])]),
+        OnConflict::Adopt,
     );
     assert_eq!(spelled(&plan), [""; 0]);
     assert_eq!(plan.strangers, [(web(), server(66))]);
+}
+
+#[test]
+fn a_conflict_is_left_if_that_is_wanted_and_what_agrees_becomes_ours() {
+    let desired = wanted(&[
+        (web(), "rr", &[(1, 1), (2, 5), (3, 1)]),
+        (dns(), "rr", &[(1, 1)]),
+    ]);
+    let there = actual(&[
+        (web(), "rr", &[(1, 1), (2, 2)]),
+        (dns(), "wrr", &[(1, 1), (2, 1)]),
+    ]);
+    let leave = |owned: &Owned| plan(&desired, &there, owned, OnConflict::Leave);
+    let first = leave(&Owned::default());
+    assert_eq!(
+        spelled(&first),
+        ["-a -t 192.0.2.1:80 -r 198.51.100.3:80 -m -w 1"]
+    );
+    assert_eq!(first.left, [(web(), Some(server(2))), (dns(), None)]);
+    assert_eq!(first.adopt, owned(&[(web(), &[1])]));
+    assert_eq!(first.strangers, []);
+
+    let ours = leave(&owned(&[(web(), &[1, 2]), (dns(), &[1])]));
+    assert_eq!(
+        spelled(&ours),
+        [
+            "-e -t 192.0.2.1:80 -r 198.51.100.2:80 -m -w 5",
+            "-a -t 192.0.2.1:80 -r 198.51.100.3:80 -m -w 1",
+            "-E -u 192.0.2.1:53 -s rr",
+        ],
+        "what is ours is put right all the same"
+    );
+}
+
+#[test]
+fn an_order_that_cannot_be_had_is_told_where_the_scheduler_goes_by_it() {
+    type Servers = &'static [(u8, u32)];
+    let cases: [(&str, Servers, Servers, bool); 8] = [
+        ("sh", &[(1, 1), (2, 1)], &[(1, 1), (2, 1)], false),
+        ("sh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
+        ("mh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
+        ("dh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
+        ("wrr", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], false),
+        // The missing one comes last, where it is wanted, and where it is not.
+        ("mh", &[(1, 1), (2, 1)], &[(1, 1)], false),
+        ("mh", &[(2, 1), (1, 1)], &[(1, 1)], true),
+        // What is to go does not count.
+        ("mh", &[(1, 1), (2, 1)], &[(9, 1), (1, 1), (2, 1)], false),
+    ];
+    for (scheduler, wish, there, told) in cases {
+        let plan = plan(
+            &wanted(&[(web(), scheduler, wish)]),
+            &actual(&[(web(), scheduler, there)]),
+            &owned(&[(web(), &[1, 2, 9])]),
+            OnConflict::Adopt,
+        );
+        let expected: &[ServiceKey] = if told { &[web()] } else { &[] };
+        assert_eq!(plan.misordered, expected, "{scheduler} {wish:?} {there:?}");
+    }
 }
 
 #[test]
@@ -174,25 +238,13 @@ fn an_owned_key_that_is_nowhere_is_forgotten() {
         &wanted(&[(web(), "rr", &[(1, 1)])]),
         &actual(&[(web(), "rr", &[(1, 1)])]),
         &ours,
+        OnConflict::Adopt,
     );
     assert!(plan.is_empty());
     assert_eq!(plan.gone.services, [dns()]);
     assert_eq!(plan.gone.destinations, [(web(), server(2))]);
     ours.forget(&plan.gone);
     assert_eq!(ours, owned(&[(web(), &[1])]));
-}
-
-#[test]
-fn of_two_wanted_destinations_with_one_key_the_first_counts() {
-    let plan = plan(
-        &wanted(&[(web(), "rr", &[(1, 5), (1, 6)])]),
-        &actual(&[(web(), "rr", &[])]),
-        &Owned::default(),
-    );
-    assert_eq!(
-        spelled(&plan),
-        ["-a -t 192.0.2.1:80 -r 198.51.100.1:80 -m -w 5"]
-    );
 }
 
 #[test]
@@ -207,7 +259,7 @@ fn a_service_that_the_kernel_refuses_stops_no_other() {
     kernel.schedulers.insert("twos".to_owned());
     round(&mut kernel, &desired, &mut ours);
     assert_eq!(kernel.table.len(), 2);
-    assert!(plan(&desired, &kernel.table, &ours).is_empty());
+    assert!(plan(&desired, &kernel.table, &ours, OnConflict::Adopt).is_empty());
 }
 
 /// The wanted table as the kernel shows it, with everything of `before` that
@@ -216,10 +268,7 @@ fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> Actua
     let mut table = before.clone();
     table.retain(|key, _| desired.contains_key(key) || !owned.service(key));
     for (key, wanted) in desired {
-        let mut destinations = BTreeMap::new();
-        for (destination, config) in &wanted.destinations {
-            destinations.entry(*destination).or_insert(*config);
-        }
+        let mut destinations = wanted.destinations.clone();
         for (destination, config) in before.get(key).into_iter().flat_map(|s| &s.destinations) {
             if !owned.destination(key, destination) {
                 destinations.entry(*destination).or_insert(*config);
@@ -246,7 +295,7 @@ fn wanted_keys(desired: &WantedTable) -> Owned {
 
 /// A round as a caller makes it; the plan.
 fn round(kernel: &mut ModelKernel, desired: &WantedTable, ours: &mut Owned) -> Plan {
-    let plan = plan(desired, &kernel.table().unwrap(), ours);
+    let plan = plan(desired, &kernel.table().unwrap(), ours, OnConflict::Adopt);
     ours.adopt(&plan.adopt);
     ours.forget(&plan.gone);
     let failures = kernel.apply(&plan.ops).unwrap();
@@ -277,9 +326,9 @@ proptest! {
         prop_assert_eq!(&believed, &expected);
         prop_assert_eq!(&ours, &wanted_keys(&desired));
 
-        let second = plan(&desired, &kernel.table, &ours);
-        let strangers = second.strangers.clone();
-        prop_assert_eq!(second, Plan { strangers, ..Plan::default() });
+        let second = plan(&desired, &kernel.table, &ours, OnConflict::Adopt);
+        let Plan { strangers, misordered, .. } = second.clone();
+        prop_assert_eq!(second, Plan { strangers, misordered, ..Plan::default() });
     }
 
     #[test]
@@ -288,7 +337,7 @@ proptest! {
         before in arbitrary::actual_table(),
         ours in arbitrary::owned(),
     ) {
-        let plan = plan(&desired, &before, &ours);
+        let plan = plan(&desired, &before, &ours, OnConflict::Adopt);
         let first_removal = plan.ops.iter().position(Op::removes).unwrap_or(plan.ops.len());
         let (additions, removals) = plan.ops.split_at(first_removal);
         prop_assert!(!additions.iter().any(Op::removes));
@@ -309,18 +358,19 @@ proptest! {
         before in arbitrary::actual_table(),
         ours in arbitrary::owned(),
     ) {
-        let all = plan(&desired, &before, &ours);
+        let all = plan(&desired, &before, &ours, OnConflict::Adopt);
         let keys: BTreeSet<_> = desired.keys().chain(before.keys()).chain(ours.services.keys()).collect();
         let mut sum = Plan::default();
         let mut removals = Vec::new();
         for key in keys {
-            let mut part = plan_services([*key], &desired, &before, &ours);
+            let mut part = plan_services([key], &desired, &before, &ours, OnConflict::Adopt);
             removals.extend(part.ops.extract_if(.., |op| op.removes()));
             sum.ops.append(&mut part.ops);
             sum.adopt.adopt(&part.adopt);
             sum.gone.services.append(&mut part.gone.services);
             sum.gone.destinations.append(&mut part.gone.destinations);
             sum.strangers.append(&mut part.strangers);
+            sum.misordered.append(&mut part.misordered);
         }
         sum.ops.append(&mut removals);
         prop_assert_eq!(sum, all);

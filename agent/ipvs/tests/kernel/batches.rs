@@ -118,7 +118,7 @@ fn a_thousand_services_are_written_read_edited_and_removed() {
         assert_eq!(ns.plan(&desired, &ours), Plan::default());
 
         let middle = vip(500);
-        desired.get_mut(&middle).unwrap().destinations[1].1.weight = 77;
+        desired.get_mut(&middle).unwrap().destinations[1].weight = 77;
         let writes = ns.socket.writes();
         ns.settle(&desired, &mut ours);
         assert_eq!(ns.socket.writes() - writes, 1);

@@ -5,6 +5,7 @@
 
 mod batches;
 mod namespace;
+mod readings;
 mod refusals;
 mod rows;
 mod strangers;

@@ -4,7 +4,7 @@ use std::{
     thread,
 };
 
-use ipvs::{ActualTable, Failure, Kernel, Op, Owned, Plan, Socket, WantedTable, plan};
+use ipvs::{ActualTable, Failure, Kernel, OnConflict, Op, Owned, Plan, Socket, WantedTable, plan};
 use nix::sched::{CloneFlags, unshare};
 
 /// A network namespace with nothing but its loopback, a socket there, and the thread
@@ -67,7 +67,7 @@ impl Namespace {
 
     /// The plan from what the kernel has.
     pub(crate) fn plan(&mut self, desired: &WantedTable, ours: &Owned) -> Plan {
-        plan(desired, &self.table(), ours)
+        plan(desired, &self.table(), ours, OnConflict::Adopt)
     }
 
     /// Plans, applies, and is then the owner of what it made.

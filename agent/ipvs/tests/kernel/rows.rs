@@ -113,7 +113,7 @@ pub(crate) fn wanted(rows: impl IntoIterator<Item = Row>) -> WantedTable {
         .map(|(key, config, destinations)| {
             let service = WantedService {
                 config,
-                destinations,
+                destinations: destinations.into_iter().collect(),
             };
             (key, service)
         })
@@ -127,7 +127,7 @@ pub(crate) fn shown(wanted: &WantedTable) -> ActualTable {
         .map(|(key, service)| {
             let service = ActualService {
                 config: service.config.clone(),
-                destinations: service.destinations.iter().copied().collect(),
+                destinations: service.destinations.clone(),
             };
             (*key, service)
         })

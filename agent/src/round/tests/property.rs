@@ -19,6 +19,7 @@ use proptest::{
 
 use super::*;
 use crate::fixtures::{Effect, broken, config, spelled, weight};
+use crate::journal::Intent;
 
 /// What nobody but a stranger writes.
 const THEIR_SCHEDULER: &str = "sed";
@@ -150,7 +151,10 @@ impl Story {
                     assert_ne!(was, None, "{address} is the host's own");
                     assert_ne!(was, Some(Whose::Theirs), "{address} is a stranger's");
                 }
-                Effect::Kernel(_, Some(_)) | Effect::Intended | Effect::Settled => {}
+                Effect::Kernel(_, Some(_))
+                | Effect::Timeouts(_)
+                | Effect::Intended
+                | Effect::Settled => {}
             }
         }
         let unclear = |(entry, whose): (&Entry, &Whose)| {
@@ -199,6 +203,7 @@ impl Story {
             Entry::Service(service) => self.agent.state.owned.service(service),
             Entry::Destination(service, key) => self.agent.state.owned.destination(service, key),
             Entry::Address(address, on) => self.agent.state.addresses.get(address) == Some(on),
+            Entry::Timeouts(_) => false,
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
@@ -251,12 +256,12 @@ impl Story {
                     return false;
                 };
                 match deed {
-                    Deed::Remove(_) => service.destinations.remove(key),
+                    Deed::Remove(_) => service.destinations.shift_remove(key),
                     _ => service.destinations.insert(*key, weight(THEIR_WEIGHT)),
                 };
                 true
             }
-            (_, Entry::Address(..)) => false,
+            (_, Entry::Address(..) | Entry::Timeouts(_)) => false,
         }
     }
 
@@ -439,7 +444,12 @@ impl Story {
         }
         assert_eq!(disk.owned, ours);
         let table = &self.world.parts().kernel.table;
-        let plan = ipvs::plan(&self.wish.table, table, &disk.remembered().table);
+        let plan = ipvs::plan(
+            &self.wish.table,
+            table,
+            &disk.remembered().table,
+            OnConflict::Adopt,
+        );
         assert!(plan.is_empty() && plan.adopt.is_empty(), "{plan:?}");
         assert_eq!(plan.gone, ipvs::Gone::default());
     }

@@ -1,0 +1,106 @@
+//! What is ours in the kernel's table: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{ActualTable, DestinationKey, Op, ServiceKey};
+
+/// The entries of the kernel's table that are ours, by key alone. The kernel
+/// has no owner tag, so this is remembered outside of it.
+///
+/// A destination can be ours only in a service that is ours.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Owned {
+    /// Our services, each with those of its destinations that are ours.
+    pub services: BTreeMap<ServiceKey, BTreeSet<DestinationKey>>,
+}
+
+impl Owned {
+    /// Whether nothing is ours.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// Whether the service is ours.
+    pub fn service(&self, service: &ServiceKey) -> bool {
+        self.services.contains_key(service)
+    }
+
+    /// Whether the destination is ours.
+    pub fn destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
+        self.services
+            .get(service)
+            .is_some_and(|destinations| destinations.contains(destination))
+    }
+
+    /// Whether a table lacks anything that is ours.
+    pub fn is_any_missing(&self, table: &ActualTable) -> bool {
+        self.services.iter().any(|(key, destinations)| {
+            table.get(key).is_none_or(|service| {
+                let mut ours = destinations.iter();
+                ours.any(|key| !service.destinations.contains_key(key))
+            })
+        })
+    }
+
+    /// Makes a service ours, and with it one of its destinations if one is
+    /// given.
+    pub fn add(&mut self, service: ServiceKey, destination: Option<DestinationKey>) {
+        let destinations = self.services.entry(service).or_default();
+        destinations.extend(destination);
+    }
+
+    /// Forgets a destination, or without one the service with all of its.
+    pub fn remove(&mut self, service: &ServiceKey, destination: Option<&DestinationKey>) {
+        match destination {
+            None => {
+                self.services.remove(service);
+            }
+            Some(destination) => {
+                if let Some(destinations) = self.services.get_mut(service) {
+                    destinations.remove(destination);
+                }
+            }
+        }
+    }
+
+    /// Records what an operation that the kernel acknowledged made ours, or
+    /// took away. Edits change nothing here.
+    pub fn acknowledge(&mut self, op: &Op) {
+        match op {
+            Op::NewService(service, _) => self.add(*service, None),
+            Op::NewDestination(service, destination, _) => self.add(*service, Some(*destination)),
+            Op::DeleteDestination(service, destination) => self.remove(service, Some(destination)),
+            Op::DeleteService(service) => self.remove(service, None),
+            Op::SetService(..) | Op::SetDestination(..) => {}
+        }
+    }
+
+    /// Makes everything in `adopted` ours ([`crate::Plan::adopt`]).
+    pub fn adopt(&mut self, adopted: &Self) {
+        for (service, destinations) in &adopted.services {
+            self.services
+                .entry(*service)
+                .or_default()
+                .extend(destinations);
+        }
+    }
+
+    /// Forgets everything in `gone` ([`crate::Plan::gone`]).
+    pub fn forget(&mut self, gone: &Gone) {
+        for service in &gone.services {
+            self.remove(service, None);
+        }
+        for (service, destination) in &gone.destinations {
+            self.remove(service, Some(destination));
+        }
+    }
+}
+
+/// Keys of ours that neither are wanted nor exist any more.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Gone {
+    /// Services, each with everything in it.
+    pub services: Vec<ServiceKey>,
+    /// Single destinations of services that stay ours.
+    pub destinations: Vec<(ServiceKey, DestinationKey)>,
+}

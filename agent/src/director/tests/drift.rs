@@ -1,0 +1,173 @@
+//! Somebody else changes the kernel's table.
+
+use ipvs::Listing;
+
+use super::*;
+use crate::{
+    fixtures::{self, weight},
+    observe::Reading,
+};
+
+/// A director whose table is as it is wanted.
+fn settled(world: &ModelWorld) -> Director {
+    let mut agent = director(&Doors::default(), world);
+    everything().into_iter().for_each(|event| agent.take(event));
+    agent.act(Duration::from_secs(1)).expect("a round");
+    assert_eq!(world.table().len(), 6);
+    world.news();
+    agent
+}
+
+fn services(world: &ModelWorld) -> Reading {
+    let table = world.parts().kernel.table.clone();
+    let services = table.into_iter().map(|(key, found)| (key, found.config));
+    Reading::Services(services.collect())
+}
+
+fn table(world: &ModelWorld) -> Reading {
+    Reading::Table(world.parts().kernel.table.clone())
+}
+
+/// As the model's kernel would list itself: two NAT services of TCP.
+fn listing(world: &ModelWorld) -> Reading {
+    let table = world.parts().kernel.table.clone();
+    let mut text = "IP Virtual Server version 1.2.1 (size=4096)\n\
+                    Prot LocalAddress:Port Scheduler Flags\n"
+        .to_owned();
+    for (key, service) in &table {
+        let ipvs::ServiceKey::Address { address, port, .. } = key else {
+            panic!("no marks here");
+        };
+        let hex = |address: &std::net::IpAddr| match address {
+            std::net::IpAddr::V4(address) => format!("{:08X}", u32::from(*address)),
+            std::net::IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let scheduler = &service.config.scheduler;
+        text += &format!("TCP  {}:{port:04X} {scheduler} \n", hex(address));
+        for (key, config) in &service.destinations {
+            let (rip, port, weight) = (hex(&key.address), key.port, config.weight);
+            text +=
+                &format!("  -> {rip}:{port:04X}      Masq    {weight:<6} 0          0         \n");
+        }
+    }
+    Reading::Listing(Listing::parse(&text))
+}
+
+fn change(world: &ModelWorld, port: u16, change: impl FnOnce(&mut ipvs::ActualService)) {
+    let mut parts = world.parts();
+    let service = parts.kernel.table.get_mut(&tcp(VIP, port));
+    change(service.expect("a service of everything"));
+}
+
+/// What the director does about a reading that was taken now.
+fn after(agent: &mut Director, world: &ModelWorld, reading: Reading) -> Vec<String> {
+    agent.take(Event::Reading(reading));
+    agent.act(Duration::from_secs(2));
+    world.news()
+}
+
+#[test]
+fn each_reading_finds_what_it_can_show_and_only_that_service_is_read_again() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world);
+    let readings = world.parts().kernel.readings;
+    for reading in [services, listing, table] {
+        assert_eq!(after(&mut agent, &world, reading(&world)), [""; 0]);
+        assert_eq!(world.parts().kernel.service_readings, 0, "nothing differs");
+    }
+
+    type Sees = fn(&ModelWorld) -> Reading;
+    type Drift = fn(&mut ipvs::ActualService);
+    let drifts: [(&str, Drift, &[Sees]); 4] = [
+        (
+            "-E -t 192.0.2.10:80 -s wrr",
+            |s| s.config.scheduler = "lc".into(),
+            &[services, listing, table],
+        ),
+        (
+            "-e -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1",
+            |s| s.destinations[0].weight = 9,
+            &[listing, table],
+        ),
+        (
+            "-e -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1",
+            |s| s.destinations[0].upper_threshold = 9,
+            &[table],
+        ),
+        (
+            "-a -t 192.0.2.10:80 -r 198.51.100.2:80 -m -w 1",
+            |s| s.destinations.truncate(1),
+            &[listing, table],
+        ),
+    ];
+    let mut count = 0;
+    for (repair, drift, seers) in drifts {
+        for sees in seers {
+            change(&world, 80, drift);
+            let news = after(&mut agent, &world, sees(&world));
+            assert!(news.contains(&repair.to_owned()), "{repair}: {news:?}");
+            assert_eq!(news.iter().filter(|line| line.starts_with('-')).count(), 1);
+            count += 1;
+        }
+    }
+    assert_eq!(world.parts().kernel.readings, readings, "never all of it");
+    assert_eq!(world.parts().kernel.service_readings, count);
+}
+
+#[test]
+fn what_was_put_right_is_counted_and_named() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world);
+    change(&world, 80, |service| service.destinations[0].weight = 9);
+    agent.take(Event::Reading(listing(&world)));
+    let observed = agent.act(Duration::from_secs(2)).expect("a round");
+    let repairs = observed.outcome.expect("a round").repairs;
+    assert_eq!(repairs.count, 1);
+    assert_eq!(
+        repairs.latest,
+        ["-e -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1"]
+    );
+
+    // What we change ourselves is no repair.
+    agent.take(Event::VirtualService(Change::Apply(service(80, "rr", 2))));
+    let observed = agent.act(Duration::from_secs(3)).expect("a round");
+    assert_eq!(observed.outcome.expect("a round").repairs.count, 1);
+
+    world.parts().kernel.table.clear();
+    agent.take(Event::Reading(services(&world)));
+    let observed = agent.act(Duration::from_secs(4)).expect("a round");
+    assert_eq!(world.table().len(), 6, "all is there again");
+    assert_eq!(observed.outcome.expect("a round").repairs.count, 7);
+}
+
+#[test]
+fn what_is_others_is_no_reason_for_anything() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world);
+    let stranger = kernel_service("rr", &[(9, 1)]);
+    let key = tcp("192.0.2.99", 1);
+    world.parts().kernel.table.insert(key, stranger);
+    for reading in [services, listing] {
+        agent.take(Event::Reading(reading(&world)));
+        assert!(!agent.due);
+    }
+    change(&world, 80, |service| {
+        service.destinations.insert(fixtures::server(9), weight(5));
+    });
+    agent.take(Event::Reading(listing(&world)));
+    let observed = agent.act(Duration::from_secs(2)).expect("it is told");
+    let outcome = observed.outcome.expect("a round");
+    assert_eq!(outcome.strangers, [(tcp(VIP, 80), fixtures::server(9))]);
+    assert_eq!(outcome.repairs.count, 0);
+    assert_eq!(world.news(), [""; 0]);
+}
+
+#[test]
+fn a_kernel_that_the_reader_cannot_read_is_read_by_the_loop() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world);
+    world.parts().kernel.broken = Some(fixtures::broken);
+    agent.take(Event::Unread);
+    let observed = agent.act(Duration::from_secs(2)).expect("it is told");
+    assert!(matches!(observed.trouble, Some(Trouble::Kernel(_))));
+}

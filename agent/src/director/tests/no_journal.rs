@@ -1,0 +1,88 @@
+//! The state folder cannot be used.
+
+use std::io;
+
+use super::*;
+use crate::retry::Subject;
+
+/// A world whose journal cannot be opened for so many times.
+fn without_journal(world: &ModelWorld, times: usize) -> World {
+    let doors = Doors::default();
+    let mut opens = doors.world(world);
+    let mut open = opens.journal;
+    let mut left = times;
+    opens.journal = Box::new(move || {
+        if left > 0 {
+            left -= 1;
+            return Err(JournalError::Folder {
+                path: "/state".into(),
+                source: io::Error::from_raw_os_error(nix::libc::EROFS),
+            });
+        }
+        open()
+    });
+    opens
+}
+
+fn started(world: &ModelWorld, times: usize) -> Director {
+    let (name, group) = ("a".to_owned(), "default".to_owned());
+    let (recorder, _) = Recorder::new();
+    let world = without_journal(world, times);
+    let mut agent = Director::new(name, group, Clock::start(), world, recorder);
+    everything().into_iter().for_each(|event| agent.take(event));
+    agent
+}
+
+fn outcome(agent: &mut Director, now: Duration) -> Outcome {
+    let observed = agent.act(now).expect("there is something to say");
+    observed.outcome.expect("a round")
+}
+
+#[test]
+fn nothing_is_made_what_is_there_is_kept_right_and_it_is_told() {
+    let world = ModelWorld::new();
+    let found = kernel_service("sed", &[(1, 9)]);
+    world.parts().kernel.table.insert(tcp(VIP, 80), found);
+    let mut agent = started(&world, usize::MAX);
+    let outcome = outcome(&mut agent, Duration::ZERO);
+    assert_eq!(
+        world.news(),
+        [
+            "-E -t 192.0.2.10:80 -s wrr",
+            "-e -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1",
+        ]
+    );
+    let told = &outcome.failures[&Subject::Journal];
+    assert!(told.contains("--state-dir"), "{told}");
+
+    // What was there before is not ours to remove, unless it was wanted once.
+    agent.take(Event::VirtualService(Change::Delete(ObjectKey::new(
+        "shop", "web80",
+    ))));
+    agent.act(Duration::from_secs(1));
+    assert_eq!(world.news(), ["-D -t 192.0.2.10:80"]);
+}
+
+#[test]
+fn once_there_is_one_everything_is_made_and_what_changed_hands_stands_in_it() {
+    let world = ModelWorld::new();
+    // Of an earlier life: a service that is not wanted any more, and one that is.
+    let running = Running::start(world.clone());
+    running.send(everything());
+    running.programmed(2, 4);
+    running.send([Event::VirtualService(Change::Apply(service(8080, "rr", 1)))]);
+    running.programmed(3, 6);
+    running.stop();
+    world.news();
+
+    let mut agent = started(&world, 1);
+    outcome(&mut agent, Duration::ZERO);
+    let there = world.table();
+    assert_eq!(there.len(), 9, "what the journal would know as ours stays");
+    assert_eq!(world.news(), [""; 0]);
+    let due = agent.next_deadline(Duration::ZERO);
+    let outcome = outcome(&mut agent, due);
+    assert_eq!(outcome.failures, std::collections::BTreeMap::new());
+    assert_eq!(world.news(), ["-D -t 192.0.2.10:8080", "settle"]);
+    assert_eq!(outcome.services, 2);
+}

@@ -1,0 +1,101 @@
+//! The timeouts of connections, in a round.
+
+use std::time::Duration;
+
+use ipvs::Timeouts;
+
+use super::{Edges, State, record};
+use crate::{journal::Entry, retry::Subject};
+
+/// Makes the kernel's timeouts the wanted ones, where one is wanted: 0 is
+/// none. What was found before we first set one stands in the journal from
+/// then on, and is what it becomes again when it is wanted no more. One that
+/// we never set is not our business.
+pub(super) fn settle(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wanted: Timeouts,
+    now: Duration,
+) -> Result<(), ipvs::Error> {
+    let is_settled = state.timeouts_settled == Some(wanted);
+    if wanted == Timeouts::default() && state.timeouts_before == Timeouts::default() {
+        state.timeouts_settled = Some(wanted);
+        return Ok(());
+    }
+    if is_settled && !state.everything_is_dirty || !state.retry.allows(Subject::Timeouts, now) {
+        return Ok(());
+    }
+    let found = edges.kernel.timeouts()?;
+    let before = each(
+        state.timeouts_before,
+        wanted,
+        found,
+        |before, wanted, found| {
+            if wanted != 0 && before == 0 {
+                found
+            } else {
+                before
+            }
+        },
+    );
+    remember(state, before);
+    let change = each(before, wanted, found, |before, wanted, found| {
+        let target = if wanted == 0 { before } else { wanted };
+        if target == found { 0 } else { target }
+    });
+    if change != Timeouts::default() {
+        // Nobody could tell afterwards what was there before.
+        if !record::settle(state, edges, now) {
+            return Ok(());
+        }
+        if let Err(error) = edges.kernel.set_timeouts(change) {
+            return match error {
+                ipvs::Error::Refused { .. } => {
+                    let message = format!("cannot set spec.timeouts of the group: {error}");
+                    state.timeouts_settled = None;
+                    state.failed(Subject::Timeouts, None, message, now);
+                    Ok(())
+                }
+                error => Err(error),
+            };
+        }
+        if is_settled {
+            let Timeouts { tcp, tcp_fin, udp } = change;
+            state.repaired(format!("--set {tcp} {tcp_fin} {udp}"));
+        }
+    }
+    let still_set = each(
+        before,
+        wanted,
+        found,
+        |before, wanted, _| {
+            if wanted == 0 { 0 } else { before }
+        },
+    );
+    remember(state, still_set);
+    state.succeeded(Subject::Timeouts);
+    state.timeouts_settled = Some(wanted);
+    Ok(())
+}
+
+/// Notes what the timeouts were before we set them; 0 for one that we did not.
+fn remember(state: &mut State, before: Timeouts) {
+    if before == state.timeouts_before {
+        return;
+    }
+    if state.timeouts_before != Timeouts::default() {
+        state.disown(Entry::Timeouts(state.timeouts_before));
+    }
+    if before != Timeouts::default() {
+        state.own(Entry::Timeouts(before));
+    }
+}
+
+/// Combines three of each.
+fn each(a: Timeouts, b: Timeouts, c: Timeouts, combine: fn(u32, u32, u32) -> u32) -> Timeouts {
+    Timeouts {
+        tcp: combine(a.tcp, b.tcp, c.tcp),
+        tcp_fin: combine(a.tcp_fin, b.tcp_fin, c.tcp_fin),
+        udp: combine(a.udp, b.udp, c.udp),
+    }
+}
