@@ -3,8 +3,8 @@
 
 use e2e::{
     Host, Segment,
-    cluster::{Cluster, example, expect_table, start_agent},
-    kubectl, kubectl_apply,
+    cluster::{Cluster, PATIENCE, example, expect_table, start_agent},
+    eventually, kubectl, kubectl_apply,
     segment::attach_to_management,
 };
 use ipvs::{Kernel, Op, Socket};
@@ -29,10 +29,13 @@ fn every_feature_is_in_the_kernel_as_the_ipvsadm_command_beside_it_says() {
         "--for=condition=Ready",
         "--timeout=60s",
     ]);
-    let commands: Vec<_> = manifest
+    let (timeouts, commands): (Vec<_>, Vec<_>) = manifest
         .lines()
         .filter_map(|line| line.strip_prefix("# ipvsadm "))
-        .collect();
+        .partition(|line| line.starts_with("--set "));
+    assert_eq!(timeouts, ["--set 7200 30 60"], "the group's");
+    let set = "Timeout (tcp tcpfin udp): 7200 30 60";
+    expect_timeouts(&director, set);
     assert!(
         commands.len() > 50,
         "the commands were found: {commands:#?}"
@@ -46,6 +49,21 @@ fn every_feature_is_in_the_kernel_as_the_ipvsadm_command_beside_it_says() {
     expect_table(&director, &saved);
 
     kubectl(&["delete", "ivs,irs", "--all"]);
+    let no_timeouts = r#"[{"op":"remove","path":"/spec/timeouts"}]"#;
+    kubectl(&["patch", "idg/default", "--type=json", "-p", no_timeouts]);
+    expect_timeouts(&director, "Timeout (tcp tcpfin udp): 900 120 300");
+}
+
+#[track_caller]
+fn expect_timeouts(director: &Host, expected: &str) {
+    eventually(expected, PATIENCE, || {
+        let found = director.run("ipvsadm -L --timeout");
+        if found.trim() == expected {
+            Ok(())
+        } else {
+            Err(found)
+        }
+    });
 }
 
 /// The table as our own dump has it, in the words of `ipvsadm -Sn`, with
