@@ -1,0 +1,178 @@
+//! Every manifest of the repository against a real kernel: what was applied
+//! once needs nothing more. Runs in the lab, in network namespaces of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use agent::{
+    checkpoint::Recorder,
+    clock::Clock,
+    director::{Director, World},
+    event::Event,
+    host::netlink::RouteSocket,
+    input::{Input, manifests},
+    journal::FileJournal,
+    report::Observed,
+};
+use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, Socket, Timeouts};
+use nix::sched::{CloneFlags, unshare};
+
+/// Longer than any of this takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn whatever_manifest_is_applied_a_second_time_nothing_is_written() {
+    let manifests = manifests_of_the_repository();
+    assert!(manifests.len() > 10, "they were found: {manifests:?}");
+    let services: usize = manifests.iter().map(|path| apply_again(path)).sum();
+    assert!(services > 20, "they make services: {services}");
+}
+
+fn manifests_of_the_repository() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = Vec::new();
+    for folder in ["examples", "crds/tests/unfit"] {
+        for entry in fs::read_dir(root.join(folder)).expect("a folder of the repository") {
+            found.push(entry.expect("an entry of it").path());
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Applies a manifest to an empty kernel, and then again: with the journal of
+/// the first time, and without. How many services it makes.
+fn apply_again(manifest: &Path) -> usize {
+    in_a_namespace(|| {
+        let folders = tempfile::tempdir().expect("a folder");
+        let (objects, state) = (folders.path().join("objects"), folders.path().join("state"));
+        fs::create_dir(&objects).expect("a folder");
+        fs::copy(manifest, objects.join("it.yaml")).expect("a copy of the manifest");
+
+        let name = manifest.display();
+        let (writes, first) = live(&objects, &state);
+        let outcome = first.outcome.expect("a round");
+        let expected = outcome.services + outcome.destinations;
+        assert!(writes >= expected, "{name}: {writes} writes, {outcome:?}");
+
+        let (writes, again) = live(&objects, &state);
+        assert_eq!(writes, 0, "{name} needs nothing more: {:?}", again.outcome);
+
+        fs::remove_dir_all(&state).expect("the state folder");
+        let (writes, adopted) = live(&objects, &state);
+        assert_eq!(writes, 0, "{name} is adopted as it is");
+        let adopted = adopted.outcome.expect("a round");
+        assert_eq!(adopted.services, outcome.services, "{name}");
+        outcome.services
+    })
+}
+
+fn in_a_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    let run = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect(
+            "a network namespace cannot be made: this test runs as root, in the lab: \
+             cargo test -p agent --test kernel_manifests",
+        );
+        let mut up = Command::new("ip");
+        let status = up.args(["link", "set", "lo", "up"]).status();
+        let status = status.expect("ip does not start: apt-get install iproute2");
+        assert!(status.success(), "ip link set lo up: {status}");
+        test()
+    };
+    thread::scope(|scope| {
+        let thread = scope.spawn(run);
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// One life of a director, up to its first round: how many operations it sent
+/// to the kernel, and what it found.
+fn live(objects: &Path, state: &Path) -> (usize, Observed) {
+    let (events, heard) = mpsc::channel();
+    let (recorder, _) = Recorder::new();
+    let input = Input {
+        events: events.clone(),
+        recorder: recorder.clone(),
+        files: Default::default(),
+    };
+    let objects = objects.to_owned();
+    // Ends when the folder is gone and nobody listens, or with the test.
+    thread::spawn(move || manifests::watch(&objects, "a", "default", input));
+
+    let writes = Arc::new(AtomicUsize::new(0));
+    let (counted, state) = (writes.clone(), state.to_owned());
+    let world = World {
+        kernel: Box::new(move || {
+            let socket = Socket::open()?;
+            let writes = counted.clone();
+            Ok(Box::new(Counted { socket, writes }))
+        }),
+        links: Box::new(|| Ok(Box::new(RouteSocket::open()?))),
+        journal: Box::new(move || {
+            let (journal, remembered) = FileJournal::open(&state, "this boot")?;
+            Ok((Box::new(journal), remembered))
+        }),
+    };
+    let (name, group) = ("a".to_owned(), "default".to_owned());
+    let director = Director::new(name, group, Clock::start(), world, recorder);
+    let mut found = None;
+    let watchdog = events.clone();
+    thread::spawn(move || {
+        thread::sleep(PATIENCE);
+        watchdog.send(Event::Stop).unwrap_or_default();
+    });
+    director.run(&heard, &mut |observed| {
+        if observed.outcome.is_some() && found.is_none() {
+            found = Some(observed);
+            events.send(Event::Stop).expect("the loop runs");
+        }
+    });
+    let found = found.unwrap_or_else(|| panic!("no round within {PATIENCE:?}"));
+    (writes.load(SeqCst), found)
+}
+
+/// A socket that counts the operations that go through it.
+struct Counted {
+    socket: Socket,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Kernel for Counted {
+    fn info(&mut self) -> Result<Info, ipvs::Error> {
+        self.socket.info()
+    }
+
+    fn table(&mut self) -> Result<ActualTable, ipvs::Error> {
+        self.socket.table()
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, ipvs::Error> {
+        self.socket.service(key)
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, ipvs::Error> {
+        self.socket.timeouts()
+    }
+
+    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), ipvs::Error> {
+        self.writes.fetch_add(1, SeqCst);
+        self.socket.set_timeouts(timeouts)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, ipvs::Error> {
+        self.writes.fetch_add(ops.len(), SeqCst);
+        self.socket.apply(ops)
+    }
+}
