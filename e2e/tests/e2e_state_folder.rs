@@ -1,0 +1,151 @@
+//! What may be wrong with the state folder: the table stays, what can be done
+//! without a memory is done, and the Director says what to do.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use e2e::{
+    Host, Process,
+    cluster::{
+        Cluster, PATIENCE, agent, condition, example, expect_table, wait_for, wait_until_ready,
+    },
+    course::Course,
+    host::run_here,
+    kubectl, kubectl_apply, layout,
+};
+
+const TABLE: [&str; 3] = [
+    "-A -t 192.168.4.5:80 -s wrr",
+    "-a -t 192.168.4.5:80 -r 192.168.2.100:80 -m -w 1",
+    "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 1",
+];
+
+/// A file system of its own for a state folder.
+struct StateFolder(PathBuf);
+
+impl StateFolder {
+    fn mount(name: &str) -> Self {
+        let folder = layout::file(name);
+        fs::create_dir_all(&folder).expect("the lab's folder takes one more");
+        let this = Self(folder);
+        this.shell("mount -t tmpfs -o size=4m none");
+        this
+    }
+
+    fn shell(&self, command: &str) {
+        let line = format!("{command} {}", self.0.display());
+        run_here(Command::new("sh").args(["-c", &line])).expect("the lab lets root do this");
+    }
+
+    fn start_agent(&self, host: &Host) -> Process {
+        let mut command = agent("director1");
+        command.env("IPVS_STATE_DIR", &self.0);
+        Process::start(host, "agent-director1", &mut command)
+    }
+}
+
+impl Drop for StateFolder {
+    fn drop(&mut self) {
+        self.shell("umount -l");
+    }
+}
+
+fn another_service() -> String {
+    example("nat-cluster.yaml")
+        .replace("name: web\n", "name: other\n")
+        .replace("port: 80", "port: 81")
+}
+
+fn set_weight(weight: u32) {
+    let patch = format!(r#"{{"spec":{{"weight":{weight}}}}}"#);
+    kubectl(&["patch", "irs/web2", "--type=merge", "-p", &patch]);
+}
+
+#[track_caller]
+fn expect_told() {
+    wait_for("idir/director1", "Programmed", "False");
+    assert_eq!(
+        condition("idir/director1", "Programmed", "reason"),
+        "StateFolderUnavailable"
+    );
+    let message = condition("idir/director1", "Programmed", "message");
+    assert!(message.contains("--state-dir"), "what to do: {message}");
+}
+
+#[test]
+fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made_or_removed() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let director = &course.director;
+    let folder = StateFolder::mount("state-read-only");
+    let mut first = folder.start_agent(director);
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    first.terminate(Duration::from_secs(10));
+    folder.shell("mount -o remount,ro");
+
+    let _second = folder.start_agent(director);
+    expect_told();
+    set_weight(5);
+    let edited = "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 5";
+    expect_table(director, &[TABLE[0], TABLE[1], edited]);
+    kubectl_apply(&another_service());
+    set_weight(7);
+    let edited = "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 7";
+    expect_table(director, &[TABLE[0], TABLE[1], edited]);
+
+    folder.shell("mount -o remount,rw");
+    wait_until_ready(&["web", "other"]);
+}
+
+#[test]
+fn a_full_disk_is_told_and_served_once_there_is_space() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let folder = StateFolder::mount("state-full");
+    let filler = folder.0.join("filler");
+    fs::write(&filler, vec![0; 8 << 20]).expect_err("it is larger than the disk");
+    let _agent = folder.start_agent(&course.director);
+    kubectl_apply(&example("nat-cluster.yaml"));
+    expect_told();
+    expect_table(&course.director, &[]);
+
+    fs::remove_file(&filler).expect("the filler");
+    wait_until_ready(&["web"]);
+    expect_table(&course.director, &TABLE);
+}
+
+#[test]
+fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let director = &course.director;
+    let folder = StateFolder::mount("state-damaged");
+    let mut first = folder.start_agent(director);
+    kubectl_apply(&example("nat-cluster.yaml"));
+    kubectl_apply(&another_service());
+    wait_until_ready(&["web", "other"]);
+    first.kill();
+    kubectl(&["delete", "ivs/other"]);
+    let journal = folder.0.join("journal.redb");
+    let mut bytes = fs::read(&journal).expect("the journal");
+    for byte in bytes.iter_mut().skip(4096).step_by(7) {
+        *byte ^= 0x5a;
+    }
+    fs::write(&journal, bytes).expect("a damaged journal");
+
+    let mut second = folder.start_agent(director);
+    let line = second.wait_for_log("set aside", PATIENCE);
+    assert!(
+        line.contains("journal.redb.unusable"),
+        "it says where: {line}"
+    );
+    wait_until_ready(&["web"]);
+    // Nobody knows any more whose that is.
+    let other = [
+        "-A -t 192.168.4.5:81 -s wrr",
+        "-a -t 192.168.4.5:81 -r 192.168.2.100:81 -m -w 1",
+        "-a -t 192.168.4.5:81 -r 192.168.2.200:81 -m -w 1",
+    ];
+    expect_table(director, &[TABLE, other].concat());
+    second.terminate(Duration::from_secs(10));
+}
