@@ -2,6 +2,8 @@
 //! outlive the agent that acts on them, and an agent's life that can end after
 //! any call.
 
+pub(crate) mod disk;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io, mem,
@@ -16,6 +18,7 @@ use ipvs::{
     ServiceKey, Timeouts, WantedService, WantedTable, model_kernel::ModelKernel,
 };
 
+use self::disk::ModelFile;
 use crate::{
     desired::Desired,
     host::{
@@ -60,13 +63,24 @@ impl fmt::Display for Effect {
 }
 
 /// What was committed to the journal.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Disk {
     pub(crate) owned: BTreeSet<Entry>,
     pub(crate) intent: Intent,
 }
 
 impl Disk {
+    /// What [`Journal::settle`] is to come to.
+    pub(crate) fn settle(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Own(entry) => self.owned.insert(entry.clone()),
+                Change::Disown(entry) => self.owned.remove(entry),
+            };
+        }
+        self.intent = Intent::default();
+    }
+
     /// What a new agent reads from it.
     pub(crate) fn remembered(&self) -> Remembered {
         let mut remembered = Remembered {
@@ -99,6 +113,8 @@ pub(crate) struct Parts {
     pub(crate) kernel: ModelKernel,
     pub(crate) interfaces: Vec<Interface>,
     pub(crate) disk: Disk,
+    /// The file of the real journal, for a test that uses that.
+    pub(crate) file: ModelFile,
     /// While set, no address can be read.
     pub(crate) links_broken: bool,
     /// While set, no address can be added or removed.
@@ -167,6 +183,7 @@ impl ModelWorld {
                 interface(3, "eth1", &[("198.51.100.254", 24)]),
             ],
             disk: Disk::default(),
+            file: ModelFile::default(),
             links_broken: false,
             addresses_refused: false,
             disk_broken: false,
@@ -326,13 +343,7 @@ impl Journal for ModelWorld {
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError> {
         let mut parts = self.parts();
         parts.write()?;
-        for change in changes {
-            match change {
-                Change::Own(entry) => parts.disk.owned.insert(entry.clone()),
-                Change::Disown(entry) => parts.disk.owned.remove(entry),
-            };
-        }
-        parts.disk.intent = Intent::default();
+        parts.disk.settle(changes);
         parts.log.push(Effect::Settled);
         Ok(())
     }

@@ -174,7 +174,7 @@ pub enum JournalError {
     },
 }
 
-type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
+pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
 
 /// The journal in the state folder.
 pub struct FileJournal {
@@ -200,13 +200,7 @@ impl FileJournal {
             source,
         })?;
         let path = folder.join(FILE);
-        let open = |path: &Path| {
-            let mut builder = Database::builder();
-            builder
-                .set_cache_size(CACHE_BYTES)
-                .set_check_integrity_on_open(true);
-            Ok(builder.create(path)?)
-        };
+        let open = |path: &Path| Ok(builder().create(path)?);
         match Self::open_with(&path, boot_id, Box::new(open)) {
             Err(JournalError::Database { source, .. }) if is_content(&source) => {
                 set_aside(&path, &source.to_string())?;
@@ -216,7 +210,7 @@ impl FileJournal {
         }
     }
 
-    fn open_with(
+    pub(crate) fn open_with(
         path: &Path,
         boot_id: &str,
         mut open: OpenDatabase,
@@ -249,6 +243,15 @@ impl FileJournal {
         };
         write().map_err(|error| failure(&self.path, error))
     }
+}
+
+/// What every opening of the file has in common.
+pub(crate) fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true);
+    builder
 }
 
 fn failure(path: &Path, error: redb::Error) -> JournalError {

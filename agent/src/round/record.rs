@@ -37,9 +37,11 @@ pub(super) fn intend(
     if !settle(state, edges, now) || !state.retry.allows(Subject::Journal, now) {
         return false;
     }
-    match edges.journal.intend(&intent) {
+    let intended = edges.journal.intend(&intent);
+    // A write that failed may stand on the disk all the same.
+    state.intent = intent;
+    match intended {
         Ok(()) => {
-            state.intent = intent;
             state.succeeded(Subject::Journal);
             true
         }

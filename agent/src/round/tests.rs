@@ -1,6 +1,9 @@
 use super::*;
-use crate::desired::changed_services;
-use crate::fixtures::{ModelWorld, ip, server, service, tcp, wish};
+use crate::{
+    desired::changed_services,
+    fixtures::{ModelWorld, ip, server, service, tcp, wish},
+    journal::Remembered,
+};
 
 mod conflicts;
 mod deaths;
@@ -14,6 +17,7 @@ const WEB: &str = "192.0.2.10";
 /// One life of an agent.
 struct Agent {
     world: ModelWorld,
+    journal: Box<dyn Journal>,
     state: State,
     now: Duration,
     removals: Removals,
@@ -27,8 +31,14 @@ impl Agent {
     /// Starts with what is on the world's disk.
     fn start(world: &ModelWorld) -> Self {
         let remembered = world.parts().disk.remembered();
+        Self::with(world, Box::new(world.clone()), remembered)
+    }
+
+    /// Starts with what was found in a journal.
+    fn with(world: &ModelWorld, journal: Box<dyn Journal>, remembered: Remembered) -> Self {
         Self {
             world: world.clone(),
+            journal,
             state: State::new(remembered),
             now: Duration::ZERO,
             removals: Removals::Guarded,
@@ -39,12 +49,12 @@ impl Agent {
     }
 
     fn try_round(&mut self, wish: &Desired, holding: Holding) -> Result<Outcome, ipvs::Error> {
-        let mut handles = [self.world.clone(), self.world.clone(), self.world.clone()];
-        let [kernel, links, journal] = &mut handles;
+        let mut handles = [self.world.clone(), self.world.clone()];
+        let [kernel, links] = &mut handles;
         let mut edges = Edges {
             kernel,
             links,
-            journal,
+            journal: self.journal.as_mut(),
         };
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);

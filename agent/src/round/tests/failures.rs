@@ -163,6 +163,20 @@ fn without_a_disk_nothing_is_made_and_edits_and_removals_go_on() {
 }
 
 #[test]
+fn an_intent_that_failed_may_be_on_the_disk_and_does_not_stay_there() {
+    let world = ModelWorld::new();
+    let mut agent = Agent::start(&world);
+    world.parts().disk_broken = true;
+    agent.round(&wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
+    world.parts().disk_broken = false;
+    // Else the next agent would take for its own, and remove, what somebody
+    // else makes meanwhile.
+    agent.round_when_due(&wish(&[]));
+    assert_eq!(world.news(), ["settle"]);
+    assert_eq!(agent.state.next_deadline(), None);
+}
+
+#[test]
 fn lost_replies_lose_nothing_and_nothing_is_owned_twice() {
     let world = ModelWorld::new();
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (2, 2)])]);

@@ -6,8 +6,20 @@
 //! somebody else made is theirs unless its key was ours, or until it is
 //! wanted: then it is to be adopted, and while it is not known how far that
 //! came it is nobody's in particular. A virtual address is never adopted.
+//!
+//! The journal is the real one, on a disk that loses, keeps or tears what was
+//! not synced when the agent died. The kernel outlives that, which is more than
+//! a real disk asks for: it loses only what a power failure cuts off, and then
+//! the kernel's table is gone, too.
 
-use std::fmt;
+mod calm;
+mod disk;
+mod steps;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use ipvs::{DestinationKey, Errno, Family};
 use proptest::{
@@ -15,61 +27,23 @@ use proptest::{
     option,
     prelude::*,
     sample::select,
+    test_runner::RngAlgorithm,
 };
 
+use self::{
+    calm::wanted,
+    disk::{DiskJournal, MayHold},
+    steps::{Death, Deed, Fault, Step, step},
+};
 use super::*;
-use crate::fixtures::{Effect, broken, config, spelled, weight};
-use crate::journal::Intent;
+use crate::{
+    fixtures::{Effect, broken, config, disk::Fate, spelled, weight},
+    journal::Intent,
+};
 
 /// What nobody but a stranger writes.
 const THEIR_SCHEDULER: &str = "sed";
 const THEIR_WEIGHT: u32 = 900;
-
-#[derive(Clone, Debug)]
-enum Step {
-    /// Other things are wanted from now on.
-    Wish(Wish, Holding),
-    /// A round, this much later; it may be the agent's last.
-    Round(Duration, Option<usize>),
-    /// The next round reads the table again.
-    Distrust,
-    /// Somebody else does something.
-    Stranger(Deed),
-    /// Something does not work from now on.
-    Fault(Fault),
-    /// Everything works again.
-    Heal,
-}
-
-/// Spelled as ipvsadm does where a failing story is told.
-#[derive(Clone)]
-struct Wish(Desired);
-
-impl fmt::Debug for Wish {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&spelled(&self.0.table), f)
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Deed {
-    Make(Entry),
-    Change(Entry),
-    Remove(Entry),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    /// One in so many operations is refused.
-    Refusals(usize, Errno),
-    /// The kernel does not answer at all.
-    Kernel,
-    /// The answers to one batch are lost.
-    Replies,
-    Interfaces,
-    Addresses,
-    Disk,
-}
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Whose {
@@ -83,6 +57,9 @@ enum Whose {
 
 struct Story {
     world: ModelWorld,
+    disk: MayHold,
+    /// How often the host was booted.
+    boots: usize,
     agent: Agent,
     wish: Desired,
     holding: Holding,
@@ -95,9 +72,14 @@ struct Story {
 impl Story {
     fn new() -> Self {
         let world = ModelWorld::new();
+        let disk = MayHold::nothing();
+        let opened = DiskJournal::open(&world, &disk, "0");
+        let (journal, found) = opened.expect("the disk works");
         Self {
-            agent: Agent::start(&world),
+            agent: Agent::with(&world, Box::new(journal), found),
             world,
+            disk,
+            boots: 0,
             wish: Desired::default(),
             holding: Holding::Take,
             whose: BTreeMap::new(),
@@ -108,32 +90,89 @@ impl Story {
     fn step(&mut self, step: Step) {
         match step {
             Step::Wish(wish, holding) => (self.wish, self.holding) = (wish.0, holding),
-            Step::Round(later, life) => self.round(later, life),
+            Step::Round(later, death) => self.round(later, death.as_ref()),
+            Step::Restart => self.restart(),
+            Step::Reboot(fates) => self.reboot(&fates),
             Step::Distrust => self.agent.state.distrust(),
             Step::Stranger(deed) => self.stranger(&deed),
             Step::Fault(fault) => self.fault(fault),
             Step::Heal => self.heal(),
+            Step::Calm => self.check(),
         }
     }
 
-    fn round(&mut self, later: Duration, life: Option<usize>) {
+    fn round(&mut self, later: Duration, death: Option<&Death>) {
         for entry in wanted(&self.wish) {
             if let Some(whose @ Whose::Theirs) = self.whose.get_mut(&entry) {
                 *whose = Whose::Unclear;
             }
         }
         self.agent.now += later;
-        self.world.parts().life = life;
+        self.world.parts().life = death.map(|death| death.calls);
+        let forgets = self.has_unwritten();
         let _ = self.agent.try_round(&self.wish, self.holding);
         let died = self.world.parts().life.take() == Some(0);
-        if died {
-            self.forgetful |= self.world.parts().disk_broken;
-            self.world.parts().disk_broken = false;
-            let now = self.agent.now;
-            self.agent = Agent::start(&self.world);
-            self.agent.now = now;
+        if let (true, Some(death)) = (died, death) {
+            self.forgetful |= forgets || self.is_disk_full();
+            self.bury(death);
         }
         self.audit();
+    }
+
+    /// The agent is dead; the next ones may die before they have begun.
+    fn bury(&mut self, death: &Death) {
+        self.world.parts().file.room = None;
+        self.world.parts().file.crash(&death.fates);
+        for calls in &death.openings {
+            self.world.parts().life = Some(*calls);
+            let _ = DiskJournal::open(&self.world, &self.disk, &self.boots.to_string());
+            let died = self.world.parts().life.take() == Some(0);
+            if died {
+                self.world.parts().file.crash(&death.fates);
+            }
+        }
+        self.start();
+    }
+
+    fn start(&mut self) {
+        let opened = DiskJournal::open(&self.world, &self.disk, &self.boots.to_string());
+        let (journal, found) = opened.expect("the disk works");
+        let now = self.agent.now;
+        self.agent = Agent::with(&self.world, Box::new(journal), found);
+        self.agent.now = now;
+    }
+
+    /// The agent ends in good order, and starts again.
+    fn restart(&mut self) {
+        self.forgetful |= self.has_unwritten();
+        self.agent.journal = Box::new(self.world.clone());
+        self.world.parts().file.room = None;
+        self.start();
+    }
+
+    /// The host loses its power, and with it what the kernel knew.
+    fn reboot(&mut self, fates: &[Fate]) {
+        let fresh = ModelWorld::new().parts().interfaces.clone();
+        self.world.parts().interfaces = fresh;
+        self.world.parts().kernel.table.clear();
+        self.whose.clear();
+        self.forgetful = false;
+        self.boots += 1;
+        self.disk.forget();
+        self.bury(&Death {
+            calls: 0,
+            fates: fates.to_vec(),
+            openings: Vec::new(),
+        });
+    }
+
+    fn is_disk_full(&self) -> bool {
+        self.world.parts().file.room == Some(0)
+    }
+
+    /// Whether the agent knows something that the disk refused.
+    fn has_unwritten(&self) -> bool {
+        self.agent.state.failures.contains_key(&Subject::Journal)
     }
 
     /// Takes in what the agent did, and objects if it was not its business.
@@ -197,8 +236,9 @@ impl Story {
 
     /// Whose is what somebody else makes now.
     fn whose(&self, entry: &Entry) -> Whose {
-        let disk = self.world.parts().disk.clone();
-        let on_disk = disk.owned.contains(entry);
+        let disks = self.disk.all();
+        let on_disk = disks.iter().all(|disk| disk.owned.contains(entry));
+        let not_on_disk = disks.iter().all(|disk| !disk.owned.contains(entry));
         let in_mind = match entry {
             Entry::Service(service) => self.agent.state.owned.service(service),
             Entry::Destination(service, key) => self.agent.state.owned.destination(service, key),
@@ -210,10 +250,11 @@ impl Story {
             // Who else's has another configuration.
             _ => false,
         };
-        let intended = intended(&disk.intent) || intended(&self.agent.state.intent);
-        match (on_disk, in_mind) {
-            (true, true) => Whose::Ours,
-            (false, false) if !intended => Whose::Theirs,
+        let intended =
+            intended(&self.agent.state.intent) || disks.iter().any(|disk| intended(&disk.intent));
+        match in_mind {
+            true if on_disk => Whose::Ours,
+            false if not_on_disk && !intended => Whose::Theirs,
             _ => Whose::Unclear,
         }
     }
@@ -296,7 +337,7 @@ impl Story {
             Fault::Replies => parts.kernel.lose_replies = true,
             Fault::Interfaces => parts.links_broken = true,
             Fault::Addresses => parts.addresses_refused = true,
-            Fault::Disk => parts.disk_broken = true,
+            Fault::Disk(room) => parts.file.room = Some(room),
         }
     }
 
@@ -307,258 +348,22 @@ impl Story {
         parts.kernel.lose_replies = false;
         parts.links_broken = false;
         parts.addresses_refused = false;
-        parts.disk_broken = false;
-    }
-
-    /// A full comparison and the retries that it may need, with every module
-    /// loaded and nothing in the way.
-    fn calm(&mut self) {
-        self.heal();
-        self.world
-            .parts()
-            .kernel
-            .schedulers
-            .insert("twos".to_owned());
-        self.agent.state.distrust();
-        for _ in 0..4 {
-            self.round(Duration::from_secs(61), None);
-        }
-    }
-
-    fn check(&mut self) {
-        self.calm();
-        let outcome = self
-            .agent
-            .try_round(&self.wish, self.holding)
-            .expect("the kernel answers");
-        assert_eq!(outcome.failures, BTreeMap::new(), "nothing fails");
-        assert_eq!(self.world.news(), [""; 0], "nothing is left to do");
-        self.check_table(&outcome);
-        self.check_addresses(&outcome);
-        self.check_disk();
-    }
-
-    fn check_table(&self, outcome: &Outcome) {
-        let table = &self.world.parts().kernel.table;
-        let wanted = wanted(&self.wish);
-        for (key, wish) in &self.wish.table {
-            let found = table.get(key).expect("a wanted service is there");
-            assert_eq!(found.config, wish.config, "{key}");
-            for (server, config) in &wish.destinations {
-                assert_eq!(
-                    found.destinations.get(server),
-                    Some(config),
-                    "{key} {server}"
-                );
-            }
-        }
-        let mut there = BTreeSet::new();
-        for (key, found) in table {
-            there.insert((
-                Entry::Service(*key),
-                found.config.scheduler == THEIR_SCHEDULER,
-            ));
-            for (server, config) in &found.destinations {
-                let theirs = config.weight == THEIR_WEIGHT;
-                there.insert((Entry::Destination(*key, *server), theirs));
-            }
-        }
-        for (entry, theirs) in &there {
-            match self.whose[entry] {
-                _ if wanted.contains(entry) => {}
-                Whose::Lost => {}
-                Whose::Theirs => assert!(theirs, "{entry:?} is as it was made"),
-                Whose::Unclear => assert!(*theirs || self.forgetful, "{entry:?} is as it was made"),
-                Whose::Ours => assert!(self.forgetful, "{entry:?} of ours was left behind"),
-            }
-        }
-        let in_whose = self
-            .whose
-            .keys()
-            .filter(|e| !matches!(e, Entry::Address(..)));
-        let entries = there.iter().map(|(entry, _)| entry);
-        assert!(entries.eq(in_whose), "nobody's thing went unseen");
-        assert_eq!(outcome.services, self.wish.table.len());
-        for (service, destination) in &outcome.strangers {
-            let entry = Entry::Destination(*service, *destination);
-            assert!(
-                there.contains(&(entry.clone(), true))
-                    || self.forgetful
-                    || self.whose[&entry] == Whose::Lost
-            );
-        }
-    }
-
-    fn check_addresses(&self, outcome: &Outcome) {
-        for &address in self.wish.vips.keys() {
-            let has_subnet = address.to_string().starts_with("192.0.2.");
-            if self.holding == Holding::Take && has_subnet {
-                let on = self.world.interfaces_with(address);
-                assert!(!on.is_empty(), "{address} is wanted");
-                assert!(on.contains(&outcome.held[&address]));
-            }
-        }
-        let fresh = ModelWorld::new().parts().interfaces.clone();
-        let theirs = |interface: &str, address: &IpAddr| {
-            let entry = Entry::Address(*address, interface.to_owned());
-            self.whose.get(&entry).copied()
-        };
-        for (now, before) in self.world.parts().interfaces.iter().zip(&fresh) {
-            for (address, length) in &now.addresses {
-                let whose = theirs(&now.name, address);
-                let wanted = self.wish.vips.contains_key(address);
-                match whose {
-                    None => assert!(before.addresses.contains(&(*address, *length))),
-                    Some(Whose::Theirs | Whose::Unclear | Whose::Lost) => {}
-                    Some(Whose::Ours) => assert!(
-                        wanted && self.holding != Holding::Release || self.forgetful,
-                        "{address} of ours was left behind"
-                    ),
-                }
-            }
-            for (address, _) in &before.addresses {
-                let still = now.addresses.iter().any(|(found, _)| found == address);
-                assert!(still, "the host's own {address} is there");
-            }
-        }
-    }
-
-    /// The disk says that all that is wanted and here is ours, but for
-    /// addresses that others put there.
-    fn check_disk(&self) {
-        let disk = self.world.parts().disk.clone();
-        assert!(disk.intent.is_empty(), "no round is unsettled");
-        let mut ours = wanted(&self.wish);
-        for (entry, whose) in &self.whose {
-            if let Entry::Address(address, on) = entry {
-                let unclear = *whose == Whose::Unclear || self.forgetful;
-                let owned = disk.owned.contains(entry);
-                assert!(
-                    unclear || owned == (*whose == Whose::Ours),
-                    "{address} on {on}"
-                );
-                if owned {
-                    ours.insert(entry.clone());
-                }
-            }
-        }
-        assert_eq!(disk.owned, ours);
-        let table = &self.world.parts().kernel.table;
-        let plan = ipvs::plan(
-            &self.wish.table,
-            table,
-            &disk.remembered().table,
-            OnConflict::Adopt,
-        );
-        assert!(plan.is_empty() && plan.adopt.is_empty(), "{plan:?}");
-        assert_eq!(plan.gone, ipvs::Gone::default());
+        parts.file.room = None;
     }
 }
 
-/// What is wanted of the kernel's table.
-fn wanted(wish: &Desired) -> BTreeSet<Entry> {
-    let mut entries = BTreeSet::new();
-    for (key, service) in &wish.table {
-        entries.insert(Entry::Service(*key));
-        for (server, _) in &service.destinations {
-            entries.insert(Entry::Destination(*key, *server));
-        }
+/// As many as PROPTEST_CASES asks for, and no fewer than are done anyway.
+fn walks() -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig {
+        cases: asked.cases.max(10_000),
+        rng_algorithm: RngAlgorithm::XorShift,
+        ..asked
     }
-    entries
-}
-
-/// Two services of one VIP, one of another, one of a VIP without a subnet,
-/// and one without a VIP.
-fn key() -> impl Strategy<Value = ServiceKey> {
-    select(vec![
-        tcp(WEB, 80),
-        tcp(WEB, 443),
-        tcp("192.0.2.11", 80),
-        tcp("203.0.113.10", 80),
-        ServiceKey::FirewallMark {
-            family: Family::V4,
-            mark: 7,
-        },
-    ])
-}
-
-fn a_wish() -> impl Strategy<Value = Desired> {
-    let servers = btree_map(1..4u8, 0..3u32, 0..4);
-    let schedulers = select(vec!["rr", "wrr", "wrr", "twos"]);
-    btree_map(key(), (schedulers, servers), 0..4).prop_map(|services| {
-        let servers: Vec<Vec<_>> = services
-            .values()
-            .map(|(_, servers)| {
-                servers
-                    .iter()
-                    .map(|(last, value)| (*last, *value))
-                    .collect()
-            })
-            .collect();
-        let rows: Vec<_> = services
-            .iter()
-            .zip(&servers)
-            .map(|((key, (scheduler, _)), servers)| (*key, *scheduler, servers.as_slice()))
-            .collect();
-        wish(&rows)
-    })
-}
-
-fn holding() -> impl Strategy<Value = Holding> {
-    prop_oneof![
-        4 => Just(Holding::Take),
-        1 => Just(Holding::Release),
-        1 => Just(Holding::KeepOnly),
-        1 => Just(Holding::Undecided),
-    ]
-}
-
-fn entry() -> impl Strategy<Value = Entry> {
-    let theirs = (1..4u8).prop_map(server as fn(u8) -> DestinationKey);
-    let vip = select(vec![WEB, "192.0.2.11"]);
-    let on = select(vec!["lo", "eth0", "eth1"]);
-    prop_oneof![
-        key().prop_map(Entry::Service),
-        (key(), theirs).prop_map(|(service, key)| Entry::Destination(service, key)),
-        (vip, on).prop_map(|(vip, on)| Entry::Address(ip(vip), on.to_owned())),
-    ]
-}
-
-fn deed() -> impl Strategy<Value = Deed> {
-    prop_oneof![
-        3 => entry().prop_map(Deed::Make),
-        1 => entry().prop_map(Deed::Change),
-        2 => entry().prop_map(Deed::Remove),
-    ]
-}
-
-fn fault() -> impl Strategy<Value = Fault> {
-    let errno = select(vec![Errno::ENOMEM, Errno::EINVAL, Errno::EPERM]);
-    prop_oneof![
-        (1..4usize, errno).prop_map(|(one_in, errno)| Fault::Refusals(one_in, errno)),
-        Just(Fault::Kernel),
-        Just(Fault::Replies),
-        Just(Fault::Interfaces),
-        Just(Fault::Addresses),
-        Just(Fault::Disk),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let later = (0..3000u64).prop_map(Duration::from_millis);
-    prop_oneof![
-        4 => (a_wish(), holding()).prop_map(|(wish, holding)| Step::Wish(Wish(wish), holding)),
-        8 => (later, option::weighted(0.4, 0..25usize))
-            .prop_map(|(later, life)| Step::Round(later, life)),
-        1 => Just(Step::Distrust),
-        4 => deed().prop_map(Step::Stranger),
-        2 => fault().prop_map(Step::Fault),
-        2 => Just(Step::Heal),
-    ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(walks())]
 
     #[test]
     fn when_things_calm_down_all_is_as_wanted_and_strangers_things_are_theirs(

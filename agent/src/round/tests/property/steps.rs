@@ -1,0 +1,178 @@
+//! What may happen, and how often.
+
+use super::*;
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Other things are wanted from now on.
+    Wish(Wish, Holding),
+    /// A round, this much later; it may be the agent's last.
+    Round(Duration, Option<Death>),
+    /// The agent stops in good order and starts again.
+    Restart,
+    /// The host loses its power.
+    Reboot(Vec<Fate>),
+    /// The next round reads the table again.
+    Distrust,
+    /// Somebody else does something.
+    Stranger(Deed),
+    /// Something does not work from now on.
+    Fault(Fault),
+    /// Everything works again.
+    Heal,
+    /// Things calm down, and what must hold then is looked at.
+    Calm,
+}
+
+/// Spelled as ipvsadm does where a failing story is told.
+#[derive(Clone)]
+pub(super) struct Wish(pub(super) Desired);
+
+impl fmt::Debug for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&spelled(&self.0.table), f)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Deed {
+    Make(Entry),
+    Change(Entry),
+    Remove(Entry),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// One in so many operations is refused.
+    Refusals(usize, Errno),
+    /// The kernel does not answer at all.
+    Kernel,
+    /// The answers to one batch are lost.
+    Replies,
+    Interfaces,
+    Addresses,
+    /// After so many more writes the disk is full.
+    Disk(usize),
+}
+
+/// An agent's end.
+#[derive(Clone, Debug)]
+pub(super) struct Death {
+    /// It comes after so many calls.
+    pub(super) calls: usize,
+    /// What becomes of what was not synced.
+    pub(super) fates: Vec<Fate>,
+    /// So soon in their lives the next ones die.
+    pub(super) openings: Vec<usize>,
+}
+
+/// Two services of one VIP, one of another, one of a VIP without a subnet,
+/// and one without a VIP.
+fn key() -> impl Strategy<Value = ServiceKey> {
+    select(vec![
+        tcp(WEB, 80),
+        tcp(WEB, 443),
+        tcp("192.0.2.11", 80),
+        tcp("203.0.113.10", 80),
+        ServiceKey::FirewallMark {
+            family: Family::V4,
+            mark: 7,
+        },
+    ])
+}
+
+fn a_wish() -> impl Strategy<Value = Desired> {
+    let servers = btree_map(1..4u8, 0..3u32, 0..4);
+    let schedulers = select(vec!["rr", "wrr", "wrr", "twos"]);
+    btree_map(key(), (schedulers, servers), 0..4).prop_map(|services| {
+        let servers: Vec<Vec<_>> = services
+            .values()
+            .map(|(_, servers)| {
+                servers
+                    .iter()
+                    .map(|(last, value)| (*last, *value))
+                    .collect()
+            })
+            .collect();
+        let rows: Vec<_> = services
+            .iter()
+            .zip(&servers)
+            .map(|((key, (scheduler, _)), servers)| (*key, *scheduler, servers.as_slice()))
+            .collect();
+        wish(&rows)
+    })
+}
+
+fn holding() -> impl Strategy<Value = Holding> {
+    prop_oneof![
+        4 => Just(Holding::Take),
+        1 => Just(Holding::Release),
+        1 => Just(Holding::KeepOnly),
+        1 => Just(Holding::Undecided),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let theirs = (1..4u8).prop_map(server as fn(u8) -> DestinationKey);
+    let vip = select(vec![WEB, "192.0.2.11"]);
+    let on = select(vec!["lo", "eth0", "eth1"]);
+    prop_oneof![
+        key().prop_map(Entry::Service),
+        (key(), theirs).prop_map(|(service, key)| Entry::Destination(service, key)),
+        (vip, on).prop_map(|(vip, on)| Entry::Address(ip(vip), on.to_owned())),
+    ]
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        3 => entry().prop_map(Deed::Make),
+        1 => entry().prop_map(Deed::Change),
+        2 => entry().prop_map(Deed::Remove),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let errno = select(vec![Errno::ENOMEM, Errno::EINVAL, Errno::EPERM]);
+    prop_oneof![
+        (1..4usize, errno).prop_map(|(one_in, errno)| Fault::Refusals(one_in, errno)),
+        Just(Fault::Kernel),
+        Just(Fault::Replies),
+        Just(Fault::Interfaces),
+        Just(Fault::Addresses),
+        (0..20usize).prop_map(Fault::Disk),
+    ]
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let torn = (select(vec![1, 64, 512]), any::<u64>());
+    let fate = prop_oneof![
+        2 => Just(Fate::Kept),
+        1 => Just(Fate::Lost),
+        1 => torn.prop_map(|(piece, mask)| Fate::Torn(piece, mask)),
+    ];
+    vec(fate, 1..6)
+}
+
+fn death() -> impl Strategy<Value = Death> {
+    (0..60usize, fates(), vec(0..20usize, 0..2)).prop_map(|(calls, fates, openings)| Death {
+        calls,
+        fates,
+        openings,
+    })
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let later = (0..3000u64).prop_map(Duration::from_millis);
+    prop_oneof![
+        8 => (a_wish(), holding()).prop_map(|(wish, holding)| Step::Wish(Wish(wish), holding)),
+        16 => (later, option::weighted(0.4, death()))
+            .prop_map(|(later, death)| Step::Round(later, death)),
+        2 => Just(Step::Distrust),
+        8 => deed().prop_map(Step::Stranger),
+        4 => fault().prop_map(Step::Fault),
+        4 => Just(Step::Heal),
+        1 => Just(Step::Calm),
+        1 => Just(Step::Restart),
+        1 => fates().prop_map(Step::Reboot),
+    ]
+}
