@@ -253,9 +253,23 @@ impl Story {
         let intended =
             intended(&self.agent.state.intent) || disks.iter().any(|disk| intended(&disk.intent));
         match in_mind {
-            true if on_disk => Whose::Ours,
+            true if on_disk && !self.is_known_to_be_gone(entry) => Whose::Ours,
             false if not_on_disk && !intended => Whose::Theirs,
             _ => Whose::Unclear,
+        }
+    }
+
+    /// Whether the agent knows that it is not there, and may let go of it.
+    fn is_known_to_be_gone(&self, entry: &Entry) -> bool {
+        let Some(table) = &self.agent.state.believed else {
+            return false;
+        };
+        match entry {
+            Entry::Service(service) => !table.contains_key(service),
+            Entry::Destination(service, key) => !table
+                .get(service)
+                .is_some_and(|found| found.destinations.contains_key(key)),
+            Entry::Address(..) | Entry::Timeouts(_) => false,
         }
     }
 
