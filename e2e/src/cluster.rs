@@ -151,6 +151,15 @@ pub fn start_agent_traced(host: &Host, director: &str, name: &str) -> (Process, 
     (process, file)
 }
 
+/// As [`start_agent`], with the end that [`trace::doomed`] brings.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn start_agent_doomed(host: &Host, director: &str, system_call: &str, nth: u32) -> Process {
+    let mut command = trace::doomed(&agent(director), system_call, nth);
+    Process::start(host, &format!("agent-{director}"), &mut command)
+}
+
 /// The command line of an agent.
 ///
 /// # Panics

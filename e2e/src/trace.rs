@@ -8,19 +8,28 @@ use crate::eventually;
 /// A command that runs `program` under strace and leaves its netlink messages
 /// in `file`.
 pub fn traced(program: &Command, file: &Path) -> Command {
+    let arguments = ["-xx", "-s", "65536", "-e", "trace=sendto,sendmsg,sendmmsg"];
+    under_strace(&arguments, file, program)
+}
+
+/// A command that runs `program` and kills it (SIGKILL) when one of its
+/// threads begins its `nth` system call of a name, such as `pwrite64`.
+pub fn doomed(program: &Command, system_call: &str, nth: u32) -> Command {
+    let trace = format!("trace={system_call}");
+    let inject = format!("inject={system_call}:signal=SIGKILL:when={nth}");
+    under_strace(
+        &["-e", &trace, "-e", &inject],
+        Path::new("/dev/null"),
+        program,
+    )
+}
+
+fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
     let mut command = Command::new("strace");
     command
         // As its child (-D), so that a signal reaches the program itself.
-        .args([
-            "-D",
-            "-f",
-            "-q",
-            "-xx",
-            "-s",
-            "65536",
-            "-e",
-            "trace=sendto,sendmsg,sendmmsg",
-        ])
+        .args(["-D", "-f", "-q"])
+        .args(arguments)
         .arg("-o")
         .arg(file)
         .arg(program.get_program())

@@ -1,0 +1,155 @@
+//! What can happen in one step, and how often it does.
+
+use fastrand::Rng;
+
+use crate::{
+    life::LAST_CALLS,
+    objects::{APPS, Method, SCHEDULERS, SERVERS, SERVICES, Server, Service},
+    table::Entry,
+};
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// A service is made, or edited where it exists.
+    PutService(usize, Service),
+    DeleteService(usize),
+    PutServer(usize, Server),
+    DeleteServer(usize),
+    Stranger(Deed),
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Stop,
+    /// SIGKILL, and the next one gets it at a call of its own.
+    Doom(&'static str, u32),
+    Resume,
+}
+
+/// What somebody does with ipvsadm.
+#[derive(Clone, Debug)]
+pub(crate) enum Deed {
+    MakeService(String, &'static str),
+    MakeServer(String, String, u32),
+    /// Edits one of those that there are: a service's scheduler or a server's
+    /// weight.
+    Edit(usize, &'static str, u32),
+    /// Removes one of those that there are.
+    Remove(usize),
+    Clear,
+}
+
+/// Keys that no object ever asks for.
+const FOREIGN: [&str; 2] = ["-t 192.168.4.30:80", "-u 192.168.4.30:53"];
+/// Servers that no object ever names; the last is of IPv6.
+const FOREIGN_SERVERS: [&str; 3] = ["192.168.2.201", "192.168.2.202", "2001:db8:2::201"];
+
+/// A step while the API server is there.
+pub(crate) fn any_step(rng: &mut Rng) -> Step {
+    match rng.u32(..100) {
+        0..14 => Step::PutService(rng.usize(..SERVICES.len()), service(rng)),
+        14..20 => Step::DeleteService(rng.usize(..SERVICES.len())),
+        20..48 => Step::PutServer(rng.usize(..SERVERS.len()), server(rng)),
+        48..54 => Step::DeleteServer(rng.usize(..SERVERS.len())),
+        _ => step_without_objects(rng),
+    }
+}
+
+/// A step that needs no API server.
+pub(crate) fn step_without_objects(rng: &mut Rng) -> Step {
+    match rng.u32(..46) {
+        0..30 => Step::Stranger(deed(rng)),
+        30..33 => Step::Kill,
+        33..34 => Step::Stop,
+        34..40 => {
+            let (system_call, most) = LAST_CALLS[rng.usize(..LAST_CALLS.len())];
+            Step::Doom(system_call, rng.u32(1..=most))
+        }
+        _ => Step::Resume,
+    }
+}
+
+fn service(rng: &mut Rng) -> Service {
+    let mut apps = vec![one_of(rng, &APPS)];
+    let other = one_of(rng, &APPS);
+    if rng.bool() && !apps.contains(&other) {
+        apps.push(other);
+    }
+    Service {
+        scheduler: one_of(rng, &SCHEDULERS),
+        persistence: one_of(rng, &[None, None, Some(60), Some(300)]),
+        method: method(rng),
+        apps,
+    }
+}
+
+fn server(rng: &mut Rng) -> Server {
+    Server {
+        port: one_of(rng, &[None, None, None, Some(80), Some(8080)]),
+        weight: rng.u32(..5),
+        method: one_of(rng, &[false, false, true]).then(|| method(rng)),
+        upper_threshold: one_of(rng, &[None, None, Some(100)]),
+        app: one_of(rng, &APPS),
+    }
+}
+
+fn method(rng: &mut Rng) -> Method {
+    one_of(rng, &[Method::Nat, Method::Nat, Method::Dr, Method::Tun])
+}
+
+fn deed(rng: &mut Rng) -> Deed {
+    match rng.u32(..60) {
+        0..12 => {
+            let own = SERVICES[rng.usize(..SERVICES.len())].key;
+            let foreign = one_of(rng, &FOREIGN);
+            let key = one_of(rng, &[own, foreign]);
+            Deed::MakeService(key.to_owned(), one_of(rng, &SCHEDULERS))
+        }
+        12..30 => {
+            let identity = SERVICES[rng.usize(..SERVICES.len())];
+            let own = SERVERS[rng.usize(..SERVERS.len())].1;
+            let foreign = one_of(rng, &FOREIGN_SERVERS);
+            let (key, port) = match rng.u32(..4) {
+                0 => (one_of(rng, &FOREIGN), 80),
+                _ => (identity.key, identity.port()),
+            };
+            let server = match one_of(rng, &[own, foreign]) {
+                v6 if v6.contains(':') => format!("[{v6}]:{port}"),
+                v4 => format!("{v4}:{port}"),
+            };
+            Deed::MakeServer(key.to_owned(), server, rng.u32(900..903))
+        }
+        30..46 => Deed::Edit(
+            rng.usize(..1000),
+            one_of(rng, &SCHEDULERS),
+            rng.u32(900..903),
+        ),
+        46..59 => Deed::Remove(rng.usize(..1000)),
+        _ => Deed::Clear,
+    }
+}
+
+fn one_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
+    all[rng.usize(..all.len())]
+}
+
+/// The line by which a stranger's entry shows, and the arguments of ipvsadm.
+pub(crate) fn stranger_makes(entry: &Entry, scheduler: &str, weight: u32) -> String {
+    match &entry.server {
+        None => format!("-A {} -s {scheduler}", entry.service),
+        Some(server) => format!("-a {} -r {server} -m -w {weight}", entry.service),
+    }
+}
+
+pub(crate) fn stranger_edits(line: &str) -> String {
+    match line.strip_prefix("-A") {
+        Some(service) => format!("-E{service}"),
+        None => line.replacen("-a", "-e", 1),
+    }
+}
+
+pub(crate) fn stranger_removes(entry: &Entry) -> String {
+    match &entry.server {
+        None => format!("-D {}", entry.service),
+        Some(server) => format!("-d {} -r {server}", entry.service),
+    }
+}

@@ -1,0 +1,294 @@
+//! The objects of the walk, and what they mean together. It is said here once
+//! more, in another way than the product does: in the words of ipvsadm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::table::{Entry, Table};
+
+/// The labels that servers may have, and services ask for.
+pub(crate) const APPS: [&str; 3] = ["web", "mail", "wide"];
+pub(crate) const SCHEDULERS: [&str; 7] = ["rr", "wrr", "lc", "wlc", "sed", "sh", "mh"];
+
+/// What makes a service the one that it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) name: &'static str,
+    /// As ipvsadm has it.
+    pub(crate) key: &'static str,
+    vip: Option<(&'static str, u16, &'static str)>,
+}
+
+/// The last two want the same.
+pub(crate) const SERVICES: [Identity; 7] = [
+    tcp("web", "-t 192.168.4.20:80", "192.168.4.20", 80),
+    tcp("secure", "-t 192.168.4.20:443", "192.168.4.20", 443),
+    Identity {
+        name: "names",
+        key: "-u 192.168.4.21:53",
+        vip: Some(("192.168.4.21", 53, "UDP")),
+    },
+    Identity {
+        name: "marked",
+        key: "-f 7",
+        vip: None,
+    },
+    tcp("six", "-t [2001:db8:4::20]:80", "2001:db8:4::20", 80),
+    tcp("shop", "-t 192.168.4.22:80", "192.168.4.22", 80),
+    tcp("rival", "-t 192.168.4.22:80", "192.168.4.22", 80),
+];
+
+const fn tcp(name: &'static str, key: &'static str, vip: &'static str, port: u16) -> Identity {
+    Identity {
+        name,
+        key,
+        vip: Some((vip, port, "TCP")),
+    }
+}
+
+impl Identity {
+    /// A virtual service without a port has port 0.
+    pub(crate) fn port(&self) -> u16 {
+        self.vip.map_or(0, |(_, port, _)| port)
+    }
+
+    pub(crate) fn is_v6(&self) -> bool {
+        self.vip.is_some_and(|(address, ..)| address.contains(':'))
+    }
+}
+
+/// Name and address of each server. The second and the third are one machine.
+pub(crate) const SERVERS: [(&str, &str); 7] = [
+    ("one", "192.168.2.11"),
+    ("two", "192.168.2.12"),
+    ("twin", "192.168.2.12"),
+    ("three", "192.168.2.13"),
+    ("four", "192.168.2.14"),
+    ("six1", "2001:db8:2::1"),
+    ("six2", "2001:db8:2::2"),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Method {
+    Nat,
+    Dr,
+    Tun,
+}
+
+impl Method {
+    fn json(self) -> Value {
+        let name = match self {
+            Self::Nat => "NAT",
+            Self::Dr => "DR",
+            Self::Tun => "TUN",
+        };
+        json!({"method": name})
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) scheduler: &'static str,
+    /// Seconds.
+    pub(crate) persistence: Option<u32>,
+    pub(crate) method: Method,
+    pub(crate) apps: Vec<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) port: Option<u16>,
+    pub(crate) weight: u32,
+    pub(crate) method: Option<Method>,
+    pub(crate) upper_threshold: Option<u32>,
+    pub(crate) app: &'static str,
+}
+
+/// When the API server made an object, and its name: of two that want the
+/// same, the lesser has it.
+pub(crate) type Age = (String, &'static str);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects {
+    pub(crate) services: BTreeMap<usize, (Age, Service)>,
+    pub(crate) servers: BTreeMap<usize, (Age, Server)>,
+    /// See [`beacon`].
+    pub(crate) beacon: u32,
+}
+
+/// A service and a server that show how far the director has come: whoever
+/// has both of this number has seen every change before. Each kind of object
+/// comes in the order in which it was changed.
+pub(crate) const BEACON: Identity = tcp("beacon", "-t 192.168.4.29:9", "192.168.4.29", 9);
+const BEACON_SERVER: &str = "192.168.2.99";
+
+pub(crate) fn beacon(number: u32) -> (Value, Value) {
+    let service = Service {
+        scheduler: "rr",
+        persistence: Some(number),
+        method: Method::Nat,
+        apps: vec!["beacon"],
+    };
+    let server = Server {
+        port: None,
+        weight: number,
+        method: None,
+        upper_threshold: None,
+        app: "beacon",
+    };
+    (
+        service.json(&BEACON),
+        server.json(BEACON.name, BEACON_SERVER),
+    )
+}
+
+impl Objects {
+    /// The entries that the kernel is to have for them.
+    pub(crate) fn desired(&self) -> Table {
+        let mut table = Table::new();
+        let mut taken = BTreeSet::new();
+        let mut services: Vec<_> = self.services.iter().collect();
+        services.sort_by_key(|(_, (age, _))| age.clone());
+        for (index, (_, service)) in services {
+            let identity = &SERVICES[*index];
+            if taken.insert(identity.key) {
+                let line = service.line(identity);
+                table.insert(Entry::service(identity.key), line);
+                self.add_servers(&mut table, identity, service);
+            }
+        }
+        if self.beacon > 0 {
+            let (key, number) = (BEACON.key, self.beacon);
+            table.insert(Entry::service(key), format!("-A {key} -s rr -p {number}"));
+            let server = format!("{BEACON_SERVER}:{}", BEACON.port());
+            let line = format!("-a {key} -r {server} -m -w {number}");
+            table.insert(Entry::server(key, &server), line);
+        }
+        table
+    }
+
+    fn add_servers(&self, table: &mut Table, identity: &Identity, service: &Service) {
+        let mut servers: Vec<_> = self.servers.iter().collect();
+        servers.sort_by_key(|(_, (age, _))| age.clone());
+        for (index, (_, server)) in servers {
+            let (_, address) = SERVERS[*index];
+            if !service.apps.contains(&server.app) {
+                continue;
+            }
+            let Some((destination, line)) = server.line(address, identity, service) else {
+                continue;
+            };
+            let entry = Entry::server(identity.key, &destination);
+            table.entry(entry).or_insert(line);
+        }
+    }
+
+    /// The virtual addresses that the director is to hold.
+    pub(crate) fn vips(&self) -> BTreeSet<String> {
+        let vips = self
+            .services
+            .keys()
+            .filter_map(|index| SERVICES[*index].vip);
+        let mut vips: BTreeSet<_> = vips.map(|(address, ..)| address.to_owned()).collect();
+        if self.beacon > 0 {
+            vips.extend(BEACON.vip.map(|(address, ..)| address.to_owned()));
+        }
+        vips
+    }
+}
+
+impl Service {
+    fn line(&self, identity: &Identity) -> String {
+        let mut line = format!("-A {} -s {}", identity.key, self.scheduler);
+        if let Some(seconds) = self.persistence {
+            line += &format!(" -p {seconds}");
+        }
+        if ["sh", "mh"].contains(&self.scheduler) {
+            line += &format!(" -b {}-fallback", self.scheduler);
+        }
+        line
+    }
+
+    pub(crate) fn json(&self, identity: &Identity) -> Value {
+        let mut spec = json!({
+            "scheduler": self.scheduler,
+            "persistence": self.persistence.map(|seconds| json!({"timeoutSeconds": seconds})),
+            "forwarding": self.method.json(),
+            "realServerSelector": {
+                "matchExpressions": [{"key": "app", "operator": "In", "values": self.apps}],
+            },
+        });
+        match identity.vip {
+            Some((address, port, protocol)) => {
+                spec["vip"] = json!({"address": address, "port": port, "protocol": protocol});
+            }
+            None => spec["firewallMark"] = json!({"mark": 7}),
+        }
+        json!({
+            "apiVersion": "ipvs.dev/v1alpha1",
+            "kind": "VirtualService",
+            "metadata": {"name": identity.name},
+            "spec": spec,
+        })
+    }
+}
+
+impl Server {
+    /// Destination and line, unless the server does not fit the service: DR
+    /// and TUN cannot change the port, and only TUN joins two families.
+    fn line(
+        &self,
+        address: &str,
+        identity: &Identity,
+        service: &Service,
+    ) -> Option<(String, String)> {
+        let method = self.method.unwrap_or(service.method);
+        let own = identity.port();
+        let port = self.port.unwrap_or(own);
+        let is_v6 = address.contains(':');
+        let fits_port = method == Method::Nat || port == own;
+        let fits_family = method == Method::Tun || is_v6 == identity.is_v6();
+        if !fits_port || !fits_family {
+            return None;
+        }
+        let destination = match is_v6 {
+            true => format!("[{address}]:{port}"),
+            false => format!("{address}:{port}"),
+        };
+        let flag = match method {
+            Method::Nat => "-m",
+            Method::Dr => "-g",
+            Method::Tun => "-i",
+        };
+        let mut line = format!(
+            "-a {} -r {destination} {flag} -w {}",
+            identity.key, self.weight
+        );
+        if let Some(upper) = self.upper_threshold {
+            line += &format!(" -x {upper}");
+        }
+        if method == Method::Tun {
+            line += " --tun-type ipip";
+        }
+        Some((destination, line))
+    }
+
+    pub(crate) fn json(&self, name: &str, address: &str) -> Value {
+        let connections = self
+            .upper_threshold
+            .map(|upper| json!({"upperThreshold": upper}));
+        json!({
+            "apiVersion": "ipvs.dev/v1alpha1",
+            "kind": "RealServer",
+            "metadata": {"name": name, "labels": {"app": self.app}},
+            "spec": {
+                "address": address,
+                "port": self.port,
+                "weight": self.weight,
+                "forwarding": self.method.map(Method::json),
+                "connections": connections,
+            },
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! What others put into the kernel's table, and how much of that can be told.
+//!
+//! What nobody wants and nobody of ours had is as the stranger left it. What is
+//! wanted is adopted, and what was wanted once since things were settled, and
+//! is not any more, may have been adopted or not: that is allowed to be there
+//! as the stranger made it, and need not be. What was ours then and was not
+//! made by a stranger since is to be gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::table::{Entry, Table};
+
+#[derive(Debug, Default)]
+pub(crate) struct Strangers {
+    theirs: BTreeMap<Entry, Theirs>,
+    /// Wanted when things were settled.
+    ours: BTreeSet<Entry>,
+    /// Wanted at some time since then.
+    claimed: BTreeSet<Entry>,
+    /// Not wanted at some time since then, though claimed.
+    dropped: BTreeSet<Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Theirs {
+    line: String,
+    must_be_there: bool,
+}
+
+impl Strangers {
+    /// Things are settled: what is there and not wanted is theirs.
+    pub(crate) fn settled(&mut self, found: &Table, desired: &Table) {
+        let theirs = found
+            .iter()
+            .filter(|(entry, _)| !desired.contains_key(entry));
+        self.theirs = theirs
+            .map(|(entry, line)| {
+                let theirs = Theirs {
+                    line: line.clone(),
+                    must_be_there: true,
+                };
+                (entry.clone(), theirs)
+            })
+            .collect();
+        self.ours = desired.keys().cloned().collect();
+        self.claimed = self.ours.clone();
+        self.dropped.clear();
+    }
+
+    /// Objects changed.
+    pub(crate) fn wish(&mut self, desired: &Table) {
+        for entry in self.claimed.clone() {
+            if !desired.contains_key(&entry) {
+                self.drop_entry(&entry);
+            }
+        }
+        self.claimed.extend(desired.keys().cloned());
+    }
+
+    fn drop_entry(&mut self, dropped: &Entry) {
+        for (entry, theirs) in &mut self.theirs {
+            let is_in = dropped.server.is_none() && entry.service == dropped.service;
+            if is_in || entry == dropped {
+                theirs.must_be_there = false;
+            }
+        }
+        self.dropped.insert(dropped.clone());
+    }
+
+    /// What a stranger may edit or remove: what was ours when things were
+    /// settled, and what was never wanted since.
+    pub(crate) fn within_reach(&self) -> Vec<Entry> {
+        let theirs = self.theirs.keys();
+        let theirs = theirs.filter(|entry| !self.claimed.contains(entry));
+        self.ours.iter().chain(theirs).cloned().collect()
+    }
+
+    /// A stranger made it.
+    pub(crate) fn made(&mut self, entry: &Entry, line: String) {
+        let must_be_there =
+            !self.claimed.contains(entry) && !self.dropped.contains(&entry.of_service());
+        let theirs = Theirs {
+            line,
+            must_be_there,
+        };
+        self.theirs.insert(entry.clone(), theirs);
+    }
+
+    /// A stranger edited what is within reach.
+    pub(crate) fn edited(&mut self, entry: &Entry, line: String) {
+        if let Some(theirs) = self.theirs.get_mut(entry) {
+            theirs.line = line;
+        }
+    }
+
+    /// A stranger removed it, and with a service all that was in it.
+    pub(crate) fn removed(&mut self, gone: &Entry) {
+        self.theirs.retain(|entry, _| match gone.server {
+            None => entry.service != gone.service,
+            Some(_) => entry != gone,
+        });
+    }
+
+    /// A stranger removed everything.
+    pub(crate) fn cleared(&mut self) {
+        self.theirs.clear();
+    }
+
+    /// How a table differs from what is wanted and what is theirs.
+    pub(crate) fn objections(&self, found: &Table, desired: &Table) -> Vec<String> {
+        let mut objections = Vec::new();
+        for (entry, line) in desired {
+            match found.get(entry) {
+                Some(there) if there == line => {}
+                Some(there) => objections.push(format!("wanted: {line}\n   there: {there}")),
+                None => objections.push(format!("wanted: {line}\n   there: nothing")),
+            }
+        }
+        for (entry, line) in found {
+            match self.theirs.get(entry) {
+                _ if desired.contains_key(entry) => {}
+                Some(theirs) if theirs.line == *line => {}
+                Some(theirs) => objections.push(format!(
+                    "a stranger made: {}\n   there: {line}",
+                    theirs.line
+                )),
+                None => objections.push(format!("nobody wants or made: {line}")),
+            }
+        }
+        for (entry, theirs) in &self.theirs {
+            let is_gone = !desired.contains_key(entry) && !found.contains_key(entry);
+            if theirs.must_be_there && is_gone {
+                objections.push(format!("a stranger's is gone: {}", theirs.line));
+            }
+        }
+        objections
+    }
+
+    /// What is theirs, for people.
+    pub(crate) fn lines(&self) -> String {
+        let line = |theirs: &Theirs| match theirs.must_be_there {
+            true => format!("  {}\n", theirs.line),
+            false => format!("  {} (or not)\n", theirs.line),
+        };
+        self.theirs.values().map(line).collect()
+    }
+}

@@ -1,0 +1,63 @@
+//! The kernel's table as entries that can be compared with what is to be.
+
+use std::collections::BTreeMap;
+
+use e2e::Host;
+use ipvs::{Kernel, Op, Socket};
+
+/// A service, or a server in it, by what makes it the one that it is.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Entry {
+    pub(crate) service: String,
+    pub(crate) server: Option<String>,
+}
+
+impl Entry {
+    pub(crate) fn service(key: &str) -> Self {
+        Self {
+            service: key.to_owned(),
+            server: None,
+        }
+    }
+
+    pub(crate) fn server(key: &str, server: &str) -> Self {
+        Self {
+            service: key.to_owned(),
+            server: Some(server.to_owned()),
+        }
+    }
+
+    /// The service that it is, or that it is in.
+    pub(crate) fn of_service(&self) -> Self {
+        Self::service(&self.service)
+    }
+}
+
+/// Entries, each with the ipvsadm command that makes it.
+pub(crate) type Table = BTreeMap<Entry, String>;
+
+/// What is in a director's kernel.
+pub(crate) fn of_kernel(director: &Host) -> Table {
+    let found = director.enter(|| {
+        let mut socket = Socket::open().expect("the lab's kernel has ip_vs");
+        socket.table().expect("the kernel answers")
+    });
+    let mut table = Table::new();
+    for (key, service) in found {
+        let name = key.to_string();
+        let line = Op::NewService(key, service.config).to_string();
+        table.insert(Entry::service(&name), line);
+        for (server, config) in service.destinations {
+            let entry = Entry::server(&name, &server.to_string());
+            let line = Op::NewDestination(key, server, config).to_string();
+            table.insert(entry, line);
+        }
+    }
+    table
+}
+
+/// A table for people.
+pub(crate) fn lines(table: &Table) -> String {
+    let lines: Vec<_> = table.values().map(|line| format!("  {line}\n")).collect();
+    lines.concat()
+}
