@@ -62,7 +62,8 @@ pub struct Wish<'a> {
 /// Whether what is ours and not wanted is to go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Removals {
-    /// Nothing goes: not all objects are known.
+    /// Nothing goes, and nothing of somebody else's is adopted and edited: not
+    /// all objects are known.
     NotYet,
     /// It goes, as far as the [`crate::guard`] lets it.
     Guarded,
@@ -156,24 +157,35 @@ pub fn run(
     apply(state, edges, &removals, now)?;
     record::settle(state, edges, now);
     state.end_round(now);
-    Ok(outcome(state, held, addresses))
+    let mut outcome = outcome(state, held, addresses);
+    if wish.removals == Removals::NotYet {
+        // It is in nobody's way yet.
+        outcome.left.clear();
+    }
+    Ok(outcome)
 }
 
 /// Plans what is due to be planned.
 fn plan(state: &mut State, wish: &Wish<'_>) -> Plan {
+    // What an earlier life knew may be another's by now, and would go with the
+    // wish if it was adopted.
+    let on_conflict = match wish.removals {
+        Removals::NotYet => OnConflict::Leave,
+        Removals::Guarded | Removals::Released => wish.on_conflict,
+    };
     let is_everything_dirty = std::mem::take(&mut state.everything_is_dirty);
-    let is_policy_new = state.on_conflict != wish.on_conflict;
-    state.on_conflict = wish.on_conflict;
+    let is_policy_new = state.on_conflict != on_conflict;
+    state.on_conflict = on_conflict;
     let mut services = std::mem::take(&mut state.dirty);
     services.append(&mut state.unfinished);
     let believed = state.believed.as_ref().expect("read before");
     let (desired, owned) = (&wish.desired.table, &state.owned);
     if is_everything_dirty || is_policy_new {
-        let plan = ipvs::plan(desired, believed, owned, wish.on_conflict);
+        let plan = ipvs::plan(desired, believed, owned, on_conflict);
         state.keep_findings(&plan, None);
         plan
     } else {
-        let plan = ipvs::plan_services(&services, desired, believed, owned, wish.on_conflict);
+        let plan = ipvs::plan_services(&services, desired, believed, owned, on_conflict);
         state.keep_findings(&plan, Some(&services));
         plan
     }

@@ -51,6 +51,25 @@ fn what_an_earlier_life_knew_is_made_before_anybody_answers_and_not_reported() {
 }
 
 #[test]
+fn what_somebody_made_since_is_not_taken_for_what_an_earlier_life_knew() {
+    let world = ModelWorld::new();
+    let theirs = kernel_service("sed", &[(1, 9)]);
+    let table = [(tcp(VIP, 80), theirs)];
+    world.parts().kernel.table = table.clone().into();
+    let mut agent = acting(&world, restored());
+    let found = world.parts().kernel.table[&tcp(VIP, 80)].clone();
+    assert_eq!(found, table[0].1, "it is left as it is");
+
+    let answers = [services([]), servers([server(1)]), groups([group(None)])];
+    answers
+        .into_iter()
+        .flatten()
+        .for_each(|event| agent.take(event));
+    agent.act(Duration::from_secs(2)).expect("now it is known");
+    assert_eq!(world.parts().kernel.table, table.into(), "nobody wants it");
+}
+
+#[test]
 fn before_everybody_answered_nothing_is_removed() {
     let running = started_with_everything();
     let world = running.world.clone();
