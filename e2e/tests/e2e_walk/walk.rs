@@ -27,9 +27,6 @@ use crate::{
     table::{self, Entry, Table},
 };
 
-/// Whether an agent notices by itself, and soon, that somebody edited or
-/// removed a server of ours. Else it is started afresh before things settle.
-const SEES_DRIFT_OF_SERVERS: bool = true;
 /// How long things may take to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// And when the agent has to find back to the API server first.
@@ -44,8 +41,6 @@ pub(crate) struct Walk {
     life: Life,
     objects: Objects,
     strangers: Strangers,
-    /// Somebody edited or removed a server of ours.
-    has_drifted: bool,
     director: Host,
     _segments: [Segment; 2],
     _cluster: Cluster,
@@ -84,7 +79,6 @@ impl Walk {
             life,
             objects,
             strangers: Strangers::default(),
-            has_drifted: false,
             director,
             _segments: segments,
             _cluster: cluster,
@@ -214,7 +208,6 @@ impl Walk {
                 };
                 let line = stranger_makes(&entry, scheduler, weight);
                 if self.ipvsadm(&stranger_edits(&line)) {
-                    self.has_drifted |= entry.server.is_some();
                     self.strangers.edited(&entry, line);
                 }
             }
@@ -223,7 +216,6 @@ impl Walk {
                     return;
                 };
                 if self.ipvsadm(&stranger_removes(&entry)) {
-                    self.has_drifted |= entry.server.is_some();
                     self.strangers.removed(&entry);
                 }
             }
@@ -272,9 +264,6 @@ impl Walk {
     }
 
     fn settle_table(&mut self, when: &str, patience: Duration) {
-        if self.has_drifted && !SEES_DRIFT_OF_SERVERS {
-            self.life.kill();
-        }
         let began = Instant::now();
         let desired = self.objects.desired();
         let found = loop {
@@ -294,7 +283,6 @@ impl Walk {
         };
         self.say(&format!("{when}, settled after {:?}", began.elapsed()));
         self.strangers.settled(&found, &desired);
-        self.has_drifted = false;
     }
 
     /// How the addresses that the director holds differ from those that it is
