@@ -25,7 +25,7 @@ use crate::{
 
 /// How many bytes of requests go into one send. The kernel takes a datagram
 /// of up to SO_SNDBUF - 32, by default 212,960.
-const BATCH: usize = 64 * 1024;
+const BATCH: usize = 192 * 1024;
 
 /// A dump comes in datagrams of up to 32 KiB, and only to readers who have
 /// once offered as much (`net/netlink/af_netlink.c`, `max_recvmsg_len`).
@@ -461,7 +461,7 @@ impl Batch {
     fn push(&mut self, op: &Op, header: NetlinkHeader) {
         self.last = self.bytes.len();
         self.count += 1;
-        Message::from(op).append_to(&mut self.bytes, header);
+        codec::append_request(op, &mut self.bytes, header);
     }
 
     /// Asks for an acknowledgement of the last request.

@@ -32,36 +32,69 @@ const IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM: u16 = 2;
 /// The request that does an operation.
 impl From<&Op> for Message {
     fn from(op: &Op) -> Self {
-        let (command, service, destination) = match op {
-            Op::NewService(key, config) => {
-                (Command::NewService, service_attributes(key, config), None)
-            }
-            Op::SetService(key, config) => {
-                (Command::SetService, service_attributes(key, config), None)
-            }
-            Op::DeleteService(key) => (Command::DeleteService, key_attributes(key), None),
-            Op::NewDestination(service, key, config) => (
-                Command::NewDestination,
-                key_attributes(service),
-                Some(destination_attributes(key, config)),
-            ),
-            Op::SetDestination(service, key, config) => (
-                Command::SetDestination,
-                key_attributes(service),
-                Some(destination_attributes(key, config)),
-            ),
-            Op::DeleteDestination(service, key) => (
-                Command::DeleteDestination,
-                key_attributes(service),
-                Some(destination_key_attributes(key)),
-            ),
-        };
+        let (mut service, mut destination) = (Vec::new(), Vec::new());
+        service_attributes(op, &mut service);
+        destination_attributes(op, &mut destination);
         let mut attributes = vec![Attribute::Service(service)];
-        attributes.extend(destination.map(Attribute::Destination));
+        if !destination.is_empty() {
+            attributes.push(Attribute::Destination(destination));
+        }
         Self {
-            command,
+            command: command(op),
             attributes,
         }
+    }
+}
+
+/// The command that does an operation.
+pub(super) fn command(op: &Op) -> Command {
+    match op {
+        Op::NewService(..) => Command::NewService,
+        Op::SetService(..) => Command::SetService,
+        Op::DeleteService(_) => Command::DeleteService,
+        Op::NewDestination(..) => Command::NewDestination,
+        Op::SetDestination(..) => Command::SetDestination,
+        Op::DeleteDestination(..) => Command::DeleteDestination,
+    }
+}
+
+/// What takes the attributes of a nest, one after the other: a list, or the
+/// bytes of a datagram, so that thousands of operations do not cost a list each.
+pub(super) trait Nest<A> {
+    fn put(&mut self, attribute: A);
+}
+
+impl<A> Nest<A> for Vec<A> {
+    fn put(&mut self, attribute: A) {
+        self.push(attribute);
+    }
+}
+
+/// What stands in an operation's service nest.
+#[inline]
+pub(super) fn service_attributes(op: &Op, nest: &mut impl Nest<ServiceAttribute>) {
+    match op {
+        Op::NewService(key, config) | Op::SetService(key, config) => {
+            service_key_attributes(key, nest);
+            service_config_attributes(key, config, nest);
+        }
+        Op::DeleteService(key)
+        | Op::NewDestination(key, ..)
+        | Op::SetDestination(key, ..)
+        | Op::DeleteDestination(key, _) => service_key_attributes(key, nest),
+    }
+}
+
+/// What stands in an operation's destination nest; nothing where it has none.
+#[inline]
+pub(super) fn destination_attributes(op: &Op, nest: &mut impl Nest<DestinationAttribute>) {
+    match op {
+        Op::NewDestination(_, key, config) | Op::SetDestination(_, key, config) => {
+            destination_key_attributes(key, nest);
+            destination_config_attributes(config, nest);
+        }
+        Op::DeleteDestination(_, key) => destination_key_attributes(key, nest),
+        Op::NewService(..) | Op::SetService(..) | Op::DeleteService(_) => {}
     }
 }
 
@@ -121,61 +154,68 @@ impl Message {
 }
 
 fn key_attributes(key: &ServiceKey) -> Vec<ServiceAttribute> {
-    let family = ServiceAttribute::Family(family_number(key.family()));
+    let mut attributes = Vec::new();
+    service_key_attributes(key, &mut attributes);
+    attributes
+}
+
+#[inline]
+fn service_key_attributes(key: &ServiceKey, nest: &mut impl Nest<ServiceAttribute>) {
+    nest.put(ServiceAttribute::Family(family_number(key.family())));
     match *key {
         ServiceKey::Address {
             protocol,
             address,
             port,
-        } => vec![
-            family,
-            ServiceAttribute::Protocol(protocol.0),
-            ServiceAttribute::Address(address_bytes(address)),
-            ServiceAttribute::Port(port),
-        ],
-        ServiceKey::FirewallMark { mark, .. } => {
-            vec![family, ServiceAttribute::FirewallMark(mark)]
+        } => {
+            nest.put(ServiceAttribute::Protocol(protocol.0));
+            nest.put(ServiceAttribute::Address(address_bytes(address)));
+            nest.put(ServiceAttribute::Port(port));
         }
+        ServiceKey::FirewallMark { mark, .. } => nest.put(ServiceAttribute::FirewallMark(mark)),
     }
 }
 
-fn service_attributes(key: &ServiceKey, config: &ServiceConfig) -> Vec<ServiceAttribute> {
+#[inline]
+fn service_config_attributes(
+    key: &ServiceKey,
+    config: &ServiceConfig,
+    nest: &mut impl Nest<ServiceAttribute>,
+) {
     let scheduler = match config.scheduler.as_str() {
         "" => NO_SCHEDULER.to_owned(),
         name => name.to_owned(),
     };
-    let mut attributes = key_attributes(key);
-    attributes.extend([
-        ServiceAttribute::Scheduler(scheduler),
-        ServiceAttribute::Flags {
-            flags: config.flags.0,
-            mask: ALL_FLAGS,
-        },
-        ServiceAttribute::Timeout(config.timeout),
-        ServiceAttribute::Netmask(netmask(key.family(), config.prefix_length)),
-    ]);
-    let engine = config.persistence_engine.clone();
-    attributes.extend(engine.map(ServiceAttribute::PersistenceEngine));
-    attributes
+    nest.put(ServiceAttribute::Scheduler(scheduler));
+    nest.put(ServiceAttribute::Flags {
+        flags: config.flags.0,
+        mask: ALL_FLAGS,
+    });
+    nest.put(ServiceAttribute::Timeout(config.timeout));
+    let mask = netmask(key.family(), config.prefix_length);
+    nest.put(ServiceAttribute::Netmask(mask));
+    if let Some(engine) = &config.persistence_engine {
+        nest.put(ServiceAttribute::PersistenceEngine(engine.clone()));
+    }
 }
 
 /// With the family always: the kernel takes the service's if it is missing,
 /// and then does not find a destination of the other family (ENOENT).
-fn destination_key_attributes(key: &DestinationKey) -> Vec<DestinationAttribute> {
-    vec![
-        DestinationAttribute::Family(family_number(Family::of(key.address))),
-        DestinationAttribute::Address(address_bytes(key.address)),
-        DestinationAttribute::Port(key.port),
-    ]
+#[inline]
+fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<DestinationAttribute>) {
+    let family = family_number(Family::of(key.address));
+    nest.put(DestinationAttribute::Family(family));
+    nest.put(DestinationAttribute::Address(address_bytes(key.address)));
+    nest.put(DestinationAttribute::Port(key.port));
 }
 
 /// With the tunnel's attributes for every tunnel: an edit without them makes
 /// it IPIP.
-fn destination_attributes(
-    key: &DestinationKey,
+#[inline]
+fn destination_config_attributes(
     config: &DestinationConfig,
-) -> Vec<DestinationAttribute> {
-    let mut attributes = destination_key_attributes(key);
+    nest: &mut impl Nest<DestinationAttribute>,
+) {
     let (method, tunnel) = match config.method {
         ForwardingMethod::Masquerade => (IP_VS_CONN_F_MASQ, None),
         ForwardingMethod::Local => (IP_VS_CONN_F_LOCALNODE, None),
@@ -184,30 +224,26 @@ fn destination_attributes(
         ForwardingMethod::Bypass => (IP_VS_CONN_F_BYPASS, None),
         ForwardingMethod::Other(method) => (method, None),
     };
-    attributes.extend([
-        DestinationAttribute::ForwardingMethod(method),
-        DestinationAttribute::Weight(config.weight),
-        DestinationAttribute::UpperThreshold(config.upper_threshold),
-        DestinationAttribute::LowerThreshold(config.lower_threshold),
-    ]);
-    if let Some(tunnel) = tunnel {
-        attributes.extend([
-            DestinationAttribute::TunnelKind(match tunnel.kind {
-                TunnelKind::Ipip => IP_VS_CONN_F_TUNNEL_TYPE_IPIP,
-                TunnelKind::Gue => IP_VS_CONN_F_TUNNEL_TYPE_GUE,
-                TunnelKind::Gre => IP_VS_CONN_F_TUNNEL_TYPE_GRE,
-                TunnelKind::Other(kind) => kind,
-            }),
-            DestinationAttribute::TunnelPort(tunnel.port),
-            DestinationAttribute::TunnelFlags(match tunnel.checksum {
-                TunnelChecksum::None => IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM,
-                TunnelChecksum::Full => IP_VS_TUNNEL_ENCAP_FLAG_CSUM,
-                TunnelChecksum::Remote => IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM,
-                TunnelChecksum::Other(flags) => flags,
-            }),
-        ]);
-    }
-    attributes
+    nest.put(DestinationAttribute::ForwardingMethod(method));
+    nest.put(DestinationAttribute::Weight(config.weight));
+    nest.put(DestinationAttribute::UpperThreshold(config.upper_threshold));
+    nest.put(DestinationAttribute::LowerThreshold(config.lower_threshold));
+    let Some(tunnel) = tunnel else {
+        return;
+    };
+    nest.put(DestinationAttribute::TunnelKind(match tunnel.kind {
+        TunnelKind::Ipip => IP_VS_CONN_F_TUNNEL_TYPE_IPIP,
+        TunnelKind::Gue => IP_VS_CONN_F_TUNNEL_TYPE_GUE,
+        TunnelKind::Gre => IP_VS_CONN_F_TUNNEL_TYPE_GRE,
+        TunnelKind::Other(kind) => kind,
+    }));
+    nest.put(DestinationAttribute::TunnelPort(tunnel.port));
+    nest.put(DestinationAttribute::TunnelFlags(match tunnel.checksum {
+        TunnelChecksum::None => IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM,
+        TunnelChecksum::Full => IP_VS_TUNNEL_ENCAP_FLAG_CSUM,
+        TunnelChecksum::Remote => IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM,
+        TunnelChecksum::Other(flags) => flags,
+    }));
 }
 
 /// A service as the kernel dumps it.

@@ -106,6 +106,7 @@ impl<'a> Parseable<NlaBuffer<&'a [u8]>> for DestinationAttribute {
 }
 
 impl Nla for DestinationAttribute {
+    #[inline]
     fn value_len(&self) -> usize {
         match self {
             Self::Address(_) => 16,
@@ -125,6 +126,7 @@ impl Nla for DestinationAttribute {
         }
     }
 
+    #[inline]
     fn kind(&self) -> u16 {
         match self {
             Self::Address(_) => IPVS_DEST_ATTR_ADDR,
@@ -146,6 +148,7 @@ impl Nla for DestinationAttribute {
         }
     }
 
+    #[inline]
     fn emit_value(&self, buffer: &mut [u8]) {
         match self {
             Self::Address(address) => buffer.copy_from_slice(address),

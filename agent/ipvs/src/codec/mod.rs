@@ -15,6 +15,7 @@ use netlink_packet_core::{
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 
 pub use destination::DestinationAttribute;
+pub use request::append_request;
 pub use service::ServiceAttribute;
 pub use stats::{Number, StatsAttribute};
 

@@ -1,7 +1,11 @@
 use netlink_packet_core::{Emitable, NetlinkHeader, Nla};
-use netlink_packet_generic::{GenlFamily, GenlHeader};
+use netlink_packet_generic::GenlHeader;
 
-use super::{Attribute, Message};
+use super::{
+    Attribute, Command, IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, IPVS_GENL_VERSION, Message,
+    convert::{Nest, command, destination_attributes, service_attributes},
+};
+use crate::Op;
 
 const NLMSG_HDRLEN: usize = 16;
 const GENL_HDRLEN: usize = 4;
@@ -9,51 +13,120 @@ const NLA_HDRLEN: usize = 4;
 const NLA_ALIGNTO: usize = 4;
 
 impl Message {
-    /// Appends the message to a datagram, in one pass.
+    /// Appends the message to a datagram.
     ///
     /// The bytes are those of [`NetlinkMessage`](netlink_packet_core::NetlinkMessage),
     /// which asks every nest for its length many times over and takes twice
     /// the time for it.
     /// `header` names the family; its length is filled in.
-    pub fn append_to(&self, datagram: &mut Vec<u8>, mut header: NetlinkHeader) {
-        let start = datagram.len();
-        datagram.resize(start + NLMSG_HDRLEN + GENL_HDRLEN, 0);
-        for attribute in &self.attributes {
-            match attribute {
-                Attribute::Service(nest) => append_nest(datagram, attribute.kind(), nest),
-                Attribute::Destination(nest) => append_nest(datagram, attribute.kind(), nest),
-                plain => append(datagram, plain),
+    pub fn append_to(&self, datagram: &mut Vec<u8>, header: NetlinkHeader) {
+        let room = self.buffer_len();
+        append_message(datagram, header, self.command, room, |rest| {
+            for attribute in &self.attributes {
+                let kind = attribute.kind();
+                match attribute {
+                    Attribute::Service(nest) => rest.put_nest(kind, |rest| {
+                        nest.iter().for_each(|attribute| rest.put_attribute(attribute));
+                    }),
+                    Attribute::Destination(nest) => rest.put_nest(kind, |rest| {
+                        nest.iter().for_each(|attribute| rest.put_attribute(attribute));
+                    }),
+                    plain => rest.put_attribute(plain),
+                }
             }
+        });
+    }
+}
+
+/// Appends the request that does an operation: the bytes of its [`Message`],
+/// without making one, in a fraction of the time.
+pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
+    let room = ROOM + length_of_names(op);
+    append_message(datagram, header, command(op), room, |rest| {
+        rest.put_nest(IPVS_CMD_ATTR_SERVICE, |rest| {
+            service_attributes(op, rest);
+        });
+        if op.destination().is_some() {
+            rest.put_nest(IPVS_CMD_ATTR_DEST, |rest| {
+                destination_attributes(op, rest);
+            });
         }
-        header.length = u32::try_from(datagram.len() - start).expect("a message is below 4 GiB");
-        header.emit(&mut datagram[start..]);
-        let generic = GenlHeader {
-            cmd: self.command(),
-            version: self.version(),
-        };
-        generic.emit(&mut datagram[start + NLMSG_HDRLEN..]);
+    });
+}
+
+/// More than the attributes of any operation take, names apart.
+const ROOM: usize = 256;
+
+fn length_of_names(op: &Op) -> usize {
+    match op {
+        Op::NewService(_, config) | Op::SetService(_, config) => {
+            config.scheduler.len() + config.persistence_engine.as_ref().map_or(0, String::len)
+        }
+        _ => 0,
     }
 }
 
-fn append_nest<N: Nla>(datagram: &mut Vec<u8>, kind: u16, attributes: &[N]) {
+#[inline]
+fn append_message(
+    datagram: &mut Vec<u8>,
+    mut header: NetlinkHeader,
+    command: Command,
+    room: usize,
+    attributes: impl FnOnce(&mut Rest<'_>),
+) {
     let start = datagram.len();
-    datagram.resize(start + NLA_HDRLEN, 0);
-    for attribute in attributes {
-        append(datagram, attribute);
+    datagram.resize(start + NLMSG_HDRLEN + GENL_HDRLEN + room, 0);
+    let mut rest = Rest {
+        bytes: &mut datagram[start..],
+        filled: NLMSG_HDRLEN + GENL_HDRLEN,
+    };
+    attributes(&mut rest);
+    let Rest { bytes, filled } = rest;
+    header.length = u32::try_from(filled).expect("a message is below 4 GiB");
+    header.emit(bytes);
+    let generic = GenlHeader {
+        cmd: command.into(),
+        version: IPVS_GENL_VERSION,
+    };
+    generic.emit(&mut bytes[NLMSG_HDRLEN..]);
+    datagram.truncate(start + filled);
+}
+
+/// The zeroes at the end of a datagram, as far as they are not filled yet.
+struct Rest<'a> {
+    bytes: &'a mut [u8],
+    filled: usize,
+}
+
+impl Rest<'_> {
+    #[inline]
+    fn put_nest(&mut self, kind: u16, attributes: impl FnOnce(&mut Self)) {
+        let start = self.filled;
+        self.filled += NLA_HDRLEN;
+        attributes(self);
+        let length = self.filled - start;
+        put_header(&mut self.bytes[start..], length, kind);
     }
-    let length = datagram.len() - start;
-    put_header(&mut datagram[start..], length, kind);
+
+    // Where the kind of attribute is known, all but a few moves go away.
+    #[inline(always)]
+    fn put_attribute<N: Nla>(&mut self, attribute: &N) {
+        let length = NLA_HDRLEN + attribute.value_len();
+        let bytes = &mut self.bytes[self.filled..][..length];
+        put_header(bytes, length, attribute.kind());
+        attribute.emit_value(&mut bytes[NLA_HDRLEN..]);
+        self.filled += length.next_multiple_of(NLA_ALIGNTO);
+    }
 }
 
-fn append<N: Nla>(datagram: &mut Vec<u8>, attribute: &N) {
-    let start = datagram.len();
-    let length = NLA_HDRLEN + attribute.value_len();
-    datagram.resize(start + length.next_multiple_of(NLA_ALIGNTO), 0);
-    let bytes = &mut datagram[start..start + length];
-    put_header(bytes, length, attribute.kind());
-    attribute.emit_value(&mut bytes[NLA_HDRLEN..]);
+impl<N: Nla> Nest<N> for Rest<'_> {
+    #[inline(always)]
+    fn put(&mut self, attribute: N) {
+        self.put_attribute(&attribute);
+    }
 }
 
+#[inline(always)]
 fn put_header(bytes: &mut [u8], length: usize, kind: u16) {
     let length = u16::try_from(length).expect("an attribute is below 64 KiB");
     bytes[..2].copy_from_slice(&length.to_ne_bytes());

@@ -107,6 +107,7 @@ fn parse_flags(value: &[u8]) -> Result<ServiceAttribute, DecodeError> {
 }
 
 impl Nla for ServiceAttribute {
+    #[inline]
     fn value_len(&self) -> usize {
         match self {
             Self::Family(_) | Self::Protocol(_) | Self::Port(_) => 2,
@@ -121,6 +122,7 @@ impl Nla for ServiceAttribute {
         }
     }
 
+    #[inline]
     fn kind(&self) -> u16 {
         match self {
             Self::Family(_) => IPVS_SVC_ATTR_AF,
@@ -139,6 +141,7 @@ impl Nla for ServiceAttribute {
         }
     }
 
+    #[inline]
     fn emit_value(&self, buffer: &mut [u8]) {
         match self {
             Self::Family(number) | Self::Protocol(number) => {

@@ -33,6 +33,10 @@ proptest! {
         let mut datagram = vec![1, 2, 3, 4];
         message.append_to(&mut datagram, header);
         prop_assert_eq!(&datagram[4..], &bytes[..]);
+
+        let mut datagram = vec![1, 2, 3, 4];
+        append_request(&op, &mut datagram, header);
+        prop_assert_eq!(&datagram[4..], &bytes[..], "the same without a message");
         prop_assert_eq!(parse(&bytes), message);
     }
 
