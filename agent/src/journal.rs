@@ -6,6 +6,8 @@
 //! the intent, and takes as its own what has exactly the intent's
 //! configuration.
 
+mod rows;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -16,17 +18,15 @@ use std::{
 use ipvs::{
     ActualTable, DestinationConfig, DestinationKey, Owned, ServiceConfig, ServiceKey, Timeouts,
 };
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase};
 use serde::{Deserialize, Serialize};
 
-const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-const OWNED: TableDefinition<'_, &str, ()> = TableDefinition::new("owned");
-const INTENT: TableDefinition<'_, &str, &str> = TableDefinition::new("intent");
-/// Raised when an older build could misread what a newer one wrote.
-const SCHEMA: &str = "1";
 /// redb's own default is 1 GiB, a thousand times the journal of 10,000 services.
 const CACHE_BYTES: usize = 4 << 20;
 const FILE: &str = "journal.redb";
+/// How many bytes of changes are appended before what is ours is written anew
+/// as a whole.
+const GROWTH: usize = 4 << 20;
 
 /// One thing of ours.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -61,7 +61,7 @@ impl Intent {
 }
 
 /// How a round changed what is ours.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Change {
     /// It is ours now.
     Own(Entry),
@@ -81,6 +81,45 @@ pub struct Remembered {
     pub timeouts: Timeouts,
     /// The intent of a round that was not settled.
     pub intent: Intent,
+}
+
+impl Remembered {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Own(Entry::Service(service)) => self.table.add(service, None),
+            Change::Own(Entry::Destination(service, destination)) => {
+                self.table.add(service, Some(destination));
+            }
+            Change::Own(Entry::Address(address, interface)) => {
+                self.addresses.insert(address, interface);
+            }
+            Change::Disown(Entry::Service(service)) => self.table.remove(&service, None),
+            Change::Disown(Entry::Destination(service, destination)) => {
+                self.table.remove(&service, Some(&destination));
+            }
+            Change::Disown(Entry::Address(address, _)) => {
+                self.addresses.remove(&address);
+            }
+            Change::Own(Entry::Timeouts(before)) => self.timeouts = before,
+            Change::Disown(Entry::Timeouts(_)) => self.timeouts = Timeouts::default(),
+        }
+    }
+
+    /// All that is ours, as if it had become so just now.
+    fn entries(&self) -> impl Iterator<Item = Change> {
+        let services = self.table.services.iter();
+        let table = services.flat_map(|(service, destinations)| {
+            let destinations = destinations.iter();
+            std::iter::once(Entry::Service(*service))
+                .chain(destinations.map(|key| Entry::Destination(*service, *key)))
+        });
+        let addresses = self.addresses.iter();
+        let timeouts = (self.timeouts != Timeouts::default()).then_some(self.timeouts);
+        table
+            .chain(addresses.map(|(address, name)| Entry::Address(*address, name.clone())))
+            .chain(timeouts.map(Entry::Timeouts))
+            .map(Change::Own)
+    }
 }
 
 impl Intent {
@@ -183,6 +222,8 @@ pub struct FileJournal {
     /// None after a failure: redb does nothing more with a file that it could
     /// not write to once, until it is opened again.
     database: Option<Database>,
+    /// How much was written since what is ours was written as a whole.
+    grown: usize,
 }
 
 impl FileJournal {
@@ -217,11 +258,15 @@ impl FileJournal {
     ) -> Result<(Self, Remembered), JournalError> {
         let failed = |error| failure(path, error);
         let database = open(path).map_err(failed)?;
-        let remembered = read(&database, boot_id).map_err(failed)?;
+        let remembered = rows::open(&database, boot_id).map_err(failed)?;
+        // The file must also be readable by a transaction that follows.
+        let read = database.begin_read();
+        read.map_err(|error| failed(error.into()))?;
         let journal = Self {
             path: path.to_owned(),
             open,
             database: Some(database),
+            grown: 0,
         };
         Ok((journal, remembered))
     }
@@ -268,86 +313,22 @@ fn failure(path: &Path, error: redb::Error) -> JournalError {
 
 impl Journal for FileJournal {
     fn intend(&mut self, intent: &Intent) -> Result<(), JournalError> {
-        self.write(|transaction| {
-            let mut table = transaction.open_table(INTENT)?;
-            table.insert("round", json(intent).as_str())?;
-            Ok(())
-        })
+        self.write(|transaction| rows::replace_intent(transaction, intent))
     }
 
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError> {
+        let bytes = rows::encoded(changes);
+        let is_long = self.grown + bytes.len() > GROWTH;
         self.write(|transaction| {
-            let mut owned = transaction.open_table(OWNED)?;
-            for change in changes {
-                match change {
-                    Change::Own(entry) => owned.insert(json(entry).as_str(), ())?,
-                    Change::Disown(entry) => owned.remove(json(entry).as_str())?,
-                };
+            rows::append(transaction, &bytes)?;
+            if is_long {
+                rows::rewrite(transaction)?;
             }
-            transaction.open_table(INTENT)?.remove("round")?;
-            Ok(())
-        })
+            rows::drop_intent(transaction)
+        })?;
+        self.grown = if is_long { 0 } else { self.grown + bytes.len() };
+        Ok(())
     }
-}
-
-/// Reads everything, in the form of this schema, or starts afresh where the
-/// file is of another boot.
-fn read(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut remembered = Remembered::default();
-    {
-        let mut meta = transaction.open_table(META)?;
-        let mut owned = transaction.open_table(OWNED)?;
-        let mut intent = transaction.open_table(INTENT)?;
-        let schema = meta.get("schema")?.map(|found| found.value().to_owned());
-        if schema.as_deref().is_some_and(|found| found != SCHEMA) {
-            return Err(redb::Error::Corrupted(format!(
-                "its schema is {}, and this build knows {SCHEMA}",
-                schema.unwrap_or_default()
-            )));
-        }
-        let same_boot = meta
-            .get("boot")?
-            .is_some_and(|found| found.value() == boot_id);
-        if !same_boot {
-            owned.retain(|_, ()| false)?;
-            intent.retain(|_, _| false)?;
-        }
-        meta.insert("schema", SCHEMA)?;
-        meta.insert("boot", boot_id)?;
-        for row in owned.iter()? {
-            let (key, _) = row?;
-            match parse(key.value())? {
-                Entry::Service(service) => {
-                    remembered.table.services.entry(service).or_default();
-                }
-                Entry::Destination(service, destination) => {
-                    let services = &mut remembered.table.services;
-                    services.entry(service).or_default().insert(destination);
-                }
-                Entry::Address(address, interface) => {
-                    remembered.addresses.insert(address, interface);
-                }
-                Entry::Timeouts(before) => remembered.timeouts = before,
-            }
-        }
-        if let Some(found) = intent.get("round")? {
-            remembered.intent = parse(found.value())?;
-        }
-    }
-    transaction.commit()?;
-    // The file must also be readable by a transaction that follows.
-    database.begin_read()?;
-    Ok(remembered)
-}
-
-fn json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("journal entries hold no map with keys other than strings")
-}
-
-fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, redb::Error> {
-    serde_json::from_str(text)
-        .map_err(|error| redb::Error::Corrupted(format!("cannot read its entry {text:?}: {error}")))
 }
 
 /// Whether an error is about the file's content, which another file cures.

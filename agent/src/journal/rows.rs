@@ -1,0 +1,208 @@
+//! What stands in the journal's file.
+//!
+//! Changes are appended in the order in which they happened, and folded into
+//! one list when the file is opened and whenever they have grown long. So a
+//! round writes what it changed and reads nothing, and a table of 10,000
+//! services is a few hundred kilobytes in a few writes.
+
+use std::iter;
+
+use redb::{
+    Database, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Change, Intent, Remembered};
+
+pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+/// [`Change`]s end to end (postcard), cut into rows anywhere.
+const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
+/// One [`Intent`] (postcard), cut into rows anywhere.
+const INTENT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("intents");
+/// Raised when an older build could misread what a newer one wrote.
+const SCHEMA: &str = "2";
+/// redb keeps a value in a page of a power of two bytes, and this just fits
+/// one together with its key.
+const ROW: usize = (256 << 10) - 64;
+
+/// Schema 1: entries and the intent as JSON, an entry a row.
+mod schema_1 {
+    use redb::TableDefinition;
+
+    pub(super) const SCHEMA: &str = "1";
+    pub(super) const OWNED: TableDefinition<'_, &str, ()> = TableDefinition::new("owned");
+    pub(super) const INTENT: TableDefinition<'_, &str, &str> = TableDefinition::new("intent");
+}
+
+/// Reads everything, and leaves it in the form of this schema and as one list.
+/// A file of another boot starts afresh.
+pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
+    let transaction = database.begin_write()?;
+    let (schema, boot) = {
+        let meta = transaction.open_table(META)?;
+        let value = |name| -> Result<_, redb::Error> {
+            Ok(meta.get(name)?.map(|found| found.value().to_owned()))
+        };
+        (value("schema")?, value("boot")?)
+    };
+    let mut remembered = match schema.as_deref() {
+        None => Remembered::default(),
+        Some(schema_1::SCHEMA) => take_schema_1(&transaction)?,
+        Some(SCHEMA) => read(&transaction)?,
+        Some(other) => {
+            return Err(redb::Error::Corrupted(format!(
+                "its schema is {other}, and this build knows {SCHEMA}"
+            )));
+        }
+    };
+    if boot.as_deref() != Some(boot_id) {
+        remembered = Remembered::default();
+    }
+    replace_changes(&transaction, &remembered)?;
+    replace_intent(&transaction, &remembered.intent)?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        meta.insert("schema", SCHEMA)?;
+        meta.insert("boot", boot_id)?;
+    }
+    transaction.commit()?;
+    Ok(remembered)
+}
+
+/// Changes as they are [`append`]ed.
+pub(super) fn encoded(changes: &[Change]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for change in changes {
+        encode(change, &mut bytes);
+    }
+    bytes
+}
+
+/// Appends [`encoded`] changes.
+pub(super) fn append(transaction: &WriteTransaction, bytes: &[u8]) -> Result<(), redb::Error> {
+    let next = {
+        let table = transaction.open_table(CHANGES)?;
+        let last = table.last()?;
+        last.map_or(0, |(number, _)| number.value() + 1)
+    };
+    put(transaction, CHANGES, next, bytes)
+}
+
+/// Writes what is ours anew, as one list.
+pub(super) fn rewrite(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    let remembered = read(transaction)?;
+    replace_changes(transaction, &remembered)
+}
+
+/// Puts an intent in the place of the one that is there.
+pub(super) fn replace_intent(
+    transaction: &WriteTransaction,
+    intent: &Intent,
+) -> Result<(), redb::Error> {
+    drop_intent(transaction)?;
+    if intent.is_empty() {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    encode(intent, &mut bytes);
+    put(transaction, INTENT, 0, &bytes)
+}
+
+/// Leaves no intent.
+pub(super) fn drop_intent(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    clear(transaction, INTENT)
+}
+
+fn replace_changes(
+    transaction: &WriteTransaction,
+    remembered: &Remembered,
+) -> Result<(), redb::Error> {
+    let changes: Vec<Change> = remembered.entries().collect();
+    let bytes = encoded(&changes);
+    if bytes == bytes_of(transaction, CHANGES)? {
+        return Ok(());
+    }
+    clear(transaction, CHANGES)?;
+    put(transaction, CHANGES, 0, &bytes)
+}
+
+fn read(transaction: &WriteTransaction) -> Result<Remembered, redb::Error> {
+    let mut remembered = Remembered::default();
+    let bytes = bytes_of(transaction, CHANGES)?;
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        remembered.apply(decode(&mut rest)?);
+    }
+    let bytes = bytes_of(transaction, INTENT)?;
+    if !bytes.is_empty() {
+        remembered.intent = decode(&mut bytes.as_slice())?;
+    }
+    Ok(remembered)
+}
+
+/// Takes the tables of schema 1 out of the file.
+fn take_schema_1(transaction: &WriteTransaction) -> Result<Remembered, redb::Error> {
+    let mut remembered = Remembered::default();
+    for row in transaction.open_table(schema_1::OWNED)?.iter()? {
+        let (entry, _) = row?;
+        remembered.apply(Change::Own(from_json(entry.value())?));
+    }
+    if let Some(intent) = transaction.open_table(schema_1::INTENT)?.get("round")? {
+        remembered.intent = from_json(intent.value())?;
+    }
+    transaction.delete_table(schema_1::OWNED)?;
+    transaction.delete_table(schema_1::INTENT)?;
+    Ok(remembered)
+}
+
+type Rows<'a> = TableDefinition<'a, u64, &'static [u8]>;
+
+fn put(
+    transaction: &WriteTransaction,
+    rows: Rows<'_>,
+    first: u64,
+    bytes: &[u8],
+) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(rows)?;
+    for (number, row) in iter::zip(first.., bytes.chunks(ROW)) {
+        table.insert(number, row)?;
+    }
+    Ok(())
+}
+
+fn bytes_of(transaction: &WriteTransaction, rows: Rows<'_>) -> Result<Vec<u8>, redb::Error> {
+    let mut bytes = Vec::new();
+    for row in transaction.open_table(rows)?.iter()? {
+        bytes.extend_from_slice(row?.1.value());
+    }
+    Ok(bytes)
+}
+
+fn clear(transaction: &WriteTransaction, rows: Rows<'_>) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(rows)?;
+    if !table.is_empty()? {
+        table.retain(|_, _| false)?;
+    }
+    Ok(())
+}
+
+fn encode<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    *bytes = postcard::to_extend(value, std::mem::take(bytes))
+        .expect("a vector takes whatever it is given");
+}
+
+fn decode<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, redb::Error> {
+    let (value, rest) = postcard::take_from_bytes(bytes)
+        .map_err(|error| redb::Error::Corrupted(format!("cannot read its entries: {error}")))?;
+    *bytes = rest;
+    Ok(value)
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, redb::Error> {
+    serde_json::from_str(text)
+        .map_err(|error| redb::Error::Corrupted(format!("cannot read its entry {text:?}: {error}")))
+}
+
+
+#[cfg(test)]
+mod tests;
