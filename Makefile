@@ -65,6 +65,13 @@ lab-tests: ## Run the kernel tests and the end-to-end tests in the lab
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-fail-fast --test 'kernel*' --test 'e2e_*'
 
+.PHONY: bench
+bench: ## Measure what is promised, 15 minutes; BENCH="--check" fails where a figure is short
+	@e2e/tools/install bench
+	@echo "bench: building the programs, optimised (minutes the first time)" >&2
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --quiet --release --package bench -- $(BENCH)
+
 .PHONY: generate
 generate: ## Write the generated files: the chart's custom resource definitions
 	$(CARGO) run --locked --package crds --bin crdgen

@@ -1,0 +1,78 @@
+//! The product's own round, as the agent's loop runs it, on the real kernel
+//! and the real journal.
+
+use std::{path::Path, time::Duration};
+
+use agent::{
+    desired::Desired,
+    host::{addresses::Holding, netlink::RouteSocket},
+    journal::FileJournal,
+    round::{self, Edges, Removals, State, Wish},
+};
+use anyhow::{Context, Result, ensure};
+use ipvs::{DestinationKey, Kernel, ServiceKey, Socket, WantedTable};
+
+/// A director that has nothing yet. Its virtual addresses are left out, as
+/// neither `ipvsadm` nor the libraries know them.
+pub(crate) struct Director {
+    state: State,
+    pub(crate) kernel: Socket,
+    links: RouteSocket,
+    journal: FileJournal,
+}
+
+impl Director {
+    /// With a new journal in a folder that is empty or absent.
+    pub(crate) fn start(state_dir: &Path) -> Result<Self> {
+        let (journal, remembered) = FileJournal::open(state_dir, "bench")?;
+        Ok(Self {
+            state: State::new(remembered),
+            kernel: Socket::open()?,
+            links: RouteSocket::open()?,
+            journal,
+        })
+    }
+
+    /// Makes the kernel's table this one, in one round.
+    pub(crate) fn round(&mut self, desired: &Desired) -> Result<()> {
+        let mut edges = Edges {
+            kernel: &mut self.kernel,
+            links: &mut self.links,
+            journal: &mut self.journal,
+        };
+        let wish = Wish {
+            desired,
+            holding: Holding::Undecided,
+            removals: Removals::Guarded,
+        };
+        let outcome = round::run(&mut self.state, &mut edges, &wish, Duration::ZERO)
+            .context("the kernel did not answer")?;
+        ensure!(
+            outcome.failures.is_empty(),
+            "the round failed: {:#?}",
+            outcome.failures
+        );
+        Ok(())
+    }
+
+    /// A destination's weight, as the kernel has it.
+    pub(crate) fn weight_of(
+        &mut self,
+        service: &ServiceKey,
+        destination: &DestinationKey,
+    ) -> Result<Option<u32>> {
+        let table = self.kernel.table()?;
+        let found = table
+            .get(service)
+            .and_then(|service| service.destinations.get(destination));
+        Ok(found.map(|config| config.weight))
+    }
+}
+
+/// What a director wants that is to have this table.
+pub(crate) fn desired(table: WantedTable) -> Desired {
+    Desired {
+        table,
+        ..Desired::default()
+    }
+}

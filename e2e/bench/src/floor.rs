@@ -1,0 +1,116 @@
+//! What no loader can beat: the messages of a load, prebuilt, sent in batches
+//! of 64 KiB of which only the last message asks for an answer.
+
+use std::{
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use ipvs::codec::Message;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_generic::{
+    GenlFamily, GenlMessage,
+    ctrl::{GenlCtrl, GenlCtrlCmd, nlas::GenlCtrlAttrs},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use crate::{size::Size, trace};
+
+const BATCH: usize = 64 * 1024;
+
+/// Loads the table; the time of the sends and the answers to them.
+pub(crate) fn load(size: Size) -> Result<Duration> {
+    let mut socket = Socket::new(NETLINK_GENERIC)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let batches = batches(size, family(&socket)?);
+    let fd = socket.as_raw_fd();
+    let mut answer = vec![0; BATCH];
+    trace::begin();
+    let start = Instant::now();
+    for batch in &batches {
+        send(fd, batch, MsgFlags::empty())?;
+        let length = recv(fd, &mut answer, MsgFlags::empty())?;
+        // The first answer is the acknowledgement of the last message, unless
+        // something failed: nlmsghdr is 16 bytes, then comes the error.
+        ensure!(
+            answer[..length].get(16..20) == Some(&[0; 4]),
+            "the kernel refused a message"
+        );
+    }
+    let took = start.elapsed();
+    trace::end();
+    Ok(took)
+}
+
+fn batches(size: Size, family: u16) -> Vec<Vec<u8>> {
+    let mut messages: Vec<Vec<u8>> = size
+        .load()
+        .iter()
+        .map(|op| {
+            let mut message = Vec::new();
+            Message::from(op).append_to(&mut message, header(family, NLM_F_REQUEST));
+            message
+        })
+        .collect();
+    let mut batches = vec![Vec::with_capacity(BATCH)];
+    let mut last = 0;
+    for message in &mut messages {
+        let batch = batches.last_mut().expect("it begins with one");
+        if batch.len() + message.len() > BATCH {
+            ask_for_answer(&mut batch[last..]);
+            batches.push(Vec::with_capacity(BATCH));
+        }
+        let batch = batches.last_mut().expect("it begins with one");
+        last = batch.len();
+        batch.append(message);
+    }
+    if let Some(batch) = batches.last_mut() {
+        ask_for_answer(&mut batch[last..]);
+    }
+    batches
+}
+
+/// nlmsghdr: length 4, type 2, flags 2.
+fn ask_for_answer(message: &mut [u8]) {
+    message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+}
+
+/// The number that this kernel gave to the family IPVS.
+fn family(socket: &Socket) -> Result<u16> {
+    let question = GenlMessage::from_payload(GenlCtrl {
+        cmd: GenlCtrlCmd::GetFamily,
+        nlas: vec![GenlCtrlAttrs::FamilyName(
+            Message::family_name().to_owned(),
+        )],
+    });
+    let kind = netlink_packet_generic::constants::GENL_ID_CTRL;
+    let mut question = NetlinkMessage::new(header(kind, NLM_F_REQUEST), question.into());
+    question.finalize();
+    let mut bytes = vec![0; question.buffer_len()];
+    question.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<GenlMessage<GenlCtrl>>::deserialize(&answer)?;
+    let NetlinkPayload::InnerMessage(answer) = answer.payload else {
+        anyhow::bail!("the kernel does not know the family IPVS");
+    };
+    let mut attributes = answer.payload.nlas.into_iter();
+    attributes
+        .find_map(|attribute| match attribute {
+            GenlCtrlAttrs::FamilyId(number) => Some(number),
+            _ => None,
+        })
+        .context("the family IPVS has no number")
+}
+
+fn header(kind: u16, flags: u16) -> NetlinkHeader {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    header.flags = flags;
+    header
+}

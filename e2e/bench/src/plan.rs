@@ -1,0 +1,31 @@
+//! How long it takes to find out that there is nothing to do.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    figure::{Figure, Target},
+    size::Size,
+};
+
+const SIZE: Size = Size::new(10_000, 5);
+const SAMPLES: usize = 21;
+
+pub(crate) fn measure() -> Result<()> {
+    let desired = SIZE.wanted();
+    let (actual, owned) = SIZE.loaded();
+    let mut samples = Vec::new();
+    for _ in 0..SAMPLES {
+        let start = Instant::now();
+        let plan = ipvs::plan(&desired, &actual, &owned);
+        samples.push(start.elapsed());
+        ensure!(plan.is_empty(), "there is nothing to do, and {:?} is planned", plan.ops);
+    }
+    samples.sort();
+    let median = samples[SAMPLES / 2].as_secs_f64() * 1e3;
+    println!("plan of {SIZE} with nothing to do, natively: median of {SAMPLES}");
+    let name = format!("plan_{}", SIZE.name());
+    println!("{}", Figure::new(name, median, "ms", Target::AtMost(25.0)));
+    Ok(())
+}

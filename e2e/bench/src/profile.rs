@@ -1,0 +1,137 @@
+//! Where the time of our load goes: natively, on a kernel that takes
+//! everything at no cost. For whoever makes it faster.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use agent::{
+    host::{addresses::Holding, netlink::RouteSocket},
+    journal::{Change, FileJournal, Intent, Journal, JournalError},
+    round::{self, Edges, Removals, State, Wish},
+};
+use anyhow::Result;
+use ipvs::{ActualTable, Error, Failure, Info, Kernel, Op, Owned, WantedTable, codec};
+
+use crate::{director, size::Size};
+
+/// Loads a table a few times, and prints the medians of the parts.
+pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
+    let mut samples = Vec::new();
+    for number in 0..11 {
+        let folder = state_dir.join(format!("profile-{}-{number}", std::process::id()));
+        samples.push(sample(size, &folder)?);
+        std::fs::remove_dir_all(folder)?;
+    }
+    println!("{size}, natively, without a kernel:");
+    for part in 0..samples[0].len() {
+        let name = samples[0][part].0;
+        let mut taken: Vec<_> = samples.iter().map(|sample| sample[part].1).collect();
+        taken.sort();
+        println!("  {name:12} {:10.3} ms", taken[5].as_secs_f64() * 1e3);
+    }
+    Ok(())
+}
+
+/// How long it takes to plan a table for an empty kernel.
+pub(crate) fn planning(wanted: &WantedTable) -> Duration {
+    let start = Instant::now();
+    let plan = ipvs::plan(wanted, &ActualTable::new(), &Owned::default());
+    let took = start.elapsed();
+    drop(plan);
+    took
+}
+
+pub(crate) type Parts = [(&'static str, Duration); 6];
+
+pub(crate) fn sample(size: Size, folder: &Path) -> Result<Parts> {
+    let desired = director::desired(size.wanted());
+    let planning = planning(&desired.table);
+    let (journal, remembered) = FileJournal::open(folder, "bench")?;
+    let mut journal = Timed {
+        journal,
+        intending: Duration::ZERO,
+        settling: Duration::ZERO,
+    };
+    let mut kernel = Nothing::default();
+    let mut links = RouteSocket::open()?;
+    let mut state = State::new(remembered);
+    let mut edges = Edges {
+        kernel: &mut kernel,
+        links: &mut links,
+        journal: &mut journal,
+    };
+    let wish = Wish {
+        desired: &desired,
+        holding: Holding::Undecided,
+        removals: Removals::Guarded,
+    };
+    let start = Instant::now();
+    round::run(&mut state, &mut edges, &wish, Duration::ZERO)?;
+    let all = start.elapsed();
+    let known = planning + journal.intending + journal.settling + kernel.encoding;
+    let rest = all.saturating_sub(known);
+    Ok([
+        ("all", all),
+        ("plan", planning),
+        ("encode", kernel.encoding),
+        ("intend", journal.intending),
+        ("settle", journal.settling),
+        ("the rest", rest),
+    ])
+}
+
+struct Timed {
+    journal: FileJournal,
+    intending: Duration,
+    settling: Duration,
+}
+
+impl Journal for Timed {
+    fn intend(&mut self, intent: &Intent) -> Result<(), JournalError> {
+        let start = Instant::now();
+        let outcome = self.journal.intend(intent);
+        self.intending += start.elapsed();
+        outcome
+    }
+
+    fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError> {
+        let start = Instant::now();
+        let outcome = self.journal.settle(changes);
+        self.settling += start.elapsed();
+        outcome
+    }
+}
+
+/// Encodes what it is given, and says yes.
+#[derive(Default)]
+struct Nothing {
+    encoding: Duration,
+    bytes: Vec<u8>,
+}
+
+impl Kernel for Nothing {
+    fn info(&mut self) -> Result<Info, Error> {
+        Ok(Info {
+            version: (1, 2, 1),
+            connection_table_size: 4096,
+        })
+    }
+
+    fn table(&mut self) -> Result<ActualTable, Error> {
+        Ok(ActualTable::new())
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
+        let start = Instant::now();
+        for op in ops {
+            if self.bytes.len() > 64 * 1024 {
+                self.bytes.clear();
+            }
+            codec::append_request(op, &mut self.bytes, Default::default());
+        }
+        self.encoding += start.elapsed();
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,124 @@
+//! The tables that are loaded.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipvs::{
+    ActualService, ActualTable, DestinationConfig, DestinationKey, ForwardingMethod, Op, Owned,
+    Protocol, ServiceConfig, ServiceFlags, ServiceKey, WantedService, WantedTable,
+};
+
+/// Where the VIPs begin. They are consecutive: the kernel hashes services by
+/// the last byte of the address (`ip_vs_ctl.c`, `ip_vs_svc_hashkey`).
+const VIPS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
+const SERVERS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
+
+/// So many services with so many servers each; no server stands behind two.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Size {
+    pub(crate) services: u32,
+    pub(crate) servers: u32,
+}
+
+impl Size {
+    pub(crate) const fn new(services: u32, servers: u32) -> Self {
+        Self { services, servers }
+    }
+
+    /// How many writes load it.
+    pub(crate) fn operations(self) -> u32 {
+        self.services * (1 + self.servers)
+    }
+
+    /// How it is named in figures: `1000x10`.
+    pub(crate) fn name(self) -> String {
+        format!("{}x{}", self.services, self.servers)
+    }
+
+    /// The VIP of each service, and the addresses of its servers.
+    pub(crate) fn addresses(self) -> impl Iterator<Item = (Ipv4Addr, Vec<Ipv4Addr>)> {
+        (0..self.services).map(move |service| {
+            let first = service * self.servers;
+            let servers = (first..first + self.servers).map(|server| nth(SERVERS, server));
+            (nth(VIPS, service), servers.collect())
+        })
+    }
+
+    /// The table that is wanted: TCP port 80, wrr, NAT.
+    pub(crate) fn wanted(self) -> WantedTable {
+        self.addresses()
+            .map(|(vip, servers)| {
+                let key = ServiceKey::Address {
+                    protocol: Protocol::TCP,
+                    address: IpAddr::V4(vip),
+                    port: 80,
+                };
+                let config = ServiceConfig {
+                    scheduler: "wrr".to_owned(),
+                    flags: ServiceFlags::default(),
+                    timeout: 0,
+                    prefix_length: 32,
+                    persistence_engine: None,
+                };
+                let destinations = servers.into_iter().map(destination).collect();
+                let wanted = WantedService {
+                    config,
+                    destinations,
+                };
+                (key, wanted)
+            })
+            .collect()
+    }
+
+    /// The kernel's table when it is as wanted, and ours.
+    pub(crate) fn loaded(self) -> (ActualTable, Owned) {
+        let (mut table, mut owned) = (ActualTable::new(), Owned::default());
+        for (key, wanted) in self.wanted() {
+            let destinations = wanted.destinations.iter().map(|(key, _)| *key);
+            owned.services.insert(key, destinations.collect());
+            let service = ActualService {
+                config: wanted.config,
+                destinations: wanted.destinations.into_iter().collect(),
+            };
+            table.insert(key, service);
+        }
+        (table, owned)
+    }
+
+    /// The writes that load it into an empty kernel.
+    pub(crate) fn load(self) -> Vec<Op> {
+        ipvs::plan(&self.wanted(), &ActualTable::new(), &Owned::default()).ops
+    }
+
+    /// The same as lines of `ipvsadm -S`.
+    pub(crate) fn lines(self) -> String {
+        self.load().iter().map(|op| format!("{op}\n")).collect()
+    }
+}
+
+/// For people: `1000 services x 10 servers`.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} services x {} servers", self.services, self.servers)
+    }
+}
+
+fn nth(first: Ipv4Addr, n: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(first.to_bits() + n)
+}
+
+fn destination(address: Ipv4Addr) -> (DestinationKey, DestinationConfig) {
+    let key = DestinationKey {
+        address: IpAddr::V4(address),
+        port: 80,
+    };
+    let config = DestinationConfig {
+        method: ForwardingMethod::Masquerade,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    };
+    (key, config)
+}

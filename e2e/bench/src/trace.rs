@@ -1,0 +1,99 @@
+//! System calls of a stretch of a program, as strace saw them: counted from
+//! outside, whatever the program says of itself.
+
+use std::{
+    fs,
+    io::{self, Write},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::contestant::scratch;
+
+const BEGIN: &str = "bench: begin\n";
+const END: &str = "bench: end\n";
+
+/// Marks where the stretch begins.
+pub(crate) fn begin() {
+    mark(BEGIN);
+}
+
+/// Marks where it ends.
+pub(crate) fn end() {
+    mark(END);
+}
+
+/// In one call, so that none is inside.
+fn mark(text: &str) {
+    // Whoever reads the trace finds that it is missing.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Runs a program under strace, all of its threads, and gives the system calls
+/// between [`begin`] and [`end`]: `sendto(3, [{...`.
+pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
+    let folder = scratch("trace")?;
+    let file = folder.join("trace");
+    let output = Command::new("strace")
+        .args(["-f", "-q", "-s", "64", "-o"])
+        .arg(&file)
+        .arg(program.get_program())
+        .args(program.get_args())
+        .envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .output()
+        .context("strace starts")?;
+    ensure!(
+        output.status.success(),
+        "{program:?} under strace: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let trace = fs::read_to_string(&file).context("reading the trace")?;
+    fs::remove_dir_all(folder)?;
+    let calls = between_marks(&trace);
+    calls.with_context(|| format!("the marks in the trace of {program:?}"))
+}
+
+fn between_marks(trace: &str) -> Option<Vec<String>> {
+    let mark = |text: &str| {
+        let mut lines = trace.lines();
+        lines.position(|line| line.contains("write(2, ") && line.contains(text.trim_end()))
+    };
+    let (begin, end) = (mark(BEGIN)?, mark(END)?);
+    let calls = trace.lines().take(end).skip(begin + 1);
+    // The second half of a call, and what is no call at all.
+    let is_call = |line: &&str| !["resumed>", " --- ", " +++ "].iter().any(|no| line.contains(no));
+    let calls = calls.filter(is_call);
+    // Without the thread's id.
+    let call = |line: &str| Some(line.split_once(' ')?.1.trim_start().to_owned());
+    Some(calls.filter_map(call).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_between_the_marks_count_once() {
+        let trace = "\
+7 openat(AT_FDCWD, \"/x\", O_RDONLY) = 3
+7 write(2, \"bench: begin\\n\", 13) = 13
+7 sendto(3, [{nlmsg_len=20}], 20, 0, NULL, 0) = 20
+7 recvfrom(3,  <unfinished ...>
+8 futex(0x7f, FUTEX_WAIT) = 0
+7 <... recvfrom resumed>\"\", 65536, MSG_TRUNC, NULL, NULL) = 36
+8 --- SIGCHLD {si_signo=SIGCHLD} ---
+7 write(2, \"bench: end\\n\", 11) = 11
+7 exit_group(0) = ?
+";
+        let calls = between_marks(trace).expect("both marks are there");
+        let names: Vec<_> = calls.iter().filter_map(|call| call.split('(').next()).collect();
+        assert_eq!(names, ["sendto", "recvfrom", "futex"]);
+    }
+
+    #[test]
+    fn a_trace_without_its_end_is_none() {
+        assert_eq!(between_marks("7 write(2, \"bench: begin\\n\", 13) = 13\n"), None);
+    }
+}
