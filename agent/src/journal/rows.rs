@@ -7,9 +7,7 @@
 
 use std::iter;
 
-use redb::{
-    Database, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Change, Intent, Remembered};
@@ -202,7 +200,6 @@ fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, redb::Error> {
     serde_json::from_str(text)
         .map_err(|error| redb::Error::Corrupted(format!("cannot read its entry {text:?}: {error}")))
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -139,7 +139,9 @@ fn a_damaged_or_newer_journal_is_set_aside() {
         .unwrap();
     journal
         .write(|transaction| {
-            transaction.open_table(rows::META)?.insert("schema", "999")?;
+            transaction
+                .open_table(rows::META)?
+                .insert("schema", "999")?;
             Ok(())
         })
         .unwrap();

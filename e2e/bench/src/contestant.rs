@@ -17,7 +17,9 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     director::{self, Director},
-    floor, profile, size::Size, trace,
+    floor, profile,
+    size::Size,
+    trace,
 };
 
 /// The folder for journals and tables: memory of the guest, so that no disk's

@@ -10,7 +10,7 @@ use agent::{
     round::{self, Edges, Removals, State, Wish},
 };
 use anyhow::{Context, Result, ensure};
-use ipvs::{DestinationKey, Kernel, ServiceKey, Socket, WantedTable};
+use ipvs::{DestinationKey, Kernel, OnConflict, ServiceKey, Socket, Timeouts, WantedTable};
 
 /// A director that has nothing yet. Its virtual addresses are left out, as
 /// neither `ipvsadm` nor the libraries know them.
@@ -33,6 +33,12 @@ impl Director {
         })
     }
 
+    /// Says that another table is wanted than in the last round, of these
+    /// services.
+    pub(crate) fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
+        self.state.wish_changed(services);
+    }
+
     /// Makes the kernel's table this one, in one round.
     pub(crate) fn round(&mut self, desired: &Desired) -> Result<()> {
         let mut edges = Edges {
@@ -40,11 +46,7 @@ impl Director {
             links: &mut self.links,
             journal: &mut self.journal,
         };
-        let wish = Wish {
-            desired,
-            holding: Holding::Undecided,
-            removals: Removals::Guarded,
-        };
+        let wish = wish(desired);
         let outcome = round::run(&mut self.state, &mut edges, &wish, Duration::ZERO)
             .context("the kernel did not answer")?;
         ensure!(
@@ -61,11 +63,20 @@ impl Director {
         service: &ServiceKey,
         destination: &DestinationKey,
     ) -> Result<Option<u32>> {
-        let table = self.kernel.table()?;
-        let found = table
-            .get(service)
-            .and_then(|service| service.destinations.get(destination));
+        let found = self.kernel.service(service)?;
+        let found = found.and_then(|service| service.destinations.get(destination).copied());
         Ok(found.map(|config| config.weight))
+    }
+}
+
+/// The wish of a director that was told nothing but its table.
+pub(crate) fn wish(desired: &Desired) -> Wish<'_> {
+    Wish {
+        desired,
+        holding: Holding::Undecided,
+        removals: Removals::Guarded,
+        on_conflict: OnConflict::Adopt,
+        timeouts: Timeouts::default(),
     }
 }
 

@@ -84,9 +84,7 @@ fn ask_for_answer(message: &mut [u8]) {
 fn family(socket: &Socket) -> Result<u16> {
     let question = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
-        nlas: vec![GenlCtrlAttrs::FamilyName(
-            Message::family_name().to_owned(),
-        )],
+        nlas: vec![GenlCtrlAttrs::FamilyName(Message::family_name().to_owned())],
     });
     let kind = netlink_packet_generic::constants::GENL_ID_CTRL;
     let mut question = NetlinkMessage::new(header(kind, NLM_F_REQUEST), question.into());

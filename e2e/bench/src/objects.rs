@@ -51,7 +51,10 @@ where
     while let Some((number, outcome)) = created.next().await {
         outcome.with_context(|| format!("creating a {kind}"))?;
         if start.elapsed() > news {
-            println!("  {} of {all} {kind}s of {size} are in the API server", number + 1);
+            println!(
+                "  {} of {all} {kind}s of {size} are in the API server",
+                number + 1
+            );
             news += NEWS;
         }
     }

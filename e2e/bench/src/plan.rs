@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use ipvs::OnConflict;
 
 use crate::{
     figure::{Figure, Target},
@@ -18,9 +19,13 @@ pub(crate) fn measure() -> Result<()> {
     let mut samples = Vec::new();
     for _ in 0..SAMPLES {
         let start = Instant::now();
-        let plan = ipvs::plan(&desired, &actual, &owned);
+        let plan = ipvs::plan(&desired, &actual, &owned, OnConflict::Adopt);
         samples.push(start.elapsed());
-        ensure!(plan.is_empty(), "there is nothing to do, and {:?} is planned", plan.ops);
+        ensure!(
+            plan.is_empty(),
+            "there is nothing to do, and {:?} is planned",
+            plan.ops
+        );
     }
     samples.sort();
     let median = samples[SAMPLES / 2].as_secs_f64() * 1e3;

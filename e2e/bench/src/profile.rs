@@ -7,12 +7,15 @@ use std::{
 };
 
 use agent::{
-    host::{addresses::Holding, netlink::RouteSocket},
+    host::netlink::RouteSocket,
     journal::{Change, FileJournal, Intent, Journal, JournalError},
-    round::{self, Edges, Removals, State, Wish},
+    round::{self, Edges, State},
 };
 use anyhow::Result;
-use ipvs::{ActualTable, Error, Failure, Info, Kernel, Op, Owned, WantedTable, codec};
+use ipvs::{
+    ActualService, ActualTable, Error, Failure, Info, Kernel, OnConflict, Op, Owned, ServiceKey,
+    Timeouts, WantedTable, codec,
+};
 
 use crate::{director, size::Size};
 
@@ -36,8 +39,9 @@ pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
 
 /// How long it takes to plan a table for an empty kernel.
 pub(crate) fn planning(wanted: &WantedTable) -> Duration {
+    let (actual, owned) = (ActualTable::new(), Owned::default());
     let start = Instant::now();
-    let plan = ipvs::plan(wanted, &ActualTable::new(), &Owned::default());
+    let plan = ipvs::plan(wanted, &actual, &owned, OnConflict::Adopt);
     let took = start.elapsed();
     drop(plan);
     took
@@ -62,11 +66,7 @@ pub(crate) fn sample(size: Size, folder: &Path) -> Result<Parts> {
         links: &mut links,
         journal: &mut journal,
     };
-    let wish = Wish {
-        desired: &desired,
-        holding: Holding::Undecided,
-        removals: Removals::Guarded,
-    };
+    let wish = director::wish(&desired);
     let start = Instant::now();
     round::run(&mut state, &mut edges, &wish, Duration::ZERO)?;
     let all = start.elapsed();
@@ -121,6 +121,18 @@ impl Kernel for Nothing {
 
     fn table(&mut self) -> Result<ActualTable, Error> {
         Ok(ActualTable::new())
+    }
+
+    fn service(&mut self, _: &ServiceKey) -> Result<Option<ActualService>, Error> {
+        Ok(None)
+    }
+
+    fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        Ok(Timeouts::default())
+    }
+
+    fn set_timeouts(&mut self, _: Timeouts) -> Result<(), Error> {
+        Ok(())
     }
 
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {

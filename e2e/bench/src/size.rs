@@ -6,8 +6,8 @@ use std::{
 };
 
 use ipvs::{
-    ActualService, ActualTable, DestinationConfig, DestinationKey, ForwardingMethod, Op, Owned,
-    Protocol, ServiceConfig, ServiceFlags, ServiceKey, WantedService, WantedTable,
+    ActualService, ActualTable, DestinationConfig, DestinationKey, ForwardingMethod, OnConflict,
+    Op, Owned, Protocol, ServiceConfig, ServiceFlags, ServiceKey, WantedService, WantedTable,
 };
 
 /// Where the VIPs begin. They are consecutive: the kernel hashes services by
@@ -89,7 +89,8 @@ impl Size {
 
     /// The writes that load it into an empty kernel.
     pub(crate) fn load(self) -> Vec<Op> {
-        ipvs::plan(&self.wanted(), &ActualTable::new(), &Owned::default()).ops
+        let (actual, owned) = (ActualTable::new(), Owned::default());
+        ipvs::plan(&self.wanted(), &actual, &owned, OnConflict::Adopt).ops
     }
 
     /// The same as lines of `ipvsadm -S`.

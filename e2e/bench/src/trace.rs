@@ -40,7 +40,11 @@ pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
         .arg(&file)
         .arg(program.get_program())
         .args(program.get_args())
-        .envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .envs(
+            program
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
         .output()
         .context("strace starts")?;
     ensure!(
@@ -63,7 +67,11 @@ fn between_marks(trace: &str) -> Option<Vec<String>> {
     let (begin, end) = (mark(BEGIN)?, mark(END)?);
     let calls = trace.lines().take(end).skip(begin + 1);
     // The second half of a call, and what is no call at all.
-    let is_call = |line: &&str| !["resumed>", " --- ", " +++ "].iter().any(|no| line.contains(no));
+    let is_call = |line: &&str| {
+        !["resumed>", " --- ", " +++ "]
+            .iter()
+            .any(|no| line.contains(no))
+    };
     let calls = calls.filter(is_call);
     // Without the thread's id.
     let call = |line: &str| Some(line.split_once(' ')?.1.trim_start().to_owned());
@@ -88,12 +96,18 @@ mod tests {
 7 exit_group(0) = ?
 ";
         let calls = between_marks(trace).expect("both marks are there");
-        let names: Vec<_> = calls.iter().filter_map(|call| call.split('(').next()).collect();
+        let names: Vec<_> = calls
+            .iter()
+            .filter_map(|call| call.split('(').next())
+            .collect();
         assert_eq!(names, ["sendto", "recvfrom", "futex"]);
     }
 
     #[test]
     fn a_trace_without_its_end_is_none() {
-        assert_eq!(between_marks("7 write(2, \"bench: begin\\n\", 13) = 13\n"), None);
+        assert_eq!(
+            between_marks("7 write(2, \"bench: begin\\n\", 13) = 13\n"),
+            None
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Result, ensure};
-use ipvs::{DestinationConfig, DestinationKey, ServiceKey};
+use ipvs::{DestinationKey, ServiceKey};
 
 use crate::{
     contestant::{empty_namespace, scratch},
@@ -56,10 +56,14 @@ pub(crate) fn run() -> Result<()> {
     let (service, server) = edit(&mut desired.table);
     let before = director.kernel.writes();
     trace::begin();
+    director.wish_changed([service]);
     director.round(&desired)?;
     trace::end();
     let writes = director.kernel.writes() - before;
-    ensure!(writes == 1, "one operation was expected, {writes} were sent");
+    ensure!(
+        writes == 1,
+        "one operation was expected, {writes} were sent"
+    );
     let found = director.weight_of(&service, &server)?;
     ensure!(
         found == Some(WEIGHT),
@@ -72,8 +76,7 @@ pub(crate) fn run() -> Result<()> {
 fn edit(table: &mut ipvs::WantedTable) -> (ServiceKey, DestinationKey) {
     let middle = table.len() / 2;
     let (service, wanted) = table.iter_mut().nth(middle).expect("there are services");
-    let (server, config): &mut (DestinationKey, DestinationConfig) =
-        wanted.destinations.first_mut().expect("it has servers");
+    let (server, config) = wanted.destinations.first_mut().expect("it has servers");
     config.weight = WEIGHT;
     (*service, *server)
 }

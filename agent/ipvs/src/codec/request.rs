@@ -26,10 +26,12 @@ impl Message {
                 let kind = attribute.kind();
                 match attribute {
                     Attribute::Service(nest) => rest.put_nest(kind, |rest| {
-                        nest.iter().for_each(|attribute| rest.put_attribute(attribute));
+                        nest.iter()
+                            .for_each(|attribute| rest.put_attribute(attribute));
                     }),
                     Attribute::Destination(nest) => rest.put_nest(kind, |rest| {
-                        nest.iter().for_each(|attribute| rest.put_attribute(attribute));
+                        nest.iter()
+                            .for_each(|attribute| rest.put_attribute(attribute));
                     }),
                     plain => rest.put_attribute(plain),
                 }
