@@ -43,6 +43,9 @@ const CACHE_BYTES: usize = 4 << 20;
 const QUIET: Duration = Duration::from_secs(1);
 /// which is not put off for longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// And no larger than this, so that a listing of many objects is not kept in
+/// memory as a whole.
+const LARGEST: usize = 4000;
 
 /// What an earlier life knew.
 #[derive(Debug, Default)]
@@ -58,9 +61,8 @@ pub struct Restored {
 pub enum Note {
     /// An object's row; none when it was deleted.
     Object(Kind, ObjectKey, Option<String>),
-    /// The rows of a whole listing, and what of it has none to offer and keeps
-    /// that which it had.
-    Listed(Kind, BTreeMap<ObjectKey, String>, BTreeSet<ObjectKey>),
+    /// These are all that there are of a kind.
+    Listed(Kind, BTreeSet<ObjectKey>),
     /// The group's directors.
     Directors(BTreeSet<String>),
     /// A manifest's good text; none when the file is gone.
@@ -183,22 +185,21 @@ impl Checkpoint {
             for note in batch {
                 match note {
                     Note::Object(kind, key, Some(row)) => {
-                        objects.insert(&*row_key(*kind, key), row.as_str())?;
+                        let key = &*row_key(*kind, key);
+                        // A listing names mostly what is there already.
+                        let is_there = objects.get(key)?.is_some_and(|found| found.value() == row);
+                        if !is_there {
+                            objects.insert(key, row.as_str())?;
+                        }
                     }
                     Note::Object(kind, key, None) => {
                         objects.remove(&*row_key(*kind, key))?;
                     }
-                    Note::Listed(kind, rows, keep) => {
-                        let kept: BTreeSet<_> = rows
-                            .keys()
-                            .chain(keep)
-                            .map(|key| row_key(*kind, key))
-                            .collect();
+                    Note::Listed(kind, names) => {
+                        let kept: BTreeSet<_> =
+                            names.iter().map(|key| row_key(*kind, key)).collect();
                         let prefix = format!("{kind}/");
                         objects.retain(|key, _| !key.starts_with(&prefix) || kept.contains(key))?;
-                        for (key, row) in rows {
-                            objects.insert(&*row_key(*kind, key), row.as_str())?;
-                        }
                     }
                     Note::Directors(names) => {
                         meta.insert("directors", json!(names).to_string().as_str())?;
@@ -233,7 +234,7 @@ fn gather(first: Note, notes: &Receiver<Note>) -> (Vec<Note>, bool) {
     let mut is_last = first == Note::End;
     let mut batch = vec![first];
     let latest = Instant::now() + PATIENCE;
-    while !is_last && Instant::now() < latest {
+    while !is_last && batch.len() < LARGEST && Instant::now() < latest {
         match notes.recv_timeout(QUIET) {
             Ok(note) => {
                 is_last = note == Note::End;
@@ -312,7 +313,8 @@ where
 pub struct Tee {
     kind: Kind,
     recorder: Recorder,
-    listing: BTreeMap<ObjectKey, Option<String>>,
+    /// What the listing under way has named.
+    listing: BTreeSet<ObjectKey>,
 }
 
 impl Tee {
@@ -321,7 +323,7 @@ impl Tee {
         Self {
             kind,
             recorder,
-            listing: BTreeMap::new(),
+            listing: BTreeSet::new(),
         }
     }
 
@@ -338,21 +340,27 @@ impl Tee {
             }
             Change::Item(object) => {
                 let key = ObjectKey::of_metadata(&object.metadata);
-                self.listing.insert(key, row(&object));
-                store.change(Change::Item(object))
+                let row = row(&object);
+                let changed = store.change(Change::Item(object));
+                self.note_good(store, &key, row);
+                self.listing.insert(key);
+                changed
             }
             Change::Listed => {
                 let changed = store.change(change);
-                self.note_listing(store);
+                let mut names = std::mem::take(&mut self.listing);
+                if C::KEPT_WHEN_GONE {
+                    names.extend(store.gone().map(|(key, _)| key.clone()));
+                }
+                self.recorder.note(Note::Listed(self.kind, names));
                 changed
             }
             Change::Apply(object) => {
                 let key = ObjectKey::of_metadata(&object.metadata);
                 let row = row(&object);
                 let changed = store.change(Change::Apply(object));
-                if changed && let Some(row) = row.filter(|_| is_good(store, &key)) {
-                    let note = Note::Object(self.kind, key, Some(row));
-                    self.recorder.note(note);
+                if changed {
+                    self.note_good(store, &key, row);
                 }
                 changed
             }
@@ -366,28 +374,16 @@ impl Tee {
         }
     }
 
-    fn note_listing<C: Checked>(&mut self, store: &Store<C>) {
-        let mut rows = BTreeMap::new();
-        let mut keep = BTreeSet::new();
-        for (key, row) in std::mem::take(&mut self.listing) {
-            match row.filter(|_| is_good(store, &key)) {
-                Some(row) => {
-                    rows.insert(key, row);
-                }
-                None => {
-                    keep.insert(key);
-                }
-            }
+    /// What cannot be read or is not accepted keeps the row that it had.
+    fn note_good<C: Checked>(&self, store: &Store<C>, key: &ObjectKey, row: Option<String>) {
+        let is_good = store
+            .latest(key)
+            .is_some_and(|stored| stored.current.is_ok());
+        if let Some(row) = row.filter(|_| is_good) {
+            let note = Note::Object(self.kind, key.clone(), Some(row));
+            self.recorder.note(note);
         }
-        if C::KEPT_WHEN_GONE {
-            keep.extend(store.gone().map(|(key, _)| key.clone()));
-        }
-        self.recorder.note(Note::Listed(self.kind, rows, keep));
     }
-}
-
-fn is_good<C>(store: &Store<C>, key: &ObjectKey) -> bool {
-    store.get(key).is_some_and(|stored| stored.current.is_ok())
 }
 
 /// An object as it is remembered; none if it does not parse.

@@ -418,7 +418,7 @@ impl Director {
             director_groups: self
                 .objects
                 .director_groups
-                .digest_of(&ObjectKey::cluster(&self.group))
+                .digest_of(&ObjectKey::cluster(self.group.as_str()))
                 .to_string(),
         });
         Observed {

@@ -44,7 +44,7 @@ impl Reading {
                 .map(|(key, _)| *key)
                 .collect(),
             Self::Listing(listing) => services
-                .filter(|(key, service)| !listing.shows(key, service))
+                .filter(|(key, service)| !listing.agrees_with(key, service))
                 .map(|(key, _)| *key)
                 .collect(),
             Self::Table(found) => services

@@ -135,7 +135,7 @@ pub fn wanted(
             .director_groups
             .iter()
             .map(|(key, stored)| {
-                let group = groups.get(key.name.as_str()).unwrap_or(&nobody);
+                let group = groups.get(&*key.name).unwrap_or(&nobody);
                 let accepted = match resolved.rejection(Kind::DirectorGroup, key) {
                     Some(rejection) => condition::not_accepted(rejection, stored.generation),
                     None => condition::accepted(stored.generation),

@@ -105,8 +105,8 @@ fn reference(letter: &Letter) -> ObjectReference {
     ObjectReference {
         api_version: Some(api_version.into_owned()),
         kind: Some(kind.into_owned()),
-        name: Some(key.name.clone()),
-        namespace: (!key.namespace.is_empty()).then(|| key.namespace.clone()),
+        name: Some(key.name.to_string()),
+        namespace: (!key.namespace.is_empty()).then(|| key.namespace.to_string()),
         uid: Some(letter.uid.clone()),
         ..ObjectReference::default()
     }

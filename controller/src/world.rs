@@ -136,7 +136,7 @@ impl World {
             Subject::RealServer => &self.objects.real_servers.get(&id.key)?.uid,
             Subject::DirectorGroup => &self.objects.director_groups.get(&id.key)?.uid,
             Subject::Director => {
-                let director = self.directors.get(&id.key.name)?;
+                let director = self.directors.get(&*id.key.name)?;
                 if let Status::Director(conditions) = &mut status {
                     for condition in conditions {
                         condition.observed_generation = Some(director.generation);
@@ -344,7 +344,7 @@ impl World {
                     self.objects
                         .director_groups
                         .iter()
-                        .map(|(key, stored)| (key.name.as_str(), stored.digest)),
+                        .map(|(key, stored)| (&*key.name, stored.digest)),
                 );
                 self.relisted.insert(Kind::DirectorGroup);
             }

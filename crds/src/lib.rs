@@ -22,6 +22,7 @@ pub mod crd;
 mod digest;
 #[cfg(test)]
 mod fixtures;
+mod labels;
 mod loose;
 mod objects;
 mod resolve;
@@ -29,6 +30,7 @@ mod resolved;
 
 pub use check::CheckedGroup;
 pub use digest::{Digest, ParseDigestError};
+pub use labels::Labels;
 pub use loose::Loose;
 pub use objects::{Change, Checked, Kind, ObjectKey, Objects, Store, Stored};
 pub use resolve::resolve;

@@ -4,14 +4,14 @@
 //! fit into a small agent. Specs are checked on the way in ([`crate::check`]):
 //! what stands in the store cannot be wrong by itself.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, core::object::HasSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, Loose, Rejection,
+    Digest, Labels, Loose, Rejection,
     check::{CheckedGroup, CheckedServer, CheckedService},
 };
 
@@ -32,18 +32,19 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Namespace and name. Cluster-scoped objects have an empty namespace.
+/// Namespace and name. Cluster-scoped objects have an empty namespace. Cheap
+/// to clone: what is said about an object shares its name with it.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ObjectKey {
     /// Empty for cluster-scoped kinds.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The object's name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ObjectKey {
     /// The key of a namespaced object.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self {
             namespace: namespace.into(),
             name: name.into(),
@@ -51,7 +52,7 @@ impl ObjectKey {
     }
 
     /// The key of a cluster-scoped object.
-    pub fn cluster(name: impl Into<String>) -> Self {
+    pub fn cluster(name: impl Into<Arc<str>>) -> Self {
         Self::new("", name)
     }
 
@@ -121,7 +122,7 @@ pub struct Stored<C> {
     /// Seconds since 1970; 0 where there is no creation time, as in manifests.
     pub created: i64,
     /// The object's labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// The group that the object belongs to: that of the spec in force, or else
     /// the one that it names, also where the rest is unreadable.
     pub group: Option<String>,
@@ -186,6 +187,13 @@ impl<C> Store<C> {
     /// One object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Stored<C>> {
         self.objects.get(key)
+    }
+
+    /// One object of the listing that is under way, or else as
+    /// [`get`](Self::get) has it.
+    pub fn latest(&self, key: &ObjectKey) -> Option<&Stored<C>> {
+        let listed = self.listing.as_ref().and_then(|listing| listing.get(key));
+        listed.or_else(|| self.get(key))
     }
 
     /// All objects, by namespace and name.
@@ -284,8 +292,8 @@ where
         let named = C::group(&object);
         let Loose { metadata, spec, .. } = object;
         let key = ObjectKey {
-            namespace: metadata.namespace.unwrap_or_default(),
-            name: metadata.name.unwrap_or_default(),
+            namespace: metadata.namespace.unwrap_or_default().into(),
+            name: metadata.name.unwrap_or_default().into(),
         };
         let uid = metadata.uid.unwrap_or_default();
         let before = self
@@ -323,7 +331,7 @@ where
             created: metadata
                 .creation_timestamp
                 .map_or(0, |time| time.0.as_second()),
-            labels,
+            labels: labels.into_iter().collect(),
             group,
             current,
             last_good,

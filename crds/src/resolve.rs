@@ -134,7 +134,7 @@ fn link_servers(
         oldest_first(objects.real_servers.iter()),
         accepted
             .iter()
-            .map(|(key, service)| (key.namespace.as_str(), &service.selector)),
+            .map(|(key, service)| (&*key.namespace, &service.selector)),
     );
     for &(key, service) in accepted {
         let mut servers = Vec::new();
@@ -318,9 +318,9 @@ impl<'a> Candidates<'a> {
         }
         let mut by_namespace: HashMap<_, Vec<_>> = HashMap::new();
         for server @ (key, stored) in servers {
-            let namespace = key.namespace.as_str();
-            for (label, value) in &stored.labels {
-                if let Some(list) = by_label.get_mut(&(namespace, label.as_str(), value.as_str())) {
+            let namespace = &*key.namespace;
+            for (label, value) in stored.labels.iter() {
+                if let Some(list) = by_label.get_mut(&(namespace, label, value)) {
                     list.push(server);
                 }
             }

@@ -67,16 +67,19 @@ impl Listing {
         }
     }
 
-    /// Whether a service, as far as this can show it, is as it is given. Of a
-    /// mark that has services of both families either will do.
-    pub fn shows(&self, key: &ServiceKey, service: &ActualService) -> bool {
+    /// Whether a service is as it is given, as far as this can show it. Of a
+    /// mark that has services of both families either will do. One that is not
+    /// listed may be there all the same: where other network namespaces have
+    /// tables, the kernel counts their services as well when it goes on after
+    /// a page, and leaves out as many of ours (`ip_vs_info_seq_next`).
+    pub fn agrees_with(&self, key: &ServiceKey, service: &ActualService) -> bool {
         let listed = match key {
             ServiceKey::FirewallMark { mark, .. } => {
                 self.marks.get(mark).map_or(&[][..], Vec::as_slice)
             }
             key => self.services.get(key).map_or(&[][..], std::slice::from_ref),
         };
-        listed.iter().any(|listed| listed.shows(service))
+        listed.is_empty() || listed.iter().any(|listed| listed.shows(service))
     }
 }
 

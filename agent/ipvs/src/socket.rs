@@ -23,9 +23,12 @@ use crate::{
     codec::{self, DumpedDestination, DumpedService, Message},
 };
 
-/// How many bytes of requests go into one send. The kernel takes a datagram
-/// of up to SO_SNDBUF - 32, by default 212,960.
+/// How many bytes of requests go into one send.
 const BATCH: usize = 192 * 1024;
+
+/// The kernel takes a datagram of up to so many bytes less 32, and by default
+/// (`net.core.wmem_default`) perhaps fewer than a batch.
+const SEND_QUEUE: usize = 2 * BATCH;
 
 /// A dump comes in datagrams of up to 32 KiB, and only to readers who have
 /// once offered as much (`net/netlink/af_netlink.c`, `max_recvmsg_len`).
@@ -92,6 +95,7 @@ impl Socket {
         // Without CAP_NET_ADMIN this fails, and so will the first request,
         // which says it better.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE);
+        let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE);
 
         let mut this = Self {
             socket,
@@ -99,8 +103,8 @@ impl Socket {
             sequence: 0,
             buffer: vec![0; RECEIVE],
             writes: 0,
-            // socket, bind, getsockname, connect, setsockopt three times.
-            system_calls: 7,
+            // socket, bind, getsockname, connect, setsockopt four times.
+            system_calls: 8,
         };
         this.family = this.resolve_family()?;
         this.info()?;

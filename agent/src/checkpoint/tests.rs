@@ -47,8 +47,8 @@ fn services(restored: Restored) -> Vec<(String, String)> {
         .map(|(key, stored)| {
             let good = stored.in_force().expect("only what is good is remembered");
             assert_eq!(
-                (stored.created, &*stored.labels["tier"]),
-                (1_767_225_607, "edge")
+                (stored.created, stored.labels.get("tier")),
+                (1_767_225_607, Some("edge"))
             );
             (
                 key.to_string(),

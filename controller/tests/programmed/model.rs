@@ -371,7 +371,7 @@ impl Model {
                 .and_then(|object| object.pointer("/spec/vip"))
         };
         services.iter().any(|(name, object)| {
-            *name != key.name
+            **name != *key.name
                 && vip(name) == vip(&key.name)
                 && object.pointer("/spec/scheduler") == Some(&json!("quantum"))
         })

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
@@ -6,14 +6,14 @@ use super::{
     invalid,
     name::{label_key, label_value},
 };
-use crate::Rejection;
+use crate::{Labels, Rejection};
 
 const PATH: &str = "spec.realServerSelector";
 
 /// A checked label selector: it asks for something.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Selector {
-    labels: BTreeMap<String, String>,
+    labels: Labels,
     requirements: Vec<Requirement>,
 }
 
@@ -27,7 +27,7 @@ enum Requirement {
 
 impl Selector {
     /// Whether an object with these labels is selected.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &Labels) -> bool {
         self.labels
             .iter()
             .all(|(key, value)| labels.get(key) == Some(value))
@@ -36,9 +36,7 @@ impl Selector {
 
     /// The labels that a selected object must have, each with its value.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.labels
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        self.labels.iter()
     }
 
     pub(super) fn check(raw: &LabelSelector) -> Result<Self, Rejection> {
@@ -73,19 +71,19 @@ impl Selector {
             ));
         }
         Ok(Self {
-            labels,
+            labels: labels.into_iter().collect(),
             requirements,
         })
     }
 }
 
 impl Requirement {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn matches(&self, labels: &Labels) -> bool {
         match self {
             Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
             Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
-            Self::Exists(key) => labels.contains_key(key),
-            Self::DoesNotExist(key) => !labels.contains_key(key),
+            Self::Exists(key) => labels.get(key).is_some(),
+            Self::DoesNotExist(key) => labels.get(key).is_none(),
         }
     }
 

@@ -343,7 +343,7 @@ fn services_look_only_at_servers_with_one_of_their_labels() {
     let services: Vec<_> = objects
         .virtual_services
         .iter()
-        .map(|(key, stored)| (key.namespace.as_str(), &stored.in_force().unwrap().selector))
+        .map(|(key, stored)| (&*key.namespace, &stored.in_force().unwrap().selector))
         .collect();
     let candidates = Candidates::new(
         oldest_first(objects.real_servers.iter()),

@@ -94,10 +94,9 @@ fn selected<'a>(
     namespace: &'a str,
     selector: &'a Selector,
 ) -> impl Iterator<Item = (&'a ObjectKey, &'a Stored<CheckedServer>)> {
-    objects
-        .real_servers
-        .iter()
-        .filter(move |(key, stored)| key.namespace == namespace && selector.matches(&stored.labels))
+    objects.real_servers.iter().filter(move |(key, stored)| {
+        *key.namespace == *namespace && selector.matches(&stored.labels)
+    })
 }
 
 proptest! {

@@ -1,0 +1,30 @@
+//! The labels of a stored object.
+
+use std::collections::BTreeMap;
+
+/// An object's labels. A map's nodes have room for eleven; an object has one
+/// or two, and there are many objects.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// The value of a label.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let labels = &self.0;
+        let found = labels.binary_search_by(|(label, _)| (**label).cmp(key));
+        found.ok().map(|index| &*labels[index].1)
+    }
+
+    /// All of them, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+impl FromIterator<(String, String)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(labels: I) -> Self {
+        let sorted: BTreeMap<_, _> = labels.into_iter().collect();
+        let boxed = |(key, value): (String, String)| (key.into(), value.into());
+        Self(sorted.into_iter().map(boxed).collect())
+    }
+}
