@@ -18,6 +18,7 @@ use crds::{
 use ipvs::Kernel;
 
 use crate::{
+    caution::Caution,
     checkpoint::{Note, Recorder, Tee},
     clock::Clock,
     desired::{Desired, changed_services, desired, on_conflict, timeouts},
@@ -77,6 +78,7 @@ pub struct Director {
     /// Whether the objects are those of an earlier life until they are listed.
     restored: bool,
     directors: Option<BTreeSet<String>>,
+    caution: Caution,
     desired: Arc<Desired>,
     unreadable: Vec<DirectorException>,
     /// What is wrong with objects, as said.
@@ -115,6 +117,7 @@ impl Director {
             journal: Err(NoJournal(String::new())),
             objects: Objects::default(),
             directors: None,
+            caution: Caution::default(),
             desired: Arc::default(),
             unreadable: Vec::new(),
             complaints: BTreeSet::new(),
@@ -178,6 +181,10 @@ impl Director {
             Event::DirectorGroup(change) => {
                 let store = &mut self.objects.director_groups;
                 self.groups.change(store, change)
+            }
+            Event::Caution(word) => {
+                self.due |= self.caution.hear(word);
+                false
             }
             Event::Reading(reading) => {
                 self.due |= self.state.hint(&reading);
@@ -254,13 +261,16 @@ impl Director {
         self.due = false;
         let outcome = self.round(&before, now);
         if let Some(outcome) = &outcome {
-            complain(&mut self.oddities, oddities(outcome, &self.group));
+            let hold = self.caution.hold();
+            let oddities = oddities(outcome, hold.as_ref(), &self.group);
+            complain(&mut self.oddities, oddities);
         }
         listed.then(|| self.observed(outcome))
     }
 
     fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
-        let (holding, removals) = (self.holding(now), self.removals(now));
+        let removals = self.removals(now);
+        let holding = self.holding(now);
         let (on_conflict, timeouts) = self.in_force().map_or_else(Default::default, |group| {
             (on_conflict(group), timeouts(group))
         });
@@ -312,16 +322,23 @@ impl Director {
         group.and_then(|group| group.in_force())
     }
 
-    fn removals(&self, now: Duration) -> Removals {
+    fn removals(&mut self, now: Duration) -> Removals {
+        if !self.objects.is_listed() {
+            return Removals::NotYet;
+        }
         let allowed_until = self
             .in_force()
             .and_then(|group| group.removals_allowed_until);
         let wall = self.clock.wall(now).as_second();
-        match allowed_until {
-            _ if !self.objects.is_listed() => Removals::NotYet,
-            Some(until) if wall < until => Removals::Released,
-            _ => Removals::Guarded,
+        let removals = self
+            .caution
+            .judge(allowed_until.is_some_and(|until| wall < until));
+        if let Ok(journal) = &mut self.journal
+            && let Err(error) = self.caution.save(journal.as_mut())
+        {
+            tracing::warn!("{error}");
         }
+        removals
     }
 
     fn is_in_grace(&self, now: Duration) -> bool {
@@ -329,7 +346,7 @@ impl Director {
     }
 
     fn holding(&self, now: Duration) -> Holding {
-        if self.is_in_grace(now) {
+        if self.is_in_grace(now) || self.caution.is_elsewhere() {
             return Holding::Undecided;
         }
         let holder = self.in_force().and_then(|group| group.holder.as_deref());
@@ -371,6 +388,7 @@ impl Director {
         match (self.world.journal)() {
             Ok((journal, remembered)) => {
                 self.journal = Ok(journal);
+                self.caution.remember(remembered.cluster.clone());
                 self.state.remember(remembered);
                 self.retry.succeeded(Subject::Journal);
                 self.due = true;
@@ -429,6 +447,7 @@ impl Director {
             trouble: self.trouble.clone(),
             wishes: self.desired.clone(),
             unreadable: self.unreadable.clone(),
+            hold: self.caution.hold(),
         }
     }
 }

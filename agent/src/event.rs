@@ -7,7 +7,7 @@ use crds::{
     api::{DirectorGroup, RealServer, VirtualService},
 };
 
-use crate::observe::Reading;
+use crate::{caution::Word, observe::Reading};
 
 /// One thing that happened. The inputs send these and do nothing else.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub enum Event {
     DirectorGroup(Change<DirectorGroup>),
     /// The names of the group's Directors, whenever they differ from before.
     Directors(BTreeSet<String>),
+    /// What stands behind the objects.
+    Caution(Word),
     /// The kernel's table as the reader found it.
     Reading(Reading),
     /// The reader cannot read the kernel's table.

@@ -43,6 +43,8 @@ pub(crate) enum Effect {
     Intended,
     /// A settlement on the disk.
     Settled,
+    /// The cluster, on the disk.
+    Remembered,
 }
 
 /// As in `-A -t 192.0.2.10:80 -s wrr`, `+ 192.0.2.10 eth0`, `intend`.
@@ -58,6 +60,7 @@ impl fmt::Display for Effect {
             Self::Removed(address, interface) => write!(f, "- {address} {interface}"),
             Self::Intended => f.write_str("intend"),
             Self::Settled => f.write_str("settle"),
+            Self::Remembered => f.write_str("remember the cluster"),
         }
     }
 }
@@ -67,6 +70,7 @@ impl fmt::Display for Effect {
 pub(crate) struct Disk {
     pub(crate) owned: BTreeSet<Entry>,
     pub(crate) intent: Intent,
+    pub(crate) cluster: Option<String>,
 }
 
 impl Disk {
@@ -85,6 +89,7 @@ impl Disk {
     pub(crate) fn remembered(&self) -> Remembered {
         let mut remembered = Remembered {
             intent: self.intent.clone(),
+            cluster: self.cluster.clone(),
             ..Remembered::default()
         };
         for entry in &self.owned {
@@ -345,6 +350,14 @@ impl Journal for ModelWorld {
         parts.write()?;
         parts.disk.settle(changes);
         parts.log.push(Effect::Settled);
+        Ok(())
+    }
+
+    fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
+        let mut parts = self.parts();
+        parts.write()?;
+        parts.disk.cluster = Some(cluster.to_owned());
+        parts.log.push(Effect::Remembered);
         Ok(())
     }
 }

@@ -65,6 +65,12 @@ impl Guard {
         self.holds
     }
 
+    /// Holds these removals, if there are any, for a reason other than their
+    /// number.
+    pub fn hold<'a>(&mut self, removals: impl IntoIterator<Item = &'a Op>) {
+        self.holds = removals.into_iter().next().is_some();
+    }
+
     /// Counts a removal that was done.
     pub fn count(&mut self, op: &Op, now: Duration) {
         self.recent.push_back((now, Count::of([op])));

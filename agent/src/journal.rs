@@ -81,6 +81,8 @@ pub struct Remembered {
     pub timeouts: Timeouts,
     /// The intent of a round that was not settled.
     pub intent: Intent,
+    /// The cluster that all this is of ([`crate::caution`]).
+    pub cluster: Option<String>,
 }
 
 impl Remembered {
@@ -163,6 +165,12 @@ pub trait Journal {
     /// # Errors
     /// When the disk cannot take it: the intent stays.
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError>;
+
+    /// Makes durable which cluster all this is of. A reboot does not change it.
+    ///
+    /// # Errors
+    /// When the disk cannot take it.
+    fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError>;
 }
 
 /// No journal: nothing can be made that was not there, for nobody would know
@@ -177,6 +185,10 @@ impl Journal for NoJournal {
     }
 
     fn settle(&mut self, _: &[Change]) -> Result<(), JournalError> {
+        Err(JournalError::Absent(self.0.clone()))
+    }
+
+    fn remember_cluster(&mut self, _: &str) -> Result<(), JournalError> {
         Err(JournalError::Absent(self.0.clone()))
     }
 }
@@ -328,6 +340,10 @@ impl Journal for FileJournal {
         })?;
         self.grown = if is_long { 0 } else { self.grown + bytes.len() };
         Ok(())
+    }
+
+    fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
+        self.write(|transaction| rows::put_cluster(transaction, cluster))
     }
 }
 

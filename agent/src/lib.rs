@@ -16,6 +16,7 @@
 //! events. It leaves the data plane as it is when it stops, however it stops.
 
 pub mod args;
+pub mod caution;
 pub mod checkpoint;
 pub mod clock;
 pub mod desired;

@@ -15,7 +15,9 @@ use ipvs::{DestinationKey, Op, ServiceKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::{desired::Desired, host::addresses::Missing, retry::Subject, round::Outcome};
+use crate::{
+    caution::Hold, desired::Desired, host::addresses::Missing, retry::Subject, round::Outcome,
+};
 
 /// The condition types that are the agent's.
 pub const CONDITIONS: [&str; 2] = [condition::kind::PROGRAMMED, condition::kind::REMOVALS_HELD];
@@ -70,6 +72,8 @@ pub struct Observed {
     pub wishes: Arc<Desired>,
     /// Objects that this build cannot read.
     pub unreadable: Vec<DirectorException>,
+    /// Why every removal is held, if it is.
+    pub hold: Option<Hold>,
 }
 
 /// The Director's status. What a round did not find out anew stays as it was
@@ -106,7 +110,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         status.notices_omitted = count(notices.len().saturating_sub(MOST_NOTICES));
         notices.truncate(MOST_NOTICES);
         status.notices = notices;
-        let removals = removals_held(outcome, &observed.group, generation);
+        let hold = observed.hold.as_ref();
+        let removals = removals_held(outcome, hold, &observed.group, generation);
         condition::set(&mut status.conditions, removals, observed.at);
     }
     let programmed = programmed(observed, &status, generation);
@@ -164,11 +169,25 @@ fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
         })
 }
 
-fn removals_held(outcome: &Outcome, group: &str, generation: i64) -> Condition {
+fn removals_held(
+    outcome: &Outcome,
+    hold: Option<&Hold>,
+    group: &str,
+    generation: i64,
+) -> Condition {
     let held: Vec<_> = outcome.removals_held.iter().map(Op::to_string).collect();
-    match held.is_empty() {
-        true => condition::no_removals_held(generation),
-        false => condition::removals_held(held.iter().map(String::as_str), group, generation),
+    let names = held.iter().map(String::as_str);
+    match hold {
+        Some(hold) => {
+            let reason = match hold {
+                Hold::OtherCluster { .. } => condition::reason::OTHER_CLUSTER,
+                Hold::Definition(..) => condition::reason::DEFINITION_DELETED,
+                Hold::Unknown(_) => condition::reason::CLUSTER_UNKNOWN,
+            };
+            condition::every_removal_held(reason, &hold.to_string(), names, group, generation)
+        }
+        None if held.is_empty() => condition::no_removals_held(generation),
+        None => condition::removals_held(names, group, generation),
     }
 }
 
@@ -270,13 +289,13 @@ fn absence(address: IpAddr, why: Missing) -> String {
 }
 
 /// What is odd on this host and no failure, a line each.
-pub fn oddities(outcome: &Outcome, group: &str) -> BTreeSet<String> {
+pub fn oddities(outcome: &Outcome, hold: Option<&Hold>, group: &str) -> BTreeSet<String> {
     let absences = outcome.missing.iter();
     let absences = absences.map(|(address, why)| absence(*address, *why));
     let foreign = outcome.left.iter();
     let foreign = foreign.map(|(service, destination)| left(service, *destination));
     let held =
-        (!outcome.removals_held.is_empty()).then(|| removals_held(outcome, group, 0).message);
+        (!outcome.removals_held.is_empty()).then(|| removals_held(outcome, hold, group, 0).message);
     absences
         .chain(foreign)
         .chain(notices(outcome))

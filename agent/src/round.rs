@@ -67,6 +67,12 @@ pub enum Removals {
     NotYet,
     /// It goes, as far as the [`crate::guard`] lets it.
     Guarded,
+    /// None of it goes, whatever its size ([`crate::caution`]); a hold that
+    /// lasts is the guard's from then on.
+    Held {
+        /// Whether it lasts.
+        lasting: bool,
+    },
     /// All of it goes: the administrator said so.
     Released,
 }
@@ -194,11 +200,19 @@ fn plan(state: &mut State, wish: &Wish<'_>) -> Plan {
 /// Takes the removals that are not to be done out of the plan, and gives those
 /// that the guard holds.
 fn hold_back(state: &mut State, plan: &mut Plan, removals: Removals, now: Duration) -> Vec<Op> {
-    let is_released = removals == Removals::Released;
     let wanted = plan.ops.iter().filter(|op| op.removes());
     let is_held = match removals {
         Removals::NotYet => true,
-        _ => state.guard.holds(wanted, &state.owned, is_released, now),
+        Removals::Held { lasting } => {
+            if lasting {
+                state.guard.hold(wanted);
+            }
+            true
+        }
+        Removals::Guarded | Removals::Released => {
+            let is_released = removals == Removals::Released;
+            state.guard.holds(wanted, &state.owned, is_released, now)
+        }
     };
     if !is_held {
         return Vec::new();

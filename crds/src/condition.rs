@@ -101,6 +101,13 @@ pub mod reason {
     /// More was to be removed at once than a director removes without being
     /// told.
     pub const TOO_MANY_REMOVALS: &str = "TooManyRemovals";
+    /// The API server is of another cluster than what is programmed.
+    pub const OTHER_CLUSTER: &str = "OtherCluster";
+    /// A custom resource definition of ours goes or is gone.
+    pub const DEFINITION_DELETED: &str = "DefinitionDeleted";
+    /// The API server does not say of which cluster it is, or how our custom
+    /// resource definitions are.
+    pub const CLUSTER_UNKNOWN: &str = "ClusterUnknown";
     /// No removal waits to be allowed.
     pub const NOTHING_HELD: &str = "NothingHeld";
     /// Everything that can be said is well.

@@ -161,6 +161,30 @@ fn an_agent_may_apply_what_is_its_own_and_nothing_else() {
 }
 
 #[test]
+fn an_agent_may_look_at_what_stands_behind_its_objects_and_at_nothing_like_it() {
+    let _cluster = Cluster::start();
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:ipvs-agent");
+    for (verb, object, may) in [
+        ("get", "namespaces/kube-system", true),
+        ("get", "namespaces/default", false),
+        ("list", "namespaces", false),
+        ("get", "crd/ipvsvirtualservices.ipvs.dev", true),
+        ("get", "crd/realservers.ipvs.dev", true),
+        ("get", "crd/directorgroups.ipvs.dev", true),
+        ("get", "crd/others.example.com", false),
+        ("list", "crd", false),
+        ("delete", "crd/ipvsvirtualservices.ipvs.dev", false),
+    ] {
+        let answer = try_kubectl(&["auth", "can-i", verb, object, &account]);
+        assert_eq!(
+            answer.stdout.trim(),
+            if may { "yes" } else { "no" },
+            "{verb} {object}: {answer:?}"
+        );
+    }
+}
+
+#[test]
 fn every_name_that_a_user_would_try_is_known_to_kubectl() {
     let _cluster = Cluster::start();
     kubectl_apply(&example("nat-cluster.yaml"));

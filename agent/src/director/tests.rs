@@ -19,6 +19,7 @@ use crate::{
     host::addresses::Missing,
 };
 
+mod cautious;
 mod drift;
 mod no_journal;
 mod restored;

@@ -8,7 +8,7 @@ use crds::{
 };
 use futures::StreamExt;
 use kube::{
-    Api, Client, Resource,
+    Api, Client, CustomResourceExt, Resource,
     core::{ApiResource, DynamicObject, object::HasSpec},
     runtime::{WatchStreamExt, watcher},
 };
@@ -18,8 +18,11 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::membership::Membership;
+use super::{membership::Membership, standing::Standing};
 use crate::event::Event;
+
+/// So many steps of a watch are taken in together, at most.
+const CHUNK: usize = 256;
 
 /// Watches everything that a director of `group` needs, for ever. While the
 /// API server is away nothing is sent, so nothing changes. `vanished` is told
@@ -52,34 +55,60 @@ async fn objects<K>(
     events: &Sender<Event>,
     event: impl Fn(Change<K>) -> Event,
 ) where
-    K: Resource<DynamicType = ()> + HasSpec + Clone + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + CustomResourceExt + HasSpec + Clone + Debug + Send + 'static,
     Loose<K>: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     <K as HasSpec>::Spec: Debug,
 {
     let kind = K::kind(&());
+    let mut standing = Standing::new(client.clone(), K::crd_name());
     let api = Api::<Loose<K>>::all(client);
-    let mut stream = pin!(watcher(api, config).default_backoff());
+    let stream = watcher(api, config).default_backoff();
+    let mut stream = pin!(stream.ready_chunks(CHUNK));
     let mut away = Away::default();
-    while let Some(step) = stream.next().await {
-        let change = match step {
-            Ok(step) => {
-                away.saw(&kind, &step);
-                match step {
-                    watcher::Event::Init => Change::Listing,
-                    watcher::Event::InitApply(object) => Change::Item(object),
-                    watcher::Event::InitDone => Change::Listed,
-                    watcher::Event::Apply(object) => Change::Apply(object),
-                    watcher::Event::Delete(object) => Change::Delete(ObjectKey::of(&object)),
+    loop {
+        let steps = tokio::select! {
+            steps = stream.next() => steps,
+            () = standing.due() => {
+                if !standing.look(events).await {
+                    return;
                 }
-            }
-            Err(error) => {
-                away.failed(&kind, &error);
                 continue;
             }
         };
-        if events.send(event(change)).is_err() {
+        let Some(steps) = steps else { return };
+        if !standing.before(&steps, events).await {
             return;
         }
+        for step in steps {
+            let change = match step {
+                Ok(step) => {
+                    away.saw(&kind, &step);
+                    change(step)
+                }
+                Err(error) => {
+                    away.failed(&kind, &error);
+                    continue;
+                }
+            };
+            if events.send(event(change)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn change<K>(step: watcher::Event<Loose<K>>) -> Change<K>
+where
+    K: Resource<DynamicType = ()> + HasSpec,
+    Loose<K>: Resource<DynamicType = ()>,
+    <K as HasSpec>::Spec: Debug,
+{
+    match step {
+        watcher::Event::Init => Change::Listing,
+        watcher::Event::InitApply(object) => Change::Item(object),
+        watcher::Event::InitDone => Change::Listed,
+        watcher::Event::Apply(object) => Change::Apply(object),
+        watcher::Event::Delete(object) => Change::Delete(ObjectKey::of(&object)),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{checkpoint::Recorder, event::Event};
 pub mod kubernetes;
 pub mod manifests;
 pub mod membership;
+pub mod standing;
 
 /// Where an input's words go, and what an earlier life knew.
 #[derive(Debug)]

@@ -36,12 +36,12 @@ mod schema_1 {
 /// A file of another boot starts afresh.
 pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
     let transaction = database.begin_write()?;
-    let (schema, boot) = {
+    let (schema, boot, cluster) = {
         let meta = transaction.open_table(META)?;
         let value = |name| -> Result<_, redb::Error> {
             Ok(meta.get(name)?.map(|found| found.value().to_owned()))
         };
-        (value("schema")?, value("boot")?)
+        (value("schema")?, value("boot")?, value("cluster")?)
     };
     let mut remembered = match schema.as_deref() {
         None => Remembered::default(),
@@ -56,6 +56,7 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     if boot.as_deref() != Some(boot_id) {
         remembered = Remembered::default();
     }
+    remembered.cluster = cluster;
     replace_changes(&transaction, &remembered)?;
     replace_intent(&transaction, &remembered.intent)?;
     {
@@ -65,6 +66,16 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     }
     transaction.commit()?;
     Ok(remembered)
+}
+
+/// Writes which cluster all of it is of.
+pub(super) fn put_cluster(
+    transaction: &WriteTransaction,
+    cluster: &str,
+) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    meta.insert("cluster", cluster)?;
+    Ok(())
 }
 
 /// Changes as they are [`append`]ed.

@@ -73,6 +73,18 @@ fn after_a_reboot_nothing_is_ours() {
 }
 
 #[test]
+fn the_cluster_is_remembered_across_a_reboot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path(), BOOT);
+    for cluster in ["first", "second"] {
+        journal.remember_cluster(cluster).unwrap();
+    }
+    drop(journal);
+    let (_, found) = open(folder.path(), "another-boot");
+    assert_eq!(found.cluster.as_deref(), Some("second"));
+}
+
+#[test]
 fn an_unsettled_intent_claims_exactly_what_has_its_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(folder.path(), BOOT);

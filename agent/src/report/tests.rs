@@ -3,6 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::fixtures::{ip, named, server, tcp, wish};
 
+mod held;
+
 const WEB: &str = "192.0.2.10";
 const NOON: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
@@ -40,6 +42,7 @@ fn well() -> Observed {
         trouble: None,
         wishes: wishes().into(),
         unreadable: Vec::new(),
+        hold: None,
     }
 }
 
@@ -318,36 +321,6 @@ fn a_failure_that_is_nobodys_wish_any_more_is_told_all_the_same() {
     let (programmed, reason, said) = programmed(&status);
     assert_eq!((programmed, reason), ("False", "Exceptions"));
     assert_eq!(said, message);
-}
-
-#[test]
-fn held_removals_are_named_with_the_way_to_release_them() {
-    let mut observed = well();
-    let none = fresh(&observed);
-    let (held, reason, _) = said(&none, "RemovalsHeld");
-    assert_eq!((held, reason), ("False", "NothingHeld"));
-
-    let outcome = observed.outcome.as_mut().expect("a round");
-    outcome.removals_held = vec![
-        Op::DeleteService(tcp("192.0.2.99", 80)),
-        Op::DeleteDestination(tcp(WEB, 443), server(9)),
-    ];
-    let some = fresh(&observed);
-    let (held, reason, message) = said(&some, "RemovalsHeld");
-    assert_eq!((held, reason), ("True", "TooManyRemovals"));
-    for part in [
-        "2 removals held",
-        "-D -t 192.0.2.99:80, -d -t 192.0.2.10:443 -r 198.51.100.9:80",
-        "kubectl patch idg default",
-        "allowUntil",
-    ] {
-        assert!(message.contains(part), "{part} in: {message}");
-    }
-    let [exception] = some.exceptions.as_slice() else {
-        panic!("the service with a server too many: {:?}", some.exceptions);
-    };
-    assert_eq!(exception.reason, "TooManyRemovals");
-    assert!(oddities(&well().outcome.expect("a round"), "default").is_empty());
 }
 
 mod unreadable_objects {

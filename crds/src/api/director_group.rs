@@ -106,7 +106,9 @@ pub struct Timeouts {
 
 /// A director that is to remove more than 10 services, or more than a quarter
 /// of them, within a minute holds the removal back, and likewise for servers:
-/// its condition RemovalsHeld says so.
+/// its condition RemovalsHeld says so. It holds every removal when the API
+/// server is another cluster's than before, or when one of our custom resource
+/// definitions is deleted.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {

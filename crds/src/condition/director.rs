@@ -38,14 +38,49 @@ pub fn removals_held<'a>(
         kind::REMOVALS_HELD,
         TRUE,
         reason::TOO_MANY_REMOVALS,
+        format!("{}. {}", held(removals), release(group)),
+        generation,
+    )
+}
+
+/// RemovalsHeld of a Director: every removal waits, these are the ones that
+/// there are, and `why` says what is wrong.
+pub fn every_removal_held<'a>(
+    reason: &'static str,
+    why: &str,
+    removals: impl IntoIterator<Item = &'a str>,
+    group: &str,
+    generation: i64,
+) -> Condition {
+    let removals: Vec<_> = removals.into_iter().collect();
+    let held = match removals.is_empty() {
+        true => "nothing is to be removed so far".to_owned(),
+        false => held(removals),
+    };
+    condition(
+        kind::REMOVALS_HELD,
+        TRUE,
+        reason,
         format!(
-            "{} held, and served as before: {}. If that is what you want: kubectl patch idg {group} \
-             --type=merge -p '{{\"spec\":{{\"removals\":{{\"allowUntil\":\"'$(date -u -d '10 min' \
-             +%FT%TZ)'\"}}}}}}'",
-            count(removals.len(), "removal"),
-            named(removals)
+            "Every removal is held, for {why}. By now, {held}. {}",
+            release(group)
         ),
         generation,
+    )
+}
+
+fn held(removals: Vec<&str>) -> String {
+    format!(
+        "{} held, and served as before: {}",
+        count(removals.len(), "removal"),
+        named(removals)
+    )
+}
+
+fn release(group: &str) -> String {
+    format!(
+        "If that is what you want: kubectl patch idg {group} --type=merge -p \
+         '{{\"spec\":{{\"removals\":{{\"allowUntil\":\"'$(date -u -d '10 min' +%FT%TZ)'\"}}}}}}'"
     )
 }
 

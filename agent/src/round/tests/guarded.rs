@@ -72,3 +72,26 @@ fn a_restart_is_no_way_around_it() {
     assert_eq!(next.round(&many(0..0)).removals_held.len(), 40);
     assert_eq!(world.news(), [""; 0]);
 }
+
+#[test]
+fn a_hold_holds_even_one_and_edits_go_on() {
+    for (lasting, afterwards) in [(true, 1), (false, 0)] {
+        let world = ModelWorld::new();
+        let mut agent = settled(&world, &many(0..3));
+        agent.removals = Removals::Held { lasting };
+        let mut fewer = many(0..2);
+        let edited = fewer.table.get_mut(&tcp(WEB, 8000)).expect("it is wanted");
+        edited.config.scheduler = "rr".to_owned();
+        let outcome = agent.round(&fewer);
+        assert_eq!(outcome.removals_held.len(), 1);
+        assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
+
+        // One that lasts is released like any other.
+        agent.removals = Removals::Guarded;
+        let outcome = agent.round(&fewer);
+        assert_eq!(outcome.removals_held.len(), afterwards, "{lasting}");
+        agent.removals = Removals::Released;
+        assert_eq!(agent.round(&fewer).removals_held, []);
+        assert_eq!(world.news(), ["-D -t 192.0.2.10:8002", "settle"]);
+    }
+}

@@ -193,7 +193,8 @@ impl Story {
                 Effect::Kernel(_, Some(_))
                 | Effect::Timeouts(_)
                 | Effect::Intended
-                | Effect::Settled => {}
+                | Effect::Settled
+                | Effect::Remembered => {}
             }
         }
         let unclear = |(entry, whose): (&Entry, &Whose)| {

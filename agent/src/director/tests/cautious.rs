@@ -1,0 +1,116 @@
+//! Another cluster, and definitions that go: nothing is removed, however
+//! little, until it is released.
+
+use super::*;
+use crate::caution::{Answer, Definition, Hold, Word};
+
+const SERVICES: &str = "ipvsvirtualservices.ipvs.dev";
+
+fn cluster(uid: &str) -> Event {
+    Event::Caution(Word::Cluster(Answer::Is(uid.to_owned())))
+}
+
+fn definition(how: Definition) -> Event {
+    Event::Caution(Word::Definition(SERVICES, Answer::Is(how)))
+}
+
+/// The group, with removals released until 2100.
+fn released(holder: Option<&str>) -> Event {
+    let mut group = group(holder);
+    let spec = group.spec.as_mut().expect("it parses");
+    let until = "2100-01-01T00:00:00Z".parse().expect("a time");
+    spec.removals = Some(crds::api::Removals {
+        allow_until: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(until)),
+    });
+    group.metadata.generation = Some(2);
+    Event::DirectorGroup(Change::Apply(group))
+}
+
+/// A director of cluster a with everything in the kernel.
+fn settled(world: &ModelWorld) -> Director {
+    let mut agent = director(&Doors::default(), world);
+    agent.take(cluster("a"));
+    agent.take(definition(Definition::Stands));
+    everything().into_iter().for_each(|event| agent.take(event));
+    let observed = agent.act(Duration::ZERO).expect("all is known");
+    assert_eq!(observed.hold, None);
+    assert_eq!(world.table().len(), 6);
+    world.news();
+    agent
+}
+
+fn act(agent: &mut Director, events: impl IntoIterator<Item = Event>) -> Observed {
+    events.into_iter().for_each(|event| agent.take(event));
+    agent.act(Duration::from_secs(1)).expect("there is news")
+}
+
+fn held(observed: &Observed) -> usize {
+    let outcome = observed.outcome.as_ref().expect("a round");
+    outcome.removals_held.len()
+}
+
+#[test]
+fn another_cluster_takes_nothing_away_and_its_own_is_made() {
+    let world = ModelWorld::new();
+    settled(&world);
+    let mut agent = director(&Doors::default(), &world);
+    agent.take(cluster("b"));
+    let mut events = vec![directors(&["a"])];
+    events.extend(services([service(8080, "rr", 1)]));
+    events.extend(servers([]));
+    // Over there it is another director that holds the VIPs.
+    events.extend(groups([group(Some("z"))]));
+    let observed = act(&mut agent, events);
+    let (was, is) = ("a".to_owned(), "b".to_owned());
+    assert_eq!(observed.hold, Some(Hold::OtherCluster { was, is }));
+    assert_eq!(held(&observed), 2, "{:?}", observed.outcome);
+    assert_eq!(world.table().len(), 7, "and the new one");
+    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "the VIP stays");
+
+    let observed = act(&mut agent, [released(Some("z"))]);
+    assert_eq!((observed.hold.as_ref(), held(&observed)), (None, 0));
+    assert_eq!(world.table(), ["-A -t 192.0.2.10:8080 -s rr"]);
+    assert_eq!(world.interfaces_with(ip(VIP)), [""; 0]);
+    let remembered = world.parts().disk.cluster.clone();
+    assert_eq!(remembered.as_deref(), Some("b"), "it is our cluster now");
+}
+
+#[test]
+fn the_right_cluster_again_finds_everything_as_it_was() {
+    let world = ModelWorld::new();
+    settled(&world);
+    let mut wrong = director(&Doors::default(), &world);
+    wrong.take(cluster("b"));
+    let empty = [services([]), servers([]), groups([group(None)])];
+    assert_eq!(held(&act(&mut wrong, empty.into_iter().flatten())), 2);
+    let mut right = director(&Doors::default(), &world);
+    right.take(cluster("a"));
+    let observed = act(&mut right, everything());
+    assert_eq!((observed.hold.as_ref(), held(&observed)), (None, 0));
+    assert_eq!(world.news(), [""; 0], "nothing was written by either");
+}
+
+#[test]
+fn objects_that_go_with_their_definition_stay_until_they_are_back() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world);
+    let gone = ObjectKey::of(&service(80, "wrr", 1));
+    let gone = Event::VirtualService(Change::Delete(gone));
+    let observed = act(&mut agent, [definition(Definition::Terminating), gone]);
+    let hold = Hold::Definition(SERVICES, Definition::Terminating);
+    assert_eq!((observed.hold.as_ref(), held(&observed)), (Some(&hold), 1));
+
+    // A definition that is back has no objects, and that is not what was meant.
+    let empty = services([]).into_iter();
+    let observed = act(
+        &mut agent,
+        [definition(Definition::Stands)].into_iter().chain(empty),
+    );
+    assert_eq!((observed.hold.as_ref(), held(&observed)), (None, 2));
+    let observed = act(
+        &mut agent,
+        services([service(80, "wrr", 1), service(443, "wrr", 1)]),
+    );
+    assert_eq!(held(&observed), 0);
+    assert_eq!(world.news(), [""; 0], "nothing was lost");
+}

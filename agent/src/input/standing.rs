@@ -1,0 +1,186 @@
+//! What stands behind a watch: the cluster, and the custom resource definition
+//! of the kind. Both are looked at when objects came in a listing or went, and
+//! what was found is sent before the objects are: a definition is terminating
+//! before the first of its objects goes, and an API server that gives an empty
+//! list is asked whose it is. [`crate::caution`] decides.
+//!
+//! One or two small requests a listing, and one for all deletions that come
+//! together: cheaper, for the API server of a fleet, than two more watches by
+//! each agent, and no race between those and the objects' own.
+
+use std::{future::Future, sync::mpsc::Sender, time::Duration};
+
+use k8s_openapi::{
+    api::core::v1::Namespace,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher};
+use tokio::time::{self, Instant};
+
+use super::kubernetes::chain;
+use crate::{
+    caution::{Answer, Definition, Word},
+    event::Event,
+};
+
+/// Its UID is the cluster's: no cluster is without it, and it is never made
+/// again.
+const CLUSTER: &str = "kube-system";
+/// A request without an answer by then has failed.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// What had no answer is looked at again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// When one kind's objects change, this looks at what stands behind them.
+pub(super) struct Standing {
+    namespaces: Api<Namespace>,
+    definitions: Api<CustomResourceDefinition>,
+    /// The name of the kind's definition.
+    name: &'static str,
+    /// The UID of the definition that the last listing was of.
+    listed: Option<String>,
+    /// When there is something to look at again.
+    due: Option<Instant>,
+    said: Option<String>,
+}
+
+impl Standing {
+    pub(super) fn new(client: Client, name: &'static str) -> Self {
+        Self {
+            namespaces: Api::all(client.clone()),
+            definitions: Api::all(client),
+            name,
+            listed: None,
+            due: None,
+            said: None,
+        }
+    }
+
+    /// Waits until there is something to look at again.
+    pub(super) async fn due(&self) {
+        match self.due {
+            Some(due) => time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Looks if these steps of the watch give reason to, and says what there
+    /// is. False when nobody hears it any more.
+    pub(super) async fn before<K>(
+        &mut self,
+        steps: &[watcher::Result<watcher::Event<K>>],
+        events: &Sender<Event>,
+    ) -> bool {
+        let listed = steps
+            .iter()
+            .any(|step| matches!(step, Ok(watcher::Event::InitDone)));
+        let less = steps
+            .iter()
+            .any(|step| matches!(step, Ok(watcher::Event::Delete(_))));
+        let unknown = steps
+            .iter()
+            .any(|step| matches!(step, Err(error) if is_unknown_kind(error)));
+        if !(listed || less || unknown) {
+            return true;
+        }
+        if listed {
+            self.listed = None;
+        }
+        self.look(events).await
+    }
+
+    /// Looks, and says what there is. False when nobody hears it any more.
+    pub(super) async fn look(&mut self, events: &Sender<Event>) -> bool {
+        let (cluster, definition) = tokio::join!(
+            answer(self.namespaces.get_metadata_opt(CLUSTER)),
+            answer(self.definitions.get_metadata_opt(self.name)),
+        );
+        let cluster = match cluster {
+            Answer::Is(Some(found)) => uid(found).map_or_else(nameless, Answer::Is),
+            Answer::Is(None) => Answer::None(format!("there is no namespace {CLUSTER} so far")),
+            Answer::None(why) => Answer::None(format!("cannot read namespace {CLUSTER}: {why}")),
+            Answer::NotAllowed => Answer::NotAllowed,
+        };
+        let name = self.name;
+        let definition = match definition {
+            Answer::Is(found) => Answer::Is(self.judge(found)),
+            Answer::None(why) => Answer::None(format!(
+                "cannot read CustomResourceDefinition {name}: {why}"
+            )),
+            Answer::NotAllowed => Answer::NotAllowed,
+        };
+        self.say(&cluster, &definition);
+        let is_open = matches!(cluster, Answer::None(_)) || matches!(definition, Answer::None(_));
+        self.due = is_open.then(|| Instant::now() + RETRY);
+        [Word::Cluster(cluster), Word::Definition(name, definition)]
+            .into_iter()
+            .all(|word| events.send(Event::Caution(word)).is_ok())
+    }
+
+    fn judge(&mut self, found: Option<PartialObjectMeta<CustomResourceDefinition>>) -> Definition {
+        let Some(found) = found else {
+            return Definition::Missing;
+        };
+        if found.metadata.deletion_timestamp.is_some() {
+            return Definition::Terminating;
+        }
+        let uid = found.metadata.uid;
+        match &self.listed {
+            Some(_) if self.listed != uid => Definition::Replaced,
+            _ => {
+                self.listed = uid;
+                Definition::Stands
+            }
+        }
+    }
+
+    /// Says once what keeps the agent from knowing.
+    fn say(&mut self, cluster: &Answer<String>, definition: &Answer<Definition>) {
+        let message = match (cluster, definition) {
+            (Answer::None(why), _) | (_, Answer::None(why)) => {
+                Some(format!("{why}. Nothing is removed until it is known"))
+            }
+            (Answer::NotAllowed, _) | (_, Answer::NotAllowed) => Some(format!(
+                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: what is \
+                 removed is limited, but neither another cluster nor a deleted definition is \
+                 recognised; upgrade the chart's RBAC",
+                self.name
+            )),
+            _ => None,
+        };
+        if let Some(message) = &message
+            && self.said.as_ref() != Some(message)
+        {
+            tracing::warn!("{message}");
+        }
+        self.said = message;
+    }
+}
+
+fn uid(found: PartialObjectMeta<Namespace>) -> Option<String> {
+    found.metadata.uid
+}
+
+fn nameless() -> Answer<String> {
+    Answer::None(format!("namespace {CLUSTER} has no UID"))
+}
+
+async fn answer<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Answer<T> {
+    match time::timeout(ANSWER_TIME, request).await {
+        Ok(Ok(found)) => Answer::Is(found),
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 => Answer::NotAllowed,
+        Ok(Err(error)) => Answer::None(chain(&error)),
+        Err(_) => Answer::None("no answer in time".to_owned()),
+    }
+}
+
+/// Whether an API server says that it does not know the kind at all.
+fn is_unknown_kind(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(source)
+    | watcher::Error::WatchStartFailed(source)
+    | watcher::Error::WatchFailed(source)) = error
+    else {
+        return false;
+    };
+    matches!(source, kube::Error::Api(status) if status.code == 404)
+}
