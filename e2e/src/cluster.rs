@@ -2,11 +2,17 @@
 //! programs started with the tokens of the chart's service accounts, so that
 //! the chart's RBAC is what they run under.
 
-use std::{fs, path::PathBuf, process::Command, sync::OnceLock, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use crate::{
     Host, Process,
-    control::{self, kubeconfig_of_service_account, kubectl},
+    control::{self, Which, kubeconfig_of_service_account, kubectl},
     eventually, layout,
     process::program,
     segment::attach_to_management,
@@ -50,6 +56,17 @@ impl Cluster {
         self.controller = start_controller(&self.host, "controller-again");
     }
 
+    /// Installs the chart into an API server that has lost everything. The
+    /// tokens of the old service accounts are good no more.
+    ///
+    /// # Panics
+    /// When helm fails, or the controller does not start.
+    pub fn install_again(&mut self) {
+        upgrade_chart();
+        control::forget_tokens();
+        self.restart_controller();
+    }
+
     /// A second controller beside the first.
     ///
     /// # Panics
@@ -91,7 +108,15 @@ fn install_chart() {
 /// # Panics
 /// When helm fails.
 pub fn upgrade_chart() {
-    let chart = chart();
+    upgrade_chart_in(Which::First);
+}
+
+/// The same in one of the clusters.
+///
+/// # Panics
+/// When helm fails.
+pub fn upgrade_chart_in(cluster: Which) {
+    let (chart, kubeconfig) = (chart(), layout::admin_kubeconfig(cluster));
     control::helm(&[
         "upgrade",
         "--install",
@@ -100,6 +125,8 @@ pub fn upgrade_chart() {
         "--namespace",
         NAMESPACE,
         "--create-namespace",
+        "--kubeconfig",
+        &kubeconfig.to_string_lossy(),
     ]);
 }
 
@@ -166,6 +193,37 @@ pub fn start_agent_doomed(host: &Host, director: &str, system_call: &str, nth: u
 /// When the chart's service account does not exist.
 pub fn agent(director: &str) -> Command {
     let kubeconfig = kubeconfig_of_service_account(NAMESPACE, "ipvs-agent");
+    agent_with(director, &kubeconfig)
+}
+
+/// Starts an agent for one of the clusters, with a token that is good in each
+/// and outlives etcd, as kubelet's renewal of a pod's token does. Its rights
+/// are still those that the chart gives to its service account.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn start_agent_of(cluster: Which, host: &Host, director: &str) -> Process {
+    let path = layout::file(&format!("kubeconfig-agent-{cluster:?}"));
+    fs::write(&path, layout::kubeconfig(cluster, AGENT_TOKEN))
+        .unwrap_or_else(|error| panic!("{} can be written: {error}", path.display()));
+    let name = format!("agent-{director}");
+    Process::start(host, &name, &mut agent_with(director, &path))
+}
+
+const AGENT_TOKEN: &str = "lab-agent";
+
+/// The API servers' file of tokens that etcd knows nothing of: token, user,
+/// uid, group.
+pub fn tokens_that_last() -> String {
+    format!(
+        "{},admin,admin,system:masters
+{AGENT_TOKEN},system:serviceaccount:{NAMESPACE}:ipvs-agent,agent,system:serviceaccounts
+",
+        layout::ADMIN_TOKEN
+    )
+}
+
+fn agent_with(director: &str, kubeconfig: &Path) -> Command {
     let mut command = program("ipvs-agent");
     command
         .env("IPVS_NODE_NAME", director)
@@ -180,11 +238,7 @@ pub fn agent(director: &str) -> Command {
 ///
 /// # Panics
 /// When it cannot be started.
-pub fn start_agent_with_manifests(
-    host: &Host,
-    director: &str,
-    folder: &std::path::Path,
-) -> Process {
+pub fn start_agent_with_manifests(host: &Host, director: &str, folder: &Path) -> Process {
     Process::start(
         host,
         &format!("agent-{director}"),

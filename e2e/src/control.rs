@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{control_service, file, kubeconfig};
+use crate::layout::{DIR, admin_kubeconfig, control_service, file, kubeconfig};
 
 /// Longer than anything that the host side does; a hang is then a failed test
 /// and not a lab that runs into its deadline.
@@ -31,11 +31,31 @@ pub enum Request {
         #[serde(default)]
         stdin: String,
     },
-    /// Stop or start the API server. etcd goes on.
+    /// Stop or start an API server.
     ApiServer {
-        /// Which of the two.
+        /// What it is to do.
         apiserver: Switch,
+        /// Whose it is.
+        #[serde(default)]
+        cluster: Which,
     },
+    /// Stop or start the first cluster's namespace controller, which ends
+    /// namespaces that are being deleted. At first it is not there.
+    NamespaceController {
+        /// What it is to do.
+        namespaces: Switch,
+    },
+}
+
+/// A cluster of the lab.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// The one that every test has.
+    #[default]
+    First,
+    /// One beside it, with an etcd of its own, from when it is first started.
+    Other,
 }
 
 /// A program of the host side.
@@ -48,7 +68,7 @@ pub enum Tool {
     Helm,
 }
 
-/// What the API server is to do.
+/// What a program is to do.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
@@ -56,6 +76,8 @@ pub enum Switch {
     Stop,
     /// Start; answered when it is ready. One that runs already is left alone.
     Start,
+    /// Stop, and lose everything that it stored.
+    Lose,
 }
 
 /// What came of it. For a program: its exit and what it wrote.
@@ -156,7 +178,17 @@ impl ApiServerAway {
     /// When the host side does not answer.
     #[track_caller]
     pub fn begin() -> Self {
-        switch(Switch::Stop);
+        switch(Which::First, Switch::Stop);
+        Self(())
+    }
+
+    /// Stops the API server, and empties its etcd meanwhile.
+    ///
+    /// # Panics
+    /// When the host side does not answer.
+    #[track_caller]
+    pub fn begin_and_lose_everything() -> Self {
+        switch(Which::First, Switch::Lose);
         Self(())
     }
 }
@@ -164,13 +196,41 @@ impl ApiServerAway {
 impl Drop for ApiServerAway {
     fn drop(&mut self) {
         let apiserver = Switch::Start;
-        match ask(&Request::ApiServer { apiserver }) {
+        let cluster = Which::First;
+        match ask(&Request::ApiServer { apiserver, cluster }) {
             Ok(started) if started.is_success() => {}
             // A second panic would hide the first.
             failed if std::thread::panicking() => eprintln!("the API server: {failed:?}"),
             failed => panic!("the API server starts again: {failed:?}"),
         }
     }
+}
+
+/// Starts the API server of the other cluster, and gives its administrator's
+/// kubeconfig, for `--kubeconfig`.
+///
+/// # Panics
+/// When it does not start.
+#[track_caller]
+pub fn start_other_cluster() -> PathBuf {
+    switch(Which::Other, Switch::Start);
+    admin_kubeconfig(Which::Other)
+}
+
+/// Starts the namespace controller: from then on, a namespace that is deleted
+/// ends, and all in it.
+///
+/// # Panics
+/// When it does not start.
+#[track_caller]
+pub fn start_namespace_controller() {
+    let namespaces = Switch::Start;
+    let started = answered(&Request::NamespaceController { namespaces });
+    assert!(
+        started.is_success(),
+        "namespace controller: {}",
+        started.stderr
+    );
 }
 
 /// Writes a kubeconfig with a token of a service account, once in a lab, and
@@ -181,15 +241,33 @@ impl Drop for ApiServerAway {
 /// When there is no such account.
 #[track_caller]
 pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
-    let path = file(&format!("kubeconfig-{namespace}-{name}"));
+    let path = file(&format!("{TOKENS}{namespace}-{name}"));
     if path.exists() {
         return path;
     }
     let token = kubectl(&["create", "token", name, "-n", namespace, "--duration", "2h"]);
-    std::fs::write(&path, kubeconfig(token.trim()))
+    std::fs::write(&path, kubeconfig(Which::First, token.trim()))
         .unwrap_or_else(|error| panic!("{} can be written: {error}", path.display()));
     path
 }
+
+/// Has every service account's token be asked for anew when it is needed next.
+///
+/// # Panics
+/// When the files cannot be deleted.
+pub fn forget_tokens() {
+    for entry in std::fs::read_dir(DIR).expect("the lab has a folder") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(TOKENS) {
+            std::fs::remove_file(&path)
+                .unwrap_or_else(|error| panic!("{} can be deleted: {error}", path.display()));
+        }
+    }
+}
+
+/// How the names of kubeconfigs with such tokens begin.
+const TOKENS: &str = "kubeconfig-of-";
 
 #[track_caller]
 fn run(tool: Tool, args: &[&str], stdin: &str) -> Response {
@@ -201,11 +279,11 @@ fn run(tool: Tool, args: &[&str], stdin: &str) -> Response {
 }
 
 #[track_caller]
-fn switch(apiserver: Switch) {
-    let response = answered(&Request::ApiServer { apiserver });
+fn switch(cluster: Which, apiserver: Switch) {
+    let response = answered(&Request::ApiServer { apiserver, cluster });
     assert!(
         response.is_success(),
-        "API server, {apiserver:?}: {}",
+        "API server, {cluster:?}, {apiserver:?}: {}",
         response.stderr
     );
 }
@@ -248,12 +326,13 @@ mod tests {
             serde_json::to_string(&run).unwrap(),
             r#"{"run":"kubectl","args":["get"],"stdin":"x"}"#
         );
-        let stop = Request::ApiServer {
-            apiserver: Switch::Stop,
-        };
-        assert_eq!(
-            serde_json::to_string(&stop).unwrap(),
-            r#"{"apiserver":"stop"}"#
-        );
+        let stop: Request = serde_json::from_str(r#"{"apiserver":"stop"}"#).unwrap();
+        assert!(matches!(
+            stop,
+            Request::ApiServer {
+                apiserver: Switch::Stop,
+                cluster: Which::First,
+            }
+        ));
     }
 }

@@ -4,6 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use crate::control::Which;
+
 /// The lab's folder: certificates, logs, what the guest is to run. The same
 /// path on the host side and in the guest.
 pub const DIR: &str = "/run/ipvs-lab";
@@ -24,15 +26,40 @@ pub const MANAGEMENT_NETWORK: &str = "10.77.128.0/17";
 /// The network of the wire between host side and guest.
 pub const WIRE_NETWORK: &str = "10.77.0.0/24";
 
-/// The API server's address, for the guest and for hosts on the management
-/// network alike.
-pub const API_SERVER: &str = "https://10.77.0.1:6443";
+/// The address of a cluster's API server, for the guest and for hosts on the
+/// management network alike.
+pub fn api_server(of: Which) -> SocketAddr {
+    let port = match of {
+        Which::First => 6443,
+        Which::Other => 6444,
+    };
+    SocketAddr::new(IpAddr::V4(HOST_SIDE), port)
+}
+
+/// The folder of a cluster's API server, with its certificate.
+pub fn api_server_dir(of: Which) -> PathBuf {
+    match of {
+        Which::First => file("apiserver"),
+        Which::Other => file("apiserver-other"),
+    }
+}
+
+/// The kubeconfig of a cluster's administrator.
+pub fn admin_kubeconfig(of: Which) -> PathBuf {
+    match of {
+        Which::First => file("kubeconfig"),
+        Which::Other => file("kubeconfig-other"),
+    }
+}
 
 /// The port of the control service on the host side.
 pub const CONTROL_PORT: u16 = 8077;
 
 /// The environment variable that says where the workspace's programs are.
 pub const PROGRAMS: &str = "LAB_PROGRAMS";
+
+/// The administrator's token, for every cluster.
+pub const ADMIN_TOKEN: &str = "lab-admin";
 
 /// The control service's address.
 pub fn control_service() -> SocketAddr {
@@ -44,15 +71,15 @@ pub fn file(name: &str) -> PathBuf {
     Path::new(DIR).join(name)
 }
 
-/// A kubeconfig for whoever holds `token`, in YAML.
-pub fn kubeconfig(token: &str) -> String {
-    let authority = file("apiserver/apiserver.crt");
+/// A kubeconfig of a cluster for whoever holds `token`, in YAML.
+pub fn kubeconfig(of: Which, token: &str) -> String {
+    let authority = api_server_dir(of).join("apiserver.crt");
     format!(
         "apiVersion: v1
 kind: Config
 clusters:
 - name: lab
-  cluster: {{server: \"{API_SERVER}\", certificate-authority: {authority}}}
+  cluster: {{server: \"https://{server}\", certificate-authority: {authority}}}
 users:
 - name: lab
   user: {{token: \"{token}\"}}
@@ -61,6 +88,7 @@ contexts:
   context: {{cluster: lab, user: lab}}
 current-context: lab
 ",
+        server = api_server(of),
         authority = authority.display(),
     )
 }

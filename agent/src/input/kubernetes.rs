@@ -18,7 +18,10 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{membership::Membership, standing::Standing};
+use super::{
+    membership::Membership,
+    standing::{Look, Standing},
+};
 use crate::event::Event;
 
 /// So many steps of a watch are taken in together, at most.
@@ -26,7 +29,8 @@ const CHUNK: usize = 256;
 
 /// Watches everything that a director of `group` needs, for ever. While the
 /// API server is away nothing is sent, so nothing changes. `vanished` is told
-/// when somebody deleted the Director of `me`.
+/// when somebody deleted the Director of `me`. When another cluster answers at
+/// the same address, all of it begins anew.
 pub async fn watch(
     client: Client,
     group: &str,
@@ -34,26 +38,42 @@ pub async fn watch(
     events: Sender<Event>,
     vanished: &Notify,
 ) {
+    loop {
+        let moved = Notify::new();
+        tokio::select! {
+            () = everything(&client, group, me, &events, vanished, &moved) => return,
+            () = moved.notified() => {
+                tracing::warn!("another cluster answers: everything is listed anew");
+            }
+        }
+    }
+}
+
+async fn everything(
+    client: &Client,
+    group: &str,
+    me: &str,
+    events: &Sender<Event>,
+    vanished: &Notify,
+    moved: &Notify,
+) {
     let of_group = watcher::Config::default().fields(&format!("spec.directorGroupName={group}"));
     let own_group = watcher::Config::default().fields(&format!("metadata.name={group}"));
+    let all = watcher::Config::default();
     tokio::join!(
-        objects::<VirtualService>(client.clone(), of_group, &events, Event::VirtualService),
-        objects::<RealServer>(
-            client.clone(),
-            watcher::Config::default(),
-            &events,
-            Event::RealServer
-        ),
-        objects::<DirectorGroup>(client.clone(), own_group, &events, Event::DirectorGroup),
-        directors(client.clone(), group, me, &events, vanished),
+        objects::<VirtualService>(client, of_group, events, Event::VirtualService, moved),
+        objects::<RealServer>(client, all, events, Event::RealServer, moved),
+        objects::<DirectorGroup>(client, own_group, events, Event::DirectorGroup, moved),
+        directors(client.clone(), group, me, events, vanished),
     );
 }
 
 async fn objects<K>(
-    client: Client,
+    client: &Client,
     config: watcher::Config,
     events: &Sender<Event>,
     event: impl Fn(Change<K>) -> Event,
+    moved: &Notify,
 ) where
     K: Resource<DynamicType = ()> + CustomResourceExt + HasSpec + Clone + Debug + Send + 'static,
     Loose<K>: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
@@ -61,23 +81,26 @@ async fn objects<K>(
 {
     let kind = K::kind(&());
     let mut standing = Standing::new(client.clone(), K::crd_name());
-    let api = Api::<Loose<K>>::all(client);
+    let api = Api::<Loose<K>>::all(client.clone());
     let stream = watcher(api, config).default_backoff();
     let mut stream = pin!(stream.ready_chunks(CHUNK));
     let mut away = Away::default();
     loop {
         let steps = tokio::select! {
-            steps = stream.next() => steps,
-            () = standing.due() => {
-                if !standing.look(events).await {
-                    return;
-                }
-                continue;
-            }
+            steps = stream.next() => match steps {
+                Some(steps) => steps,
+                None => return,
+            },
+            () = standing.due() => Vec::new(),
         };
-        let Some(steps) = steps else { return };
-        if !standing.before(&steps, events).await {
-            return;
+        let look = match steps.is_empty() {
+            true => standing.look(events).await,
+            false => standing.before(&steps, events).await,
+        };
+        match look {
+            Look::Done => {}
+            Look::Moved => moved.notify_one(),
+            Look::Unheard => return,
         }
         for step in steps {
             let change = match step {

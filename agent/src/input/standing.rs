@@ -4,6 +4,10 @@
 //! before the first of its objects goes, and an API server that gives an empty
 //! list is asked whose it is. [`crate::caution`] decides.
 //!
+//! And when the connection was lost: behind an address there may be an API
+//! server with an emptied etcd afterwards, and a watch that goes on there at the
+//! position of the old one hears nothing for as long as the new one counts lower.
+//!
 //! One or two small requests a listing, and one for all deletions that come
 //! together: cheaper, for the API server of a fleet, than two more watches by
 //! each agent, and no race between those and the objects' own.
@@ -30,6 +34,20 @@ const CLUSTER: &str = "kube-system";
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// What had no answer is looked at again after this time.
 const RETRY: Duration = Duration::from_secs(1);
+/// So long after a failure of the watch the cluster is looked at, and again
+/// until it answers.
+const RECHECK: Duration = Duration::from_secs(10);
+
+/// What a look came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Look {
+    /// Said, if there is anything to say.
+    Done,
+    /// What is known is of another cluster: all of it has to be listed anew.
+    Moved,
+    /// Nobody hears it any more.
+    Unheard,
+}
 
 /// When one kind's objects change, this looks at what stands behind them.
 pub(super) struct Standing {
@@ -37,8 +55,12 @@ pub(super) struct Standing {
     definitions: Api<CustomResourceDefinition>,
     /// The name of the kind's definition.
     name: &'static str,
+    /// The cluster whose objects are known.
+    cluster: Option<String>,
     /// The UID of the definition that the last listing was of.
     listed: Option<String>,
+    /// Whether removals wait for what is found.
+    owed: bool,
     /// When there is something to look at again.
     due: Option<Instant>,
     said: Option<String>,
@@ -50,7 +72,9 @@ impl Standing {
             namespaces: Api::all(client.clone()),
             definitions: Api::all(client),
             name,
+            cluster: None,
             listed: None,
+            owed: false,
             due: None,
             said: None,
         }
@@ -64,13 +88,12 @@ impl Standing {
         }
     }
 
-    /// Looks if these steps of the watch give reason to, and says what there
-    /// is. False when nobody hears it any more.
+    /// Looks if these steps of the watch give reason to.
     pub(super) async fn before<K>(
         &mut self,
         steps: &[watcher::Result<watcher::Event<K>>],
         events: &Sender<Event>,
-    ) -> bool {
+    ) -> Look {
         let listed = steps
             .iter()
             .any(|step| matches!(step, Ok(watcher::Event::InitDone)));
@@ -81,16 +104,21 @@ impl Standing {
             .iter()
             .any(|step| matches!(step, Err(error) if is_unknown_kind(error)));
         if !(listed || less || unknown) {
-            return true;
+            if self.due.is_none() && steps.iter().any(Result::is_err) {
+                self.due = Some(Instant::now() + RECHECK);
+            }
+            return Look::Done;
         }
         if listed {
             self.listed = None;
         }
+        self.owed = true;
         self.look(events).await
     }
 
-    /// Looks, and says what there is. False when nobody hears it any more.
-    pub(super) async fn look(&mut self, events: &Sender<Event>) -> bool {
+    /// Looks, and says what there is. Without an answer, nothing is said unless
+    /// removals wait for it.
+    pub(super) async fn look(&mut self, events: &Sender<Event>) -> Look {
         let (cluster, definition) = tokio::join!(
             answer(self.namespaces.get_metadata_opt(CLUSTER)),
             answer(self.definitions.get_metadata_opt(self.name)),
@@ -109,12 +137,27 @@ impl Standing {
             )),
             Answer::NotAllowed => Answer::NotAllowed,
         };
-        self.say(&cluster, &definition);
         let is_open = matches!(cluster, Answer::None(_)) || matches!(definition, Answer::None(_));
+        if is_open && !self.owed {
+            self.due = Some(Instant::now() + RECHECK);
+            return Look::Done;
+        }
+        self.say(&cluster, &definition);
+        self.owed = is_open;
         self.due = is_open.then(|| Instant::now() + RETRY);
-        [Word::Cluster(cluster), Word::Definition(name, definition)]
-            .into_iter()
-            .all(|word| events.send(Event::Caution(word)).is_ok())
+        let mut look = Look::Done;
+        if let Answer::Is(found) = &cluster {
+            let before = self.cluster.replace(found.clone());
+            if before.is_some() && before != self.cluster {
+                look = Look::Moved;
+            }
+        }
+        for word in [Word::Cluster(cluster), Word::Definition(name, definition)] {
+            if events.send(Event::Caution(word)).is_err() {
+                return Look::Unheard;
+            }
+        }
+        look
     }
 
     fn judge(&mut self, found: Option<PartialObjectMeta<CustomResourceDefinition>>) -> Definition {

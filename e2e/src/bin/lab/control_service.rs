@@ -7,19 +7,20 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
-use e2e::control::{Request, Response, Switch, Tool};
+use e2e::control::{Request, Response, Switch, Tool, Which};
 use e2e::layout::control_service;
 
-use crate::api_server::{ApiServer, administrator};
+use crate::api_server::administrator;
+use crate::clusters::Clusters;
 
 /// Listens at the host side's address for as long as the lab lasts.
-pub(crate) fn start(api_server: Option<Arc<ApiServer>>) -> Result<()> {
+pub(crate) fn start(clusters: Option<Arc<Clusters>>) -> Result<()> {
     let listener = TcpListener::bind(control_service()).context("the control service")?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let api_server = api_server.clone();
+            let clusters = clusters.clone();
             thread::spawn(move || {
-                if let Err(error) = serve(stream, api_server.as_deref()) {
+                if let Err(error) = serve(stream, clusters.as_deref()) {
                     eprintln!("lab: the control service: {error:#}");
                 }
             });
@@ -28,11 +29,11 @@ pub(crate) fn start(api_server: Option<Arc<ApiServer>>) -> Result<()> {
     Ok(())
 }
 
-fn serve(mut stream: TcpStream, api_server: Option<&ApiServer>) -> Result<()> {
+fn serve(mut stream: TcpStream, clusters: Option<&Clusters>) -> Result<()> {
     let mut request = Vec::new();
     stream.read_to_end(&mut request)?;
     let request = serde_json::from_slice(&request).context("a request that is none")?;
-    let response = answer(&request, api_server).unwrap_or_else(|error| Response {
+    let response = answer(&request, clusters).unwrap_or_else(|error| Response {
         status: -1,
         stdout: String::new(),
         stderr: format!("{error:#}"),
@@ -41,22 +42,36 @@ fn serve(mut stream: TcpStream, api_server: Option<&ApiServer>) -> Result<()> {
     Ok(())
 }
 
-fn answer(request: &Request, api_server: Option<&ApiServer>) -> Result<Response> {
-    let api_server = api_server.context("this lab was started without an API server")?;
+fn answer(request: &Request, clusters: Option<&Clusters>) -> Result<Response> {
+    let clusters = clusters.context("this lab was started without an API server")?;
     match request {
         Request::Run { run, args, stdin } => {
             let program = match run {
                 Tool::Kubectl => "kubectl",
                 Tool::Helm => "helm",
             };
-            run_program(administrator(program).args(args), stdin).context(program)
+            let mut command = administrator(Which::First, program);
+            run_program(command.args(args), stdin).context(program)
         }
-        Request::ApiServer {
-            apiserver: Switch::Start,
-        } => api_server.start().map(|()| done()),
-        Request::ApiServer {
-            apiserver: Switch::Stop,
-        } => api_server.stop().map(|()| done()),
+        Request::ApiServer { apiserver, cluster } => {
+            let api_server = match cluster {
+                Which::First => &clusters.first,
+                Which::Other => &clusters.other,
+            };
+            match apiserver {
+                Switch::Start => api_server.start()?,
+                Switch::Stop => api_server.stop()?,
+                Switch::Lose => api_server.lose_everything()?,
+            }
+            Ok(done())
+        }
+        Request::NamespaceController { namespaces } => {
+            match namespaces {
+                Switch::Start => clusters.namespaces.start()?,
+                Switch::Stop | Switch::Lose => clusters.namespaces.stop()?,
+            }
+            Ok(done())
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
-use e2e::control::{Request, Switch, ask};
+use e2e::control::{Request, Switch, Which, ask};
 use e2e::host::ip_here;
 use e2e::layout::{GUEST, MANAGEMENT_GATEWAY, file};
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     if order.api_server {
         let answer = ask(&Request::ApiServer {
             apiserver: Switch::Start,
+            cluster: Which::First,
         })
         .context("asking the host side for the API server")?;
         if !answer.is_success() {

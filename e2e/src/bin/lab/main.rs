@@ -11,7 +11,9 @@
 //! ```
 
 mod api_server;
+mod background;
 mod cage;
+mod clusters;
 mod control_service;
 mod guest;
 mod kernel;

@@ -17,7 +17,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use crate::api_server::ApiServer;
+use crate::clusters::Clusters;
 use crate::guest::{self, BEGINNING, Order};
 use crate::{Run, control_service};
 
@@ -42,8 +42,8 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
 
     let kernel = run.kernel.context("the cage says which kernel")?;
     let order = order(run)?;
-    let api_server = if order.api_server {
-        Some(Arc::new(ApiServer::prepare()?))
+    let clusters = if order.api_server {
+        Some(Arc::new(Clusters::prepare()?))
     } else {
         None
     };
@@ -72,11 +72,11 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
 
     let mut machine = kernel.start()?;
     // After the wire, which has its address.
-    control_service::start(api_server.clone())?;
-    if let Some(api_server) = api_server {
+    control_service::start(clusters.clone())?;
+    if let Some(clusters) = clusters {
         // While the kernel boots. The guest asks for it too, waits, and hears
         // of a failure.
-        thread::spawn(move || api_server.start());
+        thread::spawn(move || clusters.first.start());
     }
     let output = machine.stderr.take().expect("a machine's output is piped");
     let began = pass_on(output).context("passing on the program's output")?;

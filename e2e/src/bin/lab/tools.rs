@@ -19,7 +19,13 @@ pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
     };
     let api: &[&str] = if api_server { &["openssl"] } else { &[] };
     let built: &[&str] = if api_server {
-        &["server", "kube-apiserver", "kubectl", "helm"]
+        &[
+            "server",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kubectl",
+            "helm",
+        ]
     } else {
         &[]
     };

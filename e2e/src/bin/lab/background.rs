@@ -1,0 +1,83 @@
+//! A program of the host side that runs for as long as it is wanted.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use e2e::layout::file;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// After that it is killed.
+const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+
+/// A program of which there is one at most, with a log that outlives it.
+pub(crate) struct Background {
+    name: String,
+    child: Option<Child>,
+}
+
+impl Background {
+    pub(crate) const fn new(name: String) -> Self {
+        Self { name, child: None }
+    }
+
+    /// Starts it unless it runs.
+    pub(crate) fn start(&mut self, command: &mut Command) -> Result<()> {
+        if self.child.is_some() {
+            return Ok(());
+        }
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C is for the cage to hear.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("starting {}", self.name))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Fails if it ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        let child = self.child.as_mut();
+        if let Some(ended) = child.and_then(|child| child.try_wait().transpose()) {
+            self.child = None;
+            bail!("{} ended: {}\n{}", self.name, ended?, self.last_words());
+        }
+        Ok(())
+    }
+
+    /// Ends it, with time to finish what it does, and waits for that.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let deadline = Instant::now() + STOPPED_WITHIN;
+        while child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                child.kill()?;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// The end of its log.
+    pub(crate) fn last_words(&self) -> String {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+
+    fn log(&self) -> PathBuf {
+        file(&format!("logs/{}.log", self.name))
+    }
+}

@@ -1,0 +1,72 @@
+//! The clusters of the lab: two API servers, each with an etcd of its own, of
+//! which the second and the controllers run when they are asked for.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result};
+use e2e::cluster::tokens_that_last;
+use e2e::control::Which;
+use e2e::host::run_here;
+use e2e::layout::{admin_kubeconfig, file};
+
+use crate::api_server::{ApiServer, unpoisoned};
+use crate::background::Background;
+use crate::tools::built;
+
+pub(crate) struct Clusters {
+    pub(crate) first: ApiServer,
+    pub(crate) other: ApiServer,
+    pub(crate) namespaces: NamespaceController,
+}
+
+impl Clusters {
+    /// Writes keys, tokens and the administrators' kubeconfigs.
+    pub(crate) fn prepare() -> Result<Self> {
+        fs::create_dir_all(file("home"))?;
+        run_here(
+            Command::new("openssl")
+                .args(["ecparam", "-name", "prime256v1", "-genkey", "-noout"])
+                .arg("-out")
+                .arg(file("service-accounts.key")),
+        )
+        .context("a key for the tokens of service accounts")?;
+        fs::write(file("tokens.csv"), tokens_that_last())?;
+        Ok(Self {
+            first: ApiServer::prepare(Which::First)?,
+            other: ApiServer::prepare(Which::Other)?,
+            namespaces: NamespaceController(Mutex::new(Background::new(
+                "kube-controller-manager".to_owned(),
+            ))),
+        })
+    }
+}
+
+/// kube-controller-manager with this one controller of the many: the others
+/// would collect what tests leave without an owner, and make pods.
+pub(crate) struct NamespaceController(Mutex<Background>);
+
+impl NamespaceController {
+    /// Starts it unless it runs.
+    pub(crate) fn start(&self) -> Result<()> {
+        let kubeconfig = admin_kubeconfig(Which::First);
+        let mut controller = unpoisoned(&self.0);
+        controller.start(
+            Command::new(built("kube-controller-manager"))
+                .arg(format!("--kubeconfig={}", kubeconfig.display()))
+                .args([
+                    "--controllers=namespace-controller",
+                    "--leader-elect=false",
+                    "--bind-address=127.0.0.1",
+                ])
+                .arg(format!("--cert-dir={}", file("controllers").display())),
+        )?;
+        controller.check()
+    }
+
+    /// Stops it if it runs.
+    pub(crate) fn stop(&self) -> Result<()> {
+        unpoisoned(&self.0).stop()
+    }
+}

@@ -1,0 +1,220 @@
+//! The removal guard: a valid and empty answer does not empty a director, and
+//! neither does another cluster, nor a definition that is deleted.
+
+mod scene;
+
+use std::time::Duration;
+
+use e2e::{
+    ApiServerAway,
+    cluster::{
+        Cluster, PATIENCE, chart, condition, start_agent, start_agent_of, upgrade_chart_in,
+        wait_for,
+    },
+    control::{self, Which},
+    course::Course,
+    eventually, kubectl, kubectl_apply, layout,
+};
+
+use self::scene::{
+    BUDGET, DIRECTOR, SERVICES, Traffic, assert_no_more_gone_than_the_budget, expect_held,
+    expect_services, in_kernel, release, servers, service, services, wait_until_all_are_ready,
+};
+
+#[test]
+fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
+    let _cluster = Cluster::start();
+    let admin = admin(Which::First);
+    let course = Course::nat();
+    let agent = start_agent(&course.director, "director1");
+    set_up(&course, "default");
+    assert_eq!(condition(DIRECTOR, "RemovalsHeld", "status"), "False");
+
+    // Deleted by somebody, and made again: what was held never went.
+    let traffic = Traffic::start(&course);
+    kubectl(&["delete", "ivs", "--all"]);
+    let message = expect_held(&admin, "TooManyRemovals");
+    assert!(message.contains("-D -t 192.168.4.5:80"), "{message}");
+    agent.wait_for_log("removals held", Duration::from_secs(10));
+    assert_no_more_gone_than_the_budget(&course);
+    let failed = traffic.end();
+    assert!(failed.len() <= BUDGET, "beyond the budget: {failed:?}");
+    kubectl_apply(&services("default"));
+    wait_for(DIRECTOR, "RemovalsHeld", "False");
+    expect_services(&course, SERVICES);
+
+    // Released, it goes.
+    kubectl(&["delete", "ivs", "--all"]);
+    expect_held(&admin, "TooManyRemovals");
+    release(&course, &admin);
+    expect_services(&course, 0);
+    wait_for(DIRECTOR, "RemovalsHeld", "False");
+}
+
+#[test]
+fn deleted_definitions_cut_nothing_until_it_is_released() {
+    let _cluster = Cluster::start();
+    let admin = admin(Which::First);
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    set_up(&course, "default");
+    let traffic = Traffic::start(&course);
+
+    let definitions = [
+        "crd/ipvsvirtualservices.ipvs.dev",
+        "crd/realservers.ipvs.dev",
+    ];
+    kubectl(&["delete", definitions[0], definitions[1]]);
+    let message = expect_held(&admin, "DefinitionDeleted");
+    assert!(message.contains("CustomResourceDefinition"), "{message}");
+    traffic.wait_for_a_round();
+    assert_eq!(in_kernel(&course), SERVICES, "not even the budget goes");
+
+    // Definitions that are back are empty, and that is not what was meant.
+    let crds = chart().join("crds");
+    kubectl(&["apply", "--server-side", "-f", &crds.to_string_lossy()]);
+    for crd in definitions {
+        kubectl(&["wait", crd, "--for=condition=Established", "--timeout=30s"]);
+    }
+    expect_held(&admin, "TooManyRemovals");
+    assert_eq!(traffic.end(), [].into(), "every service answers throughout");
+    assert_eq!(in_kernel(&course), SERVICES);
+
+    release(&course, &admin);
+    expect_services(&course, 0);
+    wait_for(DIRECTOR, "RemovalsHeld", "False");
+}
+
+#[test]
+fn a_deleted_namespace_cuts_no_more_than_the_budget_until_it_is_released() {
+    let _cluster = Cluster::start();
+    let admin = admin(Which::First);
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    control::start_namespace_controller();
+    kubectl(&["create", "namespace", "shop"]);
+    set_up(&course, "shop");
+    let traffic = Traffic::start(&course);
+
+    // It waits until the namespace is gone, and all in it.
+    kubectl(&["delete", "namespace", "shop"]);
+    assert_eq!(kubectl(&["get", "ivs,irs", "-A", "-o", "name"]), "");
+    expect_held(&admin, "TooManyRemovals");
+    assert_no_more_gone_than_the_budget(&course);
+    let failed = traffic.end();
+    assert!(failed.len() <= BUDGET, "beyond the budget: {failed:?}");
+
+    release(&course, &admin);
+    expect_services(&course, 0);
+    wait_for(DIRECTOR, "RemovalsHeld", "False");
+}
+
+#[test]
+fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
+    let mut cluster = Cluster::start();
+    let admin = admin(Which::First);
+    let course = Course::nat();
+    let mut agent = start_agent_of(Which::First, &course.director, "director1");
+    set_up(&course, "default");
+    let traffic = Traffic::start(&course);
+
+    // An agent that runs all the time: no API server, one that knows nothing of
+    // us, one with our definitions and no object.
+    let away = ApiServerAway::begin_and_lose_everything();
+    agent.wait_for_log("Trying again", PATIENCE);
+    drop(away);
+    traffic.wait_for_a_round();
+    cluster.install_again();
+    let message = expect_held(&admin, "OtherCluster");
+    assert!(message.contains("etcd was emptied"), "{message}");
+    traffic.wait_for_a_round();
+
+    // And one that starts when all of it is there.
+    agent.kill();
+    let agent = start_agent_of(Which::First, &course.director, "director1");
+    agent.wait_for_log("Every removal is held", PATIENCE);
+    expect_held(&admin, "OtherCluster");
+    assert_eq!(traffic.end(), [].into(), "every service answers throughout");
+    assert_eq!(in_kernel(&course), SERVICES);
+
+    release(&course, &admin);
+    expect_services(&course, 0);
+    wait_for(DIRECTOR, "RemovalsHeld", "False");
+}
+
+#[test]
+fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
+    let _cluster = Cluster::start();
+    control::start_other_cluster();
+    upgrade_chart_in(Which::Other);
+    let course = Course::nat();
+    let mut agent = start_agent_of(Which::First, &course.director, "director1");
+    set_up(&course, "default");
+    let traffic = Traffic::start(&course);
+
+    agent.kill();
+    let mut agent = start_agent_of(Which::Other, &course.director, "director1");
+    let other = admin(Which::Other);
+    let message = expect_held(&other, "OtherCluster");
+    for cluster in [Which::First, Which::Other] {
+        let uid = kubectl(&[
+            "get",
+            "namespace/kube-system",
+            "-o",
+            "jsonpath={.metadata.uid}",
+            "--kubeconfig",
+            &admin(cluster),
+        ]);
+        assert!(message.contains(&uid), "{cluster:?} {uid} in: {message}");
+    }
+
+    // What that one wants is made all the same.
+    let manifest = layout::file("other.yaml");
+    std::fs::write(&manifest, service("default", 9000, "wrr")).expect("a file of the lab");
+    kubectl(&[
+        "apply",
+        "-f",
+        &manifest.to_string_lossy(),
+        "--kubeconfig",
+        &other,
+    ]);
+    expect_services(&course, SERVICES + 1);
+
+    // It was a mistake: nothing is missing, and nothing was.
+    agent.kill();
+    let mut agent = start_agent_of(Which::First, &course.director, "director1");
+    expect_services(&course, SERVICES);
+    wait_for(DIRECTOR, "RemovalsHeld", "False");
+    assert_eq!(traffic.end(), [].into(), "every service answers throughout");
+
+    // It is meant.
+    agent.kill();
+    let _agent = start_agent_of(Which::Other, &course.director, "director1");
+    expect_services(&course, SERVICES + 1);
+    expect_held(&other, "OtherCluster");
+    release(&course, &other);
+    expect_services(&course, 1);
+    eventually("nothing to be held in the other cluster", PATIENCE, || {
+        let args = ["get", DIRECTOR, "-o", "yaml", "--kubeconfig", &other];
+        let director = kubectl(&args);
+        match director.contains("reason: NothingHeld") {
+            true => Ok(()),
+            false => Err(director),
+        }
+    });
+}
+
+/// 40 services in the kernel, each of which answers.
+#[track_caller]
+fn set_up(course: &Course, namespace: &str) {
+    kubectl_apply(&servers(namespace));
+    kubectl_apply(&services(namespace));
+    wait_until_all_are_ready(namespace);
+    expect_services(course, SERVICES);
+}
+
+fn admin(cluster: Which) -> String {
+    layout::admin_kubeconfig(cluster)
+        .to_string_lossy()
+        .into_owned()
+}
