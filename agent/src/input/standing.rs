@@ -138,7 +138,10 @@ impl Standing {
             Answer::NotAllowed => Answer::NotAllowed,
         };
         let is_open = matches!(cluster, Answer::None(_)) || matches!(definition, Answer::None(_));
-        if is_open && !self.owed {
+        // While an API server that lost everything gets our chart again, it knows
+        // nothing of our rights either.
+        let is_denied = matches!(cluster, Answer::NotAllowed) && self.cluster.is_some();
+        if (is_open || is_denied) && !self.owed {
             self.due = Some(Instant::now() + RECHECK);
             return Look::Done;
         }
