@@ -152,7 +152,8 @@ pub fn workspace() -> PathBuf {
         .to_owned()
 }
 
-fn state_dir(name: &str) -> PathBuf {
+/// The state folder of a director's agent.
+pub fn state_dir(name: &str) -> PathBuf {
     layout::file("state").join(name)
 }
 

@@ -3,9 +3,11 @@
 
 mod client;
 mod server;
+mod upload;
 
 pub use client::{Client, Download};
 pub use server::WebServer;
+pub use upload::Upload;
 
 /// Byte number `index` of every stream. Neither constant nor short in period,
 /// so that lost, doubled and swapped segments all show.

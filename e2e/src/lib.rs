@@ -31,7 +31,7 @@ pub mod wait;
 
 pub use control::{ApiServerAway, helm, kubectl, kubectl_apply};
 pub use host::Host;
-pub use http::{Client, Download, WebServer};
+pub use http::{Client, Download, Upload, WebServer};
 pub use process::Process;
 pub use segment::Segment;
 pub use wait::eventually;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::stream_byte;
+use super::{Upload, stream_byte};
 use crate::Host;
 
 /// A web client in a host.
@@ -98,15 +98,23 @@ impl Client {
         })
     }
 
+    /// Starts an upload at a bounded rate, in the background, which goes on
+    /// until it is ended.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    ///
+    /// # Panics
+    /// When the address is none.
+    pub fn upload(&self, address: &str, bytes_per_second: u64) -> io::Result<Upload> {
+        let address = parse(address);
+        let connect = || TcpStream::connect_timeout(&address, self.timeout);
+        let stream = self.host.enter(connect)?;
+        Upload::begin(stream, address, bytes_per_second, self.timeout)
+    }
+
     fn page(&self, address: SocketAddr, path: &str) -> io::Result<String> {
-        let mut answer = self.request(address, path)?;
-        let mut page = String::new();
-        answer.body.read_to_string(&mut page)?;
-        if page.len() as u64 == answer.length {
-            Ok(page)
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+        self.request(address, path)?.page()
     }
 
     fn request(&self, address: SocketAddr, path: &str) -> io::Result<Answer> {
@@ -120,14 +128,14 @@ impl Client {
 }
 
 /// An answer whose head has been read.
-struct Answer {
+pub(super) struct Answer {
     server: String,
     length: u64,
     body: BufReader<TcpStream>,
 }
 
 impl Answer {
-    fn read(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn read(stream: TcpStream) -> io::Result<Self> {
         let mut answer = Self {
             server: String::new(),
             length: 0,
@@ -147,6 +155,17 @@ impl Answer {
                 Some(_) => {}
                 None => return Ok(answer),
             }
+        }
+    }
+
+    /// The whole of what follows the head.
+    pub(super) fn page(mut self) -> io::Result<String> {
+        let mut page = String::new();
+        self.body.read_to_string(&mut page)?;
+        if page.len() as u64 == self.length {
+            Ok(page)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A web server that says who it is.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +22,8 @@ const STREAM_BYTES_PER_SECOND: u64 = 64 * 1024;
 
 /// A web server on threads inside a host. Every page is the text that it was
 /// started with; `/stream?bytes=N&rate=BYTES_PER_SECOND` is a download that
-/// lasts. It stops when dropped, open connections with it.
+/// lasts, and `PUT /stream` an upload until the client's end of it: the answer
+/// is the number of bytes, or which one is wrong. It stops when dropped, open connections with it.
 #[derive(Debug)]
 pub struct WebServer {
     address: SocketAddr,
@@ -127,7 +128,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
-    let mut lines = BufReader::new(stream).lines();
+    let mut reader = BufReader::new(stream);
+    let mut lines = reader.by_ref().lines();
     let request = lines.next().unwrap_or(Ok(String::new()))?;
     while lines
         .next()
@@ -139,6 +141,11 @@ fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         return Ok(());
     }
     shared.served.fetch_add(1, Ordering::Relaxed);
+    if request.starts_with("PUT /stream ") {
+        let page = receive_stream(reader)?;
+        head(stream, shared, page.len() as u64)?;
+        return (&*stream).write_all(page.as_bytes());
+    }
     let target = request.split(' ').nth(1).unwrap_or("/");
     match target.strip_prefix("/stream?") {
         Some(query) => {
@@ -175,6 +182,24 @@ fn send_stream(mut stream: &TcpStream, bytes: u64, rate: u64) -> io::Result<()> 
         thread::sleep(STREAM_TICK);
     }
     Ok(())
+}
+
+/// Reads an upload to its end, and says how long it was.
+fn receive_stream(mut body: impl Read) -> io::Result<String> {
+    let mut block = [0; 4096];
+    let mut position = 0;
+    loop {
+        let count = body.read(&mut block)?;
+        if count == 0 {
+            return Ok(position.to_string());
+        }
+        for &byte in &block[..count] {
+            if byte != stream_byte(position) {
+                return Ok(format!("byte {position} is wrong"));
+            }
+            position += 1;
+        }
+    }
 }
 
 fn parameter(query: &str, name: &str) -> Option<u64> {

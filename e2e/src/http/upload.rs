@@ -1,0 +1,113 @@
+//! The client's half of an upload: `PUT /stream`.
+
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt::SndBuf};
+
+use super::client::Answer;
+use super::stream_byte;
+
+/// How often it sends its share of bytes.
+const TICK: Duration = Duration::from_millis(50);
+
+/// So little is under way that what was sent has all but arrived. The kernel
+/// doubles it (socket(7)).
+const SEND_BUFFER: usize = 8 << 10;
+
+/// An upload that goes on until it is ended, or has failed. Dropping it cuts it
+/// off.
+#[derive(Debug)]
+pub struct Upload {
+    sent: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
+    connection: TcpStream,
+    writer: Option<JoinHandle<io::Result<String>>>,
+}
+
+impl Upload {
+    /// Begins on a connection that is there.
+    pub(super) fn begin(
+        stream: TcpStream,
+        address: SocketAddr,
+        bytes_per_second: u64,
+        timeout: Duration,
+    ) -> io::Result<Self> {
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        setsockopt(&stream, SndBuf, &SEND_BUFFER)?;
+        let head = format!("PUT /stream HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        (&stream).write_all(head.as_bytes())?;
+        let connection = stream.try_clone()?;
+        let (sent, ended) = (Arc::default(), Arc::default());
+        let writer = thread::spawn({
+            let (sent, ended) = (Arc::clone(&sent), Arc::clone(&ended));
+            move || send(stream, bytes_per_second, &sent, &ended)
+        });
+        Ok(Self {
+            sent,
+            ended,
+            connection,
+            writer: Some(writer),
+        })
+    }
+
+    /// How many bytes the kernel has taken for the server; all but the last 16
+    /// KiB have arrived.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether it goes on.
+    pub fn is_running(&self) -> bool {
+        self.writer
+            .as_ref()
+            .is_some_and(|writer| !writer.is_finished())
+    }
+
+    /// Ends it and returns how many bytes the server says it has got, each of
+    /// them the right one.
+    ///
+    /// # Errors
+    /// When it was cut off, came to a halt for longer than the client's
+    /// timeout, or brought a wrong byte.
+    pub fn finish(mut self) -> io::Result<u64> {
+        self.ended.store(true, Ordering::Relaxed);
+        let writer = self.writer.take().expect("only this takes it, and once");
+        let page = writer.join().expect("the writer does not panic")?;
+        page.parse()
+            .map_err(|_| io::Error::other(format!("the server says: {page}")))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // It may have ended by itself.
+        let _ = self.connection.shutdown(Shutdown::Both);
+    }
+}
+
+fn send(
+    mut stream: TcpStream,
+    rate: u64,
+    sent: &AtomicU64,
+    ended: &AtomicBool,
+) -> io::Result<String> {
+    let ticks_per_second = 1000 / TICK.as_millis() as u64;
+    let share = (rate / ticks_per_second).max(1);
+    let mut position = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let block: Vec<u8> = (position..position + share).map(stream_byte).collect();
+        stream.write_all(&block)?;
+        position += share;
+        sent.store(position, Ordering::Relaxed);
+        thread::sleep(TICK);
+    }
+    stream.shutdown(Shutdown::Write)?;
+    Answer::read(stream)?.page()
+}

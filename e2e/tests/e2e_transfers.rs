@@ -1,0 +1,169 @@
+//! Transfers that are under way go on whatever becomes of the agent and of the
+//! API server: in both directions, through NAT and through DR, every byte
+//! compared.
+
+use std::{fs, time::Duration};
+
+use e2e::{
+    ApiServerAway, Client, Download, Upload,
+    cluster::{Cluster, PATIENCE, example, expect_table, start_agent, state_dir, wait_until_ready},
+    course::{Course, DR_VIP, NAT_VIP},
+    eventually, ipvsadm, kubectl, kubectl_apply,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn transfers_through_nat_survive_the_agent_the_api_server_and_the_journal() {
+    survive(&Course::nat(), NAT_VIP, "nat-cluster.yaml");
+}
+
+#[test]
+fn transfers_through_dr_survive_the_agent_the_api_server_and_the_journal() {
+    survive(&Course::dr(), DR_VIP, "dr-cluster.yaml");
+}
+
+fn survive(course: &Course, vip: &str, manifest: &str) {
+    let _cluster = Cluster::start();
+    let mut agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example(manifest));
+    kubectl_apply(&another_service("other", 8081));
+    wait_until_ready(&["web", "other"]);
+    let table = ipvsadm::saved(&course.director);
+    let table: Vec<_> = table.lines().collect();
+    let transfers = Transfers::begin(&course.browser(), vip);
+
+    agent.kill();
+    transfers.expect_to_move("with no agent");
+    agent = start_agent(&course.director, "director1");
+    wait_until_it_writes("after-kill", 8082);
+    transfers.expect_to_move("after a kill and a start");
+
+    agent.terminate(SOON);
+    agent = start_agent(&course.director, "director1");
+    wait_until_it_writes("after-restart", 8083);
+    transfers.expect_to_move("after a restart");
+
+    course.director.run("ipvsadm -D -t 192.168.4.5:8081");
+    expect_table(&course.director, &table);
+    transfers.expect_to_move("after the repair of another service");
+
+    let away = ApiServerAway::begin();
+    agent.wait_for_log("Trying again", PATIENCE);
+    transfers.expect_to_move("without an API server");
+    agent.kill();
+    agent = start_agent(&course.director, "director1");
+    agent.wait_for_log("Trying again", PATIENCE);
+    transfers.expect_to_move("with an agent that starts without an API server");
+    drop(away);
+    wait_until_it_writes("after-away", 8084);
+    transfers.expect_to_move("when the API server is back");
+
+    agent.kill();
+    let journal = state_dir("director1").join("journal.redb");
+    fs::remove_file(&journal).expect("the agent has a journal");
+    let _agent = start_agent(&course.director, "director1");
+    wait_until_it_writes("after-adoption", 8085);
+    transfers.expect_to_move("after the adoption of what is there");
+    expect_table(&course.director, &table);
+    // What was adopted is its own again.
+    kubectl(&["delete", "ivs/other"]);
+    eventually("the adopted service to be removed", PATIENCE, || {
+        let table = ipvsadm::saved(&course.director);
+        match table.contains("192.168.4.5:8081") {
+            false => Ok(()),
+            true => Err(table),
+        }
+    });
+    transfers.expect_to_move("after the removal of another service");
+    transfers.finish();
+}
+
+/// Waits until an agent that was just started has caught up: it makes something
+/// new, and removes it.
+#[track_caller]
+fn wait_until_it_writes(name: &str, port: u16) {
+    kubectl_apply(&another_service(name, port));
+    wait_until_ready(&[name]);
+    kubectl(&["delete", &format!("ivs/{name}")]);
+}
+
+/// A service on a port of its own, with the web servers that are there.
+fn another_service(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  vip: {{address: 192.168.4.5, port: {port}}}
+  forwarding: {{method: NAT}}
+  realServerSelector: {{matchLabels: {{app: web}}}}
+"
+    )
+}
+
+/// One transfer in each direction from each of the two servers.
+struct Transfers {
+    downloads: Vec<Download>,
+    uploads: Vec<Upload>,
+}
+
+impl Transfers {
+    const RATE: u64 = 40_000;
+    /// It would last for hours.
+    const BYTES: u64 = 1 << 30;
+
+    fn begin(browser: &Client, vip: &str) -> Self {
+        let browser = browser.clone().with_timeout(Duration::from_secs(20));
+        let download = |_| browser.download(vip, Self::BYTES, Self::RATE);
+        let downloads: Vec<_> = (0..2)
+            .map(download)
+            .collect::<Result<_, _>>()
+            .expect("the downloads begin");
+        assert_ne!(
+            downloads[0].server(),
+            downloads[1].server(),
+            "they take turns"
+        );
+        let upload = |_| browser.upload(vip, Self::RATE);
+        let uploads = (0..2)
+            .map(upload)
+            .collect::<Result<_, _>>()
+            .expect("the uploads begin");
+        Self { downloads, uploads }
+    }
+
+    /// Waits until each has moved on by more than what any buffer holds back.
+    #[track_caller]
+    fn expect_to_move(&self, when: &str) {
+        let before = self.moved();
+        eventually(&format!("transfers to move {when}"), PATIENCE, || {
+            let now = self.moved();
+            let slowest = now.iter().zip(&before).map(|(now, before)| now - before);
+            match slowest.min() {
+                Some(bytes) if bytes >= Self::RATE => Ok(()),
+                _ => Err(format!("{before:?}, then {now:?}")),
+            }
+        });
+        let run = self.downloads.iter().all(Download::is_running);
+        assert!(run, "a download was cut {when}");
+        assert!(
+            self.uploads.iter().all(Upload::is_running),
+            "an upload was cut {when}"
+        );
+    }
+
+    fn moved(&self) -> Vec<u64> {
+        let down = self.downloads.iter().map(Download::received);
+        down.chain(self.uploads.iter().map(Upload::sent)).collect()
+    }
+
+    /// Ends the uploads: the servers have got what was sent.
+    fn finish(self) {
+        for upload in self.uploads {
+            let sent = upload.sent();
+            let got = upload.finish().expect("the upload comes to its end");
+            assert!(got >= sent, "{got} of at least {sent} bytes arrived");
+        }
+    }
+}
