@@ -173,8 +173,28 @@ pub fn start_agent(host: &Host, director: &str) -> Process {
 /// # Panics
 /// When it cannot be started.
 pub fn start_agent_traced(host: &Host, director: &str, name: &str) -> (Process, PathBuf) {
+    start_traced(host, &agent(director), director, name)
+}
+
+/// As [`start_agent_traced`], with the agent of another build.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn start_other_agent_traced(host: &Host, director: &str, name: &str) -> (Process, PathBuf) {
+    let usual = agent(director);
+    let mut other = program("ipvs-agent-other");
+    other.args(usual.get_args());
+    other.envs(
+        usual
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    start_traced(host, &other, director, name)
+}
+
+fn start_traced(host: &Host, agent: &Command, director: &str, name: &str) -> (Process, PathBuf) {
     let file = layout::file(&format!("trace-{director}-{name}"));
-    let mut command = trace::traced(&agent(director), &file);
+    let mut command = trace::traced(agent, &file);
     let process = Process::start(host, &format!("agent-{director}-{name}"), &mut command);
     (process, file)
 }
@@ -187,6 +207,35 @@ pub fn start_agent_doomed(host: &Host, director: &str, system_call: &str, nth: u
     let mut command = trace::doomed(&agent(director), system_call, nth);
     Process::start(host, &format!("agent-{director}"), &mut command)
 }
+
+/// Starts an agent as after a reboot of its machine: with another boot id, which
+/// it alone sees (in the lab all hosts are of one kernel). A host that was just
+/// made is the rest of it: its kernel has an empty table, and no VIP.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn start_agent_after_reboot(host: &Host, director: &str, boot_id: &str) -> Process {
+    let file = layout::file(&format!("boot-id-{director}"));
+    fs::write(&file, format!("{boot_id}\n"))
+        .unwrap_or_else(|error| panic!("{} can be written: {error}", file.display()));
+    let agent = agent(director);
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-euc", REBOOTED, "sh"])
+        .arg(file)
+        .arg(agent.get_program())
+        .args(agent.get_args());
+    for (name, value) in agent.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    Process::start(host, &format!("agent-{director}"), &mut command)
+}
+
+/// Its first argument is the file with the boot id, the others the program.
+const REBOOTED: &str = r#"
+mount --bind "$1" /proc/sys/kernel/random/boot_id
+shift
+exec "$@""#;
 
 /// The command line of an agent.
 ///

@@ -1,0 +1,169 @@
+//! An agent that comes up where another one was before: of another build, and
+//! after a reboot of the machine.
+
+use std::{fs, mem, time::Duration};
+
+use e2e::{
+    ApiServerAway, Host,
+    cluster::{
+        Cluster, PATIENCE, example, expect_table, start_agent, start_agent_after_reboot,
+        start_agent_traced, start_other_agent_traced, state_dir, wait_until_ready,
+    },
+    course::{Course, DR_VIP, DR_WEB},
+    eventually, ipvsadm, kubectl, kubectl_apply,
+    process::program,
+    trace,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+const DIRECTOR: &str = "director1";
+
+#[test]
+fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
+    let read = |name| fs::read(program(name).get_program()).expect("it is built");
+    let is_same = read("ipvs-agent") == read("ipvs-agent-other");
+    assert!(!is_same, "the two builds differ");
+
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let mut agent = start_agent(&course.director, DIRECTOR);
+    kubectl_apply(&example("dr-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    agent.terminate(SOON);
+
+    let (there, trace) = start_other_agent_traced(&course.director, DIRECTOR, "other");
+    expect_one_service_written(there, &trace, "from-other", 8081);
+    let (back, trace) = start_agent_traced(&course.director, DIRECTOR, "usual");
+    expect_one_service_written(back, &trace, "from-usual", 8082);
+}
+
+/// An agent has caught up when it makes something new: that is all it writes.
+#[track_caller]
+fn expect_one_service_written(
+    mut agent: e2e::Process,
+    file: &std::path::Path,
+    name: &str,
+    port: u16,
+) {
+    kubectl_apply(&service(name, port));
+    wait_until_ready(&[name]);
+    agent.kill();
+    assert_eq!(
+        trace::kernel_writes(file, agent.id()),
+        ["NEW_SERVICE", "NEW_DEST", "NEW_DEST"],
+        "only {name} with its servers was to be written"
+    );
+}
+
+#[test]
+fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
+    let _cluster = Cluster::start();
+    let mut course = Course::dr();
+    let mut agent = start_agent(&course.director, DIRECTOR);
+    kubectl_apply(&example("dr-cluster.yaml"));
+    kubectl_apply(&service("former", 8081));
+    wait_until_ready(&["web", "former"]);
+    let ours = ipvsadm::sorted(&course.director);
+    // What the agent knows is on disk within seconds.
+    agent.terminate(SOON);
+
+    // Nobody answers: it comes up with what it had, beside a stranger's
+    // services on the next port, with the next protocol, on the next address.
+    let away = ApiServerAway::begin();
+    reboot(&mut course, "rebooted");
+    for line in STRANGERS {
+        course.director.run(&format!("ipvsadm {line}"));
+    }
+    let strangers = ipvsadm::sorted(&course.director);
+    let mut agent = start_agent_after_reboot(&course.director, DIRECTOR, "second-boot");
+    let all: Vec<_> = ours.iter().chain(&strangers).map(String::as_str).collect();
+    expect_table(&course.director, &all);
+    expect_vip(&course.director);
+    expect_answers(&course);
+    drop(away);
+    agent.wait_for_log("could register this director now", PATIENCE);
+    expect_table(&course.director, &all);
+    agent.terminate(SOON);
+
+    // What its journal calls its own is of a kernel that is no more. A service
+    // was deleted meanwhile, and its key is somebody else's now; nor is there a
+    // checkpoint that would want it.
+    kubectl(&["delete", "ivs/former"]);
+    fs::remove_file(state_dir(DIRECTOR).join("checkpoint.redb")).expect("there is one");
+    reboot(&mut course, "rebooted-again");
+    let taken = "-A -t 192.168.4.5:8081 -s sed";
+    for line in STRANGERS.iter().chain(&[taken]) {
+        course.director.run(&format!("ipvsadm {line}"));
+    }
+    let strangers = ipvsadm::sorted(&course.director);
+    let _agent = start_agent_after_reboot(&course.director, DIRECTOR, "third-boot");
+    kubectl_apply(&service("new", 8085));
+    let new = "192.168.4.5:8085";
+    let servers = DR_WEB.map(|web| format!("-a -t {new} -r {web}:8085 -m -w 1"));
+    let made = format!("-A -t {new} -s wlc");
+    let all: Vec<_> = ours
+        .iter()
+        .filter(|line| line.contains(DR_VIP))
+        .chain(&strangers)
+        .chain(&servers)
+        .map(String::as_str)
+        .chain([made.as_str()])
+        .collect();
+    expect_table(&course.director, &all);
+    expect_vip(&course.director);
+    expect_answers(&course);
+}
+
+/// Neighbours of our keys.
+const STRANGERS: [&str; 5] = [
+    "-A -t 192.168.4.15:81 -s lc",
+    "-a -t 192.168.4.15:81 -r 192.168.4.100:81 -g -w 7",
+    "-A -u 192.168.4.15:80 -s rr",
+    "-A -t 192.168.4.16:80 -s wlc",
+    "-A -f 80 -s rr",
+];
+
+/// The director's machine is another one by the same name and address: its
+/// kernel has nothing of what the old one had.
+fn reboot(course: &mut Course, name: &str) {
+    drop(mem::replace(
+        &mut course.director,
+        Host::new("switched-off"),
+    ));
+    course.director = course.another_director(name, "192.168.4.5/24");
+    assert_eq!(ipvsadm::saved(&course.director), "");
+}
+
+#[track_caller]
+fn expect_vip(director: &Host) {
+    eventually("the VIP to be on the director", PATIENCE, || {
+        let addresses = director.run("ip -brief address show eth0");
+        match addresses.contains("192.168.4.15/32") {
+            true => Ok(()),
+            false => Err(addresses),
+        }
+    });
+}
+
+#[track_caller]
+fn expect_answers(course: &Course) {
+    // The client still knows the MAC address of the old card.
+    course.client.run("ip neighbour flush all");
+    let counts = course.browser().counts(10, DR_VIP);
+    let expected: Vec<_> = DR_WEB.iter().map(|web| ((*web).to_owned(), 5)).collect();
+    assert_eq!(counts, expected.into_iter().collect());
+}
+
+/// A service on a port of its own, with the web servers that are there.
+fn service(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  vip: {{address: 192.168.4.5, port: {port}}}
+  forwarding: {{method: NAT}}
+  realServerSelector: {{matchLabels: {{app: web}}}}
+"
+    )
+}
