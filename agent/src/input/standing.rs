@@ -123,6 +123,10 @@ impl Standing {
             answer(self.namespaces.get_metadata_opt(CLUSTER)),
             answer(self.definitions.get_metadata_opt(self.name)),
         );
+        let (cluster, definition) = (
+            self.unless_it_was_allowed(cluster),
+            self.unless_it_was_allowed(definition),
+        );
         let cluster = match cluster {
             Answer::Is(Some(found)) => uid(found).map_or_else(nameless, Answer::Is),
             Answer::Is(None) => Answer::None(format!("there is no namespace {CLUSTER} so far")),
@@ -138,10 +142,7 @@ impl Standing {
             Answer::NotAllowed => Answer::NotAllowed,
         };
         let is_open = matches!(cluster, Answer::None(_)) || matches!(definition, Answer::None(_));
-        // While an API server that lost everything gets our chart again, it knows
-        // nothing of our rights either.
-        let is_denied = matches!(cluster, Answer::NotAllowed) && self.cluster.is_some();
-        if (is_open || is_denied) && !self.owed {
+        if is_open && !self.owed {
             self.due = Some(Instant::now() + RECHECK);
             return Look::Done;
         }
@@ -161,6 +162,18 @@ impl Standing {
             }
         }
         look
+    }
+
+    /// Whoever was allowed to look once and is not now will be again: an API
+    /// server that just started has not read its rules yet, and one that lost
+    /// everything gets the chart's again.
+    fn unless_it_was_allowed<T>(&self, answer: Answer<T>) -> Answer<T> {
+        match answer {
+            Answer::NotAllowed if self.cluster.is_some() => {
+                Answer::None("not allowed to any more".to_owned())
+            }
+            answer => answer,
+        }
     }
 
     fn judge(&mut self, found: Option<PartialObjectMeta<CustomResourceDefinition>>) -> Definition {
