@@ -102,6 +102,10 @@ impl Journal for Timed {
         self.settling += start.elapsed();
         outcome
     }
+
+    fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
+        self.journal.remember_cluster(cluster)
+    }
 }
 
 /// Encodes what it is given, and says yes.
