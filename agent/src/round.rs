@@ -177,7 +177,7 @@ fn plan(state: &mut State, wish: &Wish<'_>) -> Plan {
     // wish if it was adopted.
     let on_conflict = match wish.removals {
         Removals::NotYet => OnConflict::Leave,
-        Removals::Guarded | Removals::Released => wish.on_conflict,
+        Removals::Guarded | Removals::Held { .. } | Removals::Released => wish.on_conflict,
     };
     let is_everything_dirty = std::mem::take(&mut state.everything_is_dirty);
     let is_policy_new = state.on_conflict != on_conflict;
