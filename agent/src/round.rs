@@ -274,11 +274,12 @@ fn apply(
             return Err(error);
         }
     };
+    let mut done = Vec::with_capacity(ops.len());
     for (index, op) in ops.iter().enumerate() {
         let errno = failures.get(&index).copied();
         match errno.map(|errno| (errno, errno.meaning(op))) {
             None | Some((_, Meaning::AlreadyGone)) => {
-                state.done(op);
+                done.push(op);
                 if op.removes() {
                     state.guard.count(op, now);
                 }
@@ -292,6 +293,7 @@ fn apply(
             }
         }
     }
+    state.done(&done);
     Ok(())
 }
 

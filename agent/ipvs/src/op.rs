@@ -78,31 +78,33 @@ impl Op {
                     });
                 }
             }
-            Self::SetService(key, config) => {
-                if let Some(service) = table.get_mut(key) {
-                    service.config = config.clone();
+            Self::DeleteService(key) => {
+                table.remove(key);
+            }
+            edit => {
+                if let Some(service) = table.get_mut(&edit.service()) {
+                    edit.apply_within(service);
                 }
             }
-            Self::NewDestination(service, key, config) => {
-                if let Some(service) = table.get_mut(service) {
-                    service.destinations.entry(*key).or_insert(*config);
-                }
+        }
+    }
+
+    /// As [`apply_to`](Self::apply_to), for an operation that leaves the service
+    /// in the table, on that service.
+    pub fn apply_within(&self, service: &mut ActualService) {
+        match self {
+            Self::NewService(..) | Self::DeleteService(_) => {}
+            Self::SetService(_, config) => service.config = config.clone(),
+            Self::NewDestination(_, key, config) => {
+                service.destinations.entry(*key).or_insert(*config);
             }
-            Self::SetDestination(service, key, config) => {
-                let destination = table
-                    .get_mut(service)
-                    .and_then(|service| service.destinations.get_mut(key));
-                if let Some(destination) = destination {
+            Self::SetDestination(_, key, config) => {
+                if let Some(destination) = service.destinations.get_mut(key) {
                     *destination = *config;
                 }
             }
-            Self::DeleteDestination(service, key) => {
-                if let Some(service) = table.get_mut(service) {
-                    service.destinations.shift_remove(key);
-                }
-            }
-            Self::DeleteService(key) => {
-                table.remove(key);
+            Self::DeleteDestination(_, key) => {
+                service.destinations.shift_remove(key);
             }
         }
     }

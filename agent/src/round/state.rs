@@ -201,25 +201,67 @@ impl State {
         self.disown(Entry::Service(service));
     }
 
-    /// Notes an operation that the kernel did.
-    pub(super) fn done(&mut self, op: &Op) {
-        self.succeeded(subject(op));
-        match op {
-            Op::NewService(service, _) => self.own(Entry::Service(*service)),
-            Op::NewDestination(service, destination, _) => {
-                self.own(Entry::Destination(*service, *destination));
+    /// Notes operations that the kernel did. Those of one service, which come
+    /// one after the other, are looked up once: there may be tens of thousands.
+    pub(super) fn done(&mut self, ops: &[&Op]) {
+        for run in ops.chunk_by(|a, b| a.service() == b.service()) {
+            let service = run[0].service();
+            if !self.failures.is_empty() {
+                run.iter().for_each(|op| self.succeeded(subject(op)));
             }
-            Op::DeleteDestination(service, destination) => {
-                self.disown(Entry::Destination(*service, *destination));
+            self.note_owner(service, run);
+            self.note_content(service, run);
+            for op in run {
+                if self.drifted.remove(&(service, op.destination())) {
+                    self.repaired(op.to_string());
+                }
             }
-            Op::DeleteService(service) => self.disown_service(*service),
-            Op::SetService(..) | Op::SetDestination(..) => {}
         }
-        if let Some(table) = &mut self.believed {
-            op.apply_to(table);
+    }
+
+    fn note_owner(&mut self, service: ServiceKey, run: &[&Op]) {
+        if run.iter().any(|op| matches!(op, Op::DeleteService(_))) {
+            self.disown_service(service);
+            return;
         }
-        if self.drifted.remove(&(op.service(), op.destination())) {
-            self.repaired(op.to_string());
+        let changes = run.iter().filter_map(|op| match op {
+            Op::NewService(..) => Some(Change::Own(Entry::Service(service))),
+            Op::NewDestination(_, key, _) => Some(Change::Own(Entry::Destination(service, *key))),
+            Op::DeleteDestination(_, key) => {
+                Some(Change::Disown(Entry::Destination(service, *key)))
+            }
+            Op::SetService(..) | Op::SetDestination(..) | Op::DeleteService(_) => None,
+        });
+        let before = self.unsettled.len();
+        self.unsettled.extend(changes);
+        if self.unsettled.len() > before {
+            let ours = self.owned.services.entry(service).or_default();
+            for op in run {
+                match op {
+                    Op::NewDestination(_, key, _) => {
+                        ours.insert(*key);
+                    }
+                    Op::DeleteDestination(_, key) => {
+                        ours.remove(key);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn note_content(&mut self, service: ServiceKey, run: &[&Op]) {
+        let Some(table) = &mut self.believed else {
+            return;
+        };
+        for op in run {
+            match op {
+                Op::NewService(..) | Op::DeleteService(_) => op.apply_to(table),
+                _ => {}
+            }
+        }
+        if let Some(found) = table.get_mut(&service) {
+            run.iter().for_each(|op| op.apply_within(found));
         }
     }
 
