@@ -7,7 +7,7 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crds::{
@@ -15,7 +15,7 @@ use crds::{
     api::{DirectorException, WorldDigests},
     resolve,
 };
-use ipvs::Kernel;
+use ipvs::{Kernel, OnConflict};
 
 use crate::{
     caution::Caution,
@@ -91,6 +91,8 @@ pub struct Director {
     trouble: Option<Trouble>,
     changed: bool,
     due: bool,
+    /// When the last round ended.
+    acted: Option<Instant>,
 }
 
 impl Director {
@@ -127,6 +129,7 @@ impl Director {
             trouble: None,
             changed: false,
             due: false,
+            acted: None,
             recorder,
         }
     }
@@ -186,8 +189,9 @@ impl Director {
                 self.due |= self.caution.hear(word);
                 false
             }
-            Event::Reading(reading) => {
-                self.due |= self.state.hint(&reading);
+            Event::Reading(began, reading) => {
+                let is_old = self.acted.is_some_and(|acted| began < acted);
+                self.due |= self.state.hint(&reading, is_old);
                 false
             }
             Event::Unread => {
@@ -260,6 +264,7 @@ impl Director {
         self.changed = false;
         self.due = false;
         let outcome = self.round(&before, now);
+        self.acted = Some(Instant::now());
         if let Some(outcome) = &outcome {
             let hold = self.caution.hold();
             let oddities = oddities(outcome, hold.as_ref(), &self.group);
@@ -271,9 +276,11 @@ impl Director {
     fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
         let removals = self.removals(now);
         let holding = self.holding(now);
-        let (on_conflict, timeouts) = self.in_force().map_or_else(Default::default, |group| {
-            (on_conflict(group), timeouts(group))
-        });
+        // Of a group that was never accepted the most careful is assumed.
+        let (on_conflict, timeouts) = match self.in_force() {
+            Some(group) => (on_conflict(group), Some(timeouts(group))),
+            None => (OnConflict::Leave, None),
+        };
         let mut edges = Edges {
             kernel: self.kernel.as_mut()?.as_mut(),
             links: self.links.as_mut()?.as_mut(),
@@ -387,11 +394,15 @@ impl Director {
         }
         match (self.world.journal)() {
             Ok((journal, remembered)) => {
-                self.journal = Ok(journal);
                 self.caution.remember(remembered.cluster.clone());
                 self.state.remember(remembered);
                 self.retry.succeeded(Subject::Journal);
                 self.due = true;
+                if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
+                    && !said.is_empty()
+                {
+                    tracing::info!("the state folder can be used again");
+                }
             }
             Err(error) => {
                 let NoJournal(said) = self.journal.as_ref().err().expect("looked at above");

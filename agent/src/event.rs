@@ -1,6 +1,6 @@
 //! What the loop hears.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use crds::{
     Change,
@@ -22,8 +22,8 @@ pub enum Event {
     Directors(BTreeSet<String>),
     /// What stands behind the objects.
     Caution(Word),
-    /// The kernel's table as the reader found it.
-    Reading(Reading),
+    /// The kernel's table as the reader found it, and when it began to read.
+    Reading(Instant, Reading),
     /// The reader cannot read the kernel's table.
     Unread,
     /// Everything that an earlier life knew was sent: what is missing may be

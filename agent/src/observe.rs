@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipvs::{ActualTable, Kernel, Listing, ServiceConfig, ServiceKey, Socket};
+use ipvs::{ActualService, ActualTable, Kernel, Listing, ServiceConfig, ServiceKey, Socket};
 
 use crate::event::Event;
 
@@ -48,11 +48,19 @@ impl Reading {
                 .map(|(key, _)| *key)
                 .collect(),
             Self::Table(found) => services
-                .filter(|(key, service)| found.get(key) != Some(service))
+                .filter(|(key, service)| {
+                    let found = found.get(key);
+                    !found.is_some_and(|found| is_same(found, service))
+                })
                 .map(|(key, _)| *key)
                 .collect(),
         }
     }
+}
+
+/// Also in the order of the destinations.
+fn is_same(one: &ActualService, other: &ActualService) -> bool {
+    one.config == other.config && one.destinations.as_slice() == other.destinations.as_slice()
 }
 
 #[derive(Clone, Copy)]
@@ -97,6 +105,7 @@ pub fn watch(events: &Sender<Event>) {
         Schedule::new(Kind::Table, 8000, 150, 60),
     ];
     let mut socket = None;
+    let mut is_said = false;
     loop {
         let [first, second, third] = &mut schedules;
         let next = [first, second, third]
@@ -108,9 +117,16 @@ pub fn watch(events: &Sender<Event>) {
         match take(next.kind, &mut socket) {
             Ok(reading) => {
                 next.taken(began);
-                if events.send(Event::Reading(reading)).is_err() {
+                if events.send(Event::Reading(began, reading)).is_err() {
                     return;
                 }
+            }
+            Err(error) if matches!(next.kind, Kind::Listing) => {
+                if !is_said {
+                    tracing::warn!("{error}: a changed weight is noticed later");
+                    is_said = true;
+                }
+                next.due = Instant::now() + next.longest;
             }
             Err(_) => {
                 // Whatever it is, the loop meets it too, and tells.

@@ -55,8 +55,9 @@ pub struct Wish<'a> {
     pub removals: Removals,
     /// What is to become of strangers' entries with keys that are wanted.
     pub on_conflict: OnConflict,
-    /// The timeouts of connections; 0 is as it was.
-    pub timeouts: Timeouts,
+    /// The timeouts of connections; 0 is as it was before. None when it is not
+    /// known what they are to be.
+    pub timeouts: Option<Timeouts>,
 }
 
 /// Whether what is ours and not wanted is to go.
@@ -120,8 +121,10 @@ pub fn run(
     now: Duration,
 ) -> Result<Outcome, ipvs::Error> {
     read::read(state, edges)?;
-    timeouts::settle(state, edges, wish.timeouts, now)?;
-    let mut are_addresses_due = state.everything_is_dirty || state.is_any_address_due(now);
+    if let Some(timeouts) = wish.timeouts {
+        timeouts::settle(state, edges, timeouts, now)?;
+    }
+    let mut are_addresses_due = state.everything_is_dirty;
     let mut plan = plan(state, wish);
     let held = hold_back(state, &mut plan, wish.removals, now);
     are_addresses_due |= concerns_services(&plan, &held);

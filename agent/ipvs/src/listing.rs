@@ -23,14 +23,13 @@ struct Listed {
     destinations: BTreeMap<DestinationKey, (Method, u32)>,
 }
 
-/// `ip_vs_fwd_name`.
+/// `ip_vs_fwd_name`: what is none of the others is shown as Masq.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Method {
     Masquerade,
     Local,
     Tunnel,
     DirectRoute,
-    Bypass,
 }
 
 impl Listing {
@@ -39,7 +38,7 @@ impl Listing {
     pub fn parse(text: &str) -> Self {
         let mut listing = Self::default();
         let mut service: Option<(Key, Listed)> = None;
-        for line in text.lines().skip(2) {
+        for line in text.lines().skip(3) {
             match line.trim_start().strip_prefix("-> ") {
                 Some(destination) => {
                     let destination = parse_destination(destination);
@@ -104,19 +103,18 @@ impl Method {
             "Local" => Self::Local,
             "Tunnel" => Self::Tunnel,
             "Route" => Self::DirectRoute,
-            "Bypass" => Self::Bypass,
             _ => return None,
         })
     }
 
     fn is(self, method: ForwardingMethod) -> bool {
         let shown = match method {
-            // What has no name of its own is shown as Masq.
-            ForwardingMethod::Masquerade | ForwardingMethod::Other(_) => Self::Masquerade,
+            ForwardingMethod::Masquerade
+            | ForwardingMethod::Bypass
+            | ForwardingMethod::Other(_) => Self::Masquerade,
             ForwardingMethod::Local => Self::Local,
             ForwardingMethod::Tunnel(_) => Self::Tunnel,
             ForwardingMethod::DirectRoute => Self::DirectRoute,
-            ForwardingMethod::Bypass => Self::Bypass,
         };
         self == shown
     }
@@ -177,4 +175,105 @@ fn parse_endpoint(text: &str) -> Option<(IpAddr, u16)> {
         None => IpAddr::V4(Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?)),
     };
     Some((address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DestinationConfig, Destinations, Family, ServiceConfig, ServiceFlags, Tunnel};
+
+    /// `cat /proc/net/ip_vs` of Linux 6.1, with an unknown protocol added.
+    const TEXT: &str = "\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+IP_47  0A000009:0000 rr \n\
+TCP  C0A80405:0050 wrr persistent 30000 FFFFFFFF
+  -> C0A80264:0050      Masq    1      2          17
+  -> C0A802C8:0050      Route   0      0          0
+UDP  C0A80405:0035 none ops \n\
+UDP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0035 rr \n\
+  -> [2001:0db8:0000:0000:0000:0000:0000:000a]:0035      Tunnel  65535  0          0
+FWM  00000007 wlc persistent 30000 FFFFFFFF
+  -> C0A80264:0000      Masq    3      0          0
+FWM  00000007 rr \n\
+";
+
+    fn service(scheduler: &str, servers: &[(&str, ForwardingMethod, u32)]) -> ActualService {
+        let destinations: Destinations = servers
+            .iter()
+            .map(|(at, method, weight)| {
+                let at: std::net::SocketAddr = at.parse().unwrap();
+                let key = DestinationKey {
+                    address: at.ip(),
+                    port: at.port(),
+                };
+                let config = DestinationConfig {
+                    method: *method,
+                    weight: *weight,
+                    upper_threshold: 0,
+                    lower_threshold: 0,
+                };
+                (key, config)
+            })
+            .collect();
+        ActualService {
+            config: ServiceConfig {
+                scheduler: scheduler.to_owned(),
+                flags: ServiceFlags::default(),
+                timeout: 0,
+                prefix_length: 32,
+                persistence_engine: None,
+            },
+            destinations,
+        }
+    }
+
+    fn key(protocol: Protocol, at: &str) -> ServiceKey {
+        let at: std::net::SocketAddr = at.parse().unwrap();
+        ServiceKey::Address {
+            protocol,
+            address: at.ip(),
+            port: at.port(),
+        }
+    }
+
+    #[test]
+    fn every_form_of_line_is_read() {
+        use ForwardingMethod::{DirectRoute, Masquerade};
+        let listing = Listing::parse(TEXT);
+        let tunnel = ForwardingMethod::Tunnel(Tunnel::default());
+        let web = key(Protocol::TCP, "192.168.4.5:80");
+        let both = [
+            ("192.168.2.100:80", Masquerade, 1),
+            ("192.168.2.200:80", DirectRoute, 0),
+        ];
+        let mark = |family| ServiceKey::FirewallMark { family, mark: 7 };
+        for (key, service) in [
+            (web, service("wrr", &both)),
+            (key(Protocol::UDP, "192.168.4.5:53"), service("", &[])),
+            (
+                key(Protocol::UDP, "[2001:db8::1]:53"),
+                service("rr", &[("[2001:db8::a]:53", tunnel, 65535)]),
+            ),
+            (
+                mark(Family::V4),
+                service("wlc", &[("192.168.2.100:0", Masquerade, 3)]),
+            ),
+            (mark(Family::V6), service("rr", &[])),
+        ] {
+            assert!(listing.agrees_with(&key, &service), "{key}");
+            let other = ActualService {
+                config: ServiceConfig {
+                    scheduler: "sed".to_owned(),
+                    ..service.config
+                },
+                ..service
+            };
+            assert!(!listing.agrees_with(&key, &other), "{key}");
+        }
+        for servers in [&both[..1], &[both[0], ("192.168.2.200:80", DirectRoute, 1)]] {
+            assert!(!listing.agrees_with(&web, &service("wrr", servers)));
+        }
+    }
 }

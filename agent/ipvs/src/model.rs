@@ -293,7 +293,8 @@ pub struct Info {
 
 /// The timeouts of connections, in seconds, of one network namespace
 /// (`IPVS_CMD_SET_CONFIG`): 900, 120 and 300 unless somebody set others. In
-/// what is sent to the kernel, 0 keeps what is there.
+/// what is sent to the kernel, 0 keeps what is there; in what it answers, 0 is
+/// a protocol that it was built without.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Timeouts {
     /// Of an established TCP connection without packets.

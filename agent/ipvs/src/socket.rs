@@ -396,7 +396,7 @@ impl Kernel for Socket {
         let answers = self.ask(&Message::timeouts(), NLM_F_ACK, doing)?;
         let answer = answers.into_iter().next();
         let answer = answer.ok_or_else(|| malformed("no answer to IPVS_CMD_GET_CONFIG".into()))?;
-        Timeouts::try_from(answer).map_err(malformed)
+        Ok(answer.into())
     }
 
     fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {

@@ -25,11 +25,11 @@ pub(super) fn place(
     now: Duration,
 ) -> AddressPlan {
     let wish_of = (wish.holding, wish.removals);
-    let is_due = is_due || state.placed_for != Some(wish_of) || state.is_any_address_due(now);
-    if !is_due {
+    if !is_due && state.placed_for == Some(wish_of) && !state.are_addresses_unfinished {
         return state.placed.clone();
     }
-    let plan = replace(state, edges, wish, held, now);
+    state.are_addresses_unfinished = false;
+    let plan = look_and_place(state, edges, wish, held, now);
     state.placed_for = Some(wish_of);
     state.placed = AddressPlan {
         held: plan.held.clone(),
@@ -40,7 +40,7 @@ pub(super) fn place(
     plan
 }
 
-fn replace(
+fn look_and_place(
     state: &mut State,
     edges: &mut Edges<'_>,
     wish: &Wish<'_>,
@@ -60,7 +60,13 @@ fn replace(
         Ok(interfaces) => interfaces,
         Err(error) => {
             state.failed(Subject::Links, None, error.to_string(), now);
-            return AddressPlan::default();
+            state.are_addresses_unfinished = true;
+            // What cannot be seen cannot be taken away either.
+            let ours = state.addresses.clone().into_iter();
+            return AddressPlan {
+                stays: ours.filter(|(vip, _)| !wanted.contains(vip)).collect(),
+                ..AddressPlan::default()
+            };
         }
     };
     state.succeeded(Subject::Links);
@@ -74,9 +80,12 @@ fn replace(
         }
     }
     let may_try = |placed: &Placement| state.retry.allows(Subject::Vip(placed.address), now);
+    let wanted_here = plan.add.len();
     plan.add.retain(may_try);
+    let is_any_waiting = plan.add.len() < wanted_here;
     let (remove, waiting): (Vec<_>, Vec<_>) = plan.remove.drain(..).partition(may_try);
     plan.stays.extend(waiting.iter().map(Placement::named));
+    state.are_addresses_unfinished = is_any_waiting || !waiting.is_empty();
     let intent = Intent {
         addresses: plan.add.iter().map(Placement::named).collect(),
         ..Intent::default()
@@ -91,9 +100,14 @@ fn replace(
                     plan.held.insert(address, interface.clone());
                     state.own(Entry::Address(address, interface));
                 }
-                Err(error) => state.failed(Subject::Vip(address), None, error.to_string(), now),
+                Err(error) => {
+                    state.failed(Subject::Vip(address), None, error.to_string(), now);
+                    state.are_addresses_unfinished = true;
+                }
             }
         }
+    } else {
+        state.are_addresses_unfinished = true;
     }
     for placed in &remove {
         let (address, interface) = placed.named();
@@ -105,6 +119,7 @@ fn replace(
             }
             Err(error) => {
                 state.failed(Subject::Vip(address), None, error.to_string(), now);
+                state.are_addresses_unfinished = true;
                 plan.stays.insert(address, interface);
             }
         }

@@ -9,7 +9,7 @@ use crate::journal::Entry;
 
 /// With more doubtful services than this the whole table is read: it takes
 /// fewer calls for each.
-const MOST_SINGLE_READINGS: usize = 100;
+pub(super) const MOST_SINGLE_READINGS: usize = 100;
 
 /// What of the table is to be read before the next plan.
 #[derive(Clone, Debug, Eq, PartialEq)]

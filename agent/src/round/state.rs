@@ -10,7 +10,7 @@ use ipvs::{ActualTable, DestinationKey, OnConflict, Op, Owned, Plan, ServiceKey,
 
 use super::{
     Removals,
-    read::{Doubt, Drifted},
+    read::{Doubt, Drifted, MOST_SINGLE_READINGS},
     repairs::Repairs,
     subject,
 };
@@ -53,12 +53,16 @@ pub struct State {
     /// What the addresses were when they were last looked at, and for what.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<(Holding, Removals)>,
+    /// Not all of it could be done.
+    pub(super) are_addresses_unfinished: bool,
     /// What was last planned for strangers' entries.
     pub(super) on_conflict: OnConflict,
     /// The kernel's timeouts before we set them; 0 for one that we did not.
     pub(super) timeouts_before: Timeouts,
     /// The wish that they were last made to fulfil.
     pub(super) timeouts_settled: Option<Timeouts>,
+    /// The wish that the kernel refused.
+    pub(super) timeouts_refused: Option<Timeouts>,
     /// What failed and waits, with the operation that failed where it was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
@@ -97,7 +101,11 @@ impl State {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled {
             match change {
+                // Without a journal none was set.
+                Change::Own(Entry::Timeouts(_)) | Change::Disown(Entry::Timeouts(_)) => {}
                 Change::Own(entry) => self.own(entry),
+                // With whatever else of it is remembered.
+                Change::Disown(Entry::Service(service)) => self.disown_service(service),
                 Change::Disown(entry) => self.disown(entry),
             }
         }
@@ -110,16 +118,26 @@ impl State {
         self.doubt = Doubt::Everything;
     }
 
-    /// Has the next round plan these services.
+    /// Has the next round plan these services. What is believed of those that
+    /// are not ours may be old: it is read again.
     pub fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
-        self.dirty.extend(services);
+        let before = self.believed.as_ref();
+        let is_believed = |key: &ServiceKey| before.is_some_and(|table| table.contains_key(key));
+        let changed: BTreeSet<_> = services.into_iter().collect();
+        let strangers = changed.iter().filter(|key| !self.owned.service(key));
+        let doubtful: Vec<_> = strangers.filter(|key| is_believed(key)).copied().collect();
+        self.doubt(doubtful);
+        self.dirty.extend(changed);
     }
 
     /// Takes in a reading of the kernel's table as a hint: what contradicts
     /// what is believed of our services, or of those that we would have, is
     /// read again by the next round. After a reading of everything the next
     /// round plans everything. Whether there is reason for a round.
-    pub fn hint(&mut self, reading: &Reading) -> bool {
+    ///
+    /// `is_old` says that the reading began before the last round ended. Where
+    /// it contradicts much, that round did it; the next reading will tell.
+    pub fn hint(&mut self, reading: &Reading, is_old: bool) -> bool {
         let Some(believed) = &self.believed else {
             return false;
         };
@@ -129,6 +147,9 @@ impl State {
             .into_iter()
             .filter(concerns)
             .collect();
+        if is_old && contradicted.len() > MOST_SINGLE_READINGS {
+            return false;
+        }
         let is_complete = matches!(reading, Reading::Table(_));
         self.everything_is_dirty |= is_complete;
         let is_reason = is_complete || !contradicted.is_empty();
@@ -140,10 +161,6 @@ impl State {
         if let Doubt::Services(doubtful) = &mut self.doubt {
             doubtful.extend(keys);
         }
-    }
-
-    pub(super) fn repaired(&mut self, operation: String) {
-        self.repairs.note(operation);
     }
 
     /// When something that failed is due again.
@@ -213,7 +230,7 @@ impl State {
             self.note_content(service, run);
             for op in run {
                 if self.drifted.remove(&(service, op.destination())) {
-                    self.repaired(op.to_string());
+                    self.repairs.note(op.to_string());
                 }
             }
         }
@@ -341,15 +358,7 @@ impl State {
         let unfinished = &self.unfinished;
         self.drifted
             .retain(|(service, _)| unfinished.contains(service));
-    }
-
-    /// Whether something that kept an address from being as it is wanted may
-    /// be tried again.
-    pub(super) fn is_any_address_due(&self, now: Duration) -> bool {
-        self.failures.keys().any(|subject| {
-            let concerns = matches!(subject, Subject::Links | Subject::Journal | Subject::Vip(_));
-            concerns && self.retry.allows(*subject, now)
-        })
+        self.repairs.tell();
     }
 
     /// Whether an operation need not wait. The destinations of a service that

@@ -9,6 +9,7 @@ mod conflicts;
 mod deaths;
 mod failures;
 mod guarded;
+mod late;
 mod property;
 mod timeouts;
 
@@ -64,7 +65,7 @@ impl Agent {
             holding,
             removals: self.removals,
             on_conflict: self.on_conflict,
-            timeouts: self.timeouts,
+            timeouts: Some(self.timeouts),
         };
         let outcome = run(&mut self.state, &mut edges, &wish, self.now);
         if outcome.is_ok() {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use ipvs::Timeouts;
 
 use super::{Edges, State, record};
-use crate::{journal::Entry, retry::Subject};
+use crate::{
+    journal::{Change, Entry},
+    retry::Subject,
+};
 
 /// Makes the kernel's timeouts the wanted ones, where one is wanted: 0 is
 /// none. What was found before we first set one stands in the journal from
@@ -21,6 +24,13 @@ pub(super) fn settle(
     if wanted == Timeouts::default() && state.timeouts_before == Timeouts::default() {
         state.timeouts_settled = Some(wanted);
         return Ok(());
+    }
+    if state
+        .timeouts_refused
+        .is_some_and(|refused| refused != wanted)
+    {
+        state.timeouts_refused = None;
+        state.succeeded(Subject::Timeouts);
     }
     if is_settled && !state.everything_is_dirty || !state.retry.allows(Subject::Timeouts, now) {
         return Ok(());
@@ -41,11 +51,16 @@ pub(super) fn settle(
     remember(state, before);
     let change = each(before, wanted, found, |before, wanted, found| {
         let target = if wanted == 0 { before } else { wanted };
-        if target == found { 0 } else { target }
+        // The kernel shows none of a protocol that it was built without.
+        if target == found || found == 0 {
+            0
+        } else {
+            target
+        }
     });
     if change != Timeouts::default() {
         // Nobody could tell afterwards what was there before.
-        if !record::settle(state, edges, now) {
+        if is_unsettled(state) && !record::settle(state, edges, now) {
             return Ok(());
         }
         if let Err(error) = edges.kernel.set_timeouts(change) {
@@ -53,6 +68,7 @@ pub(super) fn settle(
                 ipvs::Error::Refused { .. } => {
                     let message = format!("cannot set spec.timeouts of the group: {error}");
                     state.timeouts_settled = None;
+                    state.timeouts_refused = Some(wanted);
                     state.failed(Subject::Timeouts, None, message, now);
                     Ok(())
                 }
@@ -61,7 +77,7 @@ pub(super) fn settle(
         }
         if is_settled {
             let Timeouts { tcp, tcp_fin, udp } = change;
-            state.repaired(format!("--set {tcp} {tcp_fin} {udp}"));
+            state.repairs.note(format!("--set {tcp} {tcp_fin} {udp}"));
         }
     }
     let still_set = each(
@@ -73,9 +89,26 @@ pub(super) fn settle(
         },
     );
     remember(state, still_set);
-    state.succeeded(Subject::Timeouts);
     state.timeouts_settled = Some(wanted);
+    let lacking = each(wanted, found, Timeouts::default(), |wanted, found, _| {
+        if found == 0 { wanted } else { 0 }
+    });
+    if lacking == Timeouts::default() {
+        state.succeeded(Subject::Timeouts);
+    } else {
+        let message = "this kernel's ip_vs does without one of the protocols that the group's \
+                       spec.timeouts names: leave its timeout out";
+        state.failed(Subject::Timeouts, None, message.to_owned(), now);
+    }
     Ok(())
+}
+
+/// Whether what the timeouts were before does not stand in the journal so far.
+fn is_unsettled(state: &State) -> bool {
+    state.unsettled.iter().any(|change| {
+        let (Change::Own(entry) | Change::Disown(entry)) = change;
+        matches!(entry, Entry::Timeouts(_))
+    })
 }
 
 /// Notes what the timeouts were before we set them; 0 for one that we did not.

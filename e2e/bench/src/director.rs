@@ -76,7 +76,7 @@ pub(crate) fn wish(desired: &Desired) -> Wish<'_> {
         holding: Holding::Undecided,
         removals: Removals::Guarded,
         on_conflict: OnConflict::Adopt,
-        timeouts: Timeouts::default(),
+        timeouts: Some(Timeouts::default()),
     }
 }
 

@@ -419,10 +419,8 @@ impl DumpedDestination {
     }
 }
 
-impl TryFrom<Message> for Timeouts {
-    type Error = DecodeError;
-
-    fn try_from(message: Message) -> Result<Self, DecodeError> {
+impl From<Message> for Timeouts {
+    fn from(message: Message) -> Self {
         let (mut tcp, mut tcp_fin, mut udp) = (None, None, None);
         for attribute in message.attributes {
             match attribute {
@@ -432,12 +430,13 @@ impl TryFrom<Message> for Timeouts {
                 _ => {}
             }
         }
-        let missing = |name| format!("no {name} in the answer to IPVS_CMD_GET_CONFIG");
-        Ok(Self {
-            tcp: tcp.ok_or_else(|| missing("IPVS_CMD_ATTR_TIMEOUT_TCP"))?,
-            tcp_fin: tcp_fin.ok_or_else(|| missing("IPVS_CMD_ATTR_TIMEOUT_TCP_FIN"))?,
-            udp: udp.ok_or_else(|| missing("IPVS_CMD_ATTR_TIMEOUT_UDP"))?,
-        })
+        // A kernel that was built without a protocol leaves its timeouts out
+        // (`ip_vs_genl_get_cmd`).
+        Self {
+            tcp: tcp.unwrap_or(0),
+            tcp_fin: tcp_fin.unwrap_or(0),
+            udp: udp.unwrap_or(0),
+        }
     }
 }
 

@@ -32,7 +32,8 @@ fn table(world: &ModelWorld) -> Reading {
 fn listing(world: &ModelWorld) -> Reading {
     let table = world.parts().kernel.table.clone();
     let mut text = "IP Virtual Server version 1.2.1 (size=4096)\n\
-                    Prot LocalAddress:Port Scheduler Flags\n"
+                    Prot LocalAddress:Port Scheduler Flags\n\
+                    \x20 -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n"
         .to_owned();
     for (key, service) in &table {
         let ipvs::ServiceKey::Address { address, port, .. } = key else {
@@ -61,7 +62,7 @@ fn change(world: &ModelWorld, port: u16, change: impl FnOnce(&mut ipvs::ActualSe
 
 /// What the director does about a reading that was taken now.
 fn after(agent: &mut Director, world: &ModelWorld, reading: Reading) -> Vec<String> {
-    agent.take(Event::Reading(reading));
+    agent.take(Event::Reading(Instant::now(), reading));
     agent.act(Duration::from_secs(2));
     world.news()
 }
@@ -119,7 +120,7 @@ fn what_was_put_right_is_counted_and_named() {
     let world = ModelWorld::new();
     let mut agent = settled(&world);
     change(&world, 80, |service| service.destinations[0].weight = 9);
-    agent.take(Event::Reading(listing(&world)));
+    agent.take(Event::Reading(Instant::now(), listing(&world)));
     let observed = agent.act(Duration::from_secs(2)).expect("a round");
     let repairs = observed.outcome.expect("a round").repairs;
     assert_eq!(repairs.count, 1);
@@ -134,7 +135,7 @@ fn what_was_put_right_is_counted_and_named() {
     assert_eq!(observed.outcome.expect("a round").repairs.count, 1);
 
     world.parts().kernel.table.clear();
-    agent.take(Event::Reading(services(&world)));
+    agent.take(Event::Reading(Instant::now(), services(&world)));
     let observed = agent.act(Duration::from_secs(4)).expect("a round");
     assert_eq!(world.table().len(), 6, "all is there again");
     assert_eq!(observed.outcome.expect("a round").repairs.count, 7);
@@ -144,17 +145,28 @@ fn what_was_put_right_is_counted_and_named() {
 fn what_is_others_is_no_reason_for_anything() {
     let world = ModelWorld::new();
     let mut agent = settled(&world);
-    let stranger = kernel_service("rr", &[(9, 1)]);
     let key = tcp("192.0.2.99", 1);
-    world.parts().kernel.table.insert(key, stranger);
-    for reading in [services, listing] {
-        agent.take(Event::Reading(reading(&world)));
-        assert!(!agent.due);
+    let theirs = |service: Option<ipvs::ActualService>| {
+        let table = &mut world.parts().kernel.table;
+        match service {
+            Some(service) => drop(table.insert(key, service)),
+            None => drop(table.remove(&key)),
+        }
+    };
+    theirs(Some(kernel_service("rr", &[(9, 1)])));
+    agent.take(Event::Unread);
+    agent.act(Duration::from_secs(2));
+    for change in [Some(kernel_service("lc", &[(9, 5)])), None] {
+        theirs(change);
+        for reading in [services, listing] {
+            agent.take(Event::Reading(Instant::now(), reading(&world)));
+            assert!(!agent.due, "what is believed of it is another");
+        }
     }
     change(&world, 80, |service| {
         service.destinations.insert(fixtures::server(9), weight(5));
     });
-    agent.take(Event::Reading(listing(&world)));
+    agent.take(Event::Reading(Instant::now(), listing(&world)));
     let observed = agent.act(Duration::from_secs(2)).expect("it is told");
     let outcome = observed.outcome.expect("a round");
     assert_eq!(outcome.strangers, [(tcp(VIP, 80), fixtures::server(9))]);

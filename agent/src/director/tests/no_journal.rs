@@ -86,3 +86,24 @@ fn once_there_is_one_everything_is_made_and_what_changed_hands_stands_in_it() {
     assert_eq!(world.news(), ["-D -t 192.0.2.10:8080", "settle"]);
     assert_eq!(outcome.services, 2);
 }
+
+#[test]
+fn of_a_group_that_was_never_accepted_the_most_careful_is_assumed() {
+    let world = ModelWorld::new();
+    let found = kernel_service("sed", &[(1, 9)]);
+    world.parts().kernel.table.insert(tcp(VIP, 80), found);
+    let mut agent = director(&Doors::default(), &world);
+    everything().into_iter().for_each(|event| agent.take(event));
+    let refused: Loose<DirectorGroup> = serde_json::from_value(json!({
+        "metadata": {"name": "default", "uid": "another", "generation": 1},
+        "spec": {"onConflict": "Leave", "timeouts": {"udpSeconds": 0}},
+    }))
+    .expect("an envelope that parses");
+    groups([refused])
+        .into_iter()
+        .for_each(|event| agent.take(event));
+    agent.act(Duration::ZERO);
+    let edits: Vec<_> = world.news();
+    let touched = edits.iter().any(|line| line.contains("192.0.2.10:80 "));
+    assert!(!touched, "a stranger's service was edited: {edits:?}");
+}

@@ -1,7 +1,7 @@
 //! What we want is there already, and is somebody else's.
 
 use super::*;
-use crate::fixtures::weight;
+use crate::{fixtures::weight, observe::Reading};
 
 fn leaving(world: &ModelWorld) -> Agent {
     Agent {
@@ -29,7 +29,7 @@ fn a_strangers_service_that_differs_is_left_and_told_and_our_vip_is_not_put_to_i
     // They take it away.
     world.parts().kernel.table.clear();
     let table = world.parts().kernel.table.clone();
-    assert!(agent.state.hint(&crate::observe::Reading::Table(table)));
+    assert!(agent.state.hint(&Reading::Table(table), false));
     let outcome = agent.round(&ours);
     assert_eq!(outcome.left, []);
     assert_eq!(outcome.held.len(), 1);

@@ -103,4 +103,9 @@ impl Journal for DiskJournal {
         self.world.parts().log.push(Effect::Settled);
         result
     }
+
+    // No cluster has a part in these stories.
+    fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
+        self.file.remember_cluster(cluster)
+    }
 }
