@@ -129,7 +129,7 @@ pub struct Stored<C> {
     /// The checked spec, or why there is none.
     pub current: Result<C, Rejection>,
     /// The last good spec, while `current` is not one: it stays in force.
-    pub last_good: Option<C>,
+    pub last_good: Option<Box<C>>,
     /// Over uid, generation and labels.
     pub digest: Digest,
 }
@@ -137,7 +137,7 @@ pub struct Stored<C> {
 impl<C> Stored<C> {
     /// What is in force: the current spec, or else the last good one.
     pub fn in_force(&self) -> Option<&C> {
-        self.current.as_ref().ok().or(self.last_good.as_ref())
+        self.current.as_ref().ok().or(self.last_good.as_deref())
     }
 }
 
@@ -159,12 +159,15 @@ pub enum Change<K: HasSpec<Spec: fmt::Debug>> {
 /// The objects of one kind.
 #[derive(Clone, Debug)]
 pub struct Store<C> {
-    objects: BTreeMap<ObjectKey, Stored<C>>,
+    objects: Kept<C>,
     /// What the listing that is under way has named so far.
-    listing: Option<BTreeMap<ObjectKey, Stored<C>>>,
+    listing: Option<Kept<C>>,
     listed: bool,
-    gone: BTreeMap<ObjectKey, Stored<C>>,
+    gone: Kept<C>,
 }
+
+/// Boxed, as half of a map's places are empty when it was filled in order.
+type Kept<C> = BTreeMap<ObjectKey, Box<Stored<C>>>;
 
 impl<C> Default for Store<C> {
     fn default() -> Self {
@@ -186,25 +189,28 @@ impl<C> Store<C> {
 
     /// One object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Stored<C>> {
-        self.objects.get(key)
+        self.objects.get(key).map(|stored| &**stored)
     }
 
     /// One object of the listing that is under way, or else as
     /// [`get`](Self::get) has it.
     pub fn latest(&self, key: &ObjectKey) -> Option<&Stored<C>> {
-        let listed = self.listing.as_ref().and_then(|listing| listing.get(key));
-        listed.or_else(|| self.get(key))
+        let listing = self.listing.as_ref();
+        let listed = listing.and_then(|listing| listing.get(key));
+        listed
+            .or_else(|| self.objects.get(key))
+            .map(|stored| &**stored)
     }
 
     /// All objects, by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Stored<C>)> {
-        self.objects.iter()
+        self.objects.iter().map(|(key, stored)| (key, &**stored))
     }
 
     /// Objects that were here and are deleted, with their last spec; only for
     /// kinds with [`Checked::KEPT_WHEN_GONE`].
     pub fn gone(&self) -> impl Iterator<Item = (&ObjectKey, &Stored<C>)> {
-        self.gone.iter()
+        self.gone.iter().map(|(key, stored)| (key, &**stored))
     }
 
     /// How many objects there are.
@@ -288,7 +294,7 @@ where
     }
 
     /// What is kept of an object, given what was kept of it before.
-    fn stored(&self, object: Loose<C::Object>) -> (ObjectKey, Stored<C>) {
+    fn stored(&self, object: Loose<C::Object>) -> (ObjectKey, Box<Stored<C>>) {
         let named = C::group(&object);
         let Loose { metadata, spec, .. } = object;
         let key = ObjectKey {
@@ -302,7 +308,7 @@ where
             .and_then(|listing| listing.get(&key))
             .or_else(|| self.objects.get(&key))
             .filter(|before| before.uid == uid);
-        let good = before.and_then(Stored::in_force);
+        let good = before.and_then(|before| before.in_force());
 
         let current = spec
             .map_err(|error| Rejection::unreadable(&error))
@@ -315,7 +321,7 @@ where
             });
         let last_good = match &current {
             Ok(_) => None,
-            Err(_) => good.cloned(),
+            Err(_) => good.cloned().map(Box::new),
         };
         // A rejected edit moves nothing to another group.
         let group = match (&last_good, before) {
@@ -336,11 +342,11 @@ where
             current,
             last_good,
         };
-        (key, stored)
+        (key, Box::new(stored))
     }
 
     /// An object is not among the objects any more.
-    fn leave(&mut self, key: ObjectKey, stored: Stored<C>) {
+    fn leave(&mut self, key: ObjectKey, stored: Box<Stored<C>>) {
         if C::KEPT_WHEN_GONE && !self.objects.contains_key(&key) {
             self.gone.insert(key, stored);
         }
@@ -370,9 +376,10 @@ impl Objects {
     /// A group that exists, or its last spec if it was seen and is gone.
     pub fn group(&self, name: &str) -> Option<&Stored<CheckedGroup>> {
         let key = ObjectKey::cluster(name);
+        let gone = || self.director_groups.gone.get(&key);
         self.director_groups
             .get(&key)
-            .or_else(|| self.director_groups.gone.get(&key))
+            .or_else(|| gone().map(|stored| &**stored))
     }
 
     /// Whether a group was seen and is gone.

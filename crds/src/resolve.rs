@@ -184,9 +184,9 @@ fn fit(
     key: &ObjectKey,
     stored: &Stored<CheckedServer>,
 ) -> Result<Server, Rejection> {
-    let server = match (&stored.current, &stored.last_good) {
-        (Ok(server), _) | (Err(_), Some(server)) => server,
-        (Err(why), None) => {
+    let server = match (stored.in_force(), &stored.current) {
+        (Some(server), _) | (None, Ok(server)) => server,
+        (None, Err(why)) => {
             return Err(Rejection {
                 reason: reason::REAL_SERVER_NOT_ACCEPTED,
                 message: format!("the RealServer is not accepted: {}", why.message),

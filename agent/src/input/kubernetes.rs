@@ -82,7 +82,10 @@ async fn objects<K>(
     let kind = K::kind(&());
     let mut standing = Standing::new(client.clone(), K::crd_name());
     let api = Api::<Loose<K>>::all(client.clone());
-    let stream = watcher(api, config).default_backoff();
+    // Who wrote which field is several times an object's size, and nobody asks.
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.metadata.managed_fields = None);
     let mut stream = pin!(stream.ready_chunks(CHUNK));
     let mut away = Away::default();
     loop {
