@@ -14,6 +14,9 @@ use e2e::{
     process::program,
     trace,
 };
+use ipvs::{ActualTable, Kernel, Socket};
+use redb::{Database, TableDefinition};
+use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(10);
 const DIRECTOR: &str = "director1";
@@ -53,6 +56,64 @@ fn expect_one_service_written(
         ["NEW_SERVICE", "NEW_DEST", "NEW_DEST"],
         "only {name} with its servers was to be written"
     );
+}
+
+#[test]
+fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken_over() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let mut agent = start_agent(&course.director, DIRECTOR);
+    kubectl_apply(&example("dr-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    agent.terminate(SOON);
+    let table = course.director.enter(|| {
+        let mut socket = Socket::open().expect("the lab's kernel has ip_vs");
+        socket.table().expect("the kernel answers")
+    });
+    write_journal_of_schema_1(&table);
+
+    let (agent, trace) = start_agent_traced(&course.director, DIRECTOR, "older-schema");
+    expect_one_service_written(agent, &trace, "new", 8081);
+
+    // What the old file called ours is: it goes with its objects.
+    let _agent = start_agent(&course.director, DIRECTOR);
+    kubectl(&["delete", "ivs", "--all"]);
+    expect_table(&course.director, &[]);
+    eventually("the VIP to be gone", PATIENCE, || {
+        let addresses = course.director.run("ip -brief address show eth0");
+        match addresses.contains("192.168.4.15/32") {
+            true => Err(addresses),
+            false => Ok(()),
+        }
+    });
+}
+
+/// The journal as the first builds wrote it: a row of JSON for each entry.
+fn write_journal_of_schema_1(table: &ActualTable) {
+    const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+    const OWNED: TableDefinition<'_, &str, ()> = TableDefinition::new("owned");
+    let mut entries = vec![json!({"Address": ["192.168.4.15", "eth0"]})];
+    for (service, found) in table {
+        entries.push(json!({"Service": service}));
+        for destination in found.destinations.keys() {
+            entries.push(json!({"Destination": [service, destination]}));
+        }
+    }
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux has it");
+    let file = state_dir(DIRECTOR).join("journal.redb");
+    fs::remove_file(&file).expect("the journal of this build");
+    let database = Database::create(&file).expect("a database");
+    let transaction = database.begin_write().expect("a transaction");
+    {
+        let mut meta = transaction.open_table(META).expect("a table");
+        meta.insert("schema", "1").expect("a row");
+        meta.insert("boot", boot_id.trim()).expect("a row");
+        let mut owned = transaction.open_table(OWNED).expect("a table");
+        for entry in &entries {
+            owned.insert(&*entry.to_string(), ()).expect("a row");
+        }
+    }
+    transaction.commit().expect("it is written");
 }
 
 #[test]
