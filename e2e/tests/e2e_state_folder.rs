@@ -72,7 +72,7 @@ fn expect_told() {
 }
 
 #[test]
-fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made_or_removed() {
+fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made() {
     let _cluster = Cluster::start();
     let course = Course::nat();
     let director = &course.director;

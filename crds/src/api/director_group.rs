@@ -69,8 +69,7 @@ pub struct DirectorGroupSpec {
     /// adopted in any case.
     #[serde(default)]
     pub on_conflict: OnConflict,
-    /// How long the kernel remembers connections without packets; of all
-    /// services of the director alike.
+    /// How long the kernel remembers connections without packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 }
@@ -85,8 +84,9 @@ pub enum OnConflict {
     Leave,
 }
 
-/// The kernel's timeouts of connections, in seconds, 1 to 2147483. One that is
-/// absent is as it was before any was set here.
+/// The kernel's timeouts of connections, in seconds, 1 to 2147483. They are
+/// those of all services on the director, others' too. One that is absent is
+/// as it was before it was set here.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
