@@ -20,7 +20,7 @@ use nix::sys::{
 use crate::{
     ActualService, ActualTable, Connections, DestinationKey, Errno, Error, Failure, Info, Kernel,
     Op, ServiceConfig, ServiceKey, Stats, Timeouts,
-    codec::{self, DumpedDestination, DumpedService, Message},
+    codec::{self, Batch, DumpedDestination, DumpedService, Message},
 };
 
 /// How many bytes of requests go into one send.
@@ -440,40 +440,6 @@ fn actual(config: ServiceConfig, destinations: Vec<DumpedDestination>) -> Actual
         destinations: oldest_first
             .map(|destination| (destination.key, destination.config))
             .collect(),
-    }
-}
-
-/// Requests for one send.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    count: usize,
-    /// Where the last request begins.
-    last: usize,
-    first_index: usize,
-    first_sequence: u32,
-}
-
-impl Batch {
-    fn start(&mut self, first_index: usize, first_sequence: u32) {
-        self.bytes.clear();
-        self.count = 0;
-        self.first_index = first_index;
-        self.first_sequence = first_sequence;
-    }
-
-    fn push(&mut self, op: &Op, header: NetlinkHeader) {
-        self.last = self.bytes.len();
-        self.count += 1;
-        codec::append_request(op, &mut self.bytes, header);
-    }
-
-    /// Asks for an acknowledgement of the last request.
-    fn finish(&mut self) {
-        // nlmsghdr: length 4, type 2, flags 2.
-        if let Some(flags) = self.bytes.get_mut(self.last + 6..self.last + 8) {
-            flags.copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-        }
     }
 }
 

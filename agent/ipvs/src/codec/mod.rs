@@ -2,6 +2,7 @@
 //! (`include/uapi/linux/ip_vs.h`, `net/netfilter/ipvs/ip_vs_ctl.c`): bytes to
 //! attributes to model, and back. Knows no socket.
 
+mod batch;
 mod convert;
 mod destination;
 mod request;
@@ -19,6 +20,7 @@ pub use request::append_request;
 pub use service::ServiceAttribute;
 pub use stats::{Number, StatsAttribute};
 
+pub(crate) use batch::Batch;
 pub(crate) use convert::{DumpedDestination, DumpedService};
 
 const IPVS_GENL_NAME: &str = "IPVS";
