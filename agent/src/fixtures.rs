@@ -78,9 +78,14 @@ impl Disk {
     pub(crate) fn settle(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Own(entry) => self.owned.insert(entry.clone()),
-                Change::Disown(entry) => self.owned.remove(entry),
-            };
+                Change::Own(entry) => {
+                    self.owned.insert(entry.clone());
+                }
+                Change::Disown(gone) => self.owned.retain(|entry| match (gone, entry) {
+                    (Entry::Service(service), Entry::Destination(of, _)) => service != of,
+                    _ => entry != gone,
+                }),
+            }
         }
         self.intent = Intent::default();
     }
@@ -93,20 +98,7 @@ impl Disk {
             ..Remembered::default()
         };
         for entry in &self.owned {
-            match entry {
-                Entry::Service(service) => {
-                    let services = &mut remembered.table.services;
-                    services.entry(*service).or_default();
-                }
-                Entry::Destination(service, destination) => {
-                    let services = &mut remembered.table.services;
-                    services.entry(*service).or_default().insert(*destination);
-                }
-                Entry::Address(address, interface) => {
-                    remembered.addresses.insert(*address, interface.clone());
-                }
-                Entry::Timeouts(before) => remembered.timeouts = *before,
-            }
+            remembered.apply(&Change::Own(entry.clone()));
         }
         remembered
     }

@@ -86,23 +86,24 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    fn apply(&mut self, change: Change) {
+    /// Takes in that something changed hands. What a service holds goes with it.
+    pub(crate) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Own(Entry::Service(service)) => self.table.add(service, None),
+            Change::Own(Entry::Service(service)) => self.table.add(*service, None),
             Change::Own(Entry::Destination(service, destination)) => {
-                self.table.add(service, Some(destination));
+                self.table.add(*service, Some(*destination));
             }
             Change::Own(Entry::Address(address, interface)) => {
-                self.addresses.insert(address, interface);
+                self.addresses.insert(*address, interface.clone());
             }
-            Change::Disown(Entry::Service(service)) => self.table.remove(&service, None),
+            Change::Own(Entry::Timeouts(before)) => self.timeouts = *before,
+            Change::Disown(Entry::Service(service)) => self.table.remove(service, None),
             Change::Disown(Entry::Destination(service, destination)) => {
-                self.table.remove(&service, Some(&destination));
+                self.table.remove(service, Some(destination));
             }
             Change::Disown(Entry::Address(address, _)) => {
-                self.addresses.remove(&address);
+                self.addresses.remove(address);
             }
-            Change::Own(Entry::Timeouts(before)) => self.timeouts = before,
             Change::Disown(Entry::Timeouts(_)) => self.timeouts = Timeouts::default(),
         }
     }

@@ -188,7 +188,7 @@ fn plan(state: &mut State, wish: &Wish<'_>) -> Plan {
     let mut services = std::mem::take(&mut state.dirty);
     services.append(&mut state.unfinished);
     let believed = state.believed.as_ref().expect("read before");
-    let (desired, owned) = (&wish.desired.table, &state.owned);
+    let (desired, owned) = (&wish.desired.table, &state.ours.table);
     if is_everything_dirty || is_policy_new {
         let plan = ipvs::plan(desired, believed, owned, on_conflict);
         state.keep_findings(&plan, None);
@@ -214,7 +214,9 @@ fn hold_back(state: &mut State, plan: &mut Plan, removals: Removals, now: Durati
         }
         Removals::Guarded | Removals::Released => {
             let is_released = removals == Removals::Released;
-            state.guard.holds(wanted, &state.owned, is_released, now)
+            state
+                .guard
+                .holds(wanted, &state.ours.table, is_released, now)
         }
     };
     if !is_held {
@@ -241,7 +243,7 @@ fn concerns_services(plan: &Plan, held: &[Op]) -> bool {
 /// What becomes ours and what is forgotten without any write to the kernel.
 fn adopt_and_forget(state: &mut State, plan: &Plan) {
     for (service, destinations) in &plan.adopt.services {
-        if !state.owned.service(service) {
+        if !state.ours.table.service(service) {
             state.own(Entry::Service(*service));
         }
         for destination in destinations {
@@ -249,7 +251,7 @@ fn adopt_and_forget(state: &mut State, plan: &Plan) {
         }
     }
     for service in &plan.gone.services {
-        state.disown_service(*service);
+        state.disown(Entry::Service(*service));
     }
     for (service, destination) in &plan.gone.destinations {
         state.disown(Entry::Destination(*service, *destination));
@@ -315,8 +317,8 @@ fn outcome(state: &State, removals_held: Vec<Op>, mut addresses: AddressPlan) ->
             .map(move |entry| (service, entry))
     };
     Outcome {
-        services: state.owned.services.len(),
-        destinations: state.owned.services.values().map(BTreeSet::len).sum(),
+        services: state.ours.table.services.len(),
+        destinations: state.ours.table.services.values().map(BTreeSet::len).sum(),
         failures: state
             .failures
             .iter()

@@ -59,58 +59,6 @@ pub trait Kernel {
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error>;
 }
 
-impl<K: Kernel + ?Sized> Kernel for &mut K {
-    fn info(&mut self) -> Result<Info, Error> {
-        (**self).info()
-    }
-
-    fn table(&mut self) -> Result<ActualTable, Error> {
-        (**self).table()
-    }
-
-    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error> {
-        (**self).service(key)
-    }
-
-    fn timeouts(&mut self) -> Result<Timeouts, Error> {
-        (**self).timeouts()
-    }
-
-    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
-        (**self).set_timeouts(timeouts)
-    }
-
-    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
-        (**self).apply(ops)
-    }
-}
-
-impl<K: Kernel + ?Sized> Kernel for Box<K> {
-    fn info(&mut self) -> Result<Info, Error> {
-        (**self).info()
-    }
-
-    fn table(&mut self) -> Result<ActualTable, Error> {
-        (**self).table()
-    }
-
-    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error> {
-        (**self).service(key)
-    }
-
-    fn timeouts(&mut self) -> Result<Timeouts, Error> {
-        (**self).timeouts()
-    }
-
-    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error> {
-        (**self).set_timeouts(timeouts)
-    }
-
-    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
-        (**self).apply(ops)
-    }
-}
-
 /// An operation that the kernel refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Failure {

@@ -63,15 +63,33 @@ impl Owned {
         }
     }
 
-    /// Records what an operation that the kernel acknowledged made ours, or
-    /// took away. Edits change nothing here.
-    pub fn acknowledge(&mut self, op: &Op) {
-        match op {
-            Op::NewService(service, _) => self.add(*service, None),
-            Op::NewDestination(service, destination, _) => self.add(*service, Some(*destination)),
-            Op::DeleteDestination(service, destination) => self.remove(service, Some(destination)),
-            Op::DeleteService(service) => self.remove(service, None),
-            Op::SetService(..) | Op::SetDestination(..) => {}
+    /// Records what operations of a plan, which the kernel acknowledged, made
+    /// ours or took away. Edits change nothing here. Those of one service that
+    /// stand together look it up once: there may be tens of thousands.
+    pub fn acknowledge(&mut self, ops: &[&Op]) {
+        for run in ops.chunk_by(|a, b| a.service() == b.service()) {
+            let service = run[0].service();
+            let ours = match run.iter().any(|op| op.creates()) {
+                true => Some(self.services.entry(service).or_default()),
+                false => self.services.get_mut(&service),
+            };
+            let Some(ours) = ours else {
+                continue;
+            };
+            for op in run {
+                match op {
+                    Op::NewDestination(_, key, _) => {
+                        ours.insert(*key);
+                    }
+                    Op::DeleteDestination(_, key) => {
+                        ours.remove(key);
+                    }
+                    _ => {}
+                }
+            }
+            if run.iter().any(|op| matches!(op, Op::DeleteService(_))) {
+                self.services.remove(&service);
+            }
         }
     }
 

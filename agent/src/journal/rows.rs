@@ -140,7 +140,7 @@ fn read(transaction: &WriteTransaction) -> Result<Remembered, redb::Error> {
     let bytes = bytes_of(transaction, CHANGES)?;
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
-        remembered.apply(decode(&mut rest)?);
+        remembered.apply(&decode(&mut rest)?);
     }
     let bytes = bytes_of(transaction, INTENT)?;
     if !bytes.is_empty() {
@@ -154,7 +154,7 @@ fn take_schema_1(transaction: &WriteTransaction) -> Result<Remembered, redb::Err
     let mut remembered = Remembered::default();
     for row in transaction.open_table(schema_1::OWNED)?.iter()? {
         let (entry, _) = row?;
-        remembered.apply(Change::Own(from_json(entry.value())?));
+        remembered.apply(&Change::Own(from_json(entry.value())?));
     }
     if let Some(intent) = transaction.open_table(schema_1::INTENT)?.get("round")? {
         remembered.intent = from_json(intent.value())?;

@@ -53,7 +53,7 @@ fn look_and_place(
         Op::DeleteService(service) => vip(service),
         _ => None,
     }));
-    if wanted.is_empty() && state.addresses.is_empty() {
+    if wanted.is_empty() && state.ours.addresses.is_empty() {
         return AddressPlan::default();
     }
     let interfaces = match edges.links.interfaces() {
@@ -62,7 +62,7 @@ fn look_and_place(
             state.failed(Subject::Links, None, error.to_string(), now);
             state.are_addresses_unfinished = true;
             // What cannot be seen cannot be taken away either.
-            let ours = state.addresses.clone().into_iter();
+            let ours = state.ours.addresses.clone().into_iter();
             return AddressPlan {
                 stays: ours.filter(|(vip, _)| !wanted.contains(vip)).collect(),
                 ..AddressPlan::default()
@@ -70,12 +70,12 @@ fn look_and_place(
         }
     };
     state.succeeded(Subject::Links);
-    let mut plan = addresses::plan(&wanted, &interfaces, &state.addresses, wish.holding);
+    let mut plan = addresses::plan(&wanted, &interfaces, &state.ours.addresses, wish.holding);
     if wish.removals == Removals::NotYet {
         plan.remove.clear();
     }
     for address in &plan.forget {
-        if let Some(interface) = state.addresses.get(address).cloned() {
+        if let Some(interface) = state.ours.addresses.get(address).cloned() {
             state.disown(Entry::Address(*address, interface));
         }
     }

@@ -63,22 +63,22 @@ fn read_services(
 
 fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
     let mut table = edges.kernel.table()?;
-    if state.owned.is_any_missing(&table) {
+    if state.ours.table.is_any_missing(&table) {
         // The kernel's dump skips an entry when somebody removes another one
         // meanwhile. What is in neither of two readings is gone.
         merge(&mut table, edges.kernel.table()?);
     }
     if std::mem::take(&mut state.in_doubt) {
-        for entry in state.intent.claims(&table) {
+        for entry in state.ours.intent.claims(&table) {
             match &entry {
                 // A service that is not ours holds nothing of ours.
-                Entry::Destination(service, _) if !state.owned.service(service) => {}
+                Entry::Destination(service, _) if !state.ours.table.service(service) => {}
                 _ => state.own(entry),
             }
         }
     }
     let before = state.believed.take();
-    let ours: Vec<_> = state.owned.services.keys().copied().collect();
+    let ours: Vec<_> = state.ours.table.services.keys().copied().collect();
     for key in ours {
         let before = before.as_ref().and_then(|before| before.get(&key));
         note_drift(state, key, before, table.get(&key));
@@ -96,7 +96,7 @@ fn note_drift(
     before: Option<&ActualService>,
     now: Option<&ActualService>,
 ) {
-    let Some(ours) = state.owned.services.get(&key) else {
+    let Some(ours) = state.ours.table.services.get(&key) else {
         return;
     };
     let changed = match (before, now) {

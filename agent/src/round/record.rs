@@ -39,7 +39,7 @@ pub(super) fn intend(
     }
     let intended = edges.journal.intend(&intent);
     // A write that failed may stand on the disk all the same.
-    state.intent = intent;
+    state.ours.intent = intent;
     match intended {
         Ok(()) => {
             state.succeeded(Subject::Journal);
@@ -54,7 +54,7 @@ pub(super) fn intend(
 
 /// Writes what changed hands, and drops the intent with it.
 pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) -> bool {
-    if state.unsettled.is_empty() && state.intent.is_empty() {
+    if state.unsettled.is_empty() && state.ours.intent.is_empty() {
         return true;
     }
     // Of the several writes of a round the first failure is the only attempt.
@@ -64,7 +64,7 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) ->
     match edges.journal.settle(&state.unsettled) {
         Ok(()) => {
             state.unsettled.clear();
-            state.intent = Intent::default();
+            state.ours.intent = Intent::default();
             state.succeeded(Subject::Journal);
             true
         }

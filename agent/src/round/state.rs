@@ -2,11 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::Duration,
 };
 
-use ipvs::{ActualTable, DestinationKey, OnConflict, Op, Owned, Plan, ServiceKey, Timeouts};
+use ipvs::{ActualTable, DestinationKey, OnConflict, Op, Plan, ServiceKey, Timeouts};
 
 use super::{
     Removals,
@@ -17,7 +16,7 @@ use super::{
 use crate::{
     guard::Guard,
     host::addresses::{AddressPlan, Holding},
-    journal::{Change, Entry, Intent, Remembered},
+    journal::{Change, Entry, Remembered},
     observe::Reading,
     retry::{Retry, Subject},
 };
@@ -25,10 +24,8 @@ use crate::{
 /// What is known between rounds.
 #[derive(Debug, Default)]
 pub struct State {
-    /// What is ours in the IPVS table.
-    pub(super) owned: Owned,
-    /// The addresses that we put on interfaces.
-    pub(super) addresses: BTreeMap<IpAddr, String>,
+    /// What is ours, and the intent that stands in the journal.
+    pub(super) ours: Remembered,
     /// The last reading plus what was acknowledged since; none when nothing is
     /// known.
     pub(super) believed: Option<ActualTable>,
@@ -57,17 +54,13 @@ pub struct State {
     pub(super) are_addresses_unfinished: bool,
     /// What was last planned for strangers' entries.
     pub(super) on_conflict: OnConflict,
-    /// The kernel's timeouts before we set them; 0 for one that we did not.
-    pub(super) timeouts_before: Timeouts,
-    /// The wish that they were last made to fulfil.
+    /// The wish that the timeouts were last made to fulfil.
     pub(super) timeouts_settled: Option<Timeouts>,
     /// The wish that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
     /// What failed and waits, with the operation that failed where it was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
-    /// The intent that stands in the journal.
-    pub(super) intent: Intent,
     /// It is not known what of the intent was done.
     pub(super) in_doubt: bool,
     /// What may be removed.
@@ -86,11 +79,8 @@ impl State {
     /// The state of an agent that found this in its journal.
     pub fn new(remembered: Remembered) -> Self {
         Self {
-            owned: remembered.table,
-            addresses: remembered.addresses,
-            timeouts_before: remembered.timeouts,
             in_doubt: !remembered.intent.is_empty(),
-            intent: remembered.intent,
+            ours: remembered,
             ..Self::default()
         }
     }
@@ -104,8 +94,6 @@ impl State {
                 // Without a journal none was set.
                 Change::Own(Entry::Timeouts(_)) | Change::Disown(Entry::Timeouts(_)) => {}
                 Change::Own(entry) => self.own(entry),
-                // With whatever else of it is remembered.
-                Change::Disown(Entry::Service(service)) => self.disown_service(service),
                 Change::Disown(entry) => self.disown(entry),
             }
         }
@@ -124,7 +112,7 @@ impl State {
         let before = self.believed.as_ref();
         let is_believed = |key: &ServiceKey| before.is_some_and(|table| table.contains_key(key));
         let changed: BTreeSet<_> = services.into_iter().collect();
-        let strangers = changed.iter().filter(|key| !self.owned.service(key));
+        let strangers = changed.iter().filter(|key| !self.ours.table.service(key));
         let doubtful: Vec<_> = strangers.filter(|key| is_believed(key)).copied().collect();
         self.doubt(doubtful);
         self.dirty.extend(changed);
@@ -141,7 +129,8 @@ impl State {
         let Some(believed) = &self.believed else {
             return false;
         };
-        let concerns = |key: &ServiceKey| self.owned.service(key) || self.left.contains_key(key);
+        let concerns =
+            |key: &ServiceKey| self.ours.table.service(key) || self.left.contains_key(key);
         let contradicted: BTreeSet<_> = reading
             .contradictions(believed)
             .into_iter()
@@ -183,85 +172,34 @@ impl State {
     }
 
     pub(super) fn own(&mut self, entry: Entry) {
-        match &entry {
-            Entry::Service(service) => self.owned.add(*service, None),
-            Entry::Destination(service, destination) => {
-                self.owned.add(*service, Some(*destination));
-            }
-            Entry::Address(address, interface) => {
-                self.addresses.insert(*address, interface.clone());
-            }
-            Entry::Timeouts(before) => self.timeouts_before = *before,
-        }
-        self.unsettled.push(Change::Own(entry));
+        self.change(Change::Own(entry));
     }
 
+    /// A service with all of its destinations.
     pub(super) fn disown(&mut self, entry: Entry) {
-        match &entry {
-            Entry::Service(service) => self.owned.remove(service, None),
-            Entry::Destination(service, destination) => {
-                self.owned.remove(service, Some(destination));
-            }
-            Entry::Address(address, _) => {
-                self.addresses.remove(address);
-            }
-            Entry::Timeouts(_) => self.timeouts_before = Timeouts::default(),
-        }
-        self.unsettled.push(Change::Disown(entry));
+        self.change(Change::Disown(entry));
     }
 
-    pub(super) fn disown_service(&mut self, service: ServiceKey) {
-        let destinations = self.owned.services.get(&service).cloned();
-        for destination in destinations.into_iter().flatten() {
-            self.disown(Entry::Destination(service, destination));
-        }
-        self.disown(Entry::Service(service));
+    fn change(&mut self, change: Change) {
+        self.ours.apply(&change);
+        self.unsettled.push(change);
     }
 
     /// Notes operations that the kernel did. Those of one service, which come
     /// one after the other, are looked up once: there may be tens of thousands.
     pub(super) fn done(&mut self, ops: &[&Op]) {
+        self.ours.table.acknowledge(ops);
+        self.unsettled
+            .extend(ops.iter().filter_map(|op| changed_hands(op)));
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {
             let service = run[0].service();
             if !self.failures.is_empty() {
                 run.iter().for_each(|op| self.succeeded(subject(op)));
             }
-            self.note_owner(service, run);
             self.note_content(service, run);
             for op in run {
                 if self.drifted.remove(&(service, op.destination())) {
                     self.repairs.note(op.to_string());
-                }
-            }
-        }
-    }
-
-    fn note_owner(&mut self, service: ServiceKey, run: &[&Op]) {
-        if run.iter().any(|op| matches!(op, Op::DeleteService(_))) {
-            self.disown_service(service);
-            return;
-        }
-        let changes = run.iter().filter_map(|op| match op {
-            Op::NewService(..) => Some(Change::Own(Entry::Service(service))),
-            Op::NewDestination(_, key, _) => Some(Change::Own(Entry::Destination(service, *key))),
-            Op::DeleteDestination(_, key) => {
-                Some(Change::Disown(Entry::Destination(service, *key)))
-            }
-            Op::SetService(..) | Op::SetDestination(..) | Op::DeleteService(_) => None,
-        });
-        let before = self.unsettled.len();
-        self.unsettled.extend(changes);
-        if self.unsettled.len() > before {
-            let ours = self.owned.services.entry(service).or_default();
-            for op in run {
-                match op {
-                    Op::NewDestination(_, key, _) => {
-                        ours.insert(*key);
-                    }
-                    Op::DeleteDestination(_, key) => {
-                        ours.remove(key);
-                    }
-                    _ => {}
                 }
             }
         }
@@ -373,5 +311,18 @@ impl State {
     pub(super) fn has(&self, service: &ServiceKey) -> bool {
         let table = self.believed.as_ref();
         table.is_some_and(|table| table.contains_key(service))
+    }
+}
+
+/// What an operation makes ours, or takes away.
+fn changed_hands(op: &Op) -> Option<Change> {
+    match *op {
+        Op::NewService(service, _) => Some(Change::Own(Entry::Service(service))),
+        Op::NewDestination(service, key, _) => Some(Change::Own(Entry::Destination(service, key))),
+        Op::DeleteDestination(service, key) => {
+            Some(Change::Disown(Entry::Destination(service, key)))
+        }
+        Op::DeleteService(service) => Some(Change::Disown(Entry::Service(service))),
+        Op::SetService(..) | Op::SetDestination(..) => None,
     }
 }

@@ -82,7 +82,7 @@ impl Agent {
         let all = ipvs::plan(
             &wish.desired.table,
             believed,
-            &state.owned,
+            &state.ours.table,
             wish.on_conflict,
         );
         for op in &all.ops {

@@ -21,7 +21,7 @@ pub(super) fn settle(
     now: Duration,
 ) -> Result<(), ipvs::Error> {
     let is_settled = state.timeouts_settled == Some(wanted);
-    if wanted == Timeouts::default() && state.timeouts_before == Timeouts::default() {
+    if wanted == Timeouts::default() && state.ours.timeouts == Timeouts::default() {
         state.timeouts_settled = Some(wanted);
         return Ok(());
     }
@@ -37,7 +37,7 @@ pub(super) fn settle(
     }
     let found = edges.kernel.timeouts()?;
     let before = each(
-        state.timeouts_before,
+        state.ours.timeouts,
         wanted,
         found,
         |before, wanted, found| {
@@ -113,11 +113,11 @@ fn is_unsettled(state: &State) -> bool {
 
 /// Notes what the timeouts were before we set them; 0 for one that we did not.
 fn remember(state: &mut State, before: Timeouts) {
-    if before == state.timeouts_before {
+    if before == state.ours.timeouts {
         return;
     }
-    if state.timeouts_before != Timeouts::default() {
-        state.disown(Entry::Timeouts(state.timeouts_before));
+    if state.ours.timeouts != Timeouts::default() {
+        state.disown(Entry::Timeouts(state.ours.timeouts));
     }
     if before != Timeouts::default() {
         state.own(Entry::Timeouts(before));

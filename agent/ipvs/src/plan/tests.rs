@@ -302,7 +302,7 @@ fn round(kernel: &mut ModelKernel, desired: &WantedTable, ours: &mut Owned) -> P
     let failed: BTreeSet<_> = failures.iter().map(|failure| failure.index).collect();
     for (index, op) in plan.ops.iter().enumerate() {
         if !failed.contains(&index) {
-            ours.acknowledge(op);
+            ours.acknowledge(&[op]);
         }
     }
     plan

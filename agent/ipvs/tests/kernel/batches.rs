@@ -113,7 +113,7 @@ fn a_thousand_services_are_written_read_edited_and_removed() {
             "{calls} system calls for 4,000 operations"
         );
         assert_eq!(ns.socket.writes(), 4000);
-        plan.ops.iter().for_each(|op| ours.acknowledge(op));
+        ours.acknowledge(&plan.ops.iter().collect::<Vec<_>>());
         assert_eq!(ns.table(), shown(&desired));
         assert_eq!(ns.plan(&desired, &ours), Plan::default());
 

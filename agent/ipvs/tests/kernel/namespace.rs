@@ -76,7 +76,7 @@ impl Namespace {
         ours.adopt(&plan.adopt);
         ours.forget(&plan.gone);
         self.accept(&plan.ops);
-        plan.ops.iter().for_each(|op| ours.acknowledge(op));
+        ours.acknowledge(&plan.ops.iter().collect::<Vec<_>>());
         plan
     }
 

@@ -241,9 +241,11 @@ impl Story {
         let on_disk = disks.iter().all(|disk| disk.owned.contains(entry));
         let not_on_disk = disks.iter().all(|disk| !disk.owned.contains(entry));
         let in_mind = match entry {
-            Entry::Service(service) => self.agent.state.owned.service(service),
-            Entry::Destination(service, key) => self.agent.state.owned.destination(service, key),
-            Entry::Address(address, on) => self.agent.state.addresses.get(address) == Some(on),
+            Entry::Service(service) => self.agent.state.ours.table.service(service),
+            Entry::Destination(service, key) => {
+                self.agent.state.ours.table.destination(service, key)
+            }
+            Entry::Address(address, on) => self.agent.state.ours.addresses.get(address) == Some(on),
             Entry::Timeouts(_) => false,
         };
         let intended = |intent: &Intent| match entry {
@@ -251,8 +253,8 @@ impl Story {
             // Who else's has another configuration.
             _ => false,
         };
-        let intended =
-            intended(&self.agent.state.intent) || disks.iter().any(|disk| intended(&disk.intent));
+        let intended = intended(&self.agent.state.ours.intent)
+            || disks.iter().any(|disk| intended(&disk.intent));
         match in_mind {
             true if on_disk && !self.is_known_to_be_gone(entry) => Whose::Ours,
             false if not_on_disk && !intended => Whose::Theirs,
