@@ -79,6 +79,8 @@ pub struct Director {
     restored: bool,
     directors: Option<BTreeSet<String>>,
     caution: Caution,
+    /// Why the journal does not remember the cluster, as said.
+    unsaved: Option<String>,
     desired: Arc<Desired>,
     unreadable: Vec<DirectorException>,
     /// What is wrong with objects, as said.
@@ -120,6 +122,7 @@ impl Director {
             objects: Objects::default(),
             directors: None,
             caution: Caution::default(),
+            unsaved: None,
             desired: Arc::default(),
             unreadable: Vec::new(),
             complaints: BTreeSet::new(),
@@ -342,6 +345,7 @@ impl Director {
             .judge(allowed_until.is_some_and(|until| wall < until));
         if let Ok(journal) = &mut self.journal
             && let Err(error) = self.caution.save(journal.as_mut())
+            && self.unsaved.replace(error.to_string()) != Some(error.to_string())
         {
             tracing::warn!("{error}");
         }

@@ -107,3 +107,18 @@ impl Course {
         Client::new(&self.client)
     }
 }
+
+/// The manifest of a service on a port of its own of the director's, with the
+/// web servers that are there.
+pub fn another_service(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  vip: {{address: 192.168.4.5, port: {port}}}
+  forwarding: {{method: NAT}}
+  realServerSelector: {{matchLabels: {{app: web}}}}
+"
+    )
+}

@@ -9,7 +9,7 @@ use e2e::{
         Cluster, PATIENCE, example, expect_table, start_agent, start_agent_after_reboot,
         start_agent_traced, start_other_agent_traced, state_dir, wait_until_ready,
     },
-    course::{Course, DR_VIP, DR_WEB},
+    course::{Course, DR_VIP, DR_WEB, another_service},
     eventually, ipvsadm, kubectl, kubectl_apply,
     process::program,
     trace,
@@ -48,7 +48,7 @@ fn expect_one_service_written(
     name: &str,
     port: u16,
 ) {
-    kubectl_apply(&service(name, port));
+    kubectl_apply(&another_service(name, port));
     wait_until_ready(&[name]);
     agent.kill();
     assert_eq!(
@@ -122,7 +122,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     let mut course = Course::dr();
     let mut agent = start_agent(&course.director, DIRECTOR);
     kubectl_apply(&example("dr-cluster.yaml"));
-    kubectl_apply(&service("former", 8081));
+    kubectl_apply(&another_service("former", 8081));
     wait_until_ready(&["web", "former"]);
     let ours = ipvsadm::sorted(&course.director);
     // What the agent knows is on disk within seconds.
@@ -158,7 +158,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     }
     let strangers = ipvsadm::sorted(&course.director);
     let _agent = start_agent_after_reboot(&course.director, DIRECTOR, "third-boot");
-    kubectl_apply(&service("new", 8085));
+    kubectl_apply(&another_service("new", 8085));
     let new = "192.168.4.5:8085";
     let servers = DR_WEB.map(|web| format!("-a -t {new} -r {web}:8085 -m -w 1"));
     let made = format!("-A -t {new} -s wlc");
@@ -213,18 +213,4 @@ fn expect_answers(course: &Course) {
     let counts = course.browser().counts(10, DR_VIP);
     let expected: Vec<_> = DR_WEB.iter().map(|web| ((*web).to_owned(), 5)).collect();
     assert_eq!(counts, expected.into_iter().collect());
-}
-
-/// A service on a port of its own, with the web servers that are there.
-fn service(name: &str, port: u16) -> String {
-    format!(
-        "apiVersion: ipvs.dev/v1alpha1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  vip: {{address: 192.168.4.5, port: {port}}}
-  forwarding: {{method: NAT}}
-  realServerSelector: {{matchLabels: {{app: web}}}}
-"
-    )
 }

@@ -7,7 +7,7 @@ use std::{fs, time::Duration};
 use e2e::{
     ApiServerAway, Client, Download, Upload,
     cluster::{Cluster, PATIENCE, example, expect_table, start_agent, state_dir, wait_until_ready},
-    course::{Course, DR_VIP, NAT_VIP},
+    course::{Course, DR_VIP, NAT_VIP, another_service},
     eventually, ipvsadm, kubectl, kubectl_apply,
 };
 
@@ -86,20 +86,6 @@ fn wait_until_it_writes(name: &str, port: u16) {
     kubectl_apply(&another_service(name, port));
     wait_until_ready(&[name]);
     kubectl(&["delete", &format!("ivs/{name}")]);
-}
-
-/// A service on a port of its own, with the web servers that are there.
-fn another_service(name: &str, port: u16) -> String {
-    format!(
-        "apiVersion: ipvs.dev/v1alpha1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  vip: {{address: 192.168.4.5, port: {port}}}
-  forwarding: {{method: NAT}}
-  realServerSelector: {{matchLabels: {{app: web}}}}
-"
-    )
 }
 
 /// One transfer in each direction from each of the two servers.

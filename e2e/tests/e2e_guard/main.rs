@@ -46,9 +46,7 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     // Released, it goes.
     kubectl(&["delete", "ivs", "--all"]);
     expect_held(&admin, "TooManyRemovals");
-    release(&course, &admin);
-    expect_services(&course, 0);
-    wait_for(DIRECTOR, "RemovalsHeld", "False");
+    release_everything(&course, &admin);
 }
 
 #[test]
@@ -80,9 +78,7 @@ fn deleted_definitions_cut_nothing_until_it_is_released() {
     assert_eq!(traffic.end(), [].into(), "every service answers throughout");
     assert_eq!(in_kernel(&course), SERVICES);
 
-    release(&course, &admin);
-    expect_services(&course, 0);
-    wait_for(DIRECTOR, "RemovalsHeld", "False");
+    release_everything(&course, &admin);
 }
 
 #[test]
@@ -104,9 +100,7 @@ fn a_deleted_namespace_cuts_no_more_than_the_budget_until_it_is_released() {
     let failed = traffic.end();
     assert!(failed.len() <= BUDGET, "beyond the budget: {failed:?}");
 
-    release(&course, &admin);
-    expect_services(&course, 0);
-    wait_for(DIRECTOR, "RemovalsHeld", "False");
+    release_everything(&course, &admin);
 }
 
 #[test]
@@ -137,9 +131,7 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     assert_eq!(traffic.end(), [].into(), "every service answers throughout");
     assert_eq!(in_kernel(&course), SERVICES);
 
-    release(&course, &admin);
-    expect_services(&course, 0);
-    wait_for(DIRECTOR, "RemovalsHeld", "False");
+    release_everything(&course, &admin);
 }
 
 #[test]
@@ -217,4 +209,12 @@ fn admin(cluster: Which) -> String {
     layout::admin_kubeconfig(cluster)
         .to_string_lossy()
         .into_owned()
+}
+
+/// What was held goes once it is released, all of it.
+#[track_caller]
+fn release_everything(course: &Course, kubeconfig: &str) {
+    release(course, kubeconfig);
+    expect_services(course, 0);
+    wait_for(DIRECTOR, "RemovalsHeld", "False");
 }
