@@ -189,6 +189,7 @@ impl State {
     /// one after the other, are looked up once: there may be tens of thousands.
     pub(super) fn done(&mut self, ops: &[&Op]) {
         self.ours.table.acknowledge(ops);
+        self.unsettled.reserve(ops.len());
         self.unsettled
             .extend(ops.iter().filter_map(|op| changed_hands(op)));
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {
@@ -304,7 +305,7 @@ impl State {
     pub(super) fn may_try(&self, op: &Op, now: Duration) -> bool {
         let service = op.service();
         self.retry.allows(subject(op), now)
-            && (self.has(&service) || self.retry.allows(Subject::Service(service), now))
+            && (self.retry.allows(Subject::Service(service), now) || self.has(&service))
     }
 
     /// Whether the kernel has a service, as far as is known.
