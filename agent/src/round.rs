@@ -131,10 +131,13 @@ pub fn run(
     state.forget_old_wishes(&plan);
     adopt_and_forget(state, &plan);
 
-    let (ops, waiting): (Vec<_>, Vec<_>) =
-        plan.ops.into_iter().partition(|op| state.may_try(op, now));
+    let mut additions = plan.ops;
+    let waiting: Vec<_> = additions
+        .extract_if(.., |op| !state.may_try(op, now))
+        .collect();
     state.postpone(&waiting);
-    let (mut additions, removals): (Vec<_>, Vec<_>) = ops.into_iter().partition(|op| !op.removes());
+    // They come last in a plan.
+    let removals = additions.split_off(additions.partition_point(|op| !op.removes()));
 
     // What was adopted stands in the journal before it is edited: nobody could
     // tell it from a stranger's afterwards.
@@ -145,13 +148,15 @@ pub fn run(
         let created: Vec<_> = additions.extract_if(.., |op| op.creates()).collect();
         state.postpone(&created);
     }
-    let (services, mut destinations): (Vec<_>, Vec<_>) = additions
-        .into_iter()
-        .partition(|op| op.destination().is_none());
-    apply(state, edges, &services, now)?;
-    // A service that could not be made may be somebody else's by now, and what
-    // is put into that one is not ours to remove.
-    destinations.retain(|op| state.has(&op.service()));
+    let mut destinations = additions;
+    let services: Vec<_> = destinations
+        .extract_if(.., |op| op.destination().is_none())
+        .collect();
+    if apply(state, edges, &services, now)? == Applied::InPart {
+        // A service that could not be made may be somebody else's by now, and
+        // what is put into that one is not ours to remove.
+        destinations.retain(|op| state.has(&op.service()));
+    }
     apply(state, edges, &destinations, now)?;
     let addresses = place::place(state, edges, wish, &held, are_addresses_due, now);
     // A VIP that is still there without its service would answer with RST.
@@ -258,15 +263,22 @@ fn adopt_and_forget(state: &mut State, plan: &Plan) {
     }
 }
 
+/// What came of operations.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Applied {
+    All,
+    InPart,
+}
+
 /// Applies operations, and notes for each what came of it.
 fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,
     ops: &[Op],
     now: Duration,
-) -> Result<(), ipvs::Error> {
+) -> Result<Applied, ipvs::Error> {
     if ops.is_empty() {
-        return Ok(());
+        return Ok(Applied::All);
     }
     let failures: BTreeMap<_, _> = match edges.kernel.apply(ops) {
         Ok(failures) => failures
@@ -299,7 +311,11 @@ fn apply(
         }
     }
     state.done(&done);
-    Ok(())
+    Ok(if done.len() == ops.len() {
+        Applied::All
+    } else {
+        Applied::InPart
+    })
 }
 
 fn outcome(state: &State, removals_held: Vec<Op>, mut addresses: AddressPlan) -> Outcome {

@@ -210,14 +210,12 @@ impl State {
         let Some(table) = &mut self.believed else {
             return;
         };
-        for op in run {
-            match op {
-                Op::NewService(..) | Op::DeleteService(_) => op.apply_to(table),
-                _ => {}
-            }
-        }
-        if let Some(found) = table.get_mut(&service) {
-            run.iter().for_each(|op| op.apply_within(found));
+        let (within, whole): (Vec<&Op>, Vec<&Op>) = run
+            .iter()
+            .partition(|op| !matches!(op, Op::NewService(..) | Op::DeleteService(_)));
+        whole.iter().for_each(|op| op.apply_to(table));
+        if let (false, Some(found)) = (within.is_empty(), table.get_mut(&service)) {
+            within.iter().for_each(|op| op.apply_within(found));
         }
     }
 
