@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
 /// An address family, as the kernel's `AF_INET` and `AF_INET6`.
@@ -307,7 +308,7 @@ pub struct Timeouts {
 
 /// Destinations, oldest first: dh, sh and mh build their tables in that order.
 /// Two that differ in the order alone are equal.
-pub type Destinations = IndexMap<DestinationKey, DestinationConfig>;
+pub type Destinations = IndexMap<DestinationKey, DestinationConfig, FxBuildHasher>;
 
 /// A service that somebody wants: configuration and destinations.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -74,7 +74,7 @@ impl Op {
                 if let Entry::Vacant(entry) = table.entry(*key) {
                     entry.insert(ActualService {
                         config: config.clone(),
-                        destinations: Destinations::new(),
+                        destinations: Destinations::default(),
                     });
                 }
             }

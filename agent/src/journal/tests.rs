@@ -102,7 +102,7 @@ fn an_unsettled_intent_claims_exactly_what_has_its_configuration() {
     let (_, found) = open(folder.path(), BOOT);
     let as_found = |scheduler| ipvs::ActualService {
         config: config(scheduler),
-        destinations: ipvs::Destinations::new(),
+        destinations: ipvs::Destinations::default(),
     };
     let table = [
         (service(80), as_found("wrr")),

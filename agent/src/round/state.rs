@@ -210,12 +210,16 @@ impl State {
         let Some(table) = &mut self.believed else {
             return;
         };
-        let (within, whole): (Vec<&Op>, Vec<&Op>) = run
-            .iter()
-            .partition(|op| !matches!(op, Op::NewService(..) | Op::DeleteService(_)));
-        whole.iter().for_each(|op| op.apply_to(table));
-        if let (false, Some(found)) = (within.is_empty(), table.get_mut(&service)) {
-            within.iter().for_each(|op| op.apply_within(found));
+        let is_whole = |op: &&&Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
+        let whole = run.iter().filter(is_whole).count();
+        run.iter()
+            .filter(is_whole)
+            .for_each(|op| op.apply_to(table));
+        if whole < run.len()
+            && let Some(found) = table.get_mut(&service)
+        {
+            found.destinations.reserve(run.len() - whole);
+            run.iter().for_each(|op| op.apply_within(found));
         }
     }
 
