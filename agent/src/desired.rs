@@ -219,7 +219,7 @@ fn tunnel_checksum(checksum: TunnelChecksum) -> ipvs::TunnelChecksum {
 mod tests {
     use std::num::NonZeroU32;
 
-    use crds::PersistenceRule;
+    use crds::{Availability, BelowMinimum, OnFailure, PersistenceRule};
 
     use super::*;
 
@@ -232,6 +232,14 @@ mod tests {
             hash_port: false,
             one_packet: false,
             persistence: None,
+            health_check: None,
+            availability: Availability {
+                on_failure: OnFailure::Quiesce,
+                minimum: None,
+                recover_above: None,
+                below: BelowMinimum::FailOpen,
+                slow_start: None,
+            },
             servers: Vec::new(),
         }
     }

@@ -213,7 +213,7 @@ impl Director {
                 self.directors = directors;
                 changed
             }
-            Event::Stop => false,
+            Event::Probed(..) | Event::ProbesVoid(_) | Event::Stop => false,
         };
     }
 

@@ -1,13 +1,17 @@
 //! What the loop hears.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use crds::{
     Change,
     api::{DirectorGroup, RealServer, VirtualService},
 };
 
-use crate::{caution::Word, observe::Reading};
+use crate::{caution::Word, observe::Reading, probe::ProbeId, serving::tally::Tally};
 
 /// One thing that happened. The inputs send these and do nothing else.
 #[derive(Debug)]
@@ -26,6 +30,11 @@ pub enum Event {
     Reading(Instant, Reading),
     /// The reader cannot read the kernel's table.
     Unread,
+    /// The latest results of a target, whenever they say something new.
+    Probed(ProbeId, Tally),
+    /// Why probes are void, for a reason of this host's own, and how many
+    /// targets' are, whenever that differs from before.
+    ProbesVoid(BTreeMap<Arc<str>, usize>),
     /// Everything that an earlier life knew was sent: what is missing may be
     /// made before the inputs have answered.
     Restored,

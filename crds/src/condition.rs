@@ -33,6 +33,8 @@ pub mod kind {
     pub const READY: &str = "Ready";
     /// A director was to remove more at once than it does without being told.
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
+    /// A director's probes of real servers tell something.
+    pub const HEALTH_CHECKS: &str = "HealthChecks";
     /// A director renews its Lease.
     pub const ALIVE: &str = "Alive";
 }
@@ -110,6 +112,16 @@ pub mod reason {
     pub const CLUSTER_UNKNOWN: &str = "ClusterUnknown";
     /// No removal waits to be allowed.
     pub const NOTHING_HELD: &str = "NothingHeld";
+    /// Real servers are probed.
+    pub const PROBING: &str = "Probing";
+    /// No service has a health check.
+    pub const NOTHING_TO_CHECK: &str = "NothingToCheck";
+    /// Probes could not be made, for a reason of the director's own.
+    pub const PROBES_VOID: &str = "ProbesVoid";
+    /// A service has fewer healthy servers than it is to have.
+    pub const BELOW_MINIMUM: &str = "BelowMinimum";
+    /// Probes of the server fail.
+    pub const UNHEALTHY: &str = "Unhealthy";
     /// Everything that can be said is well.
     pub const READY: &str = "Ready";
     /// The Lease is renewed.

@@ -22,6 +22,7 @@ pub mod crd;
 mod digest;
 #[cfg(test)]
 mod fixtures;
+mod health;
 mod labels;
 mod loose;
 mod objects;
@@ -30,6 +31,10 @@ mod resolved;
 
 pub use check::CheckedGroup;
 pub use digest::{Digest, ParseDigestError};
+pub use health::{
+    Availability, BelowMinimum, BodyRule, DnsProbe, HealthCheck, HttpProbe, OnFailure, Probe,
+    Quantity, SorryServer, StatusRange, TlsRule,
+};
 pub use labels::Labels;
 pub use loose::Loose;
 pub use objects::{Change, Checked, Kind, ObjectKey, Objects, Store, Stored};

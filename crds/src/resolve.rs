@@ -171,6 +171,8 @@ fn link_servers(
                 hash_port: service.hash_port,
                 one_packet: service.one_packet,
                 persistence: service.persistence.clone(),
+                health_check: service.health_check.clone(),
+                availability: service.availability.clone(),
                 servers,
             },
         );

@@ -5,10 +5,11 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
+    sync::Arc,
 };
 
 use crate::{
-    Kind, ObjectKey,
+    Availability, HealthCheck, Kind, ObjectKey,
     api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
     condition::reason,
 };
@@ -88,6 +89,10 @@ pub struct Service {
     pub one_packet: bool,
     /// Persistence, if any.
     pub persistence: Option<PersistenceRule>,
+    /// How its servers are checked, if they are.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// What becomes of those that fail.
+    pub availability: Availability,
     /// Its servers, oldest first, each (address, port) once.
     pub servers: Vec<Server>,
 }

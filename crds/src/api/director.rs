@@ -1,4 +1,4 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,9 @@ pub struct DirectorStatus {
     /// What somebody else changed in the kernel, and the agent put right.
     #[serde(default)]
     pub repairs: Repairs,
+    /// What the director's health checks found. Absent without checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<DirectorHealth>,
     /// What is odd and no failure, a sentence each: servers of others in
     /// services of ours, for example.
     #[serde(default)]
@@ -123,7 +126,7 @@ pub struct DirectorStatus {
     /// How many notices did not fit.
     #[serde(default)]
     pub notices_omitted: i32,
-    /// Programmed and RemovalsHeld, by the agent; Alive, by the controller.
+    /// Programmed, RemovalsHeld and HealthChecks, by the agent; Alive, by the controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -139,6 +142,82 @@ pub struct Repairs {
     /// spells them.
     #[serde(default)]
     pub latest: Vec<String>,
+}
+
+/// What a director's health checks found. A server behind several services is
+/// counted with each of them that has a check.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectorHealth {
+    /// How many servers are checked.
+    #[serde(default)]
+    pub checked: i32,
+    /// Of those, the healthy ones. A server that was in service before its
+    /// check began counts as healthy until the check says otherwise.
+    #[serde(default)]
+    pub healthy: i32,
+    /// Those that are not healthy. What is not named here is, if
+    /// unhealthyOmitted is 0.
+    #[serde(default)]
+    pub unhealthy: Vec<UnhealthyServer>,
+    /// How many unhealthy servers did not fit.
+    #[serde(default)]
+    pub unhealthy_omitted: i32,
+    /// Services with fewer healthy servers than their minimum, and what is in
+    /// force for them.
+    #[serde(default)]
+    pub below_minimum: Vec<ServiceBelowMinimum>,
+    /// How many of them did not fit.
+    #[serde(default)]
+    pub below_minimum_omitted: i32,
+}
+
+/// A real server that a director does not see healthy.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnhealthyServer {
+    /// The RealServer, as namespace/name.
+    pub real_server: String,
+    /// The VirtualServices behind which it is so, as namespace/name.
+    pub virtual_services: Vec<String>,
+    /// Down, Flapping or Unknown.
+    pub state: UnhealthyState,
+    /// Since when.
+    pub since: Time,
+    /// Why, in words: "connection refused".
+    pub message: String,
+}
+
+/// How a server is that is not healthy.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub enum UnhealthyState {
+    /// Its probes fail.
+    Down,
+    /// Its probes fail and succeed by turns: it has to succeed for longer
+    /// before it is trusted again.
+    Flapping,
+    /// It is new, and no probe has succeeded so far.
+    Unknown,
+}
+
+/// A service with too few healthy servers on a director.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceBelowMinimum {
+    /// The VirtualService, as namespace/name.
+    pub virtual_service: String,
+    /// What is in force: FailOpen, Reject or SorryServer.
+    pub action: String,
+    /// Its healthy servers.
+    pub healthy: i32,
+    /// Of how many that are not drained.
+    pub total: i32,
+    /// How many there have to be.
+    pub minimum: i32,
+    /// Since when.
+    pub since: Time,
 }
 
 /// A state of the world, by kind: each the XOR of a 128-bit hash over uid,

@@ -1,8 +1,9 @@
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::Arc};
 
 use super::{Selector, address, forwarding::forwarding, invalid, name::subdomain};
 use crate::{
-    Checked, ForwardingRule, Loose, PersistenceRule, Rejection, ServiceId,
+    Availability, BelowMinimum, Checked, ForwardingRule, HealthCheck, Loose, OnFailure,
+    PersistenceRule, Rejection, ServiceId,
     api::{
         FirewallMark, IpFamily, Persistence, PersistenceEngine, Protocol, Scheduler, SchedulerFlag,
         Vip, VirtualService, VirtualServiceSpec, default_group,
@@ -27,6 +28,10 @@ pub struct CheckedService {
     pub one_packet: bool,
     /// Persistence, if any.
     pub persistence: Option<PersistenceRule>,
+    /// How its servers are checked, if they are.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// What becomes of those that fail.
+    pub availability: Availability,
     /// For servers that do not say so themselves.
     pub forwarding: Option<ForwardingRule>,
     /// Its servers.
@@ -53,6 +58,14 @@ impl Checked for CheckedService {
                 .as_ref()
                 .map(|raw| persistence(raw, id))
                 .transpose()?,
+            health_check: None,
+            availability: Availability {
+                on_failure: OnFailure::Quiesce,
+                minimum: None,
+                recover_above: None,
+                below: BelowMinimum::FailOpen,
+                slow_start: None,
+            },
             forwarding: spec.forwarding.as_ref().map(forwarding).transpose()?,
             selector: Selector::check(&spec.real_server_selector)?,
         })

@@ -1,0 +1,3 @@
+//! Which servers are in service, and why.
+
+pub mod tally;

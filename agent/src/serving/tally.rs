@@ -1,0 +1,173 @@
+//! What the probes of one target came to lately: kept where probes are made,
+//! so that the loop hears only what is news. Pure.
+
+use std::sync::Arc;
+
+/// So many of the latest results are looked at for flapping,
+const WINDOW: u32 = 20;
+/// and with so many changes between one and the next among them a target
+/// flaps,
+const CHANGES: u32 = 10;
+/// until there are no more than this.
+const CALM: u32 = 4;
+
+/// What one probe said. A probe that was void said nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The answer was as it should be.
+    Success,
+    /// Not so; why, in words for people.
+    Failure(Arc<str>),
+}
+
+/// The latest results of one target.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tally {
+    /// Successes in a row at the end, counted up to the threshold.
+    pub successes: u32,
+    /// Likewise failures.
+    pub failures: u32,
+    /// Successes and failures come by turns.
+    pub is_flapping: bool,
+    /// Why the latest failure was one.
+    pub why: Option<Arc<str>>,
+}
+
+/// Keeps the tally of one target.
+#[derive(Clone, Debug)]
+pub struct Results {
+    most_successes: u32,
+    most_failures: u32,
+    tally: Tally,
+    /// The latest results, the last one in the lowest bit: 1 is a failure.
+    history: u32,
+    known: u32,
+}
+
+impl Results {
+    /// No results yet. Counted is up to these thresholds; more is no news.
+    pub fn new(success_threshold: u32, failure_threshold: u32) -> Self {
+        Self {
+            most_successes: success_threshold,
+            most_failures: failure_threshold,
+            tally: Tally {
+                successes: 0,
+                failures: 0,
+                is_flapping: false,
+                why: None,
+            },
+            history: 0,
+            known: 0,
+        }
+    }
+
+    /// Takes in a result. Gives the tally if it is not what it was before.
+    pub fn note(&mut self, verdict: Verdict) -> Option<Tally> {
+        let before = self.tally.clone();
+        self.history = self.history << 1 | u32::from(verdict != Verdict::Success);
+        self.known = (self.known + 1).min(WINDOW);
+        match verdict {
+            Verdict::Success => {
+                self.tally.successes = (self.tally.successes + 1).min(self.most_successes);
+                self.tally.failures = 0;
+            }
+            Verdict::Failure(why) => {
+                self.tally.failures = (self.tally.failures + 1).min(self.most_failures);
+                self.tally.successes = 0;
+                self.tally.why = Some(why);
+            }
+        }
+        let changes = self.changes();
+        self.tally.is_flapping = if self.tally.is_flapping {
+            changes > CALM
+        } else {
+            changes >= CHANGES
+        };
+        (self.tally != before).then(|| self.tally.clone())
+    }
+
+    fn changes(&self) -> u32 {
+        let pairs = self.known.saturating_sub(1);
+        let differs = self.history ^ (self.history >> 1);
+        (differs & ((1 << pairs) - 1)).count_ones()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> Verdict {
+        Verdict::Failure("connection refused".into())
+    }
+
+    #[test]
+    fn what_goes_on_as_it_was_is_no_news() {
+        let mut results = Results::new(2, 3);
+        let news: Vec<_> = (0..5)
+            .map(|_| results.note(Verdict::Success).is_some())
+            .collect();
+        assert_eq!(news, [true, true, false, false, false], "two are enough");
+        let news: Vec<_> = (0..5).map(|_| results.note(refused()).is_some()).collect();
+        assert_eq!(news, [true, true, true, false, false], "three are enough");
+        assert!(
+            results.note(Verdict::Failure("no answer".into())).is_some(),
+            "another reason is news"
+        );
+    }
+
+    #[test]
+    fn one_success_ends_a_row_of_failures() {
+        let mut results = Results::new(2, 3);
+        results.note(refused());
+        results.note(refused());
+        let tally = results.note(Verdict::Success).unwrap();
+        assert_eq!((tally.successes, tally.failures), (1, 0));
+        let tally = results.note(refused()).unwrap();
+        assert_eq!((tally.successes, tally.failures), (0, 1));
+    }
+
+    #[test]
+    fn results_that_come_by_turns_are_flapping_until_they_have_been_calm() {
+        let mut results = Results::new(2, 3);
+        let mut after = 0;
+        for number in 1..40 {
+            let verdict = if number % 2 == 0 {
+                refused()
+            } else {
+                Verdict::Success
+            };
+            let tally = results.note(verdict).expect("each differs from the last");
+            if tally.is_flapping {
+                after = number;
+                break;
+            }
+        }
+        assert_eq!(after, 11, "ten changes take eleven results");
+        let calm = (1..40)
+            .find(|_| {
+                let tally = results.note(Verdict::Success);
+                tally.is_some_and(|tally| !tally.is_flapping)
+            })
+            .unwrap();
+        assert!(
+            (10..=20).contains(&calm),
+            "the window forgets: calm after {calm}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_fails_for_good_does_not_flap() {
+        let mut results = Results::new(2, 3);
+        for _ in 0..10 {
+            results.note(Verdict::Success);
+        }
+        for _ in 0..30 {
+            let tally = results.note(refused());
+            assert!(
+                !tally.is_some_and(|tally| tally.is_flapping),
+                "one change only"
+            );
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What health checks mean: values of these types cannot be wrong.
+
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use crate::ForwardingRule;
+
+/// A checked health check of a virtual service. It is the same for all of its
+/// servers; who probes adds the server's address and port.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct HealthCheck {
+    /// What is sent, and what is to come back.
+    pub probe: Probe,
+    /// The port that is probed; none is each server's own.
+    pub port: Option<u16>,
+    /// From one probe of a server to the next.
+    pub period: Duration,
+    /// How long an answer may take; not longer than the period.
+    pub timeout: Duration,
+    /// So many successes in a row bring a server back; at least 1.
+    pub success_threshold: u32,
+    /// So many failures in a row put a server out of service; at least 1.
+    pub failure_threshold: u32,
+}
+
+/// One kind of probe.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Probe {
+    /// A GET request.
+    Http(HttpProbe),
+    /// A connection, and perhaps an exchange over it.
+    Tcp {
+        /// Sent once it is established; empty is nothing.
+        send: String,
+        /// To be found in what comes back; empty is nothing.
+        expect: String,
+    },
+    /// `grpc.health.v1.Health/Check`.
+    Grpc {
+        /// The service that is asked about; empty is the server as a whole.
+        service: String,
+    },
+    /// A datagram.
+    Udp {
+        /// Its content.
+        send: String,
+        /// To be found in the answer. Empty: no answer is needed, and only an
+        /// ICMP error is a failure.
+        expect: String,
+    },
+    /// A query over UDP.
+    Dns(DnsProbe),
+    /// An echo request.
+    Icmp,
+}
+
+/// A GET request, and what counts as a good answer.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct HttpProbe {
+    /// HTTPS, and whom to believe; none is HTTP.
+    pub tls: Option<TlsRule>,
+    /// The Host header; none is the server's address and port.
+    pub host: Option<String>,
+    /// Path and query, from the first slash.
+    pub path: String,
+    /// More headers: names in lower case, and values.
+    pub headers: Vec<(String, String)>,
+    /// A good answer has a status in one of these; never empty.
+    pub statuses: Vec<StatusRange>,
+    /// And this in its body.
+    pub body: Option<BodyRule>,
+}
+
+/// Statuses of HTTP from the first to the last, 100 to 599.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct StatusRange {
+    /// The first.
+    pub first: u16,
+    /// The last; not below the first.
+    pub last: u16,
+}
+
+impl StatusRange {
+    /// As a range of the standard library's.
+    pub fn range(self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+/// What is to be found in a body.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum BodyRule {
+    /// This text.
+    Contains(String),
+    /// A match of this regular expression, in the syntax of the crate `regex`;
+    /// it compiles.
+    Matches(String),
+}
+
+/// Whom to believe at the other end of TLS.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TlsRule {
+    /// The name to ask for (SNI) and to find in the certificate; none is the
+    /// name in [`HttpProbe::host`] or the server's address.
+    pub server_name: Option<String>,
+    /// The authorities to trust, as DER, at least one; none trusts anybody.
+    pub authorities: Option<Arc<[Vec<u8>]>>,
+}
+
+/// A query, and what counts as a good answer.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct DnsProbe {
+    /// The name that is asked for.
+    pub name: String,
+    /// Its type, by its mnemonic (RFC 1035, section 3.2.2): `A`, `AAAA`, ...
+    pub record_type: String,
+    /// One record of the answer reads like this; none is any answer without an
+    /// error.
+    pub expect: Option<String>,
+}
+
+/// What to do about servers that fail, checked and with its defaults.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Availability {
+    /// What becomes of one server that fails.
+    pub on_failure: OnFailure,
+    /// With fewer healthy servers than this, `below` is in force. None: with
+    /// not a single one.
+    pub minimum: Option<Quantity>,
+    /// And stays so until there are more than this, or all. None: until the
+    /// minimum is reached.
+    pub recover_above: Option<Quantity>,
+    /// What is in force below the minimum.
+    pub below: BelowMinimum,
+    /// Over this time a server's weight grows to what it is to be; none is at
+    /// once.
+    pub slow_start: Option<Duration>,
+}
+
+/// What becomes of a server that fails.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnFailure {
+    /// Its weight is 0.
+    Quiesce,
+    /// It is taken out of the service.
+    Remove,
+}
+
+/// How many of a service's servers: those that the administrator has not
+/// drained (weight 0) are counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Quantity {
+    /// So many.
+    Count(u32),
+    /// So much of them, 0 to 100, rounded up.
+    Percent(u8),
+}
+
+impl Quantity {
+    /// As a number of servers, of so many in all.
+    pub fn of(self, total: usize) -> usize {
+        match self {
+            Self::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
+            Self::Percent(percent) => (total * usize::from(percent)).div_ceil(100),
+        }
+    }
+}
+
+/// What is in force with too few healthy servers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum BelowMinimum {
+    /// All but drained servers serve as if they were healthy.
+    FailOpen,
+    /// No server is given new connections: clients are refused at once.
+    Reject,
+    /// This one is given them.
+    Sorry(SorryServer),
+}
+
+/// The server that says sorry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SorryServer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; as [`crate::Server::port`].
+    pub port: u16,
+    /// How packets reach it.
+    pub forwarding: ForwardingRule,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_is_rounded_up_to_whole_servers() {
+        for (quantity, total, expected) in [
+            (Quantity::Percent(50), 3, 2),
+            (Quantity::Percent(50), 4, 2),
+            (Quantity::Percent(1), 10, 1),
+            (Quantity::Percent(0), 10, 0),
+            (Quantity::Percent(100), 10, 10),
+            (Quantity::Count(3), 10, 3),
+        ] {
+            assert_eq!(quantity.of(total), expected, "{quantity:?} of {total}");
+        }
+    }
+}
