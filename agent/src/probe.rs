@@ -1,5 +1,7 @@
 //! Probes of real servers: the only sockets to them.
 
+mod schedule;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use crds::HealthCheck;
