@@ -1,10 +1,31 @@
 //! Probes of real servers: the only sockets to them.
+//!
+//! ```text
+//! Order ─▶ engine: schedule ─▶ attempt: tcp ─▶ Success, Failure ─▶ Results ─▶ Event::Probed
+//!            (its own thread)    │                                  (if news)
+//!                                └─▶ trouble of this host's own ─▶ void ─▶ Event::ProbesVoid
+//! ```
+//!
+//! A probe ends in a verdict about the server, or it is void: what went wrong
+//! was on this host, and says nothing about the server. Everything that a
+//! server can send is bounded in size and time. No connection is kept; TCP is
+//! closed with RST, so that nothing of a probe stays in the connection tracking
+//! of any firewall on the way.
 
+mod attempt;
+mod counts;
+mod engine;
+#[cfg(test)]
+mod fixtures;
 mod schedule;
+mod tcp;
+mod trouble;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use crds::HealthCheck;
+
+pub use self::{counts::Counts, engine::start};
 
 /// What is probed: a server as one check looks at it. Equal ones are probed
 /// once, however many services stand in front of them.

@@ -28,7 +28,7 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// What is probed, and when next.
 #[derive(Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     keys: HashMap<ProbeId, Key>,
     waiting: BTreeSet<(Duration, ProbeId)>,
     grids: BTreeMap<Duration, Grid>,
@@ -41,14 +41,14 @@ pub struct Schedule {
 
 /// A probe that has begun.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Flight {
+pub(super) struct Flight {
     /// Of what.
-    pub id: ProbeId,
+    pub(super) id: ProbeId,
     /// Which one.
     number: u64,
     /// So long after it was due; none is the first probe of a target, which was
     /// due at no certain time.
-    pub lateness: Option<Duration>,
+    pub(super) lateness: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -65,7 +65,7 @@ struct Key {
 impl Schedule {
     /// Nothing is probed yet. At most so many probes will be in flight at once;
     /// what is due and does not fit waits.
-    pub fn new(most_in_flight: usize, random: fastrand::Rng) -> Self {
+    pub(super) fn new(most_in_flight: usize, random: fastrand::Rng) -> Self {
         Self {
             keys: HashMap::new(),
             waiting: BTreeSet::new(),
@@ -81,7 +81,7 @@ impl Schedule {
     /// From now on this is probed once in a period, for the first time soon:
     /// when many are new at once, each begins at most the smaller of 20 ms and
     /// a fair part of the period after the one before.
-    pub fn insert(&mut self, id: ProbeId, period: Duration, now: Duration) {
+    pub(super) fn insert(&mut self, id: ProbeId, period: Duration, now: Duration) {
         self.remove(id);
         let period = period.max(SHORTEST);
         let random = &mut self.random;
@@ -108,7 +108,7 @@ impl Schedule {
 
     /// This is not probed any more. A probe of it that is in flight takes its
     /// room until it has ended.
-    pub fn remove(&mut self, id: ProbeId) {
+    pub(super) fn remove(&mut self, id: ProbeId) {
         let Some(key) = self.keys.remove(&id) else {
             return;
         };
@@ -121,7 +121,7 @@ impl Schedule {
     }
 
     /// Something that is due, if there is: its probe is in flight from now on.
-    pub fn take(&mut self, now: Duration) -> Option<Flight> {
+    pub(super) fn take(&mut self, now: Duration) -> Option<Flight> {
         if self.next_deadline()? > now {
             return None;
         }
@@ -140,7 +140,7 @@ impl Schedule {
     }
 
     /// A probe has ended. False when nobody wants to know of it any more.
-    pub fn ended(&mut self, flight: Flight, now: Duration) -> bool {
+    pub(super) fn ended(&mut self, flight: Flight, now: Duration) -> bool {
         self.in_flight.remove(&flight.id);
         let Some(key) = self.keys.get_mut(&flight.id) else {
             return false;
@@ -152,7 +152,7 @@ impl Schedule {
 
     /// When [`Schedule::take`] has something next; none is not before a probe
     /// has ended or a target is new.
-    pub fn next_deadline(&self) -> Option<Duration> {
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
         if self.in_flight.len() >= self.most_in_flight {
             return None;
         }

@@ -180,7 +180,7 @@ fn after_a_time_of_standing_still_nothing_is_made_up_for() {
     let after = world.began_between(20 * SECOND, 100 * SECOND);
     assert!((300..=450).contains(&after), "twice the average: {after}");
     world.run(4 * SECOND);
-    let made = world.began_between(0 * SECOND, 100 * SECOND) - before;
+    let made = world.began_between(Duration::ZERO, 100 * SECOND) - before;
     assert!((1000..=1800).contains(&made), "{made}");
 }
 

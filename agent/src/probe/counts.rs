@@ -1,0 +1,136 @@
+//! What the engine counts of its own work.
+
+use std::{
+    array,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Each power of two microseconds has so many buckets.
+const PARTS: u64 = 4;
+const BUCKETS: usize = 40 * PARTS as usize;
+
+/// How many probes were made, and how punctually. Read it from any thread.
+#[derive(Debug)]
+pub struct Counts {
+    probes: AtomicU64,
+    voids: AtomicU64,
+    lateness: [AtomicU64; BUCKETS],
+    longest: AtomicU64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            probes: AtomicU64::default(),
+            voids: AtomicU64::default(),
+            lateness: array::from_fn(|_| AtomicU64::default()),
+            longest: AtomicU64::default(),
+        }
+    }
+}
+
+impl Counts {
+    /// How many probes have ended.
+    pub fn probes(&self) -> u64 {
+        self.probes.load(Relaxed)
+    }
+
+    /// How many of them were void.
+    pub fn voids(&self) -> u64 {
+        self.voids.load(Relaxed)
+    }
+
+    /// So long after its time began a probe for which this part of the others
+    /// (0 to 1) was more punctual, to within a quarter. A target's first probe
+    /// has no time.
+    pub fn lateness(&self, part: f64) -> Duration {
+        let counts: Vec<_> = self.lateness.iter().map(|one| one.load(Relaxed)).collect();
+        let total: u64 = counts.iter().sum();
+        let mut left = (total as f64 * part).ceil() as u64;
+        for (bucket, count) in counts.into_iter().enumerate() {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                return upper_end(bucket).min(self.greatest_lateness());
+            }
+        }
+        self.greatest_lateness()
+    }
+
+    /// The least punctual probe began so long after its time.
+    pub fn greatest_lateness(&self) -> Duration {
+        Duration::from_micros(self.longest.load(Relaxed))
+    }
+
+    /// Everything is counted from 0 again: after a start, say.
+    pub fn reset(&self) {
+        for count in self.lateness.iter().chain([&self.probes, &self.voids]) {
+            count.store(0, Relaxed);
+        }
+        self.longest.store(0, Relaxed);
+    }
+
+    pub(super) fn began(&self, lateness: Duration) {
+        let micros = u64::try_from(lateness.as_micros()).unwrap_or(u64::MAX);
+        self.lateness[bucket(micros)].fetch_add(1, Relaxed);
+        self.longest.fetch_max(micros, Relaxed);
+    }
+
+    pub(super) fn ended(&self, is_void: bool) {
+        self.probes.fetch_add(1, Relaxed);
+        self.voids.fetch_add(is_void.into(), Relaxed);
+    }
+}
+
+fn bucket(micros: u64) -> usize {
+    if micros < PARTS {
+        return micros as usize;
+    }
+    let power = u64::from(micros.ilog2());
+    let part = (micros >> (power - 2)) % PARTS;
+    (((power - 1) * PARTS + part) as usize).min(BUCKETS - 1)
+}
+
+fn upper_end(bucket: usize) -> Duration {
+    let bucket = bucket as u64;
+    if bucket < PARTS {
+        return Duration::from_micros(bucket);
+    }
+    let (power, part) = (bucket / PARTS + 1, bucket % PARTS);
+    Duration::from_micros(((PARTS + part + 1) << (power - 2)) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_told_to_within_a_quarter() {
+        let counts = Counts::default();
+        for micros in 1..=1000 {
+            counts.began(Duration::from_micros(micros * 10));
+        }
+        for (part, expected) in [(0.5, 5_000), (0.9, 9_000), (0.99, 9_900)] {
+            let found = counts.lateness(part).as_micros();
+            assert!(
+                (expected..=expected * 5 / 4).contains(&found),
+                "{part}: {found}"
+            );
+        }
+        assert_eq!(counts.lateness(1.0), counts.greatest_lateness());
+        assert_eq!(counts.greatest_lateness(), Duration::from_millis(10));
+        counts.reset();
+        assert_eq!(counts.lateness(0.99), Duration::ZERO);
+    }
+
+    #[test]
+    fn every_bucket_ends_where_the_next_one_begins() {
+        for micros in 0..100_000 {
+            let upper = upper_end(bucket(micros)).as_micros() as u64;
+            assert!(upper >= micros, "{micros}");
+            assert_eq!(bucket(upper), bucket(micros));
+            assert_eq!(bucket(upper + 1), bucket(micros) + 1);
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1, "an hour is enough");
+    }
+}

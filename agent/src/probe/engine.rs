@@ -1,0 +1,290 @@
+//! The thread that makes probes: the schedule's clock and sockets.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::{Arc, mpsc::Sender},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Counts, Order, ProbeId, Target,
+    attempt::{Outcome, attempt},
+    schedule::{Flight, Schedule},
+    trouble::HELD_UP,
+};
+use crate::{event::Event, serving::tally::Results};
+
+/// No more sockets than this at once, and no more than half of the files that
+/// the process may open: the others are the API client's, the kernel's and the
+/// journal's.
+const MOST_IN_FLIGHT: u64 = 16 << 10;
+/// Probes that are due so close together begin together: each wake of the
+/// thread costs as much as a part of a probe.
+const GATHER: Duration = Duration::from_millis(10);
+/// From one word about void probes to the next.
+const BETWEEN_WORDS: Duration = Duration::from_secs(1);
+
+/// Starts the thread that probes what it is ordered to, in the calling thread's
+/// network namespace. It tells what is news by `events`, and ends when nobody
+/// is left to order or to listen. The process's soft limit of open files
+/// (`RLIMIT_NOFILE`) is raised towards the hard one.
+///
+/// # Errors
+/// When the system has no thread or no file descriptor left.
+pub fn start(
+    orders: UnboundedReceiver<Order>,
+    events: Sender<Event>,
+    counts: Arc<Counts>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let engine = Engine::new(most_in_flight()?, events, counts);
+    thread::Builder::new()
+        .name("prober".to_owned())
+        .spawn(move || runtime.block_on(engine.run(orders)))
+}
+
+fn most_in_flight() -> io::Result<usize> {
+    let wanted = 2 * MOST_IN_FLIGHT;
+    let (mut soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < wanted.min(hard) {
+        soft = wanted.min(hard);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    }
+    Ok(usize::try_from((soft / 2).min(MOST_IN_FLIGHT)).expect("it is small"))
+}
+
+struct Engine {
+    epoch: Instant,
+    schedule: Schedule,
+    watched: HashMap<ProbeId, Watched>,
+    voids: Voids,
+    events: Sender<Event>,
+    counts: Arc<Counts>,
+}
+
+struct Watched {
+    target: Arc<Target>,
+    results: Results,
+    void: Option<Arc<str>>,
+}
+
+/// A probe that has ended.
+struct Landed {
+    flight: Flight,
+    /// When it should have, at the latest.
+    deadline: Instant,
+    timeout: Duration,
+    outcome: Outcome,
+}
+
+/// Nobody listens any more.
+struct Unheard;
+
+type Flights = FuturesUnordered<LocalBoxFuture<'static, Landed>>;
+
+impl Engine {
+    fn new(most_in_flight: usize, events: Sender<Event>, counts: Arc<Counts>) -> Self {
+        Self {
+            epoch: Instant::now(),
+            schedule: Schedule::new(most_in_flight, fastrand::Rng::new()),
+            watched: HashMap::new(),
+            voids: Voids::default(),
+            events,
+            counts,
+        }
+    }
+
+    async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
+        let mut flights = Flights::new();
+        let mut launched = Duration::ZERO;
+        let wake = sleep_until(self.epoch);
+        tokio::pin!(wake);
+        loop {
+            if let Some(next) = self.next_wake(launched) {
+                wake.as_mut().reset(self.epoch + next);
+            }
+            tokio::select! {
+                biased;
+                order = orders.recv() => {
+                    let Some(order) = order else {
+                        return;
+                    };
+                    let now = self.epoch.elapsed();
+                    self.obey(order, now);
+                    while let Ok(order) = orders.try_recv() {
+                        self.obey(order, now);
+                    }
+                }
+                Some(landed) = flights.next(), if !flights.is_empty() => {
+                    let now = Instant::now();
+                    let mut next = Some(landed);
+                    while let Some(landed) = next {
+                        if self.land(landed, now).is_err() {
+                            return;
+                        }
+                        next = flights.next().now_or_never().flatten();
+                    }
+                }
+                () = &mut wake, if self.next_wake(launched).is_some() => {
+                    let now = Instant::now();
+                    launched = now - self.epoch;
+                    while let Some(flight) = self.schedule.take(launched) {
+                        flights.push(self.launch(flight, now));
+                    }
+                    if self.tell_voids(launched).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_wake(&self, launched: Duration) -> Option<Duration> {
+        let launch = self.schedule.next_deadline();
+        let launch = launch.map(|due| due.max(launched + GATHER));
+        launch.into_iter().chain(self.voids.next_deadline()).min()
+    }
+
+    fn obey(&mut self, order: Order, now: Duration) {
+        match order {
+            Order::Start(id, target) => {
+                self.forget(id);
+                let check = &target.check;
+                self.schedule.insert(id, check.period, now);
+                let results = Results::new(check.success_threshold, check.failure_threshold);
+                let watched = Watched {
+                    target,
+                    results,
+                    void: None,
+                };
+                self.watched.insert(id, watched);
+            }
+            Order::Stop(id) => {
+                self.schedule.remove(id);
+                self.forget(id);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: ProbeId) {
+        if let Some(watched) = self.watched.remove(&id) {
+            self.voids.change(watched.void, None);
+        }
+    }
+
+    fn launch(&self, flight: Flight, now: Instant) -> LocalBoxFuture<'static, Landed> {
+        if let Some(lateness) = flight.lateness {
+            self.counts.began(lateness);
+        }
+        let watched = self.watched.get(&flight.id);
+        let target = watched.expect("what is scheduled is known").target.clone();
+        Box::pin(async move {
+            let outcome = attempt(&target, now).await;
+            let timeout = target.check.timeout;
+            Landed {
+                flight,
+                deadline: now + timeout,
+                timeout,
+                outcome,
+            }
+        })
+    }
+
+    fn land(&mut self, landed: Landed, now: Instant) -> Result<(), Unheard> {
+        let id = landed.flight.id;
+        let is_wanted = self.schedule.ended(landed.flight, now - self.epoch);
+        let outcome = if now > landed.deadline + landed.timeout / 2 {
+            Outcome::Void(HELD_UP.into())
+        } else {
+            landed.outcome
+        };
+        self.counts.ended(matches!(outcome, Outcome::Void(_)));
+        if !is_wanted {
+            return Ok(());
+        }
+        let watched = self.watched.get_mut(&id);
+        let watched = watched.expect("what is scheduled is known");
+        let (void, verdict) = match outcome {
+            Outcome::Void(why) => (Some(why), None),
+            Outcome::Verdict(verdict) => (None, Some(verdict)),
+        };
+        if watched.void != void {
+            let before = std::mem::replace(&mut watched.void, void.clone());
+            self.voids.change(before, void);
+        }
+        match verdict.and_then(|verdict| watched.results.note(verdict)) {
+            Some(tally) => self.tell(Event::Probed(id, tally)),
+            None => Ok(()),
+        }
+    }
+
+    fn tell_voids(&mut self, now: Duration) -> Result<(), Unheard> {
+        match self.voids.news(now) {
+            Some(voids) => self.tell(Event::ProbesVoid(voids)),
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&self, event: Event) -> Result<(), Unheard> {
+        self.events.send(event).map_err(|_| Unheard)
+    }
+}
+
+/// How many targets' last probe was void, and why.
+#[derive(Debug, Default)]
+struct Voids {
+    reasons: BTreeMap<Arc<str>, usize>,
+    told: BTreeMap<Arc<str>, usize>,
+    is_changed: bool,
+    next: Duration,
+}
+
+impl Voids {
+    /// One target's last probe was void for this reason, and is now for that.
+    fn change(&mut self, before: Option<Arc<str>>, after: Option<Arc<str>>) {
+        if let Some(before) = before {
+            self.is_changed = true;
+            let count = self.reasons.get_mut(&before).expect("it was counted");
+            *count -= 1;
+            if *count == 0 {
+                self.reasons.remove(&before);
+            }
+        }
+        if let Some(after) = after {
+            self.is_changed = true;
+            *self.reasons.entry(after).or_default() += 1;
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        self.is_changed.then_some(self.next)
+    }
+
+    /// What is to be told now, if anything.
+    fn news(&mut self, now: Duration) -> Option<BTreeMap<Arc<str>, usize>> {
+        if self.next_deadline()? > now {
+            return None;
+        }
+        self.is_changed = false;
+        if self.reasons == self.told {
+            return None;
+        }
+        self.next = now + BETWEEN_WORDS;
+        self.told.clone_from(&self.reasons);
+        Some(self.reasons.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::mpsc::{Receiver, channel},
+};
+
+use crds::{HealthCheck, Probe};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::*;
+use crate::serving::tally::Tally;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running engine.
+struct Prober {
+    orders: UnboundedSender<Order>,
+    heard: Receiver<Event>,
+    counts: Arc<Counts>,
+}
+
+impl Prober {
+    fn start() -> Self {
+        let (orders, ordered) = unbounded_channel();
+        let (events, heard) = channel();
+        let counts = Arc::new(Counts::default());
+        start(ordered, events, counts.clone()).unwrap();
+        Self {
+            orders,
+            heard,
+            counts,
+        }
+    }
+
+    fn probe(&self, id: u64, address: SocketAddr) {
+        let check = HealthCheck {
+            probe: Probe::Tcp {
+                send: String::new(),
+                expect: String::new(),
+            },
+            port: None,
+            period: Duration::from_millis(200),
+            timeout: Duration::from_millis(100),
+            success_threshold: 2,
+            failure_threshold: 3,
+        };
+        let target = Target {
+            check: Arc::new(check),
+            address,
+        };
+        let order = Order::Start(ProbeId(id), Arc::new(target));
+        self.orders.send(order).unwrap();
+    }
+
+    fn next(&self) -> (u64, Tally) {
+        match self.heard.recv_timeout(PATIENCE) {
+            Ok(Event::Probed(ProbeId(id), tally)) => (id, tally),
+            other => panic!("{other:?} instead of a tally"),
+        }
+    }
+
+    fn wait_for_probes(&self, count: u64) {
+        let end = Instant::now() + PATIENCE;
+        while self.counts.probes() < count {
+            assert!(Instant::now() < end, "{count} probes in {PATIENCE:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[test]
+fn a_server_that_accepts_is_told_up_to_the_threshold_and_then_not_any_more() {
+    let (_listener, address) = listener();
+    let prober = Prober::start();
+    prober.probe(7, address);
+    let (id, tally) = prober.next();
+    assert_eq!((id, tally.successes, tally.failures), (7, 1, 0));
+    let (_, tally) = prober.next();
+    assert_eq!((tally.successes, tally.why), (2, None));
+    prober.wait_for_probes(6);
+    assert!(prober.heard.try_recv().is_err(), "it goes on as it was");
+}
+
+#[test]
+fn a_closed_port_is_refused_and_a_server_that_comes_back_is_news() {
+    // Of its own address, so that no other test takes the port meanwhile.
+    let listener = TcpListener::bind("127.5.5.5:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let prober = Prober::start();
+    prober.probe(1, address);
+    for failures in 1..=3 {
+        let (_, tally) = prober.next();
+        assert_eq!(tally.failures, failures);
+        assert_eq!(tally.why.as_deref(), Some("connection refused"));
+    }
+    let _listener = TcpListener::bind(address).unwrap();
+    let (_, tally) = prober.next();
+    assert_eq!((tally.successes, tally.failures), (1, 0));
+}
+
+#[test]
+fn a_server_that_does_not_answer_fails_after_its_time() {
+    let (_held, address) = crate::probe::fixtures::silent();
+    let prober = Prober::start();
+    prober.probe(1, address);
+    let (_, tally) = prober.next();
+    assert_eq!(tally.why.as_deref(), Some("no answer in 0.1 s"));
+}
+
+#[test]
+fn what_is_stopped_is_not_told_any_more() {
+    let (_listener, address) = listener();
+    let prober = Prober::start();
+    prober.probe(1, address);
+    prober.next();
+    prober.orders.send(Order::Stop(ProbeId(1))).unwrap();
+    prober.probe(2, address);
+    let (id, _) = prober.next();
+    assert_eq!(id, 2);
+    let before = prober.counts.probes();
+    prober.wait_for_probes(before + 3);
+    let ids: Vec<_> = prober.heard.try_iter().collect();
+    assert_eq!(ids.len(), 1, "the second success of 2: {ids:?}");
+}
+
+#[test]
+fn the_thread_ends_with_who_orders_and_with_who_listens() {
+    let (orders, ordered) = unbounded_channel();
+    let (events, _heard) = channel();
+    let thread = start(ordered, events, Arc::default()).unwrap();
+    drop(orders);
+    thread.join().unwrap();
+
+    let (_listener, address) = listener();
+    let mut prober = Prober::start();
+    prober.heard = channel().1;
+    prober.probe(1, address);
+    let end = Instant::now() + PATIENCE;
+    while !prober.orders.is_closed() {
+        assert!(Instant::now() < end, "it goes on after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn connections_are_closed_with_a_reset() {
+    let (listener, address) = listener();
+    let prober = Prober::start();
+    prober.probe(1, address);
+    let (mut stream, _): (TcpStream, _) = listener.accept().unwrap();
+    prober.next();
+    let error = io::Read::read(&mut stream, &mut [0]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn void_probes_are_told_when_they_change_and_once_a_second_at_most() {
+    let second = Duration::from_secs(1);
+    let why: Arc<str> = "no file descriptor".into();
+    let mut voids = Voids::default();
+    assert_eq!(voids.news(second), None);
+    voids.change(None, Some(why.clone()));
+    voids.change(None, Some(why.clone()));
+    assert_eq!(voids.news(second), Some([(why.clone(), 2)].into()));
+    voids.change(Some(why.clone()), None);
+    assert_eq!(voids.news(second * 3 / 2), None, "not yet");
+    assert_eq!(voids.next_deadline(), Some(second * 2));
+    assert_eq!(voids.news(second * 2), Some([(why.clone(), 1)].into()));
+    voids.change(Some(why.clone()), None);
+    voids.change(None, Some(why.clone()));
+    assert_eq!(voids.news(second * 4), None, "as it was");
+    voids.change(Some(why), None);
+    assert_eq!(voids.news(second * 5), Some(BTreeMap::new()), "it is over");
+}
