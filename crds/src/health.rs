@@ -58,7 +58,8 @@ pub enum Probe {
 pub struct HttpProbe {
     /// HTTPS, and whom to believe; none is HTTP.
     pub tls: Option<TlsRule>,
-    /// The Host header; none is the server's address and port.
+    /// The Host header, an IPv6 address in brackets; none is the server's
+    /// address and port.
     pub host: Option<String>,
     /// Path and query, from the first slash.
     pub path: String,
@@ -91,18 +92,20 @@ impl StatusRange {
 pub enum BodyRule {
     /// This text.
     Contains(String),
-    /// A match of this regular expression, in the syntax of the crate `regex`;
-    /// it compiles.
+    /// A match of this regular expression; `regex::bytes::Regex` compiles it.
     Matches(String),
 }
 
 /// Whom to believe at the other end of TLS.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TlsRule {
-    /// The name to ask for (SNI) and to find in the certificate; none is the
-    /// name in [`HttpProbe::host`] or the server's address.
+    /// The DNS name or IP address to ask for (SNI) and to find in the
+    /// certificate, [`HttpProbe::host`] unless said otherwise; none is the
+    /// server's address.
     pub server_name: Option<String>,
-    /// The authorities to trust, as DER, at least one; none trusts anybody.
+    /// The authorities to trust, as DER, at least one, of which
+    /// `webpki::anchor_from_trusted_cert` makes trust anchors; none trusts
+    /// anybody.
     pub authorities: Option<Arc<[Vec<u8>]>>,
 }
 
@@ -113,8 +116,9 @@ pub struct DnsProbe {
     pub name: String,
     /// Its type, by its mnemonic (RFC 1035, section 3.2.2): `A`, `AAAA`, ...
     pub record_type: String,
-    /// One record of the answer reads like this; none is any answer without an
-    /// error.
+    /// One record of the answer reads like this: for A and AAAA as
+    /// [`IpAddr`]'s `Display` writes it, else as the user did; none is any
+    /// answer without an error.
     pub expect: Option<String>,
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
+    num::{NonZeroU16, NonZeroU32},
     sync::Arc,
 };
 
@@ -124,6 +124,15 @@ impl ServiceId {
         match self {
             Self::Vip { address, .. } => family(address),
             Self::FirewallMark { family, .. } => family,
+        }
+    }
+
+    /// The one port that it serves; none with a firewall mark, and where every
+    /// port is served.
+    pub fn port(self) -> Option<NonZeroU16> {
+        match self {
+            Self::Vip { port, .. } => NonZeroU16::new(port),
+            Self::FirewallMark { .. } => None,
         }
     }
 }

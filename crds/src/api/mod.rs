@@ -10,14 +10,18 @@
     reason = "clippy takes the columns of one table for one"
 )]
 
+mod availability;
 mod director;
 mod director_group;
+mod health_check;
 mod real_server;
 mod rule;
 mod selector;
 mod virtual_service;
 
+pub use availability::*;
 pub use director::*;
 pub use director_group::*;
+pub use health_check::*;
 pub use real_server::*;
 pub use virtual_service::*;

@@ -3,6 +3,8 @@
 
 use kube::core::Rule;
 
+pub(super) mod health;
+
 /// A DNS subdomain (RFC 1123), as names of objects are.
 const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 

@@ -5,7 +5,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{rule, selector::label_selector};
+use super::{
+    Availability, HealthCheck,
+    rule::{self, health},
+    selector::label_selector,
+};
 
 /// One service of the kernel's IPVS table: traffic to a virtual address (or
 /// with a firewall mark) and the real servers that share it.
@@ -110,7 +114,14 @@ use super::{rule, selector::label_selector};
     validation = rule::flags_of_the_scheduler(),
     validation = rule::one_packet_is_udp(),
     validation = rule::sip_is_udp(),
-    validation = rule::prefix_of_the_family()
+    validation = rule::prefix_of_the_family(),
+    validation = health::port_to_probe(),
+    validation = health::availability_of_checked_servers(),
+    validation = health::hashing_quiesces(),
+    validation = health::hashing_starts_at_once(),
+    validation = health::sorry_server_is_reached(),
+    validation = health::port_of_the_sorry_server(),
+    validation = health::family_of_the_sorry_server()
 )]
 pub struct VirtualServiceSpec {
     /// The virtual address, port and protocol. Exactly one of vip and
@@ -142,6 +153,13 @@ pub struct VirtualServiceSpec {
     /// How packets reach the real servers that do not say so themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
+    /// How its real servers are checked. Without a check every one of them
+    /// counts as healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// What is done about servers that fail their check; needs healthCheck.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
     /// Which RealServers of this namespace stand behind the service. An empty
     /// selector is refused.
     #[schemars(schema_with = "label_selector")]

@@ -5,8 +5,10 @@
 //! objects mean to each other is [`crate::resolve`]'s.
 
 mod address;
+mod availability;
 mod forwarding;
 mod group;
+mod health;
 mod name;
 mod selector;
 mod server;
@@ -25,6 +27,21 @@ fn invalid(path: &str, what: impl std::fmt::Display) -> Rejection {
         reason: reason::INVALID,
         message: format!("{path}: {what}"),
     }
+}
+
+/// A port; `otherwise` is what is meant where it is left out.
+fn port(path: &str, raw: i32, otherwise: &str) -> Result<u16, Rejection> {
+    u16::try_from(raw)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| {
+            invalid(
+                path,
+                format_args!(
+                    "{raw} is not a port; write 1 to 65535, or leave it out for {otherwise}"
+                ),
+            )
+        })
 }
 
 #[cfg(test)]

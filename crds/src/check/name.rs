@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::invalid;
 use crate::Rejection;
 
@@ -11,6 +13,56 @@ pub(super) fn subdomain(path: &str, name: &str) -> Result<(), Rejection> {
         format_args!(
             "{name:?} cannot be the name of an object; write lower-case letters, digits, '-' and \
              '.', beginning and ending with a letter or digit"
+        ),
+    ))
+}
+
+/// Who is asked for in HTTP and TLS: a DNS name as certificates have it
+/// (`rustls_pki_types::DnsName`), or an IP address.
+pub(super) fn host(path: &str, name: &str) -> Result<(), Rejection> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_label = |label: &str| {
+        label.len() <= 63 && is_framed(label, inner, |byte| inner(byte) || byte == b'-')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_name = name.len() <= 253
+        && name.split('.').all(is_label)
+        && !last.bytes().all(|byte| byte.is_ascii_digit());
+    if is_name || address(name).is_some() {
+        return Ok(());
+    }
+    Err(invalid(
+        path,
+        format_args!(
+            "{name:?} is neither a DNS name nor an IP address; write one such as shop.example or \
+             192.0.2.10, without port, brackets or final dot"
+        ),
+    ))
+}
+
+/// An address as Kubernetes reads them: without a zone, and not an IPv4 one as
+/// IPv6.
+pub(super) fn address(text: &str) -> Option<IpAddr> {
+    match text.parse().ok()? {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => None,
+        address => Some(address),
+    }
+}
+
+/// A name that DNS can be asked for (RFC 1035, section 2.3.1, with the
+/// underscores of RFC 8552).
+pub(super) fn queried(path: &str, name: &str) -> Result<(), Rejection> {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_inner);
+    let labels = name.strip_suffix('.').unwrap_or(name);
+    if name == "." || (name.len() <= 253 && labels.split('.').all(is_label)) {
+        return Ok(());
+    }
+    Err(invalid(
+        path,
+        format_args!(
+            "{name:?} is not a DNS name; write one such as www.example.com, of labels of 1 to 63 \
+             letters, digits, '-' and '_'; international ones as xn--"
         ),
     ))
 }

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use super::{address, forwarding::forwarding, invalid};
+use super::{address, forwarding::forwarding, invalid, port};
 use crate::{
     Checked, ForwardingRule, Rejection,
     api::{ConnectionThresholds, RealServer, RealServerSpec},
@@ -33,27 +33,20 @@ impl Checked for CheckedServer {
         };
         Ok(Self {
             address: address::server("spec.address", &spec.address)?,
-            port: spec.port.map(port).transpose()?,
+            port: spec
+                .port
+                .map(|raw| port("spec.port", raw, "the service's own"))
+                .transpose()?,
             weight: weight(spec.weight)?,
-            forwarding: spec.forwarding.as_ref().map(forwarding).transpose()?,
+            forwarding: spec
+                .forwarding
+                .as_ref()
+                .map(|raw| forwarding("spec.forwarding", raw))
+                .transpose()?,
             upper_threshold,
             lower_threshold,
         })
     }
-}
-
-fn port(raw: i32) -> Result<u16, Rejection> {
-    u16::try_from(raw)
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| {
-            invalid(
-                "spec.port",
-                format_args!(
-                    "{raw} is not a port; write 1 to 65535, or leave it out for the service's own"
-                ),
-            )
-        })
 }
 
 fn weight(raw: i32) -> Result<u16, Rejection> {

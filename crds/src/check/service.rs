@@ -1,9 +1,12 @@
 use std::{num::NonZeroU32, sync::Arc};
 
-use super::{Selector, address, forwarding::forwarding, invalid, name::subdomain};
+use super::{
+    Selector, address, availability::availability, forwarding::forwarding, health::health_check,
+    invalid, name::subdomain,
+};
 use crate::{
-    Availability, BelowMinimum, Checked, ForwardingRule, HealthCheck, Loose, OnFailure,
-    PersistenceRule, Rejection, ServiceId,
+    Availability, Checked, ForwardingRule, HealthCheck, Loose, PersistenceRule, Rejection,
+    ServiceId,
     api::{
         FirewallMark, IpFamily, Persistence, PersistenceEngine, Protocol, Scheduler, SchedulerFlag,
         Vip, VirtualService, VirtualServiceSpec, default_group,
@@ -46,6 +49,11 @@ impl Checked for CheckedService {
         let (fallback, hash_port) = scheduler_flags(spec)?;
         one_packet(spec, id)?;
         subdomain("spec.directorGroupName", &spec.director_group_name)?;
+        let own_forwarding = spec
+            .forwarding
+            .as_ref()
+            .map(|raw| forwarding("spec.forwarding", raw))
+            .transpose()?;
         Ok(Self {
             group: spec.director_group_name.clone(),
             id,
@@ -58,15 +66,13 @@ impl Checked for CheckedService {
                 .as_ref()
                 .map(|raw| persistence(raw, id))
                 .transpose()?,
-            health_check: None,
-            availability: Availability {
-                on_failure: OnFailure::Quiesce,
-                minimum: None,
-                recover_above: None,
-                below: BelowMinimum::FailOpen,
-                slow_start: None,
-            },
-            forwarding: spec.forwarding.as_ref().map(forwarding).transpose()?,
+            health_check: spec
+                .health_check
+                .as_ref()
+                .map(|raw| health_check(raw, id).map(Arc::new))
+                .transpose()?,
+            availability: availability(spec, id, own_forwarding)?,
+            forwarding: own_forwarding,
             selector: Selector::check(&spec.real_server_selector)?,
         })
     }

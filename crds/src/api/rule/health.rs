@@ -1,0 +1,270 @@
+//! Of health checks, and of what is done about servers that fail.
+
+use kube::core::Rule;
+
+use super::rule;
+
+/// Of a health check.
+pub(in crate::api) fn exactly_one_probe() -> Rule {
+    rule(
+        "[has(self.httpGet), has(self.tcpSocket), has(self.grpc), has(self.udp), has(self.dns), \
+         has(self.icmp)].filter(given, given).size() == 1",
+        "a check is one probe; write exactly one of httpGet, tcpSocket, grpc, udp, dns and icmp",
+    )
+}
+
+/// Of a health check.
+pub(in crate::api) fn timeout_within_period() -> Rule {
+    rule(
+        "self.timeoutSeconds <= self.periodSeconds",
+        "is above periodSeconds; write 1 to periodSeconds, or a longer periodSeconds",
+    )
+    .field_path(".timeoutSeconds")
+}
+
+/// Of a VirtualService's spec.
+pub(in crate::api) fn port_to_probe() -> Rule {
+    rule(
+        "!has(self.healthCheck) || (has(self.vip) && self.vip.port != 0) || \
+         has(self.healthCheck.icmp) || (has(self.healthCheck.httpGet) && \
+         has(self.healthCheck.httpGet.port)) || (has(self.healthCheck.tcpSocket) && \
+         has(self.healthCheck.tcpSocket.port)) || (has(self.healthCheck.grpc) && \
+         has(self.healthCheck.grpc.port)) || (has(self.healthCheck.udp) && \
+         has(self.healthCheck.udp.port)) || (has(self.healthCheck.dns) && \
+         has(self.healthCheck.dns.port))",
+        "the service has no port of its own that could be probed; write the probe's port",
+    )
+    .field_path(".healthCheck")
+}
+
+/// Of an httpGet probe.
+pub(in crate::api) fn tls_with_https() -> Rule {
+    rule(
+        "has(self.tls) == (self.scheme == 'HTTPS')",
+        "scheme HTTPS needs tls with caBundle or insecureSkipVerify: true, and HTTP has none; \
+         write it, leave it out, or set the other scheme",
+    )
+    .field_path(".tls")
+}
+
+/// Of a string: path and query (RFC 3986, sections 3.3 and 3.4).
+pub(in crate::api) fn path() -> Rule {
+    rule(
+        r"self.matches('^/[-A-Za-z0-9._~!$&\'()*+,;=:@%/?]*$')",
+        "is not a path; write one from its first slash, such as /healthz, and percent-encode what \
+         a URL cannot hold: a space is %20",
+    )
+}
+
+/// Of a string: a DNS name as certificates have it, or an IP address.
+pub(in crate::api) fn host() -> Rule {
+    rule(
+        r"isIP(self) || (self.matches('^[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?(\\.[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?)*$') && !self.matches('(^|\\.)[0-9]+$'))",
+        "is neither a DNS name nor an IP address; write one such as shop.example or 192.0.2.10, \
+         without port, brackets or final dot",
+    )
+}
+
+/// Of a string: a token (RFC 9110, section 5.6.2).
+pub(in crate::api) fn header_name() -> Rule {
+    rule(
+        r"self.matches('^[-!#$%&\'*+.^_`|~A-Za-z0-9]+$')",
+        "is not the name of a header; write one such as X-Probe: letters, digits and '-'",
+    )
+}
+
+/// Of a string.
+pub(in crate::api) fn header_allowed() -> Rule {
+    rule(
+        "!(self.lowerAscii() in ['host', 'connection', 'content-length', 'transfer-encoding'])",
+        "is written by the probe itself; leave it out, and write httpGet's host instead of a Host \
+         header",
+    )
+}
+
+/// Of a string.
+pub(in crate::api) fn header_value() -> Rule {
+    rule(
+        "self.matches('^[ -~]*$')",
+        "cannot be the value of a header; write ASCII without control characters",
+    )
+}
+
+/// Of a string.
+pub(in crate::api) fn status_range() -> Rule {
+    rule(
+        "self.matches('^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$') && (self.size() == 3 || \
+         self.substring(0, 3) <= self.substring(4))",
+        "is not a range of HTTP statuses; write one such as \"204\" or \"200-299\", from 100 to \
+         599, the lower one first",
+    )
+}
+
+/// Of an expected body.
+pub(in crate::api) fn contains_or_matches() -> Rule {
+    rule(
+        "has(self.contains) != has(self.matches)",
+        "contains and matches exclude each other, and one is needed; write exactly one of them",
+    )
+}
+
+/// Of a string. A pattern that does not compile has no value at all, and
+/// refuses the object: `in` keeps the error where `||` would lose it.
+pub(in crate::api) fn pattern() -> Rule {
+    rule(
+        "''.matches(self) in [true, false]",
+        "is not a regular expression; mind that YAML takes a backslash in double quotes for its \
+         own, and has single quotes for text as it is",
+    )
+}
+
+/// Of a probe's tls.
+pub(in crate::api) fn trust() -> Rule {
+    rule(
+        "has(self.caBundle) != self.insecureSkipVerify",
+        "it is to be said whom to believe, and once; write either caBundle or \
+         insecureSkipVerify: true",
+    )
+    .field_path(".caBundle")
+}
+
+/// Of base64 in a string, which CEL reads as bytes. Whether the certificates
+/// can be read is beyond it.
+pub(in crate::api) fn pem() -> Rule {
+    rule(
+        "string(self).contains('-----BEGIN CERTIFICATE-----')",
+        "has no certificate; write PEM in base64, as `base64 -w 0 ca.pem` prints it",
+    )
+}
+
+/// Of a string: a name that can be asked for (RFC 1035, section 2.3.1, with
+/// the underscores of RFC 8552).
+pub(in crate::api) fn dns_name() -> Rule {
+    rule(
+        r"self.matches('^(\\.|[-_A-Za-z0-9]{1,63}(\\.[-_A-Za-z0-9]{1,63})*\\.?)$')",
+        "is not a DNS name; write one such as www.example.com, of labels of 1 to 63 letters, \
+         digits, '-' and '_'; international ones as xn--",
+    )
+}
+
+/// Of a dns probe.
+pub(in crate::api) fn answer_of_the_type() -> Rule {
+    rule(
+        "!has(self.expectedAnswer) || !(self.type in ['A', 'AAAA']) || (isIP(self.expectedAnswer) \
+         && ip(self.expectedAnswer).family() == (self.type == 'A' ? 4 : 6))",
+        "is not an address of the type; write an IPv4 address for A and an IPv6 address for AAAA",
+    )
+    .field_path(".expectedAnswer")
+}
+
+/// Of a VirtualService's spec.
+pub(in crate::api) fn availability_of_checked_servers() -> Rule {
+    rule(
+        "!has(self.availability) || has(self.healthCheck)",
+        "without a health check no server fails; write healthCheck too, or leave availability out",
+    )
+    .field_path(".availability")
+}
+
+/// Of a VirtualService's spec.
+pub(in crate::api) fn hashing_quiesces() -> Rule {
+    rule(
+        "!has(self.availability) || !has(self.availability.onFailure) || \
+         self.availability.onFailure != 'Remove' || !(self.scheduler in ['sh', 'mh'])",
+        "with schedulers sh and mh, removing one server moves the clients of others; write \
+         Quiesce, or leave it out",
+    )
+    .field_path(".availability.onFailure")
+}
+
+/// Of a VirtualService's spec.
+pub(in crate::api) fn hashing_starts_at_once() -> Rule {
+    rule(
+        "!has(self.availability) || !has(self.availability.slowStartSeconds) || \
+         !(self.scheduler in ['sh', 'mh', 'dh'])",
+        "schedulers sh, mh and dh choose by hash, and each step would move clients; leave it out, \
+         or set another scheduler",
+    )
+    .field_path(".availability.slowStartSeconds")
+}
+
+/// Of a count or percentage.
+pub(in crate::api) fn quantity() -> Rule {
+    rule(
+        "string(self).matches('^(0|[1-9][0-9]{0,3}|10000|(100|[1-9]?[0-9])%)$')",
+        "is neither a count nor a percentage; write 0 to 10000, or \"0%\" to \"100%\" in quotes",
+    )
+}
+
+/// Of an availability.
+pub(in crate::api) fn recovery_above_the_minimum() -> Rule {
+    rule(
+        "!has(self.recoverAbove) || (has(self.minimumHealthy) && \
+         (string(self.recoverAbove).endsWith('%') != string(self.minimumHealthy).endsWith('%') || \
+         int(string(self.recoverAbove).replace('%', '')) >= \
+         int(string(self.minimumHealthy).replace('%', ''))))",
+        "needs minimumHealthy, and is not below it; write minimumHealthy too, or raise it to that",
+    )
+    .field_path(".recoverAbove")
+}
+
+/// Of what is done below the minimum.
+pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
+    rule(
+        "has(self.sorryServer) == (self.action == 'SorryServer')",
+        "action SorryServer needs sorryServer, and the others have none; write it, leave it out, \
+         or set the other action",
+    )
+    .field_path(".sorryServer")
+}
+
+/// `RULE` of a VirtualService's spec, if it has a sorry server with a
+/// forwarding method: `SORRY` and `METHOD`.
+fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
+    const SORRY: &str = "self.availability.belowMinimum.sorryServer";
+    const METHOD: &str = "(has(SORRY.forwarding) ? SORRY.forwarding.method : \
+                          has(self.forwarding) ? self.forwarding.method : '')";
+    rule(
+        format!(
+            "!has(self.availability) || !has(self.availability.belowMinimum) || !has({SORRY}) || \
+             {}",
+            expression.replace("METHOD", METHOD).replace("SORRY", SORRY)
+        ),
+        message,
+    )
+    .field_path(format!(".availability.belowMinimum.sorryServer{field}"))
+}
+
+/// Of a VirtualService's spec.
+pub(in crate::api) fn sorry_server_is_reached() -> Rule {
+    of_the_sorry_server(
+        "METHOD != ''",
+        "neither the service nor the sorry server says how packets reach it; set \
+         forwarding.method of one of them to NAT, DR or TUN",
+        "",
+    )
+}
+
+/// Of a VirtualService's spec.
+pub(in crate::api) fn port_of_the_sorry_server() -> Rule {
+    of_the_sorry_server(
+        "!has(SORRY.port) || !(METHOD in ['DR', 'TUN']) || (has(self.vip) && SORRY.port == \
+         self.vip.port)",
+        "DR and TUN cannot change the port, and this is not the service's; leave it out, or set \
+         the sorry server's forwarding.method to NAT",
+        ".port",
+    )
+}
+
+/// Of a VirtualService's spec.
+pub(in crate::api) fn family_of_the_sorry_server() -> Rule {
+    of_the_sorry_server(
+        "METHOD == 'TUN' || !isIP(SORRY.address) || (has(self.vip) ? !isIP(self.vip.address) || \
+         ip(self.vip.address).family() == ip(SORRY.address).family() : \
+         !has(self.firewallMark) || ip(SORRY.address).family() == \
+         (self.firewallMark.ipFamily == 'IPv6' ? 6 : 4))",
+        "is not of the service's address family, and only a tunnel joins the two; write an address \
+         of that family, or set the sorry server's forwarding.method to TUN",
+        ".address",
+    )
+}

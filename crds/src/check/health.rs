@@ -1,0 +1,176 @@
+mod http;
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{invalid, name, port};
+use crate::{
+    DnsProbe, HealthCheck, Probe, Rejection, ServiceId,
+    api::{self, DnsRecordType},
+};
+
+const PATH: &str = "spec.healthCheck";
+
+/// Checks `spec.healthCheck` of a service.
+pub(super) fn health_check(
+    raw: &api::HealthCheck,
+    service: ServiceId,
+) -> Result<HealthCheck, Rejection> {
+    let (probe, port) = probe(raw, service)?;
+    let period = seconds("periodSeconds", raw.period_seconds, 3600)?;
+    let timeout = seconds("timeoutSeconds", raw.timeout_seconds, 60)?;
+    if timeout > period {
+        return Err(invalid(
+            &format!("{PATH}.timeoutSeconds"),
+            format_args!(
+                "{} is above periodSeconds, {}; write 1 to {1}, or a longer periodSeconds",
+                raw.timeout_seconds, raw.period_seconds
+            ),
+        ));
+    }
+    Ok(HealthCheck {
+        probe,
+        port,
+        period,
+        timeout,
+        success_threshold: threshold("successThreshold", raw.success_threshold)?,
+        failure_threshold: threshold("failureThreshold", raw.failure_threshold)?,
+    })
+}
+
+/// The one probe, and the port that it names.
+fn probe(raw: &api::HealthCheck, service: ServiceId) -> Result<(Probe, Option<u16>), Rejection> {
+    let mut given = Vec::new();
+    if let Some(raw) = &raw.http_get {
+        given.push(http::probe(raw).map(|probe| (Probe::Http(probe), "httpGet", raw.port)));
+    }
+    if let Some(raw) = &raw.tcp_socket {
+        given.push(tcp(raw).map(|probe| (probe, "tcpSocket", raw.port)));
+    }
+    if let Some(raw) = &raw.grpc {
+        given.push(grpc(raw).map(|probe| (probe, "grpc", raw.port)));
+    }
+    if let Some(raw) = &raw.udp {
+        given.push(udp(raw).map(|probe| (probe, "udp", raw.port)));
+    }
+    if let Some(raw) = &raw.dns {
+        given.push(dns(raw).map(|probe| (Probe::Dns(probe), "dns", raw.port)));
+    }
+    if raw.icmp.is_some() {
+        given.push(Ok((Probe::Icmp, "icmp", None)));
+    }
+    if given.len() > 1 {
+        return Err(invalid(
+            PATH,
+            "a check is one probe; write only one of httpGet, tcpSocket, grpc, udp, dns and icmp",
+        ));
+    }
+    let Some(probe) = given.pop() else {
+        return Err(invalid(
+            PATH,
+            "there is no probe; write one of httpGet, tcpSocket, grpc, udp, dns and icmp",
+        ));
+    };
+    let (probe, name, port) = probe?;
+    let path = format!("{PATH}.{name}.port");
+    let port = port
+        .map(|port| self::port(&path, port, "each real server's own"))
+        .transpose()?;
+    if port.is_none() && probe != Probe::Icmp && service.port().is_none() {
+        return Err(invalid(
+            &path,
+            "the service has no port of its own that could be probed; write 1 to 65535",
+        ));
+    }
+    Ok((probe, port))
+}
+
+fn tcp(raw: &api::TcpSocketProbe) -> Result<Probe, Rejection> {
+    Ok(Probe::Tcp {
+        send: text("tcpSocket.send", raw.send.as_deref(), 4096)?,
+        expect: text("tcpSocket.expect", raw.expect.as_deref(), 4096)?,
+    })
+}
+
+fn grpc(raw: &api::GrpcProbe) -> Result<Probe, Rejection> {
+    Ok(Probe::Grpc {
+        service: text("grpc.service", raw.service.as_deref(), 256)?,
+    })
+}
+
+fn udp(raw: &api::UdpProbe) -> Result<Probe, Rejection> {
+    Ok(Probe::Udp {
+        send: text("udp.send", Some(&raw.send), 4096)?,
+        expect: text("udp.expect", raw.expect.as_deref(), 4096)?,
+    })
+}
+
+fn dns(raw: &api::DnsProbe) -> Result<DnsProbe, Rejection> {
+    name::queried(&format!("{PATH}.dns.name"), &raw.name)?;
+    let answer = text("dns.expectedAnswer", raw.expected_answer.as_deref(), 1024)?;
+    let expect = match (raw.record_type, raw.expected_answer.is_some()) {
+        (_, false) => None,
+        (DnsRecordType::A, true) => Some(answer_address("an IPv4", &answer, IpAddr::is_ipv4)?),
+        (DnsRecordType::Aaaa, true) => Some(answer_address("an IPv6", &answer, IpAddr::is_ipv6)?),
+        (_, true) => Some(answer),
+    };
+    Ok(DnsProbe {
+        name: raw.name.clone(),
+        record_type: raw.record_type.mnemonic().to_owned(),
+        expect,
+    })
+}
+
+/// In the one spelling that an address of an answer has.
+fn answer_address(
+    family: &str,
+    text: &str,
+    is_of_family: impl Fn(&IpAddr) -> bool,
+) -> Result<String, Rejection> {
+    let address = name::address(text).filter(is_of_family);
+    let address = address.ok_or_else(|| {
+        invalid(
+            &format!("{PATH}.dns.expectedAnswer"),
+            format_args!(
+                "{text:?} is not {family} address, which is what records of the type hold; write \
+                 one, or leave it out for any"
+            ),
+        )
+    })?;
+    Ok(address.to_string())
+}
+
+/// Absent is empty; so that this means something, an empty text is refused.
+fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Rejection> {
+    let Some(raw) = raw else {
+        return Ok(String::new());
+    };
+    let length = raw.chars().count();
+    if !(1..=longest).contains(&length) {
+        return Err(invalid(
+            &format!("{PATH}.{field}"),
+            format_args!("has {length} characters; write 1 to {longest}"),
+        ));
+    }
+    Ok(raw.to_owned())
+}
+
+fn seconds(field: &str, raw: i32, longest: u64) -> Result<Duration, Rejection> {
+    let seconds = u64::try_from(raw).ok();
+    let seconds = seconds.filter(|seconds| (1..=longest).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        invalid(
+            &format!("{PATH}.{field}"),
+            format_args!("{raw} is out of range; write 1 to {longest} seconds"),
+        )
+    })
+}
+
+fn threshold(field: &str, raw: i32) -> Result<u32, Rejection> {
+    let threshold = u32::try_from(raw).ok();
+    threshold.filter(|it| (1..=10).contains(it)).ok_or_else(|| {
+        invalid(
+            &format!("{PATH}.{field}"),
+            format_args!("{raw} is out of range; write 1 to 10 probes in a row"),
+        )
+    })
+}

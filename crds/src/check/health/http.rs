@@ -1,0 +1,278 @@
+use std::{net::IpAddr, sync::Arc};
+
+use regex::bytes::Regex;
+use rustls_pki_types::{
+    CertificateDer,
+    pem::{self, PemObject},
+};
+
+use super::{invalid, name, text};
+use crate::{
+    BodyRule, HttpProbe, Rejection, StatusRange, TlsRule,
+    api::{ExpectedBody, HttpGetProbe, HttpHeader, HttpScheme, ProbeTls},
+};
+
+const PATH: &str = "spec.healthCheck.httpGet";
+
+/// Checks `spec.healthCheck.httpGet`.
+pub(super) fn probe(raw: &HttpGetProbe) -> Result<HttpProbe, Rejection> {
+    path(&raw.path)?;
+    if let Some(host) = &raw.host {
+        name::host(&format!("{PATH}.host"), host)?;
+    }
+    let headers = raw.http_headers.iter().enumerate();
+    let headers = headers
+        .map(|(index, raw)| header(index, raw))
+        .collect::<Result<_, _>>()?;
+    if raw.http_headers.len() > 16 {
+        return Err(invalid(
+            &format!("{PATH}.httpHeaders"),
+            "write at most 16 headers",
+        ));
+    }
+    Ok(HttpProbe {
+        tls: tls(raw)?,
+        host: raw.host.as_deref().map(host_header),
+        path: raw.path.clone(),
+        headers,
+        statuses: statuses(&raw.expected_statuses)?,
+        body: raw.expected_body.as_ref().map(body).transpose()?,
+    })
+}
+
+/// Path and query (RFC 3986, sections 3.3 and 3.4).
+fn path(raw: &str) -> Result<(), Rejection> {
+    const SPECIAL: &[u8] = b"-._~!$&'()*+,;=:@%/?";
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || SPECIAL.contains(&byte);
+    if raw.starts_with('/') && raw.len() <= 2048 && raw.bytes().all(is_good) {
+        return Ok(());
+    }
+    Err(invalid(
+        &format!("{PATH}.path"),
+        format_args!(
+            "{raw:?} is not a path; write one from its first slash, such as /healthz, of at most \
+             2048 characters, and percent-encode what a URL cannot hold: a space is %20"
+        ),
+    ))
+}
+
+/// An IPv6 address stands in brackets there (RFC 3986, section 3.2.2).
+fn host_header(host: &str) -> String {
+    match name::address(host) {
+        Some(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => host.to_owned(),
+    }
+}
+
+/// A token (RFC 9110, section 5.6.2) and visible ASCII.
+fn header(index: usize, raw: &HttpHeader) -> Result<(String, String), Rejection> {
+    const OWN: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
+    let path = format!("{PATH}.httpHeaders[{index}]");
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-!#$%&'*+.^_`|~".contains(&byte);
+    if !(1..=256).contains(&raw.name.len()) || !raw.name.bytes().all(is_token) {
+        return Err(invalid(
+            &format!("{path}.name"),
+            format_args!(
+                "{:?} is not the name of a header; write one such as X-Probe: 1 to 256 letters, \
+                 digits and '-'",
+                raw.name
+            ),
+        ));
+    }
+    let name = raw.name.to_ascii_lowercase();
+    if OWN.contains(&name.as_str()) {
+        return Err(invalid(
+            &format!("{path}.name"),
+            format_args!(
+                "{} is written by the probe itself; leave it out, and write httpGet.host instead \
+                 of a Host header",
+                raw.name
+            ),
+        ));
+    }
+    let is_visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    if raw.value.len() > 4096 || !raw.value.bytes().all(is_visible) {
+        return Err(invalid(
+            &format!("{path}.value"),
+            "cannot be the value of a header; write at most 4096 characters of ASCII without \
+             control characters",
+        ));
+    }
+    Ok((name, raw.value.clone()))
+}
+
+fn statuses(raw: &[String]) -> Result<Vec<StatusRange>, Rejection> {
+    if !(1..=16).contains(&raw.len()) {
+        return Err(invalid(
+            &format!("{PATH}.expectedStatuses"),
+            "write 1 to 16 statuses, or leave it out for 200-299",
+        ));
+    }
+    let statuses = raw.iter().enumerate();
+    statuses
+        .map(|(index, raw)| {
+            status_range(raw).ok_or_else(|| {
+                invalid(
+                    &format!("{PATH}.expectedStatuses[{index}]"),
+                    format_args!(
+                        "{raw:?} is not a range of HTTP statuses; write one such as \"204\" or \
+                         \"200-299\", from 100 to 599, the lower one first"
+                    ),
+                )
+            })
+        })
+        .collect()
+}
+
+fn status_range(raw: &str) -> Option<StatusRange> {
+    let (first, last) = raw.split_once('-').unwrap_or((raw, raw));
+    let (first, last) = (status(first)?, status(last)?);
+    (first <= last).then_some(StatusRange { first, last })
+}
+
+fn status(raw: &str) -> Option<u16> {
+    let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
+    let status = raw.parse().ok().filter(|_| is_number)?;
+    (100..=599).contains(&status).then_some(status)
+}
+
+fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
+    const FIELD: &str = "httpGet.expectedBody";
+    match (&raw.contains, &raw.matches) {
+        (Some(contained), None) => Ok(BodyRule::Contains(text(
+            &format!("{FIELD}.contains"),
+            Some(contained),
+            4096,
+        )?)),
+        (None, Some(pattern)) => {
+            let pattern = text(&format!("{FIELD}.matches"), Some(pattern), 1024)?;
+            match Regex::new(&pattern) {
+                Ok(_) => Ok(BodyRule::Matches(pattern)),
+                Err(error) => Err(invalid(
+                    &format!("{PATH}.expectedBody.matches"),
+                    format_args!("is not a regular expression: {}", one_line(&error)),
+                )),
+            }
+        }
+        (Some(_), Some(_)) => Err(invalid(
+            &format!("{PATH}.expectedBody"),
+            "contains and matches exclude each other; write one of them",
+        )),
+        (None, None) => Err(invalid(
+            &format!("{PATH}.expectedBody"),
+            "neither contains nor matches is given; write one of them",
+        )),
+    }
+}
+
+/// The crate draws the pattern with a mark below it, for which a condition has
+/// no room; its last line says what is wrong.
+fn one_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
+}
+
+fn tls(raw: &HttpGetProbe) -> Result<Option<TlsRule>, Rejection> {
+    match (raw.scheme, &raw.tls) {
+        (HttpScheme::Http, None) => Ok(None),
+        (HttpScheme::Https, Some(tls)) => Ok(Some(tls_rule(tls, raw.host.as_deref())?)),
+        (HttpScheme::Http, Some(_)) => Err(invalid(
+            &format!("{PATH}.tls"),
+            "scheme HTTP has no tls; leave it out, or set scheme to HTTPS",
+        )),
+        (HttpScheme::Https, None) => Err(invalid(
+            &format!("{PATH}.tls"),
+            "scheme HTTPS needs to know whom to believe; write tls with caBundle or \
+             insecureSkipVerify: true, or set scheme to HTTP",
+        )),
+    }
+}
+
+fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
+    const BUNDLE: &str = "spec.healthCheck.httpGet.tls.caBundle";
+    if let Some(server_name) = &raw.server_name {
+        name::host(&format!("{PATH}.tls.serverName"), server_name)?;
+    }
+    let authorities = match (&raw.ca_bundle, raw.insecure_skip_verify) {
+        (Some(bundle), false) => Some(authorities(BUNDLE, &bundle.0)?),
+        (None, true) => None,
+        (Some(_), true) => {
+            return Err(invalid(
+                BUNDLE,
+                "with insecureSkipVerify nobody is asked who they are; leave one of the two out",
+            ));
+        }
+        (None, false) => {
+            return Err(invalid(
+                BUNDLE,
+                "it is not said whom to believe; write caBundle, or insecureSkipVerify: true",
+            ));
+        }
+    };
+    Ok(TlsRule {
+        server_name: raw.server_name.as_deref().or(host).map(str::to_owned),
+        authorities,
+    })
+}
+
+/// The certificates of a bundle, each of which can be an authority.
+fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
+    /// As many bytes as 128 KiB of base64 hold.
+    const LARGEST: usize = 128 * 1024 / 4 * 3;
+    if bundle.len() > LARGEST {
+        return Err(invalid(
+            path,
+            format_args!(
+                "holds {} bytes; write at most {LARGEST}, and only the authorities that sign the \
+                 servers' certificates",
+                bundle.len()
+            ),
+        ));
+    }
+    let bundle = str::from_utf8(bundle).map_err(|_| {
+        invalid(
+            path,
+            "is not text; write PEM, as `openssl x509 -inform der -in ca.der` prints it",
+        )
+    })?;
+    let authorities: Vec<_> = CertificateDer::pem_slice_iter(bundle.as_bytes())
+        .enumerate()
+        .map(|(index, found)| {
+            let number = index + 1;
+            let certificate = found.map_err(|error| {
+                let why = pem_error(&error);
+                invalid(path, format_args!("certificate {number}: {why}"))
+            })?;
+            webpki::anchor_from_trusted_cert(&certificate).map_err(|error| {
+                invalid(
+                    path,
+                    format_args!("certificate {number}: it is not one of X.509 ({error:?})"),
+                )
+            })?;
+            Ok(certificate.to_vec())
+        })
+        .collect::<Result<_, _>>()?;
+    if authorities.is_empty() {
+        return Err(invalid(
+            path,
+            "has no certificate; write PEM with at least one, from -----BEGIN CERTIFICATE----- to \
+             -----END CERTIFICATE-----",
+        ));
+    }
+    Ok(authorities.into())
+}
+
+fn pem_error(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => format!(
+            "it does not end with -----END {}-----",
+            String::from_utf8_lossy(end_marker)
+        ),
+        pem::Error::IllegalSectionStart { line } => {
+            format!("{:?} does not begin it", String::from_utf8_lossy(line))
+        }
+        pem::Error::Base64Decode(_) => "what is between its lines is not base64".to_owned(),
+        other => other.to_string(),
+    }
+}
