@@ -95,6 +95,58 @@ pub fn no_removals_held(generation: i64) -> Condition {
     )
 }
 
+/// HealthChecks of a Director: so many targets are probed. A target is a server
+/// as one check looks at it.
+pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
+    let is = if targets == 1 { "is" } else { "are" };
+    condition(
+        kind::HEALTH_CHECKS,
+        TRUE,
+        reason::PROBING,
+        format!("{} {is} probed", count(targets, "target")),
+        generation,
+    )
+}
+
+/// HealthChecks of a Director: no service that it serves has a check.
+pub fn health_checks_nothing(generation: i64) -> Condition {
+    condition(
+        kind::HEALTH_CHECKS,
+        TRUE,
+        reason::NOTHING_TO_CHECK,
+        "No service has a health check",
+        generation,
+    )
+}
+
+/// No HealthChecks of a Director: some of its targets cannot be probed, each
+/// for one of these reasons of the director's own.
+pub fn health_checks_void<'a>(
+    reasons: impl Iterator<Item = (&'a str, usize)>,
+    targets: usize,
+    generation: i64,
+) -> Condition {
+    let mut void = 0;
+    let reasons: Vec<_> = reasons
+        .map(|(reason, of)| {
+            void += of;
+            format!("{reason} ({of})")
+        })
+        .collect();
+    condition(
+        kind::HEALTH_CHECKS,
+        FALSE,
+        reason::PROBES_VOID,
+        format!(
+            "{void} of {} cannot be probed, for reasons of the director's own: {}. Their servers \
+             keep the state that they had",
+            count(targets, "target"),
+            named(reasons.iter().map(String::as_str))
+        ),
+        generation,
+    )
+}
+
 /// Alive: the Director's Lease is renewed.
 pub fn alive(generation: i64) -> Condition {
     condition(

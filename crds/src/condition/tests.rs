@@ -180,3 +180,24 @@ fn what_a_director_could_not_do_names_the_server_and_counts_the_other_directors(
         "Director lb-1: shop/a has no memory"
     );
 }
+
+#[test]
+fn a_director_says_how_many_targets_it_probes_and_why_it_cannot_probe_others() {
+    let void =
+        |reasons: &[(&str, usize)]| health_checks_void(reasons.iter().copied(), 1000, 1).message;
+    assert_eq!(health_checks_probing(1, 1).message, "1 target is probed");
+    assert_eq!(
+        health_checks_probing(1000, 1).message,
+        "1000 targets are probed"
+    );
+    assert_eq!(
+        void(&[("no file descriptor is free", 12)]),
+        "12 of 1000 targets cannot be probed, for reasons of the director's own: no file \
+         descriptor is free (12). Their servers keep the state that they had"
+    );
+    let said = void(&[("no carrier", 3), ("no route", 4)]);
+    assert!(
+        said.starts_with("7 of 1000") && said.contains("no carrier (3), no route (4)"),
+        "{said}"
+    );
+}
