@@ -28,12 +28,15 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use crate::{event::Event, journal::is_content};
+use crate::{event::Event, journal::is_content, serving::memory::Memory};
 
 /// `kind/namespace/name`, and the object with the metadata that is used.
 const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
 /// A manifest's path, and its last good text.
 const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
+/// How servers stand: rows of [`crate::serving::memory`]. An older build leaves
+/// them alone.
+const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standings");
 /// `schema`, and `directors`: the names of the group's.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
@@ -54,6 +57,8 @@ pub struct Restored {
     pub events: Vec<Event>,
     /// The last good text of each manifest.
     pub files: BTreeMap<PathBuf, String>,
+    /// How servers stood.
+    pub standings: Memory,
 }
 
 /// One thing to be remembered.
@@ -67,6 +72,8 @@ pub enum Note {
     Directors(BTreeSet<String>),
     /// A manifest's good text; none when the file is gone.
     File(PathBuf, Option<String>),
+    /// How servers stand, by row; none where that is to be forgotten.
+    Standings(BTreeMap<String, Option<String>>),
     /// Nothing more comes: what there is is to be written.
     End,
 }
@@ -181,6 +188,7 @@ impl Checkpoint {
         {
             let mut objects = transaction.open_table(OBJECTS)?;
             let mut files = transaction.open_table(FILES)?;
+            let mut standings = transaction.open_table(STANDINGS)?;
             let mut meta = transaction.open_table(META)?;
             for note in batch {
                 match note {
@@ -209,6 +217,14 @@ impl Checkpoint {
                     }
                     Note::File(path, None) => {
                         files.remove(&*path.to_string_lossy())?;
+                    }
+                    Note::Standings(rows) => {
+                        for (key, row) in rows {
+                            match row {
+                                Some(row) => standings.insert(&**key, &**row)?,
+                                None => standings.remove(&**key)?,
+                            };
+                        }
                     }
                     Note::End => {}
                 }
@@ -252,6 +268,7 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
     {
         transaction.open_table(OBJECTS)?;
         transaction.open_table(FILES)?;
+        transaction.open_table(STANDINGS)?;
         let mut meta = transaction.open_table(META)?;
         let schema = meta.get("schema")?.map(|found| found.value().to_owned());
         match schema.as_deref() {
@@ -282,6 +299,15 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
         let (path, text) = row?;
         let path = PathBuf::from(path.value());
         restored.files.insert(path, text.value().to_owned());
+    }
+    for row in transaction.open_table(STANDINGS)?.iter()? {
+        let (key, row) = row?;
+        if let Err(error) = restored.standings.remember(key.value(), row.value()) {
+            tracing::warn!(
+                "the checkpoint's standing of {} is left out: {error}",
+                key.value()
+            );
+        }
     }
     if let Some(names) = transaction.open_table(META)?.get("directors")? {
         let names = serde_json::from_str(names.value());

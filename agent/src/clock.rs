@@ -26,6 +26,12 @@ impl Clock {
         self.started.elapsed()
     }
 
+    /// What [`Clock::now`] gives at a time of day; nothing before the start.
+    pub fn since_start(&self, wall: Timestamp) -> Duration {
+        let since = wall.duration_since(self.wall);
+        Duration::try_from(since).unwrap_or(Duration::ZERO)
+    }
+
     /// The time of day for people, at a moment that [`Clock::now`] gave.
     pub fn wall(&self, now: Duration) -> Timestamp {
         self.wall

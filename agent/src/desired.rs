@@ -4,10 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use crds::{
-    CheckedGroup, ForwardingRule, ObjectKey, Resolved, Server, Service, ServiceId,
+    Availability, BelowMinimum, CheckedGroup, ForwardingRule, HealthCheck, ObjectKey, Resolved,
+    Server, Service, ServiceId,
     api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
 };
 use ipvs::{
@@ -23,10 +25,24 @@ pub struct Desired {
     /// The virtual addresses, each with the services that need it. They are to
     /// be on the director that holds the group's VIPs, and on no other.
     pub vips: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// How the servers of a service are checked, of those whose are.
+    pub guarded: BTreeMap<ServiceKey, Arc<Guarded>>,
     /// Which VirtualService wants a kernel service.
     pub services: BTreeMap<ServiceKey, ObjectKey>,
     /// Which RealServer wants a destination.
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
+}
+
+/// How the servers of one service are checked, and what becomes of those that
+/// fail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guarded {
+    /// The check.
+    pub check: Arc<HealthCheck>,
+    /// The policy.
+    pub availability: Availability,
+    /// The server that says sorry, where the policy has one.
+    pub sorry: Option<(DestinationKey, DestinationConfig)>,
 }
 
 /// What the directors of `group` are to have.
@@ -49,14 +65,42 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
                 .servers
                 .insert((key, destination_key(server)), server.object.clone());
         }
+        if let Some(check) = &service.health_check {
+            let guarded = guarded(check, &service.availability);
+            desired.guarded.insert(key, Arc::new(guarded));
+        }
         desired.services.insert(key, object.clone());
         desired.table.insert(key, wanted_service(service));
     }
     desired
 }
 
+fn guarded(check: &Arc<HealthCheck>, availability: &Availability) -> Guarded {
+    let sorry = match &availability.below {
+        BelowMinimum::Sorry(sorry) => {
+            let key = DestinationKey {
+                address: sorry.address,
+                port: sorry.port,
+            };
+            let config = DestinationConfig {
+                method: forwarding_method(sorry.forwarding),
+                weight: 1,
+                upper_threshold: 0,
+                lower_threshold: 0,
+            };
+            Some((key, config))
+        }
+        BelowMinimum::FailOpen | BelowMinimum::Reject => None,
+    };
+    Guarded {
+        check: check.clone(),
+        availability: availability.clone(),
+        sorry,
+    }
+}
+
 /// The services of which not the same is wanted, the order of their
-/// destinations included.
+/// destinations and the checks included.
 pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKey> {
     let same = |before: &WantedService, after: &WantedService| {
         before.config == after.config
@@ -65,6 +109,7 @@ pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKe
     let differs = |(key, service): &(&ServiceKey, &WantedService)| {
         let other = before.table.get(key);
         other.is_none_or(|other| !same(other, service))
+            || before.guarded.get(key) != after.guarded.get(key)
     };
     let new = after.table.iter().filter(differs).map(|(key, _)| *key);
     let gone = before.table.keys().copied();
@@ -219,7 +264,7 @@ fn tunnel_checksum(checksum: TunnelChecksum) -> ipvs::TunnelChecksum {
 mod tests {
     use std::num::NonZeroU32;
 
-    use crds::{Availability, BelowMinimum, OnFailure, PersistenceRule};
+    use crds::{OnFailure, PersistenceRule};
 
     use super::*;
 

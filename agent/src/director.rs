@@ -1,6 +1,9 @@
 //! The loop: one thread that hears events, keeps the objects, runs rounds when
 //! something is different or due, and says what came of it.
 
+mod edges;
+mod health;
+
 use std::{
     collections::BTreeSet,
     sync::{
@@ -16,7 +19,9 @@ use crds::{
     resolve,
 };
 use ipvs::{Kernel, OnConflict};
+use tokio::sync::mpsc::UnboundedSender;
 
+use self::health::Health;
 use crate::{
     caution::Caution,
     checkpoint::{Note, Recorder, Tee},
@@ -28,15 +33,19 @@ use crate::{
         netlink::{LinkError, Links},
     },
     journal::{Journal, JournalError, NoJournal, Remembered},
+    probe::Order,
     report::{Observed, Trouble, complaints, oddities, unreadable},
     retry::{Retry, Subject},
     round::{self, Edges, Outcome, Removals, State, Wish},
+    serving::memory::Memory,
 };
 
 /// Changes that come within this time of each other make one round.
 const QUIET: Duration = Duration::from_millis(20);
 /// But a round is not put off for longer than this.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// And one for servers that fail or come back for no longer than this.
+const HASTE: Duration = Duration::from_millis(5);
 /// The loop wakes at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -57,6 +66,8 @@ pub struct World {
     pub links: Opener<Box<dyn Links>, LinkError>,
     /// Opens the journal and reads what is in it.
     pub journal: Opener<(Box<dyn Journal>, Remembered), JournalError>,
+    /// Tells what is to be probed.
+    pub orders: UnboundedSender<Order>,
 }
 
 /// The loop's state.
@@ -82,6 +93,7 @@ pub struct Director {
     /// Why the journal does not remember the cluster, as said.
     unsaved: Option<String>,
     desired: Arc<Desired>,
+    health: Health,
     unreadable: Vec<DirectorException>,
     /// What is wrong with objects, as said.
     complaints: BTreeSet<String>,
@@ -98,13 +110,15 @@ pub struct Director {
 }
 
 impl Director {
-    /// A director that has heard nothing yet.
+    /// A director that has heard nothing yet. `standings` is how servers stood
+    /// in an earlier life.
     pub fn new(
         name: String,
         group: String,
         clock: Clock,
         world: World,
         recorder: Recorder,
+        standings: Memory,
     ) -> Self {
         let tee = |kind| Tee::new(kind, recorder.clone());
         Self {
@@ -124,6 +138,7 @@ impl Director {
             caution: Caution::default(),
             unsaved: None,
             desired: Arc::default(),
+            health: Health::new(standings),
             unreadable: Vec::new(),
             complaints: BTreeSet::new(),
             oddities: BTreeSet::new(),
@@ -163,15 +178,22 @@ impl Director {
             }
             Ok(event) => self.take(event),
         }
-        let latest = self.clock.now() + PATIENCE;
-        while self.clock.now() < latest {
-            match events.recv_timeout(QUIET) {
+        let began = self.clock.now();
+        loop {
+            // Clients are sent to a server that is down meanwhile.
+            let (quiet, patience) = match self.health.is_urgent() {
+                true => (Duration::ZERO, HASTE),
+                false => (QUIET, PATIENCE),
+            };
+            if self.clock.now() >= began + patience {
+                return true;
+            }
+            match events.recv_timeout(quiet) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Timeout) => return true,
                 Ok(event) => self.take(event),
             }
         }
-        true
     }
 
     fn take(&mut self, event: Event) {
@@ -213,7 +235,17 @@ impl Director {
                 self.directors = directors;
                 changed
             }
-            Event::Probed(..) | Event::ProbesVoid(_) | Event::Stop => false,
+            Event::Probed(probe, tally) => {
+                let now = self.clock.wall(self.clock.now());
+                self.due |= self.health.hear(probe, &tally, now);
+                false
+            }
+            Event::ProbesVoid(why) => {
+                self.health.void(why);
+                self.due = true;
+                false
+            }
+            Event::Stop => false,
         };
     }
 
@@ -225,7 +257,9 @@ impl Director {
             Some(_) => None,
         };
         let grace = self.is_in_grace(now).then_some(VIP_GRACE);
-        [round, grace, self.retry.next_deadline()]
+        let health = self.health.next_deadline();
+        let health = health.map(|at| self.clock.since_start(at));
+        [round, health, grace, self.retry.next_deadline()]
             .into_iter()
             .flatten()
             .fold(now + LONGEST_SLEEP, Duration::min)
@@ -256,7 +290,8 @@ impl Director {
             let resolved = resolve(&self.objects);
             let desired = desired(&resolved, &self.group);
             let changed = changed_services(&self.desired, &desired);
-            self.state.wish_changed(changed);
+            self.state.wish_changed(changed.iter().copied());
+            self.health.wish_changed(changed);
             self.desired = Arc::new(desired);
             self.unreadable = unreadable(&self.objects, &resolved, &self.group);
             if listed {
@@ -292,14 +327,25 @@ impl Director {
                 Err(none) => none,
             },
         };
+        let wall = self.clock.wall(now);
+        let is_listed = self.objects.is_listed();
+        let read = round::read(&mut self.state, &mut edges);
+        let settled = read.map(|()| {
+            self.health
+                .settle(&self.desired, is_listed, &mut self.state, wall);
+        });
         let wish = Wish {
             desired: &self.desired,
+            table: &self.health.table,
+            serving: &self.health.serving,
             holding,
             removals,
             on_conflict,
             timeouts,
         };
-        match round::run(&mut self.state, &mut edges, &wish, now) {
+        let outcome = settled.and_then(|()| round::run(&mut self.state, &mut edges, &wish, now));
+        self.health.tell(&self.recorder, &self.world.orders);
+        match outcome {
             Ok(mut outcome) => {
                 self.retry.succeeded(Subject::Kernel);
                 if let Err(NoJournal(why)) = &self.journal {
@@ -364,83 +410,7 @@ impl Director {
         holding(holder, &self.name, self.directors.as_ref())
     }
 
-    /// Opens what is not open, and says why no round can run.
-    fn obstacle(&mut self, before: &Option<Trouble>, now: Duration) -> Result<(), Trouble> {
-        self.open_journal(now);
-        let waits = [Subject::Kernel, Subject::Links]
-            .into_iter()
-            .any(|subject| !self.retry.allows(subject, now));
-        if let (true, Some(trouble)) = (waits, before) {
-            return Err(trouble.clone());
-        }
-        if self.kernel.is_none() {
-            let opened = (self.world.kernel)().map_err(|error| Trouble::Kernel(error.to_string()));
-            self.kernel = Some(self.tried(Subject::Kernel, opened, before, now)?);
-        }
-        if self.links.is_none() {
-            let opened = (self.world.links)().map_err(|error| Trouble::Links(error.to_string()));
-            self.links = Some(self.tried(Subject::Links, opened, before, now)?);
-        }
-        if self.objects.is_listed() && self.objects.group(&self.group).is_none() {
-            let trouble = Trouble::Group(self.group.clone());
-            if before.as_ref() != Some(&trouble) {
-                tracing::error!("{trouble}");
-            }
-            return Err(trouble);
-        }
-        Ok(())
-    }
-
-    /// Without a journal the rounds go on as far as they can.
-    fn open_journal(&mut self, now: Duration) {
-        if self.journal.is_ok() || !self.retry.allows(Subject::Journal, now) {
-            return;
-        }
-        match (self.world.journal)() {
-            Ok((journal, remembered)) => {
-                self.caution.remember(remembered.cluster.clone());
-                self.state.remember(remembered);
-                self.retry.succeeded(Subject::Journal);
-                self.due = true;
-                if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
-                    && !said.is_empty()
-                {
-                    tracing::info!("the state folder can be used again");
-                }
-            }
-            Err(error) => {
-                let NoJournal(said) = self.journal.as_ref().err().expect("looked at above");
-                let message = error.to_string();
-                if *said != message {
-                    tracing::error!("{message}");
-                }
-                self.journal = Err(NoJournal(message));
-                self.retry.failed(Subject::Journal, now);
-            }
-        }
-    }
-
-    fn tried<T>(
-        &mut self,
-        subject: Subject,
-        opened: Result<T, Trouble>,
-        before: &Option<Trouble>,
-        now: Duration,
-    ) -> Result<T, Trouble> {
-        match opened {
-            // Its back-off ends with a round that succeeds, or with none to run.
-            Ok(edge) => Ok(edge),
-            Err(trouble) => {
-                if before.as_ref() != Some(&trouble) {
-                    tracing::error!("{trouble}");
-                }
-                self.retry.failed(subject, now);
-                Err(trouble)
-            }
-        }
-    }
-
-    fn observed(&self, outcome: Option<Outcome>) -> Observed {
+    fn observed(&mut self, outcome: Option<Outcome>) -> Observed {
         let used = outcome.as_ref().map(|_| WorldDigests {
             virtual_services: self
                 .objects
@@ -462,6 +432,7 @@ impl Director {
             trouble: self.trouble.clone(),
             wishes: self.desired.clone(),
             unreadable: self.unreadable.clone(),
+            health: self.health.report(&self.desired),
             hold: self.caution.hold(),
         }
     }

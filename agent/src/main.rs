@@ -20,6 +20,7 @@ use agent::{
     journal::FileJournal,
     lock::{Lock, LockError},
     observe,
+    probe::Order,
     publish::{self, Identity},
     report::Observed,
 };
@@ -31,7 +32,11 @@ use kube::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{
+        Notify,
+        mpsc::{UnboundedSender, unbounded_channel},
+        watch,
+    },
     time,
 };
 
@@ -120,13 +125,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .name("reader".to_owned())
         .spawn(move || observe::watch(&readings))
         .context("cannot start the reader's thread")?;
-    let world = world(args, boot_id);
+    let (orders, _ordered) = unbounded_channel();
+    let world = world(args, boot_id, orders);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
         .name("director".to_owned())
         .spawn(move || {
-            Director::new(name, group, Clock::start(), world, recorder).run(
+            let clock = Clock::start();
+            Director::new(name, group, clock, world, recorder, restored.standings).run(
                 &heard,
                 &mut |found: Observed| {
                     observe.send_replace(Some(found));
@@ -184,7 +191,7 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
     }
 }
 
-fn world(args: &Args, boot_id: String) -> World {
+fn world(args: &Args, boot_id: String, orders: UnboundedSender<Order>) -> World {
     let state_dir = args.state_dir.clone();
     World {
         kernel: Box::new(|| Ok(Box::new(ipvs::Socket::open()?))),
@@ -193,6 +200,7 @@ fn world(args: &Args, boot_id: String) -> World {
             let (journal, remembered) = FileJournal::open(&state_dir, &boot_id)?;
             Ok((Box::new(journal), remembered))
         }),
+        orders,
     }
 }
 

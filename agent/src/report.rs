@@ -8,7 +8,7 @@ use std::{
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved,
-    api::{DirectorException, DirectorStatus, HeldVip, Repairs, WorldDigests},
+    api::{DirectorException, DirectorHealth, DirectorStatus, HeldVip, Repairs, WorldDigests},
     condition,
 };
 use ipvs::{DestinationKey, Op, ServiceKey};
@@ -20,7 +20,11 @@ use crate::{
 };
 
 /// The condition types that are the agent's.
-pub const CONDITIONS: [&str; 2] = [condition::kind::PROGRAMMED, condition::kind::REMOVALS_HELD];
+pub const CONDITIONS: [&str; 3] = [
+    condition::kind::PROGRAMMED,
+    condition::kind::REMOVALS_HELD,
+    condition::kind::HEALTH_CHECKS,
+];
 /// Exceptions beyond this many are counted and not named, so that a Director
 /// stays well below the size that an API server takes.
 const MOST_EXCEPTIONS: usize = 200;
@@ -72,8 +76,21 @@ pub struct Observed {
     pub wishes: Arc<Desired>,
     /// Objects that this build cannot read.
     pub unreadable: Vec<DirectorException>,
+    /// What the health checks say.
+    pub health: Arc<HealthReport>,
     /// Why every removal is held, if it is.
     pub hold: Option<Hold>,
+}
+
+/// What the health checks say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HealthReport {
+    /// What they found; none without checks.
+    pub found: Option<DirectorHealth>,
+    /// How many targets are probed.
+    pub targets: usize,
+    /// Why probes of targets are void, and of how many.
+    pub void: BTreeMap<Arc<str>, usize>,
 }
 
 /// The Director's status. What a round did not find out anew stays as it was
@@ -114,9 +131,21 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let removals = removals_held(outcome, hold, &observed.group, generation);
         condition::set(&mut status.conditions, removals, observed.at);
     }
+    status.health.clone_from(&observed.health.found);
+    let health_checks = health_checks(&observed.health, generation);
+    condition::set(&mut status.conditions, health_checks, observed.at);
     let programmed = programmed(observed, &status, generation);
     condition::set(&mut status.conditions, programmed, observed.at);
     status
+}
+
+fn health_checks(health: &HealthReport, generation: i64) -> Condition {
+    let void = health.void.iter().map(|(why, targets)| (&**why, *targets));
+    match (health.targets, health.void.is_empty()) {
+        (0, _) => condition::health_checks_nothing(generation),
+        (targets, true) => condition::health_checks_probing(targets, generation),
+        (targets, false) => condition::health_checks_void(void, targets, generation),
+    }
 }
 
 fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> Condition {

@@ -20,7 +20,9 @@ use std::{
     time::Duration,
 };
 
-use ipvs::{DestinationKey, Kernel, Meaning, OnConflict, Op, Plan, ServiceKey, Timeouts};
+use ipvs::{
+    DestinationKey, Kernel, Meaning, OnConflict, Op, Plan, ServiceKey, Timeouts, WantedTable,
+};
 
 use crate::{
     desired::Desired,
@@ -30,9 +32,10 @@ use crate::{
     },
     journal::{Entry, Journal},
     retry::Subject,
+    serving::Serving,
 };
 
-pub use self::{repairs::Repairs, state::State};
+pub use self::{read::read, repairs::Repairs, state::State};
 
 /// The edges to the world that a round acts through.
 pub struct Edges<'a> {
@@ -47,8 +50,13 @@ pub struct Edges<'a> {
 /// What a round is to come to.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish<'a> {
-    /// What this host is to have.
+    /// What this host is to have by the objects.
     pub desired: &'a Desired,
+    /// The kernel's table as it is to be: that of `desired`, with the weights
+    /// that the health of servers leaves them.
+    pub table: &'a WantedTable,
+    /// What decides on those.
+    pub serving: &'a Serving,
     /// Whether it is to have the virtual addresses.
     pub holding: Holding,
     /// Whether what is not in `desired` is to go.
@@ -120,13 +128,13 @@ pub fn run(
     wish: &Wish<'_>,
     now: Duration,
 ) -> Result<Outcome, ipvs::Error> {
-    read::read(state, edges)?;
+    read(state, edges)?;
     if let Some(timeouts) = wish.timeouts {
         timeouts::settle(state, edges, timeouts, now)?;
     }
     let mut are_addresses_due = state.everything_is_dirty;
     let mut plan = plan(state, wish);
-    let held = hold_back(state, &mut plan, wish.removals, now);
+    let held = hold_back(state, &mut plan, wish, now);
     are_addresses_due |= concerns_services(&plan, &held);
     state.forget_old_wishes(&plan);
     adopt_and_forget(state, &plan);
@@ -152,12 +160,12 @@ pub fn run(
     let services: Vec<_> = destinations
         .extract_if(.., |op| op.destination().is_none())
         .collect();
-    if apply(state, edges, &services, now)? == Applied::InPart {
+    if apply(state, edges, &services, wish, now)? == Applied::InPart {
         // A service that could not be made may be somebody else's by now, and
         // what is put into that one is not ours to remove.
         destinations.retain(|op| state.has(&op.service()));
     }
-    apply(state, edges, &destinations, now)?;
+    apply(state, edges, &destinations, wish, now)?;
     let addresses = place::place(state, edges, wish, &held, are_addresses_due, now);
     // A VIP that is still there without its service would answer with RST.
     let is_stuck = |op: &Op| match op {
@@ -168,7 +176,7 @@ pub fn run(
     };
     let (stuck, removals): (Vec<_>, Vec<_>) = removals.into_iter().partition(is_stuck);
     state.postpone(&stuck);
-    apply(state, edges, &removals, now)?;
+    apply(state, edges, &removals, wish, now)?;
     record::settle(state, edges, now);
     state.end_round(now);
     let mut outcome = outcome(state, held, addresses);
@@ -193,7 +201,7 @@ fn plan(state: &mut State, wish: &Wish<'_>) -> Plan {
     let mut services = std::mem::take(&mut state.dirty);
     services.append(&mut state.unfinished);
     let believed = state.believed.as_ref().expect("read before");
-    let (desired, owned) = (&wish.desired.table, &state.ours.table);
+    let (desired, owned) = (wish.table, &state.ours.table);
     if is_everything_dirty || is_policy_new {
         let plan = ipvs::plan(desired, believed, owned, on_conflict);
         state.keep_findings(&plan, None);
@@ -206,9 +214,12 @@ fn plan(state: &mut State, wish: &Wish<'_>) -> Plan {
 }
 
 /// Takes the removals that are not to be done out of the plan, and gives those
-/// that the guard holds.
-fn hold_back(state: &mut State, plan: &mut Plan, removals: Removals, now: Duration) -> Vec<Op> {
-    let wanted = plan.ops.iter().filter(|op| op.removes());
+/// that the guard holds. What a failed check takes out is none of its business:
+/// the objects want it still, and the service's minimum guards that.
+fn hold_back(state: &mut State, plan: &mut Plan, wish: &Wish<'_>, now: Duration) -> Vec<Op> {
+    let removals = wish.removals;
+    let is_guarded = |op: &Op| is_guarded(op, wish);
+    let wanted = plan.ops.iter().filter(|op| is_guarded(op));
     let is_held = match removals {
         Removals::NotYet => true,
         Removals::Held { lasting } => {
@@ -227,12 +238,18 @@ fn hold_back(state: &mut State, plan: &mut Plan, removals: Removals, now: Durati
     if !is_held {
         return Vec::new();
     }
-    let held: Vec<_> = plan.ops.extract_if(.., |op| op.removes()).collect();
+    let held: Vec<_> = plan.ops.extract_if(.., |op| is_guarded(op)).collect();
     state.postpone(&held);
     match removals {
         Removals::NotYet => Vec::new(),
         _ => held,
     }
+}
+
+/// Whether an operation removes something that the objects want no more.
+fn is_guarded(op: &Op, wish: &Wish<'_>) -> bool {
+    let is_decided = |destination| wish.serving.decides(&op.service(), &destination);
+    op.removes() && !op.destination().is_some_and(is_decided)
 }
 
 /// Whether other services stand in the kernel after this, or other ones are
@@ -275,6 +292,7 @@ fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,
     ops: &[Op],
+    wish: &Wish<'_>,
     now: Duration,
 ) -> Result<Applied, ipvs::Error> {
     if ops.is_empty() {
@@ -297,7 +315,7 @@ fn apply(
         match errno.map(|errno| (errno, errno.meaning(op))) {
             None | Some((_, Meaning::AlreadyGone)) => {
                 done.push(op);
-                if op.removes() {
+                if is_guarded(op, wish) {
                     state.guard.count(op, now);
                 }
             }

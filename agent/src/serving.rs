@@ -1,3 +1,444 @@
-//! Which servers are in service, and why.
+//! Which servers are in service, and why: pure, time is an argument.
+//!
+//! ```text
+//! wish, kernel ─▶ wish()  ┐                      ┌─▶ take_dirty(): services to be planned
+//! probes ─▶ tally ─▶ hear()├─▶ standing of each ─┼─▶ settle(): what of a service is to be
+//! clock ─────────▶ pass() ┘    (service, server) │             in the kernel
+//!                                                ├─▶ take_orders(): what is to be probed
+//!                                                └─▶ take_notes(), report
+//! ```
+//!
+//! It must never know the kernel's socket, nor how a probe is made.
 
+pub mod memory;
+pub mod policy;
+mod ramp;
+pub mod report;
+pub mod standing;
 pub mod tally;
+mod targets;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use crds::BelowMinimum;
+use indexmap::IndexMap;
+use ipvs::{
+    ActualService, DestinationConfig, DestinationKey, Destinations, ServiceKey, WantedService,
+};
+use jiff::Timestamp;
+
+use self::{
+    memory::{Memory, ServiceMemory},
+    policy::{Count, Server},
+    standing::{Health, Standing},
+    tally::Tally,
+    targets::Targets,
+};
+use crate::{
+    desired::Guarded,
+    probe::{Order, ProbeId, Target},
+};
+
+/// The servers of all services that have a check.
+#[derive(Debug, Default)]
+pub struct Serving {
+    services: BTreeMap<ServiceKey, Service>,
+    targets: Targets,
+    memory: Memory,
+    /// What of these is to be in the kernel may be different now.
+    dirty: BTreeSet<ServiceKey>,
+    /// When time alone changes something.
+    deadlines: BTreeMap<ServiceKey, Timestamp>,
+    notes: BTreeMap<String, Option<String>>,
+    /// Something is different that is reported.
+    is_news: bool,
+}
+
+#[derive(Debug)]
+struct Service {
+    guarded: Arc<Guarded>,
+    servers: IndexMap<DestinationKey, Member>,
+    /// Since when it is below its minimum.
+    below_since: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Member {
+    probe: ProbeId,
+    /// What the administrator gave it.
+    weight: u32,
+    standing: Standing,
+}
+
+impl Member {
+    fn server(&self) -> Server<'_> {
+        Server {
+            weight: self.weight,
+            standing: &self.standing,
+        }
+    }
+}
+
+/// What the kernel has of a service when its check begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The service; none if it is not there.
+    pub service: Option<&'a ActualService>,
+    /// It was ours before, in this boot: then a server that is not there was
+    /// taken out.
+    pub is_ours: bool,
+}
+
+impl Found<'_> {
+    fn serves(&self, server: &DestinationKey) -> bool {
+        let found = self
+            .service
+            .and_then(|service| service.destinations.get(server));
+        found.is_some_and(|found| found.weight > 0)
+    }
+}
+
+impl Serving {
+    /// What an earlier life knew.
+    pub fn remember(memory: Memory) -> Self {
+        Self {
+            memory,
+            ..Self::default()
+        }
+    }
+
+    /// This is wanted of a service from now on; none if it has no check, or is
+    /// wanted no more.
+    pub fn wish(
+        &mut self,
+        key: ServiceKey,
+        wish: Option<(&Arc<Guarded>, &WantedService)>,
+        found: Found<'_>,
+        now: Timestamp,
+    ) {
+        self.is_news = true;
+        let Some((guarded, wanted)) = wish else {
+            self.drop_service(key);
+            return;
+        };
+        self.dirty.insert(key);
+        let before = self.services.remove(&key);
+        let (mut known, below_since, is_new) = match before {
+            Some(service) => (service.servers, service.below_since, false),
+            None => {
+                let memory = self.memory.take(&key);
+                let below_since = memory.below_since;
+                (self.recall(key, memory, wanted), below_since, true)
+            }
+        };
+        let mut servers = IndexMap::with_capacity(wanted.destinations.len());
+        for (server, config) in &wanted.destinations {
+            let (standing, probe_before) = match known.swap_remove(server) {
+                Some(member) => (member.standing, Some(member.probe)),
+                None if found.serves(server) => (Standing::served(now), None),
+                None => (Standing::unknown(now), None),
+            };
+            let port = guarded.check.port.unwrap_or(server.port);
+            let target = Target {
+                check: guarded.check.clone(),
+                address: SocketAddr::new(server.address, port),
+            };
+            let probe = self.targets.join(target, (key, *server));
+            if let Some(before) = probe_before.filter(|before| *before != probe) {
+                self.targets.leave(before, &(key, *server));
+            }
+            let mut member = Member {
+                probe,
+                weight: config.weight,
+                standing,
+            };
+            if let Some(tally) = self.targets.tally(probe) {
+                member.standing.hear(tally, &guarded.check, now);
+            }
+            let (name, row) = memory::server_row(key, *server, &member.standing);
+            self.notes.insert(name, Some(row));
+            servers.insert(*server, member);
+        }
+        for (server, member) in known {
+            self.targets.leave(member.probe, &(key, server));
+            self.notes.insert(memory::key(key, Some(server)), None);
+        }
+        let mut service = Service {
+            guarded: guarded.clone(),
+            servers,
+            below_since,
+        };
+        if is_new {
+            service.believe(found, now);
+        }
+        self.services.insert(key, service);
+    }
+
+    /// The servers that an earlier life knew, of those that are wanted still.
+    fn recall(
+        &mut self,
+        key: ServiceKey,
+        mut memory: ServiceMemory,
+        wanted: &WantedService,
+    ) -> IndexMap<DestinationKey, Member> {
+        let mut known = IndexMap::new();
+        for (server, config) in &wanted.destinations {
+            if let Some(standing) = memory.servers.remove(server) {
+                let member = Member {
+                    probe: ProbeId(0),
+                    weight: config.weight,
+                    standing,
+                };
+                known.insert(*server, member);
+            }
+        }
+        let gone = memory.servers.into_keys();
+        self.notes
+            .extend(gone.map(|server| (memory::key(key, Some(server)), None)));
+        known
+    }
+
+    fn drop_service(&mut self, key: ServiceKey) {
+        self.deadlines.remove(&key);
+        let Some(service) = self.services.remove(&key) else {
+            return;
+        };
+        self.dirty.insert(key);
+        self.notes.insert(memory::key(key, None), None);
+        for (server, member) in service.servers {
+            self.targets.leave(member.probe, &(key, server));
+            self.notes.insert(memory::key(key, Some(server)), None);
+        }
+    }
+
+    /// Takes in what the probes of a target came to.
+    pub fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) {
+        for (key, server) in self.targets.note(probe, tally) {
+            let Some(service) = self.services.get_mut(&key) else {
+                continue;
+            };
+            let Some(member) = service.servers.get_mut(&server) else {
+                continue;
+            };
+            let check = &service.guarded.check;
+            let place = |standing: &Standing| {
+                let awaited = standing.first_verdict_due(check);
+                (standing.health(), standing.next_deadline(), awaited)
+            };
+            let before = place(&member.standing);
+            if !member.standing.hear(tally, check, now) {
+                continue;
+            }
+            self.is_news = true;
+            if place(&member.standing) != before {
+                self.dirty.insert(key);
+            }
+            let (name, row) = memory::server_row(key, server, &member.standing);
+            self.notes.insert(name, Some(row));
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, now: Timestamp) {
+        let due: Vec<_> = self
+            .deadlines
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in due {
+            self.deadlines.remove(&key);
+            self.dirty.insert(key);
+            let Some(service) = self.services.get_mut(&key) else {
+                continue;
+            };
+            for (server, member) in &mut service.servers {
+                if member.standing.pass(now) {
+                    self.is_news = true;
+                    let (name, row) = memory::server_row(key, *server, &member.standing);
+                    self.notes.insert(name, Some(row));
+                }
+            }
+        }
+    }
+
+    /// When time alone changes something.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.values().min().copied()
+    }
+
+    /// What is to be in the kernel of a service, of which the administrator
+    /// wants `wanted`.
+    pub fn settle(
+        &mut self,
+        key: ServiceKey,
+        wanted: &WantedService,
+        now: Timestamp,
+    ) -> WantedService {
+        let Some(service) = self.services.get_mut(&key) else {
+            return wanted.clone();
+        };
+        let was_below = service.below_since;
+        let (settled, deadline) = service.settle(wanted, now);
+        if service.below_since != was_below {
+            self.is_news = true;
+            let row = match service.below_since {
+                Some(since) => {
+                    let (name, row) = memory::service_row(key, since);
+                    (name, Some(row))
+                }
+                None => (memory::key(key, None), None),
+            };
+            self.notes.extend([row]);
+        }
+        match deadline {
+            Some(deadline) => self.deadlines.insert(key, deadline),
+            None => self.deadlines.remove(&key),
+        };
+        settled
+    }
+
+    /// Whether something is to be planned.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The services of which something else may be to be in the kernel than
+    /// before the last call.
+    pub fn take_dirty(&mut self) -> BTreeSet<ServiceKey> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// What is to be probed otherwise than before the last call.
+    pub fn take_orders(&mut self) -> Vec<Order> {
+        self.targets.take_orders()
+    }
+
+    /// What is to be remembered otherwise than before the last call, by row;
+    /// none is to be forgotten. [`Memory::remember`] reads it.
+    pub fn take_notes(&mut self) -> BTreeMap<String, Option<String>> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Whether there is something to report that was not there at the last
+    /// call.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
+    }
+
+    /// Everything that is wanted is known: what an earlier life knew of other
+    /// services is of no use any more.
+    pub fn forget_the_rest(&mut self) {
+        let rows = self.memory.forget().into_iter();
+        self.notes.extend(rows.map(|row| (row, None)));
+    }
+
+    /// Whether a destination is one of a service that checks put in and take
+    /// out.
+    pub fn decides(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
+        let Some(service) = self.services.get(service) else {
+            return false;
+        };
+        service.servers.contains_key(destination)
+            || matches!(&service.guarded.sorry, Some((sorry, _)) if sorry == destination)
+    }
+}
+
+impl Service {
+    fn count(&self) -> Count {
+        Count::of(self.servers.values().map(Member::server))
+    }
+
+    /// Until when first verdicts are awaited, if any are.
+    fn first_verdicts_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let members = self.servers.values().filter(|member| member.weight > 0);
+        let due =
+            members.filter_map(|member| member.standing.first_verdict_due(&self.guarded.check));
+        due.filter(|due| *due > now).max()
+    }
+
+    /// Makes what an earlier life knew agree with what the kernel has, which
+    /// is what this one begins with: nothing is to change before a verdict.
+    /// What it last did may not have been written down. After a reboot there
+    /// is nothing to agree with.
+    fn believe(&mut self, found: Found<'_>, now: Timestamp) {
+        if found.service.is_none() {
+            return;
+        }
+        let availability = &self.guarded.availability;
+        let is_to_serve = |member: &Member, is_below: bool| {
+            let (weight, _) = policy::weight(member.server(), availability, is_below, now);
+            weight.is_some_and(|weight| weight > 0)
+        };
+        let mut members = self.servers.iter().filter(|(_, member)| member.weight > 0);
+        if members.any(|(server, member)| is_to_serve(member, true) != found.serves(server)) {
+            self.below_since = None;
+        }
+        let is_below = self.below_since.is_some();
+        for (server, member) in &mut self.servers {
+            let is_to_serve = is_to_serve(member, is_below);
+            if found.serves(server) && !is_to_serve {
+                member.standing = Standing::served(now);
+            } else if is_to_serve && !found.serves(server) && found.is_ours {
+                member.standing = Standing::unknown(now);
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        wanted: &WantedService,
+        now: Timestamp,
+    ) -> (WantedService, Option<Timestamp>) {
+        let availability = &self.guarded.availability;
+        let first_verdicts = self.first_verdicts_due(now);
+        let was_below = self.below_since.is_some();
+        let is_below = policy::is_below(
+            availability,
+            self.count(),
+            was_below,
+            first_verdicts.is_some(),
+        );
+        if is_below != was_below {
+            self.below_since = is_below.then_some(now);
+        }
+        if was_below && !is_below && availability.below == BelowMinimum::FailOpen {
+            let up = |member: &&mut Member| member.standing.health() == Health::Up;
+            let servers = self.servers.values_mut();
+            servers
+                .filter(up)
+                .for_each(|member| member.standing.forget_rise());
+        }
+        let mut settled = WantedService {
+            config: wanted.config.clone(),
+            destinations: Destinations::default(),
+        };
+        settled.destinations.reserve(wanted.destinations.len() + 1);
+        let mut deadline = first_verdicts.filter(|_| !is_below);
+        for (server, config) in &wanted.destinations {
+            let Some(member) = self.servers.get(server) else {
+                continue;
+            };
+            let (weight, next) = policy::weight(member.server(), availability, is_below, now);
+            if let Some(weight) = weight {
+                let config = DestinationConfig { weight, ..*config };
+                settled.destinations.insert(*server, config);
+            }
+            deadline = [deadline, next, member.standing.next_deadline()]
+                .into_iter()
+                .flatten()
+                .min();
+        }
+        if let (true, Some((sorry, config))) = (is_below, self.guarded.sorry) {
+            settled.destinations.insert(sorry, config);
+        }
+        (settled, deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,9 +23,11 @@ use agent::{
     input::{Input, manifests},
     journal::FileJournal,
     report::Observed,
+    serving::memory::Memory,
 };
 use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, Socket, Timeouts};
 use nix::sched::{CloneFlags, unshare};
+use tokio::sync::mpsc::unbounded_channel;
 
 /// Longer than any of this takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -124,9 +126,12 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
             let (journal, remembered) = FileJournal::open(&state, "this boot")?;
             Ok((Box::new(journal), remembered))
         }),
+        // Nobody probes.
+        orders: unbounded_channel().0,
     };
     let (name, group) = ("a".to_owned(), "default".to_owned());
-    let director = Director::new(name, group, Clock::start(), world, recorder);
+    let clock = Clock::start();
+    let director = Director::new(name, group, clock, world, recorder, Memory::default());
     let mut found = None;
     let watchdog = events.clone();
     thread::spawn(move || {

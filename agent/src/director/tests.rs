@@ -51,6 +51,8 @@ impl Doors {
                 Ok(Box::new(kernel.clone()))
             }),
             links: Box::new(move || Ok(Box::new(links.clone()))),
+            // Nobody probes.
+            orders: tokio::sync::mpsc::unbounded_channel().0,
             journal: Box::new({
                 let opened = self.opened.clone();
                 move || {
@@ -66,7 +68,8 @@ impl Doors {
 fn director(doors: &Doors, world: &ModelWorld) -> Director {
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let (recorder, _) = Recorder::new();
-    Director::new(name, group, Clock::start(), doors.world(world), recorder)
+    let (clock, world) = (Clock::start(), doors.world(world));
+    Director::new(name, group, clock, world, recorder, Memory::default())
 }
 
 /// A director on its thread.

@@ -42,6 +42,7 @@ fn well() -> Observed {
         trouble: None,
         wishes: wishes().into(),
         unreadable: Vec::new(),
+        health: Arc::default(),
         hold: None,
     }
 }

@@ -29,7 +29,10 @@ impl Default for Doubt {
 /// Reads what is in doubt of the kernel's table, or all of it if nothing is
 /// believed, and claims what an unsettled intent made. What was read is to be
 /// planned.
-pub(super) fn read(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
+///
+/// # Errors
+/// When the kernel does not answer; it is in doubt still.
+pub fn read(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
     let doubt = std::mem::take(&mut state.doubt);
     let result = match (&doubt, state.believed.is_some()) {
         (Doubt::Services(keys), true) if keys.len() <= MOST_SINGLE_READINGS => {

@@ -19,6 +19,7 @@ use crate::{
     journal::{Change, Entry, Remembered},
     observe::Reading,
     retry::{Retry, Subject},
+    serving::Found,
 };
 
 /// What is known between rounds.
@@ -116,6 +117,20 @@ impl State {
         let doubtful: Vec<_> = strangers.filter(|key| is_believed(key)).copied().collect();
         self.doubt(doubtful);
         self.dirty.extend(changed);
+    }
+
+    /// Has the next round plan these services, of which the kernel's part is
+    /// known.
+    pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
+        self.dirty.extend(services);
+    }
+
+    /// What the kernel has of a service.
+    pub fn found(&self, service: &ServiceKey) -> Found<'_> {
+        Found {
+            service: self.believed.as_ref().and_then(|table| table.get(service)),
+            is_ours: self.ours.table.service(service),
+        }
     }
 
     /// Takes in a reading of the kernel's table as a hint: what contradicts

@@ -60,8 +60,11 @@ impl Agent {
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);
         self.wished = wish.clone();
+        let serving = Serving::default();
         let wish = Wish {
             desired: wish,
+            table: &wish.table,
+            serving: &serving,
             holding,
             removals: self.removals,
             on_conflict: self.on_conflict,

@@ -28,7 +28,14 @@ fn started(world: &ModelWorld, times: usize) -> Director {
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let (recorder, _) = Recorder::new();
     let world = without_journal(world, times);
-    let mut agent = Director::new(name, group, Clock::start(), world, recorder);
+    let mut agent = Director::new(
+        name,
+        group,
+        Clock::start(),
+        world,
+        recorder,
+        Memory::default(),
+    );
     everything().into_iter().for_each(|event| agent.take(event));
     agent
 }

@@ -1,0 +1,89 @@
+//! Opens the loop's edges to the world, each when it is first needed and again
+//! after it failed.
+
+use std::time::Duration;
+
+use super::Director;
+use crate::{journal::NoJournal, report::Trouble, retry::Subject};
+
+impl Director {
+    /// Opens what is not open, and says why no round can run.
+    pub(super) fn obstacle(
+        &mut self,
+        before: &Option<Trouble>,
+        now: Duration,
+    ) -> Result<(), Trouble> {
+        self.open_journal(now);
+        let waits = [Subject::Kernel, Subject::Links]
+            .into_iter()
+            .any(|subject| !self.retry.allows(subject, now));
+        if let (true, Some(trouble)) = (waits, before) {
+            return Err(trouble.clone());
+        }
+        if self.kernel.is_none() {
+            let opened = (self.world.kernel)().map_err(|error| Trouble::Kernel(error.to_string()));
+            self.kernel = Some(self.tried(Subject::Kernel, opened, before, now)?);
+        }
+        if self.links.is_none() {
+            let opened = (self.world.links)().map_err(|error| Trouble::Links(error.to_string()));
+            self.links = Some(self.tried(Subject::Links, opened, before, now)?);
+        }
+        if self.objects.is_listed() && self.objects.group(&self.group).is_none() {
+            let trouble = Trouble::Group(self.group.clone());
+            if before.as_ref() != Some(&trouble) {
+                tracing::error!("{trouble}");
+            }
+            return Err(trouble);
+        }
+        Ok(())
+    }
+
+    /// Without a journal the rounds go on as far as they can.
+    fn open_journal(&mut self, now: Duration) {
+        if self.journal.is_ok() || !self.retry.allows(Subject::Journal, now) {
+            return;
+        }
+        match (self.world.journal)() {
+            Ok((journal, remembered)) => {
+                self.caution.remember(remembered.cluster.clone());
+                self.state.remember(remembered);
+                self.retry.succeeded(Subject::Journal);
+                self.due = true;
+                if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
+                    && !said.is_empty()
+                {
+                    tracing::info!("the state folder can be used again");
+                }
+            }
+            Err(error) => {
+                let NoJournal(said) = self.journal.as_ref().err().expect("looked at above");
+                let message = error.to_string();
+                if *said != message {
+                    tracing::error!("{message}");
+                }
+                self.journal = Err(NoJournal(message));
+                self.retry.failed(Subject::Journal, now);
+            }
+        }
+    }
+
+    fn tried<T>(
+        &mut self,
+        subject: Subject,
+        opened: Result<T, Trouble>,
+        before: &Option<Trouble>,
+        now: Duration,
+    ) -> Result<T, Trouble> {
+        match opened {
+            // Its back-off ends with a round that succeeds, or with none to run.
+            Ok(edge) => Ok(edge),
+            Err(trouble) => {
+                if before.as_ref() != Some(&trouble) {
+                    tracing::error!("{trouble}");
+                }
+                self.retry.failed(subject, now);
+                Err(trouble)
+            }
+        }
+    }
+}
