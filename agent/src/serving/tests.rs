@@ -1,1 +1,561 @@
+use std::time::Duration;
 
+use crds::{Availability, HealthCheck, OnFailure, Probe, Quantity};
+
+use super::{
+    tally::{Results, Verdict},
+    *,
+};
+use crate::fixtures::{config, server, tcp, weight};
+
+const WEIGHT: u32 = 10;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + second).unwrap()
+}
+
+fn availability() -> Availability {
+    Availability {
+        on_failure: OnFailure::Quiesce,
+        minimum: None,
+        recover_above: None,
+        below: BelowMinimum::FailOpen,
+        slow_start: None,
+    }
+}
+
+fn guarded(availability: Availability, path: &str) -> Arc<Guarded> {
+    let probe = Probe::Tcp {
+        send: path.to_owned(),
+        expect: String::new(),
+    };
+    Arc::new(Guarded {
+        check: Arc::new(HealthCheck {
+            probe,
+            port: None,
+            period: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            success_threshold: 2,
+            failure_threshold: 3,
+        }),
+        availability,
+        sorry: None,
+    })
+}
+
+/// One agent's life, beside a kernel that does what it is told.
+struct Scene {
+    serving: Serving,
+    key: ServiceKey,
+    wanted: WantedService,
+    guarded: Arc<Guarded>,
+    kernel: Option<ActualService>,
+    is_ours: bool,
+    results: BTreeMap<ProbeId, Results>,
+    targets: BTreeMap<SocketAddr, ProbeId>,
+    rows: BTreeMap<String, String>,
+    second: i64,
+    writes: usize,
+}
+
+impl Scene {
+    fn new(servers: u8) -> Self {
+        Self::with(servers, availability())
+    }
+
+    fn with(servers: u8, availability: Availability) -> Self {
+        let servers = (1..=servers).map(|last| (server(last), weight(WEIGHT)));
+        Self {
+            serving: Serving::default(),
+            key: tcp("192.0.2.10", 80),
+            wanted: WantedService {
+                config: config("wrr"),
+                destinations: servers.collect(),
+            },
+            guarded: guarded(availability, ""),
+            kernel: None,
+            is_ours: false,
+            results: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            second: 0,
+            writes: 0,
+        }
+    }
+
+    /// The kernel serves all of them before there is a check.
+    fn served(mut self) -> Self {
+        self.kernel = Some(ActualService {
+            config: self.wanted.config.clone(),
+            destinations: self.wanted.destinations.clone(),
+        });
+        self.is_ours = true;
+        self
+    }
+
+    fn wish(&mut self) {
+        let found = Found {
+            service: self.kernel.as_ref(),
+            is_ours: self.is_ours,
+        };
+        let wish = Some((&self.guarded, &self.wanted));
+        self.serving.wish(self.key, wish, found, at(self.second));
+        self.act();
+    }
+
+    fn act(&mut self) {
+        self.serving.pass(at(self.second));
+        for key in self.serving.take_dirty() {
+            let settled = self.serving.settle(key, &self.wanted, at(self.second));
+            let destinations = settled.destinations;
+            let before = self.kernel.as_ref().map(|found| &found.destinations);
+            self.writes += usize::from(before != Some(&destinations));
+            self.is_ours = true;
+            self.kernel = Some(ActualService {
+                config: settled.config,
+                destinations,
+            });
+        }
+        for order in self.serving.take_orders() {
+            match order {
+                Order::Start(id, target) => {
+                    self.results.insert(id, Results::new(2, 3));
+                    self.targets.insert(target.address, id);
+                }
+                Order::Stop(id) => {
+                    self.results.remove(&id);
+                }
+            }
+        }
+        for (key, row) in self.serving.take_notes() {
+            match row {
+                Some(row) => self.rows.insert(key, row),
+                None => self.rows.remove(&key),
+            };
+        }
+    }
+
+    /// A period goes by, in which each server's probe has this result: `+`,
+    /// `-`, or `.` for none.
+    fn probe(&mut self, results: &str) -> String {
+        self.second += 5;
+        for (server, result) in self.wanted.destinations.clone().keys().zip(results.chars()) {
+            let verdict = match result {
+                '+' => Verdict::Success,
+                '-' => Verdict::Failure("connection refused".into()),
+                _ => continue,
+            };
+            let id = self.targets[&SocketAddr::new(server.address, server.port)];
+            let Some(results) = self.results.get_mut(&id) else {
+                continue;
+            };
+            if let Some(tally) = results.note(verdict) {
+                self.serving.hear(id, &tally, at(self.second));
+            }
+        }
+        self.act();
+        self.weights()
+    }
+
+    fn wait(&mut self, seconds: i64) -> String {
+        self.second += seconds;
+        self.act();
+        self.weights()
+    }
+
+    /// The kernel's weights, by server; `x` is one that is not there.
+    fn weights(&self) -> String {
+        let kernel = self.kernel.as_ref().expect("something was settled");
+        let weights: Vec<_> = self
+            .wanted
+            .destinations
+            .keys()
+            .map(|server| match kernel.destinations.get(server) {
+                Some(found) => found.weight.to_string(),
+                None => "x".to_owned(),
+            })
+            .collect();
+        weights.join(" ")
+    }
+
+    /// Another life of the agent, with what the last one wrote down.
+    fn restart(&mut self) -> String {
+        let rows = self.rows.clone();
+        self.restart_with(&rows)
+    }
+
+    fn restart_with(&mut self, rows: &BTreeMap<String, String>) -> String {
+        let mut memory = Memory::default();
+        for (key, row) in rows {
+            memory.remember(key, row).expect("its own rows");
+        }
+        self.serving = Serving::remember(memory);
+        self.results.clear();
+        self.targets.clear();
+        self.wish();
+        self.weights()
+    }
+}
+
+#[test]
+fn a_check_on_a_live_service_changes_nothing_before_a_verdict() {
+    let mut scene = Scene::new(2).served();
+    scene.wish();
+    assert_eq!(scene.writes, 0, "both stay as they are");
+    assert_eq!(scene.probe("--"), "10 10");
+    assert_eq!(scene.probe("+-"), "10 10");
+    assert_eq!(scene.probe("+-"), "10 0", "the third failure is one");
+    assert_eq!(scene.probe("++"), "10 0");
+    assert_eq!(scene.probe("++"), "10 10", "the second success is one");
+}
+
+#[test]
+fn a_new_service_waits_for_first_verdicts_and_then_serves_whom_it_can() {
+    let mut scene = Scene::new(3);
+    scene.wish();
+    assert_eq!(scene.weights(), "0 0 0", "nobody is known");
+    assert_eq!(scene.probe("+.-"), "10 0 0");
+    assert_eq!(scene.probe(".+."), "10 10 0");
+}
+
+#[test]
+fn where_no_server_of_a_new_service_is_known_to_be_up_it_fails_open() {
+    let mut scene = Scene::new(2);
+    scene.wish();
+    assert_eq!(scene.probe("-."), "0 0", "one verdict is awaited");
+    assert_eq!(scene.probe("--"), "10 10", "now both are known to fail");
+    let mut silent = Scene::new(2);
+    silent.wish();
+    assert_eq!(
+        silent.wait(7),
+        "10 10",
+        "verdicts that do not come are not waited for longer than a period and a timeout"
+    );
+}
+
+#[test]
+fn a_server_that_joins_waits_for_its_first_success_and_the_others_serve() {
+    let mut scene = Scene::new(2).served();
+    scene.wish();
+    scene.wanted.destinations.insert(server(3), weight(5));
+    scene.wish();
+    assert_eq!(scene.weights(), "10 10 0");
+    assert_eq!(scene.probe("..+"), "10 10 5");
+}
+
+#[test]
+fn editing_a_check_keeps_how_servers_stand() {
+    let mut scene = Scene::new(2).served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("+-");
+    }
+    assert_eq!(scene.weights(), "10 0");
+    scene.guarded = guarded(availability(), "another path");
+    scene.wish();
+    assert_eq!(scene.weights(), "10 0", "neither is up or down for it");
+    assert_eq!(scene.probe("-+"), "10 0", "and each has to show it anew");
+    assert_eq!(scene.probe("-+"), "10 10");
+    assert_eq!(scene.probe("-+"), "0 10");
+}
+
+#[test]
+fn a_failed_server_is_taken_out_where_the_policy_says_so() {
+    let mut scene = Scene::with(
+        2,
+        Availability {
+            on_failure: OnFailure::Remove,
+            ..availability()
+        },
+    )
+    .served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("+-");
+    }
+    assert_eq!(scene.weights(), "10 x");
+    assert_eq!(scene.restart(), "10 x", "a restart does not put it back");
+    scene.probe("++");
+    assert_eq!(scene.probe("++"), "10 10");
+    assert!(
+        scene.serving.decides(&scene.key, &server(2)),
+        "the removal guard leaves it to the check"
+    );
+}
+
+#[test]
+fn a_restart_with_servers_down_changes_nothing() {
+    let mut scene = Scene::new(4).served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("+--+");
+    }
+    assert_eq!(scene.weights(), "10 0 0 10");
+    let writes = scene.writes;
+    scene.restart();
+    for _ in 0..5 {
+        scene.probe("+--+");
+    }
+    assert_eq!(
+        scene.writes, writes,
+        "nothing was written in the second life"
+    );
+    let health = scene.serving.services[&scene.key].count();
+    assert_eq!(health.healthy, 2);
+}
+
+#[test]
+fn a_life_that_ended_before_it_wrote_down_what_it_did_costs_nothing() {
+    for before in ["++++", "+-++"] {
+        let mut scene = Scene::new(4).served();
+        scene.wish();
+        scene.probe("++++");
+        for _ in 0..2 {
+            scene.probe(before);
+        }
+        // What is on the disk is older than what is in the kernel.
+        let rows = scene.rows.clone();
+        for _ in 0..3 {
+            scene.probe("+--+");
+        }
+        assert_eq!(scene.weights(), "10 0 0 10");
+        let writes = scene.writes;
+        assert_eq!(scene.restart_with(&rows), "10 0 0 10", "{before}");
+        for _ in 0..5 {
+            scene.probe("+--+");
+        }
+        assert_eq!(scene.writes, writes, "nothing was written");
+        scene.probe("++++");
+        assert_eq!(scene.probe("++++"), "10 10 10 10", "and they come back");
+    }
+}
+
+#[test]
+fn a_lost_state_changes_nothing() {
+    let mut scene = Scene::new(4).served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("+--+");
+    }
+    let writes = scene.writes;
+    assert_eq!(scene.restart_with(&BTreeMap::new()), "10 0 0 10");
+    for _ in 0..5 {
+        scene.probe("+--+");
+    }
+    assert_eq!(scene.writes, writes, "nothing was written");
+}
+
+#[test]
+fn a_restart_in_fail_open_serves_on() {
+    let mut scene = Scene::new(2).served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("--");
+    }
+    assert_eq!(scene.weights(), "10 10", "all have failed");
+    let writes = scene.writes;
+    scene.restart();
+    for _ in 0..5 {
+        scene.probe("--");
+    }
+    assert_eq!(scene.writes, writes, "nothing was written");
+    scene.probe("+-");
+    assert_eq!(scene.probe("+-"), "10 0", "one is known to be up");
+}
+
+#[test]
+fn after_a_reboot_servers_are_as_they_were_known() {
+    let mut scene = Scene::new(3).served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("+-+");
+    }
+    scene.kernel = None;
+    scene.is_ours = false;
+    assert_eq!(scene.restart(), "10 0 10");
+}
+
+#[test]
+fn a_server_behind_many_services_is_probed_once() {
+    let mut serving = Serving::default();
+    let scene = Scene::new(20);
+    let found = Found {
+        service: None,
+        is_ours: false,
+    };
+    for port in 1..=50 {
+        let wish = Some((&scene.guarded, &scene.wanted));
+        serving.wish(tcp("192.0.2.10", port), wish, found, at(0));
+    }
+    let orders = serving.take_orders();
+    assert_eq!(orders.len(), 20, "20 servers behind 50 services");
+    for port in 1..=49 {
+        serving.wish(tcp("192.0.2.10", port), None, found, at(0));
+    }
+    assert_eq!(serving.take_orders().len(), 0, "one service needs them all");
+    serving.wish(tcp("192.0.2.10", 50), None, found, at(0));
+    let stopped = serving.take_orders();
+    assert_eq!(stopped.len(), 20, "nobody does");
+    assert!(
+        stopped.iter().all(|order| matches!(order, Order::Stop(_))),
+        "{stopped:?}"
+    );
+}
+
+#[test]
+fn a_service_that_joins_a_probed_server_hears_at_once_what_is_known() {
+    let mut scene = Scene::new(1);
+    scene.wish();
+    scene.probe("+");
+    let found = Found {
+        service: None,
+        is_ours: false,
+    };
+    let other = tcp("192.0.2.11", 80);
+    let wish = Some((&scene.guarded, &scene.wanted));
+    scene.serving.wish(other, wish, found, at(scene.second));
+    let settled = scene.serving.settle(other, &scene.wanted, at(scene.second));
+    assert_eq!(settled.destinations[0].weight, WEIGHT);
+}
+
+#[test]
+fn a_sorry_server_serves_below_the_minimum_and_goes_when_enough_are_back() {
+    let mut scene = Scene::with(
+        3,
+        Availability {
+            minimum: Some(Quantity::Count(2)),
+            recover_above: Some(Quantity::Count(2)),
+            below: BelowMinimum::Sorry(crds::SorryServer {
+                address: server(99).address,
+                port: 80,
+                forwarding: crds::ForwardingRule::Nat,
+            }),
+            ..availability()
+        },
+    )
+    .served();
+    let sorry = (server(99), weight(1));
+    Arc::get_mut(&mut scene.guarded).unwrap().sorry = Some(sorry);
+    scene.wish();
+    let has_sorry = |scene: &Scene| {
+        let kernel = scene.kernel.as_ref().unwrap();
+        kernel.destinations.contains_key(&server(99))
+    };
+    for _ in 0..3 {
+        scene.probe("+--");
+    }
+    assert_eq!(scene.weights(), "0 0 0", "the rest would be overwhelmed");
+    assert!(has_sorry(&scene));
+    for _ in 0..2 {
+        scene.probe("++-");
+    }
+    assert!(has_sorry(&scene), "two are not more than two");
+    for _ in 0..2 {
+        scene.probe("+++");
+    }
+    assert_eq!(scene.weights(), "10 10 10");
+    assert!(!has_sorry(&scene));
+}
+
+#[test]
+fn a_weight_grows_after_recovery_and_goes_on_growing_after_a_restart() {
+    let mut scene = Scene::with(
+        2,
+        Availability {
+            slow_start: Some(Duration::from_secs(100)),
+            ..availability()
+        },
+    )
+    .served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("+-");
+    }
+    scene.probe("++");
+    assert_eq!(scene.probe("++"), "10 1");
+    assert_eq!(scene.wait(10), "10 2");
+    assert_eq!(scene.wait(25), "10 4");
+    let deadline = scene.serving.next_deadline().expect("it is to grow");
+    assert_eq!(deadline, at(scene.second + 5));
+    assert_eq!(scene.restart(), "10 4", "a restart does not begin anew");
+    assert_eq!(scene.wait(100), "10 10");
+    assert_eq!(
+        scene.serving.next_deadline(),
+        None,
+        "nothing more to wait for"
+    );
+}
+
+#[test]
+fn a_server_that_was_served_in_fail_open_does_not_start_slowly() {
+    let mut scene = Scene::with(
+        2,
+        Availability {
+            slow_start: Some(Duration::from_secs(100)),
+            ..availability()
+        },
+    )
+    .served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("--");
+    }
+    assert_eq!(scene.weights(), "10 10");
+    scene.probe("+-");
+    assert_eq!(scene.probe("+-"), "10 0");
+}
+
+#[test]
+fn what_is_not_checked_any_more_is_forgotten() {
+    let mut scene = Scene::new(2).served();
+    scene.wish();
+    scene.probe("+-");
+    assert!(!scene.rows.is_empty());
+    scene.wanted.destinations.shift_remove(&server(2));
+    scene.wish();
+    let left = scene.rows.len();
+    assert_eq!(left, 1, "{:?}", scene.rows);
+    let found = Found {
+        service: scene.kernel.as_ref(),
+        is_ours: true,
+    };
+    let key = scene.key;
+    scene.serving.wish(key, None, found, at(scene.second));
+    scene.act();
+    assert!(scene.rows.is_empty(), "{:?}", scene.rows);
+    assert_eq!(scene.results.len(), 0, "and nothing is probed");
+}
+
+#[test]
+fn the_report_names_each_ailing_server_once_with_its_services() {
+    let mut scene = Scene::new(2).served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("+-");
+    }
+    let rows = [
+        (scene.key, "wrr", &[(1, WEIGHT), (2, WEIGHT)][..]),
+        (
+            tcp("192.0.2.11", 80),
+            "wrr",
+            &[(1, WEIGHT), (2, WEIGHT)][..],
+        ),
+    ];
+    let wishes = crate::fixtures::wish(&rows);
+    let found = Found {
+        service: None,
+        is_ours: false,
+    };
+    let wish = Some((&scene.guarded, &scene.wanted));
+    let other = tcp("192.0.2.11", 80);
+    scene.serving.wish(other, wish, found, at(scene.second));
+    scene.serving.settle(other, &scene.wanted, at(scene.second));
+    let health = scene.serving.report(&wishes).expect("there are checks");
+    assert_eq!((health.checked, health.healthy), (4, 2));
+    let [ailing] = &health.unhealthy[..] else {
+        panic!("one server is named: {:?}", health.unhealthy);
+    };
+    assert!(ailing.real_server.ends_with("server2"), "{ailing:?}");
+    assert_eq!(ailing.virtual_services.len(), 2, "{ailing:?}");
+    assert_eq!(ailing.message, "connection refused");
+}
