@@ -69,6 +69,17 @@ pub struct Args {
     )]
     pub lease_namespace: String,
 
+    /// Folder with the host's sysctls. In a container /proc/sys is read-only:
+    /// mount the host's /proc/sys/net elsewhere, and name the folder above it.
+    #[arg(
+        long,
+        env = "IPVS_SYSCTL_DIR",
+        value_name = "DIR",
+        default_value = "/proc/sys",
+        value_hint = ValueHint::DirPath
+    )]
+    pub sysctl_dir: PathBuf,
+
     /// Log filter: error, warn, info, debug, trace, or target=level pairs.
     #[arg(
         long,

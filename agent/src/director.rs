@@ -31,6 +31,7 @@ use crate::{
     host::{
         addresses::{Holding, holding},
         netlink::{LinkError, Links},
+        sysctls::Sysctls,
     },
     journal::{Journal, JournalError, NoJournal, Remembered},
     probe::Order,
@@ -66,6 +67,8 @@ pub struct World {
     pub links: Opener<Box<dyn Links>, LinkError>,
     /// Opens the journal and reads what is in it.
     pub journal: Opener<(Box<dyn Journal>, Remembered), JournalError>,
+    /// The host's sysctls.
+    pub sysctls: Box<dyn Sysctls + Send>,
     /// Tells what is to be probed.
     pub orders: UnboundedSender<Order>,
 }
@@ -326,6 +329,7 @@ impl Director {
                 Ok(journal) => journal.as_mut(),
                 Err(none) => none,
             },
+            sysctls: self.world.sysctls.as_mut(),
         };
         let wall = self.clock.wall(now);
         let is_listed = self.objects.is_listed();

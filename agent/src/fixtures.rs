@@ -24,6 +24,7 @@ use crate::{
     host::{
         addresses::Interface,
         netlink::{LinkError, Links},
+        sysctls::Sysctls,
     },
     journal::{Change, Entry, Intent, Journal, JournalError, Remembered},
 };
@@ -35,6 +36,8 @@ pub(crate) enum Effect {
     Kernel(Op, Option<Errno>),
     /// To the timeouts of connections.
     Timeouts(Timeouts),
+    /// A sysctl and its new value.
+    Sysctl(String, String),
     /// An address that is on an interface now.
     Added(IpAddr, String),
     /// An address that is not any more.
@@ -56,6 +59,7 @@ impl fmt::Display for Effect {
             Self::Timeouts(Timeouts { tcp, tcp_fin, udp }) => {
                 write!(f, "--set {tcp} {tcp_fin} {udp}")
             }
+            Self::Sysctl(name, value) => write!(f, "{name}={value}"),
             Self::Added(address, interface) => write!(f, "+ {address} {interface}"),
             Self::Removed(address, interface) => write!(f, "- {address} {interface}"),
             Self::Intended => f.write_str("intend"),
@@ -112,6 +116,7 @@ pub(crate) struct Parts {
     pub(crate) disk: Disk,
     /// The file of the real journal, for a test that uses that.
     pub(crate) file: ModelFile,
+    pub(crate) sysctls: BTreeMap<String, String>,
     /// While set, no address can be read.
     pub(crate) links_broken: bool,
     /// While set, no address can be added or removed.
@@ -179,6 +184,9 @@ impl ModelWorld {
                 interface(2, "eth0", &[("192.0.2.1", 24), ("2001:db8::1", 64)]),
                 interface(3, "eth1", &[("198.51.100.254", 24)]),
             ],
+            sysctls: ["expire_nodest_conn", "expire_quiescent_template"]
+                .map(|name| (format!("net.ipv4.vs.{name}"), "0".to_owned()))
+                .into(),
             disk: Disk::default(),
             file: ModelFile::default(),
             links_broken: false,
@@ -324,6 +332,29 @@ impl Links for ModelWorld {
         interface.addresses.retain(|(found, _)| *found != address);
         let name = interface.name.clone();
         parts.log.push(Effect::Removed(address, name));
+        Ok(())
+    }
+}
+
+impl Sysctls for ModelWorld {
+    fn read(&mut self, name: &str) -> io::Result<String> {
+        let mut parts = self.parts();
+        let lives = parts.lives();
+        let found = parts.sysctls.get(name).cloned();
+        found
+            .filter(|_| lives)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
+        let mut parts = self.parts();
+        if !parts.lives() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        parts.sysctls.insert(name.to_owned(), value.to_owned());
+        parts
+            .log
+            .push(Effect::Sysctl(name.to_owned(), value.to_owned()));
         Ok(())
     }
 }

@@ -40,6 +40,8 @@ pub enum Entry {
     /// The timeouts of connections, as they were before we set them; 0 for one
     /// that we did not set.
     Timeouts(Timeouts),
+    /// A sysctl that we set, with the value that it had before.
+    Sysctl(String, String),
 }
 
 /// What a round is about to create, with its configuration.
@@ -79,6 +81,8 @@ pub struct Remembered {
     /// The timeouts of connections before we set them; 0 for one that we did
     /// not set.
     pub timeouts: Timeouts,
+    /// The sysctls that we set, with the values that they had before.
+    pub sysctls: BTreeMap<String, String>,
     /// The intent of a round that was not settled.
     pub intent: Intent,
     /// The cluster that all this is of ([`crate::caution`]).
@@ -97,6 +101,9 @@ impl Remembered {
                 self.addresses.insert(*address, interface.clone());
             }
             Change::Own(Entry::Timeouts(before)) => self.timeouts = *before,
+            Change::Own(Entry::Sysctl(name, before)) => {
+                self.sysctls.insert(name.clone(), before.clone());
+            }
             Change::Disown(Entry::Service(service)) => self.table.remove(service, None),
             Change::Disown(Entry::Destination(service, destination)) => {
                 self.table.remove(service, Some(destination));
@@ -105,6 +112,9 @@ impl Remembered {
                 self.addresses.remove(address);
             }
             Change::Disown(Entry::Timeouts(_)) => self.timeouts = Timeouts::default(),
+            Change::Disown(Entry::Sysctl(name, _)) => {
+                self.sysctls.remove(name);
+            }
         }
     }
 
@@ -118,9 +128,12 @@ impl Remembered {
         });
         let addresses = self.addresses.iter();
         let timeouts = (self.timeouts != Timeouts::default()).then_some(self.timeouts);
+        let sysctls = self.sysctls.iter();
+        let sysctls = sysctls.map(|(name, before)| Entry::Sysctl(name.clone(), before.clone()));
         table
             .chain(addresses.map(|(address, name)| Entry::Address(*address, name.clone())))
             .chain(timeouts.map(Entry::Timeouts))
+            .chain(sysctls)
             .map(Change::Own)
     }
 }

@@ -15,7 +15,7 @@ use agent::{
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::netlink::RouteSocket,
+    host::{netlink::RouteSocket, sysctls::SysctlFolder},
     input::{Input, kubernetes, manifests},
     journal::FileJournal,
     lock::{Lock, LockError},
@@ -200,6 +200,7 @@ fn world(args: &Args, boot_id: String, orders: UnboundedSender<Order>) -> World 
             let (journal, remembered) = FileJournal::open(&state_dir, &boot_id)?;
             Ok((Box::new(journal), remembered))
         }),
+        sysctls: Box::new(SysctlFolder(args.sysctl_dir.clone())),
         orders,
     }
 }

@@ -256,7 +256,11 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
                 };
                 exceptions.extend(about_vip(wishes, *address, reason, message));
             }
-            Subject::Kernel | Subject::Links | Subject::Journal | Subject::Timeouts => {}
+            Subject::Kernel
+            | Subject::Links
+            | Subject::Journal
+            | Subject::Timeouts
+            | Subject::Sysctls => {}
         }
     }
     for (key, destination) in &outcome.left {

@@ -25,6 +25,8 @@ pub enum Subject {
     Destination(ServiceKey, DestinationKey),
     /// The timeouts of connections.
     Timeouts,
+    /// The host's sysctls.
+    Sysctls,
     /// A virtual address.
     Vip(std::net::IpAddr),
 }

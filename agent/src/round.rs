@@ -1,7 +1,7 @@
 //! One round: make this host what it is wanted to be, stage by stage.
 //!
 //! ```text
-//! read ─▶ plan ─▶ intend ─▶ add and edit ─▶ addresses ─▶ remove ─▶ settle ─▶ Outcome
+//! read ─▶ sysctls ─▶ plan ─▶ intend ─▶ add and edit ─▶ addresses ─▶ remove ─▶ settle ─▶ Outcome
 //! ```
 //!
 //! What fails is left to its own back-off and stops nothing else. Dying
@@ -12,6 +12,7 @@ mod read;
 mod record;
 mod repairs;
 mod state;
+mod sysctls;
 mod timeouts;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::{
     host::{
         addresses::{AddressPlan, Holding, Missing},
         netlink::Links,
+        sysctls::Sysctls,
     },
     journal::{Entry, Journal},
     retry::Subject,
@@ -45,6 +47,8 @@ pub struct Edges<'a> {
     pub links: &'a mut dyn Links,
     /// The journal.
     pub journal: &'a mut dyn Journal,
+    /// The host's sysctls.
+    pub sysctls: &'a mut dyn Sysctls,
 }
 
 /// What a round is to come to.
@@ -129,6 +133,7 @@ pub fn run(
     now: Duration,
 ) -> Result<Outcome, ipvs::Error> {
     read(state, edges)?;
+    sysctls::settle(state, edges, wish, now);
     if let Some(timeouts) = wish.timeouts {
         timeouts::settle(state, edges, timeouts, now)?;
     }

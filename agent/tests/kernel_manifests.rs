@@ -19,7 +19,7 @@ use agent::{
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::netlink::RouteSocket,
+    host::{netlink::RouteSocket, sysctls::SysctlFolder},
     input::{Input, manifests},
     journal::FileJournal,
     report::Observed,
@@ -126,6 +126,7 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
             let (journal, remembered) = FileJournal::open(&state, "this boot")?;
             Ok((Box::new(journal), remembered))
         }),
+        sysctls: Box::new(SysctlFolder("/proc/sys".into())),
         // Nobody probes.
         orders: unbounded_channel().0,
     };

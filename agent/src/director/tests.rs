@@ -51,6 +51,7 @@ impl Doors {
                 Ok(Box::new(kernel.clone()))
             }),
             links: Box::new(move || Ok(Box::new(links.clone()))),
+            sysctls: Box::new(world.clone()),
             // Nobody probes.
             orders: tokio::sync::mpsc::unbounded_channel().0,
             journal: Box::new({

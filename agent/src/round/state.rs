@@ -59,6 +59,8 @@ pub struct State {
     pub(super) timeouts_settled: Option<Timeouts>,
     /// The wish that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
+    /// The settings that the sysctls were last made to have.
+    pub(super) sysctls_settled: Option<BTreeMap<&'static str, &'static str>>,
     /// What failed and waits, with the operation that failed where it was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
@@ -93,7 +95,8 @@ impl State {
         for change in since.unsettled {
             match change {
                 // Without a journal none was set.
-                Change::Own(Entry::Timeouts(_)) | Change::Disown(Entry::Timeouts(_)) => {}
+                Change::Own(Entry::Timeouts(_) | Entry::Sysctl(..))
+                | Change::Disown(Entry::Timeouts(_) | Entry::Sysctl(..)) => {}
                 Change::Own(entry) => self.own(entry),
                 Change::Disown(entry) => self.disown(entry),
             }

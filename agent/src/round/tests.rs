@@ -11,6 +11,7 @@ mod failures;
 mod guarded;
 mod late;
 mod property;
+mod sysctls;
 mod timeouts;
 
 const WEB: &str = "192.0.2.10";
@@ -50,12 +51,13 @@ impl Agent {
     }
 
     fn try_round(&mut self, wish: &Desired, holding: Holding) -> Result<Outcome, ipvs::Error> {
-        let mut handles = [self.world.clone(), self.world.clone()];
-        let [kernel, links] = &mut handles;
+        let mut handles = [self.world.clone(), self.world.clone(), self.world.clone()];
+        let [kernel, links, sysctls] = &mut handles;
         let mut edges = Edges {
             kernel,
             links,
             journal: self.journal.as_mut(),
+            sysctls,
         };
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);

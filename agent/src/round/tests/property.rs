@@ -192,6 +192,7 @@ impl Story {
                 }
                 Effect::Kernel(_, Some(_))
                 | Effect::Timeouts(_)
+                | Effect::Sysctl(..)
                 | Effect::Intended
                 | Effect::Settled
                 | Effect::Remembered => {}
@@ -246,7 +247,7 @@ impl Story {
                 self.agent.state.ours.table.destination(service, key)
             }
             Entry::Address(address, on) => self.agent.state.ours.addresses.get(address) == Some(on),
-            Entry::Timeouts(_) => false,
+            Entry::Timeouts(_) | Entry::Sysctl(..) => false,
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
@@ -272,7 +273,7 @@ impl Story {
             Entry::Destination(service, key) => !table
                 .get(service)
                 .is_some_and(|found| found.destinations.contains_key(key)),
-            Entry::Address(..) | Entry::Timeouts(_) => false,
+            Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) => false,
         }
     }
 
@@ -319,7 +320,7 @@ impl Story {
                 };
                 true
             }
-            (_, Entry::Address(..) | Entry::Timeouts(_)) => false,
+            (_, Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..)) => false,
         }
     }
 
