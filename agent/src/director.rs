@@ -294,7 +294,7 @@ impl Director {
             let desired = desired(&resolved, &self.group);
             let changed = changed_services(&self.desired, &desired);
             self.state.wish_changed(changed.iter().copied());
-            self.health.wish_changed(changed);
+            self.health.wish_changed(changed, &self.desired, &desired);
             self.desired = Arc::new(desired);
             self.unreadable = unreadable(&self.objects, &resolved, &self.group);
             if listed {
@@ -341,6 +341,7 @@ impl Director {
         let wish = Wish {
             desired: &self.desired,
             table: &self.health.table,
+            leaving: &self.health.leaving,
             serving: &self.health.serving,
             holding,
             removals,
@@ -348,6 +349,11 @@ impl Director {
             timeouts,
         };
         let outcome = settled.and_then(|()| round::run(&mut self.state, &mut edges, &wish, now));
+        if let Ok(outcome) = &outcome {
+            let held = &outcome.removals_held;
+            self.health
+                .keep_held(held, &self.desired, &mut self.state, wall);
+        }
         self.health.tell(&self.recorder, &self.world.orders);
         match outcome {
             Ok(mut outcome) => {

@@ -22,7 +22,8 @@ use std::{
 };
 
 use ipvs::{
-    DestinationKey, Kernel, Meaning, OnConflict, Op, Plan, ServiceKey, Timeouts, WantedTable,
+    DestinationConfig, DestinationKey, Kernel, Meaning, OnConflict, Op, Plan, ServiceKey, Timeouts,
+    WantedService, WantedTable,
 };
 
 use crate::{
@@ -59,6 +60,9 @@ pub struct Wish<'a> {
     /// The kernel's table as it is to be: that of `desired`, with the weights
     /// that the health of servers leaves them.
     pub table: &'a WantedTable,
+    /// What is wanted no more and is checked still, as it is to be while its
+    /// removal is held.
+    pub leaving: &'a WantedTable,
     /// What decides on those.
     pub serving: &'a Serving,
     /// Whether it is to have the virtual addresses.
@@ -151,6 +155,7 @@ pub fn run(
     state.postpone(&waiting);
     // They come last in a plan.
     let removals = additions.split_off(additions.partition_point(|op| !op.removes()));
+    additions.extend(edits_of_held(state, wish, &held, now));
 
     // What was adopted stands in the journal before it is edited: nobody could
     // tell it from a stranger's afterwards.
@@ -251,9 +256,43 @@ fn hold_back(state: &mut State, plan: &mut Plan, wish: &Wish<'_>, now: Duration)
     }
 }
 
+/// What health leaves of the weights of destinations whose removal is held.
+fn edits_of_held(state: &State, wish: &Wish<'_>, held: &[Op], now: Duration) -> Vec<Op> {
+    let Some(believed) = state.believed.as_ref().filter(|_| !wish.leaving.is_empty()) else {
+        return Vec::new();
+    };
+    let mut edits = Vec::new();
+    for op in held {
+        let service = op.service();
+        let (Some(leaving), Some(found)) = (wish.leaving.get(&service), believed.get(&service))
+        else {
+            continue;
+        };
+        let destinations = found.destinations.iter();
+        let concerned = destinations.filter(|(key, _)| {
+            op.destination()
+                .is_none_or(|destination| destination == **key)
+                && state.ours.table.destination(&service, key)
+        });
+        edits.extend(concerned.filter_map(|(key, config)| {
+            let wanted = leaving.destinations.get(key);
+            let weight = wanted.map_or(0, |wanted| wanted.weight);
+            let edited = DestinationConfig { weight, ..*config };
+            (edited != *config).then_some(Op::SetDestination(service, *key, edited))
+        }));
+    }
+    edits.retain(|op| state.may_try(op, now));
+    edits
+}
+
 /// Whether an operation removes something that the objects want no more.
 fn is_guarded(op: &Op, wish: &Wish<'_>) -> bool {
-    let is_decided = |destination| wish.serving.decides(&op.service(), &destination);
+    let service = op.service();
+    let is_decided = |destination| {
+        let is_leaving = |leaving: &WantedService| leaving.destinations.contains_key(&destination);
+        wish.serving.decides(&service, &destination)
+            && !wish.leaving.get(&service).is_some_and(is_leaving)
+    };
     op.removes() && !op.destination().is_some_and(is_decided)
 }
 

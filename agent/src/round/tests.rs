@@ -62,10 +62,11 @@ impl Agent {
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);
         self.wished = wish.clone();
-        let serving = Serving::default();
+        let (serving, leaving) = (Serving::default(), WantedTable::new());
         let wish = Wish {
             desired: wish,
             table: &wish.table,
+            leaving: &leaving,
             serving: &serving,
             holding,
             removals: self.removals,
