@@ -4,7 +4,10 @@ use std::{
     fs,
     io::IsTerminal,
     process::ExitCode,
-    sync::mpsc::{self, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
     thread,
     time::Duration,
 };
@@ -20,7 +23,7 @@ use agent::{
     journal::FileJournal,
     lock::{Lock, LockError},
     observe,
-    probe::Order,
+    probe::{self, Order},
     publish::{self, Identity},
     report::Observed,
 };
@@ -114,7 +117,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             events.send(event).context("the loop has not begun")?;
         }
     }
-    let readings = events.clone();
+    let (readings, probed) = (events.clone(), events.clone());
     let input = Input {
         events,
         recorder: recorder.clone(),
@@ -125,7 +128,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .name("reader".to_owned())
         .spawn(move || observe::watch(&readings))
         .context("cannot start the reader's thread")?;
-    let (orders, _ordered) = unbounded_channel();
+    let (orders, ordered) = unbounded_channel();
+    probe::start(ordered, probed, Arc::default()).context("cannot start the prober's thread")?;
     let world = world(args, boot_id, orders);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
