@@ -1,6 +1,12 @@
 //! One probe, from its beginning to a verdict or to nothing.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use crds::Probe;
 use tokio::time::{Instant, timeout_at};
@@ -19,32 +25,29 @@ pub(super) enum Outcome {
 
 /// How far a probe has come, for the words when its time is over.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Cell<Reached>);
+pub(super) struct Progress(AtomicU32);
 
 /// See [`Progress`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Reached {
-    /// Nothing has come.
-    #[default]
-    Nothing,
     /// The server accepted the connection.
-    Connected,
+    Connected = 1,
     /// It sent something, not all that was expected.
-    Answer,
+    Answer = 2,
 }
 
 impl Progress {
     /// It has come so far.
     pub(super) fn reached(&self, reached: Reached) {
-        self.0.set(reached);
+        self.0.store(reached as u32, Relaxed);
     }
 
     fn out_of_time(&self, timeout: Duration) -> Failed {
         let seconds = timeout.as_secs_f64();
-        Failed::Silence(match self.0.get() {
-            Reached::Nothing => format!("no answer in {seconds} s"),
-            Reached::Connected => format!("connected, and no answer in {seconds} s"),
-            Reached::Answer => format!("not the whole answer in {seconds} s"),
+        Failed::Silence(match self.0.load(Relaxed) {
+            0 => format!("no answer in {seconds} s"),
+            1 => format!("connected, and no answer in {seconds} s"),
+            _ => format!("not the whole answer in {seconds} s"),
         })
     }
 }

@@ -3,16 +3,19 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io,
+    mem::swap,
+    panic::resume_unwind,
+    pin::Pin,
     sync::{Arc, mpsc::Sender},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
@@ -30,6 +33,8 @@ const MOST_IN_FLIGHT: u64 = 16 << 10;
 /// Probes that are due so close together begin together: each wake of the
 /// thread costs as much as a part of a probe.
 const GATHER: Duration = Duration::from_millis(10);
+/// So long it sleeps when there is nothing to do.
+const IDLE: Duration = Duration::from_secs(3600);
 /// From one word about void probes to the next.
 const BETWEEN_WORDS: Duration = Duration::from_secs(1);
 
@@ -51,7 +56,14 @@ pub fn start(
     let engine = Engine::new(most_in_flight()?, events, counts);
     thread::Builder::new()
         .name("prober".to_owned())
-        .spawn(move || runtime.block_on(engine.run(orders)))
+        .spawn(move || {
+            // Whatever wakes the future of block_on() interrupts tokio's wait,
+            // with two system calls; what wakes a task does not.
+            let ended = runtime.block_on(async { tokio::spawn(engine.run(orders)).await });
+            if let Err(panic) = ended {
+                resume_unwind(panic.into_panic());
+            }
+        })
 }
 
 fn most_in_flight() -> io::Result<usize> {
@@ -91,7 +103,7 @@ struct Landed {
 /// Nobody listens any more.
 struct Unheard;
 
-type Flights = FuturesUnordered<LocalBoxFuture<'static, Landed>>;
+type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
 
 impl Engine {
     fn new(most_in_flight: usize, events: Sender<Event>, counts: Arc<Counts>) -> Self {
@@ -108,12 +120,9 @@ impl Engine {
     async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
         let mut flights = Flights::new();
         let mut launched = Duration::ZERO;
-        let wake = sleep_until(self.epoch);
-        tokio::pin!(wake);
+        let mut alarm = Alarm::new(self.epoch);
         loop {
-            if let Some(next) = self.next_wake(launched) {
-                wake.as_mut().reset(self.epoch + next);
-            }
+            alarm.set(self.next_wakes(launched).map(|next| self.epoch + next));
             tokio::select! {
                 biased;
                 order = orders.recv() => {
@@ -136,7 +145,7 @@ impl Engine {
                         next = flights.next().now_or_never().flatten();
                     }
                 }
-                () = &mut wake, if self.next_wake(launched).is_some() => {
+                () = alarm.rings() => {
                     let now = Instant::now();
                     launched = now - self.epoch;
                     while let Some(flight) = self.schedule.take(launched) {
@@ -150,10 +159,14 @@ impl Engine {
         }
     }
 
-    fn next_wake(&self, launched: Duration) -> Option<Duration> {
+    /// When there is something to do, and when again after that.
+    fn next_wakes(&self, launched: Duration) -> [Duration; 2] {
         let launch = self.schedule.next_deadline();
         let launch = launch.map(|due| due.max(launched + GATHER));
-        launch.into_iter().chain(self.voids.next_deadline()).min()
+        let first = launch.into_iter().chain(self.voids.next_deadline()).min();
+        let first = first.unwrap_or(launched + IDLE);
+        let second = self.schedule.next_deadline_after(first + GATHER);
+        [first, second.unwrap_or(first + IDLE)]
     }
 
     fn obey(&mut self, order: Order, now: Duration) {
@@ -183,7 +196,7 @@ impl Engine {
         }
     }
 
-    fn launch(&self, flight: Flight, now: Instant) -> LocalBoxFuture<'static, Landed> {
+    fn launch(&self, flight: Flight, now: Instant) -> BoxFuture<'static, Landed> {
         if let Some(lateness) = flight.lateness {
             self.counts.began(lateness);
         }
@@ -238,6 +251,36 @@ impl Engine {
 
     fn tell(&self, event: Event) -> Result<(), Unheard> {
         self.events.send(event).map_err(|_| Unheard)
+    }
+}
+
+/// Rings at the time that it is set to. tokio interrupts its own wait, with two
+/// system calls, whenever a timer is set that is the next to ring; so the next
+/// but one is set already.
+struct Alarm([Pin<Box<Sleep>>; 2]);
+
+impl Alarm {
+    fn new(now: Instant) -> Self {
+        Self([(); 2].map(|()| Box::pin(sleep_until(now))))
+    }
+
+    fn set(&mut self, [first, second]: [Instant; 2]) {
+        let Self([one, other]) = self;
+        if one.deadline() != first && (other.deadline() == first || one.deadline() == second) {
+            swap(one, other);
+        }
+        for (sleep, time) in [(other, second), (one, first)] {
+            if sleep.deadline() != time {
+                sleep.as_mut().reset(time);
+            }
+        }
+    }
+
+    async fn rings(&mut self) {
+        let Self([one, other]) = self;
+        // Polled, so that it is set.
+        let _ = other.as_mut().now_or_never();
+        one.as_mut().await;
     }
 }
 

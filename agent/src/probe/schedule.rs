@@ -160,6 +160,12 @@ impl Schedule {
         Some((*due).max(self.pace.next()))
     }
 
+    /// The same, when everything that is due up to this time has been taken.
+    pub(super) fn next_deadline_after(&self, time: Duration) -> Option<Duration> {
+        let (due, _) = self.waiting.range((time, ProbeId(u64::MAX))..).next()?;
+        Some(*due)
+    }
+
     fn adjust_pace(&mut self) {
         let rate: f64 = self
             .grids
