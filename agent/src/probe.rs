@@ -14,12 +14,18 @@
 
 mod attempt;
 mod counts;
+mod dns;
 mod engine;
 #[cfg(test)]
 mod fixtures;
+mod grpc;
+mod http;
+mod icmp;
 mod schedule;
 mod tcp;
+mod tls;
 mod trouble;
+mod udp;
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -8,11 +8,15 @@ use std::{
     time::Duration,
 };
 
-use crds::Probe;
+use crds::{HealthCheck, Probe};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Target, tcp, trouble::Failed};
+use super::{Target, dns::Dns, grpc, http::Http, icmp::Pings, tcp, trouble::Failed, udp};
 use crate::serving::tally::Verdict;
+
+/// Words of a failure have so many characters at most: a server may have
+/// chosen them.
+const LONGEST: usize = 200;
 
 /// What came of a probe.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,6 +25,24 @@ pub(super) enum Outcome {
     Verdict(Verdict),
     /// Nothing; why, in words.
     Void(Arc<str>),
+}
+
+/// What a check needs to be made only once.
+pub(super) enum Prepared {
+    /// A request over HTTP.
+    Http(Box<Http>),
+    /// A query.
+    Dns(Dns),
+    /// Nothing.
+    Plain,
+    /// It can never be made; why, in words.
+    Unfit(String),
+}
+
+/// What all probes share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pings: Pings,
 }
 
 /// How far a probe has come, for the words when its time is over.
@@ -34,6 +56,20 @@ pub(super) enum Reached {
     Connected = 1,
     /// It sent something, not all that was expected.
     Answer = 2,
+}
+
+impl Prepared {
+    /// For this check.
+    pub(super) fn new(check: &HealthCheck) -> Self {
+        let prepared = match &check.probe {
+            Probe::Http(probe) => Http::new(probe).map(|http| Self::Http(Box::new(http))),
+            Probe::Dns(probe) => Dns::new(probe).map(Self::Dns),
+            Probe::Tcp { .. } | Probe::Grpc { .. } | Probe::Udp { .. } | Probe::Icmp => {
+                Ok(Self::Plain)
+            }
+        };
+        prepared.unwrap_or_else(Self::Unfit)
+    }
 }
 
 impl Progress {
@@ -53,25 +89,80 @@ impl Progress {
 }
 
 /// Probes a target once, from this time on.
-pub(super) async fn attempt(target: &Target, began: Instant) -> Outcome {
+pub(super) async fn attempt(
+    target: &Target,
+    prepared: &Prepared,
+    shared: &Shared,
+    began: Instant,
+) -> Outcome {
     let check = &*target.check;
     let progress = Progress::default();
     let deadline = began + check.timeout;
-    let result = timeout_at(deadline, exchange(target, &progress))
+    let exchange = exchange(target, prepared, shared, &progress);
+    let result = timeout_at(deadline, exchange)
         .await
-        .unwrap_or_else(|_| Err(progress.out_of_time(check.timeout)));
+        .unwrap_or_else(|_| match &check.probe {
+            // Only an error would have been a failure.
+            Probe::Udp { expect, .. } if expect.is_empty() => Ok(()),
+            _ => Err(progress.out_of_time(check.timeout)),
+        });
     match result {
         Ok(()) => Outcome::Verdict(Verdict::Success),
-        Err(Failed::Answer(words)) => Outcome::Verdict(Verdict::Failure(words.into())),
-        Err(Failed::Silence(words)) => Outcome::Verdict(Verdict::Failure(words.into())),
+        Err(Failed::Answer(words) | Failed::Silence(words)) => {
+            Outcome::Verdict(Verdict::Failure(readable(&words)))
+        }
         Err(Failed::Own(words)) => Outcome::Void(words.into()),
     }
 }
 
-async fn exchange(target: &Target, progress: &Progress) -> Result<(), Failed> {
+async fn exchange(
+    target: &Target,
+    prepared: &Prepared,
+    shared: &Shared,
+    progress: &Progress,
+) -> Result<(), Failed> {
     let address = target.address;
-    match &target.check.probe {
-        Probe::Tcp { send, expect } => tcp::probe(address, send, expect, progress).await,
-        _ => Err(Failed::Own("this agent cannot probe so yet".into())),
+    match (&target.check.probe, prepared) {
+        // Most probes are these, and the others' futures are large.
+        (Probe::Tcp { send, expect }, _) => tcp::probe(address, send, expect, progress).await,
+        (Probe::Grpc { service }, _) => Box::pin(grpc::probe(address, service, progress)).await,
+        (Probe::Udp { send, expect }, _) => udp::probe(address, send, expect).await,
+        (Probe::Icmp, _) => Box::pin(shared.pings.probe(address.ip())).await,
+        (_, Prepared::Http(http)) => Box::pin(http.probe(address, progress)).await,
+        (_, Prepared::Dns(dns)) => Box::pin(dns.probe(address)).await,
+        (_, Prepared::Unfit(why)) => Err(Failed::Own(
+            format!("the check cannot be made: {why}").into(),
+        )),
+        (Probe::Http(_) | Probe::Dns(_), Prepared::Plain) => {
+            unreachable!("both are prepared")
+        }
+    }
+}
+
+fn readable(words: &str) -> Arc<str> {
+    let shown = words
+        .chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter });
+    let mut shown: String = shown.take(LONGEST + 1).collect();
+    if let Some((end, _)) = shown.char_indices().nth(LONGEST) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    shown.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_a_server_chose_stay_on_one_short_line() {
+        assert_eq!(&*readable("gRPC UNKNOWN: a\nb"), "gRPC UNKNOWN: a b");
+        let long = "é".repeat(1000);
+        let shown = readable(&long);
+        assert_eq!(shown.chars().count(), LONGEST + 1);
+        assert!(shown.ends_with("é…"));
+        let just = "é".repeat(LONGEST);
+        assert_eq!(*readable(&just), *just);
     }
 }

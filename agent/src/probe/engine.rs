@@ -6,11 +6,12 @@ use std::{
     mem::swap,
     panic::resume_unwind,
     pin::Pin,
-    sync::{Arc, mpsc::Sender},
+    sync::{Arc, Weak, mpsc::Sender},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use crds::HealthCheck;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
@@ -20,7 +21,7 @@ use tokio::{
 
 use super::{
     Counts, Order, ProbeId, Target,
-    attempt::{Outcome, attempt},
+    attempt::{Outcome, Prepared, Shared, attempt},
     schedule::{Flight, Schedule},
     trouble::HELD_UP,
 };
@@ -80,6 +81,8 @@ struct Engine {
     epoch: Instant,
     schedule: Schedule,
     watched: HashMap<ProbeId, Watched>,
+    prepared: HashMap<Arc<HealthCheck>, Weak<Prepared>>,
+    shared: Arc<Shared>,
     voids: Voids,
     events: Sender<Event>,
     counts: Arc<Counts>,
@@ -87,6 +90,7 @@ struct Engine {
 
 struct Watched {
     target: Arc<Target>,
+    prepared: Arc<Prepared>,
     results: Results,
     void: Option<Arc<str>>,
 }
@@ -111,6 +115,8 @@ impl Engine {
             epoch: Instant::now(),
             schedule: Schedule::new(most_in_flight, fastrand::Rng::new()),
             watched: HashMap::new(),
+            prepared: HashMap::new(),
+            shared: Arc::default(),
             voids: Voids::default(),
             events,
             counts,
@@ -177,6 +183,7 @@ impl Engine {
                 self.schedule.insert(id, check.period, now);
                 let results = Results::new(check.success_threshold, check.failure_threshold);
                 let watched = Watched {
+                    prepared: self.prepare(check),
                     target,
                     results,
                     void: None,
@@ -191,9 +198,27 @@ impl Engine {
     }
 
     fn forget(&mut self, id: ProbeId) {
-        if let Some(watched) = self.watched.remove(&id) {
-            self.voids.change(watched.void, None);
+        let Some(watched) = self.watched.remove(&id) else {
+            return;
+        };
+        self.voids.change(watched.void, None);
+        let check = watched.target.check.clone();
+        drop(watched.prepared);
+        let prepared = self.prepared.get(&check);
+        if prepared.is_some_and(|prepared| prepared.strong_count() == 0) {
+            self.prepared.remove(&check);
         }
+    }
+
+    /// All targets of a check share it.
+    fn prepare(&mut self, check: &Arc<HealthCheck>) -> Arc<Prepared> {
+        if let Some(prepared) = self.prepared.get(check).and_then(Weak::upgrade) {
+            return prepared;
+        }
+        let prepared = Arc::new(Prepared::new(check));
+        let weak = Arc::downgrade(&prepared);
+        self.prepared.insert(check.clone(), weak);
+        prepared
     }
 
     fn launch(&self, flight: Flight, now: Instant) -> BoxFuture<'static, Landed> {
@@ -201,9 +226,11 @@ impl Engine {
             self.counts.began(lateness);
         }
         let watched = self.watched.get(&flight.id);
-        let target = watched.expect("what is scheduled is known").target.clone();
+        let watched = watched.expect("what is scheduled is known");
+        let (target, prepared) = (watched.target.clone(), watched.prepared.clone());
+        let shared = self.shared.clone();
         Box::pin(async move {
-            let outcome = attempt(&target, now).await;
+            let outcome = attempt(&target, &prepared, &shared, now).await;
             let timeout = target.check.timeout;
             Landed {
                 flight,

@@ -1,23 +1,123 @@
-//! Servers on the loopback that behave as no server should.
+//! Servers on the loopback, many of which behave as no server should.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpSocket;
+use crds::{HealthCheck, Probe};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::Instant,
+};
+
+use super::{
+    Target,
+    attempt::{Outcome, Prepared, Shared, attempt},
+};
+use crate::serving::tally::Verdict;
+
+/// Longer than any answer takes that comes.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// For an answer that does not come.
+pub(super) const SOON: Duration = Duration::from_millis(300);
+
+/// What a probe says of a server.
+pub(super) async fn said(probe: Probe, address: SocketAddr) -> String {
+    said_within(PATIENCE, probe, address).await
+}
+
+/// The same, when an answer may take so long.
+pub(super) async fn said_within(timeout: Duration, probe: Probe, address: SocketAddr) -> String {
+    let check = HealthCheck {
+        probe,
+        port: None,
+        period: 2 * PATIENCE,
+        timeout,
+        success_threshold: 2,
+        failure_threshold: 3,
+    };
+    let prepared = Prepared::new(&check);
+    let check = Arc::new(check);
+    let target = Target { check, address };
+    match attempt(&target, &prepared, &Shared::default(), Instant::now()).await {
+        Outcome::Verdict(Verdict::Success) => "success".to_owned(),
+        Outcome::Verdict(Verdict::Failure(why)) => why.to_string(),
+        Outcome::Void(why) => format!("void: {why}"),
+    }
+}
+
+/// A server that does this with each connection.
+pub(super) async fn serve<F: Future<Output = ()> + Send>(
+    act: impl Fn(TcpStream) -> F + Clone + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            act(stream).await;
+        }
+    });
+    address
+}
+
+/// A server that reads something, says this, and closes.
+pub(super) async fn says(words: impl Into<Vec<u8>>) -> SocketAddr {
+    let words: Arc<[u8]> = words.into().into();
+    serve(move |mut stream| {
+        let words = words.clone();
+        async move {
+            let mut read = [0; 4096];
+            // The probe may have had enough of it before.
+            let _ = stream.read(&mut read).await;
+            let _ = stream.write_all(&words).await;
+        }
+    })
+    .await
+}
+
+/// A server that says these bytes again and again.
+pub(super) async fn says_for_ever(first: &'static str, again: &'static str) -> SocketAddr {
+    serve(move |mut stream| async move {
+        let mut read = [0; 4096];
+        let _ = stream.read(&mut read).await;
+        let _ = stream.write_all(first.as_bytes()).await;
+        while stream.write_all(again.as_bytes()).await.is_ok() {}
+    })
+    .await
+}
+
+/// A server that says this and then nothing, and does not close.
+pub(super) async fn says_and_waits(words: &'static str) -> SocketAddr {
+    serve(move |mut stream| async move {
+        let _ = stream.write_all(words.as_bytes()).await;
+        let mut read = [0; 4096];
+        while stream.read(&mut read).await.is_ok_and(|count| count > 0) {}
+    })
+    .await
+}
+
+/// A server that resets each connection.
+pub(super) async fn resets() -> SocketAddr {
+    serve(|stream| async move {
+        stream.readable().await.unwrap();
+        stream.set_zero_linger().unwrap();
+    })
+    .await
+}
+
+/// An address where nobody listens. It is no other test's.
+pub(super) async fn closed() -> SocketAddr {
+    let listener = TcpListener::bind("127.5.5.5:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
 
 /// An address that does not answer a SYN, while what comes with it is held: its
 /// queue of connections to accept is full.
-pub(super) fn silent() -> (impl Sized, SocketAddr) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .unwrap();
-    let listener: TcpListener = runtime.block_on(async {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        socket.listen(0).unwrap().into_std().unwrap()
-    });
-    let address = listener.local_addr().unwrap();
+pub(super) async fn silent() -> (impl Sized, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     // A backlog of 0 is a queue of one (`include/net/sock.h`, sk_acceptq_is_full).
-    let queued = TcpStream::connect(address).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let queued = TcpStream::connect(address).await.unwrap();
     ((listener, queued), address)
 }

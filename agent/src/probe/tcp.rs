@@ -70,3 +70,58 @@ pub(super) async fn connect(address: SocketAddr, progress: &Progress) -> io::Res
     progress.reached(Reached::Connected);
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use crds::Probe;
+
+    use crate::probe::fixtures::{
+        SOON, closed, resets, said, said_within, says, says_and_waits, says_for_ever, silent,
+    };
+
+    fn tcp(send: &str, expect: &str) -> Probe {
+        Probe::Tcp {
+            send: send.to_owned(),
+            expect: expect.to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_accepts_is_good() {
+        assert_eq!(said(tcp("", ""), says("").await).await, "success");
+        assert_eq!(said(tcp("PING\r\n", ""), says("").await).await, "success");
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_says_how() {
+        let refused = said(tcp("", ""), closed().await).await;
+        assert_eq!(refused, "connection refused");
+        let (_held, address) = silent().await;
+        let silent = said_within(SOON, tcp("", ""), address).await;
+        assert_eq!(silent, "no answer in 0.3 s");
+    }
+
+    #[tokio::test]
+    async fn what_is_expected_may_be_anywhere_in_the_answer() {
+        let ping = || tcp("PING\r\n", "+PONG");
+        assert_eq!(said(ping(), says("+PONG\r\n").await).await, "success");
+        let waits = says_and_waits("hello +PONG").await;
+        assert_eq!(said(ping(), waits).await, "success", "at once");
+        let wrong = said(ping(), says("-ERR\r\n").await).await;
+        assert_eq!(wrong, "the answer does not contain \"+PONG\"");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_or_does_not_end_is_a_failure() {
+        let ping = || tcp("PING\r\n", "+PONG");
+        let waits = said_within(SOON, ping(), says_and_waits("").await).await;
+        assert_eq!(waits, "connected, and no answer in 0.3 s");
+        let half = said_within(SOON, ping(), says_and_waits("+PO").await).await;
+        assert_eq!(half, "not the whole answer in 0.3 s");
+        let closes = said(ping(), says("").await).await;
+        assert_eq!(closes, "connected, and closed without an answer");
+        assert_eq!(said(ping(), resets().await).await, "connection reset");
+        let endless = said(ping(), says_for_ever("", "no").await).await;
+        assert_eq!(endless, "the first 65536 bytes do not contain \"+PONG\"");
+    }
+}

@@ -4,6 +4,8 @@ use std::{borrow::Cow, io};
 
 use nix::errno::Errno;
 
+use super::tls;
+
 /// How a probe can fail to find the server well.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failed {
@@ -16,9 +18,12 @@ pub(super) enum Failed {
     Own(Cow<'static, str>),
 }
 
-/// Of a socket to a server.
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
+impl Failed {
+    /// What this error of a socket to a server says.
+    pub(super) fn of(error: &io::Error) -> Self {
+        if let Some(words) = tls::in_words(error) {
+            return Self::Answer(words);
+        }
         let Some(code) = error.raw_os_error() else {
             return Self::Answer(match error.kind() {
                 io::ErrorKind::UnexpectedEof => "connection closed".to_owned(),
@@ -38,6 +43,12 @@ impl From<io::Error> for Failed {
             Errno::ETIMEDOUT => Self::Silence("no answer".to_owned()),
             other => Self::Answer(other.desc().to_lowercase()),
         }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::of(&error)
     }
 }
 

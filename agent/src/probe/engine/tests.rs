@@ -7,7 +7,7 @@ use crds::{HealthCheck, Probe};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::*;
-use crate::serving::tally::Tally;
+use crate::{probe::fixtures::silent, serving::tally::Tally};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -104,9 +104,9 @@ fn a_closed_port_is_refused_and_a_server_that_comes_back_is_news() {
     assert_eq!((tally.successes, tally.failures), (1, 0));
 }
 
-#[test]
-fn a_server_that_does_not_answer_fails_after_its_time() {
-    let (_held, address) = crate::probe::fixtures::silent();
+#[tokio::test]
+async fn a_server_that_does_not_answer_fails_after_its_time() {
+    let (_held, address) = silent().await;
     let prober = Prober::start();
     prober.probe(1, address);
     let (_, tally) = prober.next();

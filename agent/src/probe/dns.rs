@@ -1,0 +1,109 @@
+//! A query over UDP. Not by a resolver, which would ask again, ask others, and
+//! remember.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
+
+use crds::DnsProbe;
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{Name, RecordType},
+};
+
+use super::{trouble::Failed, udp};
+
+/// The longest datagram.
+const MOST: usize = 64 << 10;
+
+/// Queries for one check.
+pub(super) struct Dns {
+    query: Query,
+    expect: Option<String>,
+}
+
+impl Dns {
+    /// # Errors
+    /// In words, when such a query cannot be made.
+    pub(super) fn new(probe: &DnsProbe) -> Result<Self, String> {
+        let mut name = Name::from_ascii(&probe.name).map_err(|error| error.to_string())?;
+        name.set_fqdn(true);
+        let record_type = RecordType::from_str(&probe.record_type.to_ascii_uppercase());
+        let record_type = record_type.map_err(|error| error.to_string())?;
+        Ok(Self {
+            query: Query::query(name, record_type),
+            expect: probe.expect.as_deref().map(comparable),
+        })
+    }
+
+    /// Asks, and looks at the first answer to this very question.
+    pub(super) async fn probe(&self, address: SocketAddr) -> Result<(), Failed> {
+        let mut question = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
+        question.metadata.recursion_desired = true;
+        question.add_query(self.query.clone());
+        let bytes = question.to_vec();
+        let bytes = bytes.map_err(|error| Failed::Answer(format!("no such query: {error}")))?;
+        let socket = udp::connect(address).await?;
+        socket
+            .send(&bytes)
+            .await
+            .map_err(|error| udp::failed(&error))?;
+        let mut came = vec![0; MOST];
+        loop {
+            let count = socket
+                .recv(&mut came)
+                .await
+                .map_err(|error| udp::failed(&error))?;
+            // What answers another question may be forged; ours may still come.
+            if let Ok(answer) = Message::from_vec(&came[..count])
+                && answer.metadata.id == question.metadata.id
+                && answer.metadata.message_type == MessageType::Response
+                && is_to(&answer, &question)
+            {
+                return self.judge(&answer);
+            }
+        }
+    }
+
+    fn judge(&self, answer: &Message) -> Result<(), Failed> {
+        let code = answer.metadata.response_code;
+        if code != ResponseCode::NoError {
+            return Err(Failed::Answer(format!("DNS {}", mnemonic(code))));
+        }
+        let Some(expect) = &self.expect else {
+            return Ok(());
+        };
+        let found = answer.answers.iter().map(|record| record.data.to_string());
+        let found: Vec<_> = found.collect();
+        if found.iter().any(|data| comparable(data) == *expect) {
+            return Ok(());
+        }
+        Err(Failed::Answer(match found.as_slice() {
+            [] => format!("DNS answer without a record, expected {expect}"),
+            [first, ..] => format!("DNS answer {first}, expected {expect}"),
+        }))
+    }
+}
+
+/// A server that cannot read a query does not repeat it.
+fn is_to(answer: &Message, question: &Message) -> bool {
+    answer.queries == question.queries
+        || answer.queries.is_empty() && answer.metadata.response_code != ResponseCode::NoError
+}
+
+/// As RFC 1035 has it.
+fn mnemonic(code: ResponseCode) -> String {
+    format!("{code:?}").to_ascii_uppercase()
+}
+
+/// Two records that say the same read alike so.
+fn comparable(data: &str) -> String {
+    match data.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => data.trim_end_matches('.').to_ascii_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

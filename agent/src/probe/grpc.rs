@@ -1,0 +1,126 @@
+//! The standard health service of gRPC, over HTTP/2 without TLS.
+
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, Weak},
+};
+
+use futures::future::{Either, select};
+use hyper::{client::conn::http2, http::Uri, rt::Executor};
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::{
+    attempt::{Progress, Reached},
+    tcp,
+    trouble::Failed,
+};
+
+/// A longer answer is a failure, in bytes,
+const MOST_MESSAGE: usize = 64 << 10;
+/// and longer headers.
+const MOST_HEADERS: u32 = 16 << 10;
+
+/// Asks whether a service is serving; an empty name is the whole server.
+pub(super) async fn probe(
+    address: SocketAddr,
+    service: &str,
+    progress: &Progress,
+) -> Result<(), Failed> {
+    let stream = tcp::connect(address, progress).await?;
+    let tasks = Tasks::default();
+    let (sender, connection) = http2::Builder::new(tasks.executor())
+        .max_header_list_size(MOST_HEADERS)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed(&error))?;
+    let origin = Uri::try_from(format!("http://{address}"))
+        .map_err(|error| Failed::Answer(error.to_string()))?;
+    let channel = tower::service_fn(move |request| sender.clone().send_request(request));
+    let mut client =
+        HealthClient::with_origin(channel, origin).max_decoding_message_size(MOST_MESSAGE);
+    let answer = client.check(HealthCheckRequest {
+        service: service.to_owned(),
+    });
+    let answer = match select(pin!(answer), pin!(connection)).await {
+        Either::Left((answer, _)) => answer,
+        // What it has read is still to be told.
+        Either::Right((_, answer)) => answer.await,
+    };
+    let answer = answer.map_err(|status| refused(&status))?;
+    progress.reached(Reached::Answer);
+    match answer.get_ref().status() {
+        ServingStatus::Serving => Ok(()),
+        other => Err(Failed::Answer(format!("gRPC {}", other.as_str_name()))),
+    }
+}
+
+/// hyper leaves the connection to a task. It ends with the probe.
+#[derive(Default)]
+struct Tasks(Arc<Mutex<JoinSet<()>>>);
+
+/// Where hyper puts it.
+#[derive(Clone)]
+struct Spawn(Weak<Mutex<JoinSet<()>>>);
+
+impl Tasks {
+    fn executor(&self) -> Spawn {
+        Spawn(Arc::downgrade(&self.0))
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawn {
+    fn execute(&self, future: F) {
+        if let Some(tasks) = self.0.upgrade() {
+            tasks.lock().expect("spawning does not panic").spawn(future);
+        }
+    }
+}
+
+/// With a source it is the connection that failed.
+fn refused(status: &Status) -> Failed {
+    if let Some(source) = status.source() {
+        return failed(source);
+    }
+    let code = mnemonic(status.code());
+    Failed::Answer(match status.message() {
+        "" => format!("gRPC {code}"),
+        message => format!("gRPC {code}: {message}"),
+    })
+}
+
+/// As the specification of gRPC has it: `NotFound` is `NOT_FOUND`.
+fn mnemonic(code: Code) -> String {
+    let mut words = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push('_');
+        }
+        words.push(letter.to_ascii_uppercase());
+    }
+    words
+}
+
+fn failed(error: &(dyn Error + 'static)) -> Failed {
+    let mut cause = error;
+    loop {
+        if let Some(cause) = cause.downcast_ref::<io::Error>() {
+            return Failed::of(cause);
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return Failed::Answer(format!("the answer is not gRPC: {cause}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

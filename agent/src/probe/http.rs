@@ -1,0 +1,258 @@
+//! A GET request over HTTP/1.1, plain or over TLS. Redirects are answers.
+
+use std::{error::Error, io, net::SocketAddr, pin::pin};
+
+use crds::{BodyRule, HttpProbe, StatusRange};
+use futures::future::{Either, select};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Method, Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
+    http::uri::{Authority, PathAndQuery},
+};
+use hyper_util::rt::TokioIo;
+use memchr::memmem::Finder;
+use regex::bytes::Regex;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    attempt::{Progress, Reached},
+    tcp,
+    tls::Tls,
+    trouble::Failed,
+};
+
+/// So much of a body is looked at, in bytes.
+const MOST_BODY: usize = 64 << 10;
+/// Longer headers are a failure, in bytes,
+const MOST_HEADERS: usize = 16 << 10;
+/// and more of them.
+const MOST_NUMBER: usize = 256;
+
+/// Requests for one check.
+pub(super) struct Http {
+    tls: Option<Tls>,
+    path: PathAndQuery,
+    host: Option<HeaderValue>,
+    headers: HeaderMap,
+    statuses: Vec<StatusRange>,
+    body: Option<Body>,
+}
+
+/// What is to be found in a body.
+enum Body {
+    Contains(Box<Finder<'static>>),
+    Matches(Regex),
+}
+
+impl Http {
+    /// # Errors
+    /// In words, when such a request cannot be made.
+    pub(super) fn new(probe: &HttpProbe) -> Result<Self, String> {
+        let host_name = probe.host.as_deref().map(name_of).transpose()?;
+        let tls = probe.tls.as_ref();
+        let tls = tls.map(|rule| Tls::new(rule, host_name.as_deref()));
+        let mut headers = HeaderMap::new();
+        for (name, value) in &probe.headers {
+            let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+            headers.append(
+                name,
+                HeaderValue::try_from(value).map_err(|error| error.to_string())?,
+            );
+        }
+        let defaults = [
+            (
+                USER_AGENT,
+                concat!("ipvs-operator/", env!("CARGO_PKG_VERSION")),
+            ),
+            (CONNECTION, "close"),
+        ];
+        for (name, value) in defaults {
+            let value = HeaderValue::from_static(value);
+            headers.entry(name).or_insert(value);
+        }
+        let host = probe.host.as_deref().map(HeaderValue::try_from);
+        let body = probe.body.as_ref().map(|rule| match rule {
+            BodyRule::Contains(text) => {
+                let text = Finder::new(text).into_owned();
+                Ok(Body::Contains(Box::new(text)))
+            }
+            BodyRule::Matches(text) => Regex::new(text)
+                .map(Body::Matches)
+                .map_err(|error| error.to_string()),
+        });
+        Ok(Self {
+            tls: tls.transpose()?,
+            path: PathAndQuery::try_from(&probe.path).map_err(|error| error.to_string())?,
+            host: host.transpose().map_err(|error| error.to_string())?,
+            headers,
+            statuses: probe.statuses.clone(),
+            body: body.transpose()?,
+        })
+    }
+
+    /// Asks, and looks at the answer.
+    pub(super) async fn probe(
+        &self,
+        address: SocketAddr,
+        progress: &Progress,
+    ) -> Result<(), Failed> {
+        let stream = tcp::connect(address, progress).await?;
+        match &self.tls {
+            None => self.ask(stream, address, progress).await,
+            Some(tls) => {
+                let stream = tls.connect(stream).await?;
+                self.ask(stream, address, progress).await
+            }
+        }
+    }
+
+    async fn ask<S>(
+        &self,
+        stream: S,
+        address: SocketAddr,
+        progress: &Progress,
+    ) -> Result<(), Failed>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(MOST_HEADERS)
+            .max_header_size(MOST_HEADERS)
+            .max_headers(MOST_NUMBER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(&error))?;
+        let request = self.request(address)?;
+        let answer = async {
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| failed(&error))?;
+            progress.reached(Reached::Answer);
+            self.judge(response).await
+        };
+        match select(pin!(answer), pin!(connection)).await {
+            Either::Left((judgement, _)) => judgement,
+            // What it has read is still to be judged.
+            Either::Right((_, answer)) => answer.await,
+        }
+    }
+
+    fn request(&self, address: SocketAddr) -> Result<Request<Empty<Bytes>>, Failed> {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = self.path.clone().into();
+        *request.headers_mut() = self.headers.clone();
+        if !self.headers.contains_key(HOST) {
+            let host = match &self.host {
+                Some(host) => host.clone(),
+                None => HeaderValue::try_from(address.to_string())
+                    .expect("an address and a port are fit for a header"),
+            };
+            request.headers_mut().insert(HOST, host);
+        }
+        Ok(request)
+    }
+
+    async fn judge(&self, response: Response<Incoming>) -> Result<(), Failed> {
+        let status = response.status().as_u16();
+        let is_good = |statuses: &StatusRange| statuses.range().contains(&status);
+        if !self.statuses.iter().any(is_good) {
+            let expected: Vec<_> = self.statuses.iter().map(range_in_words).collect();
+            let expected = expected.join(", ");
+            return Err(Failed::Answer(format!(
+                "HTTP {status}, expected {expected}"
+            )));
+        }
+        match &self.body {
+            Some(body) => body.find(response.into_body()).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Body {
+    async fn find(&self, mut body: Incoming) -> Result<(), Failed> {
+        let mut came: Vec<u8> = Vec::new();
+        let is_whole = loop {
+            let Some(frame) = body.frame().await else {
+                break true;
+            };
+            let Ok(data) = frame.map_err(|error| failed(&error))?.into_data() else {
+                continue;
+            };
+            let known = came.len();
+            came.extend_from_slice(&data[..data.len().min(MOST_BODY - known)]);
+            if let Self::Contains(text) = self {
+                // It may have begun with what came before.
+                let from = known.saturating_sub(text.needle().len());
+                if text.find(&came[from..]).is_some() {
+                    return Ok(());
+                }
+            }
+            if came.len() == MOST_BODY {
+                break false;
+            }
+        };
+        let (is_found, expected) = match self {
+            Self::Contains(text) => {
+                let needle = String::from_utf8_lossy(text.needle());
+                (text.find(&came).is_some(), format!("contain {needle:?}"))
+            }
+            Self::Matches(pattern) => (
+                pattern.is_match(&came),
+                format!("match {:?}", pattern.as_str()),
+            ),
+        };
+        match (is_found, is_whole) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Failed::Answer(format!("the body does not {expected}"))),
+            (false, false) => Err(Failed::Answer(format!(
+                "the first {MOST_BODY} bytes of the body do not {expected}"
+            ))),
+        }
+    }
+}
+
+/// A host without its port.
+fn name_of(host: &str) -> Result<String, String> {
+    let authority = Authority::try_from(host).map_err(|error| error.to_string())?;
+    let name = authority.host();
+    Ok(name.trim_matches(['[', ']']).to_owned())
+}
+
+fn range_in_words(statuses: &StatusRange) -> String {
+    match (statuses.first, statuses.last) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
+}
+
+fn failed(error: &hyper::Error) -> Failed {
+    // A method tells so too, but only with hyper's server compiled in.
+    if error.is_parse() && error.to_string().contains("too large") {
+        return Failed::Answer(format!(
+            "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"
+        ));
+    }
+    if error.is_parse() {
+        return Failed::Answer(format!("the answer is not HTTP/1: {error}"));
+    }
+    if error.is_incomplete_message() {
+        return Failed::Answer("connection closed before the end of the answer".to_owned());
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<io::Error>() {
+            return Failed::of(cause);
+        }
+        source = cause.source();
+    }
+    Failed::Answer(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! Echo requests, all over one socket per family.
+
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
+
+use super::trouble::Failed;
+
+/// What is sent; it comes back.
+const PAYLOAD: &[u8] = b"ipvs-operator";
+/// surge-ping's own patience. The probe's ends before.
+const FOREVER: Duration = Duration::from_secs(3600);
+
+/// Sends echo requests. The sockets are opened when they are first needed: most
+/// agents send none.
+#[derive(Default)]
+pub(super) struct Pings {
+    v4: Mutex<Option<Client>>,
+    v6: Mutex<Option<Client>>,
+    number: AtomicU16,
+}
+
+impl Pings {
+    /// Waits for the answer to an echo request.
+    pub(super) async fn probe(&self, address: IpAddr) -> Result<(), Failed> {
+        let client = self.client(address)?;
+        let number = self.number.fetch_add(1, Relaxed);
+        let mut pinger = client
+            .pinger(address, PingIdentifier(fastrand::u16(..)))
+            .await;
+        pinger.timeout(FOREVER);
+        match pinger.ping(PingSequence(number), PAYLOAD).await {
+            Ok((packet, _)) => judge(&packet),
+            Err(SurgeError::IOError(error)) => Err(error.into()),
+            Err(error) => Err(Failed::Own(error.to_string().into())),
+        }
+    }
+
+    fn client(&self, address: IpAddr) -> Result<Client, Failed> {
+        let (client, kind) = match address {
+            IpAddr::V4(_) => (&self.v4, ICMP::V4),
+            IpAddr::V6(_) => (&self.v6, ICMP::V6),
+        };
+        let mut client = client.lock().expect("nothing panics while it is held");
+        if let Some(client) = &*client {
+            return Ok(client.clone());
+        }
+        let made = Client::new(&Config::builder().kind(kind).build()).map_err(not_allowed)?;
+        Ok(client.insert(made).clone())
+    }
+}
+
+/// An echo reply is 0 (RFC 792) and 129 (RFC 4443); with a raw socket an error
+/// about the request comes the same way.
+fn judge(packet: &IcmpPacket) -> Result<(), Failed> {
+    let (kind, reply, unreachable) = match packet {
+        IcmpPacket::V4(packet) => (packet.get_icmp_type().0, 0, 3),
+        IcmpPacket::V6(packet) => (packet.get_icmpv6_type().0, 129, 1),
+    };
+    match kind {
+        kind if kind == reply => Ok(()),
+        kind if kind == unreachable => Err(Failed::Silence("unreachable (ICMP)".to_owned())),
+        other => Err(Failed::Answer(format!("ICMP type {other}"))),
+    }
+}
+
+fn not_allowed(error: io::Error) -> Failed {
+    match error.raw_os_error().map(Errno::from_raw) {
+        None | Some(Errno::EPERM | Errno::EACCES) => Failed::Own(
+            "the agent may not send ICMP (EPERM): give it the capability CAP_NET_RAW".into(),
+        ),
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! TLS to servers: whom to believe, and the words when it fails.
+
+use std::{io, sync::Arc};
+
+use crds::TlsRule;
+use jiff::{Timestamp, tz::TimeZone};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::trouble::Failed;
+
+/// Makes connections for one check.
+pub(super) struct Tls {
+    connector: TlsConnector,
+    name: Option<ServerName<'static>>,
+}
+
+impl Tls {
+    /// By this rule; the host is the check's, without a port.
+    ///
+    /// # Errors
+    /// In words, when the rule can never work.
+    pub(super) fn new(rule: &TlsRule, host: Option<&str>) -> Result<Self, String> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let mut config = match &rule.authorities {
+            Some(authorities) => {
+                let mut roots = RootCertStore::empty();
+                for authority in authorities.iter() {
+                    let authority = CertificateDer::from_slice(authority).into_owned();
+                    roots.add(authority).map_err(|error| words(&error))?;
+                }
+                builder.with_root_certificates(roots).with_no_client_auth()
+            }
+            None => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+                .with_no_client_auth(),
+        };
+        config.resumption = Resumption::disabled();
+        let name = match rule.server_name.as_deref().or(host) {
+            Some(name) => {
+                let fit = ServerName::try_from(name.to_owned());
+                Some(fit.map_err(|error| format!("{name:?} is no server name: {error}"))?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            name,
+        })
+    }
+
+    /// Shakes hands over a connection.
+    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failed> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => stream.peer_addr()?.ip().into(),
+        };
+        Ok(self.connector.connect(name, stream).await?)
+    }
+}
+
+/// What TLS says of a connection that failed for it.
+pub(super) fn in_words(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(words(error))
+}
+
+fn words(error: &Error) -> String {
+    let Error::InvalidCertificate(error) = error else {
+        return match error {
+            Error::AlertReceived(alert) => format!("TLS alert {alert:?}"),
+            Error::InvalidMessage(_) => "the answer is not TLS".to_owned(),
+            other => format!("TLS: {other}"),
+        };
+    };
+    let why = match error {
+        CertificateError::Expired => "expired".to_owned(),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("expired on {}", day(*not_after))
+        }
+        CertificateError::NotValidYet => "not valid yet".to_owned(),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("not valid before {}", day(*not_before))
+        }
+        CertificateError::UnknownIssuer => "unknown issuer".to_owned(),
+        CertificateError::NotValidForName => "not valid for the name".to_owned(),
+        CertificateError::NotValidForNameContext { expected, .. } => {
+            format!("not valid for name {}", expected.to_str())
+        }
+        CertificateError::BadSignature => "its signature is wrong".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "not meant for a server".to_owned()
+        }
+        // webpki's own, which rustls does not name.
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            "it is an authority's own, and not a server's (CA:TRUE)".to_owned()
+        }
+        other => other.to_string(),
+    };
+    format!("certificate: {why}")
+}
+
+fn day(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match Timestamp::from_second(seconds) {
+        Ok(time) => time.to_zoned(TimeZone::UTC).date().to_string(),
+        Err(_) => format!("second {seconds}"),
+    }
+}
+
+/// Believes everybody: the check says so.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
