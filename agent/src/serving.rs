@@ -237,6 +237,9 @@ impl Serving {
             if place(&member.standing) != before {
                 self.dirty.insert(key);
             }
+            if member.standing.health() != before.0 {
+                say(key, server, &member.standing);
+            }
             let (name, row) = memory::server_row(key, server, &member.standing);
             self.notes.insert(name, Some(row));
         }
@@ -258,6 +261,7 @@ impl Serving {
             };
             for (server, member) in &mut service.servers {
                 if member.standing.pass(now) {
+                    say(key, *server, &member.standing);
                     self.is_news = true;
                     let (name, row) = memory::server_row(key, *server, &member.standing);
                     self.notes.insert(name, Some(row));
@@ -286,6 +290,16 @@ impl Serving {
         let (settled, deadline) = service.settle(wanted, now);
         if service.below_since != was_below {
             self.is_news = true;
+            let Count { total, healthy } = service.count();
+            match service.below_since {
+                Some(_) => tracing::warn!(
+                    "service {key} has {healthy} of {total} servers healthy, which are too few: {} is in force",
+                    report::action(&service.guarded.availability.below)
+                ),
+                None => {
+                    tracing::info!("service {key} has {healthy} of {total} servers healthy again")
+                }
+            }
             let row = match service.below_since {
                 Some(since) => {
                     let (name, row) = memory::service_row(key, since);
@@ -437,6 +451,18 @@ impl Service {
             settled.destinations.insert(sorry, config);
         }
         (settled, deadline)
+    }
+}
+
+fn say(service: ServiceKey, server: DestinationKey, standing: &Standing) {
+    let why = standing.why().map_or("", |why| why);
+    match standing.health() {
+        Health::Up => tracing::info!("server {server} of service {service} is healthy"),
+        Health::Down if standing.is_flapping() => {
+            tracing::warn!("server {server} of service {service} is flapping: {why}");
+        }
+        Health::Down => tracing::warn!("server {server} of service {service} is down: {why}"),
+        Health::Unknown => {}
     }
 }
 

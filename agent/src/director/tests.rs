@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -12,6 +13,7 @@ use crds::{
     api::{DirectorGroup, RealServer, VirtualService},
 };
 use serde_json::json;
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
 
 mod cautious;
 mod drift;
+mod health;
 mod no_journal;
 mod restored;
 
@@ -34,6 +37,8 @@ struct Doors {
     opened: Arc<AtomicUsize>,
     kernel_opened: Arc<AtomicUsize>,
     kernel_fails: Arc<AtomicUsize>,
+    /// Who is told what is to be probed; nobody if none.
+    orders: Option<UnboundedSender<Order>>,
 }
 
 impl Doors {
@@ -52,8 +57,7 @@ impl Doors {
             }),
             links: Box::new(move || Ok(Box::new(links.clone()))),
             sysctls: Box::new(world.clone()),
-            // Nobody probes.
-            orders: tokio::sync::mpsc::unbounded_channel().0,
+            orders: self.orders.clone().unwrap_or_else(|| unbounded_channel().0),
             journal: Box::new({
                 let opened = self.opened.clone();
                 move || {

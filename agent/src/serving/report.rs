@@ -109,7 +109,7 @@ fn state(standing: &Standing) -> Option<UnhealthyState> {
     }
 }
 
-fn action(below: &BelowMinimum) -> &'static str {
+pub(super) fn action(below: &BelowMinimum) -> &'static str {
     match below {
         BelowMinimum::FailOpen => "FailOpen",
         BelowMinimum::Reject => "Reject",

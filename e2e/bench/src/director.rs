@@ -5,9 +5,10 @@ use std::{path::Path, time::Duration};
 
 use agent::{
     desired::Desired,
-    host::{addresses::Holding, netlink::RouteSocket},
+    host::{addresses::Holding, netlink::RouteSocket, sysctls::SysctlFolder},
     journal::FileJournal,
     round::{self, Edges, Removals, State, Wish},
+    serving::Serving,
 };
 use anyhow::{Context, Result, ensure};
 use ipvs::{DestinationKey, Kernel, OnConflict, ServiceKey, Socket, Timeouts, WantedTable};
@@ -19,6 +20,7 @@ pub(crate) struct Director {
     pub(crate) kernel: Socket,
     links: RouteSocket,
     journal: FileJournal,
+    sysctls: SysctlFolder,
 }
 
 impl Director {
@@ -30,6 +32,7 @@ impl Director {
             kernel: Socket::open()?,
             links: RouteSocket::open()?,
             journal,
+            sysctls: sysctls(),
         })
     }
 
@@ -45,8 +48,10 @@ impl Director {
             kernel: &mut self.kernel,
             links: &mut self.links,
             journal: &mut self.journal,
+            sysctls: &mut self.sysctls,
         };
-        let wish = wish(desired);
+        let nothing = Unchecked::default();
+        let wish = wish(desired, &nothing);
         let outcome = round::run(&mut self.state, &mut edges, &wish, Duration::ZERO)
             .context("the kernel did not answer")?;
         ensure!(
@@ -69,10 +74,25 @@ impl Director {
     }
 }
 
+/// No service has a health check.
+#[derive(Default)]
+pub(crate) struct Unchecked {
+    serving: Serving,
+    leaving: WantedTable,
+}
+
+/// The lab's own sysctls.
+pub(crate) fn sysctls() -> SysctlFolder {
+    SysctlFolder("/proc/sys".into())
+}
+
 /// The wish of a director that was told nothing but its table.
-pub(crate) fn wish(desired: &Desired) -> Wish<'_> {
+pub(crate) fn wish<'a>(desired: &'a Desired, nothing: &'a Unchecked) -> Wish<'a> {
     Wish {
         desired,
+        table: &desired.table,
+        leaving: &nothing.leaving,
+        serving: &nothing.serving,
         holding: Holding::Undecided,
         removals: Removals::Guarded,
         on_conflict: OnConflict::Adopt,

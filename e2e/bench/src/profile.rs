@@ -60,13 +60,16 @@ pub(crate) fn sample(size: Size, folder: &Path) -> Result<Parts> {
     };
     let mut kernel = Nothing::default();
     let mut links = RouteSocket::open()?;
+    let mut sysctls = director::sysctls();
     let mut state = State::new(remembered);
     let mut edges = Edges {
         kernel: &mut kernel,
         links: &mut links,
         journal: &mut journal,
+        sysctls: &mut sysctls,
     };
-    let wish = director::wish(&desired);
+    let nothing = director::Unchecked::default();
+    let wish = director::wish(&desired, &nothing);
     let start = Instant::now();
     round::run(&mut state, &mut edges, &wish, Duration::ZERO)?;
     let all = start.elapsed();

@@ -89,7 +89,7 @@ fn once_there_is_one_everything_is_made_and_what_changed_hands_stands_in_it() {
     assert_eq!(world.news(), [""; 0]);
     let due = agent.next_deadline(Duration::ZERO);
     let outcome = outcome(&mut agent, due);
-    assert_eq!(outcome.failures, std::collections::BTreeMap::new());
+    assert_eq!(outcome.failures, BTreeMap::new());
     assert_eq!(world.news(), ["-D -t 192.0.2.10:8080", "settle"]);
     assert_eq!(outcome.services, 2);
 }
