@@ -64,6 +64,8 @@ struct Service {
     servers: IndexMap<DestinationKey, Member>,
     /// Since when it is below its minimum.
     below_since: Option<Timestamp>,
+    /// It would be, but for first results that are awaited.
+    is_waiting: bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,8 @@ struct Member {
     /// What the administrator gave it.
     weight: u32,
     standing: Standing,
+    /// Whether the kernel had it when its check began.
+    was_there: bool,
 }
 
 impl Member {
@@ -79,6 +83,7 @@ impl Member {
         Server {
             weight: self.weight,
             standing: &self.standing,
+            was_there: self.was_there,
         }
     }
 }
@@ -94,6 +99,11 @@ pub struct Found<'a> {
 }
 
 impl Found<'_> {
+    fn has(&self, server: &DestinationKey) -> bool {
+        let destinations = self.service.map(|service| &service.destinations);
+        destinations.is_some_and(|destinations| destinations.contains_key(server))
+    }
+
     fn serves(&self, server: &DestinationKey) -> bool {
         let found = self
             .service
@@ -132,15 +142,23 @@ impl Serving {
             None => {
                 let memory = self.memory.take(&key);
                 let below_since = memory.below_since;
-                (self.recall(key, memory, wanted), below_since, true)
+                (
+                    self.recall(key, memory, wanted, found, now),
+                    below_since,
+                    true,
+                )
             }
         };
+        // What is served then is not known to be healthy.
+        let fails_open =
+            below_since.is_some() && guarded.availability.below == BelowMinimum::FailOpen;
         let mut servers = IndexMap::with_capacity(wanted.destinations.len());
         for (server, config) in &wanted.destinations {
-            let (standing, probe_before) = match known.swap_remove(server) {
-                Some(member) => (member.standing, Some(member.probe)),
-                None if found.serves(server) => (Standing::served(now), None),
-                None => (Standing::unknown(now), None),
+            let before = known.swap_remove(server);
+            let (standing, was_there, probe_before) = match before {
+                Some(member) => (member.standing, member.was_there, Some(member.probe)),
+                None if found.serves(server) && !fails_open => (Standing::served(now), true, None),
+                None => (Standing::unknown(now), found.has(server), None),
             };
             let port = guarded.check.port.unwrap_or(server.port);
             let target = Target {
@@ -155,6 +173,7 @@ impl Serving {
                 probe,
                 weight: config.weight,
                 standing,
+                was_there,
             };
             if let Some(tally) = self.targets.tally(probe) {
                 member.standing.hear(tally, &guarded.check, now);
@@ -171,9 +190,16 @@ impl Serving {
             guarded: guarded.clone(),
             servers,
             below_since,
+            is_waiting: false,
         };
         if is_new {
             service.believe(found, now);
+            self.notes
+                .extend([memory::service_row(key, service.below_since)]);
+            for (server, member) in &service.servers {
+                let (name, row) = memory::server_row(key, *server, &member.standing);
+                self.notes.insert(name, Some(row));
+            }
         }
         self.services.insert(key, service);
     }
@@ -184,14 +210,18 @@ impl Serving {
         key: ServiceKey,
         mut memory: ServiceMemory,
         wanted: &WantedService,
+        found: Found<'_>,
+        now: Timestamp,
     ) -> IndexMap<DestinationKey, Member> {
         let mut known = IndexMap::new();
         for (server, config) in &wanted.destinations {
-            if let Some(standing) = memory.servers.remove(server) {
+            if let Some(mut standing) = memory.servers.remove(server) {
+                standing.begin(now);
                 let member = Member {
                     probe: ProbeId(0),
                     weight: config.weight,
                     standing,
+                    was_there: found.has(server),
                 };
                 known.insert(*server, member);
             }
@@ -225,16 +255,13 @@ impl Serving {
                 continue;
             };
             let check = &service.guarded.check;
-            let place = |standing: &Standing| {
-                let awaited = standing.first_verdict_due(check);
-                (standing.health(), standing.next_deadline(), awaited)
-            };
+            let place = |standing: &Standing| (standing.health(), standing.next_deadline());
             let before = place(&member.standing);
             if !member.standing.hear(tally, check, now) {
                 continue;
             }
             self.is_news = true;
-            if place(&member.standing) != before {
+            if place(&member.standing) != before || service.is_waiting {
                 self.dirty.insert(key);
             }
             if member.standing.health() != before.0 {
@@ -300,14 +327,8 @@ impl Serving {
                     tracing::info!("service {key} has {healthy} of {total} servers healthy again")
                 }
             }
-            let row = match service.below_since {
-                Some(since) => {
-                    let (name, row) = memory::service_row(key, since);
-                    (name, Some(row))
-                }
-                None => (memory::key(key, None), None),
-            };
-            self.notes.extend([row]);
+            self.notes
+                .extend([memory::service_row(key, service.below_since)]);
         }
         match deadline {
             Some(deadline) => self.deadlines.insert(key, deadline),
@@ -367,11 +388,11 @@ impl Service {
         Count::of(self.servers.values().map(Member::server))
     }
 
-    /// Until when first verdicts are awaited, if any are.
-    fn first_verdicts_due(&self, now: Timestamp) -> Option<Timestamp> {
+    /// Until when first results are awaited, if any are.
+    fn first_results_due(&self, now: Timestamp) -> Option<Timestamp> {
         let members = self.servers.values().filter(|member| member.weight > 0);
         let due =
-            members.filter_map(|member| member.standing.first_verdict_due(&self.guarded.check));
+            members.filter_map(|member| member.standing.first_result_due(&self.guarded.check));
         due.filter(|due| *due > now).max()
     }
 
@@ -384,21 +405,25 @@ impl Service {
             return;
         }
         let availability = &self.guarded.availability;
-        let is_to_serve = |member: &Member, is_below: bool| {
+        let expected = |member: &Member, is_below: bool| {
             let (weight, _) = policy::weight(member.server(), availability, is_below, now);
-            weight.is_some_and(|weight| weight > 0)
+            weight.map(|weight| weight > 0)
         };
-        let mut members = self.servers.iter().filter(|(_, member)| member.weight > 0);
-        if members.any(|(server, member)| is_to_serve(member, true) != found.serves(server)) {
+        let in_kernel = |server: &DestinationKey| found.has(server).then(|| found.serves(server));
+        let mut members = self.servers.iter();
+        if members.any(|(server, member)| expected(member, true) != in_kernel(server)) {
             self.below_since = None;
         }
         let is_below = self.below_since.is_some();
         for (server, member) in &mut self.servers {
-            let is_to_serve = is_to_serve(member, is_below);
-            if found.serves(server) && !is_to_serve {
-                member.standing = Standing::served(now);
-            } else if is_to_serve && !found.serves(server) && found.is_ours {
-                member.standing = Standing::unknown(now);
+            if in_kernel(server) == expected(member, is_below) {
+                continue;
+            }
+            match in_kernel(server) {
+                Some(true) => member.standing = Standing::served(now),
+                // It may have been written down by another boot.
+                None if !found.is_ours => {}
+                Some(false) | None => member.standing = Standing::unknown(now),
             }
         }
     }
@@ -409,14 +434,12 @@ impl Service {
         now: Timestamp,
     ) -> (WantedService, Option<Timestamp>) {
         let availability = &self.guarded.availability;
-        let first_verdicts = self.first_verdicts_due(now);
+        let awaited = self.first_results_due(now);
         let was_below = self.below_since.is_some();
-        let is_below = policy::is_below(
-            availability,
-            self.count(),
-            was_below,
-            first_verdicts.is_some(),
-        );
+        let count = self.count();
+        let is_below = policy::is_below(availability, count, was_below, awaited.is_some());
+        let has_too_few = count.healthy < policy::minimum(availability, count.total);
+        self.is_waiting = has_too_few && !is_below;
         if is_below != was_below {
             self.below_since = is_below.then_some(now);
         }
@@ -432,7 +455,7 @@ impl Service {
             destinations: Destinations::default(),
         };
         settled.destinations.reserve(wanted.destinations.len() + 1);
-        let mut deadline = first_verdicts.filter(|_| !is_below);
+        let mut deadline = awaited.filter(|_| self.is_waiting);
         for (server, config) in &wanted.destinations {
             let Some(member) = self.servers.get(server) else {
                 continue;

@@ -54,9 +54,12 @@ pub(super) fn server_row(
     (key(service, Some(server)), json(&row))
 }
 
-/// The row of a service that is below its minimum.
-pub(super) fn service_row(service: ServiceKey, below_since: Timestamp) -> (String, String) {
-    (key(service, None), json(&below_since))
+/// The row of a service: it has one while it is below its minimum.
+pub(super) fn service_row(
+    service: ServiceKey,
+    below_since: Option<Timestamp>,
+) -> (String, Option<String>) {
+    (key(service, None), below_since.as_ref().map(json))
 }
 
 /// The key of a row.

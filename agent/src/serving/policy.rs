@@ -16,6 +16,8 @@ pub struct Server<'a> {
     pub weight: u32,
     /// How it stands.
     pub standing: &'a Standing,
+    /// Whether the kernel had it when its check began.
+    pub was_there: bool,
 }
 
 /// How many there are.
@@ -76,6 +78,8 @@ pub fn weight(
 ) -> (Option<u32>, Option<Timestamp>) {
     let is_up = server.standing.health() == Health::Up;
     let failed = || match availability.on_failure {
+        // It may have connections, and that they are lost is not known.
+        _ if server.was_there && server.standing.health() == Health::Unknown => (Some(0), None),
         OnFailure::Quiesce => (Some(0), None),
         OnFailure::Remove => (None, None),
     };
@@ -142,6 +146,7 @@ mod tests {
         let server = Server {
             weight: 5,
             standing: &standing,
+            was_there: false,
         };
         weight(server, availability, is_below, at(0)).0
     }
@@ -201,6 +206,7 @@ mod tests {
         let server = Server {
             weight: 0,
             standing: &standing,
+            was_there: false,
         };
         assert_eq!(weight(server, &availability(), true, at(0)).0, Some(0));
         assert_eq!(Count::of([server]), Count::default(), "nor is it counted");
@@ -285,6 +291,7 @@ mod tests {
         let server = |standing| Server {
             weight: 5,
             standing,
+            was_there: true,
         };
         assert_eq!(weight(server(&there), &slow, false, at(0)), (Some(5), None));
 

@@ -48,6 +48,8 @@ pub struct Standing {
     back_at: Option<Timestamp>,
     /// When a verdict brought it into service, for the slow start.
     risen: Option<Timestamp>,
+    /// Since when it is probed by this agent.
+    begun: Timestamp,
     /// Whether any probe of it has said something.
     is_probed: bool,
 }
@@ -73,6 +75,7 @@ impl Standing {
             is_flapping: false,
             back_at: None,
             risen: None,
+            begun: since,
             is_probed: false,
         }
     }
@@ -82,9 +85,13 @@ impl Standing {
         Self {
             why,
             falls,
-            is_probed: health != Health::Unknown,
             ..Self::new(health, since)
         }
+    }
+
+    /// This agent begins to probe it.
+    pub fn begin(&mut self, now: Timestamp) {
+        self.begun = now;
     }
 
     /// One that a verdict had brought into service at that time.
@@ -127,10 +134,9 @@ impl Standing {
         self.risen = None;
     }
 
-    /// Until when its first verdict is worth waiting for.
-    pub fn first_verdict_due(&self, check: &HealthCheck) -> Option<Timestamp> {
-        let is_waited_for = self.health == Health::Unknown && !self.is_probed;
-        is_waited_for.then(|| later(self.since, signed(check.period + check.timeout)))
+    /// Until when this agent's first result of it is worth waiting for.
+    pub fn first_result_due(&self, check: &HealthCheck) -> Option<Timestamp> {
+        (!self.is_probed).then(|| later(self.begun, signed(check.period + check.timeout)))
     }
 
     /// Takes in what its probes came to. Whether that changed anything.
@@ -360,12 +366,12 @@ mod tests {
     }
 
     #[test]
-    fn a_first_verdict_is_waited_for_no_longer_than_a_period_and_a_timeout() {
+    fn a_first_result_is_waited_for_no_longer_than_a_period_and_a_timeout() {
         let mut standing = Standing::unknown(at(0));
-        assert_eq!(standing.first_verdict_due(&check()), Some(at(7)));
+        assert_eq!(standing.first_result_due(&check()), Some(at(7)));
         let mut results = Results::new(2, 3);
         let tally = results.note(Verdict::Failure("no".into())).unwrap();
         standing.hear(&tally, &check(), at(1));
-        assert_eq!(standing.first_verdict_due(&check()), None, "it is known");
+        assert_eq!(standing.first_result_due(&check()), None, "it is known");
     }
 }

@@ -8,6 +8,8 @@ use super::{
 };
 use crate::fixtures::{config, server, tcp, weight};
 
+mod property;
+
 const WEIGHT: u32 = 10;
 
 fn at(second: i64) -> Timestamp {
@@ -189,6 +191,7 @@ impl Scene {
         for (key, row) in rows {
             memory.remember(key, row).expect("its own rows");
         }
+        self.rows.clone_from(rows);
         self.serving = Serving::remember(memory);
         self.results.clear();
         self.targets.clear();
