@@ -1,6 +1,9 @@
 //! What is accepted, and what it becomes. What is refused stands in
 //! `tests/bad`, one file each.
 
+mod availability;
+mod health;
+
 use serde_json::{Value, json};
 
 use super::*;

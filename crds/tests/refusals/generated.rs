@@ -1,5 +1,7 @@
 //! Specs made by chance, near-valid ones and wild ones.
 
+mod health;
+
 use std::sync::LazyLock;
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -12,6 +14,12 @@ proptest! {
 
     #[test]
     fn admission_and_the_store_refuse_the_same_services(spec in service()) {
+        static ADMISSION: LazyLock<Admission> = LazyLock::new(|| Admission::of("VirtualService"));
+        same(&ADMISSION, &object("VirtualService", &spec), None)?;
+    }
+
+    #[test]
+    fn admission_and_the_store_refuse_the_same_checks(spec in health::checked_service()) {
         static ADMISSION: LazyLock<Admission> = LazyLock::new(|| Admission::of("VirtualService"));
         same(&ADMISSION, &object("VirtualService", &spec), None)?;
     }

@@ -1,7 +1,7 @@
 //! An API server's admission of one custom resource: defaults, structure, CEL.
 
 use crds::crd;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{ByteString, jiff::Timestamp};
 use kube::core::cel::{CompiledSchema, Validator, apply_defaults, compile_schema};
 use serde_json::Value;
 
@@ -59,12 +59,21 @@ fn structure(schema: &Value, value: &Value, path: &str, refusals: &mut Vec<Strin
             "format" if wanted == "date-time" => value
                 .as_str()
                 .is_none_or(|text| text.parse::<Timestamp>().is_ok()),
+            "format" if wanted == "byte" => {
+                serde_json::from_value::<ByteString>(value.clone()).is_ok()
+            }
             "enum" => wanted.as_array().unwrap().contains(value),
             "minimum" => value.as_f64().is_none_or(|value| value >= number(wanted)),
             "maximum" => value.as_f64().is_none_or(|value| value <= number(wanted)),
             "maxLength" => value
                 .as_str()
                 .is_none_or(|text| text.chars().count() <= size(wanted)),
+            "minLength" => value
+                .as_str()
+                .is_none_or(|text| text.chars().count() >= size(wanted)),
+            "minItems" => value
+                .as_array()
+                .is_none_or(|items| items.len() >= size(wanted)),
             "maxItems" => value
                 .as_array()
                 .is_none_or(|items| items.len() <= size(wanted)),
@@ -76,6 +85,7 @@ fn structure(schema: &Value, value: &Value, path: &str, refusals: &mut Vec<Strin
                     .as_object()
                     .is_none_or(|fields| fields.contains_key(name.as_str().unwrap()))
             }),
+            "x-kubernetes-int-or-string" => value.is_i64() || value.is_string(),
             "x-kubernetes-list-type" if wanted == "set" => value.as_array().is_none_or(|items| {
                 items
                     .iter()

@@ -131,7 +131,7 @@ fn status_range(raw: &str) -> Option<StatusRange> {
 }
 
 fn status(raw: &str) -> Option<u16> {
-    let is_number = raw.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = raw.len() == 3 && raw.bytes().all(|byte| byte.is_ascii_digit());
     let status = raw.parse().ok().filter(|_| is_number)?;
     (100..=599).contains(&status).then_some(status)
 }
