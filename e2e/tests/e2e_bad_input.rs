@@ -46,6 +46,23 @@ fn the_api_server_refuses_what_one_object_shows_and_names_the_field() {
 }
 
 #[test]
+fn the_api_server_lets_pass_what_is_good() {
+    let _cluster = Cluster::start();
+    let cases = manifests("crds/tests/good");
+    assert!(!cases.is_empty(), "the cases were found");
+    let refused: Vec<_> = cases
+        .iter()
+        .filter_map(|(name, text)| {
+            let answer = try_kubectl_apply(text);
+            // As some have what others may not be edited into.
+            kubectl(&["delete", "ivs", "--all"]);
+            (!answer.is_success()).then(|| format!("{name}: {answer:?}"))
+        })
+        .collect();
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}
+
+#[test]
 fn what_only_several_objects_show_is_told_in_their_conditions() {
     let _cluster = Cluster::start();
     let cases = manifests("crds/tests/unfit");

@@ -25,7 +25,8 @@ pub struct Availability {
     pub on_failure: Option<OnFailure>,
     /// With fewer healthy servers than this, belowMinimum is in force: a count
     /// of 0 to 10000, or "0%" to "100%" of the servers whose weight is not 0,
-    /// rounded up. When absent: with not a single healthy one.
+    /// rounded up. When absent: with not a single healthy one. With 0 it never
+    /// is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub minimum_healthy: Option<IntOrString>,
@@ -95,7 +96,8 @@ pub enum BelowMinimumAction {
 #[serde(rename_all = "camelCase")]
 pub struct SorryServer {
     /// Its unicast address, IPv4 or IPv6, of the service's family unless method
-    /// TUN reaches it. A loopback address is the director itself.
+    /// TUN reaches it. A loopback address is the director itself, which packets
+    /// reach by DR and not by NAT.
     #[schemars(length(max = 45))]
     #[x_kube(validation = rule::ip(), validation = rule::server_address())]
     pub address: String,

@@ -46,11 +46,12 @@ pub struct HealthCheck {
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: i32,
-    /// So many successes in a row make a failed or new server healthy; 1 to 10.
+    /// So many successes in a row make a failed server healthy again; 1 to 10.
+    /// A new one needs only its first.
     #[serde(default = "default_success_threshold")]
     #[schemars(range(min = 1, max = 10))]
     pub success_threshold: i32,
-    /// So many failures in a row make a healthy server a failed one; 1 to 10.
+    /// So many failures in a row make a server a failed one; 1 to 10.
     #[serde(default = "default_failure_threshold")]
     #[schemars(range(min = 1, max = 10))]
     pub failure_threshold: i32,
@@ -107,7 +108,7 @@ pub struct HttpGetProbe {
     #[serde(default = "default_statuses")]
     #[schemars(schema_with = "expected_statuses")]
     pub expected_statuses: Vec<String>,
-    /// And this in the beginning of its body. When absent, the body is not
+    /// And this in the first 64 KiB of its body. When absent, the body is not
     /// read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_body: Option<ExpectedBody>,
@@ -166,7 +167,7 @@ pub struct HttpHeader {
     pub value: String,
 }
 
-/// What the beginning of a body is to hold. Exactly one of the two is given.
+/// What a body is to hold. Exactly one of the two is given.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::contains_or_matches())]
@@ -268,8 +269,8 @@ pub struct UdpProbe {
     /// What the datagram holds; 1 to 4096 characters.
     #[schemars(length(min = 1, max = 4096))]
     pub send: String,
-    /// To be found in the answer; 1 to 4096 characters. When absent, no answer
-    /// is needed, and only an ICMP error is a failure.
+    /// To be found in the answer; 1 to 4096 characters. When absent, any answer
+    /// is good and none is needed: only an ICMP error is a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub expect: Option<String>,

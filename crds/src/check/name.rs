@@ -53,7 +53,9 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
 /// underscores of RFC 8552).
 pub(super) fn queried(path: &str, name: &str) -> Result<(), Rejection> {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_inner);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && !label.starts_with('-') && label.bytes().all(is_inner)
+    };
     let labels = name.strip_suffix('.').unwrap_or(name);
     if name == "." || (name.len() <= 253 && labels.split('.').all(is_label)) {
         return Ok(());
@@ -62,7 +64,7 @@ pub(super) fn queried(path: &str, name: &str) -> Result<(), Rejection> {
         path,
         format_args!(
             "{name:?} is not a DNS name; write one such as www.example.com, of labels of 1 to 63 \
-             letters, digits, '-' and '_'; international ones as xn--"
+             letters, digits, '_' and, not first, '-'; international ones as xn--"
         ),
     ))
 }

@@ -141,9 +141,9 @@ pub(in crate::api) fn pem() -> Rule {
 /// the underscores of RFC 8552).
 pub(in crate::api) fn dns_name() -> Rule {
     rule(
-        r"self.matches('^(\\.|[-_A-Za-z0-9]{1,63}(\\.[-_A-Za-z0-9]{1,63})*\\.?)$')",
+        r"self.matches('^(\\.|[_A-Za-z0-9][-_A-Za-z0-9]{0,62}(\\.[_A-Za-z0-9][-_A-Za-z0-9]{0,62})*\\.?)$')",
         "is not a DNS name; write one such as www.example.com, of labels of 1 to 63 letters, \
-         digits, '-' and '_'; international ones as xn--",
+         digits, '_' and, not first, '-'; international ones as xn--",
     )
 }
 
