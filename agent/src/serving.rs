@@ -14,6 +14,7 @@ pub mod memory;
 pub mod policy;
 mod ramp;
 pub mod report;
+mod service;
 pub mod standing;
 pub mod tally;
 mod targets;
@@ -26,14 +27,14 @@ use std::{
 
 use crds::BelowMinimum;
 use indexmap::IndexMap;
-use ipvs::{
-    ActualService, DestinationConfig, DestinationKey, Destinations, ServiceKey, WantedService,
-};
+use ipvs::{DestinationKey, ServiceKey, WantedService};
 use jiff::Timestamp;
 
+pub use self::service::Found;
 use self::{
     memory::{Memory, ServiceMemory},
-    policy::{Count, Server},
+    policy::Count,
+    service::{Member, Service},
     standing::{Health, Standing},
     tally::Tally,
     targets::Targets,
@@ -56,60 +57,6 @@ pub struct Serving {
     notes: BTreeMap<String, Option<String>>,
     /// Something is different that is reported.
     is_news: bool,
-}
-
-#[derive(Debug)]
-struct Service {
-    guarded: Arc<Guarded>,
-    servers: IndexMap<DestinationKey, Member>,
-    /// Since when it is below its minimum.
-    below_since: Option<Timestamp>,
-    /// It would be, but for first results that are awaited.
-    is_waiting: bool,
-}
-
-#[derive(Debug)]
-struct Member {
-    probe: ProbeId,
-    /// What the administrator gave it.
-    weight: u32,
-    standing: Standing,
-    /// Whether the kernel had it when its check began.
-    was_there: bool,
-}
-
-impl Member {
-    fn server(&self) -> Server<'_> {
-        Server {
-            weight: self.weight,
-            standing: &self.standing,
-            was_there: self.was_there,
-        }
-    }
-}
-
-/// What the kernel has of a service when its check begins.
-#[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
-    /// The service; none if it is not there.
-    pub service: Option<&'a ActualService>,
-    /// It was ours before, in this boot: then a server that is not there was
-    /// taken out.
-    pub is_ours: bool,
-}
-
-impl Found<'_> {
-    fn has(&self, server: &DestinationKey) -> bool {
-        let destinations = self.service.map(|service| &service.destinations);
-        destinations.is_some_and(|destinations| destinations.contains_key(server))
-    }
-
-    fn serves(&self, server: &DestinationKey) -> bool {
-        let found = self
-            .service
-            .and_then(|service| service.destinations.get(server));
-        found.is_some_and(|found| found.weight > 0)
-    }
 }
 
 impl Serving {
@@ -324,7 +271,7 @@ impl Serving {
                     report::action(&service.guarded.availability.below)
                 ),
                 None => {
-                    tracing::info!("service {key} has {healthy} of {total} servers healthy again")
+                    tracing::info!("service {key} has {healthy} of {total} servers healthy again");
                 }
             }
             self.notes
@@ -380,100 +327,6 @@ impl Serving {
         };
         service.servers.contains_key(destination)
             || matches!(&service.guarded.sorry, Some((sorry, _)) if sorry == destination)
-    }
-}
-
-impl Service {
-    fn count(&self) -> Count {
-        Count::of(self.servers.values().map(Member::server))
-    }
-
-    /// Until when first results are awaited, if any are.
-    fn first_results_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let members = self.servers.values().filter(|member| member.weight > 0);
-        let due =
-            members.filter_map(|member| member.standing.first_result_due(&self.guarded.check));
-        due.filter(|due| *due > now).max()
-    }
-
-    /// Makes what an earlier life knew agree with what the kernel has, which
-    /// is what this one begins with: nothing is to change before a verdict.
-    /// What it last did may not have been written down. After a reboot there
-    /// is nothing to agree with.
-    fn believe(&mut self, found: Found<'_>, now: Timestamp) {
-        if found.service.is_none() {
-            return;
-        }
-        let availability = &self.guarded.availability;
-        let expected = |member: &Member, is_below: bool| {
-            let (weight, _) = policy::weight(member.server(), availability, is_below, now);
-            weight.map(|weight| weight > 0)
-        };
-        let in_kernel = |server: &DestinationKey| found.has(server).then(|| found.serves(server));
-        let mut members = self.servers.iter();
-        if members.any(|(server, member)| expected(member, true) != in_kernel(server)) {
-            self.below_since = None;
-        }
-        let is_below = self.below_since.is_some();
-        for (server, member) in &mut self.servers {
-            if in_kernel(server) == expected(member, is_below) {
-                continue;
-            }
-            match in_kernel(server) {
-                Some(true) => member.standing = Standing::served(now),
-                // It may have been written down by another boot.
-                None if !found.is_ours => {}
-                Some(false) | None => member.standing = Standing::unknown(now),
-            }
-        }
-    }
-
-    fn settle(
-        &mut self,
-        wanted: &WantedService,
-        now: Timestamp,
-    ) -> (WantedService, Option<Timestamp>) {
-        let availability = &self.guarded.availability;
-        let awaited = self.first_results_due(now);
-        let was_below = self.below_since.is_some();
-        let count = self.count();
-        let is_below = policy::is_below(availability, count, was_below, awaited.is_some());
-        let has_too_few = count.healthy < policy::minimum(availability, count.total);
-        self.is_waiting = has_too_few && !is_below;
-        if is_below != was_below {
-            self.below_since = is_below.then_some(now);
-        }
-        if was_below && !is_below && availability.below == BelowMinimum::FailOpen {
-            let up = |member: &&mut Member| member.standing.health() == Health::Up;
-            let servers = self.servers.values_mut();
-            servers
-                .filter(up)
-                .for_each(|member| member.standing.forget_rise());
-        }
-        let mut settled = WantedService {
-            config: wanted.config.clone(),
-            destinations: Destinations::default(),
-        };
-        settled.destinations.reserve(wanted.destinations.len() + 1);
-        let mut deadline = awaited.filter(|_| self.is_waiting);
-        for (server, config) in &wanted.destinations {
-            let Some(member) = self.servers.get(server) else {
-                continue;
-            };
-            let (weight, next) = policy::weight(member.server(), availability, is_below, now);
-            if let Some(weight) = weight {
-                let config = DestinationConfig { weight, ..*config };
-                settled.destinations.insert(*server, config);
-            }
-            deadline = [deadline, next, member.standing.next_deadline()]
-                .into_iter()
-                .flatten()
-                .min();
-        }
-        if let (true, Some((sorry, config))) = (is_below, self.guarded.sorry) {
-            settled.destinations.insert(sorry, config);
-        }
-        (settled, deadline)
     }
 }
 

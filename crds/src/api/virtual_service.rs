@@ -156,10 +156,10 @@ pub struct VirtualServiceSpec {
     /// How its real servers are checked. Without a check every one of them
     /// counts as healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheck>,
+    pub health_check: Option<Box<HealthCheck>>,
     /// What is done about servers that fail their check; needs healthCheck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub availability: Option<Availability>,
+    pub availability: Option<Box<Availability>>,
     /// Which RealServers of this namespace stand behind the service. An empty
     /// selector is refused.
     #[schemars(schema_with = "label_selector")]

@@ -1,0 +1,193 @@
+//! One agent's life, beside a kernel that does what it is told.
+
+use ipvs::ActualService;
+
+use super::*;
+
+pub(super) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + second).unwrap()
+}
+
+pub(super) fn availability() -> Availability {
+    Availability {
+        on_failure: OnFailure::Quiesce,
+        minimum: None,
+        recover_above: None,
+        below: BelowMinimum::FailOpen,
+        slow_start: None,
+    }
+}
+
+pub(super) fn guarded(availability: Availability, path: &str) -> Arc<Guarded> {
+    let probe = Probe::Tcp {
+        send: path.to_owned(),
+        expect: String::new(),
+    };
+    Arc::new(Guarded {
+        check: Arc::new(HealthCheck {
+            probe,
+            port: None,
+            period: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            success_threshold: 2,
+            failure_threshold: 3,
+        }),
+        availability,
+        sorry: None,
+    })
+}
+
+/// One agent's life, beside a kernel that does what it is told.
+pub(super) struct Scene {
+    pub(super) serving: Serving,
+    pub(super) key: ServiceKey,
+    pub(super) wanted: WantedService,
+    pub(super) guarded: Arc<Guarded>,
+    pub(super) kernel: Option<ActualService>,
+    pub(super) is_ours: bool,
+    pub(super) results: BTreeMap<ProbeId, Results>,
+    pub(super) targets: BTreeMap<SocketAddr, ProbeId>,
+    pub(super) rows: BTreeMap<String, String>,
+    pub(super) second: i64,
+    pub(super) writes: usize,
+}
+
+impl Scene {
+    pub(super) fn new(servers: u8) -> Self {
+        Self::with(servers, availability())
+    }
+
+    pub(super) fn with(servers: u8, availability: Availability) -> Self {
+        let servers = (1..=servers).map(|last| (server(last), weight(WEIGHT)));
+        Self {
+            serving: Serving::default(),
+            key: tcp("192.0.2.10", 80),
+            wanted: WantedService {
+                config: config("wrr"),
+                destinations: servers.collect(),
+            },
+            guarded: guarded(availability, ""),
+            kernel: None,
+            is_ours: false,
+            results: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            second: 0,
+            writes: 0,
+        }
+    }
+
+    /// The kernel serves all of them before there is a check.
+    pub(super) fn served(mut self) -> Self {
+        self.kernel = Some(ActualService {
+            config: self.wanted.config.clone(),
+            destinations: self.wanted.destinations.clone(),
+        });
+        self.is_ours = true;
+        self
+    }
+
+    pub(super) fn wish(&mut self) {
+        let found = Found {
+            service: self.kernel.as_ref(),
+            is_ours: self.is_ours,
+        };
+        let wish = Some((&self.guarded, &self.wanted));
+        self.serving.wish(self.key, wish, found, at(self.second));
+        self.act();
+    }
+
+    pub(super) fn act(&mut self) {
+        self.serving.pass(at(self.second));
+        for key in self.serving.take_dirty() {
+            let settled = self.serving.settle(key, &self.wanted, at(self.second));
+            let destinations = settled.destinations;
+            let before = self.kernel.as_ref().map(|found| &found.destinations);
+            self.writes += usize::from(before != Some(&destinations));
+            self.is_ours = true;
+            self.kernel = Some(ActualService {
+                config: settled.config,
+                destinations,
+            });
+        }
+        for order in self.serving.take_orders() {
+            match order {
+                Order::Start(id, target) => {
+                    self.results.insert(id, Results::new(2, 3));
+                    self.targets.insert(target.address, id);
+                }
+                Order::Stop(id) => {
+                    self.results.remove(&id);
+                }
+            }
+        }
+        for (key, row) in self.serving.take_notes() {
+            match row {
+                Some(row) => self.rows.insert(key, row),
+                None => self.rows.remove(&key),
+            };
+        }
+    }
+
+    /// A period goes by, in which each server's probe has this result: `+`,
+    /// `-`, or `.` for none.
+    pub(super) fn probe(&mut self, results: &str) -> String {
+        self.second += 5;
+        for (server, result) in self.wanted.destinations.clone().keys().zip(results.chars()) {
+            let verdict = match result {
+                '+' => Verdict::Success,
+                '-' => Verdict::Failure("connection refused".into()),
+                _ => continue,
+            };
+            let id = self.targets[&SocketAddr::new(server.address, server.port)];
+            let Some(results) = self.results.get_mut(&id) else {
+                continue;
+            };
+            if let Some(tally) = results.note(verdict) {
+                self.serving.hear(id, &tally, at(self.second));
+            }
+        }
+        self.act();
+        self.weights()
+    }
+
+    pub(super) fn wait(&mut self, seconds: i64) -> String {
+        self.second += seconds;
+        self.act();
+        self.weights()
+    }
+
+    /// The kernel's weights, by server; `x` is one that is not there.
+    pub(super) fn weights(&self) -> String {
+        let kernel = self.kernel.as_ref().expect("something was settled");
+        let weights: Vec<_> = self
+            .wanted
+            .destinations
+            .keys()
+            .map(|server| match kernel.destinations.get(server) {
+                Some(found) => found.weight.to_string(),
+                None => "x".to_owned(),
+            })
+            .collect();
+        weights.join(" ")
+    }
+
+    /// Another life of the agent, with what the last one wrote down.
+    pub(super) fn restart(&mut self) -> String {
+        let rows = self.rows.clone();
+        self.restart_with(&rows)
+    }
+
+    pub(super) fn restart_with(&mut self, rows: &BTreeMap<String, String>) -> String {
+        let mut memory = Memory::default();
+        for (key, row) in rows {
+            memory.remember(key, row).expect("its own rows");
+        }
+        self.rows.clone_from(rows);
+        self.serving = Serving::remember(memory);
+        self.results.clear();
+        self.targets.clear();
+        self.wish();
+        self.weights()
+    }
+}
