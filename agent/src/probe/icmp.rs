@@ -54,7 +54,8 @@ impl Pings {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        let made = Client::new(&Config::builder().kind(kind).build()).map_err(not_allowed)?;
+        let made = Client::new(&Config::builder().kind(kind).build())
+            .map_err(|error| not_allowed(&error))?;
         Ok(client.insert(made).clone())
     }
 }
@@ -73,12 +74,12 @@ fn judge(packet: &IcmpPacket) -> Result<(), Failed> {
     }
 }
 
-fn not_allowed(error: io::Error) -> Failed {
+fn not_allowed(error: &io::Error) -> Failed {
     match error.raw_os_error().map(Errno::from_raw) {
         None | Some(Errno::EPERM | Errno::EACCES) => Failed::Own(
             "the agent may not send ICMP (EPERM): give it the capability CAP_NET_RAW".into(),
         ),
-        _ => error.into(),
+        _ => Failed::of(error),
     }
 }
 

@@ -26,7 +26,10 @@ impl Failed {
         }
         let Some(code) = error.raw_os_error() else {
             return Self::Answer(match error.kind() {
-                io::ErrorKind::UnexpectedEof => "connection closed".to_owned(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
+                    "connection closed".to_owned()
+                }
+                io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
                 _ => error.to_string(),
             });
         };

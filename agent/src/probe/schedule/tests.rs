@@ -68,7 +68,7 @@ impl World {
 
     fn began_between(&self, from: Duration, to: Duration) -> usize {
         let times = self.began.values().flatten();
-        times.filter(|time| (from..to).contains(time)).count()
+        times.filter(|time| from <= **time && **time < to).count()
     }
 
     /// From one probe of a target to the next, the least and the greatest.

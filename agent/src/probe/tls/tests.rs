@@ -1,0 +1,149 @@
+use std::net::SocketAddr;
+
+use crds::{HttpProbe, Probe, StatusRange};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::probe::fixtures::{SOON, said, said_within, says, says_and_waits, serve};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate for these names, until the end of this year.
+fn certificate(authority: &Authority, names: &[&str], year: i32) -> (Vec<u8>, KeyPair) {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.not_after = date_time_ymd(year, 12, 31);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    (certificate.der().to_vec(), key)
+}
+
+/// A server that has this certificate, and is well.
+async fn server((certificate, key): (Vec<u8>, KeyPair)) -> SocketAddr {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.into()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    serve(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let mut read = [0; 4096];
+            let _ = stream.read(&mut read).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        }
+    })
+    .await
+}
+
+fn rule(authority: Option<&Authority>, name: Option<&str>) -> TlsRule {
+    TlsRule {
+        server_name: name.map(str::to_owned),
+        authorities: authority.map(|authority| vec![authority.der().to_vec()].into()),
+    }
+}
+
+fn get(tls: TlsRule, host: Option<&str>) -> Probe {
+    Probe::Http(HttpProbe {
+        tls: Some(tls),
+        host: host.map(str::to_owned),
+        path: "/".to_owned(),
+        headers: Vec::new(),
+        statuses: vec![StatusRange {
+            first: 200,
+            last: 299,
+        }],
+        body: None,
+    })
+}
+
+#[tokio::test]
+async fn a_certificate_is_good_for_the_name_that_the_check_says() {
+    let authority = authority("ours");
+    let shop = server(certificate(&authority, &["shop.example"], 2990)).await;
+    let named = |name| rule(Some(&authority), name);
+    for (tls, host, expected) in [
+        (named(Some("shop.example")), None, "success"),
+        (named(None), Some("shop.example"), "success"),
+        (named(None), Some("shop.example:8443"), "success"),
+        (named(Some("shop.example")), Some("else.example"), "success"),
+        (
+            named(Some("else.example")),
+            Some("shop.example"),
+            "certificate: not valid for name else.example",
+        ),
+        (
+            named(None),
+            None,
+            "certificate: not valid for name 127.0.0.1",
+        ),
+    ] {
+        assert_eq!(said(get(tls, host), shop).await, expected, "{host:?}");
+    }
+    let by_address = server(certificate(&authority, &["127.0.0.1"], 2990)).await;
+    assert_eq!(said(get(named(None), None), by_address).await, "success");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_believed_says_why() {
+    let (ours, other) = (authority("ours"), authority("other"));
+    let tls = || rule(Some(&ours), Some("shop.example"));
+    let stranger = server(certificate(&other, &["shop.example"], 2990)).await;
+    assert_eq!(
+        said(get(tls(), None), stranger).await,
+        "certificate: unknown issuer"
+    );
+    let expired = server(certificate(&ours, &["shop.example"], 2025)).await;
+    assert_eq!(
+        said(get(tls(), None), expired).await,
+        "certificate: expired on 2025-12-31"
+    );
+    let own = (
+        ours.der().to_vec(),
+        KeyPair::try_from(ours.key().serialize_der()).unwrap(),
+    );
+    assert_eq!(
+        said(get(tls(), None), server(own).await).await,
+        "certificate: it is an authority's own, and not a server's (CA:TRUE)"
+    );
+}
+
+#[tokio::test]
+async fn without_authorities_everybody_is_believed() {
+    let expired = server(certificate(&authority("other"), &["else.example"], 2025)).await;
+    let tls = rule(None, Some("shop.example"));
+    assert_eq!(said(get(tls, None), expired).await, "success");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_speak_tls_is_told_from_one_that_is_silent() {
+    let tls = || rule(None, None);
+    let plain = says("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    assert_eq!(said(get(tls(), None), plain).await, "the answer is not TLS");
+    assert_eq!(
+        said(get(tls(), None), says("").await).await,
+        "connection closed"
+    );
+    assert_eq!(
+        said_within(SOON, get(tls(), None), says_and_waits("").await).await,
+        "connected, and no answer in 0.3 s"
+    );
+}
