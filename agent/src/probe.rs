@@ -16,11 +16,14 @@ mod attempt;
 mod counts;
 mod dns;
 mod engine;
+mod firewall;
 #[cfg(test)]
 mod fixtures;
 mod grpc;
 mod http;
 mod icmp;
+mod recent;
+mod route;
 mod schedule;
 mod tcp;
 mod tls;

@@ -1,6 +1,7 @@
 //! One probe, from its beginning to a verdict or to nothing.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -11,7 +12,18 @@ use std::{
 use crds::{HealthCheck, Probe};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Target, dns::Dns, grpc, http::Http, icmp::Pings, tcp, trouble::Failed, udp};
+use super::{
+    Target,
+    dns::Dns,
+    firewall::Firewall,
+    grpc,
+    http::Http,
+    icmp::Pings,
+    route::Routes,
+    tcp,
+    trouble::{Failed, OWN_FIREWALL},
+    udp,
+};
 use crate::serving::tally::Verdict;
 
 /// Words of a failure have so many characters at most: a server may have
@@ -40,9 +52,10 @@ pub(super) enum Prepared {
 }
 
 /// What all probes share.
-#[derive(Default)]
 pub(super) struct Shared {
     pings: Pings,
+    routes: Routes,
+    firewall: Firewall,
 }
 
 /// How far a probe has come, for the words when its time is over.
@@ -72,10 +85,50 @@ impl Prepared {
     }
 }
 
+impl Shared {
+    /// Call it inside a runtime.
+    ///
+    /// # Errors
+    /// When the system has no socket left.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {
+            pings: Pings::default(),
+            routes: Routes::open()?,
+            firewall: Firewall::new(),
+        })
+    }
+
+    /// Why it may be this host and not the server that this came of.
+    async fn trouble(
+        &self,
+        target: &Target,
+        failed: &Failed,
+        progress: &Progress,
+    ) -> Option<Arc<str>> {
+        let address = target.address;
+        match failed {
+            Failed::Silence(_) => {
+                let trouble = self.routes.trouble(address.ip()).await;
+                if trouble.is_some() {
+                    return trouble;
+                }
+            }
+            Failed::Refused => {}
+            Failed::Answer(_) | Failed::Own(_) => return None,
+        }
+        let is_unheard = is_over_tcp(&target.check.probe) && !progress.is_any();
+        (is_unheard && self.firewall.forbids(address)).then(|| OWN_FIREWALL.into())
+    }
+}
+
 impl Progress {
     /// It has come so far.
     pub(super) fn reached(&self, reached: Reached) {
         self.0.store(reached as u32, Relaxed);
+    }
+
+    fn is_any(&self) -> bool {
+        self.0.load(Relaxed) > 0
     }
 
     fn out_of_time(&self, timeout: Duration) -> Failed {
@@ -99,19 +152,32 @@ pub(super) async fn attempt(
     let progress = Progress::default();
     let deadline = began + check.timeout;
     let exchange = exchange(target, prepared, shared, &progress);
-    let result = timeout_at(deadline, exchange)
-        .await
-        .unwrap_or_else(|_| match &check.probe {
-            // Only an error would have been a failure.
-            Probe::Udp { expect, .. } if expect.is_empty() => Ok(()),
-            _ => Err(progress.out_of_time(check.timeout)),
-        });
-    match result {
-        Ok(()) => Outcome::Verdict(Verdict::Success),
-        Err(Failed::Answer(words) | Failed::Silence(words)) => {
+    let in_time = timeout_at(deadline, exchange).await;
+    // Only an error would have been a failure.
+    let is_silence_good =
+        in_time.is_err() && matches!(&check.probe, Probe::Udp { expect, .. } if expect.is_empty());
+    let result = in_time.unwrap_or_else(|_| Err(progress.out_of_time(check.timeout)));
+    let failed = match result {
+        Ok(()) => return Outcome::Verdict(Verdict::Success),
+        Err(failed) => failed,
+    };
+    if let Some(why) = shared.trouble(target, &failed, &progress).await {
+        return Outcome::Void(why);
+    }
+    match failed {
+        _ if is_silence_good => Outcome::Verdict(Verdict::Success),
+        Failed::Answer(words) | Failed::Silence(words) => {
             Outcome::Verdict(Verdict::Failure(readable(&words)))
         }
-        Err(Failed::Own(words)) => Outcome::Void(words.into()),
+        Failed::Refused => Outcome::Verdict(Verdict::Failure("connection refused".into())),
+        Failed::Own(words) => Outcome::Void(words.into()),
+    }
+}
+
+fn is_over_tcp(probe: &Probe) -> bool {
+    match probe {
+        Probe::Tcp { .. } | Probe::Http(_) | Probe::Grpc { .. } => true,
+        Probe::Udp { .. } | Probe::Dns(_) | Probe::Icmp => false,
     }
 }
 

@@ -25,7 +25,10 @@ use super::{
     schedule::{Flight, Schedule},
     trouble::HELD_UP,
 };
-use crate::{event::Event, serving::tally::Results};
+use crate::{
+    event::Event,
+    serving::tally::{Results, Verdict},
+};
 
 /// No more sockets than this at once, and no more than half of the files that
 /// the process may open: the others are the API client's, the kernel's and the
@@ -36,6 +39,11 @@ const MOST_IN_FLIGHT: u64 = 16 << 10;
 const GATHER: Duration = Duration::from_millis(10);
 /// So long it sleeps when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(3600);
+/// While probes are in flight, the thread looks at the clock so often: so it
+/// knows whether it stood still meanwhile.
+const PULSE: Duration = Duration::from_millis(250);
+/// It is late for so long without standing still.
+const PUNCTUAL: Duration = Duration::from_millis(20);
 /// From one word about void probes to the next.
 const BETWEEN_WORDS: Duration = Duration::from_secs(1);
 
@@ -54,7 +62,11 @@ pub fn start(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let engine = Engine::new(most_in_flight()?, events, counts);
+    let shared = {
+        let _inside = runtime.enter();
+        Shared::open()?
+    };
+    let engine = Engine::new(most_in_flight()?, shared, events, counts);
     thread::Builder::new()
         .name("prober".to_owned())
         .spawn(move || {
@@ -86,6 +98,10 @@ struct Engine {
     voids: Voids,
     events: Sender<Event>,
     counts: Arc<Counts>,
+    /// When it means to wake next.
+    planned: Instant,
+    /// For so long in all it was late to wake.
+    stood_still: Duration,
 }
 
 struct Watched {
@@ -101,6 +117,8 @@ struct Landed {
     /// When it should have, at the latest.
     deadline: Instant,
     timeout: Duration,
+    /// For so long in all the thread was late to wake when it began.
+    stood_still: Duration,
     outcome: Outcome,
 }
 
@@ -110,16 +128,23 @@ struct Unheard;
 type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
 
 impl Engine {
-    fn new(most_in_flight: usize, events: Sender<Event>, counts: Arc<Counts>) -> Self {
+    fn new(
+        most_in_flight: usize,
+        shared: Shared,
+        events: Sender<Event>,
+        counts: Arc<Counts>,
+    ) -> Self {
         Self {
             epoch: Instant::now(),
             schedule: Schedule::new(most_in_flight, fastrand::Rng::new()),
             watched: HashMap::new(),
             prepared: HashMap::new(),
-            shared: Arc::default(),
+            shared: Arc::new(shared),
             voids: Voids::default(),
             events,
             counts,
+            planned: Instant::now() + IDLE,
+            stood_still: Duration::ZERO,
         }
     }
 
@@ -128,7 +153,9 @@ impl Engine {
         let mut launched = Duration::ZERO;
         let mut alarm = Alarm::new(self.epoch);
         loop {
-            alarm.set(self.next_wakes(launched).map(|next| self.epoch + next));
+            let wakes = self.next_wakes(launched, !flights.is_empty());
+            self.planned = self.epoch + wakes[0];
+            alarm.set(wakes.map(|next| self.epoch + next));
             tokio::select! {
                 biased;
                 order = orders.recv() => {
@@ -142,7 +169,7 @@ impl Engine {
                     }
                 }
                 Some(landed) = flights.next(), if !flights.is_empty() => {
-                    let now = Instant::now();
+                    let now = self.wake();
                     let mut next = Some(landed);
                     while let Some(landed) = next {
                         if self.land(landed, now).is_err() {
@@ -152,7 +179,7 @@ impl Engine {
                     }
                 }
                 () = alarm.rings() => {
-                    let now = Instant::now();
+                    let now = self.wake();
                     launched = now - self.epoch;
                     while let Some(flight) = self.schedule.take(launched) {
                         flights.push(self.launch(flight, now));
@@ -165,12 +192,24 @@ impl Engine {
         }
     }
 
+    /// What time it is. Standing still is noticed.
+    fn wake(&mut self) -> Instant {
+        let now = Instant::now();
+        let late = now.saturating_duration_since(self.planned);
+        if late > PUNCTUAL {
+            self.stood_still += late;
+            self.planned = now;
+        }
+        now
+    }
+
     /// When there is something to do, and when again after that.
-    fn next_wakes(&self, launched: Duration) -> [Duration; 2] {
+    fn next_wakes(&self, launched: Duration, are_in_flight: bool) -> [Duration; 2] {
         let launch = self.schedule.next_deadline();
         let launch = launch.map(|due| due.max(launched + GATHER));
-        let first = launch.into_iter().chain(self.voids.next_deadline()).min();
-        let first = first.unwrap_or(launched + IDLE);
+        let pulse = are_in_flight.then_some(launched + PULSE);
+        let wakes = launch.into_iter().chain(self.voids.next_deadline());
+        let first = wakes.chain(pulse).min().unwrap_or(launched + IDLE);
         let second = self.schedule.next_deadline_after(first + GATHER);
         [first, second.unwrap_or(first + IDLE)]
     }
@@ -229,6 +268,7 @@ impl Engine {
         let watched = watched.expect("what is scheduled is known");
         let (target, prepared) = (watched.target.clone(), watched.prepared.clone());
         let shared = self.shared.clone();
+        let stood_still = self.stood_still;
         Box::pin(async move {
             let outcome = attempt(&target, &prepared, &shared, now).await;
             let timeout = target.check.timeout;
@@ -236,6 +276,7 @@ impl Engine {
                 flight,
                 deadline: now + timeout,
                 timeout,
+                stood_still,
                 outcome,
             }
         })
@@ -244,7 +285,13 @@ impl Engine {
     fn land(&mut self, landed: Landed, now: Instant) -> Result<(), Unheard> {
         let id = landed.flight.id;
         let is_wanted = self.schedule.ended(landed.flight, now - self.epoch);
-        let outcome = if now > landed.deadline + landed.timeout / 2 {
+        let late = now.saturating_duration_since(landed.deadline);
+        let held_up = match landed.outcome {
+            // It did answer, whatever the thread did meanwhile.
+            Outcome::Verdict(Verdict::Success) => late,
+            _ => late.max(self.stood_still - landed.stood_still),
+        };
+        let outcome = if held_up > landed.timeout / 2 {
             Outcome::Void(HELD_UP.into())
         } else {
             landed.outcome

@@ -38,7 +38,7 @@ pub(super) async fn said_within(timeout: Duration, probe: Probe, address: Socket
     let prepared = Prepared::new(&check);
     let check = Arc::new(check);
     let target = Target { check, address };
-    match attempt(&target, &prepared, &Shared::default(), Instant::now()).await {
+    match attempt(&target, &prepared, &Shared::open().unwrap(), Instant::now()).await {
         Outcome::Verdict(Verdict::Success) => "success".to_owned(),
         Outcome::Verdict(Verdict::Failure(why)) => why.to_string(),
         Outcome::Void(why) => format!("void: {why}"),

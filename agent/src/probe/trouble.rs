@@ -11,6 +11,8 @@ use super::tls;
 pub(super) enum Failed {
     /// The server, or a router on the way, answered, and not as it should.
     Answer(String),
+    /// The server refused the connection, or the firewall of this host did.
+    Refused,
     /// The server did not answer. Whether this host can reach anything that
     /// way has to be looked into.
     Silence(String),
@@ -38,7 +40,7 @@ impl Failed {
             return Self::Own(words.into());
         }
         match errno {
-            Errno::ECONNREFUSED => Self::Answer("connection refused".to_owned()),
+            Errno::ECONNREFUSED => Self::Refused,
             Errno::ECONNRESET => Self::Answer("connection reset".to_owned()),
             Errno::EPIPE | Errno::ECONNABORTED => Self::Answer("connection closed".to_owned()),
             Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Self::Silence("no route to host".to_owned()),
@@ -110,7 +112,6 @@ mod tests {
     #[test]
     fn what_comes_from_the_other_end_is() {
         for (errno, words) in [
-            (Errno::ECONNREFUSED, "connection refused"),
             (Errno::ECONNRESET, "connection reset"),
             (Errno::EPIPE, "connection closed"),
             (Errno::ENOPROTOOPT, "protocol not available"),

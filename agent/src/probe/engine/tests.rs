@@ -32,19 +32,8 @@ impl Prober {
     }
 
     fn probe(&self, id: u64, address: SocketAddr) {
-        let check = HealthCheck {
-            probe: Probe::Tcp {
-                send: String::new(),
-                expect: String::new(),
-            },
-            port: None,
-            period: Duration::from_millis(200),
-            timeout: Duration::from_millis(100),
-            success_threshold: 2,
-            failure_threshold: 3,
-        };
         let target = Target {
-            check: Arc::new(check),
+            check: Arc::new(check()),
             address,
         };
         let order = Order::Start(ProbeId(id), Arc::new(target));
@@ -64,6 +53,20 @@ impl Prober {
             assert!(Instant::now() < end, "{count} probes in {PATIENCE:?}");
             thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+fn check() -> HealthCheck {
+    HealthCheck {
+        probe: Probe::Tcp {
+            send: String::new(),
+            expect: String::new(),
+        },
+        port: None,
+        period: Duration::from_millis(200),
+        timeout: Duration::from_millis(100),
+        success_threshold: 2,
+        failure_threshold: 3,
     }
 }
 
@@ -177,4 +180,76 @@ fn void_probes_are_told_when_they_change_and_once_a_second_at_most() {
     assert_eq!(voids.news(second * 4), None, "as it was");
     voids.change(Some(why), None);
     assert_eq!(voids.news(second * 5), Some(BTreeMap::new()), "it is over");
+}
+
+/// An engine that made one probe, which ends now with this outcome, while the
+/// thread was late and stood still for so long.
+fn landed(outcome: Outcome, late: Duration, stood_still: Duration) -> Option<Event> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _inside = runtime.enter();
+    let (events, heard) = channel();
+    let mut engine = Engine::new(10, Shared::open().unwrap(), events, Arc::default());
+    let target = Target {
+        check: Arc::new(check()),
+        address: "127.0.0.1:9".parse().unwrap(),
+    };
+    let order = Order::Start(ProbeId(1), Arc::new(target));
+    engine.obey(order, Duration::ZERO);
+    let flight = engine.schedule.take(Duration::ZERO).unwrap();
+    engine.stood_still = stood_still;
+    let now = engine.epoch + Duration::from_secs(60);
+    let landed = Landed {
+        flight,
+        deadline: now - late,
+        timeout: Duration::from_secs(2),
+        stood_still: Duration::ZERO,
+        outcome,
+    };
+    assert!(engine.land(landed, now).is_ok());
+    assert!(engine.tell_voids(now - engine.epoch).is_ok());
+    heard.try_recv().ok()
+}
+
+#[test]
+fn a_probe_that_ends_long_after_its_time_says_nothing() {
+    let failure = || Outcome::Verdict(Verdict::Failure("no answer in 2 s".into()));
+    let success = || Outcome::Verdict(Verdict::Success);
+    let seconds = Duration::from_secs_f64;
+    for (outcome, late, stood_still, is_void) in [
+        (failure(), 0.0, 0.0, false),
+        (failure(), 0.9, 0.9, false),
+        (failure(), 1.1, 0.0, true),
+        (failure(), 0.0, 1.1, true),
+        (success(), 0.0, 1.1, false),
+        (success(), 1.1, 0.0, true),
+    ] {
+        match landed(outcome.clone(), seconds(late), seconds(stood_still)) {
+            Some(Event::Probed(ProbeId(1), _)) => assert!(!is_void, "{outcome:?} {late}"),
+            Some(Event::ProbesVoid(why)) => {
+                assert!(is_void, "{outcome:?} {late}");
+                assert_eq!(why, [(HELD_UP.into(), 1)].into());
+            }
+            other => panic!("{other:?} of {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_stands_still_knows_for_how_long() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _inside = runtime.enter();
+    let mut engine = Engine::new(10, Shared::open().unwrap(), channel().0, Arc::default());
+    engine.planned = Instant::now() - Duration::from_secs(5);
+    engine.wake();
+    let known = engine.stood_still;
+    assert!(known >= Duration::from_secs(5), "{known:?}");
+    engine.planned = Instant::now() + Duration::from_secs(5);
+    engine.wake();
+    assert_eq!(engine.stood_still, known);
 }

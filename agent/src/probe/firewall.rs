@@ -1,0 +1,162 @@
+//! Whether this host's own firewall lets a connection out.
+//!
+//! The kernel swallows the answer when it is the firewall that drops a SYN
+//! (`net/ipv4/tcp_output.c`, tcp_connect), and when it rejects one, it reads
+//! like the server's. A raw socket is told (EPERM); so one SYN to the same port
+//! goes out over one, and if the server answers it, the kernel resets that.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::{AsRawFd, OwnedFd},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, sendto,
+        socket,
+    },
+};
+
+use super::recent::Recent;
+
+/// So long a server counts as let through.
+const BELIEVED: Duration = Duration::from_secs(30);
+const NO_FLAGS: MsgFlags = MsgFlags::empty();
+/// IPPROTO_TCP.
+const TCP: u8 = 6;
+
+/// Sends SYNs. Without the capability `CAP_NET_RAW` it finds nothing.
+pub(super) struct Firewall {
+    let_through: Recent<SocketAddr, ()>,
+    v4: OnceLock<Option<OwnedFd>>,
+    v6: OnceLock<Option<OwnedFd>>,
+}
+
+impl Firewall {
+    /// Nothing was sent yet.
+    pub(super) fn new() -> Self {
+        Self {
+            let_through: Recent::new(BELIEVED),
+            v4: OnceLock::new(),
+            v6: OnceLock::new(),
+        }
+    }
+
+    /// Whether a SYN to there is dropped or rejected before it leaves. A server
+    /// that was let through is not asked about again for a while.
+    pub(super) fn forbids(&self, address: SocketAddr) -> bool {
+        let now = Instant::now();
+        if self.let_through.get(&address, now).is_some() {
+            return false;
+        }
+        match self.send_syn(address) {
+            Some(Ok(())) => {
+                self.let_through.put(address, (), now);
+                false
+            }
+            Some(Err(errno)) => errno == Errno::EPERM,
+            None => false,
+        }
+    }
+
+    /// What became of it; none if it could not be tried.
+    fn send_syn(&self, address: SocketAddr) -> Option<Result<(), Errno>> {
+        let (socket, family) = match address {
+            SocketAddr::V4(_) => (&self.v4, AddressFamily::Inet),
+            SocketAddr::V6(_) => (&self.v6, AddressFamily::Inet6),
+        };
+        let socket = socket.get_or_init(|| raw(family)).as_ref()?.as_raw_fd();
+        let segment = syn(own_address(address)?, address);
+        // A raw socket's port is the protocol, or 0 (raw(7)).
+        let mut address = address;
+        address.set_port(0);
+        let sent = match address {
+            SocketAddr::V4(to) => sendto(socket, &segment, &SockaddrIn::from(to), NO_FLAGS),
+            SocketAddr::V6(to) => sendto(socket, &segment, &SockaddrIn6::from(to), NO_FLAGS),
+        };
+        Some(sent.map(|_| ()))
+    }
+}
+
+/// None for good when the agent may not.
+fn raw(family: AddressFamily) -> Option<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(family, SockType::Raw, flags, SockProtocol::Tcp).ok()
+}
+
+/// What the kernel would send from. No packet goes out for it.
+fn own_address(address: SocketAddr) -> Option<IpAddr> {
+    let any = match address {
+        SocketAddr::V4(_) => "0.0.0.0:0",
+        SocketAddr::V6(_) => "[::]:0",
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(address).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// A SYN from some high port (RFC 9293, section 3.1).
+fn syn(source: IpAddr, destination: SocketAddr) -> [u8; 20] {
+    let mut segment = [0; 20];
+    segment[0..2].copy_from_slice(&fastrand::u16(61_000..65_000).to_be_bytes());
+    segment[2..4].copy_from_slice(&destination.port().to_be_bytes());
+    segment[4..8].copy_from_slice(&fastrand::u32(..).to_be_bytes());
+    // Five words of header; SYN; a window.
+    segment[12..16].copy_from_slice(&[5 << 4, 0x02, 0xff, 0xff]);
+    let checksum = checksum(source, destination.ip(), &segment);
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    segment
+}
+
+/// With the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1).
+fn checksum(source: IpAddr, destination: IpAddr, segment: &[u8; 20]) -> u16 {
+    let mut bytes = Vec::with_capacity(60);
+    for address in [source, destination] {
+        match address {
+            IpAddr::V4(address) => bytes.extend(address.octets()),
+            IpAddr::V6(address) => bytes.extend(address.octets()),
+        }
+    }
+    bytes.extend([0, TCP, 0, 20]);
+    bytes.extend(segment);
+    let words = bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A whole segment with its checksum sums up to nothing.
+    #[test]
+    fn the_checksum_is_the_internets() {
+        for (source, destination) in [
+            ("192.0.2.1", "198.51.100.7:443"),
+            ("2001:db8::1", "[2001:db8:1::7]:443"),
+        ] {
+            let source = source.parse().unwrap();
+            let destination: SocketAddr = destination.parse().unwrap();
+            for _ in 0..100 {
+                let segment = syn(source, destination);
+                assert_eq!(checksum(source, destination.ip(), &segment), 0);
+                assert_eq!(segment[2..4], 443u16.to_be_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_on_this_host_is_let_through() {
+        let firewall = Firewall::new();
+        assert!(!firewall.forbids("127.0.0.1:9".parse().unwrap()));
+        assert!(!firewall.forbids("[::1]:9".parse().unwrap()));
+    }
+}

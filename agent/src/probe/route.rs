@@ -1,0 +1,166 @@
+//! Whether this host can reach anything that way at all: asked of the kernel's
+//! routes and interfaces when a server did not answer.
+
+use std::{
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::TryStreamExt;
+use rtnetlink::{
+    Error, Handle, RouteMessageBuilder,
+    packet_route::{
+        link::{LinkAttribute, LinkFlags, LinkMessage},
+        route::RouteAttribute,
+    },
+};
+use tokio::time::timeout;
+
+use super::recent::Recent;
+
+/// So long an answer is believed: hundreds of servers may be silent at once.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// The kernel answers at once.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Asks the kernel, over rtnetlink.
+pub(super) struct Routes {
+    handle: Handle,
+    interfaces: Recent<IpAddr, Result<u32, Arc<str>>>,
+    troubles: Recent<u32, Option<Arc<str>>>,
+}
+
+impl Routes {
+    /// Opens a socket in the network namespace of the calling thread. Call it
+    /// inside a runtime.
+    ///
+    /// # Errors
+    /// When the system has no socket left.
+    pub(super) fn open() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self {
+            handle,
+            interfaces: Recent::new(BELIEVED),
+            troubles: Recent::new(BELIEVED),
+        })
+    }
+
+    /// Why nothing can come from there, in words; none when all is well as far
+    /// as the kernel tells.
+    pub(super) async fn trouble(&self, address: IpAddr) -> Option<Arc<str>> {
+        let now = Instant::now();
+        let asked = async {
+            let interface = match self.interfaces.get(&address, now) {
+                Some(interface) => interface,
+                None => {
+                    let found = self.interface(address).await?;
+                    self.interfaces.put(address, found, now)
+                }
+            };
+            let index = match interface {
+                Ok(index) => index,
+                Err(why) => return Ok(Some(why)),
+            };
+            match self.troubles.get(&index, now) {
+                Some(trouble) => Ok(trouble),
+                None => {
+                    let found = self.interface_trouble(index).await?;
+                    Ok(self.troubles.put(index, found, now))
+                }
+            }
+        };
+        match timeout(PATIENCE, asked).await {
+            Ok(Ok::<_, Error>(trouble)) => trouble,
+            // Then nothing is known against this host.
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    /// Which interface leads there, or why none does.
+    async fn interface(&self, address: IpAddr) -> Result<Result<u32, Arc<str>>, Error> {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let request = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(address, length)
+            .expect("the length is the family's")
+            .build();
+        let mut routes = Box::pin(self.handle.route().get(request).execute());
+        let route = match routes.try_next().await {
+            Err(Error::NetlinkError(_)) | Ok(None) => {
+                return Ok(Err("this host has no route to the server: add one".into()));
+            }
+            route => route?.expect("it is none of the above"),
+        };
+        let index = route
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+        Ok(index.ok_or_else(|| "this host's route to the server leads nowhere".into()))
+    }
+
+    async fn interface_trouble(&self, index: u32) -> Result<Option<Arc<str>>, Error> {
+        let request = self.handle.link().get().match_index(index);
+        let link = Box::pin(request.execute()).try_next().await?;
+        Ok(link.as_ref().and_then(trouble).map(Arc::from))
+    }
+}
+
+fn trouble(link: &LinkMessage) -> Option<String> {
+    let name = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.as_str()),
+            _ => None,
+        });
+    let name = name.unwrap_or("?");
+    let flags = link.header.flags;
+    if !flags.contains(LinkFlags::Up) {
+        Some(format!("interface {name} is down: ip link set {name} up"))
+    } else if !flags.contains(LinkFlags::LowerUp) {
+        Some(format!(
+            "interface {name} has no carrier: look at its cable and its switch's port"
+        ))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(flags: LinkFlags) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.flags = flags;
+        link.attributes.push(LinkAttribute::IfName("eth1".into()));
+        link
+    }
+
+    #[test]
+    fn an_interface_that_is_down_or_has_no_carrier_is_named() {
+        assert_eq!(trouble(&link(LinkFlags::Up | LinkFlags::LowerUp)), None);
+        assert_eq!(
+            trouble(&link(LinkFlags::empty())).unwrap(),
+            "interface eth1 is down: ip link set eth1 up"
+        );
+        assert_eq!(
+            trouble(&link(LinkFlags::Up)).unwrap(),
+            "interface eth1 has no carrier: look at its cable and its switch's port"
+        );
+    }
+
+    #[tokio::test]
+    async fn this_host_has_a_way_to_itself() {
+        let routes = Routes::open().unwrap();
+        for address in ["127.0.0.1", "127.9.9.9"] {
+            let trouble = routes.trouble(address.parse().unwrap()).await;
+            assert_eq!(trouble, None, "{address}");
+        }
+    }
+}
