@@ -3,7 +3,10 @@
 //! ```text
 //! API server ─▶ input/kubernetes ─┐
 //!                                 ├─▶ Event ─▶ director: Objects ─▶ resolve ─▶ desired
-//! YAML files ─▶ input/manifests ──┘               │                              │
+//! YAML files ─▶ input/manifests ──┘     ▲         │                              │
+//!                                       │         ▼                              ▼
+//! servers ◀─ probe ─▶ tally ────────────┘      serving: who is healthy ─▶ the table to be
+//!                                                 │                              │
 //!                                                 ▼                              ▼
 //!            kernel, interfaces, journal ◀── round: read, plan, intend, apply, settle
 //!                                                 │
