@@ -16,8 +16,9 @@ pub struct Course {
     pub web: [Host; 2],
     /// The segment of the client and the VIP.
     pub segment: Segment,
-    servers: Vec<WebServer>,
-    _inner: Option<Segment>,
+    addresses: [&'static str; 2],
+    servers: [Option<WebServer>; 2],
+    inner: Option<Segment>,
 }
 
 /// The NAT cluster's VIP, which is the director's own address.
@@ -44,8 +45,8 @@ impl Course {
             inner.attach(web, "eth0", &format!("{address}/24"));
             web.run("ip route add default via 192.168.2.5");
         }
-        course.serve(&NAT_WEB);
-        course._inner = Some(inner);
+        course.serve(NAT_WEB);
+        course.inner = Some(inner);
         course
     }
 
@@ -64,7 +65,7 @@ impl Course {
             }
             web.run("ip address add 192.168.4.15/32 dev lo");
         }
-        course.serve(&DR_WEB);
+        course.serve(DR_WEB);
         course
     }
 
@@ -79,8 +80,9 @@ impl Course {
             director,
             web: [web1, web2],
             segment,
-            servers: Vec::new(),
-            _inner: None,
+            addresses: NAT_WEB,
+            servers: [None, None],
+            inner: None,
         }
     }
 
@@ -95,10 +97,38 @@ impl Course {
         director
     }
 
-    fn serve(&mut self, addresses: &[&str]) {
-        for (web, address) in self.web.iter().zip(addresses) {
-            self.servers
-                .push(WebServer::start(web, "0.0.0.0:80", address));
+    /// Another server of the NAT cluster, on the inner segment, with nothing
+    /// that listens.
+    ///
+    /// # Panics
+    /// When the host cannot be made, or in the DR cluster.
+    pub fn another_server(&self, name: &str, address: &str) -> Host {
+        let inner = self.inner.as_ref().expect("the NAT cluster has one");
+        let server = Host::new(name);
+        inner.attach(&server, "eth0", &format!("{address}/24"));
+        server.run("ip route add default via 192.168.2.5");
+        server
+    }
+
+    /// Stops one of the web servers: its connections end, and new ones are
+    /// refused.
+    pub fn stop_web(&mut self, index: usize) {
+        self.servers[index] = None;
+    }
+
+    /// Starts it again.
+    ///
+    /// # Panics
+    /// When its port was taken meanwhile.
+    pub fn start_web(&mut self, index: usize) {
+        let (host, address) = (&self.web[index], self.addresses[index]);
+        self.servers[index] = Some(WebServer::start(host, "0.0.0.0:80", address));
+    }
+
+    fn serve(&mut self, addresses: [&'static str; 2]) {
+        self.addresses = addresses;
+        for index in 0..addresses.len() {
+            self.start_web(index);
         }
     }
 

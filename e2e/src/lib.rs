@@ -17,9 +17,12 @@
 //! It must never know what the product's objects mean: it starts programs,
 //! moves packets and asks the API server.
 
+mod acceptor;
+pub mod asking;
 pub mod cluster;
 pub mod control;
 pub mod course;
+pub mod fault;
 pub mod host;
 pub mod http;
 pub mod ipvsadm;
@@ -28,10 +31,15 @@ pub mod process;
 pub mod segment;
 pub mod trace;
 pub mod wait;
+pub mod weights;
+pub mod wire;
 
+pub use asking::Asking;
 pub use control::{ApiServerAway, helm, kubectl, kubectl_apply};
 pub use host::Host;
 pub use http::{Client, Download, Upload, WebServer};
 pub use process::Process;
 pub use segment::Segment;
 pub use wait::eventually;
+pub use weights::Weights;
+pub use wire::Wire;

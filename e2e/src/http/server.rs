@@ -1,18 +1,15 @@
 //! A web server that says who it is.
 
-use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
-
-use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
 
 use super::stream_byte;
 use crate::Host;
+use crate::acceptor::Acceptor;
 
 /// How often a stream sends its share of bytes.
 const STREAM_TICK: Duration = Duration::from_millis(50);
@@ -26,18 +23,14 @@ const STREAM_BYTES_PER_SECOND: u64 = 64 * 1024;
 /// is the number of bytes, or which one is wrong. It stops when dropped, open connections with it.
 #[derive(Debug)]
 pub struct WebServer {
-    address: SocketAddr,
-    listener: TcpListener,
+    acceptor: Acceptor,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     page: String,
-    stopped: AtomicBool,
     served: AtomicUsize,
-    open: Mutex<HashMap<usize, TcpStream>>,
 }
 
 impl WebServer {
@@ -48,82 +41,25 @@ impl WebServer {
     /// When the address is none, or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str, page: &str) -> Self {
-        let listener = host
-            .enter(|| TcpListener::bind(address))
-            .unwrap_or_else(|error| panic!("a server in {} binds {address}: {error}", host.name()));
-        let address = listener
-            .local_addr()
-            .expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             page: page.to_owned(),
-            stopped: AtomicBool::new(false),
             served: AtomicUsize::new(0),
-            open: Mutex::default(),
         });
-        let accepting = listener.try_clone().expect("a listener can be shared");
-        let acceptor = thread::spawn({
+        let acceptor = Acceptor::start(host, address, {
             let shared = Arc::clone(&shared);
-            move || accept(&accepting, &shared)
+            move |stream| answer(stream, &shared)
         });
-        Self {
-            address,
-            listener,
-            shared,
-            acceptor: Some(acceptor),
-        }
+        Self { acceptor, shared }
     }
 
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.acceptor.address()
     }
 
     /// How many requests it has answered, or begun to answer.
     pub fn served(&self) -> usize {
         self.shared.served.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for WebServer {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // On Linux this wakes an accept() that is waiting.
-        if let Err(error) = shutdown(self.listener.as_raw_fd(), SocketShutdown::Both) {
-            eprintln!("stopping the server at {}: {error}", self.address);
-            return;
-        }
-        for stream in self.shared.open_connections().values() {
-            // It may just have ended by itself.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
-    }
-}
-
-impl Shared {
-    fn open_connections(&self) -> std::sync::MutexGuard<'_, HashMap<usize, TcpStream>> {
-        // The map is whole after each of its operations.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for (number, stream) in listener.incoming().enumerate() {
-        if shared.stopped.load(Ordering::Relaxed) {
-            return;
-        }
-        let Ok(stream) = stream else { continue };
-        let shared = Arc::clone(shared);
-        thread::spawn(move || {
-            if let Ok(kept) = stream.try_clone() {
-                shared.open_connections().insert(number, kept);
-            }
-            // A client that goes away in the middle is no fault of the server.
-            let _ = answer(&stream, &shared);
-            shared.open_connections().remove(&number);
-        });
     }
 }
 

@@ -8,7 +8,14 @@ use anyhow::{Result, bail};
 use crate::kernel::Kind;
 
 /// Programs of Debian packages that every lab uses.
-const ALWAYS: [&str; 4] = ["ip", "ipvsadm", "modprobe", "strace"];
+const ALWAYS: [&str; 6] = [
+    "ip",
+    "iptables-legacy",
+    "ipvsadm",
+    "modprobe",
+    "strace",
+    "tcpdump",
+];
 
 /// Finds everything that a run needs, or says how to get it.
 pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {

@@ -1,0 +1,119 @@
+//! A listener in a host, with a thread for each connection.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
+
+use crate::Host;
+
+/// Accepts connections and serves each. It stops when dropped, open connections
+/// with it: from then on connections are refused.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    address: SocketAddr,
+    listener: TcpListener,
+    open: Arc<Open>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    stopped: AtomicBool,
+    connections: Mutex<HashMap<usize, TcpStream>>,
+}
+
+impl Acceptor {
+    /// Starts in `host` on an address such as `0.0.0.0:80`; port 0 takes a free
+    /// one. `serve` runs once for each connection, which is closed after it.
+    ///
+    /// # Panics
+    /// When the address is none, or cannot be bound.
+    #[track_caller]
+    pub(crate) fn start(
+        host: &Host,
+        address: &str,
+        serve: impl Fn(&TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = host
+            .enter(|| TcpListener::bind(address))
+            .unwrap_or_else(|error| panic!("a server in {} binds {address}: {error}", host.name()));
+        let address = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        let open = Arc::new(Open::default());
+        let shared = listener.try_clone().expect("a listener can be shared");
+        let accepting = thread::spawn({
+            let open = Arc::clone(&open);
+            move || accept(&shared, &open, &Arc::new(serve))
+        });
+        Self {
+            address,
+            listener,
+            open,
+            accepting: Some(accepting),
+        }
+    }
+
+    /// The address that it listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.open.stopped.store(true, Ordering::Relaxed);
+        // On Linux this wakes an accept() that is waiting.
+        if let Err(error) = shutdown(self.listener.as_raw_fd(), SocketShutdown::Both) {
+            eprintln!("stopping the server at {}: {error}", self.address);
+            return;
+        }
+        for stream in self.open.connections().values() {
+            // It may just have ended by itself.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+impl Open {
+    fn connections(&self) -> MutexGuard<'_, HashMap<usize, TcpStream>> {
+        // The map is whole after each of its operations.
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn accept(
+    listener: &TcpListener,
+    open: &Arc<Open>,
+    serve: &Arc<impl Fn(&TcpStream) -> io::Result<()> + Send + Sync + 'static>,
+) {
+    for (number, stream) in listener.incoming().enumerate() {
+        if open.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        let (open, serve) = (Arc::clone(open), Arc::clone(serve));
+        thread::spawn(move || {
+            if let Ok(kept) = stream.try_clone() {
+                open.connections().insert(number, kept);
+            }
+            if open.stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            // A client that goes away in the middle is no fault of the server.
+            let _ = serve(&stream);
+            open.connections().remove(&number);
+        });
+    }
+}

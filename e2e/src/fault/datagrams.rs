@@ -1,0 +1,209 @@
+//! Servers of datagrams: an echo, and DNS.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::Behaviour;
+use super::log::{Arrival, Log};
+use crate::Host;
+
+/// How long it takes at most to notice that it is to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a server of datagrams speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// Its page, a space, and what was sent.
+    Echo,
+    /// DNS: every name has the address 192.0.2.1.
+    Dns,
+}
+
+/// A server of datagrams on a thread inside a host. It answers each, is silent
+/// or gives errors. It stops when dropped: the port is closed then, and the
+/// kernel says so to who sends something.
+#[derive(Debug)]
+pub struct DatagramServer {
+    host: Host,
+    address: String,
+    shared: Arc<Shared>,
+    listening: Option<Listening>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    protocol: Protocol,
+    page: String,
+    log: Log,
+}
+
+/// The thread that has its socket.
+#[derive(Debug)]
+struct Listening {
+    stopped: Arc<AtomicBool>,
+    reading: Option<JoinHandle<()>>,
+}
+
+impl DatagramServer {
+    /// Starts a server in `host` on an address such as `0.0.0.0:53`. Its page
+    /// is what it is told apart by.
+    ///
+    /// # Panics
+    /// When the address is none, or cannot be bound.
+    #[track_caller]
+    pub fn start(host: &Host, address: &str, protocol: Protocol, page: &str) -> Self {
+        let shared = Arc::new(Shared {
+            protocol,
+            page: page.to_owned(),
+            log: Log::new(),
+        });
+        Self {
+            host: host.clone(),
+            address: address.to_owned(),
+            listening: Some(Listening::start(host, address, &shared)),
+            shared,
+        }
+    }
+
+    /// Treats every datagram like this from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.shared.log.behave(behaviour);
+    }
+
+    /// Stops it: its port is closed.
+    pub fn stop(&mut self) {
+        self.listening = None;
+    }
+
+    /// Starts it again, where it was.
+    ///
+    /// # Panics
+    /// When its address was taken meanwhile.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.listening = Some(Listening::start(&self.host, &self.address, &self.shared));
+    }
+
+    /// Every datagram that came so far.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.shared.log.arrivals()
+    }
+
+    /// How many came from an address since some time.
+    pub fn came(&self, from: IpAddr, since: Instant) -> usize {
+        self.shared.log.came(from, since)
+    }
+}
+
+impl Listening {
+    #[track_caller]
+    fn start(host: &Host, address: &str, shared: &Arc<Shared>) -> Self {
+        let socket = host
+            .enter(|| {
+                let socket = UdpSocket::bind(address)?;
+                socket.set_read_timeout(Some(TICK))?;
+                io::Result::Ok(socket)
+            })
+            .unwrap_or_else(|error| panic!("a server in {} binds {address}: {error}", host.name()));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let reading = thread::spawn({
+            let (stopped, shared) = (Arc::clone(&stopped), Arc::clone(shared));
+            move || read(&socket, &stopped, &shared)
+        });
+        Self {
+            stopped,
+            reading: Some(reading),
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        if let Some(reading) = self.reading.take() {
+            let _ = reading.join();
+        }
+    }
+}
+
+fn read(socket: &UdpSocket, stopped: &AtomicBool, shared: &Shared) {
+    let mut datagram = [0; 2048];
+    while !stopped.load(Ordering::Relaxed) {
+        // Nothing came, or an error about what was sent before.
+        let Ok((length, from)) = socket.recv_from(&mut datagram) else {
+            continue;
+        };
+        // A client that is gone already is no fault of the server.
+        let _ = answer(socket, &datagram[..length], from, shared);
+    }
+}
+
+fn answer(socket: &UdpSocket, asked: &[u8], from: SocketAddr, shared: &Shared) -> io::Result<()> {
+    shared.log.arrived(from.ip());
+    let error = match shared.log.behaviour() {
+        Behaviour::Silent => return Ok(()),
+        Behaviour::Error(code) => code,
+        _ => 0,
+    };
+    let answer = match shared.protocol {
+        Protocol::Echo => [shared.page.as_bytes(), b" ", asked].concat(),
+        Protocol::Dns => dns_answer(asked, error).ok_or(io::ErrorKind::InvalidData)?,
+    };
+    socket.send_to(&answer, from).map(drop)
+}
+
+/// An answer to a query with one question (RFC 1035, section 4.1). By hand: a
+/// library that the agent uses too would not notice its own mistakes.
+fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
+    const HEADER: usize = 12;
+    const ANSWER_TO_RECURSION: u16 = 0x8180;
+    let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
+    // Its end, then type and class.
+    let question = query.get(HEADER..HEADER + name + 1 + 4)?;
+    let answers: u16 = if code == 0 { 1 } else { 0 };
+    let mut answer = query[..2].to_vec();
+    for field in [ANSWER_TO_RECURSION | code, 1, answers, 0, 0] {
+        answer.extend(field.to_be_bytes());
+    }
+    answer.extend(question);
+    if answers > 0 {
+        // The name of the question, A, IN, a minute, and the address.
+        answer.extend([0xc0, HEADER as u8, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend([192, 0, 2, 1]);
+    }
+    Some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recursive question for the address of shop.example.
+    const QUERY: &[u8] = b"\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x00\
+                           \x04shop\x07example\x00\x00\x01\x00\x01";
+
+    #[test]
+    fn an_answer_repeats_the_question_and_has_one_address() {
+        let answer = dns_answer(QUERY, 0).expect("it is a query");
+        assert_eq!(answer[..12], *b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0");
+        assert_eq!(answer[12..QUERY.len()], QUERY[12..]);
+        assert!(answer.ends_with(&[0, 4, 192, 0, 2, 1]));
+    }
+
+    #[test]
+    fn a_failure_has_its_code_and_no_address() {
+        let answer = dns_answer(QUERY, 2).expect("it is a query");
+        assert_eq!(answer[..12], *b"\x12\x34\x81\x82\0\x01\0\0\0\0\0\0");
+        assert_eq!(answer.len(), QUERY.len());
+    }
+
+    #[test]
+    fn what_is_no_query_has_no_answer() {
+        assert_eq!(dns_answer(b"ping", 0), None);
+        assert_eq!(dns_answer(&QUERY[..20], 0), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! Who came to a server, and when.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::Behaviour;
+
+/// A connection, or a datagram.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// When the server saw it.
+    pub at: Instant,
+    /// Where it came from.
+    pub from: IpAddr,
+}
+
+/// The log of one server, and how it is to behave now.
+#[derive(Debug)]
+pub(super) struct Log {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    behaviour: Behaviour,
+    since: Instant,
+    arrivals: Vec<Arrival>,
+}
+
+impl Log {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                behaviour: Behaviour::Good,
+                since: Instant::now(),
+                arrivals: Vec::new(),
+            }),
+        }
+    }
+
+    pub(super) fn behave(&self, behaviour: Behaviour) {
+        let mut state = self.lock();
+        state.behaviour = behaviour;
+        state.since = Instant::now();
+    }
+
+    /// Notes who came.
+    pub(super) fn arrived(&self, from: IpAddr) {
+        let at = Instant::now();
+        self.lock().arrivals.push(Arrival { at, from });
+    }
+
+    /// What is to be done with who asks about health at this moment.
+    pub(super) fn behaviour(&self) -> Behaviour {
+        let state = self.lock();
+        let seconds = state.since.elapsed().as_secs();
+        match state.behaviour {
+            Behaviour::ByTurns if seconds.is_multiple_of(2) => Behaviour::Error(503),
+            Behaviour::ByTurns => Behaviour::Good,
+            behaviour => behaviour,
+        }
+    }
+
+    pub(super) fn arrivals(&self) -> Vec<Arrival> {
+        self.lock().arrivals.clone()
+    }
+
+    /// How many came from an address since some time.
+    pub(super) fn came(&self, from: IpAddr, since: Instant) -> usize {
+        let state = self.lock();
+        let latest = state
+            .arrivals
+            .iter()
+            .rev()
+            .take_while(|arrival| arrival.at >= since);
+        latest.filter(|arrival| arrival.from == from).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // It is whole after each operation.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,208 @@
+//! A web server that misbehaves, with TLS or without.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use rustls::{ServerConnection, StreamOwned};
+
+use super::log::{Arrival, Log};
+use super::{Behaviour, Certificate};
+use crate::Host;
+use crate::acceptor::Acceptor;
+
+/// Requests for paths that begin so are about the server's health.
+const HEALTH: &str = "/health";
+
+/// So much of what does not end is sent at a time.
+const BLOCK: usize = 16 << 10;
+
+/// A web server on threads inside a host. It treats requests for `/health…` as
+/// it is told to; every other is given its page at all times, so that traffic
+/// shows which servers are in service. It stops when dropped, open connections
+/// with it.
+#[derive(Debug)]
+pub struct FaultServer {
+    host: Host,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<Acceptor>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    page: String,
+    log: Log,
+    certificate: Option<Mutex<Certificate>>,
+}
+
+impl FaultServer {
+    /// Starts a server in `host` on an address such as `0.0.0.0:80`. Its page
+    /// is what it is told apart by.
+    ///
+    /// # Panics
+    /// When the address is none, or cannot be bound.
+    #[track_caller]
+    pub fn start(host: &Host, address: &str, page: &str) -> Self {
+        Self::start_with(host, address, page, None)
+    }
+
+    /// The same with TLS.
+    ///
+    /// # Panics
+    /// When the address is none, or cannot be bound.
+    #[track_caller]
+    pub fn start_tls(host: &Host, address: &str, page: &str, certificate: Certificate) -> Self {
+        Self::start_with(host, address, page, Some(Mutex::new(certificate)))
+    }
+
+    #[track_caller]
+    fn start_with(
+        host: &Host,
+        address: &str,
+        page: &str,
+        certificate: Option<Mutex<Certificate>>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            page: page.to_owned(),
+            log: Log::new(),
+            certificate,
+        });
+        let acceptor = accept(host, address, &shared);
+        Self {
+            host: host.clone(),
+            address: acceptor.address(),
+            shared,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    /// Treats who asks about its health like this from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.shared.log.behave(behaviour);
+    }
+
+    /// Shows another certificate from now on.
+    ///
+    /// # Panics
+    /// When it was started without one.
+    pub fn present(&self, certificate: Certificate) {
+        let shown = self.shared.certificate.as_ref();
+        let shown = shown.expect("it was started with a certificate");
+        *shown.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
+    }
+
+    /// Stops it: open connections end, and new ones are refused.
+    pub fn stop(&mut self) {
+        self.acceptor = None;
+    }
+
+    /// Starts it again, where it was.
+    ///
+    /// # Panics
+    /// When its address was taken meanwhile.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let address = self.address.to_string();
+        self.acceptor = Some(accept(&self.host, &address, &self.shared));
+    }
+
+    /// Everybody who has connected so far.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.shared.log.arrivals()
+    }
+
+    /// How many connections came from an address since some time.
+    pub fn came(&self, from: IpAddr, since: Instant) -> usize {
+        self.shared.log.came(from, since)
+    }
+
+    /// What it is told apart by.
+    pub fn page(&self) -> &str {
+        &self.shared.page
+    }
+}
+
+#[track_caller]
+fn accept(host: &Host, address: &str, shared: &Arc<Shared>) -> Acceptor {
+    let shared = Arc::clone(shared);
+    Acceptor::start(host, address, move |stream| {
+        shared.log.arrived(stream.peer_addr()?.ip());
+        let Some(certificate) = &shared.certificate else {
+            return answer(stream, &shared);
+        };
+        let shown = certificate.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = Arc::clone(&shown.0);
+        drop(shown);
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        let mut tls = StreamOwned::new(connection, stream.try_clone()?);
+        answer(&mut tls, &shared)?;
+        tls.conn.send_close_notify();
+        tls.flush()
+    })
+}
+
+fn answer(stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut lines = reader.by_ref().lines();
+    let Some(request) = lines.next().transpose()? else {
+        // A bare connect and close, as a TCP health check makes.
+        return Ok(());
+    };
+    while lines
+        .next()
+        .transpose()?
+        .is_some_and(|line| !line.is_empty())
+    {}
+    let target = request.split(' ').nth(1).unwrap_or("/");
+    let behaviour = if target.starts_with(HEALTH) {
+        shared.log.behaviour()
+    } else {
+        Behaviour::Good
+    };
+    let stream = reader.get_mut();
+    match behaviour {
+        Behaviour::Good | Behaviour::ByTurns => page(stream, "200 OK", "", &shared.page),
+        Behaviour::Silent => until_it_goes(stream),
+        Behaviour::Late(delay) => {
+            thread::sleep(delay);
+            page(stream, "200 OK", "", &shared.page)
+        }
+        Behaviour::Error(status) => page(stream, &format!("{status} Fault"), "", &shared.page),
+        Behaviour::WrongBody => page(stream, "200 OK", "", "under construction"),
+        Behaviour::RedirectLoop => {
+            page(stream, "302 Found", &format!("Location: {target}\r\n"), "")
+        }
+        Behaviour::EndlessBody => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            without_end(stream, b"and so on\n")
+        }
+        Behaviour::EndlessHead => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n")?;
+            without_end(stream, b"X-And-So-On: and on\r\n")
+        }
+    }
+}
+
+fn page(mut stream: impl Write, status: &str, headers: &str, page: &str) -> io::Result<()> {
+    let length = page.len();
+    // In one write: half a head in a segment of its own would wait for Nagle.
+    let answer = format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{page}"
+    );
+    stream.write_all(answer.as_bytes())
+}
+
+fn until_it_goes(mut stream: impl Read) -> io::Result<()> {
+    io::copy(&mut stream, &mut io::sink()).map(drop)
+}
+
+/// Goes on until the other side has had enough.
+fn without_end(mut stream: impl Write, line: &[u8]) -> io::Result<()> {
+    let block = line.repeat(BLOCK / line.len());
+    loop {
+        stream.write_all(&block)?;
+    }
+}

@@ -1,0 +1,230 @@
+//! The weights in a host's kernel, watched all the time: no change is missed
+//! that lasts longer than a moment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::{Host, eventually};
+
+/// How often the table is read.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// A destination of a service, each as `192.168.4.5:80`.
+pub type Key = (String, String);
+
+/// One weight that was not what it had been at the reading before.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// When that was read.
+    pub at: Instant,
+    /// Whose.
+    pub key: Key,
+    /// The weight; none: it is not in the table.
+    pub weight: Option<u32>,
+}
+
+/// Watches the IPv4 part of a host's table in the background, by
+/// /proc/net/ip_vs. It ends when dropped.
+#[derive(Debug)]
+pub struct Weights {
+    shared: Arc<Shared>,
+    watching: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    ended: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    weights: BTreeMap<Key, u32>,
+    changes: Vec<Change>,
+}
+
+impl Weights {
+    /// Begins to watch, and returns with the first reading done: what is there
+    /// then is no change.
+    ///
+    /// # Panics
+    /// When the kernel has no IPVS.
+    pub fn watch(host: &Host) -> Self {
+        let shared = Arc::new(Shared::default());
+        shared.seen().weights = host.enter(read);
+        let watching = host.thread({
+            let shared = Arc::clone(&shared);
+            move || {
+                while !shared.ended.load(Ordering::Relaxed) {
+                    let at = Instant::now();
+                    let weights = read();
+                    shared.seen().note(at, weights);
+                    thread::sleep(INTERVAL);
+                }
+            }
+        });
+        Self {
+            shared,
+            watching: Some(watching),
+        }
+    }
+
+    /// The weights as they are.
+    pub fn now(&self) -> BTreeMap<Key, u32> {
+        self.shared.seen().weights.clone()
+    }
+
+    /// The weight of a destination as it is; none: it is not in the table.
+    pub fn of(&self, service: &str, server: &str) -> Option<u32> {
+        let key = (service.to_owned(), server.to_owned());
+        self.shared.seen().weights.get(&key).copied()
+    }
+
+    /// What has changed since some time, in order.
+    pub fn changes(&self, since: Instant) -> Vec<Change> {
+        let seen = self.shared.seen();
+        let changes = seen.changes.iter();
+        changes
+            .skip_while(|change| change.at < since)
+            .cloned()
+            .collect()
+    }
+
+    /// Waits until a destination has a weight, none for not being there, and
+    /// gives the time at which that was seen.
+    ///
+    /// # Panics
+    /// When it has not in time: with the weight that it has.
+    #[track_caller]
+    pub fn wait_for(
+        &self,
+        (service, server): (&str, &str),
+        weight: Option<u32>,
+        within: Duration,
+    ) -> Instant {
+        let what = format!("weight {weight:?} of {server} in {service}");
+        eventually(&what, within, || match self.of(service, server) {
+            found if found == weight => Ok(()),
+            found => Err(format!("{found:?}, in {:?}", self.now())),
+        });
+        let seen = self.shared.seen();
+        let last = seen.changes.iter().rev();
+        let mut ours = last.filter(|change| change.key.0 == service && change.key.1 == server);
+        ours.next().map_or_else(Instant::now, |change| change.at)
+    }
+}
+
+impl Drop for Weights {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        if let Some(watching) = self.watching.take() {
+            let _ = watching.join();
+        }
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // It is whole after each operation.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn note(&mut self, at: Instant, weights: BTreeMap<Key, u32>) {
+        let gone = self
+            .weights
+            .keys()
+            .filter(|key| !weights.contains_key(*key));
+        let gone: Vec<_> = gone.map(|key| (key.clone(), None)).collect();
+        let other = weights
+            .iter()
+            .filter(|(key, weight)| self.weights.get(*key) != Some(weight))
+            .map(|(key, weight)| (key.clone(), Some(*weight)));
+        for (key, weight) in gone.into_iter().chain(other) {
+            self.changes.push(Change { at, key, weight });
+        }
+        self.weights = weights;
+    }
+}
+
+/// The table of the namespace that this thread is in.
+fn read() -> BTreeMap<Key, u32> {
+    let table = fs::read_to_string("/proc/thread-self/net/ip_vs");
+    parse(&table.expect("the lab's kernel has ip_vs"))
+}
+
+fn parse(table: &str) -> BTreeMap<Key, u32> {
+    let mut weights = BTreeMap::new();
+    let mut service = None;
+    for line in table.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("TCP" | "UDP"), Some(key)) => service = address(key),
+            (Some("->"), Some(server)) => {
+                let weight = words.nth(1).and_then(|weight| weight.parse().ok());
+                if let (Some(service), Some(server), Some(weight)) =
+                    (&service, address(server), weight)
+                {
+                    weights.insert((String::clone(service), server), weight);
+                }
+            }
+            _ => service = None,
+        }
+    }
+    weights
+}
+
+/// `C0A80405:0050` as people write it.
+fn address(hexadecimal: &str) -> Option<String> {
+    let (address, port) = hexadecimal.split_once(':')?;
+    let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?);
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some(SocketAddrV4::new(address, port).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Linux 6.1 shows it.
+    const TABLE: &str = "\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  C0A80405:0050 wrr  
+  -> C0A802C8:0050      Masq    0      0          0         
+  -> C0A80264:0050      Masq    1      3          5         
+";
+
+    #[test]
+    fn each_destination_has_its_weight() {
+        let key = |last| ("192.168.4.5:80".to_owned(), format!("192.168.2.{last}:80"));
+        assert_eq!(parse(TABLE), BTreeMap::from([(key(100), 1), (key(200), 0)]));
+    }
+
+    #[test]
+    fn what_came_what_went_and_what_differs_is_a_change() {
+        let mut seen = Seen::default();
+        seen.note(Instant::now(), parse(TABLE));
+        assert_eq!(seen.changes.len(), 2);
+        seen.note(Instant::now(), parse(TABLE));
+        assert_eq!(seen.changes.len(), 2, "nothing new");
+        let lines = TABLE.lines().filter(|line| !line.contains("C0A802C8"));
+        let left = lines.collect::<Vec<_>>().join("\n");
+        seen.note(
+            Instant::now(),
+            parse(&left.replace("Masq    1", "Masq    7")),
+        );
+        let latest: Vec<_> = seen.changes[2..]
+            .iter()
+            .map(|change| change.weight)
+            .collect();
+        assert_eq!(latest, [None, Some(7)]);
+    }
+}
