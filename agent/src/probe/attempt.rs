@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Target,
     dns::Dns,
-    firewall::Firewall,
+    firewall::{Firewall, Unheard},
     grpc,
     http::Http,
     icmp::Pings,
@@ -106,18 +106,19 @@ impl Shared {
         progress: &Progress,
     ) -> Option<Arc<str>> {
         let address = target.address;
-        match failed {
+        let unheard = match failed {
             Failed::Silence(_) => {
                 let trouble = self.routes.trouble(address.ip()).await;
                 if trouble.is_some() {
                     return trouble;
                 }
+                Unheard::Silent
             }
-            Failed::Refused => {}
+            Failed::Refused => Unheard::Refused,
             Failed::Answer(_) | Failed::Own(_) => return None,
-        }
-        let is_unheard = is_over_tcp(&target.check.probe) && !progress.is_any();
-        (is_unheard && self.firewall.forbids(address)).then(|| OWN_FIREWALL.into())
+        };
+        let is_swallowed = is_over_tcp(&target.check.probe) && !progress.is_any();
+        (is_swallowed && self.firewall.forbids(address, unheard)).then(|| OWN_FIREWALL.into())
     }
 }
 
@@ -158,7 +159,10 @@ pub(super) async fn attempt(
         in_time.is_err() && matches!(&check.probe, Probe::Udp { expect, .. } if expect.is_empty());
     let result = in_time.unwrap_or_else(|_| Err(progress.out_of_time(check.timeout)));
     let failed = match result {
-        Ok(()) => return Outcome::Verdict(Verdict::Success),
+        Ok(()) => {
+            shared.firewall.answered(target.address);
+            return Outcome::Verdict(Verdict::Success);
+        }
         Err(failed) => failed,
     };
     if let Some(why) = shared.trouble(target, &failed, &progress).await {

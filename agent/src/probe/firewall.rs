@@ -22,15 +22,25 @@ use nix::{
 
 use super::recent::Recent;
 
-/// So long a server counts as let through.
+/// So long a server that keeps failing in the same way counts as let through.
 const BELIEVED: Duration = Duration::from_secs(30);
 const NO_FLAGS: MsgFlags = MsgFlags::empty();
 /// IPPROTO_TCP.
 const TCP: u8 = 6;
 
+/// How a server failed to answer a SYN.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Unheard {
+    /// Nothing came.
+    Silent,
+    /// A rejection came.
+    Refused,
+}
+
 /// Sends SYNs. Without the capability `CAP_NET_RAW` it finds nothing.
 pub(super) struct Firewall {
-    let_through: Recent<SocketAddr, ()>,
+    /// Those that were, and how they had failed.
+    let_through: Recent<SocketAddr, Unheard>,
     v4: OnceLock<Option<OwnedFd>>,
     v6: OnceLock<Option<OwnedFd>>,
 }
@@ -47,19 +57,24 @@ impl Firewall {
 
     /// Whether a SYN to there is dropped or rejected before it leaves. A server
     /// that was let through is not asked about again for a while.
-    pub(super) fn forbids(&self, address: SocketAddr) -> bool {
+    pub(super) fn forbids(&self, address: SocketAddr, unheard: Unheard) -> bool {
         let now = Instant::now();
-        if self.let_through.get(&address, now).is_some() {
+        if self.let_through.get(&address, now) == Some(unheard) {
             return false;
         }
         match self.send_syn(address) {
             Some(Ok(())) => {
-                self.let_through.put(address, (), now);
+                self.let_through.put(address, unheard, now);
                 false
             }
             Some(Err(errno)) => errno == Errno::EPERM,
             None => false,
         }
+    }
+
+    /// The server has answered: the next failure is another one.
+    pub(super) fn answered(&self, address: SocketAddr) {
+        self.let_through.forget(&address);
     }
 
     /// What became of it; none if it could not be tried.
@@ -156,7 +171,10 @@ mod tests {
     #[test]
     fn what_is_on_this_host_is_let_through() {
         let firewall = Firewall::new();
-        assert!(!firewall.forbids("127.0.0.1:9".parse().unwrap()));
-        assert!(!firewall.forbids("[::1]:9".parse().unwrap()));
+        for address in ["127.0.0.1:9", "[::1]:9"] {
+            let address = address.parse().unwrap();
+            assert!(!firewall.forbids(address, Unheard::Refused), "{address}");
+            assert!(!firewall.forbids(address, Unheard::Silent), "{address}");
+        }
     }
 }

@@ -38,6 +38,12 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
         answers.insert(key, (now, answer.clone()));
         answer
     }
+
+    /// The answer about this is not to be believed any more.
+    pub(super) fn forget(&self, key: &K) {
+        let mut answers = self.answers.lock().expect(UNHURT);
+        answers.remove(key);
+    }
 }
 
 const UNHURT: &str = "nothing panics while it is held";
@@ -55,6 +61,8 @@ mod tests {
         assert_eq!(recent.get(&1, after(999)), Some("one"));
         assert_eq!(recent.get(&2, after(999)), None);
         assert_eq!(recent.get(&1, after(1000)), None);
+        recent.forget(&1);
+        assert_eq!(recent.get(&1, start), None);
         for key in 0..10_000 {
             recent.put(key, "more", after(key * 100));
         }

@@ -46,6 +46,8 @@ impl Failed {
             Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Self::Silence("no route to host".to_owned()),
             Errno::ENETUNREACH => Self::Silence("network unreachable".to_owned()),
             Errno::ETIMEDOUT => Self::Silence("no answer".to_owned()),
+            // The kernel's word for a route of type blackhole.
+            Errno::EINVAL => Self::Silence("invalid argument".to_owned()),
             other => Self::Answer(other.desc().to_lowercase()),
         }
     }
