@@ -4,7 +4,9 @@
 //! ([`crds::condition::set`]).
 
 mod alive;
+mod health;
 mod programmed;
+mod real_server;
 mod virtual_service;
 
 #[cfg(test)]
@@ -16,14 +18,14 @@ use std::{
 };
 
 use crds::{
-    Kind, ObjectKey, Objects, Rejection, Resolved,
+    Kind, ObjectKey, Objects, Resolved,
     api::{DirectorGroupStatus, DirectorStatus, RealServerStatus, VirtualServiceStatus},
     condition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
-    history::Standing,
+    history::{Positions, Standing},
     liveness::Life,
     status::{Id, Status, Subject},
     world::Need,
@@ -94,7 +96,19 @@ struct Group<'a> {
     held: HashSet<IpAddr>,
     /// What live directors could not do, by service.
     exceptions: HashMap<&'a str, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
+    health: health::Health<'a>,
+    /// How far every live one is at least; none if there are none, or one has
+    /// used nothing so far.
+    least: Option<Positions>,
     accepted_services: i32,
+}
+
+impl Group<'_> {
+    /// Whether there are live directors and all have used a state as new as
+    /// `needed`.
+    fn has_reached(&self, needed: &Positions) -> bool {
+        self.least.is_some_and(|least| least.has_reached(needed))
+    }
 }
 
 /// Works out every status.
@@ -130,7 +144,7 @@ pub fn wanted(
         .collect();
     Wanted {
         virtual_services,
-        real_servers: real_servers(objects, resolved),
+        real_servers: real_server::statuses(objects, resolved, needs, &groups, &nobody),
         director_groups: objects
             .director_groups
             .iter()
@@ -169,6 +183,9 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
             continue;
         }
         group.live.push(director);
+        if let Some(health) = &status.health {
+            group.health.hear(director, health);
+        }
         group.held.extend(
             status
                 .vips
@@ -183,6 +200,14 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
                 .push((director, exception));
         }
     }
+    for group in groups.values_mut() {
+        group.least = group
+            .live
+            .iter()
+            .map(|director| director.standing.position())
+            .reduce(|one, other| Some(one?.least(other?)))
+            .flatten();
+    }
     groups
 }
 
@@ -193,50 +218,6 @@ fn director_group(group: &Group<'_>, accepted: Condition) -> DirectorGroupStatus
         live_directors: number(group.live.len()),
         virtual_services: group.accepted_services,
     }
-}
-
-fn real_servers(objects: &Objects, resolved: &Resolved) -> BTreeMap<ObjectKey, RealServerStatus> {
-    let mut serves: HashMap<&ObjectKey, usize> = HashMap::new();
-    for service in resolved.services.values() {
-        for server in &service.servers {
-            *serves.entry(&server.object).or_default() += 1;
-        }
-    }
-    let mut refused: HashMap<&ObjectKey, Vec<(&ObjectKey, &Rejection)>> = HashMap::new();
-    for ((service, server), rejection) in &resolved.refused {
-        refused
-            .entry(server)
-            .or_default()
-            .push((service, rejection));
-    }
-    objects
-        .real_servers
-        .iter()
-        .map(|(key, stored)| {
-            let generation = stored.generation;
-            let services = serves.get(key).copied().unwrap_or_default();
-            let conditions = match resolved.rejection(Kind::RealServer, key) {
-                Some(rejection) => {
-                    let accepted = condition::not_accepted(rejection, generation);
-                    let ready = condition::server_not_ready(&accepted, generation);
-                    vec![accepted, ready]
-                }
-                None => vec![
-                    condition::accepted(generation),
-                    condition::server_ready(
-                        services,
-                        refused.get(key).into_iter().flatten().copied(),
-                        generation,
-                    ),
-                ],
-            };
-            let status = RealServerStatus {
-                conditions,
-                virtual_services: Some(number(services)),
-            };
-            (key.clone(), status)
-        })
-        .collect()
 }
 
 fn number(count: usize) -> i32 {

@@ -22,6 +22,24 @@ pub struct Positions {
     pub director_groups: Position,
 }
 
+impl Positions {
+    /// In each kind, the earlier one.
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            virtual_services: self.virtual_services.min(other.virtual_services),
+            real_servers: self.real_servers.min(other.real_servers),
+            director_groups: self.director_groups.min(other.director_groups),
+        }
+    }
+
+    /// Whether this is as far on as `needed`, in every kind.
+    pub fn has_reached(&self, needed: &Self) -> bool {
+        self.virtual_services >= needed.virtual_services
+            && self.real_servers >= needed.real_servers
+            && self.director_groups >= needed.director_groups
+    }
+}
+
 /// Where one director stands: nowhere in a kind means that nothing is known.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Standing {
@@ -35,11 +53,16 @@ impl Standing {
     /// Whether the last completed round used a state as new as `needed`, in
     /// every kind.
     pub fn has_reached(&self, needed: &Positions) -> bool {
-        let reached =
-            |place: Option<Place>, needed| place.is_some_and(|place| place.latest >= needed);
-        reached(self.virtual_services, needed.virtual_services)
-            && reached(self.real_servers, needed.real_servers)
-            && reached(self.director_groups, needed.director_groups)
+        self.position().is_some_and(|at| at.has_reached(needed))
+    }
+
+    /// The position in every kind; none if nothing is known in one.
+    pub fn position(&self) -> Option<Positions> {
+        Some(Positions {
+            virtual_services: self.virtual_services?.latest,
+            real_servers: self.real_servers?.latest,
+            director_groups: self.director_groups?.latest,
+        })
     }
 }
 

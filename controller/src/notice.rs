@@ -217,8 +217,8 @@ mod tests {
             reason: reason::DUPLICATE_SERVER,
             message: "an older one has this address".to_owned(),
         };
-        let not_selected = condition::server_ready(0, [], 1);
-        let refused = condition::server_ready(0, [(&key, &duplicate)], 1);
+        let not_selected = condition::server_ready(0, None, [], 1);
+        let refused = condition::server_ready(0, None, [(&key, &duplicate)], 1);
         for (old, new, said) in [
             (
                 condition::programming(["d1"], 2),

@@ -37,7 +37,8 @@ pub enum Difference {
     None,
     /// In how many directors are counted and which are named, and nothing
     /// follows from it: one director's death is this for every service of its
-    /// group, and must not be a patch for each.
+    /// group, and must not be a patch for each. Likewise in what is not known
+    /// any more because a director has more to report than it can.
     Soft,
     /// In a reason, a generation, a count, or what a failure says.
     Plain,
@@ -79,31 +80,48 @@ impl Status {
             .map(|new| of_condition(condition::find(conditions, &new.type_), new))
             .max()
             .unwrap_or(Difference::None);
-        of_conditions.max(self.difference_of_counts(published))
+        let difference = of_conditions.max(self.difference_of_counts(published));
+        // Such a message tells which directors do not reach the server, and why.
+        if difference == Difference::Soft && self.unhealthy_on() > 0 {
+            return Difference::Plain;
+        }
+        difference
+    }
+
+    /// On how many directors a RealServer's probes fail.
+    pub fn unhealthy_on(&self) -> i32 {
+        match self {
+            Self::RealServer(RealServerStatus {
+                directors: Some(directors),
+                ..
+            }) => directors.unhealthy,
+            _ => 0,
+        }
     }
 
     fn difference_of_counts(&self, published: Option<&Self>) -> Difference {
-        let is_plain = match (self, published) {
-            (Self::VirtualService(new), Some(Self::VirtualService(old))) => {
-                if new.real_servers == old.real_servers && new.directors != old.directors {
-                    return Difference::Soft;
-                }
-                new.real_servers != old.real_servers
-            }
-            (Self::RealServer(new), Some(Self::RealServer(old))) => {
+        let (is_same, is_plain) = match (self, published) {
+            (Self::VirtualService(new), Some(Self::VirtualService(old))) => (
+                new.real_servers == old.real_servers && new.directors == old.directors,
+                settled(new) != settled(old),
+            ),
+            (Self::RealServer(new), Some(Self::RealServer(old))) => (
+                new.virtual_services == old.virtual_services && new.directors == old.directors,
                 new.virtual_services != old.virtual_services
-            }
+                    || self.unhealthy_on() != published.map_or(0, Self::unhealthy_on),
+            ),
             (Self::DirectorGroup(new), Some(Self::DirectorGroup(old))) => {
-                (new.directors, new.live_directors, new.virtual_services)
-                    != (old.directors, old.live_directors, old.virtual_services)
+                let is_same = (new.directors, new.live_directors, new.virtual_services)
+                    == (old.directors, old.live_directors, old.virtual_services);
+                (is_same, !is_same)
             }
-            (Self::Director(_), _) => false,
-            _ => true,
+            (Self::Director(_), _) => (true, false),
+            _ => (false, true),
         };
-        if is_plain {
-            Difference::Plain
-        } else {
-            Difference::None
+        match (is_same, is_plain) {
+            (true, _) => Difference::None,
+            (false, false) => Difference::Soft,
+            (false, true) => Difference::Plain,
         }
     }
 
@@ -142,10 +160,23 @@ impl Status {
     }
 }
 
+/// Of a service's servers, how many it has and how many are known to be out of
+/// service.
+fn settled(status: &VirtualServiceStatus) -> Option<(i32, i32)> {
+    let counts = status.real_servers.as_ref()?;
+    let may_serve = counts.healthy + counts.unknown.unwrap_or_default();
+    Some((counts.selected, counts.selected - may_serve))
+}
+
 fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     let Some(old) = old else {
         return Difference::Flip;
     };
+    // Of everything that one director has no room for: see [`Difference::Soft`].
+    let lost = new.reason == reason::MORE_TO_REPORT && old.reason == reason::READY;
+    if lost {
+        return Difference::Soft;
+    }
     if old.status != new.status {
         return Difference::Flip;
     }
@@ -166,7 +197,10 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
 
 #[cfg(test)]
 mod tests {
-    use crds::api::{DirectorCounts, RealServerCounts};
+    use crds::{
+        api::{CheckingDirectors, DirectorCounts, RealServerCounts},
+        condition::{ServerHealth, Sight},
+    };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
@@ -261,6 +295,98 @@ mod tests {
             (Some(counts(1, 2)), counts(1, 2), Difference::None),
         ] {
             assert_eq!(new.difference(old.as_ref()), difference, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_health_matters_more_than_what_is_not() {
+        let service = |healthy, unknown, ready: Condition| {
+            Status::VirtualService(VirtualServiceStatus {
+                conditions: vec![ready],
+                real_servers: Some(RealServerCounts {
+                    selected: 10,
+                    healthy,
+                    unknown,
+                    ..RealServerCounts::default()
+                }),
+                ..VirtualServiceStatus::default()
+            })
+        };
+        let ready = || Condition {
+            type_: kind::READY.to_owned(),
+            reason: reason::READY.to_owned(),
+            ..condition::programmed(2, 1)
+        };
+        let lost = || condition::more_below_minimum(["d1"], 1);
+        for (old, new, difference) in [
+            ((10, None, ready()), (9, None, ready()), Difference::Plain),
+            ((10, None, ready()), (3, Some(7), ready()), Difference::Soft),
+            ((10, None, ready()), (3, Some(7), lost()), Difference::Soft),
+            (
+                (10, None, ready()),
+                (3, Some(6), ready()),
+                Difference::Plain,
+            ),
+            ((3, Some(7), lost()), (10, None, ready()), Difference::Flip),
+        ] {
+            let (old, new) = (service(old.0, old.1, old.2), service(new.0, new.1, new.2));
+            assert_eq!(new.difference(Some(&old)), difference, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_ready_server_it_matters_where_it_is_unhealthy_and_not_how_many_check_it() {
+        let server = |health: &ServerHealth<'_>, unhealthy| {
+            Status::RealServer(RealServerStatus {
+                conditions: vec![condition::server_ready(1, Some(health), [], 1)],
+                virtual_services: Some(1),
+                directors: Some(CheckingDirectors {
+                    unhealthy,
+                    ..health.counts()
+                }),
+            })
+        };
+        let on = |healthy, waiting: &[&'static str]| {
+            let mut health = ServerHealth::default();
+            health.healthy(healthy);
+            for director in waiting {
+                health.unnamed(director, Sight::Waiting);
+            }
+            health
+        };
+        for (old, new, difference) in [
+            (
+                server(&on(2, &[]), 0),
+                server(&on(1, &[]), 0),
+                Difference::Soft,
+            ),
+            (
+                server(&on(2, &[]), 0),
+                server(&on(2, &["d3"]), 0),
+                Difference::Soft,
+            ),
+            (
+                server(&on(2, &[]), 0),
+                server(&on(2, &[]), 1),
+                Difference::Plain,
+            ),
+            (
+                server(&on(2, &[]), 1),
+                server(&on(2, &[]), 0),
+                Difference::Plain,
+            ),
+            (
+                server(&on(2, &[]), 1),
+                server(&on(1, &[]), 1),
+                Difference::Plain,
+            ),
+            (
+                server(&on(1, &[]), 0),
+                server(&on(0, &["d1"]), 0),
+                Difference::Flip,
+            ),
+        ] {
+            assert_eq!(new.difference(Some(&old)), difference, "{old:?} {new:?}");
         }
     }
 

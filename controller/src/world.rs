@@ -1,5 +1,6 @@
 //! Everything that was seen, and what follows from it.
 
+mod need;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +16,17 @@ use kube::{
 use crate::{
     aggregate::{self, DirectorView, Wanted},
     event::{Event, Observed, ObservedDirector},
-    history::{History, Positions, Standing},
+    history::{History, Standing},
     liveness::{Life, Liveness, Renewal, Time},
     outbox::Letter,
     status::{Difference, Id, Status, Subject},
-    world::take::{Shown, Took, take},
+    world::{
+        need::Fingerprint,
+        take::{Shown, Took, take},
+    },
 };
+
+pub use need::Need;
 
 /// The controller's whole knowledge. Events and times in, wanted statuses out.
 #[derive(Debug, Default)]
@@ -39,28 +45,6 @@ pub struct World {
     relisted: BTreeSet<Kind>,
     unsettled: bool,
     listing: Listing,
-}
-
-/// From when on a director must have used the world for one VirtualService.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Need {
-    fingerprint: Fingerprint,
-    /// The state that the service is in began here, or a little earlier.
-    pub since: Positions,
-    /// Whether digests can prove it: what is in force follows from the objects
-    /// as they are now, and not from what they were before.
-    pub provable: bool,
-}
-
-/// Whatever decides over one VirtualService's form in the kernel. Digests and
-/// not only the form: with the identity of everything that takes part, a
-/// change in one kind shows whatever the other kinds' states are.
-#[derive(Clone, Debug, PartialEq)]
-struct Fingerprint {
-    own: Digest,
-    servers: Digest,
-    accepted: bool,
-    group_gone: bool,
 }
 
 #[derive(Debug)]
@@ -222,18 +206,21 @@ impl World {
                 && servers
                     .iter()
                     .all(|server| resolved.rejection(Kind::RealServer, server).is_none());
+            let before = self.resolved.services.get(key);
             if let Some(need) = self.needs.get_mut(key)
                 && need.fingerprint == fingerprint
-                && self.resolved.services.get(key) == service
+                && before == service
             {
                 need.provable = provable;
                 continue;
             }
             self.history.know_group(group);
+            let since = self.history.now(group);
             let need = Need {
                 fingerprint,
-                since: self.history.now(group),
+                since,
                 provable,
+                servers: need::servers(service, before.zip(self.needs.get(key)), since),
             };
             self.needs.insert(key.clone(), need);
         }

@@ -122,6 +122,12 @@ pub mod reason {
     pub const BELOW_MINIMUM: &str = "BelowMinimum";
     /// Probes of the server fail.
     pub const UNHEALTHY: &str = "Unhealthy";
+    /// A server, or all of a service's, are new: probes have neither succeeded
+    /// nor failed for good so far.
+    pub const CHECKING: &str = "Checking";
+    /// A director has more to report than fits into its status, and nobody says
+    /// what was asked for.
+    pub const MORE_TO_REPORT: &str = "MoreToReport";
     /// Everything that can be said is well.
     pub const READY: &str = "Ready";
     /// The Lease is renewed.

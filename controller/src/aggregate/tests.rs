@@ -1,3 +1,5 @@
+mod health;
+mod property;
 mod scene;
 
 use std::time::Duration;

@@ -5,7 +5,11 @@ use crds::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Group, number, programmed};
+use super::{
+    Group,
+    health::{self, Known, Servers},
+    number, programmed,
+};
 use crate::world::Need;
 
 /// The status of one VirtualService, which is among the objects.
@@ -32,19 +36,19 @@ pub(super) fn status(
         generation,
         group,
     });
-    let counts = service.map(|service| real_servers(resolved, key, service));
+    let counts = service.map(|service| real_servers(resolved, key, service, need, group));
     let mut conditions = vec![
         accepted(objects, service, rejection, generation),
         resolved_refs(objects, resolved, key, service, generation),
         programmed,
     ];
     let ready = condition::service_ready(&conditions, generation);
-    conditions.push(match &counts {
-        Some(counts) if counts.healthy == 0 && ready.status == "True" => {
-            condition::no_weight(counts.selected, generation)
-        }
-        _ => ready,
-    });
+    let not_ready = match service {
+        Some(service) if ready.status == "True" => no_weight(service, generation)
+            .or_else(|| health::below_minimum(group, key, service, generation)),
+        _ => None,
+    };
+    conditions.push(not_ready.unwrap_or(ready));
     VirtualServiceStatus {
         conditions,
         real_servers: counts,
@@ -109,17 +113,42 @@ fn resolved_refs(
     condition::resolved_refs(service.servers.len(), generation)
 }
 
-/// Without health checks, in service is what gets new connections.
-fn real_servers(resolved: &Resolved, key: &ObjectKey, service: &Service) -> RealServerCounts {
+fn no_weight(service: &Service, generation: i64) -> Option<Condition> {
+    let servers = &service.servers;
+    let has_weight = servers.iter().any(|server| server.weight > 0);
+    (!has_weight).then(|| condition::no_weight(number(servers.len()), generation))
+}
+
+/// In service is what gets new connections: without a health check, every
+/// server with a weight.
+fn real_servers(
+    resolved: &Resolved,
+    key: &ObjectKey,
+    service: &Service,
+    need: Option<&Need>,
+    group: &Group<'_>,
+) -> RealServerCounts {
     let selected = service.servers.len() + resolved.refused_by(key).count();
-    let healthy = service
-        .servers
-        .iter()
-        .filter(|server| server.weight > 0)
-        .count();
+    let checked = service
+        .health_check
+        .as_ref()
+        .map(|_| Servers::of(key, need, group));
+    let (mut healthy, mut unknown) = (0, 0);
+    for server in service.servers.iter().filter(|server| server.weight > 0) {
+        let known = checked
+            .as_ref()
+            .map_or(Known::Healthy, |checked| checked.known(&server.object));
+        match known {
+            Known::Healthy => healthy += 1,
+            Known::Nothing => unknown += 1,
+            Known::Unhealthy => {}
+        }
+    }
+    let mark = if unknown > 0 { "?" } else { "" };
     RealServerCounts {
         selected: number(selected),
         healthy: number(healthy),
-        summary: format!("{healthy}/{selected}"),
+        unknown: (unknown > 0).then(|| number(unknown)),
+        summary: format!("{healthy}/{selected}{mark}"),
     }
 }

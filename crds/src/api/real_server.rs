@@ -44,6 +44,12 @@ use super::{Forwarding, rule};
         json_path = ".spec.forwarding.method"
     ),
     printcolumn(
+        name = "Healthy",
+        type_ = "string",
+        description = "Directors that see it healthy, of those that check it",
+        json_path = ".status.directors.summary"
+    ),
+    printcolumn(
         name = "Ready",
         type_ = "string",
         description = "Whether it works",
@@ -125,10 +131,32 @@ pub struct ConnectionThresholds {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerStatus {
-    /// Accepted and Ready.
+    /// Accepted and Ready. With a health check Ready is True where at least one
+    /// director sees the server healthy, and its message names those that do
+    /// not; Unknown while it is new and no check has succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// How many virtual services it serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_services: Option<i32>,
+    /// The directors that check it, counted. Absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directors: Option<CheckingDirectors>,
+}
+
+/// The directors that check one real server, counted.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckingDirectors {
+    /// With a live Lease, of the groups of the virtual services that it serves
+    /// and that have a health check.
+    pub checking: i32,
+    /// Of those, the ones that see it healthy for each of these services.
+    pub healthy: i32,
+    /// The ones on which its probes fail for at least one. On what is left it
+    /// is not known: it is new there, or the director has yet to report it, or
+    /// left unhealthy servers out of its report.
+    pub unhealthy: i32,
+    /// "healthy/checking", and a question mark where something is not known.
+    pub summary: String,
 }

@@ -438,7 +438,9 @@ pub enum TunnelChecksum {
 #[serde(rename_all = "camelCase")]
 pub struct VirtualServiceStatus {
     /// Accepted, ResolvedRefs, Programmed and Ready. Ready carries the reason
-    /// of the first that fails.
+    /// of the first that fails; where all are True, it is False below the
+    /// service's minimum of healthy servers on any live director
+    /// (BelowMinimum).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Its real servers, counted.
@@ -456,9 +458,17 @@ pub struct RealServerCounts {
     /// Selected by the service.
     pub selected: i32,
     /// In service: selected, fitting, and given new connections. Without a
-    /// health check that is every fitting server whose weight is not 0.
+    /// health check that is every fitting server whose weight is not 0; with
+    /// one, those of them that a live director has and none sees otherwise
+    /// than healthy.
+    /// What belowMinimum puts into service is not counted.
     pub healthy: i32,
-    /// Both, as "healthy/selected".
+    /// Of how many that is not known: no live director has said anything of
+    /// them so far, or one left unhealthy servers out of its report. Absent for
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<i32>,
+    /// "healthy/selected", and a question mark where some are unknown.
     pub summary: String,
 }
 

@@ -1,35 +1,210 @@
-use std::fmt::Write as _;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{FALSE, TRUE, condition, count, explained, kind, reason};
-use crate::{ObjectKey, Rejection};
+use super::{FALSE, NAMED, TRUE, UNKNOWN, condition, count, explained, kind, named, reason};
+use crate::{
+    ObjectKey, Rejection,
+    api::{CheckingDirectors, UnhealthyServer, UnhealthyState},
+};
 
-/// Ready of an accepted RealServer: True where at least one service uses it.
+/// How the live directors that check a server see it, all of its services
+/// together.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ServerHealth<'a> {
+    healthy: usize,
+    /// The others, by name.
+    others: BTreeMap<&'a str, Sight>,
+    /// What they say of it, and which of them.
+    words: BTreeMap<String, BTreeSet<&'a str>>,
+}
+
+/// How a director sees a server that it does not see healthy. Of several, the
+/// greatest counts.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Sight {
+    /// It has yet to report that it has the server.
+    Waiting,
+    /// It left unhealthy servers out of its report, and does not name this one.
+    LeftOut,
+    /// Its probes have neither succeeded nor failed for good so far.
+    New,
+    /// Its probes fail.
+    Failing,
+}
+
+impl<'a> ServerHealth<'a> {
+    /// So many more directors see it healthy, for all of its services.
+    pub fn healthy(&mut self, directors: usize) {
+        self.healthy += directors;
+    }
+
+    /// A director names it.
+    pub fn named(&mut self, director: &'a str, entry: &UnhealthyServer) {
+        let sight = match entry.state {
+            UnhealthyState::Unknown => Sight::New,
+            UnhealthyState::Down | UnhealthyState::Flapping => Sight::Failing,
+        };
+        self.unnamed(director, sight);
+        self.words.entry(words(entry)).or_default().insert(director);
+    }
+
+    /// A director does not name it, and that does not mean that it is healthy.
+    pub fn unnamed(&mut self, director: &'a str, sight: Sight) {
+        let before = self.others.entry(director).or_insert(sight);
+        *before = sight.max(*before);
+    }
+
+    /// The directors that are known not to see it healthy for all of its
+    /// services.
+    pub fn others(&self) -> impl Iterator<Item = &'a str> {
+        self.others.keys().copied()
+    }
+
+    /// All of them, counted.
+    pub fn counts(&self) -> CheckingDirectors {
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        let unhealthy = self.seen_as(Sight::Failing).count();
+        let mark = match unhealthy == self.others.len() {
+            true => "",
+            false => "?",
+        };
+        let checking = self.checking();
+        CheckingDirectors {
+            checking: number(checking),
+            healthy: number(self.healthy),
+            unhealthy: number(unhealthy),
+            summary: format!("{}/{checking}{mark}", self.healthy),
+        }
+    }
+
+    fn checking(&self) -> usize {
+        self.healthy + self.others.len()
+    }
+
+    fn seen_as(&self, sight: Sight) -> impl Iterator<Item = &'a str> {
+        self.others
+            .iter()
+            .filter(move |(_, other)| **other == sight)
+            .map(|(director, _)| *director)
+    }
+
+    fn is_seen_as(&self, sight: Sight) -> bool {
+        self.seen_as(sight).next().is_some()
+    }
+
+    /// Without times and counts of probes: it stays as it is while nothing
+    /// happens.
+    fn message(&self) -> String {
+        let mut text = format!(
+            "healthy on {} of {}",
+            self.healthy,
+            count(self.checking(), "director")
+        );
+        for (words, directors) in self.words.iter().take(NAMED) {
+            let _ = write!(text, "; on {}: {words}", named(directors.iter().copied()));
+        }
+        if let more @ 1.. = self.words.len().saturating_sub(NAMED) {
+            let _ = write!(text, "; and {more} more reasons");
+        }
+        if self.is_seen_as(Sight::Waiting) {
+            let _ = write!(
+                text,
+                "; waiting for {}",
+                named(self.seen_as(Sight::Waiting))
+            );
+        }
+        if self.is_seen_as(Sight::LeftOut) {
+            let _ = write!(
+                text,
+                "; not known on {}: more unhealthy servers than fit into a Director's status",
+                named(self.seen_as(Sight::LeftOut))
+            );
+        }
+        text
+    }
+}
+
+fn words(entry: &UnhealthyServer) -> String {
+    let state = match entry.state {
+        UnhealthyState::Down => "",
+        UnhealthyState::Flapping => "flapping: ",
+        UnhealthyState::Unknown => "new: ",
+    };
+    let mut text = format!("{state}{}", entry.message);
+    if let Some((first, others)) = entry.virtual_services.split_first() {
+        let _ = write!(text, ", for {first}");
+        if !others.is_empty() {
+            let _ = write!(text, " and {} more", others.len());
+        }
+    }
+    text
+}
+
+/// Ready of an accepted RealServer: True where at least one service uses it,
+/// and, if it is checked, at least one director sees it healthy. False where
+/// its probes fail on a director and no other sees it healthy; Unknown where
+/// none has seen it either way.
+///
+/// It is not False as soon as one of several directors does not reach the
+/// server: it serves, and who waits for it or is woken by it need not do
+/// anything about the server. What that one says is in the message.
 pub fn server_ready<'a>(
     services: usize,
+    health: Option<&ServerHealth<'_>>,
     refused_by: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
     generation: i64,
 ) -> Condition {
     let refused_by: Vec<_> = refused_by.into_iter().collect();
     let refusals = explained(&refused_by, "VirtualService");
-    match (services, refused_by.first()) {
-        (0, None) => condition(
-            kind::READY,
-            FALSE,
-            reason::NOT_SELECTED,
-            "No VirtualService in its namespace selects it; give it the labels that one selects",
-            generation,
-        ),
-        (0, Some((_, first))) => condition(kind::READY, FALSE, first.reason, refusals, generation),
-        (_, first) => {
-            let mut message = format!("Serves {}", count(services, "virtual service"));
-            if first.is_some() {
-                let _ = write!(message, "; refused by {refusals}");
-            }
-            condition(kind::READY, TRUE, reason::READY, message, generation)
-        }
+    if services == 0 {
+        return match refused_by.first() {
+            None => condition(
+                kind::READY,
+                FALSE,
+                reason::NOT_SELECTED,
+                "No VirtualService in its namespace selects it; give it the labels that one \
+                 selects",
+                generation,
+            ),
+            Some((_, first)) => condition(kind::READY, FALSE, first.reason, refusals, generation),
+        };
     }
+    let (status, reason, mut message) = match health {
+        Some(health) if health.healthy == 0 => not_healthy(services, health),
+        _ => {
+            let mut message = format!("Serves {}", count(services, "virtual service"));
+            if let Some(health) = health {
+                let _ = write!(message, "; {}", health.message());
+            }
+            (TRUE, reason::READY, message)
+        }
+    };
+    if !refused_by.is_empty() {
+        let _ = write!(message, "; refused by {refusals}");
+    }
+    condition(kind::READY, status, reason, message, generation)
+}
+
+fn not_healthy(services: usize, health: &ServerHealth<'_>) -> (&'static str, &'static str, String) {
+    if health.checking() == 0 {
+        let message = "No director that is to check it renews its Lease; look at kubectl get \
+                       directors";
+        return (UNKNOWN, reason::NO_DIRECTORS, message.to_owned());
+    }
+    let (status, reason) = if health.is_seen_as(Sight::Failing) {
+        (FALSE, reason::UNHEALTHY)
+    } else if health.is_seen_as(Sight::LeftOut) {
+        (UNKNOWN, reason::MORE_TO_REPORT)
+    } else {
+        (UNKNOWN, reason::CHECKING)
+    };
+    let behind = count(services, "virtual service");
+    let message = format!("Behind {behind}; {}", health.message());
+    (status, reason, message)
 }
 
 /// Ready of a RealServer that is not accepted, or of which nothing is known:

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{api::DirectorException, fixtures::key};
+use crate::{
+    api::{DirectorException, ServiceBelowMinimum, UnhealthyServer, UnhealthyState},
+    fixtures::key,
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -99,20 +102,191 @@ fn a_server_is_ready_where_one_service_uses_it() {
     let mail = key("mail");
     let none = || std::iter::empty::<(&ObjectKey, &Rejection)>();
     for (ready, expected) in [
-        (server_ready(0, none(), 1), (FALSE, reason::NOT_SELECTED)),
-        (server_ready(1, none(), 1), (TRUE, reason::READY)),
         (
-            server_ready(0, [(&mail, &unfit)], 1),
+            server_ready(0, None, none(), 1),
+            (FALSE, reason::NOT_SELECTED),
+        ),
+        (server_ready(1, None, none(), 1), (TRUE, reason::READY)),
+        (
+            server_ready(0, None, [(&mail, &unfit)], 1),
             (FALSE, reason::PORT_MISMATCH),
         ),
-        (server_ready(1, [(&mail, &unfit)], 1), (TRUE, reason::READY)),
+        (
+            server_ready(1, None, [(&mail, &unfit)], 1),
+            (TRUE, reason::READY),
+        ),
     ] {
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), expected);
     }
     assert_eq!(
-        server_ready(1, [(&mail, &unfit)], 1).message,
+        server_ready(1, None, [(&mail, &unfit)], 1).message,
         "Serves 1 virtual service; refused by VirtualService shop/mail: 8080"
     );
+}
+
+fn sees(state: UnhealthyState, message: &str) -> UnhealthyServer {
+    UnhealthyServer {
+        real_server: "shop/a".to_owned(),
+        virtual_services: vec!["shop/web".to_owned()],
+        state,
+        since: Time(at(10)),
+        message: message.to_owned(),
+    }
+}
+
+#[test]
+fn a_checked_server_is_ready_where_one_director_sees_it_healthy() {
+    use UnhealthyState::{Down, Flapping, Unknown};
+    let down = sees(Down, "connection refused");
+    for (healthy, others, expected) in [
+        (
+            4,
+            vec![],
+            "True/Ready: Serves 1 virtual service; healthy on 4 of 4 directors 4/4",
+        ),
+        (
+            3,
+            vec![("d2", Ok(sees(Down, "HTTP 503, expected 200-299")))],
+            "True/Ready: Serves 1 virtual service; healthy on 3 of 4 directors; on d2: HTTP 503, \
+             expected 200-299, for shop/web 3/4",
+        ),
+        (
+            0,
+            vec![("d1", Ok(down.clone())), ("d2", Ok(down.clone()))],
+            "False/Unhealthy: Behind 1 virtual service; healthy on 0 of 2 directors; on d1, d2: \
+             connection refused, for shop/web 0/2",
+        ),
+        (
+            0,
+            vec![("d1", Ok(sees(Flapping, "no answer in 2 s")))],
+            "False/Unhealthy: Behind 1 virtual service; healthy on 0 of 1 director; on d1: \
+             flapping: no answer in 2 s, for shop/web 0/1",
+        ),
+        (
+            0,
+            vec![("d1", Ok(down)), ("d2", Err(Sight::Waiting))],
+            "False/Unhealthy: Behind 1 virtual service; healthy on 0 of 2 directors; on d1: \
+             connection refused, for shop/web; waiting for d2 0/2?",
+        ),
+        (
+            0,
+            vec![
+                ("d1", Ok(sees(Unknown, "no answer in 2 s"))),
+                ("d2", Err(Sight::Waiting)),
+            ],
+            "Unknown/Checking: Behind 1 virtual service; healthy on 0 of 2 directors; on d1: new: \
+             no answer in 2 s, for shop/web; waiting for d2 0/2?",
+        ),
+        (
+            0,
+            vec![("d1", Err(Sight::LeftOut))],
+            "Unknown/MoreToReport: Behind 1 virtual service; healthy on 0 of 1 director; not \
+             known on d1: more unhealthy servers than fit into a Director's status 0/1?",
+        ),
+        (
+            0,
+            vec![],
+            "Unknown/NoDirectors: No director that is to check it renews its Lease; look at \
+             kubectl get directors 0/0",
+        ),
+    ] {
+        let mut health = ServerHealth::default();
+        health.healthy(healthy);
+        for (director, sight) in &others {
+            match sight {
+                Ok(entry) => health.named(director, entry),
+                Err(sight) => health.unnamed(director, *sight),
+            }
+        }
+        let ready = server_ready(1, Some(&health), [], 1);
+        let said = format!(
+            "{}/{}: {} {}",
+            ready.status,
+            ready.reason,
+            ready.message,
+            health.counts().summary
+        );
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn a_director_that_sees_a_server_in_several_ways_is_counted_once() {
+    let mut health = ServerHealth::default();
+    health.healthy(1);
+    health.unnamed("d1", Sight::LeftOut);
+    let mut down = sees(UnhealthyState::Down, "connection refused");
+    down.virtual_services.push("shop/mail".to_owned());
+    health.named("d1", &down);
+    health.unnamed("d1", Sight::Waiting);
+    let counts = health.counts();
+    assert_eq!(
+        (counts.checking, counts.healthy, counts.unhealthy),
+        (2, 1, 1)
+    );
+    assert!(
+        server_ready(2, Some(&health), [], 1)
+            .message
+            .ends_with("on d1: connection refused, for shop/web and 1 more"),
+    );
+}
+
+#[test]
+fn a_server_that_many_directors_see_unhealthy_for_one_reason_is_told_in_one_phrase() {
+    let directors: Vec<String> = (0..1000).map(|number| format!("d{number:03}")).collect();
+    let mut health = ServerHealth::default();
+    for director in &directors {
+        health.named(director, &sees(UnhealthyState::Down, "connection refused"));
+    }
+    let message = server_ready(1, Some(&health), [], 1).message;
+    assert!(
+        message.ends_with("d009 and 990 more: connection refused, for shop/web"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_service_below_its_minimum_says_on_which_director_by_how_much_and_what_is_in_force() {
+    let below = |action: &str, healthy| ServiceBelowMinimum {
+        virtual_service: "shop/web".to_owned(),
+        action: action.to_owned(),
+        healthy,
+        total: 4,
+        minimum: 2,
+        since: Time(at(10)),
+    };
+    for (below, others, message) in [
+        (
+            below("FailOpen", 1),
+            0,
+            "Director d1: 1 of 4 real servers healthy, 2 needed. FailOpen: all but drained servers \
+             are served as if healthy",
+        ),
+        (
+            below("Reject", 0),
+            1,
+            "Director d1: 0 of 4 real servers healthy, 2 needed. Reject: new connections are \
+             refused. So on 1 more director",
+        ),
+        (
+            below("SorryServer", 2),
+            2,
+            "Director d1: 2 of 4 real servers healthy, and not enough yet after fewer than 2. \
+             SorryServer: new connections go to the sorry server. So on 2 more directors",
+        ),
+        (
+            below("Pray", 0),
+            0,
+            "Director d1: 0 of 4 real servers healthy, 2 needed. Pray",
+        ),
+    ] {
+        let condition = below_minimum("d1", &below, others, 1);
+        assert_eq!(
+            (condition.status.as_str(), condition.reason.as_str()),
+            (FALSE, reason::BELOW_MINIMUM)
+        );
+        assert_eq!(condition.message, message);
+    }
 }
 
 #[test]

@@ -5,7 +5,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{
     FALSE, TRUE, UNKNOWN, condition, count, explained, find, kind, named, pending, reason,
 };
-use crate::{ObjectKey, Rejection, api::DirectorException};
+use crate::{
+    ObjectKey, Rejection,
+    api::{DirectorException, ServiceBelowMinimum},
+};
 
 /// ResolvedRefs: all selected servers fit.
 pub fn resolved_refs(servers: usize, generation: i64) -> Condition {
@@ -281,6 +284,106 @@ pub fn no_weight(servers: i32, generation: i64) -> Condition {
         format!(
             "No real server takes new connections: the weight of all {servers} is 0. Raise \
              spec.weight of one"
+        ),
+        generation,
+    )
+}
+
+/// Not Ready: too few of its servers are healthy on a director, and something
+/// else is in force there; so it is on others, which are only counted.
+pub fn below_minimum(
+    director: &str,
+    below: &ServiceBelowMinimum,
+    others: usize,
+    generation: i64,
+) -> Condition {
+    let ServiceBelowMinimum {
+        action,
+        healthy,
+        total,
+        minimum,
+        ..
+    } = below;
+    let needed = if healthy < minimum {
+        format!("{minimum} needed")
+    } else {
+        format!("and not enough yet after fewer than {minimum}")
+    };
+    let in_force = match action.as_str() {
+        "FailOpen" => ": all but drained servers are served as if healthy",
+        "Reject" => ": new connections are refused",
+        "SorryServer" => ": new connections go to the sorry server",
+        // A newer agent's.
+        _ => "",
+    };
+    let mut message = format!(
+        "Director {director}: {healthy} of {total} real servers healthy, {needed}. \
+         {action}{in_force}"
+    );
+    if others > 0 {
+        let _ = write!(message, ". So on {}", count(others, "more director"));
+    }
+    condition(
+        kind::READY,
+        FALSE,
+        reason::BELOW_MINIMUM,
+        message,
+        generation,
+    )
+}
+
+/// Ready is not known: these directors left services out that have too few
+/// healthy servers.
+pub fn more_below_minimum<'a>(
+    directors: impl IntoIterator<Item = &'a str>,
+    generation: i64,
+) -> Condition {
+    condition(
+        kind::READY,
+        UNKNOWN,
+        reason::MORE_TO_REPORT,
+        format!(
+            "Director {} has more services with too few healthy servers than fit into its status; \
+             this may be one of them",
+            named(directors)
+        ),
+        generation,
+    )
+}
+
+/// Not Ready: on these directors no server is healthy, and the service's minimum
+/// of 0 leaves it at that.
+pub fn none_healthy<'a>(
+    directors: impl IntoIterator<Item = &'a str>,
+    generation: i64,
+) -> Condition {
+    condition(
+        kind::READY,
+        FALSE,
+        reason::UNHEALTHY,
+        format!(
+            "Director {} has no healthy real server, and with spec.availability.minimumHealthy 0 \
+             nothing is done about that",
+            named(directors)
+        ),
+        generation,
+    )
+}
+
+/// Ready is not known: on these directors no server is healthy, and it is too
+/// early to say that too few are.
+pub fn first_results<'a>(
+    directors: impl IntoIterator<Item = &'a str>,
+    generation: i64,
+) -> Condition {
+    condition(
+        kind::READY,
+        UNKNOWN,
+        reason::CHECKING,
+        format!(
+            "Director {} waits for the first results of the health check; no real server is \
+             healthy there so far",
+            named(directors)
         ),
         generation,
     )

@@ -15,6 +15,8 @@ use crate::{
 
 pub(super) const START: Time = Duration::from_secs(1);
 
+pub(super) const REFUSED: &str = "connection refused";
+
 /// A world in which VirtualService shop/web has VIP 10.0.0.1 and two servers,
 /// in the group default. Directors report whatever is there when they do.
 pub(super) struct Scene {
@@ -127,6 +129,17 @@ impl Scene {
         self.renew(director);
     }
 
+    /// Without a renewal its Lease has run out, and others were renewed.
+    pub(super) fn let_die(&mut self, survivors: &[&str]) {
+        for _ in 0..5 {
+            self.now += Duration::from_secs(10);
+            self.renew("other");
+            for survivor in survivors {
+                self.renew(survivor);
+            }
+        }
+    }
+
     /// Says what [`World::apply`] does.
     pub(super) fn renew(&mut self, director: &str) -> bool {
         self.version += 1;
@@ -184,4 +197,49 @@ pub(super) fn merge(into: &mut Value, changes: Value) {
 
 pub(super) fn exception(service: &str, reason: &str, message: &str) -> Value {
     json!({"virtualService": service, "reason": reason, "message": message})
+}
+
+/// What a director reports of a server behind some services.
+pub(super) fn sick(server: &str, state: &str, message: &str, services: &[&str]) -> Value {
+    json!({
+        "realServer": server,
+        "virtualServices": services,
+        "state": state,
+        "since": "2026-01-01T00:00:00Z",
+        "message": message,
+    })
+}
+
+/// Service shop/web has a health check, and each director has used that and
+/// sees both servers healthy.
+pub(super) fn checked(directors: &[&str]) -> Scene {
+    let mut scene = Scene::new();
+    scene.service(json!({"healthCheck": {"tcpSocket": {}}}));
+    for director in directors {
+        scene.report(director, json!({"health": {}}));
+    }
+    scene
+}
+
+pub(super) fn down(server: &str) -> Value {
+    sick(server, "Down", REFUSED, &["shop/web"])
+}
+
+pub(super) fn unproven(server: &str) -> Value {
+    sick(server, "Unknown", "no result so far", &["shop/web"])
+}
+
+pub(super) fn sees(unhealthy: &[Value]) -> Value {
+    json!({"health": {"unhealthy": unhealthy}})
+}
+
+pub(super) fn below(service: &str) -> Value {
+    json!({
+        "virtualService": service,
+        "action": "FailOpen",
+        "healthy": 1,
+        "total": 4,
+        "minimum": 2,
+        "since": "2026-01-01T00:00:00Z",
+    })
 }
