@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crds::{
+    ObjectKey,
     api::{Director, DirectorGroup, RealServer, VirtualService},
     condition::{self, kind, reason},
 };
@@ -23,7 +24,7 @@ use crate::{
 const LONGEST_NOTE: usize = 1000;
 
 /// So many Events at once, and then one a [`PAUSE`]: they are for people, and
-/// what is true stands in the conditions.
+/// what is true stands in the conditions. Minor ones leave half of that free.
 const BURST: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -33,47 +34,120 @@ pub struct Notice {
     pub event: Event,
     /// The object.
     pub about: ObjectReference,
+    /// Whether others go before it.
+    pub is_minor: bool,
 }
 
 /// What there is to be said about a status that was just written: at most one
-/// thing, about the condition that carries all others where there is one.
+/// thing, about the condition that carries all others where there is one. Of a
+/// server that stays Ready, that it is now unhealthy on more directors, or on
+/// fewer.
 pub fn notice(letter: &Letter) -> Option<Notice> {
-    let kinds: &[&str] = match letter.id.subject {
-        Subject::VirtualService | Subject::RealServer => &[kind::READY],
-        Subject::DirectorGroup => &[kind::ACCEPTED],
-        Subject::Director => &[kind::ALIVE],
+    let subject = letter.id.subject;
+    let kind = match subject {
+        Subject::VirtualService | Subject::RealServer => kind::READY,
+        Subject::DirectorGroup => kind::ACCEPTED,
+        Subject::Director => kind::ALIVE,
     };
-    let old = letter
-        .published
-        .as_ref()
-        .map_or(&[][..], Status::conditions);
-    let changed = kinds.iter().find_map(|kind| {
-        let new = condition::find(letter.status.conditions(), kind)?;
-        is_news(condition::find(old, kind), new).then_some(new)
-    })?;
-    if !is_worth_saying(letter.id.subject, changed) {
+    let published = letter.published.as_ref();
+    let old = published.and_then(|old| condition::find(old.conditions(), kind));
+    let new = condition::find(letter.status.conditions(), kind)?;
+    let about = reference(subject, &letter.id.key, &letter.uid);
+    if !is_news(old, new) {
+        return unhealthy_elsewhere(published?, &letter.status, new, about);
+    }
+    is_worth_saying(subject, new).then(|| Notice {
+        event: event(new),
+        about,
+        is_minor: false,
+    })
+}
+
+/// A director cannot probe any more, or can again: its agent says so itself, so
+/// that there is no letter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    director: ObjectKey,
+    uid: String,
+    says: Condition,
+}
+
+impl Turn {
+    /// The one between two sights of a Director.
+    pub fn between(
+        director: &ObjectKey,
+        uid: &str,
+        before: &[Condition],
+        after: &[Condition],
+    ) -> Option<Self> {
+        let fails = |condition: &Condition| condition.status == "False";
+        let old = condition::find(before, kind::HEALTH_CHECKS);
+        let new = condition::find(after, kind::HEALTH_CHECKS)?;
+        (fails(new) != old.is_some_and(fails)).then(|| Self {
+            director: director.clone(),
+            uid: uid.to_owned(),
+            says: new.clone(),
+        })
+    }
+
+    /// What there is to be said about it.
+    pub fn notice(&self) -> Notice {
+        Notice {
+            event: event(&self.says),
+            about: reference(Subject::Director, &self.director, &self.uid),
+            is_minor: false,
+        }
+    }
+}
+
+/// A server that as many directors check as before is unhealthy on another
+/// number of them. As long as it is not Ready, that is no news.
+fn unhealthy_elsewhere(
+    old: &Status,
+    new: &Status,
+    ready: &Condition,
+    about: ObjectReference,
+) -> Option<Notice> {
+    let (Status::RealServer(before), Status::RealServer(after)) = (old, new) else {
+        return None;
+    };
+    let (before, after) = (before.directors.as_ref()?, after.directors.as_ref()?);
+    if ready.status != "True"
+        || before.checking != after.checking
+        || before.unhealthy == after.unhealthy
+    {
         return None;
     }
-    let mut note = changed.message.clone();
+    let mut event = event(ready);
+    if after.unhealthy > before.unhealthy {
+        event.type_ = EventType::Warning;
+        reason::UNHEALTHY.clone_into(&mut event.reason);
+    }
+    Some(Notice {
+        event,
+        about,
+        is_minor: true,
+    })
+}
+
+fn event(of: &Condition) -> Event {
+    let mut note = of.message.clone();
     if note.len() > LONGEST_NOTE {
         let end = (0..=LONGEST_NOTE).rfind(|&end| note.is_char_boundary(end));
         note.truncate(end.unwrap_or_default());
         note.push('…');
     }
-    Some(Notice {
-        event: Event {
-            type_: if changed.status == "True" {
-                EventType::Normal
-            } else {
-                EventType::Warning
-            },
-            reason: changed.reason.clone(),
-            note: Some(note),
-            action: changed.type_.clone(),
-            secondary: None,
+    Event {
+        type_: if of.status == "True" {
+            EventType::Normal
+        } else {
+            EventType::Warning
         },
-        about: reference(letter),
-    })
+        reason: of.reason.clone(),
+        note: Some(note),
+        action: of.type_.clone(),
+        secondary: None,
+    }
 }
 
 /// Whether a condition says something new. What fails for another reason than
@@ -94,20 +168,19 @@ fn is_worth_saying(subject: Subject, changed: &Condition) -> bool {
     }
 }
 
-fn reference(letter: &Letter) -> ObjectReference {
-    let (api_version, kind) = match letter.id.subject {
+fn reference(subject: Subject, key: &ObjectKey, uid: &str) -> ObjectReference {
+    let (api_version, kind) = match subject {
         Subject::VirtualService => (VirtualService::api_version(&()), VirtualService::kind(&())),
         Subject::RealServer => (RealServer::api_version(&()), RealServer::kind(&())),
         Subject::DirectorGroup => (DirectorGroup::api_version(&()), DirectorGroup::kind(&())),
         Subject::Director => (Director::api_version(&()), Director::kind(&())),
     };
-    let key = &letter.id.key;
     ObjectReference {
         api_version: Some(api_version.into_owned()),
         kind: Some(kind.into_owned()),
         name: Some(key.name.to_string()),
         namespace: (!key.namespace.is_empty()).then(|| key.namespace.to_string()),
-        uid: Some(letter.uid.clone()),
+        uid: Some(uid.to_owned()),
         ..ObjectReference::default()
     }
 }
@@ -122,7 +195,7 @@ pub struct Ration {
 
 impl Ration {
     /// Whether to make one now.
-    pub fn take(&mut self, now: Time) -> bool {
+    pub fn take(&mut self, is_minor: bool, now: Time) -> bool {
         while self.taken > 0 && self.since + PAUSE <= now {
             self.taken -= 1;
             self.since += PAUSE;
@@ -130,7 +203,7 @@ impl Ration {
         if self.taken == 0 {
             self.since = now;
         }
-        if self.taken == BURST {
+        if self.taken >= if is_minor { BURST / 2 } else { BURST } {
             self.left_out += 1;
             return false;
         }
@@ -259,10 +332,18 @@ mod tests {
     fn events_are_rationed_and_those_left_out_are_counted() {
         let mut ration = Ration::default();
         let now = Duration::from_secs(1);
-        let made = (0..100).filter(|_| ration.take(now)).count();
+        let made = (0..100).filter(|_| ration.take(false, now)).count();
         assert_eq!(made, 50);
         assert_eq!(ration.left_out(), 50);
-        assert!(!ration.take(now));
-        assert!(ration.take(now + PAUSE));
+        assert!(!ration.take(false, now));
+        assert!(ration.take(false, now + PAUSE));
+    }
+
+    #[test]
+    fn minor_events_leave_room_for_others() {
+        let mut ration = Ration::default();
+        let now = Duration::from_secs(1);
+        assert_eq!((0..100).filter(|_| ration.take(true, now)).count(), 25);
+        assert_eq!((0..100).filter(|_| ration.take(false, now)).count(), 25);
     }
 }

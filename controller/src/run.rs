@@ -18,7 +18,7 @@ use crate::{
     event::Event,
     leader::{self, Candidate, Signals, Tenure},
     liveness::Time,
-    notice::{self, Ration},
+    notice::{self, Notice, Ration},
     outbox::{Letter, Outbox, Outcome},
     publish::{self, FIELD_MANAGER},
     status::Status,
@@ -230,9 +230,13 @@ impl Controller {
             }
             self.gather = GATHER.max((self.now() - now) * 4);
         }
+        let turns = self.world.turns();
         if self.leading {
             for letter in self.outbox.due(now) {
                 self.send(letter);
+            }
+            for turn in turns {
+                self.tell(turn.notice(), now);
             }
         }
     }
@@ -284,7 +288,9 @@ impl Controller {
         }
         match result {
             Ok(status) => {
-                self.notice(&letter, now);
+                if let Some(notice) = notice::notice(&letter) {
+                    self.tell(notice, now);
+                }
                 self.world.published(&letter.id, status);
             }
             Err(error) if outcome == Outcome::Failed => {
@@ -300,11 +306,8 @@ impl Controller {
         }
     }
 
-    fn notice(&mut self, letter: &Letter, now: Time) {
-        let Some(notice) = notice::notice(letter) else {
-            return;
-        };
-        if !self.ration.take(now) {
+    fn tell(&mut self, notice: Notice, now: Time) {
+        if !self.ration.take(notice.is_minor, now) {
             return;
         }
         let left_out = self.ration.left_out();

@@ -18,6 +18,7 @@ use crate::{
     event::{Event, Observed, ObservedDirector},
     history::{History, Standing},
     liveness::{Life, Liveness, Renewal, Time},
+    notice::Turn,
     outbox::Letter,
     status::{Difference, Id, Status, Subject},
     world::{
@@ -45,6 +46,8 @@ pub struct World {
     relisted: BTreeSet<Kind>,
     unsettled: bool,
     listing: Listing,
+    /// See [`World::turns`].
+    turns: Vec<Turn>,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,12 @@ impl World {
         if let Some(shown) = self.shown.get_mut(id) {
             *shown = status;
         }
+    }
+
+    /// What turned in conditions that agents write themselves, since the last
+    /// call.
+    pub fn turns(&mut self) -> Vec<Turn> {
+        std::mem::take(&mut self.turns)
     }
 
     /// Every status that is not as it should be. Call [`World::settle`]
@@ -402,6 +411,11 @@ impl World {
         let reported_dead = status.conditions.iter().any(|condition| {
             condition.type_ == condition::kind::ALIVE && condition.status == "False"
         });
+        if let Some(before) = self.directors.get(&name) {
+            let before = &before.status.conditions;
+            let turn = Turn::between(&id.key, &uid, before, &status.conditions);
+            self.turns.extend(turn);
+        }
         self.liveness.director(&name, reported_dead, now);
         let seen = self.directors.entry(name).or_insert_with(|| SeenDirector {
             uid,

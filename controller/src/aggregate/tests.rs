@@ -1,5 +1,6 @@
 mod health;
 mod property;
+mod publishing;
 mod scene;
 
 use std::time::Duration;
