@@ -2,8 +2,7 @@
 //! say why. Runs in the lab, in network namespaces of its own.
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     process::Command,
     sync::{
         Arc,
@@ -28,14 +27,17 @@ const SERVER_6: &str = "[2001:db8::9]:80";
 
 #[test]
 fn a_server_that_is_silent_on_a_link_that_works_has_failed() {
-    let failures = |probes: &Probes| probes.wait_for_failures(1, "no answer in 0.2 s");
-    in_a_namespace(SERVER, tcp(), |probes| {
-        failures(probes);
-        probes.wait_for_failures(3, "no answer in 0.2 s");
-    });
-    in_a_namespace(SERVER_6, tcp(), failures);
-    in_a_namespace(SERVER, udp("pong"), failures);
-    in_a_namespace(SERVER, Probe::Icmp, failures);
+    for (server, probe) in [
+        (SERVER, tcp()),
+        (SERVER_6, tcp()),
+        (SERVER, udp("pong")),
+        (SERVER, Probe::Icmp),
+    ] {
+        in_a_namespace(|| {
+            let probes = Probes::start(server, probe);
+            probes.wait_for_failures(3, "no answer in 0.2 s");
+        });
+    }
 }
 
 #[test]
@@ -46,7 +48,8 @@ fn without_a_route_or_a_carrier_nothing_is_known_of_a_server() {
         (SERVER, udp("")),
         (SERVER, Probe::Icmp),
     ] {
-        in_a_namespace(server, probe, |probes| {
+        in_a_namespace(|| {
+            let probes = Probes::start(server, probe);
             ip("link set wire carrier off");
             probes.wait_for_void("interface wire has no carrier");
             ip("link set wire carrier on");
@@ -60,7 +63,8 @@ fn without_a_route_or_a_carrier_nothing_is_known_of_a_server() {
 #[test]
 fn a_route_that_forbids_it_is_no_route() {
     for kind in ["unreachable", "prohibit", "blackhole"] {
-        in_a_namespace(SERVER, tcp(), |probes| {
+        in_a_namespace(|| {
+            let probes = Probes::start(SERVER, tcp());
             probes.wait_for_failures(1, "no answer in 0.2 s");
             ip(&format!("route add {kind} 192.0.2.9/32"));
             probes.wait_for_void("");
@@ -74,25 +78,46 @@ fn a_route_that_forbids_it_is_no_route() {
 fn what_the_own_firewall_drops_or_rejects_says_nothing_of_a_server() {
     let words = "this host's own firewall forbids probes (EPERM)";
     for verdict in ["DROP", "REJECT", "REJECT --reject-with tcp-reset"] {
-        in_a_namespace(SERVER, tcp(), |probes| {
+        in_a_namespace(|| {
             let rule = format!("OUTPUT -p tcp -d 192.0.2.9 -j {verdict}");
             run("iptables-legacy", &format!("-A {rule}"));
+            let probes = Probes::start(SERVER, tcp());
             probes.wait_for_void(words);
             run("iptables-legacy", &format!("-D {rule}"));
             probes.wait_for_no_void();
             probes.wait_for_failures(1, "no answer in 0.2 s");
         });
     }
-    in_a_namespace(SERVER_6, tcp(), |probes| {
+    in_a_namespace(|| {
         run("ip6tables-legacy", "-A OUTPUT -p tcp --dport 80 -j DROP");
-        probes.wait_for_void(words);
+        Probes::start(SERVER_6, tcp()).wait_for_void(words);
     });
     for probe in [udp("pong"), udp(""), Probe::Icmp] {
-        in_a_namespace(SERVER, probe, |probes| {
+        in_a_namespace(|| {
+            let probes = Probes::start(SERVER, probe);
             run("iptables-legacy", "-A OUTPUT -d 192.0.2.9 -j DROP");
             probes.wait_for_void(words);
         });
     }
+}
+
+#[test]
+fn a_server_that_answered_and_is_then_dropped_by_the_own_firewall_is_not_said_to_fail() {
+    in_a_namespace(|| {
+        let _listener = TcpListener::bind("192.0.2.1:80").expect("a socket");
+        let probes = Probes::start("192.0.2.1:80", tcp());
+        let rule = "OUTPUT -p tcp --dport 80 -j";
+        probes.wait_for_success();
+        for verdict in ["DROP", "REJECT"] {
+            run("iptables-legacy", &format!("-A {rule} {verdict}"));
+            probes.wait_for("a void probe and nothing else", |event| match event {
+                Event::ProbesVoid(voids) => (!voids.is_empty()).then_some(()),
+                other => panic!("{other:?}"),
+            });
+            run("iptables-legacy", &format!("-D {rule} {verdict}"));
+            probes.wait_for_no_void();
+        }
+    });
 }
 
 fn tcp() -> Probe {
@@ -165,6 +190,13 @@ impl Probes {
         });
     }
 
+    fn wait_for_success(&self) {
+        self.wait_for("a success", |event| match event {
+            Event::Probed(_, tally) => (tally.successes > 0).then_some(()),
+            _ => None,
+        });
+    }
+
     fn wait_for_void(&self, why: &str) {
         self.wait_for(why, |event| match event {
             Event::ProbesVoid(voids) if !voids.is_empty() => {
@@ -177,16 +209,15 @@ impl Probes {
     }
 
     fn wait_for_no_void(&self) {
-        let none = BTreeMap::new();
         self.wait_for("no void probe", |event| match event {
-            Event::ProbesVoid(voids) => (*voids == none).then_some(()),
+            Event::ProbesVoid(voids) => voids.is_empty().then_some(()),
             _ => None,
         });
     }
 }
 
 /// In a network namespace with one interface, over which no one answers.
-fn in_a_namespace(server: &str, probe: Probe, test: impl FnOnce(&Probes) + Send) {
+fn in_a_namespace(test: impl FnOnce() + Send) {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET).expect(
             "a network namespace cannot be made: this test runs as root, in the lab: \
@@ -197,7 +228,7 @@ fn in_a_namespace(server: &str, probe: Probe, test: impl FnOnce(&Probes) + Send)
         ip("address add 192.0.2.1/24 dev wire");
         ip("address add 2001:db8::1/64 dev wire nodad");
         ip("link set wire up");
-        test(&Probes::start(server, probe));
+        test();
     };
     thread::scope(|scope| {
         let thread = scope.spawn(run);
