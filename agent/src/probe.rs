@@ -1,9 +1,11 @@
 //! Probes of real servers: the only sockets to them.
 //!
 //! ```text
-//! Order ─▶ engine: schedule ─▶ attempt: tcp ─▶ Success, Failure ─▶ Results ─▶ Event::Probed
-//!            (its own thread)    │                                  (if news)
-//!                                └─▶ trouble of this host's own ─▶ void ─▶ Event::ProbesVoid
+//! Order ─▶ engine: schedule ─▶ attempt: http tcp grpc udp dns icmp
+//!     (a thread of its own)       │
+//!                                 ├─▶ success or failure ─▶ Results ─▶ Event::Probed, if it is news
+//!                  (silence) ─▶ route, firewall
+//!                                 └─▶ trouble of this host's own: void ─▶ Event::ProbesVoid
 //! ```
 //!
 //! A probe ends in a verdict about the server, or it is void: what went wrong
