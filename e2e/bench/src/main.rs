@@ -7,6 +7,7 @@
 //! └ lab run …          the lab
 //!   └ bench here …       in the lab's kernel: everything else
 //!     └ bench contestant …   one sample, in a network namespace of its own
+//! bench servers …        is probed by either
 //! ```
 //!
 //! Prints what it is doing, one line per figure
@@ -14,20 +15,28 @@
 //! all of them at the end.
 
 mod agent_process;
+mod agent_threads;
+mod checked;
 mod contestant;
 mod director;
 mod figure;
 mod floor;
 mod load;
+mod no_host;
 mod objects;
 mod outside;
 mod plan;
+mod probes;
+mod probes_lab;
 mod profile;
+mod servers;
 mod size;
 mod trace;
+mod transition;
+mod usage;
 mod weight_edit;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -58,6 +67,12 @@ enum Part {
     Load,
     /// Changing one weight in a big table
     WeightEdit,
+    /// From a failed probe to the changed weight
+    Transition,
+    /// Punctuality and cost of 10,000 probes
+    Probes,
+    /// What a probe costs beside keepalived's
+    ProbesLab,
     /// An agent with which nothing happens
     Idle,
     /// An agent's memory with a big table
@@ -67,7 +82,7 @@ enum Part {
 impl Part {
     /// Whether it is measured outside of the lab.
     fn is_native(self) -> bool {
-        self == Self::Plan
+        matches!(self, Self::Plan | Self::Probes)
     }
 
     /// Whether it needs an API server, and one without anybody else's objects.
@@ -80,6 +95,9 @@ impl Part {
             Self::Plan => plan::measure(),
             Self::Load => load::measure(),
             Self::WeightEdit => weight_edit::measure(),
+            Self::Transition => transition::measure(),
+            Self::Probes => probes::measure(),
+            Self::ProbesLab => probes_lab::measure(),
             Self::Idle => agent_process::measure_idle(),
             Self::Memory => agent_process::measure_memory(),
         }
@@ -109,6 +127,15 @@ enum Command {
     /// The process that edits a weight
     #[command(hide = true)]
     EditWeight,
+    /// The process in which servers fail and come back
+    #[command(hide = true)]
+    FailServers,
+    /// The process that probes
+    #[command(hide = true)]
+    Probe { silent_percent: u32 },
+    /// The servers that are probed
+    #[command(hide = true)]
+    Servers { first: Ipv4Addr, count: u32 },
 }
 
 fn main() -> ExitCode {
@@ -136,6 +163,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             servers,
         }) => contestant.run(Size::new(services, servers))?,
         Some(Command::EditWeight) => weight_edit::run()?,
+        Some(Command::FailServers) => transition::run()?,
+        Some(Command::Probe { silent_percent }) => probes::run(silent_percent)?,
+        Some(Command::Servers { first, count }) => servers::run(first, count)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,12 +12,9 @@ use agent::{
     round::{self, Edges, State},
 };
 use anyhow::Result;
-use ipvs::{
-    ActualService, ActualTable, Error, Failure, Info, Kernel, OnConflict, Op, Owned, ServiceKey,
-    Timeouts, WantedTable, codec,
-};
+use ipvs::{ActualTable, OnConflict, Owned, WantedTable};
 
-use crate::{director, size::Size};
+use crate::{director, no_host::Nothing, size::Size};
 
 /// Loads a table a few times, and prints the medians of the parts.
 pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
@@ -108,49 +105,5 @@ impl Journal for Timed {
 
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
         self.journal.remember_cluster(cluster)
-    }
-}
-
-/// Encodes what it is given, and says yes.
-#[derive(Default)]
-struct Nothing {
-    encoding: Duration,
-    bytes: Vec<u8>,
-}
-
-impl Kernel for Nothing {
-    fn info(&mut self) -> Result<Info, Error> {
-        Ok(Info {
-            version: (1, 2, 1),
-            connection_table_size: 4096,
-        })
-    }
-
-    fn table(&mut self) -> Result<ActualTable, Error> {
-        Ok(ActualTable::new())
-    }
-
-    fn service(&mut self, _: &ServiceKey) -> Result<Option<ActualService>, Error> {
-        Ok(None)
-    }
-
-    fn timeouts(&mut self) -> Result<Timeouts, Error> {
-        Ok(Timeouts::default())
-    }
-
-    fn set_timeouts(&mut self, _: Timeouts) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error> {
-        let start = Instant::now();
-        for op in ops {
-            if self.bytes.len() > 64 * 1024 {
-                self.bytes.clear();
-            }
-            codec::append_request(op, &mut self.bytes, Default::default());
-        }
-        self.encoding += start.elapsed();
-        Ok(Vec::new())
     }
 }

@@ -1,13 +1,20 @@
-//! System calls of a stretch of a program, as strace saw them: counted from
+//! System calls of a program, or of a stretch of one, as strace saw them: counted from
 //! outside, whatever the program says of itself.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::contestant::scratch;
 
@@ -57,6 +64,39 @@ pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
     fs::remove_dir_all(folder)?;
     let calls = between_marks(&trace);
     calls.with_context(|| format!("the marks in the trace of {program:?}"))
+}
+
+/// How many system calls of which name processes make in a time, all of their
+/// threads together.
+pub(crate) fn count(processes: &[u32], time: Duration) -> Result<BTreeMap<String, u64>> {
+    let folder = scratch("count")?;
+    let file = folder.join("counts");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-q", "-c", "-U", "calls,name", "-o"])
+        .arg(&file);
+    for process in processes {
+        command.arg("-p").arg(process.to_string());
+    }
+    let mut strace = command.spawn().context("strace starts")?;
+    thread::sleep(time);
+    let id = i32::try_from(strace.id()).context("process ids are positive")?;
+    kill(Pid::from_raw(id), Signal::SIGINT)?;
+    strace.wait()?;
+    let table = fs::read_to_string(&file).context("reading the counts")?;
+    fs::remove_dir_all(folder)?;
+    let counts = counts(&table);
+    ensure!(!counts.is_empty(), "strace counted nothing: {table}");
+    Ok(counts)
+}
+
+/// The rows of a table of strace's, of calls and names.
+fn counts(table: &str) -> BTreeMap<String, u64> {
+    let rows = table.lines().filter_map(|line| {
+        let (count, name) = line.trim().split_once(char::is_whitespace)?;
+        Some((name.trim().to_owned(), count.parse().ok()?))
+    });
+    rows.filter(|(name, _)| name != "total").collect()
 }
 
 fn between_marks(trace: &str) -> Option<Vec<String>> {
@@ -109,5 +149,20 @@ mod tests {
             between_marks("7 write(2, \"bench: begin\\n\", 13) = 13\n"),
             None
         );
+    }
+
+    #[test]
+    fn a_table_of_counts_reads_as_names_with_numbers() {
+        let table = "\
+    calls syscall
+--------- ----------------
+      210 epoll_wait
+      200 connect
+--------- ----------------
+      410 total
+";
+        let expected = [("connect", 200), ("epoll_wait", 210)];
+        let expected = expected.map(|(name, count)| (name.to_owned(), count));
+        assert_eq!(counts(table), expected.into());
     }
 }

@@ -1,0 +1,85 @@
+//! The threads of an agent, in this process.
+
+use std::{
+    path::Path,
+    sync::mpsc::{self, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent::{
+    checkpoint::{Checkpoint, Recorder},
+    clock::Clock,
+    director::{Director, World},
+    event::Event,
+    report::Observed,
+};
+use anyhow::{Context, Result, bail};
+use tokio::sync::watch;
+
+/// The director's name; it is the only one there is.
+pub(crate) const NAME: &str = "director";
+/// How often a thing is looked at that is waited for.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The loop's thread and the checkpoint's, which end with the process.
+pub(crate) struct AgentThreads {
+    /// Where the loop hears of everything.
+    pub(crate) events: Sender<Event>,
+    observed: watch::Receiver<Option<Observed>>,
+}
+
+impl AgentThreads {
+    /// Starts them, with a new state folder.
+    pub(crate) fn start(world: World, state_dir: &Path) -> Result<Self> {
+        let (events, heard) = mpsc::channel();
+        let (observe, observed) = watch::channel(None);
+        let (recorder, notes) = Recorder::new();
+        let (checkpoint, restored) = Checkpoint::open(state_dir)?;
+        checkpoint.record(notes)?;
+        thread::Builder::new()
+            .name("director".to_owned())
+            .spawn(move || {
+                let (name, group) = (NAME.to_owned(), "default".to_owned());
+                let (clock, standings) = (Clock::start(), restored.standings);
+                Director::new(name, group, clock, world, recorder, standings).run(
+                    &heard,
+                    &mut |found| {
+                        observe.send_replace(Some(found));
+                    },
+                );
+            })?;
+        Ok(Self { events, observed })
+    }
+
+    /// Has the loop hear these.
+    pub(crate) fn hear(&self, events: impl IntoIterator<Item = Event>) -> Result<()> {
+        for event in events {
+            self.events.send(event).context("the loop runs")?;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many destinations are healthy, and nothing fails.
+    pub(crate) fn until_healthy(&self, expected: u32, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let seen = self.observed.borrow().clone();
+            let found = seen.as_ref().and_then(|seen| seen.health.found.as_ref());
+            let healthy = found.map_or(0, |found| i64::from(found.healthy));
+            let failures = seen.as_ref().and_then(|seen| seen.outcome.as_ref());
+            let failures = failures.map(|outcome| &outcome.failures);
+            if healthy == i64::from(expected) && failures.is_some_and(|all| all.is_empty()) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let trouble = seen.as_ref().and_then(|seen| seen.trouble.as_ref());
+                bail!(
+                    "{healthy} of {expected} destinations are healthy; failures: {failures:?}; \
+                     trouble: {trouble:?}"
+                );
+            }
+            thread::sleep(INTERVAL);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Services whose servers are checked.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    ops::Range,
+};
+
+use agent::event::Event;
+use anyhow::{Context, Result};
+use crds::{Change, Loose};
+use kube::core::object::HasSpec;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::servers::{self, PORT};
+
+/// Where the VIPs begin.
+const VIPS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
+/// A subnet that holds every VIP.
+pub(crate) const VIP_INTERFACE: &str = "link add vips type dummy
+    address add 10.127.255.254/10 dev vips
+    link set vips up";
+/// From one probe of a server to the next, in seconds; the default.
+pub(crate) const PERIOD_SECONDS: u32 = 5;
+/// How long an answer may take, in seconds; the default.
+pub(crate) const TIMEOUT_SECONDS: u32 = 2;
+/// So many failures in a row are a verdict; the default.
+pub(crate) const FAILURES: u32 = 3;
+/// So many successes in a row are one; the default.
+pub(crate) const SUCCESSES: u32 = 2;
+
+/// Groups of services with the same servers: each server is one target, and
+/// stands behind all the services of its group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checked {
+    pub(crate) groups: u32,
+    /// In each group.
+    pub(crate) services: u32,
+    /// In each group.
+    pub(crate) servers: u32,
+    /// The address of the first server; the others follow.
+    pub(crate) first: Ipv4Addr,
+}
+
+impl Checked {
+    /// How many servers there are, and so targets of probes.
+    pub(crate) fn targets(self) -> u32 {
+        self.groups * self.servers
+    }
+
+    /// How many services there are.
+    pub(crate) fn virtual_services(self) -> u32 {
+        self.groups * self.services
+    }
+
+    /// Each service's servers, counted for each.
+    pub(crate) fn destinations(self) -> u32 {
+        self.virtual_services() * self.servers
+    }
+
+    /// Where a server listens.
+    pub(crate) fn server(self, number: u32) -> SocketAddr {
+        servers::address(self.first, number)
+    }
+
+    /// The VIP and the servers' numbers of each service.
+    pub(crate) fn tables(self) -> impl Iterator<Item = (Ipv4Addr, Range<u32>)> {
+        (0..self.virtual_services()).map(move |service| {
+            let first = service / self.services * self.servers;
+            let vip = Ipv4Addr::from_bits(VIPS.to_bits() + service);
+            (vip, first..first + self.servers)
+        })
+    }
+
+    fn virtual_services_objects(self) -> impl Iterator<Item = Value> {
+        self.tables()
+            .enumerate()
+            .map(move |(number, (vip, servers))| {
+                let group = servers.start / self.servers;
+                json!({
+                    "apiVersion": "ipvs.dev/v1alpha1",
+                    "kind": "VirtualService",
+                    "metadata": metadata(&format!("service-{number}")),
+                    "spec": {
+                        "vip": {"address": vip, "port": 80},
+                        "scheduler": "wrr",
+                        "forwarding": {"method": "NAT"},
+                        "realServerSelector": {"matchLabels": {"group": group.to_string()}},
+                        "healthCheck": {
+                            "tcpSocket": {},
+                            "periodSeconds": PERIOD_SECONDS,
+                            "timeoutSeconds": TIMEOUT_SECONDS,
+                            "successThreshold": SUCCESSES,
+                            "failureThreshold": FAILURES,
+                        },
+                    },
+                })
+            })
+    }
+
+    fn real_servers(self) -> impl Iterator<Item = Value> {
+        (0..self.targets()).map(move |number| {
+            let mut metadata = metadata(&format!("server-{number}"));
+            let group = number / self.servers;
+            metadata["labels"] = json!({"group": group.to_string()});
+            json!({
+                "apiVersion": "ipvs.dev/v1alpha1",
+                "kind": "RealServer",
+                "metadata": metadata,
+                "spec": {"address": self.server(number).ip(), "port": PORT, "weight": 1},
+            })
+        })
+    }
+
+    /// A manifest with everything.
+    pub(crate) fn manifest(self) -> String {
+        let objects = self.virtual_services_objects().chain(self.real_servers());
+        // JSON is YAML.
+        objects.map(|object| format!("---\n{object}\n")).collect()
+    }
+
+    /// The events by which a director hears of everything, which is all that
+    /// there is.
+    pub(crate) fn events(self) -> Result<Vec<Event>> {
+        let metadata = json!({"name": "default", "uid": "default", "generation": 1});
+        let group = json!({"metadata": metadata, "spec": {}});
+        let services = listing(self.virtual_services_objects())?;
+        let servers = listing(self.real_servers())?;
+        let groups = listing([group].into_iter())?;
+        let services = services.into_iter().map(Event::VirtualService);
+        let servers = servers.into_iter().map(Event::RealServer);
+        let groups = groups.into_iter().map(Event::DirectorGroup);
+        Ok(services.chain(servers).chain(groups).collect())
+    }
+}
+
+fn metadata(name: &str) -> Value {
+    json!({"name": name, "namespace": "default", "uid": name, "generation": 1})
+}
+
+fn listing<K>(objects: impl Iterator<Item = Value>) -> Result<Vec<Change<K>>>
+where
+    Loose<K>: DeserializeOwned,
+    K: HasSpec<Spec: fmt::Debug>,
+{
+    let items = objects.map(|object| {
+        let object = serde_json::from_value(object).context("an object that parses")?;
+        Ok(Change::Item(object))
+    });
+    let changes = [Ok(Change::Listing)].into_iter().chain(items);
+    changes.chain([Ok(Change::Listed)]).collect()
+}

@@ -1,0 +1,195 @@
+//! Servers to be probed, in a process of their own, so that what they cost is
+//! not counted with who probes them.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    mem,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::Host;
+use nix::{
+    errno::Errno,
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        resource::{Resource, getrlimit, setrlimit},
+        socket::{Backlog, listen},
+    },
+};
+
+/// Where each of them listens.
+pub(crate) const PORT: u16 = 20080;
+/// Files that are no listeners.
+const OTHER_FILES: u64 = 100;
+/// Stands for the standard input among the listeners' numbers.
+const INPUT: u64 = u64::MAX;
+
+/// The address of the server with this number.
+pub(crate) fn address(first: Ipv4Addr, number: u32) -> SocketAddr {
+    let address = Ipv4Addr::from_bits(first.to_bits() + number);
+    SocketAddrV4::new(address, PORT).into()
+}
+
+/// Servers at consecutive addresses, which accept connections and close them.
+/// They end when this is dropped.
+pub(crate) struct Servers {
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    child: Child,
+}
+
+impl Servers {
+    /// Starts so many in the caller's network namespace, or a host's.
+    pub(crate) fn start(first: Ipv4Addr, count: u32, host: Option<&Host>) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg("servers")
+            .args([first.to_string(), count.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = match host {
+            Some(host) => host.spawn(&mut command),
+            None => command.spawn(),
+        }
+        .context("the servers start")?;
+        let mut servers = Self {
+            input: child.stdin.take(),
+            output: BufReader::new(child.stdout.take().expect("it is piped")),
+            child,
+        };
+        servers.connections().context("the servers listen")?;
+        Ok(servers)
+    }
+
+    /// How many connections all of them have accepted.
+    pub(crate) fn connections(&mut self) -> Result<u64> {
+        self.ask("connections")
+    }
+
+    /// One refuses connections from now on.
+    pub(crate) fn stop(&mut self, number: u32) -> Result<()> {
+        self.ask(&format!("stop {number}")).map(drop)
+    }
+
+    /// One that was stopped accepts them again.
+    pub(crate) fn listen(&mut self, number: u32) -> Result<()> {
+        self.ask(&format!("listen {number}")).map(drop)
+    }
+
+    /// One does not answer any more: what is sent to it is lost.
+    pub(crate) fn silence(&mut self, number: u32) -> Result<()> {
+        self.ask(&format!("silence {number}")).map(drop)
+    }
+
+    fn ask(&mut self, what: &str) -> Result<u64> {
+        let input = self.input.as_mut().expect("open until this is dropped");
+        writeln!(input, "{what}")?;
+        let mut answer = String::new();
+        self.output.read_line(&mut answer)?;
+        let number = answer.trim().parse();
+        number.with_context(|| format!("the servers' answer to {what:?}: {answer:?}"))
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        // Whatever became of it is nobody's business any more.
+        let _ = self.child.wait();
+    }
+}
+
+enum Server {
+    Listening(TcpListener),
+    Stopped,
+    /// Its queue of connections to accept is full.
+    Silent {
+        _listener: TcpListener,
+        _queued: TcpStream,
+    },
+}
+
+/// Is the servers: obeys the standard input until its end.
+pub(crate) fn run(first: Ipv4Addr, count: u32) -> Result<()> {
+    allow_files(u64::from(count) + OTHER_FILES)?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let mut lines = io::stdin().lines();
+    epoll.add(io::stdin(), EpollEvent::new(EpollFlags::EPOLLIN, INPUT))?;
+    let mut servers = Vec::new();
+    for number in 0..count {
+        servers.push(Server::Listening(listener(&epoll, first, number)?));
+    }
+    let mut connections = 0_u64;
+    let mut events = [EpollEvent::empty(); 64];
+    loop {
+        let ready = match epoll.wait(&mut events, EpollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            ready => ready?,
+        };
+        for event in &events[..ready] {
+            if event.data() == INPUT {
+                let Some(line) = lines.next() else {
+                    return Ok(());
+                };
+                obey(&line?, &epoll, first, &mut servers)?;
+                println!("{connections}");
+            } else if let Server::Listening(listener) = &servers[usize::try_from(event.data())?] {
+                // Who connected may have gone again.
+                connections += u64::from(listener.accept().is_ok());
+            }
+        }
+    }
+}
+
+fn allow_files(wanted: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    ensure!(
+        hard >= wanted,
+        "{wanted} open files are needed and {hard} allowed: raise `ulimit -Hn`"
+    );
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted), hard)?;
+    Ok(())
+}
+
+fn listener(epoll: &Epoll, first: Ipv4Addr, number: u32) -> Result<TcpListener> {
+    let address = address(first, number);
+    let listener = TcpListener::bind(address).with_context(|| format!("listening at {address}"))?;
+    listener.set_nonblocking(true)?;
+    epoll.add(
+        &listener,
+        EpollEvent::new(EpollFlags::EPOLLIN, number.into()),
+    )?;
+    Ok(listener)
+}
+
+fn obey(line: &str, epoll: &Epoll, first: Ipv4Addr, servers: &mut [Server]) -> Result<()> {
+    let Some((what, number)) = line.split_once(' ') else {
+        return Ok(());
+    };
+    let number: u32 = number.parse()?;
+    let server = servers.get_mut(usize::try_from(number)?);
+    let server = server.with_context(|| format!("server {number} does not exist"))?;
+    let before = mem::replace(server, Server::Stopped);
+    *server = match (what, before) {
+        ("stop", _) => Server::Stopped,
+        ("listen", Server::Stopped) => Server::Listening(listener(epoll, first, number)?),
+        ("silence", Server::Listening(listener)) => silence(listener, epoll)?,
+        _ => bail!("server {number} is not one that can be told to {what}"),
+    };
+    Ok(())
+}
+
+/// A backlog of 0 is a queue of one (`include/net/sock.h`, sk_acceptq_is_full),
+/// and a SYN for which there is no room is dropped (`net/ipv4/tcp_input.c`,
+/// tcp_conn_request).
+fn silence(listener: TcpListener, epoll: &Epoll) -> Result<Server> {
+    epoll.delete(&listener)?;
+    listen(&listener, Backlog::new(0)?)?;
+    let queued = TcpStream::connect(listener.local_addr()?)?;
+    Ok(Server::Silent {
+        _listener: listener,
+        _queued: queued,
+    })
+}
