@@ -260,8 +260,14 @@ impl Director {
             Some(_) => None,
         };
         let grace = self.is_in_grace(now).then_some(VIP_GRACE);
-        let health = self.health.next_deadline();
-        let health = health.map(|at| self.clock.since_start(at));
+        let health = match self.trouble {
+            None if self.health.is_round_due() => Some(now),
+            None => {
+                let at = self.health.next_deadline();
+                at.map(|at| self.clock.since_start(at))
+            }
+            Some(_) => None,
+        };
         [round, health, grace, self.retry.next_deadline()]
             .into_iter()
             .flatten()
@@ -294,6 +300,11 @@ impl Director {
             let desired = desired(&resolved, &self.group);
             let changed = changed_services(&self.desired, &desired);
             self.state.wish_changed(changed.iter().copied());
+            // Whom the kernel serves already is not to wait for a verdict.
+            let checked = changed
+                .iter()
+                .filter(|key| desired.guarded.contains_key(key));
+            self.state.look_at_strangers(checked.copied());
             self.health.wish_changed(changed, &self.desired, &desired);
             self.desired = Arc::new(desired);
             self.unreadable = unreadable(&self.objects, &resolved, &self.group);
@@ -349,7 +360,7 @@ impl Director {
             timeouts,
         };
         let outcome = settled.and_then(|()| round::run(&mut self.state, &mut edges, &wish, now));
-        if let Ok(outcome) = &outcome {
+        if let (Ok(outcome), true) = (&outcome, is_listed) {
             let held = &outcome.removals_held;
             self.health
                 .keep_held(held, &self.desired, &mut self.state, wall);

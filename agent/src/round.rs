@@ -275,8 +275,12 @@ fn edits_of_held(state: &State, wish: &Wish<'_>, held: &[Op], now: Duration) -> 
                 && state.ours.table.destination(&service, key)
         });
         edits.extend(concerned.filter_map(|(key, config)| {
-            let wanted = leaving.destinations.get(key);
-            let weight = wanted.map_or(0, |wanted| wanted.weight);
+            let weight = match leaving.destinations.get(key) {
+                Some(wanted) => wanted.weight,
+                None if wish.serving.decides(&service, key) => 0,
+                // An earlier life knew it, and nobody checks it now.
+                None => config.weight,
+            };
             let edited = DestinationConfig { weight, ..*config };
             (edited != *config).then_some(Op::SetDestination(service, *key, edited))
         }));

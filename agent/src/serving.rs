@@ -116,17 +116,12 @@ impl Serving {
             if let Some(before) = probe_before.filter(|before| *before != probe) {
                 self.targets.leave(before, &(key, *server));
             }
-            let mut member = Member {
+            let member = Member {
                 probe,
                 weight: config.weight,
                 standing,
                 was_there,
             };
-            if let Some(tally) = self.targets.tally(probe) {
-                member.standing.hear(tally, &guarded.check, now);
-            }
-            let (name, row) = memory::server_row(key, *server, &member.standing);
-            self.notes.insert(name, Some(row));
             servers.insert(*server, member);
         }
         for (server, member) in known {
@@ -143,10 +138,14 @@ impl Serving {
             service.believe(found, now);
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
-            for (server, member) in &service.servers {
-                let (name, row) = memory::server_row(key, *server, &member.standing);
-                self.notes.insert(name, Some(row));
+        }
+        for (server, member) in &mut service.servers {
+            // What is known of the target already is a verdict like any other.
+            if let Some(tally) = self.targets.tally(member.probe) {
+                member.standing.hear(tally, &guarded.check, now);
             }
+            let (name, row) = memory::server_row(key, *server, &member.standing);
+            self.notes.insert(name, Some(row));
         }
         self.services.insert(key, service);
     }
@@ -276,6 +275,11 @@ impl Serving {
             }
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
+            // Slow starts may have been forgotten with it.
+            for (server, member) in &service.servers {
+                let (name, row) = memory::server_row(key, *server, &member.standing);
+                self.notes.insert(name, Some(row));
+            }
         }
         match deadline {
             Some(deadline) => self.deadlines.insert(key, deadline),

@@ -34,6 +34,8 @@ pub(super) struct Health {
     void: BTreeMap<Arc<str>, usize>,
     report: Arc<HealthReport>,
     is_report_old: bool,
+    /// The last round was planned with servers that it removed.
+    is_round_due: bool,
     has_forgotten: bool,
 }
 
@@ -54,6 +56,7 @@ impl Health {
             void: BTreeMap::new(),
             report: Arc::default(),
             is_report_old: false,
+            is_round_due: false,
             has_forgotten: false,
         }
     }
@@ -91,6 +94,8 @@ impl Health {
             }
         }
         self.changed.extend(services);
+        // Another object may want the same.
+        self.is_report_old = true;
     }
 
     /// Takes in what the probes of a target came to. Whether there is anything
@@ -112,6 +117,11 @@ impl Health {
         self.serving.is_dirty()
     }
 
+    /// Whether another round is to follow the last one at once.
+    pub(super) fn is_round_due(&self) -> bool {
+        self.is_round_due
+    }
+
     /// When time alone changes something.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.serving.next_deadline()
@@ -128,6 +138,7 @@ impl Health {
         state: &mut State,
         now: Timestamp,
     ) {
+        self.is_round_due = false;
         self.take_wishes(desired, state, now);
         if is_listed && !self.has_forgotten {
             self.serving.forget_the_rest();
@@ -165,6 +176,7 @@ impl Health {
             !servers.is_empty()
         });
         self.take_wishes(desired, state, now);
+        self.is_round_due |= self.serving.is_dirty();
         self.weigh(desired, state, now);
     }
 
@@ -197,7 +209,8 @@ impl Health {
             if let Some(kept) = kept {
                 let (config, kept) = (settled.config.clone(), &kept.service.destinations);
                 let leaving = settled.destinations.iter();
-                let leaving = leaving.filter(|(server, _)| kept.contains_key(*server));
+                let is_leaving = |server| wanted.is_none() || kept.contains_key(server);
+                let leaving = leaving.filter(|(server, _)| is_leaving(*server));
                 let destinations = leaving.map(|(server, config)| (*server, *config)).collect();
                 settled
                     .destinations

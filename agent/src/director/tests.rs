@@ -26,6 +26,7 @@ mod drift;
 mod health;
 mod no_journal;
 mod restored;
+mod review;
 
 const VIP: &str = "192.0.2.10";
 /// What is waited for longer than this does not happen.

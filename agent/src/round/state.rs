@@ -122,6 +122,16 @@ impl State {
         self.dirty.extend(changed);
     }
 
+    /// Has the next round read these services again that are not ours: readings
+    /// tell nothing of others' that came since the first.
+    pub fn look_at_strangers(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
+        let services = services.into_iter();
+        let strangers: Vec<_> = services
+            .filter(|key| !self.ours.table.service(key))
+            .collect();
+        self.doubt(strangers);
+    }
+
     /// Has the next round plan these services, of which the kernel's part is
     /// known.
     pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {

@@ -95,7 +95,12 @@ impl Service {
         };
         let in_kernel = |server: &DestinationKey| found.has(server).then(|| found.serves(server));
         let mut members = self.servers.iter();
-        if members.any(|(server, member)| expected(member, true) != in_kernel(server)) {
+        let sorry = self.guarded.sorry.map(|(sorry, _)| sorry);
+        let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
+        if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
+            // It serves below the minimum only.
+            self.below_since.get_or_insert(now);
+        } else if members.any(|(server, member)| expected(member, true) != in_kernel(server)) {
             self.below_since = None;
         }
         let is_below = self.below_since.is_some();

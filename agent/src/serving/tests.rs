@@ -9,6 +9,7 @@ use super::{
 use crate::fixtures::{config, server, tcp, weight};
 
 mod property;
+mod review;
 mod scene;
 
 use self::scene::{Scene, at, availability, guarded};
