@@ -30,7 +30,8 @@ struct Open {
 
 impl Acceptor {
     /// Starts in `host` on an address such as `0.0.0.0:80`; port 0 takes a free
-    /// one. `serve` runs once for each connection, which is closed after it.
+    /// one. `serve` runs once for each connection, with its client's address;
+    /// after it the connection is closed.
     ///
     /// # Panics
     /// When the address is none, or cannot be bound.
@@ -38,7 +39,7 @@ impl Acceptor {
     pub(crate) fn start(
         host: &Host,
         address: &str,
-        serve: impl Fn(&TcpStream) -> io::Result<()> + Send + Sync + 'static,
+        serve: impl Fn(&TcpStream, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = host
             .enter(|| TcpListener::bind(address))
@@ -96,13 +97,17 @@ impl Open {
 fn accept(
     listener: &TcpListener,
     open: &Arc<Open>,
-    serve: &Arc<impl Fn(&TcpStream) -> io::Result<()> + Send + Sync + 'static>,
+    serve: &Arc<impl Fn(&TcpStream, SocketAddr) -> io::Result<()> + Send + Sync + 'static>,
 ) {
-    for (number, stream) in listener.incoming().enumerate() {
+    for number in 0.. {
+        let accepted = listener.accept();
         if open.stopped.load(Ordering::Relaxed) {
             return;
         }
-        let Ok(stream) = stream else { continue };
+        // Of one that is gone again, the stream would not know the address.
+        let Ok((stream, from)) = accepted else {
+            continue;
+        };
         let (open, serve) = (Arc::clone(open), Arc::clone(serve));
         thread::spawn(move || {
             if let Ok(kept) = stream.try_clone() {
@@ -112,7 +117,7 @@ fn accept(
                 return;
             }
             // A client that goes away in the middle is no fault of the server.
-            let _ = serve(&stream);
+            let _ = serve(&stream, from);
             open.connections().remove(&number);
         });
     }

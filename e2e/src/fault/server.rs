@@ -128,8 +128,8 @@ impl FaultServer {
 #[track_caller]
 fn accept(host: &Host, address: &str, shared: &Arc<Shared>) -> Acceptor {
     let shared = Arc::clone(shared);
-    Acceptor::start(host, address, move |stream| {
-        shared.log.arrived(stream.peer_addr()?.ip());
+    Acceptor::start(host, address, move |stream, from| {
+        shared.log.arrived(from.ip());
         let Some(certificate) = &shared.certificate else {
             return answer(stream, &shared);
         };

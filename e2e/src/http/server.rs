@@ -47,7 +47,7 @@ impl WebServer {
         });
         let acceptor = Acceptor::start(host, address, {
             let shared = Arc::clone(&shared);
-            move |stream| answer(stream, &shared)
+            move |stream, _| answer(stream, &shared)
         });
         Self { acceptor, shared }
     }

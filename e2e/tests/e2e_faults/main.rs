@@ -1,0 +1,208 @@
+//! The fault table: each way in which a server fails, seen by the check that
+//! is to see it, after as many probes as the threshold says, in words that say
+//! what is wrong.
+
+mod cases;
+mod scene;
+
+use std::{fmt::Display, ops::RangeInclusive, time::Instant};
+
+use crds::api::{DirectorHealth, UnhealthyServer, UnhealthyState};
+use e2e::{
+    Weights, Wire,
+    cluster::{Cluster, PATIENCE, start_agent, value, wait_until_ready},
+    eventually, kubectl_apply,
+};
+
+use crate::{
+    cases::CASES,
+    scene::{DIRECTOR, Scene},
+};
+
+/// The defaults: so many failures in a row, and so many successes.
+const FAILURES: usize = 3;
+const SUCCESSES: usize = 2;
+
+/// What came of one case.
+#[derive(Debug)]
+struct Line {
+    /// So many came while the fault was there for certain, so many when it may
+    /// have been.
+    probes: RangeInclusive<usize>,
+    seconds: f64,
+    seen: UnhealthyServer,
+    /// Likewise, until it was back.
+    probes_back: RangeInclusive<usize>,
+}
+
+#[test]
+fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
+    let _cluster = Cluster::start();
+    let mut scene = Scene::new();
+    let _agent = start_agent(&scene.course.director, "director1");
+    kubectl_apply(&scene.manifests());
+    wait_until_ready(&CASES.map(|case| case.name));
+    eventually("every server to be healthy", PATIENCE, || {
+        let health = health();
+        let all = i32::try_from(2 * CASES.len()).expect("a few");
+        match health.checked == all && health.healthy == all {
+            true => Ok(()),
+            false => Err(format!("{health:#?}")),
+        }
+    });
+    let weights = Weights::watch(&scene.course.director);
+    let wire = Wire::listen(&scene.course.director, "eth1", &DIRECTOR.to_string());
+    let begun = Instant::now();
+
+    let troubled = in_turn(&mut scene, Scene::trouble);
+    let down: Vec<_> = (0..CASES.len())
+        .map(|index| {
+            let out = if CASES[index].is_udp() { None } else { Some(0) };
+            wait(&weights, &scene, index, out)
+        })
+        .collect();
+    let seen: Vec<_> = (0..CASES.len()).map(expect_told).collect();
+    let cured = in_turn(&mut scene, Scene::cure);
+    let back: Vec<_> = (0..CASES.len())
+        .map(|index| wait(&weights, &scene, index, Some(1)))
+        .collect();
+    eventually("no server to be unhealthy", PATIENCE, || {
+        let health = health();
+        match health.unhealthy.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{health:#?}")),
+        }
+    });
+
+    let lines: Vec<_> = seen
+        .into_iter()
+        .enumerate()
+        .map(|(index, seen)| {
+            let to = scene.troubled[index].on_the_wire();
+            let count = |done: Done, until| {
+                let [least, most] = [done.after, done.before].map(|at| wire.flows(&to, at, until));
+                least..=most
+            };
+            Line {
+                probes: count(troubled[index], down[index]),
+                seconds: (down[index] - troubled[index].before).as_secs_f64(),
+                seen,
+                probes_back: count(cured[index], back[index]),
+            }
+        })
+        .collect();
+    print(&lines);
+
+    let others: Vec<_> = weights.changes(begun);
+    let others = others.iter().filter(|change| {
+        let (_, server) = &change.key;
+        server.starts_with("192.168.2.100:")
+    });
+    assert_eq!(others.count(), 0, "the steady servers were left alone");
+    for (case, line) in CASES.iter().zip(&lines) {
+        let found = (&line.probes, &line.probes_back);
+        match case.state {
+            UnhealthyState::Flapping => {
+                // It takes ten changes from one result to the next, and three
+                // failures in a row if it does not come to that.
+                assert!(*line.probes.end() >= FAILURES, "{}: {found:?}", case.name);
+                assert!(
+                    *line.probes_back.end() > SUCCESSES,
+                    "{}: {found:?}",
+                    case.name
+                );
+            }
+            _ => {
+                assert!(line.probes.contains(&FAILURES), "{}: {found:?}", case.name);
+                assert!(
+                    line.probes_back.contains(&SUCCESSES),
+                    "{}: {found:?}",
+                    case.name
+                );
+            }
+        }
+    }
+}
+
+/// When something was done to a case.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    before: Instant,
+    after: Instant,
+}
+
+/// Does something to each case.
+fn in_turn(scene: &mut Scene, act: impl Fn(&mut Scene, usize)) -> Vec<Done> {
+    let indices = 0..CASES.len();
+    indices
+        .map(|index| {
+            let before = Instant::now();
+            act(scene, index);
+            let after = Instant::now();
+            Done { before, after }
+        })
+        .collect()
+}
+
+#[track_caller]
+fn wait(weights: &Weights, scene: &Scene, index: usize, weight: Option<u32>) -> Instant {
+    let troubled = &scene.troubled[index];
+    println!(
+        "waiting for {} to have weight {weight:?}",
+        troubled.case.name
+    );
+    weights.wait_for((&troubled.service, &troubled.address), weight, PATIENCE)
+}
+
+/// Waits until the Director says what the case expects of it.
+#[track_caller]
+fn expect_told(index: usize) -> UnhealthyServer {
+    let case = &CASES[index];
+    let what = format!("{}: {:?}, {:?}", case.name, case.state, case.words);
+    eventually(&what, PATIENCE, || {
+        let health = health();
+        let name = format!("default/{}-troubled", case.name);
+        let named = health.unhealthy.into_iter();
+        let told = named
+            .filter(|server| server.real_server == name)
+            .find(|server| server.state == case.state);
+        match told {
+            Some(server) if case.words.contains(&&*server.message) => {
+                assert_eq!(server.virtual_services, [format!("default/{}", case.name)]);
+                Ok(server)
+            }
+            told => Err(format!("{told:#?}")),
+        }
+    })
+}
+
+fn health() -> DirectorHealth {
+    let health = value("idir/director1", ".status.health");
+    serde_json::from_str(&health).unwrap_or_default()
+}
+
+fn print(lines: &[Line]) {
+    let row = |cells: [&dyn Display; 6]| {
+        let [case, probes, seconds, state, back, message] = cells;
+        println!("| {case:21} | {probes:6} | {seconds:7} | {state:8} | {back:4} | {message} |");
+    };
+    row([
+        &"fault",
+        &"probes",
+        &"seconds",
+        &"state",
+        &"back",
+        &"in the Director's status",
+    ]);
+    row([&"-", &"-", &"-", &"-", &"-", &"-"]);
+    for (case, line) in CASES.iter().zip(lines) {
+        row([
+            &case.name,
+            line.probes.start(),
+            &format!("{:.1}", line.seconds),
+            &format!("{:?}", line.seen.state),
+            line.probes_back.start(),
+            &line.seen.message,
+        ]);
+    }
+}
