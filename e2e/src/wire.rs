@@ -7,9 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{Host, Process};
 
-/// The first packet of a connection, a datagram, or an echo request.
-const FIRST_OF_FLOW: &str = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn or udp \
-                             or icmp[icmptype] == icmp-echo";
+/// The first packet of a connection, a datagram, or an echo request. The
+/// kernel's SYNs have options; one without is the agent's question to its own
+/// firewall, and no probe.
+const FIRST_OF_FLOW: &str = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn \
+                             and tcp[12] & 0xf0 > 0x50 \
+                             or udp or icmp[icmptype] == icmp-echo";
 
 /// Listens to the IPv4 packets by which a host begins something. It ends when
 /// dropped.
@@ -56,6 +59,16 @@ impl Wire {
             .map(|packet| packet.from)
             .collect::<BTreeSet<_>>()
             .len()
+    }
+
+    /// When something was last begun with it; none if nothing was yet.
+    pub fn latest(&self, to: &str) -> Option<Instant> {
+        let log = self.tcpdump.log();
+        let mut packets = log.lines().filter_map(parse);
+        let latest = packets.rfind(|packet| packet.to == to)?;
+        let (wall, instant) = self.began;
+        let since = latest.at.duration_since(wall).unwrap_or_default();
+        Some(instant + since)
     }
 
     fn wall(&self, at: Instant) -> SystemTime {

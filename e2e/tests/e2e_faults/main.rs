@@ -5,7 +5,12 @@
 mod cases;
 mod scene;
 
-use std::{fmt::Display, ops::RangeInclusive, time::Instant};
+use std::{
+    fmt::Display,
+    ops::RangeInclusive,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crds::api::{DirectorHealth, UnhealthyServer, UnhealthyState};
 use e2e::{
@@ -54,7 +59,7 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
     let wire = Wire::listen(&scene.course.director, "eth1", &DIRECTOR.to_string());
     let begun = Instant::now();
 
-    let troubled = in_turn(&mut scene, Scene::trouble);
+    let troubled = in_turn(&mut scene, &wire, Scene::trouble);
     let down: Vec<_> = (0..CASES.len())
         .map(|index| {
             let out = if CASES[index].is_udp() { None } else { Some(0) };
@@ -62,7 +67,7 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
         })
         .collect();
     let seen: Vec<_> = (0..CASES.len()).map(expect_told).collect();
-    let cured = in_turn(&mut scene, Scene::cure);
+    let cured = in_turn(&mut scene, &wire, Scene::cure);
     let back: Vec<_> = (0..CASES.len())
         .map(|index| wait(&weights, &scene, index, Some(1)))
         .collect();
@@ -131,17 +136,39 @@ struct Done {
     after: Instant,
 }
 
-/// Does something to each case.
-fn in_turn(scene: &mut Scene, act: impl Fn(&mut Scene, usize)) -> Vec<Done> {
+/// Does something to each case, between two of its probes.
+fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> Vec<Done> {
     let indices = 0..CASES.len();
     indices
         .map(|index| {
+            wait_for_a_pause(wire, scene, index);
             let before = Instant::now();
             act(scene, index);
             let after = Instant::now();
             Done { before, after }
         })
         .collect()
+}
+
+/// Waits until a probe has ended and the next one is not near.
+#[track_caller]
+fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) {
+    let to = scene.troubled[index].on_the_wire();
+    // Of one that is answered at once, and of one that takes its timeout.
+    let pause = match CASES[index].period {
+        1 => 200..700,
+        _ => 1100..1700,
+    };
+    let what = format!("a pause between probes of {}", CASES[index].name);
+    let start = Instant::now();
+    loop {
+        let since = wire.latest(&to).map(|at| at.elapsed().as_millis());
+        if since.is_some_and(|since| pause.contains(&since)) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{what}: {since:?} ms since one");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[track_caller]
