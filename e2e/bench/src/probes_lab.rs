@@ -15,7 +15,7 @@ use crate::{
     figure::{Figure, Target},
     servers::{PORT, Servers},
     trace,
-    usage::{family, processor_seconds},
+    usage::{family, thread_seconds},
 };
 
 const TABLE: Checked = Checked {
@@ -23,6 +23,12 @@ const TABLE: Checked = Checked {
     services: 1,
     servers: 10,
     first: Ipv4Addr::new(172, 16, 0, 1),
+};
+/// So many probes strace can follow: with more, it slows both down until they
+/// do at once what they would do one by one.
+const FEW: Checked = Checked {
+    groups: 40,
+    ..TABLE
 };
 /// Of the servers, all of which are on one host.
 const NETWORK: &str = "172.16.0.0/12";
@@ -48,12 +54,12 @@ impl Checker {
     }
 
     /// What runs it, with everything that it needs in this folder.
-    fn command(self, folder: &Path) -> Result<Command> {
+    fn command(self, table: Checked, folder: &Path) -> Result<Command> {
         match self {
             Self::Ours => {
                 let manifests = folder.join("manifests");
                 fs::create_dir(&manifests)?;
-                fs::write(manifests.join("table.yaml"), TABLE.manifest())?;
+                fs::write(manifests.join("table.yaml"), table.manifest())?;
                 let mut command = program("ipvs-agent");
                 command.args(["--node-name", "ours"]);
                 command.arg("--manifests").arg(manifests);
@@ -62,7 +68,7 @@ impl Checker {
             }
             Self::Keepalived => {
                 let config = folder.join("keepalived.conf");
-                fs::write(&config, keepalived_config())?;
+                fs::write(&config, keepalived_config(table))?;
                 let mut command = Command::new("keepalived");
                 command.args(["--dont-fork", "--log-console", "--check"]);
                 command.arg("--use-file").arg(config);
@@ -77,11 +83,11 @@ impl Checker {
 }
 
 /// The same table, in keepalived's words.
-fn keepalived_config() -> String {
-    let services = TABLE.tables().map(|(vip, servers)| {
+fn keepalived_config(table: Checked) -> String {
+    let services = table.tables().map(|(vip, servers)| {
         let servers: String = servers
             .map(|number| {
-                let address = TABLE.server(number).ip();
+                let address = table.server(number).ip();
                 format!(
                     " real_server {address} {PORT} {{\n  weight 1\n  \
                      TCP_CHECK {{\n   connect_timeout {TIMEOUT_SECONDS}\n  }}\n }}\n"
@@ -96,30 +102,19 @@ fn keepalived_config() -> String {
     services.collect()
 }
 
-/// What probes cost a checker.
-struct Cost {
-    microseconds: f64,
-    system_calls: f64,
-}
-
 pub(crate) fn measure() -> Result<()> {
-    println!(
-        "{} services x {} servers checked every {PERIOD_SECONDS} s:",
-        TABLE.virtual_services(),
-        TABLE.servers
-    );
-    let wire = Segment::new("wire");
-    let farm = Host::new("farm");
-    wire.attach(&farm, "eth0", "192.168.2.1/24");
-    farm.ip(&format!("route add local {NETWORK} dev lo"));
-    let mut servers = Servers::start(TABLE.first, TABLE.targets(), Some(&farm))?;
-    let mut cost = |checker, address| cost(checker, address, &wire, &mut servers);
-    let ours = cost(Checker::Ours, "192.168.2.2/24")?;
-    let theirs = cost(Checker::Keepalived, "192.168.2.3/24")?;
-    for (name, ours, theirs) in [
-        ("processor", ours.microseconds, theirs.microseconds),
-        ("system_calls", ours.system_calls, theirs.system_calls),
+    let mut scene = Scene::new()?;
+    for (name, table, time, cost) in [
+        ("processor", TABLE, COSTS, processor as Count),
+        ("system_calls", FEW, CALLS, system_calls as Count),
     ] {
+        println!(
+            "{} services x {} servers checked every {PERIOD_SECONDS} s:",
+            table.virtual_services(),
+            table.servers
+        );
+        let ours = scene.cost(Checker::Ours, table, time, cost)?;
+        let theirs = scene.cost(Checker::Keepalived, table, time, cost)?;
         let name = format!("probes_lab_{name}_over_keepalived");
         println!(
             "{}",
@@ -129,66 +124,131 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-fn cost(checker: Checker, address: &str, wire: &Segment, servers: &mut Servers) -> Result<Cost> {
-    let title = checker.title();
-    let folder = scratch(title)?;
-    let host = Host::new(title);
-    wire.attach(&host, "eth0", address);
-    host.ip(VIP_INTERFACE);
-    host.ip(&format!("route add {NETWORK} via 192.168.2.1"));
-    let process = Process::start(&host, title, &mut checker.command(&folder)?);
-    eventually("the whole table in the kernel", PATIENCE, || {
-        let expected = (TABLE.virtual_services(), TABLE.destinations());
-        match loaded(&host) {
-            found if found == expected => Ok(()),
-            found => Err(format!("{found:?} of {expected:?}\n{}", process.log())),
-        }
-    });
-    let all_twice = servers.connections()? + u64::from(2 * TABLE.targets());
-    eventually("every server probed twice", PATIENCE, || {
-        match servers.connections() {
-            Ok(connections) if connections >= all_twice => Ok(()),
-            other => Err(format!("{other:?} of {all_twice}\n{}", process.log())),
-        }
-    });
-    thread::sleep(PERIOD);
+/// Counts what processes use in a time.
+type Count = fn(&[u32], Duration) -> Result<Cost>;
 
-    let processes = family(process.id())?;
-    let used = || -> Result<f64> { processes.iter().map(|id| processor_seconds(*id)).sum() };
-    let (connections, before) = (servers.connections()?, used()?);
-    thread::sleep(COSTS);
-    let microseconds = (used()? - before) * 1e6;
-    let probes = servers.connections()? - connections;
-    let microseconds = microseconds / probes as f64;
-    println!(
-        "  {title}: {probes} probes in {} s, {microseconds:.0} us of the processor each",
-        COSTS.as_secs()
-    );
+/// What was used.
+struct Cost {
+    unit: &'static str,
+    /// What each thread or each system call has of it.
+    parts: BTreeMap<String, f64>,
+}
 
-    let connections = servers.connections()?;
-    let calls = trace::count(&processes, CALLS)?;
-    let probes = servers.connections()? - connections;
-    let all: u64 = calls.values().sum();
-    let system_calls = all as f64 / probes as f64;
-    println!(
-        "  {title}: {probes} probes in {} s under strace, {system_calls:.2} system calls each: {}",
-        CALLS.as_secs(),
-        named(&calls, probes)
-    );
-    fs::remove_dir_all(folder)?;
+fn processor(processes: &[u32], time: Duration) -> Result<Cost> {
+    let used = || -> Result<BTreeMap<String, f64>> {
+        let mut used = BTreeMap::new();
+        for id in processes {
+            for (name, seconds) in thread_seconds(*id)? {
+                *used.entry(name).or_default() += seconds * 1e6;
+            }
+        }
+        Ok(used)
+    };
+    let before = used()?;
+    thread::sleep(time);
+    let mut parts = used()?;
+    for (name, used) in &mut parts {
+        *used -= before.get(name).copied().unwrap_or_default();
+    }
     Ok(Cost {
-        microseconds,
-        system_calls,
+        unit: "us of the processor",
+        parts,
     })
 }
 
+fn system_calls(processes: &[u32], time: Duration) -> Result<Cost> {
+    let counts = trace::count(processes, time)?.into_iter();
+    Ok(Cost {
+        unit: "system calls",
+        parts: counts.map(|(name, count)| (name, count as f64)).collect(),
+    })
+}
+
+/// The servers, and the wire to whoever checks them.
+struct Scene {
+    wire: Segment,
+    servers: Servers,
+    hosts: u8,
+}
+
+impl Scene {
+    fn new() -> Result<Self> {
+        let wire = Segment::new("wire");
+        let farm = Host::new("farm");
+        wire.attach(&farm, "eth0", "192.168.2.1/24");
+        farm.ip(&format!("route add local {NETWORK} dev lo"));
+        let servers = Servers::start(TABLE.first, TABLE.targets(), Some(&farm))?;
+        Ok(Self {
+            wire,
+            servers,
+            hosts: 1,
+        })
+    }
+
+    /// What a probe costs.
+    fn cost(
+        &mut self,
+        checker: Checker,
+        table: Checked,
+        time: Duration,
+        count: Count,
+    ) -> Result<f64> {
+        let title = checker.title();
+        let folder = scratch(title)?;
+        let host = self.host(title);
+        let mut command = checker.command(table, &folder)?;
+        let process = Process::start(&host, title, &mut command);
+        eventually("the whole table in the kernel", PATIENCE, || {
+            let expected = (table.virtual_services(), table.destinations());
+            match loaded(&host) {
+                found if found == expected => Ok(()),
+                found => Err(format!("{found:?} of {expected:?}\n{}", process.log())),
+            }
+        });
+        let all_twice = self.servers.connections()? + u64::from(2 * table.targets());
+        eventually("every server to be probed twice", PATIENCE, || {
+            match self.servers.connections() {
+                Ok(connections) if connections >= all_twice => Ok(()),
+                other => Err(format!("{other:?} of {all_twice}\n{}", process.log())),
+            }
+        });
+        thread::sleep(PERIOD);
+
+        let processes = family(process.id())?;
+        let before = self.servers.connections()?;
+        let cost = count(&processes, time)?;
+        let probes = (self.servers.connections()? - before) as f64;
+        let due = f64::from(table.targets()) * time.as_secs_f64() / PERIOD.as_secs_f64();
+        let each = cost.parts.values().sum::<f64>() / probes;
+        println!(
+            "  {title}: {probes} probes in {} s ({:.0} % of what is due), {each:.2} {} each: {}",
+            time.as_secs(),
+            probes / due * 100.0,
+            cost.unit,
+            named(&cost.parts, probes)
+        );
+        drop(process);
+        fs::remove_dir_all(folder)?;
+        Ok(each)
+    }
+
+    fn host(&mut self, name: &str) -> Host {
+        self.hosts += 1;
+        let host = Host::new(name);
+        let address = format!("192.168.2.{}/24", self.hosts);
+        self.wire.attach(&host, "eth0", &address);
+        host.ip(VIP_INTERFACE);
+        host.ip(&format!("route add {NETWORK} via 192.168.2.1"));
+        host
+    }
+}
+
 /// What there is most of, a probe: `connect 1.00, close 1.00`.
-fn named(calls: &BTreeMap<String, u64>, probes: u64) -> String {
-    let mut calls: Vec<_> = calls.iter().collect();
-    calls.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let calls = calls.iter().map(|(name, count)| {
-        let each = **count as f64 / probes as f64;
-        format!("{name} {each:.2}")
-    });
-    calls.collect::<Vec<_>>().join(", ")
+fn named(parts: &BTreeMap<String, f64>, probes: f64) -> String {
+    let mut parts: Vec<_> = parts.iter().collect();
+    parts.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let parts = parts
+        .iter()
+        .map(|(name, count)| format!("{name} {:.2}", *count / probes));
+    parts.collect::<Vec<_>>().join(", ")
 }

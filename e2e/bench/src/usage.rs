@@ -1,6 +1,6 @@
 //! What a process has used, as the kernel counts it.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,7 +11,28 @@ const TICKS: f64 = 100.0;
 /// Seconds of a processor that a process has used, with all of its threads:
 /// in its own code, and in the kernel.
 pub(crate) fn processor_seconds(id: u32) -> Result<f64> {
-    let stat = read(id, "stat")?;
+    seconds(&read(id, "stat")?)
+}
+
+/// The same by the threads that there are, of which some may have the same
+/// name.
+pub(crate) fn thread_seconds(id: u32) -> Result<BTreeMap<String, f64>> {
+    let mut threads = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{id}/task"))? {
+        let folder = entry?.path();
+        // It may have ended meanwhile.
+        let Ok(name) = fs::read_to_string(folder.join("comm")) else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(folder.join("stat")) else {
+            continue;
+        };
+        *threads.entry(name.trim().to_owned()).or_default() += seconds(&stat)?;
+    }
+    Ok(threads)
+}
+
+fn seconds(stat: &str) -> Result<f64> {
     // After the name, which may hold anything, come the fields from the
     // third on: utime is the 14th, stime the 15th.
     let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a name")?;
