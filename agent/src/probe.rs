@@ -15,6 +15,7 @@
 //! of any firewall on the way.
 
 mod attempt;
+mod bounded;
 mod counts;
 mod dns;
 mod engine;

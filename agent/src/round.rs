@@ -163,7 +163,14 @@ pub fn run(
         record::settle(state, edges, now);
     }
     if !record::intend(state, edges, record::created(&additions), now) {
-        let created: Vec<_> = additions.extract_if(.., |op| op.creates()).collect();
+        // What checks take out they put back, whatever the disk does. Should
+        // nobody remember whose it is, it stands in a service of ours, and is
+        // wanted.
+        let is_in_ours = |op: &Op| state.ours.table.service(&op.service());
+        let may_be = |op: &Op| is_decided(op, wish) && is_in_ours(op);
+        let created: Vec<_> = additions
+            .extract_if(.., |op| op.creates() && !may_be(op))
+            .collect();
         state.postpone(&created);
     }
     let mut destinations = additions;
@@ -291,13 +298,18 @@ fn edits_of_held(state: &State, wish: &Wish<'_>, held: &[Op], now: Duration) -> 
 
 /// Whether an operation removes something that the objects want no more.
 fn is_guarded(op: &Op, wish: &Wish<'_>) -> bool {
-    let service = op.service();
-    let is_decided = |destination| {
-        let is_leaving = |leaving: &WantedService| leaving.destinations.contains_key(&destination);
-        wish.serving.decides(&service, &destination)
-            && !wish.leaving.get(&service).is_some_and(is_leaving)
+    op.removes() && !is_decided(op, wish)
+}
+
+/// Whether it is for checks to say if a destination that is wanted is there.
+fn is_decided(op: &Op, wish: &Wish<'_>) -> bool {
+    let Some(destination) = op.destination() else {
+        return false;
     };
-    op.removes() && !op.destination().is_some_and(is_decided)
+    let service = op.service();
+    let is_leaving = |leaving: &WantedService| leaving.destinations.contains_key(&destination);
+    wish.serving.decides(&service, &destination)
+        && !wish.leaving.get(&service).is_some_and(is_leaving)
 }
 
 /// Whether other services stand in the kernel after this, or other ones are

@@ -25,7 +25,7 @@ use std::{
     sync::Arc,
 };
 
-use crds::BelowMinimum;
+use crds::{BelowMinimum, Probe};
 use indexmap::IndexMap;
 use ipvs::{DestinationKey, ServiceKey, WantedService};
 use jiff::Timestamp;
@@ -102,12 +102,15 @@ impl Serving {
         let mut servers = IndexMap::with_capacity(wanted.destinations.len());
         for (server, config) in &wanted.destinations {
             let before = known.swap_remove(server);
-            let (standing, was_there, probe_before) = match before {
+            let (mut standing, was_there, probe_before) = match before {
                 Some(member) => (member.standing, member.was_there, Some(member.probe)),
                 None if found.serves(server) && !fails_open => (Standing::served(now), true, None),
                 None => (Standing::unknown(now), found.has(server), None),
             };
-            let port = guarded.check.port.unwrap_or(server.port);
+            let port = match guarded.check.probe {
+                Probe::Icmp => 0,
+                _ => guarded.check.port.unwrap_or(server.port),
+            };
             let target = Target {
                 check: guarded.check.clone(),
                 address: SocketAddr::new(server.address, port),
@@ -115,6 +118,7 @@ impl Serving {
             let probe = self.targets.join(target, (key, *server));
             if let Some(before) = probe_before.filter(|before| *before != probe) {
                 self.targets.leave(before, &(key, *server));
+                standing.probed_otherwise();
             }
             let member = Member {
                 probe,

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
+use regex::bytes::{Regex, RegexBuilder};
+
 use crate::ForwardingRule;
 
 /// A checked health check of a virtual service. It is the same for all of its
@@ -92,8 +94,22 @@ impl StatusRange {
 pub enum BodyRule {
     /// This text.
     Contains(String),
-    /// A match of this regular expression; `regex::bytes::Regex` compiles it.
+    /// A match of this regular expression; [`body_pattern`] compiles it.
     Matches(String),
+}
+
+/// A pattern whose program is larger than this many bytes would keep whoever
+/// probes from everything else.
+const LARGEST_PATTERN: usize = 512 << 10;
+
+/// Compiles the pattern of [`BodyRule::Matches`].
+///
+/// # Errors
+/// When it is no regular expression, or one with too large a program.
+pub fn body_pattern(pattern: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(pattern)
+        .size_limit(LARGEST_PATTERN)
+        .build()
 }
 
 /// Whom to believe at the other end of TLS.

@@ -33,7 +33,7 @@ pub use check::CheckedGroup;
 pub use digest::{Digest, ParseDigestError};
 pub use health::{
     Availability, BelowMinimum, BodyRule, DnsProbe, HealthCheck, HttpProbe, OnFailure, Probe,
-    Quantity, SorryServer, StatusRange, TlsRule,
+    Quantity, SorryServer, StatusRange, TlsRule, body_pattern,
 };
 pub use labels::Labels;
 pub use loose::Loose;

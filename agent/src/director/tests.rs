@@ -24,9 +24,9 @@ use crate::{
 mod cautious;
 mod drift;
 mod health;
+mod health_steps;
 mod no_journal;
 mod restored;
-mod review;
 
 const VIP: &str = "192.0.2.10";
 /// What is waited for longer than this does not happen.

@@ -42,8 +42,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// While probes are in flight, the thread looks at the clock so often: so it
 /// knows whether it stood still meanwhile.
 const PULSE: Duration = Duration::from_millis(250);
-/// It is late for so long without standing still.
-const PUNCTUAL: Duration = Duration::from_millis(20);
+/// It is late for so long without standing still: on a busy machine it may be
+/// so again and again, and answers are read all the same.
+const PUNCTUAL: Duration = Duration::from_millis(250);
 /// From one word about void probes to the next.
 const BETWEEN_WORDS: Duration = Duration::from_secs(1);
 
@@ -241,12 +242,6 @@ impl Engine {
             return;
         };
         self.voids.change(watched.void, None);
-        let check = watched.target.check.clone();
-        drop(watched.prepared);
-        let prepared = self.prepared.get(&check);
-        if prepared.is_some_and(|prepared| prepared.strong_count() == 0) {
-            self.prepared.remove(&check);
-        }
     }
 
     /// All targets of a check share it.
@@ -254,6 +249,8 @@ impl Engine {
         if let Some(prepared) = self.prepared.get(check).and_then(Weak::upgrade) {
             return prepared;
         }
+        // A probe in flight may be the last that has one.
+        self.prepared.retain(|_, known| known.strong_count() > 0);
         let prepared = Arc::new(Prepared::new(check));
         let weak = Arc::downgrade(&prepared);
         self.prepared.insert(check.clone(), weak);

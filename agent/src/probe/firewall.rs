@@ -83,7 +83,16 @@ impl Firewall {
             SocketAddr::V4(_) => (&self.v4, AddressFamily::Inet),
             SocketAddr::V6(_) => (&self.v6, AddressFamily::Inet6),
         };
-        let socket = socket.get_or_init(|| raw(family)).as_ref()?.as_raw_fd();
+        let socket = match socket.get() {
+            Some(socket) => socket,
+            None => match raw(family) {
+                Ok(made) => socket.get_or_init(|| Some(made)),
+                // For good: the agent may not.
+                Err(Errno::EPERM | Errno::EACCES) => socket.get_or_init(|| None),
+                Err(_) => return None,
+            },
+        };
+        let socket = socket.as_ref()?.as_raw_fd();
         let segment = syn(own_address(address)?, address);
         // A raw socket's port is the protocol, or 0 (raw(7)).
         let mut address = address;
@@ -96,10 +105,9 @@ impl Firewall {
     }
 }
 
-/// None for good when the agent may not.
-fn raw(family: AddressFamily) -> Option<OwnedFd> {
+fn raw(family: AddressFamily) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    socket(family, SockType::Raw, flags, SockProtocol::Tcp).ok()
+    socket(family, SockType::Raw, flags, SockProtocol::Tcp)
 }
 
 /// What the kernel would send from. No packet goes out for it.

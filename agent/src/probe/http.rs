@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, net::SocketAddr, pin::pin};
 
-use crds::{BodyRule, HttpProbe, StatusRange};
+use crds::{BodyRule, HttpProbe, StatusRange, body_pattern};
 use futures::future::{Either, select};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
@@ -79,7 +79,7 @@ impl Http {
                 let text = Finder::new(text).into_owned();
                 Ok(Body::Contains(Box::new(text)))
             }
-            BodyRule::Matches(text) => Regex::new(text)
+            BodyRule::Matches(text) => body_pattern(text)
                 .map(Body::Matches)
                 .map_err(|error| error.to_string()),
         });

@@ -4,11 +4,12 @@ use std::{io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::TcpSocket,
 };
 
 use super::{
     attempt::{Progress, Reached},
+    bounded::Bounded,
     trouble::Failed,
 };
 
@@ -60,7 +61,7 @@ pub(super) async fn probe(
 }
 
 /// A connection that is closed with RST, whatever came of it.
-pub(super) async fn connect(address: SocketAddr, progress: &Progress) -> io::Result<TcpStream> {
+pub(super) async fn connect(address: SocketAddr, progress: &Progress) -> io::Result<Bounded> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -68,7 +69,7 @@ pub(super) async fn connect(address: SocketAddr, progress: &Progress) -> io::Res
     socket.set_zero_linger()?;
     let stream = socket.connect(address).await?;
     progress.reached(Reached::Connected);
-    Ok(stream)
+    Ok(Bounded::new(stream))
 }
 
 #[cfg(test)]

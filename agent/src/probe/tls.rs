@@ -13,10 +13,9 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::trouble::Failed;
+use super::{bounded::Bounded, trouble::Failed};
 
 /// Makes connections for one check.
 pub(super) struct Tls {
@@ -63,10 +62,10 @@ impl Tls {
     }
 
     /// Shakes hands over a connection.
-    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failed> {
+    pub(super) async fn connect(&self, stream: Bounded) -> Result<TlsStream<Bounded>, Failed> {
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => stream.peer_addr()?.ip().into(),
+            None => stream.peer_address()?.ip().into(),
         };
         Ok(self.connector.connect(name, stream).await?)
     }

@@ -22,9 +22,11 @@ type Settings = BTreeMap<&'static str, &'static str>;
 /// the journal from then on, and is what it becomes again when it is needed no
 /// more, unless somebody else has changed it meanwhile.
 pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, now: Duration) {
-    let wanted: Settings = match wish.desired.guarded.is_empty() {
-        true => Settings::new(),
-        false => FOR_CHECKS.into(),
+    // What leaves, and is held, is checked still.
+    let is_checked = !wish.desired.guarded.is_empty() || !wish.leaving.is_empty();
+    let wanted: Settings = match is_checked {
+        true => FOR_CHECKS.into(),
+        false => Settings::new(),
     };
     let is_settled = state.sysctls_settled.as_ref() == Some(&wanted);
     if is_settled && !state.everything_is_dirty || !state.retry.allows(Subject::Sysctls, now) {

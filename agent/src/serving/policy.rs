@@ -1,6 +1,8 @@
 //! What a service's servers are given of what comes in, by how they stand:
 //! pure.
 
+use std::time::Duration;
+
 use crds::{Availability, BelowMinimum, OnFailure, Quantity};
 use jiff::Timestamp;
 
@@ -100,7 +102,8 @@ fn grown(
     let (Some(slow_start), Some(risen)) = (availability.slow_start, server.standing.risen()) else {
         return (Some(server.weight), None);
     };
-    let since = now.duration_since(risen).unsigned_abs();
+    // A clock that was set back meanwhile makes it begin anew.
+    let since = Duration::try_from(now.duration_since(risen)).unwrap_or(Duration::ZERO);
     let (weight, next) = ramp::weight(server.weight, since, slow_start);
     let next = next.and_then(|next| risen.checked_add(next).ok());
     (Some(weight), next)
@@ -108,8 +111,6 @@ fn grown(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use crds::{ForwardingRule, HealthCheck, Probe, SorryServer};
 
     use super::*;

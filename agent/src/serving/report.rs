@@ -76,11 +76,11 @@ impl Serving {
         }
         let mut names = 0;
         for ((server, state, why), (since, services)) in ailing {
-            names += services.len();
-            if health.unhealthy.len() == MOST_SERVERS || names > MOST_NAMES {
+            if health.unhealthy.len() == MOST_SERVERS || names + services.len() > MOST_NAMES {
                 health.unhealthy_omitted += 1;
                 continue;
             }
+            names += services.len();
             health.unhealthy.push(UnhealthyServer {
                 real_server: server.to_string(),
                 virtual_services: services.iter().map(ToString::to_string).collect(),

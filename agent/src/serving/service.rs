@@ -98,8 +98,14 @@ impl Service {
         let sorry = self.guarded.sorry.map(|(sorry, _)| sorry);
         let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
-            // It serves below the minimum only.
-            self.below_since.get_or_insert(now);
+            // It serves below the minimum only. Where that was not written down,
+            // neither was which servers failed.
+            if self.below_since.is_none() {
+                self.below_since = Some(now);
+                for member in self.servers.values_mut() {
+                    member.standing = Standing::unknown(now);
+                }
+            }
         } else if members.any(|(server, member)| expected(member, true) != in_kernel(server)) {
             self.below_since = None;
         }

@@ -89,6 +89,12 @@ impl Standing {
         }
     }
 
+    /// Other probes than before decide from now on: it has to show them anew
+    /// that it can be trusted.
+    pub fn probed_otherwise(&mut self) {
+        self.back_at = None;
+    }
+
     /// This agent begins to probe it.
     pub fn begin(&mut self, now: Timestamp) {
         self.begun = now;

@@ -42,6 +42,8 @@ pub struct Results {
     /// The latest results, the last one in the lowest bit: 1 is a failure.
     history: u32,
     known: u32,
+    /// Words of the latest failure that were not told.
+    other_words: Option<Arc<str>>,
 }
 
 impl Results {
@@ -58,6 +60,7 @@ impl Results {
             },
             history: 0,
             known: 0,
+            other_words: None,
         }
     }
 
@@ -72,9 +75,15 @@ impl Results {
                 self.tally.failures = 0;
             }
             Verdict::Failure(why) => {
+                // A server that finds new words each time would always be news.
+                if self.tally.failures < self.most_failures
+                    || self.other_words.as_ref() == Some(&why)
+                {
+                    self.tally.why = Some(why.clone());
+                }
+                self.other_words = Some(why);
                 self.tally.failures = (self.tally.failures + 1).min(self.most_failures);
                 self.tally.successes = 0;
-                self.tally.why = Some(why);
             }
         }
         let changes = self.changes();
@@ -110,10 +119,23 @@ mod tests {
         assert_eq!(news, [true, true, false, false, false], "two are enough");
         let news: Vec<_> = (0..5).map(|_| results.note(refused()).is_some()).collect();
         assert_eq!(news, [true, true, true, false, false], "three are enough");
+        let no_answer = || Verdict::Failure("no answer".into());
         assert!(
-            results.note(Verdict::Failure("no answer".into())).is_some(),
-            "another reason is news"
+            results.note(no_answer()).is_none(),
+            "another reason may be a passing one"
         );
+        let tally = results.note(no_answer()).expect("when it lasts it is news");
+        assert_eq!(tally.why.as_deref(), Some("no answer"));
+    }
+
+    #[test]
+    fn a_server_that_fails_in_other_words_each_time_is_news_only_until_it_is_down() {
+        let mut results = Results::new(2, 3);
+        let news = (0..20).filter(|number| {
+            let words = format!("request {number} failed");
+            results.note(Verdict::Failure(words.into())).is_some()
+        });
+        assert_eq!(news.count(), 3);
     }
 
     #[test]

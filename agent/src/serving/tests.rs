@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crds::{Availability, HealthCheck, OnFailure, Probe, Quantity};
+use ipvs::ActualService;
 
 use super::{
     tally::{Results, Verdict},
@@ -9,8 +10,8 @@ use super::{
 use crate::fixtures::{config, server, tcp, weight};
 
 mod property;
-mod review;
 mod scene;
+mod sorry;
 
 use self::scene::{Scene, at, availability, guarded};
 
@@ -238,45 +239,6 @@ fn a_service_that_joins_a_probed_server_hears_at_once_what_is_known() {
 }
 
 #[test]
-fn a_sorry_server_serves_below_the_minimum_and_goes_when_enough_are_back() {
-    let mut scene = Scene::with(
-        3,
-        Availability {
-            minimum: Some(Quantity::Count(2)),
-            recover_above: Some(Quantity::Count(2)),
-            below: BelowMinimum::Sorry(crds::SorryServer {
-                address: server(99).address,
-                port: 80,
-                forwarding: crds::ForwardingRule::Nat,
-            }),
-            ..availability()
-        },
-    )
-    .served();
-    let sorry = (server(99), weight(1));
-    Arc::get_mut(&mut scene.guarded).unwrap().sorry = Some(sorry);
-    scene.wish();
-    let has_sorry = |scene: &Scene| {
-        let kernel = scene.kernel.as_ref().unwrap();
-        kernel.destinations.contains_key(&server(99))
-    };
-    for _ in 0..3 {
-        scene.probe("+--");
-    }
-    assert_eq!(scene.weights(), "0 0 0", "the rest would be overwhelmed");
-    assert!(has_sorry(&scene));
-    for _ in 0..2 {
-        scene.probe("++-");
-    }
-    assert!(has_sorry(&scene), "two are not more than two");
-    for _ in 0..2 {
-        scene.probe("+++");
-    }
-    assert_eq!(scene.weights(), "10 10 10");
-    assert!(!has_sorry(&scene));
-}
-
-#[test]
 fn a_weight_grows_after_recovery_and_goes_on_growing_after_a_restart() {
     let mut scene = Scene::with(
         2,
@@ -322,6 +284,78 @@ fn a_server_that_was_served_in_fail_open_does_not_start_slowly() {
     assert_eq!(scene.weights(), "10 10");
     scene.probe("+-");
     assert_eq!(scene.probe("+-"), "10 0");
+}
+
+#[test]
+fn a_rise_that_is_forgotten_is_forgotten_on_the_disk_too() {
+    let mut scene = Scene::with(
+        2,
+        Availability {
+            slow_start: Some(Duration::from_secs(100)),
+            ..availability()
+        },
+    )
+    .served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("--");
+    }
+    scene.probe("+-");
+    assert_eq!(scene.probe("+-"), "10 0");
+    scene.wait(5);
+    assert_eq!(scene.restart(), "10 0");
+}
+
+/// Two servers are probed for one service, with these results; then another
+/// service joins, of which the kernel has these weights.
+fn weights_of_one_that_joins(results: &str, in_kernel: [u32; 2]) -> Vec<u32> {
+    let mut scene = Scene::new(2).served();
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe(results);
+    }
+    let other = tcp("192.0.2.11", 80);
+    let destinations = [1, 2].map(server).into_iter().zip(in_kernel.map(weight));
+    let kernel = ActualService {
+        config: scene.wanted.config.clone(),
+        destinations: destinations.collect(),
+    };
+    let found = Found {
+        service: Some(&kernel),
+        is_ours: true,
+    };
+    let wish = Some((&scene.guarded, &scene.wanted));
+    scene.serving.wish(other, wish, found, at(scene.second));
+    let settled = scene.serving.settle(other, &scene.wanted, at(scene.second));
+    let weights = settled.destinations.values();
+    weights.map(|config| config.weight).collect()
+}
+
+#[test]
+fn what_is_known_of_a_target_is_a_verdict_for_a_live_service_that_joins_it() {
+    assert_eq!(weights_of_one_that_joins("+-", [10, 10]), [10, 0]);
+    assert_eq!(weights_of_one_that_joins("++", [10, 0]), [10, 10]);
+}
+
+#[test]
+fn a_server_behind_two_ports_is_pinged_once() {
+    let mut scene = Scene::new(1);
+    let guarded = Arc::get_mut(&mut scene.guarded).expect("nobody else has it");
+    let mut check = (*guarded.check).clone();
+    check.probe = Probe::Icmp;
+    guarded.check = Arc::new(check);
+    let second = DestinationKey {
+        port: 443,
+        ..server(1)
+    };
+    scene.wanted.destinations.insert(second, weight(WEIGHT));
+    let found = Found {
+        service: None,
+        is_ours: false,
+    };
+    let wish = Some((&scene.guarded, &scene.wanted));
+    scene.serving.wish(scene.key, wish, found, at(0));
+    assert_eq!(scene.serving.take_orders().len(), 1);
 }
 
 #[test]

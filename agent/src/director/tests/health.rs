@@ -72,7 +72,7 @@ impl Scene {
     }
 }
 
-fn checked(port: i32) -> Loose<VirtualService> {
+pub(super) fn checked(port: i32) -> Loose<VirtualService> {
     let mut service = service(port, "wrr", 1);
     let spec = service.spec.as_mut().expect("it parses");
     spec.health_check = serde_json::from_value(json!({"tcpSocket": {"port": 80}})).unwrap();

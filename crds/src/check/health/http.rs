@@ -1,6 +1,5 @@
 use std::{net::IpAddr, sync::Arc};
 
-use regex::bytes::Regex;
 use rustls_pki_types::{
     CertificateDer,
     pem::{self, PemObject},
@@ -10,6 +9,7 @@ use super::{invalid, name, text};
 use crate::{
     BodyRule, HttpProbe, Rejection, StatusRange, TlsRule,
     api::{ExpectedBody, HttpGetProbe, HttpHeader, HttpScheme, ProbeTls},
+    body_pattern,
 };
 
 const PATH: &str = "spec.healthCheck.httpGet";
@@ -146,11 +146,14 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
         )?)),
         (None, Some(pattern)) => {
             let pattern = text(&format!("{FIELD}.matches"), Some(pattern), 1024)?;
-            match Regex::new(&pattern) {
+            match body_pattern(&pattern) {
                 Ok(_) => Ok(BodyRule::Matches(pattern)),
                 Err(error) => Err(invalid(
                     &format!("{PATH}.expectedBody.matches"),
-                    format_args!("is not a regular expression: {}", one_line(&error)),
+                    format_args!(
+                        "cannot be used as a regular expression: {}",
+                        one_line(&error)
+                    ),
                 )),
             }
         }

@@ -1,0 +1,71 @@
+//! The server that says sorry.
+
+use super::*;
+
+/// Two servers, and one that says sorry.
+fn scene(minimum: u32, recover_above: Option<u32>) -> Scene {
+    let availability = Availability {
+        minimum: Some(Quantity::Count(minimum)),
+        recover_above: recover_above.map(Quantity::Count),
+        below: BelowMinimum::Sorry(crds::SorryServer {
+            address: server(99).address,
+            port: 80,
+            forwarding: crds::ForwardingRule::Nat,
+        }),
+        ..availability()
+    };
+    let mut scene = Scene::with(3, availability).served();
+    let guarded = Arc::get_mut(&mut scene.guarded).expect("nobody else has it");
+    guarded.sorry = Some((server(99), weight(1)));
+    scene.wish();
+    scene
+}
+
+fn says_sorry(scene: &Scene) -> bool {
+    let kernel = scene.kernel.as_ref().expect("something was settled");
+    kernel.destinations.contains_key(&server(99))
+}
+
+#[test]
+fn it_serves_below_the_minimum_and_goes_when_enough_are_back() {
+    let mut scene = scene(2, Some(2));
+    for _ in 0..3 {
+        scene.probe("+--");
+    }
+    assert_eq!(scene.weights(), "0 0 0", "the rest would be overwhelmed");
+    assert!(says_sorry(&scene));
+    for _ in 0..2 {
+        scene.probe("++-");
+    }
+    assert!(says_sorry(&scene), "two are not more than two");
+    for _ in 0..2 {
+        scene.probe("+++");
+    }
+    assert_eq!(scene.weights(), "10 10 10");
+    assert!(!says_sorry(&scene));
+}
+
+#[test]
+fn it_stays_over_a_restart_though_a_server_joined_meanwhile() {
+    let mut scene = scene(1, None);
+    for _ in 0..3 {
+        scene.probe("---");
+    }
+    scene.wanted.destinations.insert(server(4), weight(WEIGHT));
+    scene.restart();
+    assert!(says_sorry(&scene));
+}
+
+#[test]
+fn it_stays_over_a_restart_that_does_not_remember_it() {
+    let mut scene = scene(1, None);
+    scene.probe("---");
+    scene.probe("---");
+    let rows = scene.rows.clone();
+    scene.probe("---");
+    assert!(says_sorry(&scene));
+    scene.restart_with(&rows);
+    assert!(says_sorry(&scene), "nothing was probed since");
+    scene.probe("+--");
+    assert!(!says_sorry(&scene), "one is known to be up");
+}
