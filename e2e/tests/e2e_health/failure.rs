@@ -1,14 +1,19 @@
 //! A server fails, with traffic: clients notice in the window, and only those
 //! that were sent to it.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use e2e::{
     Asking, Client, Download, Host, Weights,
-    cluster::{Cluster, PATIENCE, start_agent, wait_until_ready},
+    cluster::{
+        Cluster, PATIENCE, condition, example, start_agent, value, wait_for, wait_until_ready,
+    },
     course::{Course, NAT_VIP, NAT_WEB},
     eventually,
-    fault::{DatagramServer, Protocol},
+    fault::{Behaviour, DatagramServer, FaultServer, Protocol},
     kubectl_apply,
 };
 
@@ -24,10 +29,16 @@ enum How {
 }
 
 #[test]
+fn clients_stop_being_sent_to_a_stopped_server_and_others_do_not_notice() {
+    let manifests = example("health.yaml");
+    go_and_come_back(&manifests, &["web", "web-alt"], How::Stopped, Some(0));
+}
+
+#[test]
 fn a_server_that_is_powered_off_is_removed_within_the_window_and_others_do_not_notice() {
     let remove = service(&format!("{CHECK}\n  availability: {{onFailure: Remove}}"));
     let manifests = format!("{remove}{WEB_SERVERS}");
-    go_and_come_back(&manifests, How::PoweredOff, None);
+    go_and_come_back(&manifests, &["web"], How::PoweredOff, None);
 }
 
 const WEB_SERVERS: &str = "
@@ -42,34 +53,44 @@ metadata: {name: web2, labels: {app: web}}
 spec: {address: 192.168.2.200}
 ";
 
-/// The first web server goes away and comes back; `out` is its weight meanwhile.
-fn go_and_come_back(manifests: &str, how: How, out: Option<u32>) {
+/// The first web server goes away and comes back; `out` is its weight meanwhile
+/// in the service `web`. All services have both servers.
+fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u32>) {
     let _cluster = Cluster::start();
     let mut course = Course::nat();
     let _agent = start_agent(&course.director, "director1");
     kubectl_apply(manifests);
-    wait_until_ready(&["web"]);
-    wait_for_healthy(2, 2);
+    wait_until_ready(services);
+    let all = 2 * services.len();
+    wait_for_healthy(all, all);
+    expect_shown("web1", "True", "healthy on 1 of 1 director", "2/2");
     let window = Timing::of("ivs/web").window();
     let weights = Weights::watch(&course.director);
+    let weight = weights.of(NAT_VIP, SERVER[0]);
     let asking = Asking::pages(&course.browser(), NAT_VIP);
     let download = download_from(&course.browser(), NAT_WEB[1]);
     asking.wait_for_more(20);
 
-    let failed = Instant::now();
+    let begun = Instant::now();
     go(&mut course, how);
     weights.wait_for((NAT_VIP, SERVER[0]), out, PATIENCE);
     let out = Instant::now();
     asking.wait_for_more(20);
-    assert_failed_within(&asking, failed, window);
+    assert_failed_within(&asking, begun, window);
     let counts = asking.counts(out);
     assert!(counts.contains_key(NAT_WEB[1]), "{counts:?}");
-    let health = wait_for_healthy(1, 2);
-    assert_eq!(health.unhealthy[0].real_server, "default/web1");
+    let health = wait_for_healthy(all / 2, all);
+    let [unhealthy] = &*health.unhealthy else {
+        panic!("one server is unhealthy: {health:#?}");
+    };
+    let of_services = services.iter().map(|service| format!("default/{service}"));
+    assert_eq!(unhealthy.real_server, "default/web1");
+    assert_eq!(unhealthy.virtual_services, of_services.collect::<Vec<_>>());
+    expect_shown("web1", "False", &unhealthy.message, "1/2");
 
     let cured = Instant::now();
     come_back(&mut course, how);
-    weights.wait_for((NAT_VIP, SERVER[0]), Some(1), PATIENCE);
+    weights.wait_for((NAT_VIP, SERVER[0]), weight, PATIENCE);
     eventually("the server to be asked again", PATIENCE, || {
         let counts = asking.counts(cured);
         match counts.contains_key(NAT_WEB[0]) {
@@ -79,29 +100,33 @@ fn go_and_come_back(manifests: &str, how: How, out: Option<u32>) {
     });
     let failed = asking.failed(cured);
     assert!(failed.is_empty(), "none fails on its return: {failed:#?}");
-    let others = weights.changes(Instant::now() - PATIENCE);
-    let others: Vec<_> = others
+    let changes = weights.changes(begun);
+    let other = (NAT_VIP.to_owned(), SERVER[1].to_owned());
+    let others: Vec<_> = changes
         .iter()
-        .filter(|change| change.key.1 == SERVER[1])
+        .filter(|change| change.key == other)
         .collect();
-    assert!(
-        others.is_empty(),
-        "the other server was left alone: {others:?}"
-    );
-    assert!(
-        download.is_running(),
-        "it was to last longer than all of this"
-    );
-    let before = download.received();
-    eventually(
-        "the other server's download to go on",
-        PATIENCE,
-        || match download.received() {
-            now if now > before => Ok(()),
-            now => Err(now),
-        },
-    );
-    wait_for_healthy(2, 2);
+    assert!(others.is_empty(), "the other was left alone: {others:?}");
+    expect_to_move("the other's", &download);
+    wait_for_healthy(all, all);
+    expect_shown("web1", "True", "healthy on 1 of 1 director", "2/2");
+}
+
+/// Waits until users read this of a server, and of its service `web`.
+#[track_caller]
+fn expect_shown(server: &str, ready: &str, words: &str, summary: &str) {
+    let server = format!("irs/{server}");
+    wait_for(&server, "Ready", ready);
+    eventually(&format!("{words:?} and {summary}"), PATIENCE, || {
+        let message = condition(&server, "Ready", "message");
+        let shown = value("ivs/web", ".status.realServers.summary");
+        match message.contains(words) && shown == summary {
+            true => Ok(()),
+            false => Err(format!("{message:?} and {shown}")),
+        }
+    });
+    // What is left serves.
+    wait_until_ready(&["web"]);
 }
 
 fn go(course: &mut Course, how: How) {
@@ -136,6 +161,52 @@ fn download_from(browser: &Client, server: &str) -> Download {
         }
     }
     panic!("none of ten downloads came from {server}");
+}
+
+#[test]
+fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_removed() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    // Who is asked about its health is not who serves: it may fail, and its
+    // connections are whole.
+    let asked = [0, 1].map(|index| {
+        let host = &course.web[index];
+        FaultServer::start(host, "0.0.0.0:9000", NAT_WEB[index])
+    });
+    let _agent = start_agent(&course.director, "director1");
+    let check = CHECK.replace("/healthz}", "/healthz, port: 9000}");
+    let manifest = |on_failure: &str| {
+        let policy = format!("availability: {{onFailure: {on_failure}}}");
+        service(&format!("{check}\n  {policy}"))
+    };
+    kubectl_apply(&format!("{}{WEB_SERVERS}", manifest("Quiesce")));
+    wait_until_ready(&["web"]);
+    wait_for_healthy(2, 2);
+    let weights = Weights::watch(&course.director);
+    let [own, other] = NAT_WEB.map(|server| download_from(&course.browser(), server));
+
+    asked[0].behave(Behaviour::Error(500));
+    weights.wait_for((NAT_VIP, SERVER[0]), Some(0), PATIENCE);
+    expect_to_move("its own", &own);
+
+    kubectl_apply(&manifest("Remove"));
+    weights.wait_for((NAT_VIP, SERVER[0]), None, PATIENCE);
+    let ended = own.finish().expect_err("it is cut");
+    assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset, "{ended}");
+    expect_to_move("the other's", &other);
+}
+
+/// Waits until a download has moved on by more than what any buffer holds back.
+#[track_caller]
+fn expect_to_move(whose: &str, download: &Download) {
+    let before = download.received();
+    eventually(&format!("{whose} download to go on"), PATIENCE, || {
+        match download.received() - before {
+            bytes if bytes > 20_000 => Ok(()),
+            bytes => Err(format!("{bytes} bytes came")),
+        }
+    });
+    assert!(download.is_running(), "{whose} download was cut");
 }
 
 #[test]

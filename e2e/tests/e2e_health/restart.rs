@@ -2,13 +2,13 @@
 //! is known still, and what did not change is not written.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use e2e::{
     Weights,
-    cluster::{Cluster, PATIENCE, start_agent, start_agent_traced, wait_until_ready},
+    cluster::{Cluster, PATIENCE, start_agent, start_agent_traced, state_dir, wait_until_ready},
     course::another_service,
     fault::Behaviour,
     kubectl_apply, trace,
@@ -46,7 +46,14 @@ fn a_restart_with_servers_down_writes_no_weight() {
     let begun = Instant::now();
 
     first.terminate(Duration::from_secs(10));
-    for (how, name, port) in [("a stop", "second", 8081), ("a kill", "third", 8082)] {
+    for (how, name, port) in [
+        ("a stop", "second", 8081),
+        ("a kill", "third", 8082),
+        ("the loss of its state folder", "fourth", 8083),
+    ] {
+        if name == "fourth" {
+            fs::remove_dir_all(state_dir("director1")).expect("the agent has a state folder");
+        }
         let (mut agent, file) = start_agent_traced(director, "director1", name);
         // It has caught up when it has done something new; and then its probes
         // have come to verdicts.
