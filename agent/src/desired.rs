@@ -264,9 +264,10 @@ fn tunnel_checksum(checksum: TunnelChecksum) -> ipvs::TunnelChecksum {
 mod tests {
     use std::num::NonZeroU32;
 
-    use crds::{OnFailure, PersistenceRule};
+    use crds::PersistenceRule;
 
     use super::*;
+    use crate::fixtures::health::availability;
 
     fn service(id: ServiceId) -> Service {
         Service {
@@ -278,13 +279,7 @@ mod tests {
             one_packet: false,
             persistence: None,
             health_check: None,
-            availability: Availability {
-                on_failure: OnFailure::Quiesce,
-                minimum: None,
-                recover_above: None,
-                below: BelowMinimum::FailOpen,
-                slow_start: None,
-            },
+            availability: availability(),
             servers: Vec::new(),
         }
     }

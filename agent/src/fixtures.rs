@@ -3,6 +3,8 @@
 //! any call.
 
 pub(crate) mod disk;
+pub(crate) mod health;
+mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,16 +13,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use crds::ObjectKey;
 use ipvs::{
-    ActualService, ActualTable, DestinationConfig, DestinationKey, Destinations, Errno, Failure,
-    ForwardingMethod, Info, Kernel, OnConflict, Op, Protocol, ServiceConfig, ServiceFlags,
-    ServiceKey, Timeouts, WantedService, WantedTable, model_kernel::ModelKernel,
+    ActualService, ActualTable, Errno, Failure, Info, Kernel, Op, ServiceKey, Timeouts,
+    model_kernel::ModelKernel,
 };
 
-use self::disk::ModelFile;
+pub(crate) use self::table::{config, named, server, service, spelled, tcp, weight, wish};
+
+use self::{disk::ModelFile, table::lines};
 use crate::{
-    desired::Desired,
     host::{
         addresses::Interface,
         netlink::{LinkError, Links},
@@ -411,122 +412,4 @@ pub(crate) fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Int
 
 fn full_length(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// A service of TCP.
-pub(crate) fn tcp(address: &str, port: u16) -> ServiceKey {
-    ServiceKey::Address {
-        protocol: Protocol::TCP,
-        address: ip(address),
-        port,
-    }
-}
-
-/// The server 198.51.100.`last`, port 80.
-pub(crate) fn server(last: u8) -> DestinationKey {
-    DestinationKey {
-        address: [198, 51, 100, last].into(),
-        port: 80,
-    }
-}
-
-pub(crate) fn config(scheduler: &str) -> ServiceConfig {
-    ServiceConfig {
-        scheduler: scheduler.to_owned(),
-        flags: ServiceFlags::default(),
-        timeout: 0,
-        prefix_length: 32,
-        persistence_engine: None,
-    }
-}
-
-pub(crate) fn weight(weight: u32) -> DestinationConfig {
-    DestinationConfig {
-        method: ForwardingMethod::Masquerade,
-        weight,
-        upper_threshold: 0,
-        lower_threshold: 0,
-    }
-}
-
-/// A VirtualService's key.
-pub(crate) fn named(name: &str) -> ObjectKey {
-    ObjectKey::new("shop", name)
-}
-
-/// Services with scheduler and (server, weight).
-pub(crate) type Rows<'a> = &'a [(ServiceKey, &'a str, &'a [(u8, u32)])];
-
-/// A service as somebody writes it.
-pub(crate) fn service(scheduler: &str, servers: &[(u8, u32)]) -> ActualService {
-    ActualService {
-        config: config(scheduler),
-        destinations: servers
-            .iter()
-            .map(|(last, value)| (server(*last), weight(*value)))
-            .collect(),
-    }
-}
-
-/// What somebody wants: each service and server by an object that is named
-/// after it.
-pub(crate) fn wish(rows: Rows<'_>) -> Desired {
-    let mut desired = Desired::default();
-    for (key, scheduler, servers) in rows {
-        let destinations = servers
-            .iter()
-            .map(|(last, value)| (server(*last), weight(*value)))
-            .collect();
-        let object = named(&key.to_string());
-        for (last, _) in *servers {
-            let by = named(&format!("server{last}"));
-            desired.servers.insert((*key, server(*last)), by);
-        }
-        if let ServiceKey::Address { address, .. } = key {
-            let users = desired.vips.entry(*address).or_default();
-            users.insert(object.clone());
-        }
-        desired.services.insert(*key, object);
-        let config = config(scheduler);
-        desired.table.insert(
-            *key,
-            WantedService {
-                config,
-                destinations,
-            },
-        );
-    }
-    desired
-}
-
-/// By address, whatever the order in which they were added.
-fn sorted(destinations: &Destinations) -> Destinations {
-    let mut sorted = destinations.clone();
-    sorted.sort_keys();
-    sorted
-}
-
-fn lines(table: &ActualTable) -> Vec<String> {
-    let wanted = table
-        .iter()
-        .map(|(key, found)| {
-            let service = WantedService {
-                config: found.config.clone(),
-                destinations: sorted(&found.destinations),
-            };
-            (*key, service)
-        })
-        .collect();
-    spelled(&wanted)
-}
-
-/// A table, a line for each entry, as `ipvsadm -Sn` has it.
-pub(crate) fn spelled(wanted: &WantedTable) -> Vec<String> {
-    let plan = ipvs::plan(
-        wanted,
-        &BTreeMap::new(),
-        &ipvs::Owned::default(),
-        OnConflict::Adopt,
-    );
-    plan.ops.iter().map(ToString::to_string).collect()
 }

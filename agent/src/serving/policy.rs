@@ -111,9 +111,10 @@ fn grown(
 
 #[cfg(test)]
 mod tests {
-    use crds::{ForwardingRule, HealthCheck, Probe, SorryServer};
+    use crds::{ForwardingRule, SorryServer};
 
     use super::*;
+    use crate::fixtures::health::{availability, check};
     use crate::serving::tally::Tally;
 
     fn at(second: i64) -> Timestamp {
@@ -122,16 +123,6 @@ mod tests {
 
     fn standing(health: Health) -> Standing {
         Standing::remembered(health, at(0), None, 0)
-    }
-
-    fn availability() -> Availability {
-        Availability {
-            on_failure: OnFailure::Quiesce,
-            minimum: None,
-            recover_above: None,
-            below: BelowMinimum::FailOpen,
-            slow_start: None,
-        }
     }
 
     fn sorry() -> BelowMinimum {
@@ -303,14 +294,7 @@ mod tests {
             is_flapping: false,
             why: None,
         };
-        let check = HealthCheck {
-            probe: Probe::Icmp,
-            port: None,
-            period: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            success_threshold: 2,
-            failure_threshold: 3,
-        };
+        let check = check();
         rose.hear(&tally, &check, at(0));
         assert_eq!(
             weight(server(&rose), &slow, false, at(0)),

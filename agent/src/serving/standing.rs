@@ -230,21 +230,10 @@ fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use crds::Probe;
 
     use super::*;
+    use crate::fixtures::health::check;
     use crate::serving::tally::{Results, Verdict};
-
-    fn check() -> HealthCheck {
-        HealthCheck {
-            probe: Probe::Icmp,
-            port: None,
-            period: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            success_threshold: 2,
-            failure_threshold: 3,
-        }
-    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).unwrap()

@@ -7,13 +7,14 @@ use super::{
     tally::{Results, Verdict},
     *,
 };
+use crate::fixtures::health::{availability, check};
 use crate::fixtures::{config, server, tcp, weight};
 
 mod property;
 mod scene;
 mod sorry;
 
-use self::scene::{Scene, at, availability, guarded};
+use self::scene::{Scene, at, guarded};
 
 const WEIGHT: u32 = 10;
 

@@ -1,11 +1,12 @@
 //! The sysctls that services with a health check need.
 
-use std::{sync::Arc, time::Duration};
-
-use crds::{Availability, BelowMinimum, HealthCheck, OnFailure, Probe};
+use std::sync::Arc;
 
 use super::*;
-use crate::desired::Guarded;
+use crate::{
+    desired::Guarded,
+    fixtures::health::{availability, check},
+};
 
 const NAMES: [&str; 2] = [
     "net.ipv4.vs.expire_nodest_conn",
@@ -16,21 +17,8 @@ const NAMES: [&str; 2] = [
 fn checked() -> Desired {
     let mut desired = wish(&[]);
     let guarded = Guarded {
-        check: Arc::new(HealthCheck {
-            probe: Probe::Icmp,
-            port: None,
-            period: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            success_threshold: 2,
-            failure_threshold: 3,
-        }),
-        availability: Availability {
-            on_failure: OnFailure::Quiesce,
-            minimum: None,
-            recover_above: None,
-            below: BelowMinimum::FailOpen,
-            slow_start: None,
-        },
+        check: Arc::new(check()),
+        availability: availability(),
         sorry: None,
     };
     let key = tcp("192.0.2.10", 80);

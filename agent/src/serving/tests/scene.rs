@@ -8,30 +8,13 @@ pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
-pub(super) fn availability() -> Availability {
-    Availability {
-        on_failure: OnFailure::Quiesce,
-        minimum: None,
-        recover_above: None,
-        below: BelowMinimum::FailOpen,
-        slow_start: None,
-    }
-}
-
 pub(super) fn guarded(availability: Availability, path: &str) -> Arc<Guarded> {
     let probe = Probe::Tcp {
         send: path.to_owned(),
         expect: String::new(),
     };
     Arc::new(Guarded {
-        check: Arc::new(HealthCheck {
-            probe,
-            port: None,
-            period: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            success_threshold: 2,
-            failure_threshold: 3,
-        }),
+        check: Arc::new(HealthCheck { probe, ..check() }),
         availability,
         sorry: None,
     })

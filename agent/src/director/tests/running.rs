@@ -1,0 +1,209 @@
+//! A director on its thread, and the objects that it is told of.
+
+use super::*;
+
+pub(super) const VIP: &str = "192.0.2.10";
+/// What is waited for longer than this does not happen.
+pub(super) const PATIENCE_OF_TESTS: Duration = Duration::from_secs(20);
+
+/// How often each edge was opened, and how often it is to fail first.
+#[derive(Clone, Default)]
+pub(super) struct Doors {
+    pub(super) opened: Arc<AtomicUsize>,
+    pub(super) kernel_opened: Arc<AtomicUsize>,
+    pub(super) kernel_fails: Arc<AtomicUsize>,
+    /// Who is told what is to be probed; nobody if none.
+    pub(super) orders: Option<UnboundedSender<Order>>,
+}
+
+impl Doors {
+    pub(super) fn world(&self, world: &ModelWorld) -> World {
+        let doors = self.clone();
+        let (kernel, links, journal) = (world.clone(), world.clone(), world.clone());
+        World {
+            kernel: Box::new(move || {
+                doors.kernel_opened.fetch_add(1, SeqCst);
+                let fails = doors.kernel_fails.load(SeqCst);
+                if fails > 0 {
+                    doors.kernel_fails.store(fails - 1, SeqCst);
+                    return Err(ipvs::Error::NoIpvs);
+                }
+                Ok(Box::new(kernel.clone()))
+            }),
+            links: Box::new(move || Ok(Box::new(links.clone()))),
+            sysctls: Box::new(world.clone()),
+            orders: self.orders.clone().unwrap_or_else(|| unbounded_channel().0),
+            journal: Box::new({
+                let opened = self.opened.clone();
+                move || {
+                    opened.fetch_add(1, SeqCst);
+                    let remembered = journal.parts().disk.remembered();
+                    Ok((Box::new(journal.clone()), remembered))
+                }
+            }),
+        }
+    }
+}
+
+pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Director {
+    let (name, group) = ("a".to_owned(), "default".to_owned());
+    let (recorder, _) = Recorder::new();
+    let (clock, world) = (Clock::start(), doors.world(world));
+    Director::new(name, group, clock, world, recorder, Memory::default())
+}
+
+/// A director on its thread.
+pub(super) struct Running {
+    pub(super) world: ModelWorld,
+    pub(super) doors: Doors,
+    pub(super) events: Sender<Event>,
+    pub(super) observed: Receiver<Observed>,
+    pub(super) thread: JoinHandle<()>,
+}
+
+impl Running {
+    pub(super) fn start(world: ModelWorld) -> Self {
+        Self::with_doors(world, Doors::default())
+    }
+
+    pub(super) fn with_doors(world: ModelWorld, doors: Doors) -> Self {
+        let (events, heard) = mpsc::channel();
+        let (observe, observed) = mpsc::channel();
+        let (doors_of_thread, world_of_thread) = (doors.clone(), world.clone());
+        let thread = thread::spawn(move || {
+            director(&doors_of_thread, &world_of_thread).run(&heard, &mut |found| {
+                // A test that has seen enough listens no more.
+                let _ = observe.send(found);
+            });
+        });
+        Self {
+            world,
+            doors,
+            events,
+            observed,
+            thread,
+        }
+    }
+
+    pub(super) fn send(&self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.events.send(event).expect("the loop runs");
+        }
+    }
+
+    pub(super) fn until(&self, what: &str, mut is: impl FnMut(&Observed) -> bool) -> Observed {
+        loop {
+            match self.observed.recv_timeout(PATIENCE_OF_TESTS) {
+                Ok(observed) if is(&observed) => return observed,
+                Ok(_) => {}
+                Err(error) => panic!("waited for {what}: {error}"),
+            }
+        }
+    }
+
+    /// Waits for a round after which nothing fails, and gives its outcome.
+    pub(super) fn programmed(&self, services: usize, destinations: usize) -> Observed {
+        let what = format!("{services} services, {destinations} destinations");
+        self.until(&what, |observed| {
+            observed.outcome.as_ref().is_some_and(|outcome| {
+                outcome.failures.is_empty()
+                    && (outcome.services, outcome.destinations) == (services, destinations)
+            })
+        })
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        let observed = self.until("trouble", |observed| observed.trouble.is_some());
+        observed.trouble.expect("it was waited for")
+    }
+
+    pub(super) fn stop(self) {
+        self.send([Event::Stop]);
+        self.thread.join().expect("the loop ends well");
+    }
+}
+
+pub(super) fn service(port: i32, scheduler: &str, generation: i64) -> Loose<VirtualService> {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("web{port}"), "namespace": "shop",
+            "uid": format!("service{port}"), "generation": generation,
+        },
+        "spec": {
+            "vip": {"address": VIP, "port": port},
+            "scheduler": scheduler,
+            "forwarding": {"method": "NAT"},
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+        },
+    }))
+    .expect("an envelope that parses")
+}
+
+pub(super) fn server(last: u8) -> Loose<RealServer> {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": format!("web{last}"), "namespace": "shop", "labels": {"app": "web"},
+            "uid": format!("server{last}"), "generation": 1,
+        },
+        "spec": {"address": format!("198.51.100.{last}")},
+    }))
+    .expect("an envelope that parses")
+}
+
+pub(super) fn group(holder: Option<&str>) -> Loose<DirectorGroup> {
+    serde_json::from_value(json!({
+        "metadata": {"name": "default", "uid": "group", "generation": 1},
+        "spec": {"addresses": {"holder": holder}},
+    }))
+    .expect("an envelope that parses")
+}
+
+pub(super) fn services(all: impl IntoIterator<Item = Loose<VirtualService>>) -> Vec<Event> {
+    let items = all.into_iter().map(Change::Item);
+    let changes = [Change::Listing].into_iter().chain(items);
+    let changes = changes.chain([Change::Listed]);
+    changes.map(Event::VirtualService).collect()
+}
+
+pub(super) fn servers(all: impl IntoIterator<Item = Loose<RealServer>>) -> Vec<Event> {
+    let items = all.into_iter().map(Change::Item);
+    let changes = [Change::Listing].into_iter().chain(items);
+    let changes = changes.chain([Change::Listed]);
+    changes.map(Event::RealServer).collect()
+}
+
+pub(super) fn groups(all: impl IntoIterator<Item = Loose<DirectorGroup>>) -> Vec<Event> {
+    let items = all.into_iter().map(Change::Item);
+    let changes = [Change::Listing].into_iter().chain(items);
+    let changes = changes.chain([Change::Listed]);
+    changes.map(Event::DirectorGroup).collect()
+}
+
+pub(super) fn directors(names: &[&str]) -> Event {
+    Event::Directors(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+/// Two services with two servers, and one director that holds the VIP.
+pub(super) fn everything() -> Vec<Event> {
+    let mut events = vec![directors(&["a"])];
+    events.extend(services([service(80, "wrr", 1), service(443, "wrr", 1)]));
+    events.extend(servers([server(1), server(2)]));
+    events.extend(groups([group(None)]));
+    events
+}
+
+pub(super) fn started_with_everything() -> Running {
+    let running = Running::start(ModelWorld::new());
+    running.send(everything());
+    running.programmed(2, 4);
+    running.until_held();
+    running.world.news();
+    running
+}
+
+impl Running {
+    /// The VIP is there once the round is over that was observed.
+    pub(super) fn until_held(&self) {
+        assert_eq!(self.world.interfaces_with(ip(VIP)), ["eth0"]);
+    }
+}
