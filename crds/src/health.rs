@@ -156,6 +156,14 @@ pub struct Availability {
     pub slow_start: Option<Duration>,
 }
 
+impl Availability {
+    /// How many healthy servers there have to be, of so many that are not
+    /// drained.
+    pub fn minimum_of(&self, total: usize) -> usize {
+        self.minimum.unwrap_or(Quantity::Count(1)).of(total)
+    }
+}
+
 /// What becomes of a server that fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnFailure {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crds::{Availability, BelowMinimum, OnFailure, Quantity};
+use crds::{Availability, BelowMinimum, OnFailure};
 use jiff::Timestamp;
 
 use super::{
@@ -45,11 +45,6 @@ impl Count {
     }
 }
 
-/// How many healthy servers there have to be.
-pub fn minimum(availability: &Availability, total: usize) -> usize {
-    availability.minimum.unwrap_or(Quantity::Count(1)).of(total)
-}
-
 /// Whether a service is below its minimum: below it once, it is so until it has
 /// recovered. While first verdicts are awaited (`is_awaited`) it does not begin
 /// to be.
@@ -60,7 +55,7 @@ pub fn is_below(
     is_awaited: bool,
 ) -> bool {
     let Count { total, healthy } = count;
-    let has_minimum = healthy >= minimum(availability, total);
+    let has_minimum = healthy >= availability.minimum_of(total);
     if !was_below {
         return !has_minimum && !is_awaited;
     }
@@ -111,7 +106,7 @@ fn grown(
 
 #[cfg(test)]
 mod tests {
-    use crds::{ForwardingRule, SorryServer};
+    use crds::{ForwardingRule, Quantity, SorryServer};
 
     use super::*;
     use crate::fixtures::health::{availability, check};

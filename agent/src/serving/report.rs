@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Serving, policy,
+    Serving,
     standing::{Health, Standing},
 };
 use crate::desired::Desired;
@@ -70,7 +70,7 @@ impl Serving {
                 action: action(&availability.below).to_owned(),
                 healthy: number(count.healthy),
                 total: number(count.total),
-                minimum: number(policy::minimum(availability, count.total)),
+                minimum: number(availability.minimum_of(count.total)),
                 since: Time(since),
             });
         }

@@ -133,7 +133,7 @@ impl Service {
         let was_below = self.below_since.is_some();
         let count = self.count();
         let is_below = policy::is_below(availability, count, was_below, awaited.is_some());
-        let has_too_few = count.healthy < policy::minimum(availability, count.total);
+        let has_too_few = count.healthy < availability.minimum_of(count.total);
         self.is_waiting = has_too_few && !is_below;
         if is_below != was_below {
             self.below_since = is_below.then_some(now);

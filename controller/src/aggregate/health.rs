@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crds::{
-    Availability, ObjectKey, Quantity, Service,
+    Availability, ObjectKey, Service,
     api::{DirectorHealth, ServiceBelowMinimum, UnhealthyServer},
     condition,
 };
@@ -186,7 +186,7 @@ pub(super) fn below_minimum(
     }
     let without_any = group.live.iter().filter(|director| healthy(director) == 0);
     let names: Vec<&str> = without_any.map(|director| director.name).collect();
-    match (names.is_empty(), minimum(&service.availability, total)) {
+    match (names.is_empty(), service.availability.minimum_of(total)) {
         (true, _) => None,
         (false, 0) => Some(condition::none_healthy(names, generation)),
         // Below it, it would be reported so, but for first results.
@@ -194,14 +194,10 @@ pub(super) fn below_minimum(
     }
 }
 
-fn minimum(availability: &Availability, total: usize) -> usize {
-    availability.minimum.unwrap_or(Quantity::Count(1)).of(total)
-}
-
 /// Whether a service with so many healthy servers is not below its minimum,
 /// whatever was before.
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
-    healthy >= minimum(availability, total)
+    healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)
 }
 

@@ -137,7 +137,7 @@ impl Walk {
             let is_served = kernel.values().any(|found| found.weight > 0);
             assert!(is_served || is_awaited, "somebody is served: {service:?}");
         }
-        let minimum = policy::minimum(&self.availability, count.total);
+        let minimum = self.availability.minimum_of(count.total);
         if !is_below && count.healthy < minimum {
             let is_awaited = service.first_results_due(at(scene.second)).is_some();
             assert!(is_awaited, "too few, and nothing is done: {service:?}");
