@@ -66,7 +66,7 @@ lab-tests: ## Run the kernel tests and the end-to-end tests in the lab
 	$(CARGO) test --locked --workspace --no-fail-fast --test 'kernel*' --test 'e2e_*'
 
 .PHONY: bench
-bench: ## Measure speed and cost, 15 minutes; BENCH=--check fails if one is short
+bench: ## Measure speed and cost, 25 minutes; BENCH=--check fails if one is short
 	@e2e/tools/install bench
 	@echo "bench: building the programs, optimised (minutes the first time)" >&2
 	$(CARGO) build --locked --release --workspace --bins
