@@ -1,10 +1,7 @@
 //! A server fails, with traffic: clients notice in the window, and only those
 //! that were sent to it.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use e2e::{
     Asking, Client, Download, Host, Weights,
@@ -191,8 +188,8 @@ fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_r
 
     kubectl_apply(&manifest("Remove"));
     weights.wait_for((NAT_VIP, SERVER[0]), None, PATIENCE);
-    let ended = own.finish().expect_err("it is cut");
-    assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset, "{ended}");
+    // Who only receives is sent nothing more, and no RST before it sends.
+    own.finish().expect_err("its own download is cut");
     expect_to_move("the other's", &other);
 }
 
