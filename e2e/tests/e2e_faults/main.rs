@@ -85,12 +85,12 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
         .map(|(index, seen)| {
             let to = scene.troubled[index].on_the_wire();
             let count = |done: Done, until| {
-                let [least, most] = [done.after, done.before].map(|at| wire.flows(&to, at, until));
+                let [least, most] = [done.after, done.unseen].map(|at| wire.flows(&to, at, until));
                 least..=most
             };
             Line {
                 probes: count(troubled[index], down[index]),
-                seconds: (down[index] - troubled[index].before).as_secs_f64(),
+                seconds: (down[index] - troubled[index].after).as_secs_f64(),
                 seen,
                 probes_back: count(cured[index], back[index]),
             }
@@ -132,7 +132,10 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
 /// When something was done to a case.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    before: Instant,
+    /// A probe that began from here on may have met what was done: the last one
+    /// seen before it had begun, and ended, earlier.
+    unseen: Instant,
+    /// A probe that began from here on met it.
     after: Instant,
 }
 
@@ -141,32 +144,36 @@ fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> V
     let indices = 0..CASES.len();
     indices
         .map(|index| {
-            wait_for_a_pause(wire, scene, index);
-            let before = Instant::now();
+            let latest = wait_for_a_pause(wire, scene, index);
             act(scene, index);
-            let after = Instant::now();
-            Done { before, after }
+            Done {
+                unseen: latest + Duration::from_micros(1),
+                after: Instant::now(),
+            }
         })
         .collect()
 }
 
-/// Waits until a probe has ended and the next one is not near.
+/// Waits until a probe has ended and the next one is not near. Says when that
+/// probe began.
 #[track_caller]
-fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) {
+fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) -> Instant {
     let to = scene.troubled[index].on_the_wire();
     // Of one that is answered at once, and of one that takes its timeout.
     let pause = match CASES[index].period {
         1 => 200..700,
-        _ => 1100..1700,
+        _ => 1100..1600,
     };
     let what = format!("a pause between probes of {}", CASES[index].name);
     let start = Instant::now();
     loop {
-        let since = wire.latest(&to).map(|at| at.elapsed().as_millis());
-        if since.is_some_and(|since| pause.contains(&since)) {
-            return;
+        let latest = wire.latest(&to);
+        if let Some(at) = latest
+            && pause.contains(&at.elapsed().as_millis())
+        {
+            return at;
         }
-        assert!(start.elapsed() < PATIENCE, "{what}: {since:?} ms since one");
+        assert!(start.elapsed() < PATIENCE, "{what}: the last at {latest:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }
