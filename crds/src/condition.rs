@@ -94,6 +94,12 @@ pub mod reason {
     pub const EXCEPTIONS: &str = "Exceptions";
     /// No director of the group has a live Lease.
     pub const NO_DIRECTORS: &str = "NoDirectors";
+    /// A service or server would take the director's own traffic.
+    pub const WOULD_HIJACK_DIRECTOR: &str = "WouldHijackDirector";
+    /// Somebody else on the segment answers for the VIP.
+    pub const VIP_TAKEN: &str = "VipTaken";
+    /// The segment is asked whether somebody has the VIP.
+    pub const VIP_PROBING: &str = "VipProbing";
     /// No director holds the VIP.
     pub const VIP_NOT_HELD: &str = "VipNotHeld";
     /// A director cannot take a virtual address from its interface.

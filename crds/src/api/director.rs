@@ -113,6 +113,13 @@ pub struct DirectorStatus {
     /// How many held addresses did not fit.
     #[serde(default)]
     pub vips_omitted: i32,
+    /// The addresses of this director's interfaces that the agent did not put
+    /// there; those of the loopback interface left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// The sysctls that the services need, and how they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<SysctlStatus>,
     /// What somebody else changed in the kernel, and the agent put right.
     #[serde(default)]
     pub repairs: Repairs,
@@ -129,6 +136,27 @@ pub struct DirectorStatus {
     /// Programmed, RemovalsHeld and HealthChecks, by the agent; Alive, by the controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// A sysctl that the services need.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SysctlStatus {
+    /// Its name, as sysctl(8) has it.
+    pub name: String,
+    /// What it is to be.
+    pub wanted: String,
+    /// What it is, as far as it can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// What it was before the agent set it. Absent if the agent did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// Why it is to be so.
+    pub reason: String,
+    /// What is wrong and what to do, if something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What somebody else changed in the kernel's table, and the agent put right.

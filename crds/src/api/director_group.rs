@@ -72,6 +72,29 @@ pub struct DirectorGroupSpec {
     /// How long the kernel remembers connections without packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
+    /// What becomes of the directors' sysctls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sysctls: Option<Sysctls>,
+}
+
+/// What becomes of the directors' sysctls.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sysctls {
+    /// Recommended sets what the services that are there need, and nothing
+    /// else. None sets only the overrides.
+    #[serde(default)]
+    pub profile: SysctlProfile,
+}
+
+/// Which sysctls a director sets by itself.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum SysctlProfile {
+    /// What the services that are there need.
+    #[default]
+    Recommended,
+    /// Nothing.
+    None,
 }
 
 /// What becomes of somebody else's entry that differs from the wish.
@@ -120,14 +143,42 @@ pub struct Removals {
 /// How and by whom virtual addresses are held.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rule::interface_only_if_placed_there())]
 pub struct Addresses {
-    /// The Director that holds the group's VIPs. When absent, a group's only
-    /// director holds them; where there are several, one that has a VIP keeps
-    /// it, and nobody takes one that it does not have.
+    /// Where VIPs go. Interface puts each on the interface that is named, or
+    /// else on the one whose subnet holds it, once nobody else on the segment
+    /// answers for it. Dummy puts them on a device of its own, for a routing
+    /// daemon to announce: nobody answers ARP for them. Manual leaves them to
+    /// somebody else.
+    #[serde(default)]
+    pub mode: AddressMode,
+    /// The interface that VIPs go on with mode Interface, on every director of
+    /// the group. Default: the one whose subnet holds the VIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 15))]
+    #[x_kube(validation = rule::interface_name())]
+    pub interface: Option<String>,
+    /// The Director that holds the group's VIPs. When absent, with mode Dummy
+    /// every director holds them. Otherwise a group's only director does; where
+    /// there are several, one that has a VIP keeps it, and nobody takes one
+    /// that it does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = rule::object_name())]
     pub holder: Option<String>,
+}
+
+/// Where VIPs go.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum AddressMode {
+    /// On an interface of the segment whose addresses they are.
+    #[default]
+    Interface,
+    /// On a device of the agent's own, from which nothing is heard of them on
+    /// any segment.
+    Dummy,
+    /// Nowhere: somebody else sees to them.
+    Manual,
 }
 
 /// What the controller says about a DirectorGroup.

@@ -21,6 +21,24 @@ pub(super) fn object_name() -> Rule {
     )
 }
 
+/// Of a string: what the kernel takes as the name of an interface
+/// (`net/core/dev.c`, `dev_valid_name`), as far as it is ASCII.
+pub(super) fn interface_name() -> Rule {
+    rule(
+        "self.matches('^[!-.0-9;-~]{1,15}$') && self != '.' && self != '..'",
+        "cannot be the name of an interface; write one such as eth0, of up to 15 ASCII \
+         characters, without '/', ':' and blanks",
+    )
+}
+
+/// Of the addresses of a DirectorGroup.
+pub(super) fn interface_only_if_placed_there() -> Rule {
+    rule(
+        "!has(self.interface) || self.mode == 'Interface'",
+        "interface is for mode Interface; leave it out, or write mode: Interface",
+    )
+}
+
 /// Of a string.
 pub(super) fn ip() -> Rule {
     rule(

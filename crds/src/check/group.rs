@@ -1,12 +1,17 @@
 use super::{invalid, name::subdomain};
 use crate::{
     Checked, Rejection,
-    api::{DirectorGroup, DirectorGroupSpec, OnConflict, Timeouts},
+    api::{
+        AddressMode, Addresses, DirectorGroup, DirectorGroupSpec, OnConflict, SysctlProfile,
+        Timeouts,
+    },
 };
 
 /// A checked DirectorGroup.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CheckedGroup {
+    /// Where VIPs go.
+    pub addresses: AddressRule,
     /// The Director that holds the group's VIPs, if one is named.
     pub holder: Option<String>,
     /// Until when everything may be removed, in seconds since 1970.
@@ -15,6 +20,22 @@ pub struct CheckedGroup {
     pub on_conflict: OnConflict,
     /// The timeouts of connections.
     pub timeouts: TimeoutRule,
+    /// Which sysctls directors set by themselves.
+    pub sysctl_profile: SysctlProfile,
+}
+
+/// Where VIPs go.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub enum AddressRule {
+    /// On the interface whose subnet holds the VIP.
+    #[default]
+    Subnet,
+    /// On the interface of this name.
+    Interface(String),
+    /// On a device of the agent's own.
+    Dummy,
+    /// Somebody else sees to them.
+    Manual,
 }
 
 /// The timeouts of connections, in seconds. None is as it was.
@@ -41,11 +62,16 @@ impl Checked for CheckedGroup {
         if let Some(holder) = &holder {
             subdomain("spec.addresses.holder", holder)?;
         }
+        let addresses = match &spec.addresses {
+            Some(raw) => address_rule(raw)?,
+            None => AddressRule::default(),
+        };
         let allow_until = spec
             .removals
             .as_ref()
             .and_then(|removals| removals.allow_until.as_ref());
         Ok(Self {
+            addresses,
             holder,
             removals_allowed_until: allow_until.map(|time| time.0.as_second()),
             on_conflict: spec.on_conflict,
@@ -53,8 +79,45 @@ impl Checked for CheckedGroup {
                 Some(raw) => timeouts(raw)?,
                 None => TimeoutRule::default(),
             },
+            sysctl_profile: spec
+                .sysctls
+                .as_ref()
+                .map_or_else(SysctlProfile::default, |sysctls| sysctls.profile),
         })
     }
+}
+
+fn address_rule(raw: &Addresses) -> Result<AddressRule, Rejection> {
+    match (raw.mode, &raw.interface) {
+        (AddressMode::Interface, None) => Ok(AddressRule::Subnet),
+        (AddressMode::Interface, Some(name)) => {
+            interface("spec.addresses.interface", name)?;
+            Ok(AddressRule::Interface(name.clone()))
+        }
+        (AddressMode::Dummy, None) => Ok(AddressRule::Dummy),
+        (AddressMode::Manual, None) => Ok(AddressRule::Manual),
+        (AddressMode::Dummy | AddressMode::Manual, Some(_)) => Err(invalid(
+            "spec.addresses",
+            "interface is for mode Interface; leave it out, or write mode: Interface",
+        )),
+    }
+}
+
+/// What the kernel takes as the name of an interface (`net/core/dev.c`,
+/// `dev_valid_name`), as far as it is ASCII.
+fn interface(path: &str, name: &str) -> Result<(), Rejection> {
+    let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
+    let is_long = !(1..=15).contains(&name.len());
+    if is_long || name.contains(is_odd) || matches!(name, "." | "..") {
+        return Err(invalid(
+            path,
+            format_args!(
+                "{name:?} cannot be the name of an interface; write one such as eth0, of up to 15 \
+                 ASCII characters, without '/', ':' and blanks"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn timeouts(raw: &Timeouts) -> Result<TimeoutRule, Rejection> {

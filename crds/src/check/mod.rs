@@ -14,7 +14,7 @@ mod selector;
 mod server;
 mod service;
 
-pub use group::{CheckedGroup, TimeoutRule};
+pub use group::{AddressRule, CheckedGroup, TimeoutRule};
 pub use selector::Selector;
 pub use server::CheckedServer;
 pub use service::CheckedService;

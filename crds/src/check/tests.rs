@@ -252,3 +252,23 @@ fn a_holder_is_the_name_of_a_director() {
     let checked = CheckedGroup::check(&named.read::<Loose<DirectorGroup>>().spec.unwrap()).unwrap();
     assert_eq!(checked.holder.as_deref(), Some("lb-1.example"));
 }
+
+#[test]
+fn an_interface_is_named_only_where_vips_go_on_one() {
+    let checked = |addresses| {
+        let group = group("edge").with("spec.addresses", addresses);
+        CheckedGroup::check(&group.read::<Loose<DirectorGroup>>().spec.unwrap())
+    };
+    let rule = |addresses| checked(addresses).unwrap().addresses;
+    assert_eq!(rule(json!({})), AddressRule::Subnet);
+    assert_eq!(
+        rule(json!({"interface": "eth0.100"})),
+        AddressRule::Interface("eth0.100".into())
+    );
+    assert_eq!(rule(json!({"mode": "Dummy"})), AddressRule::Dummy);
+    assert_eq!(rule(json!({"mode": "Manual"})), AddressRule::Manual);
+    for mode in ["Dummy", "Manual"] {
+        let refused = checked(json!({"mode": mode, "interface": "eth0"})).unwrap_err();
+        assert!(refused.message.contains("interface"), "{refused:?}");
+    }
+}

@@ -448,7 +448,33 @@ fn group() -> BoxedStrategy<Value> {
         "",
     ]);
     fields([
-        ("addresses", often(fields([("holder", often(name()))]))),
+        (
+            "addresses",
+            often(fields([
+                (
+                    "mode",
+                    often(pool(
+                        texts(&["Interface", "Dummy", "Manual"]),
+                        texts(&["manual", ""]),
+                    )),
+                ),
+                (
+                    "interface",
+                    often(pool(
+                        texts(&["eth0", "eth0.100"]),
+                        texts(&["a/b", "..", "", "a b", "sixteen-letters-"]),
+                    )),
+                ),
+                ("holder", often(name())),
+            ])),
+        ),
+        (
+            "sysctls",
+            often(fields([(
+                "profile",
+                often(pool(texts(&["Recommended", "None"]), texts(&["none"]))),
+            )])),
+        ),
         (
             "removals",
             often(fields([("allowUntil", often(select(times)))])),
