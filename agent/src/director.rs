@@ -14,7 +14,7 @@ use std::{
 };
 
 use crds::{
-    CheckedGroup, Kind, ObjectKey, Objects,
+    AddressRule, CheckedGroup, Kind, ObjectKey, Objects,
     api::{DirectorException, WorldDigests},
     resolve,
 };
@@ -25,6 +25,7 @@ use self::health::Health;
 use crate::{
     caution::Caution,
     checkpoint::{Note, Recorder, Tee},
+    claim::Segments,
     clock::Clock,
     desired::{Desired, changed_services, desired, on_conflict, timeouts},
     event::Event,
@@ -69,6 +70,8 @@ pub struct World {
     pub journal: Opener<(Box<dyn Journal>, Remembered), JournalError>,
     /// The host's sysctls.
     pub sysctls: Box<dyn Sysctls + Send>,
+    /// The segments that the host's interfaces are on.
+    pub segments: Box<dyn Segments + Send>,
     /// Tells what is to be probed.
     pub orders: UnboundedSender<Order>,
 }
@@ -248,6 +251,21 @@ impl Director {
                 self.due = true;
                 false
             }
+            Event::Claims(found, verdicts) => {
+                self.state.hear_claims(found, verdicts);
+                self.due = true;
+                false
+            }
+            Event::ClaimsHindered(why) => {
+                self.state.hear_hindered(why);
+                self.due = true;
+                false
+            }
+            Event::Links => {
+                self.state.links_changed();
+                self.due = true;
+                false
+            }
             Event::Stop => false,
         };
     }
@@ -319,7 +337,7 @@ impl Director {
         self.acted = Some(Instant::now());
         if let Some(outcome) = &outcome {
             let hold = self.caution.hold();
-            let oddities = oddities(outcome, hold.as_ref(), &self.group);
+            let oddities = oddities(outcome, &self.desired, hold.as_ref(), &self.group);
             complain(&mut self.oddities, oddities);
         }
         listed.then(|| self.observed(outcome))
@@ -329,9 +347,12 @@ impl Director {
         let removals = self.removals(now);
         let holding = self.holding(now);
         // Of a group that was never accepted the most careful is assumed.
-        let (on_conflict, timeouts) = match self.in_force() {
-            Some(group) => (on_conflict(group), Some(timeouts(group))),
-            None => (OnConflict::Leave, None),
+        let (on_conflict, timeouts, rule) = match self.in_force() {
+            Some(group) => {
+                let rule = group.addresses.clone();
+                (on_conflict(group), Some(timeouts(group)), rule)
+            }
+            None => (OnConflict::Leave, None, AddressRule::default()),
         };
         let mut edges = Edges {
             kernel: self.kernel.as_mut()?.as_mut(),
@@ -341,6 +362,7 @@ impl Director {
                 Err(none) => none,
             },
             sysctls: self.world.sysctls.as_mut(),
+            segments: self.world.segments.as_mut(),
         };
         let wall = self.clock.wall(now);
         let is_listed = self.objects.is_listed();
@@ -354,6 +376,7 @@ impl Director {
             table: &self.health.table,
             leaving: &self.health.leaving,
             serving: &self.health.serving,
+            rule: &rule,
             holding,
             removals,
             on_conflict,
@@ -427,8 +450,16 @@ impl Director {
         if self.is_in_grace(now) || self.caution.is_elsewhere() {
             return Holding::Undecided;
         }
-        let holder = self.in_force().and_then(|group| group.holder.as_deref());
-        holding(holder, &self.name, self.directors.as_ref())
+        let Some(group) = self.in_force() else {
+            return Holding::Undecided;
+        };
+        let holder = group.holder.as_deref();
+        holding(
+            &group.addresses,
+            holder,
+            &self.name,
+            self.directors.as_ref(),
+        )
     }
 
     fn observed(&mut self, outcome: Option<Outcome>) -> Observed {

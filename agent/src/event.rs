@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::Instant,
 };
@@ -11,7 +12,9 @@ use crds::{
     api::{DirectorGroup, RealServer, VirtualService},
 };
 
-use crate::{caution::Word, observe::Reading, probe::ProbeId, serving::tally::Tally};
+use crate::{
+    caution::Word, claim::machine::Verdict, observe::Reading, probe::ProbeId, serving::tally::Tally,
+};
 
 /// One thing that happened. The inputs send these and do nothing else.
 #[derive(Debug)]
@@ -35,6 +38,14 @@ pub enum Event {
     /// Why probes are void, for a reason of this host's own, and how many
     /// targets' are, whenever that differs from before.
     ProbesVoid(BTreeMap<Arc<str>, usize>),
+    /// What is known of virtual addresses on their segments by now, of those of
+    /// which it is something else than before, and when it was found.
+    Claims(Instant, BTreeMap<IpAddr, Verdict>),
+    /// The interfaces, by the kernel's numbers, whose segments cannot be
+    /// listened to, and why, whenever that differs from before.
+    ClaimsHindered(BTreeMap<u32, String>),
+    /// Something changed in the host's interfaces and addresses.
+    Links,
     /// Everything that an earlier life knew was sent: what is missing may be
     /// made before the inputs have answered.
     Restored,

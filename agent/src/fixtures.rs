@@ -22,6 +22,7 @@ pub(crate) use self::table::{config, named, server, service, spelled, tcp, weigh
 
 use self::{disk::ModelFile, table::lines};
 use crate::{
+    claim::{Orders, Segments, packet::Mac},
     host::{
         addresses::Interface,
         netlink::{LinkError, Links},
@@ -43,6 +44,10 @@ pub(crate) enum Effect {
     Added(IpAddr, String),
     /// An address that is not any more.
     Removed(IpAddr, String),
+    /// A device that is there now.
+    Made(String),
+    /// A device that is not any more.
+    Unmade(String),
     /// An intent on the disk.
     Intended,
     /// A settlement on the disk.
@@ -63,6 +68,8 @@ impl fmt::Display for Effect {
             Self::Sysctl(name, value) => write!(f, "{name}={value}"),
             Self::Added(address, interface) => write!(f, "+ {address} {interface}"),
             Self::Removed(address, interface) => write!(f, "- {address} {interface}"),
+            Self::Made(device) => write!(f, "+ {device}"),
+            Self::Unmade(device) => write!(f, "- {device}"),
             Self::Intended => f.write_str("intend"),
             Self::Settled => f.write_str("settle"),
             Self::Remembered => f.write_str("remember the cluster"),
@@ -114,6 +121,10 @@ impl Disk {
 pub(crate) struct Parts {
     pub(crate) kernel: ModelKernel,
     pub(crate) interfaces: Vec<Interface>,
+    /// Others on the host's segments.
+    pub(crate) neighbors: Vec<(Mac, IpAddr)>,
+    /// What is to be done on the segments.
+    pub(crate) orders: Orders,
     pub(crate) disk: Disk,
     /// The file of the real journal, for a test that uses that.
     pub(crate) file: ModelFile,
@@ -185,6 +196,8 @@ impl ModelWorld {
                 interface(2, "eth0", &[("192.0.2.1", 24), ("2001:db8::1", 64)]),
                 interface(3, "eth1", &[("198.51.100.254", 24)]),
             ],
+            neighbors: Vec::new(),
+            orders: Orders::new(),
             sysctls: ["expire_nodest_conn", "expire_quiescent_template"]
                 .map(|name| (format!("net.ipv4.vs.{name}"), "0".to_owned()))
                 .into(),
@@ -335,6 +348,46 @@ impl Links for ModelWorld {
         parts.log.push(Effect::Removed(address, name));
         Ok(())
     }
+
+    fn make_device(&mut self, name: &str) -> Result<(), LinkError> {
+        let mut parts = self.parts();
+        let works = !parts.addresses_refused;
+        parts.link(works)?;
+        let index = parts
+            .interfaces
+            .iter()
+            .map(|interface| interface.index)
+            .max();
+        let device = interface(index.unwrap_or_default() + 1, name, &[]);
+        parts.interfaces.push(device);
+        parts.log.push(Effect::Made(name.to_owned()));
+        Ok(())
+    }
+
+    fn remove_device(&mut self, name: &str) -> Result<(), LinkError> {
+        let mut parts = self.parts();
+        let works = !parts.addresses_refused;
+        parts.link(works)?;
+        parts.interfaces.retain(|interface| interface.name != name);
+        parts.log.push(Effect::Unmade(name.to_owned()));
+        Ok(())
+    }
+
+    fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError> {
+        let mut parts = self.parts();
+        parts.link(true)?;
+        Ok(parts.neighbors.clone())
+    }
+}
+
+/// Nobody is on its segments.
+impl Segments for ModelWorld {
+    fn order(&mut self, orders: Orders) {
+        let mut parts = self.parts();
+        if parts.lives() {
+            parts.orders = orders;
+        }
+    }
 }
 
 impl Sysctls for ModelWorld {
@@ -403,10 +456,13 @@ pub(crate) fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Int
         index,
         name: name.to_owned(),
         loopback: name == "lo",
+        up: true,
+        connected: true,
         addresses: addresses
             .iter()
             .map(|(a, length)| (ip(a), *length))
             .collect(),
+        ..Interface::default()
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Entry {
     Timeouts(Timeouts),
     /// A sysctl that we set, with the value that it had before.
     Sysctl(String, String),
+    /// A device that we made for virtual addresses.
+    Device(String),
 }
 
 /// What a round is about to create, with its configuration.
@@ -83,6 +85,8 @@ pub struct Remembered {
     pub timeouts: Timeouts,
     /// The sysctls that we set, with the values that they had before.
     pub sysctls: BTreeMap<String, String>,
+    /// The device that we made for virtual addresses.
+    pub device: Option<String>,
     /// The intent of a round that was not settled.
     pub intent: Intent,
     /// The cluster that all this is of ([`crate::caution`]).
@@ -104,6 +108,7 @@ impl Remembered {
             Change::Own(Entry::Sysctl(name, before)) => {
                 self.sysctls.insert(name.clone(), before.clone());
             }
+            Change::Own(Entry::Device(name)) => self.device = Some(name.clone()),
             Change::Disown(Entry::Service(service)) => self.table.remove(service, None),
             Change::Disown(Entry::Destination(service, destination)) => {
                 self.table.remove(service, Some(destination));
@@ -115,6 +120,7 @@ impl Remembered {
             Change::Disown(Entry::Sysctl(name, _)) => {
                 self.sysctls.remove(name);
             }
+            Change::Disown(Entry::Device(_)) => self.device = None,
         }
     }
 
@@ -134,6 +140,7 @@ impl Remembered {
             .chain(addresses.map(|(address, name)| Entry::Address(*address, name.clone())))
             .chain(timeouts.map(Entry::Timeouts))
             .chain(sysctls)
+            .chain(self.device.clone().map(Entry::Device))
             .map(Change::Own)
     }
 }

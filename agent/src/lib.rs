@@ -21,6 +21,7 @@
 pub mod args;
 pub mod caution;
 pub mod checkpoint;
+pub mod claim;
 pub mod clock;
 pub mod desired;
 pub mod director;

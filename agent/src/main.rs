@@ -15,10 +15,11 @@ use std::{
 use agent::{
     args::{Args, Command},
     checkpoint::{Checkpoint, Note, Recorder, Restored},
+    claim::{self, Orders},
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::{netlink::RouteSocket, sysctls::SysctlFolder},
+    host::{self, netlink::RouteSocket, sysctls::SysctlFolder},
     input::{Input, kubernetes, manifests},
     journal::FileJournal,
     lock::{Lock, LockError},
@@ -117,7 +118,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             events.send(event).context("the loop has not begun")?;
         }
     }
-    let (readings, probed) = (events.clone(), events.clone());
+    let (readings, probed, links) = (events.clone(), events.clone(), events.clone());
     let input = Input {
         events,
         recorder: recorder.clone(),
@@ -130,7 +131,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .context("cannot start the reader's thread")?;
     let (orders, ordered) = unbounded_channel();
     probe::start(ordered, probed, Arc::default()).context("cannot start the prober's thread")?;
-    let world = world(args, boot_id, orders);
+    let (claims, claimed) = unbounded_channel();
+    claim::start(claimed, links.clone()).context("cannot start the thread of claims")?;
+    host::watch::start(links).context("cannot start the thread of links")?;
+    let world = world(args, boot_id, orders, claims);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
@@ -195,7 +199,12 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
     }
 }
 
-fn world(args: &Args, boot_id: String, orders: UnboundedSender<Order>) -> World {
+fn world(
+    args: &Args,
+    boot_id: String,
+    orders: UnboundedSender<Order>,
+    claims: UnboundedSender<Orders>,
+) -> World {
     let state_dir = args.state_dir.clone();
     World {
         kernel: Box::new(|| Ok(Box::new(ipvs::Socket::open()?))),
@@ -205,6 +214,7 @@ fn world(args: &Args, boot_id: String, orders: UnboundedSender<Order>) -> World 
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(SysctlFolder(args.sysctl_dir.clone())),
+        segments: Box::new(claims),
         orders,
     }
 }

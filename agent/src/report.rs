@@ -1,5 +1,7 @@
 //! What a director says about itself, as data: pure.
 
+mod vips;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -260,6 +262,7 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
             | Subject::Links
             | Subject::Journal
             | Subject::Timeouts
+            | Subject::Device
             | Subject::Sysctls => {}
         }
     }
@@ -282,16 +285,13 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
         }
     }
     for (address, missing) in &outcome.missing {
-        let reason = match missing {
-            Missing::NoSubnet => condition::reason::VIP_NOT_HELD,
-            Missing::HolderNotNamed => condition::reason::HOLDER_NOT_NAMED,
-        };
-        exceptions.extend(about_vip(
-            wishes,
-            *address,
-            reason,
-            &absence(*address, *missing),
-        ));
+        let message = vips::absence(*address, missing, wishes);
+        exceptions.extend(about_vip(wishes, *address, vips::reason(missing), &message));
+    }
+    for (address, other) in &outcome.contested {
+        let message = vips::contest(*address, other, wishes);
+        let reason = condition::reason::VIP_TAKEN;
+        exceptions.extend(about_vip(wishes, *address, reason, &message));
     }
     exceptions
 }
@@ -310,26 +310,25 @@ fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
     )
 }
 
-fn absence(address: IpAddr, why: Missing) -> String {
-    match why {
-        Missing::NoSubnet => format!(
-            "no interface of this director has a subnet that holds {address}: give one an address of its subnet, or choose a VIP from a subnet that is there"
-        ),
-        Missing::HolderNotNamed => format!(
-            "{address} is not taken: the group has several directors and none is named to hold its VIPs; set spec.addresses.holder of the DirectorGroup to a Director's name"
-        ),
-    }
-}
-
 /// What is odd on this host and no failure, a line each.
-pub fn oddities(outcome: &Outcome, hold: Option<&Hold>, group: &str) -> BTreeSet<String> {
+pub fn oddities(
+    outcome: &Outcome,
+    wishes: &Desired,
+    hold: Option<&Hold>,
+    group: &str,
+) -> BTreeSet<String> {
     let absences = outcome.missing.iter();
-    let absences = absences.map(|(address, why)| absence(*address, *why));
+    // That it is asked for is in the ordinary course.
+    let absences = absences.filter(|(_, why)| **why != Missing::Asking);
+    let absences = absences.map(|(address, why)| vips::absence(*address, why, wishes));
+    let contests = outcome.contested.iter();
+    let contests = contests.map(|(address, other)| vips::contest(*address, other, wishes));
     let foreign = outcome.left.iter();
     let foreign = foreign.map(|(service, destination)| left(service, *destination));
     let held =
         (!outcome.removals_held.is_empty()).then(|| removals_held(outcome, hold, group, 0).message);
     absences
+        .chain(contests)
         .chain(foreign)
         .chain(notices(outcome))
         .chain(held)

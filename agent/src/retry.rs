@@ -27,6 +27,8 @@ pub enum Subject {
     Timeouts,
     /// The host's sysctls.
     Sysctls,
+    /// The device for virtual addresses.
+    Device,
     /// A virtual address.
     Vip(std::net::IpAddr),
 }

@@ -21,12 +21,14 @@ use std::{
     time::Duration,
 };
 
+use crds::AddressRule;
 use ipvs::{
     DestinationConfig, DestinationKey, Kernel, Meaning, OnConflict, Op, Plan, ServiceKey, Timeouts,
     WantedService, WantedTable,
 };
 
 use crate::{
+    claim::{Segments, packet::Mac},
     desired::Desired,
     host::{
         addresses::{AddressPlan, Holding, Missing},
@@ -50,6 +52,8 @@ pub struct Edges<'a> {
     pub journal: &'a mut dyn Journal,
     /// The host's sysctls.
     pub sysctls: &'a mut dyn Sysctls,
+    /// The segments that its interfaces are on.
+    pub segments: &'a mut dyn Segments,
 }
 
 /// What a round is to come to.
@@ -65,6 +69,8 @@ pub struct Wish<'a> {
     pub leaving: &'a WantedTable,
     /// What decides on those.
     pub serving: &'a Serving,
+    /// Where the virtual addresses go.
+    pub rule: &'a AddressRule,
     /// Whether it is to have the virtual addresses.
     pub holding: Holding,
     /// Whether what is not in `desired` is to go.
@@ -109,6 +115,9 @@ pub struct Outcome {
     pub stays: BTreeMap<IpAddr, String>,
     /// Virtual addresses that are wanted and stay away.
     pub missing: BTreeMap<IpAddr, Missing>,
+    /// Virtual addresses that are here, and that somebody else says he has:
+    /// by his Ethernet address, with all addresses that are known to be his.
+    pub contested: BTreeMap<IpAddr, (Mac, Vec<IpAddr>)>,
     /// Strangers' destinations inside services of ours.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
     /// Wanted entries that are somebody else's, and left so: services, and
@@ -421,6 +430,7 @@ fn outcome(state: &State, removals_held: Vec<Op>, mut addresses: AddressPlan) ->
         held: addresses.held,
         stays: addresses.stays,
         missing: addresses.missing,
+        contested: addresses.contested,
         strangers: state.strangers.iter().flat_map(each).collect(),
         left: state.left.iter().flat_map(left).collect(),
         misordered: state.misordered.clone(),

@@ -127,7 +127,8 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(SysctlFolder("/proc/sys".into())),
-        // Nobody probes.
+        // Nobody is asked on a segment, and nobody probes.
+        segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,
     };
     let (name, group) = ("a".to_owned(), "default".to_owned());

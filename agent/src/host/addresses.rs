@@ -5,8 +5,16 @@ use std::{
     net::IpAddr,
 };
 
+use crds::AddressRule;
+
+use crate::claim::{machine::Card, packet::Mac};
+
+/// The device of our own that virtual addresses go on where nobody on a segment
+/// is to hear of them.
+pub const DEVICE: &str = "ipvs-vips";
+
 /// A network interface as the kernel shows it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Interface {
     /// The kernel's number for it.
     pub index: u32,
@@ -14,8 +22,36 @@ pub struct Interface {
     pub name: String,
     /// Whether it is the loopback interface.
     pub loopback: bool,
+    /// Its own address, if it is on an Ethernet segment where who has an
+    /// address is asked.
+    pub mac: Option<Mac>,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether it is connected.
+    pub connected: bool,
     /// Its addresses, with the lengths of their prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Addresses that it has and cannot use: somebody else on the segment had
+    /// them when they were put there.
+    pub unusable: Vec<IpAddr>,
+    /// Of the addresses, those that carry our mark.
+    pub marked: Vec<IpAddr>,
+}
+
+impl Interface {
+    /// As a card of an Ethernet segment, if it is one.
+    pub fn card(&self) -> Option<Card> {
+        self.mac.map(|mac| Card {
+            index: self.index,
+            mac,
+            up: self.up && self.connected,
+        })
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        let mut addresses = self.addresses.iter();
+        addresses.any(|(found, _)| *found == address)
+    }
 }
 
 /// Whether this director is to have its group's virtual addresses.
@@ -35,11 +71,17 @@ pub enum Holding {
 /// Who holds the VIPs of a group whose directors are `directors`, as seen by
 /// the director `me`. The directors are unknown until this one has seen its
 /// own registration among them: of two that start at the same moment at least
-/// one then sees both.
-pub fn holding(holder: Option<&str>, me: &str, directors: Option<&BTreeSet<String>>) -> Holding {
+/// one then sees both. On devices of their own all may have them.
+pub fn holding(
+    rule: &AddressRule,
+    holder: Option<&str>,
+    me: &str,
+    directors: Option<&BTreeSet<String>>,
+) -> Holding {
     match (holder, directors) {
         (Some(holder), _) if holder == me => Holding::Take,
         (Some(_), _) => Holding::Release,
+        (None, _) if *rule == AddressRule::Dummy => Holding::Take,
         (None, Some(directors)) if directors.contains(me) && directors.len() == 1 => Holding::Take,
         (None, Some(directors)) if directors.contains(me) => Holding::KeepOnly,
         (None, _) => Holding::Undecided,
@@ -55,6 +97,10 @@ pub struct Placement {
     pub index: u32,
     /// The interface's name.
     pub interface: String,
+    /// Where it can be asked whether somebody has it.
+    pub card: Option<Card>,
+    /// Whether it was here, and is put back without asking.
+    pub is_repair: bool,
 }
 
 impl Placement {
@@ -65,10 +111,23 @@ impl Placement {
 }
 
 /// Why a virtual address that is wanted is not on this host.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Missing {
     /// No interface has a subnet that holds it.
     NoSubnet,
+    /// The interface that the group names does not exist.
+    NoInterface(String),
+    /// The interface is not up and connected.
+    Down(String),
+    /// The interface has it, and cannot use it: somebody else had it.
+    Unusable(String),
+    /// It is being asked on the segment whether somebody has it.
+    Asking,
+    /// The segment of the interface cannot be listened to.
+    Deaf(String, String),
+    /// Somebody else has it, or is about to: with all addresses that are known
+    /// to be his.
+    Taken(Mac, Vec<IpAddr>),
     /// Nobody is named to hold it, and there are several directors.
     HolderNotNamed,
 }
@@ -84,52 +143,61 @@ pub struct AddressPlan {
     pub forget: Vec<IpAddr>,
     /// Wanted and on the host, with the interface, whoever put it there.
     pub held: BTreeMap<IpAddr, String>,
+    /// Of those, the ones of ours on an Ethernet segment.
+    pub cards: BTreeMap<IpAddr, Card>,
     /// Not wanted here, and not to be got rid of so far: for whoever applies
     /// the plan.
     pub stays: BTreeMap<IpAddr, String>,
     /// Wanted, and to stay away for now.
     pub missing: BTreeMap<IpAddr, Missing>,
+    /// Held here, and somebody else says that he has it: for whoever applies
+    /// the plan, as in [`Missing::Taken`].
+    pub contested: BTreeMap<IpAddr, (Mac, Vec<IpAddr>)>,
+    /// The device of our own has to be made first.
+    pub needs_device: bool,
+    /// Something went from one interface, and goes on another with the next
+    /// plan.
+    pub moves: bool,
+}
+
+/// What is wanted, and what is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The virtual addresses.
+    pub addresses: &'a BTreeSet<IpAddr>,
+    /// Where they go.
+    pub rule: &'a AddressRule,
+    /// Whether they are to be here.
+    pub holding: Holding,
+    /// What the journal says that we put there: nothing else is removed, and an
+    /// address that was there before us is used as it is.
+    pub ours: &'a BTreeMap<IpAddr, String>,
+    /// Of those, the ones that were seen here in this life. One that vanished
+    /// is put back at once, as nobody else was to take it.
+    pub seen: &'a BTreeSet<IpAddr>,
 }
 
 /// Compares the wanted addresses with those of the host and says what to do.
-/// `ours` is what the journal says that we put there: nothing else is removed,
-/// and an address that was there before us is used as it is.
-pub fn plan(
-    wanted: &BTreeSet<IpAddr>,
-    interfaces: &[Interface],
-    ours: &BTreeMap<IpAddr, String>,
-    holding: Holding,
-) -> AddressPlan {
+pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
     let mut plan = AddressPlan::default();
-    for &address in wanted {
-        let mine = ours
-            .get(&address)
-            .and_then(|name| interface_that(interfaces, address, |i| i.name == *name));
-        let present = mine.or_else(|| interface_that(interfaces, address, |_| true));
-        match (present, holding) {
-            (Some(interface), Holding::Release) if mine.is_some() => {
-                plan.remove.push(placement(address, interface));
-            }
-            (Some(interface), _) => {
-                plan.held.insert(address, interface.name.clone());
-            }
-            (None, Holding::Take) => match subnet_of(interfaces, address) {
-                Some(interface) => plan.add.push(placement(address, interface)),
-                None => {
-                    plan.missing.insert(address, Missing::NoSubnet);
-                }
-            },
-            (None, Holding::KeepOnly) => {
-                plan.missing.insert(address, Missing::HolderNotNamed);
-            }
-            (None, Holding::Release | Holding::Undecided) => {}
+    for &address in wanted.addresses {
+        let name = wanted.ours.get(&address);
+        let mine = name.and_then(|name| interface_that(interfaces, address, |i| i.name == *name));
+        let others = || interface_that(interfaces, address, |_| true);
+        let present = mine.or_else(others);
+        match present {
+            Some(interface) => plan_present(&mut plan, wanted, address, interface, mine.is_some()),
+            None => plan_absent(&mut plan, wanted, interfaces, address),
         }
-        if ours.contains_key(&address) && mine.is_none() {
+        let is_repaired = present.is_none()
+            && wanted.seen.contains(&address)
+            && wanted.holding != Holding::Release;
+        if name.is_some() && mine.is_none() && !is_repaired {
             plan.forget.push(address);
         }
     }
-    for (&address, name) in ours {
-        if wanted.contains(&address) {
+    for (&address, name) in wanted.ours {
+        if wanted.addresses.contains(&address) {
             continue;
         }
         match interface_that(interfaces, address, |i| i.name == *name) {
@@ -140,11 +208,101 @@ pub fn plan(
     plan
 }
 
+fn plan_present(
+    plan: &mut AddressPlan,
+    wanted: &Wanted<'_>,
+    address: IpAddr,
+    interface: &Interface,
+    is_mine: bool,
+) {
+    let is_elsewhere = match wanted.rule {
+        AddressRule::Subnet => interface.name == DEVICE,
+        AddressRule::Interface(name) => interface.name != *name,
+        AddressRule::Dummy => interface.name != DEVICE,
+        AddressRule::Manual => true,
+    };
+    match wanted.holding {
+        Holding::Release if is_mine => plan.remove.push(placement(address, interface)),
+        Holding::Take | Holding::KeepOnly if is_mine && is_elsewhere => {
+            plan.remove.push(placement(address, interface));
+            plan.moves = true;
+        }
+        _ => {
+            plan.held.insert(address, interface.name.clone());
+            if let (true, Some(card)) = (is_mine, interface.card()) {
+                plan.cards.insert(address, card);
+            }
+        }
+    }
+}
+
+fn plan_absent(
+    plan: &mut AddressPlan,
+    wanted: &Wanted<'_>,
+    interfaces: &[Interface],
+    address: IpAddr,
+) {
+    let was_here = wanted.seen.contains(&address);
+    match wanted.holding {
+        Holding::Take => {}
+        Holding::KeepOnly if was_here => {}
+        Holding::KeepOnly => {
+            if *wanted.rule != AddressRule::Manual {
+                plan.missing.insert(address, Missing::HolderNotNamed);
+            }
+            return;
+        }
+        Holding::Release | Holding::Undecided => return,
+    }
+    let named = |name: &str| interfaces.iter().find(|interface| interface.name == name);
+    let before = wanted.ours.get(&address).and_then(|name| named(name));
+    let place = match wanted.rule {
+        AddressRule::Subnet => before
+            .filter(|interface| was_here && interface.name != DEVICE)
+            .or_else(|| subnet_of(interfaces, address))
+            .ok_or(Missing::NoSubnet),
+        AddressRule::Interface(name) => {
+            named(name).ok_or_else(|| Missing::NoInterface(name.clone()))
+        }
+        AddressRule::Dummy => match named(DEVICE) {
+            Some(device) => Ok(device),
+            None => {
+                plan.needs_device = true;
+                return;
+            }
+        },
+        AddressRule::Manual => return,
+    };
+    let is_unusable = |interface: &&Interface| interface.unusable.contains(&address);
+    let unusable = interfaces.iter().find(is_unusable);
+    match (place, unusable) {
+        (_, Some(interface)) => {
+            let why = Missing::Unusable(interface.name.clone());
+            plan.missing.insert(address, why);
+        }
+        (Err(why), None) => {
+            plan.missing.insert(address, why);
+        }
+        (Ok(interface), None) if !interface.up => {
+            let why = Missing::Down(interface.name.clone());
+            plan.missing.insert(address, why);
+        }
+        (Ok(interface), None) => {
+            plan.add.push(Placement {
+                is_repair: was_here,
+                ..placement(address, interface)
+            });
+        }
+    }
+}
+
 fn placement(address: IpAddr, interface: &Interface) -> Placement {
     Placement {
         address,
         index: interface.index,
         interface: interface.name.clone(),
+        card: interface.card(),
+        is_repair: false,
     }
 }
 
@@ -154,17 +312,13 @@ fn interface_that(
     address: IpAddr,
     kind: impl Fn(&Interface) -> bool,
 ) -> Option<&Interface> {
-    let has = |interface: &Interface| {
-        let mut addresses = interface.addresses.iter();
-        addresses.any(|(found, _)| *found == address)
-    };
     interfaces
         .iter()
-        .find(|interface| has(interface) && kind(interface))
+        .find(|interface| kind(interface) && interface.has(address))
 }
 
-/// The interface whose subnet holds the address; of several, that with the
-/// longest prefix, and of those the first.
+/// The interface with the longest prefix that holds the address; of equals the
+/// first.
 fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
     let longest = |interface: &Interface| {
         interface
@@ -197,146 +351,4 @@ fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Interface {
-        Interface {
-            index,
-            name: name.into(),
-            loopback: name == "lo",
-            addresses: addresses
-                .iter()
-                .map(|(a, length)| (ip(a), *length))
-                .collect(),
-        }
-    }
-
-    fn director() -> Vec<Interface> {
-        vec![
-            interface(1, "lo", &[("127.0.0.1", 8), ("::1", 128)]),
-            interface(2, "eth0", &[("192.168.4.5", 24), ("2001:db8::5", 64)]),
-            interface(3, "eth1", &[("192.168.2.5", 24)]),
-        ]
-    }
-
-    fn directors(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[test]
-    fn the_vip_goes_on_the_interface_whose_subnet_holds_it() {
-        for (vip, expected) in [
-            ("192.168.4.15", Some("eth0")),
-            ("192.168.2.15", Some("eth1")),
-            ("2001:db8::15", Some("eth0")),
-            ("10.9.9.9", None),
-            ("127.0.0.9", None),
-        ] {
-            let plan = plan(
-                &[ip(vip)].into(),
-                &director(),
-                &BTreeMap::new(),
-                Holding::Take,
-            );
-            assert_eq!(
-                plan.add.first().map(|placed| placed.interface.as_str()),
-                expected,
-                "the interface for {vip}"
-            );
-            assert_eq!(
-                plan.missing.contains_key(&ip(vip)),
-                expected.is_none(),
-                "{vip} is reported only where it cannot go"
-            );
-        }
-    }
-
-    #[test]
-    fn an_address_that_was_there_before_us_is_used_and_never_removed() {
-        let primary = ip("192.168.4.5");
-        for holding in [Holding::Take, Holding::KeepOnly, Holding::Release] {
-            let used = plan(&[primary].into(), &director(), &BTreeMap::new(), holding);
-            assert!(used.add.is_empty() && used.remove.is_empty(), "{holding:?}");
-            assert_eq!(used.held[&primary], "eth0", "{holding:?}");
-        }
-        let unused = plan(
-            &BTreeSet::new(),
-            &director(),
-            &BTreeMap::new(),
-            Holding::Take,
-        );
-        assert_eq!(unused, AddressPlan::default(), "nothing of ours to remove");
-    }
-
-    #[test]
-    fn what_we_put_there_goes_with_its_last_service_or_with_the_office() {
-        let vip = ip("192.168.4.15");
-        let mut host = director();
-        host[1].addresses.push((vip, 32));
-        let ours = BTreeMap::from([(vip, "eth0".to_owned())]);
-        let unwanted = plan(&BTreeSet::new(), &host, &ours, Holding::Take);
-        assert_eq!(unwanted.remove.len(), 1, "its last service is gone");
-        let released = plan(&[vip].into(), &host, &ours, Holding::Release);
-        assert_eq!(released.remove.len(), 1, "another director is named");
-        let kept = plan(&[vip].into(), &host, &ours, Holding::KeepOnly);
-        assert!(
-            kept.remove.is_empty(),
-            "nobody is named: whoever has it keeps it"
-        );
-        assert_eq!(kept.held[&vip], "eth0");
-    }
-
-    #[test]
-    fn what_we_put_there_and_somebody_moved_is_forgotten_and_not_removed() {
-        let vip = ip("192.168.4.15");
-        let mut host = director();
-        host[2].addresses.push((vip, 32));
-        let ours = BTreeMap::from([(vip, "eth0".to_owned())]);
-        let plan = plan(&BTreeSet::new(), &host, &ours, Holding::Take);
-        assert_eq!(plan.forget, [vip]);
-        assert!(plan.remove.is_empty(), "eth1's is not the one we added");
-    }
-
-    #[test]
-    fn one_director_alone_holds_and_of_several_only_the_named_one() {
-        let alone = directors(&["a"]);
-        let both = directors(&["a", "b"]);
-        for (holder, known, expected) in [
-            (None, Some(&alone), Holding::Take),
-            (None, Some(&both), Holding::KeepOnly),
-            (None, None, Holding::Undecided),
-            (Some("a"), Some(&both), Holding::Take),
-            (Some("b"), Some(&both), Holding::Release),
-            (Some("b"), None, Holding::Release),
-        ] {
-            assert_eq!(
-                holding(holder, "a", known),
-                expected,
-                "holder {holder:?}, directors {known:?}"
-            );
-        }
-        assert_eq!(
-            holding(None, "a", Some(&directors(&["b"]))),
-            Holding::Undecided,
-            "a does not see its own registration yet"
-        );
-    }
-
-    #[test]
-    fn nobody_takes_a_vip_that_no_one_is_named_for() {
-        let vip = ip("192.168.4.15");
-        let plan = plan(
-            &[vip].into(),
-            &director(),
-            &BTreeMap::new(),
-            Holding::KeepOnly,
-        );
-        assert!(plan.add.is_empty());
-        assert_eq!(plan.missing[&vip], Missing::HolderNotNamed);
-    }
-}
+mod tests;

@@ -3,3 +3,4 @@
 pub mod addresses;
 pub mod netlink;
 pub mod sysctls;
+pub mod watch;

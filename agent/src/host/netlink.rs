@@ -1,15 +1,23 @@
-//! Reads interfaces and addresses, adds and removes addresses: rtnetlink on a
-//! small runtime of the loop's own thread.
+//! Reads interfaces, addresses and neighbors, adds and removes addresses and the
+//! device of our own: rtnetlink on a small runtime of the loop's own thread.
 
 use std::net::IpAddr;
 
 use futures::{StreamExt, TryStreamExt};
-use rtnetlink::packet_route::{
-    address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo},
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+use rtnetlink::{
+    LinkDummy,
+    packet_route::{
+        address::{
+            AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
+            CacheInfo,
+        },
+        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+    },
 };
 
 use super::addresses::Interface;
+use crate::claim::packet::Mac;
 
 /// The edge to the host's interfaces, small, so that modelled ones can stand in.
 pub trait Links {
@@ -19,8 +27,9 @@ pub trait Links {
     /// When the kernel does not answer.
     fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError>;
 
-    /// Adds a virtual address: /32 or /128, so that no route comes with it; an
-    /// IPv6 one without duplicate detection and never as a source address.
+    /// Adds a virtual address with our mark: /32 or /128, so that no route comes
+    /// with it; an IPv6 one without duplicate detection and never as a source
+    /// address.
     ///
     /// # Errors
     /// When the kernel refuses. That it is there already is not an error.
@@ -31,7 +40,32 @@ pub trait Links {
     /// # Errors
     /// When the kernel refuses. That it is gone already is not an error.
     fn remove(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
+
+    /// Makes a device on which addresses are this host's and on no segment, and
+    /// switches it on.
+    ///
+    /// # Errors
+    /// When the kernel refuses. That it is there already is not an error.
+    fn make_device(&mut self, name: &str) -> Result<(), LinkError>;
+
+    /// Removes a device that [`Links::make_device`] made.
+    ///
+    /// # Errors
+    /// When the kernel refuses. That it is gone already is not an error.
+    fn remove_device(&mut self, name: &str) -> Result<(), LinkError>;
+
+    /// The Ethernet addresses that are known of others on this host's segments,
+    /// with the addresses that they have.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError>;
 }
+
+/// The mark of an address that we put up: its protocol (`IFA_PROTO`, since
+/// Linux 5.18), as routes have one. The kernel's own are 1 to 3
+/// (`include/uapi/linux/if_addr.h`).
+const MARK: AddressProtocol = AddressProtocol::Other(0x76);
 
 /// What the kernel can say against an address.
 #[derive(Debug, thiserror::Error)]
@@ -105,12 +139,12 @@ impl Links for RouteSocket {
             .handle
             .address()
             .add(index, address, full_length(address));
+        let message = request.message_mut();
+        message.attributes.push(AddressAttribute::Protocol(MARK));
+        let mut flags = AddressFlags::Noprefixroute;
         if address.is_ipv6() {
-            let message = request.message_mut();
+            flags |= AddressFlags::Nodad;
             message.header.flags |= AddressHeaderFlags::Nodad;
-            message.attributes.push(AddressAttribute::Flags(
-                AddressFlags::Nodad | AddressFlags::Noprefixroute,
-            ));
             let mut lifetime = CacheInfo::default();
             lifetime.ifa_valid = u32::MAX;
             lifetime.ifa_preferred = 0;
@@ -118,6 +152,7 @@ impl Links for RouteSocket {
                 .attributes
                 .push(AddressAttribute::CacheInfo(lifetime));
         }
+        message.attributes.push(AddressAttribute::Flags(flags));
         match self.runtime.block_on(request.execute()) {
             Err(error) if errno(&error) == Some(nix::libc::EEXIST) => Ok(()),
             result => result.map_err(|source| kernel(format!("cannot add {address}"), source)),
@@ -144,6 +179,61 @@ impl Links for RouteSocket {
             result => result.map_err(|source| kernel(format!("cannot remove {address}"), source)),
         }
     }
+
+    fn make_device(&mut self, name: &str) -> Result<(), LinkError> {
+        let device = LinkDummy::new(name).up().build();
+        let request = self.handle.link().add(device);
+        match self.runtime.block_on(request.execute()) {
+            Err(error) if errno(&error) == Some(nix::libc::EEXIST) => Ok(()),
+            result => {
+                result.map_err(|source| kernel(format!("cannot make the device {name}"), source))
+            }
+        }
+    }
+
+    fn remove_device(&mut self, name: &str) -> Result<(), LinkError> {
+        let handle = self.handle.clone();
+        let result = self.runtime.block_on(async move {
+            let mut found = handle.link().get().match_name(name.to_owned()).execute();
+            match found.try_next().await? {
+                Some(link) => handle.link().del(link.header.index).execute().await,
+                None => Ok(()),
+            }
+        });
+        match result {
+            Err(error) if errno(&error) == Some(nix::libc::ENODEV) => Ok(()),
+            result => {
+                result.map_err(|source| kernel(format!("cannot remove the device {name}"), source))
+            }
+        }
+    }
+
+    fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError> {
+        let request = self.handle.neighbours().get();
+        let found: Result<Vec<_>, _> = self.runtime.block_on(request.execute().try_collect());
+        let found = found.map_err(|source| kernel("cannot list this host's neighbors", source))?;
+        Ok(found.iter().filter_map(neighbor).collect())
+    }
+}
+
+fn neighbor(message: &NeighbourMessage) -> Option<(Mac, IpAddr)> {
+    let mut mac = None;
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(found) => {
+                mac = <[u8; 6]>::try_from(found.as_slice()).ok().map(Mac);
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                address = Some(IpAddr::V4(*found));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                address = Some(IpAddr::V6(*found));
+            }
+            _ => {}
+        }
+    }
+    Some((mac?, address?))
 }
 
 fn full_length(address: IpAddr) -> u8 {
@@ -161,16 +251,42 @@ fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
             LinkAttribute::IfName(name) => Some(name.clone()),
             _ => None,
         });
-    Interface {
+    let flags = link.header.flags;
+    let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether
+        && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback);
+    let mac = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(mac) => <[u8; 6]>::try_from(mac.as_slice()).ok().map(Mac),
+            _ => None,
+        });
+    let mut interface = Interface {
         index: link.header.index,
         name: name.unwrap_or_default(),
-        loopback: link.header.flags.contains(LinkFlags::Loopback),
-        addresses: addresses
-            .iter()
-            .filter(|message| message.header.index == link.header.index)
-            .filter_map(|message| Some((own_address(message)?, message.header.prefix_len)))
-            .collect(),
+        loopback: flags.contains(LinkFlags::Loopback),
+        mac: mac.filter(|_| is_ethernet),
+        up: flags.contains(LinkFlags::Up),
+        connected: flags.contains(LinkFlags::LowerUp),
+        ..Interface::default()
+    };
+    let its_own = |message: &&AddressMessage| message.header.index == link.header.index;
+    for message in addresses.iter().filter(its_own) {
+        let Some(address) = own_address(message) else {
+            continue;
+        };
+        if message.header.flags.contains(AddressHeaderFlags::Dadfailed) {
+            interface.unusable.push(address);
+            continue;
+        }
+        let length = message.header.prefix_len;
+        interface.addresses.push((address, length));
+        let mut attributes = message.attributes.iter();
+        if attributes.any(|attribute| *attribute == AddressAttribute::Protocol(MARK)) {
+            interface.marked.push(address);
+        }
     }
+    interface
 }
 
 /// The interface's own address: IFA_LOCAL where there is one, as on

@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::fixtures::{ip, named, server, tcp, wish};
+use crate::{
+    claim::packet::Mac,
+    fixtures::{ip, named, server, tcp, wish},
+};
 
 mod held;
 
@@ -237,6 +240,16 @@ fn a_vip_is_every_one_of_its_services_exception() {
             missing(Missing::HolderNotNamed),
             "HolderNotNamed",
             "set spec.addresses.holder of the DirectorGroup",
+        ),
+        (
+            missing(Missing::Asking),
+            "VipProbing",
+            "it is being asked whether anybody has 192.0.2.10",
+        ),
+        (
+            missing(Missing::Taken(Mac([2, 0, 0, 0, 0, 7]), Vec::new())),
+            "VipTaken",
+            "192.0.2.10 is not put up, as 02:00:00:00:00:07 has it",
         ),
         (
             failing(Subject::Vip(ip(WEB)), "cannot add 192.0.2.10"),

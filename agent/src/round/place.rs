@@ -1,16 +1,64 @@
 //! The virtual addresses, in a round.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use ipvs::{Op, ServiceKey};
 
 use super::{Edges, Removals, State, Wish, record};
 use crate::{
+    claim::{
+        Orders,
+        machine::{Order, Verdict},
+        packet::Mac,
+    },
     desired::Desired,
-    host::addresses::{self, AddressPlan, Placement},
+    host::addresses::{self, AddressPlan, DEVICE, Interface, Missing, Placement, Wanted},
     journal::{Entry, Intent},
     retry::Subject,
 };
+
+/// For so long after nobody answered an address may be put up.
+const FREE_FOR: Duration = Duration::from_secs(2);
+
+/// What is known of addresses on their segments.
+#[derive(Debug, Default)]
+pub(super) struct Segment {
+    /// What was said last, and when it was found.
+    verdicts: BTreeMap<IpAddr, (Verdict, Instant)>,
+    /// Why interfaces cannot be listened to.
+    deaf: BTreeMap<u32, String>,
+    /// What was ordered last.
+    orders: Orders,
+    /// How often each address of ours was put up.
+    times: BTreeMap<IpAddr, u64>,
+    /// Addresses of ours that were here in this life.
+    seen: BTreeSet<IpAddr>,
+}
+
+impl State {
+    /// Takes in what was found of addresses on their segments.
+    pub fn hear_claims(&mut self, found: Instant, verdicts: BTreeMap<IpAddr, Verdict>) {
+        let verdicts = verdicts.into_iter();
+        let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
+        self.segment.verdicts.extend(verdicts);
+        self.are_addresses_unfinished = true;
+    }
+
+    /// Takes in which segments cannot be listened to, and why.
+    pub fn hear_hindered(&mut self, deaf: BTreeMap<u32, String>) {
+        self.segment.deaf = deaf;
+        self.are_addresses_unfinished = true;
+    }
+
+    /// Has the next round look at the interfaces again.
+    pub fn links_changed(&mut self) {
+        self.are_addresses_unfinished = true;
+    }
+}
 
 /// Puts virtual addresses on and takes them away, after the services that
 /// answer on them were made and before they are removed: a VIP without its
@@ -24,17 +72,21 @@ pub(super) fn place(
     is_due: bool,
     now: Duration,
 ) -> AddressPlan {
-    let wish_of = (wish.holding, wish.removals);
-    if !is_due && state.placed_for == Some(wish_of) && !state.are_addresses_unfinished {
+    let wish_of = (wish.rule.clone(), wish.holding, wish.removals);
+    if !is_due && state.placed_for.as_ref() == Some(&wish_of) && !state.are_addresses_unfinished {
         return state.placed.clone();
     }
     state.are_addresses_unfinished = false;
-    let plan = look_and_place(state, edges, wish, held, now);
+    let mut plan = look_and_place(state, edges, wish, held, now);
+    if plan.moves && !state.are_addresses_unfinished {
+        plan = look_and_place(state, edges, wish, held, now);
+    }
     state.placed_for = Some(wish_of);
     state.placed = AddressPlan {
         held: plan.held.clone(),
         stays: plan.stays.clone(),
         missing: plan.missing.clone(),
+        contested: plan.contested.clone(),
         ..AddressPlan::default()
     };
     plan
@@ -53,11 +105,12 @@ fn look_and_place(
         Op::DeleteService(service) => vip(service),
         _ => None,
     }));
-    if wanted.is_empty() && state.ours.addresses.is_empty() {
+    if wanted.is_empty() && state.ours.addresses.is_empty() && state.ours.device.is_none() {
+        order(state, edges, Orders::new());
         return AddressPlan::default();
     }
-    let interfaces = match edges.links.interfaces() {
-        Ok(interfaces) => interfaces,
+    let (interfaces, mut plan) = match look(state, edges, wish, &wanted, now) {
+        Ok(found) => found,
         Err(error) => {
             state.failed(Subject::Links, None, error.to_string(), now);
             state.are_addresses_unfinished = true;
@@ -70,14 +123,16 @@ fn look_and_place(
         }
     };
     state.succeeded(Subject::Links);
-    let mut plan = addresses::plan(&wanted, &interfaces, &state.ours.addresses, wish.holding);
-    if wish.removals == Removals::NotYet {
-        plan.remove.clear();
-    }
     for address in &plan.forget {
+        state.segment.seen.remove(address);
         if let Some(interface) = state.ours.addresses.get(address).cloned() {
             state.disown(Entry::Address(*address, interface));
         }
+    }
+    for address in plan.cards.keys() {
+        state.segment.seen.insert(*address);
+        let repaired = state.segment.times.entry(*address);
+        repaired.or_insert(1);
     }
     let may_try = |placed: &Placement| state.retry.allows(Subject::Vip(placed.address), now);
     let wanted_here = plan.add.len();
@@ -86,34 +141,168 @@ fn look_and_place(
     let (remove, waiting): (Vec<_>, Vec<_>) = plan.remove.drain(..).partition(may_try);
     plan.stays.extend(waiting.iter().map(Placement::named));
     state.are_addresses_unfinished = is_any_waiting || !waiting.is_empty();
+    let asked = wait_for_verdicts(state, &mut plan);
+    add(state, edges, &mut plan, now);
+    remove_all(state, edges, &mut plan, &remove, now);
+    let mut orders = asked;
+    let cards = plan.cards.iter();
+    orders.extend(cards.map(|(address, card)| {
+        let times = state.segment.times.get(address).copied().unwrap_or(1);
+        (*address, Order::Hold(*card, times))
+    }));
+    order(state, edges, orders);
+    remove_device(state, edges, wish, &interfaces, now);
+    name_others(state, edges, &mut plan);
+    plan
+}
+
+/// Looks at the interfaces and plans; makes the device of our own if it is
+/// missing.
+fn look(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wish: &Wish<'_>,
+    wanted: &BTreeSet<IpAddr>,
+    now: Duration,
+) -> Result<(Vec<Interface>, AddressPlan), crate::host::netlink::LinkError> {
+    let mut interfaces = edges.links.interfaces()?;
+    adopt_marked(state, &interfaces);
+    let plan_of = |state: &State, interfaces: &[Interface]| {
+        let wanted = Wanted {
+            addresses: wanted,
+            rule: wish.rule,
+            holding: wish.holding,
+            ours: &state.ours.addresses,
+            seen: &state.segment.seen,
+        };
+        let mut plan = addresses::plan(&wanted, interfaces);
+        if wish.removals == Removals::NotYet {
+            plan.remove.clear();
+        }
+        plan
+    };
+    let mut plan = plan_of(state, &interfaces);
+    if plan.needs_device && state.retry.allows(Subject::Device, now) {
+        // Whose it is stands in the journal before it is there.
+        if state.ours.device.is_none() {
+            state.own(Entry::Device(DEVICE.to_owned()));
+        }
+        if record::settle(state, edges, now) {
+            match edges.links.make_device(DEVICE) {
+                Ok(()) => {
+                    tracing::info!("made the device {DEVICE} for virtual addresses");
+                    state.succeeded(Subject::Device);
+                    interfaces = edges.links.interfaces()?;
+                    plan = plan_of(state, &interfaces);
+                }
+                Err(error) => state.failed(Subject::Device, None, error.to_string(), now),
+            }
+        }
+    }
+    state.are_addresses_unfinished |= plan.needs_device;
+    Ok((interfaces, plan))
+}
+
+/// What carries our mark is ours, whatever the journal says: it may be a new
+/// one.
+fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
+    for interface in interfaces {
+        for address in &interface.marked {
+            if !state.ours.addresses.contains_key(address) {
+                state.own(Entry::Address(*address, interface.name.clone()));
+            }
+        }
+    }
+}
+
+/// Takes out of the plan what is not known to be free, and gives what is to be
+/// asked.
+fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan) -> Orders {
+    let mut orders = Orders::new();
+    let segment = &state.segment;
+    let (deaf, missing) = (&segment.deaf, &mut plan.missing);
+    plan.add.retain(|placed| {
+        let Some(card) = placed.card.filter(|_| !placed.is_repair) else {
+            return true;
+        };
+        orders.insert(placed.address, Order::Ask(card));
+        if !card.up {
+            missing.insert(placed.address, Missing::Down(placed.interface.clone()));
+            return false;
+        }
+        if let Some(why) = deaf.get(&card.index) {
+            let why = Missing::Deaf(placed.interface.clone(), why.clone());
+            missing.insert(placed.address, why);
+            return false;
+        }
+        let why = match segment.verdicts.get(&placed.address) {
+            Some((Verdict::Free(index), found))
+                if *index == card.index && found.elapsed() < FREE_FOR =>
+            {
+                return true;
+            }
+            Some((Verdict::Taken(mac), _)) => Missing::Taken(*mac, Vec::new()),
+            _ => Missing::Asking,
+        };
+        missing.insert(placed.address, why);
+        false
+    });
+    orders
+}
+
+fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Duration) {
     let intent = Intent {
         addresses: plan.add.iter().map(Placement::named).collect(),
         ..Intent::default()
     };
-    if record::intend(state, edges, intent, now) {
-        for placed in &plan.add {
-            let (address, interface) = placed.named();
-            match edges.links.add(placed.index, address) {
-                Ok(()) => {
+    if !record::intend(state, edges, intent, now) {
+        state.are_addresses_unfinished = true;
+        return;
+    }
+    for placed in &plan.add {
+        let (address, interface) = placed.named();
+        match edges.links.add(placed.index, address) {
+            Ok(()) => {
+                if state.segment.seen.insert(address) {
                     tracing::info!("holding {address} on {interface}");
-                    state.succeeded(Subject::Vip(address));
-                    plan.held.insert(address, interface.clone());
-                    state.own(Entry::Address(address, interface));
+                } else {
+                    state
+                        .repairs
+                        .note(format!("ip address add {address} dev {interface}"));
                 }
-                Err(error) => {
-                    state.failed(Subject::Vip(address), None, error.to_string(), now);
-                    state.are_addresses_unfinished = true;
-                }
+                *state.segment.times.entry(address).or_default() += 1;
+                state.succeeded(Subject::Vip(address));
+                plan.held.insert(address, interface.clone());
+                state.own(Entry::Address(address, interface));
+            }
+            Err(error) => {
+                state.failed(Subject::Vip(address), None, error.to_string(), now);
+                state.are_addresses_unfinished = true;
             }
         }
-    } else {
-        state.are_addresses_unfinished = true;
     }
-    for placed in &remove {
+    // The segments hear of it at once.
+    let added = plan
+        .add
+        .iter()
+        .filter(|placed| plan.held.contains_key(&placed.address));
+    let cards = added.filter_map(|placed| Some((placed.address, placed.card?)));
+    plan.cards.extend(cards);
+}
+
+fn remove_all(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    plan: &mut AddressPlan,
+    remove: &[Placement],
+    now: Duration,
+) {
+    for placed in remove {
         let (address, interface) = placed.named();
         match edges.links.remove(placed.index, address) {
             Ok(()) => {
                 tracing::info!("released {address} on {interface}");
+                state.segment.seen.remove(&address);
                 state.succeeded(Subject::Vip(address));
                 state.disown(Entry::Address(address, interface));
             }
@@ -124,7 +313,86 @@ fn look_and_place(
             }
         }
     }
-    plan
+}
+
+/// Removes the device of our own when nothing is on it, or to go on it.
+fn remove_device(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wish: &Wish<'_>,
+    interfaces: &[Interface],
+    now: Duration,
+) {
+    let Some(name) = state.ours.device.clone() else {
+        return;
+    };
+    let is_used = state.ours.addresses.values().any(|on| *on == name);
+    let is_wanted = *wish.rule == crds::AddressRule::Dummy && !wish.desired.vips.is_empty();
+    if is_used || is_wanted || wish.removals == Removals::NotYet {
+        return;
+    }
+    let exists = interfaces.iter().any(|interface| interface.name == name);
+    if exists && !state.retry.allows(Subject::Device, now) {
+        state.are_addresses_unfinished = true;
+        return;
+    }
+    match if exists {
+        edges.links.remove_device(&name)
+    } else {
+        Ok(())
+    } {
+        Ok(()) => {
+            state.succeeded(Subject::Device);
+            state.disown(Entry::Device(name));
+        }
+        Err(error) => {
+            state.failed(Subject::Device, None, error.to_string(), now);
+            state.are_addresses_unfinished = true;
+        }
+    }
+}
+
+/// Says what is to be done on the segments, if that is not as before.
+fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
+    let segment = &mut state.segment;
+    if segment.orders == orders {
+        return;
+    }
+    segment
+        .verdicts
+        .retain(|address, _| orders.contains_key(address));
+    segment.orders.clone_from(&orders);
+    edges.segments.order(orders);
+}
+
+/// Finds out who else has an address: all addresses that he has.
+fn name_others(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan) {
+    for address in plan.cards.keys() {
+        if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
+            plan.contested.insert(*address, (*mac, Vec::new()));
+        }
+    }
+    let taken = plan
+        .missing
+        .values_mut()
+        .filter_map(|missing| match missing {
+            Missing::Taken(mac, theirs) => Some((*mac, theirs)),
+            _ => None,
+        });
+    let contested = plan
+        .contested
+        .values_mut()
+        .map(|(mac, theirs)| (*mac, theirs));
+    let mut others: Vec<(Mac, &mut Vec<IpAddr>)> = taken.chain(contested).collect();
+    if others.is_empty() {
+        return;
+    }
+    // Without it only his Ethernet address is told.
+    let neighbors = edges.links.neighbors().unwrap_or_default();
+    for (mac, theirs) in &mut others {
+        let known = neighbors.iter().filter(|(found, _)| found == mac);
+        theirs.extend(known.map(|(_, address)| *address));
+    }
 }
 
 /// The wanted addresses on which at least one service stands in the kernel.

@@ -5,10 +5,12 @@ use std::{
     time::Duration,
 };
 
+use crds::AddressRule;
 use ipvs::{ActualTable, DestinationKey, OnConflict, Op, Plan, ServiceKey, Timeouts};
 
 use super::{
     Removals,
+    place::Segment,
     read::{Doubt, Drifted, MOST_SINGLE_READINGS},
     repairs::Repairs,
     subject,
@@ -50,7 +52,8 @@ pub struct State {
     pub(super) misordered: BTreeSet<ServiceKey>,
     /// What the addresses were when they were last looked at, and for what.
     pub(super) placed: AddressPlan,
-    pub(super) placed_for: Option<(Holding, Removals)>,
+    pub(super) placed_for: Option<(AddressRule, Holding, Removals)>,
+    pub(super) segment: Segment,
     /// Not all of it could be done.
     pub(super) are_addresses_unfinished: bool,
     /// What was last planned for strangers' entries.
@@ -94,13 +97,14 @@ impl State {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled {
             match change {
-                // Without a journal none was set.
-                Change::Own(Entry::Timeouts(_) | Entry::Sysctl(..))
-                | Change::Disown(Entry::Timeouts(_) | Entry::Sysctl(..)) => {}
+                // Without a journal none was set or made.
+                Change::Own(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_))
+                | Change::Disown(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {}
                 Change::Own(entry) => self.own(entry),
                 Change::Disown(entry) => self.disown(entry),
             }
         }
+        self.segment = since.segment;
         self.guard = since.guard;
         self.repairs = since.repairs;
     }

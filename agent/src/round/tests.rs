@@ -11,6 +11,7 @@ mod failures;
 mod guarded;
 mod late;
 mod property;
+mod segments;
 mod sysctls;
 mod timeouts;
 
@@ -22,6 +23,7 @@ struct Agent {
     journal: Box<dyn Journal>,
     state: State,
     now: Duration,
+    rule: AddressRule,
     removals: Removals,
     on_conflict: OnConflict,
     timeouts: Timeouts,
@@ -43,6 +45,7 @@ impl Agent {
             journal,
             state: State::new(remembered),
             now: Duration::ZERO,
+            rule: AddressRule::Subnet,
             removals: Removals::Guarded,
             on_conflict: OnConflict::Adopt,
             timeouts: Timeouts::default(),
@@ -51,13 +54,14 @@ impl Agent {
     }
 
     fn try_round(&mut self, wish: &Desired, holding: Holding) -> Result<Outcome, ipvs::Error> {
-        let mut handles = [self.world.clone(), self.world.clone(), self.world.clone()];
-        let [kernel, links, sysctls] = &mut handles;
+        let mut handles = [(); 4].map(|()| self.world.clone());
+        let [kernel, links, sysctls, segments] = &mut handles;
         let mut edges = Edges {
             kernel,
             links,
             journal: self.journal.as_mut(),
             sysctls,
+            segments,
         };
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);
@@ -68,6 +72,7 @@ impl Agent {
             table: &wish.table,
             leaving: &leaving,
             serving: &serving,
+            rule: &self.rule,
             holding,
             removals: self.removals,
             on_conflict: self.on_conflict,

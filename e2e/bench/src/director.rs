@@ -11,7 +11,10 @@ use agent::{
     serving::Serving,
 };
 use anyhow::{Context, Result, ensure};
+use crds::AddressRule;
 use ipvs::{DestinationKey, Kernel, OnConflict, ServiceKey, Socket, Timeouts, WantedTable};
+
+use crate::no_host::Nowhere;
 
 /// A director that has nothing yet. Its virtual addresses are left out, as
 /// neither `ipvsadm` nor the libraries know them.
@@ -49,6 +52,7 @@ impl Director {
             links: &mut self.links,
             journal: &mut self.journal,
             sysctls: &mut self.sysctls,
+            segments: &mut Nowhere,
         };
         let nothing = Unchecked::default();
         let wish = wish(desired, &nothing);
@@ -79,6 +83,7 @@ impl Director {
 pub(crate) struct Unchecked {
     serving: Serving,
     leaving: WantedTable,
+    rule: AddressRule,
 }
 
 /// The lab's own sysctls.
@@ -93,6 +98,7 @@ pub(crate) fn wish<'a>(desired: &'a Desired, nothing: &'a Unchecked) -> Wish<'a>
         table: &desired.table,
         leaving: &nothing.leaving,
         serving: &nothing.serving,
+        rule: &nothing.rule,
         holding: Holding::Undecided,
         removals: Removals::Guarded,
         on_conflict: OnConflict::Adopt,

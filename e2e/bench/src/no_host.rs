@@ -6,10 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent::host::{
-    addresses::Interface,
-    netlink::{LinkError, Links},
-    sysctls::Sysctls,
+use agent::{
+    claim::{Orders, Segments, packet::Mac},
+    host::{
+        addresses::Interface,
+        netlink::{LinkError, Links},
+        sysctls::Sysctls,
+    },
 };
 use ipvs::{
     ActualService, ActualTable, Error, Failure, Info, Kernel, Op, ServiceKey, Timeouts, codec,
@@ -75,6 +78,22 @@ impl Links for Nowhere {
     fn remove(&mut self, _: u32, _: IpAddr) -> Result<(), LinkError> {
         Ok(())
     }
+
+    fn make_device(&mut self, _: &str) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    fn remove_device(&mut self, _: &str) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError> {
+        Ok(Vec::new())
+    }
+}
+
+impl Segments for Nowhere {
+    fn order(&mut self, _: Orders) {}
 }
 
 impl Sysctls for Nowhere {

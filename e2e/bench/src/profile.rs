@@ -14,7 +14,11 @@ use agent::{
 use anyhow::Result;
 use ipvs::{ActualTable, OnConflict, Owned, WantedTable};
 
-use crate::{director, no_host::Nothing, size::Size};
+use crate::{
+    director,
+    no_host::{Nothing, Nowhere},
+    size::Size,
+};
 
 /// Loads a table a few times, and prints the medians of the parts.
 pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
@@ -64,6 +68,7 @@ pub(crate) fn sample(size: Size, folder: &Path) -> Result<Parts> {
         links: &mut links,
         journal: &mut journal,
         sysctls: &mut sysctls,
+        segments: &mut Nowhere,
     };
     let nothing = director::Unchecked::default();
     let wish = director::wish(&desired, &nothing);

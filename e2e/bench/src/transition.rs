@@ -40,6 +40,7 @@ use crate::{
     contestant::{empty_namespace, scratch},
     director,
     figure::{Figure, Target},
+    no_host::Nowhere,
     servers::Servers,
 };
 
@@ -121,6 +122,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(director::sysctls()),
+        segments: Box::new(Nowhere),
         orders,
     };
     let agent = AgentThreads::start(world, folder)?;

@@ -30,7 +30,15 @@ fn held_removals_are_named_with_the_way_to_release_them() {
         panic!("the service with a server too many: {:?}", some.exceptions);
     };
     assert_eq!(exception.reason, "TooManyRemovals");
-    assert!(oddities(&well().outcome.expect("a round"), None, "default").is_empty());
+    assert!(
+        oddities(
+            &well().outcome.expect("a round"),
+            &Desired::default(),
+            None,
+            "default"
+        )
+        .is_empty()
+    );
 }
 
 #[test]
@@ -70,6 +78,7 @@ fn what_holds_every_removal_is_said_whether_there_is_one_or_not() {
     }
     let log = oddities(
         &observed.outcome.expect("a round"),
+        &observed.wishes,
         observed.hold.as_ref(),
         "default",
     );

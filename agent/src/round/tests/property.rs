@@ -193,6 +193,8 @@ impl Story {
                 Effect::Kernel(_, Some(_))
                 | Effect::Timeouts(_)
                 | Effect::Sysctl(..)
+                | Effect::Made(_)
+                | Effect::Unmade(_)
                 | Effect::Intended
                 | Effect::Settled
                 | Effect::Remembered => {}
@@ -247,7 +249,7 @@ impl Story {
                 self.agent.state.ours.table.destination(service, key)
             }
             Entry::Address(address, on) => self.agent.state.ours.addresses.get(address) == Some(on),
-            Entry::Timeouts(_) | Entry::Sysctl(..) => false,
+            Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_) => false,
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
@@ -273,7 +275,7 @@ impl Story {
             Entry::Destination(service, key) => !table
                 .get(service)
                 .is_some_and(|found| found.destinations.contains_key(key)),
-            Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) => false,
+            Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_) => false,
         }
     }
 
@@ -320,7 +322,9 @@ impl Story {
                 };
                 true
             }
-            (_, Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..)) => false,
+            (_, Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {
+                false
+            }
         }
     }
 

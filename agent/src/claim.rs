@@ -1,0 +1,113 @@
+//! Virtual addresses on Ethernet segments: whether somebody else has one
+//! before it is put up, and that it is known where it is afterwards.
+//!
+//! A thread of its own: the loop orders ([`machine::Order`]) and is told
+//! ([`Event::Claims`]). [`machine`] decides, [`packet`] has what is said, and
+//! [`wire`] says and hears it.
+
+pub mod machine;
+pub mod packet;
+mod wire;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    sync::mpsc::Sender,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    time,
+};
+
+use self::{
+    machine::{Claims, Order},
+    wire::Wires,
+};
+use crate::event::Event;
+
+/// What is to be done about addresses; about all others nothing.
+pub type Orders = BTreeMap<IpAddr, Order>;
+
+/// When a card that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// Without anything to do.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// The edge to the segments, small, so that a modelled one can stand in.
+pub trait Segments {
+    /// Says what is to be done about addresses from now on.
+    fn order(&mut self, orders: Orders);
+}
+
+impl Segments for UnboundedSender<Orders> {
+    fn order(&mut self, orders: Orders) {
+        // Nobody listens when the process ends.
+        self.send(orders).unwrap_or_default();
+    }
+}
+
+/// Starts the thread, in the network namespace of who calls.
+///
+/// # Errors
+/// When the system has no thread or descriptor left.
+pub fn start(orders: UnboundedReceiver<Orders>, events: Sender<Event>) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    thread::Builder::new()
+        .name("claims".to_owned())
+        .spawn(move || runtime.block_on(run(orders, &events)))?;
+    Ok(())
+}
+
+async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
+    let start = Instant::now();
+    let mut claims = Claims::new(fastrand::u64(..));
+    let mut wires = Wires::default();
+    let mut said = BTreeMap::new();
+    let mut retry = None;
+    loop {
+        let deadline = claims.next_deadline().map(|due| start + due);
+        let deadline = [deadline, retry].into_iter().flatten().min();
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP);
+        tokio::select! {
+            order = orders.recv() => {
+                let Some(mut order) = order else {
+                    return;
+                };
+                while let Ok(newer) = orders.try_recv() {
+                    order = newer;
+                }
+                claims.order(&order, start.elapsed());
+                retry = Some(Instant::now());
+            }
+            () = wires.readable() => {}
+            () = time::sleep_until(deadline.into()) => {}
+        }
+        if retry.is_some_and(|at| at <= Instant::now()) {
+            wires.settle(claims.asked());
+            retry = (!wires.troubles().is_empty()).then(|| Instant::now() + RETRY);
+        }
+        // What was said while this process was held up counts before anything
+        // that is due since.
+        wires.hear(|index, heard| claims.hear(index, &heard, start.elapsed()));
+        for say in claims.say(start.elapsed()) {
+            wires.say(&say);
+        }
+        let news = claims.news();
+        if !news.is_empty() && events.send(Event::Claims(Instant::now(), news)).is_err() {
+            return;
+        }
+        if *wires.troubles() != said {
+            said.clone_from(wires.troubles());
+            if events.send(Event::ClaimsHindered(said.clone())).is_err() {
+                return;
+            }
+        }
+    }
+}

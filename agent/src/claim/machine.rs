@@ -1,0 +1,436 @@
+//! Whether virtual addresses are free on their segments, and what is said
+//! there: pure, time is an argument.
+//!
+//! ```text
+//!            nobody answered 3 probes          the address was put up
+//! Asking ───────────────────────────▶ Free ───────────────────────────▶ Held
+//!    ▲ ╲─▶ somebody has it: ask again  │                                  announced at once,
+//!    ╰─────────────────────────────────╯                                  after 5 and 30 s
+//! ```
+//!
+//! As RFC 5227 has it for IPv4 and RFC 4862 for IPv6, but that it goes on: an
+//! address that somebody has is asked for again, and one that is held is
+//! listened to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use super::packet::{Heard, Mac, Word};
+
+/// Before the first probe it waits up to so long (RFC 5227, `PROBE_WAIT`; RFC
+/// 4862, `MAX_RTR_SOLICITATION_DELAY`).
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// So many probes have to stay without an answer (RFC 5227, `PROBE_NUM`).
+const PROBES: u32 = 3;
+/// Between two probes (RFC 5227, `PROBE_MIN` and `PROBE_MAX`).
+const V4_SPACING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+/// After the last probe (RFC 5227, `ANNOUNCE_WAIT`).
+const V4_LAST_WAIT: Duration = Duration::from_secs(2);
+/// Between two probes, and after the last (RFC 4861, `RETRANS_TIMER`).
+const V6_SPACING: Duration = Duration::from_secs(1);
+/// After so many conflicts it asks more seldom (RFC 5227, `MAX_CONFLICTS`).
+const MOST_CONFLICTS: u32 = 10;
+/// Between two probes for an address that somebody keeps.
+const SELDOM: Duration = Duration::from_secs(10);
+/// For so long it keeps quiet for one who asked for the same address: longer
+/// than that one takes.
+const YIELD: Duration = Duration::from_secs(10);
+/// For so long nobody having answered is believed.
+const FREE_FOR: Duration = Duration::from_secs(10);
+/// After an address was put up, it is said so at these times.
+const ANNOUNCEMENTS: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
+/// How often a held address is defended at most (RFC 5227, `DEFEND_INTERVAL`).
+const DEFENCE: Duration = Duration::from_secs(10);
+/// For so long after it was last heard another holder is told of.
+const CONTESTED_FOR: Duration = Duration::from_secs(60);
+
+/// An interface on an Ethernet segment.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Card {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Its own Ethernet address.
+    pub mac: Mac,
+    /// Whether it is up and connected.
+    pub up: bool,
+}
+
+/// What is to be done about an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Order {
+    /// It is to be found out whether it is free.
+    Ask(Card),
+    /// It is on the card. With another number it was put there anew.
+    Hold(Card, u64),
+}
+
+impl Order {
+    fn card(&self) -> Card {
+        let (Self::Ask(card) | Self::Hold(card, _)) = self;
+        *card
+    }
+}
+
+/// What is known of an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Nothing yet.
+    Asking,
+    /// Nobody answers for it on this interface.
+    Free(u32),
+    /// Somebody has it, or is about to.
+    Taken(Mac),
+    /// It is held here, and nobody else says that he has it.
+    Held,
+    /// It is held here, and somebody else says that he has it.
+    Contested(Mac),
+}
+
+/// What to say on a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Say {
+    /// From where.
+    pub card: Card,
+    /// Of which address.
+    pub address: IpAddr,
+    /// [`Word::Asks`] or [`Word::Has`].
+    pub word: Word,
+}
+
+/// The addresses that are asked for or held.
+#[derive(Debug)]
+pub struct Claims {
+    claims: BTreeMap<IpAddr, Claim>,
+    /// When each is due: a thousand of them wait at the same time.
+    due: BTreeSet<(Duration, IpAddr)>,
+    /// Whose verdict may be another than was told.
+    changed: BTreeSet<IpAddr>,
+    random: fastrand::Rng,
+}
+
+#[derive(Debug)]
+struct Claim {
+    card: Card,
+    state: State,
+    due: Option<Duration>,
+    told: Option<Verdict>,
+}
+
+#[derive(Debug)]
+enum State {
+    Asking {
+        /// So many probes since the last conflict.
+        quiet: u32,
+        conflicts: u32,
+        /// Who had it last.
+        taken: Option<Mac>,
+    },
+    Free,
+    Held {
+        number: u64,
+        since: Duration,
+        /// So many of [`ANNOUNCEMENTS`] were made.
+        said: usize,
+        defended: Option<Duration>,
+        contested: Option<(Mac, Duration)>,
+    },
+}
+
+impl State {
+    const NEW: Self = Self::Asking {
+        quiet: 0,
+        conflicts: 0,
+        taken: None,
+    };
+}
+
+impl Claims {
+    /// Nothing is asked for. `seed` decides on the random waits.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            claims: BTreeMap::new(),
+            due: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// The addresses that are asked for or held, with their cards, and whether
+    /// they are asked for.
+    pub fn asked(&self) -> impl Iterator<Item = (IpAddr, Card, bool)> {
+        self.claims.iter().map(|(address, claim)| {
+            let is_asked = !matches!(claim.state, State::Held { .. });
+            (*address, claim.card, is_asked)
+        })
+    }
+
+    /// Takes in what is to be done from `now` on; of other addresses nothing.
+    pub fn order(&mut self, orders: &BTreeMap<IpAddr, Order>, now: Duration) {
+        self.claims.retain(|address, claim| {
+            let stays = orders.contains_key(address);
+            if !stays && let Some(due) = claim.due {
+                self.due.remove(&(due, *address));
+            }
+            stays
+        });
+        for (address, order) in orders {
+            self.order_one(*address, *order, now);
+        }
+    }
+
+    fn order_one(&mut self, address: IpAddr, order: Order, now: Duration) {
+        let card = order.card();
+        let first = now + FIRST_WAIT.mul_f64(self.random.f64());
+        let claim = self.claims.entry(address).or_insert_with(|| Claim {
+            card,
+            state: State::NEW,
+            due: Some(first),
+            told: None,
+        });
+        let before = std::mem::replace(&mut claim.card, card);
+        let is_elsewhere = (before.index, before.mac) != (card.index, card.mac);
+        let came_up = !before.up && card.up;
+        let due = match (order, &claim.state) {
+            (Order::Hold(_, number), State::Held { number: known, .. })
+                if number == *known && !is_elsewhere && !came_up =>
+            {
+                claim.due
+            }
+            (Order::Hold(_, number), _) => {
+                claim.state = State::Held {
+                    number,
+                    since: now,
+                    said: 0,
+                    defended: None,
+                    contested: None,
+                };
+                Some(now)
+            }
+            (Order::Ask(_), State::Asking { .. } | State::Free) if !is_elsewhere && !came_up => {
+                claim.due.or(Some(first))
+            }
+            (Order::Ask(_), _) => {
+                claim.state = State::NEW;
+                Some(first)
+            }
+        };
+        self.set_due(address, due);
+        self.changed.insert(address);
+    }
+
+    /// Takes in what was heard on an interface.
+    pub fn hear(&mut self, index: u32, heard: &Heard, now: Duration) {
+        let address = heard.address;
+        let Some(claim) = self.claims.get_mut(&address) else {
+            return;
+        };
+        if claim.card.index != index || heard.from == claim.card.mac {
+            return;
+        }
+        let from = heard.from;
+        let mine = claim.card.mac;
+        let due = match (&mut claim.state, heard.word) {
+            (State::Held { .. }, Word::Asks) => return,
+            (
+                State::Held {
+                    contested,
+                    defended,
+                    ..
+                },
+                Word::Has,
+            ) => {
+                *contested = Some((from, now));
+                let rest = defended.map_or(now, |at| at + DEFENCE);
+                claim
+                    .due
+                    .map(|due| due.min(rest.max(now)))
+                    .or(Some(rest.max(now)))
+            }
+            // Of two who ask at once the lower one goes on, and sees to it that
+            // the other one hears it.
+            (state, Word::Asks) if mine < from => {
+                let (quiet, conflicts) = match state {
+                    State::Asking {
+                        quiet, conflicts, ..
+                    } => (*quiet, *conflicts),
+                    _ => (PROBES, 0),
+                };
+                *state = State::Asking {
+                    quiet: quiet.min(PROBES - 1),
+                    conflicts,
+                    taken: None,
+                };
+                Some(now)
+            }
+            (state, word) => {
+                let conflicts = match state {
+                    State::Asking { conflicts, .. } => *conflicts + 1,
+                    _ => 1,
+                };
+                *state = State::Asking {
+                    quiet: 0,
+                    conflicts,
+                    taken: Some(from),
+                };
+                let wait = match word {
+                    Word::Asks => YIELD + FIRST_WAIT.mul_f64(self.random.f64()),
+                    Word::Has if conflicts > MOST_CONFLICTS => SELDOM,
+                    Word::Has => spacing(address, &mut self.random),
+                };
+                Some(now + wait)
+            }
+        };
+        self.set_due(address, due);
+        self.changed.insert(address);
+    }
+
+    /// What is to be said at `now`.
+    pub fn say(&mut self, now: Duration) -> Vec<Say> {
+        let mut words = Vec::new();
+        while let Some(&(due, address)) = self.due.first()
+            && due <= now
+        {
+            let claim = self.claims.get_mut(&address).expect("it is due");
+            let spacing = spacing(address, &mut self.random);
+            let (word, next) = step(claim, address, spacing, now);
+            if let Some(word) = word
+                && claim.card.up
+            {
+                let card = claim.card;
+                words.push(Say {
+                    card,
+                    address,
+                    word,
+                });
+            }
+            self.set_due(address, next);
+            self.changed.insert(address);
+        }
+        words
+    }
+
+    /// When there is something to say, or to tell, without anything heard.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The verdicts that are others than were told before.
+    pub fn news(&mut self) -> BTreeMap<IpAddr, Verdict> {
+        let mut news = BTreeMap::new();
+        for address in std::mem::take(&mut self.changed) {
+            if let Some(claim) = self.claims.get_mut(&address) {
+                let verdict = claim.verdict();
+                if claim.told.replace(verdict) != Some(verdict) {
+                    news.insert(address, verdict);
+                }
+            }
+        }
+        news
+    }
+
+    fn set_due(&mut self, address: IpAddr, due: Option<Duration>) {
+        let claim = self.claims.get_mut(&address).expect("asked by the caller");
+        // Nothing is said on a segment that is not connected.
+        let due = due.filter(|_| claim.card.up);
+        if let Some(before) = std::mem::replace(&mut claim.due, due) {
+            self.due.remove(&(before, address));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, address));
+        }
+    }
+}
+
+/// What a claim that is due says, and when it is due again.
+fn step(
+    claim: &mut Claim,
+    address: IpAddr,
+    spacing: Duration,
+    now: Duration,
+) -> (Option<Word>, Option<Duration>) {
+    match &mut claim.state {
+        State::Asking { quiet, .. } if *quiet == PROBES => {
+            claim.state = State::Free;
+            (None, Some(now + FREE_FOR))
+        }
+        State::Asking { quiet, .. } => {
+            *quiet += 1;
+            let next = match (*quiet == PROBES, address) {
+                (true, IpAddr::V4(_)) => V4_LAST_WAIT,
+                _ => spacing,
+            };
+            (Some(Word::Asks), Some(now + next))
+        }
+        State::Free => {
+            claim.state = State::NEW;
+            (None, Some(now + spacing))
+        }
+        State::Held {
+            since,
+            said,
+            defended,
+            contested,
+            ..
+        } => {
+            let mut word = None;
+            if ANNOUNCEMENTS
+                .get(*said)
+                .is_some_and(|after| *since + *after <= now)
+            {
+                *said += 1;
+                word = Some(Word::Has);
+            }
+            if let Some((_, at)) = *contested {
+                if at + CONTESTED_FOR <= now {
+                    *contested = None;
+                } else if defended.is_none_or(|last| last < at && last + DEFENCE <= now) {
+                    *defended = Some(now);
+                    word = Some(Word::Has);
+                }
+            }
+            let announcement = ANNOUNCEMENTS.get(*said).map(|after| *since + *after);
+            let end = contested.map(|(_, at)| at + CONTESTED_FOR);
+            let heard_since = |last: &Duration| contested.is_some_and(|(_, at)| at > *last);
+            let defence = defended.filter(heard_since).map(|last| last + DEFENCE);
+            let next = [announcement, end, defence].into_iter().flatten().min();
+            (word, next)
+        }
+    }
+}
+
+impl Claim {
+    fn verdict(&self) -> Verdict {
+        match self.state {
+            State::Asking { taken: None, .. } => Verdict::Asking,
+            State::Asking {
+                taken: Some(mac), ..
+            } => Verdict::Taken(mac),
+            State::Free => Verdict::Free(self.card.index),
+            State::Held {
+                contested: Some((mac, _)),
+                ..
+            } => Verdict::Contested(mac),
+            State::Held { .. } => Verdict::Held,
+        }
+    }
+}
+
+fn spacing(address: IpAddr, random: &mut fastrand::Rng) -> Duration {
+    match address {
+        IpAddr::V4(_) => {
+            let [least, most] = V4_SPACING;
+            least + (most - least).mul_f64(random.f64())
+        }
+        IpAddr::V6(_) => V6_SPACING,
+    }
+}
+
+#[cfg(test)]
+mod tests;

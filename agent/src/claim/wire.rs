@@ -1,0 +1,216 @@
+//! The sockets to Ethernet segments.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    future, io,
+    net::{self, IpAddr, Ipv6Addr},
+    os::fd::AsRawFd,
+    task::Poll,
+};
+
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    sys::socket::{LinkAddr, bind},
+};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use tokio::net::UdpSocket;
+
+use super::{
+    machine::{Card, Say},
+    packet::{self, Heard, Word},
+};
+
+/// ARP and IPv6 (`include/uapi/linux/if_ether.h`).
+const ETH_P_ARP: u16 = 0x0806;
+const ETH_P_IPV6: u16 = 0x86dd;
+/// The frames that concern us are shorter.
+const LONGEST_FRAME: usize = 2048;
+/// So many frames are read at once from one socket.
+const MOST_AT_ONCE: usize = 1000;
+
+/// The segments that are listened to.
+#[derive(Default)]
+pub(super) struct Wires {
+    /// Packet sockets: what is sent and received is a datagram, and that is all
+    /// that the type means here.
+    wires: BTreeMap<(u32, Family), UdpSocket>,
+    /// For the questions of others who ask for the same IPv6 address: the
+    /// kernel is in the group of an address that it has.
+    groups: BTreeMap<(u32, Ipv6Addr), net::UdpSocket>,
+    troubles: BTreeMap<u32, String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Wires {
+    /// Listens where these addresses are asked for or held, and nowhere else.
+    /// With an address goes whether it is asked for.
+    pub(super) fn settle(&mut self, addresses: impl Iterator<Item = (IpAddr, Card, bool)>) {
+        let mut wires = BTreeSet::new();
+        let mut groups = BTreeSet::new();
+        for (address, card, is_asked) in addresses {
+            wires.insert((card.index, family(address)));
+            if let (IpAddr::V6(address), true) = (address, is_asked) {
+                groups.insert((card.index, address));
+            }
+        }
+        self.wires.retain(|wire, _| wires.contains(wire));
+        self.groups.retain(|group, _| groups.contains(group));
+        self.troubles.clear();
+        let missing: Vec<_> = wires
+            .into_iter()
+            .filter(|wire| !self.wires.contains_key(wire))
+            .collect();
+        // A list of all addresses of the host.
+        let names = match missing.is_empty() {
+            true => Ok(BTreeMap::new()),
+            false => link_addresses(),
+        };
+        for wire in missing {
+            let (index, family) = wire;
+            let opened = names.as_ref().map_err(|errno| (*errno).into());
+            match opened.and_then(|names| open(names.get(&index), family)) {
+                Ok(socket) => {
+                    self.wires.insert(wire, socket);
+                }
+                Err(error) => self.trouble(index, &error),
+            }
+        }
+        for group in groups {
+            let (index, address) = group;
+            if let btree_map::Entry::Vacant(entry) = self.groups.entry(group) {
+                match join(index, address) {
+                    Ok(socket) => {
+                        entry.insert(socket);
+                    }
+                    Err(error) => self.trouble(index, &error),
+                }
+            }
+        }
+    }
+
+    /// Why interfaces cannot be listened to.
+    pub(super) fn troubles(&self) -> &BTreeMap<u32, String> {
+        &self.troubles
+    }
+
+    fn trouble(&mut self, index: u32, error: &io::Error) {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => "; run the agent as root or with CAP_NET_RAW",
+            _ => "",
+        };
+        self.troubles.insert(index, format!("{error}{remedy}"));
+    }
+
+    /// Waits until there is something to [`Wires::hear`].
+    pub(super) async fn readable(&self) {
+        future::poll_fn(|context| {
+            let mut wires = self.wires.values();
+            match wires.any(|wire| wire.poll_recv_ready(context).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Takes in what was said meanwhile.
+    pub(super) fn hear(&self, mut take: impl FnMut(u32, Heard)) {
+        let mut frame = [0; LONGEST_FRAME];
+        for ((index, _), wire) in &self.wires {
+            for _ in 0..MOST_AT_ONCE {
+                match wire.try_recv(&mut frame) {
+                    Ok(length) => {
+                        if let Some(heard) = packet::parse(&frame[..length]) {
+                            take(*index, heard);
+                        }
+                    }
+                    // There is no more, or the interface is down: what it has
+                    // to say then comes with its next event.
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Says something. What cannot be sent is as if it was lost on the way.
+    pub(super) fn say(&self, say: &Say) {
+        let frame = match say.word {
+            Word::Asks => packet::probe(say.address, say.card.mac),
+            Word::Has => packet::announcement(say.address, say.card.mac),
+        };
+        if let Some(wire) = self.wires.get(&(say.card.index, family(say.address)))
+            && let Err(error) = wire.try_send(&frame)
+        {
+            tracing::debug!("cannot say that of {}: {error}", say.address);
+        }
+    }
+}
+
+fn family(address: IpAddr) -> Family {
+    match address {
+        IpAddr::V4(_) => Family::V4,
+        IpAddr::V6(_) => Family::V6,
+    }
+}
+
+/// Of every interface, the address that a packet socket is bound to it by.
+fn link_addresses() -> Result<BTreeMap<u32, LinkAddr>, Errno> {
+    let found = getifaddrs()?.filter_map(|interface| {
+        let address = *interface.address?.as_link_addr()?;
+        Some((u32::try_from(address.ifindex()).ok()?, address))
+    });
+    Ok(found.collect())
+}
+
+fn open(interface: Option<&LinkAddr>, family: Family) -> io::Result<UdpSocket> {
+    let interface = interface.ok_or(Errno::ENODEV)?;
+    let protocol = match family {
+        Family::V4 => ETH_P_ARP,
+        Family::V6 => ETH_P_IPV6,
+    };
+    let protocol = Protocol::from(i32::from(protocol.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+    if let Family::V6 = family {
+        socket.attach_filter(&neighbor_discovery())?;
+    }
+    socket.set_nonblocking(true)?;
+    bind(socket.as_raw_fd(), interface)?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Lets solicitations and advertisements through, and nothing else: all of the
+/// interface's IPv6 would come otherwise. They have no extension headers
+/// (RFC 6980).
+fn neighbor_discovery() -> [SockFilter; 7] {
+    // `include/uapi/linux/bpf_common.h`: BPF_LD | BPF_B | BPF_ABS,
+    // BPF_JMP | BPF_JEQ | BPF_K, BPF_RET | BPF_K.
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const NEXT_HEADER: u32 = 14 + 6;
+    const ICMP_TYPE: u32 = 14 + 40;
+    const ICMPV6: u32 = 58;
+    const SOLICITATION: u32 = 135;
+    const ADVERTISEMENT: u32 = 136;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, NEXT_HEADER),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 4, ICMPV6),
+        SockFilter::new(LOAD_BYTE, 0, 0, ICMP_TYPE),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, SOLICITATION),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, ADVERTISEMENT),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+}
+
+fn join(index: u32, address: Ipv6Addr) -> io::Result<net::UdpSocket> {
+    let socket = net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+    socket.join_multicast_v6(&packet::solicited_node(address), index)?;
+    Ok(socket)
+}

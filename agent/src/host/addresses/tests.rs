@@ -1,0 +1,284 @@
+use super::*;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Interface {
+    Interface {
+        index,
+        name: name.into(),
+        loopback: name == "lo",
+        up: true,
+        connected: true,
+        addresses: addresses
+            .iter()
+            .map(|(a, length)| (ip(a), *length))
+            .collect(),
+        ..Interface::default()
+    }
+}
+
+/// What a director has to go by.
+struct Case {
+    wanted: BTreeSet<IpAddr>,
+    rule: AddressRule,
+    ours: BTreeMap<IpAddr, String>,
+    seen: BTreeSet<IpAddr>,
+}
+
+impl Case {
+    fn of(wanted: &[IpAddr], rule: AddressRule) -> Self {
+        Self {
+            wanted: wanted.iter().copied().collect(),
+            rule,
+            ours: BTreeMap::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    fn ours(mut self, address: IpAddr, on: &str) -> Self {
+        self.ours.insert(address, on.to_owned());
+        self
+    }
+
+    fn seen(mut self, address: IpAddr) -> Self {
+        self.seen.insert(address);
+        self
+    }
+
+    fn plan(&self, host: &[Interface], holding: Holding) -> AddressPlan {
+        let wanted = Wanted {
+            addresses: &self.wanted,
+            rule: &self.rule,
+            holding,
+            ours: &self.ours,
+            seen: &self.seen,
+        };
+        plan(&wanted, host)
+    }
+}
+
+fn subnet(wanted: &[IpAddr]) -> Case {
+    Case::of(wanted, AddressRule::Subnet)
+}
+
+fn added(plan: &AddressPlan) -> Vec<&str> {
+    let added = plan.add.iter();
+    added.map(|placed| placed.interface.as_str()).collect()
+}
+
+fn director() -> Vec<Interface> {
+    vec![
+        interface(1, "lo", &[("127.0.0.1", 8), ("::1", 128)]),
+        interface(2, "eth0", &[("192.168.4.5", 24), ("2001:db8::5", 64)]),
+        interface(3, "eth1", &[("192.168.2.5", 24)]),
+    ]
+}
+
+fn directors(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn the_vip_goes_on_the_interface_whose_subnet_holds_it() {
+    for (vip, expected) in [
+        ("192.168.4.15", Some("eth0")),
+        ("192.168.2.15", Some("eth1")),
+        ("2001:db8::15", Some("eth0")),
+        ("10.9.9.9", None),
+        ("127.0.0.9", None),
+    ] {
+        let plan = subnet(&[ip(vip)]).plan(&director(), Holding::Take);
+        assert_eq!(
+            plan.add.first().map(|placed| placed.interface.as_str()),
+            expected,
+            "the interface for {vip}"
+        );
+        assert_eq!(
+            plan.missing.contains_key(&ip(vip)),
+            expected.is_none(),
+            "{vip} is reported only where it cannot go"
+        );
+    }
+}
+
+#[test]
+fn an_address_that_was_there_before_us_is_used_and_never_removed() {
+    let primary = ip("192.168.4.5");
+    for holding in [Holding::Take, Holding::KeepOnly, Holding::Release] {
+        let used = subnet(&[primary]).plan(&director(), holding);
+        assert!(used.add.is_empty() && used.remove.is_empty(), "{holding:?}");
+        assert_eq!(used.held[&primary], "eth0", "{holding:?}");
+    }
+    let unused = subnet(&[]).plan(&director(), Holding::Take);
+    assert_eq!(unused, AddressPlan::default(), "nothing of ours to remove");
+}
+
+#[test]
+fn what_we_put_there_goes_with_its_last_service_or_with_the_office() {
+    let vip = ip("192.168.4.15");
+    let mut host = director();
+    host[1].addresses.push((vip, 32));
+    let ours = |wanted: &[IpAddr]| subnet(wanted).ours(vip, "eth0");
+    let unwanted = ours(&[]).plan(&host, Holding::Take);
+    assert_eq!(unwanted.remove.len(), 1, "its last service is gone");
+    let released = ours(&[vip]).plan(&host, Holding::Release);
+    assert_eq!(released.remove.len(), 1, "another director is named");
+    let kept = ours(&[vip]).plan(&host, Holding::KeepOnly);
+    assert!(
+        kept.remove.is_empty(),
+        "nobody is named: whoever has it keeps it"
+    );
+    assert_eq!(kept.held[&vip], "eth0");
+}
+
+#[test]
+fn what_we_put_there_and_somebody_moved_is_forgotten_and_not_removed() {
+    let vip = ip("192.168.4.15");
+    let mut host = director();
+    host[2].addresses.push((vip, 32));
+    let ours = |wanted: &[IpAddr]| subnet(wanted).ours(vip, "eth0");
+    let plan = ours(&[]).plan(&host, Holding::Take);
+    assert_eq!(plan.forget, [vip]);
+    assert!(plan.remove.is_empty(), "eth1's is not the one we added");
+}
+
+#[test]
+fn one_director_alone_holds_and_of_several_only_the_named_one() {
+    let alone = directors(&["a"]);
+    let both = directors(&["a", "b"]);
+    for (holder, known, expected) in [
+        (None, Some(&alone), Holding::Take),
+        (None, Some(&both), Holding::KeepOnly),
+        (None, None, Holding::Undecided),
+        (Some("a"), Some(&both), Holding::Take),
+        (Some("b"), Some(&both), Holding::Release),
+        (Some("b"), None, Holding::Release),
+    ] {
+        assert_eq!(
+            holding(&AddressRule::Subnet, holder, "a", known),
+            expected,
+            "holder {holder:?}, directors {known:?}"
+        );
+    }
+    assert_eq!(
+        holding(&AddressRule::Subnet, None, "a", Some(&directors(&["b"]))),
+        Holding::Undecided,
+        "a does not see its own registration yet"
+    );
+}
+
+#[test]
+fn nobody_takes_a_vip_that_no_one_is_named_for() {
+    let vip = ip("192.168.4.15");
+    let plan = subnet(&[vip]).plan(&director(), Holding::KeepOnly);
+    assert!(plan.add.is_empty());
+    assert_eq!(plan.missing[&vip], Missing::HolderNotNamed);
+}
+
+#[test]
+fn on_devices_of_their_own_all_directors_hold_vips_unless_one_is_named() {
+    let both = directors(&["a", "b"]);
+    let dummy = |holder| holding(&AddressRule::Dummy, holder, "a", Some(&both));
+    assert_eq!(dummy(None), Holding::Take);
+    assert_eq!(dummy(Some("a")), Holding::Take);
+    assert_eq!(dummy(Some("b")), Holding::Release);
+}
+
+#[test]
+fn the_vip_goes_where_the_group_says() {
+    let vip = ip("192.168.4.15");
+    let named = Case::of(&[vip], AddressRule::Interface("eth1".into()));
+    assert_eq!(added(&named.plan(&director(), Holding::Take)), ["eth1"]);
+    let unknown = Case::of(&[vip], AddressRule::Interface("eth9".into()));
+    assert_eq!(
+        unknown.plan(&director(), Holding::Take).missing[&vip],
+        Missing::NoInterface("eth9".into())
+    );
+    let manual = Case::of(&[vip], AddressRule::Manual).plan(&director(), Holding::Take);
+    assert_eq!(manual, AddressPlan::default(), "somebody else sees to it");
+    let dummy = Case::of(&[vip], AddressRule::Dummy);
+    let before = dummy.plan(&director(), Holding::Take);
+    assert!(before.needs_device && before.add.is_empty(), "{before:?}");
+    let mut host = director();
+    host.push(interface(9, DEVICE, &[]));
+    assert_eq!(added(&dummy.plan(&host, Holding::Take)), [DEVICE]);
+}
+
+#[test]
+fn what_we_put_elsewhere_goes_from_there_first() {
+    let vip = ip("192.168.4.15");
+    for (rule, on, stays) in [
+        (AddressRule::Subnet, "eth0", true),
+        (AddressRule::Subnet, "eth1", true),
+        (AddressRule::Subnet, DEVICE, false),
+        (AddressRule::Interface("eth0".into()), "eth0", true),
+        (AddressRule::Interface("eth0".into()), "eth1", false),
+        (AddressRule::Dummy, DEVICE, true),
+        (AddressRule::Dummy, "eth0", false),
+        (AddressRule::Manual, "eth0", false),
+    ] {
+        let mut host = director();
+        host.push(interface(9, DEVICE, &[]));
+        let interface = host.iter_mut().find(|interface| interface.name == on);
+        interface.unwrap().addresses.push((vip, 32));
+        let case = Case::of(&[vip], rule.clone()).ours(vip, on).seen(vip);
+        let plan = case.plan(&host, Holding::Take);
+        assert_eq!(plan.held.contains_key(&vip), stays, "{rule:?}, on {on}");
+        assert_eq!(plan.remove.len(), usize::from(!stays), "{rule:?}, on {on}");
+        let strangers = Case::of(&[vip], rule.clone()).plan(&host, Holding::Take);
+        assert_eq!(
+            strangers.held[&vip], on,
+            "{rule:?}: another's is used where it is"
+        );
+    }
+}
+
+#[test]
+fn what_vanished_in_this_life_is_put_back_where_it_was_without_asking() {
+    let vip = ip("192.168.4.15");
+    let mut host = director();
+    for interface in &mut host {
+        interface.mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+    }
+    for holding in [Holding::Take, Holding::KeepOnly] {
+        let asked = subnet(&[vip]).ours(vip, "eth1").plan(&host, holding);
+        assert_eq!(asked.forget, [vip], "{holding:?}: it went in another life");
+        assert!(
+            asked.add.iter().all(|placed| !placed.is_repair),
+            "{holding:?}"
+        );
+        let case = subnet(&[vip]).ours(vip, "eth1").seen(vip);
+        let plan = case.plan(&host, holding);
+        assert_eq!(added(&plan), ["eth1"], "{holding:?}: where it was");
+        assert!(plan.add[0].is_repair, "{holding:?}");
+        assert!(plan.forget.is_empty(), "{holding:?}: it is ours still");
+    }
+    let released = subnet(&[vip]).ours(vip, "eth1").seen(vip);
+    assert!(released.plan(&host, Holding::Release).add.is_empty());
+}
+
+#[test]
+fn an_address_that_an_interface_cannot_use_is_absent() {
+    let vip = ip("2001:db8::15");
+    let mut host = director();
+    host[1].unusable.push(vip);
+    let plan = subnet(&[vip]).plan(&host, Holding::Take);
+    assert!(plan.held.is_empty() && plan.add.is_empty());
+    assert_eq!(plan.missing[&vip], Missing::Unusable("eth0".into()));
+}
+
+#[test]
+fn nothing_is_put_on_an_interface_that_is_down() {
+    let vip = ip("2001:db8::15");
+    let mut host = director();
+    host[1].up = false;
+    let case = subnet(&[vip]).ours(vip, "eth0").seen(vip);
+    let plan = case.plan(&host, Holding::Take);
+    assert_eq!(plan.missing[&vip], Missing::Down("eth0".into()));
+    assert!(
+        plan.forget.is_empty(),
+        "it is ours still, and comes back with the link"
+    );
+}

@@ -1,0 +1,70 @@
+//! A thread of its own that hears from the kernel when interfaces and
+//! addresses change. It decides nothing: the loop looks at them again.
+
+use std::{io, sync::mpsc::Sender, thread, time::Duration};
+
+use futures::StreamExt;
+use rtnetlink::{MulticastGroup, new_multicast_connection};
+use tokio::{runtime, time};
+
+use crate::event::Event;
+
+/// Interfaces of pods come and go: the loop is not told more often.
+const LEAST_REST: Duration = Duration::from_millis(200);
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Starts it, in the network namespace of who calls. It ends when nobody
+/// listens.
+///
+/// # Errors
+/// When the system has no thread or descriptor left.
+pub fn start(events: Sender<Event>) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    thread::Builder::new()
+        .name("links".to_owned())
+        .spawn(move || runtime.block_on(run(&events)))?;
+    Ok(())
+}
+
+async fn run(events: &Sender<Event>) {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let mut said = None;
+    loop {
+        match new_multicast_connection(&groups) {
+            Ok((connection, _handle, mut messages)) => {
+                said = None;
+                let connection = tokio::spawn(connection);
+                // Whatever happened before is not known.
+                loop {
+                    if events.send(Event::Links).is_err() {
+                        return;
+                    }
+                    time::sleep(LEAST_REST).await;
+                    while messages.try_recv().is_ok() {}
+                    // It ends when the kernel had more to say than was read.
+                    if messages.next().await.is_none() {
+                        break;
+                    }
+                }
+                connection.abort();
+            }
+            Err(error) => {
+                let message = error.to_string();
+                if said.as_ref() != Some(&message) {
+                    tracing::warn!(
+                        "cannot hear of changed interfaces: {message}. An address that somebody \
+                         removes is put back later"
+                    );
+                    said = Some(message);
+                }
+            }
+        }
+        time::sleep(AFTER_FAILURE).await;
+    }
+}
