@@ -1,0 +1,220 @@
+//! Virtual addresses on real segments: nobody else's is taken, everybody hears
+//! where ours are, and what somebody does to them is undone.
+
+mod drift;
+mod scene;
+
+use std::{collections::BTreeSet, thread, time::Duration};
+
+use e2e::{
+    Process,
+    cluster::{Cluster, PATIENCE, agent, condition, example, start_agent, value, wait_until_ready},
+    course::{Course, DR_VIP},
+    eventually, kubectl, kubectl_apply,
+};
+
+use self::scene::{ByManifests, Watch, addresses, mac, services};
+
+const VIP: &str = "192.168.4.15";
+
+/// Two directors that know nothing of each other are told to hold the same 50
+/// IPv4 and 50 IPv6 addresses in the same instant.
+#[test]
+fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_other_says_who() {
+    let course = Course::dr();
+    let other = course.another_director("director2", "192.168.4.6/24");
+    let hosts = [&course.director, &other];
+    for (host, address) in hosts.iter().zip(["2001:db8:4::5/64", "2001:db8:4::6/64"]) {
+        host.ip(&format!("address add {address} dev eth0 nodad"));
+    }
+    let vips: Vec<String> = (0..50)
+        .flat_map(|n| {
+            [
+                format!("192.168.4.{}", 101 + n),
+                format!("2001:db8:4::{:x}", 0x100 + n),
+            ]
+        })
+        .filter(|vip| !vip.ends_with(".100") && !vip.ends_with(".200"))
+        .collect();
+    let agents = hosts.map(ByManifests::start);
+    let watch = Watch::start(&hosts);
+    let yaml = services(&vips);
+    for agent in &agents {
+        agent.apply(&yaml);
+    }
+    let held = || hosts.map(|host| addresses(host).into_keys().collect::<BTreeSet<_>>());
+    eventually("each VIP to be on one of the two", PATIENCE, || {
+        let [one, two] = held();
+        match one.len() + two.len() == vips.len() {
+            true => Ok(()),
+            false => Err(format!("{} and {} of {}", one.len(), two.len(), vips.len())),
+        }
+    });
+    // The losers go on asking, and get answers now.
+    thread::sleep(Duration::from_secs(15));
+    let seen = watch.end();
+    println!(
+        "looked {} times, at most {:?} apart",
+        seen.times, seen.longest
+    );
+    assert_eq!(seen.doubled, BTreeSet::new(), "nothing was ever on both");
+    let [one, two] = held();
+    println!("{} on the one, {} on the other", one.len(), two.len());
+    assert_eq!(one.len() + two.len(), vips.len());
+    for (agent, mine, winner) in [
+        (&agents[0], &one, &other),
+        (&agents[1], &two, &course.director),
+    ] {
+        let log = agent.agent.log();
+        let mac = mac(winner, "eth0");
+        for vip in vips.iter().filter(|vip| !mine.contains(*vip)) {
+            let said = format!("{vip} is not put up, as {mac}");
+            assert!(log.contains(&said), "{said:?} was expected in:\n{log}");
+        }
+    }
+}
+
+#[test]
+fn the_second_director_says_who_holds_the_vip_and_gets_it_when_it_is_free() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let other = course.another_director("director2", "192.168.4.6/24");
+    kubectl_apply(OTHER_GROUP);
+    let _first = start_agent(&course.director, "director1");
+    kubectl_apply(&example("dr-cluster.yaml"));
+    wait_until_ready(&["web"]);
+
+    let mut command = agent("director2");
+    command.args(["--director-group", "other"]);
+    let _second = Process::start(&other, "agent-director2", &mut command);
+    kubectl_apply(OTHER_SERVICE);
+    let expected = mac(&course.director, "eth0");
+    eventually("director2 to say who has the VIP", PATIENCE, || {
+        let message = condition("ivs/rival", "Programmed", "message");
+        let reason = condition("ivs/rival", "Programmed", "reason");
+        match message.contains(&expected) && message.contains("192.168.4.5") {
+            true => Ok(println!("{reason}: {message}")),
+            false => Err(format!("{reason}: {message}")),
+        }
+    });
+    assert_eq!(
+        value("idir/director2", ".status.exceptions[0].reason"),
+        "VipTaken"
+    );
+    assert!(!addresses(&other).contains_key(VIP));
+
+    let watch = Watch::start(&[&course.director, &other]);
+    kubectl(&["delete", "ivs/web"]);
+    wait_until_ready(&["rival"]);
+    assert_eq!(watch.end().doubled, BTreeSet::new(), "never on both");
+    assert_eq!(addresses(&other)[VIP], "eth0");
+    kubectl(&["delete", "ivs", "--all"]);
+    eventually(
+        "the VIP to go with its service",
+        PATIENCE,
+        || match addresses(&other).contains_key(VIP) {
+            true => Err(value("idir/director2", ".status")),
+            false => Ok(()),
+        },
+    );
+    kubectl(&["delete", "idg/other"]);
+}
+
+const OTHER_GROUP: &str = "apiVersion: ipvs.dev/v1alpha1
+kind: DirectorGroup
+metadata: {name: other}
+spec: {}
+";
+
+const OTHER_SERVICE: &str = "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: rival}
+spec:
+  vip: {address: 192.168.4.15, port: 80}
+  directorGroupName: other
+  forwarding: {method: DR}
+  realServerSelector: {matchLabels: {app: web}}
+";
+
+#[test]
+fn a_real_server_that_answers_arp_for_the_vip_is_named() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let [_, careless] = &course.web;
+    for interface in ["all", "lo"] {
+        careless.sysctl(&format!("net.ipv4.conf.{interface}.arp_ignore"), "0");
+    }
+    let _agent = start_agent(&course.director, "director1");
+    // Known to the director as a neighbor.
+    course.director.run("ping -c 1 -W 5 192.168.4.200");
+    kubectl_apply(&example("dr-cluster.yaml"));
+    let mac = mac(careless, "eth0");
+    let expected =
+        format!("{VIP} is not put up, as {mac} (real server default/web2, 192.168.4.200");
+    eventually("the real server to be named", PATIENCE, || {
+        let message = condition("ivs/web", "Ready", "message");
+        match message.contains(&expected) {
+            true => Ok(println!("{message}")),
+            false => Err(format!("{expected:?} in {message:?}")),
+        }
+    });
+    assert!(!addresses(&course.director).contains_key(VIP));
+    for interface in ["all", "lo"] {
+        careless.sysctl(&format!("net.ipv4.conf.{interface}.arp_ignore"), "1");
+    }
+    wait_until_ready(&["web"]);
+    assert_eq!(course.browser().counts(10, DR_VIP).len(), 2, "both serve");
+}
+
+#[test]
+fn an_address_that_was_there_before_stays_when_its_service_goes() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let before = course.director.run("ip -oneline address show");
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    kubectl(&["delete", "ivs,irs", "--all"]);
+    eventually("the service to be gone", PATIENCE, || {
+        let services = value("idir/director1", ".status.services");
+        match services.as_str() {
+            "0" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    assert_eq!(course.director.run("ip -oneline address show"), before);
+}
+
+#[test]
+fn a_change_of_holder_releases_first_and_takes_after() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let other = course.another_director("director2", "192.168.4.6/24");
+    let hold = |name: &str| {
+        let patch = format!(r#"{{"spec":{{"addresses":{{"holder":"{name}"}}}}}}"#);
+        kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
+    };
+    hold("director1");
+    let _first = start_agent(&course.director, "director1");
+    let _second = start_agent(&other, "director2");
+    kubectl_apply(&example("dr-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    assert_eq!(addresses(&course.director)[VIP], "eth0");
+    let browser = course.browser();
+    assert_eq!(browser.counts(4, DR_VIP).values().sum::<usize>(), 4);
+
+    let watch = Watch::start(&[&course.director, &other]);
+    hold("director2");
+    eventually("director2 to hold the VIP", PATIENCE, || {
+        match addresses(&other).get(VIP) {
+            Some(_) => Ok(()),
+            None => Err(value("idir/director2", ".status.exceptions")),
+        }
+    });
+    let seen = watch.end();
+    assert_eq!(seen.doubled, BTreeSet::new(), "never on both");
+    // The client's neighbor table was put right by the announcement.
+    assert_eq!(browser.counts(4, DR_VIP).values().sum::<usize>(), 4);
+    let neighbors = course.client.run("ip neighbor show 192.168.4.15");
+    assert!(neighbors.contains(&mac(&other, "eth0")), "{neighbors}");
+}
