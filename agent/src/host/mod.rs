@@ -1,5 +1,6 @@
 //! What a director has around the IPVS table. Plans are pure; `netlink` acts.
 
 pub mod addresses;
+pub mod listeners;
 pub mod netlink;
 pub mod sysctls;
