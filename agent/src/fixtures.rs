@@ -24,6 +24,7 @@ use self::{disk::ModelFile, table::lines};
 use crate::{
     host::{
         addresses::Interface,
+        listeners::{Listener, Listening},
         netlink::{LinkError, Links},
         sysctls::Sysctls,
     },
@@ -118,6 +119,12 @@ pub(crate) struct Parts {
     /// The file of the real journal, for a test that uses that.
     pub(crate) file: ModelFile,
     pub(crate) sysctls: BTreeMap<String, String>,
+    /// On what the host's programs listen.
+    pub(crate) listeners: Vec<Listener>,
+    /// How often that was asked for.
+    pub(crate) listeners_read: usize,
+    /// While set, it cannot be seen.
+    pub(crate) listeners_hidden: bool,
     /// While set, no address can be read.
     pub(crate) links_broken: bool,
     /// While set, no address can be added or removed.
@@ -190,6 +197,9 @@ impl ModelWorld {
                 .into(),
             disk: Disk::default(),
             file: ModelFile::default(),
+            listeners: Vec::new(),
+            listeners_read: 0,
+            listeners_hidden: false,
             links_broken: false,
             addresses_refused: false,
             disk_broken: false,
@@ -334,6 +344,17 @@ impl Links for ModelWorld {
         let name = interface.name.clone();
         parts.log.push(Effect::Removed(address, name));
         Ok(())
+    }
+}
+
+impl Listening for ModelWorld {
+    fn listeners(&mut self) -> io::Result<Vec<Listener>> {
+        let mut parts = self.parts();
+        parts.listeners_read += 1;
+        match parts.listeners_hidden {
+            true => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
+            false => Ok(parts.listeners.clone()),
+        }
     }
 }
 

@@ -3,8 +3,34 @@
 
 use std::time::Duration;
 
+use ipvs::Kernel;
+
 use super::Director;
-use crate::{journal::NoJournal, report::Trouble, retry::Subject};
+use crate::{
+    host::{netlink::Links, sysctls::Sysctls},
+    journal::{Journal, NoJournal},
+    report::Trouble,
+    retry::Subject,
+    round::Edges,
+};
+
+/// Those that are open, for a round; none if one that it needs is not.
+pub(super) fn edges<'a>(
+    kernel: &'a mut Option<Box<dyn Kernel>>,
+    links: &'a mut Option<Box<dyn Links>>,
+    journal: &'a mut Result<Box<dyn Journal>, NoJournal>,
+    sysctls: &'a mut dyn Sysctls,
+) -> Option<Edges<'a>> {
+    Some(Edges {
+        kernel: kernel.as_mut()?.as_mut(),
+        links: links.as_mut()?.as_mut(),
+        journal: match journal {
+            Ok(journal) => journal.as_mut(),
+            Err(none) => none,
+        },
+        sysctls,
+    })
+}
 
 impl Director {
     /// Opens what is not open, and says why no round can run.

@@ -44,6 +44,7 @@ fn well() -> Observed {
         unreadable: Vec::new(),
         health: Arc::default(),
         hold: None,
+        protection: Arc::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 
 use agent::{
     director::World,
+    host::listeners::SockDiag,
     journal::FileJournal,
     probe::{self, Counts},
 };
@@ -73,6 +74,8 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(Nowhere),
+        listeners: Box::new(SockDiag),
+        may_hijack: false,
         orders,
     };
     let agent = AgentThreads::start(world, folder.path())?;

@@ -21,7 +21,7 @@ use std::{
 use agent::{
     director::World,
     event::Event,
-    host::netlink::RouteSocket,
+    host::{listeners::SockDiag, netlink::RouteSocket},
     journal::FileJournal,
     observe,
     probe::{self, Order, ProbeId},
@@ -121,6 +121,8 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(director::sysctls()),
+        listeners: Box::new(SockDiag),
+        may_hijack: false,
         orders,
     };
     let agent = AgentThreads::start(world, folder)?;
