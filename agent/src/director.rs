@@ -421,18 +421,6 @@ impl Director {
         }
     }
 
-    fn kernel_failed(&mut self, error: &ipvs::Error, before: &Option<Trouble>, now: Duration) {
-        let trouble = Trouble::Kernel(error.to_string());
-        if before.as_ref() != Some(&trouble) {
-            tracing::warn!("{trouble}");
-        }
-        if !matches!(error, ipvs::Error::RepliesLost) {
-            self.kernel = None;
-        }
-        self.retry.failed(Subject::Kernel, now);
-        self.trouble = Some(trouble);
-    }
-
     /// The group as it was accepted last.
     fn in_force(&self) -> Option<&CheckedGroup> {
         let group = self.objects.group(&self.group);

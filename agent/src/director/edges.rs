@@ -73,6 +73,8 @@ impl Director {
             Ok((journal, remembered)) => {
                 self.caution.remember(remembered.cluster.clone());
                 self.state.remember(remembered);
+                // Other addresses are known to be ours.
+                self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
                 self.due = true;
                 if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
@@ -91,6 +93,24 @@ impl Director {
                 self.retry.failed(Subject::Journal, now);
             }
         }
+    }
+
+    /// The kernel did not answer, or not to the point.
+    pub(super) fn kernel_failed(
+        &mut self,
+        error: &ipvs::Error,
+        before: &Option<Trouble>,
+        now: Duration,
+    ) {
+        let trouble = Trouble::Kernel(error.to_string());
+        if before.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}");
+        }
+        if !matches!(error, ipvs::Error::RepliesLost) {
+            self.kernel = None;
+        }
+        self.retry.failed(Subject::Kernel, now);
+        self.trouble = Some(trouble);
     }
 
     fn tried<T>(

@@ -35,6 +35,8 @@ pub(super) struct Protection {
     report: Arc<Report>,
     /// Something else is known than what was judged by.
     is_stale: bool,
+    /// This host's addresses could not be read.
+    is_unsure: bool,
     /// When this host is to be looked at again; none before the first time.
     due: Option<Duration>,
 }
@@ -54,6 +56,7 @@ impl Protection {
             judged: Default::default(),
             report: Arc::default(),
             is_stale: true,
+            is_unsure: false,
             due: None,
         }
     }
@@ -77,6 +80,11 @@ impl Protection {
         self.directors = directors;
         self.is_stale |= is_new;
         is_new
+    }
+
+    /// This host may be otherwise than it was when it was looked at.
+    pub(super) fn look_again(&mut self) {
+        self.is_stale = true;
     }
 
     /// Whether there is reason to judge, though nothing else is wanted.
@@ -134,7 +142,7 @@ impl Director {
             protection.judged = (protection.wanted.clone(), verdict.desired);
             protection.refused = verdict.refused;
         }
-        let interval = match protection.refused.is_empty() {
+        let interval = match protection.refused.is_empty() && !protection.is_unsure {
             true => LOOK_INTERVAL,
             false => REFUSED_INTERVAL,
         };
@@ -160,6 +168,7 @@ impl Director {
         }
         if let Some(links) = &mut self.links {
             let ours = state.our_addresses();
+            protection.is_unsure = false;
             match links.interfaces() {
                 Ok(interfaces) => {
                     protection.facts.own = Some(hijack::own_addresses(&interfaces, &ours));
@@ -168,11 +177,14 @@ impl Director {
                         Arc::make_mut(&mut protection.report).addresses = reachable;
                     }
                 }
-                // What was known before is the best guess, and the round that
-                // follows says it.
+                // What was known before is the best guess. Its connection ends
+                // with an error of the socket's, so there is another next time.
                 Err(error) => {
                     tracing::debug!("{error}");
-                    self.links = None;
+                    if let Ok(again) = (self.world.links)() {
+                        self.links = Some(again);
+                    }
+                    protection.is_unsure = true;
                 }
             }
         }
