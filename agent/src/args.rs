@@ -50,6 +50,15 @@ pub struct Args {
     )]
     pub manifests: Option<PathBuf>,
 
+    /// Program also what would take this host's own traffic: a service on a
+    /// port on which the host itself listens, on every port of an address of
+    /// its own, or a DR or TUN server that is this director. The risk: nobody
+    /// reaches the host by ssh any more, nor what else it serves on that
+    /// address, until the service is deleted; packets for such a server go
+    /// round in circles.
+    #[arg(long, env = "IPVS_ALLOW_HIJACK", requires_if("true", "manifests"))]
+    pub allow_hijack: bool,
+
     /// How to reach the API server. Default: the pod's service account, or
     /// $KUBECONFIG and ~/.kube/config.
     #[arg(
@@ -109,6 +118,18 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn hijacking_the_host_is_allowed_with_manifests_alone() {
+        let parse = |more: &[&str]| {
+            let line = ["ipvs-agent", "--allow-hijack"].iter().chain(more);
+            Args::try_parse_from(line)
+        };
+        let with = parse(&["--manifests", "/etc/ipvs"]).expect("that is what it is for");
+        assert!(with.allow_hijack);
+        let without = parse(&[]).expect_err("Kubernetes has nobody who asks for it");
+        assert!(without.to_string().contains("--manifests"), "{without}");
+    }
 
     #[test]
     fn every_option_has_an_environment_variable_and_a_line_of_help() {

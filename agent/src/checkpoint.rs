@@ -13,6 +13,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread::{self, JoinHandle},
@@ -37,7 +38,8 @@ const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
 /// How servers stand: rows of [`crate::serving::memory`]. An older build leaves
 /// them alone.
 const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standings");
-/// `schema`, and `directors`: the names of the group's.
+/// `schema`; `directors`: the names of the group's; `director-addresses`: their
+/// addresses by name; `api-servers`: where the API server was reached.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
 const FILE: &str = "checkpoint.redb";
@@ -70,6 +72,10 @@ pub enum Note {
     Listed(Kind, BTreeSet<ObjectKey>),
     /// The group's directors.
     Directors(BTreeSet<String>),
+    /// The addresses of their hosts.
+    DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
+    /// Where the API server was reached.
+    ApiServers(BTreeSet<SocketAddr>),
     /// A manifest's good text; none when the file is gone.
     File(PathBuf, Option<String>),
     /// How servers stand, by row; none where that is to be forgotten.
@@ -212,6 +218,13 @@ impl Checkpoint {
                     Note::Directors(names) => {
                         meta.insert("directors", json!(names).to_string().as_str())?;
                     }
+                    Note::DirectorAddresses(addresses) => {
+                        let row = json!(addresses).to_string();
+                        meta.insert("director-addresses", row.as_str())?;
+                    }
+                    Note::ApiServers(servers) => {
+                        meta.insert("api-servers", json!(servers).to_string().as_str())?;
+                    }
                     Note::File(path, Some(text)) => {
                         files.insert(&*path.to_string_lossy(), text.as_str())?;
                     }
@@ -309,9 +322,20 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
             );
         }
     }
-    if let Some(names) = transaction.open_table(META)?.get("directors")? {
+    let meta = transaction.open_table(META)?;
+    if let Some(names) = meta.get("directors")? {
         let names = serde_json::from_str(names.value());
         restored.events.extend(names.ok().map(Event::Directors));
+    }
+    if let Some(addresses) = meta.get("director-addresses")? {
+        let addresses = serde_json::from_str(addresses.value()).ok();
+        restored
+            .events
+            .extend(addresses.map(Event::DirectorAddresses));
+    }
+    if let Some(servers) = meta.get("api-servers")? {
+        let servers = serde_json::from_str(servers.value()).ok();
+        restored.events.extend(servers.map(Event::ApiServers));
     }
     Ok(restored)
 }

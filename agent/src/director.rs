@@ -3,6 +3,7 @@
 
 mod edges;
 mod health;
+mod protect;
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,7 @@ use crds::{
 use ipvs::{Kernel, OnConflict};
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::health::Health;
+use self::{edges::edges, health::Health, protect::Protection};
 use crate::{
     caution::Caution,
     checkpoint::{Note, Recorder, Tee},
@@ -31,6 +32,7 @@ use crate::{
     event::Event,
     host::{
         addresses::{Holding, holding},
+        listeners::Listening,
         netlink::{LinkError, Links},
         sysctls::Sysctls,
     },
@@ -38,7 +40,7 @@ use crate::{
     probe::Order,
     report::{Observed, Trouble, complaints, oddities, unreadable},
     retry::{Retry, Subject},
-    round::{self, Edges, Outcome, Removals, State, Wish},
+    round::{self, Outcome, Removals, State, Wish},
     serving::memory::Memory,
 };
 
@@ -72,6 +74,10 @@ pub struct World {
     pub sysctls: Box<dyn Sysctls + Send>,
     /// The segments that the host's interfaces are on.
     pub segments: Box<dyn Segments + Send>,
+    /// On what the host's programs listen.
+    pub listeners: Box<dyn Listening + Send>,
+    /// Whether also what takes the director's own traffic is programmed.
+    pub may_hijack: bool,
     /// Tells what is to be probed.
     pub orders: UnboundedSender<Order>,
 }
@@ -98,7 +104,9 @@ pub struct Director {
     caution: Caution,
     /// Why the journal does not remember the cluster, as said.
     unsaved: Option<String>,
+    /// What is wanted, without what is refused.
     desired: Arc<Desired>,
+    protection: Protection,
     health: Health,
     unreadable: Vec<DirectorException>,
     /// What is wrong with objects, as said.
@@ -144,6 +152,7 @@ impl Director {
             caution: Caution::default(),
             unsaved: None,
             desired: Arc::default(),
+            protection: Protection::new(),
             health: Health::new(standings),
             unreadable: Vec::new(),
             complaints: BTreeSet::new(),
@@ -241,6 +250,17 @@ impl Director {
                 self.directors = directors;
                 changed
             }
+            Event::DirectorAddresses(addresses) => {
+                let note = Note::DirectorAddresses(addresses.clone());
+                self.recorder.note(note);
+                self.due |= self.protection.hear_directors(addresses);
+                false
+            }
+            Event::ApiServers(servers) => {
+                self.recorder.note(Note::ApiServers(servers.clone()));
+                self.due |= self.protection.hear_api_servers(servers);
+                false
+            }
             Event::Probed(probe, tally) => {
                 let now = self.clock.wall(self.clock.now());
                 self.due |= self.health.hear(probe, &tally, now);
@@ -273,9 +293,9 @@ impl Director {
     /// When there is something to do without an event. Without rounds nothing
     /// that waits for one is due.
     fn next_deadline(&self, now: Duration) -> Duration {
-        let round = match self.trouble {
-            None => self.state.next_deadline(),
-            Some(_) => None,
+        let (round, protection) = match self.trouble {
+            None => (self.state.next_deadline(), self.protection.next_deadline()),
+            Some(_) => (None, None),
         };
         let grace = self.is_in_grace(now).then_some(VIP_GRACE);
         let health = match self.trouble {
@@ -286,7 +306,7 @@ impl Director {
             }
             Some(_) => None,
         };
-        [round, health, grace, self.retry.next_deadline()]
+        [round, protection, health, grace, self.retry.next_deadline()]
             .into_iter()
             .flatten()
             .fold(now + LONGEST_SLEEP, Duration::min)
@@ -308,27 +328,28 @@ impl Director {
         if self.trouble.is_some() {
             return (self.trouble != before).then(|| self.observed(None));
         }
-        let reason = self.changed || self.due || before.is_some();
+        let is_due = self.due || self.protection.is_due(now);
+        let reason = self.changed || is_due || before.is_some();
         let listed = self.objects.is_listed();
         if !(listed || self.restored) || !reason {
             return None;
         }
         if self.changed {
             let resolved = resolve(&self.objects);
-            let desired = desired(&resolved, &self.group);
-            let changed = changed_services(&self.desired, &desired);
-            self.state.wish_changed(changed.iter().copied());
-            // Whom the kernel serves already is not to wait for a verdict.
-            let checked = changed
-                .iter()
-                .filter(|key| desired.guarded.contains_key(key));
-            self.state.look_at_strangers(checked.copied());
-            self.health.wish_changed(changed, &self.desired, &desired);
-            self.desired = Arc::new(desired);
+            self.protection.wish(desired(&resolved, &self.group));
             self.unreadable = unreadable(&self.objects, &resolved, &self.group);
             if listed {
                 let complaints = complaints(&self.objects, &resolved, &self.group);
                 complain(&mut self.complaints, complaints);
+            }
+        }
+        if self.changed || self.protection.is_due(now) {
+            match self.protected(now) {
+                Ok(desired) => self.wish(desired),
+                Err(error) => {
+                    self.kernel_failed(&error, &before, now);
+                    return listed.then(|| self.observed(None));
+                }
             }
         }
         self.changed = false;
@@ -337,10 +358,27 @@ impl Director {
         self.acted = Some(Instant::now());
         if let Some(outcome) = &outcome {
             let hold = self.caution.hold();
-            let oddities = oddities(outcome, &self.desired, hold.as_ref(), &self.group);
+            let mut oddities = oddities(outcome, &self.desired, hold.as_ref(), &self.group);
+            oddities.extend(self.protection.report().lines());
             complain(&mut self.oddities, oddities);
         }
         listed.then(|| self.observed(outcome))
+    }
+
+    /// This is to be in force from now on.
+    fn wish(&mut self, desired: Arc<Desired>) {
+        if Arc::ptr_eq(&self.desired, &desired) {
+            return;
+        }
+        let changed = changed_services(&self.desired, &desired);
+        self.state.wish_changed(changed.iter().copied());
+        // Whom the kernel serves already is not to wait for a verdict.
+        let checked = changed
+            .iter()
+            .filter(|key| desired.guarded.contains_key(key));
+        self.state.look_at_strangers(checked.copied());
+        self.health.wish_changed(changed, &self.desired, &desired);
+        self.desired = desired;
     }
 
     fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
@@ -354,16 +392,13 @@ impl Director {
             }
             None => (OnConflict::Leave, None, AddressRule::default()),
         };
-        let mut edges = Edges {
-            kernel: self.kernel.as_mut()?.as_mut(),
-            links: self.links.as_mut()?.as_mut(),
-            journal: match &mut self.journal {
-                Ok(journal) => journal.as_mut(),
-                Err(none) => none,
-            },
-            sysctls: self.world.sysctls.as_mut(),
-            segments: self.world.segments.as_mut(),
-        };
+        let mut edges = edges(
+            &mut self.kernel,
+            &mut self.links,
+            &mut self.journal,
+            self.world.sysctls.as_mut(),
+            self.world.segments.as_mut(),
+        )?;
         let wall = self.clock.wall(now);
         let is_listed = self.objects.is_listed();
         let read = round::read(&mut self.state, &mut edges);
@@ -402,15 +437,7 @@ impl Director {
                 Some(outcome)
             }
             Err(error) => {
-                let trouble = Trouble::Kernel(error.to_string());
-                if before.as_ref() != Some(&trouble) {
-                    tracing::warn!("{trouble}");
-                }
-                if !matches!(error, ipvs::Error::RepliesLost) {
-                    self.kernel = None;
-                }
-                self.retry.failed(Subject::Kernel, now);
-                self.trouble = Some(trouble);
+                self.kernel_failed(&error, before, now);
                 None
             }
         }
@@ -486,6 +513,7 @@ impl Director {
             unreadable: self.unreadable.clone(),
             health: self.health.report(&self.desired),
             hold: self.caution.hold(),
+            protection: self.protection.report(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Instant,
 };
@@ -27,6 +27,11 @@ pub enum Event {
     DirectorGroup(Change<DirectorGroup>),
     /// The names of the group's Directors, whenever they differ from before.
     Directors(BTreeSet<String>),
+    /// The addresses of their hosts, as they say, likewise.
+    DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
+    /// Where the agent reaches its API server, whenever that differs from
+    /// before.
+    ApiServers(BTreeSet<SocketAddr>),
     /// What stands behind the objects.
     Caution(Word),
     /// The kernel's table as the reader found it, and when it began to read.

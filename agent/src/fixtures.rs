@@ -25,6 +25,7 @@ use crate::{
     claim::{Orders, Segments, packet::Mac},
     host::{
         addresses::Interface,
+        listeners::{Listener, Listening},
         netlink::{LinkError, Links},
         sysctls::Sysctls,
     },
@@ -129,6 +130,12 @@ pub(crate) struct Parts {
     /// The file of the real journal, for a test that uses that.
     pub(crate) file: ModelFile,
     pub(crate) sysctls: BTreeMap<String, String>,
+    /// On what the host's programs listen.
+    pub(crate) listeners: Vec<Listener>,
+    /// How often that was asked for.
+    pub(crate) listeners_read: usize,
+    /// While set, it cannot be seen.
+    pub(crate) listeners_hidden: bool,
     /// While set, no address can be read.
     pub(crate) links_broken: bool,
     /// While set, no address can be added or removed.
@@ -203,6 +210,9 @@ impl ModelWorld {
                 .into(),
             disk: Disk::default(),
             file: ModelFile::default(),
+            listeners: Vec::new(),
+            listeners_read: 0,
+            listeners_hidden: false,
             links_broken: false,
             addresses_refused: false,
             disk_broken: false,
@@ -386,6 +396,17 @@ impl Segments for ModelWorld {
         let mut parts = self.parts();
         if parts.lives() {
             parts.orders = orders;
+        }
+    }
+}
+
+impl Listening for ModelWorld {
+    fn listeners(&mut self) -> io::Result<Vec<Listener>> {
+        let mut parts = self.parts();
+        parts.listeners_read += 1;
+        match parts.listeners_hidden {
+            true => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
+            false => Ok(parts.listeners.clone()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //!                                 ├─▶ Event ─▶ director: Objects ─▶ resolve ─▶ desired
 //! YAML files ─▶ input/manifests ──┘     ▲         │                              │
 //!                                       │         ▼                              ▼
+//!                                       │      hijack: without what would shoot the host
 //! servers ◀─ probe ─▶ tally ────────────┘      serving: who is healthy ─▶ the table to be
 //!                                                 │                              │
 //!                                                 ▼                              ▼
@@ -29,6 +30,7 @@ pub mod event;
 #[cfg(test)]
 mod fixtures;
 pub mod guard;
+pub mod hijack;
 pub mod host;
 pub mod input;
 pub mod journal;

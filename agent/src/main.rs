@@ -19,8 +19,8 @@ use agent::{
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::{self, netlink::RouteSocket, sysctls::SysctlFolder},
-    input::{Input, kubernetes, manifests},
+    host::{self, listeners::SockDiag, netlink::RouteSocket, sysctls::SysctlFolder},
+    input::{Input, api_servers::ApiServers, kubernetes, manifests},
     journal::FileJournal,
     lock::{Lock, LockError},
     observe,
@@ -215,6 +215,8 @@ fn world(
         }),
         sysctls: Box::new(SysctlFolder(args.sysctl_dir.clone())),
         segments: Box::new(claims),
+        listeners: Box::new(SockDiag),
+        may_hijack: args.allow_hijack,
         orders,
     }
 }
@@ -257,11 +259,14 @@ fn start_input(
         None => {
             let kubeconfig = args.kubeconfig.clone();
             runtime.spawn(async move {
-                let client = connect(kubeconfig.as_deref()).await;
+                let (client, mut api_servers) = connect(kubeconfig.as_deref()).await;
+                // Before the first object: a service may be for its address.
+                api_servers.look(&input.events).await;
                 let (name, group) = (&identity.name, &identity.group);
                 let vanished = Notify::new();
                 let events = input.events;
                 tokio::join!(
+                    api_servers.watch(events.clone()),
                     kubernetes::watch(client.clone(), group, name, events, &vanished),
                     publish::publish(client, &identity, observed, &vanished),
                 );
@@ -272,7 +277,7 @@ fn start_input(
 
 /// A client of the API server, as soon as there is a usable configuration. The
 /// API server itself need not be there.
-async fn connect(kubeconfig: Option<&std::path::Path>) -> Client {
+async fn connect(kubeconfig: Option<&std::path::Path>) -> (Client, ApiServers) {
     let mut said = None;
     loop {
         let result = match kubeconfig {
@@ -284,7 +289,9 @@ async fn connect(kubeconfig: Option<&std::path::Path>) -> Client {
         let client = result.and_then(|mut config| {
             config.read_timeout = Some(ANSWER_TIME);
             config.reset_reader_on_write = true;
-            Client::try_from(config).context("cannot use TLS")
+            let api_servers = ApiServers::of(&config, kubeconfig.is_none());
+            let client = Client::try_from(config).context("cannot use TLS")?;
+            Ok((client, api_servers))
         });
         match client {
             Ok(client) => return client,

@@ -18,7 +18,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
-    caution::Hold, desired::Desired, host::addresses::Missing, retry::Subject, round::Outcome,
+    caution::Hold, desired::Desired, hijack, host::addresses::Missing, retry::Subject,
+    round::Outcome,
 };
 
 /// The condition types that are the agent's.
@@ -82,6 +83,8 @@ pub struct Observed {
     pub health: Arc<HealthReport>,
     /// Why every removal is held, if it is.
     pub hold: Option<Hold>,
+    /// What the director protects itself from.
+    pub protection: Arc<hijack::Report>,
 }
 
 /// What the health checks say.
@@ -106,6 +109,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     };
     if let Some(outcome) = &observed.outcome {
         let mut exceptions = observed.unreadable.clone();
+        exceptions.extend_from_slice(&observed.protection.exceptions);
         exceptions.extend(exceptions_of(outcome, &observed.wishes));
         // What could not be made for want of a disk, or put up unseen, is no
         // exception of its own, and must not count as programmed.
@@ -125,7 +129,10 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
             count: outcome.repairs.count.cast_signed(),
             latest: outcome.repairs.latest.iter().cloned().collect(),
         };
-        let mut notices: Vec<_> = notices(outcome).collect();
+        let addresses = observed.protection.addresses.iter();
+        status.addresses = addresses.map(ToString::to_string).collect();
+        let protected = observed.protection.notices.iter().cloned();
+        let mut notices: Vec<_> = protected.chain(notices(outcome)).collect();
         status.notices_omitted = count(notices.len().saturating_sub(MOST_NOTICES));
         notices.truncate(MOST_NOTICES);
         status.notices = notices;

@@ -19,7 +19,7 @@ use agent::{
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::{netlink::RouteSocket, sysctls::SysctlFolder},
+    host::{listeners::SockDiag, netlink::RouteSocket, sysctls::SysctlFolder},
     input::{Input, manifests},
     journal::FileJournal,
     report::Observed,
@@ -127,6 +127,8 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(SysctlFolder("/proc/sys".into())),
+        listeners: Box::new(SockDiag),
+        may_hijack: false,
         // Nobody is asked on a segment, and nobody probes.
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,

@@ -29,6 +29,7 @@ pub mod ipvsadm;
 pub mod layout;
 pub mod process;
 pub mod segment;
+pub mod shell;
 pub mod trace;
 pub mod wait;
 pub mod weights;

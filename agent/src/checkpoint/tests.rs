@@ -124,6 +124,27 @@ fn directors_files_and_groups_that_are_gone_are_remembered() {
 }
 
 #[test]
+fn the_api_servers_and_the_directors_addresses_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let servers =
+        BTreeSet::from(["[2001:db8::1]:6443", "192.0.2.1:443"].map(|at| at.parse().unwrap()));
+    let hosts = BTreeMap::from([("b".to_owned(), ["192.0.2.2".parse().unwrap()].into())]);
+    life(folder.path(), |recorder| {
+        recorder.note(Note::ApiServers(servers.clone()));
+        recorder.note(Note::DirectorAddresses(hosts.clone()));
+    });
+    let restored = life(folder.path(), |_| ());
+    let [
+        Event::DirectorAddresses(found_hosts),
+        Event::ApiServers(found_servers),
+    ] = restored.events.as_slice()
+    else {
+        panic!("both: {:?}", restored.events);
+    };
+    assert_eq!((found_hosts, found_servers), (&hosts, &servers));
+}
+
+#[test]
 fn a_damaged_or_newer_checkpoint_is_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE);

@@ -3,8 +3,37 @@
 
 use std::time::Duration;
 
+use ipvs::Kernel;
+
 use super::Director;
-use crate::{journal::NoJournal, report::Trouble, retry::Subject};
+use crate::{
+    claim::Segments,
+    host::{netlink::Links, sysctls::Sysctls},
+    journal::{Journal, NoJournal},
+    report::Trouble,
+    retry::Subject,
+    round::Edges,
+};
+
+/// Those that are open, for a round; none if one that it needs is not.
+pub(super) fn edges<'a>(
+    kernel: &'a mut Option<Box<dyn Kernel>>,
+    links: &'a mut Option<Box<dyn Links>>,
+    journal: &'a mut Result<Box<dyn Journal>, NoJournal>,
+    sysctls: &'a mut dyn Sysctls,
+    segments: &'a mut dyn Segments,
+) -> Option<Edges<'a>> {
+    Some(Edges {
+        kernel: kernel.as_mut()?.as_mut(),
+        links: links.as_mut()?.as_mut(),
+        journal: match journal {
+            Ok(journal) => journal.as_mut(),
+            Err(none) => none,
+        },
+        sysctls,
+        segments,
+    })
+}
 
 impl Director {
     /// Opens what is not open, and says why no round can run.
@@ -47,6 +76,8 @@ impl Director {
             Ok((journal, remembered)) => {
                 self.caution.remember(remembered.cluster.clone());
                 self.state.remember(remembered);
+                // Other addresses are known to be ours.
+                self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
                 self.due = true;
                 if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
@@ -65,6 +96,24 @@ impl Director {
                 self.retry.failed(Subject::Journal, now);
             }
         }
+    }
+
+    /// The kernel did not answer, or not to the point.
+    pub(super) fn kernel_failed(
+        &mut self,
+        error: &ipvs::Error,
+        before: &Option<Trouble>,
+        now: Duration,
+    ) {
+        let trouble = Trouble::Kernel(error.to_string());
+        if before.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}");
+        }
+        if !matches!(error, ipvs::Error::RepliesLost) {
+            self.kernel = None;
+        }
+        self.retry.failed(Subject::Kernel, now);
+        self.trouble = Some(trouble);
     }
 
     fn tried<T>(

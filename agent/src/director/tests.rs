@@ -26,6 +26,7 @@ mod drift;
 mod health;
 mod health_steps;
 mod no_journal;
+mod protect;
 mod restored;
 mod running;
 

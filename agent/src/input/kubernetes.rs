@@ -1,6 +1,13 @@
 //! Objects from the API server: four watches.
 
-use std::{collections::BTreeSet, fmt::Debug, pin::pin, sync::mpsc::Sender, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    net::IpAddr,
+    pin::pin,
+    sync::mpsc::Sender,
+    time::Duration,
+};
 
 use crds::{
     Change, Loose, ObjectKey,
@@ -138,7 +145,8 @@ where
     }
 }
 
-/// The names of the group's directors, whenever they differ from before.
+/// The names of the group's directors, and their addresses, whenever they
+/// differ from before.
 async fn directors(
     client: Client,
     group: &str,
@@ -152,7 +160,7 @@ async fn directors(
     let mut stream = pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut away = Away::default();
     let mut membership = Membership::new(group, me);
-    let mut sent = None;
+    let mut sent = Sent::default();
     let start = Instant::now();
     loop {
         let deadline = membership.next_deadline(start.elapsed());
@@ -184,19 +192,30 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-fn tell(
-    membership: &Membership,
-    now: Duration,
-    sent: &mut Option<BTreeSet<String>>,
-    events: &Sender<Event>,
-) {
+/// What the loop was told last.
+#[derive(Default)]
+struct Sent {
+    names: Option<BTreeSet<String>>,
+    addresses: Option<BTreeMap<String, BTreeSet<IpAddr>>>,
+}
+
+fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender<Event>) {
+    // Nobody hears it when the loop has ended, and nobody needs to.
     let names = membership.names(now);
     if let Some(names) = &names
-        && sent.as_ref() != Some(names)
-        // Nobody hears it when the loop has ended, and nobody needs to.
+        && sent.names.as_ref() != Some(names)
         && events.send(Event::Directors(names.clone())).is_ok()
     {
-        *sent = Some(names.clone());
+        sent.names = Some(names.clone());
+    }
+    let addresses = membership.addresses(now);
+    if let Some(addresses) = &addresses
+        && sent.addresses.as_ref() != Some(addresses)
+        && events
+            .send(Event::DirectorAddresses(addresses.clone()))
+            .is_ok()
+    {
+        sent.addresses = Some(addresses.clone());
     }
 }
 

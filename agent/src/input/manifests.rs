@@ -39,11 +39,16 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     } = input;
     let mut manifests = Manifests::new(group, files);
     let mut said = None;
-    if events
-        .send(Event::Directors(BTreeSet::from([me.to_owned()])))
-        .is_err()
-    {
-        return;
+    let first = [
+        Event::Directors(BTreeSet::from([me.to_owned()])),
+        // None is used, whatever an earlier life did.
+        Event::ApiServers(BTreeSet::new()),
+        Event::DirectorAddresses(BTreeMap::new()),
+    ];
+    for event in first {
+        if events.send(event).is_err() {
+            return;
+        }
     }
     loop {
         match settled(folder, &manifests.seen) {

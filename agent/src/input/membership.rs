@@ -3,10 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
 use kube::{core::DynamicObject, runtime::watcher};
+
+use crate::hijack::MOST_ADDRESSES;
 
 /// For so long a director whose Director was deleted counts as one. Its agent
 /// may be cut off, and its host still hold the VIPs; and an agent that lives
@@ -18,12 +21,15 @@ pub const LEAVE_TIME: Duration = Duration::from_secs(90);
 pub struct Membership {
     group: String,
     me: String,
-    members: BTreeSet<String>,
-    listing: BTreeSet<String>,
+    members: Members,
+    listing: Members,
     listed: bool,
     /// Who left, and when.
-    left: BTreeMap<String, Duration>,
+    left: BTreeMap<String, (Duration, BTreeSet<IpAddr>)>,
 }
+
+/// Names, and the addresses of their hosts as they say.
+type Members = BTreeMap<String, BTreeSet<IpAddr>>;
 
 impl Membership {
     /// The members of `group`, as seen by the director `me`: none so far.
@@ -31,8 +37,8 @@ impl Membership {
         Self {
             group: group.to_owned(),
             me: me.to_owned(),
-            members: BTreeSet::new(),
-            listing: BTreeSet::new(),
+            members: Members::new(),
+            listing: Members::new(),
             listed: false,
             left: BTreeMap::new(),
         }
@@ -41,49 +47,60 @@ impl Membership {
     /// Takes in what the watch of Directors shows at `now`. True when this
     /// director's own Director was there and is not any more.
     pub fn see(&mut self, event: watcher::Event<DynamicObject>, now: Duration) -> bool {
-        let was_member = self.members.contains(&self.me);
+        let was_member = self.members.contains_key(&self.me);
         match event {
             watcher::Event::Init => self.listing.clear(),
             watcher::Event::InitApply(director) => {
                 if self.is_of_group(&director) {
-                    self.listing.insert(name(&director));
+                    self.listing.insert(name(&director), addresses(&director));
                 }
             }
             watcher::Event::InitDone => {
                 let listing = std::mem::take(&mut self.listing);
-                for gone in self.members.difference(&listing) {
-                    self.left.insert(gone.clone(), now);
+                for (gone, addresses) in std::mem::take(&mut self.members) {
+                    if !listing.contains_key(&gone) {
+                        self.left.insert(gone, (now, addresses));
+                    }
                 }
                 self.members = listing;
                 self.listed = true;
             }
             watcher::Event::Apply(director) if self.is_of_group(&director) => {
-                self.members.insert(name(&director));
+                self.members.insert(name(&director), addresses(&director));
             }
             watcher::Event::Apply(director) | watcher::Event::Delete(director) => {
                 let name = name(&director);
-                if self.members.remove(&name) {
-                    self.left.insert(name, now);
+                if let Some(addresses) = self.members.remove(&name) {
+                    self.left.insert(name, (now, addresses));
                 }
             }
         }
         let members = &self.members;
-        self.left.retain(|name, _| !members.contains(name));
-        was_member && !self.members.contains(&self.me)
+        self.left.retain(|name, _| !members.contains_key(name));
+        was_member && !self.members.contains_key(&self.me)
     }
 
     /// The members at `now`; none before the first listing is complete.
     pub fn names(&self, now: Duration) -> Option<BTreeSet<String>> {
-        let leaving = self.left.iter().filter(|(_, at)| **at + LEAVE_TIME > now);
+        let addresses = self.addresses(now);
+        addresses.map(|addresses| addresses.into_keys().collect())
+    }
+
+    /// The same, each with the addresses of its host as its agent says them.
+    pub fn addresses(&self, now: Duration) -> Option<BTreeMap<String, BTreeSet<IpAddr>>> {
+        let leaving = self.left.iter();
+        let leaving = leaving.filter(|(_, (at, _))| *at + LEAVE_TIME > now);
         self.listed.then(|| {
-            let leaving = leaving.map(|(name, _)| name);
-            self.members.iter().chain(leaving).cloned().collect()
+            let leaving = leaving.map(|(name, (_, addresses))| (name, addresses));
+            let all = self.members.iter().chain(leaving);
+            all.map(|(name, addresses)| (name.clone(), addresses.clone()))
+                .collect()
         })
     }
 
     /// When [`Membership::names`] changes after `now` without an event.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
-        let ends = self.left.values().map(|at| *at + LEAVE_TIME);
+        let ends = self.left.values().map(|(at, _)| *at + LEAVE_TIME);
         ends.filter(|end| *end > now).min()
     }
 
@@ -97,6 +114,16 @@ impl Membership {
 
 fn name(director: &DynamicObject) -> String {
     director.metadata.name.clone().unwrap_or_default()
+}
+
+/// What parses; an agent of a newer version may say more.
+fn addresses(director: &DynamicObject) -> BTreeSet<IpAddr> {
+    let addresses = director.data.pointer("/status/addresses");
+    let addresses = addresses.and_then(|addresses| addresses.as_array());
+    let texts = addresses.into_iter().flatten().take(MOST_ADDRESSES);
+    texts
+        .filter_map(|address| address.as_str()?.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -142,6 +169,24 @@ mod tests {
         membership.see(Apply(director("c", "edge")), s(1));
         assert_eq!(names(&membership, s(1)), ["a", "b", "c"]);
         assert_eq!(membership.next_deadline(s(1)), None);
+    }
+
+    #[test]
+    fn members_come_with_the_addresses_that_they_say_also_while_they_leave() {
+        let mut membership = listed(&["a"]);
+        let mut b = director("b", "edge");
+        b.data["status"]["addresses"] = json!(["192.0.2.2", "2001:db8::2", "of a newer version"]);
+        membership.see(Apply(b), s(1));
+        let b = BTreeSet::from(["192.0.2.2", "2001:db8::2"].map(|text| text.parse().unwrap()));
+        let both = BTreeMap::from([("a".to_owned(), BTreeSet::new()), ("b".to_owned(), b)]);
+        assert_eq!(membership.addresses(s(1)).as_ref(), Some(&both));
+        membership.see(Delete(director("b", "edge")), s(2));
+        assert_eq!(
+            membership.addresses(s(2)),
+            Some(both),
+            "b may be cut off only"
+        );
+        assert_eq!(names(&membership, s(92)), ["a"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::mpsc::Sender};
 
 use crate::{checkpoint::Recorder, event::Event};
 
+pub mod api_servers;
 pub mod kubernetes;
 pub mod manifests;
 pub mod membership;

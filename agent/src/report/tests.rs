@@ -47,6 +47,7 @@ fn well() -> Observed {
         unreadable: Vec::new(),
         health: Arc::default(),
         hold: None,
+        protection: Arc::default(),
     }
 }
 
@@ -445,6 +446,33 @@ fn lists_are_cut_and_what_was_left_out_is_counted() {
     );
     assert_eq!((status.vips.len(), status.vips_omitted), (1000, 500));
     assert!(programmed(&status).2.ends_with(" (and 1499 more)"));
+}
+
+#[test]
+fn what_is_refused_to_protect_the_director_is_an_exception_and_its_addresses_are_told() {
+    let refused = exception(
+        &named("ssh"),
+        None,
+        condition::reason::WOULD_HIJACK_DIRECTOR,
+        "refused",
+    );
+    let protection = hijack::Report {
+        addresses: vec![ip("192.0.2.1"), ip("2001:db8::1")],
+        exceptions: vec![refused.clone()],
+        notices: vec!["it stands".to_owned()],
+    };
+    let status = fresh(&Observed {
+        protection: Arc::new(protection),
+        ..well()
+    });
+    assert_eq!(status.addresses, ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(status.exceptions, [refused]);
+    assert_eq!(status.notices, ["it stands"]);
+    assert_eq!(
+        programmed(&status),
+        ("False", "Exceptions", "shop/ssh: refused")
+    );
+    assert_eq!(status.used, digests("now"), "all else is as it is wanted");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -134,6 +135,19 @@ impl State {
             .filter(|key| !self.ours.table.service(key))
             .collect();
         self.doubt(strangers);
+    }
+
+    /// Has the next reading look at these services again, whosever they are.
+    pub fn look_at(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
+        self.doubt(services);
+    }
+
+    /// The addresses that we put on interfaces, or may have put there just
+    /// before the agent died, each with its interface.
+    pub fn our_addresses(&self) -> BTreeMap<IpAddr, String> {
+        let mut ours = self.ours.addresses.clone();
+        ours.extend(self.ours.intent.addresses.iter().cloned());
+        ours
     }
 
     /// Has the next round plan these services, of which the kernel's part is

@@ -113,8 +113,9 @@ pub struct DirectorStatus {
     /// How many held addresses did not fit.
     #[serde(default)]
     pub vips_omitted: i32,
-    /// The addresses of this director's interfaces that the agent did not put
-    /// there; those of the loopback interface left out.
+    /// The first 100 addresses of this director's interfaces that the agent did
+    /// not put there; loopback and IPv6 link-local ones left out. What is one of
+    /// a director of the same group is no server by DR or TUN.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
     /// The sysctls that the services need, and how they are.

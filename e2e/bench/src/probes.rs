@@ -11,6 +11,7 @@ use std::{
 
 use agent::{
     director::World,
+    host::listeners::SockDiag,
     journal::FileJournal,
     probe::{self, Counts},
 };
@@ -74,6 +75,8 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         }),
         sysctls: Box::new(Nowhere),
         segments: Box::new(Nowhere),
+        listeners: Box::new(SockDiag),
+        may_hijack: false,
         orders,
     };
     let agent = AgentThreads::start(world, folder.path())?;

@@ -21,7 +21,7 @@ use std::{
 use agent::{
     director::World,
     event::Event,
-    host::netlink::RouteSocket,
+    host::{listeners::SockDiag, netlink::RouteSocket},
     journal::FileJournal,
     observe,
     probe::{self, Order, ProbeId},
@@ -123,6 +123,8 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         }),
         sysctls: Box::new(director::sysctls()),
         segments: Box::new(Nowhere),
+        listeners: Box::new(SockDiag),
+        may_hijack: false,
         orders,
     };
     let agent = AgentThreads::start(world, folder)?;

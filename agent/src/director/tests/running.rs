@@ -14,6 +14,8 @@ pub(super) struct Doors {
     pub(super) kernel_fails: Arc<AtomicUsize>,
     /// Who is told what is to be probed; nobody if none.
     pub(super) orders: Option<UnboundedSender<Order>>,
+    /// Whether the host's own traffic may be taken.
+    pub(super) may_hijack: bool,
 }
 
 impl Doors {
@@ -33,6 +35,8 @@ impl Doors {
             links: Box::new(move || Ok(Box::new(links.clone()))),
             sysctls: Box::new(world.clone()),
             segments: Box::new(world.clone()),
+            listeners: Box::new(world.clone()),
+            may_hijack: self.may_hijack,
             orders: self.orders.clone().unwrap_or_else(|| unbounded_channel().0),
             journal: Box::new({
                 let opened = self.opened.clone();

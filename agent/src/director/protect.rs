@@ -1,0 +1,206 @@
+//! Not shooting the host, in the loop: what is wanted goes into it, and what
+//! may be put in force comes out ([`crate::hijack`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipvs::{DestinationKey, ServiceKey};
+
+use super::{Director, edges::edges};
+use crate::{
+    desired::Desired,
+    hijack::{self, Facts, Report},
+    round,
+};
+
+/// How often it is looked whether what was refused may be in force by now.
+pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
+/// How often this host is looked at while nothing is refused.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What protects the director, between rounds.
+pub(super) struct Protection {
+    /// All that is wanted, what is refused included.
+    wanted: Arc<Desired>,
+    /// The addresses of the group's directors, as they say.
+    directors: BTreeMap<String, BTreeSet<IpAddr>>,
+    facts: Facts,
+    refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
+    /// What was last judged, and what was left of it.
+    judged: (Arc<Desired>, Arc<Desired>),
+    report: Arc<Report>,
+    /// Something else is known than what was judged by.
+    is_stale: bool,
+    /// This host's addresses could not be read.
+    is_unsure: bool,
+    /// When this host is to be looked at again; none before the first time.
+    due: Option<Duration>,
+}
+
+impl Protection {
+    pub(super) fn new() -> Self {
+        Self {
+            wanted: Arc::default(),
+            directors: BTreeMap::new(),
+            facts: Facts {
+                own: None,
+                listeners: Ok(Vec::new()),
+                api_servers: BTreeSet::new(),
+                directors: BTreeMap::new(),
+            },
+            refused: BTreeSet::new(),
+            judged: Default::default(),
+            report: Arc::default(),
+            is_stale: true,
+            is_unsure: false,
+            due: None,
+        }
+    }
+
+    /// This is wanted from now on.
+    pub(super) fn wish(&mut self, wanted: Desired) {
+        self.wanted = Arc::new(wanted);
+    }
+
+    /// Where the agent reaches its API server. Whether that is new.
+    pub(super) fn hear_api_servers(&mut self, servers: BTreeSet<SocketAddr>) -> bool {
+        let is_new = self.facts.api_servers != servers;
+        self.facts.api_servers = servers;
+        self.is_stale |= is_new;
+        is_new
+    }
+
+    /// The addresses of the group's directors. Whether they are new.
+    pub(super) fn hear_directors(&mut self, directors: BTreeMap<String, BTreeSet<IpAddr>>) -> bool {
+        let is_new = self.directors != directors;
+        self.directors = directors;
+        self.is_stale |= is_new;
+        is_new
+    }
+
+    /// This host may be otherwise than it was when it was looked at.
+    pub(super) fn look_again(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// Whether there is reason to judge, though nothing else is wanted.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.is_stale || self.due.is_some_and(|due| due <= now)
+    }
+
+    /// When there is.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.due
+    }
+
+    /// What there is to say.
+    pub(super) fn report(&self) -> Arc<Report> {
+        self.report.clone()
+    }
+}
+
+impl Director {
+    /// What may be in force of what is wanted. This host is looked at when that
+    /// is due, or when a service is new; what it listens on, only where a
+    /// service asks for that.
+    ///
+    /// # Errors
+    /// When the kernel does not say what stands in its table. It is to be asked
+    /// again then.
+    pub(super) fn protected(&mut self, now: Duration) -> Result<Arc<Desired>, ipvs::Error> {
+        self.look(now);
+        let facts = &self.protection.facts;
+        let suspects = hijack::suspects(&self.protection.wanted, facts);
+        if !suspects.is_empty() && !self.world.may_hijack {
+            self.state.look_at(suspects.keys().copied());
+            let edges = edges(
+                &mut self.kernel,
+                &mut self.links,
+                &mut self.journal,
+                self.world.sysctls.as_mut(),
+                self.world.segments.as_mut(),
+            );
+            if let Some(mut edges) = edges {
+                round::read(&mut self.state, &mut edges)?;
+            }
+        }
+        let protection = &mut self.protection;
+        let found = |key: &ServiceKey| self.state.found(key).service;
+        let may_hijack = self.world.may_hijack;
+        let verdict = hijack::judge(&protection.wanted, &suspects, found, may_hijack);
+        let (mut report, reachable) = (verdict.report, &protection.report.addresses);
+        report.addresses.clone_from(reachable);
+        if report != *protection.report {
+            protection.report = Arc::new(report);
+        }
+        let is_same_wish = Arc::ptr_eq(&protection.wanted, &protection.judged.0);
+        if !is_same_wish || protection.refused != verdict.refused {
+            protection.judged = (protection.wanted.clone(), verdict.desired);
+            protection.refused = verdict.refused;
+        }
+        let interval = match protection.refused.is_empty() && !protection.is_unsure {
+            true => LOOK_INTERVAL,
+            false => REFUSED_INTERVAL,
+        };
+        if protection.is_due(now) || protection.due.is_none_or(|due| due > now + interval) {
+            protection.due = Some(now + interval);
+        }
+        protection.is_stale = false;
+        Ok(protection.judged.1.clone())
+    }
+
+    fn look(&mut self, now: Duration) {
+        let (protection, state) = (&mut self.protection, &self.state);
+        let is_due = protection.is_due(now);
+        let is_refused = |key: &ServiceKey| protection.refused.contains(&(*key, None));
+        let services = protection.wanted.table.keys();
+        let is_new = |key: &&ServiceKey| state.found(key).service.is_none() && !is_refused(key);
+        let concerned: Vec<_> = match is_due {
+            true => services.collect(),
+            false => services.filter(is_new).collect(),
+        };
+        if concerned.is_empty() && !is_due {
+            return;
+        }
+        if let Some(links) = &mut self.links {
+            let ours = state.our_addresses();
+            protection.is_unsure = false;
+            match links.interfaces() {
+                Ok(interfaces) => {
+                    protection.facts.own = Some(hijack::own_addresses(&interfaces, &ours));
+                    let reachable = hijack::reachable_addresses(&interfaces, &ours);
+                    if reachable != protection.report.addresses {
+                        Arc::make_mut(&mut protection.report).addresses = reachable;
+                    }
+                }
+                // What was known before is the best guess. Its connection ends
+                // with an error of the socket's, so there is another next time.
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    if let Ok(again) = (self.world.links)() {
+                        self.links = Some(again);
+                    }
+                    protection.is_unsure = true;
+                }
+            }
+        }
+        let facts = &mut protection.facts;
+        let mut asking = concerned.iter();
+        if asking.any(|key| hijack::asks_for_listeners(key, facts.own.as_ref())) {
+            let listeners = self.world.listeners.listeners();
+            facts.listeners = listeners.map_err(|error| error.to_string());
+        }
+        let others = protection.directors.iter();
+        let others = others.filter(|(name, _)| **name != self.name);
+        facts.directors = others
+            .flat_map(|(name, addresses)| addresses.iter().map(move |found| (*found, name.clone())))
+            .collect();
+        let own = protection.report.addresses.iter();
+        let own = own.map(|address| (*address, self.name.clone()));
+        facts.directors.extend(own);
+    }
+}

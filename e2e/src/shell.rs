@@ -1,0 +1,90 @@
+//! Somebody logged in on a host: a server that greets as sshd does and says
+//! back what it is told, and a session with it that stays open.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::Host;
+use crate::acceptor::Acceptor;
+
+const BANNER: &str = "SSH-2.0-lab";
+/// For a connection, and for each answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Greets and echoes lines. It stops when dropped, open sessions with it.
+#[derive(Debug)]
+pub struct Shell {
+    _acceptor: Acceptor,
+}
+
+impl Shell {
+    /// Starts in `host` on an address such as `0.0.0.0:22`.
+    ///
+    /// # Panics
+    /// When the address is none, or cannot be bound.
+    #[track_caller]
+    pub fn start(host: &Host, address: &str) -> Self {
+        let serve = |stream: &TcpStream, _: SocketAddr| {
+            let mut answers = stream;
+            writeln!(answers, "{BANNER}")?;
+            for line in BufReader::new(stream).lines() {
+                writeln!(answers, "{}", line?)?;
+            }
+            Ok(())
+        };
+        Self {
+            _acceptor: Acceptor::start(host, address, serve),
+        }
+    }
+}
+
+/// A session with a [`Shell`].
+#[derive(Debug)]
+pub struct Session {
+    stream: BufReader<TcpStream>,
+}
+
+impl Session {
+    /// Logs in from `client` at an address such as `192.168.4.5:22`.
+    ///
+    /// # Errors
+    /// When there is no connection, or somebody else answers.
+    ///
+    /// # Panics
+    /// When the address is none.
+    pub fn open(client: &Host, address: &str) -> io::Result<Self> {
+        let address = address
+            .parse()
+            .unwrap_or_else(|error| panic!("{address} is an address and a port: {error}"));
+        let stream = client.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut session = Self {
+            stream: BufReader::new(stream),
+        };
+        match session.line()?.as_str() {
+            BANNER => Ok(session),
+            other => Err(io::Error::other(format!("somebody else answers: {other}"))),
+        }
+    }
+
+    /// Says something, and hears it said back.
+    ///
+    /// # Errors
+    /// When the session is broken.
+    pub fn say(&mut self, words: &str) -> io::Result<()> {
+        writeln!(self.stream.get_mut(), "{words}")?;
+        match self.line()? {
+            said if said == words => Ok(()),
+            said => Err(io::Error::other(format!("heard {said:?}, not {words:?}"))),
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        match self.stream.read_line(&mut line)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! A director does not shoot itself: what would take its own traffic is
+//! refused, with words that help, and whoever is logged in stays so.
+
+use std::{fs, path::Path};
+
+use e2e::{
+    Host, Process,
+    cluster::{
+        Cluster, PATIENCE, condition, example, expect_table, start_agent,
+        start_agent_with_manifests, state_dir, value, wait_for, wait_until_ready,
+    },
+    course::{Course, DR_VIP, another_service},
+    eventually, ipvsadm, kubectl, kubectl_apply, layout,
+    process::program,
+    shell::{Session, Shell},
+};
+
+/// The director's own address, and ssh's port of it.
+const SSH: &str = "192.168.4.5:22";
+
+/// The course's web servers, by NAT, whatever the service's port.
+const WEB_SERVERS: &str = "
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: RealServer
+metadata: {name: web1, labels: {app: web}}
+spec: {address: 192.168.2.100, port: 80}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: RealServer
+metadata: {name: web2, labels: {app: web}}
+spec: {address: 192.168.2.200, port: 80}
+";
+
+fn service(name: &str, vip: &str, more: &str) -> String {
+    format!(
+        "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  vip: {vip}
+  forwarding: {{method: NAT}}
+  realServerSelector: {{matchLabels: {{app: web}}}}
+  {more}
+"
+    )
+}
+
+/// The service that takes ssh away.
+fn ssh_service() -> String {
+    service("rival", "{address: 192.168.4.5, port: 22}", "")
+}
+
+/// The NAT cluster, with somebody logged in on its director.
+struct Office {
+    course: Course,
+    shell: Option<Shell>,
+    session: Session,
+    proofs: u16,
+}
+
+impl Office {
+    fn open() -> Self {
+        let course = Course::nat();
+        let shell = Some(Shell::start(&course.director, "0.0.0.0:22"));
+        let session = log_in(&course);
+        Self {
+            course,
+            shell,
+            session,
+            proofs: 0,
+        }
+    }
+
+    /// The session goes on, another can be opened, and what is applied now is
+    /// programmed and reported: the agent has its API server.
+    #[track_caller]
+    fn expect_alive(&mut self, after: &str) {
+        self.session
+            .say(after)
+            .unwrap_or_else(|error| panic!("the session was expected to go on {after}: {error}"));
+        log_in(&self.course);
+        self.proofs += 1;
+        let (name, port) = (format!("proof{}", self.proofs), 8000 + self.proofs);
+        kubectl_apply(&another_service(&name, port));
+        wait_until_ready(&[&name]);
+        self.session
+            .say("and still")
+            .unwrap_or_else(|error| panic!("the session goes on beside {name}: {error}"));
+    }
+}
+
+fn log_in(course: &Course) -> Session {
+    Session::open(&course.client, SSH)
+        .unwrap_or_else(|error| panic!("ssh on the director was expected to answer: {error}"))
+}
+
+/// Waits until a service is refused with these words, in its own conditions and
+/// in the Director's.
+#[track_caller]
+fn expect_refused(name: &str, director: &str, words: &[&str]) {
+    let object = format!("ivs/{name}");
+    eventually(
+        &format!("{name} to be refused for {words:?}"),
+        PATIENCE,
+        || {
+            let reason = condition(&object, "Ready", "reason");
+            let message = condition(&object, "Ready", "message");
+            let is_said = words.iter().all(|word| message.contains(word));
+            match is_said && reason == "WouldHijackDirector" {
+                true => Ok(()),
+                false => Err(format!("{reason}: {message}")),
+            }
+        },
+    );
+    let row = kubectl(&["get", &object]);
+    assert!(
+        row.contains("WouldHijackDirector"),
+        "kubectl get ivs: {row}"
+    );
+    assert_eq!(condition(&object, "Programmed", "status"), "False");
+    let director = format!("idir/{director}");
+    let message = condition(&director, "Programmed", "message");
+    assert!(
+        words.iter().all(|word| message.contains(word)),
+        "{director} was expected to say {words:?} of {name}: {message}"
+    );
+    assert_eq!(condition(&director, "Programmed", "status"), "False");
+    let reasons = value(&director, ".status.exceptions[*].reason");
+    assert!(reasons.contains("WouldHijackDirector"), "{reasons}");
+    println!("{name}: {}", condition(&object, "Ready", "message"));
+}
+
+#[test]
+fn what_would_take_the_hosts_own_traffic_is_refused_and_the_host_stays_reachable() {
+    let _cluster = Cluster::start();
+    let mut office = Office::open();
+    let agent = start_agent(&office.course.director, "director1");
+    kubectl_apply(WEB_SERVERS);
+    office.expect_alive("before anything is refused");
+    let api_server = layout::HOST_SIDE;
+    let (persistent, every) = ("persistence: {timeoutSeconds: 60}", "every port");
+    for (name, vip, more, words) in [
+        (
+            "api",
+            format!("{{address: {api_server}, port: 6443}}"),
+            "",
+            [
+                "connections to the API server, 10.77.0.1:6443",
+                "--manifests",
+            ],
+        ),
+        (
+            "api-whole",
+            format!("{{address: {api_server}, port: 0}}"),
+            persistent,
+            [
+                "connections to the API server, 10.77.0.1:6443",
+                "--manifests",
+            ],
+        ),
+        (
+            "whole",
+            "{address: 192.168.4.5, port: 0}".to_owned(),
+            persistent,
+            [every, "firewallMark"],
+        ),
+        (
+            "rival",
+            "{address: 192.168.4.5, port: 22}".to_owned(),
+            "",
+            ["listens on 0.0.0.0:22 (TCP)", "ss -lntp 'sport = :22'"],
+        ),
+    ] {
+        kubectl_apply(&service(name, &vip, more));
+        expect_refused(name, "director1", &words);
+        office.expect_alive(&format!("while {name} is refused"));
+        let table = ipvsadm::saved(&office.course.director);
+        assert!(
+            !table.contains(":22 ") && !table.contains(":0 ") && !table.contains(":6443"),
+            "{name} is not in the table:\n{table}"
+        );
+        let addresses = office.course.director.run("ip -brief address");
+        assert!(
+            !addresses.contains("10.77.0.1/"),
+            "the API server's address is not put here: {addresses}"
+        );
+        kubectl(&["delete", "ivs", name]);
+        wait_for("idir/director1", "Programmed", "True");
+    }
+    let line = agent.wait_for_log("VirtualService default/rival is refused", PATIENCE);
+    println!("{line}");
+}
+
+#[test]
+fn a_service_comes_when_nothing_listens_there_any_more_and_stays_when_something_does_again() {
+    let _cluster = Cluster::start();
+    let mut office = Office::open();
+    let mut agent = start_agent(&office.course.director, "director1");
+    kubectl_apply(&format!("{}{WEB_SERVERS}", ssh_service()));
+    expect_refused("rival", "director1", &["listens on 0.0.0.0:22"]);
+    office.expect_alive("while ssh listens");
+
+    office.shell = None;
+    wait_until_ready(&["rival"]);
+    wait_for("idir/director1", "Programmed", "True");
+    let page = office.course.browser().get(SSH, "/");
+    let page = page.unwrap_or_else(|error| panic!("a web server was expected behind it: {error}"));
+    assert!(page.starts_with("192.168.2."), "{page}");
+
+    // Who listens there now gets nothing; but nobody's service goes for it.
+    let _late = Shell::start(&office.course.director, "0.0.0.0:22");
+    let table = ipvsadm::sorted(&office.course.director);
+    agent.kill();
+    let _agent = start_agent(&office.course.director, "director1");
+    eventually("the Director to note that it stands", PATIENCE, || {
+        let notices = value("idir/director1", ".status.notices");
+        let words = ["default/rival", "stays so", "listens on 0.0.0.0:22"];
+        match words.iter().all(|word| notices.contains(word)) {
+            true => Ok(()),
+            false => Err(notices),
+        }
+    });
+    assert_eq!(ipvsadm::sorted(&office.course.director), table);
+    assert_eq!(condition("ivs/rival", "Ready", "status"), "True");
+}
+
+#[test]
+fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let _shell = Shell::start(&course.director, "0.0.0.0:22");
+    let mut session = log_in(&course);
+    let other = course.another_director("director-2", "192.168.4.6/24");
+    let holder = r#"{"spec":{"addresses":{"holder":"director1"}}}"#;
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", holder]);
+    let _one = start_agent(&course.director, "director1");
+    let _two = start_agent(&other, "director2");
+    for (director, address) in [("director1", "192.168.4.5"), ("director2", "192.168.4.6")] {
+        eventually(
+            &format!("{director} to say its addresses"),
+            PATIENCE,
+            || {
+                let object = format!("idir/{director}");
+                let made = e2e::control::try_kubectl(&["get", &object, "-o", "yaml"]);
+                match made.stdout.contains(&format!("- {address}")) {
+                    true => Ok(()),
+                    false => Err(made.stdout),
+                }
+            },
+        );
+    }
+    kubectl_apply(&example("dr-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    for (name, address, director) in [
+        ("web3", "192.168.4.6", "director2"),
+        ("web4", "192.168.4.5", "director1"),
+    ] {
+        kubectl_apply(&format!(
+            "{{apiVersion: ipvs.dev/v1alpha1, kind: RealServer, metadata: {{name: {name}, labels: {{app: web}}}}, spec: {{address: {address}}}}}"
+        ));
+        let server = format!("RealServer default/{name}: refused");
+        let whose = format!("{address}:80 is Director {director} of the same group");
+        expect_refused("web", "director1", &[&whose, "NAT"]);
+        let message = condition("ivs/web", "Ready", "message");
+        assert!(message.contains(&server), "it names the server: {message}");
+        for host in [&course.director, &other] {
+            expect_table(host, &DR_TABLE);
+        }
+        let counts = course.browser().counts(10, DR_VIP);
+        assert!(
+            counts.keys().all(|page| page.starts_with("192.168.4.")) && counts.len() == 2,
+            "the others were expected to serve: {counts:?}"
+        );
+        session
+            .say("while a server is refused")
+            .expect("the session goes on");
+        kubectl(&["delete", "irs", name]);
+        wait_until_ready(&["web"]);
+    }
+    // By NAT it is as good as any other.
+    kubectl_apply(
+        "{apiVersion: ipvs.dev/v1alpha1, kind: RealServer, metadata: {name: web3, labels: {app: web}}, spec: {address: 192.168.4.6, forwarding: {method: NAT}}}",
+    );
+    let by_nat = "-a -t 192.168.4.15:80 -r 192.168.4.6:80 -m -w 1";
+    let [service, one, two] = DR_TABLE;
+    expect_table(&course.director, &[service, one, two, by_nat]);
+    wait_until_ready(&["web"]);
+    session.say("to the end").expect("the session goes on");
+}
+
+const DR_TABLE: [&str; 3] = [
+    "-A -t 192.168.4.15:80 -s wrr",
+    "-a -t 192.168.4.15:80 -r 192.168.4.100:80 -g -w 1",
+    "-a -t 192.168.4.15:80 -r 192.168.4.200:80 -g -w 1",
+];
+
+#[test]
+fn with_manifests_it_is_refused_in_the_log_and_done_if_the_flag_says_so() {
+    let mut office = Office::open();
+    let director = &office.course.director;
+    let folder = layout::file("manifests-hijack");
+    fs::create_dir_all(&folder).expect("the lab's folder can be written");
+    let objects = format!(
+        "{}---\n{}{WEB_SERVERS}",
+        ssh_service(),
+        another_service("web", 80)
+    );
+    fs::write(folder.join("all.yaml"), objects).expect("the folder is the test's own");
+    let web = [
+        "-A -t 192.168.4.5:80 -s wlc",
+        "-a -t 192.168.4.5:80 -r 192.168.2.100:80 -m -w 1",
+        "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 1",
+    ];
+    let mut agent = start_agent_with_manifests(director, "standalone", &folder);
+    let line = agent.wait_for_log("VirtualService default/rival is refused", PATIENCE);
+    assert!(line.contains("listens on 0.0.0.0:22 (TCP)"), "{line}");
+    expect_table(director, &web);
+    office
+        .session
+        .say("without the flag")
+        .expect("the session goes on");
+    drop(log_in(&office.course));
+
+    agent.kill();
+    let agent = start_agent_that_may_hijack(director, &folder);
+    let line = agent.wait_for_log("as --allow-hijack says", PATIENCE);
+    assert!(line.contains("default/rival"), "{line}");
+    let rival: Vec<_> = web
+        .iter()
+        .map(|line| line.replace(":80 -s", ":22 -s"))
+        .collect();
+    let rival: Vec<_> = rival
+        .iter()
+        .map(|line| line.replace("192.168.4.5:80", "192.168.4.5:22"))
+        .collect();
+    let both: Vec<_> = web
+        .into_iter()
+        .chain(rival.iter().map(String::as_str))
+        .collect();
+    expect_table(director, &both);
+    let shot = Session::open(&office.course.client, SSH);
+    assert!(shot.is_err(), "ssh is gone, as --help says: {shot:?}");
+    fs::remove_dir_all(&folder).expect("the folder is the test's own");
+    fs::remove_dir_all(state_dir("standalone")).expect("it had a state folder");
+}
+
+fn start_agent_that_may_hijack(host: &Host, folder: &Path) -> Process {
+    let mut command = program("ipvs-agent");
+    command
+        .env("IPVS_NODE_NAME", "standalone")
+        .env("IPVS_STATE_DIR", state_dir("standalone"))
+        .arg("--allow-hijack")
+        .arg("--manifests")
+        .arg(folder);
+    Process::start(host, "agent-standalone", &mut command)
+}
+
+/// What the kernel says of sockets, where it is not obvious whom they serve.
+#[test]
+fn each_kind_of_listener_is_seen_on_the_addresses_that_it_serves_and_on_no_others() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let director = &course.director;
+    director.ip("address add 2001:db8::5/64 dev eth0 nodad");
+    e2e::host::run_here(std::process::Command::new("modprobe").arg("sctp"))
+        .expect("the lab's kernel has SCTP");
+    let both = listen(director, "[::]:1001");
+    director.sysctl("net.ipv6.bindv6only", "1");
+    let v6_only = listen(director, "[::]:1002");
+    let elsewhere = listen(director, "192.168.2.5:1003");
+    let datagrams = director
+        .enter(|| std::net::UdpSocket::bind("192.168.4.5:1004"))
+        .expect("a free port");
+    let sctp = listen_sctp(director, 1005);
+    let _agent = start_agent(director, "director1");
+    kubectl_apply(WEB_SERVERS);
+    let (v4, v6) = ("192.168.4.5", "\"2001:db8::5\"");
+    let cases = [
+        (v4, 1001, "TCP", true),
+        (v6, 1001, "TCP", true),
+        (v4, 1002, "TCP", false),
+        (v6, 1002, "TCP", true),
+        (v4, 1003, "TCP", false),
+        (v6, 1003, "TCP", false),
+        (v4, 1004, "UDP", true),
+        (v4, 1004, "TCP", false),
+        (v4, 1005, "SCTP", true),
+        (v4, 1005, "TCP", false),
+    ];
+    let manifests: Vec<_> = cases
+        .iter()
+        .enumerate()
+        .map(|(number, (address, port, protocol, _))| {
+            let vip = format!("{{address: {address}, port: {port}, protocol: {protocol}}}");
+            service(&format!("case{number}"), &vip, "")
+        })
+        .collect();
+    kubectl_apply(&manifests.join("---\n"));
+    for (number, (address, port, protocol, is_refused)) in cases.iter().enumerate() {
+        let object = format!("ivs/case{number}");
+        let what = format!("{protocol} {address} port {port} to be refused: {is_refused}");
+        eventually(&what, PATIENCE, || {
+            let reason = condition(&object, "Programmed", "reason");
+            let message = condition(&object, "Programmed", "message");
+            match (is_refused, reason.as_str()) {
+                (true, "WouldHijackDirector") | (false, "Programmed") => Ok(()),
+                _ => Err(format!("{reason}: {message}")),
+            }
+        });
+    }
+    drop((both, v6_only, elsewhere, datagrams, sctp));
+}
+
+fn listen(host: &Host, address: &str) -> std::net::TcpListener {
+    host.enter(|| std::net::TcpListener::bind(address))
+        .unwrap_or_else(|error| panic!("{address} is free: {error}"))
+}
+
+fn listen_sctp(host: &Host, port: u16) -> std::os::fd::OwnedFd {
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, bind, listen, socket,
+    };
+    use std::os::fd::AsRawFd;
+    host.enter(|| {
+        let kind = SockType::Stream;
+        let protocol = SockProtocol::Sctp;
+        let made = socket(AddressFamily::Inet, kind, SockFlag::empty(), protocol)?;
+        bind(made.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
+        listen(&made, Backlog::new(1)?)?;
+        nix::Result::Ok(made)
+    })
+    .unwrap_or_else(|error| panic!("SCTP listens on port {port}: {error}"))
+}
