@@ -31,6 +31,7 @@ use crate::{
     host::{
         addresses::{Holding, holding},
         netlink::{LinkError, Links},
+        surroundings::Surroundings,
         sysctls::Sysctls,
     },
     journal::{Journal, JournalError, NoJournal, Remembered},
@@ -39,6 +40,7 @@ use crate::{
     retry::{Retry, Subject},
     round::{self, Edges, Outcome, Removals, State, Wish},
     serving::memory::Memory,
+    sysctls::Tuning,
 };
 
 /// Changes that come within this time of each other make one round.
@@ -69,6 +71,8 @@ pub struct World {
     pub journal: Opener<(Box<dyn Journal>, Remembered), JournalError>,
     /// The host's sysctls.
     pub sysctls: Box<dyn Sysctls + Send>,
+    /// What the host's network is like around the table.
+    pub surroundings: Box<dyn Surroundings + Send>,
     /// Tells what is to be probed.
     pub orders: UnboundedSender<Order>,
 }
@@ -255,9 +259,9 @@ impl Director {
     /// When there is something to do without an event. Without rounds nothing
     /// that waits for one is due.
     fn next_deadline(&self, now: Duration) -> Duration {
-        let round = match self.trouble {
-            None => self.state.next_deadline(),
-            Some(_) => None,
+        let (round, look) = match self.trouble {
+            None => (self.state.next_deadline(), self.state.next_look()),
+            Some(_) => (None, None),
         };
         let grace = self.is_in_grace(now).then_some(VIP_GRACE);
         let health = match self.trouble {
@@ -268,7 +272,7 @@ impl Director {
             }
             Some(_) => None,
         };
-        [round, health, grace, self.retry.next_deadline()]
+        [round, look, health, grace, self.retry.next_deadline()]
             .into_iter()
             .flatten()
             .fold(now + LONGEST_SLEEP, Duration::min)
@@ -333,6 +337,7 @@ impl Director {
             Some(group) => (on_conflict(group), Some(timeouts(group))),
             None => (OnConflict::Leave, None),
         };
+        let tuning = self.in_force().map(Tuning::from);
         let mut edges = Edges {
             kernel: self.kernel.as_mut()?.as_mut(),
             links: self.links.as_mut()?.as_mut(),
@@ -341,6 +346,7 @@ impl Director {
                 Err(none) => none,
             },
             sysctls: self.world.sysctls.as_mut(),
+            surroundings: self.world.surroundings.as_mut(),
         };
         let wall = self.clock.wall(now);
         let is_listed = self.objects.is_listed();
@@ -358,6 +364,7 @@ impl Director {
             removals,
             on_conflict,
             timeouts,
+            tuning: tuning.as_ref(),
         };
         let outcome = settled.and_then(|()| round::run(&mut self.state, &mut edges, &wish, now));
         if let (Ok(outcome), true) = (&outcome, is_listed) {

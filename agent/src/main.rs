@@ -18,7 +18,7 @@ use agent::{
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::{netlink::RouteSocket, sysctls::SysctlFolder},
+    host::{netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder},
     input::{Input, kubernetes, manifests},
     journal::FileJournal,
     lock::{Lock, LockError},
@@ -205,6 +205,7 @@ fn world(args: &Args, boot_id: String, orders: UnboundedSender<Order>) -> World 
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(SysctlFolder(args.sysctl_dir.clone())),
+        surroundings: Box::new(ThisHost::default()),
         orders,
     }
 }

@@ -19,7 +19,7 @@ use agent::{
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::{netlink::RouteSocket, sysctls::SysctlFolder},
+    host::{netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder},
     input::{Input, manifests},
     journal::FileJournal,
     report::Observed,
@@ -127,6 +127,7 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(SysctlFolder("/proc/sys".into())),
+        surroundings: Box::new(ThisHost::default()),
         // Nobody probes.
         orders: unbounded_channel().0,
     };

@@ -2,4 +2,5 @@
 
 pub mod addresses;
 pub mod netlink;
+pub mod surroundings;
 pub mod sysctls;

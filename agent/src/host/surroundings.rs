@@ -112,8 +112,7 @@ impl Surroundings for ThisHost {
     }
 
     fn kernel(&mut self) -> Option<KernelVersion> {
-        let names = nix::sys::utsname::uname().ok()?;
-        KernelVersion::parse(names.release().to_str()?)
+        KernelVersion::parse(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
     }
 }
 

@@ -25,6 +25,7 @@ struct Agent {
     removals: Removals,
     on_conflict: OnConflict,
     timeouts: Timeouts,
+    tuning: Tuning,
     /// What was wished last.
     wished: Desired,
 }
@@ -46,18 +47,20 @@ impl Agent {
             removals: Removals::Guarded,
             on_conflict: OnConflict::Adopt,
             timeouts: Timeouts::default(),
+            tuning: Tuning::default(),
             wished: Desired::default(),
         }
     }
 
     fn try_round(&mut self, wish: &Desired, holding: Holding) -> Result<Outcome, ipvs::Error> {
-        let mut handles = [self.world.clone(), self.world.clone(), self.world.clone()];
-        let [kernel, links, sysctls] = &mut handles;
+        let mut handles = [(); 4].map(|()| self.world.clone());
+        let [kernel, links, sysctls, surroundings] = &mut handles;
         let mut edges = Edges {
             kernel,
             links,
             journal: self.journal.as_mut(),
             sysctls,
+            surroundings,
         };
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);
@@ -72,6 +75,7 @@ impl Agent {
             removals: self.removals,
             on_conflict: self.on_conflict,
             timeouts: Some(self.timeouts),
+            tuning: Some(&self.tuning),
         };
         let outcome = run(&mut self.state, &mut edges, &wish, self.now);
         if outcome.is_ok() {

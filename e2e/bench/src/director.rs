@@ -5,7 +5,9 @@ use std::{path::Path, time::Duration};
 
 use agent::{
     desired::Desired,
-    host::{addresses::Holding, netlink::RouteSocket, sysctls::SysctlFolder},
+    host::{
+        addresses::Holding, netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder,
+    },
     journal::FileJournal,
     round::{self, Edges, Removals, State, Wish},
     serving::Serving,
@@ -21,6 +23,7 @@ pub(crate) struct Director {
     links: RouteSocket,
     journal: FileJournal,
     sysctls: SysctlFolder,
+    surroundings: ThisHost,
 }
 
 impl Director {
@@ -33,6 +36,7 @@ impl Director {
             links: RouteSocket::open()?,
             journal,
             sysctls: sysctls(),
+            surroundings: ThisHost::default(),
         })
     }
 
@@ -49,6 +53,7 @@ impl Director {
             links: &mut self.links,
             journal: &mut self.journal,
             sysctls: &mut self.sysctls,
+            surroundings: &mut self.surroundings,
         };
         let nothing = Unchecked::default();
         let wish = wish(desired, &nothing);
@@ -97,6 +102,8 @@ pub(crate) fn wish<'a>(desired: &'a Desired, nothing: &'a Unchecked) -> Wish<'a>
         removals: Removals::Guarded,
         on_conflict: OnConflict::Adopt,
         timeouts: Some(Timeouts::default()),
+        // Some of it runs natively.
+        tuning: None,
     }
 }
 

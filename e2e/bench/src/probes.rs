@@ -73,6 +73,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(Nowhere),
+        surroundings: Box::new(Nowhere),
         orders,
     };
     let agent = AgentThreads::start(world, folder.path())?;

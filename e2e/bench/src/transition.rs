@@ -21,7 +21,7 @@ use std::{
 use agent::{
     director::World,
     event::Event,
-    host::netlink::RouteSocket,
+    host::{netlink::RouteSocket, surroundings::ThisHost},
     journal::FileJournal,
     observe,
     probe::{self, Order, ProbeId},
@@ -121,6 +121,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(director::sysctls()),
+        surroundings: Box::new(ThisHost::default()),
         orders,
     };
     let agent = AgentThreads::start(world, folder)?;

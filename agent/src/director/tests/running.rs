@@ -32,6 +32,7 @@ impl Doors {
             }),
             links: Box::new(move || Ok(Box::new(links.clone()))),
             sysctls: Box::new(world.clone()),
+            surroundings: Box::new(world.clone()),
             orders: self.orders.clone().unwrap_or_else(|| unbounded_channel().0),
             journal: Box::new({
                 let opened = self.opened.clone();
