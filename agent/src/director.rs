@@ -34,6 +34,7 @@ use crate::{
         addresses::{Holding, holding},
         listeners::Listening,
         netlink::{LinkError, Links},
+        surroundings::Surroundings,
         sysctls::Sysctls,
     },
     journal::{Journal, JournalError, NoJournal, Remembered},
@@ -42,6 +43,7 @@ use crate::{
     retry::{Retry, Subject},
     round::{self, Outcome, Removals, State, Wish},
     serving::memory::Memory,
+    sysctls::Tuning,
 };
 
 /// Changes that come within this time of each other make one round.
@@ -78,6 +80,8 @@ pub struct World {
     pub listeners: Box<dyn Listening + Send>,
     /// Whether also what takes the director's own traffic is programmed.
     pub may_hijack: bool,
+    /// What the host's network is like around the table.
+    pub surroundings: Box<dyn Surroundings + Send>,
     /// Tells what is to be probed.
     pub orders: UnboundedSender<Order>,
 }
@@ -293,9 +297,14 @@ impl Director {
     /// When there is something to do without an event. Without rounds nothing
     /// that waits for one is due.
     fn next_deadline(&self, now: Duration) -> Duration {
-        let (round, protection) = match self.trouble {
-            None => (self.state.next_deadline(), self.protection.next_deadline()),
-            Some(_) => (None, None),
+        let state = &self.state;
+        let (round, look, protection) = match self.trouble {
+            None => (
+                state.next_deadline(),
+                state.next_look(),
+                self.protection.next_deadline(),
+            ),
+            Some(_) => (None, None, None),
         };
         let grace = self.is_in_grace(now).then_some(VIP_GRACE);
         let health = match self.trouble {
@@ -306,7 +315,8 @@ impl Director {
             }
             Some(_) => None,
         };
-        [round, protection, health, grace, self.retry.next_deadline()]
+        let retry = self.retry.next_deadline();
+        [round, look, protection, health, grace, retry]
             .into_iter()
             .flatten()
             .fold(now + LONGEST_SLEEP, Duration::min)
@@ -392,12 +402,12 @@ impl Director {
             }
             None => (OnConflict::Leave, None, AddressRule::default()),
         };
+        let tuning = self.in_force().map(Tuning::from);
         let mut edges = edges(
             &mut self.kernel,
             &mut self.links,
             &mut self.journal,
-            self.world.sysctls.as_mut(),
-            self.world.segments.as_mut(),
+            &mut self.world,
         )?;
         let wall = self.clock.wall(now);
         let is_listed = self.objects.is_listed();
@@ -416,6 +426,7 @@ impl Director {
             removals,
             on_conflict,
             timeouts,
+            tuning: tuning.as_ref(),
         };
         let outcome = settled.and_then(|()| round::run(&mut self.state, &mut edges, &wish, now));
         if let (Ok(outcome), true) = (&outcome, is_listed) {

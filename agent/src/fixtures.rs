@@ -27,10 +27,23 @@ use crate::{
         addresses::Interface,
         listeners::{Listener, Listening},
         netlink::{LinkError, Links},
+        surroundings::Surroundings,
         sysctls::Sysctls,
     },
     journal::{Change, Entry, Intent, Journal, JournalError, Remembered},
+    sysctls::KernelVersion,
 };
+
+/// A host that forwards what NAT servers on eth1 send, so that only services
+/// with checks need anything.
+const SYSCTLS: [(&str, &str); 6] = [
+    ("net.ipv4.vs.expire_nodest_conn", "0"),
+    ("net.ipv4.vs.expire_quiescent_template", "0"),
+    ("net.ipv4.vs.conn_reuse_mode", "1"),
+    ("net.ipv4.conf.eth1.forwarding", "1"),
+    ("net.ipv4.conf.eth1.send_redirects", "0"),
+    ("net.ipv4.conf.all.send_redirects", "0"),
+];
 
 /// What an agent did to the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +149,14 @@ pub(crate) struct Parts {
     pub(crate) listeners_read: usize,
     /// While set, it cannot be seen.
     pub(crate) listeners_hidden: bool,
+    /// Sysctls that cannot be written.
+    pub(crate) read_only: BTreeSet<String>,
+    /// Which interface leads to an address that is in no subnet.
+    pub(crate) routes: BTreeMap<IpAddr, u32>,
+    /// Interfaces with a default route from a router advertisement.
+    pub(crate) advertised: BTreeSet<u32>,
+    /// Whether connection tracking has called packets invalid.
+    pub(crate) calls_packets_invalid: bool,
     /// While set, no address can be read.
     pub(crate) links_broken: bool,
     /// While set, no address can be added or removed.
@@ -205,9 +226,13 @@ impl ModelWorld {
             ],
             neighbors: Vec::new(),
             orders: Orders::new(),
-            sysctls: ["expire_nodest_conn", "expire_quiescent_template"]
-                .map(|name| (format!("net.ipv4.vs.{name}"), "0".to_owned()))
+            sysctls: SYSCTLS
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
+            read_only: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            advertised: BTreeSet::new(),
+            calls_packets_invalid: false,
             disk: Disk::default(),
             file: ModelFile::default(),
             listeners: Vec::new(),
@@ -423,14 +448,50 @@ impl Sysctls for ModelWorld {
 
     fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
         let mut parts = self.parts();
-        if !parts.lives() {
+        if !parts.lives() || !parts.sysctls.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        parts.sysctls.insert(name.to_owned(), value.to_owned());
-        parts
-            .log
-            .push(Effect::Sysctl(name.to_owned(), value.to_owned()));
+        if parts.read_only.contains(name) {
+            return Err(io::Error::from_raw_os_error(nix::libc::EROFS));
+        }
+        let value = value.to_owned();
+        if name == crate::host::sysctls::ALL_IPV6_FORWARDING {
+            // It takes every interface along.
+            let with_it = parts.sysctls.iter_mut().filter(|(name, _)| {
+                name.starts_with("net.ipv6.conf.") && name.ends_with(".forwarding")
+            });
+            with_it.for_each(|(_, old)| old.clone_from(&value));
+        }
+        parts.sysctls.insert(name.to_owned(), value.clone());
+        parts.log.push(Effect::Sysctl(name.to_owned(), value));
         Ok(())
+    }
+
+    fn list(&mut self, name: &str) -> io::Result<Vec<String>> {
+        let parts = self.parts();
+        let below = parts.sysctls.keys().filter_map(|full| {
+            let rest = full.strip_prefix(name)?.strip_prefix('.')?;
+            rest.split('.').next().map(str::to_owned)
+        });
+        Ok(below.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+}
+
+impl Surroundings for ModelWorld {
+    fn toward(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+        Ok(self.parts().routes.get(&address).copied())
+    }
+
+    fn advertised(&mut self) -> io::Result<BTreeSet<u32>> {
+        Ok(self.parts().advertised.clone())
+    }
+
+    fn calls_packets_invalid(&mut self) -> bool {
+        self.parts().calls_packets_invalid
+    }
+
+    fn kernel(&mut self) -> Option<KernelVersion> {
+        Some(KernelVersion(6, 1))
     }
 }
 

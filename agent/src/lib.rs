@@ -42,3 +42,4 @@ pub mod report;
 pub mod retry;
 pub mod round;
 pub mod serving;
+pub mod sysctls;

@@ -19,7 +19,10 @@ use agent::{
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::{self, listeners::SockDiag, netlink::RouteSocket, sysctls::SysctlFolder},
+    host::{
+        self, listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost,
+        sysctls::SysctlFolder,
+    },
     input::{Input, api_servers::ApiServers, kubernetes, manifests},
     journal::FileJournal,
     lock::{Lock, LockError},
@@ -217,6 +220,7 @@ fn world(
         segments: Box::new(claims),
         listeners: Box::new(SockDiag),
         may_hijack: args.allow_hijack,
+        surroundings: Box::new(ThisHost::default()),
         orders,
     }
 }

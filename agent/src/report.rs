@@ -18,21 +18,28 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
-    caution::Hold, desired::Desired, hijack, host::addresses::Missing, retry::Subject,
-    round::Outcome,
+    caution::Hold,
+    desired::Desired,
+    hijack,
+    host::addresses::Missing,
+    retry::Subject,
+    round::{Outcome, Sysctls},
 };
 
 /// The condition types that are the agent's.
-pub const CONDITIONS: [&str; 3] = [
+pub const CONDITIONS: [&str; 4] = [
     condition::kind::PROGRAMMED,
     condition::kind::REMOVALS_HELD,
     condition::kind::HEALTH_CHECKS,
+    condition::kind::SYSCTLS,
 ];
 /// Exceptions beyond this many are counted and not named, so that a Director
 /// stays well below the size that an API server takes.
 const MOST_EXCEPTIONS: usize = 200;
 /// Likewise for held addresses.
 const MOST_VIPS: usize = 1000;
+/// Likewise for sysctls.
+const MOST_SYSCTLS: usize = 100;
 /// Likewise for notices.
 const MOST_NOTICES: usize = 50;
 
@@ -136,6 +143,9 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         status.notices_omitted = count(notices.len().saturating_sub(MOST_NOTICES));
         notices.truncate(MOST_NOTICES);
         status.notices = notices;
+        tell_sysctls(&mut status, &outcome.sysctls);
+        let sysctls = sysctls(&outcome.sysctls, generation);
+        condition::set(&mut status.conditions, sysctls, observed.at);
         let hold = observed.hold.as_ref();
         let removals = removals_held(outcome, hold, &observed.group, generation);
         condition::set(&mut status.conditions, removals, observed.at);
@@ -146,6 +156,32 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     let programmed = programmed(observed, &status, generation);
     condition::set(&mut status.conditions, programmed, observed.at);
     status
+}
+
+/// Where not all fit, those with a problem are told.
+fn tell_sysctls(status: &mut DirectorStatus, sysctls: &Sysctls) {
+    let mut all = sysctls.all.clone();
+    status.sysctls_omitted = count(all.len().saturating_sub(MOST_SYSCTLS));
+    if all.len() > MOST_SYSCTLS {
+        all.sort_by_key(|sysctl| sysctl.problem.is_none());
+        all.truncate(MOST_SYSCTLS);
+    }
+    status.sysctls = all;
+}
+
+fn sysctls(sysctls: &Sysctls, generation: i64) -> Condition {
+    let each = sysctls.all.iter().filter_map(|sysctl| {
+        let problem = sysctl.problem.as_ref()?;
+        Some(format!("{} {problem}", sysctl.name))
+    });
+    let problems: Vec<_> = sysctls.trouble.clone().into_iter().chain(each).collect();
+    match problems.is_empty() {
+        true => condition::sysctls_as_needed(sysctls.all.len(), generation),
+        false => {
+            let problems = problems.iter().map(String::as_str);
+            condition::sysctls_not_as_needed(problems, generation)
+        }
+    }
 }
 
 fn health_checks(health: &HealthReport, generation: i64) -> Condition {
@@ -269,8 +305,7 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
             | Subject::Links
             | Subject::Journal
             | Subject::Timeouts
-            | Subject::Device
-            | Subject::Sysctls => {}
+            | Subject::Device => {}
         }
     }
     for (key, destination) in &outcome.left {

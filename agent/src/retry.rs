@@ -25,8 +25,6 @@ pub enum Subject {
     Destination(ServiceKey, DestinationKey),
     /// The timeouts of connections.
     Timeouts,
-    /// The host's sysctls.
-    Sysctls,
     /// The device for virtual addresses.
     Device,
     /// A virtual address.

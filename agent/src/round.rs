@@ -33,14 +33,16 @@ use crate::{
     host::{
         addresses::{AddressPlan, Holding, Missing},
         netlink::Links,
-        sysctls::Sysctls,
+        surroundings::Surroundings,
+        sysctls::Sysctls as HostSysctls,
     },
     journal::{Entry, Journal},
     retry::Subject,
     serving::Serving,
+    sysctls::Tuning,
 };
 
-pub use self::{read::read, repairs::Repairs, state::State};
+pub use self::{read::read, repairs::Repairs, state::State, sysctls::Sysctls};
 
 /// The edges to the world that a round acts through.
 pub struct Edges<'a> {
@@ -51,7 +53,9 @@ pub struct Edges<'a> {
     /// The journal.
     pub journal: &'a mut dyn Journal,
     /// The host's sysctls.
-    pub sysctls: &'a mut dyn Sysctls,
+    pub sysctls: &'a mut dyn HostSysctls,
+    /// What the host's network is like around the table.
+    pub surroundings: &'a mut dyn Surroundings,
     /// The segments that its interfaces are on.
     pub segments: &'a mut dyn Segments,
 }
@@ -80,6 +84,8 @@ pub struct Wish<'a> {
     /// The timeouts of connections; 0 is as it was before. None when it is not
     /// known what they are to be.
     pub timeouts: Option<Timeouts>,
+    /// What the group says about sysctls. None when it is not known.
+    pub tuning: Option<&'a Tuning>,
 }
 
 /// Whether what is ours and not wanted is to go.
@@ -130,6 +136,8 @@ pub struct Outcome {
     pub repairs: Repairs,
     /// Removals that the guard holds.
     pub removals_held: Vec<Op>,
+    /// How the sysctls are.
+    pub sysctls: Sysctls,
 }
 
 /// Runs a round at `now`. Planned is what changed since the last one: of the
@@ -203,6 +211,11 @@ pub fn run(
     let (stuck, removals): (Vec<_>, Vec<_>) = removals.into_iter().partition(is_stuck);
     state.postpone(&stuck);
     apply(state, edges, &removals, wish, now)?;
+    if removals.iter().any(|op| matches!(op, Op::DeleteService(_))) {
+        // Less may be needed now.
+        state.tuned.is_due = true;
+        sysctls::settle(state, edges, wish, now);
+    }
     record::settle(state, edges, now);
     state.end_round(now);
     let mut outcome = outcome(state, held, addresses);
@@ -436,6 +449,7 @@ fn outcome(state: &State, removals_held: Vec<Op>, mut addresses: AddressPlan) ->
         misordered: state.misordered.clone(),
         repairs: state.repairs.clone(),
         removals_held,
+        sysctls: state.tuned.report.clone(),
     }
 }
 

@@ -19,7 +19,9 @@ use agent::{
     clock::Clock,
     director::{Director, World},
     event::Event,
-    host::{listeners::SockDiag, netlink::RouteSocket, sysctls::SysctlFolder},
+    host::{
+        listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder,
+    },
     input::{Input, manifests},
     journal::FileJournal,
     report::Observed,
@@ -129,6 +131,7 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
         sysctls: Box::new(SysctlFolder("/proc/sys".into())),
         listeners: Box::new(SockDiag),
         may_hijack: false,
+        surroundings: Box::new(ThisHost::default()),
         // Nobody is asked on a segment, and nobody probes.
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,

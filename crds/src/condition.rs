@@ -35,6 +35,8 @@ pub mod kind {
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
     /// A director's probes of real servers tell something.
     pub const HEALTH_CHECKS: &str = "HealthChecks";
+    /// A director's sysctls are as its services need them.
+    pub const SYSCTLS: &str = "Sysctls";
     /// A director renews its Lease.
     pub const ALIVE: &str = "Alive";
 }
@@ -124,6 +126,12 @@ pub mod reason {
     pub const NOTHING_TO_CHECK: &str = "NothingToCheck";
     /// Probes could not be made, for a reason of the director's own.
     pub const PROBES_VOID: &str = "ProbesVoid";
+    /// Every sysctl that is needed is as it is needed.
+    pub const AS_NEEDED: &str = "AsNeeded";
+    /// No service that is there needs a sysctl.
+    pub const NOTHING_NEEDED: &str = "NothingNeeded";
+    /// Sysctls are not as they are needed.
+    pub const NOT_AS_NEEDED: &str = "NotAsNeeded";
     /// A service has fewer healthy servers than it is to have.
     pub const BELOW_MINIMUM: &str = "BelowMinimum";
     /// Probes of the server fail.

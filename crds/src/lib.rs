@@ -29,7 +29,7 @@ mod objects;
 mod resolve;
 mod resolved;
 
-pub use check::{AddressRule, CheckedGroup};
+pub use check::{AddressRule, CheckedGroup, SysctlRule};
 pub use digest::{Digest, ParseDigestError};
 pub use health::{
     Availability, BelowMinimum, BodyRule, DnsProbe, HealthCheck, HttpProbe, OnFailure, Probe,

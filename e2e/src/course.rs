@@ -1,6 +1,7 @@
 //! The networks of the classic LVS course, as `CASES.md` and `examples/` know
-//! them. What a later release does by itself on directors and real servers,
-//! the lab still does here: forwarding, ARP settings, the VIP on DR servers.
+//! them. What a later release does by itself on real servers, the lab still
+//! does here: ARP settings, the VIP on DR servers. On the NAT director it
+//! switches forwarding on, where a test is not about that.
 
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 
@@ -37,10 +38,20 @@ impl Course {
     /// # Panics
     /// When the hosts cannot be made.
     pub fn nat() -> Self {
+        let course = Self::nat_as_installed();
+        course.director.sysctl("net.ipv4.ip_forward", "1");
+        course
+    }
+
+    /// The same with a director that has addresses and routes and is otherwise
+    /// as it was installed.
+    ///
+    /// # Panics
+    /// When the hosts cannot be made.
+    pub fn nat_as_installed() -> Self {
         let inner = Segment::new("inner");
         let mut course = Self::new("192.168.4.5/24");
         inner.attach(&course.director, "eth1", "192.168.2.5/24");
-        course.director.sysctl("net.ipv4.ip_forward", "1");
         for (web, address) in course.web.iter().zip(NAT_WEB) {
             inner.attach(web, "eth0", &format!("{address}/24"));
             web.run("ip route add default via 192.168.2.5");

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use ipvs::Kernel;
 
-use super::Director;
+use super::{Director, World};
 use crate::{
-    claim::Segments,
-    host::{netlink::Links, sysctls::Sysctls},
+    host::netlink::Links,
     journal::{Journal, NoJournal},
     report::Trouble,
     retry::Subject,
@@ -20,8 +19,7 @@ pub(super) fn edges<'a>(
     kernel: &'a mut Option<Box<dyn Kernel>>,
     links: &'a mut Option<Box<dyn Links>>,
     journal: &'a mut Result<Box<dyn Journal>, NoJournal>,
-    sysctls: &'a mut dyn Sysctls,
-    segments: &'a mut dyn Segments,
+    world: &'a mut World,
 ) -> Option<Edges<'a>> {
     Some(Edges {
         kernel: kernel.as_mut()?.as_mut(),
@@ -30,8 +28,9 @@ pub(super) fn edges<'a>(
             Ok(journal) => journal.as_mut(),
             Err(none) => none,
         },
-        sysctls,
-        segments,
+        sysctls: world.sysctls.as_mut(),
+        surroundings: world.surroundings.as_mut(),
+        segments: world.segments.as_mut(),
     })
 }
 

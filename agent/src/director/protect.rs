@@ -121,8 +121,7 @@ impl Director {
                 &mut self.kernel,
                 &mut self.links,
                 &mut self.journal,
-                self.world.sysctls.as_mut(),
-                self.world.segments.as_mut(),
+                &mut self.world,
             );
             if let Some(mut edges) = edges {
                 round::read(&mut self.state, &mut edges)?;

@@ -336,7 +336,8 @@ fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
         .map(|(_, interface)| interface)
 }
 
-fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
+/// Whether a network of more than one address holds this one.
+pub(crate) fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
     match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {
             let differ = network.to_bits() ^ address.to_bits();

@@ -3,5 +3,6 @@
 pub mod addresses;
 pub mod listeners;
 pub mod netlink;
+pub mod surroundings;
 pub mod sysctls;
 pub mod watch;

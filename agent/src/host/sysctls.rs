@@ -2,8 +2,13 @@
 
 use std::{fs, io, path::PathBuf};
 
+/// The switch of IPv6 forwarding for the whole host.
+pub const ALL_IPV6_FORWARDING: &str = "net.ipv6.conf.all.forwarding";
+const IPV6_INTERFACES: &str = "net.ipv6.conf";
+
 /// The edge to the host's sysctls, small, so that modelled ones can stand in.
-/// Names are those of sysctl(8), such as `net.ipv4.vs.expire_nodest_conn`.
+/// Names are those of sysctl(8), such as `net.ipv4.vs.expire_nodest_conn`. A dot
+/// in an interface's name is a slash there: `net.ipv4.conf.eth0/100.forwarding`.
 pub trait Sysctls {
     /// A value, without the end of its line.
     ///
@@ -16,6 +21,60 @@ pub trait Sysctls {
     /// # Errors
     /// When it cannot be written, or the kernel refuses the value.
     fn write(&mut self, name: &str, value: &str) -> io::Result<()>;
+
+    /// What is below a name: of `net.ipv6.conf`, the interfaces, `all` and
+    /// `default`, each as it is spelled in a sysctl's name.
+    ///
+    /// # Errors
+    /// When there is nothing of that name, or it cannot be read.
+    fn list(&mut self, name: &str) -> io::Result<Vec<String>>;
+}
+
+/// An interface's name as it stands in a sysctl's.
+pub fn spelled(interface: &str) -> String {
+    interface.replace('.', "/")
+}
+
+/// Sets a value and nothing else. Writing `net.ipv6.conf.all.forwarding` makes
+/// `forwarding` of every interface, and of those to come, the same, and writing
+/// 0 there `force_forwarding` too (`net/ipv6/addrconf.c`,
+/// `addrconf_forward_change`): these are put back as they were at once.
+///
+/// # Errors
+/// When it cannot be written, or one of the others not put back.
+pub fn set(sysctls: &mut dyn Sysctls, name: &str, value: &str) -> io::Result<()> {
+    if name != ALL_IPV6_FORWARDING {
+        return sysctls.write(name, value);
+    }
+    let before = changed_with_it(sysctls)?;
+    sysctls.write(name, value)?;
+    for (name, value) in before {
+        // An interface may have gone meanwhile.
+        if sysctls.read(&name).is_ok_and(|now| now != value) {
+            sysctls.write(&name, &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// What [`set`] puts back after it wrote `net.ipv6.conf.all.forwarding`, with
+/// the values that they have now.
+///
+/// # Errors
+/// When the interfaces cannot be listed.
+pub fn changed_with_it(sysctls: &mut dyn Sysctls) -> io::Result<Vec<(String, String)>> {
+    let interfaces = sysctls.list(IPV6_INTERFACES)?.into_iter();
+    let names = interfaces
+        .filter(|interface| interface != "all")
+        .flat_map(|interface| {
+            ["forwarding", "force_forwarding"]
+                .map(|leaf| format!("{IPV6_INTERFACES}.{interface}.{leaf}"))
+        });
+    let found = names.filter_map(|name| {
+        let value = sysctls.read(&name).ok()?;
+        Some((name, value))
+    });
+    Ok(found.collect())
 }
 
 /// /proc/sys, or a folder where it can be written. Below `net` the kernel shows
@@ -25,8 +84,18 @@ pub struct SysctlFolder(pub PathBuf);
 
 impl SysctlFolder {
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name.replace('.', "/"))
+        self.0.join(swapped(name))
     }
+}
+
+/// Dots for slashes and slashes for dots, as sysctl(8) has it.
+fn swapped(text: &str) -> String {
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    text.chars().map(swap).collect()
 }
 
 impl Sysctls for SysctlFolder {
@@ -39,5 +108,35 @@ impl Sysctls for SysctlFolder {
         // Opened as it is: a file that is not there is no sysctl.
         let mut file = fs::OpenOptions::new().write(true).open(self.path(name))?;
         io::Write::write_all(&mut file, value.as_bytes())
+    }
+
+    fn list(&mut self, name: &str) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(self.path(name))?;
+        let names = entries.map(|entry| {
+            let name = entry?.file_name();
+            Ok(swapped(&name.to_string_lossy()))
+        });
+        names.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dot_in_an_interfaces_name_is_a_slash_in_a_sysctls() {
+        let folder = tempfile::tempdir().unwrap();
+        let vlan = folder.path().join("net/ipv4/conf/eth0.100");
+        fs::create_dir_all(&vlan).unwrap();
+        fs::write(vlan.join("forwarding"), "0\n").unwrap();
+        let mut sysctls = SysctlFolder(folder.path().to_owned());
+        assert_eq!(sysctls.list("net.ipv4.conf").unwrap(), ["eth0/100"]);
+        let name = format!("net.ipv4.conf.{}.forwarding", spelled("eth0.100"));
+        assert_eq!(sysctls.read(&name).unwrap(), "0");
+        sysctls.write(&name, "1").unwrap();
+        assert_eq!(sysctls.read(&name).unwrap(), "1");
+        let plain = sysctls.write("net.ipv4.conf.eth0.100.forwarding", "1");
+        assert_eq!(plain.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -15,6 +15,7 @@ use super::{
     read::{Doubt, Drifted, MOST_SINGLE_READINGS},
     repairs::Repairs,
     subject,
+    sysctls::Tuned,
 };
 use crate::{
     guard::Guard,
@@ -63,8 +64,8 @@ pub struct State {
     pub(super) timeouts_settled: Option<Timeouts>,
     /// The wish that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
-    /// The settings that the sysctls were last made to have.
-    pub(super) sysctls_settled: Option<BTreeMap<&'static str, &'static str>>,
+    /// What is known of the sysctls.
+    pub(super) tuned: Tuned,
     /// What failed and waits, with the operation that failed where it was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
@@ -124,6 +125,7 @@ impl State {
         let strangers = changed.iter().filter(|key| !self.ours.table.service(key));
         let doubtful: Vec<_> = strangers.filter(|key| is_believed(key)).copied().collect();
         self.doubt(doubtful);
+        self.tuned.is_due |= !changed.is_empty();
         self.dirty.extend(changed);
     }
 
@@ -201,6 +203,11 @@ impl State {
     /// When something that failed is due again.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.retry.next_deadline()
+    }
+
+    /// When the sysctls are to be looked at again.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.tuned.next_look()
     }
 
     pub(super) fn failed(

@@ -1,105 +1,348 @@
 //! The host's sysctls, in a round.
+//!
+//! ```text
+//! services, group, host ─▶ what is wanted ─▶ read ─▶ journal ─▶ write
+//!                                             └─▶ a problem, per value
+//! ```
+//!
+//! A value that cannot be set keeps nothing else from being done. What somebody
+//! else changes is put right a few times, and then left and told.
 
-use std::{collections::BTreeMap, io, time::Duration};
+mod facts;
+mod words;
 
-use super::{Edges, State, Wish, record};
-use crate::{
-    journal::{Change, Entry},
-    retry::Subject,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
 };
 
-/// What a service with a health check needs: connections of a server that was
-/// taken out end at once, and clients that were bound to one that failed are
-/// sent elsewhere (`Documentation/networking/ipvs-sysctl.rst`).
-const FOR_CHECKS: [(&str, &str); 2] = [
-    ("net.ipv4.vs.expire_nodest_conn", "1"),
-    ("net.ipv4.vs.expire_quiescent_template", "1"),
-];
+use crds::api::SysctlStatus;
 
-type Settings = BTreeMap<&'static str, &'static str>;
+use self::facts::Ways;
+use super::{Edges, Removals, State, Wish, record};
+use crate::{
+    host::sysctls::{self as host, ALL_IPV6_FORWARDING},
+    journal::{Change, Entry},
+    sysctls::{self, Facts, Fight, Needs, Setting, Tuning},
+};
+
+/// So often what is wanted, and how it is, are looked at without a reason.
+const PACE: Duration = Duration::from_secs(10);
+
+/// How the sysctls are, after a round.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sysctls {
+    /// Those that are needed, and those that are not and could not be restored.
+    pub all: Vec<SysctlStatus>,
+    /// Why it is not known what is needed, if it is not.
+    pub trouble: Option<String>,
+}
+
+/// What is known of sysctls between rounds.
+#[derive(Debug, Default)]
+pub(super) struct Tuned {
+    /// When they were last looked at.
+    looked: Option<Duration>,
+    /// There is a reason to look at them.
+    pub(super) is_due: bool,
+    /// What the group said then.
+    tuning: Option<Tuning>,
+    needs: Needs,
+    facts: Facts,
+    ways: Ways,
+    standings: BTreeMap<String, Standing>,
+    /// What we made of those that stand in the journal, as far as this life
+    /// knows.
+    made: BTreeMap<String, String>,
+    pub(super) report: Sysctls,
+}
+
+/// How one sysctl stands.
+#[derive(Debug, Default)]
+struct Standing {
+    wanted: String,
+    found: Option<String>,
+    /// It was once as it is wanted.
+    was_met: bool,
+    fight: Fight,
+    problem: Option<String>,
+}
+
+impl Tuned {
+    /// When they are to be looked at again without another reason.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        let is_anything = self.needs != Needs::default() || !self.report.all.is_empty();
+        let looked = self
+            .looked
+            .filter(|_| is_anything || self.report.trouble.is_some());
+        looked.map(|looked| looked + PACE)
+    }
+}
 
 /// Sets what is needed. What was found before we first set a value stands in
-/// the journal from then on, and is what it becomes again when it is needed no
-/// more, unless somebody else has changed it meanwhile.
+/// the journal from then on. What is IPVS's own becomes that again when it is
+/// needed no more, unless somebody else has changed it meanwhile; the others
+/// stay until the host is taken out of service.
 pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, now: Duration) {
-    // What leaves, and is held, is checked still.
-    let is_checked = !wish.desired.guarded.is_empty() || !wish.leaving.is_empty();
-    let wanted: Settings = match is_checked {
-        true => FOR_CHECKS.into(),
-        false => Settings::new(),
+    let Some(tuning) = wish.tuning else {
+        return;
     };
-    let is_settled = state.sysctls_settled.as_ref() == Some(&wanted);
-    if is_settled && !state.everything_is_dirty || !state.retry.allows(Subject::Sysctls, now) {
+    let tuned = &state.tuned;
+    let is_time = tuned.next_look().is_some_and(|at| at <= now);
+    let is_new = tuned.tuning.as_ref() != Some(tuning);
+    let is_other = is_checked(wish) != tuned.needs.checks;
+    if !(state.everything_is_dirty || tuned.is_due || is_new || is_other || is_time) {
         return;
     }
-    state.sysctls_settled = None;
-    for (name, value) in &wanted {
-        match set(state, edges, name, value, now) {
-            Ok(Done::Was) => {}
-            Ok(Done::Set) if is_settled => state.repairs.note(format!("sysctl {name}={value}")),
-            Ok(Done::Set) => tracing::info!("{name} is {value}: failed servers need it"),
-            // The journal says why.
-            Ok(Done::Waits) => return,
-            Err(error) => return fail(state, name, value, &error, now),
+    let needs = needs(state, wish);
+    let is_ours = state.ours.sysctls.contains_key("net.ipv4.vs.conntrack");
+    let gathered = facts::gather(&mut state.tuned.ways, edges, &needs, tuning, is_ours);
+    let tuned = &mut state.tuned;
+    tuned.is_due = false;
+    tuned.looked = Some(now);
+    tuned.tuning = Some(tuning.clone());
+    let trouble = match gathered {
+        Ok(facts) => {
+            tuned.facts = facts;
+            None
         }
+        // What was known last is as good as anything.
+        Err(error) => Some(format!("it is not known which sysctls are needed: {error}")),
+    };
+    if trouble != tuned.report.trouble {
+        trouble.iter().for_each(|why| tracing::warn!("{why}"));
     }
-    let ours = state.ours.sysctls.clone().into_iter();
-    for (name, before) in ours.filter(|(name, _)| !wanted.contains_key(name.as_str())) {
-        if let Err(error) = restore(edges, &name, &before) {
-            return fail(state, &name, &before, &error, now);
-        }
-        state.disown(Entry::Sysctl(name, before));
+    let wanted = sysctls::wanted(&needs, tuning, &tuned.facts);
+    tuned.needs = needs;
+    tuned
+        .standings
+        .retain(|name, _| wanted.iter().any(|setting| setting.name == *name));
+    for setting in &wanted {
+        settle_one(state, edges, setting, now);
     }
-    state.succeeded(Subject::Sysctls);
-    state.sysctls_settled = Some(wanted);
+    let mut all: Vec<_> = wanted.iter().map(|setting| told(state, setting)).collect();
+    if wish.removals != Removals::NotYet && trouble.is_none() {
+        all.extend(restore(state, edges, &wanted));
+    }
+    state.tuned.report = Sysctls { all, trouble };
 }
 
-enum Done {
-    /// It was so.
-    Was,
-    /// It is so now.
-    Set,
-    /// What was there before cannot be written down.
-    Waits,
+/// What there is that may need a sysctl: what is wanted, and what is in the
+/// kernel still, and served as before.
+fn needs(state: &State, wish: &Wish<'_>) -> Needs {
+    let mut needs = Needs {
+        checks: is_checked(wish),
+        ..Needs::default()
+    };
+    for (key, service) in wish.desired.table.iter().chain(wish.leaving) {
+        needs.service(key, &service.config);
+        for (destination, config) in &service.destinations {
+            needs.server(destination, config);
+        }
+    }
+    for guarded in wish.desired.guarded.values() {
+        if let Some((sorry, config)) = &guarded.sorry {
+            needs.server(sorry, config);
+        }
+    }
+    let ours = state.ours.table.services.keys();
+    for key in ours.filter(|key| !wish.desired.table.contains_key(key)) {
+        let believed = state.believed.as_ref().and_then(|table| table.get(key));
+        if let Some(service) = believed {
+            needs.service(key, &service.config);
+            for (destination, config) in &service.destinations {
+                needs.server(destination, config);
+            }
+        }
+    }
+    needs
 }
 
-fn set(
+/// What leaves, and is held, is checked still.
+fn is_checked(wish: &Wish<'_>) -> bool {
+    !wish.desired.guarded.is_empty() || !wish.leaving.is_empty()
+}
+
+/// Makes one as it is to be, and notes how it stands.
+fn settle_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: Duration) {
+    let name = &setting.name;
+    let before = state.tuned.standings.remove(name);
+    let mut standing = before
+        .filter(|before| before.wanted == setting.value)
+        .unwrap_or_default();
+    standing.wanted.clone_from(&setting.value);
+    let said = standing.problem.take();
+    standing.problem = match edges.sysctls.read(name) {
+        Err(error) => {
+            standing.found = None;
+            Some(words::unreadable(name, &error))
+        }
+        Ok(found) if setting.is_met_by(&found) => {
+            standing.found = Some(found);
+            standing.was_met = true;
+            standing.fight.end();
+            None
+        }
+        Ok(found) => {
+            standing.found = Some(found.clone());
+            change(state, edges, setting, &mut standing, found, now).err()
+        }
+    };
+    if standing.problem.is_none()
+        && state.ours.sysctls.contains_key(name)
+        && let Some(found) = &standing.found
+    {
+        state.tuned.made.insert(name.clone(), found.clone());
+    }
+    if let Some(problem) = &standing.problem
+        && said.as_ref() != Some(problem)
+    {
+        tracing::warn!("{name} is not {}: {problem}", setting.value);
+    }
+    state.tuned.standings.insert(name.clone(), standing);
+}
+
+/// Sets one that was found otherwise.
+///
+/// # Errors
+/// In words, with what to do.
+fn change(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    setting: &Setting,
+    standing: &mut Standing,
+    found: String,
+    now: Duration,
+) -> Result<(), String> {
+    let (name, value) = (&setting.name, &setting.value);
+    let is_met = |name: &&String| {
+        let standing = state.tuned.standings.get(*name);
+        standing.is_some_and(|standing| standing.problem.is_none())
+    };
+    if let Some(first) = setting.after.iter().find(|name| !is_met(name)) {
+        return Err(words::waits_for(first));
+    }
+    if standing.was_met && !standing.fight.goes_on(now) {
+        return Err(words::fought_over(name, value, &found));
+    }
+    let is_new = !state.ours.sysctls.contains_key(name);
+    if is_new {
+        state.own(Entry::Sysctl(name.clone(), found.clone()));
+    }
+    let with_it = remember_what_changes_with(state, edges, name)?;
+    // Nobody could tell afterwards what was there before.
+    if is_unsettled(state) && !record::settle(state, edges, now) {
+        return Err(words::NOT_WRITTEN_DOWN.to_owned());
+    }
+    let set = host::set(edges.sysctls, name, value);
+    for entry in with_it {
+        state.disown(entry);
+    }
+    if let Err(error) = set {
+        if is_new {
+            state.disown(Entry::Sysctl(name.clone(), found));
+        }
+        return Err(words::unwritable(name, value, &error));
+    }
+    let now_found = edges.sysctls.read(name);
+    let now_found = now_found.map_err(|error| words::unreadable(name, &error))?;
+    let is_met = setting.is_met_by(&now_found);
+    standing.found = Some(now_found.clone());
+    if !is_met {
+        return Err(words::made_otherwise(value, &now_found));
+    }
+    match standing.was_met {
+        true => state.repairs.note(format!("sysctl {name}={value}")),
+        false => tracing::info!("{name} is {value} now, and was {found}: {}", setting.reason),
+    }
+    standing.was_met = true;
+    Ok(())
+}
+
+/// Should we die while [`host::set`] has not put everything back, the journal
+/// says how it was.
+fn remember_what_changes_with(
     state: &mut State,
     edges: &mut Edges<'_>,
     name: &str,
-    value: &str,
-    now: Duration,
-) -> io::Result<Done> {
-    let found = edges.sysctls.read(name)?;
-    if found == value {
-        return Ok(Done::Was);
+) -> Result<Vec<Entry>, String> {
+    if name != ALL_IPV6_FORWARDING {
+        return Ok(Vec::new());
     }
-    if !state.ours.sysctls.contains_key(name) {
-        state.own(Entry::Sysctl(name.to_owned(), found));
+    let all = host::changed_with_it(edges.sysctls);
+    let all = all.map_err(|error| words::unreadable(name, &error))?;
+    let new = all
+        .into_iter()
+        .filter(|(name, _)| !state.ours.sysctls.contains_key(name));
+    let entries: Vec<_> = new
+        .map(|(name, value)| Entry::Sysctl(name, value))
+        .collect();
+    for entry in &entries {
+        state.own(entry.clone());
     }
-    // Nobody could tell afterwards what was there before.
-    if is_unsettled(state) && !record::settle(state, edges, now) {
-        return Ok(Done::Waits);
-    }
-    edges.sysctls.write(name, value)?;
-    Ok(Done::Set)
+    Ok(entries)
 }
 
-fn restore(edges: &mut Edges<'_>, name: &str, before: &str) -> io::Result<()> {
-    let found = edges.sysctls.read(name)?;
-    let is_ours = FOR_CHECKS.contains(&(name, &found));
-    if is_ours {
+/// Makes what IPVS alone goes by what it was before, where nothing needs it any
+/// more, and gives those of which that failed.
+fn restore(state: &mut State, edges: &mut Edges<'_>, wanted: &[Setting]) -> Vec<SysctlStatus> {
+    let wanted: BTreeSet<_> = wanted.iter().map(|setting| &setting.name).collect();
+    let ours = state.ours.sysctls.clone().into_iter();
+    let idle = ours.filter(|(name, _)| sysctls::is_ours(name) && !wanted.contains(name));
+    let mut stuck = Vec::new();
+    for (name, before) in idle.collect::<Vec<_>>() {
+        let made = state.tuned.made.get(&name).cloned();
+        match restore_one(edges, &name, &before, made.as_deref()) {
+            Ok(()) => {
+                state.tuned.made.remove(&name);
+                state.disown(Entry::Sysctl(name, before));
+            }
+            Err(error) => stuck.push(SysctlStatus {
+                problem: Some(words::unwritable(&name, &before, &error)),
+                found: made,
+                before: Some(before.clone()),
+                wanted: before,
+                reason: "nothing needs it any more: it is to be as it was before".to_owned(),
+                name,
+            }),
+        }
+    }
+    stuck
+}
+
+fn restore_one(
+    edges: &mut Edges<'_>,
+    name: &str,
+    before: &str,
+    made: Option<&str>,
+) -> io::Result<()> {
+    let found = match edges.sysctls.read(name) {
+        // ip_vs was unloaded, and the value with it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    let is_ours = match made {
+        Some(made) => sysctls::is_same(made, &found),
+        None => sysctls::may_be_set_by_us(name, &found),
+    };
+    if is_ours && !sysctls::is_same(before, &found) {
         edges.sysctls.write(name, before)?;
+        tracing::info!("{name} is {before} again: nothing needs it any more");
     }
     Ok(())
 }
 
-fn fail(state: &mut State, name: &str, value: &str, error: &io::Error, now: Duration) {
-    let message = format!(
-        "cannot set {name} to {value}, which services with health checks need: {error}; give the \
-         agent a folder where the host's sysctls can be written, with --sysctl-dir"
-    );
-    state.failed(Subject::Sysctls, None, message, now);
+fn told(state: &State, setting: &Setting) -> SysctlStatus {
+    let standing = state.tuned.standings.get(&setting.name);
+    SysctlStatus {
+        name: setting.name.clone(),
+        wanted: setting.value.clone(),
+        found: standing.and_then(|standing| standing.found.clone()),
+        before: state.ours.sysctls.get(&setting.name).cloned(),
+        reason: setting.reason.clone(),
+        problem: standing.and_then(|standing| standing.problem.clone()),
+    }
 }
 
 /// Whether what a value was before does not stand in the journal so far.

@@ -27,6 +27,7 @@ struct Agent {
     removals: Removals,
     on_conflict: OnConflict,
     timeouts: Timeouts,
+    tuning: Tuning,
     /// What was wished last.
     wished: Desired,
 }
@@ -49,19 +50,21 @@ impl Agent {
             removals: Removals::Guarded,
             on_conflict: OnConflict::Adopt,
             timeouts: Timeouts::default(),
+            tuning: Tuning::default(),
             wished: Desired::default(),
         }
     }
 
     fn try_round(&mut self, wish: &Desired, holding: Holding) -> Result<Outcome, ipvs::Error> {
-        let mut handles = [(); 4].map(|()| self.world.clone());
-        let [kernel, links, sysctls, segments] = &mut handles;
+        let mut handles = [(); 5].map(|()| self.world.clone());
+        let [kernel, links, sysctls, segments, surroundings] = &mut handles;
         let mut edges = Edges {
             kernel,
             links,
             journal: self.journal.as_mut(),
             sysctls,
             segments,
+            surroundings,
         };
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);
@@ -77,6 +80,7 @@ impl Agent {
             removals: self.removals,
             on_conflict: self.on_conflict,
             timeouts: Some(self.timeouts),
+            tuning: Some(&self.tuning),
         };
         let outcome = run(&mut self.state, &mut edges, &wish, self.now);
         if outcome.is_ok() {

@@ -118,9 +118,13 @@ pub struct DirectorStatus {
     /// a director of the same group is no server by DR or TUN.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// The sysctls that the services need, and how they are.
+    /// The sysctls that the services need, and how they are; of more than 100,
+    /// those with a problem first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sysctls: Vec<SysctlStatus>,
+    /// How many sysctls did not fit.
+    #[serde(default)]
+    pub sysctls_omitted: i32,
     /// What somebody else changed in the kernel, and the agent put right.
     #[serde(default)]
     pub repairs: Repairs,
@@ -134,7 +138,8 @@ pub struct DirectorStatus {
     /// How many notices did not fit.
     #[serde(default)]
     pub notices_omitted: i32,
-    /// Programmed, RemovalsHeld and HealthChecks, by the agent; Alive, by the controller.
+    /// Programmed, RemovalsHeld, HealthChecks and Sysctls, by the agent; Alive,
+    /// by the controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

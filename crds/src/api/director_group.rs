@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rule;
+use super::{rule, sysctl};
 
 /// What a set of directors have in common.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -85,6 +87,14 @@ pub struct Sysctls {
     /// else. None sets only the overrides.
     #[serde(default)]
     pub profile: SysctlProfile,
+    /// Sysctls by name, each with the value that it is to have on every
+    /// director of the group, whatever the profile says: any of net.ipv4.vs,
+    /// and some of net.ipv4.conf.INTERFACE and net.ipv6.conf.INTERFACE. A dot in
+    /// an interface's name is written as '/', as sysctl(8) has it:
+    /// net.ipv4.conf.eth0/100.rp_filter.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "sysctl::overrides")]
+    pub overrides: BTreeMap<String, String>,
 }
 
 /// Which sysctls a director sets by itself.

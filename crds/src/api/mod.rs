@@ -17,6 +17,7 @@ mod health_check;
 mod real_server;
 mod rule;
 mod selector;
+mod sysctl;
 mod virtual_service;
 
 pub use availability::*;

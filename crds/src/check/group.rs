@@ -1,4 +1,6 @@
-use super::{invalid, name::subdomain};
+use std::collections::BTreeMap;
+
+use super::{invalid, name::subdomain, sysctl};
 use crate::{
     Checked, Rejection,
     api::{
@@ -20,8 +22,18 @@ pub struct CheckedGroup {
     pub on_conflict: OnConflict,
     /// The timeouts of connections.
     pub timeouts: TimeoutRule,
-    /// Which sysctls directors set by themselves.
-    pub sysctl_profile: SysctlProfile,
+    /// What becomes of the directors' sysctls.
+    pub sysctls: SysctlRule,
+}
+
+/// What becomes of the directors' sysctls.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct SysctlRule {
+    /// Which ones directors set by themselves.
+    pub profile: SysctlProfile,
+    /// Those that the group sets, by name, as sysctl(8) spells it. Each is of
+    /// an interface or of IPVS, and none leads out of the folder of sysctls.
+    pub overrides: BTreeMap<String, String>,
 }
 
 /// Where VIPs go.
@@ -79,10 +91,13 @@ impl Checked for CheckedGroup {
                 Some(raw) => timeouts(raw)?,
                 None => TimeoutRule::default(),
             },
-            sysctl_profile: spec
-                .sysctls
-                .as_ref()
-                .map_or_else(SysctlProfile::default, |sysctls| sysctls.profile),
+            sysctls: match &spec.sysctls {
+                Some(raw) => SysctlRule {
+                    profile: raw.profile,
+                    overrides: sysctl::overrides(raw)?,
+                },
+                None => SysctlRule::default(),
+            },
         })
     }
 }
@@ -105,10 +120,14 @@ fn address_rule(raw: &Addresses) -> Result<AddressRule, Rejection> {
 
 /// What the kernel takes as the name of an interface (`net/core/dev.c`,
 /// `dev_valid_name`), as far as it is ASCII.
-fn interface(path: &str, name: &str) -> Result<(), Rejection> {
+pub(super) fn is_interface(name: &str) -> bool {
     let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
     let is_long = !(1..=15).contains(&name.len());
-    if is_long || name.contains(is_odd) || matches!(name, "." | "..") {
+    !is_long && !name.contains(is_odd) && !matches!(name, "." | "..")
+}
+
+fn interface(path: &str, name: &str) -> Result<(), Rejection> {
+    if !is_interface(name) {
         return Err(invalid(
             path,
             format_args!(

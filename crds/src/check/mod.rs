@@ -13,8 +13,9 @@ mod name;
 mod selector;
 mod server;
 mod service;
+mod sysctl;
 
-pub use group::{AddressRule, CheckedGroup, TimeoutRule};
+pub use group::{AddressRule, CheckedGroup, SysctlRule, TimeoutRule};
 pub use selector::Selector;
 pub use server::CheckedServer;
 pub use service::CheckedService;

@@ -272,3 +272,36 @@ fn an_interface_is_named_only_where_vips_go_on_one() {
         assert!(refused.message.contains("interface"), "{refused:?}");
     }
 }
+
+#[test]
+fn a_group_sets_only_sysctls_of_ipvs_and_of_interfaces_and_only_so_many() {
+    let checked = |overrides: serde_json::Map<String, Value>| {
+        let group = group("edge").with("spec.sysctls", json!({"overrides": overrides}));
+        CheckedGroup::check(&group.read::<Loose<DirectorGroup>>().spec.unwrap())
+    };
+    let one = |name: &str| checked([(name.to_owned(), json!("1"))].into_iter().collect());
+    for name in [
+        "net.ipv4.vs.sloppy_tcp",
+        "net.ipv4.conf.eth0/100.accept_local",
+        "net.ipv6.conf.all.forwarding",
+    ] {
+        let rule = one(name).unwrap().sysctls;
+        assert_eq!(rule.overrides[name], "1", "{name} is for a group to set");
+    }
+    for name in [
+        "net.ipv4.conf.//.forwarding",
+        "net.ipv4.conf.all.forwarding",
+        "net.ipv4.vs/../../kernel.panic",
+        "vm.overcommit_memory",
+    ] {
+        let refused = one(name).unwrap_err();
+        assert!(refused.message.contains(name), "{name}: {refused:?}");
+    }
+    let many = |count: usize| {
+        let named = |index| (format!("net.ipv4.vs.a{index}"), json!("1"));
+        checked((0..count).map(named).collect())
+    };
+    assert_eq!(many(32).unwrap().sysctls.overrides.len(), 32);
+    let refused = many(33).unwrap_err();
+    assert!(refused.message.contains("at most 32"), "{refused:?}");
+}

@@ -147,6 +147,37 @@ pub fn health_checks_void<'a>(
     )
 }
 
+/// Sysctls of a Director: so many are needed, and each is as it is needed.
+pub fn sysctls_as_needed(count_of: usize, generation: i64) -> Condition {
+    let (reason, message) = match count_of {
+        0 => (reason::NOTHING_NEEDED, "No sysctl is needed".to_owned()),
+        _ => {
+            let is = if count_of == 1 { "is" } else { "are" };
+            let message = format!("{} {is} as needed", count(count_of, "sysctl"));
+            (reason::AS_NEEDED, message)
+        }
+    };
+    condition(kind::SYSCTLS, TRUE, reason, message, generation)
+}
+
+/// No Sysctls of a Director: these problems stand against what is needed.
+pub fn sysctls_not_as_needed<'a>(
+    problems: impl IntoIterator<Item = &'a str>,
+    generation: i64,
+) -> Condition {
+    let problems: Vec<_> = problems.into_iter().collect();
+    condition(
+        kind::SYSCTLS,
+        FALSE,
+        reason::NOT_AS_NEEDED,
+        format!(
+            "Traffic that needs it may not pass; everything else goes on: {}",
+            named(problems)
+        ),
+        generation,
+    )
+}
+
 /// Alive: the Director's Lease is renewed.
 pub fn alive(generation: i64) -> Condition {
     condition(

@@ -470,10 +470,13 @@ fn group() -> BoxedStrategy<Value> {
         ),
         (
             "sysctls",
-            often(fields([(
-                "profile",
-                often(pool(texts(&["Recommended", "None"]), texts(&["none"]))),
-            )])),
+            often(fields([
+                (
+                    "profile",
+                    often(pool(texts(&["Recommended", "None"]), texts(&["none"]))),
+                ),
+                ("overrides", often(overrides())),
+            ])),
         ),
         (
             "removals",
@@ -492,6 +495,50 @@ fn group() -> BoxedStrategy<Value> {
             ])),
         ),
     ])
+}
+
+fn overrides() -> BoxedStrategy<Value> {
+    let names = pool(
+        texts(&[
+            "net.ipv4.vs.sloppy_tcp",
+            "net.ipv4.conf.eth0/100.rp_filter",
+            "net.ipv4.conf.all.arp_ignore",
+            "net.ipv6.conf.a-b,c;d~.accept_ra",
+            "net.ipv6.conf.all.forwarding",
+        ]),
+        texts(&[
+            "",
+            "net.ipv4.vs.",
+            "net.ipv4.vs.a.b",
+            "net.ipv4.vs.a/b",
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.all.forwarding",
+            "net.ipv4.conf.eth0.accept_source_route",
+            "net.ipv4.conf.eth0.100.rp_filter",
+            "net.ipv4.conf./.rp_filter",
+            "net.ipv4.conf.//.rp_filter",
+            "net.ipv4.conf.///.rp_filter",
+            "net.ipv4.conf.a:b.rp_filter",
+            "net.ipv4.conf.a b.rp_filter",
+            "net.ipv4.conf..rp_filter",
+            "net.ipv4.conf.sixteen-letters-.rp_filter",
+            "net.ipv6.conf.eth0.rp_filter",
+            "kernel.core_pattern",
+            "net.ipv4.vs.a_name_of_more_than_64_letters_that_nobody_would_think_of_at_all",
+        ]),
+    );
+    let values = pool(
+        texts(&["0", "1", "-1", "3 50"]),
+        texts(&["", " 1", "1 ", "1  2", "|/bin/sh", "1\n", "-", "1-"]),
+    );
+    let entries = vec((names, values), 0..4).prop_map(|entries| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let entries = entries.iter();
+        entries
+            .map(|(name, value)| (text(name), value.clone()))
+            .collect::<Map<_, _>>()
+    });
+    entries.prop_map(Value::from).boxed()
 }
 
 /// Enough of a service for edits, with few identities, so that some agree, and

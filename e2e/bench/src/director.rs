@@ -5,7 +5,9 @@ use std::{path::Path, time::Duration};
 
 use agent::{
     desired::Desired,
-    host::{addresses::Holding, netlink::RouteSocket, sysctls::SysctlFolder},
+    host::{
+        addresses::Holding, netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder,
+    },
     journal::FileJournal,
     round::{self, Edges, Removals, State, Wish},
     serving::Serving,
@@ -24,6 +26,7 @@ pub(crate) struct Director {
     links: RouteSocket,
     journal: FileJournal,
     sysctls: SysctlFolder,
+    surroundings: ThisHost,
 }
 
 impl Director {
@@ -36,6 +39,7 @@ impl Director {
             links: RouteSocket::open()?,
             journal,
             sysctls: sysctls(),
+            surroundings: ThisHost::default(),
         })
     }
 
@@ -53,6 +57,7 @@ impl Director {
             journal: &mut self.journal,
             sysctls: &mut self.sysctls,
             segments: &mut Nowhere,
+            surroundings: &mut self.surroundings,
         };
         let nothing = Unchecked::default();
         let wish = wish(desired, &nothing);
@@ -103,6 +108,8 @@ pub(crate) fn wish<'a>(desired: &'a Desired, nothing: &'a Unchecked) -> Wish<'a>
         removals: Removals::Guarded,
         on_conflict: OnConflict::Adopt,
         timeouts: Some(Timeouts::default()),
+        // Some of it runs natively.
+        tuning: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A host that is none: it takes everything at no cost.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::IpAddr,
     time::{Duration, Instant},
@@ -11,8 +12,10 @@ use agent::{
     host::{
         addresses::Interface,
         netlink::{LinkError, Links},
+        surroundings::Surroundings,
         sysctls::Sysctls,
     },
+    sysctls::KernelVersion,
 };
 use ipvs::{
     ActualService, ActualTable, Error, Failure, Info, Kernel, Op, ServiceKey, Timeouts, codec,
@@ -103,5 +106,27 @@ impl Sysctls for Nowhere {
 
     fn write(&mut self, _: &str, _: &str) -> io::Result<()> {
         Ok(())
+    }
+
+    fn list(&mut self, _: &str) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+impl Surroundings for Nowhere {
+    fn toward(&mut self, _: IpAddr) -> io::Result<Option<u32>> {
+        Ok(None)
+    }
+
+    fn advertised(&mut self) -> io::Result<BTreeSet<u32>> {
+        Ok(BTreeSet::new())
+    }
+
+    fn calls_packets_invalid(&mut self) -> bool {
+        false
+    }
+
+    fn kernel(&mut self) -> Option<KernelVersion> {
+        None
     }
 }

@@ -77,6 +77,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         segments: Box::new(Nowhere),
         listeners: Box::new(SockDiag),
         may_hijack: false,
+        surroundings: Box::new(Nowhere),
         orders,
     };
     let agent = AgentThreads::start(world, folder.path())?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use agent::{
-    host::netlink::RouteSocket,
+    host::{netlink::RouteSocket, surroundings::ThisHost},
     journal::{Change, FileJournal, Intent, Journal, JournalError},
     round::{self, Edges, State},
 };
@@ -62,6 +62,7 @@ pub(crate) fn sample(size: Size, folder: &Path) -> Result<Parts> {
     let mut kernel = Nothing::default();
     let mut links = RouteSocket::open()?;
     let mut sysctls = director::sysctls();
+    let mut surroundings = ThisHost::default();
     let mut state = State::new(remembered);
     let mut edges = Edges {
         kernel: &mut kernel,
@@ -69,6 +70,7 @@ pub(crate) fn sample(size: Size, folder: &Path) -> Result<Parts> {
         journal: &mut journal,
         sysctls: &mut sysctls,
         segments: &mut Nowhere,
+        surroundings: &mut surroundings,
     };
     let nothing = director::Unchecked::default();
     let wish = director::wish(&desired, &nothing);

@@ -21,7 +21,7 @@ use std::{
 use agent::{
     director::World,
     event::Event,
-    host::{listeners::SockDiag, netlink::RouteSocket},
+    host::{listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost},
     journal::FileJournal,
     observe,
     probe::{self, Order, ProbeId},
@@ -125,6 +125,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         segments: Box::new(Nowhere),
         listeners: Box::new(SockDiag),
         may_hijack: false,
+        surroundings: Box::new(ThisHost::default()),
         orders,
     };
     let agent = AgentThreads::start(world, folder)?;

@@ -37,6 +37,7 @@ impl Doors {
             segments: Box::new(world.clone()),
             listeners: Box::new(world.clone()),
             may_hijack: self.may_hijack,
+            surroundings: Box::new(world.clone()),
             orders: self.orders.clone().unwrap_or_else(|| unbounded_channel().0),
             journal: Box::new({
                 let opened = self.opened.clone();

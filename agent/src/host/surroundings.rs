@@ -1,0 +1,202 @@
+//! What the host's network is like around the table: where its routes lead,
+//! where they came from, and whether connections are tracked.
+
+use std::{collections::BTreeSet, fs, io, net::IpAddr};
+
+use futures::TryStreamExt;
+use rtnetlink::packet_route::{
+    AddressFamily,
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+};
+
+use crate::sysctls::KernelVersion;
+
+/// The edge to it, small, so that modelled surroundings can stand in.
+pub trait Surroundings {
+    /// The number of the interface that leads to an address; none when no route
+    /// does.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    fn toward(&mut self, address: IpAddr) -> io::Result<Option<u32>>;
+
+    /// The numbers of the interfaces that have a default route of IPv6 from
+    /// router advertisements.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    fn advertised(&mut self) -> io::Result<BTreeSet<u32>>;
+
+    /// Whether connection tracking has called a packet invalid. Then it is
+    /// active here, or was since the host was booted.
+    fn calls_packets_invalid(&mut self) -> bool;
+
+    /// The running kernel's version, if it says one.
+    fn kernel(&mut self) -> Option<KernelVersion>;
+}
+
+/// The host itself. Its socket is opened when it is first needed, in the
+/// network namespace of the calling thread, and again after it failed.
+#[derive(Default)]
+pub struct ThisHost {
+    routes: Option<Routes>,
+}
+
+impl ThisHost {
+    fn ask<T>(
+        &mut self,
+        question: impl AsyncFnOnce(rtnetlink::Handle) -> Result<T, rtnetlink::Error>,
+    ) -> io::Result<T> {
+        let routes = match self.routes.take() {
+            Some(routes) => routes,
+            None => Routes::open()?,
+        };
+        let handle = routes.handle.clone();
+        match routes.runtime.block_on(question(handle)) {
+            Ok(answer) => {
+                self.routes = Some(routes);
+                Ok(answer)
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+struct Routes {
+    runtime: tokio::runtime::Runtime,
+    handle: rtnetlink::Handle,
+}
+
+impl Routes {
+    fn open() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let handle = runtime.block_on(async {
+            // Strict: else the kernel gives every route of a full table.
+            let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
+            tokio::spawn(connection);
+            Ok::<_, io::Error>(handle)
+        })?;
+        Ok(Self { runtime, handle })
+    }
+}
+
+impl Surroundings for ThisHost {
+    fn toward(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+        self.ask(async move |handle| {
+            let mut routes = Box::pin(handle.route().get(lookup(address)).execute());
+            match routes.try_next().await {
+                Ok(route) => Ok(route.as_ref().and_then(interface)),
+                Err(rtnetlink::Error::NetlinkError(_)) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn advertised(&mut self) -> io::Result<BTreeSet<u32>> {
+        self.ask(async |handle| {
+            let mut routes = Box::pin(handle.route().get(from_advertisements()).execute());
+            let mut interfaces = BTreeSet::new();
+            while let Some(route) = routes.try_next().await? {
+                if route.header.destination_prefix_length == 0 {
+                    interfaces.extend(interface(&route));
+                }
+            }
+            Ok(interfaces)
+        })
+    }
+
+    fn calls_packets_invalid(&mut self) -> bool {
+        fs::read_to_string("/proc/net/stat/nf_conntrack").is_ok_and(|counts| has_invalid(&counts))
+    }
+
+    fn kernel(&mut self) -> Option<KernelVersion> {
+        KernelVersion::parse(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
+    }
+}
+
+/// The question which route is taken to an address. A kernel that checks
+/// strictly wants the rest of the header empty (`net/ipv4/route.c`,
+/// `inet_rtm_valid_getroute_req`).
+fn lookup(address: IpAddr) -> RouteMessage {
+    let (family, length, destination) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
+    };
+    let mut message = empty(family);
+    message.header.destination_prefix_length = length;
+    message
+        .attributes
+        .push(RouteAttribute::Destination(destination));
+    message
+}
+
+/// The question for all routes of that origin: the kernel leaves the others
+/// out (`net/ipv4/fib_frontend.c`, `ip_valid_fib_dump_req`).
+fn from_advertisements() -> RouteMessage {
+    let mut message = empty(AddressFamily::Inet6);
+    message.header.protocol = RouteProtocol::Ra;
+    message
+}
+
+fn empty(family: AddressFamily) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.table = 0;
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unspec;
+    message
+}
+
+fn interface(route: &RouteMessage) -> Option<u32> {
+    let attributes = &mut route.attributes.iter();
+    attributes.find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// The file has a line of names and one of hexadecimal numbers for each
+/// processor (`net/netfilter/nf_conntrack_standalone.c`, `ct_cpu_seq_show`).
+fn has_invalid(counts: &str) -> bool {
+    let mut lines = counts.lines();
+    let names = lines.next().unwrap_or_default();
+    let Some(column) = names.split_whitespace().position(|name| name == "invalid") else {
+        return false;
+    };
+    lines
+        .filter_map(|line| line.split_whitespace().nth(column))
+        .any(|count| u64::from_str_radix(count, 16).is_ok_and(|count| count > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_packets_are_seen_on_whichever_processor_counted_them() {
+        // From Linux 6.1.
+        let names =
+            "entries  clashres found new invalid ignore delete chainlength insert insert_failed";
+        let row = |invalid| {
+            format!("00000000  00000000 00000007 00000000 {invalid} 00000000 00000000 00000000")
+        };
+        let counts = |second| format!("{names}\n{}\n{}\n", row("00000000"), row(second));
+        assert!(!has_invalid(&counts("00000000")), "none so far");
+        assert!(has_invalid(&counts("0000000a")), "ten on the second");
+        assert!(!has_invalid(""), "a kernel without the file");
+    }
+
+    #[test]
+    fn the_kernel_says_which_way_leads_to_this_host_itself() {
+        let mut host = ThisHost::default();
+        let lo = fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
+        let lo: u32 = lo.trim().parse().unwrap();
+        let toward = host.toward([127, 0, 0, 1].into()).unwrap();
+        assert_eq!(toward, Some(lo), "127.0.0.1 is behind lo");
+        host.advertised().expect("a list, be it empty");
+        assert!(host.kernel().is_some(), "a kernel has a version");
+    }
+}

@@ -1,0 +1,83 @@
+use std::collections::BTreeMap;
+
+use super::{group::is_interface, invalid};
+use crate::{Rejection, api::Sysctls};
+
+const PATH: &str = "spec.sysctls.overrides";
+/// A group's.
+const MOST: usize = 32;
+/// Of a name, and of a value.
+const LONGEST: usize = 64;
+
+/// What of an interface a group may set. The others of `net.ipv4.conf` have
+/// nothing to do with a director's work, and some open a host to attacks.
+const OF_IPV4: [&str; 7] = [
+    "accept_local",
+    "arp_announce",
+    "arp_filter",
+    "arp_ignore",
+    "forwarding",
+    "rp_filter",
+    "send_redirects",
+];
+/// Likewise of `net.ipv6.conf`.
+const OF_IPV6: [&str; 3] = ["accept_ra", "force_forwarding", "forwarding"];
+
+/// The overrides of a group: no way to write any sysctl of a host.
+pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejection> {
+    if raw.overrides.len() > MOST {
+        return Err(invalid(PATH, format_args!("write at most {MOST} of them")));
+    }
+    for (name, value) in &raw.overrides {
+        if name == "net.ipv4.conf.all.forwarding" {
+            return Err(invalid(
+                PATH,
+                format_args!("{name} would change every interface; name the interfaces"),
+            ));
+        }
+        if name.len() > LONGEST || !is_for_a_group(name) {
+            return Err(invalid(
+                PATH,
+                format_args!(
+                    "{name:?} is not for a group to set; write net.ipv4.vs.NAME, \
+                     net.ipv4.conf.INTERFACE.NAME with {}, or net.ipv6.conf.INTERFACE.NAME with {}",
+                    OF_IPV4.join(", "),
+                    OF_IPV6.join(", ")
+                ),
+            ));
+        }
+        if value.len() > LONGEST || !value.split(' ').all(is_number) {
+            return Err(invalid(
+                &format!("{PATH}[{name}]"),
+                format_args!(
+                    "{value:?} is no value of a sysctl; write a number, or several with a blank \
+                     between them"
+                ),
+            ));
+        }
+    }
+    Ok(raw.overrides.clone())
+}
+
+fn is_for_a_group(name: &str) -> bool {
+    let parts: Vec<_> = name.split('.').collect();
+    match parts[..] {
+        ["net", "ipv4", "vs", name] => {
+            let is_letter = |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_');
+            !name.is_empty() && name.bytes().all(is_letter)
+        }
+        // A dot in an interface's name is written as a slash there.
+        ["net", "ipv4", "conf", of, name] => {
+            OF_IPV4.contains(&name) && is_interface(&of.replace('/', "."))
+        }
+        ["net", "ipv6", "conf", of, name] => {
+            OF_IPV6.contains(&name) && is_interface(&of.replace('/', "."))
+        }
+        _ => false,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}

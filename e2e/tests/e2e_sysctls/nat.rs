@@ -1,0 +1,167 @@
+use e2e::{
+    cluster::{Cluster, example, expect_table, start_agent, wait_for, wait_until_ready},
+    course::NAT_VIP,
+    kubectl, kubectl_apply,
+};
+
+use crate::scene::{
+    Both, DIRECTOR, NAT_VIP_V6, NAT_WEB_V6, changed, expect_condition, expect_no_traffic,
+    expect_reason, expect_sysctl, expect_traffic, of_ipv6, said, values, web,
+};
+
+fn apply_both() {
+    kubectl_apply(&example("nat-cluster.yaml"));
+    kubectl_apply(&of_ipv6("fd00:4::5", "NAT", NAT_WEB_V6));
+    wait_until_ready(&["web", "web-v6"]);
+}
+
+#[track_caller]
+fn expect_both(farm: &Both) {
+    expect_traffic(&farm.course, NAT_VIP, web("NAT"));
+    expect_traffic(&farm.course, NAT_VIP_V6, NAT_WEB_V6);
+}
+
+/// Lines of iptables, for both families.
+fn firewall(farm: &Both, rules: &[&str]) {
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        for rule in rules {
+            farm.director().run(&format!("{program} {rule}"));
+        }
+    }
+}
+
+/// What kube-proxy has on every node (`pkg/proxy/iptables/proxier.go`).
+const KUBE_PROXY: [&str; 1] = ["-A FORWARD -m conntrack --ctstate INVALID -j DROP"];
+
+#[test]
+fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_alone() {
+    let _cluster = Cluster::start();
+    let farm = Both::nat();
+    let director = farm.director();
+    let before = values(director, "net");
+    let _agent = start_agent(director, DIRECTOR);
+    apply_both();
+    expect_both(&farm);
+
+    expect_condition("True");
+    for (name, value) in [
+        ("net.ipv4.conf.eth1.forwarding", "1"),
+        ("net.ipv4.conf.eth1.send_redirects", "0"),
+        ("net.ipv4.conf.all.send_redirects", "0"),
+        ("net.ipv6.conf.all.forwarding", "1"),
+    ] {
+        assert_eq!(director.read_sysctl(name), value, "{name}");
+        assert_eq!(said(name, "found"), value, "{name} in the Director");
+        assert_ne!(said(name, "before"), value, "{name} was set by the agent");
+        assert_ne!(said(name, "reason"), "", "{name} has a reason");
+    }
+    let mut set = changed(&before, &values(director, "net"));
+    // Nobody's settings: these count what happens.
+    set.retain(|name| !name.contains("/netfilter/") && !name.contains("/neigh/"));
+    assert_eq!(
+        set,
+        [
+            "/proc/sys/net/ipv4/conf/all/send_redirects",
+            "/proc/sys/net/ipv4/conf/eth1/forwarding",
+            "/proc/sys/net/ipv4/conf/eth1/send_redirects",
+            "/proc/sys/net/ipv6/conf/all/forwarding",
+        ],
+        "nothing else of the host was to change"
+    );
+
+    kubectl(&["delete", "ivs,irs", "--all"]);
+    expect_table(director, &[]);
+    expect_reason("NothingNeeded");
+    let ipvs = |all| {
+        changed(&before, all)
+            .into_iter()
+            .filter(|name| name.contains("/vs/"))
+    };
+    let after = values(director, "net");
+    assert_eq!(ipvs(&after).count(), 0, "what is IPVS's own is as it was");
+    assert_eq!(
+        director.read_sysctl("net.ipv4.conf.eth1.forwarding"),
+        "1",
+        "what others may count on by now stays"
+    );
+}
+
+#[test]
+fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
+    let _cluster = Cluster::start();
+    let farm = Both::nat();
+    let director = farm.director();
+    let before = values(director, "net.ipv4.vs");
+    firewall(&farm, &KUBE_PROXY);
+    let agent = start_agent(director, DIRECTOR);
+    apply_both();
+    expect_both(&farm);
+    expect_sysctl(director, "net.ipv4.vs.conntrack", "1");
+
+    // Without services nothing of it stays, whatever is tracked.
+    kubectl(&["delete", "ivs,irs", "--all"]);
+    expect_table(director, &[]);
+    expect_sysctl(director, "net.ipv4.vs.conntrack", "0");
+    let after = values(director, "net.ipv4.vs");
+    assert_eq!(changed(&before, &after), [""; 0], "all of IPVS's own");
+    drop(agent);
+    drop(farm);
+
+    // The other way round: the rule finds services that are served.
+    let farm = Both::nat();
+    let _agent = start_agent(farm.director(), DIRECTOR);
+    apply_both();
+    expect_both(&farm);
+    let conntrack = farm.director().read_sysctl("net.ipv4.vs.conntrack");
+    assert_eq!(conntrack, "0", "nothing is tracked here so far");
+    firewall(&farm, &KUBE_PROXY);
+    expect_both(&farm);
+    expect_sysctl(farm.director(), "net.ipv4.vs.conntrack", "1");
+}
+
+#[test]
+fn nat_works_where_only_what_is_known_is_forwarded() {
+    let _cluster = Cluster::start();
+    let farm = Both::nat();
+    // As Docker and firewalld have it.
+    firewall(
+        &farm,
+        &[
+            "-P FORWARD DROP",
+            "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+            "-A FORWARD -o eth1 -m conntrack --ctstate NEW -j ACCEPT",
+        ],
+    );
+    let _agent = start_agent(farm.director(), DIRECTOR);
+    apply_both();
+    expect_both(&farm);
+    wait_for("idir/director1", "Sysctls", "True");
+}
+
+#[test]
+fn without_a_profile_the_host_is_nobodys_but_its_administrators() {
+    let _cluster = Cluster::start();
+    let farm = Both::nat();
+    let director = farm.director();
+    let none = r#"{"spec":{"sysctls":{"profile":"None"}}}"#;
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", none]);
+    let before = values(director, "net.ipv4");
+    let _agent = start_agent(director, DIRECTOR);
+    apply_both();
+    expect_condition("True");
+    let mut set = changed(&before, &values(director, "net.ipv4"));
+    set.retain(|name| !name.contains("/neigh/"));
+    assert_eq!(set, [""; 0], "the group said so");
+    expect_no_traffic(&farm.course.browser(), NAT_VIP);
+
+    let overrides = r#"{"spec":{"sysctls":{"overrides":{
+        "net.ipv4.conf.eth1.forwarding":"1",
+        "net.ipv4.vs.sync_threshold":"5 70"}}}}"#;
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", overrides]);
+    expect_traffic(&farm.course, NAT_VIP, web("NAT"));
+    expect_sysctl(director, "net.ipv4.vs.sync_threshold", "5\t70");
+    let fewer = r#"{"spec":{"sysctls":{"overrides":null}}}"#;
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", fewer]);
+    expect_sysctl(director, "net.ipv4.vs.sync_threshold", "3\t50");
+    expect_sysctl(director, "net.ipv4.conf.eth1.forwarding", "1");
+}

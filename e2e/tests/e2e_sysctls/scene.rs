@@ -1,0 +1,222 @@
+//! The course's networks with IPv6 beside IPv4, and what a Director says of
+//! its sysctls.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use e2e::{
+    Client, Host, WebServer,
+    cluster::{condition, value},
+    course::{Course, DR_WEB, NAT_WEB},
+    eventually, ipvsadm,
+};
+
+/// An agent looks at sysctls every 10 s.
+pub(crate) const SOME_LOOKS: Duration = Duration::from_secs(60);
+pub(crate) const DIRECTOR: &str = "director1";
+
+pub(crate) const NAT_VIP_V6: &str = "[fd00:4::5]:8080";
+pub(crate) const NAT_WEB_V6: [&str; 2] = ["fd00:2::100", "fd00:2::200"];
+pub(crate) const DR_VIP_V6: &str = "[fd00:4::15]:8080";
+pub(crate) const DR_WEB_V6: [&str; 2] = ["fd00:4::100", "fd00:4::200"];
+
+/// A course with IPv6.
+pub(crate) struct Both {
+    pub(crate) course: Course,
+    _servers: [WebServer; 2],
+}
+
+impl Both {
+    /// The NAT cluster.
+    pub(crate) fn nat() -> Self {
+        let course = Course::nat_as_installed();
+        add(&course.director, "eth1", "fd00:2::5/64");
+        for (web, address) in course.web.iter().zip(NAT_WEB_V6) {
+            add(web, "eth0", &format!("{address}/64"));
+            web.run("ip route add default via fd00:2::5");
+        }
+        Self::with_servers(course, NAT_WEB_V6)
+    }
+
+    /// The DR cluster.
+    pub(crate) fn dr() -> Self {
+        let course = Course::dr();
+        for (web, address) in course.web.iter().zip(DR_WEB_V6) {
+            add(web, "eth0", &format!("{address}/64"));
+            add(web, "lo", "fd00:4::15/128");
+        }
+        Self::with_servers(course, DR_WEB_V6)
+    }
+
+    fn with_servers(course: Course, addresses: [&str; 2]) -> Self {
+        add(&course.client, "eth0", "fd00:4::10/64");
+        add(&course.director, "eth0", "fd00:4::5/64");
+        // As strict as any distribution is.
+        for interface in ["all", "eth0"] {
+            let name = format!("net.ipv4.conf.{interface}.rp_filter");
+            course.director.sysctl(&name, "1");
+        }
+        let start =
+            |index: usize| WebServer::start(&course.web[index], "[::]:8080", addresses[index]);
+        Self {
+            _servers: [start(0), start(1)],
+            course,
+        }
+    }
+
+    pub(crate) fn director(&self) -> &Host {
+        &self.course.director
+    }
+}
+
+fn add(host: &Host, device: &str, address: &str) {
+    host.run(&format!("ip address add {address} dev {device} nodad"));
+}
+
+/// The second service of a cluster, with IPv6, on port 8080.
+pub(crate) fn of_ipv6(vip: &str, method: &str, servers: [&str; 2]) -> String {
+    let mut manifest = format!(
+        "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {{name: web-v6}}
+spec:
+  vip: {{address: \"{vip}\", port: 8080}}
+  scheduler: wrr
+  forwarding: {{method: {method}}}
+  realServerSelector: {{matchLabels: {{app: web-v6}}}}
+"
+    );
+    for (number, server) in servers.iter().enumerate() {
+        manifest += &format!(
+            "---
+apiVersion: ipvs.dev/v1alpha1
+kind: RealServer
+metadata: {{name: web{number}-v6, labels: {{app: web-v6}}}}
+spec: {{address: \"{server}\"}}
+"
+        );
+    }
+    manifest
+}
+
+/// Waits until each server answers half of what a client asks.
+#[track_caller]
+pub(crate) fn expect_traffic(course: &Course, vip: &str, web: [&str; 2]) {
+    let expected: BTreeMap<_, _> = web.map(|server| (server.to_owned(), 10)).into();
+    // The first may have been sent before the host was ready for it.
+    eventually(&format!("traffic through {vip}"), SOME_LOOKS, || {
+        let counts = course.browser().counts(20, vip);
+        if counts == expected {
+            return Ok(());
+        }
+        Err(format!(
+            "{counts:?}, not {expected:?}\n{}\n{}",
+            ipvsadm::listed(&course.director),
+            value(&format!("idir/{DIRECTOR}"), ".status.sysctls")
+        ))
+    });
+}
+
+/// Nothing comes back to a client.
+#[track_caller]
+pub(crate) fn expect_no_traffic(client: &Client, vip: &str) {
+    let page = client.get(vip, "/");
+    assert!(page.is_err(), "{vip} was not to answer, and said {page:?}");
+}
+
+/// The IPv4 servers of a cluster.
+pub(crate) fn web(method: &str) -> [&'static str; 2] {
+    match method {
+        "NAT" => NAT_WEB,
+        _ => DR_WEB,
+    }
+}
+
+/// Waits until a sysctl of a host has a value.
+#[track_caller]
+pub(crate) fn expect_sysctl(host: &Host, name: &str, expected: &str) {
+    eventually(&format!("{name}={expected}"), SOME_LOOKS, || {
+        match host.read_sysctl(name) {
+            found if found == expected => Ok(()),
+            found => Err(format!("{found}\n{}", said(name, "problem"))),
+        }
+    });
+}
+
+/// What the Director says of a sysctl: its value, or a problem.
+#[track_caller]
+pub(crate) fn said(name: &str, part: &str) -> String {
+    value(
+        &format!("idir/{DIRECTOR}"),
+        &format!(".status.sysctls[?(@.name==\"{name}\")].{part}"),
+    )
+}
+
+/// Waits until the Director says this of a sysctl's problem.
+#[track_caller]
+pub(crate) fn expect_problem(name: &str, part: &str) {
+    eventually(&format!("{name} to be told: {part}"), SOME_LOOKS, || {
+        let problem = said(name, "problem");
+        match problem.contains(part) {
+            true => Ok(()),
+            false => Err(problem),
+        }
+    });
+}
+
+/// Waits until the Director's condition Sysctls has a status.
+#[track_caller]
+pub(crate) fn expect_condition(status: &str) {
+    expect_part("status", status);
+}
+
+/// The same for its reason.
+#[track_caller]
+pub(crate) fn expect_reason(reason: &str) {
+    expect_part("reason", reason);
+}
+
+#[track_caller]
+fn expect_part(part: &str, expected: &str) {
+    let what = format!("the {part} of Sysctls to be {expected}");
+    eventually(&what, SOME_LOOKS, || {
+        let director = format!("idir/{DIRECTOR}");
+        let of = |part| condition(&director, "Sysctls", part);
+        match of(part) {
+            found if found == expected => Ok(()),
+            found => Err(format!("{found:?}: {}", of("message"))),
+        }
+    });
+}
+
+/// Every value below a folder of sysctls, by name; those that nobody can read
+/// left out.
+pub(crate) fn values(host: &Host, below: &str) -> BTreeMap<String, String> {
+    let folder = format!("/proc/sys/{}", below.replace('.', "/"));
+    let mut all = BTreeMap::new();
+    host.enter(|| collect(&folder, &mut all));
+    assert!(!all.is_empty(), "{folder} has values");
+    all
+}
+
+fn collect(folder: &str, all: &mut BTreeMap<String, String>) {
+    let entries = fs::read_dir(folder);
+    for entry in entries.unwrap_or_else(|error| panic!("{folder}: {error}")) {
+        let path = entry.expect("a folder of /proc can be read").path();
+        let name = path.to_string_lossy().into_owned();
+        if path.is_dir() {
+            collect(&name, all);
+        } else if let Ok(value) = fs::read_to_string(&path) {
+            all.insert(name, value);
+        }
+    }
+}
+
+/// The names of those that differ.
+pub(crate) fn changed(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let differs = |(name, value): &(&String, &String)| after.get(*name) != Some(value);
+    let changed = before.iter().filter(differs);
+    changed.map(|(name, _)| name.clone()).collect()
+}
