@@ -33,6 +33,7 @@ pub struct Args {
     #[arg(
         long,
         env = "IPVS_STATE_DIR",
+        global = true,
         value_name = "DIR",
         default_value = "/var/lib/ipvs-operator",
         value_hint = ValueHint::DirPath
@@ -83,6 +84,7 @@ pub struct Args {
     #[arg(
         long,
         env = "IPVS_SYSCTL_DIR",
+        global = true,
         value_name = "DIR",
         default_value = "/proc/sys",
         value_hint = ValueHint::DirPath
@@ -93,6 +95,7 @@ pub struct Args {
     #[arg(
         long,
         env = "IPVS_LOG",
+        global = true,
         value_name = "FILTER",
         default_value = "info,kube_client=off,kube_runtime=off"
     )]
@@ -106,6 +109,21 @@ pub struct Args {
 /// What there is to do besides running.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
+    /// Take this machine out of service: release the virtual addresses, remove
+    /// our services from the kernel, and restore every sysctl. For a node that
+    /// leaves and before uninstalling; stop the agent first. Uses --state-dir
+    /// and --sysctl-dir; can be run again if it was interrupted.
+    Undo {
+        /// First let connections end by themselves, for so many seconds at
+        /// most. New ones go to nobody meanwhile.
+        #[arg(
+            long,
+            env = "IPVS_UNDO_WAIT",
+            value_name = "SECONDS",
+            default_value_t = 0
+        )]
+        wait: u32,
+    },
     /// Print a completion script for a shell.
     Completion {
         /// The shell.

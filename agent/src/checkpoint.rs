@@ -42,7 +42,8 @@ const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standin
 /// addresses by name; `api-servers`: where the API server was reached.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
-const FILE: &str = "checkpoint.redb";
+/// Its file's name, in the state folder.
+pub const FILE: &str = "checkpoint.redb";
 const CACHE_BYTES: usize = 4 << 20;
 /// Changes within this time of each other make one write,
 const QUIET: Duration = Duration::from_secs(1);

@@ -43,3 +43,4 @@ pub mod retry;
 pub mod round;
 pub mod serving;
 pub mod sysctls;
+pub mod undo;

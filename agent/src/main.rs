@@ -30,6 +30,7 @@ use agent::{
     probe::{self, Order},
     publish::{self, Identity},
     report::Observed,
+    undo::{self, Undo},
 };
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -73,7 +74,11 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_writer(std::io::stderr)
         .init();
-    match run(&args) {
+    let result = match args.command {
+        Some(Command::Undo { wait }) => take_out_of_service(&args, wait),
+        _ => run(&args),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -82,15 +87,27 @@ fn main() -> ExitCode {
     }
 }
 
+fn take_out_of_service(args: &Args, wait_seconds: u32) -> anyhow::Result<()> {
+    let undo = Undo {
+        state_dir: &args.state_dir,
+        sysctl_dir: &args.sysctl_dir,
+        boot_id: &boot_id()?,
+        wait: Duration::from_secs(wait_seconds.into()),
+    };
+    undo::undo(&undo, &mut |line| println!("{line}"))
+}
+
+fn boot_id() -> anyhow::Result<String> {
+    let id = fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read {BOOT_ID}"))?;
+    Ok(id.trim().to_owned())
+}
+
 fn run(args: &Args) -> anyhow::Result<()> {
     let name = match &args.node_name {
         Some(name) => name.clone(),
         None => host_name()?,
     };
-    let boot_id = fs::read_to_string(BOOT_ID)
-        .with_context(|| format!("cannot read {BOOT_ID}"))?
-        .trim()
-        .to_owned();
+    let boot_id = boot_id()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -42,7 +42,12 @@ use crate::{
     sysctls::Tuning,
 };
 
-pub use self::{read::read, repairs::Repairs, state::State, sysctls::Sysctls};
+pub use self::{
+    read::read,
+    repairs::Repairs,
+    state::State,
+    sysctls::{Restored, Sysctls, restore_all as restore_sysctls},
+};
 
 /// The edges to the world that a round acts through.
 pub struct Edges<'a> {

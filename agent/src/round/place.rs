@@ -37,6 +37,8 @@ pub(super) struct Segment {
     times: BTreeMap<IpAddr, u64>,
     /// Addresses of ours that were here in this life.
     seen: BTreeSet<IpAddr>,
+    /// The interfaces were looked at in this life.
+    is_known: bool,
 }
 
 impl State {
@@ -105,7 +107,9 @@ fn look_and_place(
         Op::DeleteService(service) => vip(service),
         _ => None,
     }));
-    if wanted.is_empty() && state.ours.addresses.is_empty() && state.ours.device.is_none() {
+    let ours = &state.ours;
+    let is_nothing_ours = ours.addresses.is_empty() && ours.device.is_none();
+    if wanted.is_empty() && is_nothing_ours && state.segment.is_known {
         order(state, edges, Orders::new());
         return AddressPlan::default();
     }
@@ -123,6 +127,7 @@ fn look_and_place(
         }
     };
     state.succeeded(Subject::Links);
+    state.segment.is_known = true;
     for address in &plan.forget {
         state.segment.seen.remove(address);
         if let Some(interface) = state.ours.addresses.get(address).cloned() {

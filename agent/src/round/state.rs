@@ -200,6 +200,16 @@ impl State {
         }
     }
 
+    /// Whether nothing on this host is ours but sysctls, and the journal says so.
+    pub fn is_clear(&self) -> bool {
+        let ours = &self.ours;
+        ours.table.services.is_empty()
+            && ours.addresses.is_empty()
+            && ours.device.is_none()
+            && ours.timeouts == Timeouts::default()
+            && self.unsettled.is_empty()
+    }
+
     /// When something that failed is due again.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.retry.next_deadline()

@@ -333,6 +333,45 @@ fn restore_one(
     Ok(())
 }
 
+/// What became of the sysctls that agents had set.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// What was done, a line each.
+    pub done: Vec<String>,
+    /// What could not be done, and why.
+    pub stuck: Vec<String>,
+}
+
+/// Makes every sysctl that we set what it was before, the shared ones too: for
+/// a host that is taken out of service.
+pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
+    let mut restored = Restored::default();
+    for (name, before) in state.ours.sysctls.clone() {
+        let result = match edges.sysctls.read(&name) {
+            // The interface went, or ip_vs, and the value with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(words::unreadable(&name, &error)),
+            Ok(found) if sysctls::is_same(&found, &before) => Ok(()),
+            Ok(found) => match host::set(edges.sysctls, &name, &before) {
+                Ok(()) => {
+                    let line = format!("{name} was {found} and is {before} again");
+                    restored.done.push(line);
+                    Ok(())
+                }
+                Err(error) => Err(words::unwritable(&name, &before, &error)),
+            },
+        };
+        match result {
+            Ok(()) => state.disown(Entry::Sysctl(name, before)),
+            Err(why) => restored.stuck.push(why),
+        }
+    }
+    if !record::settle(state, edges, Duration::MAX) {
+        restored.stuck.push(words::NOT_WRITTEN_DOWN.to_owned());
+    }
+    restored
+}
+
 fn told(state: &State, setting: &Setting) -> SysctlStatus {
     let standing = state.tuned.standings.get(&setting.name);
     SysctlStatus {

@@ -129,7 +129,10 @@ spec: {{address: {troubled}}}
         let troubled = &mut self.troubled[index];
         match troubled.case.fault {
             Fault::Stopped => troubled.server.stop(),
-            Fault::PoweredOff => troubled.host.ip("link set eth0 down"),
+            Fault::PoweredOff => {
+                troubled.keep_known_to(&self.course.director);
+                troubled.host.ip("link set eth0 down");
+            }
             Fault::RepliesDropped => troubled.firewall("-A"),
             Fault::Behaves(behaviour) => troubled.server.behave(behaviour),
             Fault::OthersCertificate => troubled.server.present(others()),
@@ -164,6 +167,17 @@ impl Troubled {
             true => ip.to_owned(),
             false => self.address.replace(':', "."),
         }
+    }
+
+    /// A director that does not get an answer to its ARP requests sends no
+    /// probe any more, and there would be none to count.
+    fn keep_known_to(&self, director: &Host) {
+        let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
+        let link = self.host.run("ip -brief link show eth0");
+        let mac = link.split_whitespace().nth(2).expect("name, state, MAC");
+        director.ip(&format!(
+            "neighbor replace {ip} lladdr {mac} dev eth1 nud permanent"
+        ));
     }
 
     fn firewall(&self, edit: &str) {
