@@ -1,0 +1,189 @@
+//! A host that is taken out of service is as it was before, whatever happened
+//! on the way.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+
+use e2e::{
+    Host,
+    cluster::{Cluster, PATIENCE, example, start_agent, state_dir, wait_until_ready},
+    course::{Course, NAT_VIP},
+    ipvsadm, kubectl, kubectl_apply,
+    process::program,
+    trace,
+};
+
+/// Two VIPs beside the director's own address, one of each family, and a
+/// service with a health check.
+const MORE: &str = "apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: fourth}
+spec:
+  vip: {address: 192.168.4.15, port: 80}
+  forwarding: {method: NAT}
+  realServerSelector: {matchLabels: {app: web}}
+  healthCheck: {tcpSocket: {}}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: sixth}
+spec:
+  vip: {address: '2001:db8:4::15', port: 80}
+  forwarding: {method: NAT}
+  realServerSelector: {matchLabels: {app: sixth}}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: RealServer
+metadata: {name: sixth, labels: {app: sixth}}
+spec: {address: '2001:db8:2::64'}
+";
+
+/// Addresses, links, routes and sysctls of a host, and its table.
+#[derive(Debug, Eq, PartialEq)]
+struct Snapshot {
+    addresses: String,
+    links: String,
+    routes: String,
+    sysctls: BTreeMap<String, String>,
+    table: String,
+}
+
+impl Snapshot {
+    fn of(host: &Host) -> Self {
+        let mut sysctls = BTreeMap::new();
+        host.enter(|| {
+            for folder in ["ipv4/conf", "ipv6/conf", "ipv4/vs"] {
+                read_below(&Path::new("/proc/sys/net").join(folder), &mut sysctls);
+            }
+        });
+        Self {
+            addresses: host.run("ip -oneline address show"),
+            links: host.run("ip -oneline link show"),
+            routes: host.run("ip route show table all") + &host.run("ip -6 route show table all"),
+            sysctls,
+            table: ipvsadm::saved(host),
+        }
+    }
+
+    #[track_caller]
+    fn expect(&self, host: &Host, when: &str) {
+        let now = Self::of(host);
+        for (name, before) in &self.sysctls {
+            assert_eq!(now.sysctls.get(name), Some(before), "{name} {when}");
+        }
+        assert_eq!(*self, now, "{when}");
+    }
+}
+
+fn read_below(folder: &Path, into: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).expect("sysctls can be listed") {
+        let path = entry.expect("sysctls can be listed").path();
+        match path.is_dir() {
+            true => read_below(&path, into),
+            // Some can be written and not read.
+            false => {
+                if let Ok(value) = fs::read_to_string(&path) {
+                    into.insert(path.display().to_string(), value);
+                }
+            }
+        }
+    }
+}
+
+fn undo(director: &str) -> Command {
+    let mut command = program("ipvs-agent");
+    command
+        .arg("undo")
+        .env("IPVS_STATE_DIR", state_dir(director));
+    command
+}
+
+fn course() -> Course {
+    let course = Course::nat();
+    course
+        .director
+        .ip("address add 2001:db8:4::5/64 dev eth0 nodad
+             address add 2001:db8:2::5/64 dev eth1 nodad");
+    course
+}
+
+#[test]
+fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
+    let _cluster = Cluster::start();
+    let course = course();
+    let director = &course.director;
+    let before = Snapshot::of(director);
+    let mut agent = start_agent(director, "director1");
+    kubectl_apply(&format!("{}---\n{MORE}", example("nat-cluster.yaml")));
+    wait_until_ready(&["web", "fourth", "sixth"]);
+    let refused = director.try_command(&mut undo("director1"));
+    let refused = refused.expect_err("the agent runs").stderr();
+    let expected = format!("an agent runs here (pid {})", agent.id());
+    assert!(refused.contains(&expected), "{expected:?} in {refused:?}");
+    assert_ne!(Snapshot::of(director), before, "there is something to undo");
+
+    agent.terminate(PATIENCE);
+    let said = director
+        .try_command(&mut undo("director1"))
+        .unwrap_or_else(|error| panic!("{error}"));
+    println!("{said}");
+    assert!(
+        said.contains("nothing of the agent's is left on this host"),
+        "{said}"
+    );
+    before.expect(director, "after undo");
+    let again = director.try_command(&mut undo("director1"));
+    again.unwrap_or_else(|error| panic!("a second time there is nothing to do: {error}"));
+    before.expect(director, "after undo, twice");
+}
+
+/// Each time it is killed a few system calls later: of those by which it
+/// changes the host.
+#[test]
+fn undo_that_was_killed_goes_on_where_it_stopped() {
+    let _cluster = Cluster::start();
+    let course = course();
+    let director = &course.director;
+    let before = Snapshot::of(director);
+    let mut kills = 0;
+    for nth in [1, 2, 3, 5, 8, 13] {
+        let mut agent = start_agent(director, "director1");
+        kubectl_apply(&format!("{}---\n{MORE}", example("nat-cluster.yaml")));
+        wait_until_ready(&["web", "fourth", "sixth"]);
+        agent.terminate(PATIENCE);
+        for call in ["sendto", "write"] {
+            let mut doomed = trace::doomed(&undo("director1"), call, nth);
+            kills += usize::from(director.try_command(&mut doomed).is_err());
+        }
+        director
+            .try_command(&mut undo("director1"))
+            .unwrap_or_else(|error| panic!("after a kill at {nth}: {error}"));
+        before.expect(director, &format!("after a kill at call {nth}"));
+        // The next agent begins anew.
+        kubectl(&["delete", "idir/director1"]);
+    }
+    println!("it was killed {kills} times");
+    assert!(kills >= 6, "it was killed {kills} times");
+}
+
+#[test]
+fn undo_that_waits_lets_a_download_end() {
+    let _cluster = Cluster::start();
+    let course = course();
+    let director = &course.director;
+    let mut agent = start_agent(director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    let browser = course.browser().with_timeout(Duration::from_secs(60));
+    let bytes = 600_000;
+    let download = browser
+        .download(NAT_VIP, bytes, 60_000)
+        .expect("the download begins");
+    agent.terminate(PATIENCE);
+    let said = director
+        .try_command(undo("director1").args(["--wait", "120"]))
+        .unwrap_or_else(|error| panic!("{error}"));
+    println!("{said}");
+    assert!(said.contains("1 connections are left"), "{said}");
+    assert!(said.contains("no connection is left"), "{said}");
+    assert_eq!(download.finish().expect("it comes to its end"), bytes);
+}
