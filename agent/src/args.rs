@@ -56,7 +56,7 @@ pub struct Args {
     /// its own, or a DR or TUN server that is this director. The risk: nobody
     /// reaches the host by ssh any more, nor what else it serves on that
     /// address, until the service is deleted; packets for such a server go
-    /// round in circles.
+    /// round in circles. Only with --manifests.
     #[arg(long, env = "IPVS_ALLOW_HIJACK", requires_if("true", "manifests"))]
     pub allow_hijack: bool,
 

@@ -344,6 +344,9 @@ impl Director {
         if !(listed || self.restored) || !reason {
             return None;
         }
+        if self.protection.waits(self.directors.is_some(), now) {
+            return None;
+        }
         if self.changed {
             let resolved = resolve(&self.objects);
             self.protection.wish(desired(&resolved, &self.group));

@@ -124,6 +124,8 @@ impl DirectorWriter<'_> {
                 director_group_name: group.clone(),
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 boot_id: boot_id.clone(),
+                // Others keep this host out of their servers by them.
+                addresses: status.addresses,
                 ..DirectorStatus::default()
             };
             self.write(&status).await?;

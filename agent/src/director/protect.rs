@@ -21,6 +21,9 @@ use crate::{
 pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 /// How often this host is looked at while nothing is refused.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// The first round waits for so long until the group's directors are known: a
+/// server that is one of them would stand already when they are.
+pub(super) const DIRECTORS_GRACE: Duration = Duration::from_secs(5);
 
 /// What protects the director, between rounds.
 pub(super) struct Protection {
@@ -39,6 +42,8 @@ pub(super) struct Protection {
     is_unsure: bool,
     /// When this host is to be looked at again; none before the first time.
     due: Option<Duration>,
+    /// Since when the first round waits for the group's directors.
+    waits_since: Option<Duration>,
 }
 
 impl Protection {
@@ -58,6 +63,7 @@ impl Protection {
             is_stale: true,
             is_unsure: false,
             due: None,
+            waits_since: None,
         }
     }
 
@@ -87,6 +93,13 @@ impl Protection {
         self.is_stale = true;
     }
 
+    /// Whether the round is not to be run yet, though all is listed that it
+    /// needs.
+    pub(super) fn waits(&mut self, are_directors_known: bool, now: Duration) -> bool {
+        let since = *self.waits_since.get_or_insert(now);
+        !are_directors_known && self.due.is_none() && now < since + DIRECTORS_GRACE
+    }
+
     /// Whether there is reason to judge, though nothing else is wanted.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.is_stale || self.due.is_some_and(|due| due <= now)
@@ -94,7 +107,8 @@ impl Protection {
 
     /// When there is.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.due
+        let grace = self.waits_since.map(|since| since + DIRECTORS_GRACE);
+        self.due.or(grace)
     }
 
     /// What there is to say.

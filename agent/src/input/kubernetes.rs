@@ -200,14 +200,8 @@ struct Sent {
 }
 
 fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender<Event>) {
-    // Nobody hears it when the loop has ended, and nobody needs to.
-    let names = membership.names(now);
-    if let Some(names) = &names
-        && sent.names.as_ref() != Some(names)
-        && events.send(Event::Directors(names.clone())).is_ok()
-    {
-        sent.names = Some(names.clone());
-    }
+    // Nobody hears it when the loop has ended, and nobody needs to. Who knows
+    // the names knows the addresses.
     let addresses = membership.addresses(now);
     if let Some(addresses) = &addresses
         && sent.addresses.as_ref() != Some(addresses)
@@ -216,6 +210,13 @@ fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender
             .is_ok()
     {
         sent.addresses = Some(addresses.clone());
+    }
+    let names = membership.names(now);
+    if let Some(names) = &names
+        && sent.names.as_ref() != Some(names)
+        && events.send(Event::Directors(names.clone())).is_ok()
+    {
+        sent.names = Some(names.clone());
     }
 }
 

@@ -52,7 +52,8 @@ impl Membership {
             watcher::Event::Init => self.listing.clear(),
             watcher::Event::InitApply(director) => {
                 if self.is_of_group(&director) {
-                    self.listing.insert(name(&director), addresses(&director));
+                    let addresses = self.addresses_of(&director);
+                    self.listing.insert(name(&director), addresses);
                 }
             }
             watcher::Event::InitDone => {
@@ -66,7 +67,8 @@ impl Membership {
                 self.listed = true;
             }
             watcher::Event::Apply(director) if self.is_of_group(&director) => {
-                self.members.insert(name(&director), addresses(&director));
+                let addresses = self.addresses_of(&director);
+                self.members.insert(name(&director), addresses);
             }
             watcher::Event::Apply(director) | watcher::Event::Delete(director) => {
                 let name = name(&director);
@@ -104,6 +106,24 @@ impl Membership {
         ends.filter(|end| *end > now).min()
     }
 
+    /// What parses; an agent of a newer version may say more. One that says
+    /// nothing, as it has just begun, has those that it had before.
+    fn addresses_of(&self, director: &DynamicObject) -> BTreeSet<IpAddr> {
+        let addresses = director.data.pointer("/status/addresses");
+        let addresses = addresses.and_then(|addresses| addresses.as_array());
+        let texts = addresses.into_iter().flatten().take(MOST_ADDRESSES);
+        let said: BTreeSet<_> = texts
+            .filter_map(|address| address.as_str()?.parse().ok())
+            .collect();
+        if !said.is_empty() {
+            return said;
+        }
+        let name = name(director);
+        let left = self.left.get(&name).map(|(_, addresses)| addresses);
+        let before = self.members.get(&name).or(left);
+        before.cloned().unwrap_or_default()
+    }
+
     /// By what its agent says of itself, whatever else the status holds: it may
     /// be of a newer version.
     fn is_of_group(&self, director: &DynamicObject) -> bool {
@@ -114,16 +134,6 @@ impl Membership {
 
 fn name(director: &DynamicObject) -> String {
     director.metadata.name.clone().unwrap_or_default()
-}
-
-/// What parses; an agent of a newer version may say more.
-fn addresses(director: &DynamicObject) -> BTreeSet<IpAddr> {
-    let addresses = director.data.pointer("/status/addresses");
-    let addresses = addresses.and_then(|addresses| addresses.as_array());
-    let texts = addresses.into_iter().flatten().take(MOST_ADDRESSES);
-    texts
-        .filter_map(|address| address.as_str()?.parse().ok())
-        .collect()
 }
 
 #[cfg(test)]
@@ -180,6 +190,12 @@ mod tests {
         let b = BTreeSet::from(["192.0.2.2", "2001:db8::2"].map(|text| text.parse().unwrap()));
         let both = BTreeMap::from([("a".to_owned(), BTreeSet::new()), ("b".to_owned(), b)]);
         assert_eq!(membership.addresses(s(1)).as_ref(), Some(&both));
+        membership.see(Apply(director("b", "edge")), s(1));
+        assert_eq!(
+            membership.addresses(s(1)).as_ref(),
+            Some(&both),
+            "b has begun anew, and has yet to say"
+        );
         membership.see(Delete(director("b", "edge")), s(2));
         assert_eq!(
             membership.addresses(s(2)),

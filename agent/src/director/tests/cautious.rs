@@ -81,6 +81,7 @@ fn the_right_cluster_again_finds_everything_as_it_was() {
     settled(&world);
     let mut wrong = director(&Doors::default(), &world);
     wrong.take(cluster("b"));
+    wrong.take(directors(&["a"]));
     let empty = [services([]), servers([]), groups([group(None)])];
     assert_eq!(held(&act(&mut wrong, empty.into_iter().flatten())), 2);
     let mut right = director(&Doors::default(), &world);

@@ -4,7 +4,7 @@ use ipvs::Protocol;
 
 use super::*;
 use crate::{
-    director::protect::{LOOK_INTERVAL, REFUSED_INTERVAL},
+    director::protect::{DIRECTORS_GRACE, LOOK_INTERVAL, REFUSED_INTERVAL},
     host::listeners::Listener,
 };
 
@@ -270,6 +270,28 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
     let observed = act(&mut agent, START);
     assert_eq!(refused(&observed), [(web80, Some("shop/web1"))]);
     assert_eq!(world.table().len(), 7);
+}
+
+#[test]
+fn the_first_round_waits_for_the_groups_directors_but_not_for_ever() {
+    let world = ModelWorld::new();
+    let mut events = listed([service(80, "wrr", 1)]);
+    events.retain(|event| !matches!(event, Event::Directors(_)));
+    let mut waiting = agent(&world, events);
+    assert!(waiting.act(START).is_none(), "they may be servers");
+    let due = waiting.next_deadline(START);
+    assert_eq!(due, START + DIRECTORS_GRACE);
+    waiting.take(directors(&["a"]));
+    act(&mut waiting, START);
+    assert_eq!(world.table().len(), 3);
+
+    let world = ModelWorld::new();
+    let mut events = listed([service(80, "wrr", 1)]);
+    events.retain(|event| !matches!(event, Event::Directors(_)));
+    let mut agent = agent(&world, events);
+    assert!(agent.act(START).is_none(), "they may be servers");
+    act(&mut agent, due);
+    assert_eq!(world.table().len(), 3, "nobody says who they are");
 }
 
 #[test]

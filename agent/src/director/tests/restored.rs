@@ -77,6 +77,7 @@ fn before_everybody_answered_nothing_is_removed() {
     let before = world.table().len();
 
     let only_one = [
+        directors(&["a"]),
         Event::VirtualService(Change::Apply(service(80, "rr", 2))),
         Event::DirectorGroup(Change::Apply(group(Some("b")))),
         Event::Restored,
