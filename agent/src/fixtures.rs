@@ -137,6 +137,8 @@ pub(crate) struct Parts {
     pub(crate) interfaces: Vec<Interface>,
     /// Others on the host's segments.
     pub(crate) neighbors: Vec<(Mac, IpAddr)>,
+    /// Those whose Ethernet addresses are being found out.
+    pub(crate) looked_for: Vec<IpAddr>,
     /// What is to be done on the segments.
     pub(crate) orders: Orders,
     pub(crate) disk: Disk,
@@ -225,6 +227,7 @@ impl ModelWorld {
                 interface(3, "eth1", &[("198.51.100.254", 24)]),
             ],
             neighbors: Vec::new(),
+            looked_for: Vec::new(),
             orders: Orders::new(),
             sysctls: SYSCTLS
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -412,6 +415,13 @@ impl Links for ModelWorld {
         let mut parts = self.parts();
         parts.link(true)?;
         Ok(parts.neighbors.clone())
+    }
+
+    fn look_for_neighbor(&mut self, _: u32, address: IpAddr) -> Result<(), LinkError> {
+        let mut parts = self.parts();
+        parts.link(true)?;
+        parts.looked_for.push(address);
+        Ok(())
     }
 }
 

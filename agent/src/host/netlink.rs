@@ -12,7 +12,9 @@ use rtnetlink::{
             CacheInfo,
         },
         link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+        neighbour::{
+            NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+        },
     },
 };
 
@@ -60,6 +62,13 @@ pub trait Links {
     /// # Errors
     /// When the kernel does not answer.
     fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError>;
+
+    /// Has the kernel find out the Ethernet address of a neighbor; it is among
+    /// [`Links::neighbors`] once he has answered.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn look_for_neighbor(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
 }
 
 /// The mark of an address that we put up: its protocol (`IFA_PROTO`, since
@@ -213,6 +222,19 @@ impl Links for RouteSocket {
         let found: Result<Vec<_>, _> = self.runtime.block_on(request.execute().try_collect());
         let found = found.map_err(|source| kernel("cannot list this host's neighbors", source))?;
         Ok(found.iter().filter_map(neighbor).collect())
+    }
+
+    fn look_for_neighbor(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError> {
+        let request = self
+            .handle
+            .neighbours()
+            .add(index, address)
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        self.runtime
+            .block_on(request.execute())
+            .map_err(|source| kernel(format!("cannot look for {address}"), source))
     }
 }
 

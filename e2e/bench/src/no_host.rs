@@ -93,6 +93,10 @@ impl Links for Nowhere {
     fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError> {
         Ok(Vec::new())
     }
+
+    fn look_for_neighbor(&mut self, _: u32, _: IpAddr) -> Result<(), LinkError> {
+        Ok(())
+    }
 }
 
 impl Segments for Nowhere {
