@@ -4,6 +4,7 @@ use super::*;
 use crate::fixtures::{ip, named, server, tcp, wish};
 
 mod held;
+mod sysctls;
 
 const WEB: &str = "192.0.2.10";
 const NOON: Timestamp = Timestamp::constant(1_800_000_000, 0);
