@@ -190,7 +190,7 @@ fn settle_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: 
         }
         Ok(found) => {
             standing.found = Some(found.clone());
-            change(state, edges, setting, &mut standing, found, now).err()
+            change(state, edges, setting, &mut standing, &found, now).err()
         }
     };
     if standing.problem.is_none()
@@ -216,7 +216,7 @@ fn change(
     edges: &mut Edges<'_>,
     setting: &Setting,
     standing: &mut Standing,
-    found: String,
+    found: &str,
     now: Duration,
 ) -> Result<(), String> {
     let (name, value) = (&setting.name, &setting.value);
@@ -228,10 +228,10 @@ fn change(
         return Err(words::waits_for(first));
     }
     if standing.was_met && !standing.fight.goes_on(now) {
-        return Err(words::fought_over(name, value, &found));
+        return Err(words::fought_over(name, value, found));
     }
     let with_it = changed_with(edges, name)?;
-    let itself = (name.clone(), found.clone());
+    let itself = (name.clone(), found.to_owned());
     let new: Vec<_> = [itself]
         .into_iter()
         .chain(with_it)
