@@ -15,9 +15,10 @@
 //! ```
 //!
 //! In: VirtualServices, RealServers and the director's group. Out: the
-//! kernel's IPVS table and the virtual addresses of this host, and a status.
-//! The loop is one thread; everything that waits for a network only sends it
-//! events. It leaves the data plane as it is when it stops, however it stops.
+//! kernel's IPVS table, the virtual addresses and the sysctls of this host, and
+//! a status. The loop is one thread; everything that waits for a network only
+//! sends it events. It leaves the data plane as it is when it stops, however it
+//! stops.
 
 pub mod args;
 pub mod caution;

@@ -46,6 +46,8 @@ pub(super) struct Tuned {
     looked: Option<Duration>,
     /// There is a reason to look at them.
     pub(super) is_due: bool,
+    /// All objects were known then.
+    may_restore: bool,
     /// What the group said then.
     tuning: Option<Tuning>,
     needs: Needs,
@@ -91,7 +93,8 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, 
     let tuned = &state.tuned;
     let is_time = tuned.next_look().is_some_and(|at| at <= now);
     let is_new = tuned.tuning.as_ref() != Some(tuning);
-    let is_other = is_checked(wish) != tuned.needs.checks;
+    let may_restore = wish.removals != Removals::NotYet;
+    let is_other = is_checked(wish) != tuned.needs.checks || may_restore && !tuned.may_restore;
     if !(state.everything_is_dirty || tuned.is_due || is_new || is_other || is_time) {
         return;
     }
@@ -101,6 +104,7 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, 
     let tuned = &mut state.tuned;
     tuned.is_due = false;
     tuned.looked = Some(now);
+    tuned.may_restore = may_restore;
     tuned.tuning = Some(tuning.clone());
     let trouble = match gathered {
         Ok(facts) => {
@@ -122,7 +126,7 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, 
         settle_one(state, edges, setting, now);
     }
     let mut all: Vec<_> = wanted.iter().map(|setting| told(state, setting)).collect();
-    if wish.removals != Removals::NotYet && trouble.is_none() {
+    if may_restore && trouble.is_none() {
         all.extend(restore(state, edges, &wanted));
     }
     state.tuned.report = Sysctls { all, trouble };
@@ -186,7 +190,7 @@ fn settle_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: 
         }
         Ok(found) => {
             standing.found = Some(found.clone());
-            change(state, edges, setting, &mut standing, found, now).err()
+            change(state, edges, setting, &mut standing, &found, now).err()
         }
     };
     if standing.problem.is_none()
@@ -212,7 +216,7 @@ fn change(
     edges: &mut Edges<'_>,
     setting: &Setting,
     standing: &mut Standing,
-    found: String,
+    found: &str,
     now: Duration,
 ) -> Result<(), String> {
     let (name, value) = (&setting.name, &setting.value);
@@ -224,27 +228,33 @@ fn change(
         return Err(words::waits_for(first));
     }
     if standing.was_met && !standing.fight.goes_on(now) {
-        return Err(words::fought_over(name, value, &found));
+        return Err(words::fought_over(name, value, found));
     }
-    let is_new = !state.ours.sysctls.contains_key(name);
-    if is_new {
-        state.own(Entry::Sysctl(name.clone(), found.clone()));
+    let with_it = changed_with(edges, name)?;
+    let itself = (name.clone(), found.to_owned());
+    let new: Vec<_> = [itself]
+        .into_iter()
+        .chain(with_it)
+        .filter(|(name, _)| !state.ours.sysctls.contains_key(name))
+        .collect();
+    for (name, before) in new.clone() {
+        state.own(Entry::Sysctl(name, before));
     }
-    let with_it = remember_what_changes_with(state, edges, name)?;
     // Nobody could tell afterwards what was there before.
-    if is_unsettled(state) && !record::settle(state, edges, now) {
-        return Err(words::NOT_WRITTEN_DOWN.to_owned());
-    }
-    let set = host::set(edges.sysctls, name, value);
-    for entry in with_it {
-        state.disown(entry);
-    }
-    if let Err(error) = set {
-        if is_new {
-            state.disown(Entry::Sysctl(name.clone(), found));
+    let set = match !is_unsettled(state) || record::settle(state, edges, now) {
+        true => host::set(edges.sysctls, name, value)
+            .map_err(|error| words::unwritable(name, value, &error)),
+        false => Err(words::NOT_WRITTEN_DOWN.to_owned()),
+    };
+    // After a failure the value itself tells whether anything was done.
+    let is_touched = set.is_ok() || edges.sysctls.read(name).is_ok_and(|now| now != found);
+    for (of, before) in new {
+        let is_put_back = set.is_ok() && of != *name;
+        if is_put_back || !is_touched {
+            state.disown(Entry::Sysctl(of, before));
         }
-        return Err(words::unwritable(name, value, &error));
     }
+    set?;
     let now_found = edges.sysctls.read(name);
     let now_found = now_found.map_err(|error| words::unreadable(name, &error))?;
     let is_met = setting.is_met_by(&now_found);
@@ -260,28 +270,14 @@ fn change(
     Ok(())
 }
 
-/// Should we die while [`host::set`] has not put everything back, the journal
-/// says how it was.
-fn remember_what_changes_with(
-    state: &mut State,
-    edges: &mut Edges<'_>,
-    name: &str,
-) -> Result<Vec<Entry>, String> {
+/// What [`host::set`] changes for a moment. Should we die before it has put
+/// that back, the journal says how it was.
+fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String)>, String> {
     if name != ALL_IPV6_FORWARDING {
         return Ok(Vec::new());
     }
     let all = host::changed_with_it(edges.sysctls);
-    let all = all.map_err(|error| words::unreadable(name, &error))?;
-    let new = all
-        .into_iter()
-        .filter(|(name, _)| !state.ours.sysctls.contains_key(name));
-    let entries: Vec<_> = new
-        .map(|(name, value)| Entry::Sysctl(name, value))
-        .collect();
-    for entry in &entries {
-        state.own(entry.clone());
-    }
-    Ok(entries)
+    all.map_err(|error| words::unreadable(name, &error))
 }
 
 /// Makes what IPVS alone goes by what it was before, where nothing needs it any

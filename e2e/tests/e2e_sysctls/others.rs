@@ -79,7 +79,7 @@ fn where_nothing_can_be_written_each_value_is_told_and_traffic_that_needs_none_g
     let mut agent = Process::start(&course.director, "agent-contained", &mut contained);
     let checked = example("dr-cluster.yaml").replace(
         "  scheduler: wrr\n",
-        "  scheduler: wrr\n  healthCheck: {tcpSocket: {}, periodSeconds: 1}\n",
+        "  scheduler: wrr\n  healthCheck: {tcpSocket: {}, periodSeconds: 5}\n",
     );
     kubectl_apply(&checked);
     wait_until_ready(&["web"]);

@@ -106,8 +106,10 @@ impl Ways {
     ) -> Result<Vec<(IpAddr, Option<u32>)>, String> {
         let mut all = Vec::with_capacity(addresses.len());
         let mut elsewhere = BTreeSet::new();
-        for &address in addresses {
-            match nearest(interfaces, address) {
+        let subnets = Subnets::of(interfaces);
+        // What is the host's own is not forwarded.
+        for &address in addresses.difference(&subnets.own) {
+            match subnets.nearest(address) {
                 Some(index) => all.push((address, Some(index))),
                 None => {
                     elsewhere.insert(address);
@@ -148,19 +150,37 @@ impl Ways {
     }
 }
 
-/// The interface with the longest prefix that holds an address; the loopback
-/// one where it is the host's own.
-fn nearest(interfaces: &[Interface], address: IpAddr) -> Option<u32> {
-    let each = interfaces.iter().flat_map(|interface| {
-        let networks = interface.addresses.iter();
-        networks.map(move |(network, length)| (interface, *network, *length))
-    });
-    let own = each.clone().find(|(_, own, _)| *own == address);
-    if own.is_some() {
-        let loopback = interfaces.iter().find(|interface| interface.loopback);
-        return loopback.map(|interface| interface.index);
+/// The networks of a host. Of its own addresses there may be ten thousand.
+struct Subnets {
+    own: BTreeSet<IpAddr>,
+    networks: Vec<(IpAddr, u8, u32)>,
+}
+
+impl Subnets {
+    fn of(interfaces: &[Interface]) -> Self {
+        let each = || {
+            let each = interfaces.iter();
+            each.flat_map(|interface| {
+                let addresses = interface.addresses.iter();
+                addresses.map(|(address, length)| (*address, *length, interface.index))
+            })
+        };
+        let is_network = |(address, length, _): &(IpAddr, u8, u32)| match address {
+            IpAddr::V4(_) => *length < 32,
+            IpAddr::V6(_) => *length < 128,
+        };
+        Self {
+            own: each().map(|(address, _, _)| address).collect(),
+            networks: each().filter(is_network).collect(),
+        }
     }
-    each.filter(|(_, network, length)| holds(*network, *length, address))
-        .max_by_key(|(_, _, length)| *length)
-        .map(|(interface, _, _)| interface.index)
+
+    /// The interface with the longest prefix that holds an address.
+    fn nearest(&self, address: IpAddr) -> Option<u32> {
+        let networks = self.networks.iter();
+        networks
+            .filter(|(network, length, _)| holds(*network, *length, address))
+            .max_by_key(|(_, length, _)| *length)
+            .map(|(_, _, index)| *index)
+    }
 }

@@ -219,3 +219,16 @@ fn interfaces_that_cannot_be_read_are_told_and_what_was_known_stays_wanted() {
     assert!(trouble.contains("not known which sysctls"), "{trouble}");
     assert_eq!(value(&world, FORWARDING), "1", "it was known before");
 }
+
+#[test]
+fn an_interface_that_could_not_be_put_back_is_told_and_can_be_undone() {
+    let world = v6_host();
+    let eth0 = "net.ipv6.conf.eth0.forwarding";
+    world.parts().read_only.insert(eth0.into());
+    let outcome = Agent::start(&world).round(&nat_v6());
+    let why = problem(&outcome, ALL_V6);
+    assert!(why.contains("Read-only file system"), "{why}");
+    assert_eq!(value(&world, eth0), "1", "it went along");
+    assert_eq!(before(&world, eth0).as_deref(), Some("0"));
+    assert_eq!(before(&world, ALL_V6).as_deref(), Some("0"));
+}
