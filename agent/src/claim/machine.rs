@@ -72,7 +72,8 @@ pub enum Order {
 }
 
 impl Order {
-    fn card(&self) -> Card {
+    /// Where.
+    pub fn card(&self) -> Card {
         let (Self::Ask(card) | Self::Hold(card, _)) = self;
         *card
     }

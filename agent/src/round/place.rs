@@ -24,6 +24,9 @@ use crate::{
 /// For so long after nobody answered an address may be put up.
 const FREE_FOR: Duration = Duration::from_secs(2);
 
+/// So many servers are asked at once whether they are the one who has a VIP.
+const MOST_SUSPECTS: usize = 100;
+
 /// What is known of addresses on their segments.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
@@ -157,7 +160,7 @@ fn look_and_place(
     }));
     order(state, edges, orders);
     remove_device(state, edges, wish, &interfaces, now);
-    name_others(state, edges, &mut plan);
+    name_others(state, edges, wish, &mut plan);
     plan
 }
 
@@ -370,33 +373,46 @@ fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
     edges.segments.order(orders);
 }
 
-/// Finds out who else has an address: all addresses that he has.
-fn name_others(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan) {
+/// Finds out who else has an address: all addresses that he has. Of one who is
+/// not known the servers of the address are asked; a later round knows more.
+fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, plan: &mut AddressPlan) {
     for address in plan.cards.keys() {
         if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
             plan.contested.insert(*address, (*mac, Vec::new()));
         }
     }
-    let taken = plan
-        .missing
-        .values_mut()
-        .filter_map(|missing| match missing {
-            Missing::Taken(mac, theirs) => Some((*mac, theirs)),
-            _ => None,
-        });
-    let contested = plan
-        .contested
-        .values_mut()
-        .map(|(mac, theirs)| (*mac, theirs));
-    let mut others: Vec<(Mac, &mut Vec<IpAddr>)> = taken.chain(contested).collect();
+    let taken = plan.missing.iter_mut();
+    let taken = taken.filter_map(|(vip, missing)| match missing {
+        Missing::Taken(mac, theirs) => Some((*vip, *mac, theirs)),
+        _ => None,
+    });
+    let contested = plan.contested.iter_mut();
+    let contested = contested.map(|(vip, (mac, theirs))| (*vip, *mac, theirs));
+    let mut others: Vec<(IpAddr, Mac, &mut Vec<IpAddr>)> = taken.chain(contested).collect();
     if others.is_empty() {
         return;
     }
     // Without it only his Ethernet address is told.
     let neighbors = edges.links.neighbors().unwrap_or_default();
-    for (mac, theirs) in &mut others {
+    let mut unknown = BTreeSet::new();
+    for (vip, mac, theirs) in &mut others {
         let known = neighbors.iter().filter(|(found, _)| found == mac);
         theirs.extend(known.map(|(_, address)| *address));
+        if theirs.iter().all(|address| address == vip) {
+            unknown.insert(*vip);
+        }
+    }
+    let servers = wish.desired.servers.keys();
+    let suspects = servers.filter_map(|(service, server)| {
+        let vip = vip(service).filter(|vip| unknown.contains(vip))?;
+        let card = state.segment.orders.get(&vip)?.card();
+        Some((card.index, server.address))
+    });
+    let suspects: BTreeSet<_> = suspects.collect();
+    for (index, address) in suspects.into_iter().take(MOST_SUSPECTS) {
+        if let Err(error) = edges.links.look_for_neighbor(index, address) {
+            tracing::debug!("{error}");
+        }
     }
 }
 

@@ -73,6 +73,17 @@ fn a_vip_that_somebody_has_stays_away_and_it_is_said_who_he_is() {
     let mut agent = Agent::start(&world);
     agent.round(&web());
     agent.hear(Verdict::Taken(OTHER));
+    let known = std::mem::take(&mut world.parts().neighbors);
+    let outcome = agent.round(&web());
+    let nobody = Missing::Taken(OTHER, Vec::new());
+    assert_eq!(outcome.missing[&ip(WEB)], nobody, "he is not known");
+    assert_eq!(
+        world.parts().looked_for,
+        [ip("198.51.100.1")],
+        "the service's server may be the one"
+    );
+    world.parts().neighbors = known;
+    agent.state.links_changed();
     let outcome = agent.round(&web());
     let theirs = vec![ip("198.51.100.1")];
     assert_eq!(outcome.missing[&ip(WEB)], Missing::Taken(OTHER, theirs));

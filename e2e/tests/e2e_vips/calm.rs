@@ -1,0 +1,130 @@
+//! What clients on the segment see while services come and go.
+
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use e2e::{
+    Process,
+    cluster::{Cluster, PATIENCE, example, start_agent, value, wait_until_ready},
+    course::Course,
+    eventually, kubectl, kubectl_apply,
+};
+
+use crate::{
+    VIP,
+    scene::{addresses, mac},
+};
+
+/// A client connects again and again, and another asks for the address again
+/// and again.
+#[test]
+fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answers() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let _agent = start_agent(&course.director, "director1");
+    let mut listen = Command::new("tcpdump");
+    listen.args(["-n", "-e", "-l", "--immediate-mode", "-i", "eth0"]);
+    listen.arg(format!(
+        "(tcp[tcpflags] & tcp-rst != 0 and src host {VIP}) or (arp[6:2] = 2 and arp host {VIP})"
+    ));
+    let wire = Process::start(&course.client, "tcpdump", &mut listen);
+    wire.wait_for_log("listening on", Duration::from_secs(30));
+    let ends = Arc::new(AtomicBool::new(false));
+    let until = ends.clone();
+    let client = course.client.thread(move || {
+        let to: SocketAddr = format!("{VIP}:80").parse().expect("an address");
+        let mut connected = 0;
+        while !until.load(Ordering::SeqCst) {
+            connected += usize::from(TcpStream::connect_timeout(&to, SHORT).is_ok());
+            thread::sleep(Duration::from_millis(5));
+        }
+        connected
+    });
+    let mut ask = Command::new("busybox");
+    ask.args(["arping", "-b", "-c", "1000", "-I", "eth0", VIP]);
+    let asking = Process::start(&course.client, "arping", &mut ask);
+    for _ in 0..3 {
+        kubectl_apply(&example("dr-cluster.yaml"));
+        wait_until_ready(&["web"]);
+        thread::sleep(Duration::from_secs(1));
+        kubectl(&["delete", "ivs", "--all"]);
+        eventually("the VIP to go", PATIENCE, || {
+            match addresses(&course.director).contains_key(VIP) {
+                true => Err(value("idir/director1", ".status")),
+                false => Ok(()),
+            }
+        });
+        thread::sleep(Duration::from_secs(2));
+    }
+    drop(asking);
+    ends.store(true, Ordering::SeqCst);
+    let connected = client.join().expect("connecting does not panic");
+    println!("{connected} connections");
+    assert!(connected > 100, "{connected} connections");
+    let log = wire.log();
+    let packets = || log.lines().filter(|line| line.contains(VIP));
+    let resets: Vec<_> = packets().filter(|line| line.contains("Flags [R")).collect();
+    assert_eq!(resets, [] as [&str; 0], "nobody was to be reset");
+    let answers = packets().filter(|line| line.contains("is-at"));
+    let macs: BTreeSet<_> = answers
+        .filter_map(|line| line.split(" is-at ").nth(1)?.split([',', ' ']).next())
+        .collect();
+    assert_eq!(macs, [&*mac(&course.director, "eth0")].into(), "{log}");
+}
+
+const SHORT: Duration = Duration::from_millis(200);
+
+#[test]
+fn on_devices_of_their_own_two_directors_hold_a_vip_and_answer_nobody() {
+    let _cluster = Cluster::start();
+    let course = Course::dr();
+    let other = course.another_director("director2", "192.168.4.6/24");
+    let directors = [&course.director, &other];
+    let links = directors.map(|director| director.run("ip -brief link show"));
+    let patch = r#"{"spec":{"addresses":{"mode":"Dummy"}}}"#;
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", patch]);
+    let _first = start_agent(&course.director, "director1");
+    let _second = start_agent(&other, "director2");
+    kubectl_apply(&example("dr-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    for director in directors {
+        eventually("both to hold it", PATIENCE, || {
+            match addresses(director).get(VIP).map(String::as_str) {
+                Some("ipvs-vips") => Ok(()),
+                elsewhere => Err(format!("{elsewhere:?}")),
+            }
+        });
+    }
+    let ask = format!("busybox arping -b -c 5 -w 8 -I eth0 {VIP} || true");
+    let mut command = Command::new("sh");
+    command.args(["-c", &ask]);
+    let answers = course.client.try_command(&mut command);
+    let answers = answers.unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        answers.contains("Sent 5"),
+        "it asked five times:\n{answers}"
+    );
+    assert!(
+        !answers.contains("reply from"),
+        "nobody was to answer:\n{answers}"
+    );
+    kubectl(&["delete", "ivs", "--all"]);
+    for (director, before) in directors.iter().zip(links) {
+        eventually("the device to go with its last VIP", PATIENCE, || {
+            let now = director.run("ip -brief link show");
+            match now == before {
+                true => Ok(()),
+                false => Err(now),
+            }
+        });
+    }
+}
