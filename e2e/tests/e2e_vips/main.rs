@@ -97,7 +97,10 @@ fn the_second_director_says_who_holds_the_vip_and_gets_it_when_it_is_free() {
         let message = condition("ivs/rival", "Programmed", "message");
         let reason = condition("ivs/rival", "Programmed", "reason");
         match message.contains(&expected) {
-            true => Ok(println!("{reason}: {message}")),
+            true => {
+                println!("{reason}: {message}");
+                Ok(())
+            }
             false => Err(format!("{reason}: {message}")),
         }
     });
@@ -156,7 +159,10 @@ fn a_real_server_that_answers_arp_for_the_vip_is_named() {
     eventually("the real server to be named", PATIENCE, || {
         let message = condition("ivs/web", "Ready", "message");
         match message.contains(&expected) {
-            true => Ok(println!("{message}")),
+            true => {
+                println!("{message}");
+                Ok(())
+            }
             false => Err(format!("{expected:?} in {message:?}")),
         }
     });
