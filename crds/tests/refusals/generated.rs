@@ -1,5 +1,6 @@
 //! Specs made by chance, near-valid ones and wild ones.
 
+mod group;
 mod health;
 
 use std::sync::LazyLock;
@@ -31,7 +32,7 @@ proptest! {
     }
 
     #[test]
-    fn admission_and_the_store_refuse_the_same_groups(spec in group()) {
+    fn admission_and_the_store_refuse_the_same_groups(spec in group::group()) {
         static ADMISSION: LazyLock<Admission> = LazyLock::new(|| Admission::of("DirectorGroup"));
         same(&ADMISSION, &object("DirectorGroup", &spec), None)?;
     }
@@ -430,115 +431,6 @@ fn server() -> BoxedStrategy<Value> {
             seldom(Just(json!({"any": "thing"}))),
         ),
     ])
-}
-
-fn timeout() -> BoxedStrategy<Value> {
-    pool(
-        numbers(&[1, 900, 2_147_483]),
-        numbers(&[0, 2_147_484, 4_294_967_297]),
-    )
-}
-
-fn group() -> BoxedStrategy<Value> {
-    let times = texts(&[
-        "2026-11-24T12:00:00Z",
-        "2026-11-24T12:00:00.5+01:00",
-        "2026-11-24",
-        "tomorrow",
-        "",
-    ]);
-    fields([
-        (
-            "addresses",
-            often(fields([
-                (
-                    "mode",
-                    often(pool(
-                        texts(&["Interface", "Dummy", "Manual"]),
-                        texts(&["manual", ""]),
-                    )),
-                ),
-                (
-                    "interface",
-                    often(pool(
-                        texts(&["eth0", "eth0.100"]),
-                        texts(&["a/b", "..", "", "a b", "sixteen-letters-"]),
-                    )),
-                ),
-                ("holder", often(name())),
-            ])),
-        ),
-        (
-            "sysctls",
-            often(fields([
-                (
-                    "profile",
-                    often(pool(texts(&["Recommended", "None"]), texts(&["none"]))),
-                ),
-                ("overrides", often(overrides())),
-            ])),
-        ),
-        (
-            "removals",
-            often(fields([("allowUntil", often(select(times)))])),
-        ),
-        (
-            "onConflict",
-            often(pool(texts(&["Adopt", "Leave"]), texts(&["adopt", ""]))),
-        ),
-        (
-            "timeouts",
-            often(fields([
-                ("tcpSeconds", often(timeout())),
-                ("tcpFinSeconds", often(timeout())),
-                ("udpSeconds", often(timeout())),
-            ])),
-        ),
-    ])
-}
-
-fn overrides() -> BoxedStrategy<Value> {
-    let names = pool(
-        texts(&[
-            "net.ipv4.vs.sloppy_tcp",
-            "net.ipv4.conf.eth0/100.rp_filter",
-            "net.ipv4.conf.all.arp_ignore",
-            "net.ipv6.conf.a-b,c;d~.accept_ra",
-            "net.ipv6.conf.all.forwarding",
-        ]),
-        texts(&[
-            "",
-            "net.ipv4.vs.",
-            "net.ipv4.vs.a.b",
-            "net.ipv4.vs.a/b",
-            "net.ipv4.ip_forward",
-            "net.ipv4.conf.all.forwarding",
-            "net.ipv4.conf.eth0.accept_source_route",
-            "net.ipv4.conf.eth0.100.rp_filter",
-            "net.ipv4.conf./.rp_filter",
-            "net.ipv4.conf.//.rp_filter",
-            "net.ipv4.conf.///.rp_filter",
-            "net.ipv4.conf.a:b.rp_filter",
-            "net.ipv4.conf.a b.rp_filter",
-            "net.ipv4.conf..rp_filter",
-            "net.ipv4.conf.sixteen-letters-.rp_filter",
-            "net.ipv6.conf.eth0.rp_filter",
-            "kernel.core_pattern",
-            "net.ipv4.vs.a_name_of_more_than_64_letters_that_nobody_would_think_of_at_all",
-        ]),
-    );
-    let values = pool(
-        texts(&["0", "1", "-1", "3 50"]),
-        texts(&["", " 1", "1 ", "1  2", "|/bin/sh", "1\n", "-", "1-"]),
-    );
-    let entries = vec((names, values), 0..4).prop_map(|entries| {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let entries = entries.iter();
-        entries
-            .map(|(name, value)| (text(name), value.clone()))
-            .collect::<Map<_, _>>()
-    });
-    entries.prop_map(Value::from).boxed()
 }
 
 /// Enough of a service for edits, with few identities, so that some agree, and

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use e2e::{
     Client, Host, WebServer,
-    cluster::{condition, value},
+    control::try_kubectl,
     course::{Course, DR_WEB, NAT_WEB},
     eventually, ipvsadm,
 };
@@ -111,7 +111,7 @@ pub(crate) fn expect_traffic(course: &Course, vip: &str, web: [&str; 2]) {
         Err(format!(
             "{counts:?}, not {expected:?}\n{}\n{}",
             ipvsadm::listed(&course.director),
-            value(&format!("idir/{DIRECTOR}"), ".status.sysctls")
+            look_up(".status.sysctls")
         ))
     });
 }
@@ -145,10 +145,19 @@ pub(crate) fn expect_sysctl(host: &Host, name: &str, expected: &str) {
 /// What the Director says of a sysctl: its value, or a problem.
 #[track_caller]
 pub(crate) fn said(name: &str, part: &str) -> String {
-    value(
-        &format!("idir/{DIRECTOR}"),
-        &format!(".status.sysctls[?(@.name==\"{name}\")].{part}"),
-    )
+    look_up(&format!(".status.sysctls[?(@.name==\"{name}\")].{part}"))
+}
+
+/// A value of the Director, or why there is none: its agent makes it in its own
+/// time.
+fn look_up(path: &str) -> String {
+    let path = format!("jsonpath={{{path}}}");
+    let director = format!("idir/{DIRECTOR}");
+    let answer = try_kubectl(&["get", &director, "-o", &path]);
+    match answer.is_success() {
+        true => answer.stdout,
+        false => answer.stderr,
+    }
 }
 
 /// Waits until the Director says this of a sysctl's problem.
@@ -179,8 +188,11 @@ pub(crate) fn expect_reason(reason: &str) {
 fn expect_part(part: &str, expected: &str) {
     let what = format!("the {part} of Sysctls to be {expected}");
     eventually(&what, SOME_LOOKS, || {
-        let director = format!("idir/{DIRECTOR}");
-        let of = |part| condition(&director, "Sysctls", part);
+        let of = |part| {
+            look_up(&format!(
+                ".status.conditions[?(@.type==\"Sysctls\")].{part}"
+            ))
+        };
         match of(part) {
             found if found == expected => Ok(()),
             found => Err(format!("{found:?}: {}", of("message"))),
