@@ -287,6 +287,7 @@ impl Director {
             }
             Event::Links => {
                 self.state.links_changed();
+                self.protection.look_again();
                 self.due = true;
                 false
             }

@@ -51,13 +51,17 @@ pub fn own_addresses(
     let mut own = BTreeMap::new();
     for interface in interfaces {
         for (address, _) in &interface.addresses {
-            if ours.get(address) != Some(&interface.name) {
+            if !is_ours(interface, ours, address) {
                 own.entry(*address)
                     .or_insert_with(|| interface.name.clone());
             }
         }
     }
     own
+}
+
+fn is_ours(interface: &Interface, ours: &BTreeMap<IpAddr, String>, address: &IpAddr) -> bool {
+    ours.get(address) == Some(&interface.name) || interface.marked.contains(address)
 }
 
 /// Those of them by which other hosts reach this one: without the loopback
@@ -72,7 +76,7 @@ pub fn reachable_addresses(
     let mut reachable = Vec::new();
     for interface in interfaces {
         let addresses = interface.addresses.iter().map(|(address, _)| *address);
-        let others = addresses.filter(|address| ours.get(address) != Some(&interface.name));
+        let others = addresses.filter(|address| !is_ours(interface, ours, address));
         reachable
             .extend(others.filter(
                 |address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()),

@@ -191,7 +191,7 @@ pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
         }
         let is_repaired = present.is_none()
             && wanted.seen.contains(&address)
-            && wanted.holding != Holding::Release;
+            && matches!(wanted.holding, Holding::Take | Holding::KeepOnly);
         if name.is_some() && mine.is_none() && !is_repaired {
             plan.forget.push(address);
         }

@@ -11,6 +11,7 @@ use std::{
 
 use agent::{
     director::World,
+    event::Event,
     host::listeners::SockDiag,
     journal::FileJournal,
     probe::{self, Counts},
@@ -19,7 +20,7 @@ use anyhow::{Result, ensure};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
-    agent_threads::AgentThreads,
+    agent_threads::{AgentThreads, NAME},
     checked::{Checked, PERIOD_SECONDS},
     figure::{Figure, Target},
     no_host::{Nothing, Nowhere},
@@ -83,6 +84,8 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
     let agent = AgentThreads::start(world, folder.path())?;
     let counts = Arc::new(Counts::default());
     probe::start(ordered, agent.events.clone(), counts.clone())?;
+    // The first round waits for the group's directors.
+    agent.hear([Event::Directors([NAME.to_owned()].into())])?;
     agent.hear(TABLE.events()?)?;
     agent.until_healthy(TABLE.destinations() - silent, PATIENCE)?;
     thread::sleep(PERIOD);

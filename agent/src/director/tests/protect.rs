@@ -107,7 +107,7 @@ fn a_service_comes_once_nothing_listens_there_any_more_and_nobody_says_so() {
     let observed = act(&mut agent, due);
     assert_eq!(refused(&observed), []);
     assert_eq!(world.table()[0], "-A -t 192.0.2.1:22 -s wrr");
-    assert_eq!(agent.next_deadline(due), due + LOOK_INTERVAL);
+    assert_eq!(agent.protection.next_deadline(), Some(due + LOOK_INTERVAL));
 }
 
 #[test]
