@@ -7,8 +7,11 @@ use std::panic::resume_unwind;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+
+use crate::eventually;
 
 /// A network namespace that stands for one machine. It begins as a freshly
 /// installed one does: loopback up, no forwarding, no routes. It goes when the
@@ -90,6 +93,22 @@ impl Host {
     #[track_caller]
     pub fn ip(&self, lines: &str) {
         must(self.enter(|| ip_here(lines)));
+    }
+
+    /// All addresses, a line each, once the duplicate detection of new ones is
+    /// over.
+    ///
+    /// # Panics
+    /// When it does not come to its end.
+    #[track_caller]
+    pub fn addresses(&self) -> String {
+        eventually("addresses to be usable", Duration::from_secs(30), || {
+            let list = self.run("ip -oneline address show");
+            match list.contains("tentative") {
+                true => Err(list),
+                false => Ok(list),
+            }
+        })
     }
 
     /// Sets a sysctl, named with dots, in the host.

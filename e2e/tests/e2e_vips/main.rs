@@ -178,7 +178,7 @@ fn a_real_server_that_answers_arp_for_the_vip_is_named() {
 fn an_address_that_was_there_before_stays_when_its_service_goes() {
     let _cluster = Cluster::start();
     let course = Course::nat();
-    let before = course.director.run("ip -oneline address show");
+    let before = course.director.addresses();
     let _agent = start_agent(&course.director, "director1");
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
@@ -190,7 +190,7 @@ fn an_address_that_was_there_before_stays_when_its_service_goes() {
             other => Err(other.to_owned()),
         }
     });
-    assert_eq!(course.director.run("ip -oneline address show"), before);
+    assert_eq!(course.director.addresses(), before);
 }
 
 /// The mark on an address says whose it is when the journal does not.
