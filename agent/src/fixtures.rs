@@ -3,6 +3,7 @@
 //! any call.
 
 pub(crate) mod disk;
+mod edges;
 pub(crate) mod health;
 mod table;
 
@@ -13,25 +14,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use ipvs::{
-    ActualService, ActualTable, Errno, Failure, Info, Kernel, Op, ServiceKey, Timeouts,
-    model_kernel::ModelKernel,
-};
+use ipvs::{Errno, Op, ServiceKey, Timeouts, model_kernel::ModelKernel};
 
 pub(crate) use self::table::{config, named, server, service, spelled, tcp, weight, wish};
 
 use self::{disk::ModelFile, table::lines};
 use crate::{
-    claim::{Orders, Segments, packet::Mac},
-    host::{
-        addresses::Interface,
-        listeners::{Listener, Listening},
-        netlink::{LinkError, Links},
-        surroundings::Surroundings,
-        sysctls::Sysctls,
-    },
-    journal::{Change, Entry, Intent, Journal, JournalError, Remembered},
-    sysctls::KernelVersion,
+    claim::{Orders, packet::Mac},
+    host::{addresses::Interface, listeners::Listener, netlink::LinkError},
+    journal::{Change, Entry, Intent, JournalError, Remembered},
 };
 
 /// A host that forwards what NAT servers on eth1 send, so that only services
@@ -289,245 +280,6 @@ impl ModelWorld {
         let interface = parts.interfaces.iter_mut().find(|found| found.name == from);
         let addresses = &mut interface.expect("an interface of the model").addresses;
         addresses.retain(|(found, _)| *found != address);
-    }
-}
-
-impl Kernel for ModelWorld {
-    fn info(&mut self) -> Result<Info, ipvs::Error> {
-        self.parts().kernel.info()
-    }
-
-    fn table(&mut self) -> Result<ActualTable, ipvs::Error> {
-        let mut parts = self.parts();
-        if !parts.lives() {
-            return Err(broken());
-        }
-        let mut table = parts.kernel.table()?;
-        if let Some(skipped) = parts.skipped.take() {
-            table.remove(&skipped);
-        }
-        Ok(table)
-    }
-
-    fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, ipvs::Error> {
-        let mut parts = self.parts();
-        if !parts.lives() {
-            return Err(broken());
-        }
-        parts.kernel.service(key)
-    }
-
-    fn timeouts(&mut self) -> Result<Timeouts, ipvs::Error> {
-        let mut parts = self.parts();
-        if !parts.lives() {
-            return Err(broken());
-        }
-        parts.kernel.timeouts()
-    }
-
-    fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), ipvs::Error> {
-        let mut parts = self.parts();
-        if !parts.lives() {
-            return Err(broken());
-        }
-        parts.kernel.set_timeouts(timeouts)?;
-        parts.log.push(Effect::Timeouts(timeouts));
-        Ok(())
-    }
-
-    fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, ipvs::Error> {
-        let mut parts = self.parts();
-        let lost = mem::take(&mut parts.kernel.lose_replies);
-        let mut failures = Vec::new();
-        for (index, op) in ops.iter().enumerate() {
-            if !parts.lives() {
-                return Err(broken());
-            }
-            let refused = parts.kernel.apply(std::slice::from_ref(op))?;
-            let errno = refused.first().map(|failure| failure.errno);
-            parts.log.push(Effect::Kernel(op.clone(), errno));
-            failures.extend(errno.map(|errno| Failure { index, errno }));
-        }
-        match lost {
-            true => Err(ipvs::Error::RepliesLost),
-            false => Ok(failures),
-        }
-    }
-}
-
-impl Links for ModelWorld {
-    fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError> {
-        let mut parts = self.parts();
-        let works = !parts.links_broken;
-        parts.link(works)?;
-        Ok(parts.interfaces.clone())
-    }
-
-    fn add(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError> {
-        let mut parts = self.parts();
-        let works = !parts.addresses_refused;
-        parts.link(works)?;
-        let interface = parts.interface(index);
-        if !interface.addresses.iter().any(|(a, _)| *a == address) {
-            interface.addresses.push((address, full_length(address)));
-        }
-        let name = interface.name.clone();
-        parts.log.push(Effect::Added(address, name));
-        Ok(())
-    }
-
-    fn remove(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError> {
-        let mut parts = self.parts();
-        let works = !parts.addresses_refused;
-        parts.link(works)?;
-        let interface = parts.interface(index);
-        interface.addresses.retain(|(found, _)| *found != address);
-        let name = interface.name.clone();
-        parts.log.push(Effect::Removed(address, name));
-        Ok(())
-    }
-
-    fn make_device(&mut self, name: &str) -> Result<(), LinkError> {
-        let mut parts = self.parts();
-        let works = !parts.addresses_refused;
-        parts.link(works)?;
-        let index = parts
-            .interfaces
-            .iter()
-            .map(|interface| interface.index)
-            .max();
-        let device = interface(index.unwrap_or_default() + 1, name, &[]);
-        parts.interfaces.push(device);
-        parts.log.push(Effect::Made(name.to_owned()));
-        Ok(())
-    }
-
-    fn remove_device(&mut self, name: &str) -> Result<(), LinkError> {
-        let mut parts = self.parts();
-        let works = !parts.addresses_refused;
-        parts.link(works)?;
-        parts.interfaces.retain(|interface| interface.name != name);
-        parts.log.push(Effect::Unmade(name.to_owned()));
-        Ok(())
-    }
-
-    fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError> {
-        let mut parts = self.parts();
-        parts.link(true)?;
-        Ok(parts.neighbors.clone())
-    }
-
-    fn look_for_neighbor(&mut self, _: u32, address: IpAddr) -> Result<(), LinkError> {
-        let mut parts = self.parts();
-        parts.link(true)?;
-        parts.looked_for.push(address);
-        Ok(())
-    }
-}
-
-/// Nobody is on its segments.
-impl Segments for ModelWorld {
-    fn order(&mut self, orders: Orders) {
-        let mut parts = self.parts();
-        if parts.lives() {
-            parts.orders = orders;
-        }
-    }
-}
-
-impl Listening for ModelWorld {
-    fn listeners(&mut self) -> io::Result<Vec<Listener>> {
-        let mut parts = self.parts();
-        parts.listeners_read += 1;
-        match parts.listeners_hidden {
-            true => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
-            false => Ok(parts.listeners.clone()),
-        }
-    }
-}
-
-impl Sysctls for ModelWorld {
-    fn read(&mut self, name: &str) -> io::Result<String> {
-        let mut parts = self.parts();
-        let lives = parts.lives();
-        let found = parts.sysctls.get(name).cloned();
-        found
-            .filter(|_| lives)
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
-        let mut parts = self.parts();
-        if !parts.lives() || !parts.sysctls.contains_key(name) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        if parts.read_only.contains(name) {
-            return Err(io::Error::from_raw_os_error(nix::libc::EROFS));
-        }
-        let value = value.to_owned();
-        if name == crate::host::sysctls::ALL_IPV6_FORWARDING {
-            // It takes every interface along.
-            let with_it = parts.sysctls.iter_mut().filter(|(name, _)| {
-                name.starts_with("net.ipv6.conf.") && name.ends_with(".forwarding")
-            });
-            with_it.for_each(|(_, old)| old.clone_from(&value));
-        }
-        parts.sysctls.insert(name.to_owned(), value.clone());
-        parts.log.push(Effect::Sysctl(name.to_owned(), value));
-        Ok(())
-    }
-
-    fn list(&mut self, name: &str) -> io::Result<Vec<String>> {
-        let parts = self.parts();
-        let below = parts.sysctls.keys().filter_map(|full| {
-            let rest = full.strip_prefix(name)?.strip_prefix('.')?;
-            rest.split('.').next().map(str::to_owned)
-        });
-        Ok(below.collect::<BTreeSet<_>>().into_iter().collect())
-    }
-}
-
-impl Surroundings for ModelWorld {
-    fn toward(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
-        Ok(self.parts().routes.get(&address).copied())
-    }
-
-    fn advertised(&mut self) -> io::Result<BTreeSet<u32>> {
-        Ok(self.parts().advertised.clone())
-    }
-
-    fn calls_packets_invalid(&mut self) -> bool {
-        self.parts().calls_packets_invalid
-    }
-
-    fn kernel(&mut self) -> Option<KernelVersion> {
-        Some(KernelVersion(6, 1))
-    }
-}
-
-impl Journal for ModelWorld {
-    fn intend(&mut self, intent: &Intent) -> Result<(), JournalError> {
-        let mut parts = self.parts();
-        parts.write()?;
-        parts.disk.intent = intent.clone();
-        parts.log.push(Effect::Intended);
-        Ok(())
-    }
-
-    fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError> {
-        let mut parts = self.parts();
-        parts.write()?;
-        parts.disk.settle(changes);
-        parts.log.push(Effect::Settled);
-        Ok(())
-    }
-
-    fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
-        let mut parts = self.parts();
-        parts.write()?;
-        parts.disk.cluster = Some(cluster.to_owned());
-        parts.log.push(Effect::Remembered);
-        Ok(())
     }
 }
 

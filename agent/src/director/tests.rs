@@ -15,7 +15,7 @@ use crds::{
 use serde_json::json;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::*;
+use super::{hear::LONGEST_SLEEP, *};
 use crate::{
     fixtures::{ModelWorld, ip, service as kernel_service, tcp},
     host::addresses::Missing,

@@ -3,6 +3,7 @@
 
 mod calm;
 mod drift;
+mod reboot;
 mod scene;
 
 use std::{collections::BTreeSet, fs, thread, time::Duration};

@@ -4,6 +4,7 @@ use ipvs::Protocol;
 
 use super::*;
 use crate::{
+    checkpoint::Note,
     director::protect::{DIRECTORS_GRACE, LOOK_INTERVAL, REFUSED_INTERVAL},
     host::listeners::Listener,
 };
