@@ -6,8 +6,9 @@
 //! YAML files ─▶ input/manifests ──┘     ▲         │                              │
 //!                                       │         ▼                              ▼
 //!                                       │      hijack: without what would shoot the host
-//! servers ◀─ probe ─▶ tally ────────────┘      serving: who is healthy ─▶ the table to be
-//!                                                 │                              │
+//! servers ◀─ probe ─▶ tally ────────────┤      serving: who is healthy ─▶ the table to be
+//! segments ◀─ claim ─▶ who has a VIP ───┤         │                              │
+//! kernel ─▶ host/watch, observe ────────┘         │                              │
 //!                                                 ▼                              ▼
 //!            kernel, interfaces, journal ◀── round: read, plan, intend, apply, settle
 //!                                                 │
