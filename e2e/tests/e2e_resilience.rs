@@ -264,6 +264,8 @@ fn a_controller_restart_flips_no_condition() {
     kubectl_apply(&example("nat-cluster.yaml"));
     kubectl_apply(&service_for("none", "unserved", "192.168.4.20"));
     wait_until_ready(&["web"]);
+    // Its VIP is asked for first.
+    wait_for("ivs/unserved", "Programmed", "True");
     wait_for("ivs/unserved", "Ready", "False");
     wait_for("irs/web1", "Ready", "True");
     wait_for("idir/director1", "Alive", "True");
