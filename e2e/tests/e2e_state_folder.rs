@@ -133,6 +133,9 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     }
     fs::write(&journal, bytes).expect("a damaged journal");
 
+    // Nor is there a checkpoint by which it was wanted.
+    fs::remove_file(folder.0.join("checkpoint.redb")).expect("there is one");
+
     let mut second = folder.start_agent(director);
     let line = second.wait_for_log("set aside", PATIENCE);
     assert!(
