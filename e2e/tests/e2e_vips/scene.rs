@@ -5,15 +5,11 @@ use std::{
     fmt::Write,
     fs,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
-use e2e::{Host, Process, cluster::start_agent_with_manifests, layout};
+use e2e::{Host, Process, cluster::start_agent_with_manifests, eventually, layout};
 
 /// A service without servers for each VIP, as YAML.
 pub(crate) fn services(vips: &[String]) -> String {
@@ -73,54 +69,100 @@ pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
     lines.filter(|(_, device)| device != "lo").collect()
 }
 
-/// Looks again and again who of some hosts has which address, on a thread.
-pub(crate) struct Watch {
-    ends: Arc<AtomicBool>,
-    thread: JoinHandle<Seen>,
-}
+/// Notes when addresses come to some hosts and go from them, as their kernels
+/// tell.
+pub(crate) struct Watch(Vec<Process>);
 
-/// What was seen.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    /// Addresses that two hosts had at the same time.
-    pub(crate) doubled: BTreeSet<String>,
-    /// How often it was looked.
-    pub(crate) times: usize,
-    /// For how long at most it was not looked.
-    pub(crate) longest: Duration,
-}
+/// A time as `ip` writes it, which sorts as text, and whether the address came.
+type Changes = BTreeMap<String, Vec<(String, bool)>>;
 
 impl Watch {
     pub(crate) fn start(hosts: &[&Host]) -> Self {
-        let hosts: Vec<Host> = hosts.iter().map(|host| (*host).clone()).collect();
-        let ends = Arc::new(AtomicBool::new(false));
-        let until = ends.clone();
-        let thread = thread::spawn(move || {
-            let mut seen = Seen::default();
-            let mut last = Instant::now();
-            while !until.load(Ordering::SeqCst) {
-                let mut all = BTreeSet::new();
-                for host in &hosts {
-                    for (address, _) in addresses(host) {
-                        if !all.insert(address.clone()) {
-                            seen.doubled.insert(address);
-                        }
-                    }
+        let monitors = hosts.iter().map(|host| {
+            let mut command = Command::new("ip");
+            command.args(["-tshort", "-oneline", "monitor", "address"]);
+            let monitor = Process::start(host, &format!("monitor-{}", host.name()), &mut command);
+            // It says nothing of its own when it has begun.
+            eventually("the monitor to hear", Duration::from_secs(30), || {
+                host.ip("address add 127.9.9.9/32 dev lo
+                         address delete 127.9.9.9/32 dev lo");
+                match monitor.log().contains("127.9.9.9") {
+                    true => Ok(()),
+                    false => Err("nothing so far"),
                 }
-                seen.times += 1;
-                seen.longest = seen.longest.max(last.elapsed());
-                last = Instant::now();
-                thread::sleep(Duration::from_millis(20));
-            }
-            seen
+            });
+            monitor
         });
-        Self { ends, thread }
+        Self(monitors.collect())
     }
 
-    pub(crate) fn end(self) -> Seen {
-        self.ends.store(true, Ordering::SeqCst);
-        self.thread.join().expect("looking does not fail")
+    /// The addresses that came to any of the hosts.
+    pub(crate) fn came(&self) -> BTreeSet<String> {
+        let all = self.0.iter().flat_map(|monitor| changes(&monitor.log()));
+        let came = all.filter(|(_, times)| times.iter().any(|(_, came)| *came));
+        came.map(|(address, _)| address).collect()
     }
+
+    /// The addresses that two of the hosts had at the same time.
+    pub(crate) fn doubled(&self) -> BTreeSet<String> {
+        let changes: Vec<_> = self
+            .0
+            .iter()
+            .map(|monitor| changes(&monitor.log()))
+            .collect();
+        let mut all: BTreeMap<&String, Vec<(&String, bool, usize)>> = BTreeMap::new();
+        for (host, changes) in changes.iter().enumerate() {
+            for (address, times) in changes {
+                let times = times.iter().map(|(at, came)| (at, *came, host));
+                all.entry(address).or_default().extend(times);
+            }
+        }
+        let mut doubled = BTreeSet::new();
+        for (address, mut times) in all {
+            times.sort();
+            let mut holders = BTreeSet::new();
+            // Who lets it go first had it before.
+            let first = times.first().expect("there is one");
+            if !first.1 {
+                holders.insert(first.2);
+            }
+            for (_, came, host) in times {
+                match came {
+                    true => holders.insert(host),
+                    false => holders.remove(&host),
+                };
+                if holders.len() > 1 {
+                    doubled.insert(address.clone());
+                }
+            }
+        }
+        doubled
+    }
+}
+
+/// `[2026-11-27T20:31:00.123456] Deleted 2: eth0    inet 192.0.2.1/32 …`
+fn changes(log: &str) -> Changes {
+    let mut changes = Changes::new();
+    for line in log.lines() {
+        let Some((at, rest)) = line
+            .strip_prefix('[')
+            .and_then(|line| line.split_once("] "))
+        else {
+            continue;
+        };
+        let came = !rest.starts_with("Deleted");
+        let address = rest.split_whitespace().find_map(|word| {
+            let (address, length) = word.split_once('/')?;
+            matches!(length, "32" | "128").then(|| address.to_owned())
+        });
+        if let Some(address) = address.filter(|address| !address.starts_with("127.")) {
+            changes
+                .entry(address)
+                .or_default()
+                .push((at.to_owned(), came));
+        }
+    }
+    changes
 }
 
 /// The Ethernet address of a host's card.
