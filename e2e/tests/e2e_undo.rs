@@ -7,7 +7,7 @@ use e2e::{
     Host,
     cluster::{Cluster, PATIENCE, example, start_agent, state_dir, wait_until_ready},
     course::{Course, NAT_VIP},
-    ipvsadm, kubectl, kubectl_apply,
+    eventually, ipvsadm, kubectl, kubectl_apply,
     process::program,
     trace,
 };
@@ -138,6 +138,24 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     let again = director.try_command(&mut undo("director1"));
     again.unwrap_or_else(|error| panic!("a second time there is nothing to do: {error}"));
     before.expect(director, "after undo, twice");
+
+    // What is shared stays when nothing is wanted any more, until undo.
+    let mut agent = start_agent(director, "director1");
+    wait_until_ready(&["web", "fourth", "sixth"]);
+    kubectl(&["delete", "ivs,irs", "--all"]);
+    eventually(
+        "everything to be removed",
+        PATIENCE,
+        || match ipvsadm::saved(director) {
+            table if table.is_empty() => Ok(()),
+            table => Err(table),
+        },
+    );
+    agent.terminate(PATIENCE);
+    assert_ne!(Snapshot::of(director), before, "shared sysctls are as set");
+    let undone = director.try_command(&mut undo("director1"));
+    undone.unwrap_or_else(|error| panic!("{error}"));
+    before.expect(director, "after everything was deleted, and undo");
 }
 
 /// Each time it is killed a few system calls later: of those by which it
