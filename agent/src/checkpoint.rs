@@ -324,21 +324,25 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
         }
     }
     let meta = transaction.open_table(META)?;
-    if let Some(names) = meta.get("directors")? {
-        let names = serde_json::from_str(names.value());
-        restored.events.extend(names.ok().map(Event::Directors));
-    }
-    if let Some(addresses) = meta.get("director-addresses")? {
-        let addresses = serde_json::from_str(addresses.value()).ok();
-        restored
-            .events
-            .extend(addresses.map(Event::DirectorAddresses));
-    }
-    if let Some(servers) = meta.get("api-servers")? {
-        let servers = serde_json::from_str(servers.value()).ok();
-        restored.events.extend(servers.map(Event::ApiServers));
-    }
+    let events = &mut restored.events;
+    events.extend(known(&meta, "directors")?.map(Event::Directors));
+    events.extend(known(&meta, "director-addresses")?.map(Event::DirectorAddresses));
+    events.extend(known(&meta, "api-servers")?.map(Event::ApiServers));
     Ok(restored)
+}
+
+/// A row of [`META`]. What cannot be read is told, and as if it was not there.
+fn known<T: DeserializeOwned>(
+    meta: &impl ReadableTable<&'static str, &'static str>,
+    name: &str,
+) -> Result<Option<T>, redb::Error> {
+    let Some(row) = meta.get(name)? else {
+        return Ok(None);
+    };
+    let read = serde_json::from_str(row.value());
+    Ok(read
+        .inspect_err(|error| tracing::warn!("the checkpoint's {name} cannot be read: {error}"))
+        .ok())
 }
 
 fn event(key: &str, row: &str) -> serde_json::Result<Option<Event>> {

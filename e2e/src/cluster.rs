@@ -96,6 +96,15 @@ impl Drop for Cluster {
     }
 }
 
+/// Names the Director that is to hold the VIPs of the group `default`.
+///
+/// # Panics
+/// When kubectl fails.
+pub fn name_holder(director: &str) {
+    let patch = format!(r#"{{"spec":{{"addresses":{{"holder":"{director}"}}}}}}"#);
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
+}
+
 const NO_HOLDER: &str = r#"[{"op":"replace","path":"/spec","value":{}}]"#;
 
 fn install_chart() {

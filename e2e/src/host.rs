@@ -111,6 +111,17 @@ impl Host {
         })
     }
 
+    /// The Ethernet address of a card.
+    ///
+    /// # Panics
+    /// When there is no such card.
+    #[track_caller]
+    pub fn mac(&self, card: &str) -> String {
+        let link = self.run(&format!("ip -brief link show {card}"));
+        let mac = link.split_whitespace().nth(2).expect("name, state, MAC");
+        mac.to_owned()
+    }
+
     /// Sets a sysctl, named with dots, in the host.
     ///
     /// # Panics

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use e2e::{
     Host, Process,
     cluster::{
-        Cluster, PATIENCE, condition, example, expect_table, start_agent,
+        Cluster, PATIENCE, condition, example, expect_table, name_holder, start_agent,
         start_agent_with_manifests, state_dir, value, wait_for, wait_until_ready,
     },
     course::{Course, DR_VIP, another_service},
@@ -240,8 +240,7 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
     let _shell = Shell::start(&course.director, "0.0.0.0:22");
     let mut session = log_in(&course);
     let other = course.another_director("director-2", "192.168.4.6/24");
-    let holder = r#"{"spec":{"addresses":{"holder":"director1"}}}"#;
-    kubectl(&["patch", "idg/default", "--type=merge", "-p", holder]);
+    name_holder("director1");
     let _one = start_agent(&course.director, "director1");
     let _two = start_agent(&other, "director2");
     for (director, address) in [("director1", "192.168.4.5"), ("director2", "192.168.4.6")] {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use e2e::{
     ApiServerAway, Host, Process,
     cluster::{
-        Cluster, NAMESPACE, PATIENCE, condition, example, expect_table, start_agent,
+        Cluster, NAMESPACE, PATIENCE, condition, example, expect_table, name_holder, start_agent,
         start_agent_traced, value, wait_for, wait_until_ready,
     },
     course::{Course, DR_VIP, DR_WEB, NAT_VIP, NAT_WEB},
@@ -130,13 +130,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     let _cluster = Cluster::start();
     let course = Course::dr();
     let other = course.another_director("director-b", "192.168.4.6/24");
-    kubectl(&[
-        "patch",
-        "idg/default",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"addresses":{"holder":"director-a"}}}"#,
-    ]);
+    name_holder("director-a");
     let _a = start_agent(&course.director, "director-a");
     kubectl_apply(&example("dr-cluster.yaml"));
     wait_until_ready(&["web"]);
@@ -187,13 +181,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     wait_for("ivs/web", "Programmed", "True");
 
     // The office changes hands.
-    kubectl(&[
-        "patch",
-        "idg/default",
-        "--type=merge",
-        "-p",
-        r#"{"spec":{"addresses":{"holder":"director-b"}}}"#,
-    ]);
+    name_holder("director-b");
     eventually("the VIP to have moved", PATIENCE, || {
         match (has_vip(&course.director), has_vip(&other)) {
             (false, true) => Ok(()),

@@ -96,8 +96,7 @@ fn dr_traffic_follows_the_weights_and_replies_do_not_pass_the_director() {
         .client
         .run("busybox arping -b -c 3 -w 5 -I eth0 192.168.4.15")
         .to_lowercase();
-    let link = course.director.run("ip -brief link show eth0");
-    let mac = link.split_whitespace().nth(2).expect("name, state, MAC");
+    let mac = &course.director.mac("eth0");
     let replies: Vec<_> = answers
         .lines()
         .filter(|line| line.contains("reply from"))

@@ -117,6 +117,8 @@ pub enum Missing {
     NoSubnet,
     /// The interface that the group names does not exist.
     NoInterface(String),
+    /// The device of our own is not there.
+    NoDevice,
     /// The interface is not up and connected.
     Down(String),
     /// The interface has it, and cannot use it: somebody else had it.
@@ -268,7 +270,7 @@ fn plan_absent(
             Some(device) => Ok(device),
             None => {
                 plan.needs_device = true;
-                return;
+                Err(Missing::NoDevice)
             }
         },
         AddressRule::Manual => return,

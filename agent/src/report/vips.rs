@@ -4,13 +4,18 @@ use std::net::IpAddr;
 
 use crds::{ObjectKey, condition};
 
-use crate::{claim::packet::Mac, desired::Desired, host::addresses::Missing};
+use crate::{
+    claim::packet::Mac,
+    desired::Desired,
+    host::addresses::{DEVICE, Missing},
+};
 
 /// A word for programs, of why an address is not here.
 pub(super) fn reason(why: &Missing) -> &'static str {
     match why {
         Missing::NoSubnet
         | Missing::NoInterface(_)
+        | Missing::NoDevice
         | Missing::Down(_)
         | Missing::Unusable(_)
         | Missing::Deaf(..) => condition::reason::VIP_NOT_HELD,
@@ -28,6 +33,9 @@ pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> Strin
         ),
         Missing::NoInterface(name) => format!(
             "{address} is to go on {name}, and this director has no such interface: make it, or name another one with spec.addresses.interface of the DirectorGroup"
+        ),
+        Missing::NoDevice => format!(
+            "{address} is to go on a device of the agent's own, {DEVICE}, which cannot be made: the Director says why; if the kernel lacks the module dummy, load it"
         ),
         Missing::Down(name) => format!(
             "{address} is to go on {name}, which is not up and connected: it is put there when it is"

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// For so long after nobody answered an address may be put up.
-const FREE_FOR: Duration = Duration::from_secs(2);
+const FRESH: Duration = Duration::from_secs(2);
 
 /// So many servers are asked at once whether they are the one who has a VIP.
 const MOST_SUSPECTS: usize = 100;
@@ -36,7 +36,7 @@ pub(super) struct Segment {
     deaf: BTreeMap<u32, String>,
     /// What was ordered last.
     orders: Orders,
-    /// How often each address of ours was put up.
+    /// How often each address of ours was put up in this life.
     times: BTreeMap<IpAddr, u64>,
     /// Addresses of ours that were here in this life.
     seen: BTreeSet<IpAddr>,
@@ -137,25 +137,28 @@ fn look_and_place(
             state.disown(Entry::Address(*address, interface));
         }
     }
-    for address in plan.cards.keys() {
-        state.segment.seen.insert(*address);
-        let repaired = state.segment.times.entry(*address);
-        repaired.or_insert(1);
-    }
+    let held = plan.held.keys().copied();
+    let ours = held.filter(|address| state.ours.addresses.contains_key(address));
+    state.segment.seen.extend(ours);
     let may_try = |placed: &Placement| state.retry.allows(Subject::Vip(placed.address), now);
     let wanted_here = plan.add.len();
     plan.add.retain(may_try);
     let is_any_waiting = plan.add.len() < wanted_here;
     let (remove, waiting): (Vec<_>, Vec<_>) = plan.remove.drain(..).partition(may_try);
     plan.stays.extend(waiting.iter().map(Placement::named));
-    state.are_addresses_unfinished = is_any_waiting || !waiting.is_empty();
+    state.are_addresses_unfinished |= is_any_waiting || !waiting.is_empty();
     let asked = wait_for_verdicts(state, &mut plan);
     add(state, edges, &mut plan, now);
     remove_all(state, edges, &mut plan, &remove, now);
     let mut orders = asked;
     let cards = plan.cards.iter();
     orders.extend(cards.map(|(address, card)| {
-        let times = state.segment.times.get(address).copied().unwrap_or(1);
+        let times = state
+            .segment
+            .times
+            .get(address)
+            .copied()
+            .unwrap_or_default();
         (*address, Order::Hold(*card, times))
     }));
     order(state, edges, orders);
@@ -245,7 +248,7 @@ fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan) -> Orders {
         }
         let why = match segment.verdicts.get(&placed.address) {
             Some((Verdict::Free(index), found))
-                if *index == card.index && found.elapsed() < FREE_FOR =>
+                if *index == card.index && found.elapsed() < FRESH =>
             {
                 return true;
             }

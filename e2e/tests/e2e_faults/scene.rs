@@ -173,8 +173,7 @@ impl Troubled {
     /// probe any more, and there would be none to count.
     fn keep_known_to(&self, director: &Host) {
         let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
-        let link = self.host.run("ip -brief link show eth0");
-        let mac = link.split_whitespace().nth(2).expect("name, state, MAC");
+        let mac = self.host.mac("eth0");
         director.ip(&format!(
             "neighbor replace {ip} lladdr {mac} dev eth1 nud permanent"
         ));

@@ -19,10 +19,7 @@ use e2e::{
     eventually, kubectl, kubectl_apply,
 };
 
-use crate::{
-    VIP,
-    scene::{addresses, mac},
-};
+use crate::{VIP, scene::addresses};
 
 /// A client connects again and again, and another asks for the address again
 /// and again.
@@ -78,7 +75,7 @@ fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answ
     let macs: BTreeSet<_> = answers
         .filter_map(|line| line.split(" is-at ").nth(1)?.split([',', ' ']).next())
         .collect();
-    assert_eq!(macs, [&*mac(&course.director, "eth0")].into(), "{log}");
+    assert_eq!(macs, [&*course.director.mac("eth0")].into(), "{log}");
 }
 
 const SHORT: Duration = Duration::from_millis(200);

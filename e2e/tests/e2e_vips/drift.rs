@@ -12,7 +12,7 @@ use e2e::{
     eventually, kubectl_apply,
 };
 
-use crate::scene::{addresses, mac};
+use crate::scene::addresses;
 
 const VIPS: [&str; 2] = ["192.168.4.15", "2001:db8:4::15"];
 
@@ -75,7 +75,7 @@ fn vips_that_were_taken_away_are_back_within_a_second_and_announced() {
     kubectl_apply(&format!("{}---\n{SIXTH}", example("dr-cluster.yaml")));
     wait_until_ready(&["web", "sixth"]);
     expect_form(director);
-    let mac = mac(director, "eth0");
+    let mac = director.mac("eth0");
     let announced = || VIPS.map(|vip| heard.of(vip, &mac));
     eventually("each to be announced three times", PATIENCE, || {
         let announced = announced();

@@ -164,10 +164,3 @@ fn changes(log: &str) -> Changes {
     }
     changes
 }
-
-/// The Ethernet address of a host's card.
-pub(crate) fn mac(host: &Host, card: &str) -> String {
-    let link = host.run(&format!("ip -brief link show {card}"));
-    let mac = link.split_whitespace().nth(2).expect("name, state, MAC");
-    mac.to_owned()
-}

@@ -1,23 +1,5 @@
 use super::*;
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn interface(index: u32, name: &str, addresses: &[(&str, u8)]) -> Interface {
-    Interface {
-        index,
-        name: name.into(),
-        loopback: name == "lo",
-        up: true,
-        connected: true,
-        addresses: addresses
-            .iter()
-            .map(|(a, length)| (ip(a), *length))
-            .collect(),
-        ..Interface::default()
-    }
-}
+use crate::fixtures::{interface, ip};
 
 /// What a director has to go by.
 struct Case {
@@ -201,6 +183,7 @@ fn the_vip_goes_where_the_group_says() {
     let dummy = Case::of(&[vip], AddressRule::Dummy);
     let before = dummy.plan(&director(), Holding::Take);
     assert!(before.needs_device && before.add.is_empty(), "{before:?}");
+    assert_eq!(before.missing[&vip], Missing::NoDevice, "until it is made");
     let mut host = director();
     host.push(interface(9, DEVICE, &[]));
     assert_eq!(added(&dummy.plan(&host, Holding::Take)), [DEVICE]);

@@ -140,7 +140,7 @@ fn a_restart_asks_nobody_for_what_is_there() {
     world.news();
     next.round(&web());
     assert_eq!(world.news(), [] as [String; 0], "nothing is done");
-    assert_eq!(next.orders(), [(ip(WEB), Order::Hold(card(), 1))]);
+    assert_eq!(next.orders(), [(ip(WEB), Order::Hold(card(), 0))]);
 
     world.take(ip(WEB), "eth0");
     let mut next = Agent::start(&world);
@@ -203,4 +203,31 @@ fn an_address_with_our_mark_is_ours_without_a_journal_that_says_so() {
         world.interfaces_with(ip("192.0.2.77")).is_empty(),
         "nobody wants it, and it is ours to remove"
     );
+}
+
+#[test]
+fn a_device_that_cannot_be_made_is_every_services_trouble_and_tried_again() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.rule = AddressRule::Dummy;
+    world.parts().addresses_refused = true;
+    let outcome = agent.round(&web());
+    assert_eq!(outcome.missing[&ip(WEB)], Missing::NoDevice);
+    assert!(outcome.failures.contains_key(&Subject::Device));
+    world.parts().addresses_refused = false;
+    agent.round_when_due(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["ipvs-vips"]);
+}
+
+#[test]
+fn a_vip_on_no_segment_that_vanishes_is_put_back_by_who_only_keeps() {
+    let world = ModelWorld::new();
+    Agent::start(&world).round(&web());
+    let mut agent = Agent::start(&world);
+    agent.try_round(&web(), Holding::KeepOnly).unwrap();
+    world.take(ip(WEB), "eth0");
+    agent.state.links_changed();
+    let outcome = agent.try_round(&web(), Holding::KeepOnly).unwrap();
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    assert_eq!(outcome.repairs.count, 1);
 }
