@@ -1,5 +1,6 @@
 //! A host of the lab: a network namespace with a name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -148,6 +149,19 @@ impl Host {
         value.trim_end().to_owned()
     }
 
+    /// Every sysctl below a name such as `net.ipv4.conf`, by its file; those that
+    /// nobody can read left out.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn sysctls(&self, below: &str) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        self.enter(|| read_below(&sysctl_path(below), &mut all));
+        assert!(!all.is_empty(), "{below} has values");
+        all
+    }
+
     /// Runs `work` on a thread that is in the host and waits for it. Sockets
     /// opened there belong to the host for good, and threads and processes
     /// started there are in the host too. A panic in `work` goes on here.
@@ -202,6 +216,19 @@ impl Drop for Namespace {
         // A panic here, while a failed test unwinds, would hide that failure.
         if let Err(error) = run_here(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("{error}");
+        }
+    }
+}
+
+fn read_below(folder: &str, into: &mut BTreeMap<String, String>) {
+    let entries = std::fs::read_dir(folder);
+    for entry in entries.unwrap_or_else(|error| panic!("{folder}: {error}")) {
+        let path = entry.expect("a folder of /proc can be read").path();
+        let name = path.to_string_lossy().into_owned();
+        if path.is_dir() {
+            read_below(&name, into);
+        } else if let Ok(value) = std::fs::read_to_string(&path) {
+            into.insert(name, value);
         }
     }
 }

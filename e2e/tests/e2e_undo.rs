@@ -1,7 +1,7 @@
 //! A host that is taken out of service is as it was before, whatever happened
 //! on the way.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use e2e::{
     Host,
@@ -50,11 +50,9 @@ struct Snapshot {
 impl Snapshot {
     fn of(host: &Host) -> Self {
         let mut sysctls = BTreeMap::new();
-        host.enter(|| {
-            for folder in ["ipv4/conf", "ipv6/conf", "ipv4/vs"] {
-                read_below(&Path::new("/proc/sys/net").join(folder), &mut sysctls);
-            }
-        });
+        for below in ["net.ipv4.conf", "net.ipv6.conf", "net.ipv4.vs"] {
+            sysctls.extend(host.sysctls(below));
+        }
         Self {
             addresses: host.addresses(),
             links: host.run("ip -oneline link show"),
@@ -75,21 +73,6 @@ impl Snapshot {
         assert_eq!(now.links, self.links, "links {when}");
         assert_eq!(now.routes, self.routes, "routes {when}");
         assert_eq!(now.table, self.table, "the table {when}");
-    }
-}
-
-fn read_below(folder: &Path, into: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(folder).expect("sysctls can be listed") {
-        let path = entry.expect("sysctls can be listed").path();
-        match path.is_dir() {
-            true => read_below(&path, into),
-            // Some can be written and not read.
-            false => {
-                if let Ok(value) = fs::read_to_string(&path) {
-                    into.insert(path.display().to_string(), value);
-                }
-            }
-        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Reads interfaces, addresses and neighbors, adds and removes addresses and the
 //! device of our own: rtnetlink on a small runtime of the loop's own thread.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
 
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::{
-    LinkDummy,
+    Handle, LinkDummy,
     packet_route::{
         address::{
             AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
@@ -17,6 +17,8 @@ use rtnetlink::{
         },
     },
 };
+
+use tokio::runtime::Runtime;
 
 use super::addresses::Interface;
 use crate::claim::packet::Mac;
@@ -81,7 +83,7 @@ const MARK: AddressProtocol = AddressProtocol::Other(0x76);
 pub enum LinkError {
     /// The socket could not be made.
     #[error("cannot open a route socket: {0}")]
-    Open(#[source] std::io::Error),
+    Open(#[source] io::Error),
     /// The kernel refused or did not answer.
     #[error("{what}: {source}{}", remedy(source))]
     Kernel {
@@ -94,8 +96,8 @@ pub enum LinkError {
 
 /// The kernel's rtnetlink.
 pub struct RouteSocket {
-    runtime: tokio::runtime::Runtime,
-    handle: rtnetlink::Handle,
+    runtime: Runtime,
+    handle: Handle,
 }
 
 impl RouteSocket {
@@ -104,17 +106,27 @@ impl RouteSocket {
     /// # Errors
     /// When the system has no socket left.
     pub fn open() -> Result<Self, LinkError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(LinkError::Open)?;
-        let handle = runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Open)?;
-            tokio::spawn(connection);
-            Ok(handle)
-        })?;
+        let (runtime, handle) = connect(false).map_err(LinkError::Open)?;
         Ok(Self { runtime, handle })
     }
+}
+
+/// A connection in the network namespace of the calling thread, with the
+/// runtime that it lives on. If it is strict, the kernel goes by all of a
+/// request, and refuses what it does not know (`NETLINK_GET_STRICT_CHK`).
+pub(super) fn connect(is_strict: bool) -> io::Result<(Runtime, Handle)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.block_on(async {
+        let (connection, handle, _) = match is_strict {
+            true => rtnetlink::new_connection_with_strict_check()?,
+            false => rtnetlink::new_connection()?,
+        };
+        tokio::spawn(connection);
+        Ok::<_, io::Error>(handle)
+    })?;
+    Ok((runtime, handle))
 }
 
 impl Links for RouteSocket {

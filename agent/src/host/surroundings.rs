@@ -4,11 +4,16 @@
 use std::{collections::BTreeSet, fs, io, net::IpAddr};
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::{
-    AddressFamily,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+use rtnetlink::{
+    Handle,
+    packet_route::{
+        AddressFamily,
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    },
 };
+use tokio::runtime::Runtime;
 
+use super::netlink::connect;
 use crate::sysctls::KernelVersion;
 
 /// The edge to it, small, so that modelled surroundings can stand in.
@@ -39,46 +44,26 @@ pub trait Surroundings {
 /// network namespace of the calling thread, and again after it failed.
 #[derive(Default)]
 pub struct ThisHost {
-    routes: Option<Routes>,
+    routes: Option<(Runtime, Handle)>,
 }
 
 impl ThisHost {
     fn ask<T>(
         &mut self,
-        question: impl AsyncFnOnce(rtnetlink::Handle) -> Result<T, rtnetlink::Error>,
+        question: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>,
     ) -> io::Result<T> {
-        let routes = match self.routes.take() {
+        let (runtime, handle) = match self.routes.take() {
             Some(routes) => routes,
-            None => Routes::open()?,
+            // Strict: else the kernel gives every route of a full table.
+            None => connect(true)?,
         };
-        let handle = routes.handle.clone();
-        match routes.runtime.block_on(question(handle)) {
+        match runtime.block_on(question(handle.clone())) {
             Ok(answer) => {
-                self.routes = Some(routes);
+                self.routes = Some((runtime, handle));
                 Ok(answer)
             }
             Err(error) => Err(io::Error::other(error)),
         }
-    }
-}
-
-struct Routes {
-    runtime: tokio::runtime::Runtime,
-    handle: rtnetlink::Handle,
-}
-
-impl Routes {
-    fn open() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let handle = runtime.block_on(async {
-            // Strict: else the kernel gives every route of a full table.
-            let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
-            tokio::spawn(connection);
-            Ok::<_, io::Error>(handle)
-        })?;
-        Ok(Self { runtime, handle })
     }
 }
 

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 
 use crate::scene::{
-    Both, DIRECTOR, NAT_VIP_V6, NAT_WEB_V6, expect_sysctl, expect_traffic, of_ipv6, values,
+    Both, DIRECTOR, NAT_VIP_V6, NAT_WEB_V6, expect_sysctl, expect_traffic, of_ipv6,
 };
 
 #[test]
@@ -26,7 +26,7 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
         .segment
         .attach(&router, "eth0", "192.168.4.1/24");
     advertise(&router, director);
-    let interfaces = || values(director, "net.ipv6.conf");
+    let interfaces = || director.sysctls("net.ipv6.conf");
     let before = interfaces();
 
     let _agent = start_agent(director, DIRECTOR);

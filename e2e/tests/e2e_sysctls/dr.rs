@@ -6,14 +6,14 @@ use e2e::{
 
 use crate::scene::{
     Both, DIRECTOR, DR_VIP_V6, DR_WEB_V6, changed, expect_condition, expect_sysctl, expect_traffic,
-    of_ipv6, values, web,
+    of_ipv6, web,
 };
 
 #[test]
 fn dr_works_on_a_director_as_it_was_installed_and_changes_nothing_of_it() {
     let _cluster = Cluster::start();
     let farm = Both::dr();
-    let before = values(farm.director(), "net.ipv4");
+    let before = farm.director().sysctls("net.ipv4");
     let _agent = start_agent(farm.director(), DIRECTOR);
     kubectl_apply(&example("dr-cluster.yaml"));
     kubectl_apply(&of_ipv6("fd00:4::15", "DR", DR_WEB_V6));
@@ -21,7 +21,7 @@ fn dr_works_on_a_director_as_it_was_installed_and_changes_nothing_of_it() {
     expect_traffic(&farm.course, DR_VIP, web("DR"));
     expect_traffic(&farm.course, DR_VIP_V6, DR_WEB_V6);
     expect_condition("True");
-    let mut set = changed(&before, &values(farm.director(), "net.ipv4"));
+    let mut set = changed(&before, &farm.director().sysctls("net.ipv4"));
     set.retain(|name| !name.contains("/neigh/"));
     assert_eq!(set, [""; 0], "DR needs nothing on a director");
 }

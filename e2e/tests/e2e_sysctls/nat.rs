@@ -6,7 +6,7 @@ use e2e::{
 
 use crate::scene::{
     Both, DIRECTOR, NAT_VIP_V6, NAT_WEB_V6, changed, expect_condition, expect_no_traffic,
-    expect_reason, expect_sysctl, expect_traffic, of_ipv6, said, values, web,
+    expect_reason, expect_sysctl, expect_traffic, of_ipv6, said, web,
 };
 
 fn apply_both() {
@@ -38,7 +38,7 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
     let _cluster = Cluster::start();
     let farm = Both::nat();
     let director = farm.director();
-    let before = values(director, "net");
+    let before = director.sysctls("net");
     let _agent = start_agent(director, DIRECTOR);
     apply_both();
     expect_both(&farm);
@@ -55,7 +55,7 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
         assert_ne!(said(name, "before"), value, "{name} was set by the agent");
         assert_ne!(said(name, "reason"), "", "{name} has a reason");
     }
-    let mut set = changed(&before, &values(director, "net"));
+    let mut set = changed(&before, &director.sysctls("net"));
     // Nobody's settings: these count what happens.
     set.retain(|name| !name.contains("/netfilter/") && !name.contains("/neigh/"));
     assert_eq!(
@@ -77,7 +77,7 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
             .into_iter()
             .filter(|name| name.contains("/vs/"))
     };
-    let after = values(director, "net");
+    let after = director.sysctls("net");
     assert_eq!(ipvs(&after).count(), 0, "what is IPVS's own is as it was");
     assert_eq!(
         director.read_sysctl("net.ipv4.conf.eth1.forwarding"),
@@ -91,7 +91,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
     let _cluster = Cluster::start();
     let farm = Both::nat();
     let director = farm.director();
-    let before = values(director, "net.ipv4.vs");
+    let before = director.sysctls("net.ipv4.vs");
     firewall(&farm, &KUBE_PROXY);
     let agent = start_agent(director, DIRECTOR);
     apply_both();
@@ -102,7 +102,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
     kubectl(&["delete", "ivs,irs", "--all"]);
     expect_table(director, &[]);
     expect_sysctl(director, "net.ipv4.vs.conntrack", "0");
-    let after = values(director, "net.ipv4.vs");
+    let after = director.sysctls("net.ipv4.vs");
     assert_eq!(changed(&before, &after), [""; 0], "all of IPVS's own");
     drop(agent);
     drop(farm);
@@ -145,11 +145,11 @@ fn without_a_profile_the_host_is_nobodys_but_its_administrators() {
     let director = farm.director();
     let none = r#"{"spec":{"sysctls":{"profile":"None"}}}"#;
     kubectl(&["patch", "idg/default", "--type=merge", "-p", none]);
-    let before = values(director, "net.ipv4");
+    let before = director.sysctls("net.ipv4");
     let _agent = start_agent(director, DIRECTOR);
     apply_both();
     expect_condition("True");
-    let mut set = changed(&before, &values(director, "net.ipv4"));
+    let mut set = changed(&before, &director.sysctls("net.ipv4"));
     set.retain(|name| !name.contains("/neigh/"));
     assert_eq!(set, [""; 0], "the group said so");
     expect_no_traffic(&farm.course.browser(), NAT_VIP);

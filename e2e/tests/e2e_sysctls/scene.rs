@@ -1,7 +1,7 @@
 //! The course's networks with IPv6 beside IPv4, and what a Director says of
 //! its sysctls.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use e2e::{
     Client, Host, WebServer,
@@ -198,29 +198,6 @@ fn expect_part(part: &str, expected: &str) {
             found => Err(format!("{found:?}: {}", of("message"))),
         }
     });
-}
-
-/// Every value below a folder of sysctls, by name; those that nobody can read
-/// left out.
-pub(crate) fn values(host: &Host, below: &str) -> BTreeMap<String, String> {
-    let folder = format!("/proc/sys/{}", below.replace('.', "/"));
-    let mut all = BTreeMap::new();
-    host.enter(|| collect(&folder, &mut all));
-    assert!(!all.is_empty(), "{folder} has values");
-    all
-}
-
-fn collect(folder: &str, all: &mut BTreeMap<String, String>) {
-    let entries = fs::read_dir(folder);
-    for entry in entries.unwrap_or_else(|error| panic!("{folder}: {error}")) {
-        let path = entry.expect("a folder of /proc can be read").path();
-        let name = path.to_string_lossy().into_owned();
-        if path.is_dir() {
-            collect(&name, all);
-        } else if let Ok(value) = fs::read_to_string(&path) {
-            all.insert(name, value);
-        }
-    }
 }
 
 /// The names of those that differ.
