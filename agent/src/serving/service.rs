@@ -19,7 +19,7 @@ pub(super) struct Service {
     pub(super) servers: IndexMap<DestinationKey, Member>,
     /// Since when it is below its minimum.
     pub(super) below_since: Option<Timestamp>,
-    /// It would be, but for first results that are awaited.
+    /// Whether it is may be otherwise after first results that are awaited.
     pub(super) is_waiting: bool,
 }
 
@@ -70,6 +70,18 @@ impl Found<'_> {
 impl Service {
     pub(super) fn count(&self) -> Count {
         Count::of(self.servers.values().map(Member::server))
+    }
+
+    /// The same, of those healthy only that this agent has probed itself. What
+    /// is remembered may be old: a service that is below its minimum does not
+    /// recover by it.
+    fn probed_count(&self) -> Count {
+        let is_probed = |member: &&Member| member.standing.is_probed();
+        let probed = self.servers.values().filter(is_probed).map(Member::server);
+        Count {
+            healthy: Count::of(probed).healthy,
+            ..self.count()
+        }
     }
 
     /// Until when first results are awaited, if any are.
@@ -131,10 +143,14 @@ impl Service {
         let availability = &self.guarded.availability;
         let awaited = self.first_results_due(now);
         let was_below = self.below_since.is_some();
-        let count = self.count();
+        let all = self.count();
+        let count = if was_below { self.probed_count() } else { all };
         let is_below = policy::is_below(availability, count, was_below, awaited.is_some());
         let has_too_few = count.healthy < availability.minimum_of(count.total);
-        self.is_waiting = has_too_few && !is_below;
+        self.is_waiting = match is_below {
+            true => count.healthy < all.healthy,
+            false => has_too_few,
+        };
         if is_below != was_below {
             self.below_since = is_below.then_some(now);
         }

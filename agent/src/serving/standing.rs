@@ -140,6 +140,11 @@ impl Standing {
         self.risen = None;
     }
 
+    /// Whether this agent's own probes have said something of it.
+    pub fn is_probed(&self) -> bool {
+        self.is_probed
+    }
+
     /// Until when this agent's first result of it is worth waiting for.
     pub fn first_result_due(&self, check: &HealthCheck) -> Option<Timestamp> {
         (!self.is_probed).then(|| later(self.begun, signed(check.period + check.timeout)))

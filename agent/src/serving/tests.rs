@@ -380,6 +380,41 @@ fn what_is_not_checked_any_more_is_forgotten() {
     assert_eq!(scene.results.len(), 0, "and nothing is probed");
 }
 
+/// What was written down last is older than the failure.
+#[test]
+fn a_service_below_its_minimum_does_not_recover_by_what_is_remembered() {
+    let mut scene = Scene::with(
+        4,
+        Availability {
+            minimum: Some(Quantity::Count(3)),
+            below: BelowMinimum::Reject,
+            ..availability()
+        },
+    );
+    let drain = |scene: &mut Scene, server: usize, weight: u32| {
+        let (_, config) = scene.wanted.destinations.get_index_mut(server).unwrap();
+        config.weight = weight;
+        scene.wish();
+    };
+    scene.wish();
+    assert_eq!(scene.probe("++++"), "10 10 10 10");
+    drain(&mut scene, 0, 0);
+    drain(&mut scene, 2, 0);
+    assert_eq!(scene.weights(), "0 0 0 0", "two are fewer than three");
+    let old = scene.rows.clone();
+    for _ in 0..3 {
+        scene.probe("+-++");
+    }
+    drain(&mut scene, 0, WEIGHT);
+    assert_eq!(scene.restart_with(&old), "0 0 0 0", "nothing was seen yet");
+    assert_eq!(scene.probe("+..+"), "0 0 0 0", "of one nothing yet");
+    assert_eq!(
+        scene.probe("++++"),
+        "10 10 0 10",
+        "all three are seen to be up"
+    );
+}
+
 #[test]
 fn the_report_names_each_ailing_server_once_with_its_services() {
     let mut scene = Scene::new(2).served();
