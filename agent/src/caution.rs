@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{
     journal::{Journal, JournalError},
-    round::Removals,
+    retain::Removals,
 };
 
 /// One thing that was looked at.

@@ -26,6 +26,11 @@ impl Clock {
         self.started.elapsed()
     }
 
+    /// What [`Clock::now`] gave at an instant; nothing before the start.
+    pub fn at(&self, instant: Instant) -> Duration {
+        instant.saturating_duration_since(self.started)
+    }
+
     /// What [`Clock::now`] gives at a time of day; nothing before the start.
     pub fn since_start(&self, wall: Timestamp) -> Duration {
         let since = wall.duration_since(self.wall);

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crds::{
-    Availability, BelowMinimum, CheckedGroup, ForwardingRule, HealthCheck, ObjectKey, Resolved,
-    Server, Service, ServiceId,
+    AddressRule, Availability, BelowMinimum, CheckedGroup, ForwardingRule, HealthCheck, ObjectKey,
+    Resolved, Server, Service, ServiceId,
     api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
 };
 use ipvs::{
@@ -17,7 +17,9 @@ use ipvs::{
     ServiceFlags, ServiceKey, Timeouts, Tunnel, TunnelKind, WantedService, WantedTable,
 };
 
-/// All that one director is to have, and whose wish each part is.
+use crate::{host::addresses::Holding, journal::Remembered, sysctls::Tuning};
+
+/// What the objects want of one director, and which object wants each part.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// The kernel's table.
@@ -33,6 +35,70 @@ pub struct Desired {
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
 }
 
+/// How this host should be as a whole: the objects' part, and the group's.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// What the objects want.
+    pub desired: Arc<Desired>,
+    /// Where the virtual addresses go, and whether this host has them.
+    pub addresses: Addresses,
+    /// What becomes of strangers' entries with keys that are wanted.
+    pub on_conflict: OnConflict,
+    /// The timeouts of connections; 0 is as it was before. None while it is not
+    /// known what they should be.
+    pub timeouts: Option<Timeouts>,
+    /// What the group says about sysctls. None while it is not known.
+    pub tuning: Option<Tuning>,
+    /// Sysctls that we set and that stay as they are, needed or not.
+    pub kept_sysctls: BTreeSet<String>,
+}
+
+/// Where the virtual addresses go, and whether this host has them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Addresses {
+    /// On which interfaces they go.
+    pub rule: AddressRule,
+    /// Whether they are on this host.
+    pub holding: Holding,
+    /// Addresses that stay where they are, each with its interface, whatever
+    /// the rule says and whether a service needs them or not.
+    pub kept: BTreeMap<IpAddr, String>,
+    /// Whether the device of our own stays though no address goes on it.
+    pub is_device_kept: bool,
+}
+
+impl Wish {
+    /// Has everything around the table stay that is ours.
+    pub(crate) fn keep_all_of(&mut self, ours: &Remembered) {
+        self.addresses.kept.clone_from(&ours.addresses);
+        self.addresses.is_device_kept = ours.device.is_some();
+        self.kept_sysctls = ours.sysctls.keys().cloned().collect();
+    }
+}
+
+impl Desired {
+    /// Whether a service has this destination, if only while too few of its
+    /// servers are healthy.
+    pub fn has_destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
+        let wanted = self.table.get(service);
+        wanted.is_some_and(|wanted| wanted.destinations.contains_key(destination))
+            || self.is_sorry_server(service, destination)
+    }
+
+    /// Whether a destination is one that health checks put into a service and
+    /// take out.
+    pub fn is_checked(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
+        self.guarded.contains_key(service) && self.has_destination(service, destination)
+    }
+
+    /// Whether a destination is a service's sorry server.
+    pub fn is_sorry_server(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
+        let guarded = self.guarded.get(service);
+        let sorry = guarded.and_then(|guarded| guarded.sorry);
+        sorry.is_some_and(|(sorry, _)| sorry == *destination)
+    }
+}
+
 /// How the servers of one service are checked, and what becomes of those that
 /// fail.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +109,9 @@ pub struct Guarded {
     pub availability: Availability,
     /// The server that says sorry, where the policy has one.
     pub sorry: Option<(DestinationKey, DestinationConfig)>,
+    /// Servers that get weight 0 where the policy would take them out of the
+    /// table.
+    pub quiesce_only: BTreeSet<DestinationKey>,
 }
 
 /// What the directors of `group` are to have.
@@ -96,6 +165,7 @@ fn guarded(check: &Arc<HealthCheck>, availability: &Availability) -> Guarded {
         check: check.clone(),
         availability: availability.clone(),
         sorry,
+        quiesce_only: BTreeSet::new(),
     }
 }
 

@@ -5,31 +5,24 @@ mod edges;
 mod health;
 mod hear;
 mod protect;
+mod reason;
+mod report;
+mod round;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, mpsc::Receiver},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::mpsc::Receiver, time::Duration};
 
-use crds::{
-    AddressRule, CheckedGroup, Kind, ObjectKey, Objects,
-    api::{DirectorException, WorldDigests},
-    resolve,
-};
-use ipvs::{Kernel, OnConflict};
+use crds::{Kind, Objects, api::DirectorException};
+use ipvs::{Kernel, Op, ServiceKey};
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::{edges::edges, health::Health, protect::Protection};
+use self::{health::Health, protect::Protection, reason::Reason};
 use crate::{
     caution::Caution,
     checkpoint::{Recorder, Tee},
     claim::Segments,
     clock::Clock,
-    desired::{Desired, changed_services, desired, on_conflict, timeouts},
     event::Event,
     host::{
-        addresses::{Holding, holding},
         listeners::Listening,
         netlink::{LinkError, Links},
         surroundings::Surroundings,
@@ -37,11 +30,12 @@ use crate::{
     },
     journal::{Journal, JournalError, NoJournal, Remembered},
     probe::Order,
-    report::{Observed, Trouble, complaints, oddities, unreadable},
-    retry::{Retry, Subject},
-    round::{self, Outcome, Removals, State, Wish},
+    report::{Observed, Trouble},
+    retain::Retention,
+    retry::Retry,
+    round::State,
+    said::Said,
     serving::memory::Memory,
-    sysctls::Tuning,
 };
 
 /// A VIP that an earlier life knew is not put on an interface before this time
@@ -97,23 +91,27 @@ pub struct Director {
     caution: Caution,
     /// Why the journal does not remember the cluster, as said.
     unsaved: Option<String>,
-    /// What is wanted, without what is refused.
-    desired: Arc<Desired>,
     protection: Protection,
+    retention: Retention,
+    /// The services of which something else is wanted or in force than when
+    /// `health` was last told.
+    changed: BTreeSet<ServiceKey>,
+    /// The removals that wait until they are allowed.
+    held: Vec<Op>,
     health: Health,
     unreadable: Vec<DirectorException>,
     /// What is wrong with objects, as said.
-    complaints: BTreeSet<String>,
+    complaints: Said,
     /// What is odd on this host, as said.
-    oddities: BTreeSet<String>,
+    oddities: Said,
     state: State,
     /// Back-off of opening the edges.
     retry: Retry,
     trouble: Option<Trouble>,
-    changed: bool,
-    due: bool,
+    /// Why the next round should run, so far.
+    reason: Reason,
     /// When the last round ended.
-    acted: Option<Instant>,
+    acted: Option<Duration>,
 }
 
 impl Director {
@@ -136,7 +134,6 @@ impl Director {
             name,
             group,
             clock,
-            world,
             kernel: None,
             links: None,
             journal: Err(NoJournal(String::new())),
@@ -144,17 +141,19 @@ impl Director {
             directors: None,
             caution: Caution::default(),
             unsaved: None,
-            desired: Arc::default(),
-            protection: Protection::new(),
+            protection: Protection::new(world.may_hijack),
+            world,
+            retention: Retention::default(),
+            changed: BTreeSet::new(),
+            held: Vec::new(),
             health: Health::new(standings),
             unreadable: Vec::new(),
-            complaints: BTreeSet::new(),
-            oddities: BTreeSet::new(),
+            complaints: Said::default(),
+            oddities: Said::default(),
             state: State::default(),
             retry: Retry::default(),
             trouble: None,
-            changed: false,
-            due: false,
+            reason: Reason::Nothing,
             acted: None,
             recorder,
         }
@@ -173,10 +172,10 @@ impl Director {
         }
     }
 
-    /// Runs a round if there is reason to, and says what is different: nothing,
-    /// that there is trouble, or what the round came to. Nothing is removed
-    /// before every kind of object has been listed once, and nothing made
-    /// before that but what an earlier life knew.
+    /// Runs a round if there is a reason, and gives what differs: nothing, that
+    /// there is trouble, or what came of the round. Nothing is removed before
+    /// every kind of object has been listed once, and nothing made before that
+    /// but what the previous run knew.
     fn act(&mut self, now: Duration) -> Option<Observed> {
         let observed = self.act_if_possible(now);
         self.retry.expire(now);
@@ -187,208 +186,42 @@ impl Director {
         let before = self.trouble.take();
         self.trouble = self.obstacle(&before, now).err();
         if self.trouble.is_some() {
-            return (self.trouble != before).then(|| self.observed(None));
+            return (self.trouble != before).then(|| self.observed(None, now));
         }
-        let is_due = self.due || self.protection.is_due(now);
-        let reason = self.changed || is_due || before.is_some();
+        let reason = self.reason(&before, now);
         let listed = self.objects.is_listed();
-        if !(listed || self.restored) || !reason {
+        let is_known = listed || self.restored;
+        if reason == Reason::Nothing
+            || !is_known
+            || self.protection.waits(self.directors.is_some(), now)
+        {
             return None;
         }
-        if self.protection.waits(self.directors.is_some(), now) {
-            return None;
+        if reason == Reason::Resolve {
+            self.resolve();
         }
-        if self.changed {
-            let resolved = resolve(&self.objects);
-            self.protection.wish(desired(&resolved, &self.group));
-            self.unreadable = unreadable(&self.objects, &resolved, &self.group);
-            if listed {
-                let complaints = complaints(&self.objects, &resolved, &self.group);
-                complain(&mut self.complaints, complaints);
-            }
-        }
-        if self.changed || self.protection.is_due(now) {
-            match self.protected(now) {
-                Ok(desired) => self.wish(desired),
-                Err(error) => {
-                    self.kernel_failed(&error, &before, now);
-                    return listed.then(|| self.observed(None));
-                }
-            }
-        }
-        self.changed = false;
-        self.due = false;
-        let outcome = self.round(&before, now);
-        self.acted = Some(Instant::now());
-        if let Some(outcome) = &outcome {
-            let hold = self.caution.hold();
-            let mut oddities = oddities(outcome, &self.desired, hold.as_ref(), &self.group);
-            oddities.extend(self.protection.report().lines());
-            complain(&mut self.oddities, oddities);
-        }
-        listed.then(|| self.observed(outcome))
-    }
-
-    /// This is to be in force from now on.
-    fn wish(&mut self, desired: Arc<Desired>) {
-        if Arc::ptr_eq(&self.desired, &desired) {
-            return;
-        }
-        let changed = changed_services(&self.desired, &desired);
-        self.state.wish_changed(changed.iter().copied());
-        // Whom the kernel serves already is not to wait for a verdict.
-        let checked = changed
-            .iter()
-            .filter(|key| desired.guarded.contains_key(key));
-        self.state.look_at_strangers(checked.copied());
-        self.health.wish_changed(changed, &self.desired, &desired);
-        self.desired = desired;
-    }
-
-    fn round(&mut self, before: &Option<Trouble>, now: Duration) -> Option<Outcome> {
-        let removals = self.removals(now);
-        let holding = self.holding(now);
-        // Of a group that was never accepted the most careful is assumed.
-        let (on_conflict, timeouts, rule) = match self.in_force() {
-            Some(group) => {
-                let rule = group.addresses.clone();
-                (on_conflict(group), Some(timeouts(group)), rule)
-            }
-            None => (OnConflict::Leave, None, AddressRule::default()),
-        };
-        let tuning = self.in_force().map(Tuning::from);
-        let mut edges = edges(
-            &mut self.kernel,
-            &mut self.links,
-            &mut self.journal,
-            &mut self.world,
-        )?;
-        let wall = self.clock.wall(now);
-        let is_listed = self.objects.is_listed();
-        let read = round::read(&mut self.state, &mut edges);
-        let settled = read.map(|()| {
-            self.health
-                .settle(&self.desired, is_listed, &mut self.state, wall);
-        });
-        let wish = Wish {
-            desired: &self.desired,
-            table: &self.health.table,
-            leaving: &self.health.leaving,
-            serving: &self.health.serving,
-            rule: &rule,
-            holding,
-            removals,
-            on_conflict,
-            timeouts,
-            tuning: tuning.as_ref(),
-        };
-        let outcome = settled.and_then(|()| round::run(&mut self.state, &mut edges, &wish, now));
-        if let (Ok(outcome), true) = (&outcome, is_listed) {
-            let held = &outcome.removals_held;
-            self.health
-                .keep_held(held, &self.desired, &mut self.state, wall);
-        }
-        self.health.tell(&self.recorder, &self.world.orders);
-        match outcome {
-            Ok(mut outcome) => {
-                self.retry.succeeded(Subject::Kernel);
-                if let Err(NoJournal(why)) = &self.journal {
-                    outcome.failures.insert(Subject::Journal, why.clone());
-                }
-                if outcome.failures.contains_key(&Subject::Links) {
-                    // Its connection ends with an error of the socket's.
-                    self.links = None;
-                }
-                Some(outcome)
-            }
+        self.reason = Reason::Nothing;
+        let outcome = match self.round(now) {
+            Ok(outcome) => outcome,
             Err(error) => {
-                self.kernel_failed(&error, before, now);
+                self.kernel_failed(&error, &before, now);
                 None
             }
-        }
-    }
-
-    /// The group as it was accepted last.
-    fn in_force(&self) -> Option<&CheckedGroup> {
-        let group = self.objects.group(&self.group);
-        group.and_then(|group| group.in_force())
-    }
-
-    fn removals(&mut self, now: Duration) -> Removals {
-        if !self.objects.is_listed() {
-            return Removals::NotYet;
-        }
-        let allowed_until = self
-            .in_force()
-            .and_then(|group| group.removals_allowed_until);
-        let wall = self.clock.wall(now).as_second();
-        let removals = self
-            .caution
-            .judge(allowed_until.is_some_and(|until| wall < until));
-        if let Ok(journal) = &mut self.journal
-            && let Err(error) = self.caution.save(journal.as_mut())
-            && self.unsaved.replace(error.to_string()) != Some(error.to_string())
-        {
-            tracing::warn!("{error}");
-        }
-        removals
-    }
-
-    fn is_in_grace(&self, now: Duration) -> bool {
-        self.restored && !self.objects.is_listed() && now < VIP_GRACE
-    }
-
-    fn holding(&self, now: Duration) -> Holding {
-        if self.is_in_grace(now) || self.caution.is_elsewhere() {
-            return Holding::Undecided;
-        }
-        let Some(group) = self.in_force() else {
-            return Holding::Undecided;
         };
-        let holder = group.holder.as_deref();
-        holding(
-            &group.addresses,
-            holder,
-            &self.name,
-            self.directors.as_ref(),
-        )
-    }
-
-    fn observed(&mut self, outcome: Option<Outcome>) -> Observed {
-        let used = outcome.as_ref().map(|_| WorldDigests {
-            virtual_services: self
-                .objects
-                .virtual_services
-                .digest(Some(&self.group))
-                .to_string(),
-            real_servers: self.objects.real_servers.digest(None).to_string(),
-            director_groups: self
-                .objects
-                .director_groups
-                .digest_of(&ObjectKey::cluster(self.group.as_str()))
-                .to_string(),
-        });
-        Observed {
-            at: self.clock.wall(self.clock.now()),
-            group: self.group.clone(),
-            used,
-            outcome,
-            trouble: self.trouble.clone(),
-            wishes: self.desired.clone(),
-            unreadable: self.unreadable.clone(),
-            health: self.health.report(&self.desired),
-            hold: self.caution.hold(),
-            protection: self.protection.report(),
+        self.acted = Some(self.clock.now());
+        if let Some(outcome) = &outcome {
+            self.log_oddities(outcome);
         }
+        listed.then(|| self.observed(outcome, now))
     }
-}
 
-/// Says what was not said before.
-fn complain(said: &mut BTreeSet<String>, complaints: BTreeSet<String>) {
-    for complaint in complaints.difference(said) {
-        tracing::warn!("{complaint}");
+    /// Why a round should run now.
+    fn reason(&self, before: &Option<Trouble>, now: Duration) -> Reason {
+        let look = self.protection.is_due(now).then_some(Reason::Look);
+        let again = before.is_some().then_some(Reason::Retry);
+        let reasons = [Some(self.reason), look, again].into_iter().flatten();
+        reasons.max().expect("one is always given")
     }
-    *said = complaints;
 }
 
 #[cfg(test)]

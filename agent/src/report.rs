@@ -80,8 +80,10 @@ pub struct Observed {
     pub used: Option<WorldDigests>,
     /// What the round came to; none without a round.
     pub outcome: Option<Outcome>,
-    /// Why there was none.
+    /// Why there was no round.
     pub trouble: Option<Trouble>,
+    /// The removals that wait until they are allowed.
+    pub removals_held: Vec<Op>,
     /// Whose wish each part of the tables is.
     pub wishes: Arc<Desired>,
     /// Objects that this build cannot read.
@@ -117,7 +119,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     if let Some(outcome) = &observed.outcome {
         let mut exceptions = observed.unreadable.clone();
         exceptions.extend_from_slice(&observed.protection.exceptions);
-        exceptions.extend(exceptions_of(outcome, &observed.wishes));
+        let held = &observed.removals_held;
+        exceptions.extend(exceptions_of(outcome, held, &observed.wishes));
         // What could not be made for want of a disk, or put up unseen, is no
         // exception of its own, and must not count as programmed.
         if host_failure(outcome).is_none() {
@@ -147,7 +150,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let sysctls = sysctls(&outcome.sysctls, generation);
         condition::set(&mut status.conditions, sysctls, observed.at);
         let hold = observed.hold.as_ref();
-        let removals = removals_held(outcome, hold, &observed.group, generation);
+        let removals = removals_held(held, hold, &observed.group, generation);
         condition::set(&mut status.conditions, removals, observed.at);
     }
     status.health.clone_from(&observed.health.found);
@@ -243,13 +246,8 @@ fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
         })
 }
 
-fn removals_held(
-    outcome: &Outcome,
-    hold: Option<&Hold>,
-    group: &str,
-    generation: i64,
-) -> Condition {
-    let held: Vec<_> = outcome.removals_held.iter().map(Op::to_string).collect();
+fn removals_held(held: &[Op], hold: Option<&Hold>, group: &str, generation: i64) -> Condition {
+    let held: Vec<_> = held.iter().map(Op::to_string).collect();
     let names = held.iter().map(String::as_str);
     match hold {
         Some(hold) => {
@@ -269,7 +267,7 @@ fn omitted(status: &DirectorStatus) -> usize {
     usize::try_from(status.exceptions_omitted).unwrap_or_default()
 }
 
-fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> {
+fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<DirectorException> {
     let mut exceptions = Vec::new();
     for (subject, message) in &outcome.failures {
         match subject {
@@ -317,7 +315,7 @@ fn exceptions_of(outcome: &Outcome, wishes: &Desired) -> Vec<DirectorException> 
         }
     }
     // A service that has a server too many is not as it is wanted.
-    for op in &outcome.removals_held {
+    for op in held {
         if op.destination().is_some()
             && let Some(service) = wishes.services.get(&op.service())
         {
@@ -355,6 +353,7 @@ fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
 /// What is odd on this host and no failure, a line each.
 pub fn oddities(
     outcome: &Outcome,
+    held: &[Op],
     wishes: &Desired,
     hold: Option<&Hold>,
     group: &str,
@@ -367,8 +366,7 @@ pub fn oddities(
     let contests = contests.map(|(address, other)| vips::contest(*address, other, wishes));
     let foreign = outcome.left.iter();
     let foreign = foreign.map(|(service, destination)| left(service, *destination));
-    let held =
-        (!outcome.removals_held.is_empty()).then(|| removals_held(outcome, hold, group, 0).message);
+    let held = (!held.is_empty()).then(|| removals_held(held, hold, group, 0).message);
     absences
         .chain(contests)
         .chain(foreign)

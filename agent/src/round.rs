@@ -1,12 +1,16 @@
-//! One round: make this host what it is wanted to be, stage by stage.
+//! One round: make this host what it should be, stage by stage.
 //!
 //! ```text
-//! read ─▶ sysctls ─▶ plan ─▶ intend ─▶ add and edit ─▶ addresses ─▶ remove ─▶ settle ─▶ Outcome
+//! read ─▶ (decide) ─▶ sysctls ─▶ timeouts ─▶ plan ─▶ phases ─▶ intend
+//!   ─▶ services ─▶ destinations ─▶ addresses ─▶ removals ─▶ settle ─▶ Outcome
 //! ```
 //!
-//! What fails is left to its own back-off and stops nothing else. Dying
-//! between any two stages is safe: the intent says what may have been made.
+//! [`read`] is the only place where the kernel's table is read. What should be
+//! in force is decided after it, and [`run`] does the rest. What fails is left
+//! to its own back-off and stops nothing else. Dying between any two stages is
+//! safe: the intent says what may have been made.
 
+mod phases;
 mod place;
 mod read;
 mod record;
@@ -21,27 +25,22 @@ use std::{
     time::Duration,
 };
 
-use crds::AddressRule;
-use ipvs::{
-    DestinationConfig, DestinationKey, Kernel, Meaning, OnConflict, Op, Plan, ServiceKey, Timeouts,
-    WantedService, WantedTable,
-};
+use ipvs::{DestinationKey, Kernel, Meaning, OnConflict, Op, Plan, ServiceKey, WantedTable};
 
 use crate::{
     claim::{Segments, packet::Mac},
-    desired::Desired,
+    desired::Wish,
     host::{
-        addresses::{AddressPlan, Holding, Missing},
+        addresses::{AddressPlan, Missing},
         netlink::Links,
         surroundings::Surroundings,
         sysctls::Sysctls as HostSysctls,
     },
     journal::{Entry, Journal},
     retry::Subject,
-    serving::Serving,
-    sysctls::Tuning,
 };
 
+use self::phases::Phases;
 pub use self::{
     read::read,
     repairs::Repairs,
@@ -63,52 +62,6 @@ pub struct Edges<'a> {
     pub surroundings: &'a mut dyn Surroundings,
     /// The segments that its interfaces are on.
     pub segments: &'a mut dyn Segments,
-}
-
-/// What a round is to come to.
-#[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
-    /// What this host is to have by the objects.
-    pub desired: &'a Desired,
-    /// The kernel's table as it is to be: that of `desired`, with the weights
-    /// that the health of servers leaves them.
-    pub table: &'a WantedTable,
-    /// What is wanted no more and is checked still, as it is to be while its
-    /// removal is held.
-    pub leaving: &'a WantedTable,
-    /// What decides on those.
-    pub serving: &'a Serving,
-    /// Where the virtual addresses go.
-    pub rule: &'a AddressRule,
-    /// Whether it is to have the virtual addresses.
-    pub holding: Holding,
-    /// Whether what is not in `desired` is to go.
-    pub removals: Removals,
-    /// What is to become of strangers' entries with keys that are wanted.
-    pub on_conflict: OnConflict,
-    /// The timeouts of connections; 0 is as it was before. None when it is not
-    /// known what they are to be.
-    pub timeouts: Option<Timeouts>,
-    /// What the group says about sysctls. None when it is not known.
-    pub tuning: Option<&'a Tuning>,
-}
-
-/// Whether what is ours and not wanted is to go.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Removals {
-    /// Nothing goes, and nothing of somebody else's is adopted and edited: not
-    /// all objects are known.
-    NotYet,
-    /// It goes, as far as the [`crate::guard`] lets it.
-    Guarded,
-    /// None of it goes, whatever its size ([`crate::caution`]); a hold that
-    /// lasts is the guard's from then on.
-    Held {
-        /// Whether it lasts.
-        lasting: bool,
-    },
-    /// All of it goes: the administrator said so.
-    Released,
 }
 
 /// How this host differs from what is wanted, after a round.
@@ -139,15 +92,15 @@ pub struct Outcome {
     pub misordered: BTreeSet<ServiceKey>,
     /// What somebody else changed and was put right.
     pub repairs: Repairs,
-    /// Removals that the guard holds.
-    pub removals_held: Vec<Op>,
     /// How the sysctls are.
     pub sysctls: Sysctls,
 }
 
-/// Runs a round at `now`. Planned is what changed since the last one: of the
-/// wish ([`State::wish_changed`]), of the kernel as far as it was read, and
-/// what the last rounds could not do. In the first round that is everything.
+/// Makes this host what `wish` says, at `now`, after [`read`]. `table` is the
+/// wish's table with the weights that the health of servers leaves them.
+/// Planned is what changed since the last round: of the wish
+/// ([`State::wish_changed`]), of the kernel as far as it was read, and what the
+/// last rounds could not do. In the first round that is everything.
 ///
 /// # Errors
 /// When the kernel does not answer at all. Nothing is believed then, and what
@@ -155,198 +108,93 @@ pub struct Outcome {
 pub fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
-    wish: &Wish<'_>,
+    wish: &Wish,
+    table: &WantedTable,
     now: Duration,
 ) -> Result<Outcome, ipvs::Error> {
-    read(state, edges)?;
+    state.removed.clear();
     sysctls::settle(state, edges, wish, now);
-    if let Some(timeouts) = wish.timeouts {
-        timeouts::settle(state, edges, timeouts, now)?;
-    }
-    let mut are_addresses_due = state.everything_is_dirty;
-    let mut plan = plan(state, wish);
-    let held = hold_back(state, &mut plan, wish, now);
-    are_addresses_due |= concerns_services(&plan, &held);
+    timeouts::settle(state, edges, wish.timeouts, now)?;
+    let is_everything_dirty = state.everything_is_dirty;
+    let plan = plan(state, table, wish.on_conflict);
+    let are_addresses_due = is_everything_dirty || concerns_services(&plan);
     state.forget_old_wishes(&plan);
     adopt_and_forget(state, &plan);
-
-    let mut additions = plan.ops;
-    let waiting: Vec<_> = additions
-        .extract_if(.., |op| !state.may_try(op, now))
-        .collect();
-    state.postpone(&waiting);
-    // They come last in a plan.
-    let removals = additions.split_off(additions.partition_point(|op| !op.removes()));
-    additions.extend(edits_of_held(state, wish, &held, now));
-
-    // What was adopted stands in the journal before it is edited: nobody could
-    // tell it from a stranger's afterwards.
-    if !additions.is_empty() {
-        record::settle(state, edges, now);
+    let mut phases = Phases::of(plan.ops, |op| state.may_try(op, now));
+    state.postpone(&phases.waiting);
+    if !intend(state, edges, &phases, now) {
+        let withheld = phases.withhold_creations(|op| needs_no_intent(op, state, wish));
+        state.postpone(&withheld);
     }
-    if !record::intend(state, edges, record::created(&additions), now) {
-        // What checks take out they put back, whatever the disk does. Should
-        // nobody remember whose it is, it stands in a service of ours, and is
-        // wanted.
-        let is_in_ours = |op: &Op| state.ours.table.service(&op.service());
-        let may_be = |op: &Op| is_decided(op, wish) && is_in_ours(op);
-        let created: Vec<_> = additions
-            .extract_if(.., |op| op.creates() && !may_be(op))
-            .collect();
-        state.postpone(&created);
-    }
-    let mut destinations = additions;
-    let services: Vec<_> = destinations
-        .extract_if(.., |op| op.destination().is_none())
-        .collect();
-    if apply(state, edges, &services, wish, now)? == Applied::InPart {
-        // A service that could not be made may be somebody else's by now, and
+    if apply(state, edges, &phases.services, now)? == Applied::InPart {
+        // A service that could not be made may be another process's by now, and
         // what is put into that one is not ours to remove.
-        destinations.retain(|op| state.has(&op.service()));
+        phases.destinations.retain(|op| state.has(&op.service()));
     }
-    apply(state, edges, &destinations, wish, now)?;
-    let addresses = place::place(state, edges, wish, &held, are_addresses_due, now);
+    apply(state, edges, &phases.destinations, now)?;
+    let addresses = place::place(state, edges, wish, are_addresses_due, now);
     // A VIP that is still there without its service would answer with RST.
-    let is_stuck = |op: &Op| match op {
-        Op::DeleteService(ServiceKey::Address { address, .. }) => {
-            addresses.stays.contains_key(address)
-        }
-        _ => false,
-    };
-    let (stuck, removals): (Vec<_>, Vec<_>) = removals.into_iter().partition(is_stuck);
+    let stuck = phases.withhold_removals_of(|vip| addresses.stays.contains_key(&vip));
     state.postpone(&stuck);
-    apply(state, edges, &removals, wish, now)?;
-    if removals.iter().any(|op| matches!(op, Op::DeleteService(_))) {
+    apply(state, edges, &phases.removals, now)?;
+    if phases.removes_services() {
         // Less may be needed now.
         state.tuned.is_due = true;
         sysctls::settle(state, edges, wish, now);
     }
     record::settle(state, edges, now);
     state.end_round(now);
-    let mut outcome = outcome(state, held, addresses);
-    if wish.removals == Removals::NotYet {
-        // It is in nobody's way yet.
-        outcome.left.clear();
-    }
-    Ok(outcome)
+    Ok(outcome(state, addresses))
 }
 
 /// Plans what is due to be planned.
-fn plan(state: &mut State, wish: &Wish<'_>) -> Plan {
-    // What an earlier life knew may be another's by now, and would go with the
-    // wish if it was adopted.
-    let on_conflict = match wish.removals {
-        Removals::NotYet => OnConflict::Leave,
-        Removals::Guarded | Removals::Held { .. } | Removals::Released => wish.on_conflict,
-    };
+fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan {
     let is_everything_dirty = std::mem::take(&mut state.everything_is_dirty);
     let is_policy_new = state.on_conflict != on_conflict;
     state.on_conflict = on_conflict;
     let mut services = std::mem::take(&mut state.dirty);
     services.append(&mut state.unfinished);
-    let believed = state.believed.as_ref().expect("read before");
-    let (desired, owned) = (wish.table, &state.ours.table);
+    let believed = state.believed.as_ref().expect("the kernel was read");
+    let owned = &state.ours.table;
     if is_everything_dirty || is_policy_new {
-        let plan = ipvs::plan(desired, believed, owned, on_conflict);
+        let plan = ipvs::plan(table, believed, owned, on_conflict);
         state.keep_findings(&plan, None);
         plan
     } else {
-        let plan = ipvs::plan_services(&services, desired, believed, owned, on_conflict);
+        let plan = ipvs::plan_services(&services, table, believed, owned, on_conflict);
         state.keep_findings(&plan, Some(&services));
         plan
     }
 }
 
-/// Takes the removals that are not to be done out of the plan, and gives those
-/// that the guard holds. What a failed check takes out is none of its business:
-/// the objects want it still, and the service's minimum guards that.
-fn hold_back(state: &mut State, plan: &mut Plan, wish: &Wish<'_>, now: Duration) -> Vec<Op> {
-    let removals = wish.removals;
-    let is_guarded = |op: &Op| is_guarded(op, wish);
-    let wanted = plan.ops.iter().filter(|op| is_guarded(op));
-    let is_held = match removals {
-        Removals::NotYet => true,
-        Removals::Held { lasting } => {
-            if lasting {
-                state.guard.hold(wanted);
-            }
-            true
-        }
-        Removals::Guarded | Removals::Released => {
-            let is_released = removals == Removals::Released;
-            state
-                .guard
-                .holds(wanted, &state.ours.table, is_released, now)
-        }
-    };
-    if !is_held {
-        return Vec::new();
-    }
-    let held: Vec<_> = plan.ops.extract_if(.., |op| is_guarded(op)).collect();
-    state.postpone(&held);
-    match removals {
-        Removals::NotYet => Vec::new(),
-        _ => held,
-    }
-}
-
-/// What health leaves of the weights of destinations whose removal is held.
-fn edits_of_held(state: &State, wish: &Wish<'_>, held: &[Op], now: Duration) -> Vec<Op> {
-    let Some(believed) = state.believed.as_ref().filter(|_| !wish.leaving.is_empty()) else {
-        return Vec::new();
-    };
-    let mut edits = Vec::new();
-    for op in held {
-        let service = op.service();
-        let (Some(leaving), Some(found)) = (wish.leaving.get(&service), believed.get(&service))
-        else {
-            continue;
-        };
-        let destinations = found.destinations.iter();
-        let concerned = destinations.filter(|(key, _)| {
-            op.destination()
-                .is_none_or(|destination| destination == **key)
-                && state.ours.table.destination(&service, key)
-        });
-        edits.extend(concerned.filter_map(|(key, config)| {
-            let weight = match leaving.destinations.get(key) {
-                Some(wanted) => wanted.weight,
-                None if wish.serving.decides(&service, key) => 0,
-                // An earlier life knew it, and nobody checks it now.
-                None => config.weight,
-            };
-            let edited = DestinationConfig { weight, ..*config };
-            (edited != *config).then_some(Op::SetDestination(service, *key, edited))
-        }));
-    }
-    edits.retain(|op| state.may_try(op, now));
-    edits
-}
-
-/// Whether an operation removes something that the objects want no more.
-fn is_guarded(op: &Op, wish: &Wish<'_>) -> bool {
-    op.removes() && !is_decided(op, wish)
-}
-
-/// Whether it is for checks to say if a destination that is wanted is there.
-fn is_decided(op: &Op, wish: &Wish<'_>) -> bool {
-    let Some(destination) = op.destination() else {
-        return false;
-    };
-    let service = op.service();
-    let is_leaving = |leaving: &WantedService| leaving.destinations.contains_key(&destination);
-    wish.serving.decides(&service, &destination)
-        && !wish.leaving.get(&service).is_some_and(is_leaving)
-}
-
-/// Whether other services stand in the kernel after this, or other ones are
+/// Whether other services will be in the kernel after this, or other ones are
 /// known to be ours: then other addresses may be wanted.
-fn concerns_services(plan: &Plan, held: &[Op]) -> bool {
+fn concerns_services(plan: &Plan) -> bool {
     let is_service = |op: &Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
-    plan.ops.iter().chain(held).any(is_service)
+    plan.ops.iter().any(is_service)
         || !plan.adopt.is_empty()
         || !plan.gone.services.is_empty()
         || !plan.left.is_empty()
+}
+
+/// Leaves an intent for what will be created. False when the disk does not take
+/// it.
+fn intend(state: &mut State, edges: &mut Edges<'_>, phases: &Phases, now: Duration) -> bool {
+    // What was adopted is in the journal before it is edited: nobody could tell
+    // it from a stranger's afterwards.
+    if phases.has_additions() {
+        record::settle(state, edges, now);
+    }
+    record::intend(state, edges, record::created(phases.additions()), now)
+}
+
+/// What checks take out they put back, whatever the disk does. Should nobody
+/// remember whose it is, it is in a service of ours, and is wanted.
+fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
+    let service = op.service();
+    let server = op.destination();
+    server.is_some_and(|server| wish.desired.is_checked(&service, &server))
+        && state.ours.table.service(&service)
 }
 
 /// What becomes ours and what is forgotten without any write to the kernel.
@@ -379,7 +227,6 @@ fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,
     ops: &[Op],
-    wish: &Wish<'_>,
     now: Duration,
 ) -> Result<Applied, ipvs::Error> {
     if ops.is_empty() {
@@ -402,9 +249,6 @@ fn apply(
         match errno.map(|errno| (errno, errno.meaning(op))) {
             None | Some((_, Meaning::AlreadyGone)) => {
                 done.push(op);
-                if is_guarded(op, wish) {
-                    state.guard.count(op, now);
-                }
             }
             Some((errno, meaning)) => {
                 if meaning == Meaning::Stale {
@@ -423,7 +267,7 @@ fn apply(
     })
 }
 
-fn outcome(state: &State, removals_held: Vec<Op>, mut addresses: AddressPlan) -> Outcome {
+fn outcome(state: &State, mut addresses: AddressPlan) -> Outcome {
     addresses.held.extend(addresses.stays.clone());
     let each = |(service, destinations): (&ServiceKey, &Vec<DestinationKey>)| {
         let service = *service;
@@ -453,7 +297,6 @@ fn outcome(state: &State, removals_held: Vec<Op>, mut addresses: AddressPlan) ->
         left: state.left.iter().flat_map(left).collect(),
         misordered: state.misordered.clone(),
         repairs: state.repairs.clone(),
-        removals_held,
         sysctls: state.tuned.report.clone(),
     }
 }

@@ -326,16 +326,6 @@ impl Serving {
         let rows = self.memory.forget().into_iter();
         self.notes.extend(rows.map(|row| (row, None)));
     }
-
-    /// Whether a destination is one of a service that checks put in and take
-    /// out.
-    pub fn decides(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
-        let Some(service) = self.services.get(service) else {
-            return false;
-        };
-        service.servers.contains_key(destination)
-            || matches!(&service.guarded.sorry, Some((sorry, _)) if sorry == destination)
-    }
 }
 
 fn say(service: ServiceKey, server: DestinationKey, standing: &Standing) {

@@ -11,25 +11,25 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
-use crds::AddressRule;
-use ipvs::{DestinationConfig, Kernel, OnConflict, Op, Timeouts, WantedTable};
+use ipvs::{ActualTable, DestinationConfig, OnConflict, Timeouts, WantedService, WantedTable};
 
 use crate::{
     checkpoint::FILE as CHECKPOINT,
     claim::{Orders, Segments},
-    desired::Desired,
+    desired::{Addresses, Desired, Wish},
     host::{
         addresses::Holding, netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder,
     },
     journal::{FileJournal, Remembered},
     lock::{Lock, LockError},
-    round::{self, Edges, Outcome, Removals, State, Wish},
-    serving::Serving,
+    retain::{Before, Removals, Retention},
+    round::{self, Edges, Outcome, Restored, State},
 };
 
 /// What fails is tried again for so long.
@@ -68,23 +68,13 @@ pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         }
         (LockError::Io(error), _) => error.into(),
     })?;
-    let (mut journal, remembered) = FileJournal::open(undo.state_dir, undo.boot_id)?;
-    let mut kernel = ipvs::Socket::open()?;
-    say(&summary(&remembered));
+    let mut host = Host::open(undo)?;
+    say(&summary(host.state.ours()));
     if !undo.wait.is_zero() {
-        wait_for_connections(&mut kernel, &remembered, undo.wait, say)?;
+        host.wait_for_connections(undo.wait, say)?;
     }
-    let mut state = State::new(remembered);
-    let mut edges = Edges {
-        kernel: &mut kernel,
-        links: &mut RouteSocket::open()?,
-        journal: &mut journal,
-        sysctls: &mut SysctlFolder(undo.sysctl_dir.to_owned()),
-        surroundings: &mut ThisHost::default(),
-        segments: &mut Nobody,
-    };
-    clear(&mut state, &mut edges, say)?;
-    let restored = round::restore_sysctls(&mut state, &mut edges);
+    host.clear(say)?;
+    let restored = host.restore_sysctls();
     for line in &restored.done {
         say(line);
     }
@@ -116,114 +106,197 @@ fn summary(remembered: &Remembered) -> String {
     )
 }
 
-/// Has destinations take no new connections, and waits until those that are
-/// there have ended.
-fn wait_for_connections(
-    kernel: &mut ipvs::Socket,
-    remembered: &Remembered,
-    wait: Duration,
-    say: &mut dyn FnMut(&str),
-) -> anyhow::Result<()> {
-    let table = kernel.table()?;
-    let mut quiesce = Vec::new();
-    for (service, destinations) in &remembered.table.services {
-        let Some(found) = table.get(service) else {
-            continue;
+/// This host, and what of it is ours.
+struct Host {
+    state: State,
+    retention: Retention,
+    kernel: ipvs::Socket,
+    links: RouteSocket,
+    journal: FileJournal,
+    sysctls: SysctlFolder,
+    surroundings: ThisHost,
+    began: Instant,
+}
+
+impl Host {
+    fn open(undo: &Undo<'_>) -> anyhow::Result<Self> {
+        let (journal, remembered) = FileJournal::open(undo.state_dir, undo.boot_id)?;
+        Ok(Self {
+            state: State::new(remembered),
+            retention: Retention::default(),
+            kernel: ipvs::Socket::open()?,
+            links: RouteSocket::open()?,
+            journal,
+            sysctls: SysctlFolder(undo.sysctl_dir.to_owned()),
+            surroundings: ThisHost::default(),
+            began: Instant::now(),
+        })
+    }
+
+    /// One round, with the stages of the agent's loop. `wish` is made from what
+    /// is ours and what the kernel has.
+    fn round(&mut self, wish: fn(&Remembered, &ActualTable) -> Wish) -> anyhow::Result<Outcome> {
+        let now = self.began.elapsed();
+        let state = &mut self.state;
+        let mut edges = Edges {
+            kernel: &mut self.kernel,
+            links: &mut self.links,
+            journal: &mut self.journal,
+            sysctls: &mut self.sysctls,
+            surroundings: &mut self.surroundings,
+            segments: &mut Nobody,
         };
-        for key in destinations {
-            if let Some(config) = found.destinations.get(key)
-                && config.weight != 0
-            {
-                let config = DestinationConfig {
-                    weight: 0,
-                    ..*config
+        let outcome =
+            round::read(state, &mut edges, Some(Timeouts::default()), now).and_then(|()| {
+                let kernel = state.believed().expect("it was read just now");
+                let wish = wish(state.ours(), kernel);
+                let before = Before {
+                    ours: state.ours(),
+                    kernel,
+                    changed: None,
                 };
-                quiesce.push(Op::SetDestination(*service, *key, config));
+                let retention = &mut self.retention;
+                let wish = retention.retain(wish, before, Removals::Released, now);
+                let ours: Vec<_> = state.ours().table.services.keys().copied().collect();
+                state.in_force_changed(ours);
+                let wish = wish.in_force;
+                round::run(state, &mut edges, &wish, &wish.desired.table, now)
+            });
+        outcome.context("the kernel's table cannot be read or changed; run this again")
+    }
+
+    /// Has servers take no new connections, and waits until those that are
+    /// there have ended.
+    fn wait_for_connections(
+        &mut self,
+        wait: Duration,
+        say: &mut dyn FnMut(&str),
+    ) -> anyhow::Result<()> {
+        let outcome = self.round(quiesced)?;
+        ensure!(
+            outcome.failures.is_empty(),
+            "not every server could be kept from new connections: {}. Run this again, or without --wait",
+            failures(&outcome)
+        );
+        let (began, mut told) = (Instant::now(), None::<Instant>);
+        loop {
+            let active = self.active_connections()?;
+            if active == 0 {
+                say("no connection is left");
+                return Ok(());
             }
+            if began.elapsed() >= wait {
+                say(&format!("{active} connections are left, and are cut now"));
+                return Ok(());
+            }
+            if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
+                let left = wait.saturating_sub(began.elapsed()).as_secs();
+                say(&format!(
+                    "{active} connections are left; waiting for up to {left} s more"
+                ));
+                told = Some(Instant::now());
+            }
+            thread::sleep(COUNT_INTERVAL);
         }
     }
-    let failures = kernel.apply(&quiesce)?;
-    ensure!(
-        failures.is_empty(),
-        "the kernel refused to set {} weights to 0: run this again, or without --wait",
-        failures.len()
-    );
-    let (began, mut told) = (Instant::now(), None::<Instant>);
-    loop {
-        let active = active_connections(kernel, remembered)?;
-        if active == 0 {
-            say("no connection is left");
-            return Ok(());
-        }
-        if began.elapsed() >= wait {
-            say(&format!("{active} connections are left, and are cut now"));
-            return Ok(());
-        }
-        if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
-            let left = wait.saturating_sub(began.elapsed()).as_secs();
-            say(&format!(
-                "{active} connections are left; waiting for up to {left} s more"
-            ));
-            told = Some(Instant::now());
-        }
-        thread::sleep(COUNT_INTERVAL);
-    }
-}
 
-fn active_connections(kernel: &mut ipvs::Socket, remembered: &Remembered) -> anyhow::Result<u64> {
-    let mut active = 0;
-    for (service, statistics) in kernel.statistics()? {
-        let Some(ours) = remembered.table.services.get(&service) else {
-            continue;
+    fn active_connections(&mut self) -> anyhow::Result<u64> {
+        let mut active = 0;
+        let ours = &self.state.ours().table.services;
+        for (service, statistics) in self.kernel.statistics()? {
+            let Some(ours) = ours.get(&service) else {
+                continue;
+            };
+            let servers = statistics.destinations.iter();
+            let ours = servers.filter(|(key, _)| ours.contains(key));
+            active += ours
+                .map(|(_, found)| u64::from(found.connections.active))
+                .sum::<u64>();
+        }
+        Ok(active)
+    }
+
+    /// Runs rounds in which nothing is wanted until nothing is left but
+    /// sysctls.
+    fn clear(&mut self, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+        let began = self.began.elapsed();
+        loop {
+            let outcome = self.round(nothing)?;
+            if self.state.is_clear() {
+                say("released the virtual addresses, and removed the services");
+                return Ok(());
+            }
+            if self.began.elapsed() > began + PATIENCE {
+                bail!(
+                    "something of the agent's stays on this host: {}. Run this again when that is put right",
+                    failures(&outcome)
+                );
+            }
+            let due = self.state.next_deadline().unwrap_or_default();
+            let rest = due.saturating_sub(self.began.elapsed());
+            thread::sleep(rest.min(PATIENCE));
+        }
+    }
+
+    fn restore_sysctls(&mut self) -> Restored {
+        let mut edges = Edges {
+            kernel: &mut self.kernel,
+            links: &mut self.links,
+            journal: &mut self.journal,
+            sysctls: &mut self.sysctls,
+            surroundings: &mut self.surroundings,
+            segments: &mut Nobody,
         };
-        let ours = statistics
-            .destinations
-            .iter()
-            .filter(|(key, _)| ours.contains(key));
-        active += ours
-            .map(|(_, found)| u64::from(found.connections.active))
-            .sum::<u64>();
+        round::restore_sysctls(&mut self.state, &mut edges)
     }
-    Ok(active)
 }
 
-/// Runs rounds in which nothing is wanted until nothing is left but sysctls.
-fn clear(
-    state: &mut State,
-    edges: &mut Edges<'_>,
-    say: &mut dyn FnMut(&str),
-) -> anyhow::Result<()> {
-    let (desired, table) = (Desired::default(), WantedTable::new());
-    let (serving, rule) = (Serving::default(), AddressRule::Subnet);
-    let wish = Wish {
-        desired: &desired,
-        table: &table,
-        leaving: &table,
-        serving: &serving,
-        rule: &rule,
-        holding: Holding::Release,
-        removals: Removals::Released,
+/// Nothing of ours stays.
+fn nothing(_: &Remembered, _: &ActualTable) -> Wish {
+    Wish {
+        desired: Arc::default(),
+        addresses: Addresses {
+            holding: Holding::Release,
+            ..Addresses::default()
+        },
         on_conflict: OnConflict::Leave,
         timeouts: Some(Timeouts::default()),
         tuning: None,
-    };
-    let began = Instant::now();
-    loop {
-        let outcome = round::run(state, edges, &wish, began.elapsed())
-            .context("the kernel's table cannot be read or changed; run this again")?;
-        if state.is_clear() {
-            say("released the virtual addresses, and removed the services");
-            return Ok(());
-        }
-        if began.elapsed() > PATIENCE {
-            bail!(
-                "something of the agent's stays on this host: {}. Run this again when that is put right",
-                failures(&outcome)
-            );
-        }
-        let due = state.next_deadline().unwrap_or_default();
-        thread::sleep(due.saturating_sub(began.elapsed()).min(PATIENCE));
+        kept_sysctls: BTreeSet::new(),
     }
+}
+
+/// Everything of ours stays, and no server gets new connections.
+fn quiesced(ours: &Remembered, kernel: &ActualTable) -> Wish {
+    let mut table = WantedTable::new();
+    for (key, servers) in &ours.table.services {
+        let Some(found) = kernel.get(key) else {
+            continue;
+        };
+        let ours = found.destinations.iter();
+        let ours = ours.filter(|(server, _)| servers.contains(*server));
+        let quiesced = ours.map(|(server, config)| {
+            let config = DestinationConfig {
+                weight: 0,
+                ..*config
+            };
+            (*server, config)
+        });
+        let service = WantedService {
+            config: found.config.clone(),
+            destinations: quiesced.collect(),
+        };
+        table.insert(*key, service);
+    }
+    let mut wish = nothing(ours, kernel);
+    wish.desired = Arc::new(Desired {
+        table,
+        ..Desired::default()
+    });
+    wish.addresses.holding = Holding::Undecided;
+    wish.timeouts = None;
+    wish.keep_all_of(ours);
+    wish
 }
 
 fn failures(outcome: &Outcome) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipvs::Kernel;
 
-use super::{Director, World};
+use super::{Director, World, reason::Reason};
 use crate::{
     host::netlink::Links,
     journal::{Journal, NoJournal},
@@ -78,7 +78,7 @@ impl Director {
                 // Other addresses are known to be ours.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
-                self.due = true;
+                self.reason = self.reason.max(Reason::Retry);
                 if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
                     && !said.is_empty()
                 {

@@ -1,18 +1,18 @@
-//! The health of servers, in the loop: what is wanted goes into it, and the
-//! table that is to be in the kernel comes out.
+//! The health of servers, in the loop: what is in force goes into it, and the
+//! same table with the weights of servers in service comes out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use ipvs::{Destinations, Op, ServiceKey, WantedService, WantedTable};
+use ipvs::{ServiceKey, WantedTable};
 use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     checkpoint::{Note, Recorder},
-    desired::{Desired, Guarded},
+    desired::Desired,
     probe::{Order, ProbeId},
     report::HealthReport,
     round::State,
@@ -21,28 +21,15 @@ use crate::{
 
 /// How servers stand, and the table that comes of it.
 pub(super) struct Health {
-    pub(super) serving: Serving,
-    /// What is to be in the kernel.
+    serving: Serving,
+    /// What is in force, with the weights that the health of servers leaves
+    /// them.
     pub(super) table: WantedTable,
-    /// How what is wanted no more is to be there, while its removal is held.
-    pub(super) leaving: WantedTable,
-    /// What is wanted no more and may be held: it goes on being checked.
-    kept: BTreeMap<ServiceKey, Kept>,
-    /// Of these services something else is wanted than `serving` knows.
-    changed: BTreeSet<ServiceKey>,
     /// Why probes are void, and of how many targets.
     void: BTreeMap<Arc<str>, usize>,
     report: Arc<HealthReport>,
     is_report_old: bool,
-    /// The last round was planned with servers that it removed.
-    is_round_due: bool,
     has_forgotten: bool,
-}
-
-/// A service that is wanted no more, or of which servers are.
-struct Kept {
-    guarded: Arc<Guarded>,
-    service: WantedService,
 }
 
 impl Health {
@@ -50,52 +37,11 @@ impl Health {
         Self {
             serving: Serving::remember(memory),
             table: WantedTable::new(),
-            leaving: WantedTable::new(),
-            kept: BTreeMap::new(),
-            changed: BTreeSet::new(),
             void: BTreeMap::new(),
             report: Arc::default(),
             is_report_old: false,
-            is_round_due: false,
             has_forgotten: false,
         }
-    }
-
-    /// Something else is wanted of these services than before.
-    pub(super) fn wish_changed(
-        &mut self,
-        services: BTreeSet<ServiceKey>,
-        before: &Desired,
-        after: &Desired,
-    ) {
-        for key in &services {
-            if let (Some(guarded), Some(service)) = (before.guarded.get(key), before.table.get(key))
-            {
-                let kept = self.kept.entry(*key).or_insert_with(|| Kept {
-                    guarded: guarded.clone(),
-                    service: WantedService {
-                        config: service.config.clone(),
-                        destinations: Destinations::default(),
-                    },
-                });
-                kept.service.destinations.extend(&service.destinations);
-            }
-            let Some(kept) = self.kept.get_mut(key) else {
-                continue;
-            };
-            if let Some(wanted) = after.table.get(key) {
-                let kept = &mut kept.service.destinations;
-                kept.retain(|server, _| !wanted.destinations.contains_key(server));
-            }
-            let is_wanted = after.table.contains_key(key);
-            let is_checked = after.guarded.contains_key(key);
-            if is_wanted && (!is_checked || kept.service.destinations.is_empty()) {
-                self.kept.remove(key);
-            }
-        }
-        self.changed.extend(services);
-        // Another object may want the same.
-        self.is_report_old = true;
     }
 
     /// Takes in what the probes of a target came to. Whether there is anything
@@ -104,6 +50,11 @@ impl Health {
         self.serving.hear(probe, tally, now);
         self.is_report_old |= self.serving.take_news();
         self.is_report_old || self.is_urgent()
+    }
+
+    /// Other objects than before may want the same.
+    pub(super) fn names_changed(&mut self) {
+        self.is_report_old = true;
     }
 
     /// Why probes are void.
@@ -117,112 +68,43 @@ impl Health {
         self.serving.is_dirty()
     }
 
-    /// Whether another round is to follow the last one at once.
-    pub(super) fn is_round_due(&self) -> bool {
-        self.is_round_due
-    }
-
     /// When time alone changes something.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.serving.next_deadline()
     }
 
-    /// Brings the table up to date, and has the next round plan what changed in
-    /// it. The kernel's part has been read. Once everything that is wanted is
-    /// known (`is_listed`), what an earlier life knew of more than that is of
-    /// no use any more.
-    pub(super) fn settle(
+    /// Brings the table up to date with what is `in_force` now, which differs
+    /// from before in the services that `changed`, and has the round plan what
+    /// changed in it. The kernel has been read. Once everything that is wanted
+    /// is known (`is_listed`), what the previous run knew of other services is
+    /// forgotten.
+    pub(super) fn weigh(
         &mut self,
-        desired: &Desired,
+        in_force: &Desired,
+        changed: BTreeSet<ServiceKey>,
         is_listed: bool,
         state: &mut State,
         now: Timestamp,
     ) {
-        self.is_round_due = false;
-        self.take_wishes(desired, state, now);
+        for key in changed {
+            let service = in_force.table.get(&key);
+            let checked = in_force.guarded.get(&key).zip(service);
+            self.serving.wish(key, checked, state.found(&key), now);
+            match service {
+                Some(service) => self.table.insert(key, service.clone()),
+                None => self.table.remove(&key),
+            };
+        }
         if is_listed && !self.has_forgotten {
             self.serving.forget_the_rest();
             self.has_forgotten = true;
         }
         self.serving.pass(now);
-        self.weigh(desired, state, now);
-    }
-
-    /// What is wanted no more, and whose removal is not held, is checked no
-    /// more.
-    pub(super) fn keep_held(
-        &mut self,
-        held: &[Op],
-        desired: &Desired,
-        state: &mut State,
-        now: Timestamp,
-    ) {
-        if self.kept.is_empty() {
-            return;
-        }
-        let entry = |op: &Op| (op.service(), op.destination());
-        let held: BTreeSet<_> = held.iter().map(entry).collect();
-        let changed = &mut self.changed;
-        self.kept.retain(|key, kept| {
-            if held.contains(&(*key, None)) {
-                return true;
-            }
-            let servers = &mut kept.service.destinations;
-            let before = servers.len();
-            servers.retain(|server, _| held.contains(&(*key, Some(*server))));
-            if servers.len() < before || servers.is_empty() {
-                changed.insert(*key);
-            }
-            !servers.is_empty()
-        });
-        self.take_wishes(desired, state, now);
-        self.is_round_due |= self.serving.is_dirty();
-        self.weigh(desired, state, now);
-    }
-
-    fn take_wishes(&mut self, desired: &Desired, state: &State, now: Timestamp) {
-        for key in std::mem::take(&mut self.changed) {
-            let (wanted, kept) = (desired.table.get(&key), self.kept.get(&key));
-            let guarded = match wanted {
-                Some(_) => desired.guarded.get(&key),
-                None => kept.map(|kept| &kept.guarded),
-            };
-            let whole = whole(wanted, kept);
-            let wish = guarded.zip(whole.as_ref());
-            self.serving.wish(key, wish, state.found(&key), now);
-            match wanted {
-                Some(wanted) => self.table.insert(key, wanted.clone()),
-                None => self.table.remove(&key),
-            };
-            self.leaving.remove(&key);
-        }
-    }
-
-    fn weigh(&mut self, desired: &Desired, state: &mut State, now: Timestamp) {
         let dirty = self.serving.take_dirty();
         for key in &dirty {
-            let (wanted, kept) = (desired.table.get(key), self.kept.get(key));
-            let Some(whole) = whole(wanted, kept) else {
-                continue;
-            };
-            let mut settled = self.serving.settle(*key, &whole, now);
-            if let Some(kept) = kept {
-                let (config, kept) = (settled.config.clone(), &kept.service.destinations);
-                let leaving = settled.destinations.iter();
-                let is_leaving = |server| wanted.is_none() || kept.contains_key(server);
-                let leaving = leaving.filter(|(server, _)| is_leaving(*server));
-                let destinations = leaving.map(|(server, config)| (*server, *config)).collect();
-                settled
-                    .destinations
-                    .retain(|server, _| !kept.contains_key(server));
-                let leaving = WantedService {
-                    config,
-                    destinations,
-                };
-                self.leaving.insert(*key, leaving);
-            }
-            if wanted.is_some() {
-                self.table.insert(*key, settled);
+            if let Some(service) = in_force.table.get(key) {
+                let weighed = self.serving.settle(*key, service, now);
+                self.table.insert(*key, weighed);
             }
         }
         self.is_report_old |= self.serving.take_news();
@@ -252,14 +134,4 @@ impl Health {
         }
         self.report.clone()
     }
-}
-
-/// What is wanted of a service, and what is kept of it.
-fn whole(wanted: Option<&WantedService>, kept: Option<&Kept>) -> Option<WantedService> {
-    let kept = kept.map(|kept| &kept.service);
-    let mut whole = wanted.or(kept)?.clone();
-    if let (Some(_), Some(kept)) = (wanted, kept) {
-        whole.destinations.extend(&kept.destinations);
-    }
-    Some(whole)
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Director, VIP_GRACE};
+use super::{Director, VIP_GRACE, reason::Reason};
 use crate::{checkpoint::Note, event::Event};
 
 /// Changes that come within this time of each other make one round.
@@ -26,10 +26,10 @@ impl Director {
         match events.recv_timeout(wait) {
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
             Err(RecvTimeoutError::Timeout) => {
-                self.due = true;
+                self.reason = self.reason.max(Reason::Retry);
                 return true;
             }
-            Ok(event) => self.take(event),
+            Ok(event) => self.note(event),
         }
         let began = self.clock.now();
         loop {
@@ -44,89 +44,83 @@ impl Director {
             match events.recv_timeout(quiet) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
                 Err(RecvTimeoutError::Timeout) => return true,
-                Ok(event) => self.take(event),
+                Ok(event) => self.note(event),
             }
         }
     }
 
-    pub(super) fn take(&mut self, event: Event) {
-        self.changed |= match event {
+    /// Takes in an event, as a reason for the next round.
+    pub(super) fn note(&mut self, event: Event) {
+        self.reason = self.reason.max(self.take(event));
+    }
+
+    fn take(&mut self, event: Event) -> Reason {
+        match event {
             Event::VirtualService(change) => {
                 let store = &mut self.objects.virtual_services;
-                self.services.change(store, change)
+                Reason::Resolve.when(self.services.change(store, change))
             }
             Event::RealServer(change) => {
                 let store = &mut self.objects.real_servers;
-                self.servers.change(store, change)
+                Reason::Resolve.when(self.servers.change(store, change))
             }
             Event::DirectorGroup(change) => {
                 let store = &mut self.objects.director_groups;
-                self.groups.change(store, change)
+                Reason::Resolve.when(self.groups.change(store, change))
             }
-            Event::Caution(word) => {
-                self.due |= self.caution.hear(word);
-                false
-            }
+            Event::Caution(word) => Reason::Retry.when(self.caution.hear(word)),
             Event::Reading(began, reading) => {
+                let began = self.clock.at(began);
                 let is_old = self.acted.is_some_and(|acted| began < acted);
-                self.due |= self.state.hint(&reading, is_old);
-                false
+                Reason::Retry.when(self.state.hint(&reading, is_old))
             }
             Event::Unread => {
                 self.state.distrust();
-                self.due = true;
-                false
+                Reason::Retry
             }
             Event::Restored => {
                 self.restored = true;
-                true
+                Reason::Resolve
             }
             Event::Directors(directors) => {
                 self.recorder.note(Note::Directors(directors.clone()));
                 let directors = Some(directors);
                 let changed = self.directors != directors;
                 self.directors = directors;
-                changed
+                Reason::Resolve.when(changed)
             }
             Event::DirectorAddresses(addresses) => {
                 let note = Note::DirectorAddresses(addresses.clone());
                 self.recorder.note(note);
-                self.due |= self.protection.hear_directors(addresses);
-                false
+                Reason::Look.when(self.protection.hear_directors(addresses))
             }
             Event::ApiServers(servers) => {
                 self.recorder.note(Note::ApiServers(servers.clone()));
-                self.due |= self.protection.hear_api_servers(servers);
-                false
+                Reason::Look.when(self.protection.hear_api_servers(servers))
             }
             Event::Probed(probe, tally) => {
                 let now = self.clock.wall(self.clock.now());
-                self.due |= self.health.hear(probe, &tally, now);
-                false
+                Reason::Retry.when(self.health.hear(probe, &tally, now))
             }
             Event::ProbesVoid(why) => {
                 self.health.void(why);
-                self.due = true;
-                false
+                Reason::Retry
             }
             Event::Claims(found, verdicts) => {
-                self.state.hear_claims(found, verdicts);
-                self.due = true;
-                false
+                self.state.hear_claims(self.clock.at(found), verdicts);
+                Reason::Retry
             }
             Event::ClaimsHindered(why) => {
                 self.state.hear_hindered(why);
-                self.due = true;
-                false
+                Reason::Retry
             }
             Event::Links => {
                 self.state.links_changed();
                 self.protection.look_again();
-                self.due = true;
-                false
+                Reason::Look
             }
-            Event::Stop => false,
-        };
+            Event::Stop => Reason::Nothing,
+        }
     }
 
     /// When there is something to do without an event. Without rounds nothing
@@ -143,7 +137,6 @@ impl Director {
         };
         let grace = self.is_in_grace(now).then_some(VIP_GRACE);
         let health = match self.trouble {
-            None if self.health.is_round_due() => Some(now),
             None => {
                 let at = self.health.next_deadline();
                 at.map(|at| self.clock.since_start(at))

@@ -8,14 +8,15 @@ use std::{
     time::Duration,
 };
 
-use ipvs::{DestinationKey, ServiceKey};
+use ipvs::{ActualService, DestinationKey, ServiceKey};
 
-use super::{Director, edges::edges};
+use super::Director;
 use crate::{
     desired::Desired,
-    hijack::{self, Facts, Report},
-    round,
+    hijack::{self, Facts, Report, Suspect},
 };
+
+type Suspects = BTreeMap<ServiceKey, Suspect>;
 
 /// How often it is looked whether what was refused may be in force by now.
 pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ pub(super) const DIRECTORS_GRACE: Duration = Duration::from_secs(5);
 
 /// What protects the director, between rounds.
 pub(super) struct Protection {
+    may_hijack: bool,
     /// All that is wanted, what is refused included.
     wanted: Arc<Desired>,
     /// The addresses of the group's directors, as they say.
@@ -47,8 +49,10 @@ pub(super) struct Protection {
 }
 
 impl Protection {
-    pub(super) fn new() -> Self {
+    /// With `may_hijack` nothing is refused.
+    pub(super) fn new(may_hijack: bool) -> Self {
         Self {
+            may_hijack,
             wanted: Arc::default(),
             directors: BTreeMap::new(),
             facts: Facts {
@@ -68,8 +72,18 @@ impl Protection {
     }
 
     /// This is wanted from now on.
-    pub(super) fn wish(&mut self, wanted: Desired) {
+    pub(super) fn want(&mut self, wanted: Desired) {
         self.wanted = Arc::new(wanted);
+    }
+
+    /// All that is wanted, what is refused included.
+    pub(super) fn wanted(&self) -> &Desired {
+        &self.wanted
+    }
+
+    /// What is wanted without what was refused when it was last judged.
+    pub(super) fn desired(&self) -> &Arc<Desired> {
+        &self.judged.1
     }
 
     /// Where the agent reaches its API server. Whether that is new.
@@ -100,7 +114,12 @@ impl Protection {
         !are_directors_known && self.due.is_none() && now < since + DIRECTORS_GRACE
     }
 
-    /// Whether there is reason to judge, though nothing else is wanted.
+    /// Whether there is a reason to judge.
+    fn must_judge(&self, now: Duration) -> bool {
+        !Arc::ptr_eq(&self.wanted, &self.judged.0) || self.is_due(now)
+    }
+
+    /// Whether there is a reason to judge, though nothing else is wanted.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.is_stale || self.due.is_some_and(|due| due <= now)
     }
@@ -115,55 +134,60 @@ impl Protection {
     pub(super) fn report(&self) -> Arc<Report> {
         self.report.clone()
     }
-}
 
-impl Director {
-    /// What may be in force of what is wanted. This host is looked at when that
-    /// is due, or when a service is new; what it listens on, only where a
-    /// service asks for that.
-    ///
-    /// # Errors
-    /// When the kernel does not say what stands in its table. It is to be asked
-    /// again then.
-    pub(super) fn protected(&mut self, now: Duration) -> Result<Arc<Desired>, ipvs::Error> {
-        self.look(now);
-        let facts = &self.protection.facts;
-        let suspects = hijack::suspects(&self.protection.wanted, facts);
-        if !suspects.is_empty() && !self.world.may_hijack {
-            self.state.look_at(suspects.keys().copied());
-            let edges = edges(
-                &mut self.kernel,
-                &mut self.links,
-                &mut self.journal,
-                &mut self.world,
-            );
-            if let Some(mut edges) = edges {
-                round::read(&mut self.state, &mut edges)?;
-            }
-        }
-        let protection = &mut self.protection;
-        let found = |key: &ServiceKey| self.state.found(key).service;
-        let may_hijack = self.world.may_hijack;
-        let verdict = hijack::judge(&protection.wanted, &suspects, found, may_hijack);
-        let (mut report, reachable) = (verdict.report, &protection.report.addresses);
+    /// Takes what would take this host's own traffic out of what is wanted.
+    /// `found` is what the kernel has of a suspect. Gives the services that are
+    /// refused, or of which servers are, and were not, or the other way round.
+    pub(super) fn judge<'a>(
+        &mut self,
+        suspects: &Suspects,
+        found: impl Fn(&ServiceKey) -> Option<&'a ActualService>,
+        now: Duration,
+    ) -> BTreeSet<ServiceKey> {
+        let verdict = hijack::judge(&self.wanted, suspects, found, self.may_hijack);
+        let (mut report, reachable) = (verdict.report, &self.report.addresses);
         report.addresses.clone_from(reachable);
-        if report != *protection.report {
-            protection.report = Arc::new(report);
+        if report != *self.report {
+            self.report = Arc::new(report);
         }
-        let is_same_wish = Arc::ptr_eq(&protection.wanted, &protection.judged.0);
-        if !is_same_wish || protection.refused != verdict.refused {
-            protection.judged = (protection.wanted.clone(), verdict.desired);
-            protection.refused = verdict.refused;
+        let differing = self.refused.symmetric_difference(&verdict.refused);
+        let differing = differing.map(|(service, _)| *service).collect();
+        let is_same_wish = Arc::ptr_eq(&self.wanted, &self.judged.0);
+        if !is_same_wish || self.refused != verdict.refused {
+            self.judged = (self.wanted.clone(), verdict.desired);
+            self.refused = verdict.refused;
         }
-        let interval = match protection.refused.is_empty() && !protection.is_unsure {
+        let interval = match self.refused.is_empty() && !self.is_unsure {
             true => LOOK_INTERVAL,
             false => REFUSED_INTERVAL,
         };
-        if protection.is_due(now) || protection.due.is_none_or(|due| due > now + interval) {
-            protection.due = Some(now + interval);
+        if self.is_due(now) || self.due.is_none_or(|due| due > now + interval) {
+            self.due = Some(now + interval);
         }
-        protection.is_stale = false;
-        Ok(protection.judged.1.clone())
+        self.is_stale = false;
+        differing
+    }
+}
+
+impl Director {
+    /// What would take this host's own traffic and must be judged: none when
+    /// nothing changed since the last time. This host is looked at when that is
+    /// due, or when a service is new; what it listens on, only where a service
+    /// asks for that. The next reading includes the suspects, and what was
+    /// refused before.
+    pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
+        if !self.protection.must_judge(now) {
+            return None;
+        }
+        self.look(now);
+        let protection = &self.protection;
+        let suspects = hijack::suspects(&protection.wanted, &protection.facts);
+        if !protection.may_hijack {
+            self.state.look_at(suspects.keys().copied());
+            let refused = protection.refused.iter();
+            self.state.look_at(refused.map(|(service, _)| *service));
+        }
+        Some(suspects)
     }
 
     fn look(&mut self, now: Duration) {

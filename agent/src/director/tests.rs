@@ -6,11 +6,12 @@ use std::{
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use crds::{
-    Change, Loose,
-    api::{DirectorGroup, RealServer, VirtualService},
+    Change, Loose, ObjectKey,
+    api::{DirectorGroup, RealServer, VirtualService, WorldDigests},
 };
 use serde_json::json;
 use tokio::sync::mpsc::unbounded_channel;
@@ -19,6 +20,7 @@ use super::{hear::LONGEST_SLEEP, *};
 use crate::{
     fixtures::{ModelWorld, ip, service as kernel_service, tcp},
     host::addresses::Missing,
+    round::Outcome,
 };
 
 mod cautious;
@@ -81,7 +83,7 @@ fn nothing_is_written_before_every_kind_was_listed() {
     for missing in 0..wished.len() {
         let world = ModelWorld::new();
         let mut agent = director(&Doors::default(), &world);
-        agent.take(directors(&["a"]));
+        agent.note(directors(&["a"]));
         let last = |index: &usize| (*index == missing, *index);
         let mut order: Vec<_> = (0..wished.len()).collect();
         order.sort_by_key(last);
@@ -94,7 +96,7 @@ fn nothing_is_written_before_every_kind_was_listed() {
                 _ => groups([group(None)]),
             };
             for event in events {
-                agent.take(event);
+                agent.note(event);
             }
         }
         let observed = agent.act(Duration::ZERO).expect("all is listed");
@@ -110,7 +112,7 @@ fn a_restart_writes_nothing_while_objects_come_in_one_by_one() {
     let readings = world.parts().kernel.readings;
     let mut agent = director(&Doors::default(), &world);
     for event in everything() {
-        agent.take(event);
+        agent.note(event);
         agent.act(Duration::ZERO);
     }
     assert_eq!(world.news(), [""; 0]);
@@ -318,16 +320,16 @@ fn the_loop_sleeps_also_while_no_round_can_run() {
     );
 
     for event in everything() {
-        agent.take(event);
+        agent.note(event);
     }
-    agent.take(Event::VirtualService(Change::Apply(service(80, "twos", 2))));
+    agent.note(Event::VirtualService(Change::Apply(service(80, "twos", 2))));
     agent.act(minute);
     let due = agent.next_deadline(minute);
     assert!(due < minute * 2, "a refused service is tried again soon");
 
     world.parts().kernel.broken = Some(crate::fixtures::broken);
     agent.state.distrust();
-    agent.take(Event::RealServer(Change::Apply(server(3))));
+    agent.note(Event::RealServer(Change::Apply(server(3))));
     let mut now = due;
     for _ in 0..20 {
         let observed = agent.act(now);
@@ -345,7 +347,7 @@ fn a_kernel_that_opens_and_does_not_answer_is_asked_less_and_less_often() {
     let world = ModelWorld::new();
     let mut agent = director(&Doors::default(), &world);
     for event in everything() {
-        agent.take(event);
+        agent.note(event);
     }
     world.parts().kernel.broken = Some(crate::fixtures::broken);
     let mut now = Duration::ZERO;

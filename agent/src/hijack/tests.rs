@@ -195,6 +195,7 @@ fn a_sorry_server_that_is_a_director_is_left_out_too() {
         check: Arc::new(health::check()),
         availability: health::availability(),
         sorry: Some((server(2), config)),
+        quiesce_only: BTreeSet::new(),
     };
     desired.guarded.insert(key, Arc::new(guarded));
     let desired = Arc::new(desired);

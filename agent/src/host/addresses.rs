@@ -55,7 +55,7 @@ impl Interface {
 }
 
 /// Whether this director is to have its group's virtual addresses.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Holding {
     /// It is the one: it takes what it does not have.
     Take,
@@ -65,6 +65,7 @@ pub enum Holding {
     /// Another one is named: it gives back what it put on itself.
     Release,
     /// Not known yet: nothing changes and nothing is wrong.
+    #[default]
     Undecided,
 }
 
@@ -171,6 +172,8 @@ pub struct Wanted<'a> {
     pub rule: &'a AddressRule,
     /// Whether they are to be here.
     pub holding: Holding,
+    /// Addresses of ours that stay on these interfaces in any case.
+    pub kept: &'a BTreeMap<IpAddr, String>,
     /// What the journal says that we put there: nothing else is removed, and an
     /// address that was there before us is used as it is.
     pub ours: &'a BTreeMap<IpAddr, String>,
@@ -203,11 +206,29 @@ pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
             continue;
         }
         match interface_that(interfaces, address, |i| i.name == *name) {
+            Some(interface) if wanted.keeps(address, interface) => {
+                plan.hold(address, interface, true);
+            }
             Some(interface) => plan.remove.push(placement(address, interface)),
             None => plan.forget.push(address),
         }
     }
     plan
+}
+
+impl Wanted<'_> {
+    fn keeps(&self, address: IpAddr, interface: &Interface) -> bool {
+        self.kept.get(&address) == Some(&interface.name)
+    }
+}
+
+impl AddressPlan {
+    fn hold(&mut self, address: IpAddr, interface: &Interface, is_mine: bool) {
+        self.held.insert(address, interface.name.clone());
+        if let (true, Some(card)) = (is_mine, interface.card()) {
+            self.cards.insert(address, card);
+        }
+    }
 }
 
 fn plan_present(
@@ -224,17 +245,13 @@ fn plan_present(
         AddressRule::Manual => true,
     };
     match wanted.holding {
+        _ if is_mine && wanted.keeps(address, interface) => plan.hold(address, interface, true),
         Holding::Release if is_mine => plan.remove.push(placement(address, interface)),
         Holding::Take | Holding::KeepOnly if is_mine && is_elsewhere => {
             plan.remove.push(placement(address, interface));
             plan.moves = true;
         }
-        _ => {
-            plan.held.insert(address, interface.name.clone());
-            if let (true, Some(card)) = (is_mine, interface.card()) {
-                plan.cards.insert(address, card);
-            }
-        }
+        _ => plan.hold(address, interface, is_mine),
     }
 }
 

@@ -44,6 +44,7 @@ fn well() -> Observed {
             ..Outcome::default()
         }),
         trouble: None,
+        removals_held: Vec::new(),
         wishes: wishes().into(),
         unreadable: Vec::new(),
         health: Arc::default(),

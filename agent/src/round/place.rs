@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use ipvs::{Op, ServiceKey};
+use ipvs::ServiceKey;
 
-use super::{Edges, Removals, State, Wish, record};
+use super::{Edges, State, Wish, record};
 use crate::{
     claim::{
         Orders,
@@ -31,7 +31,7 @@ const MOST_SUSPECTS: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Segment {
     /// What was said last, and when it was found.
-    verdicts: BTreeMap<IpAddr, (Verdict, Instant)>,
+    verdicts: BTreeMap<IpAddr, (Verdict, Duration)>,
     /// Why interfaces cannot be listened to.
     deaf: BTreeMap<u32, String>,
     /// What was ordered last.
@@ -46,7 +46,7 @@ pub(super) struct Segment {
 
 impl State {
     /// Takes in what was found of addresses on their segments.
-    pub fn hear_claims(&mut self, found: Instant, verdicts: BTreeMap<IpAddr, Verdict>) {
+    pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {
         let verdicts = verdicts.into_iter();
         let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
         self.segment.verdicts.extend(verdicts);
@@ -72,21 +72,20 @@ impl State {
 pub(super) fn place(
     state: &mut State,
     edges: &mut Edges<'_>,
-    wish: &Wish<'_>,
-    held: &[Op],
+    wish: &Wish,
     is_due: bool,
     now: Duration,
 ) -> AddressPlan {
-    let wish_of = (wish.rule.clone(), wish.holding, wish.removals);
-    if !is_due && state.placed_for.as_ref() == Some(&wish_of) && !state.are_addresses_unfinished {
+    let is_same = state.placed_for.as_ref() == Some(&wish.addresses);
+    if !is_due && is_same && !state.are_addresses_unfinished {
         return state.placed.clone();
     }
     state.are_addresses_unfinished = false;
-    let mut plan = look_and_place(state, edges, wish, held, now);
+    let mut plan = look_and_place(state, edges, wish, now);
     if plan.moves && !state.are_addresses_unfinished {
-        plan = look_and_place(state, edges, wish, held, now);
+        plan = look_and_place(state, edges, wish, now);
     }
-    state.placed_for = Some(wish_of);
+    state.placed_for = Some(wish.addresses.clone());
     state.placed = AddressPlan {
         held: plan.held.clone(),
         stays: plan.stays.clone(),
@@ -100,16 +99,10 @@ pub(super) fn place(
 fn look_and_place(
     state: &mut State,
     edges: &mut Edges<'_>,
-    wish: &Wish<'_>,
-    held: &[Op],
+    wish: &Wish,
     now: Duration,
 ) -> AddressPlan {
-    let mut wanted = served_vips(state, wish.desired);
-    // A service that is held goes on being served.
-    wanted.extend(held.iter().filter_map(|op| match op {
-        Op::DeleteService(service) => vip(service),
-        _ => None,
-    }));
+    let wanted = served_vips(state, &wish.desired);
     let ours = &state.ours;
     let is_nothing_ours = ours.addresses.is_empty() && ours.device.is_none();
     if wanted.is_empty() && is_nothing_ours && state.segment.is_known {
@@ -147,7 +140,7 @@ fn look_and_place(
     let (remove, waiting): (Vec<_>, Vec<_>) = plan.remove.drain(..).partition(may_try);
     plan.stays.extend(waiting.iter().map(Placement::named));
     state.are_addresses_unfinished |= is_any_waiting || !waiting.is_empty();
-    let asked = wait_for_verdicts(state, &mut plan);
+    let asked = wait_for_verdicts(state, &mut plan, now);
     add(state, edges, &mut plan, now);
     remove_all(state, edges, &mut plan, &remove, now);
     let mut orders = asked;
@@ -172,7 +165,7 @@ fn look_and_place(
 fn look(
     state: &mut State,
     edges: &mut Edges<'_>,
-    wish: &Wish<'_>,
+    wish: &Wish,
     wanted: &BTreeSet<IpAddr>,
     now: Duration,
 ) -> Result<(Vec<Interface>, AddressPlan), crate::host::netlink::LinkError> {
@@ -181,16 +174,13 @@ fn look(
     let plan_of = |state: &State, interfaces: &[Interface]| {
         let wanted = Wanted {
             addresses: wanted,
-            rule: wish.rule,
-            holding: wish.holding,
+            rule: &wish.addresses.rule,
+            holding: wish.addresses.holding,
+            kept: &wish.addresses.kept,
             ours: &state.ours.addresses,
             seen: &state.segment.seen,
         };
-        let mut plan = addresses::plan(&wanted, interfaces);
-        if wish.removals == Removals::NotYet {
-            plan.remove.clear();
-        }
-        plan
+        addresses::plan(&wanted, interfaces)
     };
     let mut plan = plan_of(state, &interfaces);
     if plan.needs_device && state.retry.allows(Subject::Device, now) {
@@ -228,7 +218,7 @@ fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
 
 /// Takes out of the plan what is not known to be free, and gives what is to be
 /// asked.
-fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan) -> Orders {
+fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -> Orders {
     let mut orders = Orders::new();
     let segment = &state.segment;
     let (deaf, missing) = (&segment.deaf, &mut plan.missing);
@@ -247,9 +237,7 @@ fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan) -> Orders {
             return false;
         }
         let why = match segment.verdicts.get(&placed.address) {
-            Some((Verdict::Free(index), found))
-                if *index == card.index && found.elapsed() < FRESH =>
-            {
+            Some((Verdict::Free(index), found)) if *index == card.index && now < *found + FRESH => {
                 return true;
             }
             Some((Verdict::Taken(mac), _)) => Missing::Taken(*mac, Vec::new()),
@@ -330,7 +318,7 @@ fn remove_all(
 fn remove_device(
     state: &mut State,
     edges: &mut Edges<'_>,
-    wish: &Wish<'_>,
+    wish: &Wish,
     interfaces: &[Interface],
     now: Duration,
 ) {
@@ -338,8 +326,9 @@ fn remove_device(
         return;
     };
     let is_used = state.ours.addresses.values().any(|on| *on == name);
-    let is_wanted = *wish.rule == crds::AddressRule::Dummy && !wish.desired.vips.is_empty();
-    if is_used || is_wanted || wish.removals == Removals::NotYet {
+    let addresses = &wish.addresses;
+    let is_wanted = addresses.rule == crds::AddressRule::Dummy && !wish.desired.vips.is_empty();
+    if is_used || is_wanted || addresses.is_device_kept {
         return;
     }
     let exists = interfaces.iter().any(|interface| interface.name == name);
@@ -378,7 +367,7 @@ fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
 
 /// Finds out who else has an address: all addresses that he has. Of one who is
 /// not known the servers of the address are asked; a later round knows more.
-fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, plan: &mut AddressPlan) {
+fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
     for address in plan.cards.keys() {
         if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
             plan.contested.insert(*address, (*mac, Vec::new()));
@@ -421,12 +410,10 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, plan: 
 
 /// The wanted addresses on which at least one service stands in the kernel.
 fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
-    desired
-        .services
-        .keys()
-        .filter(|key| state.has(key) && !state.is_left(key))
-        .filter_map(vip)
-        .collect()
+    let services = desired.table.keys();
+    let served = services.filter(|key| state.has(key) && !state.is_left(key));
+    let vips = served.filter_map(vip);
+    vips.filter(|vip| desired.vips.contains_key(vip)).collect()
 }
 
 fn vip(service: &ServiceKey) -> Option<IpAddr> {

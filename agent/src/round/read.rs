@@ -1,10 +1,13 @@
-//! What the kernel's table is, at the beginning of a round.
+//! What the kernel has, at the beginning of a round.
 
-use std::collections::{BTreeSet, btree_map};
+use std::{
+    collections::{BTreeSet, btree_map},
+    time::Duration,
+};
 
-use ipvs::{ActualService, ActualTable, DestinationKey, ServiceKey};
+use ipvs::{ActualService, ActualTable, DestinationKey, ServiceKey, Timeouts};
 
-use super::{Edges, State};
+use super::{Edges, State, timeouts};
 use crate::journal::Entry;
 
 /// With more doubtful services than this the whole table is read: it takes
@@ -27,12 +30,29 @@ impl Default for Doubt {
 }
 
 /// Reads what is in doubt of the kernel's table, or all of it if nothing is
-/// believed, and claims what an unsettled intent made. What was read is to be
-/// planned.
+/// believed, and claims what an unsettled intent made. What was read will be
+/// planned. The timeouts are read where these ones are wanted and it is not
+/// known that the kernel has them.
 ///
 /// # Errors
 /// When the kernel does not answer; it is in doubt still.
-pub fn read(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
+pub fn read(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    timeouts: Option<Timeouts>,
+    now: Duration,
+) -> Result<(), ipvs::Error> {
+    read_table(state, edges)?;
+    state.timeouts_found = match timeouts {
+        Some(wanted) if timeouts::are_in_doubt(state, wanted, now) => {
+            Some(edges.kernel.timeouts()?)
+        }
+        _ => None,
+    };
+    Ok(())
+}
+
+fn read_table(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
     let doubt = std::mem::take(&mut state.doubt);
     let result = match (&doubt, state.believed.is_some()) {
         (Doubt::Services(keys), true) if keys.len() <= MOST_SINGLE_READINGS => {

@@ -7,7 +7,8 @@ use ipvs::Op;
 use super::{Edges, State};
 use crate::{journal::Intent, retry::Subject};
 
-pub(super) fn created(additions: &[Op]) -> Intent {
+/// What these operations create.
+pub(super) fn created<'a>(additions: impl IntoIterator<Item = &'a Op>) -> Intent {
     let mut intent = Intent::default();
     for op in additions {
         match op {

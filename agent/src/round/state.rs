@@ -6,11 +6,9 @@ use std::{
     time::Duration,
 };
 
-use crds::AddressRule;
 use ipvs::{ActualTable, DestinationKey, OnConflict, Op, Plan, ServiceKey, Timeouts};
 
 use super::{
-    Removals,
     place::Segment,
     read::{Doubt, Drifted, MOST_SINGLE_READINGS},
     repairs::Repairs,
@@ -18,8 +16,8 @@ use super::{
     sysctls::Tuned,
 };
 use crate::{
-    guard::Guard,
-    host::addresses::{AddressPlan, Holding},
+    desired::Addresses,
+    host::addresses::AddressPlan,
     journal::{Change, Entry, Remembered},
     observe::Reading,
     retry::{Retry, Subject},
@@ -54,7 +52,7 @@ pub struct State {
     pub(super) misordered: BTreeSet<ServiceKey>,
     /// What the addresses were when they were last looked at, and for what.
     pub(super) placed: AddressPlan,
-    pub(super) placed_for: Option<(AddressRule, Holding, Removals)>,
+    pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
     /// Not all of it could be done.
     pub(super) are_addresses_unfinished: bool,
@@ -64,6 +62,8 @@ pub struct State {
     pub(super) timeouts_settled: Option<Timeouts>,
     /// The wish that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
+    /// What they are, read for this round.
+    pub(super) timeouts_found: Option<Timeouts>,
     /// What is known of the sysctls.
     pub(super) tuned: Tuned,
     /// What failed and waits, with the operation that failed where it was one.
@@ -71,8 +71,8 @@ pub struct State {
     pub(super) retry: Retry,
     /// It is not known what of the intent was done.
     pub(super) in_doubt: bool,
-    /// What may be removed.
-    pub(super) guard: Guard,
+    /// The removals of the last round that the kernel acknowledged.
+    pub(super) removed: Vec<Op>,
     /// What changed hands and does not stand in the journal yet.
     pub(super) unsettled: Vec<Change>,
 }
@@ -107,7 +107,7 @@ impl State {
             }
         }
         self.segment = since.segment;
-        self.guard = since.guard;
+        self.removed = since.removed;
         self.repairs = since.repairs;
     }
 
@@ -152,10 +152,38 @@ impl State {
         ours
     }
 
-    /// Has the next round plan these services, of which the kernel's part is
-    /// known.
+    /// Has the round plan these services, of which the kernel's part is known.
+    pub fn in_force_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
+        let mut services = services.into_iter().peekable();
+        self.tuned.is_due |= services.peek().is_some();
+        self.dirty.extend(services);
+    }
+
+    /// Has the round plan these services, of which the kernel's part is known
+    /// and nothing but weights changed.
     pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.dirty.extend(services);
+    }
+
+    /// The kernel's table as it was read, and changed since; none before the
+    /// first reading.
+    pub fn believed(&self) -> Option<&ActualTable> {
+        self.believed.as_ref()
+    }
+
+    /// What is ours.
+    pub fn ours(&self) -> &Remembered {
+        &self.ours
+    }
+
+    /// The services that the next round plans; none if it plans all.
+    pub fn dirty(&self) -> Option<&BTreeSet<ServiceKey>> {
+        (!self.everything_is_dirty).then_some(&self.dirty)
+    }
+
+    /// The removals of the last round that the kernel acknowledged.
+    pub fn removed(&self) -> &[Op] {
+        &self.removed
     }
 
     /// What the kernel has of a service.
@@ -252,6 +280,8 @@ impl State {
     /// one after the other, are looked up once: there may be tens of thousands.
     pub(super) fn done(&mut self, ops: &[&Op]) {
         self.ours.table.acknowledge(ops);
+        let removed = ops.iter().filter(|op| op.removes());
+        self.removed.extend(removed.map(|op| Op::clone(op)));
         self.unsettled.reserve(ops.len());
         self.unsettled
             .extend(ops.iter().filter_map(|op| changed_hands(op)));

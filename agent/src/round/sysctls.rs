@@ -20,7 +20,7 @@ use std::{
 use crds::api::SysctlStatus;
 
 use self::facts::Ways;
-use super::{Edges, Removals, State, Wish, record};
+use super::{Edges, State, Wish, record};
 use crate::{
     host::sysctls::{self as host, ALL_IPV6_FORWARDING},
     journal::{Change, Entry},
@@ -46,8 +46,8 @@ pub(super) struct Tuned {
     looked: Option<Duration>,
     /// There is a reason to look at them.
     pub(super) is_due: bool,
-    /// All objects were known then.
-    may_restore: bool,
+    /// Those that stayed as they were, needed or not.
+    kept: BTreeSet<String>,
     /// What the group said then.
     tuning: Option<Tuning>,
     needs: Needs,
@@ -86,15 +86,14 @@ impl Tuned {
 /// the journal from then on. What is IPVS's own becomes that again when it is
 /// needed no more, unless somebody else has changed it meanwhile; the others
 /// stay until the host is taken out of service.
-pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, now: Duration) {
-    let Some(tuning) = wish.tuning else {
+pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
+    let Some(tuning) = &wish.tuning else {
         return;
     };
     let tuned = &state.tuned;
     let is_time = tuned.next_look().is_some_and(|at| at <= now);
     let is_new = tuned.tuning.as_ref() != Some(tuning);
-    let may_restore = wish.removals != Removals::NotYet;
-    let is_other = is_checked(wish) != tuned.needs.checks || may_restore && !tuned.may_restore;
+    let is_other = is_checked(wish) != tuned.needs.checks || wish.kept_sysctls != tuned.kept;
     if !(state.everything_is_dirty || tuned.is_due || is_new || is_other || is_time) {
         return;
     }
@@ -104,7 +103,7 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, 
     let tuned = &mut state.tuned;
     tuned.is_due = false;
     tuned.looked = Some(now);
-    tuned.may_restore = may_restore;
+    tuned.kept.clone_from(&wish.kept_sysctls);
     tuned.tuning = Some(tuning.clone());
     let trouble = match gathered {
         Ok(facts) => {
@@ -126,20 +125,20 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish<'_>, 
         settle_one(state, edges, setting, now);
     }
     let mut all: Vec<_> = wanted.iter().map(|setting| told(state, setting)).collect();
-    if may_restore && trouble.is_none() {
-        all.extend(restore(state, edges, &wanted));
+    if trouble.is_none() {
+        all.extend(restore(state, edges, &wanted, &wish.kept_sysctls));
     }
     state.tuned.report = Sysctls { all, trouble };
 }
 
 /// What there is that may need a sysctl: what is wanted, and what is in the
 /// kernel still, and served as before.
-fn needs(state: &State, wish: &Wish<'_>) -> Needs {
+fn needs(state: &State, wish: &Wish) -> Needs {
     let mut needs = Needs {
         checks: is_checked(wish),
         ..Needs::default()
     };
-    for (key, service) in wish.desired.table.iter().chain(wish.leaving) {
+    for (key, service) in &wish.desired.table {
         needs.service(key, &service.config);
         for (destination, config) in &service.destinations {
             needs.server(destination, config);
@@ -163,9 +162,8 @@ fn needs(state: &State, wish: &Wish<'_>) -> Needs {
     needs
 }
 
-/// What leaves, and is held, is checked still.
-fn is_checked(wish: &Wish<'_>) -> bool {
-    !wish.desired.guarded.is_empty() || !wish.leaving.is_empty()
+fn is_checked(wish: &Wish) -> bool {
+    !wish.desired.guarded.is_empty()
 }
 
 /// Makes one as it is to be, and notes how it stands.
@@ -282,10 +280,17 @@ fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String
 
 /// Makes what IPVS alone goes by what it was before, where nothing needs it any
 /// more, and gives those of which that failed.
-fn restore(state: &mut State, edges: &mut Edges<'_>, wanted: &[Setting]) -> Vec<SysctlStatus> {
+fn restore(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wanted: &[Setting],
+    kept: &BTreeSet<String>,
+) -> Vec<SysctlStatus> {
     let wanted: BTreeSet<_> = wanted.iter().map(|setting| &setting.name).collect();
     let ours = state.ours.sysctls.clone().into_iter();
-    let idle = ours.filter(|(name, _)| sysctls::is_ours(name) && !wanted.contains(name));
+    let idle = ours.filter(|(name, _)| {
+        sysctls::is_ours(name) && !wanted.contains(name) && !kept.contains(name)
+    });
     let mut stuck = Vec::new();
     for (name, before) in idle.collect::<Vec<_>>() {
         let made = state.tuned.made.get(&name).cloned();

@@ -1,9 +1,15 @@
 use super::*;
 use crate::{
-    desired::changed_services,
+    desired::{Addresses, Desired, changed_services},
     fixtures::{ModelWorld, ip, server, service, tcp, wish},
+    host::addresses::Holding,
     journal::Remembered,
+    retain::{Before, Removals, Retention},
+    sysctls::Tuning,
 };
+use crds::AddressRule;
+use ipvs::Timeouts;
+use std::sync::Arc;
 
 mod conflicts;
 mod deaths;
@@ -22,6 +28,9 @@ struct Agent {
     world: ModelWorld,
     journal: Box<dyn Journal>,
     state: State,
+    retention: Retention,
+    /// The removals that the last round held.
+    held: Vec<Op>,
     now: Duration,
     rule: AddressRule,
     removals: Removals,
@@ -45,6 +54,8 @@ impl Agent {
             world: world.clone(),
             journal,
             state: State::new(remembered),
+            retention: Retention::default(),
+            held: Vec::new(),
             now: Duration::ZERO,
             rule: AddressRule::Subnet,
             removals: Removals::Guarded,
@@ -69,29 +80,41 @@ impl Agent {
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);
         self.wished = wish.clone();
-        let (serving, leaving) = (Serving::default(), WantedTable::new());
+        let timeouts = Some(self.timeouts);
         let wish = Wish {
-            desired: wish,
-            table: &wish.table,
-            leaving: &leaving,
-            serving: &serving,
-            rule: &self.rule,
-            holding,
-            removals: self.removals,
+            desired: Arc::new(wish.clone()),
+            addresses: Addresses {
+                rule: self.rule.clone(),
+                holding,
+                ..Addresses::default()
+            },
             on_conflict: self.on_conflict,
-            timeouts: Some(self.timeouts),
-            tuning: Some(&self.tuning),
+            timeouts,
+            tuning: Some(self.tuning.clone()),
+            kept_sysctls: BTreeSet::new(),
         };
-        let outcome = run(&mut self.state, &mut edges, &wish, self.now);
+        read(&mut self.state, &mut edges, timeouts, self.now)?;
+        self.retention.acknowledge(self.state.removed(), self.now);
+        let before = Before {
+            ours: self.state.ours(),
+            kernel: self.state.believed().expect("it was read"),
+            changed: self.state.dirty(),
+        };
+        let retained = self.retention.retain(wish, before, self.removals, self.now);
+        self.held = retained.held;
+        self.state.in_force_changed(retained.changed);
+        let in_force = retained.in_force;
+        let table = &in_force.desired.table;
+        let outcome = run(&mut self.state, &mut edges, &in_force, table, self.now);
         if outcome.is_ok() {
-            self.assert_nothing_is_overlooked(&wish);
+            self.assert_nothing_is_overlooked(&in_force);
         }
         outcome
     }
 
     /// A plan of everything finds nothing but what is to be planned again in
     /// any case.
-    fn assert_nothing_is_overlooked(&self, wish: &Wish<'_>) {
+    fn assert_nothing_is_overlooked(&self, wish: &Wish) {
         let state = &self.state;
         let believed = state.believed.as_ref().expect("there was a round");
         let all = ipvs::plan(

@@ -10,32 +10,37 @@ use crate::{
     retry::Subject,
 };
 
-/// Makes the kernel's timeouts the wanted ones, where one is wanted: 0 is
-/// none. What was found before we first set one stands in the journal from
-/// then on, and is what it becomes again when it is wanted no more. One that
-/// we never set is not our business.
-pub(super) fn settle(
-    state: &mut State,
-    edges: &mut Edges<'_>,
-    wanted: Timeouts,
-    now: Duration,
-) -> Result<(), ipvs::Error> {
-    let is_settled = state.timeouts_settled == Some(wanted);
+/// Whether the kernel may have other timeouts than these, and is asked.
+pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -> bool {
     if wanted == Timeouts::default() && state.ours.timeouts == Timeouts::default() {
         state.timeouts_settled = Some(wanted);
-        return Ok(());
+        return false;
     }
-    if state
+    let is_settled = state.timeouts_settled == Some(wanted);
+    let is_another_refused = state
         .timeouts_refused
-        .is_some_and(|refused| refused != wanted)
-    {
+        .is_some_and(|refused| refused != wanted);
+    if is_another_refused {
         state.timeouts_refused = None;
         state.succeeded(Subject::Timeouts);
     }
-    if is_settled && !state.everything_is_dirty || !state.retry.allows(Subject::Timeouts, now) {
+    (!is_settled || state.everything_is_dirty) && state.retry.allows(Subject::Timeouts, now)
+}
+
+/// Makes the kernel's timeouts the wanted ones, where one is wanted: 0 is
+/// none. What was found before we first set one is in the journal from then on,
+/// and is what it becomes again when it is no longer wanted. One that we never
+/// set is not our business. Without a reading there is nothing to do.
+pub(super) fn settle(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wanted: Option<Timeouts>,
+    now: Duration,
+) -> Result<(), ipvs::Error> {
+    let (Some(wanted), Some(found)) = (wanted, state.timeouts_found.take()) else {
         return Ok(());
-    }
-    let found = edges.kernel.timeouts()?;
+    };
+    let is_settled = state.timeouts_settled == Some(wanted);
     let before = each(
         state.ours.timeouts,
         wanted,

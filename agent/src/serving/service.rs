@@ -172,7 +172,8 @@ impl Service {
                 continue;
             };
             let (weight, next) = policy::weight(member.server(), availability, is_below, now);
-            if let Some(weight) = weight {
+            let is_kept = self.guarded.quiesce_only.contains(server);
+            if let Some(weight) = weight.or(is_kept.then_some(0)) {
                 let config = DestinationConfig { weight, ..*config };
                 settled.destinations.insert(*server, config);
             }
@@ -181,8 +182,16 @@ impl Service {
                 .flatten()
                 .min();
         }
-        if let (true, Some((sorry, config))) = (is_below, self.guarded.sorry) {
-            settled.destinations.insert(sorry, config);
+        if let Some((sorry, config)) = self.guarded.sorry {
+            if is_below {
+                settled.destinations.insert(sorry, config);
+            } else if self.guarded.quiesce_only.contains(&sorry) {
+                let quiesced = DestinationConfig {
+                    weight: 0,
+                    ..config
+                };
+                settled.destinations.entry(sorry).or_insert(quiesced);
+            }
         }
         (settled, deadline)
     }

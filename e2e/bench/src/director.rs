@@ -1,19 +1,15 @@
 //! The product's own round, as the agent's loop runs it, on the real kernel
 //! and the real journal.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use agent::{
-    desired::Desired,
-    host::{
-        addresses::Holding, netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder,
-    },
+    desired::{Addresses, Desired, Wish},
+    host::{netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder},
     journal::FileJournal,
-    round::{self, Edges, Removals, State, Wish},
-    serving::Serving,
+    round::{self, Edges, Outcome, State},
 };
 use anyhow::{Context, Result, ensure};
-use crds::AddressRule;
 use ipvs::{DestinationKey, Kernel, OnConflict, ServiceKey, Socket, Timeouts, WantedTable};
 
 use crate::no_host::Nowhere;
@@ -50,7 +46,7 @@ impl Director {
     }
 
     /// Makes the kernel's table this one, in one round.
-    pub(crate) fn round(&mut self, desired: &Desired) -> Result<()> {
+    pub(crate) fn round(&mut self, desired: &Arc<Desired>) -> Result<()> {
         let mut edges = Edges {
             kernel: &mut self.kernel,
             links: &mut self.links,
@@ -59,10 +55,7 @@ impl Director {
             segments: &mut Nowhere,
             surroundings: &mut self.surroundings,
         };
-        let nothing = Unchecked::default();
-        let wish = wish(desired, &nothing);
-        let outcome = round::run(&mut self.state, &mut edges, &wish, Duration::ZERO)
-            .context("the kernel did not answer")?;
+        let outcome = run(&mut self.state, &mut edges, desired)?;
         ensure!(
             outcome.failures.is_empty(),
             "the round failed: {:#?}",
@@ -83,40 +76,37 @@ impl Director {
     }
 }
 
-/// No service has a health check.
-#[derive(Default)]
-pub(crate) struct Unchecked {
-    serving: Serving,
-    leaving: WantedTable,
-    rule: AddressRule,
-}
-
 /// The lab's own sysctls.
 pub(crate) fn sysctls() -> SysctlFolder {
     SysctlFolder("/proc/sys".into())
 }
 
-/// The wish of a director that was told nothing but its table.
-pub(crate) fn wish<'a>(desired: &'a Desired, nothing: &'a Unchecked) -> Wish<'a> {
-    Wish {
-        desired,
-        table: &desired.table,
-        leaving: &nothing.leaving,
-        serving: &nothing.serving,
-        rule: &nothing.rule,
-        holding: Holding::Undecided,
-        removals: Removals::Guarded,
+/// A round of a director that was told nothing but its table, with the stages
+/// of the agent's loop.
+pub(crate) fn run(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    desired: &Arc<Desired>,
+) -> Result<Outcome> {
+    let timeouts = Some(Timeouts::default());
+    round::read(state, edges, timeouts, Duration::ZERO).context("the kernel did not answer")?;
+    let wish = Wish {
+        desired: desired.clone(),
+        addresses: Addresses::default(),
         on_conflict: OnConflict::Adopt,
-        timeouts: Some(Timeouts::default()),
+        timeouts,
         // Some of it runs natively.
         tuning: None,
-    }
+        kept_sysctls: BTreeSet::new(),
+    };
+    round::run(state, edges, &wish, &desired.table, Duration::ZERO)
+        .context("the kernel did not answer")
 }
 
 /// What a director wants that is to have this table.
-pub(crate) fn desired(table: WantedTable) -> Desired {
-    Desired {
+pub(crate) fn desired(table: WantedTable) -> Arc<Desired> {
+    Arc::new(Desired {
         table,
         ..Desired::default()
-    }
+    })
 }

@@ -9,7 +9,7 @@ use std::{
 use agent::{
     host::{netlink::RouteSocket, surroundings::ThisHost},
     journal::{Change, FileJournal, Intent, Journal, JournalError},
-    round::{self, Edges, State},
+    round::{Edges, State},
 };
 use anyhow::Result;
 use ipvs::{ActualTable, OnConflict, Owned, WantedTable};
@@ -72,10 +72,8 @@ pub(crate) fn sample(size: Size, folder: &Path) -> Result<Parts> {
         segments: &mut Nowhere,
         surroundings: &mut surroundings,
     };
-    let nothing = director::Unchecked::default();
-    let wish = director::wish(&desired, &nothing);
     let start = Instant::now();
-    round::run(&mut state, &mut edges, &wish, Duration::ZERO)?;
+    director::run(&mut state, &mut edges, &desired)?;
     let all = start.elapsed();
     let known = planning + journal.intending + journal.settling + kernel.encoding;
     let rest = all.saturating_sub(known);

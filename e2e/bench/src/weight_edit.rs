@@ -1,6 +1,6 @@
 //! What one changed weight costs in a big table.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, sync::Arc};
 
 use anyhow::{Result, ensure};
 use ipvs::{DestinationKey, ServiceKey};
@@ -53,7 +53,7 @@ pub(crate) fn run() -> Result<()> {
     let mut director = Director::start(&folder)?;
     director.round(&desired)?;
 
-    let (service, server) = edit(&mut desired.table);
+    let (service, server) = edit(&mut Arc::make_mut(&mut desired).table);
     let before = director.kernel.writes();
     trace::begin();
     director.wish_changed([service]);

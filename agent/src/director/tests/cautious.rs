@@ -29,9 +29,9 @@ fn released(holder: Option<&str>) -> Event {
 /// A director of cluster a with everything in the kernel.
 fn settled(world: &ModelWorld) -> Director {
     let mut agent = director(&Doors::default(), world);
-    agent.take(cluster("a"));
-    agent.take(definition(Definition::Stands));
-    everything().into_iter().for_each(|event| agent.take(event));
+    agent.note(cluster("a"));
+    agent.note(definition(Definition::Stands));
+    everything().into_iter().for_each(|event| agent.note(event));
     let observed = agent.act(Duration::ZERO).expect("all is known");
     assert_eq!(observed.hold, None);
     assert_eq!(world.table().len(), 6);
@@ -40,13 +40,13 @@ fn settled(world: &ModelWorld) -> Director {
 }
 
 fn act(agent: &mut Director, events: impl IntoIterator<Item = Event>) -> Observed {
-    events.into_iter().for_each(|event| agent.take(event));
+    events.into_iter().for_each(|event| agent.note(event));
     agent.act(Duration::from_secs(1)).expect("there is news")
 }
 
 fn held(observed: &Observed) -> usize {
-    let outcome = observed.outcome.as_ref().expect("a round");
-    outcome.removals_held.len()
+    assert!(observed.outcome.is_some(), "there was a round");
+    observed.removals_held.len()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn another_cluster_takes_nothing_away_and_its_own_is_made() {
     let world = ModelWorld::new();
     settled(&world);
     let mut agent = director(&Doors::default(), &world);
-    agent.take(cluster("b"));
+    agent.note(cluster("b"));
     let mut events = vec![directors(&["a"])];
     events.extend(services([service(8080, "rr", 1)]));
     events.extend(servers([]));
@@ -80,12 +80,12 @@ fn the_right_cluster_again_finds_everything_as_it_was() {
     let world = ModelWorld::new();
     settled(&world);
     let mut wrong = director(&Doors::default(), &world);
-    wrong.take(cluster("b"));
-    wrong.take(directors(&["a"]));
+    wrong.note(cluster("b"));
+    wrong.note(directors(&["a"]));
     let empty = [services([]), servers([]), groups([group(None)])];
     assert_eq!(held(&act(&mut wrong, empty.into_iter().flatten())), 2);
     let mut right = director(&Doors::default(), &world);
-    right.take(cluster("a"));
+    right.note(cluster("a"));
     let observed = act(&mut right, everything());
     assert_eq!((observed.hold.as_ref(), held(&observed)), (None, 0));
     assert_eq!(world.news(), [""; 0], "nothing was written by either");

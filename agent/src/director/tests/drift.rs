@@ -11,7 +11,7 @@ use crate::{
 /// A director whose table is as it is wanted.
 fn settled(world: &ModelWorld) -> Director {
     let mut agent = director(&Doors::default(), world);
-    everything().into_iter().for_each(|event| agent.take(event));
+    everything().into_iter().for_each(|event| agent.note(event));
     agent.act(Duration::from_secs(1)).expect("a round");
     assert_eq!(world.table().len(), 6);
     world.news();
@@ -36,7 +36,7 @@ fn listing(world: &ModelWorld) -> Reading {
                     \x20 -> RemoteAddress:Port Forward Weight ActiveConn InActConn\n"
         .to_owned();
     for (key, service) in &table {
-        let ipvs::ServiceKey::Address { address, port, .. } = key else {
+        let ServiceKey::Address { address, port, .. } = key else {
             panic!("no marks here");
         };
         let hex = |address: &std::net::IpAddr| match address {
@@ -62,7 +62,7 @@ fn change(world: &ModelWorld, port: u16, change: impl FnOnce(&mut ipvs::ActualSe
 
 /// What the director does about a reading that was taken now.
 fn after(agent: &mut Director, world: &ModelWorld, reading: Reading) -> Vec<String> {
-    agent.take(Event::Reading(Instant::now(), reading));
+    agent.note(Event::Reading(Instant::now(), reading));
     agent.act(Duration::from_secs(2));
     world.news()
 }
@@ -120,7 +120,7 @@ fn what_was_put_right_is_counted_and_named() {
     let world = ModelWorld::new();
     let mut agent = settled(&world);
     change(&world, 80, |service| service.destinations[0].weight = 9);
-    agent.take(Event::Reading(Instant::now(), listing(&world)));
+    agent.note(Event::Reading(Instant::now(), listing(&world)));
     let observed = agent.act(Duration::from_secs(2)).expect("a round");
     let repairs = observed.outcome.expect("a round").repairs;
     assert_eq!(repairs.count, 1);
@@ -130,12 +130,12 @@ fn what_was_put_right_is_counted_and_named() {
     );
 
     // What we change ourselves is no repair.
-    agent.take(Event::VirtualService(Change::Apply(service(80, "rr", 2))));
+    agent.note(Event::VirtualService(Change::Apply(service(80, "rr", 2))));
     let observed = agent.act(Duration::from_secs(3)).expect("a round");
     assert_eq!(observed.outcome.expect("a round").repairs.count, 1);
 
     world.parts().kernel.table.clear();
-    agent.take(Event::Reading(Instant::now(), services(&world)));
+    agent.note(Event::Reading(Instant::now(), services(&world)));
     let observed = agent.act(Duration::from_secs(4)).expect("a round");
     assert_eq!(world.table().len(), 6, "all is there again");
     assert_eq!(observed.outcome.expect("a round").repairs.count, 7);
@@ -154,19 +154,23 @@ fn what_is_others_is_no_reason_for_anything() {
         }
     };
     theirs(Some(kernel_service("rr", &[(9, 1)])));
-    agent.take(Event::Unread);
+    agent.note(Event::Unread);
     agent.act(Duration::from_secs(2));
     for change in [Some(kernel_service("lc", &[(9, 5)])), None] {
         theirs(change);
         for reading in [services, listing] {
-            agent.take(Event::Reading(Instant::now(), reading(&world)));
-            assert!(!agent.due, "what is believed of it is another");
+            agent.note(Event::Reading(Instant::now(), reading(&world)));
+            assert_eq!(
+                agent.reason,
+                Reason::Nothing,
+                "what is believed of it is another"
+            );
         }
     }
     change(&world, 80, |service| {
         service.destinations.insert(fixtures::server(9), weight(5));
     });
-    agent.take(Event::Reading(Instant::now(), listing(&world)));
+    agent.note(Event::Reading(Instant::now(), listing(&world)));
     let observed = agent.act(Duration::from_secs(2)).expect("it is told");
     let outcome = observed.outcome.expect("a round");
     assert_eq!(outcome.strangers, [(tcp(VIP, 80), fixtures::server(9))]);
@@ -179,7 +183,7 @@ fn a_kernel_that_the_reader_cannot_read_is_read_by_the_loop() {
     let world = ModelWorld::new();
     let mut agent = settled(&world);
     world.parts().kernel.broken = Some(fixtures::broken);
-    agent.take(Event::Unread);
+    agent.note(Event::Unread);
     let observed = agent.act(Duration::from_secs(2)).expect("it is told");
     assert!(matches!(observed.trouble, Some(Trouble::Kernel(_))));
 }

@@ -37,7 +37,7 @@ impl Steps {
     }
 
     fn take(&mut self, events: impl IntoIterator<Item = Event>) {
-        events.into_iter().for_each(|event| self.agent.take(event));
+        events.into_iter().for_each(|event| self.agent.note(event));
     }
 
     fn act(&mut self, second: u64) -> Option<Observed> {
@@ -127,10 +127,6 @@ fn when_the_last_healthy_server_is_deleted_the_others_serve_at_once() {
     assert_eq!(steps.rows_with("-w 0"), 1);
     steps.delete_server(1);
     steps.act(3);
-    let now = Duration::from_secs(3);
-    assert_eq!(steps.agent.next_deadline(now), now, "another round follows");
-    steps.agent.due = true;
-    steps.act(3);
     assert_eq!(steps.rows_with("-w 0"), 0, "the service fails open");
 }
 
@@ -155,7 +151,7 @@ fn servers_of_a_service_that_was_made_by_hand_meanwhile_are_up() {
     steps.world.parts().kernel.table.insert(tcp(VIP, 80), made);
     steps.take([Event::VirtualService(Change::Apply(checked(80)))]);
     steps.act(2);
-    steps.agent.due = true;
+    steps.agent.reason = Reason::Retry;
     steps.act(3);
     let news = steps.world.news();
     assert!(!news.iter().any(|row| row.ends_with("-w 0")), "{news:?}");

@@ -36,7 +36,7 @@ fn started(world: &ModelWorld, times: usize) -> Director {
         recorder,
         Memory::default(),
     );
-    everything().into_iter().for_each(|event| agent.take(event));
+    everything().into_iter().for_each(|event| agent.note(event));
     agent
 }
 
@@ -63,7 +63,7 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_told() {
     assert!(told.contains("--state-dir"), "{told}");
 
     // What was there before is not ours to remove, unless it was wanted once.
-    agent.take(Event::VirtualService(Change::Delete(ObjectKey::new(
+    agent.note(Event::VirtualService(Change::Delete(ObjectKey::new(
         "shop", "web80",
     ))));
     agent.act(Duration::from_secs(1));
@@ -100,7 +100,7 @@ fn of_a_group_that_was_never_accepted_the_most_careful_is_assumed() {
     let found = kernel_service("sed", &[(1, 9)]);
     world.parts().kernel.table.insert(tcp(VIP, 80), found);
     let mut agent = director(&Doors::default(), &world);
-    everything().into_iter().for_each(|event| agent.take(event));
+    everything().into_iter().for_each(|event| agent.note(event));
     let refused: Loose<DirectorGroup> = serde_json::from_value(json!({
         "metadata": {"name": "default", "uid": "another", "generation": 1},
         "spec": {"onConflict": "Leave", "timeouts": {"udpSeconds": 0}},
@@ -108,7 +108,7 @@ fn of_a_group_that_was_never_accepted_the_most_careful_is_assumed() {
     .expect("an envelope that parses");
     groups([refused])
         .into_iter()
-        .for_each(|event| agent.take(event));
+        .for_each(|event| agent.note(event));
     agent.act(Duration::ZERO);
     let edits: Vec<_> = world.news();
     let touched = edits.iter().any(|line| line.contains("192.0.2.10:80 "));

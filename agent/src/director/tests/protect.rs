@@ -60,7 +60,7 @@ fn agent_that(may_hijack: bool, world: &ModelWorld, events: Vec<Event>) -> Direc
         ..Doors::default()
     };
     let mut agent = director(&doors, world);
-    events.into_iter().for_each(|event| agent.take(event));
+    events.into_iter().for_each(|event| agent.note(event));
     agent
 }
 
@@ -135,7 +135,7 @@ fn a_service_that_stands_is_not_taken_away_for_what_listens_later_or_for_a_resta
     // An edit is none of a new one.
     let mut edited = own_service(22);
     edited.metadata.generation = Some(2);
-    first.take(Event::VirtualService(Change::Apply(edited)));
+    first.note(Event::VirtualService(Change::Apply(edited)));
     told(&act(&mut first, START + LOOK_INTERVAL));
     drop(first);
 
@@ -180,7 +180,7 @@ fn listeners_are_read_when_a_service_of_the_hosts_own_address_is_new_and_now_and
     act(&mut agent, START);
     let read = || world.parts().listeners_read;
     assert_eq!(read(), 0, "no service asks for it");
-    agent.take(Event::VirtualService(Change::Apply(own_service(22))));
+    agent.note(Event::VirtualService(Change::Apply(own_service(22))));
     act(&mut agent, START);
     assert_eq!(read(), 1, "one is new");
     for weight in 1..10 {
@@ -188,7 +188,7 @@ fn listeners_are_read_when_a_service_of_the_hosts_own_address_is_new_and_now_and
         edited.metadata.generation = Some(weight);
         let spec = edited.spec.as_mut().expect("a spec that parses");
         spec.weight = 1 + i32::try_from(weight).expect("a small number");
-        agent.take(Event::RealServer(Change::Apply(edited)));
+        agent.note(Event::RealServer(Change::Apply(edited)));
         act(&mut agent, START);
     }
     assert_eq!(read(), 1, "none is new");
@@ -224,11 +224,11 @@ fn the_api_servers_address_is_not_taken_while_it_is_there() {
     assert_eq!(world.table(), [""; 0]);
     assert_eq!(world.interfaces_with(ip(VIP)), [""; 0], "nor is its VIP");
 
-    agent.take(at("192.0.2.11:443"));
+    agent.note(at("192.0.2.11:443"));
     let observed = act(&mut agent, START);
     assert_eq!(refused(&observed), []);
     assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"]);
-    agent.take(at("192.0.2.10:443"));
+    agent.note(at("192.0.2.10:443"));
     let observed = act(&mut agent, START);
     assert_eq!(observed.protection.notices.len(), 1, "what stands, stays");
 }
@@ -267,7 +267,7 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
     );
 
     // Another has the address by now.
-    agent.take(Event::DirectorAddresses(BTreeMap::new()));
+    agent.note(Event::DirectorAddresses(BTreeMap::new()));
     let observed = act(&mut agent, START);
     assert_eq!(refused(&observed), [(web80, Some("shop/web1"))]);
     assert_eq!(world.table().len(), 7);
@@ -282,7 +282,7 @@ fn the_first_round_waits_for_the_groups_directors_but_not_for_ever() {
     assert!(waiting.act(START).is_none(), "they may be servers");
     let due = waiting.next_deadline(START);
     assert_eq!(due, START + DIRECTORS_GRACE);
-    waiting.take(directors(&["a"]));
+    waiting.note(directors(&["a"]));
     act(&mut waiting, START);
     assert_eq!(world.table().len(), 3);
 
@@ -316,7 +316,7 @@ fn a_director_says_its_addresses_before_it_has_a_service() {
     let told = |observed: Observed| observed.protection.addresses.clone();
     let before = [OWN, "2001:db8::1", "198.51.100.254"].map(ip);
     assert_eq!(told(act(&mut agent, START)), before);
-    agent.take(Event::VirtualService(Change::Apply(service(80, "wrr", 1))));
+    agent.note(Event::VirtualService(Change::Apply(service(80, "wrr", 1))));
     act(&mut agent, START);
     assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"]);
     world.put(ip("198.51.100.9"), "eth1");
@@ -372,8 +372,8 @@ fn what_an_earlier_life_knew_of_others_is_remembered() {
     let mut agent = Director::new(name, group, clock, world, recorder, Memory::default());
     let servers = BTreeSet::from(["192.0.2.10:443".parse().expect("an address")]);
     let others = BTreeMap::from([("b".to_owned(), [ip("198.51.100.2")].into())]);
-    agent.take(Event::ApiServers(servers.clone()));
-    agent.take(Event::DirectorAddresses(others.clone()));
+    agent.note(Event::ApiServers(servers.clone()));
+    agent.note(Event::DirectorAddresses(others.clone()));
     let noted: Vec<_> = notes.try_iter().collect();
     assert_eq!(
         noted,

@@ -19,7 +19,7 @@ fn restored() -> Vec<Event> {
 /// A director that takes in these events, and acts once.
 fn acting(world: &ModelWorld, events: impl IntoIterator<Item = Event>) -> Director {
     let mut agent = director(&Doors::default(), world);
-    events.into_iter().for_each(|event| agent.take(event));
+    events.into_iter().for_each(|event| agent.note(event));
     let observed = agent.act(Duration::from_secs(1));
     assert!(observed.is_none(), "nobody answered, nothing is reported");
     agent
@@ -36,7 +36,7 @@ fn what_an_earlier_life_knew_is_made_before_anybody_answers_and_not_reported() {
         "another director may have the VIP by now"
     );
     assert_eq!(agent.next_deadline(Duration::from_secs(1)), VIP_GRACE);
-    agent.due = true;
+    agent.reason = Reason::Retry;
     assert!(agent.act(VIP_GRACE).is_none());
     assert_eq!(
         world.interfaces_with(ip(VIP)),
@@ -44,7 +44,7 @@ fn what_an_earlier_life_knew_is_made_before_anybody_answers_and_not_reported() {
         "nobody answers, so it is ours"
     );
     world.news();
-    everything().into_iter().for_each(|event| agent.take(event));
+    everything().into_iter().for_each(|event| agent.note(event));
     let observed = agent.act(Duration::from_secs(6)).expect("now it is known");
     assert!(observed.used.is_some());
     assert_eq!(world.news(), [""; 0], "there is nothing left to do");
@@ -64,7 +64,7 @@ fn what_somebody_made_since_is_not_taken_for_what_an_earlier_life_knew() {
     answers
         .into_iter()
         .flatten()
-        .for_each(|event| agent.take(event));
+        .for_each(|event| agent.note(event));
     agent.act(Duration::from_secs(2)).expect("now it is known");
     assert_eq!(world.parts().kernel.table, table.into(), "nobody wants it");
 }
@@ -97,7 +97,7 @@ fn before_everybody_answered_nothing_is_removed() {
     answers
         .into_iter()
         .flatten()
-        .for_each(|event| agent.take(event));
+        .for_each(|event| agent.note(event));
     agent.act(Duration::from_secs(2)).expect("now it is known");
     assert_eq!(
         world.table(),

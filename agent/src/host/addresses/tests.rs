@@ -5,6 +5,7 @@ use crate::fixtures::{interface, ip};
 struct Case {
     wanted: BTreeSet<IpAddr>,
     rule: AddressRule,
+    kept: BTreeMap<IpAddr, String>,
     ours: BTreeMap<IpAddr, String>,
     seen: BTreeSet<IpAddr>,
 }
@@ -14,6 +15,7 @@ impl Case {
         Self {
             wanted: wanted.iter().copied().collect(),
             rule,
+            kept: BTreeMap::new(),
             ours: BTreeMap::new(),
             seen: BTreeSet::new(),
         }
@@ -34,6 +36,7 @@ impl Case {
             addresses: &self.wanted,
             rule: &self.rule,
             holding,
+            kept: &self.kept,
             ours: &self.ours,
             seen: &self.seen,
         };

@@ -10,8 +10,7 @@ fn held_removals_are_named_with_the_way_to_release_them() {
     let (held, reason, _) = said(&none, "RemovalsHeld");
     assert_eq!((held, reason), ("False", "NothingHeld"));
 
-    let outcome = observed.outcome.as_mut().expect("a round");
-    outcome.removals_held = vec![
+    observed.removals_held = vec![
         Op::DeleteService(tcp("192.0.2.99", 80)),
         Op::DeleteDestination(tcp(WEB, 443), server(9)),
     ];
@@ -33,6 +32,7 @@ fn held_removals_are_named_with_the_way_to_release_them() {
     assert!(
         oddities(
             &well().outcome.expect("a round"),
+            &[],
             &Desired::default(),
             None,
             "default"
@@ -53,8 +53,7 @@ fn what_holds_every_removal_is_said_whether_there_is_one_or_not() {
     assert_eq!((held, reason), ("True", "OtherCluster"));
     assert!(message.contains("nothing is to be removed"), "{message}");
 
-    let outcome = observed.outcome.as_mut().expect("a round");
-    outcome.removals_held = vec![Op::DeleteService(tcp("192.0.2.99", 80))];
+    observed.removals_held = vec![Op::DeleteService(tcp("192.0.2.99", 80))];
     for (hold, reason, names) in [
         (observed.hold.clone(), "OtherCluster", "UID a"),
         (
@@ -78,6 +77,7 @@ fn what_holds_every_removal_is_said_whether_there_is_one_or_not() {
     }
     let log = oddities(
         &observed.outcome.expect("a round"),
+        &observed.removals_held,
         &observed.wishes,
         observed.hold.as_ref(),
         "default",

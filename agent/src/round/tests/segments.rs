@@ -1,7 +1,5 @@
 //! Virtual addresses on Ethernet segments.
 
-use std::time::Instant;
-
 use super::*;
 use crate::claim::machine::{Card, Order, Verdict};
 
@@ -30,7 +28,7 @@ fn web() -> Desired {
 impl Agent {
     fn hear(&mut self, verdict: Verdict) {
         let verdicts = [(ip(WEB), verdict)].into();
-        self.state.hear_claims(Instant::now(), verdicts);
+        self.state.hear_claims(self.now, verdicts);
     }
 
     fn orders(&self) -> Vec<(IpAddr, Order)> {
@@ -88,7 +86,7 @@ fn a_vip_that_somebody_has_stays_away_and_it_is_said_who_he_is() {
     let theirs = vec![ip("198.51.100.1")];
     assert_eq!(outcome.missing[&ip(WEB)], Missing::Taken(OTHER, theirs));
     assert!(world.interfaces_with(ip(WEB)).is_empty());
-    let oddities: Vec<_> = crate::report::oddities(&outcome, &web(), None, "default")
+    let oddities: Vec<_> = crate::report::oddities(&outcome, &[], &web(), None, "default")
         .into_iter()
         .collect();
     let [said] = oddities.as_slice() else {

@@ -24,6 +24,7 @@ fn checked() -> Desired {
         check: Arc::new(check()),
         availability: availability(),
         sorry: None,
+        quiesce_only: Default::default(),
     };
     let key = tcp("192.0.2.10", 80);
     desired.guarded.insert(key, Arc::new(guarded));

@@ -17,6 +17,7 @@ pub(super) fn guarded(availability: Availability, path: &str) -> Arc<Guarded> {
         check: Arc::new(HealthCheck { probe, ..check() }),
         availability,
         sorry: None,
+        quiesce_only: Default::default(),
     })
 }
 

@@ -1,0 +1,53 @@
+//! What the loop says after a round.
+
+use std::time::Duration;
+
+use crds::{ObjectKey, api::WorldDigests};
+
+use super::Director;
+use crate::{
+    report::{Observed, oddities},
+    round::Outcome,
+};
+
+impl Director {
+    /// What the director is found to be like at `now`.
+    pub(super) fn observed(&mut self, outcome: Option<Outcome>, now: Duration) -> Observed {
+        let used = outcome.as_ref().map(|_| WorldDigests {
+            virtual_services: self
+                .objects
+                .virtual_services
+                .digest(Some(&self.group))
+                .to_string(),
+            real_servers: self.objects.real_servers.digest(None).to_string(),
+            director_groups: self
+                .objects
+                .director_groups
+                .digest_of(&ObjectKey::cluster(self.group.as_str()))
+                .to_string(),
+        });
+        let wishes = self.protection.desired().clone();
+        Observed {
+            at: self.clock.wall(now),
+            group: self.group.clone(),
+            used,
+            outcome,
+            removals_held: self.held.clone(),
+            trouble: self.trouble.clone(),
+            health: self.health.report(&wishes),
+            wishes,
+            unreadable: self.unreadable.clone(),
+            hold: self.caution.hold(),
+            protection: self.protection.report(),
+        }
+    }
+
+    /// Logs what is odd on this host and was not so before.
+    pub(super) fn log_oddities(&mut self, outcome: &Outcome) {
+        let hold = self.caution.hold();
+        let wishes = self.protection.desired();
+        let mut found = oddities(outcome, &self.held, wishes, hold.as_ref(), &self.group);
+        found.extend(self.protection.report().lines());
+        self.oddities.warn(found);
+    }
+}
