@@ -10,10 +10,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::{
-    journal::{Journal, JournalError},
-    retain::Removals,
-};
+use crate::retain::Removals;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -103,8 +100,8 @@ impl fmt::Display for Hold {
 pub struct Caution {
     /// The cluster that this director's table is of, by its journal.
     remembered: Option<String>,
-    /// It does not stand in the journal so far.
-    unsaved: bool,
+    /// The journal does not remember it yet.
+    is_unsaved: bool,
     cluster: Option<Answer<String>>,
     definitions: BTreeMap<&'static str, Answer<Definition>>,
 }
@@ -115,7 +112,7 @@ impl Caution {
     pub fn remember(&mut self, cluster: Option<String>) {
         if cluster.is_some() {
             self.remembered = cluster;
-            self.unsaved = false;
+            self.is_unsaved = false;
         }
     }
 
@@ -166,17 +163,16 @@ impl Caution {
         matches!(self.hold(), Some(Hold::OtherCluster { .. }))
     }
 
-    /// Whether what is not wanted is to go, now that all objects are known. The
-    /// first cluster is this director's from now on; another one is, when the
-    /// removals are released.
+    /// Whether what is no longer wanted may be removed, now that all objects are
+    /// known. The first cluster is this director's from now on; another one is,
+    /// when the removals are released.
     pub fn judge(&mut self, is_released: bool) -> Removals {
         if let Some(Answer::Is(found)) = &self.cluster
             && (is_released || self.remembered.is_none())
             && self.remembered.as_ref() != Some(found)
         {
-            tracing::info!("from now on this director is of the cluster {found}");
             self.remembered = Some(found.clone());
-            self.unsaved = true;
+            self.is_unsaved = true;
         }
         match self.hold() {
             _ if is_released => Removals::Released,
@@ -187,16 +183,15 @@ impl Caution {
         }
     }
 
-    /// Has the journal remember the cluster, unless it does already.
-    ///
-    /// # Errors
-    /// When the disk does not take it: then the next call tries again.
-    pub fn save(&mut self, journal: &mut dyn Journal) -> Result<(), JournalError> {
-        if let (true, Some(cluster)) = (self.unsaved, &self.remembered) {
-            journal.remember_cluster(cluster)?;
-            self.unsaved = false;
-        }
-        Ok(())
+    /// The cluster that the journal has to remember, unless it does already.
+    pub fn unsaved(&self) -> Option<&str> {
+        let remembered = self.remembered.as_deref();
+        remembered.filter(|_| self.is_unsaved)
+    }
+
+    /// The journal remembers the cluster.
+    pub fn saved(&mut self) {
+        self.is_unsaved = false;
     }
 }
 
@@ -210,7 +205,6 @@ fn unanswered<T>(answer: &Answer<T>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::ModelWorld;
 
     const SERVICES: &str = "ipvsvirtualservices.ipvs.dev";
     const HELD: Removals = Removals::Held { lasting: true };
@@ -239,30 +233,27 @@ mod tests {
     }
 
     #[test]
-    fn the_first_cluster_is_remembered_once() {
-        let world = ModelWorld::new();
-        let mut journal = world.clone();
+    fn the_first_cluster_is_saved_once() {
         let mut caution = settled();
-        world.parts().disk_broken = true;
-        caution.save(&mut journal).expect_err("the disk is broken");
-        world.parts().disk_broken = false;
-        caution.save(&mut journal).expect("the disk works");
-        let remembered = world.parts().disk.remembered().cluster;
-        assert_eq!(remembered.as_deref(), Some("a"));
-        world.news();
+        assert_eq!(caution.unsaved(), Some("a"));
         caution.judge(false);
-        caution.save(&mut journal).expect("there is nothing to do");
-        assert_eq!(world.news(), [""; 0]);
+        assert_eq!(caution.unsaved(), Some("a"), "until the journal has it");
+        caution.saved();
+        caution.judge(false);
+        assert_eq!(caution.unsaved(), None);
     }
 
     #[test]
     fn a_journal_that_comes_late_knows_better() {
         let mut caution = settled();
         caution.remember(None);
-        assert!(caution.unsaved, "what was found meanwhile is to be saved");
+        assert!(
+            caution.unsaved().is_some(),
+            "what was found meanwhile is saved"
+        );
         caution.remember(Some("b".to_owned()));
         assert_eq!(caution.judge(false), HELD);
-        assert!(!caution.unsaved);
+        assert_eq!(caution.unsaved(), None);
     }
 
     #[test]
@@ -279,7 +270,7 @@ mod tests {
 
         assert_eq!(caution.judge(true), Removals::Released);
         assert_eq!(caution.judge(false), Removals::Guarded, "b is ours now");
-        assert!(caution.unsaved);
+        assert_eq!(caution.unsaved(), Some("b"));
         caution.hear(cluster("a"));
         assert_eq!(caution.judge(false), HELD, "and a is another one");
     }

@@ -90,7 +90,7 @@ pub struct Director {
     directors: Option<BTreeSet<String>>,
     caution: Caution,
     /// Why the journal does not remember the cluster, as said.
-    unsaved: Option<String>,
+    unsaved: Said,
     protection: Protection,
     retention: Retention,
     /// The services of which something else is wanted or in force than when
@@ -140,7 +140,7 @@ impl Director {
             objects: Objects::default(),
             directors: None,
             caution: Caution::default(),
-            unsaved: None,
+            unsaved: Said::default(),
             protection: Protection::new(world.may_hijack),
             world,
             retention: Retention::default(),

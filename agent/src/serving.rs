@@ -5,12 +5,14 @@
 //! probes ─▶ tally ─▶ hear()├─▶ standing of each ─┼─▶ settle(): what of a service is to be
 //! clock ─────────▶ pass() ┘    (service, server) │             in the kernel
 //!                                                ├─▶ take_orders(): what is to be probed
-//!                                                └─▶ take_notes(), report
+//!                                                ├─▶ take_notes(), report
+//!                                                └─▶ take_news(): for the log
 //! ```
 //!
 //! It must never know the kernel's socket, nor how a probe is made.
 
 pub mod memory;
+pub mod news;
 pub mod policy;
 mod ramp;
 pub mod report;
@@ -33,9 +35,9 @@ use jiff::Timestamp;
 pub use self::service::Found;
 use self::{
     memory::{Memory, ServiceMemory},
-    policy::Count,
+    news::News,
     service::{Member, Service},
-    standing::{Health, Standing},
+    standing::Standing,
     tally::Tally,
     targets::Targets,
 };
@@ -55,8 +57,10 @@ pub struct Serving {
     /// When time alone changes something.
     deadlines: BTreeMap<ServiceKey, Timestamp>,
     notes: BTreeMap<String, Option<String>>,
-    /// Something is different that is reported.
-    is_news: bool,
+    /// What is reported differs from before.
+    is_report_old: bool,
+    /// What happened and was not logged yet.
+    news: Vec<News>,
 }
 
 impl Serving {
@@ -77,7 +81,7 @@ impl Serving {
         found: Found<'_>,
         now: Timestamp,
     ) {
-        self.is_news = true;
+        self.is_report_old = true;
         let Some((guarded, wanted)) = wish else {
             self.drop_service(key);
             return;
@@ -210,12 +214,12 @@ impl Serving {
             if !member.standing.hear(tally, check, now) {
                 continue;
             }
-            self.is_news = true;
+            self.is_report_old = true;
             if place(&member.standing) != before || service.is_waiting {
                 self.dirty.insert(key);
             }
             if member.standing.health() != before.0 {
-                say(key, server, &member.standing);
+                self.news.extend(News::of(key, server, &member.standing));
             }
             let (name, row) = memory::server_row(key, server, &member.standing);
             self.notes.insert(name, Some(row));
@@ -238,8 +242,8 @@ impl Serving {
             };
             for (server, member) in &mut service.servers {
                 if member.standing.pass(now) {
-                    say(key, *server, &member.standing);
-                    self.is_news = true;
+                    self.news.extend(News::of(key, *server, &member.standing));
+                    self.is_report_old = true;
                     let (name, row) = memory::server_row(key, *server, &member.standing);
                     self.notes.insert(name, Some(row));
                 }
@@ -266,17 +270,13 @@ impl Serving {
         let was_below = service.below_since;
         let (settled, deadline) = service.settle(wanted, now);
         if service.below_since != was_below {
-            self.is_news = true;
-            let Count { total, healthy } = service.count();
-            match service.below_since {
-                Some(_) => tracing::warn!(
-                    "service {key} has {healthy} of {total} servers healthy, which are too few: {} is in force",
-                    report::action(&service.guarded.availability.below)
-                ),
-                None => {
-                    tracing::info!("service {key} has {healthy} of {total} servers healthy again");
-                }
-            }
+            self.is_report_old = true;
+            let count = service.count();
+            let action = report::action(&service.guarded.availability.below);
+            self.news.push(match service.below_since {
+                Some(_) => News::BelowMinimum(key, count, action),
+                None => News::Recovered(key, count),
+            });
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
             // Slow starts may have been forgotten with it.
@@ -314,10 +314,14 @@ impl Serving {
         std::mem::take(&mut self.notes)
     }
 
-    /// Whether there is something to report that was not there at the last
-    /// call.
-    pub fn take_news(&mut self) -> bool {
-        std::mem::take(&mut self.is_news)
+    /// Whether what is reported differs from what it was at the last call.
+    pub fn take_is_report_old(&mut self) -> bool {
+        std::mem::take(&mut self.is_report_old)
+    }
+
+    /// What happened since the last call, for the log.
+    pub fn take_news(&mut self) -> impl Iterator<Item = News> {
+        self.news.drain(..)
     }
 
     /// Everything that is wanted is known: what an earlier life knew of other
@@ -325,18 +329,6 @@ impl Serving {
     pub fn forget_the_rest(&mut self) {
         let rows = self.memory.forget().into_iter();
         self.notes.extend(rows.map(|row| (row, None)));
-    }
-}
-
-fn say(service: ServiceKey, server: DestinationKey, standing: &Standing) {
-    let why = standing.why().map_or("", |why| why);
-    match standing.health() {
-        Health::Up => tracing::info!("server {server} of service {service} is healthy"),
-        Health::Down if standing.is_flapping() => {
-            tracing::warn!("server {server} of service {service} is flapping: {why}");
-        }
-        Health::Down => tracing::warn!("server {server} of service {service} is down: {why}"),
-        Health::Unknown => {}
     }
 }
 

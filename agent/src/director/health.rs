@@ -48,8 +48,19 @@ impl Health {
     /// to do or to tell.
     pub(super) fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) -> bool {
         self.serving.hear(probe, tally, now);
-        self.is_report_old |= self.serving.take_news();
+        self.take_news();
         self.is_report_old || self.is_urgent()
+    }
+
+    /// Logs what happened to servers and services.
+    fn take_news(&mut self) {
+        self.is_report_old |= self.serving.take_is_report_old();
+        for news in self.serving.take_news() {
+            match news.is_bad() {
+                true => tracing::warn!("{news}"),
+                false => tracing::info!("{news}"),
+            }
+        }
     }
 
     /// Other objects than before may want the same.
@@ -107,11 +118,11 @@ impl Health {
                 self.table.insert(*key, weighed);
             }
         }
-        self.is_report_old |= self.serving.take_news();
+        self.take_news();
         state.weights_changed(dirty);
     }
 
-    /// Says what is to be probed, and what is to be remembered.
+    /// Passes on what will be probed and remembered.
     pub(super) fn tell(&mut self, recorder: &Recorder, orders: &UnboundedSender<Order>) {
         for order in self.serving.take_orders() {
             // Without a prober there is nothing to be told.

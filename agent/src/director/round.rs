@@ -1,6 +1,6 @@
 //! One round in the loop, stage by stage.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crds::{AddressRule, CheckedGroup, resolve};
 use ipvs::OnConflict;
@@ -119,7 +119,7 @@ impl Director {
             on_conflict: listed.map_or(OnConflict::Leave, on_conflict),
             timeouts: group.map(timeouts),
             tuning: group.map(Tuning::from),
-            kept_sysctls: Default::default(),
+            kept_sysctls: BTreeSet::new(),
         }
     }
 
@@ -140,13 +140,24 @@ impl Director {
         let removals = self
             .caution
             .judge(allowed_until.is_some_and(|until| wall < until));
-        if let Ok(journal) = &mut self.journal
-            && let Err(error) = self.caution.save(journal.as_mut())
-            && self.unsaved.replace(error.to_string()) != Some(error.to_string())
-        {
-            tracing::warn!("{error}");
-        }
+        self.save_cluster();
         removals
+    }
+
+    /// Has the journal remember which cluster this director's table is of. What
+    /// the disk does not take is tried again in the next round.
+    fn save_cluster(&mut self) {
+        let (Some(cluster), Ok(journal)) = (self.caution.unsaved(), &mut self.journal) else {
+            return;
+        };
+        match journal.remember_cluster(cluster) {
+            Ok(()) => {
+                tracing::info!("from now on this director is of the cluster {cluster}");
+                self.caution.saved();
+                self.unsaved.warn(BTreeSet::new());
+            }
+            Err(error) => self.unsaved.warn([error.to_string()].into()),
+        }
     }
 
     pub(super) fn is_in_grace(&self, now: Duration) -> bool {

@@ -4,6 +4,7 @@ use crds::{Availability, HealthCheck, OnFailure, Probe, Quantity};
 use ipvs::ActualService;
 
 use super::{
+    standing::Health,
     tally::{Results, Verdict},
     *,
 };

@@ -115,3 +115,21 @@ fn objects_that_go_with_their_definition_stay_until_they_are_back() {
     assert_eq!(held(&observed), 0);
     assert_eq!(world.news(), [""; 0], "nothing was lost");
 }
+
+#[test]
+fn a_cluster_that_the_disk_did_not_take_is_remembered_once_it_does() {
+    let world = ModelWorld::new();
+    let mut agent = director(&Doors::default(), &world);
+    agent.note(cluster("a"));
+    world.parts().disk_broken = true;
+    act(&mut agent, everything());
+    assert_eq!(world.parts().disk.cluster, None);
+    world.parts().disk_broken = false;
+    agent.note(Event::Unread);
+    agent.act(Duration::from_secs(60)).expect("a round");
+    assert_eq!(world.parts().disk.cluster.as_deref(), Some("a"));
+    world.news();
+    agent.note(Event::Unread);
+    agent.act(Duration::from_secs(61)).expect("a round");
+    assert_eq!(world.news(), [""; 0], "and only once");
+}

@@ -1,0 +1,77 @@
+//! What happened to servers and services, as the log has it.
+
+use std::{fmt, sync::Arc};
+
+use ipvs::{DestinationKey, ServiceKey};
+
+use super::{
+    policy::Count,
+    standing::{Health, Standing},
+};
+
+/// One change of a server's health or of a service's state.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum News {
+    /// A server is healthy.
+    Healthy(ServiceKey, DestinationKey),
+    /// A server failed; why, in words for people.
+    Down(ServiceKey, DestinationKey, Option<Arc<str>>),
+    /// A server fails and succeeds by turns; why it failed last.
+    Flapping(ServiceKey, DestinationKey, Option<Arc<str>>),
+    /// A service has fewer healthy servers than its minimum; what is done.
+    BelowMinimum(ServiceKey, Count, &'static str),
+    /// It has enough again.
+    Recovered(ServiceKey, Count),
+}
+
+impl News {
+    /// What there is to say of a server's health; nothing while it is unknown.
+    pub(super) fn of(
+        service: ServiceKey,
+        server: DestinationKey,
+        standing: &Standing,
+    ) -> Option<Self> {
+        let why = || standing.why().cloned();
+        match standing.health() {
+            Health::Up => Some(Self::Healthy(service, server)),
+            Health::Down if standing.is_flapping() => Some(Self::Flapping(service, server, why())),
+            Health::Down => Some(Self::Down(service, server, why())),
+            Health::Unknown => None,
+        }
+    }
+
+    /// Whether it is a warning.
+    pub fn is_bad(&self) -> bool {
+        !matches!(self, Self::Healthy(..) | Self::Recovered(..))
+    }
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = |why: &Option<Arc<str>>| why.clone().unwrap_or_default();
+        match self {
+            Self::Healthy(service, server) => {
+                write!(f, "server {server} of service {service} is healthy")
+            }
+            Self::Down(service, server, why) => write!(
+                f,
+                "server {server} of service {service} is down: {}",
+                words(why)
+            ),
+            Self::Flapping(service, server, why) => write!(
+                f,
+                "server {server} of service {service} is flapping: {}",
+                words(why)
+            ),
+            Self::BelowMinimum(service, Count { total, healthy }, action) => write!(
+                f,
+                "service {service} has {healthy} of {total} servers healthy, which are too few: \
+                 {action} is in force"
+            ),
+            Self::Recovered(service, Count { total, healthy }) => write!(
+                f,
+                "service {service} has {healthy} of {total} servers healthy again"
+            ),
+        }
+    }
+}
