@@ -17,10 +17,14 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::{health::Health, protect::Protection, reason::Reason};
 use crate::{
-    caution::Caution,
-    checkpoint::{Recorder, Tee},
+    act::{State, retry::Retry},
     claim::Segments,
     clock::Clock,
+    decide::{caution::Caution, retain::Retention, serving::memory::Memory},
+    disk::{
+        checkpoint::{Recorder, Tee},
+        journal::{Journal, JournalError, NoJournal, Remembered},
+    },
     event::Event,
     host::{
         listeners::Listening,
@@ -28,14 +32,11 @@ use crate::{
         surroundings::Surroundings,
         sysctls::Sysctls,
     },
-    journal::{Journal, JournalError, NoJournal, Remembered},
-    probe::Order,
-    report::{Observed, Trouble},
-    retain::Retention,
-    retry::Retry,
-    round::State,
-    said::Said,
-    serving::memory::Memory,
+    probe::target::Order,
+    tell::{
+        report::{Observed, Trouble},
+        said::Said,
+    },
 };
 
 /// A VIP that an earlier life knew is not put on an interface before this time

@@ -13,7 +13,10 @@ use crds::{
 };
 
 use crate::{
-    caution::Word, claim::machine::Verdict, observe::Reading, probe::ProbeId, serving::tally::Tally,
+    claim::machine::Verdict,
+    decide::caution::Word,
+    host::reading::Reading,
+    probe::{tally::Tally, target::ProbeId},
 };
 
 /// One thing that happened. The inputs send these and do nothing else.

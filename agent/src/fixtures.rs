@@ -20,9 +20,13 @@ pub(crate) use self::table::{config, named, server, service, spelled, tcp, weigh
 
 use self::{disk::ModelFile, table::lines};
 use crate::{
-    claim::{Orders, packet::Mac},
-    host::{addresses::Interface, listeners::Listener, netlink::LinkError},
-    journal::{Change, Entry, Intent, JournalError, Remembered},
+    claim::Orders,
+    disk::journal::{Change, Entry, Intent, JournalError, Remembered},
+    host::{
+        interface::{Interface, Mac},
+        listeners::Listener,
+        netlink::LinkError,
+    },
 };
 
 /// A host that forwards what NAT servers on eth1 send, so that only services

@@ -21,30 +21,18 @@
 //! sends it events. It leaves the data plane as it is when it stops, however it
 //! stops.
 
+pub mod act;
 pub mod args;
-pub mod caution;
-pub mod checkpoint;
 pub mod claim;
 pub mod clock;
-pub mod desired;
+pub mod decide;
 pub mod director;
+pub mod disk;
 pub mod event;
 #[cfg(test)]
 mod fixtures;
-pub mod guard;
-pub mod hijack;
 pub mod host;
 pub mod input;
-pub mod journal;
-pub mod lock;
-pub mod observe;
 pub mod probe;
-pub mod publish;
-pub mod report;
-pub mod retain;
-pub mod retry;
-pub mod round;
-pub mod said;
-pub mod serving;
-pub mod sysctls;
+pub mod tell;
 pub mod undo;

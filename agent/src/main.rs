@@ -14,22 +14,29 @@ use std::{
 
 use agent::{
     args::{Args, Command},
-    checkpoint::{Checkpoint, Note, Recorder, Restored},
     claim::{self, Orders},
     clock::Clock,
     director::{Director, World},
+    disk::{
+        checkpoint::{Checkpoint, Note, Recorder, Restored},
+        journal::FileJournal,
+    },
     event::Event,
     host::{
-        self, listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost,
+        self,
+        listeners::SockDiag,
+        lock::{Lock, LockError},
+        netlink::RouteSocket,
+        reader,
+        surroundings::ThisHost,
         sysctls::SysctlFolder,
     },
     input::{Input, api_servers::ApiServers, kubernetes, manifests},
-    journal::FileJournal,
-    lock::{Lock, LockError},
-    observe,
-    probe::{self, Order},
-    publish::{self, Identity},
-    report::Observed,
+    probe::{self, target::Order},
+    tell::{
+        publish::{self, Identity},
+        report::Observed,
+    },
     undo::{self, Undo},
 };
 use anyhow::Context;
@@ -147,7 +154,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     start_input(args, identity, &runtime, input, observed);
     thread::Builder::new()
         .name("reader".to_owned())
-        .spawn(move || observe::watch(&readings))
+        .spawn(move || reader::watch(&readings))
         .context("cannot start the reader's thread")?;
     let (orders, ordered) = unbounded_channel();
     probe::start(ordered, probed, Arc::default()).context("cannot start the prober's thread")?;

@@ -28,36 +28,15 @@ mod icmp;
 mod recent;
 mod route;
 mod schedule;
+pub mod tally;
+pub mod target;
 mod tcp;
 mod tls;
 mod trouble;
 mod udp;
 
-use std::{net::SocketAddr, sync::Arc};
-
-use crds::HealthCheck;
-
-pub use self::{counts::Counts, engine::start};
-
-/// What is probed: a server as one check looks at it. Equal ones are probed
-/// once, however many services stand in front of them.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Target {
-    /// The check.
-    pub check: Arc<HealthCheck>,
-    /// Where; the port does not matter to ICMP.
-    pub address: SocketAddr,
-}
-
-/// A name for a target, given by who orders its probes.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ProbeId(pub u64);
-
-/// What is to be probed from now on.
-#[derive(Clone, Debug)]
-pub enum Order {
-    /// This too.
-    Start(ProbeId, Arc<Target>),
-    /// This not any more. Nothing that comes of a probe in flight is told.
-    Stop(ProbeId),
-}
+pub use self::{
+    counts::Counts,
+    engine::start,
+    target::{Order, ProbeId, Target},
+};

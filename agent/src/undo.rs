@@ -20,16 +20,23 @@ use anyhow::{Context, bail, ensure};
 use ipvs::{ActualTable, DestinationConfig, OnConflict, Timeouts, WantedService, WantedTable};
 
 use crate::{
-    checkpoint::FILE as CHECKPOINT,
+    act::{self, Edges, Outcome, Restored, State},
     claim::{Orders, Segments},
-    desired::{Addresses, Desired, Wish},
-    host::{
-        addresses::Holding, netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder,
+    decide::{
+        addresses::Holding,
+        desired::{Addresses, Desired, Wish},
+        retain::{Before, Removals, Retention},
     },
-    journal::{FileJournal, Remembered},
-    lock::{Lock, LockError},
-    retain::{Before, Removals, Retention},
-    round::{self, Edges, Outcome, Restored, State},
+    disk::{
+        checkpoint::FILE as CHECKPOINT,
+        journal::{FileJournal, Remembered},
+    },
+    host::{
+        lock::{Lock, LockError},
+        netlink::RouteSocket,
+        surroundings::ThisHost,
+        sysctls::SysctlFolder,
+    },
 };
 
 /// What fails is tried again for so long.
@@ -146,22 +153,21 @@ impl Host {
             surroundings: &mut self.surroundings,
             segments: &mut Nobody,
         };
-        let outcome =
-            round::read(state, &mut edges, Some(Timeouts::default()), now).and_then(|()| {
-                let kernel = state.believed().expect("it was read just now");
-                let wish = wish(state.ours(), kernel);
-                let before = Before {
-                    ours: state.ours(),
-                    kernel,
-                    changed: None,
-                };
-                let retention = &mut self.retention;
-                let wish = retention.retain(wish, before, Removals::Released, now);
-                let ours: Vec<_> = state.ours().table.services.keys().copied().collect();
-                state.in_force_changed(ours);
-                let wish = wish.in_force;
-                round::run(state, &mut edges, &wish, &wish.desired.table, now)
-            });
+        let outcome = act::read(state, &mut edges, Some(Timeouts::default()), now).and_then(|()| {
+            let kernel = state.believed().expect("it was read just now");
+            let wish = wish(state.ours(), kernel);
+            let before = Before {
+                ours: state.ours(),
+                kernel,
+                changed: None,
+            };
+            let retention = &mut self.retention;
+            let wish = retention.retain(wish, before, Removals::Released, now);
+            let ours: Vec<_> = state.ours().table.services.keys().copied().collect();
+            state.in_force_changed(ours);
+            let wish = wish.in_force;
+            act::run(state, &mut edges, &wish, &wish.desired.table, now)
+        });
         outcome.context("the kernel's table cannot be read or changed; run this again")
     }
 
@@ -247,7 +253,7 @@ impl Host {
             surroundings: &mut self.surroundings,
             segments: &mut Nobody,
         };
-        round::restore_sysctls(&mut self.state, &mut edges)
+        act::restore_sysctls(&mut self.state, &mut edges)
     }
 }
 

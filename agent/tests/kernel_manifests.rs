@@ -15,17 +15,16 @@ use std::{
 };
 
 use agent::{
-    checkpoint::Recorder,
     clock::Clock,
+    decide::serving::memory::Memory,
     director::{Director, World},
+    disk::{checkpoint::Recorder, journal::FileJournal},
     event::Event,
     host::{
         listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder,
     },
     input::{Input, manifests},
-    journal::FileJournal,
-    report::Observed,
-    serving::memory::Memory,
+    tell::report::Observed,
 };
 use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, Socket, Timeouts};
 use nix::sched::{CloneFlags, unshare};

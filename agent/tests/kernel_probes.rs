@@ -14,7 +14,10 @@ use std::{
 
 use agent::{
     event::Event,
-    probe::{Order, ProbeId, Target, start},
+    probe::{
+        start,
+        target::{Order, ProbeId, Target},
+    },
 };
 use crds::{HealthCheck, Probe};
 use nix::sched::{CloneFlags, unshare};

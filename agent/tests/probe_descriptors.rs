@@ -10,7 +10,10 @@ use std::{
 
 use agent::{
     event::Event,
-    probe::{Order, ProbeId, Target, start},
+    probe::{
+        start,
+        target::{Order, ProbeId, Target},
+    },
 };
 use crds::{HealthCheck, Probe};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

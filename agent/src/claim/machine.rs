@@ -18,7 +18,8 @@ use std::{
     time::Duration,
 };
 
-use super::packet::{Heard, Mac, Word};
+use super::packet::{Heard, Word};
+use crate::host::interface::{Card, Mac};
 
 /// Before the first probe it waits up to so long (RFC 5227, `PROBE_WAIT`; RFC
 /// 4862, `MAX_RTR_SOLICITATION_DELAY`).
@@ -50,17 +51,6 @@ const ANNOUNCEMENTS: [Duration; 3] = [
 const DEFENCE: Duration = Duration::from_secs(10);
 /// For so long after it was last heard another holder is told of.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
-
-/// An interface on an Ethernet segment.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Card {
-    /// The kernel's number for it.
-    pub index: u32,
-    /// Its own Ethernet address.
-    pub mac: Mac,
-    /// Whether it is up and connected.
-    pub up: bool,
-}
 
 /// What is to be done about an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

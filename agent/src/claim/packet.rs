@@ -1,10 +1,7 @@
 //! What is said on an Ethernet segment about addresses: ARP for IPv4 (RFC 826,
 //! RFC 5227), Neighbor Discovery for IPv6 (RFC 4861, RFC 4862). Pure.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket,
@@ -12,16 +9,7 @@ use etherparse::{
     icmpv6::{Icmpv6PayloadSlice, NdpOptionSlice, NeighborAdvertisementHeader},
 };
 
-/// An Ethernet address.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
+use crate::host::interface::Mac;
 
 /// What is said of an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

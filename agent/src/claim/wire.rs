@@ -17,9 +17,10 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::{
-    machine::{Card, Say},
+    machine::Say,
     packet::{self, Heard, Word},
 };
+use crate::host::interface::Card;
 
 /// ARP and IPv6 (`include/uapi/linux/if_ether.h`).
 const ETH_P_ARP: u16 = 0x0806;

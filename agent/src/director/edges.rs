@@ -7,11 +7,10 @@ use ipvs::Kernel;
 
 use super::{Director, World, reason::Reason};
 use crate::{
+    act::{Edges, retry::Subject},
+    disk::journal::{Journal, NoJournal},
     host::netlink::Links,
-    journal::{Journal, NoJournal},
-    report::Trouble,
-    retry::Subject,
-    round::Edges,
+    tell::report::Trouble,
 };
 
 /// Those that are open, for a round; none if one that it needs is not.

@@ -11,12 +11,17 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    checkpoint::{Note, Recorder},
-    desired::Desired,
-    probe::{Order, ProbeId},
-    report::HealthReport,
-    round::State,
-    serving::{Serving, memory::Memory, tally::Tally},
+    act::State,
+    decide::{
+        desired::Desired,
+        serving::{Serving, memory::Memory},
+    },
+    disk::checkpoint::{Note, Recorder},
+    probe::{
+        tally::Tally,
+        target::{Order, ProbeId},
+    },
+    tell::report::HealthReport,
 };
 
 /// How servers stand, and the table that comes of it.

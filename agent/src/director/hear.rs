@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Director, VIP_GRACE, reason::Reason};
-use crate::{checkpoint::Note, event::Event};
+use crate::{disk::checkpoint::Note, event::Event};
 
 /// Changes that come within this time of each other make one round.
 const QUIET: Duration = Duration::from_millis(20);

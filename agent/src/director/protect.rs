@@ -1,5 +1,5 @@
 //! Not shooting the host, in the loop: what is wanted goes into it, and what
-//! may be put in force comes out ([`crate::hijack`]).
+//! may be put in force comes out ([`crate::decide::protect`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,9 +11,9 @@ use std::{
 use ipvs::{ActualService, DestinationKey, ServiceKey};
 
 use super::Director;
-use crate::{
+use crate::decide::{
     desired::Desired,
-    hijack::{self, Facts, Report, Suspect},
+    protect::{self, Facts, Report, Suspect},
 };
 
 type Suspects = BTreeMap<ServiceKey, Suspect>;
@@ -144,7 +144,7 @@ impl Protection {
         found: impl Fn(&ServiceKey) -> Option<&'a ActualService>,
         now: Duration,
     ) -> BTreeSet<ServiceKey> {
-        let verdict = hijack::judge(&self.wanted, suspects, found, self.may_hijack);
+        let verdict = protect::judge(&self.wanted, suspects, found, self.may_hijack);
         let (mut report, reachable) = (verdict.report, &self.report.addresses);
         report.addresses.clone_from(reachable);
         if report != *self.report {
@@ -181,7 +181,7 @@ impl Director {
         }
         self.look(now);
         let protection = &self.protection;
-        let suspects = hijack::suspects(&protection.wanted, &protection.facts);
+        let suspects = protect::suspects(&protection.wanted, &protection.facts);
         if !protection.may_hijack {
             self.state.look_at(suspects.keys().copied());
             let refused = protection.refused.iter();
@@ -208,8 +208,8 @@ impl Director {
             protection.is_unsure = false;
             match links.interfaces() {
                 Ok(interfaces) => {
-                    protection.facts.own = Some(hijack::own_addresses(&interfaces, &ours));
-                    let reachable = hijack::reachable_addresses(&interfaces, &ours);
+                    protection.facts.own = Some(protect::own_addresses(&interfaces, &ours));
+                    let reachable = protect::reachable_addresses(&interfaces, &ours);
                     if reachable != protection.report.addresses {
                         Arc::make_mut(&mut protection.report).addresses = reachable;
                     }
@@ -227,7 +227,7 @@ impl Director {
         }
         let facts = &mut protection.facts;
         let mut asking = concerned.iter();
-        if asking.any(|key| hijack::asks_for_listeners(key, facts.own.as_ref())) {
+        if asking.any(|key| protect::asks_for_listeners(key, facts.own.as_ref())) {
             let listeners = self.world.listeners.listeners();
             facts.listeners = listeners.map_err(|error| error.to_string());
         }

@@ -6,8 +6,8 @@ use crds::{ObjectKey, api::WorldDigests};
 
 use super::Director;
 use crate::{
-    report::{Observed, oddities},
-    round::Outcome,
+    act::Outcome,
+    tell::report::{Observed, oddities},
 };
 
 impl Director {

@@ -7,14 +7,15 @@ use ipvs::OnConflict;
 
 use super::{Director, VIP_GRACE, edges::edges};
 use crate::{
-    desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
-    host::addresses::{Holding, holding},
-    journal::NoJournal,
-    report::{complaints, unreadable},
-    retain::{Before, Removals},
-    retry::Subject,
-    round::{self, Outcome},
-    sysctls::Tuning,
+    act::{self, Outcome, retry::Subject},
+    decide::{
+        addresses::{Holding, holding},
+        desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
+        retain::{Before, Removals},
+        sysctls::Tuning,
+    },
+    disk::journal::NoJournal,
+    tell::report::{complaints, unreadable},
 };
 
 impl Director {
@@ -54,7 +55,7 @@ impl Director {
         ) else {
             return Ok(None);
         };
-        round::read(&mut self.state, &mut edges, wish.timeouts, now)?;
+        act::read(&mut self.state, &mut edges, wish.timeouts, now)?;
 
         if let Some(suspects) = suspects {
             let found = |key: &_| self.state.found(key).service;
@@ -83,7 +84,7 @@ impl Director {
         self.health
             .weigh(&wish.desired, changed, is_listed, &mut self.state, wall);
 
-        let outcome = round::run(&mut self.state, &mut edges, &wish, &self.health.table, now);
+        let outcome = act::run(&mut self.state, &mut edges, &wish, &self.health.table, now);
         self.health.tell(&self.recorder, &self.world.orders);
         let mut outcome = outcome?;
         self.retry.succeeded(Subject::Kernel);

@@ -18,9 +18,9 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::{hear::LONGEST_SLEEP, *};
 use crate::{
+    act::Outcome,
+    decide::addresses::Missing,
     fixtures::{ModelWorld, ip, service as kernel_service, tcp},
-    host::addresses::Missing,
-    round::Outcome,
 };
 
 mod cautious;

@@ -1,8 +1,13 @@
-//! What a director has around the IPVS table. Plans are pure; `netlink` acts.
+//! This host: its interfaces, listeners, routes, sysctls, and the kernel's
+//! table as a reader finds it. Facts in, writes out; decisions are made in
+//! [`crate::decide`].
 
-pub mod addresses;
+pub mod interface;
 pub mod listeners;
+pub mod lock;
 pub mod netlink;
+pub mod reader;
+pub mod reading;
 pub mod surroundings;
 pub mod sysctls;
 pub mod watch;

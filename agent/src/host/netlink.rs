@@ -20,8 +20,7 @@ use rtnetlink::{
 
 use tokio::runtime::Runtime;
 
-use super::addresses::Interface;
-use crate::claim::packet::Mac;
+use super::interface::{Interface, Mac};
 
 /// The edge to the host's interfaces, small, so that modelled ones can stand in.
 pub trait Links {

@@ -14,7 +14,19 @@ use rtnetlink::{
 use tokio::runtime::Runtime;
 
 use super::netlink::connect;
-use crate::sysctls::KernelVersion;
+
+/// A kernel's version: the first two numbers.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct KernelVersion(pub u32, pub u32);
+
+impl KernelVersion {
+    /// Reads one as uname(2) gives it: `6.1.0-28-amd64`.
+    pub fn parse(release: &str) -> Option<Self> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+        let mut next = || numbers.next()?.parse().ok();
+        Some(Self(next()?, next()?))
+    }
+}
 
 /// The edge to it, small, so that modelled surroundings can stand in.
 pub trait Surroundings {

@@ -1,5 +1,5 @@
 //! Where the agent reaches its API server: the addresses that services must
-//! not take ([`crate::hijack`]).
+//! not take ([`crate::decide::protect`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -21,7 +21,7 @@ use kube::{Resource, core::object::HasSpec};
 
 use self::file::{Document, Object, identify, parse};
 use super::Input;
-use crate::{checkpoint::Note, event::Event};
+use crate::{disk::checkpoint::Note, event::Event};
 
 /// How often the folder is looked at. By content, as a folder that is mounted
 /// from elsewhere brings no notifications.

@@ -9,7 +9,7 @@ use std::{
 
 use kube::{core::DynamicObject, runtime::watcher};
 
-use crate::hijack::MOST_ADDRESSES;
+use crate::decide::protect::MOST_ADDRESSES;
 
 /// For so long a director whose Director was deleted counts as one. Its agent
 /// may be cut off, and its host still hold the VIPs; and an agent that lives

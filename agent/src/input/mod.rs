@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::mpsc::Sender};
 
-use crate::{checkpoint::Recorder, event::Event};
+use crate::{disk::checkpoint::Recorder, event::Event};
 
 pub mod api_servers;
 pub mod kubernetes;

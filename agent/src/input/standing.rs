@@ -2,7 +2,7 @@
 //! of the kind. Both are looked at when objects came in a listing or went, and
 //! what was found is sent before the objects are: a definition is terminating
 //! before the first of its objects goes, and an API server that gives an empty
-//! list is asked whose it is. [`crate::caution`] decides.
+//! list is asked whose it is. [`crate::decide::caution`] decides.
 //!
 //! And when the connection was lost: behind an address there may be an API
 //! server with an emptied etcd afterwards, and a watch that goes on there at the
@@ -23,7 +23,7 @@ use tokio::time::{self, Instant};
 
 use super::kubernetes::chain;
 use crate::{
-    caution::{Answer, Definition, Word},
+    decide::caution::{Answer, Definition, Word},
     event::Event,
 };
 

@@ -24,7 +24,7 @@ use super::{
     trouble::{Failed, OWN_FIREWALL},
     udp,
 };
-use crate::serving::tally::Verdict;
+use crate::probe::tally::Verdict;
 
 /// Words of a failure have so many characters at most: a server may have
 /// chosen them.

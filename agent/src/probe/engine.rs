@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     event::Event,
-    serving::tally::{Results, Verdict},
+    probe::tally::{Results, Verdict},
 };
 
 /// No more sockets than this at once, and no more than half of the files that

@@ -13,7 +13,7 @@ use super::{
     Target,
     attempt::{Outcome, Prepared, Shared, attempt},
 };
-use crate::serving::tally::Verdict;
+use crate::probe::tally::Verdict;
 
 /// Longer than any answer takes that comes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);

@@ -8,11 +8,11 @@ use std::{
 };
 
 use agent::{
-    checkpoint::{Checkpoint, Recorder},
     clock::Clock,
     director::{Director, World},
+    disk::checkpoint::{Checkpoint, Recorder},
     event::Event,
-    report::Observed,
+    tell::report::Observed,
 };
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;

@@ -4,10 +4,10 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use agent::{
-    desired::{Addresses, Desired, Wish},
+    act::{self, Edges, Outcome, State},
+    decide::desired::{Addresses, Desired, Wish},
+    disk::journal::FileJournal,
     host::{netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder},
-    journal::FileJournal,
-    round::{self, Edges, Outcome, State},
 };
 use anyhow::{Context, Result, ensure};
 use ipvs::{DestinationKey, Kernel, OnConflict, ServiceKey, Socket, Timeouts, WantedTable};
@@ -89,7 +89,7 @@ pub(crate) fn run(
     desired: &Arc<Desired>,
 ) -> Result<Outcome> {
     let timeouts = Some(Timeouts::default());
-    round::read(state, edges, timeouts, Duration::ZERO).context("the kernel did not answer")?;
+    act::read(state, edges, timeouts, Duration::ZERO).context("the kernel did not answer")?;
     let wish = Wish {
         desired: desired.clone(),
         addresses: Addresses::default(),
@@ -99,7 +99,7 @@ pub(crate) fn run(
         tuning: None,
         kept_sysctls: BTreeSet::new(),
     };
-    round::run(state, edges, &wish, &desired.table, Duration::ZERO)
+    act::run(state, edges, &wish, &desired.table, Duration::ZERO)
         .context("the kernel did not answer")
 }
 

@@ -8,14 +8,13 @@ use std::{
 };
 
 use agent::{
-    claim::{Orders, Segments, packet::Mac},
+    claim::{Orders, Segments},
     host::{
-        addresses::Interface,
+        interface::{Interface, Mac},
         netlink::{LinkError, Links},
-        surroundings::Surroundings,
+        surroundings::{KernelVersion, Surroundings},
         sysctls::Sysctls,
     },
-    sysctls::KernelVersion,
 };
 use ipvs::{
     ActualService, ActualTable, Error, Failure, Info, Kernel, Op, ServiceKey, Timeouts, codec,

@@ -11,9 +11,9 @@ use std::{
 
 use agent::{
     director::World,
+    disk::journal::FileJournal,
     event::Event,
     host::listeners::SockDiag,
-    journal::FileJournal,
     probe::{self, Counts},
 };
 use anyhow::{Result, ensure};

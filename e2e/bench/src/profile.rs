@@ -7,9 +7,9 @@ use std::{
 };
 
 use agent::{
+    act::{Edges, State},
+    disk::journal::{Change, FileJournal, Intent, Journal, JournalError},
     host::{netlink::RouteSocket, surroundings::ThisHost},
-    journal::{Change, FileJournal, Intent, Journal, JournalError},
-    round::{Edges, State},
 };
 use anyhow::Result;
 use ipvs::{ActualTable, OnConflict, Owned, WantedTable};

@@ -20,11 +20,13 @@ use std::{
 
 use agent::{
     director::World,
+    disk::journal::FileJournal,
     event::Event,
-    host::{listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost},
-    journal::FileJournal,
-    observe,
-    probe::{self, Order, ProbeId},
+    host::{listeners::SockDiag, netlink::RouteSocket, reader, surroundings::ThisHost},
+    probe::{
+        self,
+        target::{Order, ProbeId},
+    },
 };
 use anyhow::{Context, Result, bail, ensure};
 use e2e::host::{ip_here, run_here};
@@ -136,7 +138,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
     let (events, moments) = (agent.events.clone(), moments.clone());
     thread::spawn(move || relay(&heard, &events, &targets, &moments));
     let readings = agent.events.clone();
-    thread::spawn(move || observe::watch(&readings));
+    thread::spawn(move || reader::watch(&readings));
     agent.hear([Event::Directors([NAME.to_owned()].into())])?;
     agent.hear(TABLE.events()?)?;
     Ok(agent)

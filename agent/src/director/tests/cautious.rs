@@ -2,7 +2,7 @@
 //! little, until it is released.
 
 use super::*;
-use crate::caution::{Answer, Definition, Hold, Word};
+use crate::decide::caution::{Answer, Definition, Hold, Word};
 
 const SERVICES: &str = "ipvsvirtualservices.ipvs.dev";
 

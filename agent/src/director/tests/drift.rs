@@ -5,7 +5,7 @@ use ipvs::Listing;
 use super::*;
 use crate::{
     fixtures::{self, weight},
-    observe::Reading,
+    host::reading::Reading,
 };
 
 /// A director whose table is as it is wanted.

@@ -5,9 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::{
-    probe::{Order, ProbeId, Target},
-    serving::tally::Tally,
+use crate::probe::{
+    tally::Tally,
+    target::{Order, ProbeId, Target},
 };
 
 /// A director on its thread, and who probes for it.

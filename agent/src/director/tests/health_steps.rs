@@ -5,8 +5,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::{health::checked, *};
 use crate::{
     fixtures,
-    probe::{Order, ProbeId},
-    serving::tally::Tally,
+    probe::{
+        tally::Tally,
+        target::{Order, ProbeId},
+    },
 };
 
 /// A director that acts when it is told to.

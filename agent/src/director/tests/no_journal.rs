@@ -3,7 +3,7 @@
 use std::io;
 
 use super::*;
-use crate::retry::Subject;
+use crate::act::retry::Subject;
 
 /// A world whose journal cannot be opened for so many times.
 fn without_journal(world: &ModelWorld, times: usize) -> World {

@@ -4,8 +4,8 @@ use ipvs::Protocol;
 
 use super::*;
 use crate::{
-    checkpoint::Note,
     director::protect::{DIRECTORS_GRACE, LOOK_INTERVAL, REFUSED_INTERVAL},
+    disk::checkpoint::Note,
     host::listeners::Listener,
 };
 

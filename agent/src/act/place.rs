@@ -1,0 +1,426 @@
+//! The virtual addresses, in a round.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use ipvs::ServiceKey;
+
+use super::{Edges, State, Wish, record};
+use crate::{
+    act::retry::Subject,
+    claim::{
+        Orders,
+        machine::{Order, Verdict},
+    },
+    decide::{
+        addresses::{self, AddressPlan, DEVICE, Missing, Placement, Wanted},
+        desired::Desired,
+    },
+    disk::journal::{Entry, Intent},
+    host::interface::{Interface, Mac},
+};
+
+/// For so long after nobody answered an address may be put up.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// So many servers are asked at once whether they are the one who has a VIP.
+const MOST_SUSPECTS: usize = 100;
+
+/// What is known of addresses on their segments.
+#[derive(Debug, Default)]
+pub(super) struct Segment {
+    /// What was said last, and when it was found.
+    verdicts: BTreeMap<IpAddr, (Verdict, Duration)>,
+    /// Why interfaces cannot be listened to.
+    deaf: BTreeMap<u32, String>,
+    /// What was ordered last.
+    orders: Orders,
+    /// How often each address of ours was put up in this life.
+    times: BTreeMap<IpAddr, u64>,
+    /// Addresses of ours that were here in this life.
+    seen: BTreeSet<IpAddr>,
+    /// The interfaces were looked at in this life.
+    is_known: bool,
+}
+
+impl State {
+    /// Takes in what was found of addresses on their segments.
+    pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {
+        let verdicts = verdicts.into_iter();
+        let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
+        self.segment.verdicts.extend(verdicts);
+        self.are_addresses_unfinished = true;
+    }
+
+    /// Takes in which segments cannot be listened to, and why.
+    pub fn hear_hindered(&mut self, deaf: BTreeMap<u32, String>) {
+        self.segment.deaf = deaf;
+        self.are_addresses_unfinished = true;
+    }
+
+    /// Has the next round look at the interfaces again.
+    pub fn links_changed(&mut self) {
+        self.are_addresses_unfinished = true;
+    }
+}
+
+/// Puts virtual addresses on and takes them away, after the services that
+/// answer on them were made and before they are removed: a VIP without its
+/// service answers with RST. Without a reason to look at them they are as they
+/// were.
+pub(super) fn place(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wish: &Wish,
+    is_due: bool,
+    now: Duration,
+) -> AddressPlan {
+    let is_same = state.placed_for.as_ref() == Some(&wish.addresses);
+    if !is_due && is_same && !state.are_addresses_unfinished {
+        return state.placed.clone();
+    }
+    state.are_addresses_unfinished = false;
+    let mut plan = look_and_place(state, edges, wish, now);
+    if plan.moves && !state.are_addresses_unfinished {
+        plan = look_and_place(state, edges, wish, now);
+    }
+    state.placed_for = Some(wish.addresses.clone());
+    state.placed = AddressPlan {
+        held: plan.held.clone(),
+        stays: plan.stays.clone(),
+        missing: plan.missing.clone(),
+        contested: plan.contested.clone(),
+        ..AddressPlan::default()
+    };
+    plan
+}
+
+fn look_and_place(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wish: &Wish,
+    now: Duration,
+) -> AddressPlan {
+    let wanted = served_vips(state, &wish.desired);
+    let ours = &state.ours;
+    let is_nothing_ours = ours.addresses.is_empty() && ours.device.is_none();
+    if wanted.is_empty() && is_nothing_ours && state.segment.is_known {
+        order(state, edges, Orders::new());
+        return AddressPlan::default();
+    }
+    let (interfaces, mut plan) = match look(state, edges, wish, &wanted, now) {
+        Ok(found) => found,
+        Err(error) => {
+            state.failed(Subject::Links, None, error.to_string(), now);
+            state.are_addresses_unfinished = true;
+            // What cannot be seen cannot be taken away either.
+            let ours = state.ours.addresses.clone().into_iter();
+            return AddressPlan {
+                stays: ours.filter(|(vip, _)| !wanted.contains(vip)).collect(),
+                ..AddressPlan::default()
+            };
+        }
+    };
+    state.succeeded(Subject::Links);
+    state.segment.is_known = true;
+    for address in &plan.forget {
+        state.segment.seen.remove(address);
+        if let Some(interface) = state.ours.addresses.get(address).cloned() {
+            state.disown(Entry::Address(*address, interface));
+        }
+    }
+    let held = plan.held.keys().copied();
+    let ours = held.filter(|address| state.ours.addresses.contains_key(address));
+    state.segment.seen.extend(ours);
+    let may_try = |placed: &Placement| state.retry.allows(Subject::Vip(placed.address), now);
+    let wanted_here = plan.add.len();
+    plan.add.retain(may_try);
+    let is_any_waiting = plan.add.len() < wanted_here;
+    let (remove, waiting): (Vec<_>, Vec<_>) = plan.remove.drain(..).partition(may_try);
+    plan.stays.extend(waiting.iter().map(Placement::named));
+    state.are_addresses_unfinished |= is_any_waiting || !waiting.is_empty();
+    let asked = wait_for_verdicts(state, &mut plan, now);
+    add(state, edges, &mut plan, now);
+    remove_all(state, edges, &mut plan, &remove, now);
+    let mut orders = asked;
+    let cards = plan.cards.iter();
+    orders.extend(cards.map(|(address, card)| {
+        let times = state
+            .segment
+            .times
+            .get(address)
+            .copied()
+            .unwrap_or_default();
+        (*address, Order::Hold(*card, times))
+    }));
+    order(state, edges, orders);
+    remove_device(state, edges, wish, &interfaces, now);
+    name_others(state, edges, wish, &mut plan);
+    plan
+}
+
+/// Looks at the interfaces and plans; makes the device of our own if it is
+/// missing.
+fn look(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wish: &Wish,
+    wanted: &BTreeSet<IpAddr>,
+    now: Duration,
+) -> Result<(Vec<Interface>, AddressPlan), crate::host::netlink::LinkError> {
+    let mut interfaces = edges.links.interfaces()?;
+    adopt_marked(state, &interfaces);
+    let plan_of = |state: &State, interfaces: &[Interface]| {
+        let wanted = Wanted {
+            addresses: wanted,
+            rule: &wish.addresses.rule,
+            holding: wish.addresses.holding,
+            kept: &wish.addresses.kept,
+            ours: &state.ours.addresses,
+            seen: &state.segment.seen,
+        };
+        addresses::plan(&wanted, interfaces)
+    };
+    let mut plan = plan_of(state, &interfaces);
+    if plan.needs_device && state.retry.allows(Subject::Device, now) {
+        // Whose it is stands in the journal before it is there.
+        if state.ours.device.is_none() {
+            state.own(Entry::Device(DEVICE.to_owned()));
+        }
+        if record::settle(state, edges, now) {
+            match edges.links.make_device(DEVICE) {
+                Ok(()) => {
+                    tracing::info!("made the device {DEVICE} for virtual addresses");
+                    state.succeeded(Subject::Device);
+                    interfaces = edges.links.interfaces()?;
+                    plan = plan_of(state, &interfaces);
+                }
+                Err(error) => state.failed(Subject::Device, None, error.to_string(), now),
+            }
+        }
+    }
+    state.are_addresses_unfinished |= plan.needs_device;
+    Ok((interfaces, plan))
+}
+
+/// What carries our mark is ours, whatever the journal says: it may be a new
+/// one.
+fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
+    for interface in interfaces {
+        for address in &interface.marked {
+            if !state.ours.addresses.contains_key(address) {
+                state.own(Entry::Address(*address, interface.name.clone()));
+            }
+        }
+    }
+}
+
+/// Takes out of the plan what is not known to be free, and gives what is to be
+/// asked.
+fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -> Orders {
+    let mut orders = Orders::new();
+    let segment = &state.segment;
+    let (deaf, missing) = (&segment.deaf, &mut plan.missing);
+    plan.add.retain(|placed| {
+        let Some(card) = placed.card.filter(|_| !placed.is_repair) else {
+            return true;
+        };
+        orders.insert(placed.address, Order::Ask(card));
+        if !card.up {
+            missing.insert(placed.address, Missing::Down(placed.interface.clone()));
+            return false;
+        }
+        if let Some(why) = deaf.get(&card.index) {
+            let why = Missing::Deaf(placed.interface.clone(), why.clone());
+            missing.insert(placed.address, why);
+            return false;
+        }
+        let why = match segment.verdicts.get(&placed.address) {
+            Some((Verdict::Free(index), found)) if *index == card.index && now < *found + FRESH => {
+                return true;
+            }
+            Some((Verdict::Taken(mac), _)) => Missing::Taken(*mac, Vec::new()),
+            _ => Missing::Asking,
+        };
+        missing.insert(placed.address, why);
+        false
+    });
+    orders
+}
+
+fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Duration) {
+    let intent = Intent {
+        addresses: plan.add.iter().map(Placement::named).collect(),
+        ..Intent::default()
+    };
+    if !record::intend(state, edges, intent, now) {
+        state.are_addresses_unfinished = true;
+        return;
+    }
+    for placed in &plan.add {
+        let (address, interface) = placed.named();
+        match edges.links.add(placed.index, address) {
+            Ok(()) => {
+                if state.segment.seen.insert(address) {
+                    tracing::info!("holding {address} on {interface}");
+                } else {
+                    state
+                        .repairs
+                        .note(format!("ip address add {address} dev {interface}"));
+                }
+                *state.segment.times.entry(address).or_default() += 1;
+                state.succeeded(Subject::Vip(address));
+                plan.held.insert(address, interface.clone());
+                state.own(Entry::Address(address, interface));
+            }
+            Err(error) => {
+                state.failed(Subject::Vip(address), None, error.to_string(), now);
+                state.are_addresses_unfinished = true;
+            }
+        }
+    }
+    // The segments hear of it at once.
+    let added = plan
+        .add
+        .iter()
+        .filter(|placed| plan.held.contains_key(&placed.address));
+    let cards = added.filter_map(|placed| Some((placed.address, placed.card?)));
+    plan.cards.extend(cards);
+}
+
+fn remove_all(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    plan: &mut AddressPlan,
+    remove: &[Placement],
+    now: Duration,
+) {
+    for placed in remove {
+        let (address, interface) = placed.named();
+        match edges.links.remove(placed.index, address) {
+            Ok(()) => {
+                tracing::info!("released {address} on {interface}");
+                state.segment.seen.remove(&address);
+                state.succeeded(Subject::Vip(address));
+                state.disown(Entry::Address(address, interface));
+            }
+            Err(error) => {
+                state.failed(Subject::Vip(address), None, error.to_string(), now);
+                state.are_addresses_unfinished = true;
+                plan.stays.insert(address, interface);
+            }
+        }
+    }
+}
+
+/// Removes the device of our own when nothing is on it, or to go on it.
+fn remove_device(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wish: &Wish,
+    interfaces: &[Interface],
+    now: Duration,
+) {
+    let Some(name) = state.ours.device.clone() else {
+        return;
+    };
+    let is_used = state.ours.addresses.values().any(|on| *on == name);
+    let addresses = &wish.addresses;
+    let is_wanted = addresses.rule == crds::AddressRule::Dummy && !wish.desired.vips.is_empty();
+    if is_used || is_wanted || addresses.is_device_kept {
+        return;
+    }
+    let exists = interfaces.iter().any(|interface| interface.name == name);
+    if exists && !state.retry.allows(Subject::Device, now) {
+        state.are_addresses_unfinished = true;
+        return;
+    }
+    match if exists {
+        edges.links.remove_device(&name)
+    } else {
+        Ok(())
+    } {
+        Ok(()) => {
+            state.succeeded(Subject::Device);
+            state.disown(Entry::Device(name));
+        }
+        Err(error) => {
+            state.failed(Subject::Device, None, error.to_string(), now);
+            state.are_addresses_unfinished = true;
+        }
+    }
+}
+
+/// Says what is to be done on the segments, if that is not as before.
+fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
+    let segment = &mut state.segment;
+    if segment.orders == orders {
+        return;
+    }
+    segment
+        .verdicts
+        .retain(|address, _| orders.contains_key(address));
+    segment.orders.clone_from(&orders);
+    edges.segments.order(orders);
+}
+
+/// Finds out who else has an address: all addresses that he has. Of one who is
+/// not known the servers of the address are asked; a later round knows more.
+fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
+    for address in plan.cards.keys() {
+        if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
+            plan.contested.insert(*address, (*mac, Vec::new()));
+        }
+    }
+    let taken = plan.missing.iter_mut();
+    let taken = taken.filter_map(|(vip, missing)| match missing {
+        Missing::Taken(mac, theirs) => Some((*vip, *mac, theirs)),
+        _ => None,
+    });
+    let contested = plan.contested.iter_mut();
+    let contested = contested.map(|(vip, (mac, theirs))| (*vip, *mac, theirs));
+    let mut others: Vec<(IpAddr, Mac, &mut Vec<IpAddr>)> = taken.chain(contested).collect();
+    if others.is_empty() {
+        return;
+    }
+    // Without it only his Ethernet address is told.
+    let neighbors = edges.links.neighbors().unwrap_or_default();
+    let mut unknown = BTreeSet::new();
+    for (vip, mac, theirs) in &mut others {
+        let known = neighbors.iter().filter(|(found, _)| found == mac);
+        theirs.extend(known.map(|(_, address)| *address));
+        if theirs.iter().all(|address| address == vip) {
+            unknown.insert(*vip);
+        }
+    }
+    let servers = wish.desired.servers.keys();
+    let suspects = servers.filter_map(|(service, server)| {
+        let vip = vip(service).filter(|vip| unknown.contains(vip))?;
+        let card = state.segment.orders.get(&vip)?.card();
+        Some((card.index, server.address))
+    });
+    let suspects: BTreeSet<_> = suspects.collect();
+    for (index, address) in suspects.into_iter().take(MOST_SUSPECTS) {
+        if let Err(error) = edges.links.look_for_neighbor(index, address) {
+            tracing::debug!("{error}");
+        }
+    }
+}
+
+/// The wanted addresses on which at least one service stands in the kernel.
+fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
+    let services = desired.table.keys();
+    let served = services.filter(|key| state.has(key) && !state.is_left(key));
+    let vips = served.filter_map(vip);
+    vips.filter(|vip| desired.vips.contains_key(vip)).collect()
+}
+
+fn vip(service: &ServiceKey) -> Option<IpAddr> {
+    match service {
+        ServiceKey::Address { address, .. } => Some(*address),
+        ServiceKey::FirewallMark { .. } => None,
+    }
+}

@@ -1,0 +1,166 @@
+//! What the kernel has, at the beginning of a round.
+
+use std::{
+    collections::{BTreeSet, btree_map},
+    time::Duration,
+};
+
+use ipvs::{ActualService, ActualTable, DestinationKey, ServiceKey, Timeouts};
+
+use super::{Edges, State, timeouts};
+use crate::disk::journal::Entry;
+
+/// With more doubtful services than this the whole table is read: it takes
+/// fewer calls for each.
+pub(super) const MOST_SINGLE_READINGS: usize = 100;
+
+/// What of the table is to be read before the next plan.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Doubt {
+    /// These services, perhaps none.
+    Services(BTreeSet<ServiceKey>),
+    /// All of it.
+    Everything,
+}
+
+impl Default for Doubt {
+    fn default() -> Self {
+        Self::Services(BTreeSet::new())
+    }
+}
+
+/// Reads what is in doubt of the kernel's table, or all of it if nothing is
+/// believed, and claims what an unsettled intent made. What was read will be
+/// planned. The timeouts are read where these ones are wanted and it is not
+/// known that the kernel has them.
+///
+/// # Errors
+/// When the kernel does not answer; it is in doubt still.
+pub fn read(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    timeouts: Option<Timeouts>,
+    now: Duration,
+) -> Result<(), ipvs::Error> {
+    read_table(state, edges)?;
+    state.timeouts_found = match timeouts {
+        Some(wanted) if timeouts::are_in_doubt(state, wanted, now) => {
+            Some(edges.kernel.timeouts()?)
+        }
+        _ => None,
+    };
+    Ok(())
+}
+
+fn read_table(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
+    let doubt = std::mem::take(&mut state.doubt);
+    let result = match (&doubt, state.believed.is_some()) {
+        (Doubt::Services(keys), true) if keys.len() <= MOST_SINGLE_READINGS => {
+            read_services(state, edges, keys)
+        }
+        _ => read_all(state, edges),
+    };
+    if result.is_err() {
+        state.doubt = doubt;
+    }
+    result
+}
+
+fn read_services(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    keys: &BTreeSet<ServiceKey>,
+) -> Result<(), ipvs::Error> {
+    for key in keys {
+        let found = edges.kernel.service(key)?;
+        let believed = state.believed.as_mut().expect("asked for by the caller");
+        let before = match &found {
+            Some(found) => believed.insert(*key, found.clone()),
+            None => believed.remove(key),
+        };
+        note_drift(state, *key, before.as_ref(), found.as_ref());
+        state.dirty.insert(*key);
+    }
+    Ok(())
+}
+
+fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
+    let mut table = edges.kernel.table()?;
+    if state.ours.table.is_any_missing(&table) {
+        // The kernel's dump skips an entry when somebody removes another one
+        // meanwhile. What is in neither of two readings is gone.
+        merge(&mut table, edges.kernel.table()?);
+    }
+    if std::mem::take(&mut state.in_doubt) {
+        for entry in state.ours.intent.claims(&table) {
+            match &entry {
+                // A service that is not ours holds nothing of ours.
+                Entry::Destination(service, _) if !state.ours.table.service(service) => {}
+                _ => state.own(entry),
+            }
+        }
+    }
+    let before = state.believed.take();
+    let ours: Vec<_> = state.ours.table.services.keys().copied().collect();
+    for key in ours {
+        let before = before.as_ref().and_then(|before| before.get(&key));
+        note_drift(state, key, before, table.get(&key));
+    }
+    state.believed = Some(table);
+    state.everything_is_dirty = true;
+    Ok(())
+}
+
+/// Notes what somebody else did to entries of ours: `before` is what was
+/// believed of a service, if anything was, and `now` what was read.
+fn note_drift(
+    state: &mut State,
+    key: ServiceKey,
+    before: Option<&ActualService>,
+    now: Option<&ActualService>,
+) {
+    let Some(ours) = state.ours.table.services.get(&key) else {
+        return;
+    };
+    let changed = match (before, now) {
+        (_, None) => true,
+        (Some(before), Some(now)) => before.config != now.config,
+        (None, Some(_)) => false,
+    };
+    if changed {
+        state.drifted.insert((key, None));
+    }
+    for destination in ours {
+        let find = |service: Option<&ActualService>| {
+            service.and_then(|service| service.destinations.get(destination).copied())
+        };
+        let changed = match (find(before), find(now)) {
+            (_, None) => true,
+            (Some(before), Some(now)) => before != now,
+            (None, Some(_)) => false,
+        };
+        if changed {
+            state.drifted.insert((key, Some(*destination)));
+        }
+    }
+}
+
+/// Adds what only the second reading has.
+fn merge(table: &mut ActualTable, again: ActualTable) {
+    for (key, service) in again {
+        match table.entry(key) {
+            btree_map::Entry::Vacant(free) => {
+                free.insert(service);
+            }
+            btree_map::Entry::Occupied(mut known) => {
+                let known = &mut known.get_mut().destinations;
+                for (destination, config) in service.destinations {
+                    known.entry(destination).or_insert(config);
+                }
+            }
+        }
+    }
+}
+
+/// An entry of ours that somebody else changed or removed.
+pub(super) type Drifted = (ServiceKey, Option<DestinationKey>);

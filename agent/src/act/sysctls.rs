@@ -1,0 +1,394 @@
+//! The host's sysctls, in a round.
+//!
+//! ```text
+//! services, group, host ─▶ what is wanted ─▶ read ─▶ journal ─▶ write
+//!                                             └─▶ a problem, per value
+//! ```
+//!
+//! A value that cannot be set keeps nothing else from being done. What somebody
+//! else changes is put right a few times, and then left and told.
+
+mod facts;
+mod words;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
+
+use crds::api::SysctlStatus;
+
+use self::facts::Ways;
+use super::{Edges, State, Wish, record};
+use crate::{
+    decide::sysctls::{self, Facts, Fight, Needs, Setting, Tuning},
+    disk::journal::{Change, Entry},
+    host::sysctls::{self as host, ALL_IPV6_FORWARDING},
+};
+
+/// So often what is wanted, and how it is, are looked at without a reason.
+const PACE: Duration = Duration::from_secs(10);
+
+/// How the sysctls are, after a round.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sysctls {
+    /// Those that are needed, and those that are not and could not be restored.
+    pub all: Vec<SysctlStatus>,
+    /// Why it is not known what is needed, if it is not.
+    pub trouble: Option<String>,
+}
+
+/// What is known of sysctls between rounds.
+#[derive(Debug, Default)]
+pub(super) struct Tuned {
+    /// When they were last looked at.
+    looked: Option<Duration>,
+    /// There is a reason to look at them.
+    pub(super) is_due: bool,
+    /// Those that stayed as they were, needed or not.
+    kept: BTreeSet<String>,
+    /// What the group said then.
+    tuning: Option<Tuning>,
+    needs: Needs,
+    facts: Facts,
+    ways: Ways,
+    standings: BTreeMap<String, Standing>,
+    /// What we made of those that stand in the journal, as far as this life
+    /// knows.
+    made: BTreeMap<String, String>,
+    pub(super) report: Sysctls,
+}
+
+/// How one sysctl stands.
+#[derive(Debug, Default)]
+struct Standing {
+    wanted: String,
+    found: Option<String>,
+    /// It was once as it is wanted.
+    was_met: bool,
+    fight: Fight,
+    problem: Option<String>,
+}
+
+impl Tuned {
+    /// When they are to be looked at again without another reason.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        let is_anything = self.needs != Needs::default() || !self.report.all.is_empty();
+        let looked = self
+            .looked
+            .filter(|_| is_anything || self.report.trouble.is_some());
+        looked.map(|looked| looked + PACE)
+    }
+}
+
+/// Sets what is needed. What was found before we first set a value stands in
+/// the journal from then on. What is IPVS's own becomes that again when it is
+/// needed no more, unless somebody else has changed it meanwhile; the others
+/// stay until the host is taken out of service.
+pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
+    let Some(tuning) = &wish.tuning else {
+        return;
+    };
+    let tuned = &state.tuned;
+    let is_time = tuned.next_look().is_some_and(|at| at <= now);
+    let is_new = tuned.tuning.as_ref() != Some(tuning);
+    let is_other = is_checked(wish) != tuned.needs.checks || wish.kept_sysctls != tuned.kept;
+    if !(state.everything_is_dirty || tuned.is_due || is_new || is_other || is_time) {
+        return;
+    }
+    let needs = needs(state, wish);
+    let is_ours = state.ours.sysctls.contains_key("net.ipv4.vs.conntrack");
+    let gathered = facts::gather(&mut state.tuned.ways, edges, &needs, tuning, is_ours);
+    let tuned = &mut state.tuned;
+    tuned.is_due = false;
+    tuned.looked = Some(now);
+    tuned.kept.clone_from(&wish.kept_sysctls);
+    tuned.tuning = Some(tuning.clone());
+    let trouble = match gathered {
+        Ok(facts) => {
+            tuned.facts = facts;
+            None
+        }
+        // What was known last is as good as anything.
+        Err(error) => Some(format!("it is not known which sysctls are needed: {error}")),
+    };
+    if trouble != tuned.report.trouble {
+        trouble.iter().for_each(|why| tracing::warn!("{why}"));
+    }
+    let wanted = sysctls::wanted(&needs, tuning, &tuned.facts);
+    tuned.needs = needs;
+    tuned
+        .standings
+        .retain(|name, _| wanted.iter().any(|setting| setting.name == *name));
+    for setting in &wanted {
+        settle_one(state, edges, setting, now);
+    }
+    let mut all: Vec<_> = wanted.iter().map(|setting| told(state, setting)).collect();
+    if trouble.is_none() {
+        all.extend(restore(state, edges, &wanted, &wish.kept_sysctls));
+    }
+    state.tuned.report = Sysctls { all, trouble };
+}
+
+/// What there is that may need a sysctl: what is wanted, and what is in the
+/// kernel still, and served as before.
+fn needs(state: &State, wish: &Wish) -> Needs {
+    let mut needs = Needs {
+        checks: is_checked(wish),
+        ..Needs::default()
+    };
+    for (key, service) in &wish.desired.table {
+        needs.service(key, &service.config);
+        for (destination, config) in &service.destinations {
+            needs.server(destination, config);
+        }
+    }
+    for guarded in wish.desired.guarded.values() {
+        if let Some((sorry, config)) = &guarded.sorry {
+            needs.server(sorry, config);
+        }
+    }
+    let ours = state.ours.table.services.keys();
+    for key in ours.filter(|key| !wish.desired.table.contains_key(key)) {
+        let believed = state.believed.as_ref().and_then(|table| table.get(key));
+        if let Some(service) = believed {
+            needs.service(key, &service.config);
+            for (destination, config) in &service.destinations {
+                needs.server(destination, config);
+            }
+        }
+    }
+    needs
+}
+
+fn is_checked(wish: &Wish) -> bool {
+    !wish.desired.guarded.is_empty()
+}
+
+/// Makes one as it is to be, and notes how it stands.
+fn settle_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: Duration) {
+    let name = &setting.name;
+    let before = state.tuned.standings.remove(name);
+    let mut standing = before
+        .filter(|before| before.wanted == setting.value)
+        .unwrap_or_default();
+    standing.wanted.clone_from(&setting.value);
+    let said = standing.problem.take();
+    standing.problem = match edges.sysctls.read(name) {
+        Err(error) => {
+            standing.found = None;
+            Some(words::unreadable(name, &error))
+        }
+        Ok(found) if setting.is_met_by(&found) => {
+            standing.found = Some(found);
+            standing.was_met = true;
+            standing.fight.end();
+            None
+        }
+        Ok(found) => {
+            standing.found = Some(found.clone());
+            change(state, edges, setting, &mut standing, &found, now).err()
+        }
+    };
+    if standing.problem.is_none()
+        && state.ours.sysctls.contains_key(name)
+        && let Some(found) = &standing.found
+    {
+        state.tuned.made.insert(name.clone(), found.clone());
+    }
+    if let Some(problem) = &standing.problem
+        && said.as_ref() != Some(problem)
+    {
+        tracing::warn!("{name} is not {}: {problem}", setting.value);
+    }
+    state.tuned.standings.insert(name.clone(), standing);
+}
+
+/// Sets one that was found otherwise.
+///
+/// # Errors
+/// In words, with what to do.
+fn change(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    setting: &Setting,
+    standing: &mut Standing,
+    found: &str,
+    now: Duration,
+) -> Result<(), String> {
+    let (name, value) = (&setting.name, &setting.value);
+    let is_met = |name: &&String| {
+        let standing = state.tuned.standings.get(*name);
+        standing.is_some_and(|standing| standing.problem.is_none())
+    };
+    if let Some(first) = setting.after.iter().find(|name| !is_met(name)) {
+        return Err(words::waits_for(first));
+    }
+    if standing.was_met && !standing.fight.goes_on(now) {
+        return Err(words::fought_over(name, value, found));
+    }
+    let with_it = changed_with(edges, name)?;
+    let itself = (name.clone(), found.to_owned());
+    let new: Vec<_> = [itself]
+        .into_iter()
+        .chain(with_it)
+        .filter(|(name, _)| !state.ours.sysctls.contains_key(name))
+        .collect();
+    for (name, before) in new.clone() {
+        state.own(Entry::Sysctl(name, before));
+    }
+    // Nobody could tell afterwards what was there before.
+    let set = match !is_unsettled(state) || record::settle(state, edges, now) {
+        true => host::set(edges.sysctls, name, value)
+            .map_err(|error| words::unwritable(name, value, &error)),
+        false => Err(words::NOT_WRITTEN_DOWN.to_owned()),
+    };
+    // After a failure the value itself tells whether anything was done.
+    let is_touched = set.is_ok() || edges.sysctls.read(name).is_ok_and(|now| now != found);
+    for (of, before) in new {
+        let is_put_back = set.is_ok() && of != *name;
+        if is_put_back || !is_touched {
+            state.disown(Entry::Sysctl(of, before));
+        }
+    }
+    set?;
+    let now_found = edges.sysctls.read(name);
+    let now_found = now_found.map_err(|error| words::unreadable(name, &error))?;
+    let is_met = setting.is_met_by(&now_found);
+    standing.found = Some(now_found.clone());
+    if !is_met {
+        return Err(words::made_otherwise(value, &now_found));
+    }
+    match standing.was_met {
+        true => state.repairs.note(format!("sysctl {name}={value}")),
+        false => tracing::info!("{name} is {value} now, and was {found}: {}", setting.reason),
+    }
+    standing.was_met = true;
+    Ok(())
+}
+
+/// What [`host::set`] changes for a moment. Should we die before it has put
+/// that back, the journal says how it was.
+fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String)>, String> {
+    if name != ALL_IPV6_FORWARDING {
+        return Ok(Vec::new());
+    }
+    let all = host::changed_with_it(edges.sysctls);
+    all.map_err(|error| words::unreadable(name, &error))
+}
+
+/// Makes what IPVS alone goes by what it was before, where nothing needs it any
+/// more, and gives those of which that failed.
+fn restore(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wanted: &[Setting],
+    kept: &BTreeSet<String>,
+) -> Vec<SysctlStatus> {
+    let wanted: BTreeSet<_> = wanted.iter().map(|setting| &setting.name).collect();
+    let ours = state.ours.sysctls.clone().into_iter();
+    let idle = ours.filter(|(name, _)| {
+        sysctls::is_ours(name) && !wanted.contains(name) && !kept.contains(name)
+    });
+    let mut stuck = Vec::new();
+    for (name, before) in idle.collect::<Vec<_>>() {
+        let made = state.tuned.made.get(&name).cloned();
+        match restore_one(edges, &name, &before, made.as_deref()) {
+            Ok(()) => {
+                state.tuned.made.remove(&name);
+                state.disown(Entry::Sysctl(name, before));
+            }
+            Err(error) => stuck.push(SysctlStatus {
+                problem: Some(words::unwritable(&name, &before, &error)),
+                found: made,
+                before: Some(before.clone()),
+                wanted: before,
+                reason: "nothing needs it any more: it is to be as it was before".to_owned(),
+                name,
+            }),
+        }
+    }
+    stuck
+}
+
+fn restore_one(
+    edges: &mut Edges<'_>,
+    name: &str,
+    before: &str,
+    made: Option<&str>,
+) -> io::Result<()> {
+    let found = match edges.sysctls.read(name) {
+        // ip_vs was unloaded, and the value with it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    let is_ours = match made {
+        Some(made) => sysctls::is_same(made, &found),
+        None => sysctls::may_be_set_by_us(name, &found),
+    };
+    if is_ours && !sysctls::is_same(before, &found) {
+        edges.sysctls.write(name, before)?;
+        tracing::info!("{name} is {before} again: nothing needs it any more");
+    }
+    Ok(())
+}
+
+/// What became of the sysctls that agents had set.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// What was done, a line each.
+    pub done: Vec<String>,
+    /// What could not be done, and why.
+    pub stuck: Vec<String>,
+}
+
+/// Makes every sysctl that we set what it was before, the shared ones too: for
+/// a host that is taken out of service.
+pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
+    let mut restored = Restored::default();
+    for (name, before) in state.ours.sysctls.clone() {
+        let result = match edges.sysctls.read(&name) {
+            // The interface went, or ip_vs, and the value with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(words::unreadable(&name, &error)),
+            Ok(found) if sysctls::is_same(&found, &before) => Ok(()),
+            Ok(found) => match host::set(edges.sysctls, &name, &before) {
+                Ok(()) => {
+                    let line = format!("{name} was {found} and is {before} again");
+                    restored.done.push(line);
+                    Ok(())
+                }
+                Err(error) => Err(words::unwritable(&name, &before, &error)),
+            },
+        };
+        match result {
+            Ok(()) => state.disown(Entry::Sysctl(name, before)),
+            Err(why) => restored.stuck.push(why),
+        }
+    }
+    if !record::settle(state, edges, Duration::MAX) {
+        restored.stuck.push(words::NOT_WRITTEN_DOWN.to_owned());
+    }
+    restored
+}
+
+fn told(state: &State, setting: &Setting) -> SysctlStatus {
+    let standing = state.tuned.standings.get(&setting.name);
+    SysctlStatus {
+        name: setting.name.clone(),
+        wanted: setting.value.clone(),
+        found: standing.and_then(|standing| standing.found.clone()),
+        before: state.ours.sysctls.get(&setting.name).cloned(),
+        reason: setting.reason.clone(),
+        problem: standing.and_then(|standing| standing.problem.clone()),
+    }
+}
+
+/// Whether what a value was before does not stand in the journal so far.
+fn is_unsettled(state: &State) -> bool {
+    state.unsettled.iter().any(|change| {
+        let (Change::Own(entry) | Change::Disown(entry)) = change;
+        matches!(entry, Entry::Sysctl(..))
+    })
+}

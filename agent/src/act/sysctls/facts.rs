@@ -1,0 +1,186 @@
+//! What the host is like, as far as sysctls depend on it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::Bound,
+};
+
+use crate::{
+    act::Edges,
+    decide::{
+        addresses::holds,
+        sysctls::{Facts, Needs, Tuning},
+    },
+    host::{interface::Interface, sysctls::spelled},
+};
+
+/// Routes to so many servers that are in no subnet of the host's are looked up
+/// again at each look, in turn: there may be tens of thousands.
+const LOOKED_UP_AGAIN: usize = 64;
+
+/// Which interfaces led to servers that are in no subnet of the host's.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    known: BTreeMap<IpAddr, Option<u32>>,
+    last: Option<IpAddr>,
+}
+
+/// Gathers what matters to these needs. `is_ours` says that we have shown NAT's
+/// connections to connection tracking before: what it knows since tells
+/// nothing.
+///
+/// # Errors
+/// In words, when the kernel does not answer.
+pub(super) fn gather(
+    ways: &mut Ways,
+    edges: &mut Edges<'_>,
+    needs: &Needs,
+    tuning: &Tuning,
+    is_ours: bool,
+) -> Result<Facts, String> {
+    let mut facts = Facts {
+        kernel: edges.surroundings.kernel(),
+        ..Facts::default()
+    };
+    let is_about_v6 = |name: &String| name.starts_with("net.ipv6.");
+    let is_v6_set = tuning.rule.overrides.keys().any(is_about_v6);
+    if needs.nat_servers.is_empty() && !is_v6_set {
+        return Ok(facts);
+    }
+    let interfaces = edges
+        .links
+        .interfaces()
+        .map_err(|error| error.to_string())?;
+    let name = |index: u32| {
+        let found = interfaces.iter().find(|interface| interface.index == index);
+        found.filter(|interface| !interface.loopback)
+    };
+    for (address, index) in ways.to(&needs.nat_servers, &interfaces, edges)? {
+        if let Some(interface) = index.and_then(name) {
+            let facing = match address {
+                IpAddr::V4(_) => &mut facts.facing_v4,
+                IpAddr::V6(_) => &mut facts.facing_v6,
+            };
+            facing.insert(interface.name.clone());
+        }
+    }
+    if !facts.facing_v6.is_empty() || is_v6_set {
+        facts.has_force_forwarding = edges
+            .sysctls
+            .read("net.ipv6.conf.all.force_forwarding")
+            .is_ok();
+        let advertised = edges.surroundings.advertised();
+        let advertised = advertised
+            .map_err(|error| format!("cannot list this host's default routes of IPv6: {error}"))?;
+        for interface in advertised.into_iter().filter_map(name) {
+            // With 0 it is another program that listens to routers, and not the
+            // kernel's to take away.
+            let accept = format!("net.ipv6.conf.{}.accept_ra", spelled(&interface.name));
+            if edges.sysctls.read(&accept).is_ok_and(|value| value != "0") {
+                facts.advertised.insert(interface.name.clone());
+            }
+        }
+    }
+    facts.is_tracking = !needs.nat_servers.is_empty() && (is_ours || is_tracking(edges));
+    Ok(facts)
+}
+
+/// Connection tracking is active in a network namespace if rules want it, which
+/// shows in nothing but its work: it knows connections (its own count of them
+/// stays 0 otherwise, whatever IPVS does), or it called packets invalid, as it
+/// calls the replies of NAT servers while nothing else goes on.
+fn is_tracking(edges: &mut Edges<'_>) -> bool {
+    let count = edges.sysctls.read("net.netfilter.nf_conntrack_count");
+    count.is_ok_and(|count| count != "0") || edges.surroundings.calls_packets_invalid()
+}
+
+impl Ways {
+    /// The interface that leads to each of these addresses, where one does:
+    /// that whose subnet holds it, or else that of the route.
+    fn to(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        interfaces: &[Interface],
+        edges: &mut Edges<'_>,
+    ) -> Result<Vec<(IpAddr, Option<u32>)>, String> {
+        let mut all = Vec::with_capacity(addresses.len());
+        let mut elsewhere = BTreeSet::new();
+        let subnets = Subnets::of(interfaces);
+        // What is the host's own is not forwarded.
+        for &address in addresses.difference(&subnets.own) {
+            match subnets.nearest(address) {
+                Some(index) => all.push((address, Some(index))),
+                None => {
+                    elsewhere.insert(address);
+                }
+            }
+        }
+        self.known.retain(|address, _| elsewhere.contains(address));
+        let new = elsewhere
+            .iter()
+            .filter(|address| !self.known.contains_key(address));
+        let new: Vec<_> = new.copied().collect();
+        let again = self.next_known();
+        for address in new.into_iter().chain(again) {
+            let index = edges.surroundings.toward(address);
+            let index = index.map_err(|error| {
+                format!("cannot look up this host's route to {address}: {error}")
+            })?;
+            self.known.insert(address, index);
+        }
+        all.extend(self.known.iter().map(|(address, index)| (*address, *index)));
+        Ok(all)
+    }
+
+    /// Those whose turn it is.
+    fn next_known(&mut self) -> Vec<IpAddr> {
+        let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.known.range((from, Bound::Unbounded));
+        let next: Vec<_> = rest
+            .map(|(address, _)| *address)
+            .take(LOOKED_UP_AGAIN)
+            .collect();
+        // After the last one it is the first one's again.
+        self.last = next
+            .last()
+            .copied()
+            .filter(|_| next.len() == LOOKED_UP_AGAIN);
+        next
+    }
+}
+
+/// The networks of a host. Of its own addresses there may be ten thousand.
+struct Subnets {
+    own: BTreeSet<IpAddr>,
+    networks: Vec<(IpAddr, u8, u32)>,
+}
+
+impl Subnets {
+    fn of(interfaces: &[Interface]) -> Self {
+        let each = || {
+            let each = interfaces.iter();
+            each.flat_map(|interface| {
+                let addresses = interface.addresses.iter();
+                addresses.map(|(address, length)| (*address, *length, interface.index))
+            })
+        };
+        let is_network = |(address, length, _): &(IpAddr, u8, u32)| match address {
+            IpAddr::V4(_) => *length < 32,
+            IpAddr::V6(_) => *length < 128,
+        };
+        Self {
+            own: each().map(|(address, _, _)| address).collect(),
+            networks: each().filter(is_network).collect(),
+        }
+    }
+
+    /// The interface with the longest prefix that holds an address.
+    fn nearest(&self, address: IpAddr) -> Option<u32> {
+        let networks = self.networks.iter();
+        networks
+            .filter(|(network, length, _)| holds(*network, *length, address))
+            .max_by_key(|(_, length, _)| *length)
+            .map(|(_, _, index)| *index)
+    }
+}

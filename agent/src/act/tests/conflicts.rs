@@ -1,0 +1,92 @@
+//! What we want is there already, and is somebody else's.
+
+use super::*;
+use crate::{fixtures::weight, host::reading::Reading};
+
+fn leaving(world: &ModelWorld) -> Agent {
+    Agent {
+        on_conflict: OnConflict::Leave,
+        ..Agent::start(world)
+    }
+}
+
+fn theirs(world: &ModelWorld, scheduler: &str, servers: &[(u8, u32)]) {
+    let found = service(scheduler, servers);
+    world.parts().kernel.table.insert(tcp(WEB, 80), found);
+}
+
+#[test]
+fn a_strangers_service_that_differs_is_left_and_told_and_our_vip_is_not_put_to_it() {
+    let world = ModelWorld::new();
+    theirs(&world, "sed", &[(9, 9)]);
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
+    let mut agent = leaving(&world);
+    let outcome = agent.round(&ours);
+    assert_eq!(world.news(), [""; 0], "neither service, server nor VIP");
+    assert_eq!(outcome.left, [(tcp(WEB, 80), None)]);
+    assert_eq!((outcome.services, outcome.held.len()), (0, 0));
+
+    // They take it away.
+    world.parts().kernel.table.clear();
+    let table = world.parts().kernel.table.clone();
+    assert!(agent.state.hint(&Reading::Table(table), false));
+    let outcome = agent.round(&ours);
+    assert_eq!(outcome.left, []);
+    assert_eq!(outcome.held.len(), 1);
+    assert_eq!(world.table().len(), 2);
+    assert_eq!(outcome.repairs.count, 0, "it never was ours");
+}
+
+#[test]
+fn a_strangers_server_that_differs_is_left_and_one_that_does_not_is_ours() {
+    let world = ModelWorld::new();
+    theirs(&world, "wrr", &[(1, 1), (2, 9)]);
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (2, 2), (3, 3)])]);
+    let mut agent = leaving(&world);
+    let outcome = agent.round(&ours);
+    assert_eq!(outcome.left, [(tcp(WEB, 80), Some(server(2)))]);
+    assert_eq!(outcome.destinations, 2);
+    let found = world.parts().kernel.table[&tcp(WEB, 80)].destinations[&server(2)];
+    assert_eq!(found, weight(9), "it is as they made it");
+    world.news();
+
+    // The group says otherwise now.
+    agent.on_conflict = OnConflict::Adopt;
+    let outcome = agent.round(&ours);
+    assert_eq!(outcome.left, []);
+    assert_eq!(
+        world.news(),
+        ["settle", "-e -t 192.0.2.10:80 -r 198.51.100.2:80 -m -w 2",]
+    );
+}
+
+#[test]
+fn what_is_ours_is_put_right_whatever_the_policy() {
+    let world = ModelWorld::new();
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
+    let mut agent = settled(&world, &ours);
+    agent.on_conflict = OnConflict::Leave;
+    theirs(&world, "sed", &[(1, 9)]);
+    agent.state.distrust();
+    let outcome = agent.round(&ours);
+    assert_eq!(outcome.left, []);
+    assert_eq!(outcome.repairs.count, 2);
+    assert_eq!(
+        world.table(),
+        [
+            "-A -t 192.0.2.10:80 -s wrr",
+            "-a -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1",
+        ]
+    );
+}
+
+#[test]
+fn an_order_that_the_scheduler_goes_by_and_that_is_not_the_wanted_one_is_told() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "mh", &[(2, 1)])]));
+    let both = wish(&[(tcp(WEB, 80), "mh", &[(1, 1), (2, 1)])]);
+    let outcome = agent.round(&both);
+    assert_eq!(outcome.misordered, [tcp(WEB, 80)].into());
+    let outcome = agent.round(&wish(&[(tcp(WEB, 80), "mh", &[(2, 1), (1, 1)])]));
+    assert_eq!(outcome.misordered, [].into(), "now that is the wanted one");
+}

@@ -1,0 +1,400 @@
+//! Whatever happens, when things calm down the host is as it is wanted to be,
+//! strangers' things are as strangers left them, and the disk says which is
+//! which.
+//!
+//! Whose an entry is, is decided here without looking at the plan. What
+//! somebody else made is theirs unless its key was ours, or until it is
+//! wanted: then it is to be adopted, and while it is not known how far that
+//! came it is nobody's in particular. A virtual address is never adopted.
+//!
+//! The journal is the real one, on a disk that loses, keeps or tears what was
+//! not synced when the agent died. The kernel outlives that, which is more than
+//! a real disk asks for: it loses only what a power failure cuts off, and then
+//! the kernel's table is gone, too.
+
+mod calm;
+mod disk;
+mod steps;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use ipvs::{DestinationKey, Errno, Family};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+    sample::select,
+    test_runner::RngAlgorithm,
+};
+
+use self::{
+    calm::wanted,
+    disk::{DiskJournal, MayHold},
+    steps::{Death, Deed, Fault, Step, step},
+};
+use super::*;
+use crate::{
+    disk::journal::Intent,
+    fixtures::{Effect, broken, config, disk::Fate, spelled, weight},
+};
+
+/// What nobody but a stranger writes.
+const THEIR_SCHEDULER: &str = "sed";
+const THEIR_WEIGHT: u32 = 900;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Whose {
+    Ours,
+    Theirs,
+    /// Theirs, but wanted, or with a key that was ours.
+    Unclear,
+    /// Ours, and changed by somebody before we could write down that it is.
+    Lost,
+}
+
+struct Story {
+    world: ModelWorld,
+    disk: MayHold,
+    /// How often the host was booted.
+    boots: usize,
+    agent: Agent,
+    wish: Desired,
+    holding: Holding,
+    /// Of everything that is there, but for the host's own addresses.
+    whose: BTreeMap<Entry, Whose>,
+    /// The agent died and had not been able to write down what is ours.
+    forgetful: bool,
+}
+
+impl Story {
+    fn new() -> Self {
+        let world = ModelWorld::new();
+        let disk = MayHold::nothing();
+        let opened = DiskJournal::open(&world, &disk, "0");
+        let (journal, found) = opened.expect("the disk works");
+        Self {
+            agent: Agent::with(&world, Box::new(journal), found),
+            world,
+            disk,
+            boots: 0,
+            wish: Desired::default(),
+            holding: Holding::Take,
+            whose: BTreeMap::new(),
+            forgetful: false,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Wish(wish, holding) => (self.wish, self.holding) = (wish.0, holding),
+            Step::Round(later, death) => self.round(later, death.as_ref()),
+            Step::Restart => self.restart(),
+            Step::Reboot(fates) => self.reboot(&fates),
+            Step::Distrust => self.agent.state.distrust(),
+            Step::Stranger(deed) => self.stranger(&deed),
+            Step::Fault(fault) => self.fault(fault),
+            Step::Heal => self.heal(),
+            Step::Calm => self.check(),
+        }
+    }
+
+    fn round(&mut self, later: Duration, death: Option<&Death>) {
+        for entry in wanted(&self.wish) {
+            if let Some(whose @ Whose::Theirs) = self.whose.get_mut(&entry) {
+                *whose = Whose::Unclear;
+            }
+        }
+        self.agent.now += later;
+        self.world.parts().life = death.map(|death| death.calls);
+        let forgets = self.has_unwritten();
+        let _ = self.agent.try_round(&self.wish, self.holding);
+        let died = self.world.parts().life.take() == Some(0);
+        if let (true, Some(death)) = (died, death) {
+            self.forgetful |= forgets || self.is_disk_full();
+            self.bury(death);
+        }
+        self.audit();
+    }
+
+    /// The agent is dead; the next ones may die before they have begun.
+    fn bury(&mut self, death: &Death) {
+        self.world.parts().file.room = None;
+        self.world.parts().file.crash(&death.fates);
+        for calls in &death.openings {
+            self.world.parts().life = Some(*calls);
+            let _ = DiskJournal::open(&self.world, &self.disk, &self.boots.to_string());
+            let died = self.world.parts().life.take() == Some(0);
+            if died {
+                self.world.parts().file.crash(&death.fates);
+            }
+        }
+        self.start();
+    }
+
+    fn start(&mut self) {
+        let opened = DiskJournal::open(&self.world, &self.disk, &self.boots.to_string());
+        let (journal, found) = opened.expect("the disk works");
+        let now = self.agent.now;
+        self.agent = Agent::with(&self.world, Box::new(journal), found);
+        self.agent.now = now;
+    }
+
+    /// The agent ends in good order, and starts again.
+    fn restart(&mut self) {
+        self.forgetful |= self.has_unwritten();
+        self.agent.journal = Box::new(self.world.clone());
+        self.world.parts().file.room = None;
+        self.start();
+    }
+
+    /// The host loses its power, and with it what the kernel knew.
+    fn reboot(&mut self, fates: &[Fate]) {
+        let fresh = ModelWorld::new().parts().interfaces.clone();
+        self.world.parts().interfaces = fresh;
+        self.world.parts().kernel.table.clear();
+        self.whose.clear();
+        self.forgetful = false;
+        self.boots += 1;
+        self.disk.forget();
+        self.bury(&Death {
+            calls: 0,
+            fates: fates.to_vec(),
+            openings: Vec::new(),
+        });
+    }
+
+    fn is_disk_full(&self) -> bool {
+        self.world.parts().file.room == Some(0)
+    }
+
+    /// Whether the agent knows something that the disk refused.
+    fn has_unwritten(&self) -> bool {
+        self.agent.state.failures.contains_key(&Subject::Journal)
+    }
+
+    /// Takes in what the agent did, and objects if it was not its business.
+    fn audit(&mut self) {
+        let effects = std::mem::take(&mut self.world.parts().log);
+        for effect in effects {
+            match effect {
+                Effect::Kernel(op, None) => self.audit_op(&op),
+                Effect::Added(address, interface) => {
+                    let entry = Entry::Address(address, interface);
+                    self.whose.entry(entry).or_insert(Whose::Ours);
+                }
+                Effect::Removed(address, interface) => {
+                    let was = self.whose.remove(&Entry::Address(address, interface));
+                    assert_ne!(was, None, "{address} is the host's own");
+                    assert_ne!(was, Some(Whose::Theirs), "{address} is a stranger's");
+                }
+                Effect::Kernel(_, Some(_))
+                | Effect::Timeouts(_)
+                | Effect::Sysctl(..)
+                | Effect::Made(_)
+                | Effect::Unmade(_)
+                | Effect::Intended
+                | Effect::Settled
+                | Effect::Remembered => {}
+            }
+        }
+        let unclear = |(entry, whose): (&Entry, &Whose)| {
+            let unclear = matches!(whose, Whose::Unclear | Whose::Lost);
+            (unclear && !matches!(entry, Entry::Address(..))).then(|| entry.clone())
+        };
+        let unclear: Vec<_> = self.whose.iter().filter_map(unclear).collect();
+        for entry in unclear {
+            if self.whose(&entry) == Whose::Ours {
+                self.whose.insert(entry, Whose::Ours);
+            }
+        }
+    }
+
+    fn audit_op(&mut self, op: &Op) {
+        let entry = match op.destination() {
+            Some(destination) => Entry::Destination(op.service(), destination),
+            None => Entry::Service(op.service()),
+        };
+        if op.creates() {
+            self.whose.insert(entry, Whose::Ours);
+            return;
+        }
+        assert_ne!(
+            self.whose[&entry],
+            Whose::Theirs,
+            "it is a stranger's: {op}"
+        );
+        if op.removes() {
+            self.forget(&entry);
+        }
+    }
+
+    fn forget(&mut self, gone: &Entry) {
+        self.whose.retain(|entry, _| match (gone, entry) {
+            (Entry::Service(service), Entry::Destination(of, _)) => service != of,
+            _ => entry != gone,
+        });
+    }
+
+    /// Whose is what somebody else makes now.
+    fn whose(&self, entry: &Entry) -> Whose {
+        let disks = self.disk.all();
+        let on_disk = disks.iter().all(|disk| disk.owned.contains(entry));
+        let not_on_disk = disks.iter().all(|disk| !disk.owned.contains(entry));
+        let in_mind = match entry {
+            Entry::Service(service) => self.agent.state.ours.table.service(service),
+            Entry::Destination(service, key) => {
+                self.agent.state.ours.table.destination(service, key)
+            }
+            Entry::Address(address, on) => self.agent.state.ours.addresses.get(address) == Some(on),
+            Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_) => false,
+        };
+        let intended = |intent: &Intent| match entry {
+            Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
+            // Who else's has another configuration.
+            _ => false,
+        };
+        let intended = intended(&self.agent.state.ours.intent)
+            || disks.iter().any(|disk| intended(&disk.intent));
+        match in_mind {
+            true if on_disk && !self.is_known_to_be_gone(entry) => Whose::Ours,
+            false if not_on_disk && !intended => Whose::Theirs,
+            _ => Whose::Unclear,
+        }
+    }
+
+    /// Whether the agent knows that it is not there, and may let go of it.
+    fn is_known_to_be_gone(&self, entry: &Entry) -> bool {
+        let Some(table) = &self.agent.state.believed else {
+            return false;
+        };
+        match entry {
+            Entry::Service(service) => !table.contains_key(service),
+            Entry::Destination(service, key) => !table
+                .get(service)
+                .is_some_and(|found| found.destinations.contains_key(key)),
+            Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_) => false,
+        }
+    }
+
+    fn stranger(&mut self, deed: &Deed) {
+        let (Deed::Make(entry) | Deed::Change(entry) | Deed::Remove(entry)) = deed;
+        let there = self.whose.contains_key(entry);
+        let whose = self.whose(entry);
+        if matches!(deed, Deed::Make(_)) == there || !self.can(deed) {
+            return;
+        }
+        match deed {
+            Deed::Make(_) => drop(self.whose.insert(entry.clone(), whose)),
+            Deed::Change(_) => self.lose(entry, whose),
+            Deed::Remove(_) => self.forget(entry),
+        }
+    }
+
+    /// Does it, if it can be done.
+    fn can(&self, deed: &Deed) -> bool {
+        let (Deed::Make(entry) | Deed::Change(entry) | Deed::Remove(entry)) = deed;
+        if let Entry::Address(address, on) = entry {
+            match deed {
+                Deed::Make(_) => self.world.put(*address, on),
+                Deed::Change(_) => return false,
+                Deed::Remove(_) => self.world.take(*address, on),
+            }
+            return true;
+        }
+        let table = &mut self.world.parts().kernel.table;
+        match (deed, entry) {
+            (Deed::Remove(_), Entry::Service(key)) => table.remove(key).is_some(),
+            (_, Entry::Service(key)) => {
+                let theirs = service(THEIR_SCHEDULER, &[]);
+                table.entry(*key).or_insert(theirs).config = config(THEIR_SCHEDULER);
+                true
+            }
+            (_, Entry::Destination(of, key)) => {
+                let Some(service) = table.get_mut(of) else {
+                    return false;
+                };
+                match deed {
+                    Deed::Remove(_) => service.destinations.shift_remove(key),
+                    _ => service.destinations.insert(*key, weight(THEIR_WEIGHT)),
+                };
+                true
+            }
+            (_, Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {
+                false
+            }
+        }
+    }
+
+    /// What we made and did not write down is known by its configuration, and
+    /// a service's servers by the service.
+    fn lose(&mut self, changed: &Entry, now: Whose) {
+        if now == Whose::Ours {
+            return;
+        }
+        for (entry, whose) in &mut self.whose {
+            let within = match (changed, entry) {
+                (Entry::Service(service), Entry::Destination(of, _)) => service == of,
+                (changed, entry) => changed == entry,
+            };
+            if within && *whose == Whose::Ours {
+                *whose = Whose::Lost;
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        let mut parts = self.world.parts();
+        match fault {
+            Fault::Refusals(one_in, errno) => {
+                let mut asked = 0;
+                parts.kernel.fail_with = Some(Box::new(move |_| {
+                    asked += 1;
+                    (asked % one_in == 0).then_some(errno)
+                }));
+            }
+            Fault::Kernel => parts.kernel.broken = Some(broken),
+            Fault::Replies => parts.kernel.lose_replies = true,
+            Fault::Interfaces => parts.links_broken = true,
+            Fault::Addresses => parts.addresses_refused = true,
+            Fault::Disk(room) => parts.file.room = Some(room),
+        }
+    }
+
+    fn heal(&mut self) {
+        let mut parts = self.world.parts();
+        parts.kernel.fail_with = None;
+        parts.kernel.broken = None;
+        parts.kernel.lose_replies = false;
+        parts.links_broken = false;
+        parts.addresses_refused = false;
+        parts.file.room = None;
+    }
+}
+
+/// As many as PROPTEST_CASES asks for, and no fewer than are done anyway.
+fn walks() -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig {
+        cases: asked.cases.max(10_000),
+        rng_algorithm: RngAlgorithm::XorShift,
+        ..asked
+    }
+}
+
+proptest! {
+    #![proptest_config(walks())]
+
+    #[test]
+    fn when_things_calm_down_all_is_as_wanted_and_strangers_things_are_theirs(
+        steps in vec(step(), 0..40),
+    ) {
+        let mut story = Story::new();
+        for step in steps {
+            story.step(step);
+        }
+        story.check();
+    }
+}

@@ -1,0 +1,111 @@
+//! The real journal on the model's disk, and what it may hold: of a write that
+//! failed or that the agent died in, all or nothing.
+
+use std::path::Path;
+
+use super::*;
+use crate::{
+    disk::journal::{self, Change, FileJournal, JournalError},
+    fixtures::{Disk, disk::OpenFile},
+};
+
+/// What is on a disk, as far as can be told without looking: one of these.
+#[derive(Clone, Debug)]
+pub(super) struct MayHold(Arc<Mutex<Vec<Disk>>>);
+
+impl MayHold {
+    /// Nothing is on it.
+    pub(super) fn nothing() -> Self {
+        Self(Arc::new(Mutex::new(vec![Disk::default()])))
+    }
+
+    /// Nothing on it counts any more.
+    pub(super) fn forget(&self) {
+        *self.all() = vec![Disk::default()];
+    }
+
+    pub(super) fn all(&self) -> MutexGuard<'_, Vec<Disk>> {
+        self.0.lock().expect("no test panics while it has it")
+    }
+
+    fn wrote(&self, is_certain: bool, write: impl Fn(&mut Disk)) {
+        let mut all = self.all();
+        let mut written = all.clone();
+        written.iter_mut().for_each(write);
+        match is_certain {
+            true => *all = written,
+            false => all.extend(written),
+        }
+    }
+
+    /// It was looked at.
+    fn holds(&self, found: &Remembered) {
+        let mut all = self.all();
+        let held = all.iter().find(|disk| disk.remembered() == *found);
+        let held = held.unwrap_or_else(|| panic!("{found:?} was never written: {all:?}"));
+        *all = vec![held.clone()];
+    }
+}
+
+/// An agent's journal.
+pub(super) struct DiskJournal {
+    world: ModelWorld,
+    file: FileJournal,
+    may_hold: MayHold,
+}
+
+impl DiskJournal {
+    /// Opens it, or makes it where there is none or none that was ever opened.
+    pub(super) fn open(
+        world: &ModelWorld,
+        may_hold: &MayHold,
+        boot: &str,
+    ) -> Result<(Self, Remembered), JournalError> {
+        let open = || {
+            let world = world.clone();
+            let open =
+                move |_: &Path| Ok(journal::builder().create_with_backend(OpenFile::new(&world))?);
+            FileJournal::open_with(Path::new("/state/journal"), boot, Box::new(open))
+        };
+        let opened = match open() {
+            Err(JournalError::Database { source, .. }) if journal::is_content(&source) => {
+                let nothing_lost = *may_hold.all() == [Disk::default()];
+                assert!(nothing_lost, "the journal was damaged: {source}");
+                world.parts().file.remove();
+                open()
+            }
+            other => other,
+        };
+        let (file, found) = opened?;
+        may_hold.holds(&found);
+        let journal = Self {
+            world: world.clone(),
+            file,
+            may_hold: may_hold.clone(),
+        };
+        Ok((journal, found))
+    }
+}
+
+impl Journal for DiskJournal {
+    fn intend(&mut self, intent: &Intent) -> Result<(), JournalError> {
+        let result = self.file.intend(intent);
+        self.may_hold
+            .wrote(result.is_ok(), |disk| disk.intent = intent.clone());
+        self.world.parts().log.push(Effect::Intended);
+        result
+    }
+
+    fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError> {
+        let result = self.file.settle(changes);
+        self.may_hold
+            .wrote(result.is_ok(), |disk| disk.settle(changes));
+        self.world.parts().log.push(Effect::Settled);
+        result
+    }
+
+    // No cluster has a part in these stories.
+    fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
+        self.file.remember_cluster(cluster)
+    }
+}

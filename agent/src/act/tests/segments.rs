@@ -1,0 +1,234 @@
+//! Virtual addresses on Ethernet segments.
+
+use super::*;
+use crate::{
+    claim::machine::{Order, Verdict},
+    host::interface::Card,
+};
+
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const OTHER: Mac = Mac([2, 0, 0, 0, 0, 7]);
+
+fn card() -> Card {
+    Card {
+        index: 2,
+        mac: MAC,
+        up: true,
+    }
+}
+
+/// A world whose eth0 is on a segment.
+fn world() -> ModelWorld {
+    let world = ModelWorld::new();
+    world.parts().interfaces[1].mac = Some(MAC);
+    world
+}
+
+fn web() -> Desired {
+    wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])])
+}
+
+impl Agent {
+    fn hear(&mut self, verdict: Verdict) {
+        let verdicts = [(ip(WEB), verdict)].into();
+        self.state.hear_claims(self.now, verdicts);
+    }
+
+    fn orders(&self) -> Vec<(IpAddr, Order)> {
+        let orders = self.world.parts().orders.clone();
+        orders.into_iter().collect()
+    }
+}
+
+#[test]
+fn a_vip_goes_up_once_nobody_on_the_segment_answers_for_it() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    let outcome = agent.round(&web());
+    assert_eq!(outcome.missing[&ip(WEB)], Missing::Asking);
+    assert_eq!(agent.orders(), [(ip(WEB), Order::Ask(card()))]);
+    assert!(world.interfaces_with(ip(WEB)).is_empty(), "not before");
+
+    agent.hear(Verdict::Free(3));
+    let outcome = agent.round(&web());
+    assert_eq!(
+        outcome.missing[&ip(WEB)],
+        Missing::Asking,
+        "not that segment"
+    );
+    agent.hear(Verdict::Free(2));
+    let outcome = agent.round(&web());
+    assert_eq!(outcome.held[&ip(WEB)], "eth0");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    assert_eq!(agent.orders(), [(ip(WEB), Order::Hold(card(), 1))]);
+
+    let outcome = agent.round(&wish(&[]));
+    assert!(outcome.held.is_empty(), "its last service went");
+    assert_eq!(agent.orders(), [], "nobody is to hear of it any more");
+}
+
+#[test]
+fn a_vip_that_somebody_has_stays_away_and_it_is_said_who_he_is() {
+    let world = world();
+    world.parts().neighbors = vec![(OTHER, ip("198.51.100.1")), (MAC, ip("192.0.2.9"))];
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    agent.hear(Verdict::Taken(OTHER));
+    let known = std::mem::take(&mut world.parts().neighbors);
+    let outcome = agent.round(&web());
+    let nobody = Missing::Taken(OTHER, Vec::new());
+    assert_eq!(outcome.missing[&ip(WEB)], nobody, "he is not known");
+    assert_eq!(
+        world.parts().looked_for,
+        [ip("198.51.100.1")],
+        "the service's server may be the one"
+    );
+    world.parts().neighbors = known;
+    agent.state.links_changed();
+    let outcome = agent.round(&web());
+    let theirs = vec![ip("198.51.100.1")];
+    assert_eq!(outcome.missing[&ip(WEB)], Missing::Taken(OTHER, theirs));
+    assert!(world.interfaces_with(ip(WEB)).is_empty());
+    let oddities: Vec<_> = crate::tell::report::oddities(&outcome, &[], &web(), None, "default")
+        .into_iter()
+        .collect();
+    let [said] = oddities.as_slice() else {
+        panic!("one thing is odd: {oddities:?}")
+    };
+    assert!(said.contains("02:00:00:00:00:07 (real server "), "{said}");
+}
+
+#[test]
+fn somebody_who_says_that_he_has_a_held_vip_is_told_of_and_does_not_get_it() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    agent.hear(Verdict::Free(2));
+    agent.round(&web());
+    agent.hear(Verdict::Contested(OTHER));
+    let outcome = agent.round(&web());
+    assert_eq!(outcome.held[&ip(WEB)], "eth0");
+    assert_eq!(outcome.contested[&ip(WEB)], (OTHER, Vec::new()));
+    agent.hear(Verdict::Held);
+    let outcome = agent.round(&web());
+    assert!(outcome.contested.is_empty(), "he is not heard any more");
+}
+
+#[test]
+fn a_vip_that_somebody_removed_is_put_back_at_once_and_announced_anew() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    agent.hear(Verdict::Free(2));
+    agent.round(&web());
+    agent.hear(Verdict::Held);
+    world.take(ip(WEB), "eth0");
+    agent.state.links_changed();
+    let outcome = agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    assert_eq!(agent.orders(), [(ip(WEB), Order::Hold(card(), 2))]);
+    assert_eq!(outcome.repairs.count, 1, "it is told");
+}
+
+#[test]
+fn a_restart_asks_nobody_for_what_is_there() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    agent.hear(Verdict::Free(2));
+    agent.round(&web());
+    let mut next = Agent::start(&world);
+    world.news();
+    next.round(&web());
+    assert_eq!(world.news(), [] as [String; 0], "nothing is done");
+    assert_eq!(next.orders(), [(ip(WEB), Order::Hold(card(), 0))]);
+
+    world.take(ip(WEB), "eth0");
+    let mut next = Agent::start(&world);
+    let outcome = next.round(&web());
+    assert_eq!(
+        outcome.missing[&ip(WEB)],
+        Missing::Asking,
+        "it went while no agent was there: somebody else may have it by now"
+    );
+}
+
+#[test]
+fn a_segment_that_cannot_be_listened_to_gets_no_vip() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    agent.state.hear_hindered([(2, "no".to_owned())].into());
+    let outcome = agent.round(&web());
+    let why = Missing::Deaf("eth0".into(), "no".into());
+    assert_eq!(outcome.missing[&ip(WEB)], why);
+    agent.state.hear_hindered([].into());
+    agent.hear(Verdict::Free(2));
+    agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+}
+
+#[test]
+fn the_device_of_our_own_comes_with_the_first_vip_and_goes_with_the_last() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.rule = AddressRule::Dummy;
+    agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["ipvs-vips"]);
+    assert_eq!(agent.orders(), [], "it is on no segment");
+    agent.rule = AddressRule::Interface("eth1".into());
+    agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth1"], "it moved");
+    let names = |world: &ModelWorld| {
+        let parts = world.parts();
+        let names = parts.interfaces.iter();
+        names
+            .map(|interface| interface.name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&world), ["lo", "eth0", "eth1"], "the device went");
+    agent.rule = AddressRule::Dummy;
+    agent.round(&web());
+    agent.round(&wish(&[]));
+    assert_eq!(names(&world), ["lo", "eth0", "eth1"]);
+}
+
+#[test]
+fn an_address_with_our_mark_is_ours_without_a_journal_that_says_so() {
+    let world = world();
+    world.put(ip("192.0.2.77"), "eth0");
+    world.parts().interfaces[1].marked.push(ip("192.0.2.77"));
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    assert!(
+        world.interfaces_with(ip("192.0.2.77")).is_empty(),
+        "nobody wants it, and it is ours to remove"
+    );
+}
+
+#[test]
+fn a_device_that_cannot_be_made_is_every_services_trouble_and_tried_again() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.rule = AddressRule::Dummy;
+    world.parts().addresses_refused = true;
+    let outcome = agent.round(&web());
+    assert_eq!(outcome.missing[&ip(WEB)], Missing::NoDevice);
+    assert!(outcome.failures.contains_key(&Subject::Device));
+    world.parts().addresses_refused = false;
+    agent.round_when_due(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["ipvs-vips"]);
+}
+
+#[test]
+fn a_vip_on_no_segment_that_vanishes_is_put_back_by_who_only_keeps() {
+    let world = ModelWorld::new();
+    Agent::start(&world).round(&web());
+    let mut agent = Agent::start(&world);
+    agent.try_round(&web(), Holding::KeepOnly).unwrap();
+    world.take(ip(WEB), "eth0");
+    agent.state.links_changed();
+    let outcome = agent.try_round(&web(), Holding::KeepOnly).unwrap();
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    assert_eq!(outcome.repairs.count, 1);
+}

@@ -1,0 +1,139 @@
+//! The timeouts of connections, in a round.
+
+use std::time::Duration;
+
+use ipvs::Timeouts;
+
+use super::{Edges, State, record};
+use crate::{
+    act::retry::Subject,
+    disk::journal::{Change, Entry},
+};
+
+/// Whether the kernel may have other timeouts than these, and is asked.
+pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -> bool {
+    if wanted == Timeouts::default() && state.ours.timeouts == Timeouts::default() {
+        state.timeouts_settled = Some(wanted);
+        return false;
+    }
+    let is_settled = state.timeouts_settled == Some(wanted);
+    let is_another_refused = state
+        .timeouts_refused
+        .is_some_and(|refused| refused != wanted);
+    if is_another_refused {
+        state.timeouts_refused = None;
+        state.succeeded(Subject::Timeouts);
+    }
+    (!is_settled || state.everything_is_dirty) && state.retry.allows(Subject::Timeouts, now)
+}
+
+/// Makes the kernel's timeouts the wanted ones, where one is wanted: 0 is
+/// none. What was found before we first set one is in the journal from then on,
+/// and is what it becomes again when it is no longer wanted. One that we never
+/// set is not our business. Without a reading there is nothing to do.
+pub(super) fn settle(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    wanted: Option<Timeouts>,
+    now: Duration,
+) -> Result<(), ipvs::Error> {
+    let (Some(wanted), Some(found)) = (wanted, state.timeouts_found.take()) else {
+        return Ok(());
+    };
+    let is_settled = state.timeouts_settled == Some(wanted);
+    let before = each(
+        state.ours.timeouts,
+        wanted,
+        found,
+        |before, wanted, found| {
+            if wanted != 0 && before == 0 {
+                found
+            } else {
+                before
+            }
+        },
+    );
+    remember(state, before);
+    let change = each(before, wanted, found, |before, wanted, found| {
+        let target = if wanted == 0 { before } else { wanted };
+        // The kernel shows none of a protocol that it was built without.
+        if target == found || found == 0 {
+            0
+        } else {
+            target
+        }
+    });
+    if change != Timeouts::default() {
+        // Nobody could tell afterwards what was there before.
+        if is_unsettled(state) && !record::settle(state, edges, now) {
+            return Ok(());
+        }
+        if let Err(error) = edges.kernel.set_timeouts(change) {
+            return match error {
+                ipvs::Error::Refused { .. } => {
+                    let message = format!("cannot set spec.timeouts of the group: {error}");
+                    state.timeouts_settled = None;
+                    state.timeouts_refused = Some(wanted);
+                    state.failed(Subject::Timeouts, None, message, now);
+                    Ok(())
+                }
+                error => Err(error),
+            };
+        }
+        if is_settled {
+            let Timeouts { tcp, tcp_fin, udp } = change;
+            state.repairs.note(format!("--set {tcp} {tcp_fin} {udp}"));
+        }
+    }
+    let still_set = each(
+        before,
+        wanted,
+        found,
+        |before, wanted, _| {
+            if wanted == 0 { 0 } else { before }
+        },
+    );
+    remember(state, still_set);
+    state.timeouts_settled = Some(wanted);
+    let lacking = each(wanted, found, Timeouts::default(), |wanted, found, _| {
+        if found == 0 { wanted } else { 0 }
+    });
+    if lacking == Timeouts::default() {
+        state.succeeded(Subject::Timeouts);
+    } else {
+        let message = "this kernel's ip_vs does without one of the protocols that the group's \
+                       spec.timeouts names: leave its timeout out";
+        state.failed(Subject::Timeouts, None, message.to_owned(), now);
+    }
+    Ok(())
+}
+
+/// Whether what the timeouts were before does not stand in the journal so far.
+fn is_unsettled(state: &State) -> bool {
+    state.unsettled.iter().any(|change| {
+        let (Change::Own(entry) | Change::Disown(entry)) = change;
+        matches!(entry, Entry::Timeouts(_))
+    })
+}
+
+/// Notes what the timeouts were before we set them; 0 for one that we did not.
+fn remember(state: &mut State, before: Timeouts) {
+    if before == state.ours.timeouts {
+        return;
+    }
+    if state.ours.timeouts != Timeouts::default() {
+        state.disown(Entry::Timeouts(state.ours.timeouts));
+    }
+    if before != Timeouts::default() {
+        state.own(Entry::Timeouts(before));
+    }
+}
+
+/// Combines three of each.
+fn each(a: Timeouts, b: Timeouts, c: Timeouts, combine: fn(u32, u32, u32) -> u32) -> Timeouts {
+    Timeouts {
+        tcp: combine(a.tcp, b.tcp, c.tcp),
+        tcp_fin: combine(a.tcp_fin, b.tcp_fin, c.tcp_fin),
+        udp: combine(a.udp, b.udp, c.udp),
+    }
+}

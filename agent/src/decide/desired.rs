@@ -1,0 +1,474 @@
+//! The one place where Kubernetes' words and the kernel's meet: resolved
+//! objects in, the tables that this director is to have out. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crds::{
+    AddressRule, Availability, BelowMinimum, CheckedGroup, ForwardingRule, HealthCheck, ObjectKey,
+    Resolved, Server, Service, ServiceId,
+    api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
+};
+use ipvs::{
+    DestinationConfig, DestinationKey, Family, ForwardingMethod, OnConflict, ServiceConfig,
+    ServiceFlags, ServiceKey, Timeouts, Tunnel, TunnelKind, WantedService, WantedTable,
+};
+
+use crate::{
+    decide::{addresses::Holding, sysctls::Tuning},
+    disk::journal::Remembered,
+};
+
+/// What the objects want of one director, and which object wants each part.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// The kernel's table.
+    pub table: WantedTable,
+    /// The virtual addresses, each with the services that need it. They are to
+    /// be on the director that holds the group's VIPs, and on no other.
+    pub vips: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
+    /// How the servers of a service are checked, of those whose are.
+    pub guarded: BTreeMap<ServiceKey, Arc<Guarded>>,
+    /// Which VirtualService wants a kernel service.
+    pub services: BTreeMap<ServiceKey, ObjectKey>,
+    /// Which RealServer wants a destination.
+    pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
+}
+
+/// How this host should be as a whole: the objects' part, and the group's.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// What the objects want.
+    pub desired: Arc<Desired>,
+    /// Where the virtual addresses go, and whether this host has them.
+    pub addresses: Addresses,
+    /// What becomes of strangers' entries with keys that are wanted.
+    pub on_conflict: OnConflict,
+    /// The timeouts of connections; 0 is as it was before. None while it is not
+    /// known what they should be.
+    pub timeouts: Option<Timeouts>,
+    /// What the group says about sysctls. None while it is not known.
+    pub tuning: Option<Tuning>,
+    /// Sysctls that we set and that stay as they are, needed or not.
+    pub kept_sysctls: BTreeSet<String>,
+}
+
+/// Where the virtual addresses go, and whether this host has them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Addresses {
+    /// On which interfaces they go.
+    pub rule: AddressRule,
+    /// Whether they are on this host.
+    pub holding: Holding,
+    /// Addresses that stay where they are, each with its interface, whatever
+    /// the rule says and whether a service needs them or not.
+    pub kept: BTreeMap<IpAddr, String>,
+    /// Whether the device of our own stays though no address goes on it.
+    pub is_device_kept: bool,
+}
+
+impl Wish {
+    /// Has everything around the table stay that is ours.
+    pub(crate) fn keep_all_of(&mut self, ours: &Remembered) {
+        self.addresses.kept.clone_from(&ours.addresses);
+        self.addresses.is_device_kept = ours.device.is_some();
+        self.kept_sysctls = ours.sysctls.keys().cloned().collect();
+    }
+}
+
+impl Desired {
+    /// Whether a service has this destination, if only while too few of its
+    /// servers are healthy.
+    pub fn has_destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
+        let wanted = self.table.get(service);
+        wanted.is_some_and(|wanted| wanted.destinations.contains_key(destination))
+            || self.is_sorry_server(service, destination)
+    }
+
+    /// Whether a destination is one that health checks put into a service and
+    /// take out.
+    pub fn is_checked(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
+        self.guarded.contains_key(service) && self.has_destination(service, destination)
+    }
+
+    /// Whether a destination is a service's sorry server.
+    pub fn is_sorry_server(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
+        let guarded = self.guarded.get(service);
+        let sorry = guarded.and_then(|guarded| guarded.sorry);
+        sorry.is_some_and(|(sorry, _)| sorry == *destination)
+    }
+}
+
+/// How the servers of one service are checked, and what becomes of those that
+/// fail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guarded {
+    /// The check.
+    pub check: Arc<HealthCheck>,
+    /// The policy.
+    pub availability: Availability,
+    /// The server that says sorry, where the policy has one.
+    pub sorry: Option<(DestinationKey, DestinationConfig)>,
+    /// Servers that get weight 0 where the policy would take them out of the
+    /// table.
+    pub quiesce_only: BTreeSet<DestinationKey>,
+}
+
+/// What the directors of `group` are to have.
+pub fn desired(resolved: &Resolved, group: &str) -> Desired {
+    let mut desired = Desired::default();
+    for (object, service) in &resolved.services {
+        if service.group != group {
+            continue;
+        }
+        let key = service_key(service.id);
+        if let ServiceId::Vip { address, .. } = service.id {
+            desired
+                .vips
+                .entry(address)
+                .or_default()
+                .insert(object.clone());
+        }
+        for server in &service.servers {
+            desired
+                .servers
+                .insert((key, destination_key(server)), server.object.clone());
+        }
+        if let Some(check) = &service.health_check {
+            let guarded = guarded(check, &service.availability);
+            desired.guarded.insert(key, Arc::new(guarded));
+        }
+        desired.services.insert(key, object.clone());
+        desired.table.insert(key, wanted_service(service));
+    }
+    desired
+}
+
+fn guarded(check: &Arc<HealthCheck>, availability: &Availability) -> Guarded {
+    let sorry = match &availability.below {
+        BelowMinimum::Sorry(sorry) => {
+            let key = DestinationKey {
+                address: sorry.address,
+                port: sorry.port,
+            };
+            let config = DestinationConfig {
+                method: forwarding_method(sorry.forwarding),
+                weight: 1,
+                upper_threshold: 0,
+                lower_threshold: 0,
+            };
+            Some((key, config))
+        }
+        BelowMinimum::FailOpen | BelowMinimum::Reject => None,
+    };
+    Guarded {
+        check: check.clone(),
+        availability: availability.clone(),
+        sorry,
+        quiesce_only: BTreeSet::new(),
+    }
+}
+
+/// The services of which not the same is wanted, the order of their
+/// destinations and the checks included.
+pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKey> {
+    let same = |before: &WantedService, after: &WantedService| {
+        before.config == after.config
+            && before.destinations.as_slice() == after.destinations.as_slice()
+    };
+    let differs = |(key, service): &(&ServiceKey, &WantedService)| {
+        let other = before.table.get(key);
+        other.is_none_or(|other| !same(other, service))
+            || before.guarded.get(key) != after.guarded.get(key)
+    };
+    let new = after.table.iter().filter(differs).map(|(key, _)| *key);
+    let gone = before.table.keys().copied();
+    let gone = gone.filter(|key| !after.table.contains_key(key));
+    new.chain(gone).collect()
+}
+
+/// What is to become of strangers' entries.
+pub fn on_conflict(group: &CheckedGroup) -> OnConflict {
+    match group.on_conflict {
+        crds::api::OnConflict::Adopt => OnConflict::Adopt,
+        crds::api::OnConflict::Leave => OnConflict::Leave,
+    }
+}
+
+/// The timeouts that the group wants; 0 is none.
+pub fn timeouts(group: &CheckedGroup) -> Timeouts {
+    let rule = group.timeouts;
+    Timeouts {
+        tcp: rule.tcp.unwrap_or(0),
+        tcp_fin: rule.tcp_fin.unwrap_or(0),
+        udp: rule.udp.unwrap_or(0),
+    }
+}
+
+fn wanted_service(service: &Service) -> WantedService {
+    WantedService {
+        config: service_config(service),
+        destinations: service
+            .servers
+            .iter()
+            .map(|server| (destination_key(server), destination_config(server)))
+            .collect(),
+    }
+}
+
+fn service_key(id: ServiceId) -> ServiceKey {
+    match id {
+        ServiceId::Vip {
+            address,
+            port,
+            protocol,
+        } => ServiceKey::Address {
+            protocol: match protocol {
+                Protocol::Tcp => ipvs::Protocol::TCP,
+                Protocol::Udp => ipvs::Protocol::UDP,
+                Protocol::Sctp => ipvs::Protocol::SCTP,
+            },
+            address,
+            port,
+        },
+        ServiceId::FirewallMark { mark, family } => ServiceKey::FirewallMark {
+            family: match family {
+                IpFamily::IPv4 => Family::V4,
+                IpFamily::IPv6 => Family::V6,
+            },
+            mark: mark.get(),
+        },
+    }
+}
+
+fn service_config(service: &Service) -> ServiceConfig {
+    let mut flags = ServiceFlags::default();
+    for (wanted, flag) in [
+        (service.persistence.is_some(), ServiceFlags::PERSISTENT),
+        (service.one_packet, ServiceFlags::ONE_PACKET),
+        (service.fallback, ServiceFlags::SCHEDULER_1),
+        (service.hash_port, ServiceFlags::SCHEDULER_2),
+    ] {
+        if wanted {
+            flags = flags.with(flag);
+        }
+    }
+    let whole_address = match service_key(service.id).family() {
+        Family::V4 => 32,
+        Family::V6 => 128,
+    };
+    let persistence = service.persistence.as_ref();
+    ServiceConfig {
+        scheduler: scheduler_name(service.scheduler).to_owned(),
+        flags,
+        timeout: persistence.map_or(0, |rule| rule.timeout_seconds),
+        prefix_length: persistence.map_or(whole_address, |rule| rule.prefix_length),
+        persistence_engine: persistence
+            .and_then(|rule| rule.engine)
+            .map(|PersistenceEngine::Sip| "sip".to_owned()),
+    }
+}
+
+fn scheduler_name(scheduler: Scheduler) -> &'static str {
+    match scheduler {
+        Scheduler::Rr => "rr",
+        Scheduler::Wrr => "wrr",
+        Scheduler::Lc => "lc",
+        Scheduler::Wlc => "wlc",
+        Scheduler::Lblc => "lblc",
+        Scheduler::Lblcr => "lblcr",
+        Scheduler::Dh => "dh",
+        Scheduler::Sh => "sh",
+        Scheduler::Sed => "sed",
+        Scheduler::Nq => "nq",
+        Scheduler::Fo => "fo",
+        Scheduler::Ovf => "ovf",
+        Scheduler::Mh => "mh",
+        Scheduler::Twos => "twos",
+    }
+}
+
+fn destination_key(server: &Server) -> DestinationKey {
+    DestinationKey {
+        address: server.address,
+        port: server.port,
+    }
+}
+
+fn destination_config(server: &Server) -> DestinationConfig {
+    DestinationConfig {
+        method: forwarding_method(server.forwarding),
+        weight: u32::from(server.weight),
+        upper_threshold: server.upper_threshold,
+        lower_threshold: server.lower_threshold,
+    }
+}
+
+fn forwarding_method(rule: ForwardingRule) -> ForwardingMethod {
+    match rule {
+        ForwardingRule::Nat => ForwardingMethod::Masquerade,
+        ForwardingRule::Dr => ForwardingMethod::DirectRoute,
+        ForwardingRule::Ipip => ForwardingMethod::Tunnel(Tunnel::default()),
+        ForwardingRule::Gue { port, checksum } => ForwardingMethod::Tunnel(Tunnel {
+            kind: TunnelKind::Gue,
+            port,
+            checksum: tunnel_checksum(checksum),
+        }),
+        ForwardingRule::Gre { checksum } => ForwardingMethod::Tunnel(Tunnel {
+            kind: TunnelKind::Gre,
+            port: 0,
+            checksum: tunnel_checksum(checksum),
+        }),
+    }
+}
+
+fn tunnel_checksum(checksum: TunnelChecksum) -> ipvs::TunnelChecksum {
+    match checksum {
+        TunnelChecksum::None => ipvs::TunnelChecksum::None,
+        TunnelChecksum::Full => ipvs::TunnelChecksum::Full,
+        TunnelChecksum::Remote => ipvs::TunnelChecksum::Remote,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use crds::PersistenceRule;
+
+    use super::*;
+    use crate::fixtures::health::availability;
+
+    fn service(id: ServiceId) -> Service {
+        Service {
+            group: "default".into(),
+            id,
+            scheduler: Scheduler::Wrr,
+            fallback: false,
+            hash_port: false,
+            one_packet: false,
+            persistence: None,
+            health_check: None,
+            availability: availability(),
+            servers: Vec::new(),
+        }
+    }
+
+    fn vip(address: &str) -> ServiceId {
+        ServiceId::Vip {
+            address: address.parse().unwrap(),
+            port: 80,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    fn named(name: &str) -> ObjectKey {
+        ObjectKey {
+            namespace: "shop".into(),
+            name: name.into(),
+        }
+    }
+
+    fn resolved(services: impl IntoIterator<Item = (&'static str, Service)>) -> Resolved {
+        Resolved {
+            services: services
+                .into_iter()
+                .map(|(name, service)| (named(name), service))
+                .collect(),
+            ..Resolved::default()
+        }
+    }
+
+    #[test]
+    fn another_groups_services_are_not_this_directors_business() {
+        let mut elsewhere = service(vip("192.0.2.2"));
+        elsewhere.group = "edge".into();
+        let wanted = desired(
+            &resolved([
+                ("here", service(vip("192.0.2.1"))),
+                ("elsewhere", elsewhere),
+            ]),
+            "default",
+        );
+        assert_eq!(
+            wanted.services.values().collect::<Vec<_>>(),
+            [&named("here")],
+            "only the group's own service is wanted"
+        );
+        assert_eq!(wanted.vips.len(), 1, "and only its VIP");
+    }
+
+    #[test]
+    fn a_plain_service_is_what_ipvsadm_would_write() {
+        let config = service_config(&service(vip("192.0.2.1")));
+        assert_eq!(
+            config,
+            ServiceConfig {
+                scheduler: "wrr".into(),
+                flags: ServiceFlags::default(),
+                timeout: 0,
+                prefix_length: 32,
+                persistence_engine: None,
+            }
+        );
+        assert_eq!(
+            service_config(&service(vip("2001:db8::1"))).prefix_length,
+            128,
+            "the whole address of IPv6 is 128 bits"
+        );
+    }
+
+    #[test]
+    fn every_option_of_a_service_sets_its_own_flag() {
+        let mut service = service(ServiceId::FirewallMark {
+            mark: NonZeroU32::new(7).unwrap(),
+            family: IpFamily::IPv6,
+        });
+        service.scheduler = Scheduler::Mh;
+        service.fallback = true;
+        service.hash_port = true;
+        service.persistence = Some(PersistenceRule {
+            timeout_seconds: 60,
+            prefix_length: 64,
+            engine: Some(PersistenceEngine::Sip),
+        });
+        let config = service_config(&service);
+        assert_eq!(
+            config.flags,
+            ServiceFlags::PERSISTENT
+                .with(ServiceFlags::SCHEDULER_1)
+                .with(ServiceFlags::SCHEDULER_2)
+        );
+        assert_eq!((config.timeout, config.prefix_length), (60, 64));
+        assert_eq!(config.persistence_engine.as_deref(), Some("sip"));
+    }
+
+    #[test]
+    fn every_forwarding_rule_has_its_method() {
+        let gue = ForwardingRule::Gue {
+            port: 6080,
+            checksum: TunnelChecksum::Remote,
+        };
+        for (rule, method) in [
+            (ForwardingRule::Nat, ForwardingMethod::Masquerade),
+            (ForwardingRule::Dr, ForwardingMethod::DirectRoute),
+            (
+                ForwardingRule::Ipip,
+                ForwardingMethod::Tunnel(Tunnel::default()),
+            ),
+            (
+                gue,
+                ForwardingMethod::Tunnel(Tunnel {
+                    kind: TunnelKind::Gue,
+                    port: 6080,
+                    checksum: ipvs::TunnelChecksum::Remote,
+                }),
+            ),
+        ] {
+            assert_eq!(forwarding_method(rule), method, "{rule:?}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+use ipvs::{Family, Tunnel};
+
+use super::*;
+use crate::{
+    decide::desired::Guarded,
+    fixtures::{self, health, interface, ip, named, server, tcp, wish},
+};
+
+/// This host's own address.
+const OWN: &str = "192.0.2.1";
+/// An address that no interface has.
+const VIP: &str = "192.0.2.10";
+
+fn key(protocol: Protocol, address: &str, port: u16) -> ServiceKey {
+    ServiceKey::Address {
+        protocol,
+        address: ip(address),
+        port,
+    }
+}
+
+fn listener(protocol: Protocol, address: &str, port: u16) -> Listener {
+    Listener {
+        protocol,
+        address: ip(address),
+        port,
+        is_v6_only: false,
+    }
+}
+
+/// A host that has OWN and 2001:db8::1 on eth0, on which ssh listens, whose
+/// agent talks to an API server at 203.0.113.9:6443, and whose group has
+/// another director at 198.51.100.2.
+fn facts() -> Facts {
+    Facts {
+        own: Some(
+            [OWN, "2001:db8::1"]
+                .map(|address| (ip(address), "eth0".to_owned()))
+                .into(),
+        ),
+        listeners: Ok(vec![
+            listener(Protocol::TCP, "0.0.0.0", 22),
+            listener(Protocol::UDP, OWN, 53),
+        ]),
+        api_servers: ["203.0.113.9:6443".parse().unwrap()].into(),
+        directors: [(OWN, "a"), ("198.51.100.2", "b")]
+            .map(|(address, name)| (ip(address), name.to_owned()))
+            .into(),
+    }
+}
+
+fn refused(key: ServiceKey, facts: &Facts) -> Option<String> {
+    let suspects = suspects(&wish(&[(key, "rr", &[(1, 1)])]), facts);
+    suspects.get(&key)?.service.clone()
+}
+
+#[test]
+fn a_service_that_would_take_the_hosts_own_traffic_is_refused_with_what_to_do() {
+    let udp = |address, port| key(Protocol::UDP, address, port);
+    for (key, words) in [
+        (tcp("203.0.113.9", 6443), Some("203.0.113.9:6443")),
+        (tcp("203.0.113.9", 0), Some("--manifests")),
+        (tcp("203.0.113.9", 443), None),
+        (udp("203.0.113.9", 6443), None),
+        (tcp(OWN, 22), Some("listens on 0.0.0.0:22 (TCP)")),
+        (tcp(OWN, 80), None),
+        (tcp(OWN, 53), None),
+        (udp(OWN, 53), Some("`ss -lnup 'sport = :53'`")),
+        (udp(OWN, 22), None),
+        (tcp(OWN, 0), Some("every port")),
+        (udp(OWN, 0), Some("every port")),
+        (tcp("2001:db8::1", 22), None),
+        (tcp("2001:db8::1", 0), Some("on eth0 before")),
+        (tcp(VIP, 22), None),
+        (tcp(VIP, 0), None),
+    ] {
+        let found = refused(key, &facts());
+        match (words, &found) {
+            (None, None) => {}
+            (Some(words), Some(why)) if why.contains(words) => {}
+            _ => panic!("{key} was expected to be refused for {words:?}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn without_the_hosts_addresses_any_may_be_its_own() {
+    let facts = Facts {
+        own: None,
+        ..facts()
+    };
+    let why = refused(tcp(VIP, 22), &facts).expect("ssh listens on every address");
+    assert!(why.contains("cannot be read"), "{why}");
+    assert!(refused(tcp(VIP, 0), &facts).is_some(), "port 0 as well");
+    assert_eq!(refused(tcp(VIP, 80), &facts), None, "nothing listens there");
+}
+
+#[test]
+fn what_may_listen_unseen_is_refused_on_an_address_of_the_host_alone() {
+    let facts = Facts {
+        listeners: Err("no such file".into()),
+        ..facts()
+    };
+    let why = refused(tcp(OWN, 80), &facts).expect("something may listen there");
+    assert!(why.contains("tcp_diag"), "it says what to load: {why}");
+    assert_eq!(refused(tcp(VIP, 80), &facts), None);
+}
+
+#[test]
+fn listeners_matter_for_ports_of_the_hosts_addresses_alone() {
+    let facts = facts();
+    let own = facts.own.as_ref();
+    let mark = ServiceKey::FirewallMark {
+        family: Family::V4,
+        mark: 1,
+    };
+    for (key, expected) in [
+        (tcp(OWN, 80), true),
+        (tcp(OWN, 0), false),
+        (tcp(VIP, 80), false),
+        (mark, false),
+    ] {
+        assert_eq!(asks_for_listeners(&key, own), expected, "{key}");
+    }
+    assert!(asks_for_listeners(&tcp(VIP, 80), None), "not known");
+}
+
+/// A service with the servers .1, .2 (director b's address) and .3, forwarded
+/// to by one method.
+fn with_method(method: ForwardingMethod) -> (ServiceKey, Desired) {
+    let key = tcp(VIP, 80);
+    let mut desired = wish(&[(key, "rr", &[(1, 1), (2, 1), (3, 1)])]);
+    let service = desired.table.get_mut(&key).expect("it was wished for");
+    for config in service.destinations.values_mut() {
+        config.method = method;
+    }
+    (key, desired)
+}
+
+#[test]
+fn a_director_is_no_server_of_its_group_but_by_nat() {
+    for (method, is_refused) in [
+        (ForwardingMethod::DirectRoute, true),
+        (ForwardingMethod::Tunnel(Tunnel::default()), true),
+        (ForwardingMethod::Masquerade, false),
+    ] {
+        let (key, desired) = with_method(method);
+        let suspects = suspects(&desired, &facts());
+        let servers: Vec<_> = suspects
+            .get(&key)
+            .map(|suspect| suspect.servers.keys().copied().collect())
+            .unwrap_or_default();
+        let expected = if is_refused { vec![server(2)] } else { vec![] };
+        assert_eq!(servers, expected, "{method:?}");
+    }
+}
+
+#[test]
+fn a_service_goes_on_without_the_server_that_is_a_director() {
+    let (key, desired) = with_method(ForwardingMethod::DirectRoute);
+    let desired = Arc::new(desired);
+    let suspects = suspects(&desired, &facts());
+    let verdict = judge(&desired, &suspects, |_| None, false);
+    let left: Vec<_> = verdict.desired.table[&key]
+        .destinations
+        .keys()
+        .copied()
+        .collect();
+    assert_eq!(left, [server(1), server(3)], "in the order that they had");
+    assert!(!verdict.desired.servers.contains_key(&(key, server(2))));
+    assert_eq!(verdict.refused, [(key, Some(server(2)))].into());
+    let [exception] = verdict.report.exceptions.as_slice() else {
+        panic!("one exception: {:?}", verdict.report);
+    };
+    assert_eq!(
+        exception.virtual_service,
+        named(&key.to_string()).to_string()
+    );
+    assert_eq!(exception.real_server.as_deref(), Some("shop/server2"));
+    assert_eq!(exception.reason, "WouldHijackDirector");
+    assert!(
+        exception.message.contains("Director b") && exception.message.contains("NAT"),
+        "it says whose address it is, and what to do: {exception:?}"
+    );
+}
+
+#[test]
+fn a_sorry_server_that_is_a_director_is_left_out_too() {
+    let (key, mut desired) = with_method(ForwardingMethod::Masquerade);
+    let config = DestinationConfig {
+        method: ForwardingMethod::DirectRoute,
+        ..fixtures::weight(1)
+    };
+    let guarded = Guarded {
+        check: Arc::new(health::check()),
+        availability: health::availability(),
+        sorry: Some((server(2), config)),
+        quiesce_only: BTreeSet::new(),
+    };
+    desired.guarded.insert(key, Arc::new(guarded));
+    let desired = Arc::new(desired);
+    let suspects = suspects(&desired, &facts());
+    let verdict = judge(&desired, &suspects, |_| None, false);
+    assert_eq!(verdict.desired.guarded[&key].sorry, None);
+}
+
+#[test]
+fn of_a_refused_service_nothing_is_wanted_and_its_vip_stays_for_the_others() {
+    let (ssh, web) = (tcp(OWN, 22), tcp(OWN, 80));
+    let servers: &[_] = &[(1, 1)];
+    let both = Arc::new(wish(&[(ssh, "rr", servers), (web, "rr", servers)]));
+    let suspects = suspects(&both, &facts());
+    let verdict = judge(&both, &suspects, |_| None, false);
+    assert_eq!(*verdict.desired, wish(&[(web, "rr", servers)]));
+
+    let alone = Arc::new(wish(&[(ssh, "rr", servers)]));
+    let verdict = judge(&alone, &suspects, |_| None, false);
+    assert_eq!(*verdict.desired, Desired::default(), "no VIP is left over");
+}
+
+#[test]
+fn what_stands_in_the_kernel_stays_and_is_told() {
+    let (key, mut desired) = with_method(ForwardingMethod::DirectRoute);
+    let ssh = tcp(OWN, 22);
+    let service = wish(&[(ssh, "rr", &[])]);
+    desired.table.extend(service.table);
+    desired.services.extend(service.services);
+    let desired = Arc::new(desired);
+    let suspects = suspects(&desired, &facts());
+    let found = [
+        (key, fixtures::service("rr", &[(2, 1)])),
+        (ssh, fixtures::service("rr", &[])),
+    ];
+    let found = BTreeMap::from(found);
+    let verdict = judge(&desired, &suspects, |key| found.get(key), false);
+    assert!(Arc::ptr_eq(&verdict.desired, &desired), "all of it stays");
+    assert_eq!(verdict.report.exceptions, []);
+    let [one, other] = verdict.report.notices.as_slice() else {
+        panic!("two notices: {:?}", verdict.report);
+    };
+    assert!(one.contains("0.0.0.0:22") && one.contains("stays"), "{one}");
+    assert!(other.contains("Director b"), "{other}");
+}
+
+#[test]
+fn what_is_allowed_is_programmed_and_told() {
+    let desired = Arc::new(wish(&[(tcp(OWN, 22), "rr", &[])]));
+    let suspects = suspects(&desired, &facts());
+    let verdict = judge(&desired, &suspects, |_| None, true);
+    assert!(Arc::ptr_eq(&verdict.desired, &desired));
+    let [notice] = verdict.report.notices.as_slice() else {
+        panic!("one notice: {:?}", verdict.report);
+    };
+    assert!(notice.contains("--allow-hijack"), "{notice}");
+}
+
+#[test]
+fn what_we_put_on_an_interface_is_not_the_hosts_own() {
+    let host = [
+        interface(3, "eth1", &[("198.51.100.254", 24), (VIP, 32)]),
+        interface(1, "lo", &[("127.0.0.1", 8)]),
+        interface(2, "eth0", &[(OWN, 24), (VIP, 32), ("fe80::1", 64)]),
+    ];
+    let ours = BTreeMap::from([(ip(VIP), "eth0".to_owned())]);
+    let own = own_addresses(&host, &ours);
+    assert_eq!(
+        own.get(&ip(VIP)).map(String::as_str),
+        Some("eth1"),
+        "ours is the one on eth0"
+    );
+    assert_eq!(own.len(), 5, "{own:?}");
+    assert_eq!(
+        reachable_addresses(&host, &ours),
+        [OWN, "198.51.100.254", VIP].map(ip),
+        "by interface, without loopback and link-local ones"
+    );
+}
+
+#[test]
+fn a_host_tells_no_more_addresses_than_fit() {
+    let many: Vec<_> = (0..=255).map(|last| format!("198.51.100.{last}")).collect();
+    let many: Vec<_> = many.iter().map(|text| (text.as_str(), 32)).collect();
+    let host = [interface(2, "kube-ipvs0", &many)];
+    let told = reachable_addresses(&host, &BTreeMap::new());
+    assert_eq!(told.len(), MOST_ADDRESSES);
+}

@@ -1,0 +1,253 @@
+//! What stays in force although it is no longer wanted: pure, time is an
+//! argument.
+//!
+//! ```text
+//! wanted ───────────────────┐               ┌─▶ in force: wanted, and what is retained
+//! before: ours and in the   ├─▶ Retention ──┤
+//!         kernel, checks    │    (memory)   └─▶ held: the removals that wait
+//! removals: allowed or not ─┘
+//! ```
+//!
+//! A removal that must not happen is prevented here, by wanting: what is ours,
+//! in the kernel and no longer wanted stays in force with its check, its VIP,
+//! its sysctls and its place in the order. Later stages plan the table that is
+//! in force, so they never plan such a removal and need not know of it.
+
+mod merge;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipvs::{ActualTable, DestinationKey, Op, ServiceKey};
+
+use crate::{
+    decide::{
+        desired::{Desired, Wish},
+        guard::Guard,
+    },
+    disk::journal::Remembered,
+};
+
+/// Whether what is ours and no longer wanted may be removed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Removals {
+    /// Everything is retained: not all objects are known yet, so nobody can say
+    /// what is no longer wanted.
+    NotYet,
+    /// As much is removed as the [`crate::decide::guard`] allows.
+    Guarded,
+    /// Everything is retained, however little it is ([`crate::decide::caution`]).
+    Held {
+        /// Whether the guard goes on holding what is retained when the reason
+        /// is gone.
+        lasting: bool,
+    },
+    /// Nothing is retained: the administrator allowed the removals.
+    Released,
+}
+
+/// What this director has, at the moment of a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    /// What the journal owns.
+    pub ours: &'a Remembered,
+    /// The kernel's table, as it was read.
+    pub kernel: &'a ActualTable,
+    /// The services whose wanted state or whose state in the kernel may have
+    /// changed since the last call; none if any may have.
+    pub changed: Option<&'a BTreeSet<ServiceKey>>,
+}
+
+/// What comes of a decision.
+#[derive(Clone, Debug)]
+pub struct Retained {
+    /// What was wanted, and what stays in force with it.
+    pub in_force: Wish,
+    /// The removals that wait until they are allowed or no longer due.
+    pub held: Vec<Op>,
+    /// The services of which something else is in force than before because of
+    /// what is retained. Those whose wanted state changed are not among them.
+    pub changed: BTreeSet<ServiceKey>,
+}
+
+/// What of a service is ours, in the kernel, and no longer wanted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Leaving {
+    /// The service, and with it every server of ours in it.
+    Service,
+    /// Servers of a service that is still wanted, in the kernel's order.
+    Servers(Vec<DestinationKey>),
+}
+
+/// The memory of the stage.
+#[derive(Debug, Default)]
+pub struct Retention {
+    guard: Guard,
+    /// What is no longer wanted, retained or not, as of the last call.
+    leaving: BTreeMap<ServiceKey, Leaving>,
+    /// Of that, what was retained.
+    retained: BTreeMap<ServiceKey, Leaving>,
+    /// What was wanted at the last call, and what came of it.
+    wanted: Arc<Desired>,
+    in_force: Arc<Desired>,
+}
+
+impl Retention {
+    /// Counts removals that the kernel acknowledged at `now`. Those that health
+    /// checks caused are no business of the guard's: the objects still want
+    /// these servers.
+    pub fn acknowledge<'a>(&mut self, removed: impl IntoIterator<Item = &'a Op>, now: Duration) {
+        for op in removed {
+            let is_leaving = match (self.leaving.get(&op.service()), op.destination()) {
+                (Some(Leaving::Service), None) => true,
+                (Some(Leaving::Servers(servers)), Some(server)) => servers.contains(&server),
+                _ => false,
+            };
+            if is_leaving {
+                self.guard.count(op, now);
+            }
+        }
+    }
+
+    /// Decides what stays in force of what is no longer `wanted`.
+    ///
+    /// Only what the journal owns *and* the kernel has is retained: an entry
+    /// that another process deleted meanwhile is gone.
+    pub fn retain(
+        &mut self,
+        wanted: Wish,
+        before: Before<'_>,
+        removals: Removals,
+        now: Duration,
+    ) -> Retained {
+        self.find_leaving(&wanted.desired, before);
+        let removed = || self.leaving.iter().map(|(key, leaving)| leaving.ops(*key));
+        let pending: Vec<_> = removed().flatten().collect();
+        let are_held = match removals {
+            Removals::NotYet => true,
+            Removals::Held { lasting } => {
+                if lasting {
+                    self.guard.hold(&pending);
+                }
+                true
+            }
+            Removals::Guarded | Removals::Released => {
+                let is_released = removals == Removals::Released;
+                let owned = &before.ours.table;
+                self.guard.holds(&pending, owned, is_released, now)
+            }
+        };
+        let changed = self.put_in_force(&wanted.desired, before, are_held);
+        let mut in_force = Wish {
+            desired: self.in_force.clone(),
+            ..wanted
+        };
+        if removals == Removals::NotYet {
+            in_force.keep_all_of(before.ours);
+        }
+        Retained {
+            in_force,
+            // Before all objects are known there is nothing to allow.
+            held: match are_held && removals != Removals::NotYet {
+                true => pending,
+                false => Vec::new(),
+            },
+            changed,
+        }
+    }
+
+    fn find_leaving(&mut self, wanted: &Desired, before: Before<'_>) {
+        let ours = &before.ours.table.services;
+        let keys: BTreeSet<_> = match before.changed {
+            Some(changed) => changed.iter().chain(self.leaving.keys()).copied().collect(),
+            None => ours.keys().chain(self.leaving.keys()).copied().collect(),
+        };
+        for key in keys {
+            match leaving(&key, wanted, before) {
+                Some(leaving) => self.leaving.insert(key, leaving),
+                None => self.leaving.remove(&key),
+            };
+        }
+    }
+
+    /// Makes what is in force from what is wanted. Gives the services of which
+    /// something else is retained than before, or otherwise.
+    fn put_in_force(
+        &mut self,
+        wanted: &Arc<Desired>,
+        before: Before<'_>,
+        are_held: bool,
+    ) -> BTreeSet<ServiceKey> {
+        let retained = match are_held {
+            true => self.leaving.clone(),
+            false => BTreeMap::new(),
+        };
+        let may_differ = |key| before.changed.is_none_or(|changed| changed.contains(key));
+        let is_same = Arc::ptr_eq(wanted, &self.wanted)
+            && retained == self.retained
+            && !retained.keys().any(may_differ);
+        if is_same {
+            return BTreeSet::new();
+        }
+        let changed = retained.keys().chain(self.retained.keys());
+        let changed = changed.copied().collect();
+        self.in_force = match retained.is_empty() {
+            true => wanted.clone(),
+            false => {
+                let mut in_force = Desired::clone(wanted);
+                for (key, leaving) in &retained {
+                    let found = before.kernel.get(key).expect("it is in the kernel");
+                    let ours = &before.ours.table;
+                    let servers = found.destinations.keys();
+                    let servers: Vec<_> = match leaving {
+                        Leaving::Service => servers
+                            .filter(|server| ours.destination(key, server))
+                            .copied()
+                            .collect(),
+                        Leaving::Servers(servers) => servers.clone(),
+                    };
+                    merge::keep(&mut in_force, key, &servers, found, &self.in_force);
+                }
+                Arc::new(in_force)
+            }
+        };
+        self.retained = retained;
+        self.wanted = wanted.clone();
+        changed
+    }
+}
+
+impl Leaving {
+    /// The operations that would remove it.
+    fn ops(&self, service: ServiceKey) -> Vec<Op> {
+        match self {
+            Self::Service => vec![Op::DeleteService(service)],
+            Self::Servers(servers) => {
+                let servers = servers.iter();
+                servers
+                    .map(|server| Op::DeleteDestination(service, *server))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// What of a service is ours, in the kernel, and no longer wanted.
+fn leaving(key: &ServiceKey, wanted: &Desired, before: Before<'_>) -> Option<Leaving> {
+    let ours = before.ours.table.services.get(key)?;
+    let found = before.kernel.get(key)?;
+    if !wanted.table.contains_key(key) {
+        return Some(Leaving::Service);
+    }
+    let is_leaving =
+        |server: &&DestinationKey| ours.contains(*server) && !wanted.has_destination(key, server);
+    let servers = found.destinations.keys().filter(is_leaving);
+    let servers: Vec<_> = servers.copied().collect();
+    (!servers.is_empty()).then_some(Leaving::Servers(servers))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Puts what stays of a service in force, beside what is wanted of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ipvs::{
+    ActualService, DestinationConfig, DestinationKey, Destinations, ServiceKey, WantedService,
+};
+
+use crate::decide::desired::{Desired, Guarded};
+
+/// Adds servers of a service that stay, and the service itself where it is no
+/// longer wanted. `found` is what the kernel has of it, `before` what was in
+/// force until now: it knows the check, the objects, and the weights that the
+/// administrator gave. Where it does not, everything is as the kernel has it.
+pub(super) fn keep(
+    in_force: &mut Desired,
+    key: &ServiceKey,
+    servers: &[DestinationKey],
+    found: &ActualService,
+    before: &Desired,
+) {
+    if !in_force.table.contains_key(key) {
+        keep_service(in_force, key, found, before);
+    }
+    let is_checked = in_force.guarded.contains_key(key);
+    let sorry = in_force.guarded.get(key).and_then(|guarded| guarded.sorry);
+    let is_sorry = |server: &DestinationKey| sorry.is_some_and(|(sorry, _)| sorry == *server);
+    let known = before.table.get(key);
+    let mut kept = Destinations::default();
+    for server in servers {
+        let known = known.and_then(|service| service.destinations.get(server));
+        let current = found.destinations[server];
+        let config = match known {
+            Some(known) if is_checked => *known,
+            // It served while too few others were healthy, and does so no more.
+            None if is_checked && was_sorry(before, key, server) => DestinationConfig {
+                weight: 0,
+                ..current
+            },
+            _ => current,
+        };
+        // The check puts the sorry server in, and takes it out.
+        if known.is_some() || !is_sorry(server) {
+            kept.insert(*server, config);
+        }
+        if let Some(object) = before.servers.get(&(*key, *server)) {
+            in_force.servers.insert((*key, *server), object.clone());
+        }
+    }
+    if let Some(guarded) = in_force.guarded.get_mut(key) {
+        let mut quiesce_only: BTreeSet<_> = guarded.quiesce_only.clone();
+        quiesce_only.extend(servers);
+        *guarded = Arc::new(Guarded {
+            quiesce_only,
+            ..Guarded::clone(guarded)
+        });
+    }
+    let service = in_force.table.get_mut(key).expect("it was put there above");
+    service.destinations = in_order(&service.destinations, &kept, &found.destinations);
+}
+
+fn keep_service(in_force: &mut Desired, key: &ServiceKey, found: &ActualService, before: &Desired) {
+    let service = WantedService {
+        config: found.config.clone(),
+        destinations: Destinations::default(),
+    };
+    in_force.table.insert(*key, service);
+    if let Some(guarded) = before.guarded.get(key) {
+        in_force.guarded.insert(*key, guarded.clone());
+    }
+    let object = before.services.get(key);
+    if let ServiceKey::Address { address, .. } = key {
+        let users = in_force.vips.entry(*address).or_default();
+        users.extend(object.cloned());
+    }
+    if let Some(object) = object {
+        in_force.services.insert(*key, object.clone());
+    }
+}
+
+fn was_sorry(before: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool {
+    let guarded = before.guarded.get(key);
+    guarded.is_some_and(|guarded| matches!(guarded.sorry, Some((sorry, _)) if sorry == *server))
+}
+
+/// What is wanted in its order, and each server that is kept behind the wanted
+/// one that it comes after in the kernel: a service whose servers are in the
+/// wanted order stays so.
+fn in_order(wanted: &Destinations, kept: &Destinations, found: &Destinations) -> Destinations {
+    let mut behind: BTreeMap<Option<DestinationKey>, Vec<_>> = BTreeMap::new();
+    let mut last = None;
+    for key in found.keys() {
+        if let Some(config) = kept.get(key) {
+            behind.entry(last).or_default().push((*key, *config));
+        } else if wanted.contains_key(key) {
+            last = Some(*key);
+        }
+    }
+    let mut merged = Destinations::default();
+    merged.extend(behind.remove(&None).unwrap_or_default());
+    for (key, config) in wanted {
+        merged.insert(*key, *config);
+        merged.extend(behind.remove(&Some(*key)).unwrap_or_default());
+    }
+    merged
+}

@@ -1,0 +1,176 @@
+//! Looking only at what changed comes to the same as looking at everything, and
+//! nothing that must not be removed is ever planned to be.
+
+use ipvs::{ActualService, Destinations, WantedService};
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::*;
+use crate::decide::desired::changed_services;
+
+/// One thing that happens before a decision.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Other servers of a service are wanted: none, or these.
+    Want(u16, Option<Vec<u8>>),
+    /// Another process deletes a server of a service.
+    Delete(u16, u8),
+    /// The kernel is made what is in force.
+    Apply,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let port = 1..4_u16;
+    let servers = proptest::option::of(vec(1..6_u8, 0..4));
+    prop_oneof![
+        4 => (port.clone(), servers).prop_map(|(port, servers)| Step::Want(port, servers)),
+        1 => (port, 1..6_u8).prop_map(|(port, last)| Step::Delete(port, last)),
+        2 => Just(Step::Apply),
+    ]
+}
+
+fn removals() -> impl Strategy<Value = Removals> {
+    select(vec![
+        Removals::NotYet,
+        Removals::Guarded,
+        Removals::Guarded,
+        Removals::Held { lasting: true },
+        Removals::Held { lasting: false },
+        Removals::Released,
+    ])
+}
+
+/// Two memories of one host: the one is told what changed, the other looks at
+/// everything each time.
+#[derive(Default)]
+struct Twins {
+    told: Scene,
+    whole: Retention,
+    wanted: Arc<Desired>,
+    changed: BTreeSet<ServiceKey>,
+}
+
+impl Twins {
+    fn step(&mut self, step: &Step, in_force: &Wish) {
+        match step {
+            Step::Want(port, servers) => {
+                let mut wanted = Desired::clone(&self.wanted);
+                let key = tcp(WEB, *port);
+                wanted.table.remove(&key);
+                if let Some(servers) = servers {
+                    let servers = servers.iter().map(|last| (server(*last), weight(1)));
+                    let service = WantedService {
+                        config: crate::fixtures::config("sh"),
+                        destinations: servers.collect(),
+                    };
+                    wanted.table.insert(key, service);
+                }
+                self.changed.extend(changed_services(&self.wanted, &wanted));
+                self.wanted = Arc::new(wanted);
+            }
+            Step::Delete(port, last) => {
+                let key = tcp(WEB, *port);
+                if let Some(found) = self.told.kernel.get_mut(&key) {
+                    found.destinations.shift_remove(&server(*last));
+                    self.changed.insert(key);
+                }
+            }
+            Step::Apply => self.apply(in_force),
+        }
+    }
+
+    fn apply(&mut self, in_force: &Wish) {
+        let Scene { ours, kernel, .. } = &mut self.told;
+        let table = &in_force.desired.table;
+        let plan = ipvs::plan(table, kernel, &ours.table, OnConflict::Adopt);
+        for op in &plan.ops {
+            op.apply_to(kernel);
+            self.changed.insert(op.service());
+        }
+        ours.table.acknowledge(&plan.ops.iter().collect::<Vec<_>>());
+        let removed = plan.ops.iter().filter(|op| op.removes());
+        let removed: Vec<_> = removed.cloned().collect();
+        self.told.retention.acknowledge(&removed, Duration::ZERO);
+        self.whole.acknowledge(&removed, Duration::ZERO);
+    }
+
+    /// Decides twice, and compares.
+    fn decide(&mut self, removals: Removals) -> Wish {
+        let changed = std::mem::take(&mut self.changed);
+        let Scene {
+            ours,
+            kernel,
+            retention,
+        } = &mut self.told;
+        let wish = || Wish {
+            desired: self.wanted.clone(),
+            ..wish_for(Desired::default())
+        };
+        let before = |changed| Before {
+            ours,
+            kernel,
+            changed,
+        };
+        let now = Duration::ZERO;
+        let told = retention.retain(wish(), before(Some(&changed)), removals, now);
+        let whole = self.whole.retain(wish(), before(None), removals, now);
+        assert_eq!(told.held, whole.held);
+        let tables = |retained: &Retained| -> Vec<(ServiceKey, WantedService)> {
+            let table = retained.in_force.desired.table.clone();
+            table.into_iter().collect()
+        };
+        assert_eq!(tables(&told), tables(&whole));
+        let order =
+            |service: &WantedService| -> Vec<_> { service.destinations.keys().copied().collect() };
+        for ((key, told), (_, whole)) in tables(&told).iter().zip(&tables(&whole)) {
+            assert_eq!(order(told), order(whole), "{key}");
+        }
+        told.in_force
+    }
+
+    /// Nothing of ours that the kernel has is left out of what is in force
+    /// while it must not be removed, and what is wanted is in it in any case.
+    fn check(&self, in_force: &Wish, held: bool) {
+        let table = &in_force.desired.table;
+        for (key, wanted) in &self.wanted.table {
+            let servers = wanted.destinations.keys();
+            for server in servers {
+                assert!(table[key].destinations.contains_key(server), "{key}");
+            }
+        }
+        if held {
+            assert_eq!(self.told.removals(in_force), [""; 0]);
+        }
+        let empty = Destinations::default();
+        for (key, service) in table {
+            let wanted = self.wanted.table.get(key);
+            let wanted = wanted.map_or(&empty, |wanted| &wanted.destinations);
+            let found = self.told.kernel.get(key);
+            let has = |found: &ActualService, server| found.destinations.contains_key(server);
+            for server in service.destinations.keys() {
+                let is_there = found.is_some_and(|found| has(found, server));
+                assert!(
+                    wanted.contains_key(server) || is_there,
+                    "{server} of {key} is neither wanted nor in the kernel"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_changed_is_enough_to_look_at_and_held_removals_are_never_planned(
+        steps in vec((vec(step(), 0..4), removals()), 1..20),
+    ) {
+        let mut twins = Twins::default();
+        let mut in_force = wish_for(Desired::default());
+        for (steps, removals) in steps {
+            for step in &steps {
+                twins.step(step, &in_force);
+            }
+            in_force = twins.decide(removals);
+            let is_held = matches!(removals, Removals::NotYet | Removals::Held { .. });
+            twins.check(&in_force, is_held);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Which servers are in service, and why: pure, time is an argument.
+//!
+//! ```text
+//! wish, kernel ─▶ wish()  ┐                      ┌─▶ take_dirty(): services to be planned
+//! probes ─▶ tally ─▶ hear()├─▶ standing of each ─┼─▶ settle(): what of a service is to be
+//! clock ─────────▶ pass() ┘    (service, server) │             in the kernel
+//!                                                ├─▶ take_orders(): what is to be probed
+//!                                                ├─▶ take_notes(), report
+//!                                                └─▶ take_news(): for the log
+//! ```
+//!
+//! It must never know the kernel's socket, nor how a probe is made.
+
+pub mod memory;
+pub mod news;
+pub mod policy;
+mod ramp;
+pub mod report;
+mod service;
+pub mod standing;
+mod targets;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use crds::{BelowMinimum, Probe};
+use indexmap::IndexMap;
+use ipvs::{DestinationKey, ServiceKey, WantedService};
+use jiff::Timestamp;
+
+pub use self::service::Found;
+use self::{
+    memory::{Memory, ServiceMemory},
+    news::News,
+    service::{Member, Service},
+    standing::Standing,
+    targets::Targets,
+};
+use crate::{
+    decide::desired::Guarded,
+    probe::{
+        tally::Tally,
+        target::{Order, ProbeId, Target},
+    },
+};
+
+/// The servers of all services that have a check.
+#[derive(Debug, Default)]
+pub struct Serving {
+    services: BTreeMap<ServiceKey, Service>,
+    targets: Targets,
+    memory: Memory,
+    /// What of these is to be in the kernel may be different now.
+    dirty: BTreeSet<ServiceKey>,
+    /// When time alone changes something.
+    deadlines: BTreeMap<ServiceKey, Timestamp>,
+    notes: BTreeMap<String, Option<String>>,
+    /// What is reported differs from before.
+    is_report_old: bool,
+    /// What happened and was not logged yet.
+    news: Vec<News>,
+}
+
+impl Serving {
+    /// What an earlier life knew.
+    pub fn remember(memory: Memory) -> Self {
+        Self {
+            memory,
+            ..Self::default()
+        }
+    }
+
+    /// This is wanted of a service from now on; none if it has no check, or is
+    /// wanted no more.
+    pub fn wish(
+        &mut self,
+        key: ServiceKey,
+        wish: Option<(&Arc<Guarded>, &WantedService)>,
+        found: Found<'_>,
+        now: Timestamp,
+    ) {
+        self.is_report_old = true;
+        let Some((guarded, wanted)) = wish else {
+            self.drop_service(key);
+            return;
+        };
+        self.dirty.insert(key);
+        let before = self.services.remove(&key);
+        let (mut known, below_since, is_new) = match before {
+            Some(service) => (service.servers, service.below_since, false),
+            None => {
+                let memory = self.memory.take(&key);
+                let below_since = memory.below_since;
+                (
+                    self.recall(key, memory, wanted, found, now),
+                    below_since,
+                    true,
+                )
+            }
+        };
+        // What is served then is not known to be healthy.
+        let fails_open =
+            below_since.is_some() && guarded.availability.below == BelowMinimum::FailOpen;
+        let mut servers = IndexMap::with_capacity(wanted.destinations.len());
+        for (server, config) in &wanted.destinations {
+            let before = known.swap_remove(server);
+            let (mut standing, was_there, probe_before) = match before {
+                Some(member) => (member.standing, member.was_there, Some(member.probe)),
+                None if found.serves(server) && !fails_open => (Standing::served(now), true, None),
+                None => (Standing::unknown(now), found.has(server), None),
+            };
+            let port = match guarded.check.probe {
+                Probe::Icmp => 0,
+                _ => guarded.check.port.unwrap_or(server.port),
+            };
+            let target = Target {
+                check: guarded.check.clone(),
+                address: SocketAddr::new(server.address, port),
+            };
+            let probe = self.targets.join(target, (key, *server));
+            if let Some(before) = probe_before.filter(|before| *before != probe) {
+                self.targets.leave(before, &(key, *server));
+                standing.probed_otherwise();
+            }
+            let member = Member {
+                probe,
+                weight: config.weight,
+                standing,
+                was_there,
+            };
+            servers.insert(*server, member);
+        }
+        for (server, member) in known {
+            self.targets.leave(member.probe, &(key, server));
+            self.notes.insert(memory::key(key, Some(server)), None);
+        }
+        let mut service = Service {
+            guarded: guarded.clone(),
+            servers,
+            below_since,
+            is_waiting: false,
+        };
+        if is_new {
+            service.believe(found, now);
+            self.notes
+                .extend([memory::service_row(key, service.below_since)]);
+        }
+        for (server, member) in &mut service.servers {
+            // What is known of the target already is a verdict like any other.
+            if let Some(tally) = self.targets.tally(member.probe) {
+                member.standing.hear(tally, &guarded.check, now);
+            }
+            let (name, row) = memory::server_row(key, *server, &member.standing);
+            self.notes.insert(name, Some(row));
+        }
+        self.services.insert(key, service);
+    }
+
+    /// The servers that an earlier life knew, of those that are wanted still.
+    fn recall(
+        &mut self,
+        key: ServiceKey,
+        mut memory: ServiceMemory,
+        wanted: &WantedService,
+        found: Found<'_>,
+        now: Timestamp,
+    ) -> IndexMap<DestinationKey, Member> {
+        let mut known = IndexMap::new();
+        for (server, config) in &wanted.destinations {
+            if let Some(mut standing) = memory.servers.remove(server) {
+                standing.begin(now);
+                let member = Member {
+                    probe: ProbeId(0),
+                    weight: config.weight,
+                    standing,
+                    was_there: found.has(server),
+                };
+                known.insert(*server, member);
+            }
+        }
+        let gone = memory.servers.into_keys();
+        self.notes
+            .extend(gone.map(|server| (memory::key(key, Some(server)), None)));
+        known
+    }
+
+    fn drop_service(&mut self, key: ServiceKey) {
+        self.deadlines.remove(&key);
+        let Some(service) = self.services.remove(&key) else {
+            return;
+        };
+        self.dirty.insert(key);
+        self.notes.insert(memory::key(key, None), None);
+        for (server, member) in service.servers {
+            self.targets.leave(member.probe, &(key, server));
+            self.notes.insert(memory::key(key, Some(server)), None);
+        }
+    }
+
+    /// Takes in what the probes of a target came to.
+    pub fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) {
+        for (key, server) in self.targets.note(probe, tally) {
+            let Some(service) = self.services.get_mut(&key) else {
+                continue;
+            };
+            let Some(member) = service.servers.get_mut(&server) else {
+                continue;
+            };
+            let check = &service.guarded.check;
+            let place = |standing: &Standing| (standing.health(), standing.next_deadline());
+            let before = place(&member.standing);
+            if !member.standing.hear(tally, check, now) {
+                continue;
+            }
+            self.is_report_old = true;
+            if place(&member.standing) != before || service.is_waiting {
+                self.dirty.insert(key);
+            }
+            if member.standing.health() != before.0 {
+                self.news.extend(News::of(key, server, &member.standing));
+            }
+            let (name, row) = memory::server_row(key, server, &member.standing);
+            self.notes.insert(name, Some(row));
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, now: Timestamp) {
+        let due: Vec<_> = self
+            .deadlines
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in due {
+            self.deadlines.remove(&key);
+            self.dirty.insert(key);
+            let Some(service) = self.services.get_mut(&key) else {
+                continue;
+            };
+            for (server, member) in &mut service.servers {
+                if member.standing.pass(now) {
+                    self.news.extend(News::of(key, *server, &member.standing));
+                    self.is_report_old = true;
+                    let (name, row) = memory::server_row(key, *server, &member.standing);
+                    self.notes.insert(name, Some(row));
+                }
+            }
+        }
+    }
+
+    /// When time alone changes something.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.values().min().copied()
+    }
+
+    /// What is to be in the kernel of a service, of which the administrator
+    /// wants `wanted`.
+    pub fn settle(
+        &mut self,
+        key: ServiceKey,
+        wanted: &WantedService,
+        now: Timestamp,
+    ) -> WantedService {
+        let Some(service) = self.services.get_mut(&key) else {
+            return wanted.clone();
+        };
+        let was_below = service.below_since;
+        let (settled, deadline) = service.settle(wanted, now);
+        if service.below_since != was_below {
+            self.is_report_old = true;
+            let count = service.count();
+            let action = report::action(&service.guarded.availability.below);
+            self.news.push(match service.below_since {
+                Some(_) => News::BelowMinimum(key, count, action),
+                None => News::Recovered(key, count),
+            });
+            self.notes
+                .extend([memory::service_row(key, service.below_since)]);
+            // Slow starts may have been forgotten with it.
+            for (server, member) in &service.servers {
+                let (name, row) = memory::server_row(key, *server, &member.standing);
+                self.notes.insert(name, Some(row));
+            }
+        }
+        match deadline {
+            Some(deadline) => self.deadlines.insert(key, deadline),
+            None => self.deadlines.remove(&key),
+        };
+        settled
+    }
+
+    /// Whether something is to be planned.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The services of which something else may be to be in the kernel than
+    /// before the last call.
+    pub fn take_dirty(&mut self) -> BTreeSet<ServiceKey> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// What is to be probed otherwise than before the last call.
+    pub fn take_orders(&mut self) -> Vec<Order> {
+        self.targets.take_orders()
+    }
+
+    /// What is to be remembered otherwise than before the last call, by row;
+    /// none is to be forgotten. [`Memory::remember`] reads it.
+    pub fn take_notes(&mut self) -> BTreeMap<String, Option<String>> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Whether what is reported differs from what it was at the last call.
+    pub fn take_is_report_old(&mut self) -> bool {
+        std::mem::take(&mut self.is_report_old)
+    }
+
+    /// What happened since the last call, for the log.
+    pub fn take_news(&mut self) -> impl Iterator<Item = News> {
+        self.news.drain(..)
+    }
+
+    /// Everything that is wanted is known: what an earlier life knew of other
+    /// services is of no use any more.
+    pub fn forget_the_rest(&mut self) {
+        let rows = self.memory.forget().into_iter();
+        self.notes.extend(rows.map(|row| (row, None)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

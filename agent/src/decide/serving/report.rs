@@ -1,0 +1,122 @@
+//! What a director says of the health of servers, as data: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{
+    BelowMinimum, ObjectKey,
+    api::{DirectorHealth, ServiceBelowMinimum, UnhealthyServer, UnhealthyState},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    Serving,
+    standing::{Health, Standing},
+};
+use crate::decide::desired::Desired;
+
+/// Unhealthy servers beyond this many are counted and not named,
+const MOST_SERVERS: usize = 300;
+/// and so are those with which more services than this would be named, so that
+/// a Director stays well below the size that an API server takes.
+const MOST_NAMES: usize = 3000;
+/// Likewise for services below their minimum.
+const MOST_SERVICES: usize = 300;
+
+/// A server that is not healthy, and how.
+type Ailment<'a> = (&'a ObjectKey, UnhealthyState, &'a str);
+
+impl Serving {
+    /// What the checks found; none without checks. `wishes` says whose the
+    /// entries of the kernel's table are.
+    pub fn report(&self, wishes: &Desired) -> Option<DirectorHealth> {
+        if self.services.is_empty() {
+            return None;
+        }
+        let mut health = DirectorHealth::default();
+        let mut ailing: BTreeMap<Ailment<'_>, (Timestamp, BTreeSet<&ObjectKey>)> = BTreeMap::new();
+        for (key, service) in &self.services {
+            let Some(name) = wishes.services.get(key) else {
+                continue;
+            };
+            for (server, member) in &service.servers {
+                health.checked += 1;
+                let standing = &member.standing;
+                let Some(state) = state(standing) else {
+                    health.healthy += 1;
+                    continue;
+                };
+                let Some(server) = wishes.servers.get(&(*key, *server)) else {
+                    continue;
+                };
+                let why = standing.why().map_or(NO_RESULT, |why| why);
+                let (since, services) = ailing
+                    .entry((server, state, why))
+                    .or_insert_with(|| (standing.since(), BTreeSet::new()));
+                *since = (*since).min(standing.since());
+                services.insert(name);
+            }
+            let Some(since) = service.below_since else {
+                continue;
+            };
+            if health.below_minimum.len() == MOST_SERVICES {
+                health.below_minimum_omitted += 1;
+                continue;
+            }
+            let availability = &service.guarded.availability;
+            let count = service.count();
+            health.below_minimum.push(ServiceBelowMinimum {
+                virtual_service: name.to_string(),
+                action: action(&availability.below).to_owned(),
+                healthy: number(count.healthy),
+                total: number(count.total),
+                minimum: number(availability.minimum_of(count.total)),
+                since: Time(since),
+            });
+        }
+        let mut names = 0;
+        for ((server, state, why), (since, services)) in ailing {
+            if health.unhealthy.len() == MOST_SERVERS || names + services.len() > MOST_NAMES {
+                health.unhealthy_omitted += 1;
+                continue;
+            }
+            names += services.len();
+            health.unhealthy.push(UnhealthyServer {
+                real_server: server.to_string(),
+                virtual_services: services.iter().map(ToString::to_string).collect(),
+                state,
+                since: Time(since),
+                message: why.to_owned(),
+            });
+        }
+        Some(health)
+    }
+
+    /// How many targets are probed.
+    pub fn targets(&self) -> usize {
+        self.targets.len()
+    }
+}
+
+const NO_RESULT: &str = "no result so far";
+
+fn state(standing: &Standing) -> Option<UnhealthyState> {
+    match standing.health() {
+        Health::Up => None,
+        Health::Unknown => Some(UnhealthyState::Unknown),
+        Health::Down if standing.is_flapping() => Some(UnhealthyState::Flapping),
+        Health::Down => Some(UnhealthyState::Down),
+    }
+}
+
+pub(super) fn action(below: &BelowMinimum) -> &'static str {
+    match below {
+        BelowMinimum::FailOpen => "FailOpen",
+        BelowMinimum::Reject => "Reject",
+        BelowMinimum::Sorry(_) => "SorryServer",
+    }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

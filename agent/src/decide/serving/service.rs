@@ -1,0 +1,198 @@
+//! One service and its servers.
+
+use std::sync::Arc;
+
+use crds::BelowMinimum;
+use indexmap::IndexMap;
+use ipvs::{ActualService, DestinationConfig, DestinationKey, Destinations, WantedService};
+use jiff::Timestamp;
+
+use super::{
+    policy::{self, Count, Server},
+    standing::{Health, Standing},
+};
+use crate::{decide::desired::Guarded, probe::target::ProbeId};
+
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) guarded: Arc<Guarded>,
+    pub(super) servers: IndexMap<DestinationKey, Member>,
+    /// Since when it is below its minimum.
+    pub(super) below_since: Option<Timestamp>,
+    /// Whether it is may be otherwise after first results that are awaited.
+    pub(super) is_waiting: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) probe: ProbeId,
+    /// What the administrator gave it.
+    pub(super) weight: u32,
+    pub(super) standing: Standing,
+    /// Whether the kernel had it when its check began.
+    pub(super) was_there: bool,
+}
+
+impl Member {
+    pub(super) fn server(&self) -> Server<'_> {
+        Server {
+            weight: self.weight,
+            standing: &self.standing,
+            was_there: self.was_there,
+        }
+    }
+}
+
+/// What the kernel has of a service when its check begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The service; none if it is not there.
+    pub service: Option<&'a ActualService>,
+    /// It was ours before, in this boot: then a server that is not there was
+    /// taken out.
+    pub is_ours: bool,
+}
+
+impl Found<'_> {
+    pub(super) fn has(&self, server: &DestinationKey) -> bool {
+        let destinations = self.service.map(|service| &service.destinations);
+        destinations.is_some_and(|destinations| destinations.contains_key(server))
+    }
+
+    pub(super) fn serves(&self, server: &DestinationKey) -> bool {
+        let found = self
+            .service
+            .and_then(|service| service.destinations.get(server));
+        found.is_some_and(|found| found.weight > 0)
+    }
+}
+
+impl Service {
+    pub(super) fn count(&self) -> Count {
+        Count::of(self.servers.values().map(Member::server))
+    }
+
+    /// The same, of those healthy only that this agent has probed itself. What
+    /// is remembered may be old: a service that is below its minimum does not
+    /// recover by it.
+    fn probed_count(&self) -> Count {
+        let is_probed = |member: &&Member| member.standing.is_probed();
+        let probed = self.servers.values().filter(is_probed).map(Member::server);
+        Count {
+            healthy: Count::of(probed).healthy,
+            ..self.count()
+        }
+    }
+
+    /// Until when first results are awaited, if any are.
+    pub(super) fn first_results_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let members = self.servers.values().filter(|member| member.weight > 0);
+        let due =
+            members.filter_map(|member| member.standing.first_result_due(&self.guarded.check));
+        due.filter(|due| *due > now).max()
+    }
+
+    /// Makes what an earlier life knew agree with what the kernel has, which
+    /// is what this one begins with: nothing is to change before a verdict.
+    /// What it last did may not have been written down. After a reboot there
+    /// is nothing to agree with.
+    pub(super) fn believe(&mut self, found: Found<'_>, now: Timestamp) {
+        if found.service.is_none() {
+            return;
+        }
+        let availability = &self.guarded.availability;
+        let expected = |member: &Member, is_below: bool| {
+            let (weight, _) = policy::weight(member.server(), availability, is_below, now);
+            weight.map(|weight| weight > 0)
+        };
+        let in_kernel = |server: &DestinationKey| found.has(server).then(|| found.serves(server));
+        let mut members = self.servers.iter();
+        let sorry = self.guarded.sorry.map(|(sorry, _)| sorry);
+        let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
+        if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
+            // It serves below the minimum only. Where that was not written down,
+            // neither was which servers failed.
+            if self.below_since.is_none() {
+                self.below_since = Some(now);
+                for member in self.servers.values_mut() {
+                    member.standing = Standing::unknown(now);
+                }
+            }
+        } else if members.any(|(server, member)| expected(member, true) != in_kernel(server)) {
+            self.below_since = None;
+        }
+        let is_below = self.below_since.is_some();
+        for (server, member) in &mut self.servers {
+            if in_kernel(server) == expected(member, is_below) {
+                continue;
+            }
+            match in_kernel(server) {
+                Some(true) => member.standing = Standing::served(now),
+                // It may have been written down by another boot.
+                None if !found.is_ours => {}
+                Some(false) | None => member.standing = Standing::unknown(now),
+            }
+        }
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        wanted: &WantedService,
+        now: Timestamp,
+    ) -> (WantedService, Option<Timestamp>) {
+        let availability = &self.guarded.availability;
+        let awaited = self.first_results_due(now);
+        let was_below = self.below_since.is_some();
+        let all = self.count();
+        let count = if was_below { self.probed_count() } else { all };
+        let is_below = policy::is_below(availability, count, was_below, awaited.is_some());
+        let has_too_few = count.healthy < availability.minimum_of(count.total);
+        self.is_waiting = match is_below {
+            true => count.healthy < all.healthy,
+            false => has_too_few,
+        };
+        if is_below != was_below {
+            self.below_since = is_below.then_some(now);
+        }
+        if was_below && !is_below && availability.below == BelowMinimum::FailOpen {
+            let up = |member: &&mut Member| member.standing.health() == Health::Up;
+            let servers = self.servers.values_mut();
+            servers
+                .filter(up)
+                .for_each(|member| member.standing.forget_rise());
+        }
+        let mut settled = WantedService {
+            config: wanted.config.clone(),
+            destinations: Destinations::default(),
+        };
+        settled.destinations.reserve(wanted.destinations.len() + 1);
+        let mut deadline = awaited.filter(|_| self.is_waiting);
+        for (server, config) in &wanted.destinations {
+            let Some(member) = self.servers.get(server) else {
+                continue;
+            };
+            let (weight, next) = policy::weight(member.server(), availability, is_below, now);
+            let is_kept = self.guarded.quiesce_only.contains(server);
+            if let Some(weight) = weight.or(is_kept.then_some(0)) {
+                let config = DestinationConfig { weight, ..*config };
+                settled.destinations.insert(*server, config);
+            }
+            deadline = [deadline, next, member.standing.next_deadline()]
+                .into_iter()
+                .flatten()
+                .min();
+        }
+        if let Some((sorry, config)) = self.guarded.sorry {
+            if is_below {
+                settled.destinations.insert(sorry, config);
+            } else if self.guarded.quiesce_only.contains(&sorry) {
+                let quiesced = DestinationConfig {
+                    weight: 0,
+                    ..config
+                };
+                settled.destinations.entry(sorry).or_insert(quiesced);
+            }
+        }
+        (settled, deadline)
+    }
+}

@@ -1,0 +1,377 @@
+//! How one server stands with one service: pure, time is an argument.
+//!
+//! ```text
+//!             first success                 failures in a row, or flapping
+//! Unknown ────────────────────▶ Up ─────────────────────────────────────▶ Down
+//!    │                           ▲                                          │
+//!    └─ failures in a row ─▶ Down└── successes in a row, then patience ─────┘
+//! ```
+
+use std::{cmp::Ordering, sync::Arc, time::Duration};
+
+use crds::HealthCheck;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::probe::tally::Tally;
+
+/// A server that was up for as long as this after its last patience is no
+/// flapping one.
+const CALM: SignedDuration = SignedDuration::from_mins(5);
+/// The longest that a flapping server has to succeed before it is back.
+const MOST_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+/// With so many falls, each soon after the last return, patience begins.
+const FLAPPING: u32 = 3;
+
+/// What is known of a server.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Health {
+    /// New to the service, and no probe has succeeded.
+    Unknown,
+    /// Good for new connections.
+    Up,
+    /// Not so.
+    Down,
+}
+
+/// How one server stands with one service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Standing {
+    health: Health,
+    since: Timestamp,
+    why: Option<Arc<str>>,
+    /// Falls, each soon after the return before it.
+    falls: u32,
+    /// Successes and failures come by turns, as the tally has it.
+    is_flapping: bool,
+    /// It succeeds, and is trusted again at this time.
+    back_at: Option<Timestamp>,
+    /// When a verdict brought it into service, for the slow start.
+    risen: Option<Timestamp>,
+    /// Since when it is probed by this agent.
+    begun: Timestamp,
+    /// Whether any probe of it has said something.
+    is_probed: bool,
+}
+
+impl Standing {
+    /// A server that the kernel serves already, when its check begins: up until
+    /// a verdict says otherwise.
+    pub fn served(now: Timestamp) -> Self {
+        Self::new(Health::Up, now)
+    }
+
+    /// A server that is new to the service.
+    pub fn unknown(now: Timestamp) -> Self {
+        Self::new(Health::Unknown, now)
+    }
+
+    fn new(health: Health, since: Timestamp) -> Self {
+        Self {
+            health,
+            since,
+            why: None,
+            falls: 0,
+            is_flapping: false,
+            back_at: None,
+            risen: None,
+            begun: since,
+            is_probed: false,
+        }
+    }
+
+    /// One that an earlier life knew.
+    pub fn remembered(health: Health, since: Timestamp, why: Option<Arc<str>>, falls: u32) -> Self {
+        Self {
+            why,
+            falls,
+            ..Self::new(health, since)
+        }
+    }
+
+    /// Other probes than before decide from now on: it has to show them anew
+    /// that it can be trusted.
+    pub fn probed_otherwise(&mut self) {
+        self.back_at = None;
+    }
+
+    /// This agent begins to probe it.
+    pub fn begin(&mut self, now: Timestamp) {
+        self.begun = now;
+    }
+
+    /// One that a verdict had brought into service at that time.
+    pub fn with_rise(self, risen: Option<Timestamp>) -> Self {
+        Self { risen, ..self }
+    }
+
+    /// What is known of the server.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// Since when.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// Why its latest failed probe did, while it is not up.
+    pub fn why(&self) -> Option<&Arc<str>> {
+        self.why.as_ref().filter(|_| self.health != Health::Up)
+    }
+
+    /// Falls, each soon after the return before it.
+    pub fn falls(&self) -> u32 {
+        self.falls
+    }
+
+    /// Whether it is down because it comes and goes.
+    pub fn is_flapping(&self) -> bool {
+        self.health == Health::Down && (self.is_flapping || self.falls >= FLAPPING)
+    }
+
+    /// When a verdict brought it into service; none if it was there before.
+    pub fn risen(&self) -> Option<Timestamp> {
+        self.risen
+    }
+
+    /// It has served in full meanwhile: there is nothing to be slow about.
+    pub fn forget_rise(&mut self) {
+        self.risen = None;
+    }
+
+    /// Whether this agent's own probes have said something of it.
+    pub fn is_probed(&self) -> bool {
+        self.is_probed
+    }
+
+    /// Until when this agent's first result of it is worth waiting for.
+    pub fn first_result_due(&self, check: &HealthCheck) -> Option<Timestamp> {
+        (!self.is_probed).then(|| later(self.begun, signed(check.period + check.timeout)))
+    }
+
+    /// Takes in what its probes came to. Whether that changed anything.
+    pub fn hear(&mut self, tally: &Tally, check: &HealthCheck, now: Timestamp) -> bool {
+        let before = self.clone();
+        self.is_probed = true;
+        self.is_flapping = tally.is_flapping;
+        if tally.failures > 0 {
+            self.why.clone_from(&tally.why);
+            self.back_at = None;
+        }
+        let has_failed = tally.failures >= check.failure_threshold || tally.is_flapping;
+        match self.health {
+            Health::Up if has_failed => self.fall(now),
+            Health::Unknown if has_failed => self.become_(Health::Down, now),
+            Health::Unknown if tally.successes > 0 => self.rise(now),
+            Health::Down if tally.successes >= check.success_threshold && !tally.is_flapping => {
+                let back_at = later(now, self.patience(check));
+                self.back_at.get_or_insert(back_at);
+                self.pass(now);
+            }
+            _ => {}
+        }
+        *self != before
+    }
+
+    /// Lets time pass. Whether that changed anything.
+    pub fn pass(&mut self, now: Timestamp) -> bool {
+        let is_back = self.back_at.is_some_and(|back_at| back_at <= now);
+        if is_back {
+            self.rise(now);
+        }
+        is_back
+    }
+
+    /// When time alone changes something.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.back_at
+    }
+
+    fn fall(&mut self, now: Timestamp) {
+        let is_soon = now.duration_since(self.since) < CALM;
+        // What was never seen to rise does not come and go.
+        let is_again = self.falls > 0 && is_soon;
+        self.falls = if is_again { self.falls + 1 } else { 1 };
+        self.become_(Health::Down, now);
+    }
+
+    fn rise(&mut self, now: Timestamp) {
+        self.become_(Health::Up, now);
+        self.risen = Some(now);
+    }
+
+    fn become_(&mut self, health: Health, now: Timestamp) {
+        self.health = health;
+        self.since = now;
+        self.back_at = None;
+        self.risen = None;
+    }
+
+    /// How long it has to go on succeeding before it is back: nothing for the
+    /// first two falls, then the time of the successes that are asked for, and
+    /// twice as long after each further fall.
+    fn patience(&self, check: &HealthCheck) -> SignedDuration {
+        match self.falls.cmp(&FLAPPING) {
+            Ordering::Less => SignedDuration::ZERO,
+            Ordering::Equal | Ordering::Greater => {
+                let doublings = (self.falls - FLAPPING).min(16);
+                let first = signed(check.period * check.success_threshold);
+                let patience = first.checked_mul(1 << doublings);
+                patience.map_or(MOST_PATIENCE, |patience| patience.min(MOST_PATIENCE))
+            }
+        }
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.saturating_add(by)
+        .expect("a sum with a duration saturates")
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+    use crate::fixtures::health::check;
+    use crate::probe::tally::{Results, Verdict};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    /// A server, its probes and a clock that goes on by a period with each.
+    struct Scene {
+        standing: Standing,
+        results: Results,
+        second: i64,
+    }
+
+    impl Scene {
+        fn of(standing: Standing) -> Self {
+            Self {
+                standing,
+                results: Results::new(2, 3),
+                second: 0,
+            }
+        }
+
+        /// `+` is a success, `-` a failure; gives the health after each: U, +
+        /// or -.
+        fn see(&mut self, results: &str) -> String {
+            let mut seen = String::new();
+            for result in results.chars() {
+                self.second += 5;
+                let verdict = match result {
+                    '+' => Verdict::Success,
+                    _ => Verdict::Failure("connection refused".into()),
+                };
+                if let Some(tally) = self.results.note(verdict) {
+                    self.standing.hear(&tally, &check(), at(self.second));
+                }
+                self.standing.pass(at(self.second));
+                seen.push(match self.standing.health() {
+                    Health::Unknown => 'U',
+                    Health::Up => '+',
+                    Health::Down => '-',
+                });
+            }
+            seen
+        }
+    }
+
+    #[test]
+    fn a_served_server_is_up_until_it_failed_often_enough() {
+        let mut scene = Scene::of(Standing::served(at(0)));
+        assert_eq!(scene.see("--+---"), "+++++-");
+        assert_eq!(
+            scene.standing.why().map(|why| &**why),
+            Some("connection refused")
+        );
+    }
+
+    #[test]
+    fn a_new_server_waits_for_its_first_success() {
+        let mut scene = Scene::of(Standing::unknown(at(0)));
+        assert_eq!(scene.see("--+"), "UU+");
+        assert!(scene.standing.risen().is_some(), "it rose by a verdict");
+    }
+
+    #[test]
+    fn a_new_server_that_only_fails_is_down_and_then_has_to_succeed_often_enough() {
+        let mut scene = Scene::of(Standing::unknown(at(0)));
+        assert_eq!(scene.see("---+-++"), "UU----+");
+    }
+
+    #[test]
+    fn a_server_that_fell_comes_back_after_enough_successes() {
+        let mut scene = Scene::of(Standing::served(at(0)));
+        assert_eq!(scene.see("---++"), "++--+");
+    }
+
+    #[test]
+    fn a_server_that_keeps_falling_has_to_succeed_for_longer_each_time() {
+        let mut scene = Scene::of(Standing::served(at(0)));
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            // Far enough apart that the tally itself is calm.
+            scene.see("---");
+            assert_eq!(scene.standing.health(), Health::Down);
+            let seen = scene.see(&"+".repeat(80));
+            waits.push(seen.find('+').expect("it comes back in the end") + 1);
+            // As if it had just come back.
+            scene.second -= 5 * (80 - i64::try_from(*waits.last().unwrap()).unwrap());
+        }
+        assert_eq!(
+            waits,
+            [2, 2, 4, 6, 10, 18],
+            "probes until it was back, after each fall"
+        );
+    }
+
+    #[test]
+    fn a_server_that_was_up_for_long_has_a_clean_record() {
+        let mut scene = Scene::of(Standing::served(at(0)));
+        scene.see("---++---++---");
+        assert!(scene.standing.is_flapping(), "three falls in a minute");
+        scene.see(&"+".repeat(100));
+        scene.see("---");
+        assert_eq!(
+            (scene.standing.falls(), scene.standing.is_flapping()),
+            (1, false)
+        );
+    }
+
+    #[test]
+    fn results_by_turns_put_a_server_down_though_it_never_fails_often_enough() {
+        let mut scene = Scene::of(Standing::served(at(0)));
+        let seen = scene.see(&"+-".repeat(10));
+        assert!(seen.ends_with('-'), "{seen}");
+        assert!(scene.standing.is_flapping(), "and it is said why");
+        let seen = scene.see(&"+".repeat(30));
+        assert!(seen.ends_with('+'), "calm, it comes back: {seen}");
+    }
+
+    #[test]
+    fn a_failure_ends_the_patience_with_a_server() {
+        let mut scene = Scene::of(Standing::served(at(0)));
+        scene.see("---++---++---++");
+        assert!(scene.standing.next_deadline().is_some(), "it is on trial");
+        scene.see("-");
+        assert_eq!(scene.standing.next_deadline(), None, "and lost it");
+    }
+
+    #[test]
+    fn a_first_result_is_waited_for_no_longer_than_a_period_and_a_timeout() {
+        let mut standing = Standing::unknown(at(0));
+        assert_eq!(standing.first_result_due(&check()), Some(at(7)));
+        let mut results = Results::new(2, 3);
+        let tally = results.note(Verdict::Failure("no".into())).unwrap();
+        standing.hear(&tally, &check(), at(1));
+        assert_eq!(standing.first_result_due(&check()), None, "it is known");
+    }
+}

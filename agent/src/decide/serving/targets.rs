@@ -1,0 +1,94 @@
+//! Who is to hear of which target: a server behind many services with the same
+//! check is one target, and is probed once.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use ipvs::{DestinationKey, ServiceKey};
+
+use crate::probe::{
+    tally::Tally,
+    target::{Order, ProbeId, Target},
+};
+
+/// A server of a service.
+pub(super) type Member = (ServiceKey, DestinationKey);
+
+/// The targets that are probed, and who hears of each.
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    ids: HashMap<Arc<Target>, ProbeId>,
+    audiences: HashMap<ProbeId, Audience>,
+    last_id: u64,
+    orders: Vec<Order>,
+}
+
+#[derive(Debug)]
+struct Audience {
+    target: Arc<Target>,
+    members: BTreeSet<Member>,
+    /// The latest that was heard of it.
+    tally: Option<Tally>,
+}
+
+impl Targets {
+    /// Has a target probed, for a member.
+    pub(super) fn join(&mut self, target: Target, member: Member) -> ProbeId {
+        if let Some(id) = self.ids.get(&target) {
+            let audience = self.audiences.get_mut(id).expect("each id has one");
+            audience.members.insert(member);
+            return *id;
+        }
+        self.last_id += 1;
+        let id = ProbeId(self.last_id);
+        let target = Arc::new(target);
+        self.ids.insert(target.clone(), id);
+        self.orders.push(Order::Start(id, target.clone()));
+        let audience = Audience {
+            target,
+            members: BTreeSet::from([member]),
+            tally: None,
+        };
+        self.audiences.insert(id, audience);
+        id
+    }
+
+    /// A member needs it no more; it is probed no longer when nobody does.
+    pub(super) fn leave(&mut self, id: ProbeId, member: &Member) {
+        let Some(audience) = self.audiences.get_mut(&id) else {
+            return;
+        };
+        audience.members.remove(member);
+        if audience.members.is_empty() {
+            self.ids.remove(&audience.target);
+            self.audiences.remove(&id);
+            self.orders.push(Order::Stop(id));
+        }
+    }
+
+    /// Notes what was heard of a target; gives who is to hear of it.
+    pub(super) fn note(&mut self, id: ProbeId, tally: &Tally) -> Vec<Member> {
+        let Some(audience) = self.audiences.get_mut(&id) else {
+            return Vec::new();
+        };
+        audience.tally = Some(tally.clone());
+        audience.members.iter().copied().collect()
+    }
+
+    /// The latest that was heard of a target.
+    pub(super) fn tally(&self, id: ProbeId) -> Option<&Tally> {
+        self.audiences.get(&id)?.tally.as_ref()
+    }
+
+    /// How many are probed.
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// What is to be probed otherwise than before the last call.
+    pub(super) fn take_orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
+    }
+}

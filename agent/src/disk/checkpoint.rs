@@ -1,0 +1,463 @@
+//! The last known good objects, on disk: what an agent starts with before
+//! anybody answers, and what an object keeps that cannot be read any more.
+//!
+//! ```text
+//! disk ─▶ Restored ─▶ events, before those of the inputs
+//! events ─▶ Tee ─▶ Store; what is good in it ─▶ Recorder ─▶ thread ─▶ disk
+//! ```
+//!
+//! It may lag behind by seconds: nothing waits for it. What it has was accepted
+//! once, so it is good for making what is missing, and never for removing
+//! ([`crate::director`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crds::{
+    Change, Checked, Kind, Loose, ObjectKey, Store,
+    api::{DirectorGroup, RealServer, VirtualService},
+};
+use kube::core::object::HasSpec;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{decide::serving::memory::Memory, disk::journal::is_content, event::Event};
+
+/// `kind/namespace/name`, and the object with the metadata that is used.
+const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
+/// A manifest's path, and its last good text.
+const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
+/// How servers stand: rows of [`crate::decide::serving::memory`]. An older build leaves
+/// them alone.
+const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standings");
+/// `schema`; `directors`: the names of the group's; `director-addresses`: their
+/// addresses by name; `api-servers`: where the API server was reached.
+const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
+const SCHEMA: &str = "1";
+/// Its file's name, in the state folder.
+pub const FILE: &str = "checkpoint.redb";
+const CACHE_BYTES: usize = 4 << 20;
+/// Changes within this time of each other make one write,
+const QUIET: Duration = Duration::from_secs(1);
+/// which is not put off for longer than this.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// And no larger than this, so that a listing of many objects is not kept in
+/// memory as a whole.
+const LARGEST: usize = 4000;
+
+/// What an earlier life knew.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Its objects, as events.
+    pub events: Vec<Event>,
+    /// The last good text of each manifest.
+    pub files: BTreeMap<PathBuf, String>,
+    /// How servers stood.
+    pub standings: Memory,
+}
+
+/// One thing to be remembered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Note {
+    /// An object's row; none when it was deleted.
+    Object(Kind, ObjectKey, Option<String>),
+    /// These are all that there are of a kind.
+    Listed(Kind, BTreeSet<ObjectKey>),
+    /// The group's directors.
+    Directors(BTreeSet<String>),
+    /// The addresses of their hosts.
+    DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
+    /// Where the API server was reached.
+    ApiServers(BTreeSet<SocketAddr>),
+    /// A manifest's good text; none when the file is gone.
+    File(PathBuf, Option<String>),
+    /// How servers stand, by row; none where that is to be forgotten.
+    Standings(BTreeMap<String, Option<String>>),
+    /// Nothing more comes: what there is is to be written.
+    End,
+}
+
+/// Takes notes, from any thread; without a disk they are lost.
+#[derive(Clone, Debug)]
+pub struct Recorder(Sender<Note>);
+
+impl Recorder {
+    /// A recorder, and what it is told.
+    pub fn new() -> (Self, Receiver<Note>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Notes a thing.
+    pub fn note(&self, note: Note) {
+        // Without a disk nobody listens.
+        self.0.send(note).unwrap_or_default();
+    }
+}
+
+/// What can be wrong with the checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct CheckpointError {
+    path: PathBuf,
+    source: Box<redb::Error>,
+}
+
+/// The checkpoint in the state folder.
+pub struct Checkpoint {
+    path: PathBuf,
+    database: Database,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in a state folder, or makes it, and reads what is
+    /// in it. A file that is damaged, or of a newer build, is set aside.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn open(folder: &Path) -> Result<(Self, Restored), CheckpointError> {
+        let path = folder.join(FILE);
+        let failed = |source: redb::Error| CheckpointError {
+            path: path.clone(),
+            source: Box::new(source),
+        };
+        fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
+        match Self::open_file(&path) {
+            Err(error) if is_content(&error) => {
+                let aside = path.with_extension("redb.unusable");
+                tracing::warn!(
+                    "the checkpoint {} cannot be used ({error}); set aside as {}",
+                    path.display(),
+                    aside.display()
+                );
+                fs::rename(&path, &aside).map_err(|error| failed(error.into()))?;
+                Self::open_file(&path)
+            }
+            other => other,
+        }
+        .map_err(failed)
+    }
+
+    fn open_file(path: &Path) -> Result<(Self, Restored), redb::Error> {
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(true)
+            .create(path)?;
+        let restored = read(&database)?;
+        let path = path.to_owned();
+        Ok((Self { path, database }, restored))
+    }
+
+    /// Writes what is noted, on a thread of its own, until [`Note::End`].
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn record(self, notes: Receiver<Note>) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || self.write_all(&notes))
+    }
+
+    fn write_all(self, notes: &Receiver<Note>) {
+        let mut said = None;
+        while let Ok(first) = notes.recv() {
+            let (batch, is_last) = gather(first, notes);
+            let outcome = self.write(&batch).map_err(|error| {
+                format!(
+                    "cannot write the checkpoint {}: {error}; an agent that starts without the API \
+                     server would know an older state",
+                    self.path.display()
+                )
+            });
+            let problem = outcome.err();
+            if let Some(problem) = &problem
+                && said.as_ref() != Some(problem)
+            {
+                tracing::warn!("{problem}");
+            }
+            said = problem;
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn write(&self, batch: &[Note]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut objects = transaction.open_table(OBJECTS)?;
+            let mut files = transaction.open_table(FILES)?;
+            let mut standings = transaction.open_table(STANDINGS)?;
+            let mut meta = transaction.open_table(META)?;
+            for note in batch {
+                match note {
+                    Note::Object(kind, key, Some(row)) => {
+                        let key = &*row_key(*kind, key);
+                        // A listing names mostly what is there already.
+                        let is_there = objects.get(key)?.is_some_and(|found| found.value() == row);
+                        if !is_there {
+                            objects.insert(key, row.as_str())?;
+                        }
+                    }
+                    Note::Object(kind, key, None) => {
+                        objects.remove(&*row_key(*kind, key))?;
+                    }
+                    Note::Listed(kind, names) => {
+                        let kept: BTreeSet<_> =
+                            names.iter().map(|key| row_key(*kind, key)).collect();
+                        let prefix = format!("{kind}/");
+                        objects.retain(|key, _| !key.starts_with(&prefix) || kept.contains(key))?;
+                    }
+                    Note::Directors(names) => {
+                        meta.insert("directors", json!(names).to_string().as_str())?;
+                    }
+                    Note::DirectorAddresses(addresses) => {
+                        let row = json!(addresses).to_string();
+                        meta.insert("director-addresses", row.as_str())?;
+                    }
+                    Note::ApiServers(servers) => {
+                        meta.insert("api-servers", json!(servers).to_string().as_str())?;
+                    }
+                    Note::File(path, Some(text)) => {
+                        files.insert(&*path.to_string_lossy(), text.as_str())?;
+                    }
+                    Note::File(path, None) => {
+                        files.remove(&*path.to_string_lossy())?;
+                    }
+                    Note::Standings(rows) => {
+                        for (key, row) in rows {
+                            match row {
+                                Some(row) => standings.insert(&**key, &**row)?,
+                                None => standings.remove(&**key)?,
+                            };
+                        }
+                    }
+                    Note::End => {}
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checkpoint({})", self.path.display())
+    }
+}
+
+fn row_key(kind: Kind, key: &ObjectKey) -> String {
+    format!("{kind}/{}/{}", key.namespace, key.name)
+}
+
+/// Everything that is noted close to the first, and whether it is the last.
+fn gather(first: Note, notes: &Receiver<Note>) -> (Vec<Note>, bool) {
+    let mut is_last = first == Note::End;
+    let mut batch = vec![first];
+    let latest = Instant::now() + PATIENCE;
+    while !is_last && batch.len() < LARGEST && Instant::now() < latest {
+        match notes.recv_timeout(QUIET) {
+            Ok(note) => {
+                is_last = note == Note::End;
+                batch.push(note);
+            }
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(RecvTimeoutError::Disconnected) => is_last = true,
+        }
+    }
+    (batch, is_last)
+}
+
+fn read(database: &Database) -> Result<Restored, redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        transaction.open_table(OBJECTS)?;
+        transaction.open_table(FILES)?;
+        transaction.open_table(STANDINGS)?;
+        let mut meta = transaction.open_table(META)?;
+        let schema = meta.get("schema")?.map(|found| found.value().to_owned());
+        match schema.as_deref() {
+            Some(SCHEMA) => {}
+            None => {
+                meta.insert("schema", SCHEMA)?;
+            }
+            Some(other) => {
+                return Err(redb::Error::Corrupted(format!(
+                    "its schema is {other}, and this build knows {SCHEMA}"
+                )));
+            }
+        }
+    }
+    transaction.commit()?;
+
+    let transaction = database.begin_read()?;
+    let mut restored = Restored::default();
+    for row in transaction.open_table(OBJECTS)?.iter()? {
+        let (key, row) = row?;
+        match event(key.value(), row.value()) {
+            Ok(event) => restored.events.extend(event),
+            // One row must not keep the others from being of use.
+            Err(error) => tracing::warn!("the checkpoint's {} is left out: {error}", key.value()),
+        }
+    }
+    for row in transaction.open_table(FILES)?.iter()? {
+        let (path, text) = row?;
+        let path = PathBuf::from(path.value());
+        restored.files.insert(path, text.value().to_owned());
+    }
+    for row in transaction.open_table(STANDINGS)?.iter()? {
+        let (key, row) = row?;
+        if let Err(error) = restored.standings.remember(key.value(), row.value()) {
+            tracing::warn!(
+                "the checkpoint's standing of {} is left out: {error}",
+                key.value()
+            );
+        }
+    }
+    let meta = transaction.open_table(META)?;
+    let events = &mut restored.events;
+    events.extend(known(&meta, "directors")?.map(Event::Directors));
+    events.extend(known(&meta, "director-addresses")?.map(Event::DirectorAddresses));
+    events.extend(known(&meta, "api-servers")?.map(Event::ApiServers));
+    Ok(restored)
+}
+
+/// A row of [`META`]. What cannot be read is told, and as if it was not there.
+fn known<T: DeserializeOwned>(
+    meta: &impl ReadableTable<&'static str, &'static str>,
+    name: &str,
+) -> Result<Option<T>, redb::Error> {
+    let Some(row) = meta.get(name)? else {
+        return Ok(None);
+    };
+    let read = serde_json::from_str(row.value());
+    Ok(read
+        .inspect_err(|error| tracing::warn!("the checkpoint's {name} cannot be read: {error}"))
+        .ok())
+}
+
+fn event(key: &str, row: &str) -> serde_json::Result<Option<Event>> {
+    let event = match key.split('/').next() {
+        Some("VirtualService") => Event::VirtualService(apply::<VirtualService>(row)?),
+        Some("RealServer") => Event::RealServer(apply::<RealServer>(row)?),
+        Some("DirectorGroup") => Event::DirectorGroup(apply::<DirectorGroup>(row)?),
+        _ => return Ok(None),
+    };
+    Ok(Some(event))
+}
+
+fn apply<K>(row: &str) -> serde_json::Result<Change<K>>
+where
+    K: HasSpec<Spec: fmt::Debug + DeserializeOwned>,
+{
+    serde_json::from_str::<Loose<K>>(row).map(Change::Apply)
+}
+
+/// Passes the changes of one kind on to its store, and notes what is good
+/// there.
+#[derive(Debug)]
+pub struct Tee {
+    kind: Kind,
+    recorder: Recorder,
+    /// What the listing under way has named.
+    listing: BTreeSet<ObjectKey>,
+}
+
+impl Tee {
+    /// For the objects of a kind.
+    pub fn new(kind: Kind, recorder: Recorder) -> Self {
+        Self {
+            kind,
+            recorder,
+            listing: BTreeSet::new(),
+        }
+    }
+
+    /// As [`Store::change`].
+    pub fn change<C>(&mut self, store: &mut Store<C>, change: Change<C::Object>) -> bool
+    where
+        C: Checked,
+        <C::Object as HasSpec>::Spec: fmt::Debug + Serialize,
+    {
+        match change {
+            Change::Listing => {
+                self.listing.clear();
+                store.change(change)
+            }
+            Change::Item(object) => {
+                let key = ObjectKey::of_metadata(&object.metadata);
+                let row = row(&object);
+                let changed = store.change(Change::Item(object));
+                self.note_good(store, &key, row);
+                self.listing.insert(key);
+                changed
+            }
+            Change::Listed => {
+                let changed = store.change(change);
+                let mut names = std::mem::take(&mut self.listing);
+                if C::KEPT_WHEN_GONE {
+                    names.extend(store.gone().map(|(key, _)| key.clone()));
+                }
+                self.recorder.note(Note::Listed(self.kind, names));
+                changed
+            }
+            Change::Apply(object) => {
+                let key = ObjectKey::of_metadata(&object.metadata);
+                let row = row(&object);
+                let changed = store.change(Change::Apply(object));
+                if changed {
+                    self.note_good(store, &key, row);
+                }
+                changed
+            }
+            Change::Delete(key) => {
+                if !C::KEPT_WHEN_GONE {
+                    let note = Note::Object(self.kind, key.clone(), None);
+                    self.recorder.note(note);
+                }
+                store.change(Change::Delete(key))
+            }
+        }
+    }
+
+    /// What cannot be read or is not accepted keeps the row that it had.
+    fn note_good<C: Checked>(&self, store: &Store<C>, key: &ObjectKey, row: Option<String>) {
+        let is_good = store
+            .latest(key)
+            .is_some_and(|stored| stored.current.is_ok());
+        if let Some(row) = row.filter(|_| is_good) {
+            let note = Note::Object(self.kind, key.clone(), Some(row));
+            self.recorder.note(note);
+        }
+    }
+}
+
+/// An object as it is remembered; none if it does not parse.
+fn row<K: HasSpec<Spec: Serialize>>(object: &Loose<K>) -> Option<String> {
+    let spec = object.spec.as_ref().ok()?;
+    let metadata = &object.metadata;
+    let row = json!({
+        "metadata": {
+            "namespace": metadata.namespace,
+            "name": metadata.name,
+            "uid": metadata.uid,
+            "generation": metadata.generation,
+            "labels": metadata.labels,
+            "creationTimestamp": metadata.creation_timestamp,
+        },
+        "spec": spec,
+    });
+    Some(row.to_string())
+}
+
+#[cfg(test)]
+mod tests;

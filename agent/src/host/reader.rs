@@ -1,0 +1,121 @@
+//! A thread of its own that takes readings of the kernel's table, as hints
+//! that somebody else changed it. It decides nothing: the loop reads again
+//! before it writes ([`crate::director`]).
+//!
+//! Three kinds, from the cheapest to the most complete. Each is followed by a
+//! rest of so many times its own duration, so that a large table costs no more
+//! than a small part of a processor.
+
+use std::{
+    fs,
+    sync::mpsc::Sender,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ipvs::{Kernel, Listing, Socket};
+
+use super::reading::Reading;
+use crate::event::Event;
+
+/// Of this thread's network namespace.
+const LISTING: &str = "/proc/thread-self/net/ip_vs";
+/// Opening a socket may make the kernel run modprobe.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Services,
+    Listing,
+    Table,
+}
+
+/// When to take which reading.
+struct Schedule {
+    kind: Kind,
+    interval: Duration,
+    rest: u32,
+    longest: Duration,
+    due: Instant,
+}
+
+impl Schedule {
+    fn new(kind: Kind, interval_ms: u64, rest: u32, longest_s: u64) -> Self {
+        let interval = Duration::from_millis(interval_ms);
+        Self {
+            kind,
+            interval,
+            rest,
+            longest: Duration::from_secs(longest_s),
+            due: Instant::now() + interval,
+        }
+    }
+
+    fn taken(&mut self, began: Instant) {
+        let rest = (began.elapsed() * self.rest).min(self.longest);
+        self.due = Instant::now() + self.interval.max(rest);
+    }
+}
+
+/// Reads for as long as somebody listens.
+pub fn watch(events: &Sender<Event>) {
+    let mut schedules = [
+        Schedule::new(Kind::Services, 1500, 60, 60),
+        Schedule::new(Kind::Listing, 5000, 100, 60),
+        Schedule::new(Kind::Table, 8000, 150, 60),
+    ];
+    let mut socket = None;
+    let mut is_said = false;
+    loop {
+        let [first, second, third] = &mut schedules;
+        let next = [first, second, third]
+            .into_iter()
+            .min_by_key(|schedule| schedule.due)
+            .expect("there are three");
+        thread::sleep(next.due.saturating_duration_since(Instant::now()));
+        let began = Instant::now();
+        match take(next.kind, &mut socket) {
+            Ok(reading) => {
+                next.taken(began);
+                if events.send(Event::Reading(began, reading)).is_err() {
+                    return;
+                }
+            }
+            Err(error) if matches!(next.kind, Kind::Listing) => {
+                if !is_said {
+                    tracing::warn!("{error}: a changed weight is noticed later");
+                    is_said = true;
+                }
+                next.due = Instant::now() + next.longest;
+            }
+            Err(_) => {
+                // Whatever it is, the loop meets it too, and tells.
+                if events.send(Event::Unread).is_err() {
+                    return;
+                }
+                socket = None;
+                next.due = Instant::now() + AFTER_FAILURE;
+                thread::sleep(AFTER_FAILURE);
+            }
+        }
+    }
+}
+
+fn take(kind: Kind, socket: &mut Option<Socket>) -> Result<Reading, ipvs::Error> {
+    if let Kind::Listing = kind {
+        let failed = |source| ipvs::Error::Io {
+            doing: "reading /proc/net/ip_vs",
+            source,
+        };
+        let text = fs::read_to_string(LISTING).map_err(failed)?;
+        return Ok(Reading::Listing(Listing::parse(&text)));
+    }
+    let socket = match socket {
+        Some(socket) => socket,
+        None => socket.insert(Socket::open()?),
+    };
+    Ok(match kind {
+        Kind::Table => Reading::Table(socket.table()?),
+        _ => Reading::Services(socket.services()?),
+    })
+}

@@ -1,0 +1,243 @@
+//! Tells the API server what the loop found: the Director, its status, and the
+//! Lease that shows that the agent is alive.
+
+use std::time::Duration;
+
+use crds::api::{Director, DirectorSpec, DirectorStatus};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use tokio::{
+    sync::{Notify, watch},
+    time,
+};
+
+use crate::{
+    input::kubernetes::chain,
+    tell::report::{self, Observed},
+};
+
+/// Fields under this name are the agent's.
+const FIELD_MANAGER: &str = "ipvs-agent";
+/// A director writes its status no more often than this.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a status that did not change is written all the same: a Director
+/// that somebody deleted comes back. The API server stores nothing new then.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the Lease is renewed, as a kubelet's.
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a Lease is good for, as a kubelet's.
+const LEASE_SECONDS: i32 = 40;
+/// A write that has no answer by then has failed: the connection may be dead.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// The longest wait after a failed write.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The same for the Lease: with the time of an answer, well below the Lease's.
+const LONGEST_LEASE_WAIT: Duration = Duration::from_secs(5);
+
+/// Who publishes.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The director's name.
+    pub name: String,
+    /// Its group's.
+    pub group: String,
+    /// The boot of this machine: what an earlier life reported of another boot
+    /// is not true any more.
+    pub boot_id: String,
+    /// The namespace of its Lease.
+    pub lease_namespace: String,
+}
+
+/// Registers the director, then publishes every observation and renews the
+/// Lease, for ever. `vanished` is told when somebody deleted the Director.
+pub async fn publish(
+    client: Client,
+    identity: &Identity,
+    mut observed: watch::Receiver<Option<Observed>>,
+    vanished: &Notify,
+) {
+    let director = DirectorWriter {
+        api: Api::all(client.clone()),
+        identity,
+    };
+    let leases = Api::<Lease>::namespaced(client, &identity.lease_namespace);
+    // A live Lease vouches for what the status says, so the status comes first.
+    let (mut last, generation) = insist("register this director", LONGEST_WAIT, || {
+        director.register()
+    })
+    .await;
+    tokio::join!(renew(&leases, &identity.name), async {
+        let mut written = time::Instant::now();
+        let mut missing = false;
+        loop {
+            let latest = observed.borrow_and_update().clone();
+            if let Some(latest) = latest {
+                let status = report::status(&latest, &last, generation);
+                if status != last || missing || written.elapsed() >= REFRESH_INTERVAL {
+                    insist("report this director's status", LONGEST_WAIT, || {
+                        director.write(&status)
+                    })
+                    .await;
+                    missing = false;
+                    written = time::Instant::now();
+                    last = status;
+                    time::sleep(STATUS_INTERVAL).await;
+                }
+            }
+            tokio::select! {
+                changed = observed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = vanished.notified() => missing = true,
+                () = time::sleep(REFRESH_INTERVAL) => {}
+            }
+        }
+    });
+}
+
+struct DirectorWriter<'a> {
+    api: Api<Director>,
+    identity: &'a Identity,
+}
+
+impl DirectorWriter<'_> {
+    /// Makes the Director if there is none, and says which group it is of, so
+    /// that others see it before it takes any VIP. Gives the status that an
+    /// earlier life left in this boot, and the object's generation.
+    async fn register(&self) -> Result<(DirectorStatus, i64), kube::Error> {
+        let object = Director::new(&self.identity.name, DirectorSpec::default());
+        let existing = self.apply(&object, false).await?;
+        let generation = existing.metadata.generation.unwrap_or_default();
+        let mut status = existing.status.unwrap_or_default();
+        let Identity { group, boot_id, .. } = self.identity;
+        if status.director_group_name != *group || status.boot_id != *boot_id {
+            status = DirectorStatus {
+                director_group_name: group.clone(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                boot_id: boot_id.clone(),
+                // Others keep this host out of their servers by them.
+                addresses: status.addresses,
+                ..DirectorStatus::default()
+            };
+            self.write(&status).await?;
+        }
+        status
+            .conditions
+            .retain(|condition| report::CONDITIONS.contains(&&*condition.type_));
+        Ok((status, generation))
+    }
+
+    async fn write(&self, status: &DirectorStatus) -> Result<(), kube::Error> {
+        let mut object = Director::new(&self.identity.name, DirectorSpec::default());
+        object.status = Some(status.clone());
+        match self.apply(&object, true).await {
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                self.apply(&object, false).await?;
+                self.apply(&object, true).await.map(drop)
+            }
+            result => result.map(drop),
+        }
+    }
+
+    async fn apply(&self, object: &Director, status: bool) -> Result<Director, kube::Error> {
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(object);
+        let name = &self.identity.name;
+        if status {
+            self.api.patch_status(name, &parameters, &patch).await
+        } else {
+            self.api.patch(name, &parameters, &patch).await
+        }
+    }
+}
+
+/// Renews the Lease, for ever. Whoever judges it counts renewals on a clock of
+/// their own, so ours need not agree with theirs.
+async fn renew(leases: &Api<Lease>, name: &str) {
+    let mut ticks = time::interval(RENEW_INTERVAL);
+    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        insist(
+            "renew this director's Lease",
+            LONGEST_LEASE_WAIT,
+            || async {
+                let lease = Lease {
+                    metadata: ObjectMeta {
+                        name: Some(name.to_owned()),
+                        ..ObjectMeta::default()
+                    },
+                    spec: Some(LeaseSpec {
+                        holder_identity: Some(name.to_owned()),
+                        lease_duration_seconds: Some(LEASE_SECONDS),
+                        renew_time: Some(MicroTime(Timestamp::now())),
+                        ..LeaseSpec::default()
+                    }),
+                };
+                let parameters = PatchParams::apply(FIELD_MANAGER).force();
+                leases
+                    .patch(name, &parameters, &Patch::Apply(&lease))
+                    .await
+                    .map(drop)
+            },
+        )
+        .await;
+    }
+}
+
+/// Tries until it works, less and less often down to once in `longest_wait`,
+/// and says once what is wrong.
+async fn insist<T, F>(what: &str, longest_wait: Duration, mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
+    let mut wait = STATUS_INTERVAL;
+    let mut said = None;
+    loop {
+        let message = match time::timeout(ANSWER_TIME, attempt()).await {
+            Ok(Ok(done)) => {
+                if said.is_some() {
+                    tracing::info!("could {what} now");
+                }
+                return done;
+            }
+            Ok(Err(error)) => explain(what, &error),
+            Err(_) => explain(what, &kube::Error::Service("no answer in time".into())),
+        };
+        if said.as_ref() != Some(&message) {
+            tracing::warn!("{message}");
+            said = Some(message);
+        }
+        time::sleep(wait).await;
+        wait = (wait * 2).min(longest_wait);
+    }
+}
+
+fn explain(what: &str, error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.message.contains("not declared in schema") => format!(
+            "cannot {what}: the custom resource definitions are older than this agent: apply those of its chart (kubectl apply --server-side -f crds/). Trying again; packets keep flowing meanwhile"
+        ),
+        kube::Error::Api(status) if status.code == 404 => format!(
+            "cannot {what}: {}; install the chart, its CRDs and its namespace. Trying again",
+            status.message
+        ),
+        kube::Error::Api(status) if status.code == 401 || status.code == 403 => format!(
+            "cannot {what}: {}; check the chart's RBAC and the token. Trying again",
+            status.message
+        ),
+        error => format!(
+            "cannot {what}: {}. Trying again; packets keep flowing meanwhile",
+            chain(error)
+        ),
+    }
+}

@@ -1,0 +1,493 @@
+//! What a director says about itself, as data: pure.
+
+mod vips;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crds::{
+    Kind, ObjectKey, Objects, Resolved,
+    api::{DirectorException, DirectorHealth, DirectorStatus, HeldVip, Repairs, WorldDigests},
+    condition,
+};
+use ipvs::{DestinationKey, Op, ServiceKey};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    act::{Outcome, Sysctls, retry::Subject},
+    decide::{addresses::Missing, caution::Hold, desired::Desired, protect},
+};
+
+/// The condition types that are the agent's.
+pub const CONDITIONS: [&str; 4] = [
+    condition::kind::PROGRAMMED,
+    condition::kind::REMOVALS_HELD,
+    condition::kind::HEALTH_CHECKS,
+    condition::kind::SYSCTLS,
+];
+/// Exceptions beyond this many are counted and not named, so that a Director
+/// stays well below the size that an API server takes.
+const MOST_EXCEPTIONS: usize = 200;
+/// Likewise for held addresses.
+const MOST_VIPS: usize = 1000;
+/// Likewise for sysctls.
+const MOST_SYSCTLS: usize = 100;
+/// Likewise for notices.
+const MOST_NOTICES: usize = 50;
+
+/// Why no round can run.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Trouble {
+    /// The kernel's IPVS table cannot be used.
+    #[error("{0}")]
+    Kernel(String),
+    /// The host's interfaces cannot be read.
+    #[error("{0}")]
+    Links(String),
+    /// The agent's DirectorGroup is not there.
+    #[error(
+        "DirectorGroup {0} does not exist: create it, or start the agent with another --director-group. Until then the kernel's table stays as it is"
+    )]
+    Group(String),
+}
+
+impl Trouble {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Kernel(_) => condition::reason::KERNEL_UNAVAILABLE,
+            Self::Links(_) => condition::reason::INTERFACES_UNAVAILABLE,
+            Self::Group(_) => condition::reason::DIRECTOR_GROUP_NOT_FOUND,
+        }
+    }
+}
+
+/// What the loop found.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// When.
+    pub at: Timestamp,
+    /// The director's group.
+    pub group: String,
+    /// The state of the world that the round used; none without a round.
+    pub used: Option<WorldDigests>,
+    /// What the round came to; none without a round.
+    pub outcome: Option<Outcome>,
+    /// Why there was no round.
+    pub trouble: Option<Trouble>,
+    /// The removals that wait until they are allowed.
+    pub removals_held: Vec<Op>,
+    /// Whose wish each part of the tables is.
+    pub wishes: Arc<Desired>,
+    /// Objects that this build cannot read.
+    pub unreadable: Vec<DirectorException>,
+    /// What the health checks say.
+    pub health: Arc<HealthReport>,
+    /// Why every removal is held, if it is.
+    pub hold: Option<Hold>,
+    /// What the director protects itself from.
+    pub protection: Arc<protect::Report>,
+}
+
+/// What the health checks say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HealthReport {
+    /// What they found; none without checks.
+    pub found: Option<DirectorHealth>,
+    /// How many targets are probed.
+    pub targets: usize,
+    /// Why probes of targets are void, and of how many.
+    pub void: BTreeMap<Arc<str>, usize>,
+}
+
+/// The Director's status. What a round did not find out anew stays as it was
+/// `before`; a condition's time moves only when its status does. `generation`
+/// is the Director object's.
+pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> DirectorStatus {
+    let mut status = DirectorStatus {
+        director_group_name: observed.group.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..before.clone()
+    };
+    if let Some(outcome) = &observed.outcome {
+        let mut exceptions = observed.unreadable.clone();
+        exceptions.extend_from_slice(&observed.protection.exceptions);
+        let held = &observed.removals_held;
+        exceptions.extend(exceptions_of(outcome, held, &observed.wishes));
+        // What could not be made for want of a disk, or put up unseen, is no
+        // exception of its own, and must not count as programmed.
+        if host_failure(outcome).is_none() {
+            status.used.clone_from(&observed.used);
+        }
+        status.services = count(outcome.services);
+        status.destinations = count(outcome.destinations);
+        status.exceptions_omitted = count(exceptions.len().saturating_sub(MOST_EXCEPTIONS));
+        exceptions.truncate(MOST_EXCEPTIONS);
+        status.exceptions = exceptions;
+        if !outcome.failures.contains_key(&Subject::Links) {
+            status.vips_omitted = count(outcome.held.len().saturating_sub(MOST_VIPS));
+            status.vips = held_vips(&outcome.held);
+        }
+        status.repairs = Repairs {
+            count: outcome.repairs.count.cast_signed(),
+            latest: outcome.repairs.latest.iter().cloned().collect(),
+        };
+        let addresses = observed.protection.addresses.iter();
+        status.addresses = addresses.map(ToString::to_string).collect();
+        let protected = observed.protection.notices.iter().cloned();
+        let mut notices: Vec<_> = protected.chain(notices(outcome)).collect();
+        status.notices_omitted = count(notices.len().saturating_sub(MOST_NOTICES));
+        notices.truncate(MOST_NOTICES);
+        status.notices = notices;
+        tell_sysctls(&mut status, &outcome.sysctls);
+        let sysctls = sysctls(&outcome.sysctls, generation);
+        condition::set(&mut status.conditions, sysctls, observed.at);
+        let hold = observed.hold.as_ref();
+        let removals = removals_held(held, hold, &observed.group, generation);
+        condition::set(&mut status.conditions, removals, observed.at);
+    }
+    status.health.clone_from(&observed.health.found);
+    let health_checks = health_checks(&observed.health, generation);
+    condition::set(&mut status.conditions, health_checks, observed.at);
+    let programmed = programmed(observed, &status, generation);
+    condition::set(&mut status.conditions, programmed, observed.at);
+    status
+}
+
+/// Where not all fit, those with a problem are told.
+fn tell_sysctls(status: &mut DirectorStatus, sysctls: &Sysctls) {
+    let mut all = sysctls.all.clone();
+    status.sysctls_omitted = count(all.len().saturating_sub(MOST_SYSCTLS));
+    if all.len() > MOST_SYSCTLS {
+        all.sort_by_key(|sysctl| sysctl.problem.is_none());
+        all.truncate(MOST_SYSCTLS);
+    }
+    status.sysctls = all;
+}
+
+fn sysctls(sysctls: &Sysctls, generation: i64) -> Condition {
+    let each = sysctls.all.iter().filter_map(|sysctl| {
+        let problem = sysctl.problem.as_ref()?;
+        Some(format!("{} {problem}", sysctl.name))
+    });
+    let problems: Vec<_> = sysctls.trouble.clone().into_iter().chain(each).collect();
+    match problems.is_empty() {
+        true => condition::sysctls_as_needed(sysctls.all.len(), generation),
+        false => {
+            let problems = problems.iter().map(String::as_str);
+            condition::sysctls_not_as_needed(problems, generation)
+        }
+    }
+}
+
+fn health_checks(health: &HealthReport, generation: i64) -> Condition {
+    let void = health.void.iter().map(|(why, targets)| (&**why, *targets));
+    match (health.targets, health.void.is_empty()) {
+        (0, _) => condition::health_checks_nothing(generation),
+        (targets, true) => condition::health_checks_probing(targets, generation),
+        (targets, false) => condition::health_checks_void(void, targets, generation),
+    }
+}
+
+fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> Condition {
+    if let Some(trouble) = &observed.trouble {
+        return condition::director_not_programmed(
+            trouble.reason(),
+            trouble.to_string(),
+            generation,
+        );
+    }
+    if let Some((reason, message)) = observed.outcome.as_ref().and_then(host_failure) {
+        return condition::director_not_programmed(reason, message, generation);
+    }
+    if let Some(first) = status.exceptions.first() {
+        let others = status.exceptions.len() - 1 + omitted(status);
+        let mut message = format!("{}: {}", first.virtual_service, first.message);
+        if others > 0 {
+            message.push_str(&format!(" (and {others} more)"));
+        }
+        return condition::director_not_programmed(
+            condition::reason::EXCEPTIONS,
+            message,
+            generation,
+        );
+    }
+    // About nothing that anybody wants any more, and still not as it should be.
+    let mut failures = observed
+        .outcome
+        .iter()
+        .flat_map(|outcome| outcome.failures.values());
+    if let Some(message) = failures.next() {
+        return condition::director_not_programmed(
+            condition::reason::EXCEPTIONS,
+            message,
+            generation,
+        );
+    }
+    condition::director_programmed(status.services, status.destinations, generation)
+}
+
+/// What kept a round from doing all that it was to do, whatever the objects.
+fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
+    outcome
+        .failures
+        .iter()
+        .find_map(|(subject, message)| match subject {
+            Subject::Journal => Some((condition::reason::STATE_FOLDER_UNAVAILABLE, &**message)),
+            Subject::Links => Some((condition::reason::INTERFACES_UNAVAILABLE, &**message)),
+            _ => None,
+        })
+}
+
+fn removals_held(held: &[Op], hold: Option<&Hold>, group: &str, generation: i64) -> Condition {
+    let held: Vec<_> = held.iter().map(Op::to_string).collect();
+    let names = held.iter().map(String::as_str);
+    match hold {
+        Some(hold) => {
+            let reason = match hold {
+                Hold::OtherCluster { .. } => condition::reason::OTHER_CLUSTER,
+                Hold::Definition(..) => condition::reason::DEFINITION_DELETED,
+                Hold::Unknown(_) => condition::reason::CLUSTER_UNKNOWN,
+            };
+            condition::every_removal_held(reason, &hold.to_string(), names, group, generation)
+        }
+        None if held.is_empty() => condition::no_removals_held(generation),
+        None => condition::removals_held(names, group, generation),
+    }
+}
+
+fn omitted(status: &DirectorStatus) -> usize {
+    usize::try_from(status.exceptions_omitted).unwrap_or_default()
+}
+
+fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<DirectorException> {
+    let mut exceptions = Vec::new();
+    for (subject, message) in &outcome.failures {
+        match subject {
+            Subject::Service(key) => {
+                if let Some(service) = wishes.services.get(key) {
+                    exceptions.push(exception(
+                        service,
+                        None,
+                        condition::reason::KERNEL_REFUSED,
+                        message,
+                    ));
+                }
+            }
+            Subject::Destination(key, destination) => {
+                if let Some(service) = wishes.services.get(key) {
+                    exceptions.push(exception(
+                        service,
+                        wishes.servers.get(&(*key, *destination)),
+                        condition::reason::KERNEL_REFUSED,
+                        message,
+                    ));
+                }
+            }
+            Subject::Vip(address) => {
+                let reason = if outcome.stays.contains_key(address) {
+                    condition::reason::VIP_NOT_RELEASED
+                } else {
+                    condition::reason::VIP_NOT_HELD
+                };
+                exceptions.extend(about_vip(wishes, *address, reason, message));
+            }
+            Subject::Kernel
+            | Subject::Links
+            | Subject::Journal
+            | Subject::Timeouts
+            | Subject::Device => {}
+        }
+    }
+    for (key, destination) in &outcome.left {
+        if let Some(service) = wishes.services.get(key) {
+            let server =
+                destination.and_then(|destination| wishes.servers.get(&(*key, destination)));
+            let reason = condition::reason::FOREIGN_ENTRY;
+            exceptions.push(exception(service, server, reason, &left(key, *destination)));
+        }
+    }
+    // A service that has a server too many is not as it is wanted.
+    for op in held {
+        if op.destination().is_some()
+            && let Some(service) = wishes.services.get(&op.service())
+        {
+            let message = format!("{op} waits to be allowed: see condition RemovalsHeld");
+            let reason = condition::reason::TOO_MANY_REMOVALS;
+            exceptions.push(exception(service, None, reason, &message));
+        }
+    }
+    for (address, missing) in &outcome.missing {
+        let message = vips::absence(*address, missing, wishes);
+        exceptions.extend(about_vip(wishes, *address, vips::reason(missing), &message));
+    }
+    for (address, other) in &outcome.contested {
+        let message = vips::contest(*address, other, wishes);
+        let reason = condition::reason::VIP_TAKEN;
+        exceptions.extend(about_vip(wishes, *address, reason, &message));
+    }
+    exceptions
+}
+
+/// Why a wanted entry is not ours.
+fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
+    let (entry, delete) = match destination {
+        None => (service.to_string(), Op::DeleteService(*service)),
+        Some(destination) => (
+            format!("{service} -r {destination}"),
+            Op::DeleteDestination(*service, destination),
+        ),
+    };
+    format!(
+        "somebody else's entry {entry}, with other settings, is in the kernel's table, and the group's spec.onConflict is Leave: delete it with `ipvsadm {delete}`, or set spec.onConflict to Adopt"
+    )
+}
+
+/// What is odd on this host and no failure, a line each.
+pub fn oddities(
+    outcome: &Outcome,
+    held: &[Op],
+    wishes: &Desired,
+    hold: Option<&Hold>,
+    group: &str,
+) -> BTreeSet<String> {
+    let absences = outcome.missing.iter();
+    // That it is asked for is in the ordinary course.
+    let absences = absences.filter(|(_, why)| **why != Missing::Asking);
+    let absences = absences.map(|(address, why)| vips::absence(*address, why, wishes));
+    let contests = outcome.contested.iter();
+    let contests = contests.map(|(address, other)| vips::contest(*address, other, wishes));
+    let foreign = outcome.left.iter();
+    let foreign = foreign.map(|(service, destination)| left(service, *destination));
+    let held = (!held.is_empty()).then(|| removals_held(held, hold, group, 0).message);
+    absences
+        .chain(contests)
+        .chain(foreign)
+        .chain(notices(outcome))
+        .chain(held)
+        .collect()
+}
+
+/// What is odd in the kernel's table, and no failure.
+fn notices(outcome: &Outcome) -> impl Iterator<Item = String> {
+    let strangers = outcome.strangers.iter().map(|(service, destination)| {
+        format!(
+            "service {service} has a server that is somebody else's, {destination}: it is left alone, and gets its share of the connections"
+        )
+    });
+    let misordered = outcome.misordered.iter().map(|service| {
+        format!(
+            "the servers of service {service} were added in another order than their age, which its scheduler goes by: a director that loads it afresh sends some clients to other servers. Only deleting and making the service again changes that, at the cost of its connections"
+        )
+    });
+    strangers.chain(misordered)
+}
+
+fn about_vip<'a>(
+    wishes: &'a Desired,
+    address: IpAddr,
+    reason: &'a str,
+    message: &'a str,
+) -> impl Iterator<Item = DirectorException> + 'a {
+    wishes
+        .vips
+        .get(&address)
+        .into_iter()
+        .flatten()
+        .map(move |service| exception(service, None, reason, message))
+}
+
+fn exception(
+    service: &ObjectKey,
+    server: Option<&ObjectKey>,
+    reason: &str,
+    message: &str,
+) -> DirectorException {
+    DirectorException {
+        virtual_service: service.to_string(),
+        real_server: server.map(ToString::to_string),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+fn held_vips(held: &BTreeMap<IpAddr, String>) -> Vec<HeldVip> {
+    held.iter()
+        .take(MOST_VIPS)
+        .map(|(address, interface)| HeldVip {
+            address: address.to_string(),
+            interface: interface.clone(),
+        })
+        .collect()
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// What this build cannot read, though the controller's build may: services of
+/// the group, and servers that services of the group select. And services that
+/// lose their key to one of those, which only who knows its last good version
+/// can tell.
+pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
+    let unreadable = condition::reason::UNREADABLE;
+    let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
+        let rejection = stored.current.as_ref().err()?;
+        (rejection.reason == unreadable && stored.group.as_deref() == Some(group))
+            .then(|| exception(key, None, unreadable, &rejection.message))
+    });
+    let of_group = || resolved.services.iter().filter(|(_, of)| of.group == group);
+    let linked = of_group().flat_map(|(key, service)| {
+        let servers = service.servers.iter();
+        servers.map(move |server| (key, &server.object))
+    });
+    let selected = resolved.refused.keys().map(|(key, server)| (key, server));
+    let servers = selected.chain(linked).filter_map(|(service, server)| {
+        let stored = objects.real_servers.get(server)?;
+        let rejection = stored.current.as_ref().err()?;
+        (rejection.reason == unreadable)
+            .then(|| exception(service, Some(server), unreadable, &rejection.message))
+    });
+    let losers = objects.virtual_services.iter().filter_map(|(key, stored)| {
+        let rejection = resolved.rejection(Kind::VirtualService, key)?;
+        let loser = stored.in_force()?;
+        let (owner_key, _) = of_group().find(|(_, owner)| owner.id == loser.id)?;
+        let owner = objects.virtual_services.get(owner_key)?;
+        (owner_key != key && loser.group == group && owner.current.is_err())
+            .then(|| exception(key, None, rejection.reason, &rejection.message))
+    });
+    services.chain(servers).chain(losers).collect()
+}
+
+/// What is wrong with the objects that concern a group, a line each.
+pub fn complaints(objects: &Objects, resolved: &Resolved, group: &str) -> BTreeSet<String> {
+    let concerns = |kind: Kind, key: &ObjectKey| {
+        let service = objects.virtual_services.get(key);
+        kind != Kind::VirtualService
+            || service.is_some_and(|stored| stored.group.as_deref() == Some(group))
+    };
+    let rejected = resolved
+        .rejected
+        .iter()
+        .filter(|((kind, key), _)| concerns(*kind, key))
+        .map(|((kind, key), rejection)| {
+            format!("{kind:?} {key} is not accepted: {}", rejection.message)
+        });
+    let refused = resolved
+        .refused
+        .iter()
+        .filter(|((service, _), _)| concerns(Kind::VirtualService, service))
+        .map(|((service, server), rejection)| {
+            format!(
+                "RealServer {server} does not serve VirtualService {service}: {}",
+                rejection.message
+            )
+        });
+    rejected.chain(refused).collect()
+}
+
+#[cfg(test)]
+mod tests;

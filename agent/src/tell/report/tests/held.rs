@@ -1,0 +1,86 @@
+//! Condition RemovalsHeld.
+
+use super::*;
+use crate::decide::caution::Definition;
+
+#[test]
+fn held_removals_are_named_with_the_way_to_release_them() {
+    let mut observed = well();
+    let none = fresh(&observed);
+    let (held, reason, _) = said(&none, "RemovalsHeld");
+    assert_eq!((held, reason), ("False", "NothingHeld"));
+
+    observed.removals_held = vec![
+        Op::DeleteService(tcp("192.0.2.99", 80)),
+        Op::DeleteDestination(tcp(WEB, 443), server(9)),
+    ];
+    let some = fresh(&observed);
+    let (held, reason, message) = said(&some, "RemovalsHeld");
+    assert_eq!((held, reason), ("True", "TooManyRemovals"));
+    for part in [
+        "2 removals held",
+        "-D -t 192.0.2.99:80, -d -t 192.0.2.10:443 -r 198.51.100.9:80",
+        "kubectl patch idg default",
+        "allowUntil",
+    ] {
+        assert!(message.contains(part), "{part} in: {message}");
+    }
+    let [exception] = some.exceptions.as_slice() else {
+        panic!("the service with a server too many: {:?}", some.exceptions);
+    };
+    assert_eq!(exception.reason, "TooManyRemovals");
+    assert!(
+        oddities(
+            &well().outcome.expect("a round"),
+            &[],
+            &Desired::default(),
+            None,
+            "default"
+        )
+        .is_empty()
+    );
+}
+
+#[test]
+fn what_holds_every_removal_is_said_whether_there_is_one_or_not() {
+    let mut observed = well();
+    observed.hold = Some(Hold::OtherCluster {
+        was: "a".to_owned(),
+        is: "b".to_owned(),
+    });
+    let status = fresh(&observed);
+    let (held, reason, message) = said(&status, "RemovalsHeld");
+    assert_eq!((held, reason), ("True", "OtherCluster"));
+    assert!(message.contains("nothing is to be removed"), "{message}");
+
+    observed.removals_held = vec![Op::DeleteService(tcp("192.0.2.99", 80))];
+    for (hold, reason, names) in [
+        (observed.hold.clone(), "OtherCluster", "UID a"),
+        (
+            Some(Hold::Definition("x.ipvs.dev", Definition::Terminating)),
+            "DefinitionDeleted",
+            "x.ipvs.dev",
+        ),
+        (
+            Some(Hold::Unknown("no answer".to_owned())),
+            "ClusterUnknown",
+            "no answer",
+        ),
+    ] {
+        observed.hold = hold;
+        let status = fresh(&observed);
+        let (held, found, message) = said(&status, "RemovalsHeld");
+        assert_eq!((held, found), ("True", reason));
+        for part in [names, "-D -t 192.0.2.99:80", "kubectl patch idg default"] {
+            assert!(message.contains(part), "{part} in: {message}");
+        }
+    }
+    let log = oddities(
+        &observed.outcome.expect("a round"),
+        &observed.removals_held,
+        &observed.wishes,
+        observed.hold.as_ref(),
+        "default",
+    );
+    assert!(log.iter().any(|line| line.contains("no answer")), "{log:?}");
+}
