@@ -2,4 +2,5 @@
 //! the last known good objects.
 
 pub mod checkpoint;
+pub(crate) mod database;
 pub mod journal;

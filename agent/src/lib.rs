@@ -1,25 +1,31 @@
 //! The node agent of one director.
 //!
 //! ```text
-//! API server ─▶ input/kubernetes ─┐
-//!                                 ├─▶ Event ─▶ director: Objects ─▶ resolve ─▶ desired
-//! YAML files ─▶ input/manifests ──┘     ▲         │                              │
-//!                                       │         ▼                              ▼
-//!                                       │      hijack: without what would shoot the host
-//! servers ◀─ probe ─▶ tally ────────────┤      serving: who is healthy ─▶ the table to be
-//! segments ◀─ claim ─▶ who has a VIP ───┤         │                              │
-//! kernel ─▶ host/watch, observe ────────┘         │                              │
-//!                                                 ▼                              ▼
-//!            kernel, interfaces, journal ◀── round: read, plan, intend, apply, settle
-//!                                                 │
-//! Director, Lease ◀── publish ◀── report ◀── Outcome
+//! API server ─▶ input/kubernetes ┐
+//! YAML files ─▶ input/manifests  │
+//! servers ◀──▶ probe             ├─▶ Event ─▶ director/hear: the objects,
+//! segments ◀─▶ claim             │            and a Reason for a round
+//! kernel ────▶ host/reader,watch ┘                   │
+//!                                                    ▼
+//! director/round: one round, data goes one way
+//!
+//!   Objects ─▶ resolve ─▶ desired ─▶ (read) ─▶ protect ─▶ retain ─▶ weigh ─▶ plan
+//!              crds       decide/    act/      decide/    decide/   decide/  ipvs
+//!                         desired    read      protect    retain    serving    │
+//!                                                                              ▼
+//!   Director, Lease ◀─ tell/publish ◀─ tell/report ◀─ Outcome ◀─ apply, phase by phase
+//!                                                                act, disk/journal
 //! ```
 //!
-//! In: VirtualServices, RealServers and the director's group. Out: the
-//! kernel's IPVS table, the virtual addresses and the sysctls of this host, and
-//! a status. The loop is one thread; everything that waits for a network only
-//! sends it events. It leaves the data plane as it is when it stops, however it
-//! stops.
+//! Each stage up to `plan` takes what should be and gives what should be, so
+//! nothing is planned that must not happen: `protect` leaves out what would take
+//! the host's own traffic, `retain` keeps in force what must not be removed yet,
+//! `weigh` gives servers the weights that their health leaves them.
+//!
+//! In: VirtualServices, RealServers and the director's group. Out: the kernel's
+//! IPVS table, the virtual addresses and the sysctls of this host, and a status.
+//! The loop is one thread; everything that waits for a network only sends it
+//! events. The data plane stays as it is when the agent stops, however it stops.
 
 pub mod act;
 pub mod args;

@@ -75,6 +75,14 @@ impl ServiceKey {
             Self::FirewallMark { family, .. } => *family,
         }
     }
+
+    /// The VIP; none for a firewall mark.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address { address, .. } => Some(*address),
+            Self::FirewallMark { .. } => None,
+        }
+    }
 }
 
 /// As `ipvsadm -Sn` spells it: `-t 192.0.2.1:80`, `-u [2001:db8::1]:53`, `-f 7`.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipvs::{Op, ServiceKey};
+use ipvs::Op;
 
 /// A plan's operations, by phase.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Phases {
     /// Takes out the removals of services whose VIP is one of these.
     pub(super) fn withhold_removals_of(&mut self, is_one: impl Fn(IpAddr) -> bool) -> Vec<Op> {
         let is_withheld = |op: &mut Op| match op {
-            Op::DeleteService(ServiceKey::Address { address, .. }) => is_one(*address),
+            Op::DeleteService(service) => service.address().is_some_and(&is_one),
             _ => false,
         };
         self.removals.extract_if(.., is_withheld).collect()

@@ -398,7 +398,7 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
     }
     let servers = wish.desired.servers.keys();
     let suspects = servers.filter_map(|(service, server)| {
-        let vip = vip(service).filter(|vip| unknown.contains(vip))?;
+        let vip = service.address().filter(|vip| unknown.contains(vip))?;
         let card = state.segment.orders.get(&vip)?.card();
         Some((card.index, server.address))
     });
@@ -414,13 +414,6 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
 fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
     let services = desired.table.keys();
     let served = services.filter(|key| state.has(key) && !state.is_left(key));
-    let vips = served.filter_map(vip);
+    let vips = served.filter_map(ServiceKey::address);
     vips.filter(|vip| desired.vips.contains_key(vip)).collect()
-}
-
-fn vip(service: &ServiceKey) -> Option<IpAddr> {
-    match service {
-        ServiceKey::Address { address, .. } => Some(*address),
-        ServiceKey::FirewallMark { .. } => None,
-    }
 }

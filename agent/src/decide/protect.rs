@@ -369,12 +369,12 @@ fn remove_service(rest: &mut Desired, key: &ServiceKey) {
     }
     rest.guarded.remove(key);
     if let Some(object) = rest.services.remove(key)
-        && let ServiceKey::Address { address, .. } = key
-        && let Some(users) = rest.vips.get_mut(address)
+        && let Some(address) = key.address()
+        && let Some(users) = rest.vips.get_mut(&address)
     {
         users.remove(&object);
         if users.is_empty() {
-            rest.vips.remove(address);
+            rest.vips.remove(&address);
         }
     }
 }

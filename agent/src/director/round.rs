@@ -155,9 +155,9 @@ impl Director {
             Ok(()) => {
                 tracing::info!("from now on this director is of the cluster {cluster}");
                 self.caution.saved();
-                self.unsaved.warn(BTreeSet::new());
+                self.unsaved.clear();
             }
-            Err(error) => self.unsaved.warn([error.to_string()].into()),
+            Err(error) => self.unsaved.warn([error.to_string()]),
         }
     }
 

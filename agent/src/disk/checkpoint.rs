@@ -29,7 +29,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use crate::{decide::serving::memory::Memory, disk::journal::is_content, event::Event};
+use super::database;
+use crate::{decide::serving::memory::Memory, event::Event, tell::said::Said};
 
 /// `kind/namespace/name`, and the object with the metadata that is used.
 const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
@@ -44,7 +45,6 @@ const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
 /// Its file's name, in the state folder.
 pub const FILE: &str = "checkpoint.redb";
-const CACHE_BYTES: usize = 4 << 20;
 /// Changes within this time of each other make one write,
 const QUIET: Duration = Duration::from_secs(1);
 /// which is not put off for longer than this.
@@ -131,14 +131,13 @@ impl Checkpoint {
         };
         fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
         match Self::open_file(&path) {
-            Err(error) if is_content(&error) => {
-                let aside = path.with_extension("redb.unusable");
+            Err(error) if database::is_content(&error) => {
+                let aside = database::set_aside(&path).map_err(|error| failed(error.into()))?;
                 tracing::warn!(
                     "the checkpoint {} cannot be used ({error}); set aside as {}",
                     path.display(),
                     aside.display()
                 );
-                fs::rename(&path, &aside).map_err(|error| failed(error.into()))?;
                 Self::open_file(&path)
             }
             other => other,
@@ -147,10 +146,7 @@ impl Checkpoint {
     }
 
     fn open_file(path: &Path) -> Result<(Self, Restored), redb::Error> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(true)
-            .create(path)?;
+        let database = database::builder().create(path)?;
         let restored = read(&database)?;
         let path = path.to_owned();
         Ok((Self { path, database }, restored))
@@ -167,7 +163,7 @@ impl Checkpoint {
     }
 
     fn write_all(self, notes: &Receiver<Note>) {
-        let mut said = None;
+        let mut said = Said::default();
         while let Ok(first) = notes.recv() {
             let (batch, is_last) = gather(first, notes);
             let outcome = self.write(&batch).map_err(|error| {
@@ -177,13 +173,7 @@ impl Checkpoint {
                     self.path.display()
                 )
             });
-            let problem = outcome.err();
-            if let Some(problem) = &problem
-                && said.as_ref() != Some(problem)
-            {
-                tracing::warn!("{problem}");
-            }
-            said = problem;
+            said.warn(outcome.err());
             if is_last {
                 return;
             }

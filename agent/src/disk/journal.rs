@@ -21,8 +21,8 @@ use ipvs::{
 use redb::{Database, ReadableDatabase};
 use serde::{Deserialize, Serialize};
 
-/// redb's own default is 1 GiB, a thousand times the journal of 10,000 services.
-const CACHE_BYTES: usize = 4 << 20;
+use super::database;
+
 const FILE: &str = "journal.redb";
 /// How many bytes of changes are appended before what is ours is written anew
 /// as a whole.
@@ -274,9 +274,9 @@ impl FileJournal {
             source,
         })?;
         let path = folder.join(FILE);
-        let open = |path: &Path| Ok(builder().create(path)?);
+        let open = |path: &Path| Ok(database::builder().create(path)?);
         match Self::open_with(&path, boot_id, Box::new(open)) {
-            Err(JournalError::Database { source, .. }) if is_content(&source) => {
+            Err(JournalError::Database { source, .. }) if database::is_content(&source) => {
                 set_aside(&path, &source.to_string())?;
                 Self::open_with(&path, boot_id, Box::new(open))
             }
@@ -323,20 +323,13 @@ impl FileJournal {
     }
 }
 
-/// What every opening of the file has in common.
-pub(crate) fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder
-        .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true);
-    builder
-}
-
 fn failure(path: &Path, error: redb::Error) -> JournalError {
     let path = path.to_owned();
     match error {
         redb::Error::DatabaseAlreadyOpen => JournalError::InUse { path },
-        redb::Error::Io(source) if !is_damage(&source) => JournalError::Folder { path, source },
+        redb::Error::Io(source) if !database::is_damage(&source) => {
+            JournalError::Folder { path, source }
+        }
         source => JournalError::Database {
             path,
             source: Box::new(source),
@@ -368,32 +361,17 @@ impl Journal for FileJournal {
     }
 }
 
-/// Whether an error is about the file's content, which another file cures.
-pub(crate) fn is_content(error: &redb::Error) -> bool {
-    !matches!(
-        error,
-        redb::Error::Io(_) | redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo
-    ) || matches!(error, redb::Error::Io(source) if is_damage(source))
-}
-
-fn is_damage(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-    )
-}
-
 fn set_aside(path: &Path, why: &str) -> Result<(), JournalError> {
-    let aside = path.with_extension("redb.unusable");
+    let aside = database::set_aside(path).map_err(|source| JournalError::Folder {
+        path: path.to_owned(),
+        source,
+    })?;
     tracing::warn!(
         "the journal {} cannot be used ({why}); set aside as {}. What is wanted and already in the kernel is adopted, nothing else is deleted",
         path.display(),
         aside.display()
     );
-    fs::rename(path, &aside).map_err(|source| JournalError::Folder {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(())
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use super::{
     membership::Membership,
     standing::{Look, Standing},
 };
-use crate::event::Event;
+use crate::{event::Event, tell::said::Said};
 
 /// So many steps of a watch are taken in together, at most.
 const CHUNK: usize = 256;
@@ -223,22 +223,18 @@ fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender
 /// Says once that the API server does not answer, and once that it does again.
 #[derive(Default)]
 struct Away {
-    said: Option<String>,
+    said: Said,
 }
 
 impl Away {
     fn failed(&mut self, kind: &str, error: &watcher::Error) {
-        let message = explain(kind, error);
-        if self.said.as_ref() != Some(&message) {
-            tracing::warn!("{message}");
-            self.said = Some(message);
-        }
+        self.said.warn([explain(kind, error)]);
     }
 
     fn saw<K>(&mut self, kind: &str, step: &watcher::Event<K>) {
         // A listing that begins has not been answered.
         let answered = !matches!(step, watcher::Event::Init);
-        if answered && self.said.take().is_some() {
+        if answered && self.said.clear() {
             tracing::info!("the API server answers again about {kind}s");
         }
     }

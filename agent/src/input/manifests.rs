@@ -21,7 +21,7 @@ use kube::{Resource, core::object::HasSpec};
 
 use self::file::{Document, Object, identify, parse};
 use super::Input;
-use crate::{disk::checkpoint::Note, event::Event};
+use crate::{disk::checkpoint::Note, event::Event, tell::said::Said};
 
 /// How often the folder is looked at. By content, as a folder that is mounted
 /// from elsewhere brings no notifications.
@@ -38,7 +38,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
         files,
     } = input;
     let mut manifests = Manifests::new(group, files);
-    let mut said = None;
+    let mut said = Said::default();
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
         // None is used, whatever an earlier life did.
@@ -52,9 +52,11 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     }
     loop {
         match settled(folder, &manifests.seen) {
-            Ok(None) => said = None,
+            Ok(None) => {
+                said.clear();
+            }
             Ok(Some(files)) => {
-                said = None;
+                said.clear();
                 let taken = manifests.take(files);
                 for problem in &taken.problems {
                     match problem.severity {
@@ -74,10 +76,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
                     "cannot read the manifests in {}: {error}. Trying again; what was read before stays in force",
                     folder.display()
                 );
-                if said.as_ref() != Some(&message) {
-                    tracing::error!("{message}");
-                    said = Some(message);
-                }
+                said.error([message]);
             }
         }
         thread::sleep(LOOK_INTERVAL);

@@ -25,6 +25,7 @@ use super::kubernetes::chain;
 use crate::{
     decide::caution::{Answer, Definition, Word},
     event::Event,
+    tell::said::Said,
 };
 
 /// Its UID is the cluster's: no cluster is without it, and it is never made
@@ -63,7 +64,7 @@ pub(super) struct Standing {
     owed: bool,
     /// When there is something to look at again.
     due: Option<Instant>,
-    said: Option<String>,
+    said: Said,
 }
 
 impl Standing {
@@ -76,7 +77,7 @@ impl Standing {
             listed: None,
             owed: false,
             due: None,
-            said: None,
+            said: Said::default(),
         }
     }
 
@@ -207,12 +208,7 @@ impl Standing {
             )),
             _ => None,
         };
-        if let Some(message) = &message
-            && self.said.as_ref() != Some(message)
-        {
-            tracing::warn!("{message}");
-        }
-        self.said = message;
+        self.said.warn(message);
     }
 }
 

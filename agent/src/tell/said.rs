@@ -8,11 +8,48 @@ use std::collections::BTreeSet;
 pub struct Said(BTreeSet<String>);
 
 impl Said {
-    /// Logs the warnings that were not found the last time.
-    pub fn warn(&mut self, found: BTreeSet<String>) {
-        for line in found.difference(&self.0) {
+    /// Logs a warning for each line that was not found the last time. Without
+    /// lines, whatever comes next is news.
+    pub fn warn(&mut self, found: impl IntoIterator<Item = String>) {
+        for line in self.news(found) {
             tracing::warn!("{line}");
         }
-        self.0 = found;
+    }
+
+    /// The same, as errors.
+    pub fn error(&mut self, found: impl IntoIterator<Item = String>) {
+        for line in self.news(found) {
+            tracing::error!("{line}");
+        }
+    }
+
+    /// Forgets what was said. Whether that was anything.
+    pub fn clear(&mut self) -> bool {
+        !std::mem::take(&mut self.0).is_empty()
+    }
+
+    fn news(&mut self, found: impl IntoIterator<Item = String>) -> Vec<String> {
+        let before = std::mem::replace(&mut self.0, found.into_iter().collect());
+        self.0.difference(&before).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_line_is_news_once_and_again_after_it_was_not_found() {
+        let mut said = Said::default();
+        assert_eq!(said.news(lines(&["a", "b"])), ["a", "b"]);
+        assert_eq!(said.news(lines(&["a", "c"])), ["c"]);
+        assert_eq!(said.news(lines(&["b"])), ["b"]);
+        assert!(said.clear());
+        assert!(!said.clear(), "there is nothing left");
+        assert_eq!(said.news(lines(&["b"])), ["b"]);
     }
 }

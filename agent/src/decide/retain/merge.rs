@@ -72,8 +72,8 @@ fn keep_service(in_force: &mut Desired, key: &ServiceKey, found: &ActualService,
         in_force.guarded.insert(*key, guarded.clone());
     }
     let object = before.services.get(key);
-    if let ServiceKey::Address { address, .. } = key {
-        let users = in_force.vips.entry(*address).or_default();
+    if let Some(address) = key.address() {
+        let users = in_force.vips.entry(address).or_default();
         users.extend(object.cloned());
     }
     if let Some(object) = object {

@@ -4,9 +4,9 @@ use crds::{Availability, HealthCheck, OnFailure, Probe, Quantity};
 use ipvs::ActualService;
 
 use super::{standing::Health, *};
-use crate::probe::tally::{Results, Verdict};
 use crate::fixtures::health::{availability, check};
 use crate::fixtures::{config, server, tcp, weight};
+use crate::probe::tally::{Results, Verdict};
 
 mod property;
 mod scene;

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    disk::journal::{self, Change, FileJournal, JournalError},
+    disk::{
+        database,
+        journal::{Change, FileJournal, JournalError},
+    },
     fixtures::{Disk, disk::OpenFile},
 };
 
@@ -64,11 +67,11 @@ impl DiskJournal {
         let open = || {
             let world = world.clone();
             let open =
-                move |_: &Path| Ok(journal::builder().create_with_backend(OpenFile::new(&world))?);
+                move |_: &Path| Ok(database::builder().create_with_backend(OpenFile::new(&world))?);
             FileJournal::open_with(Path::new("/state/journal"), boot, Box::new(open))
         };
         let opened = match open() {
-            Err(JournalError::Database { source, .. }) if journal::is_content(&source) => {
+            Err(JournalError::Database { source, .. }) if database::is_content(&source) => {
                 let nothing_lost = *may_hold.all() == [Disk::default()];
                 assert!(nothing_lost, "the journal was damaged: {source}");
                 world.parts().file.remove();
