@@ -75,7 +75,7 @@ pub struct Outcome {
     /// What failed and is waiting for its next attempt.
     pub failures: BTreeMap<Subject, String>,
     /// Virtual addresses that are here: wanted, or not to be got rid of.
-    pub held: BTreeMap<IpAddr, String>,
+    pub vips: BTreeMap<IpAddr, String>,
     /// Of those, the ones that should be gone.
     pub stays: BTreeMap<IpAddr, String>,
     /// Virtual addresses that are wanted and stay away.
@@ -114,8 +114,8 @@ pub fn run(
     now: Duration,
 ) -> Result<Outcome, ipvs::Error> {
     state.removed.clear();
-    sysctls::settle(state, edges, wish, now);
-    timeouts::settle(state, edges, wish.timeouts, now)?;
+    sysctls::apply(state, edges, wish, now);
+    timeouts::apply(state, edges, wish.timeouts, now)?;
     let is_everything_dirty = state.everything_is_dirty;
     let plan = plan(state, table, wish.on_conflict);
     let are_addresses_due = is_everything_dirty || concerns_services(&plan);
@@ -141,7 +141,7 @@ pub fn run(
     if phases.removes_services() {
         // Less may be needed now.
         state.tuned.is_due = true;
-        sysctls::settle(state, edges, wish, now);
+        sysctls::apply(state, edges, wish, now);
     }
     record::settle(state, edges, now);
     state.end_round(now);
@@ -269,7 +269,7 @@ fn apply(
 }
 
 fn outcome(state: &State, mut addresses: AddressPlan) -> Outcome {
-    addresses.held.extend(addresses.stays.clone());
+    addresses.vips.extend(addresses.stays.clone());
     let each = |(service, destinations): (&ServiceKey, &Vec<DestinationKey>)| {
         let service = *service;
         let destinations = destinations.clone().into_iter();
@@ -290,7 +290,7 @@ fn outcome(state: &State, mut addresses: AddressPlan) -> Outcome {
             .iter()
             .map(|(subject, failed)| (*subject, failed.message.clone()))
             .collect(),
-        held: addresses.held,
+        vips: addresses.vips,
         stays: addresses.stays,
         missing: addresses.missing,
         contested: addresses.contested,

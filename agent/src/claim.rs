@@ -90,7 +90,7 @@ async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
             () = time::sleep_until(deadline.into()) => {}
         }
         if retry.is_some_and(|at| at <= Instant::now()) {
-            wires.settle(claims.asked());
+            wires.listen_for(claims.asked());
             retry = (!wires.troubles().is_empty()).then(|| Instant::now() + RETRY);
         }
         // What was said while this process was held up counts before anything

@@ -2,12 +2,12 @@
 //! something is different or due, and says what came of it.
 
 mod edges;
-mod health;
 mod hear;
 mod protect;
 mod reason;
 mod report;
 mod round;
+mod weigh;
 
 use std::{collections::BTreeSet, sync::mpsc::Receiver, time::Duration};
 
@@ -15,7 +15,7 @@ use crds::{Kind, Objects, api::DirectorException};
 use ipvs::{Kernel, Op, ServiceKey};
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::{health::Health, protect::Protection, reason::Reason};
+use self::{protect::Protection, reason::Reason, weigh::Health};
 use crate::{
     act::{State, retry::Retry},
     claim::Segments,
@@ -71,7 +71,7 @@ pub struct World {
 }
 
 /// The loop's state.
-pub struct Director {
+pub struct Loop {
     name: String,
     group: String,
     clock: Clock,
@@ -115,7 +115,7 @@ pub struct Director {
     acted: Option<Duration>,
 }
 
-impl Director {
+impl Loop {
     /// A director that has heard nothing yet. `standings` is how servers stood
     /// in an earlier life.
     pub fn new(

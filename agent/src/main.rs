@@ -16,7 +16,7 @@ use agent::{
     args::{Args, Command},
     claim::{self, Orders},
     clock::Clock,
-    director::{Director, World},
+    director::{Loop, World},
     disk::{
         checkpoint::{Checkpoint, Note, Recorder, Restored},
         journal::FileJournal,
@@ -168,7 +168,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .name("director".to_owned())
         .spawn(move || {
             let clock = Clock::start();
-            Director::new(name, group, clock, world, recorder, restored.standings).run(
+            Loop::new(name, group, clock, world, recorder, restored.standings).run(
                 &heard,
                 &mut |found: Observed| {
                     observe.send_replace(Some(found));

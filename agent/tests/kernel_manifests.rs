@@ -17,7 +17,7 @@ use std::{
 use agent::{
     clock::Clock,
     decide::serving::memory::Memory,
-    director::{Director, World},
+    director::{Loop, World},
     disk::{checkpoint::Recorder, journal::FileJournal},
     event::Event,
     host::{
@@ -137,7 +137,7 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
     };
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let clock = Clock::start();
-    let director = Director::new(name, group, clock, world, recorder, Memory::default());
+    let director = Loop::new(name, group, clock, world, recorder, Memory::default());
     let mut found = None;
     let watchdog = events.clone();
     thread::spawn(move || {

@@ -89,7 +89,7 @@ pub(super) fn place(
     }
     state.placed_for = Some(wish.addresses.clone());
     state.placed = AddressPlan {
-        held: plan.held.clone(),
+        vips: plan.vips.clone(),
         stays: plan.stays.clone(),
         missing: plan.missing.clone(),
         contested: plan.contested.clone(),
@@ -132,8 +132,8 @@ fn look_and_place(
             state.disown(Entry::Address(*address, interface));
         }
     }
-    let held = plan.held.keys().copied();
-    let ours = held.filter(|address| state.ours.addresses.contains_key(address));
+    let here = plan.vips.keys().copied();
+    let ours = here.filter(|address| state.ours.addresses.contains_key(address));
     state.segment.seen.extend(ours);
     let may_try = |placed: &Placement| state.retry.allows(Subject::Vip(placed.address), now);
     let wanted_here = plan.add.len();
@@ -273,7 +273,7 @@ fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Du
                 }
                 *state.segment.times.entry(address).or_default() += 1;
                 state.succeeded(Subject::Vip(address));
-                plan.held.insert(address, interface.clone());
+                plan.vips.insert(address, interface.clone());
                 state.own(Entry::Address(address, interface));
             }
             Err(error) => {
@@ -286,7 +286,7 @@ fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Du
     let added = plan
         .add
         .iter()
-        .filter(|placed| plan.held.contains_key(&placed.address));
+        .filter(|placed| plan.vips.contains_key(&placed.address));
     let cards = added.filter_map(|placed| Some((placed.address, placed.card?)));
     plan.cards.extend(cards);
 }

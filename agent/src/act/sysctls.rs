@@ -53,7 +53,7 @@ pub(super) struct Tuned {
     needs: Needs,
     facts: Facts,
     ways: Ways,
-    standings: BTreeMap<String, Standing>,
+    progress: BTreeMap<String, Progress>,
     /// What we made of those that stand in the journal, as far as this life
     /// knows.
     made: BTreeMap<String, String>,
@@ -62,7 +62,7 @@ pub(super) struct Tuned {
 
 /// How one sysctl stands.
 #[derive(Debug, Default)]
-struct Standing {
+struct Progress {
     wanted: String,
     found: Option<String>,
     /// It was once as it is wanted.
@@ -86,7 +86,7 @@ impl Tuned {
 /// the journal from then on. What is IPVS's own becomes that again when it is
 /// needed no more, unless somebody else has changed it meanwhile; the others
 /// stay until the host is taken out of service.
-pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
+pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
     let Some(tuning) = &wish.tuning else {
         return;
     };
@@ -119,10 +119,10 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now:
     let wanted = sysctls::wanted(&needs, tuning, &tuned.facts);
     tuned.needs = needs;
     tuned
-        .standings
+        .progress
         .retain(|name, _| wanted.iter().any(|setting| setting.name == *name));
     for setting in &wanted {
-        settle_one(state, edges, setting, now);
+        apply_one(state, edges, setting, now);
     }
     let mut all: Vec<_> = wanted.iter().map(|setting| told(state, setting)).collect();
     if trouble.is_none() {
@@ -144,8 +144,8 @@ fn needs(state: &State, wish: &Wish) -> Needs {
             needs.server(destination, config);
         }
     }
-    for guarded in wish.desired.guarded.values() {
-        if let Some((sorry, config)) = &guarded.sorry {
+    for policy in wish.desired.checks.values() {
+        if let Some((sorry, config)) = &policy.sorry {
             needs.server(sorry, config);
         }
     }
@@ -163,46 +163,46 @@ fn needs(state: &State, wish: &Wish) -> Needs {
 }
 
 fn is_checked(wish: &Wish) -> bool {
-    !wish.desired.guarded.is_empty()
+    !wish.desired.checks.is_empty()
 }
 
 /// Makes one as it is to be, and notes how it stands.
-fn settle_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: Duration) {
+fn apply_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: Duration) {
     let name = &setting.name;
-    let before = state.tuned.standings.remove(name);
-    let mut standing = before
+    let before = state.tuned.progress.remove(name);
+    let mut progress = before
         .filter(|before| before.wanted == setting.value)
         .unwrap_or_default();
-    standing.wanted.clone_from(&setting.value);
-    let said = standing.problem.take();
-    standing.problem = match edges.sysctls.read(name) {
+    progress.wanted.clone_from(&setting.value);
+    let said = progress.problem.take();
+    progress.problem = match edges.sysctls.read(name) {
         Err(error) => {
-            standing.found = None;
+            progress.found = None;
             Some(words::unreadable(name, &error))
         }
         Ok(found) if setting.is_met_by(&found) => {
-            standing.found = Some(found);
-            standing.was_met = true;
-            standing.fight.end();
+            progress.found = Some(found);
+            progress.was_met = true;
+            progress.fight.end();
             None
         }
         Ok(found) => {
-            standing.found = Some(found.clone());
-            change(state, edges, setting, &mut standing, &found, now).err()
+            progress.found = Some(found.clone());
+            change(state, edges, setting, &mut progress, &found, now).err()
         }
     };
-    if standing.problem.is_none()
+    if progress.problem.is_none()
         && state.ours.sysctls.contains_key(name)
-        && let Some(found) = &standing.found
+        && let Some(found) = &progress.found
     {
         state.tuned.made.insert(name.clone(), found.clone());
     }
-    if let Some(problem) = &standing.problem
+    if let Some(problem) = &progress.problem
         && said.as_ref() != Some(problem)
     {
         tracing::warn!("{name} is not {}: {problem}", setting.value);
     }
-    state.tuned.standings.insert(name.clone(), standing);
+    state.tuned.progress.insert(name.clone(), progress);
 }
 
 /// Sets one that was found otherwise.
@@ -213,19 +213,19 @@ fn change(
     state: &mut State,
     edges: &mut Edges<'_>,
     setting: &Setting,
-    standing: &mut Standing,
+    progress: &mut Progress,
     found: &str,
     now: Duration,
 ) -> Result<(), String> {
     let (name, value) = (&setting.name, &setting.value);
     let is_met = |name: &&String| {
-        let standing = state.tuned.standings.get(*name);
-        standing.is_some_and(|standing| standing.problem.is_none())
+        let progress = state.tuned.progress.get(*name);
+        progress.is_some_and(|progress| progress.problem.is_none())
     };
     if let Some(first) = setting.after.iter().find(|name| !is_met(name)) {
         return Err(words::waits_for(first));
     }
-    if standing.was_met && !standing.fight.goes_on(now) {
+    if progress.was_met && !progress.fight.goes_on(now) {
         return Err(words::fought_over(name, value, found));
     }
     let with_it = changed_with(edges, name)?;
@@ -256,15 +256,15 @@ fn change(
     let now_found = edges.sysctls.read(name);
     let now_found = now_found.map_err(|error| words::unreadable(name, &error))?;
     let is_met = setting.is_met_by(&now_found);
-    standing.found = Some(now_found.clone());
+    progress.found = Some(now_found.clone());
     if !is_met {
         return Err(words::made_otherwise(value, &now_found));
     }
-    match standing.was_met {
+    match progress.was_met {
         true => state.repairs.note(format!("sysctl {name}={value}")),
         false => tracing::info!("{name} is {value} now, and was {found}: {}", setting.reason),
     }
-    standing.was_met = true;
+    progress.was_met = true;
     Ok(())
 }
 
@@ -374,14 +374,14 @@ pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
 }
 
 fn told(state: &State, setting: &Setting) -> SysctlStatus {
-    let standing = state.tuned.standings.get(&setting.name);
+    let progress = state.tuned.progress.get(&setting.name);
     SysctlStatus {
         name: setting.name.clone(),
         wanted: setting.value.clone(),
-        found: standing.and_then(|standing| standing.found.clone()),
+        found: progress.and_then(|progress| progress.found.clone()),
         before: state.ours.sysctls.get(&setting.name).cloned(),
         reason: setting.reason.clone(),
-        problem: standing.and_then(|standing| standing.problem.clone()),
+        problem: progress.and_then(|progress| progress.problem.clone()),
     }
 }
 

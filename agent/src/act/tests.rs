@@ -184,7 +184,7 @@ fn the_first_round_makes_services_then_destinations_then_the_vip_and_settles() {
         ]
     );
     assert_eq!((outcome.services, outcome.destinations), (2, 3));
-    assert_eq!(outcome.held[&ip(WEB)], "eth0");
+    assert_eq!(outcome.vips[&ip(WEB)], "eth0");
     assert_eq!(outcome.failures, BTreeMap::new());
     assert_eq!(world.parts().disk.owned.len(), 6, "all of it is ours");
 }
@@ -212,7 +212,7 @@ fn a_round_with_nothing_to_do_reads_no_table_and_writes_nothing() {
     let outcome = agent.round(&wish);
     assert_eq!(world.news(), [""; 0]);
     assert_eq!(world.parts().kernel.readings, readings);
-    assert_eq!(outcome.held.len(), 1, "it says what it holds all the same");
+    assert_eq!(outcome.vips.len(), 1, "it says what it holds all the same");
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn an_address_that_was_there_before_is_used_and_never_removed() {
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
     let mut agent = Agent::start(&world);
     let outcome = agent.round(&ours);
-    assert_eq!(outcome.held[&ip(WEB)], "eth1", "wherever it is");
+    assert_eq!(outcome.vips[&ip(WEB)], "eth1", "wherever it is");
     agent.try_round(&ours, Holding::Release).unwrap();
     agent.round(&wish(&[]));
     assert_eq!(world.interfaces_with(ip(WEB)), ["eth1"]);
@@ -409,7 +409,7 @@ fn who_does_not_hold_the_vips_serves_without_them() {
         (Holding::Release, false, None),
     ] {
         let outcome = agent.try_round(&ours, holding).unwrap();
-        assert_eq!(outcome.held.contains_key(&ip(WEB)), here, "{holding:?}");
+        assert_eq!(outcome.vips.contains_key(&ip(WEB)), here, "{holding:?}");
         assert_eq!(outcome.missing.get(&ip(WEB)), missing.as_ref());
         assert_eq!(!world.interfaces_with(ip(WEB)).is_empty(), here);
         assert_eq!(outcome.services, 1, "the service is there all the same");

@@ -31,7 +31,7 @@ pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -
 /// none. What was found before we first set one is in the journal from then on,
 /// and is what it becomes again when it is no longer wanted. One that we never
 /// set is not our business. Without a reading there is nothing to do.
-pub(super) fn settle(
+pub(super) fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,
     wanted: Option<Timeouts>,

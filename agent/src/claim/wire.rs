@@ -51,7 +51,7 @@ enum Family {
 impl Wires {
     /// Listens where these addresses are asked for or held, and nowhere else.
     /// With an address goes whether it is asked for.
-    pub(super) fn settle(&mut self, addresses: impl Iterator<Item = (IpAddr, Card, bool)>) {
+    pub(super) fn listen_for(&mut self, addresses: impl Iterator<Item = (IpAddr, Card, bool)>) {
         let mut wires = BTreeSet::new();
         let mut groups = BTreeSet::new();
         for (address, card, is_asked) in addresses {

@@ -104,7 +104,7 @@ pub struct AddressPlan {
     /// Ours by the journal, and not on the host any more.
     pub forget: Vec<IpAddr>,
     /// Wanted and on the host, with the interface, whoever put it there.
-    pub held: BTreeMap<IpAddr, String>,
+    pub vips: BTreeMap<IpAddr, String>,
     /// Of those, the ones of ours on an Ethernet segment.
     pub cards: BTreeMap<IpAddr, Card>,
     /// Not wanted here, and not to be got rid of so far: for whoever applies
@@ -183,7 +183,7 @@ impl Wanted<'_> {
 
 impl AddressPlan {
     fn hold(&mut self, address: IpAddr, interface: &Interface, is_mine: bool) {
-        self.held.insert(address, interface.name.clone());
+        self.vips.insert(address, interface.name.clone());
         if let (true, Some(card)) = (is_mine, interface.card()) {
             self.cards.insert(address, card);
         }

@@ -5,7 +5,7 @@
 //!
 //! An input that asks an API server looks at both *after* the objects of a
 //! listing came or an object went, and tells what it found *before* it passes
-//! that on ([`crate::input::standing`]). So nothing is known here only as long
+//! that on ([`crate::input::origin`]). So nothing is known here only as long
 //! as there is nothing to remove, or where there is no API server.
 
 use std::{collections::BTreeMap, fmt};

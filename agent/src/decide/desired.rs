@@ -31,7 +31,7 @@ pub struct Desired {
     /// be on the director that holds the group's VIPs, and on no other.
     pub vips: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     /// How the servers of a service are checked, of those whose are.
-    pub guarded: BTreeMap<ServiceKey, Arc<Guarded>>,
+    pub checks: BTreeMap<ServiceKey, Arc<CheckPolicy>>,
     /// Which VirtualService wants a kernel service.
     pub services: BTreeMap<ServiceKey, ObjectKey>,
     /// Which RealServer wants a destination.
@@ -91,13 +91,13 @@ impl Desired {
     /// Whether a destination is one that health checks put into a service and
     /// take out.
     pub fn is_checked(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
-        self.guarded.contains_key(service) && self.has_destination(service, destination)
+        self.checks.contains_key(service) && self.has_destination(service, destination)
     }
 
     /// Whether a destination is a service's sorry server.
     pub fn is_sorry_server(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
-        let guarded = self.guarded.get(service);
-        let sorry = guarded.and_then(|guarded| guarded.sorry);
+        let policy = self.checks.get(service);
+        let sorry = policy.and_then(|policy| policy.sorry);
         sorry.is_some_and(|(sorry, _)| sorry == *destination)
     }
 }
@@ -105,7 +105,7 @@ impl Desired {
 /// How the servers of one service are checked, and what becomes of those that
 /// fail.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Guarded {
+pub struct CheckPolicy {
     /// The check.
     pub check: Arc<HealthCheck>,
     /// The policy.
@@ -138,8 +138,8 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
                 .insert((key, destination_key(server)), server.object.clone());
         }
         if let Some(check) = &service.health_check {
-            let guarded = guarded(check, &service.availability);
-            desired.guarded.insert(key, Arc::new(guarded));
+            let policy = policy(check, &service.availability);
+            desired.checks.insert(key, Arc::new(policy));
         }
         desired.services.insert(key, object.clone());
         desired.table.insert(key, wanted_service(service));
@@ -147,7 +147,7 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
     desired
 }
 
-fn guarded(check: &Arc<HealthCheck>, availability: &Availability) -> Guarded {
+fn policy(check: &Arc<HealthCheck>, availability: &Availability) -> CheckPolicy {
     let sorry = match &availability.below {
         BelowMinimum::Sorry(sorry) => {
             let key = DestinationKey {
@@ -164,7 +164,7 @@ fn guarded(check: &Arc<HealthCheck>, availability: &Availability) -> Guarded {
         }
         BelowMinimum::FailOpen | BelowMinimum::Reject => None,
     };
-    Guarded {
+    CheckPolicy {
         check: check.clone(),
         availability: availability.clone(),
         sorry,
@@ -182,7 +182,7 @@ pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKe
     let differs = |(key, service): &(&ServiceKey, &WantedService)| {
         let other = before.table.get(key);
         other.is_none_or(|other| !same(other, service))
-            || before.guarded.get(key) != after.guarded.get(key)
+            || before.checks.get(key) != after.checks.get(key)
     };
     let new = after.table.iter().filter(differs).map(|(key, _)| *key);
     let gone = before.table.keys().copied();

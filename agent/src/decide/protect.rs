@@ -18,7 +18,7 @@ use ipvs::{
 };
 
 use crate::{
-    decide::desired::{Desired, Guarded},
+    decide::desired::{CheckPolicy, Desired},
     host::{interface::Interface, listeners::Listener},
 };
 
@@ -101,7 +101,7 @@ pub struct Suspect {
 pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspect> {
     let mut suspects = BTreeMap::new();
     for (key, service) in &desired.table {
-        let sorry = desired.guarded.get(key).and_then(|guarded| guarded.sorry);
+        let sorry = desired.checks.get(key).and_then(|policy| policy.sorry);
         let suspect = Suspect {
             service: service_danger(key, facts),
             servers: server_dangers(service, sorry, facts),
@@ -245,23 +245,23 @@ pub fn judge<'a>(
         };
         let found = found(key);
         if let Some(why) = &suspect.service {
-            let standing = Standing::of(is_allowed, found.is_some());
-            if standing == Standing::Refused {
+            let ruling = Ruling::of(is_allowed, found.is_some());
+            if ruling == Ruling::Refused {
                 verdict.refused.insert((*key, None));
             }
-            verdict.report.say(standing, object, None, why);
-            if standing == Standing::Refused {
+            verdict.report.say(ruling, object, None, why);
+            if ruling == Ruling::Refused {
                 continue;
             }
         }
         for (server, why) in &suspect.servers {
             let stands = found.is_some_and(|found| found.destinations.contains_key(server));
-            let standing = Standing::of(is_allowed, stands);
-            if standing == Standing::Refused {
+            let ruling = Ruling::of(is_allowed, stands);
+            if ruling == Ruling::Refused {
                 verdict.refused.insert((*key, Some(*server)));
             }
             let real_server = wanted.servers.get(&(*key, *server));
-            verdict.report.say(standing, object, real_server, why);
+            verdict.report.say(ruling, object, real_server, why);
         }
     }
     verdict.desired = match verdict.refused.is_empty() {
@@ -273,7 +273,7 @@ pub fn judge<'a>(
 
 /// What becomes of a suspect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Standing {
+enum Ruling {
     /// The administrator said so.
     Allowed,
     /// It is in the kernel already.
@@ -281,7 +281,7 @@ enum Standing {
     Refused,
 }
 
-impl Standing {
+impl Ruling {
     fn of(is_allowed: bool, stands: bool) -> Self {
         match (is_allowed, stands) {
             (true, _) => Self::Allowed,
@@ -307,22 +307,16 @@ impl Report {
         refused.chain(self.notices.iter().cloned())
     }
 
-    fn say(
-        &mut self,
-        standing: Standing,
-        object: &ObjectKey,
-        server: Option<&ObjectKey>,
-        why: &str,
-    ) {
-        match standing {
-            Standing::Allowed => self.notices.push(format!(
+    fn say(&mut self, ruling: Ruling, object: &ObjectKey, server: Option<&ObjectKey>, why: &str) {
+        match ruling {
+            Ruling::Allowed => self.notices.push(format!(
                 "VirtualService {object} is programmed all the same, as --allow-hijack says: {why}"
             )),
-            Standing::Stands => self.notices.push(format!(
+            Ruling::Stands => self.notices.push(format!(
                 "VirtualService {object} is programmed already and stays so, but would be refused \
                  if it was new: {why}"
             )),
-            Standing::Refused => self.exceptions.push(DirectorException {
+            Ruling::Refused => self.exceptions.push(DirectorException {
                 virtual_service: object.to_string(),
                 real_server: server.map(ToString::to_string),
                 reason: condition::reason::WOULD_HIJACK_DIRECTOR.to_owned(),
@@ -349,12 +343,12 @@ fn remove_server(rest: &mut Desired, key: &ServiceKey, server: &DestinationKey) 
         service.destinations.shift_remove(server);
     }
     rest.servers.remove(&(*key, *server));
-    if let Some(guarded) = rest.guarded.get_mut(key)
-        && matches!(guarded.sorry, Some((sorry, _)) if sorry == *server)
+    if let Some(policy) = rest.checks.get_mut(key)
+        && matches!(policy.sorry, Some((sorry, _)) if sorry == *server)
     {
-        *guarded = Arc::new(Guarded {
+        *policy = Arc::new(CheckPolicy {
             sorry: None,
-            ..Guarded::clone(guarded)
+            ..CheckPolicy::clone(policy)
         });
     }
 }
@@ -367,7 +361,7 @@ fn remove_service(rest: &mut Desired, key: &ServiceKey) {
     {
         rest.servers.remove(&(*key, *server));
     }
-    rest.guarded.remove(key);
+    rest.checks.remove(key);
     if let Some(object) = rest.services.remove(key)
         && let Some(address) = key.address()
         && let Some(users) = rest.vips.get_mut(&address)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! wish, kernel ─▶ wish()  ┐                      ┌─▶ take_dirty(): services to be planned
-//! probes ─▶ tally ─▶ hear()├─▶ standing of each ─┼─▶ settle(): what of a service is to be
+//! probes ─▶ tally ─▶ hear()├─▶ state of each ─┼─▶ weigh(): what of a service is to be
 //! clock ─────────▶ pass() ┘    (service, server) │             in the kernel
 //!                                                ├─▶ take_orders(): what is to be probed
 //!                                                ├─▶ take_notes(), report
@@ -16,8 +16,8 @@ pub mod news;
 pub mod policy;
 mod ramp;
 pub mod report;
+pub mod server;
 mod service;
-pub mod standing;
 mod targets;
 
 use std::{
@@ -35,12 +35,12 @@ pub use self::service::Found;
 use self::{
     memory::{Memory, ServiceMemory},
     news::News,
+    server::ServerState,
     service::{Member, Service},
-    standing::Standing,
     targets::Targets,
 };
 use crate::{
-    decide::desired::Guarded,
+    decide::desired::CheckPolicy,
     probe::{
         tally::Tally,
         target::{Order, ProbeId, Target},
@@ -78,12 +78,12 @@ impl Serving {
     pub fn wish(
         &mut self,
         key: ServiceKey,
-        wish: Option<(&Arc<Guarded>, &WantedService)>,
+        wish: Option<(&Arc<CheckPolicy>, &WantedService)>,
         found: Found<'_>,
         now: Timestamp,
     ) {
         self.is_report_old = true;
-        let Some((guarded, wanted)) = wish else {
+        let Some((policy, wanted)) = wish else {
             self.drop_service(key);
             return;
         };
@@ -103,32 +103,34 @@ impl Serving {
         };
         // What is served then is not known to be healthy.
         let fails_open =
-            below_since.is_some() && guarded.availability.below == BelowMinimum::FailOpen;
+            below_since.is_some() && policy.availability.below == BelowMinimum::FailOpen;
         let mut servers = IndexMap::with_capacity(wanted.destinations.len());
         for (server, config) in &wanted.destinations {
             let before = known.swap_remove(server);
-            let (mut standing, was_there, probe_before) = match before {
-                Some(member) => (member.standing, member.was_there, Some(member.probe)),
-                None if found.serves(server) && !fails_open => (Standing::served(now), true, None),
-                None => (Standing::unknown(now), found.has(server), None),
+            let (mut state, was_there, probe_before) = match before {
+                Some(member) => (member.state, member.was_there, Some(member.probe)),
+                None if found.serves(server) && !fails_open => {
+                    (ServerState::served(now), true, None)
+                }
+                None => (ServerState::unknown(now), found.has(server), None),
             };
-            let port = match guarded.check.probe {
+            let port = match policy.check.probe {
                 Probe::Icmp => 0,
-                _ => guarded.check.port.unwrap_or(server.port),
+                _ => policy.check.port.unwrap_or(server.port),
             };
             let target = Target {
-                check: guarded.check.clone(),
+                check: policy.check.clone(),
                 address: SocketAddr::new(server.address, port),
             };
             let probe = self.targets.join(target, (key, *server));
             if let Some(before) = probe_before.filter(|before| *before != probe) {
                 self.targets.leave(before, &(key, *server));
-                standing.probed_otherwise();
+                state.probed_otherwise();
             }
             let member = Member {
                 probe,
                 weight: config.weight,
-                standing,
+                state,
                 was_there,
             };
             servers.insert(*server, member);
@@ -138,7 +140,7 @@ impl Serving {
             self.notes.insert(memory::key(key, Some(server)), None);
         }
         let mut service = Service {
-            guarded: guarded.clone(),
+            policy: policy.clone(),
             servers,
             below_since,
             is_waiting: false,
@@ -151,9 +153,9 @@ impl Serving {
         for (server, member) in &mut service.servers {
             // What is known of the target already is a verdict like any other.
             if let Some(tally) = self.targets.tally(member.probe) {
-                member.standing.hear(tally, &guarded.check, now);
+                member.state.hear(tally, &policy.check, now);
             }
-            let (name, row) = memory::server_row(key, *server, &member.standing);
+            let (name, row) = memory::server_row(key, *server, &member.state);
             self.notes.insert(name, Some(row));
         }
         self.services.insert(key, service);
@@ -170,12 +172,12 @@ impl Serving {
     ) -> IndexMap<DestinationKey, Member> {
         let mut known = IndexMap::new();
         for (server, config) in &wanted.destinations {
-            if let Some(mut standing) = memory.servers.remove(server) {
-                standing.begin(now);
+            if let Some(mut state) = memory.servers.remove(server) {
+                state.begin(now);
                 let member = Member {
                     probe: ProbeId(0),
                     weight: config.weight,
-                    standing,
+                    state,
                     was_there: found.has(server),
                 };
                 known.insert(*server, member);
@@ -209,20 +211,20 @@ impl Serving {
             let Some(member) = service.servers.get_mut(&server) else {
                 continue;
             };
-            let check = &service.guarded.check;
-            let place = |standing: &Standing| (standing.health(), standing.next_deadline());
-            let before = place(&member.standing);
-            if !member.standing.hear(tally, check, now) {
+            let check = &service.policy.check;
+            let place = |state: &ServerState| (state.health(), state.next_deadline());
+            let before = place(&member.state);
+            if !member.state.hear(tally, check, now) {
                 continue;
             }
             self.is_report_old = true;
-            if place(&member.standing) != before || service.is_waiting {
+            if place(&member.state) != before || service.is_waiting {
                 self.dirty.insert(key);
             }
-            if member.standing.health() != before.0 {
-                self.news.extend(News::of(key, server, &member.standing));
+            if member.state.health() != before.0 {
+                self.news.extend(News::of(key, server, &member.state));
             }
-            let (name, row) = memory::server_row(key, server, &member.standing);
+            let (name, row) = memory::server_row(key, server, &member.state);
             self.notes.insert(name, Some(row));
         }
     }
@@ -242,10 +244,10 @@ impl Serving {
                 continue;
             };
             for (server, member) in &mut service.servers {
-                if member.standing.pass(now) {
-                    self.news.extend(News::of(key, *server, &member.standing));
+                if member.state.pass(now) {
+                    self.news.extend(News::of(key, *server, &member.state));
                     self.is_report_old = true;
-                    let (name, row) = memory::server_row(key, *server, &member.standing);
+                    let (name, row) = memory::server_row(key, *server, &member.state);
                     self.notes.insert(name, Some(row));
                 }
             }
@@ -259,7 +261,7 @@ impl Serving {
 
     /// What is to be in the kernel of a service, of which the administrator
     /// wants `wanted`.
-    pub fn settle(
+    pub fn weigh(
         &mut self,
         key: ServiceKey,
         wanted: &WantedService,
@@ -269,11 +271,11 @@ impl Serving {
             return wanted.clone();
         };
         let was_below = service.below_since;
-        let (settled, deadline) = service.settle(wanted, now);
+        let (weighed, deadline) = service.weigh(wanted, now);
         if service.below_since != was_below {
             self.is_report_old = true;
             let count = service.count();
-            let action = report::action(&service.guarded.availability.below);
+            let action = report::action(&service.policy.availability.below);
             self.news.push(match service.below_since {
                 Some(_) => News::BelowMinimum(key, count, action),
                 None => News::Recovered(key, count),
@@ -282,7 +284,7 @@ impl Serving {
                 .extend([memory::service_row(key, service.below_since)]);
             // Slow starts may have been forgotten with it.
             for (server, member) in &service.servers {
-                let (name, row) = memory::server_row(key, *server, &member.standing);
+                let (name, row) = memory::server_row(key, *server, &member.state);
                 self.notes.insert(name, Some(row));
             }
         }
@@ -290,7 +292,7 @@ impl Serving {
             Some(deadline) => self.deadlines.insert(key, deadline),
             None => self.deadlines.remove(&key),
         };
-        settled
+        weighed
     }
 
     /// Whether something is to be planned.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipvs::Kernel;
 
-use super::{Director, World, reason::Reason};
+use super::{Loop, World, reason::Reason};
 use crate::{
     act::{Edges, retry::Subject},
     disk::journal::{Journal, NoJournal},
@@ -33,7 +33,7 @@ pub(super) fn edges<'a>(
     })
 }
 
-impl Director {
+impl Loop {
     /// Opens what is not open, and says why no round can run.
     pub(super) fn obstacle(
         &mut self,

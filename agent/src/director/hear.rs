@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Director, VIP_GRACE, reason::Reason};
+use super::{Loop, VIP_GRACE, reason::Reason};
 use crate::{disk::checkpoint::Note, event::Event};
 
 /// Changes that come within this time of each other make one round.
@@ -17,7 +17,7 @@ const HASTE: Duration = Duration::from_millis(5);
 /// The loop wakes at least this often.
 pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-impl Director {
+impl Loop {
     /// Waits for events until the next deadline, and takes in all that come
     /// close together. False when it is time to stop.
     pub(super) fn hear(&mut self, events: &Receiver<Event>) -> bool {

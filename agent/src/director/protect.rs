@@ -10,7 +10,7 @@ use std::{
 
 use ipvs::{ActualService, DestinationKey, ServiceKey};
 
-use super::Director;
+use super::Loop;
 use crate::decide::{
     desired::Desired,
     protect::{self, Facts, Report, Suspect},
@@ -169,7 +169,7 @@ impl Protection {
     }
 }
 
-impl Director {
+impl Loop {
     /// What would take this host's own traffic and must be judged: none when
     /// nothing changed since the last time. This host is looked at when that is
     /// due, or when a service is new; what it listens on, only where a service

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crds::{ObjectKey, api::WorldDigests};
 
-use super::Director;
+use super::Loop;
 use crate::{
     act::Outcome,
     tell::report::{Observed, oddities},
 };
 
-impl Director {
+impl Loop {
     /// What the director is found to be like at `now`.
     pub(super) fn observed(&mut self, outcome: Option<Outcome>, now: Duration) -> Observed {
         let used = outcome.as_ref().map(|_| WorldDigests {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use crds::{AddressRule, CheckedGroup, resolve};
 use ipvs::OnConflict;
 
-use super::{Director, VIP_GRACE, edges::edges};
+use super::{Loop, VIP_GRACE, edges::edges};
 use crate::{
     act::{self, Outcome, retry::Subject},
     decide::{
@@ -18,7 +18,7 @@ use crate::{
     tell::report::{complaints, unreadable},
 };
 
-impl Director {
+impl Loop {
     /// Works out what the objects want.
     pub(super) fn resolve(&mut self) {
         let resolved = resolve(&self.objects);
@@ -32,7 +32,7 @@ impl Director {
         self.state.wish_changed(changed.iter().copied());
         // A server that the kernel serves already need not wait for a verdict.
         let checked = changed.iter();
-        let checked = checked.filter(|key| wanted.guarded.contains_key(key));
+        let checked = checked.filter(|key| wanted.checks.contains_key(key));
         self.state.look_at_strangers(checked.copied());
         self.changed.extend(changed);
         self.protection.want(wanted);

@@ -51,7 +51,7 @@ fn what_was_listed_is_in_the_kernel_and_observed_with_its_digests() {
         ]
     );
     let outcome = observed.outcome.expect("there was a round");
-    assert_eq!(outcome.held[&ip(VIP)], "eth0");
+    assert_eq!(outcome.vips[&ip(VIP)], "eth0");
     assert_eq!(observed.trouble, None);
 
     let used = observed.used.expect("there was a round");
@@ -282,7 +282,7 @@ fn the_vip_goes_to_whom_the_group_names() {
         let edit = Change::Apply(group(holder));
         running.send([Event::DirectorGroup(edit)]);
         let observed = running.programmed(2, 4);
-        let held = observed.outcome.expect("a round").held.len();
+        let held = observed.outcome.expect("a round").vips.len();
         assert_eq!(held, here, "{holder:?} is named");
         assert_eq!(running.world.interfaces_with(ip(VIP)).len(), here);
     }

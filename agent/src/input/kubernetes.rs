@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     membership::Membership,
-    standing::{Look, Standing},
+    origin::{Look, Origin},
 };
 use crate::{event::Event, tell::said::Said};
 
@@ -87,7 +87,7 @@ async fn objects<K>(
     <K as HasSpec>::Spec: Debug,
 {
     let kind = K::kind(&());
-    let mut standing = Standing::new(client.clone(), K::crd_name());
+    let mut origin = Origin::new(client.clone(), K::crd_name());
     let api = Api::<Loose<K>>::all(client.clone());
     // Who wrote which field is several times an object's size, and nobody asks.
     let stream = watcher(api, config)
@@ -101,11 +101,11 @@ async fn objects<K>(
                 Some(steps) => steps,
                 None => return,
             },
-            () = standing.due() => Vec::new(),
+            () = origin.due() => Vec::new(),
         };
         let look = match steps.is_empty() {
-            true => standing.look(events).await,
-            false => standing.before(&steps, events).await,
+            true => origin.look(events).await,
+            false => origin.before(&steps, events).await,
         };
         match look {
             Look::Done => {}

@@ -51,7 +51,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
         }
     }
     loop {
-        match settled(folder, &manifests.seen) {
+        match quiet_files(folder, &manifests.seen) {
             Ok(None) => {
                 said.clear();
             }
@@ -86,7 +86,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
 /// The folder's files, once they stay the same for a moment: half of a file
 /// that is being written must not look like the removal of the other half.
 /// None while it is being written to.
-fn settled(folder: &Path, seen: &Files) -> io::Result<Option<Files>> {
+fn quiet_files(folder: &Path, seen: &Files) -> io::Result<Option<Files>> {
     let files = read(folder)?;
     if files == *seen {
         return Ok(Some(files));

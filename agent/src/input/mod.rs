@@ -8,7 +8,7 @@ pub mod api_servers;
 pub mod kubernetes;
 pub mod manifests;
 pub mod membership;
-pub mod standing;
+pub mod origin;
 
 /// Where an input's words go, and what an earlier life knew.
 #[derive(Debug)]

@@ -128,8 +128,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         exceptions.truncate(MOST_EXCEPTIONS);
         status.exceptions = exceptions;
         if !outcome.failures.contains_key(&Subject::Links) {
-            status.vips_omitted = count(outcome.held.len().saturating_sub(MOST_VIPS));
-            status.vips = held_vips(&outcome.held);
+            status.vips_omitted = count(outcome.vips.len().saturating_sub(MOST_VIPS));
+            status.vips = held_vips(&outcome.vips);
         }
         status.repairs = Repairs {
             count: outcome.repairs.count.cast_signed(),

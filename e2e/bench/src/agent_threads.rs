@@ -9,7 +9,7 @@ use std::{
 
 use agent::{
     clock::Clock,
-    director::{Director, World},
+    director::{Loop, World},
     disk::checkpoint::{Checkpoint, Recorder},
     event::Event,
     tell::report::Observed,
@@ -42,7 +42,7 @@ impl AgentThreads {
             .spawn(move || {
                 let (name, group) = (NAME.to_owned(), "default".to_owned());
                 let (clock, standings) = (Clock::start(), restored.standings);
-                Director::new(name, group, clock, world, recorder, standings).run(
+                Loop::new(name, group, clock, world, recorder, standings).run(
                     &heard,
                     &mut |found| {
                         observe.send_replace(Some(found));

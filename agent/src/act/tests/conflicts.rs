@@ -24,7 +24,7 @@ fn a_strangers_service_that_differs_is_left_and_told_and_our_vip_is_not_put_to_i
     let outcome = agent.round(&ours);
     assert_eq!(world.news(), [""; 0], "neither service, server nor VIP");
     assert_eq!(outcome.left, [(tcp(WEB, 80), None)]);
-    assert_eq!((outcome.services, outcome.held.len()), (0, 0));
+    assert_eq!((outcome.services, outcome.vips.len()), (0, 0));
 
     // They take it away.
     world.parts().kernel.table.clear();
@@ -32,7 +32,7 @@ fn a_strangers_service_that_differs_is_left_and_told_and_our_vip_is_not_put_to_i
     assert!(agent.state.hint(&Reading::Table(table), false));
     let outcome = agent.round(&ours);
     assert_eq!(outcome.left, []);
-    assert_eq!(outcome.held.len(), 1);
+    assert_eq!(outcome.vips.len(), 1);
     assert_eq!(world.table().len(), 2);
     assert_eq!(outcome.repairs.count, 0, "it never was ours");
 }

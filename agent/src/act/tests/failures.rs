@@ -25,7 +25,7 @@ fn what_fails_backs_off_and_stops_nothing_else() {
     let message = &outcome.failures[&Subject::Service(tcp(WEB, 80))];
     assert!(message.contains("modprobe ip_vs_twos"), "{message}");
     assert_eq!(outcome.services, 1, "the other one is there");
-    assert_eq!(outcome.held.len(), 1, "with its VIP, and no other VIP");
+    assert_eq!(outcome.vips.len(), 1, "with its VIP, and no other VIP");
     world.news();
 
     let again = agent.round(&both);
@@ -41,7 +41,7 @@ fn what_fails_backs_off_and_stops_nothing_else() {
     world.parts().kernel.schedulers.insert("twos".to_owned());
     let outcome = agent.round_when_due(&both);
     assert_eq!(outcome.failures, BTreeMap::new(), "the module is there now");
-    assert_eq!((outcome.services, outcome.held.len()), (2, 2));
+    assert_eq!((outcome.services, outcome.vips.len()), (2, 2));
     assert_eq!(agent.state.next_deadline(), None, "nothing waits any more");
 }
 
@@ -272,7 +272,7 @@ fn interfaces_that_cannot_be_read_hold_up_no_service() {
     world.parts().links_broken = false;
     let outcome = agent.round_when_due(&ours);
     assert_eq!(outcome.failures, BTreeMap::new());
-    assert_eq!(outcome.held.len(), 1);
+    assert_eq!(outcome.vips.len(), 1);
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn an_address_that_is_refused_backs_off_by_itself() {
     world.parts().addresses_refused = false;
     let outcome = agent.round_when_due(&ours);
     assert_eq!(outcome.failures, BTreeMap::new());
-    assert_eq!(outcome.held.len(), 1);
+    assert_eq!(outcome.vips.len(), 1);
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_vip_that_no_subnet_holds_is_missing_and_its_service_is_there() {
     let ours = wish(&[(tcp(elsewhere, 80), "wrr", &[(1, 1)])]);
     let outcome = Agent::start(&world).round(&ours);
     assert_eq!(outcome.missing[&ip(elsewhere)], Missing::NoSubnet);
-    assert_eq!((outcome.services, outcome.held.len()), (1, 0));
+    assert_eq!((outcome.services, outcome.vips.len()), (1, 0));
 }
 
 #[test]
@@ -336,8 +336,8 @@ fn a_vip_that_cannot_be_taken_away_keeps_its_service_and_is_told() {
     let nothing = wish(&[]);
     let outcome = agent.round(&nothing);
     assert_eq!(world.news(), [""; 0], "the service answers on its VIP");
-    assert_eq!(outcome.held[&ip(WEB)], "eth0", "it is still here");
-    assert_eq!(outcome.stays, outcome.held, "and should not be");
+    assert_eq!(outcome.vips[&ip(WEB)], "eth0", "it is still here");
+    assert_eq!(outcome.stays, outcome.vips, "and should not be");
     assert!(outcome.failures.contains_key(&Subject::Vip(ip(WEB))));
 
     // Another event does not make it try sooner.

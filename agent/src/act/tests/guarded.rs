@@ -17,7 +17,7 @@ fn an_empty_answer_empties_nothing_until_it_is_released() {
     assert_eq!(agent.held.len(), 40, "one for each service");
     assert_eq!(world.news(), [""; 0], "nothing goes, the VIP neither");
     assert_eq!(world.table(), table);
-    assert_eq!(outcome.held[&ip(WEB)], "eth0");
+    assert_eq!(outcome.vips[&ip(WEB)], "eth0");
 
     agent.removals = Removals::Released;
     let outcome = agent.round(&many(0..0));

@@ -114,10 +114,10 @@ fn a_vip_that_waits_for_the_disk_is_put_up_whatever_else_the_disk_was_needed_for
     let mut agent = Agent::start(&world);
     agent.timeouts = TIMEOUTS;
     let outcome = agent.round(&ours);
-    assert_eq!(outcome.held.len(), 0);
+    assert_eq!(outcome.vips.len(), 0);
     world.parts().disk_broken = false;
     let outcome = agent.round_when_due(&ours);
-    assert_eq!(outcome.held[&ip(WEB)], "eth0");
+    assert_eq!(outcome.vips[&ip(WEB)], "eth0");
     assert_eq!(outcome.failures, BTreeMap::new());
 }
 

@@ -58,12 +58,12 @@ fn a_vip_goes_up_once_nobody_on_the_segment_answers_for_it() {
     );
     agent.hear(Verdict::Free(2));
     let outcome = agent.round(&web());
-    assert_eq!(outcome.held[&ip(WEB)], "eth0");
+    assert_eq!(outcome.vips[&ip(WEB)], "eth0");
     assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
     assert_eq!(agent.orders(), [(ip(WEB), Order::Hold(card(), 1))]);
 
     let outcome = agent.round(&wish(&[]));
-    assert!(outcome.held.is_empty(), "its last service went");
+    assert!(outcome.vips.is_empty(), "its last service went");
     assert_eq!(agent.orders(), [], "nobody is to hear of it any more");
 }
 
@@ -107,7 +107,7 @@ fn somebody_who_says_that_he_has_a_held_vip_is_told_of_and_does_not_get_it() {
     agent.round(&web());
     agent.hear(Verdict::Contested(OTHER));
     let outcome = agent.round(&web());
-    assert_eq!(outcome.held[&ip(WEB)], "eth0");
+    assert_eq!(outcome.vips[&ip(WEB)], "eth0");
     assert_eq!(outcome.contested[&ip(WEB)], (OTHER, Vec::new()));
     agent.hear(Verdict::Held);
     let outcome = agent.round(&web());

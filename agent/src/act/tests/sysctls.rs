@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    decide::desired::Guarded,
+    decide::desired::CheckPolicy,
     fixtures::health::{availability, check},
 };
 
@@ -20,14 +20,14 @@ const LOOK: Duration = Duration::from_secs(10);
 /// A service with a health check.
 fn checked() -> Desired {
     let mut desired = wish(&[]);
-    let guarded = Guarded {
+    let policy = CheckPolicy {
         check: Arc::new(check()),
         availability: availability(),
         sorry: None,
         quiesce_only: Default::default(),
     };
     let key = tcp("192.0.2.10", 80);
-    desired.guarded.insert(key, Arc::new(guarded));
+    desired.checks.insert(key, Arc::new(policy));
     desired
 }
 
@@ -187,7 +187,7 @@ fn where_they_cannot_be_set_each_is_told_and_the_rest_goes_on() {
     world.parts().read_only.insert(NAMES[1].into());
     let mut agent = Agent::start(&world);
     let mut desired = nat();
-    desired.guarded = checked().guarded;
+    desired.checks = checked().checks;
     let outcome = agent.round(&desired);
     let missing = problem(&outcome, NAMES[0]);
     assert!(

@@ -94,7 +94,7 @@ fn an_address_that_was_there_before_us_is_used_and_never_removed() {
     for holding in [Holding::Take, Holding::KeepOnly, Holding::Release] {
         let used = subnet(&[primary]).plan(&director(), holding);
         assert!(used.add.is_empty() && used.remove.is_empty(), "{holding:?}");
-        assert_eq!(used.held[&primary], "eth0", "{holding:?}");
+        assert_eq!(used.vips[&primary], "eth0", "{holding:?}");
     }
     let unused = subnet(&[]).plan(&director(), Holding::Take);
     assert_eq!(unused, AddressPlan::default(), "nothing of ours to remove");
@@ -115,7 +115,7 @@ fn what_we_put_there_goes_with_its_last_service_or_with_the_office() {
         kept.remove.is_empty(),
         "nobody is named: whoever has it keeps it"
     );
-    assert_eq!(kept.held[&vip], "eth0");
+    assert_eq!(kept.vips[&vip], "eth0");
 }
 
 #[test]
@@ -211,11 +211,11 @@ fn what_we_put_elsewhere_goes_from_there_first() {
         interface.unwrap().addresses.push((vip, 32));
         let case = Case::of(&[vip], rule.clone()).ours(vip, on).seen(vip);
         let plan = case.plan(&host, Holding::Take);
-        assert_eq!(plan.held.contains_key(&vip), stays, "{rule:?}, on {on}");
+        assert_eq!(plan.vips.contains_key(&vip), stays, "{rule:?}, on {on}");
         assert_eq!(plan.remove.len(), usize::from(!stays), "{rule:?}, on {on}");
         let strangers = Case::of(&[vip], rule.clone()).plan(&host, Holding::Take);
         assert_eq!(
-            strangers.held[&vip], on,
+            strangers.vips[&vip], on,
             "{rule:?}: another's is used where it is"
         );
     }
@@ -251,7 +251,7 @@ fn an_address_that_an_interface_cannot_use_is_absent() {
     let mut host = director();
     host[1].unusable.push(vip);
     let plan = subnet(&[vip]).plan(&host, Holding::Take);
-    assert!(plan.held.is_empty() && plan.add.is_empty());
+    assert!(plan.vips.is_empty() && plan.add.is_empty());
     assert_eq!(plan.missing[&vip], Missing::Unusable("eth0".into()));
 }
 

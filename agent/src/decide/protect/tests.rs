@@ -2,7 +2,7 @@ use ipvs::{Family, Tunnel};
 
 use super::*;
 use crate::{
-    decide::desired::Guarded,
+    decide::desired::CheckPolicy,
     fixtures::{self, health, interface, ip, named, server, tcp, wish},
 };
 
@@ -191,17 +191,17 @@ fn a_sorry_server_that_is_a_director_is_left_out_too() {
         method: ForwardingMethod::DirectRoute,
         ..fixtures::weight(1)
     };
-    let guarded = Guarded {
+    let policy = CheckPolicy {
         check: Arc::new(health::check()),
         availability: health::availability(),
         sorry: Some((server(2), config)),
         quiesce_only: BTreeSet::new(),
     };
-    desired.guarded.insert(key, Arc::new(guarded));
+    desired.checks.insert(key, Arc::new(policy));
     let desired = Arc::new(desired);
     let suspects = suspects(&desired, &facts());
     let verdict = judge(&desired, &suspects, |_| None, false);
-    assert_eq!(verdict.desired.guarded[&key].sorry, None);
+    assert_eq!(verdict.desired.checks[&key].sorry, None);
 }
 
 #[test]

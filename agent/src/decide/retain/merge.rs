@@ -9,7 +9,7 @@ use ipvs::{
     ActualService, DestinationConfig, DestinationKey, Destinations, ServiceKey, WantedService,
 };
 
-use crate::decide::desired::{Desired, Guarded};
+use crate::decide::desired::{CheckPolicy, Desired};
 
 /// Adds servers of a service that stay, and the service itself where it is no
 /// longer wanted. `found` is what the kernel has of it, `before` what was in
@@ -25,8 +25,8 @@ pub(super) fn keep(
     if !in_force.table.contains_key(key) {
         keep_service(in_force, key, found, before);
     }
-    let is_checked = in_force.guarded.contains_key(key);
-    let sorry = in_force.guarded.get(key).and_then(|guarded| guarded.sorry);
+    let is_checked = in_force.checks.contains_key(key);
+    let sorry = in_force.checks.get(key).and_then(|policy| policy.sorry);
     let is_sorry = |server: &DestinationKey| sorry.is_some_and(|(sorry, _)| sorry == *server);
     let known = before.table.get(key);
     let mut kept = Destinations::default();
@@ -50,12 +50,12 @@ pub(super) fn keep(
             in_force.servers.insert((*key, *server), object.clone());
         }
     }
-    if let Some(guarded) = in_force.guarded.get_mut(key) {
-        let mut quiesce_only: BTreeSet<_> = guarded.quiesce_only.clone();
+    if let Some(policy) = in_force.checks.get_mut(key) {
+        let mut quiesce_only: BTreeSet<_> = policy.quiesce_only.clone();
         quiesce_only.extend(servers);
-        *guarded = Arc::new(Guarded {
+        *policy = Arc::new(CheckPolicy {
             quiesce_only,
-            ..Guarded::clone(guarded)
+            ..CheckPolicy::clone(policy)
         });
     }
     let service = in_force.table.get_mut(key).expect("it was put there above");
@@ -68,8 +68,8 @@ fn keep_service(in_force: &mut Desired, key: &ServiceKey, found: &ActualService,
         destinations: Destinations::default(),
     };
     in_force.table.insert(*key, service);
-    if let Some(guarded) = before.guarded.get(key) {
-        in_force.guarded.insert(*key, guarded.clone());
+    if let Some(policy) = before.checks.get(key) {
+        in_force.checks.insert(*key, policy.clone());
     }
     let object = before.services.get(key);
     if let Some(address) = key.address() {
@@ -82,8 +82,8 @@ fn keep_service(in_force: &mut Desired, key: &ServiceKey, found: &ActualService,
 }
 
 fn was_sorry(before: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool {
-    let guarded = before.guarded.get(key);
-    guarded.is_some_and(|guarded| matches!(guarded.sorry, Some((sorry, _)) if sorry == *server))
+    let policy = before.checks.get(key);
+    policy.is_some_and(|policy| matches!(policy.sorry, Some((sorry, _)) if sorry == *server))
 }
 
 /// What is wanted in its order, and each server that is kept behind the wanted

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     decide::{
         addresses::Holding,
-        desired::{Addresses, Guarded},
+        desired::{Addresses, CheckPolicy},
     },
     fixtures::{health, ip, server, service, tcp, weight, wish},
 };
@@ -80,13 +80,13 @@ fn web(servers: &[(u8, u32)]) -> Desired {
 /// The same with a health check, and 192.0.2.99 as its sorry server.
 fn checked(servers: &[(u8, u32)]) -> Desired {
     let mut desired = web(servers);
-    let guarded = Guarded {
+    let policy = CheckPolicy {
         check: Arc::new(health::check()),
         availability: health::availability(),
         sorry: Some((server(99), weight(1))),
         quiesce_only: BTreeSet::new(),
     };
-    desired.guarded.insert(tcp(WEB, 80), Arc::new(guarded));
+    desired.checks.insert(tcp(WEB, 80), Arc::new(policy));
     desired
 }
 
@@ -185,9 +185,9 @@ fn a_retained_server_keeps_its_check_and_its_weight_and_is_never_taken_out() {
         assert_eq!(service.destinations[&server(2)], weight(20));
         let sorry = service.destinations.get(&server(99));
         assert_eq!(sorry, None, "the check puts it in and takes it out");
-        let guarded = &in_force.desired.guarded[&tcp(WEB, 80)];
-        assert!(guarded.quiesce_only.contains(&server(2)));
-        let stays = guarded.quiesce_only.contains(&server(1));
+        let policy = &in_force.desired.checks[&tcp(WEB, 80)];
+        assert!(policy.quiesce_only.contains(&server(2)));
+        let stays = policy.quiesce_only.contains(&server(1));
         assert_eq!(stays, wanted.table.is_empty(), "if it is not wanted either");
     }
 }

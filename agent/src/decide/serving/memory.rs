@@ -1,4 +1,4 @@
-//! What of the servers' standing outlives the agent, and in which form.
+//! What of the servers' state outlives the agent, and in which form.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use ipvs::{DestinationKey, ServiceKey};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::standing::{Health, Standing};
+use super::server::{Health, ServerState};
 
 /// What an earlier life knew, by service.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Memory {
 pub(super) struct ServiceMemory {
     /// Since when it was below its minimum.
     pub(super) below_since: Option<Timestamp>,
-    pub(super) servers: BTreeMap<DestinationKey, Standing>,
+    pub(super) servers: BTreeMap<DestinationKey, ServerState>,
 }
 
 /// A server of a service, or the service itself.
@@ -42,14 +42,14 @@ struct ServerRow {
 pub(super) fn server_row(
     service: ServiceKey,
     server: DestinationKey,
-    standing: &Standing,
+    state: &ServerState,
 ) -> (String, String) {
     let row = ServerRow {
-        health: standing.health(),
-        since: standing.since(),
-        why: standing.why().map(ToString::to_string),
-        falls: standing.falls(),
-        risen: standing.risen(),
+        health: state.health(),
+        since: state.since(),
+        why: state.why().map(ToString::to_string),
+        falls: state.falls(),
+        risen: state.risen(),
     };
     (key(service, Some(server)), json(&row))
 }
@@ -83,10 +83,10 @@ impl Memory {
             Some(server) => {
                 let row: ServerRow = serde_json::from_str(row)?;
                 let why = row.why.map(Into::into);
-                let standing = Standing::remembered(row.health, row.since, why, row.falls);
-                let standing = standing.with_rise(row.risen);
+                let state = ServerState::remembered(row.health, row.since, why, row.falls);
+                let state = state.with_rise(row.risen);
                 let memory = self.services.entry(service).or_default();
-                memory.servers.insert(server, standing);
+                memory.servers.insert(server, state);
             }
             None => {
                 let since = serde_json::from_str(row)?;

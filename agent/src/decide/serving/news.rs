@@ -6,7 +6,7 @@ use ipvs::{DestinationKey, ServiceKey};
 
 use super::{
     policy::Count,
-    standing::{Health, Standing},
+    server::{Health, ServerState},
 };
 
 /// One change of a server's health or of a service's state.
@@ -29,12 +29,12 @@ impl News {
     pub(super) fn of(
         service: ServiceKey,
         server: DestinationKey,
-        standing: &Standing,
+        state: &ServerState,
     ) -> Option<Self> {
-        let why = || standing.why().cloned();
-        match standing.health() {
+        let why = || state.why().cloned();
+        match state.health() {
             Health::Up => Some(Self::Healthy(service, server)),
-            Health::Down if standing.is_flapping() => Some(Self::Flapping(service, server, why())),
+            Health::Down if state.is_flapping() => Some(Self::Flapping(service, server, why())),
             Health::Down => Some(Self::Down(service, server, why())),
             Health::Unknown => None,
         }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     ramp,
-    standing::{Health, Standing},
+    server::{Health, ServerState},
 };
 
 /// One server, as the policy looks at it.
@@ -17,7 +17,7 @@ pub struct Server<'a> {
     /// What the administrator gave it; 0 is drained.
     pub weight: u32,
     /// How it stands.
-    pub standing: &'a Standing,
+    pub state: &'a ServerState,
     /// Whether the kernel had it when its check began.
     pub was_there: bool,
 }
@@ -38,7 +38,7 @@ impl Count {
         for server in servers {
             if server.weight > 0 {
                 count.total += 1;
-                count.healthy += usize::from(server.standing.health() == Health::Up);
+                count.healthy += usize::from(server.state.health() == Health::Up);
             }
         }
         count
@@ -73,10 +73,10 @@ pub fn weight(
     is_below: bool,
     now: Timestamp,
 ) -> (Option<u32>, Option<Timestamp>) {
-    let is_up = server.standing.health() == Health::Up;
+    let is_up = server.state.health() == Health::Up;
     let failed = || match availability.on_failure {
         // It may have connections, and that they are lost is not known.
-        _ if server.was_there && server.standing.health() == Health::Unknown => (Some(0), None),
+        _ if server.was_there && server.state.health() == Health::Unknown => (Some(0), None),
         OnFailure::Quiesce => (Some(0), None),
         OnFailure::Remove => (None, None),
     };
@@ -94,7 +94,7 @@ fn grown(
     availability: &Availability,
     now: Timestamp,
 ) -> (Option<u32>, Option<Timestamp>) {
-    let (Some(slow_start), Some(risen)) = (availability.slow_start, server.standing.risen()) else {
+    let (Some(slow_start), Some(risen)) = (availability.slow_start, server.state.risen()) else {
         return (Some(server.weight), None);
     };
     // A clock that was set back meanwhile makes it begin anew.
@@ -116,8 +116,8 @@ mod tests {
         Timestamp::from_second(1_000_000 + second).unwrap()
     }
 
-    fn standing(health: Health) -> Standing {
-        Standing::remembered(health, at(0), None, 0)
+    fn state(health: Health) -> ServerState {
+        ServerState::remembered(health, at(0), None, 0)
     }
 
     fn sorry() -> BelowMinimum {
@@ -129,10 +129,10 @@ mod tests {
     }
 
     fn weight_of(health: Health, availability: &Availability, is_below: bool) -> Option<u32> {
-        let standing = standing(health);
+        let state = state(health);
         let server = Server {
             weight: 5,
-            standing: &standing,
+            state: &state,
             was_there: false,
         };
         weight(server, availability, is_below, at(0)).0
@@ -189,10 +189,10 @@ mod tests {
 
     #[test]
     fn a_drained_server_stays_drained_when_everything_fails() {
-        let standing = standing(Health::Down);
+        let state = state(Health::Down);
         let server = Server {
             weight: 0,
-            standing: &standing,
+            state: &state,
             was_there: false,
         };
         assert_eq!(weight(server, &availability(), true, at(0)).0, Some(0));
@@ -274,15 +274,15 @@ mod tests {
             slow_start: Some(Duration::from_secs(50)),
             ..availability()
         };
-        let there = standing(Health::Up);
-        let server = |standing| Server {
+        let there = state(Health::Up);
+        let server = |state| Server {
             weight: 5,
-            standing,
+            state,
             was_there: true,
         };
         assert_eq!(weight(server(&there), &slow, false, at(0)), (Some(5), None));
 
-        let mut rose = standing(Health::Unknown);
+        let mut rose = state(Health::Unknown);
         let tally = Tally {
             successes: 1,
             failures: 0,

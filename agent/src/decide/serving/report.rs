@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     Serving,
-    standing::{Health, Standing},
+    server::{Health, ServerState},
 };
 use crate::decide::desired::Desired;
 
@@ -41,19 +41,19 @@ impl Serving {
             };
             for (server, member) in &service.servers {
                 health.checked += 1;
-                let standing = &member.standing;
-                let Some(state) = state(standing) else {
+                let state = &member.state;
+                let Some(ailment) = ailment(state) else {
                     health.healthy += 1;
                     continue;
                 };
                 let Some(server) = wishes.servers.get(&(*key, *server)) else {
                     continue;
                 };
-                let why = standing.why().map_or(NO_RESULT, |why| why);
+                let why = state.why().map_or(NO_RESULT, |why| why);
                 let (since, services) = ailing
-                    .entry((server, state, why))
-                    .or_insert_with(|| (standing.since(), BTreeSet::new()));
-                *since = (*since).min(standing.since());
+                    .entry((server, ailment, why))
+                    .or_insert_with(|| (state.since(), BTreeSet::new()));
+                *since = (*since).min(state.since());
                 services.insert(name);
             }
             let Some(since) = service.below_since else {
@@ -63,7 +63,7 @@ impl Serving {
                 health.below_minimum_omitted += 1;
                 continue;
             }
-            let availability = &service.guarded.availability;
+            let availability = &service.policy.availability;
             let count = service.count();
             health.below_minimum.push(ServiceBelowMinimum {
                 virtual_service: name.to_string(),
@@ -100,11 +100,11 @@ impl Serving {
 
 const NO_RESULT: &str = "no result so far";
 
-fn state(standing: &Standing) -> Option<UnhealthyState> {
-    match standing.health() {
+fn ailment(state: &ServerState) -> Option<UnhealthyState> {
+    match state.health() {
         Health::Up => None,
         Health::Unknown => Some(UnhealthyState::Unknown),
-        Health::Down if standing.is_flapping() => Some(UnhealthyState::Flapping),
+        Health::Down if state.is_flapping() => Some(UnhealthyState::Flapping),
         Health::Down => Some(UnhealthyState::Down),
     }
 }

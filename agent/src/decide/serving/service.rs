@@ -9,13 +9,13 @@ use jiff::Timestamp;
 
 use super::{
     policy::{self, Count, Server},
-    standing::{Health, Standing},
+    server::{Health, ServerState},
 };
-use crate::{decide::desired::Guarded, probe::target::ProbeId};
+use crate::{decide::desired::CheckPolicy, probe::target::ProbeId};
 
 #[derive(Debug)]
 pub(super) struct Service {
-    pub(super) guarded: Arc<Guarded>,
+    pub(super) policy: Arc<CheckPolicy>,
     pub(super) servers: IndexMap<DestinationKey, Member>,
     /// Since when it is below its minimum.
     pub(super) below_since: Option<Timestamp>,
@@ -28,7 +28,7 @@ pub(super) struct Member {
     pub(super) probe: ProbeId,
     /// What the administrator gave it.
     pub(super) weight: u32,
-    pub(super) standing: Standing,
+    pub(super) state: ServerState,
     /// Whether the kernel had it when its check began.
     pub(super) was_there: bool,
 }
@@ -37,7 +37,7 @@ impl Member {
     pub(super) fn server(&self) -> Server<'_> {
         Server {
             weight: self.weight,
-            standing: &self.standing,
+            state: &self.state,
             was_there: self.was_there,
         }
     }
@@ -76,7 +76,7 @@ impl Service {
     /// is remembered may be old: a service that is below its minimum does not
     /// recover by it.
     fn probed_count(&self) -> Count {
-        let is_probed = |member: &&Member| member.standing.is_probed();
+        let is_probed = |member: &&Member| member.state.is_probed();
         let probed = self.servers.values().filter(is_probed).map(Member::server);
         Count {
             healthy: Count::of(probed).healthy,
@@ -87,8 +87,7 @@ impl Service {
     /// Until when first results are awaited, if any are.
     pub(super) fn first_results_due(&self, now: Timestamp) -> Option<Timestamp> {
         let members = self.servers.values().filter(|member| member.weight > 0);
-        let due =
-            members.filter_map(|member| member.standing.first_result_due(&self.guarded.check));
+        let due = members.filter_map(|member| member.state.first_result_due(&self.policy.check));
         due.filter(|due| *due > now).max()
     }
 
@@ -100,14 +99,14 @@ impl Service {
         if found.service.is_none() {
             return;
         }
-        let availability = &self.guarded.availability;
+        let availability = &self.policy.availability;
         let expected = |member: &Member, is_below: bool| {
             let (weight, _) = policy::weight(member.server(), availability, is_below, now);
             weight.map(|weight| weight > 0)
         };
         let in_kernel = |server: &DestinationKey| found.has(server).then(|| found.serves(server));
         let mut members = self.servers.iter();
-        let sorry = self.guarded.sorry.map(|(sorry, _)| sorry);
+        let sorry = self.policy.sorry.map(|(sorry, _)| sorry);
         let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
             // It serves below the minimum only. Where that was not written down,
@@ -115,7 +114,7 @@ impl Service {
             if self.below_since.is_none() {
                 self.below_since = Some(now);
                 for member in self.servers.values_mut() {
-                    member.standing = Standing::unknown(now);
+                    member.state = ServerState::unknown(now);
                 }
             }
         } else if members.any(|(server, member)| expected(member, true) != in_kernel(server)) {
@@ -127,20 +126,20 @@ impl Service {
                 continue;
             }
             match in_kernel(server) {
-                Some(true) => member.standing = Standing::served(now),
+                Some(true) => member.state = ServerState::served(now),
                 // It may have been written down by another boot.
                 None if !found.is_ours => {}
-                Some(false) | None => member.standing = Standing::unknown(now),
+                Some(false) | None => member.state = ServerState::unknown(now),
             }
         }
     }
 
-    pub(super) fn settle(
+    pub(super) fn weigh(
         &mut self,
         wanted: &WantedService,
         now: Timestamp,
     ) -> (WantedService, Option<Timestamp>) {
-        let availability = &self.guarded.availability;
+        let availability = &self.policy.availability;
         let awaited = self.first_results_due(now);
         let was_below = self.below_since.is_some();
         let all = self.count();
@@ -155,44 +154,44 @@ impl Service {
             self.below_since = is_below.then_some(now);
         }
         if was_below && !is_below && availability.below == BelowMinimum::FailOpen {
-            let up = |member: &&mut Member| member.standing.health() == Health::Up;
+            let up = |member: &&mut Member| member.state.health() == Health::Up;
             let servers = self.servers.values_mut();
             servers
                 .filter(up)
-                .for_each(|member| member.standing.forget_rise());
+                .for_each(|member| member.state.forget_rise());
         }
-        let mut settled = WantedService {
+        let mut weighed = WantedService {
             config: wanted.config.clone(),
             destinations: Destinations::default(),
         };
-        settled.destinations.reserve(wanted.destinations.len() + 1);
+        weighed.destinations.reserve(wanted.destinations.len() + 1);
         let mut deadline = awaited.filter(|_| self.is_waiting);
         for (server, config) in &wanted.destinations {
             let Some(member) = self.servers.get(server) else {
                 continue;
             };
             let (weight, next) = policy::weight(member.server(), availability, is_below, now);
-            let is_kept = self.guarded.quiesce_only.contains(server);
+            let is_kept = self.policy.quiesce_only.contains(server);
             if let Some(weight) = weight.or(is_kept.then_some(0)) {
                 let config = DestinationConfig { weight, ..*config };
-                settled.destinations.insert(*server, config);
+                weighed.destinations.insert(*server, config);
             }
-            deadline = [deadline, next, member.standing.next_deadline()]
+            deadline = [deadline, next, member.state.next_deadline()]
                 .into_iter()
                 .flatten()
                 .min();
         }
-        if let Some((sorry, config)) = self.guarded.sorry {
+        if let Some((sorry, config)) = self.policy.sorry {
             if is_below {
-                settled.destinations.insert(sorry, config);
-            } else if self.guarded.quiesce_only.contains(&sorry) {
+                weighed.destinations.insert(sorry, config);
+            } else if self.policy.quiesce_only.contains(&sorry) {
                 let quiesced = DestinationConfig {
                     weight: 0,
                     ..config
                 };
-                settled.destinations.entry(sorry).or_insert(quiesced);
+                weighed.destinations.entry(sorry).or_insert(quiesced);
             }
         }
-        (settled, deadline)
+        (weighed, deadline)
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use crds::{Availability, HealthCheck, OnFailure, Probe, Quantity};
 use ipvs::ActualService;
 
-use super::{standing::Health, *};
+use super::{server::Health, *};
 use crate::fixtures::health::{availability, check};
 use crate::fixtures::{config, server, tcp, weight};
 use crate::probe::tally::{Results, Verdict};
@@ -12,7 +12,7 @@ mod property;
 mod scene;
 mod sorry;
 
-use self::scene::{Scene, at, guarded};
+use self::scene::{Scene, at, check_policy};
 
 const WEIGHT: u32 = 10;
 
@@ -70,7 +70,7 @@ fn editing_a_check_keeps_how_servers_stand() {
         scene.probe("+-");
     }
     assert_eq!(scene.weights(), "10 0");
-    scene.guarded = guarded(availability(), "another path");
+    scene.policy = check_policy(availability(), "another path");
     scene.wish();
     assert_eq!(scene.weights(), "10 0", "neither is up or down for it");
     assert_eq!(scene.probe("-+"), "10 0", "and each has to show it anew");
@@ -199,7 +199,7 @@ fn a_server_behind_many_services_is_probed_once() {
         is_ours: false,
     };
     for port in 1..=50 {
-        let wish = Some((&scene.guarded, &scene.wanted));
+        let wish = Some((&scene.policy, &scene.wanted));
         serving.wish(tcp("192.0.2.10", port), wish, found, at(0));
     }
     let orders = serving.take_orders();
@@ -227,10 +227,10 @@ fn a_service_that_joins_a_probed_server_hears_at_once_what_is_known() {
         is_ours: false,
     };
     let other = tcp("192.0.2.11", 80);
-    let wish = Some((&scene.guarded, &scene.wanted));
+    let wish = Some((&scene.policy, &scene.wanted));
     scene.serving.wish(other, wish, found, at(scene.second));
-    let settled = scene.serving.settle(other, &scene.wanted, at(scene.second));
-    assert_eq!(settled.destinations[0].weight, WEIGHT);
+    let weighed = scene.serving.weigh(other, &scene.wanted, at(scene.second));
+    assert_eq!(weighed.destinations[0].weight, WEIGHT);
 }
 
 #[test]
@@ -319,10 +319,10 @@ fn weights_of_one_that_joins(results: &str, in_kernel: [u32; 2]) -> Vec<u32> {
         service: Some(&kernel),
         is_ours: true,
     };
-    let wish = Some((&scene.guarded, &scene.wanted));
+    let wish = Some((&scene.policy, &scene.wanted));
     scene.serving.wish(other, wish, found, at(scene.second));
-    let settled = scene.serving.settle(other, &scene.wanted, at(scene.second));
-    let weights = settled.destinations.values();
+    let weighed = scene.serving.weigh(other, &scene.wanted, at(scene.second));
+    let weights = weighed.destinations.values();
     weights.map(|config| config.weight).collect()
 }
 
@@ -335,10 +335,10 @@ fn what_is_known_of_a_target_is_a_verdict_for_a_live_service_that_joins_it() {
 #[test]
 fn a_server_behind_two_ports_is_pinged_once() {
     let mut scene = Scene::new(1);
-    let guarded = Arc::get_mut(&mut scene.guarded).expect("nobody else has it");
-    let mut check = (*guarded.check).clone();
+    let policy = Arc::get_mut(&mut scene.policy).expect("nobody else has it");
+    let mut check = (*policy.check).clone();
     check.probe = Probe::Icmp;
-    guarded.check = Arc::new(check);
+    policy.check = Arc::new(check);
     let second = DestinationKey {
         port: 443,
         ..server(1)
@@ -348,7 +348,7 @@ fn a_server_behind_two_ports_is_pinged_once() {
         service: None,
         is_ours: false,
     };
-    let wish = Some((&scene.guarded, &scene.wanted));
+    let wish = Some((&scene.policy, &scene.wanted));
     scene.serving.wish(scene.key, wish, found, at(0));
     assert_eq!(scene.serving.take_orders().len(), 1);
 }
@@ -429,10 +429,10 @@ fn the_report_names_each_ailing_server_once_with_its_services() {
         service: None,
         is_ours: false,
     };
-    let wish = Some((&scene.guarded, &scene.wanted));
+    let wish = Some((&scene.policy, &scene.wanted));
     let other = tcp("192.0.2.11", 80);
     scene.serving.wish(other, wish, found, at(scene.second));
-    scene.serving.settle(other, &scene.wanted, at(scene.second));
+    scene.serving.weigh(other, &scene.wanted, at(scene.second));
     let health = scene.serving.report(&wishes).expect("there are checks");
     assert_eq!((health.checked, health.healthy), (4, 2));
     let [ailing] = &health.unhealthy[..] else {

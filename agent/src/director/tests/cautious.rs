@@ -27,7 +27,7 @@ fn released(holder: Option<&str>) -> Event {
 }
 
 /// A director of cluster a with everything in the kernel.
-fn settled(world: &ModelWorld) -> Director {
+fn settled(world: &ModelWorld) -> Loop {
     let mut agent = director(&Doors::default(), world);
     agent.note(cluster("a"));
     agent.note(definition(Definition::Stands));
@@ -39,7 +39,7 @@ fn settled(world: &ModelWorld) -> Director {
     agent
 }
 
-fn act(agent: &mut Director, events: impl IntoIterator<Item = Event>) -> Observed {
+fn act(agent: &mut Loop, events: impl IntoIterator<Item = Event>) -> Observed {
     events.into_iter().for_each(|event| agent.note(event));
     agent.act(Duration::from_secs(1)).expect("there is news")
 }

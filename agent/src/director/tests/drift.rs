@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A director whose table is as it is wanted.
-fn settled(world: &ModelWorld) -> Director {
+fn settled(world: &ModelWorld) -> Loop {
     let mut agent = director(&Doors::default(), world);
     everything().into_iter().for_each(|event| agent.note(event));
     agent.act(Duration::from_secs(1)).expect("a round");
@@ -61,7 +61,7 @@ fn change(world: &ModelWorld, port: u16, change: impl FnOnce(&mut ipvs::ActualSe
 }
 
 /// What the director does about a reading that was taken now.
-fn after(agent: &mut Director, world: &ModelWorld, reading: Reading) -> Vec<String> {
+fn after(agent: &mut Loop, world: &ModelWorld, reading: Reading) -> Vec<String> {
     agent.note(Event::Reading(Instant::now(), reading));
     agent.act(Duration::from_secs(2));
     world.news()

@@ -13,7 +13,7 @@ use crate::{
 
 /// A director that acts when it is told to.
 struct Steps {
-    agent: Director,
+    agent: Loop,
     world: ModelWorld,
     orders: UnboundedReceiver<Order>,
     ids: BTreeMap<String, ProbeId>,

@@ -24,11 +24,11 @@ fn without_journal(world: &ModelWorld, times: usize) -> World {
     opens
 }
 
-fn started(world: &ModelWorld, times: usize) -> Director {
+fn started(world: &ModelWorld, times: usize) -> Loop {
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let (recorder, _) = Recorder::new();
     let world = without_journal(world, times);
-    let mut agent = Director::new(
+    let mut agent = Loop::new(
         name,
         group,
         Clock::start(),
@@ -40,7 +40,7 @@ fn started(world: &ModelWorld, times: usize) -> Director {
     agent
 }
 
-fn outcome(agent: &mut Director, now: Duration) -> Outcome {
+fn outcome(agent: &mut Loop, now: Duration) -> Outcome {
     let observed = agent.act(now).expect("there is something to say");
     observed.outcome.expect("a round")
 }

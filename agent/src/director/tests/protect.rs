@@ -50,11 +50,11 @@ fn listed(all: impl IntoIterator<Item = Loose<VirtualService>>) -> Vec<Event> {
     events
 }
 
-fn agent(world: &ModelWorld, events: Vec<Event>) -> Director {
+fn agent(world: &ModelWorld, events: Vec<Event>) -> Loop {
     agent_that(false, world, events)
 }
 
-fn agent_that(may_hijack: bool, world: &ModelWorld, events: Vec<Event>) -> Director {
+fn agent_that(may_hijack: bool, world: &ModelWorld, events: Vec<Event>) -> Loop {
     let doors = Doors {
         may_hijack,
         ..Doors::default()
@@ -64,7 +64,7 @@ fn agent_that(may_hijack: bool, world: &ModelWorld, events: Vec<Event>) -> Direc
     agent
 }
 
-fn act(agent: &mut Director, now: Duration) -> Observed {
+fn act(agent: &mut Loop, now: Duration) -> Observed {
     agent.act(now).expect("a round")
 }
 
@@ -90,7 +90,7 @@ fn a_refused_service_is_not_made_gets_no_vip_and_holds_up_no_other() {
     assert_eq!(world.table()[0], "-A -t 192.0.2.10:80 -s wrr");
     assert_eq!(world.parts().kernel.table.len(), 1, "{:?}", world.table());
     let outcome = observed.outcome.expect("a round");
-    assert_eq!(outcome.held.keys().collect::<Vec<_>>(), [&ip(VIP)]);
+    assert_eq!(outcome.vips.keys().collect::<Vec<_>>(), [&ip(VIP)]);
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn what_an_earlier_life_knew_of_others_is_remembered() {
     let (recorder, notes) = Recorder::new();
     let (clock, world) = (Clock::start(), Doors::default().world(&ModelWorld::new()));
     let (name, group) = ("a".to_owned(), "default".to_owned());
-    let mut agent = Director::new(name, group, clock, world, recorder, Memory::default());
+    let mut agent = Loop::new(name, group, clock, world, recorder, Memory::default());
     let servers = BTreeSet::from(["192.0.2.10:443".parse().expect("an address")]);
     let others = BTreeMap::from([("b".to_owned(), [ip("198.51.100.2")].into())]);
     agent.note(Event::ApiServers(servers.clone()));

@@ -17,7 +17,7 @@ fn restored() -> Vec<Event> {
 }
 
 /// A director that takes in these events, and acts once.
-fn acting(world: &ModelWorld, events: impl IntoIterator<Item = Event>) -> Director {
+fn acting(world: &ModelWorld, events: impl IntoIterator<Item = Event>) -> Loop {
     let mut agent = director(&Doors::default(), world);
     events.into_iter().for_each(|event| agent.note(event));
     let observed = agent.act(Duration::from_secs(1));

@@ -51,11 +51,11 @@ impl Doors {
     }
 }
 
-pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Director {
+pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Loop {
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let (recorder, _) = Recorder::new();
     let (clock, world) = (Clock::start(), doors.world(world));
-    Director::new(name, group, clock, world, recorder, Memory::default())
+    Loop::new(name, group, clock, world, recorder, Memory::default())
 }
 
 /// A director on its thread.

@@ -40,7 +40,7 @@ fn well() -> Observed {
         outcome: Some(Outcome {
             services: 2,
             destinations: 3,
-            held: [(ip(WEB), "eth0".to_owned())].into(),
+            vips: [(ip(WEB), "eth0".to_owned())].into(),
             ..Outcome::default()
         }),
         trouble: None,
@@ -229,7 +229,7 @@ fn a_vip_is_every_one_of_its_services_exception() {
     let missing = |why| {
         let mut observed = well();
         let outcome = observed.outcome.as_mut().expect("a round");
-        outcome.held.clear();
+        outcome.vips.clear();
         outcome.missing.insert(ip(WEB), why);
         observed
     };
@@ -295,7 +295,7 @@ fn a_disk_or_interfaces_that_fail_are_the_directors_own_condition() {
 #[test]
 fn interfaces_that_cannot_be_read_do_not_take_the_vips_away() {
     let mut observed = failing(Subject::Links, "no answer");
-    observed.outcome.as_mut().expect("a round").held.clear();
+    observed.outcome.as_mut().expect("a round").vips.clear();
     let before = fresh(&well());
     assert_eq!(status(&observed, &before, 3).vips, before.vips);
 }
@@ -438,7 +438,7 @@ fn lists_are_cut_and_what_was_left_out_is_counted() {
         .map(|n| (Subject::Service(key(n)), "no".to_owned()))
         .collect();
     let address = |n: usize| std::net::Ipv4Addr::from(u32::try_from(n).expect("small"));
-    outcome.held = (1..=many)
+    outcome.vips = (1..=many)
         .map(|n| (address(n).into(), "eth0".to_owned()))
         .collect();
     let status = fresh(&observed);

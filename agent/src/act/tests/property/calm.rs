@@ -89,7 +89,7 @@ impl Story {
             if self.holding == Holding::Take && has_subnet {
                 let on = self.world.interfaces_with(address);
                 assert!(!on.is_empty(), "{address} is wanted");
-                assert!(on.contains(&outcome.held[&address]));
+                assert!(on.contains(&outcome.vips[&address]));
             }
         }
         let fresh = ModelWorld::new().parts().interfaces.clone();

@@ -184,7 +184,7 @@ fn a_group_without_a_profile_sets_nothing_by_itself() {
     put(&world, FORWARDING, "0");
     let mut agent = Agent::start(&world);
     let mut desired = nat();
-    desired.guarded = checked().guarded;
+    desired.checks = checked().checks;
     agent.round(&desired);
     assert_eq!(values(&world), ["1", "1"]);
     agent.tuning.rule.profile = SysctlProfile::None;

@@ -84,7 +84,7 @@ impl Walk {
             }
             Step::Edit(path) => {
                 let path = path.to_string();
-                scene.guarded = guarded(self.availability.clone(), &path);
+                scene.policy = check_policy(self.availability.clone(), &path);
                 let before = scene.weights();
                 scene.wish();
                 assert_eq!(scene.weights(), before, "an edited check is no verdict");
@@ -124,7 +124,7 @@ impl Walk {
         let rejects = is_below && !fails_open;
         for (server, member) in &service.servers {
             let found = kernel.get(server).map_or(0, |found| found.weight);
-            let is_up = member.standing.health() == Health::Up;
+            let is_up = member.state.health() == Health::Up;
             let expected = match is_up || fails_open {
                 true if !rejects => member.weight,
                 _ => 0,

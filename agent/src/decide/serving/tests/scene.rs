@@ -8,12 +8,12 @@ pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
-pub(super) fn guarded(availability: Availability, path: &str) -> Arc<Guarded> {
+pub(super) fn check_policy(availability: Availability, path: &str) -> Arc<CheckPolicy> {
     let probe = Probe::Tcp {
         send: path.to_owned(),
         expect: String::new(),
     };
-    Arc::new(Guarded {
+    Arc::new(CheckPolicy {
         check: Arc::new(HealthCheck { probe, ..check() }),
         availability,
         sorry: None,
@@ -26,7 +26,7 @@ pub(super) struct Scene {
     pub(super) serving: Serving,
     pub(super) key: ServiceKey,
     pub(super) wanted: WantedService,
-    pub(super) guarded: Arc<Guarded>,
+    pub(super) policy: Arc<CheckPolicy>,
     pub(super) kernel: Option<ActualService>,
     pub(super) is_ours: bool,
     pub(super) results: BTreeMap<ProbeId, Results>,
@@ -50,7 +50,7 @@ impl Scene {
                 config: config("wrr"),
                 destinations: servers.collect(),
             },
-            guarded: guarded(availability, ""),
+            policy: check_policy(availability, ""),
             kernel: None,
             is_ours: false,
             results: BTreeMap::new(),
@@ -76,7 +76,7 @@ impl Scene {
             service: self.kernel.as_ref(),
             is_ours: self.is_ours,
         };
-        let wish = Some((&self.guarded, &self.wanted));
+        let wish = Some((&self.policy, &self.wanted));
         self.serving.wish(self.key, wish, found, at(self.second));
         self.act();
     }
@@ -84,13 +84,13 @@ impl Scene {
     pub(super) fn act(&mut self) {
         self.serving.pass(at(self.second));
         for key in self.serving.take_dirty() {
-            let settled = self.serving.settle(key, &self.wanted, at(self.second));
-            let destinations = settled.destinations;
+            let weighed = self.serving.weigh(key, &self.wanted, at(self.second));
+            let destinations = weighed.destinations;
             let before = self.kernel.as_ref().map(|found| &found.destinations);
             self.writes += usize::from(before != Some(&destinations));
             self.is_ours = true;
             self.kernel = Some(ActualService {
-                config: settled.config,
+                config: weighed.config,
                 destinations,
             });
         }
@@ -143,7 +143,7 @@ impl Scene {
 
     /// The kernel's weights, by server; `x` is one that is not there.
     pub(super) fn weights(&self) -> String {
-        let kernel = self.kernel.as_ref().expect("something was settled");
+        let kernel = self.kernel.as_ref().expect("something was weighed");
         let weights: Vec<_> = self
             .wanted
             .destinations

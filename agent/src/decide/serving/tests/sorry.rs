@@ -15,14 +15,14 @@ fn scene(minimum: u32, recover_above: Option<u32>) -> Scene {
         ..availability()
     };
     let mut scene = Scene::with(3, availability).served();
-    let guarded = Arc::get_mut(&mut scene.guarded).expect("nobody else has it");
-    guarded.sorry = Some((server(99), weight(1)));
+    let policy = Arc::get_mut(&mut scene.policy).expect("nobody else has it");
+    policy.sorry = Some((server(99), weight(1)));
     scene.wish();
     scene
 }
 
 fn says_sorry(scene: &Scene) -> bool {
-    let kernel = scene.kernel.as_ref().expect("something was settled");
+    let kernel = scene.kernel.as_ref().expect("something was weighed");
     kernel.destinations.contains_key(&server(99))
 }
 

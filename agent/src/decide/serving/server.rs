@@ -36,7 +36,7 @@ pub enum Health {
 
 /// How one server stands with one service.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Standing {
+pub struct ServerState {
     health: Health,
     since: Timestamp,
     why: Option<Arc<str>>,
@@ -54,7 +54,7 @@ pub struct Standing {
     is_probed: bool,
 }
 
-impl Standing {
+impl ServerState {
     /// A server that the kernel serves already, when its check begins: up until
     /// a verdict says otherwise.
     pub fn served(now: Timestamp) -> Self {
@@ -246,15 +246,15 @@ mod tests {
 
     /// A server, its probes and a clock that goes on by a period with each.
     struct Scene {
-        standing: Standing,
+        state: ServerState,
         results: Results,
         second: i64,
     }
 
     impl Scene {
-        fn of(standing: Standing) -> Self {
+        fn of(state: ServerState) -> Self {
             Self {
-                standing,
+                state,
                 results: Results::new(2, 3),
                 second: 0,
             }
@@ -271,10 +271,10 @@ mod tests {
                     _ => Verdict::Failure("connection refused".into()),
                 };
                 if let Some(tally) = self.results.note(verdict) {
-                    self.standing.hear(&tally, &check(), at(self.second));
+                    self.state.hear(&tally, &check(), at(self.second));
                 }
-                self.standing.pass(at(self.second));
-                seen.push(match self.standing.health() {
+                self.state.pass(at(self.second));
+                seen.push(match self.state.health() {
                     Health::Unknown => 'U',
                     Health::Up => '+',
                     Health::Down => '-',
@@ -286,41 +286,41 @@ mod tests {
 
     #[test]
     fn a_served_server_is_up_until_it_failed_often_enough() {
-        let mut scene = Scene::of(Standing::served(at(0)));
+        let mut scene = Scene::of(ServerState::served(at(0)));
         assert_eq!(scene.see("--+---"), "+++++-");
         assert_eq!(
-            scene.standing.why().map(|why| &**why),
+            scene.state.why().map(|why| &**why),
             Some("connection refused")
         );
     }
 
     #[test]
     fn a_new_server_waits_for_its_first_success() {
-        let mut scene = Scene::of(Standing::unknown(at(0)));
+        let mut scene = Scene::of(ServerState::unknown(at(0)));
         assert_eq!(scene.see("--+"), "UU+");
-        assert!(scene.standing.risen().is_some(), "it rose by a verdict");
+        assert!(scene.state.risen().is_some(), "it rose by a verdict");
     }
 
     #[test]
     fn a_new_server_that_only_fails_is_down_and_then_has_to_succeed_often_enough() {
-        let mut scene = Scene::of(Standing::unknown(at(0)));
+        let mut scene = Scene::of(ServerState::unknown(at(0)));
         assert_eq!(scene.see("---+-++"), "UU----+");
     }
 
     #[test]
     fn a_server_that_fell_comes_back_after_enough_successes() {
-        let mut scene = Scene::of(Standing::served(at(0)));
+        let mut scene = Scene::of(ServerState::served(at(0)));
         assert_eq!(scene.see("---++"), "++--+");
     }
 
     #[test]
     fn a_server_that_keeps_falling_has_to_succeed_for_longer_each_time() {
-        let mut scene = Scene::of(Standing::served(at(0)));
+        let mut scene = Scene::of(ServerState::served(at(0)));
         let mut waits = Vec::new();
         for _ in 0..6 {
             // Far enough apart that the tally itself is calm.
             scene.see("---");
-            assert_eq!(scene.standing.health(), Health::Down);
+            assert_eq!(scene.state.health(), Health::Down);
             let seen = scene.see(&"+".repeat(80));
             waits.push(seen.find('+').expect("it comes back in the end") + 1);
             // As if it had just come back.
@@ -335,43 +335,40 @@ mod tests {
 
     #[test]
     fn a_server_that_was_up_for_long_has_a_clean_record() {
-        let mut scene = Scene::of(Standing::served(at(0)));
+        let mut scene = Scene::of(ServerState::served(at(0)));
         scene.see("---++---++---");
-        assert!(scene.standing.is_flapping(), "three falls in a minute");
+        assert!(scene.state.is_flapping(), "three falls in a minute");
         scene.see(&"+".repeat(100));
         scene.see("---");
-        assert_eq!(
-            (scene.standing.falls(), scene.standing.is_flapping()),
-            (1, false)
-        );
+        assert_eq!((scene.state.falls(), scene.state.is_flapping()), (1, false));
     }
 
     #[test]
     fn results_by_turns_put_a_server_down_though_it_never_fails_often_enough() {
-        let mut scene = Scene::of(Standing::served(at(0)));
+        let mut scene = Scene::of(ServerState::served(at(0)));
         let seen = scene.see(&"+-".repeat(10));
         assert!(seen.ends_with('-'), "{seen}");
-        assert!(scene.standing.is_flapping(), "and it is said why");
+        assert!(scene.state.is_flapping(), "and it is said why");
         let seen = scene.see(&"+".repeat(30));
         assert!(seen.ends_with('+'), "calm, it comes back: {seen}");
     }
 
     #[test]
     fn a_failure_ends_the_patience_with_a_server() {
-        let mut scene = Scene::of(Standing::served(at(0)));
+        let mut scene = Scene::of(ServerState::served(at(0)));
         scene.see("---++---++---++");
-        assert!(scene.standing.next_deadline().is_some(), "it is on trial");
+        assert!(scene.state.next_deadline().is_some(), "it is on trial");
         scene.see("-");
-        assert_eq!(scene.standing.next_deadline(), None, "and lost it");
+        assert_eq!(scene.state.next_deadline(), None, "and lost it");
     }
 
     #[test]
     fn a_first_result_is_waited_for_no_longer_than_a_period_and_a_timeout() {
-        let mut standing = Standing::unknown(at(0));
-        assert_eq!(standing.first_result_due(&check()), Some(at(7)));
+        let mut state = ServerState::unknown(at(0));
+        assert_eq!(state.first_result_due(&check()), Some(at(7)));
         let mut results = Results::new(2, 3);
         let tally = results.note(Verdict::Failure("no".into())).unwrap();
-        standing.hear(&tally, &check(), at(1));
-        assert_eq!(standing.first_result_due(&check()), None, "it is known");
+        state.hear(&tally, &check(), at(1));
+        assert_eq!(state.first_result_due(&check()), None, "it is known");
     }
 }

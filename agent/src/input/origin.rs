@@ -51,7 +51,7 @@ pub(super) enum Look {
 }
 
 /// When one kind's objects change, this looks at what stands behind them.
-pub(super) struct Standing {
+pub(super) struct Origin {
     namespaces: Api<Namespace>,
     definitions: Api<CustomResourceDefinition>,
     /// The name of the kind's definition.
@@ -67,7 +67,7 @@ pub(super) struct Standing {
     said: Said,
 }
 
-impl Standing {
+impl Origin {
     pub(super) fn new(client: Client, name: &'static str) -> Self {
         Self {
             namespaces: Api::all(client.clone()),

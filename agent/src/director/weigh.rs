@@ -104,7 +104,7 @@ impl Health {
     ) {
         for key in changed {
             let service = in_force.table.get(&key);
-            let checked = in_force.guarded.get(&key).zip(service);
+            let checked = in_force.checks.get(&key).zip(service);
             self.serving.wish(key, checked, state.found(&key), now);
             match service {
                 Some(service) => self.table.insert(key, service.clone()),
@@ -119,7 +119,7 @@ impl Health {
         let dirty = self.serving.take_dirty();
         for key in &dirty {
             if let Some(service) = in_force.table.get(key) {
-                let weighed = self.serving.settle(*key, service, now);
+                let weighed = self.serving.weigh(*key, service, now);
                 self.table.insert(*key, weighed);
             }
         }
