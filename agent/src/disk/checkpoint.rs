@@ -173,7 +173,7 @@ impl Checkpoint {
                     self.path.display()
                 )
             });
-            said.warn(outcome.err());
+            said.warn(outcome.err().into_iter().collect::<BTreeSet<_>>());
             if is_last {
                 return;
             }

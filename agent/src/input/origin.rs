@@ -12,7 +12,7 @@
 //! together: cheaper, for the API server of a fleet, than two more watches by
 //! each agent, and no race between those and the objects' own.
 
-use std::{future::Future, sync::mpsc::Sender, time::Duration};
+use std::{collections::BTreeSet, future::Future, sync::mpsc::Sender, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::Namespace,
@@ -208,7 +208,7 @@ impl Origin {
             )),
             _ => None,
         };
-        self.said.warn(message);
+        self.said.warn(message.into_iter().collect::<BTreeSet<_>>());
     }
 }
 

@@ -10,14 +10,14 @@ pub struct Said(BTreeSet<String>);
 impl Said {
     /// Logs a warning for each line that was not found the last time. Without
     /// lines, whatever comes next is news.
-    pub fn warn(&mut self, found: impl IntoIterator<Item = String>) {
+    pub fn warn(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::warn!("{line}");
         }
     }
 
     /// The same, as errors.
-    pub fn error(&mut self, found: impl IntoIterator<Item = String>) {
+    pub fn error(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::error!("{line}");
         }
@@ -28,8 +28,8 @@ impl Said {
         !std::mem::take(&mut self.0).is_empty()
     }
 
-    fn news(&mut self, found: impl IntoIterator<Item = String>) -> Vec<String> {
-        let before = std::mem::replace(&mut self.0, found.into_iter().collect());
+    fn news(&mut self, found: impl Into<BTreeSet<String>>) -> Vec<String> {
+        let before = std::mem::replace(&mut self.0, found.into());
         self.0.difference(&before).cloned().collect()
     }
 }
@@ -38,7 +38,7 @@ impl Said {
 mod tests {
     use super::*;
 
-    fn lines(lines: &[&str]) -> Vec<String> {
+    fn lines(lines: &[&str]) -> BTreeSet<String> {
         lines.iter().map(|line| (*line).to_owned()).collect()
     }
 
