@@ -59,7 +59,10 @@ mod tests {
             assert!(!at(&mut fight, second), "at {second} s it is left");
         }
         fight.end();
-        assert!(at(&mut fight, 10_010), "the wanted value was back, so it is put right again");
+        assert!(
+            at(&mut fight, 10_010),
+            "the wanted value was back, so it is put right again"
+        );
     }
 
     #[test]
