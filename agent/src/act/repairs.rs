@@ -19,7 +19,7 @@ pub struct Repairs {
 }
 
 impl Repairs {
-    /// Records one repair.
+    /// Counts a repair, and keeps the operation as the latest.
     pub(super) fn note(&mut self, operation: String) {
         self.count += 1;
         self.latest.push_front(operation);

@@ -27,7 +27,7 @@ pub enum Subject {
     Timeouts,
     /// The device for virtual addresses.
     Device,
-    /// One virtual address.
+    /// One virtual address on an interface.
     Vip(std::net::IpAddr),
 }
 

@@ -34,8 +34,8 @@ use crate::{
 /// Whether what is ours and no longer wanted may be removed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Removals {
-    /// Everything is retained: not all objects are known yet, so nobody can say
-    /// what is no longer wanted.
+    /// Everything is retained: not all objects are known yet, so it is not
+    /// known what is no longer wanted.
     NotYet,
     /// As much is removed as the [`crate::decide::guard`] allows.
     Guarded,

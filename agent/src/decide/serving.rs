@@ -1,12 +1,11 @@
 //! Decides which servers are in service, and why: pure, time is an argument.
 //!
 //! ```text
-//! wish, kernel ─▶ wish()  ┐                      ┌─▶ take_dirty(): services to be planned
-//! probes ─▶ tally ─▶ hear()├─▶ state of each ─┼─▶ weigh(): what of a service is to be
-//! clock ─────────▶ pass() ┘    (service, server) │             in the kernel
-//!                                                ├─▶ take_orders(): what is to be probed
-//!                                                ├─▶ take_notes(), report
-//!                                                └─▶ take_news(): for the log
+//! wish, kernel ────▶ wish() ┐                     ┌─▶ take_dirty(): services to plan
+//! probes ─▶ tally ─▶ hear() ├─▶ state of each ────┼─▶ weigh(): the wanted service
+//! clock ───────────▶ pass() ┘   (service, server) ├─▶ take_orders(): what to probe
+//!                                                 ├─▶ take_notes(), report
+//!                                                 └─▶ take_news(): for the log
 //! ```
 //!
 //! It must never know the kernel's socket, nor how a probe is made.

@@ -59,7 +59,7 @@ pub(super) fn keep(
             ..CheckPolicy::clone(policy)
         });
     }
-    let service = in_force.table.get_mut(key).expect("it was put there above");
+    let service = in_force.table.get_mut(key).expect("it was added above");
     service.destinations = in_order(&service.destinations, &kept, &found.destinations);
 }
 

@@ -31,7 +31,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// Counts these servers.
+    /// Counts the servers that are not drained, and the healthy ones.
     pub fn of<'a>(servers: impl IntoIterator<Item = Server<'a>>) -> Self {
         let mut count = Self::default();
         for server in servers {

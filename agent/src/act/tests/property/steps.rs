@@ -18,7 +18,7 @@ pub(super) enum Step {
     Stranger(Deed),
     /// Something does not work from now on.
     Fault(Fault),
-    /// Everything works again.
+    /// Everything that failed works again.
     Heal,
     /// Things calm down, and what must hold then is checked.
     Calm,
