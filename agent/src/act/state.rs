@@ -56,9 +56,9 @@ pub struct State {
     pub(super) are_addresses_unfinished: bool,
     /// The policy of the last plan for strangers' entries.
     pub(super) on_conflict: OnConflict,
-    /// The timeouts that the kernel was last given.
+    /// The wanted timeouts that the kernel was last made to have.
     pub(super) timeouts_settled: Option<Timeouts>,
-    /// The timeouts that the kernel refused.
+    /// The wanted timeouts that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
     /// The kernel's timeouts, read for this round.
     pub(super) timeouts_found: Option<Timeouts>,

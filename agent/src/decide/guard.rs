@@ -11,8 +11,8 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// At most this many services, and this many destinations, may always be
 /// removed within [`WINDOW`].
 pub const ALWAYS: usize = 10;
-/// If it is more, one in this many of our services, and of our destinations,
-/// may be removed within [`WINDOW`].
+/// Where that is more than [`ALWAYS`], one in this many of our services, and of
+/// our destinations, may be removed within [`WINDOW`] instead.
 pub const ONE_IN: usize = 4;
 
 /// Holds removals that exceed the budget: all of them, until they are released
@@ -89,8 +89,8 @@ impl Guard {
     }
 }
 
-/// Whether `wanted` removals after `gone` earlier ones exceed the budget, which
-/// is a part of all entries: `left` and `gone`.
+/// Whether `wanted` removals exceed the budget, if `gone` were made before and
+/// `left` entries are left.
 fn exceeds(gone: usize, wanted: usize, left: usize) -> bool {
     let budget = ALWAYS.max((left + gone) / ONE_IN);
     wanted > 0 && gone + wanted > budget
