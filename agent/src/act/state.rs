@@ -159,7 +159,7 @@ impl State {
     }
 
     /// Makes the round plan these services, whose state in the kernel is known
-    /// and of which only weights changed.
+    /// and whose weights alone changed.
     pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.dirty.extend(services);
     }

@@ -90,8 +90,8 @@ impl ServerState {
         }
     }
 
-    /// Forgets what the probes have shown, because other probes decide from now
-    /// on: the server must show again that it can be trusted.
+    /// Cancels its return, because other probes decide from now on: they must
+    /// show again that it can be trusted.
     pub fn probed_otherwise(&mut self) {
         self.back_at = None;
     }
