@@ -5,10 +5,10 @@
 //!   ─▶ services ─▶ destinations ─▶ addresses ─▶ removals ─▶ settle ─▶ Outcome
 //! ```
 //!
-//! [`read`] is the only place where the kernel's table is read. What should be
-//! in force is decided after it, and [`run`] does the rest. What fails is left
-//! to its own back-off and stops nothing else. Dying between any two stages is
-//! safe: the intent says what may have been made.
+//! [`read`] is the only place where the kernel's table is read. What is in
+//! force is decided after it, and [`run`] does the rest. An operation that
+//! fails is left to its own back-off and stops nothing else. The agent may die
+//! between any two stages: the intent records what may have been made.
 
 mod phases;
 mod place;
@@ -49,63 +49,64 @@ pub use self::{
     sysctls::{Restored, Sysctls, restore_all as restore_sysctls},
 };
 
-/// The edges to the world that a round acts through.
+/// The outside world as a round acts on it.
 pub struct Edges<'a> {
     /// The kernel's IPVS table.
     pub kernel: &'a mut dyn Kernel,
-    /// The host's interfaces.
+    /// The host's network interfaces.
     pub links: &'a mut dyn Links,
-    /// The journal.
+    /// The journal on the disk.
     pub journal: &'a mut dyn Journal,
-    /// The host's sysctls.
+    /// The host's sysctls, as they can be read and written.
     pub sysctls: &'a mut dyn HostSysctls,
-    /// What the host's network is like around the table.
+    /// The parts of the host's network that sysctls depend on.
     pub surroundings: &'a mut dyn Surroundings,
-    /// The segments that its interfaces are on.
+    /// The segments that the host's interfaces are on.
     pub segments: &'a mut dyn Segments,
 }
 
 /// How this host differs from what is wanted, after a round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// Services of ours in the kernel.
+    /// How many services of ours the kernel has.
     pub services: usize,
-    /// Destinations of ours in the kernel.
+    /// How many destinations of ours the kernel has.
     pub destinations: usize,
-    /// What failed and is waiting for its next attempt.
+    /// The failures that wait for their next attempt, each with its message.
     pub failures: BTreeMap<Subject, String>,
-    /// Virtual addresses that are here: wanted, or not to be got rid of.
+    /// The virtual addresses that are here, each with its interface: wanted, or
+    /// not yet removable.
     pub vips: BTreeMap<IpAddr, String>,
-    /// Of those, the ones that should be gone.
+    /// The addresses in `vips` that should be gone.
     pub stays: BTreeMap<IpAddr, String>,
-    /// Virtual addresses that are wanted and stay away.
+    /// The wanted virtual addresses that are not here, each with the reason.
     pub missing: BTreeMap<IpAddr, Missing>,
-    /// Virtual addresses that are here, and that somebody else says he has:
-    /// by his Ethernet address, with all addresses that are known to be his.
+    /// The virtual addresses that are here and that another host claims: its
+    /// MAC address, and all addresses known to be on it.
     pub contested: BTreeMap<IpAddr, (Mac, Vec<IpAddr>)>,
-    /// Strangers' destinations inside services of ours.
+    /// Strangers' destinations in services of ours.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
-    /// Wanted entries that are somebody else's, and left so: services, and
+    /// Wanted entries that are strangers' and were left alone: services, and
     /// destinations in services of ours.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
-    /// Services whose destinations stand in another order than the wanted one,
-    /// and whose scheduler goes by it.
+    /// Services whose destinations are not in the wanted order, although their
+    /// scheduler depends on it.
     pub misordered: BTreeSet<ServiceKey>,
-    /// What somebody else changed and was put right.
+    /// What another process changed and the agent put right.
     pub repairs: Repairs,
-    /// How the sysctls are.
+    /// The state of the sysctls.
     pub sysctls: Sysctls,
 }
 
-/// Makes this host what `wish` says, at `now`, after [`read`]. `table` is the
-/// wish's table with the weights that the health of servers leaves them.
-/// Planned is what changed since the last round: of the wish
-/// ([`State::wish_changed`]), of the kernel as far as it was read, and what the
-/// last rounds could not do. In the first round that is everything.
+/// Makes this host what `wish` wants, at `now`, after [`read`]. `table` is the
+/// wish's table with the weights that the health of the servers leaves them.
+/// The round plans what changed since the last one: in the wish
+/// ([`State::wish_changed`]), in the kernel as far as it was read, and what the
+/// last rounds could not do. The first round plans everything.
 ///
 /// # Errors
-/// When the kernel does not answer at all. Nothing is believed then, and what
-/// the round may have made is covered by its intent.
+/// If the kernel does not answer at all. Nothing is believed then, and what the
+/// round may have made is covered by its intent.
 pub fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -128,8 +129,8 @@ pub fn run(
         state.postpone(&withheld);
     }
     if apply(state, edges, &phases.services, now)? == Applied::InPart {
-        // A service that could not be made may be another process's by now, and
-        // what is put into that one is not ours to remove.
+        // A service that could not be made may be another process's by now.
+        // Destinations added to that one would not be ours to remove.
         phases.destinations.retain(|op| state.has(&op.service()));
     }
     apply(state, edges, &phases.destinations, now)?;
@@ -139,7 +140,7 @@ pub fn run(
     state.postpone(&stuck);
     apply(state, edges, &phases.removals, now)?;
     if phases.removes_services() {
-        // Less may be needed now.
+        // Fewer sysctls may be needed now.
         state.tuned.is_due = true;
         sysctls::apply(state, edges, wish, now);
     }
@@ -148,7 +149,7 @@ pub fn run(
     Ok(outcome(state, addresses))
 }
 
-/// Plans what is due to be planned.
+/// Plans the services that are due.
 fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan {
     let is_everything_dirty = std::mem::take(&mut state.everything_is_dirty);
     let is_policy_new = state.on_conflict != on_conflict;
@@ -168,8 +169,8 @@ fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan
     }
 }
 
-/// Whether other services will be in the kernel after this, or other ones are
-/// known to be ours: then other addresses may be wanted.
+/// Whether the plan changes which services are in the kernel, or which of them
+/// are known to be ours: then other addresses may be wanted.
 fn concerns_services(plan: &Plan) -> bool {
     let is_service = |op: &Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
     plan.ops.iter().any(is_service)
@@ -178,19 +179,20 @@ fn concerns_services(plan: &Plan) -> bool {
         || !plan.left.is_empty()
 }
 
-/// Leaves an intent for what will be created. False when the disk does not take
-/// it.
+/// Writes an intent for what will be created. Returns false if the disk does
+/// not take it.
 fn intend(state: &mut State, edges: &mut Edges<'_>, phases: &Phases, now: Duration) -> bool {
-    // What was adopted is in the journal before it is edited: nobody could tell
-    // it from a stranger's afterwards.
+    // Adopted entries must be in the journal before they are edited: afterwards
+    // nothing tells them from a stranger's.
     if phases.has_additions() {
         record::settle(state, edges, now);
     }
     record::intend(state, edges, record::created(phases.additions()), now)
 }
 
-/// What checks take out they put back, whatever the disk does. Should nobody
-/// remember whose it is, it is in a service of ours, and is wanted.
+/// Whether an operation may create its entry without an intent. Servers that
+/// checks took out go back in whatever the disk does. If the record is lost,
+/// the server is still in a service of ours, and wanted.
 fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
     let service = op.service();
     let server = op.destination();
@@ -198,7 +200,8 @@ fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
         && state.ours.table.service(&service)
 }
 
-/// What becomes ours and what is forgotten without any write to the kernel.
+/// Records what becomes ours, and forgets what is gone, without a write to the
+/// kernel.
 fn adopt_and_forget(state: &mut State, plan: &Plan) {
     for (service, destinations) in &plan.adopt.services {
         if !state.ours.table.service(service) {
@@ -216,14 +219,14 @@ fn adopt_and_forget(state: &mut State, plan: &Plan) {
     }
 }
 
-/// What came of operations.
+/// Whether all operations succeeded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Applied {
     All,
     InPart,
 }
 
-/// Applies operations, and notes for each what came of it.
+/// Applies operations, and records the result of each.
 fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,

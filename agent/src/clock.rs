@@ -1,11 +1,11 @@
-//! One clock for everything: the wall's time at start plus the monotonic time
-//! since, so that a step of the wall clock moves nothing.
+//! One clock for everything: the time of day at the start plus the monotonic
+//! time since then, so that a step of the wall clock moves nothing.
 
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// The anchored clock.
+/// A clock that is anchored at the agent's start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,
@@ -13,7 +13,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that starts now.
+    /// Returns a clock that starts now.
     pub fn start() -> Self {
         Self {
             started: Instant::now(),
@@ -21,23 +21,26 @@ impl Clock {
         }
     }
 
-    /// Time since the start; what machines with deadlines are told.
+    /// Returns the time since the start; all deadlines count in it.
     pub fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// What [`Clock::now`] gave at an instant; nothing before the start.
+    /// Returns what [`Clock::now`] returned at an instant; zero before the
+    /// start.
     pub fn at(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.started)
     }
 
-    /// What [`Clock::now`] gives at a time of day; nothing before the start.
+    /// Returns what [`Clock::now`] returns at a time of day; zero before the
+    /// start.
     pub fn since_start(&self, wall: Timestamp) -> Duration {
         let since = wall.duration_since(self.wall);
         Duration::try_from(since).unwrap_or(Duration::ZERO)
     }
 
-    /// The time of day for people, at a moment that [`Clock::now`] gave.
+    /// Returns the time of day, for people, at a moment that [`Clock::now`]
+    /// returned.
     pub fn wall(&self, now: Duration) -> Timestamp {
         self.wall
             .checked_add(now)

@@ -1,6 +1,6 @@
-//! What should be: pure. Objects and facts in, the wanted state of this host
-//! out, stage by stage; time is an argument, and nothing here opens a socket or
-//! a file, or logs.
+//! What this host should have: pure. Objects and facts go in, and the wanted
+//! state of this host comes out, stage by stage. Time is an argument. Nothing
+//! here opens a socket or a file, or logs.
 
 pub mod addresses;
 pub mod caution;

@@ -1,5 +1,5 @@
 //! The loop: one thread that hears events, keeps the objects, runs rounds when
-//! something is different or due, and says what came of it.
+//! something changed or is due, and reports the results.
 
 mod edges;
 mod hear;
@@ -39,38 +39,39 @@ use crate::{
     },
 };
 
-/// A VIP that an earlier life knew is not put on an interface before this time
-/// after the start, unless the inputs answer: it may have gone to another
-/// director meanwhile. The table is made at once.
+/// How long after the start a VIP that the previous run knew stays off the
+/// interfaces, unless the inputs answer: it may have gone to another director
+/// in the meantime. The table is made at once.
 const VIP_GRACE: Duration = Duration::from_secs(5);
 
-/// Opens an edge.
+/// A function that opens an edge of the loop.
 pub type Opener<T, E> = Box<dyn FnMut() -> Result<T, E> + Send>;
 
-/// How the loop gets its edges to the world. Each is opened when it is first
-/// needed, and again after it failed.
+/// How the loop reaches the world outside it. Each edge is opened when it is
+/// first needed, and again after it failed.
 pub struct World {
-    /// Opens the kernel's table.
+    /// Opens the kernel's IPVS table.
     pub kernel: Opener<Box<dyn Kernel>, ipvs::Error>,
     /// Opens the host's interfaces.
     pub links: Opener<Box<dyn Links>, LinkError>,
     /// Opens the journal and reads what is in it.
     pub journal: Opener<(Box<dyn Journal>, Remembered), JournalError>,
-    /// The host's sysctls.
+    /// The host's sysctls, as they can be read and written.
     pub sysctls: Box<dyn Sysctls + Send>,
     /// The segments that the host's interfaces are on.
     pub segments: Box<dyn Segments + Send>,
-    /// On what the host's programs listen.
+    /// The sockets on which the host's programs listen.
     pub listeners: Box<dyn Listening + Send>,
-    /// Whether also what takes the director's own traffic is programmed.
+    /// Whether services that take the director's own traffic are programmed
+    /// too.
     pub may_hijack: bool,
-    /// What the host's network is like around the table.
+    /// The parts of the host's network that sysctls depend on.
     pub surroundings: Box<dyn Surroundings + Send>,
-    /// Tells what is to be probed.
+    /// Receives the probes to start and stop.
     pub orders: UnboundedSender<Order>,
 }
 
-/// The loop's state.
+/// Everything that the loop keeps between rounds.
 pub struct Loop {
     name: String,
     group: String,
@@ -78,46 +79,46 @@ pub struct Loop {
     world: World,
     kernel: Option<Box<dyn Kernel>>,
     links: Option<Box<dyn Links>>,
-    /// Or why there is none.
+    /// The open journal, or why there is none.
     journal: Result<Box<dyn Journal>, NoJournal>,
     objects: Objects,
-    /// What becomes known goes through these to `objects` and the checkpoint.
+    /// News about objects goes through these to `objects` and the checkpoint.
     services: Tee,
     servers: Tee,
     groups: Tee,
     recorder: Recorder,
-    /// Whether the objects are those of an earlier life until they are listed.
+    /// Whether the objects come from the previous run until they are listed.
     restored: bool,
     directors: Option<BTreeSet<String>>,
     caution: Caution,
-    /// Why the journal does not remember the cluster, as said.
+    /// Why the journal does not record the cluster, as last logged.
     unsaved: Said,
     protection: Protection,
     retention: Retention,
-    /// The services of which something else is wanted or in force than when
-    /// `health` was last told.
+    /// The services whose wanted state or state in force has changed since
+    /// `health` last heard of it.
     changed: BTreeSet<ServiceKey>,
     /// The removals that wait until they are allowed.
     held: Vec<Op>,
     health: Health,
     unreadable: Vec<DirectorException>,
-    /// What is wrong with objects, as said.
+    /// What is wrong with objects, as last logged.
     complaints: Said,
-    /// What is odd on this host, as said.
+    /// What is odd on this host, as last logged.
     oddities: Said,
     state: State,
-    /// Back-off of opening the edges.
+    /// The back-off of opening the edges.
     retry: Retry,
     trouble: Option<Trouble>,
     /// Why the next round should run, so far.
     reason: Reason,
-    /// When the last round ended.
+    /// When the last round ended; none before the first.
     acted: Option<Duration>,
 }
 
 impl Loop {
-    /// A director that has heard nothing yet. `standings` is how servers stood
-    /// in an earlier life.
+    /// Returns a director that has heard nothing yet. `standings` is the health
+    /// of servers as the previous run knew it.
     pub fn new(
         name: String,
         group: String,
@@ -160,8 +161,8 @@ impl Loop {
         }
     }
 
-    /// Runs until [`Event::Stop`], or until nobody is left to send events. What
-    /// the director is found to be like goes to `observe`.
+    /// Runs until [`Event::Stop`], or until all senders of events are gone.
+    /// What the loop observes of the director goes to `observe`.
     pub fn run(mut self, events: &Receiver<Event>, observe: &mut dyn FnMut(Observed)) {
         loop {
             if !self.hear(events) {
@@ -173,10 +174,10 @@ impl Loop {
         }
     }
 
-    /// Runs a round if there is a reason, and gives what differs: nothing, that
-    /// there is trouble, or what came of the round. Nothing is removed before
-    /// every kind of object has been listed once, and nothing made before that
-    /// but what the previous run knew.
+    /// Runs a round if there is a reason. Returns what the loop observed if
+    /// there is news: trouble, or the outcome of the round. Nothing is removed
+    /// before every kind of object has been listed once, and before that only
+    /// what the previous run knew is made.
     fn act(&mut self, now: Duration) -> Option<Observed> {
         let observed = self.act_if_possible(now);
         self.retry.expire(now);
@@ -216,12 +217,12 @@ impl Loop {
         listed.then(|| self.observed(outcome, now))
     }
 
-    /// Why a round should run now.
+    /// Returns why a round should run now.
     fn reason(&self, before: &Option<Trouble>, now: Duration) -> Reason {
         let look = self.protection.is_due(now).then_some(Reason::Look);
         let again = before.is_some().then_some(Reason::Retry);
         let reasons = [Some(self.reason), look, again].into_iter().flatten();
-        reasons.max().expect("one is always given")
+        reasons.max().expect("at least one reason is always given")
     }
 }
 

@@ -22,41 +22,41 @@ use crate::{
 /// One thing that happened. The inputs send these and do nothing else.
 #[derive(Debug)]
 pub enum Event {
-    /// To the VirtualServices of the director's group.
+    /// A change to the VirtualServices of the director's group.
     VirtualService(Change<VirtualService>),
-    /// To the RealServers.
+    /// A change to the RealServers.
     RealServer(Change<RealServer>),
-    /// To the director's own DirectorGroup.
+    /// A change to the director's own DirectorGroup.
     DirectorGroup(Change<DirectorGroup>),
-    /// The names of the group's Directors, whenever they differ from before.
+    /// The names of the group's Directors; sent whenever they change.
     Directors(BTreeSet<String>),
-    /// The addresses of their hosts, as they say, likewise.
+    /// The addresses of their hosts, as the Directors report them; sent
+    /// whenever they change.
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
-    /// Where the agent reaches its API server, whenever that differs from
-    /// before.
+    /// Where the agent reaches its API server; sent whenever that changes.
     ApiServers(BTreeSet<SocketAddr>),
-    /// What stands behind the objects.
+    /// What an input found about the cluster or the definitions of the objects.
     Caution(Word),
     /// The kernel's table as the reader found it, and when it began to read.
     Reading(Instant, Reading),
     /// The reader cannot read the kernel's table.
     Unread,
-    /// The latest results of a target, whenever they say something new.
+    /// The latest results of a target; sent whenever they show something new.
     Probed(ProbeId, Tally),
-    /// Why probes are void, for a reason of this host's own, and how many
-    /// targets' are, whenever that differs from before.
+    /// Why probes are void because of this host itself, each with the number of
+    /// targets; sent whenever that changes.
     ProbesVoid(BTreeMap<Arc<str>, usize>),
-    /// What is known of virtual addresses on their segments by now, of those of
-    /// which it is something else than before, and when it was found.
+    /// The verdicts on virtual addresses on their segments that have changed,
+    /// and when they were found.
     Claims(Instant, BTreeMap<IpAddr, Verdict>),
-    /// The interfaces, by the kernel's numbers, whose segments cannot be
-    /// listened to, and why, whenever that differs from before.
+    /// The interfaces, by the kernel's numbers, whose segments the agent cannot
+    /// listen to, each with the reason; sent whenever that changes.
     ClaimsHindered(BTreeMap<u32, String>),
     /// Something changed in the host's interfaces and addresses.
     Links,
-    /// Everything that an earlier life knew was sent: what is missing may be
+    /// Everything that the previous run knew was sent: what is missing may be
     /// made before the inputs have answered.
     Restored,
-    /// The agent is to stop, and to leave the data plane as it is.
+    /// The agent must stop, and leave the data plane as it is.
     Stop,
 }

@@ -1,6 +1,6 @@
 //! A world in memory, for tests: a kernel, a host's interfaces and a disk that
-//! outlive the agent that acts on them, and an agent's life that can end after
-//! any call.
+//! outlive the agent that acts on them, and an agent that can die after any
+//! call.
 
 pub(crate) mod disk;
 mod edges;
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// A host that forwards what NAT servers on eth1 send, so that only services
-/// with checks need anything.
+/// with checks need a sysctl.
 const SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.vs.expire_nodest_conn", "0"),
     ("net.ipv4.vs.expire_quiescent_template", "0"),
@@ -43,29 +43,30 @@ const SYSCTLS: [(&str, &str); 6] = [
 /// What an agent did to the world.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Effect {
-    /// To the kernel's table, and why the kernel refused.
+    /// An operation on the kernel's table, and why the kernel refused it, if it
+    /// did.
     Kernel(Op, Option<Errno>),
-    /// To the timeouts of connections.
+    /// New timeouts of connections.
     Timeouts(Timeouts),
     /// A sysctl and its new value.
     Sysctl(String, String),
-    /// An address that is on an interface now.
+    /// An address was added to an interface.
     Added(IpAddr, String),
-    /// An address that is not any more.
+    /// An address was removed from an interface.
     Removed(IpAddr, String),
-    /// A device that is there now.
+    /// A device was made, with this name.
     Made(String),
-    /// A device that is not any more.
+    /// A device was removed, with this name.
     Unmade(String),
-    /// An intent on the disk.
+    /// An intent was written to the disk.
     Intended,
-    /// A settlement on the disk.
+    /// A settlement was written to the disk.
     Settled,
-    /// The cluster, on the disk.
+    /// The cluster was written to the disk.
     Remembered,
 }
 
-/// As in `-A -t 192.0.2.10:80 -s wrr`, `+ 192.0.2.10 eth0`, `intend`.
+/// Spelled as `-A -t 192.0.2.10:80 -s wrr`, `+ 192.0.2.10 eth0`, `intend`.
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -95,7 +96,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// What [`Journal::settle`] is to come to.
+    /// Applies what [`Journal::settle`] should write.
     pub(crate) fn settle(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
@@ -111,7 +112,7 @@ impl Disk {
         self.intent = Intent::default();
     }
 
-    /// What a new agent reads from it.
+    /// Returns what a new agent reads from it.
     pub(crate) fn remembered(&self) -> Remembered {
         let mut remembered = Remembered {
             intent: self.intent.clone(),
@@ -125,32 +126,32 @@ impl Disk {
     }
 }
 
-/// All that outlives an agent.
+/// Everything that outlives an agent.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) kernel: ModelKernel,
     pub(crate) interfaces: Vec<Interface>,
-    /// Others on the host's segments.
+    /// Other hosts on the host's segments.
     pub(crate) neighbors: Vec<(Mac, IpAddr)>,
-    /// Those whose Ethernet addresses are being found out.
+    /// The addresses whose MAC addresses are being looked up.
     pub(crate) looked_for: Vec<IpAddr>,
-    /// What is to be done on the segments.
+    /// The latest orders to the segments.
     pub(crate) orders: Orders,
     pub(crate) disk: Disk,
-    /// The file of the real journal, for a test that uses that.
+    /// The file of the real journal, for tests that use it.
     pub(crate) file: ModelFile,
     pub(crate) sysctls: BTreeMap<String, String>,
-    /// On what the host's programs listen.
+    /// The sockets on which the host's programs listen.
     pub(crate) listeners: Vec<Listener>,
-    /// How often that was asked for.
+    /// How often the listeners were read.
     pub(crate) listeners_read: usize,
-    /// While set, it cannot be seen.
+    /// While set, the listeners cannot be read.
     pub(crate) listeners_hidden: bool,
-    /// Sysctls that cannot be written.
+    /// The sysctls that cannot be written.
     pub(crate) read_only: BTreeSet<String>,
-    /// Which interface leads to an address that is in no subnet.
+    /// The interface that leads to each address that is in no subnet.
     pub(crate) routes: BTreeMap<IpAddr, u32>,
-    /// Interfaces with a default route from a router advertisement.
+    /// The interfaces with a default route from a router advertisement.
     pub(crate) advertised: BTreeSet<u32>,
     /// Whether connection tracking has called packets invalid.
     pub(crate) calls_packets_invalid: bool,
@@ -160,11 +161,11 @@ pub(crate) struct Parts {
     pub(crate) addresses_refused: bool,
     /// While set, nothing can be committed.
     pub(crate) disk_broken: bool,
-    /// What the next reading of the table leaves out, as a dump does during
-    /// which somebody else removes an entry.
+    /// What the next reading of the table leaves out, as a dump does while
+    /// another process removes an entry.
     pub(crate) skipped: Option<ServiceKey>,
-    /// How many more calls the agent lives to make; an operation of the
-    /// kernel's table counts as one. Dead, it has no effect any more.
+    /// How many more calls the agent makes before it dies; an operation on the
+    /// kernel's table counts as one. A dead agent has no effect.
     pub(crate) life: Option<usize>,
     pub(crate) log: Vec<Effect>,
 }
@@ -206,7 +207,7 @@ impl Parts {
     }
 }
 
-/// The world, as many handles to it as one likes. Each is every edge of it.
+/// A handle to the world; there may be many. Each is every edge of it.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelWorld(Arc<Mutex<Parts>>);
 
@@ -246,21 +247,22 @@ impl ModelWorld {
     }
 
     pub(crate) fn parts(&self) -> MutexGuard<'_, Parts> {
-        self.0.lock().expect("no test panics while it has it")
+        self.0.lock().expect("no test panics while it has the lock")
     }
 
-    /// What was done since this was last asked, a line each.
+    /// Returns what was done since the last call, a line each.
     pub(crate) fn news(&self) -> Vec<String> {
         let log = mem::take(&mut self.parts().log);
         log.iter().map(ToString::to_string).collect()
     }
 
-    /// The kernel's table, a line for each entry, as `ipvsadm -Sn` has it.
+    /// Returns the kernel's table, a line for each entry, as `ipvsadm -Sn` has
+    /// it.
     pub(crate) fn table(&self) -> Vec<String> {
         lines(&self.parts().kernel.table)
     }
 
-    /// The interfaces that have an address.
+    /// Returns the interfaces that have an address.
     pub(crate) fn interfaces_with(&self, address: IpAddr) -> Vec<String> {
         let parts = self.parts();
         let has = |interface: &&Interface| interface.addresses.iter().any(|(a, _)| *a == address);
@@ -268,7 +270,7 @@ impl ModelWorld {
         found.map(|interface| interface.name.clone()).collect()
     }
 
-    /// Puts an address on an interface, as somebody else would.
+    /// Puts an address on an interface, as another process would.
     pub(crate) fn put(&self, address: IpAddr, on: &str) {
         let mut parts = self.parts();
         let interface = parts.interfaces.iter_mut().find(|found| found.name == on);
@@ -278,7 +280,7 @@ impl ModelWorld {
         }
     }
 
-    /// Takes an address from an interface, as somebody else would.
+    /// Takes an address from an interface, as another process would.
     pub(crate) fn take(&self, address: IpAddr, from: &str) {
         let mut parts = self.parts();
         let interface = parts.interfaces.iter_mut().find(|found| found.name == from);
@@ -287,7 +289,7 @@ impl ModelWorld {
     }
 }
 
-/// The kernel's socket is gone, or the agent is.
+/// The error of a kernel's socket that is gone, or of a dead agent.
 pub(crate) fn broken() -> ipvs::Error {
     ipvs::Error::Io {
         doing: "talking to the model",

@@ -1,4 +1,4 @@
-//! In which order a plan's operations are applied: pure.
+//! The order in which a plan's operations are applied: pure.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,13 @@ use ipvs::Op;
 /// A plan's operations, by phase.
 #[derive(Debug, Default)]
 pub(super) struct Phases {
-    /// Services that are made or edited.
+    /// The services to make or edit.
     pub(super) services: Vec<Op>,
-    /// Destinations that are made or edited, once the services are there.
+    /// The destinations to make or edit, once their services are there.
     pub(super) destinations: Vec<Op>,
-    /// What is removed, once the virtual addresses are gone.
+    /// The removals, once the virtual addresses are gone.
     pub(super) removals: Vec<Op>,
-    /// What failed before and whose next attempt is not due.
+    /// The operations that failed before and are not due again.
     pub(super) waiting: Vec<Op>,
 }
 
@@ -33,7 +33,7 @@ impl Phases {
         }
     }
 
-    /// What is made or edited.
+    /// Returns the operations that make or edit something.
     pub(super) fn additions(&self) -> impl Iterator<Item = &Op> {
         self.services.iter().chain(&self.destinations)
     }
@@ -47,7 +47,8 @@ impl Phases {
         removals.any(|op| matches!(op, Op::DeleteService(_)))
     }
 
-    /// Takes out what would create an entry, but for what is excepted.
+    /// Takes out the operations that would create an entry, except those for
+    /// which `is_excepted` is true.
     pub(super) fn withhold_creations(&mut self, is_excepted: impl Fn(&Op) -> bool) -> Vec<Op> {
         let is_withheld = |op: &mut Op| op.creates() && !is_excepted(op);
         let mut withheld: Vec<_> = self.services.extract_if(.., is_withheld).collect();
@@ -55,7 +56,7 @@ impl Phases {
         withheld
     }
 
-    /// Takes out the removals of services whose VIP is one of these.
+    /// Takes out the removals of services for whose VIP `is_one` is true.
     pub(super) fn withhold_removals_of(&mut self, is_one: impl Fn(IpAddr) -> bool) -> Vec<Op> {
         let is_withheld = |op: &mut Op| match op {
             Op::DeleteService(service) => service.address().is_some_and(&is_one),

@@ -1,4 +1,4 @@
-//! The virtual addresses, in a round.
+//! Puts virtual addresses on interfaces and removes them, in a round.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,31 +23,32 @@ use crate::{
     host::interface::{Interface, Mac},
 };
 
-/// For so long after nobody answered an address may be put up.
+/// How long after a claim found an address free the agent may add it.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// So many servers are asked at once whether they are the one who has a VIP.
+/// At most this many servers are asked at once whether they have a VIP.
 const MOST_SUSPECTS: usize = 100;
 
-/// What is known of addresses on their segments.
+/// What is known about addresses on their segments.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
-    /// What was said last, and when it was found.
+    /// The latest verdict for each address, and when it was found.
     verdicts: BTreeMap<IpAddr, (Verdict, Duration)>,
-    /// Why interfaces cannot be listened to.
+    /// The interfaces whose segment the agent cannot listen to, each with the
+    /// reason.
     deaf: BTreeMap<u32, String>,
-    /// What was ordered last.
+    /// The latest orders to the segments.
     orders: Orders,
-    /// How often each address of ours was put up in this life.
+    /// How often each address of ours was added in this run.
     times: BTreeMap<IpAddr, u64>,
-    /// Addresses of ours that were here in this life.
+    /// Addresses of ours that were here in this run.
     seen: BTreeSet<IpAddr>,
-    /// The interfaces were looked at in this life.
+    /// Whether the interfaces were read in this run.
     is_known: bool,
 }
 
 impl State {
-    /// Takes in what was found of addresses on their segments.
+    /// Records what was found about addresses on their segments.
     pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {
         let verdicts = verdicts.into_iter();
         let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
@@ -55,22 +56,21 @@ impl State {
         self.are_addresses_unfinished = true;
     }
 
-    /// Takes in which segments cannot be listened to, and why.
+    /// Records which segments the agent cannot listen to, and why.
     pub fn hear_hindered(&mut self, deaf: BTreeMap<u32, String>) {
         self.segment.deaf = deaf;
         self.are_addresses_unfinished = true;
     }
 
-    /// Has the next round look at the interfaces again.
+    /// Makes the next round look at the interfaces again.
     pub fn links_changed(&mut self) {
         self.are_addresses_unfinished = true;
     }
 }
 
-/// Puts virtual addresses on and takes them away, after the services that
-/// answer on them were made and before they are removed: a VIP without its
-/// service answers with RST. Without a reason to look at them they are as they
-/// were.
+/// Adds virtual addresses after their services were made, and removes them
+/// before their services are removed: a VIP without its service answers with
+/// RST. Without a reason to look at them, the last result stands.
 pub(super) fn place(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -116,7 +116,7 @@ fn look_and_place(
         Err(error) => {
             state.failed(Subject::Links, None, error.to_string(), now);
             state.are_addresses_unfinished = true;
-            // What cannot be seen cannot be taken away either.
+            // What cannot be seen cannot be removed either.
             let ours = state.ours.addresses.clone().into_iter();
             return AddressPlan {
                 stays: ours.filter(|(vip, _)| !wanted.contains(vip)).collect(),
@@ -162,7 +162,7 @@ fn look_and_place(
     plan
 }
 
-/// Looks at the interfaces and plans; makes the device of our own if it is
+/// Reads the interfaces and plans. Makes the agent's own device if it is
 /// missing.
 fn look(
     state: &mut State,
@@ -186,7 +186,7 @@ fn look(
     };
     let mut plan = plan_of(state, &interfaces);
     if plan.needs_device && state.retry.allows(Subject::Device, now) {
-        // Whose it is stands in the journal before it is there.
+        // The journal must name the device as ours before it exists.
         if state.ours.device.is_none() {
             state.own(Entry::Device(DEVICE.to_owned()));
         }
@@ -206,8 +206,8 @@ fn look(
     Ok((interfaces, plan))
 }
 
-/// What carries our mark is ours, whatever the journal says: it may be a new
-/// one.
+/// Makes ours every address that has the agent's mark, even if the journal,
+/// perhaps a new one, does not have it.
 fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
     for interface in interfaces {
         for address in &interface.marked {
@@ -218,8 +218,8 @@ fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
     }
 }
 
-/// Takes out of the plan what is not known to be free, and gives what is to be
-/// asked.
+/// Takes out of the plan what is not known to be free. Returns the claims to
+/// make.
 fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -> Orders {
     let mut orders = Orders::new();
     let segment = &state.segment;
@@ -282,7 +282,7 @@ fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Du
             }
         }
     }
-    // The segments hear of it at once.
+    // The segments hear of them at once.
     let added = plan
         .add
         .iter()
@@ -316,7 +316,7 @@ fn remove_all(
     }
 }
 
-/// Removes the device of our own when nothing is on it, or to go on it.
+/// Removes the agent's own device if nothing is on it or will go on it.
 fn remove_device(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -354,7 +354,7 @@ fn remove_device(
     }
 }
 
-/// Says what is to be done on the segments, if that is not as before.
+/// Sends the orders to the segments if they have changed.
 fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
     let segment = &mut state.segment;
     if segment.orders == orders {
@@ -367,8 +367,9 @@ fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
     edges.segments.order(orders);
 }
 
-/// Finds out who else has an address: all addresses that he has. Of one who is
-/// not known the servers of the address are asked; a later round knows more.
+/// Finds out which host has a taken or contested address: all addresses known
+/// to be on that host. If none are known, the servers of the VIP are asked; a
+/// later round then knows more.
 fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
     for address in plan.cards.keys() {
         if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
@@ -386,7 +387,7 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
     if others.is_empty() {
         return;
     }
-    // Without it only his Ethernet address is told.
+    // Without the neighbors, only the other host's MAC address is reported.
     let neighbors = edges.links.neighbors().unwrap_or_default();
     let mut unknown = BTreeSet::new();
     for (vip, mac, theirs) in &mut others {
@@ -410,7 +411,7 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
     }
 }
 
-/// The wanted addresses on which at least one service stands in the kernel.
+/// Returns the wanted addresses that have at least one service in the kernel.
 fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
     let services = desired.table.keys();
     let served = services.filter(|key| state.has(key) && !state.is_left(key));

@@ -1,4 +1,4 @@
-//! What the kernel has, at the beginning of a round.
+//! Reads the kernel's table, at the beginning of a round.
 
 use std::{
     collections::{BTreeSet, btree_map},
@@ -10,16 +10,16 @@ use ipvs::{ActualService, ActualTable, DestinationKey, ServiceKey, Timeouts};
 use super::{Edges, State, timeouts};
 use crate::disk::journal::Entry;
 
-/// With more doubtful services than this the whole table is read: it takes
-/// fewer calls for each.
+/// If more services than this are in doubt, the whole table is read: that takes
+/// fewer calls per service.
 pub(super) const MOST_SINGLE_READINGS: usize = 100;
 
-/// What of the table is to be read before the next plan.
+/// What must be read of the table before the next plan.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Doubt {
     /// These services, perhaps none.
     Services(BTreeSet<ServiceKey>),
-    /// All of it.
+    /// The whole table must be read.
     Everything,
 }
 
@@ -31,11 +31,11 @@ impl Default for Doubt {
 
 /// Reads what is in doubt of the kernel's table, or all of it if nothing is
 /// believed, and claims what an unsettled intent made. What was read will be
-/// planned. The timeouts are read where these ones are wanted and it is not
-/// known that the kernel has them.
+/// planned. The timeouts are read if some are wanted and the kernel is not
+/// known to have them.
 ///
 /// # Errors
-/// When the kernel does not answer; it is in doubt still.
+/// If the kernel does not answer. What was in doubt stays in doubt.
 pub fn read(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -87,14 +87,14 @@ fn read_services(
 fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
     let mut table = edges.kernel.table()?;
     if state.ours.table.is_any_missing(&table) {
-        // The kernel's dump skips an entry when somebody removes another one
-        // meanwhile. What is in neither of two readings is gone.
+        // The kernel's dump skips an entry if another process removes one at
+        // the same time. What is in neither of two readings is gone.
         merge(&mut table, edges.kernel.table()?);
     }
     if std::mem::take(&mut state.in_doubt) {
         for entry in state.ours.intent.claims(&table) {
             match &entry {
-                // A service that is not ours holds nothing of ours.
+                // A service that is not ours has nothing of ours in it.
                 Entry::Destination(service, _) if !state.ours.table.service(service) => {}
                 _ => state.own(entry),
             }
@@ -111,8 +111,8 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
     Ok(())
 }
 
-/// Notes what somebody else did to entries of ours: `before` is what was
-/// believed of a service, if anything was, and `now` what was read.
+/// Notes what another process did to entries of ours. `before` is what was
+/// believed of a service, if anything was, and `now` is what was read.
 fn note_drift(
     state: &mut State,
     key: ServiceKey,
@@ -162,5 +162,5 @@ fn merge(table: &mut ActualTable, again: ActualTable) {
     }
 }
 
-/// An entry of ours that somebody else changed or removed.
+/// An entry of ours that another process changed or removed.
 pub(super) type Drifted = (ServiceKey, Option<DestinationKey>);

@@ -1,4 +1,4 @@
-//! What a round leaves in the journal.
+//! Writes a round's intents and results to the journal.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use ipvs::Op;
 use super::{Edges, State};
 use crate::{act::retry::Subject, disk::journal::Intent};
 
-/// What these operations create.
+/// Returns an intent for what these operations create.
 pub(super) fn created<'a>(additions: impl IntoIterator<Item = &'a Op>) -> Intent {
     let mut intent = Intent::default();
     for op in additions {
@@ -22,8 +22,8 @@ pub(super) fn created<'a>(additions: impl IntoIterator<Item = &'a Op>) -> Intent
     intent
 }
 
-/// Leaves an intent in the journal, unless there is nothing to create. False
-/// when the disk did not take it.
+/// Writes an intent to the journal, unless there is nothing to create. Returns
+/// false if the disk did not take it.
 pub(super) fn intend(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -33,13 +33,13 @@ pub(super) fn intend(
     if intent.is_empty() {
         return true;
     }
-    // A new intent replaces the old one, so what the old one made must stand
-    // in the journal before.
+    // A new intent replaces the old one. What the old one made must be in the
+    // journal before.
     if !settle(state, edges, now) || !state.retry.allows(Subject::Journal, now) {
         return false;
     }
     let intended = edges.journal.intend(&intent);
-    // A write that failed may stand on the disk all the same.
+    // A write that failed may be on the disk nevertheless.
     state.ours.intent = intent;
     match intended {
         Ok(()) => {
@@ -58,7 +58,8 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) ->
     if state.unsettled.is_empty() && state.ours.intent.is_empty() {
         return true;
     }
-    // Of the several writes of a round the first failure is the only attempt.
+    // A round may settle several times; after the first failure it does not try
+    // again.
     if !state.retry.allows(Subject::Journal, now) {
         return false;
     }

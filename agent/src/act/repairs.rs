@@ -1,10 +1,10 @@
-//! What somebody else did to things of ours and was put right.
+//! What another process did to things of ours and the agent put right.
 
 use std::collections::VecDeque;
 
-/// So many of the latest are told.
+/// At most this many of the latest repairs are reported.
 const LATEST: usize = 10;
-/// So many of them in a line of the log.
+/// At most this many of them are named in a line of the log.
 const NAMED: usize = 3;
 
 /// What was put right since the agent started.
@@ -14,19 +14,19 @@ pub struct Repairs {
     pub count: u64,
     /// The latest of them, as ipvsadm spells them, newest first.
     pub latest: VecDeque<String>,
-    /// How many stand in the log.
+    /// How many of them have been logged.
     told: u64,
 }
 
 impl Repairs {
-    /// Notes one.
+    /// Counts a repair, and keeps the operation as the latest.
     pub(super) fn note(&mut self, operation: String) {
         self.count += 1;
         self.latest.push_front(operation);
         self.latest.truncate(LATEST);
     }
 
-    /// Says what was noted since this was last called: a line, however much.
+    /// Logs the repairs since the last call, in one line.
     pub(super) fn tell(&mut self) {
         let news = usize::try_from(self.count - self.told).unwrap_or(usize::MAX);
         self.told = self.count;
@@ -40,7 +40,7 @@ impl Repairs {
             others => format!(" (and {others} more)"),
         };
         tracing::warn!(
-            "somebody else changed what is ours; put right: {}{others}",
+            "another process changed what is ours; put right: {}{others}",
             named.join(", ")
         );
     }

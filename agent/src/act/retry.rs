@@ -1,37 +1,37 @@
-//! When to try again what failed: one back-off per key. Pure: time is an
-//! argument.
+//! Decides when to try again what failed: one back-off per key. Pure: time is
+//! an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use ipvs::{DestinationKey, ServiceKey};
 
-/// The first wait.
+/// How long the first wait is.
 const FIRST: Duration = Duration::from_millis(100);
-/// The longest wait.
+/// How long a wait can become.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What can fail by itself, and is tried again by itself.
+/// Something that can fail, and is tried again, independently of all others.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Subject {
     /// The socket to the kernel, or a reading of its table.
     Kernel,
     /// A reading of the host's interfaces.
     Links,
-    /// The journal.
+    /// The journal on the disk.
     Journal,
     /// A service, and with it everything in it.
     Service(ServiceKey),
-    /// One destination.
+    /// One destination of a service.
     Destination(ServiceKey, DestinationKey),
     /// The timeouts of connections.
     Timeouts,
     /// The device for virtual addresses.
     Device,
-    /// A virtual address.
+    /// One virtual address on an interface.
     Vip(std::net::IpAddr),
 }
 
-/// The failures that are waiting for their next attempt.
+/// The failures that wait for their next attempt.
 #[derive(Clone, Debug, Default)]
 pub struct Retry {
     waiting: BTreeMap<Subject, Wait>,
@@ -44,8 +44,8 @@ struct Wait {
 }
 
 impl Retry {
-    /// Notes a failure at `now`: the next attempt is due after twice the wait
-    /// of the last one, from 100 ms up to a minute.
+    /// Records a failure at `now`: the next attempt is due after twice the last
+    /// wait, from 100 ms up to a minute.
     pub fn failed(&mut self, subject: Subject, now: Duration) {
         let step = self
             .waiting
@@ -65,13 +65,13 @@ impl Retry {
         self.waiting.remove(&subject);
     }
 
-    /// Forgets what was due at `now` and was not tried: nobody wants it any
-    /// more. For the end of a round that began at `now`.
+    /// Forgets what was due at `now` and was not tried: it is no longer wanted.
+    /// For the end of a round that began at `now`.
     pub fn expire(&mut self, now: Duration) {
         self.waiting.retain(|_, wait| wait.due > now);
     }
 
-    /// Whether a failure is waiting for its next attempt.
+    /// Whether a subject's failure waits for its next attempt.
     pub fn waits(&self, subject: Subject) -> bool {
         self.waiting.contains_key(&subject)
     }
@@ -83,7 +83,7 @@ impl Retry {
             .is_none_or(|wait| wait.due <= now)
     }
 
-    /// When the next attempt is due.
+    /// Returns when the next attempt is due.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.waiting.values().map(|wait| wait.due).min()
     }
@@ -102,7 +102,7 @@ mod tests {
             retry.failed(Subject::Kernel, now);
             let due = retry.next_deadline().unwrap();
             assert!(!retry.allows(Subject::Kernel, now), "not before it is due");
-            assert!(retry.allows(Subject::Kernel, due), "but then");
+            assert!(retry.allows(Subject::Kernel, due), "when it is due");
             waits.push((due - now).as_millis());
             now = due;
         }
@@ -123,7 +123,11 @@ mod tests {
         retry.expire(FIRST / 2);
         assert!(retry.waits(Subject::Kernel), "it was not due yet");
         retry.expire(FIRST);
-        assert_eq!(retry.next_deadline(), None, "a round went by without it");
+        assert_eq!(
+            retry.next_deadline(),
+            None,
+            "a round passed without an attempt"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is known between rounds.
+//! What the agent knows between rounds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,56 +22,56 @@ use crate::{
     host::reading::Reading,
 };
 
-/// What is known between rounds.
+/// What the agent knows between rounds.
 #[derive(Debug, Default)]
 pub struct State {
-    /// What is ours, and the intent that stands in the journal.
+    /// What is ours, and the intent that is in the journal.
     pub(super) ours: Remembered,
-    /// The last reading plus what was acknowledged since; none when nothing is
+    /// The last reading plus what was acknowledged since; none if nothing is
     /// known.
     pub(super) believed: Option<ActualTable>,
-    /// What of it is to be read again.
+    /// The part of it that must be read again.
     pub(super) doubt: Doubt,
-    /// The services to be planned: what is wanted of them, or what is known of
-    /// them, has changed.
+    /// The services to plan, because what is wanted or known of them has
+    /// changed.
     pub(super) dirty: BTreeSet<ServiceKey>,
-    /// Everything is to be planned.
+    /// Whether everything must be planned.
     pub(super) everything_is_dirty: bool,
-    /// The services that are not as they are wanted after the last round.
+    /// The services that were not as wanted after the last round.
     pub(super) unfinished: BTreeSet<ServiceKey>,
-    /// What of ours somebody else changed, and is to be put right.
+    /// Entries of ours that another process changed and that must be put right.
     pub(super) drifted: BTreeSet<Drifted>,
     pub(super) repairs: Repairs,
     /// Strangers' destinations in services of ours.
     pub(super) strangers: BTreeMap<ServiceKey, Vec<DestinationKey>>,
-    /// Wanted entries that are somebody else's, and left so.
+    /// Wanted entries that are strangers' and were left alone.
     pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
-    /// Services whose destinations stand in another order than the wanted one.
+    /// Services whose destinations are not in the wanted order.
     pub(super) misordered: BTreeSet<ServiceKey>,
-    /// What the addresses were when they were last looked at, and for what.
+    /// The addresses as they were last found, and what was wanted then.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
-    /// Not all of it could be done.
+    /// Whether some of it could not be done.
     pub(super) are_addresses_unfinished: bool,
-    /// What was last planned for strangers' entries.
+    /// The policy of the last plan for strangers' entries.
     pub(super) on_conflict: OnConflict,
-    /// The wish that the timeouts were last made to fulfil.
+    /// The wanted timeouts that the kernel was last made to have.
     pub(super) timeouts_settled: Option<Timeouts>,
-    /// The wish that the kernel refused.
+    /// The wanted timeouts that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
-    /// What they are, read for this round.
+    /// The kernel's timeouts, read for this round.
     pub(super) timeouts_found: Option<Timeouts>,
     /// What is known of the sysctls.
     pub(super) tuned: Tuned,
-    /// What failed and waits, with the operation that failed where it was one.
+    /// What failed and waits, with the operation that failed if there was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
-    /// It is not known what of the intent was done.
+    /// Whether it is unknown what was done of the intent.
     pub(super) in_doubt: bool,
     /// The removals of the last round that the kernel acknowledged.
     pub(super) removed: Vec<Op>,
-    /// What changed hands and does not stand in the journal yet.
+    /// What changed hands and is not yet in the journal.
     pub(super) unsettled: Vec<Change>,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct Failed {
 }
 
 impl State {
-    /// The state of an agent that found this in its journal.
+    /// Returns the state of an agent that found this in its journal.
     pub fn new(remembered: Remembered) -> Self {
         Self {
             in_doubt: !remembered.intent.is_empty(),
@@ -91,13 +91,13 @@ impl State {
         }
     }
 
-    /// Takes in a journal that could not be opened before: what has changed
-    /// hands since stands behind what it remembers.
+    /// Takes a journal that could not be opened before. What has changed hands
+    /// since is applied on top of it.
     pub fn remember(&mut self, remembered: Remembered) {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled {
             match change {
-                // Without a journal none was set or made.
+                // Without a journal, none of these was set or made.
                 Change::Own(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_))
                 | Change::Disown(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {}
                 Change::Own(entry) => self.own(entry),
@@ -109,13 +109,13 @@ impl State {
         self.repairs = since.repairs;
     }
 
-    /// Has the next round read the kernel's table again.
+    /// Makes the next round read the kernel's table again.
     pub fn distrust(&mut self) {
         self.doubt = Doubt::Everything;
     }
 
-    /// Has the next round plan these services. What is believed of those that
-    /// are not ours may be old: it is read again.
+    /// Makes the next round plan these services. Those of them that are not
+    /// ours are read again, because what is believed of them may be old.
     pub fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let before = self.believed.as_ref();
         let is_believed = |key: &ServiceKey| before.is_some_and(|table| table.contains_key(key));
@@ -127,8 +127,9 @@ impl State {
         self.dirty.extend(changed);
     }
 
-    /// Has the next round read these services again that are not ours: readings
-    /// tell nothing of others' that came since the first.
+    /// Makes the next round read those of these services again that are not
+    /// ours: readings do not show strangers' entries that came since the first
+    /// one.
     pub fn look_at_strangers(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let services = services.into_iter();
         let strangers: Vec<_> = services
@@ -137,54 +138,54 @@ impl State {
         self.doubt(strangers);
     }
 
-    /// Has the next reading look at these services again, whosever they are.
+    /// Makes the next reading include these services, ours or not.
     pub fn look_at(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.doubt(services);
     }
 
-    /// The addresses that we put on interfaces, or may have put there just
-    /// before the agent died, each with its interface.
+    /// Returns the addresses that the agent put on interfaces, or may have put
+    /// there just before it died, each with its interface.
     pub fn our_addresses(&self) -> BTreeMap<IpAddr, String> {
         let mut ours = self.ours.addresses.clone();
         ours.extend(self.ours.intent.addresses.iter().cloned());
         ours
     }
 
-    /// Has the round plan these services, of which the kernel's part is known.
+    /// Makes the round plan these services, whose state in the kernel is known.
     pub fn in_force_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let mut services = services.into_iter().peekable();
         self.tuned.is_due |= services.peek().is_some();
         self.dirty.extend(services);
     }
 
-    /// Has the round plan these services, of which the kernel's part is known
-    /// and nothing but weights changed.
+    /// Makes the round plan these services, whose state in the kernel is known
+    /// and whose weights alone changed.
     pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.dirty.extend(services);
     }
 
-    /// The kernel's table as it was read, and changed since; none before the
-    /// first reading.
+    /// Returns the kernel's table as it was read and changed since; none before
+    /// the first reading.
     pub fn believed(&self) -> Option<&ActualTable> {
         self.believed.as_ref()
     }
 
-    /// What is ours.
+    /// Returns what is ours, and the intent.
     pub fn ours(&self) -> &Remembered {
         &self.ours
     }
 
-    /// The services that the next round plans; none if it plans all.
+    /// Returns the services that the next round plans; none if it plans all.
     pub fn dirty(&self) -> Option<&BTreeSet<ServiceKey>> {
         (!self.everything_is_dirty).then_some(&self.dirty)
     }
 
-    /// The removals of the last round that the kernel acknowledged.
+    /// Returns the removals of the last round that the kernel acknowledged.
     pub fn removed(&self) -> &[Op] {
         &self.removed
     }
 
-    /// What the kernel has of a service.
+    /// Returns what the kernel has of a service.
     pub fn found(&self, service: &ServiceKey) -> Found<'_> {
         Found {
             service: self.believed.as_ref().and_then(|table| table.get(service)),
@@ -192,13 +193,14 @@ impl State {
         }
     }
 
-    /// Takes in a reading of the kernel's table as a hint: what contradicts
-    /// what is believed of our services, or of those that we would have, is
-    /// read again by the next round. After a reading of everything the next
-    /// round plans everything. Whether there is reason for a round.
+    /// Takes a reading of the kernel's table as a hint. If it contradicts what
+    /// is believed of our services, or of strangers' services that are wanted,
+    /// the next round reads those again. After a complete reading, the next
+    /// round plans everything. Returns whether there is a reason for a round.
     ///
-    /// `is_old` says that the reading began before the last round ended. Where
-    /// it contradicts much, that round did it; the next reading will tell.
+    /// `is_old` means that the reading began before the last round ended. If it
+    /// contradicts much, that round did it; the next reading will show the
+    /// result.
     pub fn hint(&mut self, reading: &Reading, is_old: bool) -> bool {
         let Some(believed) = &self.believed else {
             return false;
@@ -226,7 +228,8 @@ impl State {
         }
     }
 
-    /// Whether nothing on this host is ours but sysctls, and the journal says so.
+    /// Whether nothing on this host is ours but sysctls, and the journal has it
+    /// so.
     pub fn is_clear(&self) -> bool {
         let ours = &self.ours;
         ours.table.services.is_empty()
@@ -236,12 +239,12 @@ impl State {
             && self.unsettled.is_empty()
     }
 
-    /// When something that failed is due again.
+    /// Returns when something that failed is due again.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.retry.next_deadline()
     }
 
-    /// When the sysctls are to be looked at again.
+    /// Returns when the sysctls must be looked at again.
     pub fn next_look(&self) -> Option<Duration> {
         self.tuned.next_look()
     }
@@ -264,7 +267,7 @@ impl State {
         self.change(Change::Own(entry));
     }
 
-    /// A service with all of its destinations.
+    /// Forgets an entry; a service with all of its destinations.
     pub(super) fn disown(&mut self, entry: Entry) {
         self.change(Change::Disown(entry));
     }
@@ -274,8 +277,9 @@ impl State {
         self.unsettled.push(change);
     }
 
-    /// Notes operations that the kernel did. Those of one service, which come
-    /// one after the other, are looked up once: there may be tens of thousands.
+    /// Records operations that the kernel did. The operations of one service,
+    /// which come one after the other, need one look-up: there may be tens of
+    /// thousands.
     pub(super) fn done(&mut self, ops: &[&Op]) {
         self.ours.table.acknowledge(ops);
         let removed = ops.iter().filter(|op| op.removes());
@@ -314,8 +318,8 @@ impl State {
         }
     }
 
-    /// Keeps of a plan what is to be told, in place of what was told of the
-    /// same services before. All that there is if `services` is none.
+    /// Keeps the findings of a plan that are reported, in place of the previous
+    /// ones for the same services, or for all services if `services` is none.
     pub(super) fn keep_findings(&mut self, plan: &Plan, services: Option<&BTreeSet<ServiceKey>>) {
         match services {
             None => {
@@ -343,7 +347,7 @@ impl State {
         self.misordered.extend(&plan.misordered);
     }
 
-    /// Whether a wanted service is somebody else's, and left so.
+    /// Whether a wanted service is a stranger's and was left alone.
     pub(super) fn is_left(&self, service: &ServiceKey) -> bool {
         let left = self.left.get(service);
         left.is_some_and(|left| left.contains(&None))
@@ -354,8 +358,8 @@ impl State {
         self.retry.succeeded(subject);
     }
 
-    /// Forgets the failure of every operation that is not planned any more:
-    /// what was wrong with an old wish says nothing about a new one.
+    /// Forgets the failure of every operation that is no longer planned: a
+    /// failure of the old wish means nothing for a new one.
     pub(super) fn forget_old_wishes(&mut self, plan: &Plan) {
         if self.failures.is_empty() {
             return;
@@ -371,13 +375,13 @@ impl State {
         });
     }
 
-    /// Has the next round plan the services of these operations again.
+    /// Makes the next round plan the services of these operations again.
     pub(super) fn postpone(&mut self, ops: &[Op]) {
         self.unfinished.extend(ops.iter().map(Op::service));
     }
 
-    /// Forgets what was due in this round and was not tried, and has the next
-    /// one plan again what failed.
+    /// Forgets what was due in this round and was not tried, and makes the next
+    /// round plan again what failed.
     pub(super) fn end_round(&mut self, now: Duration) {
         self.retry.expire(now);
         let retry = &self.retry;
@@ -408,7 +412,7 @@ impl State {
     }
 }
 
-/// What an operation makes ours, or takes away.
+/// Returns what an operation makes ours, or what is no longer ours after it.
 fn changed_hands(op: &Op) -> Option<Change> {
     match *op {
         Op::NewService(service, _) => Some(Change::Own(Entry::Service(service))),

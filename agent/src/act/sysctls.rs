@@ -1,12 +1,13 @@
-//! The host's sysctls, in a round.
+//! Sets and restores the host's sysctls, in a round.
 //!
 //! ```text
 //! services, group, host ─▶ what is wanted ─▶ read ─▶ journal ─▶ write
 //!                                             └─▶ a problem, per value
 //! ```
 //!
-//! A value that cannot be set keeps nothing else from being done. What somebody
-//! else changes is put right a few times, and then left and told.
+//! A value that cannot be set does not keep anything else from being done. A
+//! value that another process changes is put right a few times, and then left
+//! and reported.
 
 mod facts;
 mod words;
@@ -27,52 +28,52 @@ use crate::{
     host::sysctls::{self as host, ALL_IPV6_FORWARDING},
 };
 
-/// So often what is wanted, and how it is, are looked at without a reason.
+/// How often the needs and the values are checked without another reason.
 const PACE: Duration = Duration::from_secs(10);
 
-/// How the sysctls are, after a round.
+/// The state of the sysctls after a round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sysctls {
-    /// Those that are needed, and those that are not and could not be restored.
+    /// The needed sysctls, and those no longer needed that could not be
+    /// restored.
     pub all: Vec<SysctlStatus>,
-    /// Why it is not known what is needed, if it is not.
+    /// Why it is not known what is needed; none if it is known.
     pub trouble: Option<String>,
 }
 
 /// What is known of sysctls between rounds.
 #[derive(Debug, Default)]
 pub(super) struct Tuned {
-    /// When they were last looked at.
+    /// When the sysctls were last checked.
     looked: Option<Duration>,
-    /// There is a reason to look at them.
+    /// Whether there is a reason to check them.
     pub(super) is_due: bool,
-    /// Those that stayed as they were, needed or not.
+    /// The sysctls that stayed as they were, needed or not.
     kept: BTreeSet<String>,
-    /// What the group said then.
+    /// What the group wanted at the last check.
     tuning: Option<Tuning>,
     needs: Needs,
     facts: Facts,
     ways: Ways,
     progress: BTreeMap<String, Progress>,
-    /// What we made of those that stand in the journal, as far as this life
-    /// knows.
+    /// The values to which this run set those sysctls that are in the journal.
     made: BTreeMap<String, String>,
     pub(super) report: Sysctls,
 }
 
-/// How one sysctl stands.
+/// The state of one sysctl.
 #[derive(Debug, Default)]
 struct Progress {
     wanted: String,
     found: Option<String>,
-    /// It was once as it is wanted.
+    /// Whether it once had a wanted value.
     was_met: bool,
     fight: Fight,
     problem: Option<String>,
 }
 
 impl Tuned {
-    /// When they are to be looked at again without another reason.
+    /// Returns when the sysctls must be checked without another reason.
     pub(super) fn next_look(&self) -> Option<Duration> {
         let is_anything = self.needs != Needs::default() || !self.report.all.is_empty();
         let looked = self
@@ -82,10 +83,10 @@ impl Tuned {
     }
 }
 
-/// Sets what is needed. What was found before we first set a value stands in
-/// the journal from then on. What is IPVS's own becomes that again when it is
-/// needed no more, unless somebody else has changed it meanwhile; the others
-/// stay until the host is taken out of service.
+/// Sets what is needed. The value found before the agent first set a sysctl is
+/// in the journal from then on. IPVS's own sysctls get it back when nothing
+/// needs them, unless another process has changed them in the meantime. The
+/// others stay until the host is taken out of service.
 pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
     let Some(tuning) = &wish.tuning else {
         return;
@@ -110,7 +111,7 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
             tuned.facts = facts;
             None
         }
-        // What was known last is as good as anything.
+        // The last known facts are the best there are.
         Err(error) => Some(format!("it is not known which sysctls are needed: {error}")),
     };
     if trouble != tuned.report.trouble {
@@ -131,8 +132,8 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
     state.tuned.report = Sysctls { all, trouble };
 }
 
-/// What there is that may need a sysctl: what is wanted, and what is in the
-/// kernel still, and served as before.
+/// Returns what may need a sysctl: what is wanted, and what the kernel still
+/// has and serves as before.
 fn needs(state: &State, wish: &Wish) -> Needs {
     let mut needs = Needs {
         checks: is_checked(wish),
@@ -166,7 +167,7 @@ fn is_checked(wish: &Wish) -> bool {
     !wish.desired.checks.is_empty()
 }
 
-/// Makes one as it is to be, and notes how it stands.
+/// Makes one sysctl what is wanted, and records its state.
 fn apply_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: Duration) {
     let name = &setting.name;
     let before = state.tuned.progress.remove(name);
@@ -205,10 +206,10 @@ fn apply_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: D
     state.tuned.progress.insert(name.clone(), progress);
 }
 
-/// Sets one that was found otherwise.
+/// Sets a sysctl that was found with another value.
 ///
 /// # Errors
-/// In words, with what to do.
+/// What is wrong and what to do, for people.
 fn change(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -238,13 +239,13 @@ fn change(
     for (name, before) in new.clone() {
         state.own(Entry::Sysctl(name, before));
     }
-    // Nobody could tell afterwards what was there before.
+    // If the previous value is not written down, nothing can restore it.
     let set = match !is_unsettled(state) || record::settle(state, edges, now) {
         true => host::set(edges.sysctls, name, value)
             .map_err(|error| words::unwritable(name, value, &error)),
         false => Err(words::NOT_WRITTEN_DOWN.to_owned()),
     };
-    // After a failure the value itself tells whether anything was done.
+    // After a failure, the value itself shows whether anything was done.
     let is_touched = set.is_ok() || edges.sysctls.read(name).is_ok_and(|now| now != found);
     for (of, before) in new {
         let is_put_back = set.is_ok() && of != *name;
@@ -268,8 +269,8 @@ fn change(
     Ok(())
 }
 
-/// What [`host::set`] changes for a moment. Should we die before it has put
-/// that back, the journal says how it was.
+/// Returns the values that [`host::set`] changes for a moment. If the agent
+/// dies before it has restored them, the journal has their old values.
 fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String)>, String> {
     if name != ALL_IPV6_FORWARDING {
         return Ok(Vec::new());
@@ -278,8 +279,8 @@ fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String
     all.map_err(|error| words::unreadable(name, &error))
 }
 
-/// Makes what IPVS alone goes by what it was before, where nothing needs it any
-/// more, and gives those of which that failed.
+/// Restores IPVS's own sysctls that nothing needs. Returns those that could not
+/// be restored.
 fn restore(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -304,7 +305,7 @@ fn restore(
                 found: made,
                 before: Some(before.clone()),
                 wanted: before,
-                reason: "nothing needs it any more: it is to be as it was before".to_owned(),
+                reason: "no longer needed: it should have its previous value".to_owned(),
                 name,
             }),
         }
@@ -329,27 +330,27 @@ fn restore_one(
     };
     if is_ours && !sysctls::is_same(before, &found) {
         edges.sysctls.write(name, before)?;
-        tracing::info!("{name} is {before} again: nothing needs it any more");
+        tracing::info!("{name} is {before} again: it is no longer needed");
     }
     Ok(())
 }
 
-/// What became of the sysctls that agents had set.
+/// The result of restoring all sysctls that agents had set.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// What was done, a line each.
+    /// What was restored, a line each.
     pub done: Vec<String>,
-    /// What could not be done, and why.
+    /// What could not be restored, and why.
     pub stuck: Vec<String>,
 }
 
-/// Makes every sysctl that we set what it was before, the shared ones too: for
-/// a host that is taken out of service.
+/// Restores every sysctl that the agent set, the shared ones too: for a host
+/// that is taken out of service.
 pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
     let mut restored = Restored::default();
     for (name, before) in state.ours.sysctls.clone() {
         let result = match edges.sysctls.read(&name) {
-            // The interface went, or ip_vs, and the value with it.
+            // The interface or ip_vs is gone, and the value with it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(words::unreadable(&name, &error)),
             Ok(found) if sysctls::is_same(&found, &before) => Ok(()),
@@ -385,7 +386,7 @@ fn told(state: &State, setting: &Setting) -> SysctlStatus {
     }
 }
 
-/// Whether what a value was before does not stand in the journal so far.
+/// Whether a sysctl's previous value is not yet in the journal.
 fn is_unsettled(state: &State) -> bool {
     state.unsettled.iter().any(|change| {
         let (Change::Own(entry) | Change::Disown(entry)) = change;

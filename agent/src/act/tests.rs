@@ -25,7 +25,7 @@ mod timeouts;
 
 const WEB: &str = "192.0.2.10";
 
-/// One life of an agent.
+/// One run of an agent.
 struct Agent {
     world: ModelWorld,
     journal: Box<dyn Journal>,
@@ -39,7 +39,7 @@ struct Agent {
     on_conflict: OnConflict,
     timeouts: Timeouts,
     tuning: Tuning,
-    /// What was wished last.
+    /// What the last round wanted.
     wished: Desired,
 }
 
@@ -99,7 +99,7 @@ impl Agent {
         self.retention.acknowledge(self.state.removed(), self.now);
         let before = Before {
             ours: self.state.ours(),
-            kernel: self.state.believed().expect("it was read"),
+            kernel: self.state.believed().expect("the kernel was just read"),
             changed: self.state.dirty(),
         };
         let retained = self.retention.retain(wish, before, self.removals, self.now);
@@ -114,8 +114,8 @@ impl Agent {
         outcome
     }
 
-    /// A plan of everything finds nothing but what is to be planned again in
-    /// any case.
+    /// A plan of everything must find only what will be planned again in any
+    /// case.
     fn assert_nothing_is_overlooked(&self, wish: &Wish) {
         let state = &self.state;
         let believed = state.believed.as_ref().expect("there was a round");
@@ -127,7 +127,7 @@ impl Agent {
         );
         for op in &all.ops {
             let is_known = state.unfinished.contains(&op.service());
-            assert!(is_known, "{op} is to be done and nobody thinks of it");
+            assert!(is_known, "{op} is due and no round will plan it");
         }
         assert!(all.adopt.is_empty(), "overlooked: {:?}", all.adopt);
         assert_eq!(all.gone, ipvs::Gone::default(), "overlooked");
@@ -141,21 +141,21 @@ impl Agent {
             .expect("the kernel answers")
     }
 
-    /// A round at the moment when what failed first is due again.
+    /// Runs a round at the moment when the first failure is due again.
     fn round_when_due(&mut self, wish: &Desired) -> Outcome {
         self.now = self.state.next_deadline().expect("something waits");
         self.round(wish)
     }
 }
 
-/// An agent that has made this, with nothing new in the log.
+/// Returns an agent that has made this, with nothing new in the log.
 fn settled(world: &ModelWorld, wish: &Desired) -> Agent {
     let mut agent = Agent::start(world);
     let outcome = agent.round(wish);
     assert_eq!(
         outcome.failures,
         BTreeMap::new(),
-        "to begin with, all is well"
+        "the first round succeeds"
     );
     world.news();
     agent
@@ -212,7 +212,7 @@ fn a_round_with_nothing_to_do_reads_no_table_and_writes_nothing() {
     let outcome = agent.round(&wish);
     assert_eq!(world.news(), [""; 0]);
     assert_eq!(world.parts().kernel.readings, readings);
-    assert_eq!(outcome.vips.len(), 1, "it says what it holds all the same");
+    assert_eq!(outcome.vips.len(), 1, "the VIP is still reported");
 }
 
 #[test]
@@ -222,7 +222,11 @@ fn a_restart_reads_once_and_writes_nothing() {
     drop(settled(&world, &wish));
     let readings = world.parts().kernel.readings;
     let outcome = Agent::start(&world).round(&wish);
-    assert_eq!(world.news(), [""; 0], "neither the kernel nor the disk");
+    assert_eq!(
+        world.news(),
+        [""; 0],
+        "nothing is written to the kernel or the disk"
+    );
     assert_eq!(world.parts().kernel.readings, readings + 1);
     assert_eq!((outcome.services, outcome.destinations), (1, 2));
 }
@@ -260,7 +264,7 @@ fn the_vip_goes_before_its_service_and_servers_go_with_it() {
     assert_eq!(
         world.parts().disk.owned.len(),
         0,
-        "nothing is ours any more"
+        "nothing is ours afterwards"
     );
     assert_eq!((outcome.services, outcome.destinations), (0, 0));
 }
@@ -364,7 +368,7 @@ fn an_address_that_was_there_before_is_used_and_never_removed() {
 }
 
 #[test]
-fn our_vip_goes_from_our_interface_alone() {
+fn our_vip_is_removed_only_from_the_interface_that_we_put_it_on() {
     let world = ModelWorld::new();
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
     for holding in [Holding::Take, Holding::Release] {
@@ -381,7 +385,7 @@ fn our_vip_goes_from_our_interface_alone() {
 }
 
 #[test]
-fn our_vip_that_somebody_moved_is_theirs() {
+fn our_vip_that_another_process_moved_is_a_strangers() {
     let world = ModelWorld::new();
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
     for holding in [Holding::Take, Holding::Release] {
@@ -396,7 +400,7 @@ fn our_vip_that_somebody_moved_is_theirs() {
 }
 
 #[test]
-fn who_does_not_hold_the_vips_serves_without_them() {
+fn a_director_that_is_not_the_holder_serves_without_the_vips() {
     let world = ModelWorld::new();
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
     let mut agent = Agent::start(&world);
@@ -412,6 +416,6 @@ fn who_does_not_hold_the_vips_serves_without_them() {
         assert_eq!(outcome.vips.contains_key(&ip(WEB)), here, "{holding:?}");
         assert_eq!(outcome.missing.get(&ip(WEB)), missing.as_ref());
         assert_eq!(!world.interfaces_with(ip(WEB)).is_empty(), here);
-        assert_eq!(outcome.services, 1, "the service is there all the same");
+        assert_eq!(outcome.services, 1, "the service is there without its VIP");
     }
 }

@@ -1,4 +1,4 @@
-//! The timeouts of connections, in a round.
+//! Sets and restores the timeouts of connections, in a round.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     disk::journal::{Change, Entry},
 };
 
-/// Whether the kernel may have other timeouts than these, and is asked.
+/// Whether the kernel may have other timeouts than these and must be asked.
 pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -> bool {
     if wanted == Timeouts::default() && state.ours.timeouts == Timeouts::default() {
         state.timeouts_settled = Some(wanted);
@@ -27,10 +27,10 @@ pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -
     (!is_settled || state.everything_is_dirty) && state.retry.allows(Subject::Timeouts, now)
 }
 
-/// Makes the kernel's timeouts the wanted ones, where one is wanted: 0 is
-/// none. What was found before we first set one is in the journal from then on,
-/// and is what it becomes again when it is no longer wanted. One that we never
-/// set is not our business. Without a reading there is nothing to do.
+/// Makes the kernel's timeouts the wanted ones; 0 means that none is wanted.
+/// The timeout found before the agent first set it is in the journal from then
+/// on, and is restored when none is wanted any longer. A timeout that the agent
+/// never set is left alone. Without a reading there is nothing to do.
 pub(super) fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -56,7 +56,7 @@ pub(super) fn apply(
     remember(state, before);
     let change = each(before, wanted, found, |before, wanted, found| {
         let target = if wanted == 0 { before } else { wanted };
-        // The kernel shows none of a protocol that it was built without.
+        // The kernel shows 0 for a protocol that it was built without.
         if target == found || found == 0 {
             0
         } else {
@@ -64,7 +64,8 @@ pub(super) fn apply(
         }
     });
     if change != Timeouts::default() {
-        // Nobody could tell afterwards what was there before.
+        // If the previous values are not written down, nothing can restore
+        // them.
         if is_unsettled(state) && !record::settle(state, edges, now) {
             return Ok(());
         }
@@ -101,14 +102,14 @@ pub(super) fn apply(
     if lacking == Timeouts::default() {
         state.succeeded(Subject::Timeouts);
     } else {
-        let message = "this kernel's ip_vs does without one of the protocols that the group's \
+        let message = "this kernel's ip_vs lacks one of the protocols that the group's \
                        spec.timeouts names: leave its timeout out";
         state.failed(Subject::Timeouts, None, message.to_owned(), now);
     }
     Ok(())
 }
 
-/// Whether what the timeouts were before does not stand in the journal so far.
+/// Whether a timeout's previous value is not yet in the journal.
 fn is_unsettled(state: &State) -> bool {
     state.unsettled.iter().any(|change| {
         let (Change::Own(entry) | Change::Disown(entry)) = change;
@@ -116,7 +117,8 @@ fn is_unsettled(state: &State) -> bool {
     })
 }
 
-/// Notes what the timeouts were before we set them; 0 for one that we did not.
+/// Records what the timeouts were before the agent set them; 0 for one that it
+/// did not set.
 fn remember(state: &mut State, before: Timeouts) {
     if before == state.ours.timeouts {
         return;
@@ -129,7 +131,7 @@ fn remember(state: &mut State, before: Timeouts) {
     }
 }
 
-/// Combines three of each.
+/// Combines three sets of timeouts, one timeout at a time.
 fn each(a: Timeouts, b: Timeouts, c: Timeouts, combine: fn(u32, u32, u32) -> u32) -> Timeouts {
     Timeouts {
         tcp: combine(a.tcp, b.tcp, c.tcp),

@@ -1,4 +1,4 @@
-//! Which virtual addresses go on which interface of this host: pure.
+//! Decides which virtual addresses go on which interface of this host: pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,29 +9,31 @@ use crds::AddressRule;
 
 use crate::host::interface::{Card, Interface, Mac};
 
-/// The device of our own that virtual addresses go on where nobody on a segment
-/// is to hear of them.
+/// The agent's own device. Virtual addresses go on it where no segment should
+/// learn of them.
 pub const DEVICE: &str = "ipvs-vips";
 
-/// Whether this director is to have its group's virtual addresses.
+/// Whether this director should have its group's virtual addresses.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Holding {
-    /// It is the one: it takes what it does not have.
+    /// This director is the holder: it takes the addresses that it does not
+    /// have.
     Take,
-    /// Nobody is named and there are several directors: it keeps what it has,
-    /// and takes nothing.
+    /// No holder is named and there are several directors: this one keeps the
+    /// addresses that it has and takes no others.
     KeepOnly,
-    /// Another one is named: it gives back what it put on itself.
+    /// Another holder is named: this director removes the addresses that it
+    /// added.
     Release,
-    /// Not known yet: nothing changes and nothing is wrong.
+    /// Not known yet: nothing changes and nothing is reported missing.
     #[default]
     Undecided,
 }
 
-/// Who holds the VIPs of a group whose directors are `directors`, as seen by
-/// the director `me`. The directors are unknown until this one has seen its
-/// own registration among them: of two that start at the same moment at least
-/// one then sees both. On devices of their own all may have them.
+/// Returns whether the director `me` should have the VIPs of a group whose
+/// directors are `directors`. The directors are unknown until this one has seen
+/// its own registration among them: of two that start at the same moment, at
+/// least one then sees both. With rule Dummy every director may have them.
 pub fn holding(
     rule: &AddressRule,
     holder: Option<&str>,
@@ -51,20 +53,22 @@ pub fn holding(
 /// An address to add or remove.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Placement {
-    /// The virtual address.
+    /// The virtual address to place.
     pub address: IpAddr,
     /// The interface's number.
     pub index: u32,
     /// The interface's name.
     pub interface: String,
-    /// Where it can be asked whether somebody has it.
+    /// The Ethernet card on whose segment the address is claimed; none if the
+    /// interface is not Ethernet.
     pub card: Option<Card>,
-    /// Whether it was here, and is put back without asking.
+    /// Whether the address was here in this run, and is restored without a
+    /// claim.
     pub is_repair: bool,
 }
 
 impl Placement {
-    /// The address and the name of its interface.
+    /// Returns the address and its interface's name.
     pub fn named(&self) -> (IpAddr, String) {
         (self.address, self.interface.clone())
     }
@@ -73,75 +77,78 @@ impl Placement {
 /// Why a virtual address that is wanted is not on this host.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// No interface has a subnet that holds it.
+    /// No interface has a subnet that contains it.
     NoSubnet,
     /// The interface that the group names does not exist.
     NoInterface(String),
-    /// The device of our own is not there.
+    /// The agent's own device does not exist.
     NoDevice,
-    /// The interface is not up and connected.
+    /// This interface is not up and connected.
     Down(String),
-    /// The interface has it, and cannot use it: somebody else had it.
+    /// This interface has it and cannot use it, because another host had it.
     Unusable(String),
-    /// It is being asked on the segment whether somebody has it.
+    /// Its claim is still running.
     Asking,
-    /// The segment of the interface cannot be listened to.
+    /// The agent cannot listen on the segment of this interface, for this
+    /// reason.
     Deaf(String, String),
-    /// Somebody else has it, or is about to: with all addresses that are known
-    /// to be his.
+    /// Another host has it or is about to take it: that host's MAC address, and
+    /// all addresses known to be on it.
     Taken(Mac, Vec<IpAddr>),
-    /// Nobody is named to hold it, and there are several directors.
+    /// The group names no holder and has several directors.
     HolderNotNamed,
 }
 
-/// What to do about the virtual addresses, and what there is to say.
+/// What to do about the virtual addresses, and what to report.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AddressPlan {
-    /// To add.
+    /// The addresses to add.
     pub add: Vec<Placement>,
-    /// To remove; each was put there by us.
+    /// The addresses to remove; the agent added each of them.
     pub remove: Vec<Placement>,
-    /// Ours by the journal, and not on the host any more.
+    /// Ours by the journal, and no longer on the host.
     pub forget: Vec<IpAddr>,
-    /// Wanted and on the host, with the interface, whoever put it there.
+    /// Wanted and on the host, each with its interface, even if the agent did
+    /// not add it.
     pub vips: BTreeMap<IpAddr, String>,
-    /// Of those, the ones of ours on an Ethernet segment.
+    /// The ones in `vips` that are ours and on an Ethernet segment.
     pub cards: BTreeMap<IpAddr, Card>,
-    /// Not wanted here, and not to be got rid of so far: for whoever applies
-    /// the plan.
+    /// Not wanted here, but not yet removable. Filled in when the plan is
+    /// applied.
     pub stays: BTreeMap<IpAddr, String>,
-    /// Wanted, and to stay away for now.
+    /// The wanted addresses that cannot be here for now, each with the reason.
     pub missing: BTreeMap<IpAddr, Missing>,
-    /// Held here, and somebody else says that he has it: for whoever applies
-    /// the plan, as in [`Missing::Taken`].
+    /// Here, but another host claims it. Filled in when the plan is applied;
+    /// the fields are those of [`Missing::Taken`].
     pub contested: BTreeMap<IpAddr, (Mac, Vec<IpAddr>)>,
-    /// The device of our own has to be made first.
+    /// Whether the agent's own device must be made first.
     pub needs_device: bool,
-    /// Something went from one interface, and goes on another with the next
-    /// plan.
+    /// Whether an address leaves one interface now and goes on another with the
+    /// next plan.
     pub moves: bool,
 }
 
-/// What is wanted, and what is known.
+/// What is wanted of the virtual addresses, and what is known of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The virtual addresses.
+    /// The wanted virtual addresses.
     pub addresses: &'a BTreeSet<IpAddr>,
-    /// Where they go.
+    /// The rule that says where they go.
     pub rule: &'a AddressRule,
-    /// Whether they are to be here.
+    /// Whether this host should have them.
     pub holding: Holding,
     /// Addresses of ours that stay on these interfaces in any case.
     pub kept: &'a BTreeMap<IpAddr, String>,
-    /// What the journal says that we put there: nothing else is removed, and an
-    /// address that was there before us is used as it is.
+    /// What the agent added, by the journal. Nothing else is removed, and an
+    /// address that was there before the agent is used as it is.
     pub ours: &'a BTreeMap<IpAddr, String>,
-    /// Of those, the ones that were seen here in this life. One that vanished
-    /// is put back at once, as nobody else was to take it.
+    /// The addresses in `ours` that were seen here in this run. If one
+    /// disappears, it is restored at once, because no other host should have
+    /// taken it.
     pub seen: &'a BTreeSet<IpAddr>,
 }
 
-/// Compares the wanted addresses with those of the host and says what to do.
+/// Compares the wanted addresses with those of the host and decides what to do.
 pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
     let mut plan = AddressPlan::default();
     for &address in wanted.addresses {
@@ -284,7 +291,7 @@ fn placement(address: IpAddr, interface: &Interface) -> Placement {
     }
 }
 
-/// An interface of that kind that has the address.
+/// Returns an interface of that kind that has the address.
 fn interface_that(
     interfaces: &[Interface],
     address: IpAddr,
@@ -295,8 +302,8 @@ fn interface_that(
         .find(|interface| kind(interface) && interface.has(address))
 }
 
-/// The interface with the longest prefix that holds the address; of equals the
-/// first.
+/// Returns the interface with the longest prefix that contains the address, and
+/// of equals the one with the lowest index.
 fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
     let longest = |interface: &Interface| {
         interface
@@ -314,7 +321,7 @@ fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
         .map(|(_, interface)| interface)
 }
 
-/// Whether a network of more than one address holds this one.
+/// Whether a network of more than one address contains this one.
 pub(crate) fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
     match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -1,48 +1,49 @@
-//! What holds every removal, however small, beside the budget of the
-//! [`crate::decide::guard`]: another cluster than the one that this director's table
-//! is of, or a custom resource definition that is going, takes the objects away
-//! with it, and nobody meant them. Pure.
+//! What holds every removal, however small, besides the budget of the
+//! [`crate::decide::guard`]. Objects also disappear when the API server turns
+//! out to be another cluster's than the one that this director's table comes
+//! from, or when a custom resource definition is deleted. Nobody meant to
+//! delete those objects. Pure.
 //!
-//! An input that asks an API server looks at both *after* the objects of a
-//! listing came or an object went, and tells what it found *before* it passes
-//! that on ([`crate::input::origin`]). So nothing is known here only as long
-//! as there is nothing to remove, or where there is no API server.
+//! An input that asks an API server looks at both *after* it has received the
+//! objects of a listing or the removal of one, and reports what it found
+//! *before* it passes them on ([`crate::input::origin`]). So nothing is known
+//! here only while there is nothing to remove, or where there is no API server.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::decide::retain::Removals;
 
-/// One thing that was looked at.
+/// One thing that an input looked at, and what it found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Word {
-    /// The cluster whose API server answers.
+    /// The UID of the cluster whose API server answers.
     Cluster(Answer<String>),
-    /// The custom resource definition of that name.
+    /// The state of the custom resource definition with this name.
     Definition(&'static str, Answer<Definition>),
 }
 
-/// What came of a look.
+/// The result of a look.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer<T> {
-    /// This.
+    /// The API server answered this.
     Is(T),
-    /// Nothing, for this reason; it is looked at again.
+    /// No answer, for this reason; the input looks again.
     None(String),
-    /// The agent is not allowed to look: its RBAC is that of an older chart,
-    /// whose agents had the budget alone.
+    /// The agent is not allowed to look. Its RBAC comes from an older chart,
+    /// whose agents had only the budget.
     NotAllowed,
 }
 
-/// How a custom resource definition is.
+/// The state of a custom resource definition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Definition {
-    /// As it is to be.
+    /// It exists and is not being deleted.
     Stands,
-    /// Somebody deletes it: its objects go first, one by one.
+    /// It is being deleted: its objects are deleted first, one by one.
     Terminating,
-    /// It is not there.
+    /// It does not exist.
     Missing,
-    /// It is another one than the objects were of: theirs is gone.
+    /// It is a new one. The one that the objects belonged to was deleted.
     Replaced,
 }
 
@@ -51,20 +52,21 @@ pub enum Definition {
 pub enum Hold {
     /// The objects are another cluster's than those that were programmed.
     OtherCluster {
-        /// The UID of namespace kube-system there.
+        /// The UID of namespace kube-system in the previous cluster.
         was: String,
-        /// And here.
+        /// The UID of namespace kube-system in the cluster that answers now.
         is: String,
     },
-    /// A definition goes or is gone, and its objects with it.
+    /// A definition is being deleted or was deleted, and its objects with it.
     Definition(&'static str, Definition),
-    /// Whether it is one of the others is not known.
+    /// An input could not find out, for this reason.
     Unknown(String),
 }
 
 impl Hold {
-    /// Whether what is held stays held when the reason is gone, until it is
-    /// released or wanted again: a definition that is back is an empty one.
+    /// Whether the removals stay held after the reason is gone, until they are
+    /// released or the entries are wanted again: a definition that is back has
+    /// no objects yet.
     fn lasts(&self) -> bool {
         !matches!(self, Self::Unknown(_))
     }
@@ -75,15 +77,15 @@ impl fmt::Display for Hold {
         match self {
             Self::OtherCluster { was, is } => write!(
                 f,
-                "this director's table is of the cluster whose namespace kube-system has the UID \
-                 {was}, and the API server that answers now is of another one, {is}: the agent was \
-                 given another kubeconfig, or etcd was emptied. If it is a mistake, give the agent \
-                 its cluster back"
+                "this director's table comes from the cluster whose namespace kube-system has UID \
+                 {was}, but the API server that answers now belongs to another cluster, {is}: the \
+                 agent was given another kubeconfig, or etcd was emptied. If this is a mistake, \
+                 give the agent its cluster back"
             ),
             Self::Definition(name, Definition::Terminating) => write!(
                 f,
-                "CustomResourceDefinition {name} is being deleted, and its objects with it; install \
-                 the chart's CRDs again when it is gone, and then the objects"
+                "CustomResourceDefinition {name} is being deleted, and its objects with it; when \
+                 it is gone, install the chart's CRDs again, and then the objects"
             ),
             Self::Definition(name, _) => write!(
                 f,
@@ -95,20 +97,20 @@ impl fmt::Display for Hold {
     }
 }
 
-/// What is known of the cluster and of the definitions.
+/// What is known of the cluster and of the custom resource definitions.
 #[derive(Clone, Debug, Default)]
 pub struct Caution {
-    /// The cluster that this director's table is of, by its journal.
+    /// The cluster that this director's table comes from, by its journal.
     remembered: Option<String>,
-    /// The journal does not remember it yet.
+    /// Whether the journal does not remember that cluster yet.
     is_unsaved: bool,
     cluster: Option<Answer<String>>,
     definitions: BTreeMap<&'static str, Answer<Definition>>,
 }
 
 impl Caution {
-    /// Takes in what the journal says of the cluster, whatever was taken for it
-    /// while there was no journal.
+    /// Records the cluster that the journal names. It replaces any cluster that
+    /// was accepted while there was no journal.
     pub fn remember(&mut self, cluster: Option<String>) {
         if cluster.is_some() {
             self.remembered = cluster;
@@ -116,7 +118,7 @@ impl Caution {
         }
     }
 
-    /// Takes in what an input found. True when it is news.
+    /// Records what an input found. Returns whether it is news.
     pub fn hear(&mut self, word: Word) -> bool {
         match word {
             Word::Cluster(answer) => {
@@ -132,7 +134,7 @@ impl Caution {
         }
     }
 
-    /// Why every removal is held, if it is.
+    /// Returns why every removal is held, if it is.
     pub fn hold(&self) -> Option<Hold> {
         let other = match (&self.remembered, &self.cluster) {
             (Some(was), Some(Answer::Is(is))) if was != is => Some(Hold::OtherCluster {
@@ -158,14 +160,14 @@ impl Caution {
     }
 
     /// Whether the objects are another cluster's. Then the virtual addresses
-    /// stay where they are as well: who is to hold them is that cluster's word.
+    /// stay where they are as well, because that cluster names their holder.
     pub fn is_elsewhere(&self) -> bool {
         matches!(self.hold(), Some(Hold::OtherCluster { .. }))
     }
 
-    /// Whether what is no longer wanted may be removed, now that all objects are
-    /// known. The first cluster is this director's from now on; another one is,
-    /// when the removals are released.
+    /// Decides whether what is no longer wanted may be removed, now that all
+    /// objects are known. The first cluster becomes this director's; another
+    /// one does when the removals are released.
     pub fn judge(&mut self, is_released: bool) -> Removals {
         if let Some(Answer::Is(found)) = &self.cluster
             && (is_released || self.remembered.is_none())
@@ -183,13 +185,13 @@ impl Caution {
         }
     }
 
-    /// The cluster that the journal has to remember, unless it does already.
+    /// Returns the cluster that the journal must still record, if any.
     pub fn unsaved(&self) -> Option<&str> {
         let remembered = self.remembered.as_deref();
         remembered.filter(|_| self.is_unsaved)
     }
 
-    /// The journal remembers the cluster.
+    /// Notes that the journal has recorded the cluster.
     pub fn saved(&mut self) {
         self.is_unsaved = false;
     }
@@ -217,7 +219,7 @@ mod tests {
         Word::Definition(SERVICES, Answer::Is(how))
     }
 
-    /// A director of cluster a, all of whose inputs have answered.
+    /// A director of cluster a whose inputs have all answered.
     fn settled() -> Caution {
         let mut caution = Caution::default();
         caution.hear(cluster("a"));
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_api_server_there_is_the_budget_alone() {
+    fn without_an_api_server_there_is_only_the_budget() {
         assert_eq!(Caution::default().judge(false), Removals::Guarded);
         assert_eq!(Caution::default().judge(true), Removals::Released);
     }
@@ -264,7 +266,7 @@ mod tests {
         assert_eq!(caution.judge(false), HELD);
         assert!(caution.is_elsewhere());
         let message = caution.hold().expect("it is held").to_string();
-        for part in ["UID a", "another one, b"] {
+        for part in ["UID a", "another cluster, b"] {
             assert!(message.contains(part), "{part} in: {message}");
         }
 
@@ -272,11 +274,11 @@ mod tests {
         assert_eq!(caution.judge(false), Removals::Guarded, "b is ours now");
         assert_eq!(caution.unsaved(), Some("b"));
         caution.hear(cluster("a"));
-        assert_eq!(caution.judge(false), HELD, "and a is another one");
+        assert_eq!(caution.judge(false), HELD, "and a is another cluster");
     }
 
     #[test]
-    fn the_own_cluster_again_holds_nothing_any_more() {
+    fn when_the_own_cluster_is_back_nothing_is_held() {
         let mut caution = settled();
         caution.hear(cluster("b"));
         assert_eq!(caution.judge(false), HELD);
@@ -295,7 +297,7 @@ mod tests {
             assert!(caution.hear(definition(how)), "it is news");
             assert!(!caution.hear(definition(how)), "and only once");
             assert_eq!(caution.judge(false), HELD, "{how:?}");
-            assert!(!caution.is_elsewhere(), "it says nothing of the holder");
+            assert!(!caution.is_elsewhere(), "it does not change the holder");
             let message = caution.hold().expect("it is held").to_string();
             assert!(message.contains(SERVICES), "{message}");
             assert_eq!(caution.judge(true), Removals::Released, "{how:?}");
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_answer_waits_for_it_and_forgets_nothing() {
+    fn without_an_answer_removals_wait_and_nothing_is_forgotten() {
         let no_answer = || "no answer about it".to_owned();
         let waits = Removals::Held { lasting: false };
         let mut caution = settled();
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_may_not_look_has_the_budget_alone() {
+    fn an_agent_that_may_not_look_has_only_the_budget() {
         let mut caution = Caution::default();
         caution.hear(Word::Cluster(Answer::NotAllowed));
         caution.hear(Word::Definition(SERVICES, Answer::NotAllowed));

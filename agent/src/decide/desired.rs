@@ -1,5 +1,5 @@
 //! The one place where Kubernetes' words and the kernel's meet: resolved
-//! objects in, the tables that this director is to have out. Pure.
+//! objects go in, and the tables that this director should have come out. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,53 +25,54 @@ use crate::{
 /// What the objects want of one director, and which object wants each part.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
-    /// The kernel's table.
+    /// The wanted kernel table.
     pub table: WantedTable,
-    /// The virtual addresses, each with the services that need it. They are to
-    /// be on the director that holds the group's VIPs, and on no other.
+    /// The virtual addresses, each with the services that need it. They belong
+    /// on the director that holds the group's VIPs, and on no other.
     pub vips: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
-    /// How the servers of a service are checked, of those whose are.
+    /// How the servers of each service with a health check are checked.
     pub checks: BTreeMap<ServiceKey, Arc<CheckPolicy>>,
-    /// Which VirtualService wants a kernel service.
+    /// The VirtualService that wants each kernel service.
     pub services: BTreeMap<ServiceKey, ObjectKey>,
-    /// Which RealServer wants a destination.
+    /// The RealServer that wants each destination.
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
 }
 
-/// How this host should be as a whole: the objects' part, and the group's.
+/// The wanted state of this host as a whole: what the objects want and what the
+/// group wants.
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// What the objects want.
     pub desired: Arc<Desired>,
     /// Where the virtual addresses go, and whether this host has them.
     pub addresses: Addresses,
-    /// What becomes of strangers' entries with keys that are wanted.
+    /// What happens to strangers' entries whose keys are wanted.
     pub on_conflict: OnConflict,
-    /// The timeouts of connections; 0 is as it was before. None while it is not
-    /// known what they should be.
+    /// The timeouts of connections; 0 restores the previous value. None while
+    /// the wanted values are not known.
     pub timeouts: Option<Timeouts>,
-    /// What the group says about sysctls. None while it is not known.
+    /// What the group wants of sysctls. None while it is not known.
     pub tuning: Option<Tuning>,
-    /// Sysctls that we set and that stay as they are, needed or not.
+    /// Sysctls that the agent set and that stay as they are, needed or not.
     pub kept_sysctls: BTreeSet<String>,
 }
 
 /// Where the virtual addresses go, and whether this host has them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Addresses {
-    /// On which interfaces they go.
+    /// The interfaces that they go on.
     pub rule: AddressRule,
-    /// Whether they are on this host.
+    /// Whether this host should have them.
     pub holding: Holding,
     /// Addresses that stay where they are, each with its interface, whatever
-    /// the rule says and whether a service needs them or not.
+    /// the rule is and whether or not a service needs them.
     pub kept: BTreeMap<IpAddr, String>,
-    /// Whether the device of our own stays though no address goes on it.
+    /// Whether the agent's own device stays even if no address goes on it.
     pub is_device_kept: bool,
 }
 
 impl Wish {
-    /// Has everything around the table stay that is ours.
+    /// Keeps everything of ours outside the table.
     pub(crate) fn keep_all_of(&mut self, ours: &Remembered) {
         self.addresses.kept.clone_from(&ours.addresses);
         self.addresses.is_device_kept = ours.device.is_some();
@@ -80,7 +81,7 @@ impl Wish {
 }
 
 impl Desired {
-    /// Whether a service has this destination, if only while too few of its
+    /// Whether a service has this destination, be it only while too few of its
     /// servers are healthy.
     pub fn has_destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         let wanted = self.table.get(service);
@@ -88,8 +89,8 @@ impl Desired {
             || self.is_sorry_server(service, destination)
     }
 
-    /// Whether a destination is one that health checks put into a service and
-    /// take out.
+    /// Whether health checks put this destination into the service and take it
+    /// out.
     pub fn is_checked(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         self.checks.contains_key(service) && self.has_destination(service, destination)
     }
@@ -102,22 +103,22 @@ impl Desired {
     }
 }
 
-/// How the servers of one service are checked, and what becomes of those that
+/// How the servers of one service are checked, and what happens to those that
 /// fail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckPolicy {
-    /// The check.
+    /// The health check of each server.
     pub check: Arc<HealthCheck>,
-    /// The policy.
+    /// What to do when servers fail.
     pub availability: Availability,
-    /// The server that says sorry, where the policy has one.
+    /// The sorry server, if the policy has one.
     pub sorry: Option<(DestinationKey, DestinationConfig)>,
     /// Servers that get weight 0 where the policy would take them out of the
     /// table.
     pub quiesce_only: BTreeSet<DestinationKey>,
 }
 
-/// What the directors of `group` are to have.
+/// Returns what the directors of `group` should have.
 pub fn desired(resolved: &Resolved, group: &str) -> Desired {
     let mut desired = Desired::default();
     for (object, service) in &resolved.services {
@@ -172,8 +173,8 @@ fn policy(check: &Arc<HealthCheck>, availability: &Availability) -> CheckPolicy 
     }
 }
 
-/// The services of which not the same is wanted, the order of their
-/// destinations and the checks included.
+/// Returns the services whose wanted state differs, including the order of
+/// their destinations and their checks.
 pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKey> {
     let same = |before: &WantedService, after: &WantedService| {
         before.config == after.config
@@ -190,7 +191,7 @@ pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKe
     new.chain(gone).collect()
 }
 
-/// What is to become of strangers' entries.
+/// Returns what should happen to strangers' entries.
 pub fn on_conflict(group: &CheckedGroup) -> OnConflict {
     match group.on_conflict {
         crds::api::OnConflict::Adopt => OnConflict::Adopt,
@@ -198,7 +199,7 @@ pub fn on_conflict(group: &CheckedGroup) -> OnConflict {
     }
 }
 
-/// The timeouts that the group wants; 0 is none.
+/// Returns the timeouts that the group wants; 0 is none.
 pub fn timeouts(group: &CheckedGroup) -> Timeouts {
     let rule = group.timeouts;
     Timeouts {

@@ -8,14 +8,16 @@ use ipvs::{Op, Owned};
 
 /// Removals within this time of each other are counted together.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// So many services, and so many destinations, may go within it in any case.
+/// At most this many services, and this many destinations, may always be
+/// removed within [`WINDOW`].
 pub const ALWAYS: usize = 10;
-/// Or one in so many of those that are ours.
+/// Where that is more than [`ALWAYS`], one in this many of our services, and of
+/// our destinations, may be removed within [`WINDOW`] instead.
 pub const ONE_IN: usize = 4;
 
-/// What is removed beyond its budget is held: all of it, until it is released
-/// or nobody wants it removed any more. Losing its memory with a restart is
-/// harmless: what is left is judged again, as a whole.
+/// Holds removals that exceed the budget: all of them, until they are released
+/// or no longer due. A restart may lose this memory: the guard then judges
+/// again what is left, as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     recent: VecDeque<(Duration, Count)>,
@@ -43,8 +45,8 @@ impl Count {
 }
 
 impl Guard {
-    /// Whether these removals, all that there are to do at `now`, are to wait;
-    /// `owned` is what is ours before them.
+    /// Decides whether `removals`, which are all that are due at `now`, must
+    /// wait. `owned` is what is ours before them.
     pub fn holds<'a>(
         &mut self,
         removals: impl IntoIterator<Item = &'a Op>,
@@ -71,7 +73,7 @@ impl Guard {
         self.holds = removals.into_iter().next().is_some();
     }
 
-    /// Counts a removal that was done.
+    /// Counts a removal that was made.
     pub fn count(&mut self, op: &Op, now: Duration) {
         self.recent.push_back((now, Count::of([op])));
     }
@@ -87,8 +89,8 @@ impl Guard {
     }
 }
 
-/// Whether so many, after those that are gone, are too many of all that there
-/// were.
+/// Whether `wanted` removals exceed the budget, if `gone` were made before and
+/// `left` entries are left.
 fn exceeds(gone: usize, wanted: usize, left: usize) -> bool {
     let budget = ALWAYS.max((left + gone) / ONE_IN);
     wanted > 0 && gone + wanted > budget
@@ -109,7 +111,7 @@ mod tests {
         tcp("192.0.2.10", u16::try_from(number).expect("a port"))
     }
 
-    /// So many services, each with one server.
+    /// These services are ours, each with one server.
     fn owned(services: std::ops::Range<usize>) -> Owned {
         let mut owned = Owned::default();
         for number in services {
@@ -171,23 +173,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_stays_held_until_it_is_released_or_not_wanted_any_more() {
+    fn what_is_held_stays_held_until_it_is_released_or_no_longer_due() {
         let mut guard = Guard::default();
         let (many, few, none) = (deletions(0..20), deletions(0..1), deletions(0..0));
         assert!(guard.holds(&many, &owned(0..40), false, s(1)));
         assert!(
             guard.holds(&few, &owned(0..40), false, s(500)),
-            "further ones too"
+            "and further removals too"
         );
         assert!(!guard.holds(&many, &owned(0..40), true, s(501)), "released");
         assert!(guard.holds(&many, &owned(0..40), false, s(502)));
         assert!(
             !guard.holds(&none, &owned(0..40), false, s(503)),
-            "all is back"
+            "everything is wanted again"
         );
         assert!(
             !guard.holds(&few, &owned(0..40), false, s(504)),
-            "as if nothing was"
+            "the hold is forgotten"
         );
     }
 

@@ -1,9 +1,10 @@
-//! What would take this director's own traffic, and is refused for that: pure.
+//! Finds and refuses what would take this director's own traffic: pure.
 //!
 //! IPVS comes before the host's own sockets. A service on an address and port
 //! on which the host itself is reached, or reaches its API server, takes that
 //! traffic away at once; a server that is itself a director sends packets back.
-//! What stands in the kernel already is never taken away for this: it is told.
+//! What is already in the kernel is never removed for this: it is only
+//! reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,28 +23,28 @@ use crate::{
     host::{interface::Interface, listeners::Listener},
 };
 
-/// So many addresses of a host are told to the other directors of its group,
-/// at most: those of a Director's status.
+/// At most this many addresses of a host are reported to the other directors of
+/// its group, in the Director's status.
 pub const MOST_ADDRESSES: usize = 100;
 
 /// What is known of this host and its group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// The addresses of this host that the agent did not put there, each with
-    /// its interface. None while they cannot be read: then any may be one.
+    /// The addresses of this host that the agent did not add, each with its
+    /// interface. None while they cannot be read: then any address may be one.
     pub own: Option<BTreeMap<IpAddr, String>>,
-    /// The sockets on which programs of this host listen, or why they cannot
-    /// be read.
+    /// The sockets on which programs of this host listen, or why they cannot be
+    /// read.
     pub listeners: Result<Vec<Listener>, String>,
-    /// Where the agent reaches its API server.
+    /// The addresses at which the agent reaches its API server.
     pub api_servers: BTreeSet<SocketAddr>,
-    /// The addresses of the group's directors, this one's included, each with
-    /// whose it is.
+    /// The addresses of the group's directors, including this one, each with
+    /// the name of its Director.
     pub directors: BTreeMap<IpAddr, String>,
 }
 
-/// The addresses of a host that were there before the agent: present on an
-/// interface, and not put there by us (`ours`, by interface).
+/// Returns the addresses of a host that the agent did not add: they are on an
+/// interface, and not in `ours` with that interface.
 pub fn own_addresses(
     interfaces: &[Interface],
     ours: &BTreeMap<IpAddr, String>,
@@ -64,9 +65,9 @@ fn is_ours(interface: &Interface, ours: &BTreeMap<IpAddr, String>, address: &IpA
     ours.get(address) == Some(&interface.name) || interface.marked.contains(address)
 }
 
-/// Those of them by which other hosts reach this one: without the loopback
-/// interface's and IPv6's link-local ones, by interface, up to
-/// [`MOST_ADDRESSES`].
+/// Returns the host's own addresses by which other hosts reach it: without
+/// those of the loopback interface and IPv6's link-local ones, in the order of
+/// the interfaces, at most [`MOST_ADDRESSES`].
 pub fn reachable_addresses(
     interfaces: &[Interface],
     ours: &BTreeMap<IpAddr, String>,
@@ -86,18 +87,19 @@ pub fn reachable_addresses(
     reachable
 }
 
-/// What of a service would take the director's own traffic, and why: sentences
-/// with what to do.
+/// The parts of a service that would take the director's own traffic. Each has
+/// a message that says why and what to do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Suspect {
-    /// The service as a whole.
+    /// Why the service as a whole would.
     pub service: Option<String>,
-    /// Servers of it, the one that says sorry included.
+    /// The servers that would, including the sorry server, each with the
+    /// reason.
     pub servers: BTreeMap<DestinationKey, String>,
 }
 
-/// Every service that is wanted and would take the director's own traffic, or
-/// servers of which would, whether it stands already or not.
+/// Returns every wanted service that would take the director's own traffic, or
+/// that has servers which would, whether or not it is already in the kernel.
 pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspect> {
     let mut suspects = BTreeMap::new();
     for (key, service) in &desired.table {
@@ -113,7 +115,7 @@ pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspec
     suspects
 }
 
-/// Whether it matters for a service on what this host listens.
+/// Whether the host's listening sockets matter for a service.
 pub fn asks_for_listeners(key: &ServiceKey, own: Option<&BTreeMap<IpAddr, String>>) -> bool {
     match key {
         ServiceKey::Address { address, port, .. } => {
@@ -140,7 +142,7 @@ fn service_danger(key: &ServiceKey, facts: &Facts) -> Option<String> {
         return Some(format!(
             "it would take this director's own connections to the API server, {api_server}: \
              choose another address or port, give the agent another way to the API server, or \
-             start a director that is to serve the API server with --manifests"
+             start a director that serves the API server with --manifests"
         ));
     }
     let whose = match &facts.own {
@@ -161,8 +163,8 @@ fn service_danger(key: &ServiceKey, facts: &Facts) -> Option<String> {
         Ok(listeners) => listeners,
         Err(why) => {
             return Some(format!(
-                "{address} {whose}, and it cannot be seen whether something listens on port \
-                 {port} of it ({why}): load the kernel's modules tcp_diag and udp_diag, or choose \
+                "{address} {whose}, and the agent cannot see whether a program listens on its port \
+                 {port} ({why}): load the kernel's modules tcp_diag and udp_diag, or choose \
                  an address that no interface has"
             ));
         }
@@ -207,31 +209,35 @@ fn server_dangers(
     servers.filter_map(danger).collect()
 }
 
-/// What is to be in force, and what there is to say.
+/// What is in force after the refusals, and what to report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     /// What is wanted, without what is refused.
     pub desired: Arc<Desired>,
-    /// What is refused: services, and servers of others.
+    /// The refused services (no server), and the refused servers of other
+    /// services.
     pub refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
-    /// The same, and more, in words.
+    /// The same as conditions and log lines, with notices about what is not
+    /// refused.
     pub report: Report,
 }
 
-/// What a director says of what it protects itself from.
+/// What a director reports about protecting itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The addresses by which others reach this host, without those that the
-    /// agent put there.
+    /// The addresses by which other hosts reach this one, without those that
+    /// the agent added.
     pub addresses: Vec<IpAddr>,
-    /// What is refused.
+    /// The refused services and servers.
     pub exceptions: Vec<DirectorException>,
-    /// What would be, and stands already or is allowed: a sentence each.
+    /// One sentence for each suspect that is not refused, because it is already
+    /// in the kernel or allowed.
     pub notices: Vec<String>,
 }
 
-/// Takes what is refused out of what is `wanted`. `found` gives what the
-/// kernel has of a suspect: what stands stays. With `is_allowed` all stays.
+/// Removes from `wanted` what is refused. `found` returns what the kernel has
+/// of a suspect: what is already in the kernel stays. With `is_allowed`
+/// everything stays.
 pub fn judge<'a>(
     wanted: &Arc<Desired>,
     suspects: &BTreeMap<ServiceKey, Suspect>,
@@ -271,12 +277,12 @@ pub fn judge<'a>(
     verdict
 }
 
-/// What becomes of a suspect.
+/// The decision about a suspect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ruling {
-    /// The administrator said so.
+    /// The administrator allowed it.
     Allowed,
-    /// It is in the kernel already.
+    /// It is already in the kernel.
     Stands,
     Refused,
 }
@@ -292,7 +298,7 @@ impl Ruling {
 }
 
 impl Report {
-    /// What is refused, and what is told, a line each.
+    /// Returns what is refused and the notices, one line each.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let refused = self.exceptions.iter().map(|exception| {
             let server = exception.real_server.as_ref();
@@ -310,11 +316,11 @@ impl Report {
     fn say(&mut self, ruling: Ruling, object: &ObjectKey, server: Option<&ObjectKey>, why: &str) {
         match ruling {
             Ruling::Allowed => self.notices.push(format!(
-                "VirtualService {object} is programmed all the same, as --allow-hijack says: {why}"
+                "VirtualService {object} is programmed anyway, as --allow-hijack says: {why}"
             )),
             Ruling::Stands => self.notices.push(format!(
-                "VirtualService {object} is programmed already and stays so, but would be refused \
-                 if it was new: {why}"
+                "VirtualService {object} is programmed already and stays so, but a new one would \
+                 be refused: {why}"
             )),
             Ruling::Refused => self.exceptions.push(DirectorException {
                 virtual_service: object.to_string(),
@@ -326,7 +332,7 @@ impl Report {
     }
 }
 
-/// All that is wanted, but for what is refused.
+/// Returns everything that is wanted, without what is refused.
 fn without(wanted: &Desired, refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>) -> Desired {
     let mut rest = wanted.clone();
     for (key, server) in refused {

@@ -34,8 +34,8 @@ use crate::{
 /// Whether what is ours and no longer wanted may be removed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Removals {
-    /// Everything is retained: not all objects are known yet, so nobody can say
-    /// what is no longer wanted.
+    /// Everything is retained: not all objects are known yet, so it is not
+    /// known what is no longer wanted.
     NotYet,
     /// As much is removed as the [`crate::decide::guard`] allows.
     Guarded,
@@ -61,15 +61,15 @@ pub struct Before<'a> {
     pub changed: Option<&'a BTreeSet<ServiceKey>>,
 }
 
-/// What comes of a decision.
+/// The result of a decision.
 #[derive(Clone, Debug)]
 pub struct Retained {
     /// What was wanted, and what stays in force with it.
     pub in_force: Wish,
     /// The removals that wait until they are allowed or no longer due.
     pub held: Vec<Op>,
-    /// The services of which something else is in force than before because of
-    /// what is retained. Those whose wanted state changed are not among them.
+    /// The services whose state in force differs from before because of what is
+    /// retained. Services whose wanted state changed are not among them.
     pub changed: BTreeSet<ServiceKey>,
 }
 
@@ -82,7 +82,7 @@ enum Leaving {
     Servers(Vec<DestinationKey>),
 }
 
-/// The memory of the stage.
+/// What this stage remembers between calls.
 #[derive(Debug, Default)]
 pub struct Retention {
     guard: Guard,
@@ -96,8 +96,8 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Counts removals that the kernel acknowledged at `now`. Those that health
-    /// checks caused are no business of the guard's: the objects still want
+    /// Counts removals that the kernel acknowledged at `now`. Removals that
+    /// health checks caused do not concern the guard: the objects still want
     /// these servers.
     pub fn acknowledge<'a>(&mut self, removed: impl IntoIterator<Item = &'a Op>, now: Duration) {
         for op in removed {
@@ -173,8 +173,8 @@ impl Retention {
         }
     }
 
-    /// Makes what is in force from what is wanted. Gives the services of which
-    /// something else is retained than before, or otherwise.
+    /// Builds what is in force from what is wanted. Returns the services whose
+    /// retained part is new or changed.
     fn put_in_force(
         &mut self,
         wanted: &Arc<Desired>,
@@ -221,7 +221,7 @@ impl Retention {
 }
 
 impl Leaving {
-    /// The operations that would remove it.
+    /// Returns the operations that would remove it.
     fn ops(&self, service: ServiceKey) -> Vec<Op> {
         match self {
             Self::Service => vec![Op::DeleteService(service)],
@@ -235,7 +235,7 @@ impl Leaving {
     }
 }
 
-/// What of a service is ours, in the kernel, and no longer wanted.
+/// Returns what of a service is ours, in the kernel, and no longer wanted.
 fn leaving(key: &ServiceKey, wanted: &Desired, before: Before<'_>) -> Option<Leaving> {
     let ours = before.ours.table.services.get(key)?;
     let found = before.kernel.get(key)?;

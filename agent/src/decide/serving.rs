@@ -1,12 +1,11 @@
-//! Which servers are in service, and why: pure, time is an argument.
+//! Decides which servers are in service, and why: pure, time is an argument.
 //!
 //! ```text
-//! wish, kernel ─▶ wish()  ┐                      ┌─▶ take_dirty(): services to be planned
-//! probes ─▶ tally ─▶ hear()├─▶ state of each ─┼─▶ weigh(): what of a service is to be
-//! clock ─────────▶ pass() ┘    (service, server) │             in the kernel
-//!                                                ├─▶ take_orders(): what is to be probed
-//!                                                ├─▶ take_notes(), report
-//!                                                └─▶ take_news(): for the log
+//! wish, kernel ────▶ wish() ┐                     ┌─▶ take_dirty(): services to plan
+//! probes ─▶ tally ─▶ hear() ├─▶ state of each ────┼─▶ weigh(): the wanted service
+//! clock ───────────▶ pass() ┘   (service, server) ├─▶ take_orders(): what to probe
+//!                                                 ├─▶ take_notes(), report
+//!                                                 └─▶ take_news(): for the log
 //! ```
 //!
 //! It must never know the kernel's socket, nor how a probe is made.
@@ -47,25 +46,25 @@ use crate::{
     },
 };
 
-/// The servers of all services that have a check.
+/// The servers of all services that have a health check.
 #[derive(Debug, Default)]
 pub struct Serving {
     services: BTreeMap<ServiceKey, Service>,
     targets: Targets,
     memory: Memory,
-    /// What of these is to be in the kernel may be different now.
+    /// The services whose wanted state in the kernel may have changed.
     dirty: BTreeSet<ServiceKey>,
-    /// When time alone changes something.
+    /// When each service changes without an event, because time passed.
     deadlines: BTreeMap<ServiceKey, Timestamp>,
     notes: BTreeMap<String, Option<String>>,
-    /// What is reported differs from before.
+    /// Whether the report would differ from the last one.
     is_report_old: bool,
     /// What happened and was not logged yet.
     news: Vec<News>,
 }
 
 impl Serving {
-    /// What an earlier life knew.
+    /// Starts with what the previous run knew.
     pub fn remember(memory: Memory) -> Self {
         Self {
             memory,
@@ -73,8 +72,8 @@ impl Serving {
         }
     }
 
-    /// This is wanted of a service from now on; none if it has no check, or is
-    /// wanted no more.
+    /// Takes the new wish for a service; none if it has no check or is no
+    /// longer wanted.
     pub fn wish(
         &mut self,
         key: ServiceKey,
@@ -101,7 +100,7 @@ impl Serving {
                 )
             }
         };
-        // What is served then is not known to be healthy.
+        // What the kernel serves then is not known to be healthy.
         let fails_open =
             below_since.is_some() && policy.availability.below == BelowMinimum::FailOpen;
         let mut servers = IndexMap::with_capacity(wanted.destinations.len());
@@ -151,7 +150,7 @@ impl Serving {
                 .extend([memory::service_row(key, service.below_since)]);
         }
         for (server, member) in &mut service.servers {
-            // What is known of the target already is a verdict like any other.
+            // What is already known of the target is a verdict like any other.
             if let Some(tally) = self.targets.tally(member.probe) {
                 member.state.hear(tally, &policy.check, now);
             }
@@ -161,7 +160,8 @@ impl Serving {
         self.services.insert(key, service);
     }
 
-    /// The servers that an earlier life knew, of those that are wanted still.
+    /// Returns the servers that the previous run knew, if they are still
+    /// wanted.
     fn recall(
         &mut self,
         key: ServiceKey,
@@ -202,7 +202,7 @@ impl Serving {
         }
     }
 
-    /// Takes in what the probes of a target came to.
+    /// Records the tally of a target's probes.
     pub fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) {
         for (key, server) in self.targets.note(probe, tally) {
             let Some(service) = self.services.get_mut(&key) else {
@@ -229,7 +229,7 @@ impl Serving {
         }
     }
 
-    /// Lets time pass.
+    /// Makes the changes that are due at `now`.
     pub fn pass(&mut self, now: Timestamp) {
         let due: Vec<_> = self
             .deadlines
@@ -254,13 +254,14 @@ impl Serving {
         }
     }
 
-    /// When time alone changes something.
+    /// Returns when the next change is due without an event; none if nothing
+    /// waits.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.values().min().copied()
     }
 
-    /// What is to be in the kernel of a service, of which the administrator
-    /// wants `wanted`.
+    /// Returns the service that should be in the kernel, given the one that the
+    /// administrator wants (`wanted`).
     pub fn weigh(
         &mut self,
         key: ServiceKey,
@@ -282,7 +283,7 @@ impl Serving {
             });
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
-            // Slow starts may have been forgotten with it.
+            // The change may have made servers forget their slow start.
             for (server, member) in &service.servers {
                 let (name, row) = memory::server_row(key, *server, &member.state);
                 self.notes.insert(name, Some(row));
@@ -295,40 +296,40 @@ impl Serving {
         weighed
     }
 
-    /// Whether something is to be planned.
+    /// Whether a service must be planned.
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// The services of which something else may be to be in the kernel than
-    /// before the last call.
+    /// Returns the services whose wanted state in the kernel may have changed
+    /// since the last call.
     pub fn take_dirty(&mut self) -> BTreeSet<ServiceKey> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// What is to be probed otherwise than before the last call.
+    /// Returns the probes to start and stop since the last call.
     pub fn take_orders(&mut self) -> Vec<Order> {
         self.targets.take_orders()
     }
 
-    /// What is to be remembered otherwise than before the last call, by row;
-    /// none is to be forgotten. [`Memory::remember`] reads it.
+    /// Returns the rows to write since the last call, by key; none deletes the
+    /// row. [`Memory::remember`] reads them.
     pub fn take_notes(&mut self) -> BTreeMap<String, Option<String>> {
         std::mem::take(&mut self.notes)
     }
 
-    /// Whether what is reported differs from what it was at the last call.
+    /// Whether the report changed since the last call.
     pub fn take_is_report_old(&mut self) -> bool {
         std::mem::take(&mut self.is_report_old)
     }
 
-    /// What happened since the last call, for the log.
+    /// Returns what happened since the last call, for the log.
     pub fn take_news(&mut self) -> impl Iterator<Item = News> {
         self.news.drain(..)
     }
 
-    /// Everything that is wanted is known: what an earlier life knew of other
-    /// services is of no use any more.
+    /// Forgets what the previous run knew of services that are not wanted. To
+    /// be called once everything that is wanted is known.
     pub fn forget_the_rest(&mut self) {
         let rows = self.memory.forget().into_iter();
         self.notes.extend(rows.map(|row| (row, None)));

@@ -1,4 +1,4 @@
-//! Which sysctls a director's services need, and why: pure.
+//! Decides which sysctls a director's services need, and why: pure.
 //!
 //! ```text
 //! services, servers ─▶ Needs ─┐
@@ -6,8 +6,8 @@
 //! the host ─▶ Facts ──────────┘
 //! ```
 //!
-//! Only what a present service needs is wanted. What is written when, and
-//! whether it was somebody else's wish, is for the round to find out.
+//! Only what a present service needs is wanted. The round finds out what must
+//! be written when, and which values another process set.
 
 mod fight;
 mod needs;
@@ -22,20 +22,21 @@ use crate::host::{
     sysctls::{ALL_IPV6_FORWARDING, spelled},
 };
 
-/// What is below it is IPVS's alone, and restored when nothing needs it.
+/// Sysctls that begin with this are IPVS's own, and are restored when nothing
+/// needs them.
 const IPVS: &str = "net.ipv4.vs.";
 const CONNTRACK: &str = "net.ipv4.vs.conntrack";
 const CONN_REUSE_MODE: &str = "net.ipv4.vs.conn_reuse_mode";
-/// From this version on a client's port that is used again loses no time with
-/// connection tracking (commit f0a5e4d7a594; kubernetes/kubernetes#93297).
+/// From this version on, connection tracking does not delay a client's port
+/// that is used again (commit f0a5e4d7a594; kubernetes/kubernetes#93297).
 const REUSE_IS_SOUND: KernelVersion = KernelVersion(5, 9);
 
-/// What a group says about its directors' sysctls.
+/// What a group wants of its directors' sysctls.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tuning {
-    /// Which of them are set.
+    /// Which sysctls are set.
     pub rule: SysctlRule,
-    /// Whether VIPs are on a device of the agent's own, for a routing daemon.
+    /// Whether VIPs are on the agent's own device, for a routing daemon.
     pub are_vips_routed: bool,
 }
 
@@ -48,17 +49,17 @@ impl From<&CheckedGroup> for Tuning {
     }
 }
 
-/// What the host is like.
+/// What is known of the host.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Facts {
-    /// The running kernel; none if it does not say.
+    /// The running kernel's version; none if it is not known.
     pub kernel: Option<KernelVersion>,
     /// The interfaces that lead to NAT servers of IPv4.
     pub facing_v4: BTreeSet<String>,
-    /// The same of IPv6.
+    /// The interfaces that lead to NAT servers of IPv6.
     pub facing_v6: BTreeSet<String>,
-    /// Interfaces where the kernel took a default route of IPv6 from a router
-    /// advertisement.
+    /// The interfaces on which the kernel took a default route of IPv6 from a
+    /// router advertisement.
     pub advertised: BTreeSet<String>,
     /// Whether IPv6 can be forwarded from single interfaces (Linux 6.17, commit
     /// f24987ef6959).
@@ -67,18 +68,19 @@ pub struct Facts {
     pub is_tracking: bool,
 }
 
-/// One sysctl as it is to be.
+/// The wanted value of one sysctl.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Setting {
-    /// Its name, as sysctl(8) has it.
+    /// The sysctl's name, as sysctl(8) spells it.
     pub name: String,
-    /// Its value.
+    /// The value to write if none of the accepted ones is found.
     pub value: String,
-    /// Others that do as well, and are left.
+    /// Other values that are accepted and left as they are.
     pub or: &'static [&'static str],
-    /// Why, in words.
+    /// Why it is wanted, for people.
     pub reason: String,
-    /// Sysctls that have to be as they are wanted before.
+    /// The sysctls that must have their wanted values before this one is
+    /// written.
     pub after: Vec<String>,
 }
 
@@ -93,26 +95,26 @@ impl Setting {
         }
     }
 
-    /// Whether it is as it is to be when this was read.
+    /// Whether the value that was read is an accepted one.
     pub fn is_met_by(&self, found: &str) -> bool {
         is_same(&self.value, found) || self.or.iter().any(|value| is_same(value, found))
     }
 }
 
-/// Whether two spellings are of one value: the kernel puts tabs between numbers.
+/// Whether two spellings mean one value: the kernel puts tabs between numbers.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
 }
 
 /// Whether a sysctl is IPVS's own: it is restored when nothing needs it. The
-/// others are shared with everything else on the host; they are left as they
-/// are then, as somebody may count on them by now.
+/// others are shared with everything else on the host. They are left as they
+/// are, because another program may depend on them by then.
 pub fn is_ours(name: &str) -> bool {
     name.starts_with(IPVS)
 }
 
-/// Whether we may have set this, where it is not known what was set: another
-/// value than any that is ever recommended is somebody else's.
+/// Whether the agent may have set this value, if it is not known what it set: a
+/// value that is never recommended was set by another process.
 pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
     let recommended: &[_] = match name.strip_prefix(IPVS) {
         Some("conn_reuse_mode") => &["0", "1"],
@@ -123,13 +125,14 @@ pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
             | "schedule_icmp"
             | "sloppy_tcp",
         ) => &["1"],
-        // An override's, of which nothing is known.
+        // For an override any value is possible.
         _ => return true,
     };
     recommended.iter().any(|value| is_same(value, found))
 }
 
-/// What is wanted, in the order in which it is to be set. Each name once.
+/// Returns what is wanted, in the order in which to write it. Each name appears
+/// once.
 pub fn wanted(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
     let overrides = &tuning.rule.overrides;
     let mut settings = match tuning.rule.profile {
@@ -137,11 +140,12 @@ pub fn wanted(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         SysctlProfile::None => Vec::new(),
     };
     settings.retain(|setting| !overrides.contains_key(&setting.name));
-    // Whoever sets it as well as forwarding wants to keep a default route.
+    // An override of accept_ra beside one of forwarding is meant to keep a
+    // default route.
     let is_first = |name: &str| name.ends_with(".accept_ra");
     for first in [true, false] {
         let now = overrides.iter().filter(|(name, _)| is_first(name) == first);
-        let reason = "the group's spec.sysctls.overrides has it";
+        let reason = "the group's spec.sysctls.overrides sets it";
         settings.extend(now.map(|(name, value)| Setting::new(name, value, reason)));
     }
     let first = before_forwarding(&settings, overrides, facts);
@@ -161,7 +165,7 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         settings.push(Setting::new(
             CONNTRACK,
             "1",
-            "connections are tracked on this host, and rules that go by it (ctstate INVALID, or \
+            "connections are tracked on this host, and rules that match on it (ctstate INVALID, or \
              only ESTABLISHED let through) would drop the replies of NAT servers",
         ));
     }
@@ -169,29 +173,29 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         settings.push(Setting::new(
             "net.ipv4.vs.expire_nodest_conn",
             "1",
-            "services have health checks: connections of a server that was taken out end at once",
+            "services have health checks: connections to a removed server end at once",
         ));
         settings.push(Setting::new(
             "net.ipv4.vs.expire_quiescent_template",
             "1",
-            "services have health checks: clients that are bound to a server that failed go to \
+            "services have health checks: clients that are bound to a failed server go to \
              another one",
         ));
     }
     if needs.tcp {
-        // A tracked connection on a port that was used before would wait for
-        // a second there.
+        // Otherwise, a tracked connection on a port that was used before waits
+        // for a second.
         let is_slow = facts.kernel.is_some_and(|kernel| kernel < REUSE_IS_SOUND) && tracks;
         let (value, reason) = match is_slow {
             true => (
                 "0",
-                "before Linux 5.9 a client's port that is used again waits a second where \
+                "before Linux 5.9 a connection from a reused client port waits a second where \
                  connections are tracked",
             ),
             false => (
                 "1",
-                "a client's port that is used again is scheduled afresh, and not sent to a server \
-                 that is drained",
+                "a connection from a reused client port is scheduled afresh, and not sent to a \
+                 server that is drained",
             ),
         };
         settings.push(Setting::new(CONN_REUSE_MODE, value, reason));
@@ -200,15 +204,15 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         settings.push(Setting::new(
             "net.ipv4.vs.sloppy_tcp",
             "1",
-            "with scheduler mh, a director that takes over finds the same servers, and goes on \
-             with connections of which it did not see the beginning",
+            "with scheduler mh, a director that takes over chooses the same servers, and goes on \
+             with connections whose beginning it did not see",
         ));
     }
     if needs.mh {
         settings.push(Setting::new(
             "net.ipv4.vs.schedule_icmp",
             "1",
-            "with scheduler mh, ICMP errors about connections that began at another director \
+            "with scheduler mh, ICMP errors about connections that began on another director \
              reach their server: path MTU discovery needs them",
         ));
     }
@@ -216,35 +220,35 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         let mut ignore = Setting::new(
             "net.ipv4.conf.all.arp_ignore",
             "1",
-            "VIPs are on a device of the agent's own (spec.addresses.mode Dummy): no interface is \
-             to answer ARP for them",
+            "VIPs are on a device of the agent's own (spec.addresses.mode Dummy): no interface \
+             should answer ARP for them",
         );
-        // With 2 it also asks who asks, with 8 it never answers.
+        // 2 also looks at the sender's address; 8 never answers.
         ignore.or = &["2", "8"];
         settings.push(ignore);
         settings.push(Setting::new(
             "net.ipv4.conf.all.arp_announce",
             "2",
-            "VIPs are on a device of the agent's own (spec.addresses.mode Dummy): no interface is \
-             to name them in its own ARP requests",
+            "VIPs are on a device of the agent's own (spec.addresses.mode Dummy): no interface \
+             should name them in its own ARP requests",
         ));
     }
     settings
 }
 
-/// Packets come in for an address of this host and need no forwarding; replies
-/// do, and what counts is the interface where they come in (`net/ipv4/route.c`,
+/// Packets come in for an address of this host and need no forwarding. Replies
+/// do, and the interface on which they come in decides (`net/ipv4/route.c`,
 /// `ip_mkroute_input`).
 fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
-    let redirects = "else servers on the clients' own segment are told to answer them directly, \
-                     past the director";
+    let redirects = "otherwise ICMP redirects make servers on the clients' own segment answer \
+                     directly, past the director";
     let mut settings = Vec::new();
     for interface in &facts.facing_v4 {
         let conf = format!("net.ipv4.conf.{}", spelled(interface));
         settings.push(Setting::new(
             format!("{conf}.forwarding"),
             "1",
-            format!("replies of NAT servers come in on {interface}, and go on to the clients"),
+            format!("replies of NAT servers come in on {interface} and go on to the clients"),
         ));
         settings.push(Setting::new(
             format!("{conf}.send_redirects"),
@@ -257,15 +261,14 @@ fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
         settings.push(Setting::new(
             "net.ipv4.conf.all.send_redirects",
             "0",
-            format!("while it is 1, an interface's own 0 counts for nothing: {redirects}"),
+            format!("while it is 1, an interface's own 0 has no effect: {redirects}"),
         ));
     }
     settings
 }
 
-/// An interface's own `forwarding` lets nothing through
-/// (`net/ipv6/ip6_output.c`, `ip6_forward`), it says whether the interface is a
-/// host's or a router's.
+/// An interface's own `forwarding` forwards nothing (`net/ipv6/ip6_output.c`,
+/// `ip6_forward`): it makes the interface a router's instead of a host's.
 fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
     if facts.facing_v6.is_empty() {
         return Vec::new();
@@ -275,7 +278,7 @@ fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
             Setting::new(
                 format!("net.ipv6.conf.{}.force_forwarding", spelled(interface)),
                 "1",
-                format!("replies of NAT servers come in on {interface}, and go on to the clients"),
+                format!("replies of NAT servers come in on {interface} and go on to the clients"),
             )
         });
         return each.collect();
@@ -285,23 +288,23 @@ fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
         ALL_IPV6_FORWARDING,
         "1",
         format!(
-            "replies of NAT servers come in on {}, and go on to the clients; before Linux 6.17 \
-             nothing less than this lets IPv6 through. The interfaces' own values stay as they are",
+            "replies of NAT servers come in on {} and go on to the clients; before Linux 6.17 \
+             no narrower setting forwards IPv6. The interfaces' own values stay as they are",
             interfaces.join(", ")
         ),
     )]
 }
 
-/// Any `forwarding` of IPv6 that is switched on takes away the default routes
-/// that came by router advertisement, of all interfaces
-/// (`net/ipv6/route.c`, `rt6_purge_dflt_routers`).
+/// Whether writing it removes the default routes that came by router
+/// advertisement. Any `forwarding` of IPv6 that is switched on does so on all
+/// interfaces (`net/ipv6/route.c`, `rt6_purge_dflt_routers`).
 fn ends_hosthood(setting: &Setting) -> bool {
     setting.name.starts_with("net.ipv6.conf.")
         && setting.name.ends_with(".forwarding")
         && setting.value != "0"
 }
 
-/// What has to be so before any of that.
+/// Returns what must be set before IPv6 is forwarded.
 fn before_forwarding(
     settings: &[Setting],
     overrides: &BTreeMap<String, String>,
@@ -315,8 +318,8 @@ fn before_forwarding(
             format!("net.ipv6.conf.{}.accept_ra", spelled(interface)),
             "2",
             format!(
-                "{interface} has a default route from a router advertisement, which would go as \
-                 soon as IPv6 is forwarded"
+                "{interface} has a default route from a router advertisement, which would be \
+                 removed as soon as IPv6 is forwarded"
             ),
         )
     });

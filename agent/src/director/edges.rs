@@ -13,7 +13,7 @@ use crate::{
     tell::report::Trouble,
 };
 
-/// Those that are open, for a round; none if one that it needs is not.
+/// Returns the edges for a round; none if one that it needs is not open.
 pub(super) fn edges<'a>(
     kernel: &'a mut Option<Box<dyn Kernel>>,
     links: &'a mut Option<Box<dyn Links>>,
@@ -34,7 +34,7 @@ pub(super) fn edges<'a>(
 }
 
 impl Loop {
-    /// Opens what is not open, and says why no round can run.
+    /// Opens the edges that are not open. The error is why no round can run.
     pub(super) fn obstacle(
         &mut self,
         before: &Option<Trouble>,
@@ -65,7 +65,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Without a journal the rounds go on as far as they can.
+    /// Opens the journal if it is due. Without one, rounds go on as far as they
+    /// can.
     fn open_journal(&mut self, now: Duration) {
         if self.journal.is_ok() || !self.retry.allows(Subject::Journal, now) {
             return;
@@ -74,7 +75,7 @@ impl Loop {
             Ok((journal, remembered)) => {
                 self.caution.remember(remembered.cluster.clone());
                 self.state.remember(remembered);
-                // Other addresses are known to be ours.
+                // The journal may name other addresses as ours.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
                 self.reason = self.reason.max(Reason::Retry);
@@ -96,7 +97,7 @@ impl Loop {
         }
     }
 
-    /// The kernel did not answer, or not to the point.
+    /// Records that the kernel did not answer, or gave a wrong answer.
     pub(super) fn kernel_failed(
         &mut self,
         error: &ipvs::Error,
@@ -122,7 +123,8 @@ impl Loop {
         now: Duration,
     ) -> Result<T, Trouble> {
         match opened {
-            // Its back-off ends with a round that succeeds, or with none to run.
+            // The back-off ends with a round that succeeds, or with none to
+            // run.
             Ok(edge) => Ok(edge),
             Err(trouble) => {
                 if before.as_ref() != Some(&trouble) {

@@ -1,4 +1,4 @@
-//! What the loop hears, and for how long it waits for it.
+//! What the loop hears, and how long it waits for it.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
@@ -8,18 +8,18 @@ use std::{
 use super::{Loop, VIP_GRACE, reason::Reason};
 use crate::{disk::checkpoint::Note, event::Event};
 
-/// Changes that come within this time of each other make one round.
+/// Changes that come within this time of each other share one round.
 const QUIET: Duration = Duration::from_millis(20);
-/// But a round is not put off for longer than this.
+/// A round is put off for at most this long.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// And one for servers that fail or come back for no longer than this.
+/// A round for servers that fail or recover is put off for at most this long.
 const HASTE: Duration = Duration::from_millis(5);
 /// The loop wakes at least this often.
 pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 impl Loop {
-    /// Waits for events until the next deadline, and takes in all that come
-    /// close together. False when it is time to stop.
+    /// Waits for events until the next deadline, and handles all that come
+    /// close together. Returns false when the loop must stop.
     pub(super) fn hear(&mut self, events: &Receiver<Event>) -> bool {
         let now = self.clock.now();
         let wait = self.next_deadline(now).saturating_sub(now);
@@ -33,7 +33,7 @@ impl Loop {
         }
         let began = self.clock.now();
         loop {
-            // Clients are sent to a server that is down meanwhile.
+            // Until then, clients are sent to a server that is down.
             let (quiet, patience) = match self.health.is_urgent() {
                 true => (Duration::ZERO, HASTE),
                 false => (QUIET, PATIENCE),
@@ -49,7 +49,7 @@ impl Loop {
         }
     }
 
-    /// Takes in an event, as a reason for the next round.
+    /// Handles an event, which may be a reason for the next round.
     pub(super) fn note(&mut self, event: Event) {
         self.reason = self.reason.max(self.take(event));
     }
@@ -123,8 +123,8 @@ impl Loop {
         }
     }
 
-    /// When there is something to do without an event. Without rounds nothing
-    /// that waits for one is due.
+    /// Returns when there is something to do without an event. While no round
+    /// can run, nothing that needs one is due.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
         let state = &self.state;
         let (round, look, protection) = match self.trouble {

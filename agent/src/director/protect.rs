@@ -1,5 +1,5 @@
-//! Not shooting the host, in the loop: what is wanted goes into it, and what
-//! may be put in force comes out ([`crate::decide::protect`]).
+//! Protects the host, in the loop: what is wanted goes in, and what may be put
+//! in force comes out ([`crate::decide::protect`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,38 +18,38 @@ use crate::decide::{
 
 type Suspects = BTreeMap<ServiceKey, Suspect>;
 
-/// How often it is looked whether what was refused may be in force by now.
+/// How often the loop checks whether refused entries may be in force by now.
 pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
-/// How often this host is looked at while nothing is refused.
+/// How often this host is checked while nothing is refused.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// The first round waits for so long until the group's directors are known: a
-/// server that is one of them would stand already when they are.
+/// How long the first round waits until the group's directors are known: a
+/// server that is one of them would already be in the kernel when they are.
 pub(super) const DIRECTORS_GRACE: Duration = Duration::from_secs(5);
 
 /// What protects the director, between rounds.
 pub(super) struct Protection {
     may_hijack: bool,
-    /// All that is wanted, what is refused included.
+    /// Everything that is wanted, including what is refused.
     wanted: Arc<Desired>,
-    /// The addresses of the group's directors, as they say.
+    /// The addresses of the group's directors, as they report them.
     directors: BTreeMap<String, BTreeSet<IpAddr>>,
     facts: Facts,
     refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// What was last judged, and what was left of it.
     judged: (Arc<Desired>, Arc<Desired>),
     report: Arc<Report>,
-    /// Something else is known than what was judged by.
+    /// Whether the facts have changed since the last judgement.
     is_stale: bool,
-    /// This host's addresses could not be read.
+    /// Whether this host's addresses could not be read.
     is_unsure: bool,
-    /// When this host is to be looked at again; none before the first time.
+    /// When this host must be checked again; none before the first check.
     due: Option<Duration>,
     /// Since when the first round waits for the group's directors.
     waits_since: Option<Duration>,
 }
 
 impl Protection {
-    /// With `may_hijack` nothing is refused.
+    /// Returns a new protection; with `may_hijack` it refuses nothing.
     pub(super) fn new(may_hijack: bool) -> Self {
         Self {
             may_hijack,
@@ -71,22 +71,23 @@ impl Protection {
         }
     }
 
-    /// This is wanted from now on.
+    /// Sets what is wanted from now on.
     pub(super) fn want(&mut self, wanted: Desired) {
         self.wanted = Arc::new(wanted);
     }
 
-    /// All that is wanted, what is refused included.
+    /// Returns everything that is wanted, including what is refused.
     pub(super) fn wanted(&self) -> &Desired {
         &self.wanted
     }
 
-    /// What is wanted without what was refused when it was last judged.
+    /// Returns what is wanted, without what the last judgement refused.
     pub(super) fn desired(&self) -> &Arc<Desired> {
         &self.judged.1
     }
 
-    /// Where the agent reaches its API server. Whether that is new.
+    /// Records where the agent reaches its API server. Returns whether that is
+    /// new.
     pub(super) fn hear_api_servers(&mut self, servers: BTreeSet<SocketAddr>) -> bool {
         let is_new = self.facts.api_servers != servers;
         self.facts.api_servers = servers;
@@ -94,7 +95,8 @@ impl Protection {
         is_new
     }
 
-    /// The addresses of the group's directors. Whether they are new.
+    /// Records the addresses of the group's directors. Returns whether they are
+    /// new.
     pub(super) fn hear_directors(&mut self, directors: BTreeMap<String, BTreeSet<IpAddr>>) -> bool {
         let is_new = self.directors != directors;
         self.directors = directors;
@@ -102,13 +104,13 @@ impl Protection {
         is_new
     }
 
-    /// This host may be otherwise than it was when it was looked at.
+    /// Notes that this host may have changed since the last check.
     pub(super) fn look_again(&mut self) {
         self.is_stale = true;
     }
 
-    /// Whether the round is not to be run yet, though all is listed that it
-    /// needs.
+    /// Whether the round must wait, although everything that it needs is
+    /// listed.
     pub(super) fn waits(&mut self, are_directors_known: bool, now: Duration) -> bool {
         let since = *self.waits_since.get_or_insert(now);
         !are_directors_known && self.due.is_none() && now < since + DIRECTORS_GRACE
@@ -119,25 +121,25 @@ impl Protection {
         !Arc::ptr_eq(&self.wanted, &self.judged.0) || self.is_due(now)
     }
 
-    /// Whether there is a reason to judge, though nothing else is wanted.
+    /// Whether there is a reason to judge even if the same is wanted.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.is_stale || self.due.is_some_and(|due| due <= now)
     }
 
-    /// When there is.
+    /// Returns when the next judgement is due; none before the first wait.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let grace = self.waits_since.map(|since| since + DIRECTORS_GRACE);
         self.due.or(grace)
     }
 
-    /// What there is to say.
+    /// Returns what to report about the protection.
     pub(super) fn report(&self) -> Arc<Report> {
         self.report.clone()
     }
 
     /// Takes what would take this host's own traffic out of what is wanted.
-    /// `found` is what the kernel has of a suspect. Gives the services that are
-    /// refused, or of which servers are, and were not, or the other way round.
+    /// `found` returns what the kernel has of a suspect. Returns the services
+    /// for which the refusals have changed, theirs or their servers'.
     pub(super) fn judge<'a>(
         &mut self,
         suspects: &Suspects,
@@ -170,11 +172,11 @@ impl Protection {
 }
 
 impl Loop {
-    /// What would take this host's own traffic and must be judged: none when
-    /// nothing changed since the last time. This host is looked at when that is
-    /// due, or when a service is new; what it listens on, only where a service
-    /// asks for that. The next reading includes the suspects, and what was
-    /// refused before.
+    /// Returns the services and servers that would take this host's own traffic
+    /// and must be judged; none if nothing changed since the last time. The
+    /// host is checked when that is due or when a service is new, and its
+    /// listening sockets only if a service asks for them. The next reading
+    /// includes the suspects, and what was refused before.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
         if !self.protection.must_judge(now) {
             return None;
@@ -214,8 +216,9 @@ impl Loop {
                         Arc::make_mut(&mut protection.report).addresses = reachable;
                     }
                 }
-                // What was known before is the best guess. Its connection ends
-                // with an error of the socket's, so there is another next time.
+                // What was known before is the best guess. An error of the
+                // socket ends its connection, so a new one is opened for the
+                // next time.
                 Err(error) => {
                     tracing::debug!("{error}");
                     if let Ok(again) = (self.world.links)() {

@@ -1,4 +1,4 @@
-//! What the loop says after a round.
+//! What the loop reports after a round.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Loop {
-    /// What the director is found to be like at `now`.
+    /// Returns what the loop observed of the director at `now`.
     pub(super) fn observed(&mut self, outcome: Option<Outcome>, now: Duration) -> Observed {
         let used = outcome.as_ref().map(|_| WorldDigests {
             virtual_services: self

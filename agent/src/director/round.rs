@@ -30,7 +30,7 @@ impl Loop {
         }
         let changed = changed_services(self.protection.wanted(), &wanted);
         self.state.wish_changed(changed.iter().copied());
-        // A server that the kernel serves already need not wait for a verdict.
+        // A server that the kernel already serves need not wait for a verdict.
         let checked = changed.iter();
         let checked = checked.filter(|key| wanted.checks.contains_key(key));
         self.state.look_at_strangers(checked.copied());
@@ -38,11 +38,11 @@ impl Loop {
         self.protection.want(wanted);
     }
 
-    /// Makes the host what is wanted of it. None when an edge that is needed is
+    /// Makes the host what is wanted. Returns none if an edge that is needed is
     /// not open.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// If the kernel does not answer.
     pub(super) fn round(&mut self, now: Duration) -> Result<Option<Outcome>, ipvs::Error> {
         let suspects = self.suspects(now);
         let (is_listed, wall) = (self.objects.is_listed(), self.clock.wall(now));
@@ -92,23 +92,23 @@ impl Loop {
             outcome.failures.insert(Subject::Journal, why.clone());
         }
         if outcome.failures.contains_key(&Subject::Links) {
-            // Its connection ends with an error of the socket's.
+            // An error of the socket ends its connection.
             self.links = None;
         }
         if !is_listed {
-            // It is in nobody's way yet.
+            // The strangers' entries are in no object's way yet.
             outcome.left.clear();
         }
         Ok(Some(outcome))
     }
 
-    /// What the group wants of this host.
+    /// Returns what the group wants of this host.
     fn wish(&self, now: Duration) -> Wish {
         let group = self.in_force();
         let rule = group.map_or(AddressRule::default(), |group| group.addresses.clone());
-        // Of a group that was never accepted the most careful is assumed. What
-        // the previous run knew may be another's by now, and would go with the
-        // wish if it was adopted.
+        // For a group that was never accepted, the most careful policy is
+        // assumed. What the previous run knew may be another program's by now,
+        // and would be removed with the wish if it was adopted.
         let listed = group.filter(|_| self.objects.is_listed());
         Wish {
             desired: self.protection.desired().clone(),
@@ -124,7 +124,7 @@ impl Loop {
         }
     }
 
-    /// The group as it was accepted last.
+    /// Returns the group as it was last accepted.
     fn in_force(&self) -> Option<&CheckedGroup> {
         let group = self.objects.group(&self.group);
         group.and_then(|group| group.in_force())
@@ -145,15 +145,15 @@ impl Loop {
         removals
     }
 
-    /// Has the journal remember which cluster this director's table is of. What
-    /// the disk does not take is tried again in the next round.
+    /// Makes the journal record which cluster this director's table comes from.
+    /// If the disk refuses, the next round tries again.
     fn save_cluster(&mut self) {
         let (Some(cluster), Ok(journal)) = (self.caution.unsaved(), &mut self.journal) else {
             return;
         };
         match journal.remember_cluster(cluster) {
             Ok(()) => {
-                tracing::info!("from now on this director is of the cluster {cluster}");
+                tracing::info!("this director's table now comes from the cluster {cluster}");
                 self.caution.saved();
                 self.unsaved.clear();
             }

@@ -120,7 +120,7 @@ fn a_restart_writes_nothing_while_objects_come_in_one_by_one() {
 }
 
 #[test]
-fn a_group_that_does_not_exist_changes_nothing_and_says_so() {
+fn a_group_that_does_not_exist_changes_nothing_and_is_reported() {
     let running = started_with_everything();
     let world = running.world.clone();
     running.stop();
@@ -161,7 +161,7 @@ fn a_kernel_that_cannot_be_opened_is_opened_later() {
     };
     assert!(message.contains("modprobe ip_vs"), "{message}");
     let observed = running.programmed(2, 4);
-    assert_eq!(observed.trouble, None, "and it says that all is well");
+    assert_eq!(observed.trouble, None, "the trouble is over");
     assert_eq!(running.doors.kernel_opened.load(SeqCst), 4);
     assert_eq!(running.doors.opened.load(SeqCst), 1, "the journal once");
     running.stop();
@@ -204,7 +204,7 @@ fn stop_leaves_everything_as_it_is() {
 }
 
 #[test]
-fn nobody_left_to_send_events_is_a_stop() {
+fn the_loop_stops_when_all_senders_of_events_are_gone() {
     let Running {
         world,
         events,
@@ -270,7 +270,7 @@ fn an_edit_that_does_not_parse_keeps_the_last_good_version_in_force() {
 }
 
 #[test]
-fn the_vip_goes_to_whom_the_group_names() {
+fn the_vip_goes_to_the_director_that_the_group_names() {
     let running = Running::start(ModelWorld::new());
     let mut events = everything();
     events[0] = directors(&["a", "b"]);
@@ -305,8 +305,8 @@ fn what_failed_is_tried_again_without_an_event() {
     running.stop();
 }
 
-/// Without rounds the next deadline lies ahead all the same: a loop whose
-/// deadline has passed does not sleep.
+/// While no round can run, the next deadline must still be in the future: a
+/// loop whose deadline has passed does not sleep.
 #[test]
 fn the_loop_sleeps_also_while_no_round_can_run() {
     let minute = LONGEST_SLEEP;

@@ -1,5 +1,5 @@
-//! The health of servers, in the loop: what is in force goes into it, and the
-//! same table with the weights of servers in service comes out.
+//! The health of servers, in the loop: what is in force goes in, and the same
+//! table with the weights of servers in service comes out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,13 +24,13 @@ use crate::{
     tell::report::HealthReport,
 };
 
-/// How servers stand, and the table that comes of it.
+/// The health of servers, and the table that results from it.
 pub(super) struct Health {
     serving: Serving,
     /// What is in force, with the weights that the health of servers leaves
     /// them.
     pub(super) table: WantedTable,
-    /// Why probes are void, and of how many targets.
+    /// Why probes are void, each with the number of targets.
     void: BTreeMap<Arc<str>, usize>,
     report: Arc<HealthReport>,
     is_report_old: bool,
@@ -49,8 +49,8 @@ impl Health {
         }
     }
 
-    /// Takes in what the probes of a target came to. Whether there is anything
-    /// to do or to tell.
+    /// Records the tally of a target's probes. Returns whether there is
+    /// anything to do or to report.
     pub(super) fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) -> bool {
         self.serving.hear(probe, tally, now);
         self.take_news();
@@ -68,32 +68,32 @@ impl Health {
         }
     }
 
-    /// Other objects than before may want the same.
+    /// Notes that other objects than before may want the same.
     pub(super) fn names_changed(&mut self) {
         self.is_report_old = true;
     }
 
-    /// Why probes are void.
+    /// Sets why probes are void.
     pub(super) fn void(&mut self, why: BTreeMap<Arc<str>, usize>) {
         self.void = why;
         self.is_report_old = true;
     }
 
-    /// Whether clients are to be sent elsewhere.
+    /// Whether clients must be sent to other servers.
     pub(super) fn is_urgent(&self) -> bool {
         self.serving.is_dirty()
     }
 
-    /// When time alone changes something.
+    /// Returns when the next change is due without an event.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.serving.next_deadline()
     }
 
     /// Brings the table up to date with what is `in_force` now, which differs
-    /// from before in the services that `changed`, and has the round plan what
-    /// changed in it. The kernel has been read. Once everything that is wanted
-    /// is known (`is_listed`), what the previous run knew of other services is
-    /// forgotten.
+    /// from before in the services that `changed`, and makes the round plan
+    /// what changed in it. The kernel has been read. Once everything that is
+    /// wanted is known (`is_listed`), what the previous run knew of other
+    /// services is forgotten.
     pub(super) fn weigh(
         &mut self,
         in_force: &Desired,
@@ -130,7 +130,7 @@ impl Health {
     /// Passes on what will be probed and remembered.
     pub(super) fn tell(&mut self, recorder: &Recorder, orders: &UnboundedSender<Order>) {
         for order in self.serving.take_orders() {
-            // Without a prober there is nothing to be told.
+            // Without a prober the orders are not needed.
             orders.send(order).unwrap_or_default();
         }
         let notes = self.serving.take_notes();
@@ -139,7 +139,7 @@ impl Health {
         }
     }
 
-    /// What is to be said of it.
+    /// Returns what to report about the health of servers.
     pub(super) fn report(&mut self, desired: &Desired) -> Arc<HealthReport> {
         if std::mem::take(&mut self.is_report_old) {
             self.report = Arc::new(HealthReport {

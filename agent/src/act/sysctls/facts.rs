@@ -1,4 +1,4 @@
-//! What the host is like, as far as sysctls depend on it.
+//! Gathers the facts about the host that sysctls depend on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,23 +15,23 @@ use crate::{
     host::{interface::Interface, sysctls::spelled},
 };
 
-/// Routes to so many servers that are in no subnet of the host's are looked up
-/// again at each look, in turn: there may be tens of thousands.
+/// At most this many routes to servers outside the host's subnets are looked up
+/// again at each check, in turn: there may be tens of thousands.
 const LOOKED_UP_AGAIN: usize = 64;
 
-/// Which interfaces led to servers that are in no subnet of the host's.
+/// The interfaces that led to servers outside the host's subnets.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     known: BTreeMap<IpAddr, Option<u32>>,
     last: Option<IpAddr>,
 }
 
-/// Gathers what matters to these needs. `is_ours` says that we have shown NAT's
-/// connections to connection tracking before: what it knows since tells
-/// nothing.
+/// Gathers the facts that matter to these needs. `is_ours` means that the agent
+/// has shown NAT's connections to connection tracking before: what it has
+/// tracked since proves nothing.
 ///
 /// # Errors
-/// In words, when the kernel does not answer.
+/// Why the kernel does not answer, for people.
 pub(super) fn gather(
     ways: &mut Ways,
     edges: &mut Edges<'_>,
@@ -74,8 +74,8 @@ pub(super) fn gather(
         let advertised = advertised
             .map_err(|error| format!("cannot list this host's default routes of IPv6: {error}"))?;
         for interface in advertised.into_iter().filter_map(name) {
-            // With 0 it is another program that listens to routers, and not the
-            // kernel's to take away.
+            // With 0, another program listens to routers, and the kernel does
+            // not remove its route.
             let accept = format!("net.ipv6.conf.{}.accept_ra", spelled(&interface.name));
             if edges.sysctls.read(&accept).is_ok_and(|value| value != "0") {
                 facts.advertised.insert(interface.name.clone());
@@ -86,18 +86,20 @@ pub(super) fn gather(
     Ok(facts)
 }
 
-/// Connection tracking is active in a network namespace if rules want it, which
-/// shows in nothing but its work: it knows connections (its own count of them
-/// stays 0 otherwise, whatever IPVS does), or it called packets invalid, as it
-/// calls the replies of NAT servers while nothing else goes on.
+/// Whether connection tracking is active. It is active in a network namespace
+/// if rules want it, which shows only in its work: it knows connections (if it
+/// is not active, its count stays 0, whatever IPVS does), or it called packets
+/// invalid, as it calls the replies of NAT servers while no other traffic
+/// flows.
 fn is_tracking(edges: &mut Edges<'_>) -> bool {
     let count = edges.sysctls.read("net.netfilter.nf_conntrack_count");
     count.is_ok_and(|count| count != "0") || edges.surroundings.calls_packets_invalid()
 }
 
 impl Ways {
-    /// The interface that leads to each of these addresses, where one does:
-    /// that whose subnet holds it, or else that of the route.
+    /// Returns the interface that leads to each of these addresses, if one
+    /// does: the one whose subnet contains the address, or else the one of the
+    /// route.
     fn to(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
@@ -107,7 +109,7 @@ impl Ways {
         let mut all = Vec::with_capacity(addresses.len());
         let mut elsewhere = BTreeSet::new();
         let subnets = Subnets::of(interfaces);
-        // What is the host's own is not forwarded.
+        // Packets to the host's own addresses are not forwarded.
         for &address in addresses.difference(&subnets.own) {
             match subnets.nearest(address) {
                 Some(index) => all.push((address, Some(index))),
@@ -133,7 +135,7 @@ impl Ways {
         Ok(all)
     }
 
-    /// Those whose turn it is.
+    /// Returns the addresses whose turn it is.
     fn next_known(&mut self) -> Vec<IpAddr> {
         let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = self.known.range((from, Bound::Unbounded));
@@ -141,7 +143,7 @@ impl Ways {
             .map(|(address, _)| *address)
             .take(LOOKED_UP_AGAIN)
             .collect();
-        // After the last one it is the first one's again.
+        // After the last address the first one is next.
         self.last = next
             .last()
             .copied()
@@ -150,7 +152,7 @@ impl Ways {
     }
 }
 
-/// The networks of a host. Of its own addresses there may be ten thousand.
+/// The networks of a host. It may have ten thousand addresses of its own.
 struct Subnets {
     own: BTreeSet<IpAddr>,
     networks: Vec<(IpAddr, u8, u32)>,
@@ -175,7 +177,7 @@ impl Subnets {
         }
     }
 
-    /// The interface with the longest prefix that holds an address.
+    /// Returns the interface with the longest prefix that contains an address.
     fn nearest(&self, address: IpAddr) -> Option<u32> {
         let networks = self.networks.iter();
         networks

@@ -1,9 +1,9 @@
-//! What can be wrong with a sysctl, and what to do about it.
+//! Messages about what is wrong with a sysctl, and what to do about it.
 
 use std::io;
 
-pub(super) const NOT_WRITTEN_DOWN: &str = "what it was before cannot be written down, so that \
-                                           nobody could restore it: make the agent's state folder \
+pub(super) const NOT_WRITTEN_DOWN: &str = "its previous value cannot be written down, so that \
+                                           nothing could restore it: make the agent's state folder \
                                            writable";
 
 pub(super) fn unreadable(name: &str, error: &io::Error) -> String {
@@ -20,7 +20,7 @@ pub(super) fn unreadable(name: &str, error: &io::Error) -> String {
     };
     format!(
         "cannot be read: {what}, or the agent's --sysctl-dir is not a folder like /proc/sys; leave \
-         it out of the group's spec.sysctls.overrides if it stands there"
+         it out of the group's spec.sysctls.overrides if it is there"
     )
 }
 
@@ -41,17 +41,18 @@ pub(super) fn unwritable(name: &str, value: &str, error: &io::Error) -> String {
 }
 
 pub(super) fn made_otherwise(value: &str, found: &str) -> String {
-    format!("the kernel was given {value} and made it {found}")
+    format!("the agent wrote {value}, and the kernel made it {found}")
 }
 
 pub(super) fn waits_for(first: &str) -> String {
-    format!("waits until {first} is as it is to be: see there")
+    format!("waits until {first} has its wanted value: see there")
 }
 
 pub(super) fn fought_over(name: &str, value: &str, found: &str) -> String {
     format!(
-        "somebody else sets it to {found} again and again, so it is left alone: find out who \
-         (files of /etc/sysctl.d, tuned, a network manager, another agent) and end that, then \
-         sysctl -w {name}='{value}'; or write {found} to the group's spec.sysctls.overrides"
+        "somebody else sets it to {found} again and again, so the agent leaves it alone: find out \
+         what does that (files of /etc/sysctl.d, tuned, a network manager, another agent) and end \
+         it, then sysctl -w {name}='{value}'; or write {found} to the group's \
+         spec.sysctls.overrides"
     )
 }

@@ -1,4 +1,4 @@
-//! What we want is there already, and is somebody else's.
+//! Wanted entries that exist already and are strangers'.
 
 use super::*;
 use crate::{fixtures::weight, host::reading::Reading};
@@ -16,17 +16,21 @@ fn theirs(world: &ModelWorld, scheduler: &str, servers: &[(u8, u32)]) {
 }
 
 #[test]
-fn a_strangers_service_that_differs_is_left_and_told_and_our_vip_is_not_put_to_it() {
+fn a_strangers_service_that_differs_is_left_and_reported_and_our_vip_is_not_added_to_it() {
     let world = ModelWorld::new();
     theirs(&world, "sed", &[(9, 9)]);
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
     let mut agent = leaving(&world);
     let outcome = agent.round(&ours);
-    assert_eq!(world.news(), [""; 0], "neither service, server nor VIP");
+    assert_eq!(
+        world.news(),
+        [""; 0],
+        "no service, server or VIP is written"
+    );
     assert_eq!(outcome.left, [(tcp(WEB, 80), None)]);
     assert_eq!((outcome.services, outcome.vips.len()), (0, 0));
 
-    // They take it away.
+    // The stranger removes it.
     world.parts().kernel.table.clear();
     let table = world.parts().kernel.table.clone();
     assert!(agent.state.hint(&Reading::Table(table), false));
@@ -50,7 +54,7 @@ fn a_strangers_server_that_differs_is_left_and_one_that_does_not_is_ours() {
     assert_eq!(found, weight(9), "it is as they made it");
     world.news();
 
-    // The group says otherwise now.
+    // The group's policy changes now.
     agent.on_conflict = OnConflict::Adopt;
     let outcome = agent.round(&ours);
     assert_eq!(outcome.left, []);
@@ -81,7 +85,7 @@ fn what_is_ours_is_put_right_whatever_the_policy() {
 }
 
 #[test]
-fn an_order_that_the_scheduler_goes_by_and_that_is_not_the_wanted_one_is_told() {
+fn an_unwanted_order_is_reported_if_the_scheduler_depends_on_it() {
     let world = ModelWorld::new();
     let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "mh", &[(2, 1)])]));
     let both = wish(&[(tcp(WEB, 80), "mh", &[(1, 1), (2, 1)])]);

@@ -3,8 +3,8 @@ use super::*;
 /// More calls than any round here makes.
 const IMMORTAL: usize = 1000;
 
-/// Runs a round that ends with the agent's death after so many calls. False
-/// when it lived longer than the round.
+/// Runs a round in which the agent dies after this many calls. Returns false if
+/// the round ended first.
 fn dies_after(calls: usize, agent: &mut Agent, wish: &Desired) -> bool {
     agent.world.parts().life = Some(calls);
     let _ = agent.try_round(wish, Holding::Take);
@@ -13,8 +13,8 @@ fn dies_after(calls: usize, agent: &mut Agent, wish: &Desired) -> bool {
     died
 }
 
-/// A world for each call after which an agent can die in the first round for
-/// `second`, after it had settled `first`.
+/// Returns a world for each call after which an agent can die in the first
+/// round for `second`, after it had settled `first`.
 fn deaths(first: &Desired, second: &Desired) -> Vec<ModelWorld> {
     let mut worlds = Vec::new();
     for calls in 0..IMMORTAL {
@@ -45,7 +45,7 @@ fn after() -> Desired {
 }
 
 #[test]
-fn whenever_it_dies_the_next_one_finishes_what_it_began() {
+fn whenever_it_dies_the_next_run_finishes_what_it_began() {
     let worlds = deaths(&before(), &after());
     assert!(worlds.len() > 10, "{} moments to die at", worlds.len());
     for (calls, world) in worlds.iter().enumerate() {
@@ -78,7 +78,7 @@ fn whenever_it_dies_the_next_one_finishes_what_it_began() {
 }
 
 #[test]
-fn whenever_it_dies_the_next_one_can_take_everything_away() {
+fn whenever_it_dies_the_next_run_can_remove_everything() {
     for (calls, world) in deaths(&before(), &after()).iter().enumerate() {
         let outcome = Agent::start(world).round(&wish(&[]));
         assert_eq!(outcome, Outcome::default(), "after {calls} calls");

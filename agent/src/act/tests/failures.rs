@@ -2,7 +2,8 @@ use ipvs::Errno;
 
 use super::*;
 
-/// Has the kernel refuse whatever is spelled so, from now on.
+/// Makes the kernel refuse every operation whose text contains `part`, from now
+/// on.
 fn refuse(world: &ModelWorld, part: &'static str, errno: Errno) {
     world.parts().kernel.fail_with = Some(Box::new(move |op| {
         op.to_string().contains(part).then_some(errno)
@@ -24,25 +25,36 @@ fn what_fails_backs_off_and_stops_nothing_else() {
     let outcome = agent.round(&both);
     let message = &outcome.failures[&Subject::Service(tcp(WEB, 80))];
     assert!(message.contains("modprobe ip_vs_twos"), "{message}");
-    assert_eq!(outcome.services, 1, "the other one is there");
+    assert_eq!(outcome.services, 1, "the other service is there");
     assert_eq!(outcome.vips.len(), 1, "with its VIP, and no other VIP");
     world.news();
 
     let again = agent.round(&both);
-    assert_eq!(again.failures, outcome.failures, "it still says so");
-    assert_eq!(world.news(), [""; 0], "but does not try before it is due");
+    assert_eq!(
+        again.failures, outcome.failures,
+        "the failure is still reported"
+    );
+    assert_eq!(world.news(), [""; 0], "no attempt is made before it is due");
 
     agent.round_when_due(&both);
-    assert_eq!(sent(&world.news(), "-s twos"), 1, "then it tries once");
+    assert_eq!(
+        sent(&world.news(), "-s twos"),
+        1,
+        "there is one attempt when it is due"
+    );
     let first_wait = agent.now;
     let second_wait = agent.state.next_deadline().unwrap() - agent.now;
-    assert!(second_wait > first_wait, "and waits for longer");
+    assert!(second_wait > first_wait, "the second wait is longer");
 
     world.parts().kernel.schedulers.insert("twos".to_owned());
     let outcome = agent.round_when_due(&both);
     assert_eq!(outcome.failures, BTreeMap::new(), "the module is there now");
     assert_eq!((outcome.services, outcome.vips.len()), (2, 2));
-    assert_eq!(agent.state.next_deadline(), None, "nothing waits any more");
+    assert_eq!(
+        agent.state.next_deadline(),
+        None,
+        "nothing waits after the success"
+    );
 }
 
 #[test]
@@ -53,11 +65,15 @@ fn the_servers_of_a_service_that_cannot_be_made_are_one_failure_with_it() {
     let outcome = agent.round(&bad);
     let subjects: Vec<_> = outcome.failures.keys().collect();
     assert_eq!(subjects, [&Subject::Service(tcp(WEB, 80))]);
-    assert_eq!(sent(&world.news(), "-a "), 0, "nor are they asked for");
+    assert_eq!(
+        sent(&world.news(), "-a "),
+        0,
+        "the servers are not sent to the kernel"
+    );
 }
 
 #[test]
-fn the_servers_of_a_service_whose_edit_fails_are_edited_all_the_same() {
+fn the_servers_of_a_service_whose_edit_fails_are_still_edited() {
     let world = ModelWorld::new();
     let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (2, 1)])]));
     agent.round(&wish(&[(tcp(WEB, 80), "twos", &[(1, 1), (2, 1)])]));
@@ -72,7 +88,7 @@ fn the_servers_of_a_service_whose_edit_fails_are_edited_all_the_same() {
         ],
         "a drained server does not wait for a scheduler that is not there"
     );
-    assert_eq!(sent(&world.news(), "-E"), 0, "which is not due");
+    assert_eq!(sent(&world.news(), "-E"), 0, "the edit is not due yet");
 }
 
 #[test]
@@ -102,7 +118,7 @@ fn a_changed_wish_is_tried_at_once() {
 }
 
 #[test]
-fn a_failure_that_nobody_wants_any_more_is_forgotten_at_once() {
+fn a_failure_of_what_is_no_longer_wanted_is_forgotten_at_once() {
     let web = [(tcp(WEB, 80), "wrr", &[(1, 1)][..])];
     for failing in [
         wish(&[(tcp(WEB, 80), "twos", &[(1, 1)])]),
@@ -146,7 +162,10 @@ fn without_a_disk_nothing_is_made_and_edits_and_removals_go_on() {
         ]
     );
     let message = &outcome.failures[&Subject::Journal];
-    assert!(message.contains("/state"), "it says where: {message}");
+    assert!(
+        message.contains("/state"),
+        "the message names the folder: {message}"
+    );
     assert_eq!(
         agent.state.next_deadline(),
         Some(Duration::from_millis(100)),
@@ -169,8 +188,8 @@ fn an_intent_that_failed_may_be_on_the_disk_and_does_not_stay_there() {
     world.parts().disk_broken = true;
     agent.round(&wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
     world.parts().disk_broken = false;
-    // Else the next agent would take for its own, and remove, what somebody
-    // else makes meanwhile.
+    // Otherwise, the next agent would take for its own, and remove, what
+    // another process makes in the meantime.
     agent.round_when_due(&wish(&[]));
     assert_eq!(world.news(), ["settle"]);
     assert_eq!(agent.state.next_deadline(), None);
@@ -195,7 +214,11 @@ fn lost_replies_lose_nothing_and_nothing_is_owned_twice() {
     world.parts().kernel.lose_replies = true;
     assert!(agent.try_round(&wish(&[]), Holding::Take).is_err());
     let outcome = agent.round(&wish(&[]));
-    assert_eq!(outcome, Outcome::default(), "removals likewise");
+    assert_eq!(
+        outcome,
+        Outcome::default(),
+        "lost replies to removals lose nothing either"
+    );
     assert_eq!(world.parts().disk.owned.len(), 0);
 }
 
@@ -212,7 +235,11 @@ fn an_address_stays_ours_when_the_kernel_fails_later_in_the_round() {
         agent.try_round(&both, Holding::Undecided).unwrap();
         world.parts().kernel.lose_replies = true;
         assert!(agent.try_round(&web, Holding::Take).is_err());
-        assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"], "it was put up");
+        assert_eq!(
+            world.interfaces_with(ip(WEB)),
+            ["eth0"],
+            "the VIP was added"
+        );
         if restarts {
             agent = Agent::start(&world);
         }
@@ -225,7 +252,7 @@ fn an_address_stays_ours_when_the_kernel_fails_later_in_the_round() {
 }
 
 #[test]
-fn a_service_that_somebody_made_meanwhile_is_adopted_with_the_next_reading() {
+fn a_service_that_another_process_made_meanwhile_is_adopted_with_the_next_reading() {
     let world = ModelWorld::new();
     let mut agent = settled(&world, &wish(&[]));
     let theirs = service("sed", &[(9, 9)]);
@@ -234,8 +261,12 @@ fn a_service_that_somebody_made_meanwhile_is_adopted_with_the_next_reading() {
     let outcome = agent.round(&ours);
     let message = &outcome.failures[&Subject::Service(tcp(WEB, 80))];
     assert!(message.contains("somebody else has made"), "{message}");
-    assert_eq!(sent(&world.news(), "-a "), 0, "it is not ours to fill");
-    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0], "nor to announce");
+    assert_eq!(
+        sent(&world.news(), "-a "),
+        0,
+        "a stranger's service gets no servers"
+    );
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0], "and no VIP");
 
     let outcome = agent.round_when_due(&ours);
     assert_eq!(outcome.failures, BTreeMap::new());
@@ -315,10 +346,10 @@ fn what_one_reading_leaves_out_is_not_taken_for_gone() {
     world.parts().skipped = Some(tcp(WEB, 80));
     agent.state.distrust();
     let outcome = agent.round(&both);
-    assert_eq!(world.news(), [""; 0], "nothing is written, no VIP moves");
+    assert_eq!(world.news(), [""; 0], "nothing is written and no VIP moves");
     assert_eq!(outcome.failures, BTreeMap::new());
 
-    // Nor is it forgotten when it is to go.
+    // Nor is it forgotten when it must be removed.
     world.parts().skipped = Some(tcp(WEB, 80));
     agent.state.distrust();
     agent.round(&wish(&[(tcp("192.0.2.11", 80), "wrr", &[(1, 1)])]));
@@ -329,15 +360,18 @@ fn what_one_reading_leaves_out_is_not_taken_for_gone() {
 }
 
 #[test]
-fn a_vip_that_cannot_be_taken_away_keeps_its_service_and_is_told() {
+fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     let world = ModelWorld::new();
     let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
     world.parts().addresses_refused = true;
     let nothing = wish(&[]);
     let outcome = agent.round(&nothing);
     assert_eq!(world.news(), [""; 0], "the service answers on its VIP");
-    assert_eq!(outcome.vips[&ip(WEB)], "eth0", "it is still here");
-    assert_eq!(outcome.stays, outcome.vips, "and should not be");
+    assert_eq!(outcome.vips[&ip(WEB)], "eth0", "the VIP is still here");
+    assert_eq!(
+        outcome.stays, outcome.vips,
+        "it is reported as one that should be gone"
+    );
     assert!(outcome.failures.contains_key(&Subject::Vip(ip(WEB))));
 
     // Another event does not make it try sooner.

@@ -1,6 +1,6 @@
 use super::*;
 
-/// So many services on one VIP, each with two servers.
+/// Returns this many services on one VIP, each with two servers.
 fn many(services: std::ops::Range<u16>) -> Desired {
     let rows: Vec<_> = services
         .map(|number| (tcp(WEB, 8000 + number), "wrr", &[(1, 1), (2, 1)][..]))
@@ -15,13 +15,17 @@ fn an_empty_answer_empties_nothing_until_it_is_released() {
     let table = world.table();
     let outcome = agent.round(&many(0..0));
     assert_eq!(agent.held.len(), 40, "one for each service");
-    assert_eq!(world.news(), [""; 0], "nothing goes, the VIP neither");
+    assert_eq!(
+        world.news(),
+        [""; 0],
+        "nothing is removed, and the VIP stays"
+    );
     assert_eq!(world.table(), table);
     assert_eq!(outcome.vips[&ip(WEB)], "eth0");
 
     agent.removals = Removals::Released;
     let outcome = agent.round(&many(0..0));
-    assert_eq!(outcome, Outcome::default(), "released, it goes");
+    assert_eq!(outcome, Outcome::default(), "what was released is removed");
     assert_eq!(world.table(), [""; 0]);
     assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
 }
@@ -37,7 +41,8 @@ fn what_is_held_is_served_and_edits_of_the_rest_go_on() {
     assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
     assert_eq!(agent.held.len(), 20);
 
-    // One more is not told from the others, and all are back at once.
+    // One more removal joins the held ones, and then all are wanted again at
+    // once.
     agent.now = Duration::from_secs(600);
     agent.round(&many(0..19));
     assert_eq!(agent.held.len(), 21);

@@ -1,4 +1,4 @@
-//! What somebody did long ago, and what the agent learns late.
+//! What another process did long ago, and what the agent learns late.
 
 use ipvs::ActualService;
 
@@ -11,13 +11,13 @@ const TIMEOUTS: Timeouts = Timeouts {
     udp: 60,
 };
 
-/// The next round has a reading of everything behind it.
+/// Lets the next round have a reading of everything behind it.
 fn look(agent: &mut Agent) {
     let table = agent.world.parts().kernel.table.clone();
     agent.state.hint(&Reading::Table(table), false);
 }
 
-/// An agent that cannot open its journal, which is there.
+/// Returns an agent that cannot open its journal, which exists.
 fn without_journal(world: &ModelWorld) -> Agent {
     world.parts().disk_broken = true;
     Agent {
@@ -26,7 +26,7 @@ fn without_journal(world: &ModelWorld) -> Agent {
     }
 }
 
-/// It can from now on.
+/// Lets the agent open its journal from now on.
 fn find_the_journal(agent: &mut Agent) {
     agent.world.parts().disk_broken = false;
     let remembered = agent.world.parts().disk.remembered();
@@ -83,7 +83,7 @@ fn what_was_given_up_without_a_journal_is_given_up_in_it_as_a_whole() {
     theirs(&world, service("sed", &[(7, 7)]));
     world.news();
     Agent::start(&world).round(&wish(&[]));
-    assert_eq!(world.news(), [""; 0], "it is somebody else's now");
+    assert_eq!(world.news(), [""; 0], "the entry is a stranger's now");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_changed_order_is_seen_in_a_reading_of_everything() {
     look(&mut agent);
     let outcome = agent.round(&ours);
     assert_eq!(outcome.misordered, [tcp(WEB, 80)].into());
-    assert_eq!(world.news(), [""; 0], "it cannot be edited");
+    assert_eq!(world.news(), [""; 0], "the order cannot be edited");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn timeouts_that_the_journal_knows_are_put_right_while_the_disk_fails() {
 }
 
 #[test]
-fn a_service_stays_while_its_vip_cannot_be_taken_away() {
+fn a_service_stays_while_its_vip_cannot_be_removed() {
     let world = ModelWorld::new();
     let mut agent = settled(&world, &wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
     world.parts().links_broken = true;
@@ -170,7 +170,7 @@ fn much_that_an_old_reading_contradicts_is_our_own_doing() {
     let nothing = Reading::Table(Default::default());
     assert!(
         !agent.state.hint(&nothing, true),
-        "it began before we did it"
+        "the reading began before the agent's own changes"
     );
     assert!(agent.state.hint(&nothing, false));
     let readings = world.parts().kernel.readings;

@@ -1,16 +1,16 @@
-//! Whatever happens, when things calm down the host is as it is wanted to be,
-//! strangers' things are as strangers left them, and the disk says which is
+//! Whatever happens, when things calm down the host is as wanted, strangers'
+//! things are as strangers left them, and the disk has on record which is
 //! which.
 //!
-//! Whose an entry is, is decided here without looking at the plan. What
-//! somebody else made is theirs unless its key was ours, or until it is
-//! wanted: then it is to be adopted, and while it is not known how far that
-//! came it is nobody's in particular. A virtual address is never adopted.
+//! The owner of an entry is decided here without looking at the plan. What
+//! another process made is a stranger's unless its key was ours, or until it is
+//! wanted: then it must be adopted, and while it is not known how far that came
+//! its owner is unclear. A virtual address is never adopted.
 //!
 //! The journal is the real one, on a disk that loses, keeps or tears what was
-//! not synced when the agent died. The kernel outlives that, which is more than
-//! a real disk asks for: it loses only what a power failure cuts off, and then
-//! the kernel's table is gone, too.
+//! not synced when the agent died. The kernel outlives that, which demands more
+//! than a real disk does: a disk loses only what a power failure cuts off, and
+//! then the kernel's table is gone, too.
 
 mod calm;
 mod disk;
@@ -41,7 +41,7 @@ use crate::{
     fixtures::{Effect, broken, config, disk::Fate, spelled, weight},
 };
 
-/// What nobody but a stranger writes.
+/// The scheduler that only strangers write.
 const THEIR_SCHEDULER: &str = "sed";
 const THEIR_WEIGHT: u32 = 900;
 
@@ -49,9 +49,10 @@ const THEIR_WEIGHT: u32 = 900;
 enum Whose {
     Ours,
     Theirs,
-    /// Theirs, but wanted, or with a key that was ours.
+    /// A stranger's, but wanted, or with a key that was ours.
     Unclear,
-    /// Ours, and changed by somebody before we could write down that it is.
+    /// Ours, and changed by another process before the agent could write down
+    /// that it is.
     Lost,
 }
 
@@ -63,9 +64,10 @@ struct Story {
     agent: Agent,
     wish: Desired,
     holding: Holding,
-    /// Of everything that is there, but for the host's own addresses.
+    /// The owner of everything that is there, except the host's own addresses.
     whose: BTreeMap<Entry, Whose>,
-    /// The agent died and had not been able to write down what is ours.
+    /// Whether an agent ended that had not been able to write down what is
+    /// ours.
     forgetful: bool,
 }
 
@@ -142,7 +144,7 @@ impl Story {
         self.agent.now = now;
     }
 
-    /// The agent ends in good order, and starts again.
+    /// Ends the agent in good order, and starts the next run.
     fn restart(&mut self) {
         self.forgetful |= self.has_unwritten();
         self.agent.journal = Box::new(self.world.clone());
@@ -175,7 +177,8 @@ impl Story {
         self.agent.state.failures.contains_key(&Subject::Journal)
     }
 
-    /// Takes in what the agent did, and objects if it was not its business.
+    /// Checks that the agent changed only what was its business, and records
+    /// it.
     fn audit(&mut self) {
         let effects = std::mem::take(&mut self.world.parts().log);
         for effect in effects {
@@ -238,7 +241,7 @@ impl Story {
         });
     }
 
-    /// Whose is what somebody else makes now.
+    /// Returns the owner of an entry that another process makes now.
     fn whose(&self, entry: &Entry) -> Whose {
         let disks = self.disk.all();
         let on_disk = disks.iter().all(|disk| disk.owned.contains(entry));
@@ -253,7 +256,7 @@ impl Story {
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
-            // Who else's has another configuration.
+            // A stranger's service or destination has another configuration.
             _ => false,
         };
         let intended = intended(&self.agent.state.ours.intent)
@@ -265,7 +268,7 @@ impl Story {
         }
     }
 
-    /// Whether the agent knows that it is not there, and may let go of it.
+    /// Whether the agent knows that the entry is gone, and may forget it.
     fn is_known_to_be_gone(&self, entry: &Entry) -> bool {
         let Some(table) = &self.agent.state.believed else {
             return false;
@@ -293,7 +296,7 @@ impl Story {
         }
     }
 
-    /// Does it, if it can be done.
+    /// Does the deed. Returns whether it could be done.
     fn can(&self, deed: &Deed) -> bool {
         let (Deed::Make(entry) | Deed::Change(entry) | Deed::Remove(entry)) = deed;
         if let Entry::Address(address, on) = entry {
@@ -328,8 +331,8 @@ impl Story {
         }
     }
 
-    /// What we made and did not write down is known by its configuration, and
-    /// a service's servers by the service.
+    /// What the agent made and did not write down is known by its
+    /// configuration, and a service's servers by the service.
     fn lose(&mut self, changed: &Entry, now: Whose) {
         if now == Whose::Ours {
             return;
@@ -374,7 +377,7 @@ impl Story {
     }
 }
 
-/// As many as PROPTEST_CASES asks for, and no fewer than are done anyway.
+/// As many cases as PROPTEST_CASES asks for, and at least the usual number.
 fn walks() -> ProptestConfig {
     let asked = ProptestConfig::default();
     ProptestConfig {

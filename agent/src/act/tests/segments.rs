@@ -41,20 +41,23 @@ impl Agent {
 }
 
 #[test]
-fn a_vip_goes_up_once_nobody_on_the_segment_answers_for_it() {
+fn a_vip_is_added_once_no_host_on_the_segment_answers_for_it() {
     let world = world();
     let mut agent = Agent::start(&world);
     let outcome = agent.round(&web());
     assert_eq!(outcome.missing[&ip(WEB)], Missing::Asking);
     assert_eq!(agent.orders(), [(ip(WEB), Order::Ask(card()))]);
-    assert!(world.interfaces_with(ip(WEB)).is_empty(), "not before");
+    assert!(
+        world.interfaces_with(ip(WEB)).is_empty(),
+        "the VIP is not added before the verdict"
+    );
 
     agent.hear(Verdict::Free(3));
     let outcome = agent.round(&web());
     assert_eq!(
         outcome.missing[&ip(WEB)],
         Missing::Asking,
-        "not that segment"
+        "a verdict of another segment does not count"
     );
     agent.hear(Verdict::Free(2));
     let outcome = agent.round(&web());
@@ -64,11 +67,11 @@ fn a_vip_goes_up_once_nobody_on_the_segment_answers_for_it() {
 
     let outcome = agent.round(&wish(&[]));
     assert!(outcome.vips.is_empty(), "its last service went");
-    assert_eq!(agent.orders(), [], "nobody is to hear of it any more");
+    assert_eq!(agent.orders(), [], "the VIP is no longer announced");
 }
 
 #[test]
-fn a_vip_that_somebody_has_stays_away_and_it_is_said_who_he_is() {
+fn a_vip_that_another_host_has_is_not_added_and_that_host_is_named() {
     let world = world();
     world.parts().neighbors = vec![(OTHER, ip("198.51.100.1")), (MAC, ip("192.0.2.9"))];
     let mut agent = Agent::start(&world);
@@ -77,11 +80,15 @@ fn a_vip_that_somebody_has_stays_away_and_it_is_said_who_he_is() {
     let known = std::mem::take(&mut world.parts().neighbors);
     let outcome = agent.round(&web());
     let nobody = Missing::Taken(OTHER, Vec::new());
-    assert_eq!(outcome.missing[&ip(WEB)], nobody, "he is not known");
+    assert_eq!(
+        outcome.missing[&ip(WEB)],
+        nobody,
+        "the other host is not known yet"
+    );
     assert_eq!(
         world.parts().looked_for,
         [ip("198.51.100.1")],
-        "the service's server may be the one"
+        "the service's server may be the other host"
     );
     world.parts().neighbors = known;
     agent.state.links_changed();
@@ -99,7 +106,7 @@ fn a_vip_that_somebody_has_stays_away_and_it_is_said_who_he_is() {
 }
 
 #[test]
-fn somebody_who_says_that_he_has_a_held_vip_is_told_of_and_does_not_get_it() {
+fn a_host_that_claims_a_held_vip_is_reported_and_does_not_get_it() {
     let world = world();
     let mut agent = Agent::start(&world);
     agent.round(&web());
@@ -111,11 +118,14 @@ fn somebody_who_says_that_he_has_a_held_vip_is_told_of_and_does_not_get_it() {
     assert_eq!(outcome.contested[&ip(WEB)], (OTHER, Vec::new()));
     agent.hear(Verdict::Held);
     let outcome = agent.round(&web());
-    assert!(outcome.contested.is_empty(), "he is not heard any more");
+    assert!(
+        outcome.contested.is_empty(),
+        "the other host is no longer heard"
+    );
 }
 
 #[test]
-fn a_vip_that_somebody_removed_is_put_back_at_once_and_announced_anew() {
+fn a_vip_that_another_process_removed_is_put_back_at_once_and_announced_again() {
     let world = world();
     let mut agent = Agent::start(&world);
     agent.round(&web());
@@ -127,11 +137,11 @@ fn a_vip_that_somebody_removed_is_put_back_at_once_and_announced_anew() {
     let outcome = agent.round(&web());
     assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
     assert_eq!(agent.orders(), [(ip(WEB), Order::Hold(card(), 2))]);
-    assert_eq!(outcome.repairs.count, 1, "it is told");
+    assert_eq!(outcome.repairs.count, 1, "the repair is reported");
 }
 
 #[test]
-fn a_restart_asks_nobody_for_what_is_there() {
+fn a_restart_makes_no_claim_for_what_is_there() {
     let world = world();
     let mut agent = Agent::start(&world);
     agent.round(&web());
@@ -149,7 +159,7 @@ fn a_restart_asks_nobody_for_what_is_there() {
     assert_eq!(
         outcome.missing[&ip(WEB)],
         Missing::Asking,
-        "it went while no agent was there: somebody else may have it by now"
+        "it vanished while no agent ran: another host may have it by now"
     );
 }
 
@@ -175,10 +185,10 @@ fn the_device_of_our_own_comes_with_the_first_vip_and_goes_with_the_last() {
     agent.rule = AddressRule::Dummy;
     agent.round(&web());
     assert_eq!(world.interfaces_with(ip(WEB)), ["ipvs-vips"]);
-    assert_eq!(agent.orders(), [], "it is on no segment");
+    assert_eq!(agent.orders(), [], "the device is on no segment");
     agent.rule = AddressRule::Interface("eth1".into());
     agent.round(&web());
-    assert_eq!(world.interfaces_with(ip(WEB)), ["eth1"], "it moved");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth1"], "the VIP moved");
     let names = |world: &ModelWorld| {
         let parts = world.parts();
         let names = parts.interfaces.iter();
@@ -186,7 +196,11 @@ fn the_device_of_our_own_comes_with_the_first_vip_and_goes_with_the_last() {
             .map(|interface| interface.name.clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!(names(&world), ["lo", "eth0", "eth1"], "the device went");
+    assert_eq!(
+        names(&world),
+        ["lo", "eth0", "eth1"],
+        "the device is removed"
+    );
     agent.rule = AddressRule::Dummy;
     agent.round(&web());
     agent.round(&wish(&[]));
@@ -194,7 +208,7 @@ fn the_device_of_our_own_comes_with_the_first_vip_and_goes_with_the_last() {
 }
 
 #[test]
-fn an_address_with_our_mark_is_ours_without_a_journal_that_says_so() {
+fn an_address_with_our_mark_is_ours_even_if_the_journal_does_not_have_it() {
     let world = world();
     world.put(ip("192.0.2.77"), "eth0");
     world.parts().interfaces[1].marked.push(ip("192.0.2.77"));
@@ -202,12 +216,12 @@ fn an_address_with_our_mark_is_ours_without_a_journal_that_says_so() {
     agent.round(&web());
     assert!(
         world.interfaces_with(ip("192.0.2.77")).is_empty(),
-        "nobody wants it, and it is ours to remove"
+        "it is not wanted, and it is ours to remove"
     );
 }
 
 #[test]
-fn a_device_that_cannot_be_made_is_every_services_trouble_and_tried_again() {
+fn a_device_that_cannot_be_made_is_reported_and_tried_again() {
     let world = world();
     let mut agent = Agent::start(&world);
     agent.rule = AddressRule::Dummy;
@@ -221,7 +235,7 @@ fn a_device_that_cannot_be_made_is_every_services_trouble_and_tried_again() {
 }
 
 #[test]
-fn a_vip_on_no_segment_that_vanishes_is_put_back_by_who_only_keeps() {
+fn a_director_that_only_keeps_vips_puts_back_one_that_vanished_from_no_segment() {
     let world = ModelWorld::new();
     Agent::start(&world).round(&web());
     let mut agent = Agent::start(&world);

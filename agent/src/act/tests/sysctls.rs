@@ -1,4 +1,4 @@
-//! The sysctls that services need.
+//! The sysctls that services need, in rounds.
 
 mod others;
 
@@ -44,34 +44,34 @@ fn values(world: &ModelWorld) -> [String; 2] {
     NAMES.map(|name| value(world, name))
 }
 
-/// As somebody else does it.
+/// Sets a sysctl as another process would.
 fn put(world: &ModelWorld, name: &str, value: &str) {
     world.parts().sysctls.insert(name.into(), value.into());
 }
 
-/// What stands in the journal as it was before.
+/// Returns the previous value that the journal has of a sysctl.
 fn before(world: &ModelWorld, name: &str) -> Option<String> {
     let remembered = world.parts().disk.remembered();
     remembered.sysctls.get(name).cloned()
 }
 
-/// What is said of one.
+/// Returns what is reported about a sysctl.
 #[track_caller]
 fn told<'a>(outcome: &'a Outcome, name: &str) -> &'a crds::api::SysctlStatus {
     let all = &outcome.sysctls.all;
     let found = all.iter().find(|sysctl| sysctl.name == name);
-    found.unwrap_or_else(|| panic!("{name} was to be told of, among {all:#?}"))
+    found.unwrap_or_else(|| panic!("{name} should be reported, among {all:#?}"))
 }
 
 #[track_caller]
 fn problem(outcome: &Outcome, name: &str) -> String {
     let told = told(outcome, name);
     let problem = told.problem.clone();
-    problem.unwrap_or_else(|| panic!("{name} was to be told as a problem: {told:?}"))
+    problem.unwrap_or_else(|| panic!("{name} should be reported as a problem: {told:?}"))
 }
 
 impl Agent {
-    /// A round when the sysctls are looked at again.
+    /// Runs a round when the sysctls are due again.
     fn later(&mut self, wish: &Desired) -> Outcome {
         self.now += LOOK;
         self.round(wish)
@@ -79,11 +79,11 @@ impl Agent {
 }
 
 #[test]
-fn they_are_set_for_a_check_and_come_back_without() {
+fn they_are_set_for_a_check_and_restored_without_one() {
     let world = ModelWorld::new();
     let mut agent = Agent::start(&world);
     agent.round(&wish(&[]));
-    assert_eq!(world.news(), [""; 0], "nobody needs them");
+    assert_eq!(world.news(), [""; 0], "no service needs them");
     agent.round(&checked());
     assert_eq!(values(&world), ["1", "1"]);
     world.news();
@@ -97,7 +97,7 @@ fn they_are_set_for_a_check_and_come_back_without() {
 }
 
 #[test]
-fn one_that_was_so_before_is_not_ours_and_stays() {
+fn one_that_had_the_wanted_value_before_is_not_ours_and_stays() {
     let world = ModelWorld::new();
     put(&world, NAMES[0], "1");
     let mut agent = Agent::start(&world);
@@ -107,13 +107,17 @@ fn one_that_was_so_before_is_not_ours_and_stays() {
 }
 
 #[test]
-fn one_that_somebody_sets_back_is_put_right_and_counted() {
+fn one_that_another_process_sets_back_is_put_right_and_counted() {
     let world = ModelWorld::new();
     let mut agent = Agent::start(&world);
     agent.round(&checked());
     put(&world, NAMES[1], "0");
     agent.round(&checked());
-    assert_eq!(values(&world), ["1", "0"], "not before it is looked at");
+    assert_eq!(
+        values(&world),
+        ["1", "0"],
+        "the change is not seen before the next look"
+    );
     let outcome = agent.later(&checked());
     assert_eq!(values(&world), ["1", "1"]);
     assert_eq!(outcome.repairs.count, 1);
@@ -124,7 +128,7 @@ fn one_that_somebody_sets_back_is_put_right_and_counted() {
 }
 
 #[test]
-fn one_that_somebody_keeps_setting_back_is_left_and_told_and_not_fought_over() {
+fn one_that_another_process_keeps_setting_back_is_left_and_reported() {
     let world = ModelWorld::new();
     let mut agent = Agent::start(&world);
     agent.round(&checked());
@@ -140,28 +144,44 @@ fn one_that_somebody_keeps_setting_back_is_left_and_told_and_not_fought_over() {
         let outcome = agent.later(&checked());
         let problem = problem(&outcome, NAMES[0]);
         assert!(problem.contains("somebody else sets it to 0"), "{problem}");
-        assert_eq!(outcome.failures, BTreeMap::new(), "it is no failure");
+        assert_eq!(
+            outcome.failures,
+            BTreeMap::new(),
+            "a fight over a sysctl is no failure"
+        );
     }
     assert_eq!(world.news(), [""; 0], "it is left alone");
 
     put(&world, NAMES[0], "1");
     let outcome = agent.later(&checked());
-    assert_eq!(told(&outcome, NAMES[0]).problem, None, "they gave in");
+    assert_eq!(
+        told(&outcome, NAMES[0]).problem,
+        None,
+        "the other process set the wanted value"
+    );
     put(&world, NAMES[0], "0");
     agent.later(&wish(&[]));
-    assert_eq!(values(&world), ["0", "0"], "and nothing of it stays");
+    assert_eq!(
+        values(&world),
+        ["0", "0"],
+        "both have their previous values"
+    );
     assert_eq!(world.parts().disk.owned.len(), 0);
 }
 
 #[test]
-fn what_somebody_set_to_something_else_meanwhile_stays_theirs() {
+fn a_value_that_another_process_set_meanwhile_stays() {
     let world = ModelWorld::new();
     let mut agent = Agent::start(&world);
     agent.round(&checked());
     put(&world, NAMES[0], "2");
     agent.later(&wish(&[]));
     assert_eq!(values(&world), ["2", "0"]);
-    assert_eq!(world.parts().disk.owned.len(), 0, "and it is not ours");
+    assert_eq!(
+        world.parts().disk.owned.len(),
+        0,
+        "and the sysctl is not ours"
+    );
 }
 
 #[test]
@@ -180,10 +200,10 @@ fn whenever_it_dies_what_was_there_before_is_not_forgotten() {
 }
 
 #[test]
-fn where_they_cannot_be_set_each_is_told_and_the_rest_goes_on() {
+fn where_they_cannot_be_set_each_is_reported_and_the_rest_goes_on() {
     let world = ModelWorld::new();
     let gone = world.parts().sysctls.remove(NAMES[0]);
-    assert!(gone.is_some(), "the kernel has it no more");
+    assert!(gone.is_some(), "the sysctl is gone from the kernel");
     world.parts().read_only.insert(NAMES[1].into());
     let mut agent = Agent::start(&world);
     let mut desired = nat();
@@ -200,7 +220,7 @@ fn where_they_cannot_be_set_each_is_told_and_the_rest_goes_on() {
     assert_eq!(told(&outcome, NAMES[1]).found.as_deref(), Some("0"));
     assert_eq!(told(&outcome, NAMES[1]).before, None, "it was not set");
     assert_eq!(outcome.failures, BTreeMap::new(), "none of it is fatal");
-    assert_eq!(world.table().len(), 2, "the table is as it is to be");
+    assert_eq!(world.table().len(), 2, "the table is as wanted");
     assert_eq!(before(&world, NAMES[1]), None);
 
     world.parts().read_only.clear();
@@ -208,7 +228,7 @@ fn where_they_cannot_be_set_each_is_told_and_the_rest_goes_on() {
     assert_eq!(
         told(&outcome, NAMES[1]).problem,
         None,
-        "the mount was mended"
+        "the mount is writable again"
     );
     assert_eq!(value(&world, NAMES[1]), "1");
 }
@@ -230,7 +250,7 @@ fn nothing_is_set_that_could_not_be_written_down() {
 }
 
 #[test]
-fn shared_ones_stay_when_nothing_needs_them_and_the_journal_says_how_they_were() {
+fn shared_ones_stay_when_nothing_needs_them_and_the_journal_has_their_previous_values() {
     let world = ModelWorld::new();
     put(&world, FORWARDING, "0");
     put(&world, "net.ipv4.conf.all.send_redirects", "1");
@@ -243,14 +263,14 @@ fn shared_ones_stay_when_nothing_needs_them_and_the_journal_says_how_they_were()
     assert_eq!(
         value(&world, FORWARDING),
         "1",
-        "somebody may need it by now"
+        "another program may need it by now"
     );
     assert_eq!(outcome.sysctls, Sysctls::default(), "nothing needs it");
     assert_eq!(before(&world, FORWARDING).as_deref(), Some("0"));
     let redirects = before(&world, "net.ipv4.conf.all.send_redirects");
     assert_eq!(redirects.as_deref(), Some("1"));
 
-    // The first value counts, whatever it is when it is needed again.
+    // The first value counts, whatever the value is when it is needed again.
     put(&world, FORWARDING, "0");
     Agent::start(&world).round(&nat());
     assert_eq!(before(&world, FORWARDING).as_deref(), Some("0"));
@@ -266,7 +286,11 @@ fn what_is_served_still_keeps_what_it_needs() {
     agent.removals = Removals::Held { lasting: true };
     agent.later(&wish(&[]));
     agent.later(&wish(&[]));
-    assert_eq!(value(&world, "net.ipv4.vs.conntrack"), "1", "it is held");
+    assert_eq!(
+        value(&world, "net.ipv4.vs.conntrack"),
+        "1",
+        "the service is held"
+    );
     agent.removals = Removals::Released;
     agent.later(&wish(&[]));
     agent.later(&wish(&[]));

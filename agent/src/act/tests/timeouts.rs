@@ -1,4 +1,4 @@
-//! The timeouts of connections.
+//! The timeouts of connections, in rounds.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn those_that_are_wanted_are_set_and_what_was_there_before_comes_back() {
 }
 
 #[test]
-fn without_a_wish_they_are_nobodys_business() {
+fn without_a_wish_they_are_left_alone() {
     let world = ModelWorld::new();
     world.parts().kernel.timeouts.tcp = 1;
     let mut agent = agent(&world, Timeouts::default());
@@ -87,7 +87,7 @@ fn a_disk_that_cannot_remember_them_leaves_them_as_they_are() {
 }
 
 #[test]
-fn what_somebody_else_sets_is_put_right_and_counted() {
+fn what_another_process_sets_is_put_right_and_counted() {
     let world = ModelWorld::new();
     let mut agent = agent(&world, WANTED);
     agent.round(&wish(&[]));
@@ -96,6 +96,10 @@ fn what_somebody_else_sets_is_put_right_and_counted() {
     world.parts().kernel.timeouts.tcp_fin = 5;
     agent.state.distrust();
     let outcome = agent.round(&wish(&[]));
-    assert_eq!(world.news(), ["--set 0 0 60"], "the others are theirs");
+    assert_eq!(
+        world.news(),
+        ["--set 0 0 60"],
+        "the others are left as they are"
+    );
     assert_eq!(outcome.repairs.latest, ["--set 0 0 60"]);
 }

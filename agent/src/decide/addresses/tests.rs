@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixtures::{interface, ip};
 
-/// What a director has to go by.
+/// What a director knows and wants.
 struct Case {
     wanted: BTreeSet<IpAddr>,
     rule: AddressRule,
@@ -101,7 +101,7 @@ fn an_address_that_was_there_before_us_is_used_and_never_removed() {
 }
 
 #[test]
-fn what_we_put_there_goes_with_its_last_service_or_with_the_office() {
+fn what_the_agent_added_goes_with_its_last_service_or_when_another_director_is_named() {
     let vip = ip("192.168.4.15");
     let mut host = director();
     host[1].addresses.push((vip, 32));
@@ -113,20 +113,23 @@ fn what_we_put_there_goes_with_its_last_service_or_with_the_office() {
     let kept = ours(&[vip]).plan(&host, Holding::KeepOnly);
     assert!(
         kept.remove.is_empty(),
-        "nobody is named: whoever has it keeps it"
+        "no holder is named: the director that has it keeps it"
     );
     assert_eq!(kept.vips[&vip], "eth0");
 }
 
 #[test]
-fn what_we_put_there_and_somebody_moved_is_forgotten_and_not_removed() {
+fn what_the_agent_added_and_another_process_moved_is_forgotten_and_not_removed() {
     let vip = ip("192.168.4.15");
     let mut host = director();
     host[2].addresses.push((vip, 32));
     let ours = |wanted: &[IpAddr]| subnet(wanted).ours(vip, "eth0");
     let plan = ours(&[]).plan(&host, Holding::Take);
     assert_eq!(plan.forget, [vip]);
-    assert!(plan.remove.is_empty(), "eth1's is not the one we added");
+    assert!(
+        plan.remove.is_empty(),
+        "the one on eth1 was not added by the agent"
+    );
 }
 
 #[test]
@@ -155,7 +158,7 @@ fn one_director_alone_holds_and_of_several_only_the_named_one() {
 }
 
 #[test]
-fn nobody_takes_a_vip_that_no_one_is_named_for() {
+fn without_a_named_holder_no_director_takes_a_vip() {
     let vip = ip("192.168.4.15");
     let plan = subnet(&[vip]).plan(&director(), Holding::KeepOnly);
     assert!(plan.add.is_empty());
@@ -182,7 +185,11 @@ fn the_vip_goes_where_the_group_says() {
         Missing::NoInterface("eth9".into())
     );
     let manual = Case::of(&[vip], AddressRule::Manual).plan(&director(), Holding::Take);
-    assert_eq!(manual, AddressPlan::default(), "somebody else sees to it");
+    assert_eq!(
+        manual,
+        AddressPlan::default(),
+        "in mode Manual another program adds it"
+    );
     let dummy = Case::of(&[vip], AddressRule::Dummy);
     let before = dummy.plan(&director(), Holding::Take);
     assert!(before.needs_device && before.add.is_empty(), "{before:?}");
@@ -193,7 +200,7 @@ fn the_vip_goes_where_the_group_says() {
 }
 
 #[test]
-fn what_we_put_elsewhere_goes_from_there_first() {
+fn what_the_agent_added_elsewhere_is_removed_there_first() {
     let vip = ip("192.168.4.15");
     for (rule, on, stays) in [
         (AddressRule::Subnet, "eth0", true),
@@ -216,13 +223,13 @@ fn what_we_put_elsewhere_goes_from_there_first() {
         let strangers = Case::of(&[vip], rule.clone()).plan(&host, Holding::Take);
         assert_eq!(
             strangers.vips[&vip], on,
-            "{rule:?}: another's is used where it is"
+            "{rule:?}: one that the agent did not add is used where it is"
         );
     }
 }
 
 #[test]
-fn what_vanished_in_this_life_is_put_back_where_it_was_without_asking() {
+fn what_vanished_in_this_run_is_put_back_where_it_was_without_asking() {
     let vip = ip("192.168.4.15");
     let mut host = director();
     for interface in &mut host {
@@ -230,7 +237,11 @@ fn what_vanished_in_this_life_is_put_back_where_it_was_without_asking() {
     }
     for holding in [Holding::Take, Holding::KeepOnly] {
         let asked = subnet(&[vip]).ours(vip, "eth1").plan(&host, holding);
-        assert_eq!(asked.forget, [vip], "{holding:?}: it went in another life");
+        assert_eq!(
+            asked.forget,
+            [vip],
+            "{holding:?}: it vanished before this run"
+        );
         assert!(
             asked.add.iter().all(|placed| !placed.is_repair),
             "{holding:?}"
@@ -239,7 +250,7 @@ fn what_vanished_in_this_life_is_put_back_where_it_was_without_asking() {
         let plan = case.plan(&host, holding);
         assert_eq!(added(&plan), ["eth1"], "{holding:?}: where it was");
         assert!(plan.add[0].is_repair, "{holding:?}");
-        assert!(plan.forget.is_empty(), "{holding:?}: it is ours still");
+        assert!(plan.forget.is_empty(), "{holding:?}: it is still ours");
     }
     let released = subnet(&[vip]).ours(vip, "eth1").seen(vip);
     assert!(released.plan(&host, Holding::Release).add.is_empty());
@@ -265,6 +276,6 @@ fn nothing_is_put_on_an_interface_that_is_down() {
     assert_eq!(plan.missing[&vip], Missing::Down("eth0".into()));
     assert!(
         plan.forget.is_empty(),
-        "it is ours still, and comes back with the link"
+        "it is still ours, and comes back with the link"
     );
 }

@@ -28,9 +28,9 @@ fn listener(protocol: Protocol, address: &str, port: u16) -> Listener {
     }
 }
 
-/// A host that has OWN and 2001:db8::1 on eth0, on which ssh listens, whose
-/// agent talks to an API server at 203.0.113.9:6443, and whose group has
-/// another director at 198.51.100.2.
+/// Returns a host that has OWN and 2001:db8::1 on eth0. Its ssh listens there,
+/// its agent uses an API server at 203.0.113.9:6443, and its group has another
+/// director at 198.51.100.2.
 fn facts() -> Facts {
     Facts {
         own: Some(
@@ -102,7 +102,10 @@ fn what_may_listen_unseen_is_refused_on_an_address_of_the_host_alone() {
         ..facts()
     };
     let why = refused(tcp(OWN, 80), &facts).expect("something may listen there");
-    assert!(why.contains("tcp_diag"), "it says what to load: {why}");
+    assert!(
+        why.contains("tcp_diag"),
+        "the message names what to load: {why}"
+    );
     assert_eq!(refused(tcp(VIP, 80), &facts), None);
 }
 
@@ -125,12 +128,12 @@ fn listeners_matter_for_ports_of_the_hosts_addresses_alone() {
     assert!(asks_for_listeners(&tcp(VIP, 80), None), "not known");
 }
 
-/// A service with the servers .1, .2 (director b's address) and .3, forwarded
-/// to by one method.
+/// Returns a service with the servers .1, .2 (director b's address) and .3, all
+/// reached by one method.
 fn with_method(method: ForwardingMethod) -> (ServiceKey, Desired) {
     let key = tcp(VIP, 80);
     let mut desired = wish(&[(key, "rr", &[(1, 1), (2, 1), (3, 1)])]);
-    let service = desired.table.get_mut(&key).expect("it was wished for");
+    let service = desired.table.get_mut(&key).expect("the service is wanted");
     for config in service.destinations.values_mut() {
         config.method = method;
     }
@@ -166,7 +169,7 @@ fn a_service_goes_on_without_the_server_that_is_a_director() {
         .keys()
         .copied()
         .collect();
-    assert_eq!(left, [server(1), server(3)], "in the order that they had");
+    assert_eq!(left, [server(1), server(3)], "in their previous order");
     assert!(!verdict.desired.servers.contains_key(&(key, server(2))));
     assert_eq!(verdict.refused, [(key, Some(server(2)))].into());
     let [exception] = verdict.report.exceptions.as_slice() else {
@@ -180,7 +183,7 @@ fn a_service_goes_on_without_the_server_that_is_a_director() {
     assert_eq!(exception.reason, "WouldHijackDirector");
     assert!(
         exception.message.contains("Director b") && exception.message.contains("NAT"),
-        "it says whose address it is, and what to do: {exception:?}"
+        "the message names the director and what to do: {exception:?}"
     );
 }
 
@@ -205,7 +208,7 @@ fn a_sorry_server_that_is_a_director_is_left_out_too() {
 }
 
 #[test]
-fn of_a_refused_service_nothing_is_wanted_and_its_vip_stays_for_the_others() {
+fn nothing_of_a_refused_service_is_wanted_and_its_vip_stays_for_the_others() {
     let (ssh, web) = (tcp(OWN, 22), tcp(OWN, 80));
     let servers: &[_] = &[(1, 1)];
     let both = Arc::new(wish(&[(ssh, "rr", servers), (web, "rr", servers)]));
@@ -219,7 +222,7 @@ fn of_a_refused_service_nothing_is_wanted_and_its_vip_stays_for_the_others() {
 }
 
 #[test]
-fn what_stands_in_the_kernel_stays_and_is_told() {
+fn what_is_already_in_the_kernel_stays_and_is_reported() {
     let (key, mut desired) = with_method(ForwardingMethod::DirectRoute);
     let ssh = tcp(OWN, 22);
     let service = wish(&[(ssh, "rr", &[])]);
@@ -243,7 +246,7 @@ fn what_stands_in_the_kernel_stays_and_is_told() {
 }
 
 #[test]
-fn what_is_allowed_is_programmed_and_told() {
+fn what_is_allowed_is_programmed_and_reported() {
     let desired = Arc::new(wish(&[(tcp(OWN, 22), "rr", &[])]));
     let suspects = suspects(&desired, &facts());
     let verdict = judge(&desired, &suspects, |_| None, true);
@@ -255,7 +258,7 @@ fn what_is_allowed_is_programmed_and_told() {
 }
 
 #[test]
-fn what_we_put_on_an_interface_is_not_the_hosts_own() {
+fn what_the_agent_put_on_an_interface_is_not_the_hosts_own() {
     let host = [
         interface(3, "eth1", &[("198.51.100.254", 24), (VIP, 32)]),
         interface(1, "lo", &[("127.0.0.1", 8)]),
@@ -277,7 +280,7 @@ fn what_we_put_on_an_interface_is_not_the_hosts_own() {
 }
 
 #[test]
-fn a_host_tells_no_more_addresses_than_fit() {
+fn a_host_reports_only_as_many_addresses_as_fit() {
     let many: Vec<_> = (0..=255).map(|last| format!("198.51.100.{last}")).collect();
     let many: Vec<_> = many.iter().map(|text| (text.as_str(), 32)).collect();
     let host = [interface(2, "kube-ipvs0", &many)];

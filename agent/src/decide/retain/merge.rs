@@ -1,4 +1,4 @@
-//! Puts what stays of a service in force, beside what is wanted of it.
+//! Merges what stays of a service with what is wanted of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,10 +11,11 @@ use ipvs::{
 
 use crate::decide::desired::{CheckPolicy, Desired};
 
-/// Adds servers of a service that stay, and the service itself where it is no
-/// longer wanted. `found` is what the kernel has of it, `before` what was in
-/// force until now: it knows the check, the objects, and the weights that the
-/// administrator gave. Where it does not, everything is as the kernel has it.
+/// Adds servers of a service that stay, and the service itself if it is no
+/// longer wanted. `found` is what the kernel has of it. `before` is what was in
+/// force until now: it has the check, the objects, and the weights that the
+/// administrator gave. What `before` does not have is kept as it is in the
+/// kernel.
 pub(super) fn keep(
     in_force: &mut Desired,
     key: &ServiceKey,
@@ -35,14 +36,14 @@ pub(super) fn keep(
         let current = found.destinations[server];
         let config = match known {
             Some(known) if is_checked => *known,
-            // It served while too few others were healthy, and does so no more.
+            // It served while too few others were healthy, and no longer does.
             None if is_checked && was_sorry(before, key, server) => DestinationConfig {
                 weight: 0,
                 ..current
             },
             _ => current,
         };
-        // The check puts the sorry server in, and takes it out.
+        // The check puts the sorry server in and takes it out.
         if known.is_some() || !is_sorry(server) {
             kept.insert(*server, config);
         }
@@ -58,7 +59,7 @@ pub(super) fn keep(
             ..CheckPolicy::clone(policy)
         });
     }
-    let service = in_force.table.get_mut(key).expect("it was put there above");
+    let service = in_force.table.get_mut(key).expect("it was added above");
     service.destinations = in_order(&service.destinations, &kept, &found.destinations);
 }
 
@@ -86,8 +87,8 @@ fn was_sorry(before: &Desired, key: &ServiceKey, server: &DestinationKey) -> boo
     policy.is_some_and(|policy| matches!(policy.sorry, Some((sorry, _)) if sorry == *server))
 }
 
-/// What is wanted in its order, and each server that is kept behind the wanted
-/// one that it comes after in the kernel: a service whose servers are in the
+/// Returns the wanted servers in their order, with each kept server behind the
+/// wanted one that it follows in the kernel. A service whose servers are in the
 /// wanted order stays so.
 fn in_order(wanted: &Destinations, kept: &Destinations, found: &Destinations) -> Destinations {
     let mut behind: BTreeMap<Option<DestinationKey>, Vec<_>> = BTreeMap::new();

@@ -12,7 +12,7 @@ mod property;
 
 const WEB: &str = "192.0.2.10";
 
-/// A wish for these objects, and nothing said by the group.
+/// Returns a wish for these objects; the group wants nothing special.
 fn wish_for(desired: Desired) -> Wish {
     Wish {
         desired: Arc::new(desired),
@@ -27,7 +27,7 @@ fn wish_for(desired: Desired) -> Wish {
     }
 }
 
-/// What is ours and what the kernel has, and the stage's memory.
+/// What is ours, what the kernel has, and the memory of the stage.
 #[derive(Default)]
 struct Scene {
     ours: Remembered,
@@ -36,7 +36,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// All of this is in the kernel, and is ours.
+    /// Returns a scene in which all of this is ours and in the kernel.
     fn with(table: &WantedTable) -> Self {
         let mut scene = Self::default();
         for (key, wanted) in table {
@@ -64,7 +64,7 @@ impl Scene {
             .retain(wanted, before, removals, Duration::ZERO)
     }
 
-    /// What would be removed of this host if that was in force.
+    /// Returns what would be removed from this host if this was in force.
     fn removals(&self, in_force: &Wish) -> Vec<String> {
         let table = &in_force.desired.table;
         let plan = ipvs::plan(table, &self.kernel, &self.ours.table, OnConflict::Adopt);
@@ -77,7 +77,7 @@ fn web(servers: &[(u8, u32)]) -> Desired {
     wish(&[(tcp(WEB, 80), "sh", servers)])
 }
 
-/// The same with a health check, and 192.0.2.99 as its sorry server.
+/// Like [`web`], with a health check and 192.0.2.99 as sorry server.
 fn checked(servers: &[(u8, u32)]) -> Desired {
     let mut desired = web(servers);
     let policy = CheckPolicy {
@@ -113,7 +113,7 @@ fn before_all_objects_are_known_everything_of_ours_stays_and_nothing_counts_as_h
 }
 
 #[test]
-fn what_is_held_is_planned_by_nobody_and_goes_when_it_is_released() {
+fn what_is_held_is_never_planned_and_is_removed_when_it_is_released() {
     let mut scene = Scene::with(&web(&[(1, 1), (2, 2)]).table);
     let held = Removals::Held { lasting: true };
     for removals in [held, Removals::Guarded] {
@@ -188,7 +188,11 @@ fn a_retained_server_keeps_its_check_and_its_weight_and_is_never_taken_out() {
         let policy = &in_force.desired.checks[&tcp(WEB, 80)];
         assert!(policy.quiesce_only.contains(&server(2)));
         let stays = policy.quiesce_only.contains(&server(1));
-        assert_eq!(stays, wanted.table.is_empty(), "if it is not wanted either");
+        assert_eq!(
+            stays,
+            wanted.table.is_empty(),
+            "it stays if the service is not wanted either"
+        );
     }
 }
 
@@ -203,7 +207,7 @@ fn what_the_previous_run_left_stays_as_the_kernel_has_it() {
 }
 
 #[test]
-fn what_checks_took_out_is_no_business_of_the_guards() {
+fn what_checks_took_out_does_not_concern_the_guard() {
     let many = |servers: u8| checked(&(1..=servers).map(|last| (last, 1)).collect::<Vec<_>>());
     let mut scene = Scene::with(&many(40).table);
     scene.retain(&many(40), Removals::Guarded);
@@ -213,7 +217,7 @@ fn what_checks_took_out_is_no_business_of_the_guards() {
     let fewer = scene.retain(&many(35), Removals::Guarded);
     assert_eq!(fewer.held, [], "5 of 40 are within the budget");
 
-    // Five go because nobody wants them, and they do count.
+    // Five are no longer wanted, and these do count.
     let gone = (36..=40).map(|last| Op::DeleteDestination(tcp(WEB, 80), server(last)));
     let gone: Vec<_> = gone.collect();
     scene.retention.acknowledge(&gone, Duration::ZERO);

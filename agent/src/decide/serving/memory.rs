@@ -1,4 +1,5 @@
-//! What of the servers' state outlives the agent, and in which form.
+//! The part of the servers' state that outlives the agent, and its form on the
+//! disk.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +9,24 @@ use serde::{Deserialize, Serialize};
 
 use super::server::{Health, ServerState};
 
-/// What an earlier life knew, by service.
+/// What the previous run knew, by service.
 #[derive(Debug, Default)]
 pub struct Memory {
     services: BTreeMap<ServiceKey, ServiceMemory>,
 }
 
-/// What it knew of one service.
+/// What the previous run knew of one service.
 #[derive(Debug, Default)]
 pub(super) struct ServiceMemory {
-    /// Since when it was below its minimum.
+    /// Since when the service was below its minimum; none if it was not.
     pub(super) below_since: Option<Timestamp>,
     pub(super) servers: BTreeMap<DestinationKey, ServerState>,
 }
 
-/// A server of a service, or the service itself.
+/// Names a server of a service, or the service itself.
 type Key = (ServiceKey, Option<DestinationKey>);
 
-/// What is remembered of a server.
+/// The remembered state of a server.
 #[derive(Deserialize, Serialize)]
 struct ServerRow {
     health: Health,
@@ -38,7 +39,7 @@ struct ServerRow {
     risen: Option<Timestamp>,
 }
 
-/// The row of a server: its key, and its content.
+/// Returns the key and the content of a server's row.
 pub(super) fn server_row(
     service: ServiceKey,
     server: DestinationKey,
@@ -54,7 +55,8 @@ pub(super) fn server_row(
     (key(service, Some(server)), json(&row))
 }
 
-/// The row of a service: it has one while it is below its minimum.
+/// Returns the key and the content of a service's row; it has one while it is
+/// below its minimum.
 pub(super) fn service_row(
     service: ServiceKey,
     below_since: Option<Timestamp>,
@@ -62,7 +64,7 @@ pub(super) fn service_row(
     (key(service, None), below_since.as_ref().map(json))
 }
 
-/// The key of a row.
+/// Returns the key of a row.
 pub(super) fn key(service: ServiceKey, server: Option<DestinationKey>) -> String {
     let key: Key = (service, server);
     json(&key)
@@ -73,10 +75,10 @@ fn json<T: Serialize>(value: &T) -> String {
 }
 
 impl Memory {
-    /// Takes in a row as it was written.
+    /// Records a row as it was written.
     ///
     /// # Errors
-    /// When it cannot be read; the others are of use all the same.
+    /// If the row cannot be read; the other rows are still of use.
     pub fn remember(&mut self, key: &str, row: &str) -> serde_json::Result<()> {
         let (service, server): Key = serde_json::from_str(key)?;
         match server {
@@ -96,12 +98,12 @@ impl Memory {
         Ok(())
     }
 
-    /// What is remembered of a service, once.
+    /// Returns what is remembered of a service, and forgets it.
     pub(super) fn take(&mut self, service: &ServiceKey) -> ServiceMemory {
         self.services.remove(service).unwrap_or_default()
     }
 
-    /// The keys of all rows that nobody took.
+    /// Forgets all rows that were not taken, and returns their keys.
     pub(super) fn forget(&mut self) -> Vec<String> {
         let rest = std::mem::take(&mut self.services).into_iter();
         let keys = rest.flat_map(|(service, memory)| {

@@ -1,4 +1,4 @@
-//! What happened to servers and services, as the log has it.
+//! What happened to servers and services, for the log.
 
 use std::{fmt, sync::Arc};
 
@@ -12,20 +12,22 @@ use super::{
 /// One change of a server's health or of a service's state.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum News {
-    /// A server is healthy.
+    /// The server is healthy.
     Healthy(ServiceKey, DestinationKey),
-    /// A server failed; why, in words for people.
+    /// The server failed; with the reason, for people.
     Down(ServiceKey, DestinationKey, Option<Arc<str>>),
-    /// A server fails and succeeds by turns; why it failed last.
+    /// The server fails and succeeds by turns; with the reason of the last
+    /// failure.
     Flapping(ServiceKey, DestinationKey, Option<Arc<str>>),
-    /// A service has fewer healthy servers than its minimum; what is done.
+    /// The service has fewer healthy servers than its minimum; with the action
+    /// in force.
     BelowMinimum(ServiceKey, Count, &'static str),
-    /// It has enough again.
+    /// The service has enough healthy servers again.
     Recovered(ServiceKey, Count),
 }
 
 impl News {
-    /// What there is to say of a server's health; nothing while it is unknown.
+    /// Returns the news of a server's health; none while it is unknown.
     pub(super) fn of(
         service: ServiceKey,
         server: DestinationKey,
@@ -40,7 +42,7 @@ impl News {
         }
     }
 
-    /// Whether it is a warning.
+    /// Whether to log it as a warning.
     pub fn is_bad(&self) -> bool {
         !matches!(self, Self::Healthy(..) | Self::Recovered(..))
     }

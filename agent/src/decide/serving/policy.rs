@@ -1,5 +1,4 @@
-//! What a service's servers are given of what comes in, by how they stand:
-//! pure.
+//! Decides each server's weight by its health and the service's policy: pure.
 
 use std::time::Duration;
 
@@ -11,28 +10,28 @@ use super::{
     server::{Health, ServerState},
 };
 
-/// One server, as the policy looks at it.
+/// What the policy needs to know of one server.
 #[derive(Clone, Copy, Debug)]
 pub struct Server<'a> {
-    /// What the administrator gave it; 0 is drained.
+    /// The weight that the administrator gave it; 0 is drained.
     pub weight: u32,
-    /// How it stands.
+    /// The state of its health.
     pub state: &'a ServerState,
     /// Whether the kernel had it when its check began.
     pub was_there: bool,
 }
 
-/// How many there are.
+/// The numbers of a service's servers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Count {
-    /// That are not drained.
+    /// How many are not drained.
     pub total: usize,
-    /// Of those, the ones that are up.
+    /// How many of those are up.
     pub healthy: usize,
 }
 
 impl Count {
-    /// Counts.
+    /// Counts the servers that are not drained, and the healthy ones.
     pub fn of<'a>(servers: impl IntoIterator<Item = Server<'a>>) -> Self {
         let mut count = Self::default();
         for server in servers {
@@ -45,9 +44,9 @@ impl Count {
     }
 }
 
-/// Whether a service is below its minimum: below it once, it is so until it has
-/// recovered. While first verdicts are awaited (`is_awaited`) it does not begin
-/// to be.
+/// Whether a service is below its minimum. Once below, it stays below until it
+/// has recovered. While first verdicts are awaited (`is_awaited`) it does not
+/// become so.
 pub fn is_below(
     availability: &Availability,
     count: Count,
@@ -65,8 +64,8 @@ pub fn is_below(
     !(has_minimum && is_enough)
 }
 
-/// What a server has in the kernel: a weight, or none where it is not to be
-/// there. With it when time alone changes that.
+/// Returns the server's weight in the kernel, or none if it should not be
+/// there; and when that changes without an event, if it does.
 pub fn weight(
     server: Server<'_>,
     availability: &Availability,
@@ -75,7 +74,7 @@ pub fn weight(
 ) -> (Option<u32>, Option<Timestamp>) {
     let is_up = server.state.health() == Health::Up;
     let failed = || match availability.on_failure {
-        // It may have connections, and that they are lost is not known.
+        // It may have connections, and nothing shows that they are lost.
         _ if server.was_there && server.state.health() == Health::Unknown => (Some(0), None),
         OnFailure::Quiesce => (Some(0), None),
         OnFailure::Remove => (None, None),
@@ -83,7 +82,7 @@ pub fn weight(
     match (is_below, &availability.below) {
         (false, _) if is_up => grown(server, availability, now),
         (true, BelowMinimum::FailOpen) => (Some(server.weight), None),
-        // Its connections are none of its fault.
+        // Its connections are not at fault.
         (true, BelowMinimum::Reject | BelowMinimum::Sorry(_)) if is_up => (Some(0), None),
         _ => failed(),
     }
@@ -97,7 +96,7 @@ fn grown(
     let (Some(slow_start), Some(risen)) = (availability.slow_start, server.state.risen()) else {
         return (Some(server.weight), None);
     };
-    // A clock that was set back meanwhile makes it begin anew.
+    // A clock that was set back in the meantime makes it begin again.
     let since = Duration::try_from(now.duration_since(risen)).unwrap_or(Duration::ZERO);
     let (weight, next) = ramp::weight(server.weight, since, slow_start);
     let next = next.and_then(|next| risen.checked_add(next).ok());

@@ -1,14 +1,14 @@
-//! Slow start: how much of its weight a server has that came into service a
-//! while ago. Pure.
+//! Slow start: the part of its weight that a server gets after it came into
+//! service. Pure.
 
 use std::time::Duration;
 
-/// A weight grows in no more steps than this.
+/// A weight grows in at most this many steps.
 const MOST_STEPS: u32 = 10;
 
-/// What a weight is a while after its server came into service, and after how
-/// long in all it is the next one; none when it is whole. It is never rounded
-/// to 0, so a weight of 1 is whole at once.
+/// Returns the weight of a server `since` it came into service, and how long
+/// after its rise it gets the next one; none when the weight is whole. It is
+/// never rounded to 0, so a weight of 1 is whole at once.
 pub(super) fn weight(full: u32, since: Duration, slow_start: Duration) -> (u32, Option<Duration>) {
     let steps = full.clamp(1, MOST_STEPS);
     let step = slow_start / steps;
@@ -31,7 +31,7 @@ mod tests {
 
     const SLOW: Duration = Duration::from_secs(30);
 
-    /// The weights that a server has one after the other.
+    /// Returns the weights that a server has one after the other.
     fn weights(full: u32) -> Vec<u32> {
         let mut weights = Vec::new();
         let mut since = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! What a director says of the health of servers, as data: pure.
+//! What a director reports about the health of servers, as data: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,20 +15,20 @@ use super::{
 };
 use crate::decide::desired::Desired;
 
-/// Unhealthy servers beyond this many are counted and not named,
+/// At most this many unhealthy servers are named; the others are counted.
 const MOST_SERVERS: usize = 300;
-/// and so are those with which more services than this would be named, so that
-/// a Director stays well below the size that an API server takes.
+/// At most this many services are named with unhealthy servers in all, so that
+/// a Director stays well below the size limit of an API server.
 const MOST_NAMES: usize = 3000;
-/// Likewise for services below their minimum.
+/// At most this many services below their minimum are named.
 const MOST_SERVICES: usize = 300;
 
-/// A server that is not healthy, and how.
+/// A server that is not healthy, its state, and why.
 type Ailment<'a> = (&'a ObjectKey, UnhealthyState, &'a str);
 
 impl Serving {
-    /// What the checks found; none without checks. `wishes` says whose the
-    /// entries of the kernel's table are.
+    /// Returns what the checks found; none without checks. `wishes` maps the
+    /// entries of the kernel's table to their objects.
     pub fn report(&self, wishes: &Desired) -> Option<DirectorHealth> {
         if self.services.is_empty() {
             return None;
@@ -92,7 +92,7 @@ impl Serving {
         Some(health)
     }
 
-    /// How many targets are probed.
+    /// Returns how many targets are probed.
     pub fn targets(&self) -> usize {
         self.targets.len()
     }

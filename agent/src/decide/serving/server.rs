@@ -1,4 +1,4 @@
-//! How one server stands with one service: pure, time is an argument.
+//! The health of one server in one service: pure, time is an argument.
 //!
 //! ```text
 //!             first success                 failures in a row, or flapping
@@ -15,53 +15,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::probe::tally::Tally;
 
-/// A server that was up for as long as this after its last patience is no
-/// flapping one.
+/// A server that was up for this long since it last had to show patience no
+/// longer counts as flapping.
 const CALM: SignedDuration = SignedDuration::from_mins(5);
-/// The longest that a flapping server has to succeed before it is back.
+/// A flapping server must succeed for at most this long before it is back.
 const MOST_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// With so many falls, each soon after the last return, patience begins.
+/// From this many falls on, each soon after the last return, a server must
+/// succeed for longer before it is back.
 const FLAPPING: u32 = 3;
 
-/// What is known of a server.
+/// What is known of a server's health.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Health {
-    /// New to the service, and no probe has succeeded.
+    /// It is new to the service, and no probe has succeeded yet.
     Unknown,
-    /// Good for new connections.
+    /// It may have new connections.
     Up,
-    /// Not so.
+    /// It failed and has not recovered yet.
     Down,
 }
 
-/// How one server stands with one service.
+/// The health of one server in one service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServerState {
     health: Health,
     since: Timestamp,
     why: Option<Arc<str>>,
-    /// Falls, each soon after the return before it.
+    /// How many falls it had, each soon after the return before it.
     falls: u32,
-    /// Successes and failures come by turns, as the tally has it.
+    /// Whether successes and failures come by turns, according to the tally.
     is_flapping: bool,
-    /// It succeeds, and is trusted again at this time.
+    /// When it is trusted again, if it goes on succeeding.
     back_at: Option<Timestamp>,
     /// When a verdict brought it into service, for the slow start.
     risen: Option<Timestamp>,
-    /// Since when it is probed by this agent.
+    /// When this run of the agent began to probe it.
     begun: Timestamp,
-    /// Whether any probe of it has said something.
+    /// Whether this run has a probe result of it.
     is_probed: bool,
 }
 
 impl ServerState {
-    /// A server that the kernel serves already, when its check begins: up until
-    /// a verdict says otherwise.
+    /// Returns the state of a server that the kernel already serves when its
+    /// check begins: up until a verdict shows the opposite.
     pub fn served(now: Timestamp) -> Self {
         Self::new(Health::Up, now)
     }
 
-    /// A server that is new to the service.
+    /// Returns the state of a server that is new to the service.
     pub fn unknown(now: Timestamp) -> Self {
         Self::new(Health::Unknown, now)
     }
@@ -80,7 +81,7 @@ impl ServerState {
         }
     }
 
-    /// One that an earlier life knew.
+    /// Returns the state of a server that the previous run knew.
     pub fn remembered(health: Health, since: Timestamp, why: Option<Arc<str>>, falls: u32) -> Self {
         Self {
             why,
@@ -89,38 +90,38 @@ impl ServerState {
         }
     }
 
-    /// Other probes than before decide from now on: it has to show them anew
-    /// that it can be trusted.
+    /// Cancels its return, because other probes decide from now on: they must
+    /// show again that it can be trusted.
     pub fn probed_otherwise(&mut self) {
         self.back_at = None;
     }
 
-    /// This agent begins to probe it.
+    /// Notes that this run begins to probe it.
     pub fn begin(&mut self, now: Timestamp) {
         self.begun = now;
     }
 
-    /// One that a verdict had brought into service at that time.
+    /// Sets when a verdict brought it into service.
     pub fn with_rise(self, risen: Option<Timestamp>) -> Self {
         Self { risen, ..self }
     }
 
-    /// What is known of the server.
+    /// Returns what is known of the server.
     pub fn health(&self) -> Health {
         self.health
     }
 
-    /// Since when.
+    /// Returns since when its health is as it is now.
     pub fn since(&self) -> Timestamp {
         self.since
     }
 
-    /// Why its latest failed probe did, while it is not up.
+    /// Returns why its latest failed probe failed, while it is not up.
     pub fn why(&self) -> Option<&Arc<str>> {
         self.why.as_ref().filter(|_| self.health != Health::Up)
     }
 
-    /// Falls, each soon after the return before it.
+    /// Returns how many falls it had, each soon after the return before it.
     pub fn falls(&self) -> u32 {
         self.falls
     }
@@ -130,27 +131,30 @@ impl ServerState {
         self.health == Health::Down && (self.is_flapping || self.falls >= FLAPPING)
     }
 
-    /// When a verdict brought it into service; none if it was there before.
+    /// Returns when a verdict brought it into service; none if it was there
+    /// before.
     pub fn risen(&self) -> Option<Timestamp> {
         self.risen
     }
 
-    /// It has served in full meanwhile: there is nothing to be slow about.
+    /// Forgets the rise: the server has served with its whole weight since, so
+    /// no slow start is left to do.
     pub fn forget_rise(&mut self) {
         self.risen = None;
     }
 
-    /// Whether this agent's own probes have said something of it.
+    /// Whether this run's own probes have had a result of it.
     pub fn is_probed(&self) -> bool {
         self.is_probed
     }
 
-    /// Until when this agent's first result of it is worth waiting for.
+    /// Returns until when this run's first result is worth waiting for; none if
+    /// it has come.
     pub fn first_result_due(&self, check: &HealthCheck) -> Option<Timestamp> {
         (!self.is_probed).then(|| later(self.begun, signed(check.period + check.timeout)))
     }
 
-    /// Takes in what its probes came to. Whether that changed anything.
+    /// Records the tally of its probes. Returns whether that changed anything.
     pub fn hear(&mut self, tally: &Tally, check: &HealthCheck, now: Timestamp) -> bool {
         let before = self.clone();
         self.is_probed = true;
@@ -174,7 +178,7 @@ impl ServerState {
         *self != before
     }
 
-    /// Lets time pass. Whether that changed anything.
+    /// Makes the changes that are due at `now`. Returns whether there were any.
     pub fn pass(&mut self, now: Timestamp) -> bool {
         let is_back = self.back_at.is_some_and(|back_at| back_at <= now);
         if is_back {
@@ -183,14 +187,14 @@ impl ServerState {
         is_back
     }
 
-    /// When time alone changes something.
+    /// Returns when the next change is due without an event.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.back_at
     }
 
     fn fall(&mut self, now: Timestamp) {
         let is_soon = now.duration_since(self.since) < CALM;
-        // What was never seen to rise does not come and go.
+        // A server that was never seen to rise does not come and go.
         let is_again = self.falls > 0 && is_soon;
         self.falls = if is_again { self.falls + 1 } else { 1 };
         self.become_(Health::Down, now);
@@ -208,8 +212,8 @@ impl ServerState {
         self.risen = None;
     }
 
-    /// How long it has to go on succeeding before it is back: nothing for the
-    /// first two falls, then the time of the successes that are asked for, and
+    /// Returns how long it must go on succeeding before it is back: zero for
+    /// the first two falls, then as long as the wanted successes take, and
     /// twice as long after each further fall.
     fn patience(&self, check: &HealthCheck) -> SignedDuration {
         match self.falls.cmp(&FLAPPING) {
@@ -244,7 +248,7 @@ mod tests {
         Timestamp::from_second(1_000_000 + second).unwrap()
     }
 
-    /// A server, its probes and a clock that goes on by a period with each.
+    /// A server, its probes, and a clock that moves on by a period with each.
     struct Scene {
         state: ServerState,
         results: Results,
@@ -260,7 +264,7 @@ mod tests {
             }
         }
 
-        /// `+` is a success, `-` a failure; gives the health after each: U, +
+        /// `+` is a success, `-` a failure. Returns the health after each: U, +
         /// or -.
         fn see(&mut self, results: &str) -> String {
             let mut seen = String::new();
@@ -348,7 +352,7 @@ mod tests {
         let mut scene = Scene::of(ServerState::served(at(0)));
         let seen = scene.see(&"+-".repeat(10));
         assert!(seen.ends_with('-'), "{seen}");
-        assert!(scene.state.is_flapping(), "and it is said why");
+        assert!(scene.state.is_flapping(), "and it counts as flapping");
         let seen = scene.see(&"+".repeat(30));
         assert!(seen.ends_with('+'), "calm, it comes back: {seen}");
     }

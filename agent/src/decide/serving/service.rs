@@ -1,4 +1,4 @@
-//! One service and its servers.
+//! One service with a health check, and its servers.
 
 use std::sync::Arc;
 
@@ -17,16 +17,17 @@ use crate::{decide::desired::CheckPolicy, probe::target::ProbeId};
 pub(super) struct Service {
     pub(super) policy: Arc<CheckPolicy>,
     pub(super) servers: IndexMap<DestinationKey, Member>,
-    /// Since when it is below its minimum.
+    /// Since when it is below its minimum; none if it is not.
     pub(super) below_since: Option<Timestamp>,
-    /// Whether it is may be otherwise after first results that are awaited.
+    /// Whether first results are outstanding that may change whether it is
+    /// below its minimum.
     pub(super) is_waiting: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) probe: ProbeId,
-    /// What the administrator gave it.
+    /// The weight that the administrator gave it.
     pub(super) weight: u32,
     pub(super) state: ServerState,
     /// Whether the kernel had it when its check began.
@@ -46,10 +47,10 @@ impl Member {
 /// What the kernel has of a service when its check begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    /// The service; none if it is not there.
+    /// The service; none if it is not in the kernel.
     pub service: Option<&'a ActualService>,
-    /// It was ours before, in this boot: then a server that is not there was
-    /// taken out.
+    /// Whether it was ours before, in this boot: then a server that is not
+    /// there was taken out.
     pub is_ours: bool,
 }
 
@@ -72,9 +73,9 @@ impl Service {
         Count::of(self.servers.values().map(Member::server))
     }
 
-    /// The same, of those healthy only that this agent has probed itself. What
-    /// is remembered may be old: a service that is below its minimum does not
-    /// recover by it.
+    /// Counts as [`Self::count`] does, but only those servers as healthy that
+    /// this run has probed itself. What is remembered may be old: a service
+    /// below its minimum does not recover because of it.
     fn probed_count(&self) -> Count {
         let is_probed = |member: &&Member| member.state.is_probed();
         let probed = self.servers.values().filter(is_probed).map(Member::server);
@@ -84,17 +85,17 @@ impl Service {
         }
     }
 
-    /// Until when first results are awaited, if any are.
+    /// Returns until when first results are awaited, if any are.
     pub(super) fn first_results_due(&self, now: Timestamp) -> Option<Timestamp> {
         let members = self.servers.values().filter(|member| member.weight > 0);
         let due = members.filter_map(|member| member.state.first_result_due(&self.policy.check));
         due.filter(|due| *due > now).max()
     }
 
-    /// Makes what an earlier life knew agree with what the kernel has, which
-    /// is what this one begins with: nothing is to change before a verdict.
-    /// What it last did may not have been written down. After a reboot there
-    /// is nothing to agree with.
+    /// Makes what the previous run knew agree with what the kernel has, which
+    /// is where this run begins: nothing should change before a verdict. The
+    /// previous run's last step may not have been written down. After a reboot
+    /// there is nothing to agree with.
     pub(super) fn believe(&mut self, found: Found<'_>, now: Timestamp) {
         if found.service.is_none() {
             return;
@@ -109,7 +110,7 @@ impl Service {
         let sorry = self.policy.sorry.map(|(sorry, _)| sorry);
         let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
-            // It serves below the minimum only. Where that was not written down,
+            // It serves only below the minimum. If that was not written down,
             // neither was which servers failed.
             if self.below_since.is_none() {
                 self.below_since = Some(now);
@@ -127,7 +128,7 @@ impl Service {
             }
             match in_kernel(server) {
                 Some(true) => member.state = ServerState::served(now),
-                // It may have been written down by another boot.
+                // It may have been written down in another boot.
                 None if !found.is_ours => {}
                 Some(false) | None => member.state = ServerState::unknown(now),
             }

@@ -1,5 +1,5 @@
-//! Who is to hear of which target: a server behind many services with the same
-//! check is one target, and is probed once.
+//! Which servers share a target: a server of several services with the same
+//! check is one target and is probed once.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,10 +13,10 @@ use crate::probe::{
     target::{Order, ProbeId, Target},
 };
 
-/// A server of a service.
+/// Names a server of a service.
 pub(super) type Member = (ServiceKey, DestinationKey);
 
-/// The targets that are probed, and who hears of each.
+/// The targets that are probed, each with the servers that share it.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     ids: HashMap<Arc<Target>, ProbeId>,
@@ -29,12 +29,13 @@ pub(super) struct Targets {
 struct Audience {
     target: Arc<Target>,
     members: BTreeSet<Member>,
-    /// The latest that was heard of it.
+    /// The latest tally of its probes.
     tally: Option<Tally>,
 }
 
 impl Targets {
-    /// Has a target probed, for a member.
+    /// Adds a server to a target. The target is probed as long as it has
+    /// servers.
     pub(super) fn join(&mut self, target: Target, member: Member) -> ProbeId {
         if let Some(id) = self.ids.get(&target) {
             let audience = self.audiences.get_mut(id).expect("each id has one");
@@ -55,7 +56,8 @@ impl Targets {
         id
     }
 
-    /// A member needs it no more; it is probed no longer when nobody does.
+    /// Takes a server from a target. A target without servers is no longer
+    /// probed.
     pub(super) fn leave(&mut self, id: ProbeId, member: &Member) {
         let Some(audience) = self.audiences.get_mut(&id) else {
             return;
@@ -68,7 +70,7 @@ impl Targets {
         }
     }
 
-    /// Notes what was heard of a target; gives who is to hear of it.
+    /// Records the latest tally of a target. Returns the servers that share it.
     pub(super) fn note(&mut self, id: ProbeId, tally: &Tally) -> Vec<Member> {
         let Some(audience) = self.audiences.get_mut(&id) else {
             return Vec::new();
@@ -77,17 +79,17 @@ impl Targets {
         audience.members.iter().copied().collect()
     }
 
-    /// The latest that was heard of a target.
+    /// Returns the latest tally of a target.
     pub(super) fn tally(&self, id: ProbeId) -> Option<&Tally> {
         self.audiences.get(&id)?.tally.as_ref()
     }
 
-    /// How many are probed.
+    /// Returns how many targets are probed.
     pub(super) fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// What is to be probed otherwise than before the last call.
+    /// Returns the probes to start and stop since the last call.
     pub(super) fn take_orders(&mut self) -> Vec<Order> {
         std::mem::take(&mut self.orders)
     }

@@ -23,16 +23,16 @@ fn a_check_on_a_live_service_changes_nothing_before_a_verdict() {
     assert_eq!(scene.writes, 0, "both stay as they are");
     assert_eq!(scene.probe("--"), "10 10");
     assert_eq!(scene.probe("+-"), "10 10");
-    assert_eq!(scene.probe("+-"), "10 0", "the third failure is one");
+    assert_eq!(scene.probe("+-"), "10 0", "the third failure is a verdict");
     assert_eq!(scene.probe("++"), "10 0");
-    assert_eq!(scene.probe("++"), "10 10", "the second success is one");
+    assert_eq!(scene.probe("++"), "10 10", "and so is the second success");
 }
 
 #[test]
-fn a_new_service_waits_for_first_verdicts_and_then_serves_whom_it_can() {
+fn a_new_service_waits_for_first_verdicts_and_then_serves_with_what_is_up() {
     let mut scene = Scene::new(3);
     scene.wish();
-    assert_eq!(scene.weights(), "0 0 0", "nobody is known");
+    assert_eq!(scene.weights(), "0 0 0", "no server is known to be up");
     assert_eq!(scene.probe("+.-"), "10 0 0");
     assert_eq!(scene.probe(".+."), "10 10 0");
 }
@@ -48,7 +48,7 @@ fn where_no_server_of_a_new_service_is_known_to_be_up_it_fails_open() {
     assert_eq!(
         silent.wait(7),
         "10 10",
-        "verdicts that do not come are not waited for longer than a period and a timeout"
+        "the service waits for a verdict at most a period and a timeout"
     );
 }
 
@@ -72,8 +72,12 @@ fn editing_a_check_keeps_how_servers_stand() {
     assert_eq!(scene.weights(), "10 0");
     scene.policy = check_policy(availability(), "another path");
     scene.wish();
-    assert_eq!(scene.weights(), "10 0", "neither is up or down for it");
-    assert_eq!(scene.probe("-+"), "10 0", "and each has to show it anew");
+    assert_eq!(scene.weights(), "10 0", "the edit changes no verdict");
+    assert_eq!(
+        scene.probe("-+"),
+        "10 0",
+        "and each server must earn its verdict again"
+    );
     assert_eq!(scene.probe("-+"), "10 10");
     assert_eq!(scene.probe("-+"), "0 10");
 }
@@ -113,14 +117,14 @@ fn a_restart_with_servers_down_changes_nothing() {
     }
     assert_eq!(
         scene.writes, writes,
-        "nothing was written in the second life"
+        "nothing was written in the second run"
     );
     let health = scene.serving.services[&scene.key].count();
     assert_eq!(health.healthy, 2);
 }
 
 #[test]
-fn a_life_that_ended_before_it_wrote_down_what_it_did_costs_nothing() {
+fn a_run_that_ended_before_it_wrote_down_what_it_did_costs_nothing() {
     for before in ["++++", "+-++"] {
         let mut scene = Scene::new(4).served();
         scene.wish();
@@ -210,7 +214,7 @@ fn a_server_behind_many_services_is_probed_once() {
     assert_eq!(serving.take_orders().len(), 0, "one service needs them all");
     serving.wish(tcp("192.0.2.10", 50), None, found, at(0));
     let stopped = serving.take_orders();
-    assert_eq!(stopped.len(), 20, "nobody does");
+    assert_eq!(stopped.len(), 20, "no service needs them");
     assert!(
         stopped.iter().all(|order| matches!(order, Order::Stop(_))),
         "{stopped:?}"
@@ -251,9 +255,12 @@ fn a_weight_grows_after_recovery_and_goes_on_growing_after_a_restart() {
     assert_eq!(scene.probe("++"), "10 1");
     assert_eq!(scene.wait(10), "10 2");
     assert_eq!(scene.wait(25), "10 4");
-    let deadline = scene.serving.next_deadline().expect("it is to grow");
+    let deadline = scene
+        .serving
+        .next_deadline()
+        .expect("the weight is still growing");
     assert_eq!(deadline, at(scene.second + 5));
-    assert_eq!(scene.restart(), "10 4", "a restart does not begin anew");
+    assert_eq!(scene.restart(), "10 4", "a restart does not begin again");
     assert_eq!(scene.wait(100), "10 10");
     assert_eq!(
         scene.serving.next_deadline(),
@@ -301,8 +308,9 @@ fn a_rise_that_is_forgotten_is_forgotten_on_the_disk_too() {
     assert_eq!(scene.restart(), "10 0");
 }
 
-/// Two servers are probed for one service, with these results; then another
-/// service joins, of which the kernel has these weights.
+/// Returns the weights of a service that joins two servers which another
+/// service already probes with these results. The kernel has the given weights
+/// for the new service.
 fn weights_of_one_that_joins(results: &str, in_kernel: [u32; 2]) -> Vec<u32> {
     let mut scene = Scene::new(2).served();
     scene.wish();
@@ -335,7 +343,7 @@ fn what_is_known_of_a_target_is_a_verdict_for_a_live_service_that_joins_it() {
 #[test]
 fn a_server_behind_two_ports_is_pinged_once() {
     let mut scene = Scene::new(1);
-    let policy = Arc::get_mut(&mut scene.policy).expect("nobody else has it");
+    let policy = Arc::get_mut(&mut scene.policy).expect("no clone of the policy exists");
     let mut check = (*policy.check).clone();
     check.probe = Probe::Icmp;
     policy.check = Arc::new(check);
@@ -354,7 +362,7 @@ fn a_server_behind_two_ports_is_pinged_once() {
 }
 
 #[test]
-fn what_is_not_checked_any_more_is_forgotten() {
+fn what_is_no_longer_checked_is_forgotten() {
     let mut scene = Scene::new(2).served();
     scene.wish();
     scene.probe("+-");
@@ -394,14 +402,26 @@ fn a_service_below_its_minimum_does_not_recover_by_what_is_remembered() {
     assert_eq!(scene.probe("++++"), "10 10 10 10");
     drain(&mut scene, 0, 0);
     drain(&mut scene, 2, 0);
-    assert_eq!(scene.weights(), "0 0 0 0", "two are fewer than three");
+    assert_eq!(
+        scene.weights(),
+        "0 0 0 0",
+        "two are fewer than the minimum of three"
+    );
     let old = scene.rows.clone();
     for _ in 0..3 {
         scene.probe("+-++");
     }
     drain(&mut scene, 0, WEIGHT);
-    assert_eq!(scene.restart_with(&old), "0 0 0 0", "nothing was seen yet");
-    assert_eq!(scene.probe("+..+"), "0 0 0 0", "of one nothing yet");
+    assert_eq!(
+        scene.restart_with(&old),
+        "0 0 0 0",
+        "no probe result has come yet"
+    );
+    assert_eq!(
+        scene.probe("+..+"),
+        "0 0 0 0",
+        "one server has no result yet"
+    );
     assert_eq!(
         scene.probe("++++"),
         "10 10 0 10",

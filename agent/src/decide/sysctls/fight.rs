@@ -1,14 +1,15 @@
-//! When to stop putting right what somebody else keeps changing back.
+//! Decides when to stop correcting a value that another process keeps changing
+//! back.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// So often within [`WINDOW`] a value is put right.
+/// A value is corrected at most this many times within [`WINDOW`].
 const MOST: usize = 3;
-/// More than a person does by hand while trying something out, and less than
-/// a program that runs every few minutes.
+/// That is more than a person does while trying something out by hand, and less
+/// than a program does that runs every few minutes.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// How often one sysctl was put right of late.
+/// How often one sysctl was corrected recently.
 #[derive(Clone, Debug, Default)]
 pub struct Fight {
     put_right: VecDeque<Duration>,
@@ -16,8 +17,8 @@ pub struct Fight {
 }
 
 impl Fight {
-    /// Somebody changed the value. Whether it is to be put right once more;
-    /// once it is not, it never is again until [`Self::end`].
+    /// Notes that another process changed the value. Returns whether to correct
+    /// it once more; once the answer is no, it stays no until [`Self::end`].
     pub fn goes_on(&mut self, now: Duration) -> bool {
         let is_old = |at: &Duration| *at + WINDOW <= now;
         while self.put_right.front().is_some_and(is_old) {
@@ -30,8 +31,8 @@ impl Fight {
         !self.is_over
     }
 
-    /// The value is as it is to be, by whoever's hand. One that was left alone
-    /// is looked after again.
+    /// Notes that the value is as wanted, whichever process set it. A value
+    /// that was left alone is corrected again from now on.
     pub fn end(&mut self) {
         if self.is_over {
             *self = Self::default();
@@ -58,11 +59,14 @@ mod tests {
             assert!(!at(&mut fight, second), "at {second} s it is left");
         }
         fight.end();
-        assert!(at(&mut fight, 10_010), "somebody had set it as it is to be");
+        assert!(
+            at(&mut fight, 10_010),
+            "the wanted value was back, so it is put right again"
+        );
     }
 
     #[test]
-    fn who_changes_it_now_and_then_is_no_opponent() {
+    fn a_process_that_changes_it_now_and_then_is_no_opponent() {
         let mut fight = Fight::default();
         for minute in 0..100 {
             assert!(at(&mut fight, minute * 240), "in minute {minute}");

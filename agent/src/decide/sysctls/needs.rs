@@ -1,4 +1,4 @@
-//! What there is that may need a sysctl.
+//! What of the services and servers may need a sysctl.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -6,25 +6,26 @@ use ipvs::{
     DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceConfig, ServiceKey,
 };
 
-/// What of the services matters to sysctls.
+/// The properties of all services and servers that matter to sysctls.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Needs {
-    /// There is a service.
+    /// Whether there is any service.
     pub services: bool,
-    /// A service has a health check.
+    /// Whether a service has a health check.
     pub checks: bool,
     /// The servers that are reached by NAT.
     pub nat_servers: BTreeSet<IpAddr>,
-    /// A service may be of TCP; behind a firewall mark anything may come.
+    /// Whether a service may be of TCP; behind a firewall mark any protocol may
+    /// come.
     pub tcp: bool,
-    /// One of those is scheduled by mh.
+    /// Whether a service that may be of TCP is scheduled by mh.
     pub mh_tcp: bool,
-    /// Any service is.
+    /// Whether any service is scheduled by mh.
     pub mh: bool,
 }
 
 impl Needs {
-    /// Takes in a service.
+    /// Adds what a service needs.
     pub fn service(&mut self, key: &ServiceKey, config: &ServiceConfig) {
         let may_be_tcp = match key {
             ServiceKey::Address { protocol, .. } => *protocol == Protocol::TCP,
@@ -37,7 +38,8 @@ impl Needs {
         self.mh_tcp |= is_mh && may_be_tcp;
     }
 
-    /// Takes in a server. What it sends to itself a host does not forward.
+    /// Adds what a server needs. A host does not forward what it sends to
+    /// itself.
     pub fn server(&mut self, key: &DestinationKey, config: &DestinationConfig) {
         if config.method == ForwardingMethod::Masquerade && !key.address.is_loopback() {
             self.nat_servers.insert(key.address);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixtures::{config, ip, server, tcp, weight};
 
-/// A host as of Linux 6.1 that leads to NAT servers on eth1.
+/// A host with Linux 6.1 that leads to NAT servers on eth1.
 fn host() -> Facts {
     Facts {
         kernel: Some(KernelVersion(6, 1)),
@@ -10,7 +10,7 @@ fn host() -> Facts {
     }
 }
 
-/// A service of TCP by wrr with a NAT server.
+/// The needs of a service of TCP by wrr with a NAT server.
 fn nat() -> Needs {
     let mut needs = Needs::default();
     needs.service(&tcp("192.0.2.10", 80), &config("wrr"));
@@ -37,7 +37,7 @@ fn overriding(overrides: &[(&str, &str)], profile: SysctlProfile) -> Tuning {
     }
 }
 
-/// As `sysctl -w` takes them, in order.
+/// The settings as `sysctl -w` takes them, in their order.
 fn spelled_out(settings: &[Setting]) -> Vec<String> {
     let each = settings.iter();
     each.map(|setting| format!("{}={}", setting.name, setting.value))
@@ -103,7 +103,7 @@ fn tracked_connections_are_shown_to_netfilter_and_only_with_nat() {
         facing_v4: BTreeSet::new(),
         ..facts
     };
-    assert_eq!(wanted_of(&dr, &facts), [REUSE], "DR needs none of that");
+    assert_eq!(wanted_of(&dr, &facts), [REUSE], "DR needs no forwarding");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn checks_end_what_a_failed_server_had() {
 }
 
 #[test]
-fn routed_vips_are_in_nobodys_arp() {
+fn no_interface_uses_routed_vips_in_arp() {
     let tuning = Tuning {
         are_vips_routed: true,
         ..Tuning::default()
@@ -230,7 +230,7 @@ fn ipv6_is_forwarded_by_the_whole_host_and_its_default_routes_are_kept_first() {
     );
     assert_eq!(
         all[2].after, first,
-        "not before these are as they are to be"
+        "not before these have their wanted values"
     );
 
     let newer = Facts {
@@ -296,8 +296,8 @@ fn without_a_profile_only_overrides_are_wanted_and_they_cost_no_default_route() 
         SysctlProfile::None,
     );
     let all = wanted(&nat(), &deliberate, &facts);
-    assert_eq!(all.len(), 2, "the group has it so: {all:?}");
-    assert_eq!(all[1].after, [""; 0], "and nothing waits for it");
+    assert_eq!(all.len(), 2, "the group wants both: {all:?}");
+    assert_eq!(all[1].after, [""; 0], "and neither waits for another");
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_kernels_version_is_its_first_two_numbers() {
 }
 
 #[test]
-fn what_nobody_recommends_was_set_by_somebody_else() {
+fn what_is_never_recommended_was_set_by_another_process() {
     for (name, found, may_be) in [
         ("net.ipv4.vs.sloppy_tcp", "1", true),
         ("net.ipv4.vs.sloppy_tcp", "2", false),

@@ -1,5 +1,5 @@
-//! Another cluster, and definitions that go: nothing is removed, however
-//! little, until it is released.
+//! Another cluster, and definitions that are deleted: nothing is removed,
+//! however little, until it is released.
 
 use super::*;
 use crate::decide::caution::{Answer, Definition, Hold, Word};
@@ -58,13 +58,13 @@ fn another_cluster_takes_nothing_away_and_its_own_is_made() {
     let mut events = vec![directors(&["a"])];
     events.extend(services([service(8080, "rr", 1)]));
     events.extend(servers([]));
-    // Over there it is another director that holds the VIPs.
+    // In the other cluster, another director holds the VIPs.
     events.extend(groups([group(Some("z"))]));
     let observed = act(&mut agent, events);
     let (was, is) = ("a".to_owned(), "b".to_owned());
     assert_eq!(observed.hold, Some(Hold::OtherCluster { was, is }));
     assert_eq!(held(&observed), 2, "{:?}", observed.outcome);
-    assert_eq!(world.table().len(), 7, "and the new one");
+    assert_eq!(world.table().len(), 7, "and the new service is made");
     assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "the VIP stays");
 
     let observed = act(&mut agent, [released(Some("z"))]);
@@ -72,11 +72,15 @@ fn another_cluster_takes_nothing_away_and_its_own_is_made() {
     assert_eq!(world.table(), ["-A -t 192.0.2.10:8080 -s rr"]);
     assert_eq!(world.interfaces_with(ip(VIP)), [""; 0]);
     let remembered = world.parts().disk.cluster.clone();
-    assert_eq!(remembered.as_deref(), Some("b"), "it is our cluster now");
+    assert_eq!(
+        remembered.as_deref(),
+        Some("b"),
+        "the other cluster is ours now"
+    );
 }
 
 #[test]
-fn the_right_cluster_again_finds_everything_as_it_was() {
+fn when_its_own_cluster_is_back_it_finds_everything_as_it_was() {
     let world = ModelWorld::new();
     settled(&world);
     let mut wrong = director(&Doors::default(), &world);
@@ -88,7 +92,11 @@ fn the_right_cluster_again_finds_everything_as_it_was() {
     right.note(cluster("a"));
     let observed = act(&mut right, everything());
     assert_eq!((observed.hold.as_ref(), held(&observed)), (None, 0));
-    assert_eq!(world.news(), [""; 0], "nothing was written by either");
+    assert_eq!(
+        world.news(),
+        [""; 0],
+        "nothing was written for either cluster"
+    );
 }
 
 #[test]
@@ -101,7 +109,7 @@ fn objects_that_go_with_their_definition_stay_until_they_are_back() {
     let hold = Hold::Definition(SERVICES, Definition::Terminating);
     assert_eq!((observed.hold.as_ref(), held(&observed)), (Some(&hold), 1));
 
-    // A definition that is back has no objects, and that is not what was meant.
+    // A definition that is back has no objects, which is not what was meant.
     let empty = services([]).into_iter();
     let observed = act(
         &mut agent,
@@ -131,5 +139,5 @@ fn a_cluster_that_the_disk_did_not_take_is_remembered_once_it_does() {
     world.news();
     agent.note(Event::Unread);
     agent.act(Duration::from_secs(61)).expect("a round");
-    assert_eq!(world.news(), [""; 0], "and only once");
+    assert_eq!(world.news(), [""; 0], "the cluster is written only once");
 }

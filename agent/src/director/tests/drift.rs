@@ -1,4 +1,4 @@
-//! Somebody else changes the kernel's table.
+//! Another process changes the kernel's table.
 
 use ipvs::Listing;
 
@@ -8,7 +8,7 @@ use crate::{
     host::reading::Reading,
 };
 
-/// A director whose table is as it is wanted.
+/// Returns a director whose table is as wanted.
 fn settled(world: &ModelWorld) -> Loop {
     let mut agent = director(&Doors::default(), world);
     everything().into_iter().for_each(|event| agent.note(event));
@@ -28,7 +28,8 @@ fn table(world: &ModelWorld) -> Reading {
     Reading::Table(world.parts().kernel.table.clone())
 }
 
-/// As the model's kernel would list itself: two NAT services of TCP.
+/// Returns a listing as the model's kernel would print it: two NAT services of
+/// TCP.
 fn listing(world: &ModelWorld) -> Reading {
     let table = world.parts().kernel.table.clone();
     let mut text = "IP Virtual Server version 1.2.1 (size=4096)\n\
@@ -60,7 +61,7 @@ fn change(world: &ModelWorld, port: u16, change: impl FnOnce(&mut ipvs::ActualSe
     change(service.expect("a service of everything"));
 }
 
-/// What the director does about a reading that was taken now.
+/// Returns what the director does after a reading that was taken now.
 fn after(agent: &mut Loop, world: &ModelWorld, reading: Reading) -> Vec<String> {
     agent.note(Event::Reading(Instant::now(), reading));
     agent.act(Duration::from_secs(2));
@@ -111,7 +112,11 @@ fn each_reading_finds_what_it_can_show_and_only_that_service_is_read_again() {
             count += 1;
         }
     }
-    assert_eq!(world.parts().kernel.readings, readings, "never all of it");
+    assert_eq!(
+        world.parts().kernel.readings,
+        readings,
+        "the whole table is not read again"
+    );
     assert_eq!(world.parts().kernel.service_readings, count);
 }
 
@@ -129,7 +134,7 @@ fn what_was_put_right_is_counted_and_named() {
         ["-e -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1"]
     );
 
-    // What we change ourselves is no repair.
+    // Changes by the agent itself are no repairs.
     agent.note(Event::VirtualService(Change::Apply(service(80, "rr", 2))));
     let observed = agent.act(Duration::from_secs(3)).expect("a round");
     assert_eq!(observed.outcome.expect("a round").repairs.count, 1);
@@ -142,7 +147,7 @@ fn what_was_put_right_is_counted_and_named() {
 }
 
 #[test]
-fn what_is_others_is_no_reason_for_anything() {
+fn a_strangers_entry_is_no_reason_for_a_round() {
     let world = ModelWorld::new();
     let mut agent = settled(&world);
     let key = tcp("192.0.2.99", 1);
@@ -163,7 +168,7 @@ fn what_is_others_is_no_reason_for_anything() {
             assert_eq!(
                 agent.reason,
                 Reason::Nothing,
-                "what is believed of it is another"
+                "the entry differs from what is believed"
             );
         }
     }
@@ -171,7 +176,9 @@ fn what_is_others_is_no_reason_for_anything() {
         service.destinations.insert(fixtures::server(9), weight(5));
     });
     agent.note(Event::Reading(Instant::now(), listing(&world)));
-    let observed = agent.act(Duration::from_secs(2)).expect("it is told");
+    let observed = agent
+        .act(Duration::from_secs(2))
+        .expect("the news is reported");
     let outcome = observed.outcome.expect("a round");
     assert_eq!(outcome.strangers, [(tcp(VIP, 80), fixtures::server(9))]);
     assert_eq!(outcome.repairs.count, 0);
@@ -184,6 +191,8 @@ fn a_kernel_that_the_reader_cannot_read_is_read_by_the_loop() {
     let mut agent = settled(&world);
     world.parts().kernel.broken = Some(fixtures::broken);
     agent.note(Event::Unread);
-    let observed = agent.act(Duration::from_secs(2)).expect("it is told");
+    let observed = agent
+        .act(Duration::from_secs(2))
+        .expect("the news is reported");
     assert!(matches!(observed.trouble, Some(Trouble::Kernel(_))));
 }

@@ -10,7 +10,7 @@ use crate::probe::{
     target::{Order, ProbeId, Target},
 };
 
-/// A director on its thread, and who probes for it.
+/// A director on its thread, and the prober's side of its channels.
 struct Scene {
     running: Running,
     orders: UnboundedReceiver<Order>,
@@ -18,7 +18,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A director that serves all of these, each service with a check.
+    /// Starts a director that serves all of these, each service with a check.
     fn of(services_: impl IntoIterator<Item = Loose<VirtualService>>, servers_: u8) -> Self {
         let (orders, ordered) = unbounded_channel();
         let doors = Doors {
@@ -54,7 +54,7 @@ impl Scene {
         }
     }
 
-    /// The probes of a server come to a verdict.
+    /// Sends a verdict of a server's probes.
     fn verdict(&mut self, last: u8, is_good: bool) {
         let tally = Tally {
             successes: if is_good { 2 } else { 0 },
@@ -130,7 +130,11 @@ fn what_checks_take_out_is_not_held_however_much_it_is() {
     let observed = scene
         .running
         .until("one server to be out of all services", entries(40));
-    assert_eq!(observed.removals_held, [], "20 of 40 destinations went");
+    assert_eq!(
+        observed.removals_held,
+        [],
+        "20 of 40 destinations were taken out"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// A director that acts when it is told to.
+/// A director that acts only when the test wants it.
 struct Steps {
     agent: Loop,
     world: ModelWorld,
@@ -55,7 +55,7 @@ impl Steps {
         observed
     }
 
-    /// The probes of a server come to a verdict.
+    /// Sends a verdict of a server's probes.
     fn verdict(&mut self, last: u8, is_good: bool) {
         let tally = Tally {
             successes: if is_good { 2 } else { 0 },
@@ -85,7 +85,8 @@ fn with(port: i32, availability: serde_json::Value) -> Loose<VirtualService> {
     service
 }
 
-/// With fewer healthy servers than this, 192.0.2.99 says sorry.
+/// Returns a service with the sorry server 192.0.2.99, for fewer healthy
+/// servers than `minimum`.
 fn with_sorry_server(port: i32, minimum: i32) -> Loose<VirtualService> {
     let sorry = json!({"address": "192.0.2.99", "port": 80});
     let below = json!({"action": "SorryServer", "sorryServer": sorry});
@@ -116,7 +117,10 @@ fn while_no_round_can_run_nothing_is_due() {
     let now = Duration::from_secs(20);
     steps.agent.act(now);
     assert!(steps.agent.trouble.is_some(), "the kernel does not answer");
-    assert!(steps.agent.next_deadline(now) > now, "it would not rest");
+    assert!(
+        steps.agent.next_deadline(now) > now,
+        "a deadline in the past would keep the loop awake"
+    );
 }
 
 #[test]
@@ -160,7 +164,7 @@ fn servers_of_a_service_that_was_made_by_hand_meanwhile_are_up() {
 }
 
 #[test]
-fn the_report_names_who_is_there_now() {
+fn the_report_names_only_current_objects() {
     let mut steps = Steps::new(ModelWorld::new(), listed(vec![checked(80)], 2));
     steps.act(1);
     steps.verdict(1, false);
@@ -197,7 +201,7 @@ fn checks_go_on_while_not_everything_is_listed() {
 }
 
 #[test]
-fn a_held_server_of_an_earlier_life_keeps_its_weight() {
+fn a_held_server_of_an_earlier_run_keeps_its_weight() {
     let mut steps = Steps::new(ModelWorld::new(), listed(twenty(), 4));
     steps.act(1);
     (1..=4).for_each(|last| steps.verdict(last, true));

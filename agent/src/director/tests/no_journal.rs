@@ -1,11 +1,11 @@
-//! The state folder cannot be used.
+//! A director whose state folder cannot be used.
 
 use std::io;
 
 use super::*;
 use crate::act::retry::Subject;
 
-/// A world whose journal cannot be opened for so many times.
+/// A world whose journal fails to open this many times.
 fn without_journal(world: &ModelWorld, times: usize) -> World {
     let doors = Doors::default();
     let mut opens = doors.world(world);
@@ -41,12 +41,12 @@ fn started(world: &ModelWorld, times: usize) -> Loop {
 }
 
 fn outcome(agent: &mut Loop, now: Duration) -> Outcome {
-    let observed = agent.act(now).expect("there is something to say");
+    let observed = agent.act(now).expect("there is something to report");
     observed.outcome.expect("a round")
 }
 
 #[test]
-fn nothing_is_made_what_is_there_is_kept_right_and_it_is_told() {
+fn nothing_is_made_what_is_there_is_kept_right_and_it_is_reported() {
     let world = ModelWorld::new();
     let found = kernel_service("sed", &[(1, 9)]);
     world.parts().kernel.table.insert(tcp(VIP, 80), found);
@@ -62,7 +62,7 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_told() {
     let told = &outcome.failures[&Subject::Journal];
     assert!(told.contains("--state-dir"), "{told}");
 
-    // What was there before is not ours to remove, unless it was wanted once.
+    // What was there before is not ours to remove, unless it was once wanted.
     agent.note(Event::VirtualService(Change::Delete(ObjectKey::new(
         "shop", "web80",
     ))));
@@ -71,9 +71,9 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_told() {
 }
 
 #[test]
-fn once_there_is_one_everything_is_made_and_what_changed_hands_stands_in_it() {
+fn once_there_is_one_everything_is_made_and_what_changed_hands_is_in_it() {
     let world = ModelWorld::new();
-    // Of an earlier life: a service that is not wanted any more, and one that is.
+    // From an earlier run: a service that is no longer wanted, and one that is.
     let running = Running::start(world.clone());
     running.send(everything());
     running.programmed(2, 4);
@@ -95,7 +95,7 @@ fn once_there_is_one_everything_is_made_and_what_changed_hands_stands_in_it() {
 }
 
 #[test]
-fn of_a_group_that_was_never_accepted_the_most_careful_is_assumed() {
+fn for_a_group_that_was_never_accepted_the_most_careful_policy_is_assumed() {
     let world = ModelWorld::new();
     let found = kernel_service("sed", &[(1, 9)]);
     world.parts().kernel.table.insert(tcp(VIP, 80), found);

@@ -9,11 +9,11 @@ use crate::{
     host::listeners::Listener,
 };
 
-/// The model's own address, on eth0.
+/// The model host's own address, on eth0.
 const OWN: &str = "192.0.2.1";
 const START: Duration = Duration::from_secs(1);
 
-/// A host on which something listens on a port of every address.
+/// A host on which a program listens on a port of every address.
 fn listening(port: u16) -> ModelWorld {
     let world = ModelWorld::new();
     world.parts().listeners.push(Listener {
@@ -25,7 +25,7 @@ fn listening(port: u16) -> ModelWorld {
     world
 }
 
-/// The service of a port on the host's own address.
+/// Returns a service of this port on the host's own address.
 fn own_service(port: i32) -> Loose<VirtualService> {
     let mut service = service(port, "wrr", 1);
     let spec = service.spec.as_mut().expect("a spec that parses");
@@ -41,7 +41,7 @@ fn forwarded(service: Loose<VirtualService>, method: &str) -> Loose<VirtualServi
     service
 }
 
-/// All that is listed, with these services.
+/// Returns the listing of everything, with these services.
 fn listed(all: impl IntoIterator<Item = Loose<VirtualService>>) -> Vec<Event> {
     let mut events = vec![directors(&["a"])];
     events.extend(services(all));
@@ -68,7 +68,7 @@ fn act(agent: &mut Loop, now: Duration) -> Observed {
     agent.act(now).expect("a round")
 }
 
-/// (service, server) of each exception, all of them for this reason.
+/// Returns (service, server) of each exception; all must have this reason.
 fn refused(observed: &Observed) -> Vec<(&str, Option<&str>)> {
     let exceptions = observed.protection.exceptions.iter();
     exceptions
@@ -94,15 +94,19 @@ fn a_refused_service_is_not_made_gets_no_vip_and_holds_up_no_other() {
 }
 
 #[test]
-fn a_service_comes_once_nothing_listens_there_any_more_and_nobody_says_so() {
+fn a_service_is_made_once_nothing_listens_there_even_without_an_event() {
     let world = listening(22);
     let mut agent = agent(&world, listed([own_service(22)]));
     act(&mut agent, START);
     let due = agent.next_deadline(START);
-    assert_eq!(due, START + REFUSED_INTERVAL, "it is looked again soon");
+    assert_eq!(
+        due,
+        START + REFUSED_INTERVAL,
+        "the host is checked again soon"
+    );
 
     act(&mut agent, due);
-    assert_eq!(world.table(), [""; 0], "something listens still");
+    assert_eq!(world.table(), [""; 0], "a program still listens");
     world.parts().listeners.clear();
     let due = agent.next_deadline(due);
     let observed = act(&mut agent, due);
@@ -112,7 +116,7 @@ fn a_service_comes_once_nothing_listens_there_any_more_and_nobody_says_so() {
 }
 
 #[test]
-fn a_service_that_stands_is_not_taken_away_for_what_listens_later_or_for_a_restart() {
+fn a_service_in_the_kernel_is_not_removed_for_what_listens_later_or_for_a_restart() {
     let world = listening(25);
     let mut first = agent(&world, listed([own_service(22)]));
     act(&mut first, START);
@@ -132,7 +136,7 @@ fn a_service_that_stands_is_not_taken_away_for_what_listens_later_or_for_a_resta
     };
     told(&observed);
 
-    // An edit is none of a new one.
+    // An edited service is not a new one.
     let mut edited = own_service(22);
     edited.metadata.generation = Some(2);
     first.note(Event::VirtualService(Change::Apply(edited)));
@@ -179,10 +183,10 @@ fn listeners_are_read_when_a_service_of_the_hosts_own_address_is_new_and_now_and
     let mut agent = agent(&world, listed([service(80, "wrr", 1)]));
     act(&mut agent, START);
     let read = || world.parts().listeners_read;
-    assert_eq!(read(), 0, "no service asks for it");
+    assert_eq!(read(), 0, "no service needs the listeners");
     agent.note(Event::VirtualService(Change::Apply(own_service(22))));
     act(&mut agent, START);
-    assert_eq!(read(), 1, "one is new");
+    assert_eq!(read(), 1, "one such service is new");
     for weight in 1..10 {
         let mut edited = server(1);
         edited.metadata.generation = Some(weight);
@@ -191,9 +195,13 @@ fn listeners_are_read_when_a_service_of_the_hosts_own_address_is_new_and_now_and
         agent.note(Event::RealServer(Change::Apply(edited)));
         act(&mut agent, START);
     }
-    assert_eq!(read(), 1, "none is new");
+    assert_eq!(read(), 1, "no such service is new");
     act(&mut agent, START + LOOK_INTERVAL);
-    assert_eq!(read(), 2, "one stands that may be in somebody's way by now");
+    assert_eq!(
+        read(),
+        2,
+        "one that is in the kernel may be in a program's way by now"
+    );
 }
 
 #[test]
@@ -222,7 +230,11 @@ fn the_api_servers_address_is_not_taken_while_it_is_there() {
     let observed = act(&mut agent, START);
     assert_eq!(refused(&observed), [("shop/web443", None)]);
     assert_eq!(world.table(), [""; 0]);
-    assert_eq!(world.interfaces_with(ip(VIP)), [""; 0], "nor is its VIP");
+    assert_eq!(
+        world.interfaces_with(ip(VIP)),
+        [""; 0],
+        "its VIP is not added either"
+    );
 
     agent.note(at("192.0.2.11:443"));
     let observed = act(&mut agent, START);
@@ -230,7 +242,11 @@ fn the_api_servers_address_is_not_taken_while_it_is_there() {
     assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"]);
     agent.note(at("192.0.2.10:443"));
     let observed = act(&mut agent, START);
-    assert_eq!(observed.protection.notices.len(), 1, "what stands, stays");
+    assert_eq!(
+        observed.protection.notices.len(),
+        1,
+        "what is in the kernel stays"
+    );
 }
 
 #[test]
@@ -242,7 +258,8 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
     let mut events = listed([direct, nat]);
     let b = BTreeMap::from([
         ("b".to_owned(), [ip("198.51.100.2")].into()),
-        // What a's Director said is older than what a sees.
+        // The addresses that Director a reported are older than those that a
+        // sees itself.
         ("a".to_owned(), [ip("198.51.100.3")].into()),
     ]);
     events.push(Event::DirectorAddresses(b));
@@ -266,7 +283,7 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
         ]
     );
 
-    // Another has the address by now.
+    // Another host has the address by now.
     agent.note(Event::DirectorAddresses(BTreeMap::new()));
     let observed = act(&mut agent, START);
     assert_eq!(refused(&observed), [(web80, Some("shop/web1"))]);
@@ -292,11 +309,11 @@ fn the_first_round_waits_for_the_groups_directors_but_not_for_ever() {
     let mut agent = agent(&world, events);
     assert!(agent.act(START).is_none(), "they may be servers");
     act(&mut agent, due);
-    assert_eq!(world.table().len(), 3, "nobody says who they are");
+    assert_eq!(world.table().len(), 3, "the directors stay unknown");
 }
 
 #[test]
-fn whoever_asks_for_it_may_hijack_the_host() {
+fn with_may_hijack_the_hosts_traffic_may_be_taken() {
     let world = listening(22);
     let mut agent = agent_that(true, &world, listed([own_service(22)]));
     let observed = act(&mut agent, START);
@@ -305,12 +322,12 @@ fn whoever_asks_for_it_may_hijack_the_host() {
     assert_eq!(
         observed.protection.notices.len(),
         1,
-        "and is told what it is"
+        "and the notice names what it takes"
     );
 }
 
 #[test]
-fn a_director_says_its_addresses_before_it_has_a_service() {
+fn a_director_reports_its_addresses_before_it_has_a_service() {
     let world = ModelWorld::new();
     let mut agent = agent(&world, listed([]));
     let told = |observed: Observed| observed.protection.addresses.clone();
@@ -326,7 +343,7 @@ fn a_director_says_its_addresses_before_it_has_a_service() {
 }
 
 #[test]
-fn a_kernel_that_does_not_say_what_stands_is_asked_again_and_nothing_goes_meanwhile() {
+fn a_kernel_that_does_not_answer_is_asked_again_and_nothing_is_removed_meanwhile() {
     let world = listening(25);
     let mut agent = agent(&world, listed([own_service(22)]));
     act(&mut agent, START);
@@ -340,11 +357,11 @@ fn a_kernel_that_does_not_say_what_stands_is_asked_again_and_nothing_goes_meanwh
     let observed = act(&mut agent, now);
     assert_eq!(observed.trouble, None);
     assert_eq!(observed.protection.notices.len(), 1);
-    assert_eq!(world.table().len(), 3, "it stands");
+    assert_eq!(world.table().len(), 3, "the service is still in the kernel");
 }
 
 #[test]
-fn while_the_hosts_addresses_cannot_be_read_only_what_may_be_in_somebodys_way_waits() {
+fn while_the_hosts_addresses_cannot_be_read_only_what_may_be_in_a_programs_way_waits() {
     let world = listening(22);
     world.parts().links_broken = true;
     let mut agent = agent(
@@ -365,7 +382,7 @@ fn while_the_hosts_addresses_cannot_be_read_only_what_may_be_in_somebodys_way_wa
 }
 
 #[test]
-fn what_an_earlier_life_knew_of_others_is_remembered() {
+fn what_the_previous_run_knew_of_other_directors_is_remembered() {
     let (recorder, notes) = Recorder::new();
     let (clock, world) = (Clock::start(), Doors::default().world(&ModelWorld::new()));
     let (name, group) = ("a".to_owned(), "default".to_owned());

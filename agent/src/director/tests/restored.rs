@@ -1,8 +1,8 @@
-//! A start from the checkpoint, before anybody has answered.
+//! A start from the checkpoint, before any input has answered.
 
 use super::*;
 
-/// What a checkpoint gives back: everything, and nobody has answered.
+/// What a checkpoint restores: everything, before any input has answered.
 fn restored() -> Vec<Event> {
     let mut events = vec![directors(&["a"])];
     for service in [service(80, "wrr", 1), service(443, "wrr", 1)] {
@@ -16,17 +16,17 @@ fn restored() -> Vec<Event> {
     events
 }
 
-/// A director that takes in these events, and acts once.
+/// Returns a director that has heard these events and acted once.
 fn acting(world: &ModelWorld, events: impl IntoIterator<Item = Event>) -> Loop {
     let mut agent = director(&Doors::default(), world);
     events.into_iter().for_each(|event| agent.note(event));
     let observed = agent.act(Duration::from_secs(1));
-    assert!(observed.is_none(), "nobody answered, nothing is reported");
+    assert!(observed.is_none(), "nothing is reported before an answer");
     agent
 }
 
 #[test]
-fn what_an_earlier_life_knew_is_made_before_anybody_answers_and_not_reported() {
+fn what_the_previous_run_knew_is_made_before_any_answer_and_not_reported() {
     let world = ModelWorld::new();
     let mut agent = acting(&world, restored());
     assert_eq!(world.table().len(), 6, "two services with two servers each");
@@ -41,7 +41,7 @@ fn what_an_earlier_life_knew_is_made_before_anybody_answers_and_not_reported() {
     assert_eq!(
         world.interfaces_with(ip(VIP)),
         ["eth0"],
-        "nobody answers, so it is ours"
+        "no input answers, so the VIP is ours"
     );
     world.news();
     everything().into_iter().for_each(|event| agent.note(event));
@@ -51,7 +51,7 @@ fn what_an_earlier_life_knew_is_made_before_anybody_answers_and_not_reported() {
 }
 
 #[test]
-fn what_somebody_made_since_is_not_taken_for_what_an_earlier_life_knew() {
+fn what_another_process_made_since_is_not_taken_for_what_the_previous_run_knew() {
     let world = ModelWorld::new();
     let theirs = kernel_service("sed", &[(1, 9)]);
     let table = [(tcp(VIP, 80), theirs)];
@@ -66,11 +66,15 @@ fn what_somebody_made_since_is_not_taken_for_what_an_earlier_life_knew() {
         .flatten()
         .for_each(|event| agent.note(event));
     agent.act(Duration::from_secs(2)).expect("now it is known");
-    assert_eq!(world.parts().kernel.table, table.into(), "nobody wants it");
+    assert_eq!(
+        world.parts().kernel.table,
+        table.into(),
+        "it is not wanted, and not ours"
+    );
 }
 
 #[test]
-fn before_everybody_answered_nothing_is_removed() {
+fn before_every_input_has_answered_nothing_is_removed() {
     let running = started_with_everything();
     let world = running.world.clone();
     running.stop();
@@ -86,9 +90,13 @@ fn before_everybody_answered_nothing_is_removed() {
     let table = world.table();
     assert!(table.contains(&"-A -t 192.0.2.10:80 -s rr".to_owned()));
     assert_eq!(table.len(), before, "what was there still is: {table:#?}");
-    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "the VIP as well");
+    assert_eq!(
+        world.interfaces_with(ip(VIP)),
+        ["eth0"],
+        "the VIP is still there too"
+    );
 
-    // Everybody answers, and what is in no answer goes.
+    // All inputs answer, and what is in no answer is removed.
     let answers = [
         services([service(80, "rr", 2)]),
         servers([server(1)]),

@@ -1,18 +1,18 @@
-//! A director on its thread, and the objects that it is told of.
+//! A director on its thread, and the objects that tests send to it.
 
 use super::*;
 
 pub(super) const VIP: &str = "192.0.2.10";
-/// What is waited for longer than this does not happen.
+/// How long tests wait before they give up.
 pub(super) const PATIENCE_OF_TESTS: Duration = Duration::from_secs(20);
 
-/// How often each edge was opened, and how often it is to fail first.
+/// How often each edge was opened, and how many times it must fail first.
 #[derive(Clone, Default)]
 pub(super) struct Doors {
     pub(super) opened: Arc<AtomicUsize>,
     pub(super) kernel_opened: Arc<AtomicUsize>,
     pub(super) kernel_fails: Arc<AtomicUsize>,
-    /// Who is told what is to be probed; nobody if none.
+    /// Receives what must be probed; none if no test needs it.
     pub(super) orders: Option<UnboundedSender<Order>>,
     /// Whether the host's own traffic may be taken.
     pub(super) may_hijack: bool,
@@ -58,7 +58,7 @@ pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Loop {
     Loop::new(name, group, clock, world, recorder, Memory::default())
 }
 
-/// A director on its thread.
+/// A director that runs on its thread.
 pub(super) struct Running {
     pub(super) world: ModelWorld,
     pub(super) doors: Doors,
@@ -78,7 +78,7 @@ impl Running {
         let (doors_of_thread, world_of_thread) = (doors.clone(), world.clone());
         let thread = thread::spawn(move || {
             director(&doors_of_thread, &world_of_thread).run(&heard, &mut |found| {
-                // A test that has seen enough listens no more.
+                // A test that has seen enough does not listen any longer.
                 let _ = observe.send(found);
             });
         });
@@ -107,7 +107,8 @@ impl Running {
         }
     }
 
-    /// Waits for a round after which nothing fails, and gives its outcome.
+    /// Waits for a round after which nothing fails, and returns what was
+    /// observed.
     pub(super) fn programmed(&self, services: usize, destinations: usize) -> Observed {
         let what = format!("{services} services, {destinations} destinations");
         self.until(&what, |observed| {
@@ -189,7 +190,7 @@ pub(super) fn directors(names: &[&str]) -> Event {
     Event::Directors(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-/// Two services with two servers, and one director that holds the VIP.
+/// Returns two services with two servers, and one director that holds the VIP.
 pub(super) fn everything() -> Vec<Event> {
     let mut events = vec![directors(&["a"])];
     events.extend(services([service(80, "wrr", 1), service(443, "wrr", 1)]));
@@ -208,7 +209,7 @@ pub(super) fn started_with_everything() -> Running {
 }
 
 impl Running {
-    /// The VIP is there once the round is over that was observed.
+    /// Checks that the VIP is there once the observed round is over.
     pub(super) fn until_held(&self) {
         assert_eq!(self.world.interfaces_with(ip(VIP)), ["eth0"]);
     }

@@ -3,8 +3,8 @@
 use super::*;
 
 impl Story {
-    /// A full comparison and the retries that it may need, with every module
-    /// loaded and nothing in the way.
+    /// Runs a full comparison and the retries that it may need, with every
+    /// module loaded and every fault healed.
     fn calm(&mut self) {
         self.heal();
         self.world
@@ -71,7 +71,10 @@ impl Story {
             .keys()
             .filter(|e| !matches!(e, Entry::Address(..)));
         let entries = there.iter().map(|(entry, _)| entry);
-        assert!(entries.eq(in_whose), "nobody's thing went unseen");
+        assert!(
+            entries.eq(in_whose),
+            "every entry in the table has a known owner"
+        );
         assert_eq!(outcome.services, self.wish.table.len());
         for (service, destination) in &outcome.strangers {
             let entry = Entry::Destination(*service, *destination);
@@ -88,7 +91,7 @@ impl Story {
             let has_subnet = address.to_string().starts_with("192.0.2.");
             if self.holding == Holding::Take && has_subnet {
                 let on = self.world.interfaces_with(address);
-                assert!(!on.is_empty(), "{address} is wanted");
+                assert!(!on.is_empty(), "{address} is wanted and on an interface");
                 assert!(on.contains(&outcome.vips[&address]));
             }
         }
@@ -112,13 +115,14 @@ impl Story {
             }
             for (address, _) in &before.addresses {
                 let still = now.addresses.iter().any(|(found, _)| found == address);
-                assert!(still, "the host's own {address} is there");
+                assert!(still, "the host's own {address} is still there");
             }
         }
     }
 
-    /// What the agent found on the disk when it started just now: all that is wanted and here is ours, but for
-    /// addresses that others put there.
+    /// Checks what the agent found on the disk when it started just now:
+    /// everything that is wanted and here is ours, except addresses that others
+    /// put there.
     fn check_disk(&self) {
         let disk = self.disk.all()[0].clone();
         assert!(disk.intent.is_empty(), "no round is unsettled");
@@ -145,7 +149,7 @@ impl Story {
     }
 }
 
-/// What is wanted of the kernel's table.
+/// Returns what is wanted of the kernel's table.
 pub(super) fn wanted(wish: &Desired) -> BTreeSet<Entry> {
     let mut entries = BTreeSet::new();
     for (key, service) in &wish.table {

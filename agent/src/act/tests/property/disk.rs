@@ -1,5 +1,5 @@
-//! The real journal on the model's disk, and what it may hold: of a write that
-//! failed or that the agent died in, all or nothing.
+//! The real journal on the model's disk, and what the disk may hold: all or
+//! nothing of a write that failed or in which the agent died.
 
 use std::path::Path;
 
@@ -12,23 +12,23 @@ use crate::{
     fixtures::{Disk, disk::OpenFile},
 };
 
-/// What is on a disk, as far as can be told without looking: one of these.
+/// The possible contents of a disk that was not looked at: one of these.
 #[derive(Clone, Debug)]
 pub(super) struct MayHold(Arc<Mutex<Vec<Disk>>>);
 
 impl MayHold {
-    /// Nothing is on it.
+    /// Returns a disk with nothing on it.
     pub(super) fn nothing() -> Self {
         Self(Arc::new(Mutex::new(vec![Disk::default()])))
     }
 
-    /// Nothing on it counts any more.
+    /// Makes everything on it void.
     pub(super) fn forget(&self) {
         *self.all() = vec![Disk::default()];
     }
 
     pub(super) fn all(&self) -> MutexGuard<'_, Vec<Disk>> {
-        self.0.lock().expect("no test panics while it has it")
+        self.0.lock().expect("no test panics while it has the lock")
     }
 
     fn wrote(&self, is_certain: bool, write: impl Fn(&mut Disk)) {
@@ -41,7 +41,7 @@ impl MayHold {
         }
     }
 
-    /// It was looked at.
+    /// Notes that the disk was looked at and has this on it.
     fn holds(&self, found: &Remembered) {
         let mut all = self.all();
         let held = all.iter().find(|disk| disk.remembered() == *found);
@@ -50,7 +50,7 @@ impl MayHold {
     }
 }
 
-/// An agent's journal.
+/// The journal of one agent.
 pub(super) struct DiskJournal {
     world: ModelWorld,
     file: FileJournal,
@@ -58,7 +58,8 @@ pub(super) struct DiskJournal {
 }
 
 impl DiskJournal {
-    /// Opens it, or makes it where there is none or none that was ever opened.
+    /// Opens the journal, or makes one if there is none or none that was ever
+    /// opened.
     pub(super) fn open(
         world: &ModelWorld,
         may_hold: &MayHold,
@@ -107,7 +108,7 @@ impl Journal for DiskJournal {
         result
     }
 
-    // No cluster has a part in these stories.
+    // These tests involve no cluster.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
         self.file.remember_cluster(cluster)
     }

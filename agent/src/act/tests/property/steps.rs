@@ -1,4 +1,4 @@
-//! What may happen, and how often.
+//! The steps that may happen, and how often each does.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 pub(super) enum Step {
     /// Other things are wanted from now on.
     Wish(Wish, Holding),
-    /// A round, this much later; it may be the agent's last.
+    /// A round runs, this much later; it may be the agent's last.
     Round(Duration, Option<Death>),
     /// The agent stops in good order and starts again.
     Restart,
@@ -14,17 +14,17 @@ pub(super) enum Step {
     Reboot(Vec<Fate>),
     /// The next round reads the table again.
     Distrust,
-    /// Somebody else does something.
+    /// Another process does something.
     Stranger(Deed),
     /// Something does not work from now on.
     Fault(Fault),
-    /// Everything works again.
+    /// Everything that failed works again.
     Heal,
-    /// Things calm down, and what must hold then is looked at.
+    /// Things calm down, and what must hold then is checked.
     Calm,
 }
 
-/// Spelled as ipvsadm does where a failing story is told.
+/// The wanted table; a failing test shows it as ipvsadm spells it.
 #[derive(Clone)]
 pub(super) struct Wish(pub(super) Desired);
 
@@ -43,7 +43,7 @@ pub(super) enum Deed {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
-    /// One in so many operations is refused.
+    /// One in this many operations is refused.
     Refusals(usize, Errno),
     /// The kernel does not answer at all.
     Kernel,
@@ -51,23 +51,23 @@ pub(super) enum Fault {
     Replies,
     Interfaces,
     Addresses,
-    /// After so many more writes the disk is full.
+    /// After this many more writes the disk is full.
     Disk(usize),
 }
 
-/// An agent's end.
+/// How and when an agent dies.
 #[derive(Clone, Debug)]
 pub(super) struct Death {
-    /// It comes after so many calls.
+    /// It dies after this many calls.
     pub(super) calls: usize,
-    /// What becomes of what was not synced.
+    /// What happens to the writes that were not synced.
     pub(super) fates: Vec<Fate>,
-    /// So soon in their lives the next ones die.
+    /// The runs after it each die after this many calls.
     pub(super) openings: Vec<usize>,
 }
 
-/// Two services of one VIP, one of another, one of a VIP without a subnet,
-/// and one without a VIP.
+/// Two services of one VIP, one of another, one of a VIP without a subnet, and
+/// one without a VIP.
 fn key() -> impl Strategy<Value = ServiceKey> {
     select(vec![
         tcp(WEB, 80),

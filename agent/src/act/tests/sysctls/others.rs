@@ -1,4 +1,4 @@
-//! What depends on the host and on the group.
+//! The sysctls that depend on the host and on the group.
 
 use crds::api::SysctlProfile;
 
@@ -20,8 +20,8 @@ fn nat_v6() -> Desired {
     desired
 }
 
-/// A host that forwards no IPv6, as it is installed; eth1 was made a router's
-/// by somebody.
+/// A host that forwards no IPv6, as after an installation; another program has
+/// made eth1 a router's interface.
 fn v6_host() -> ModelWorld {
     let world = ModelWorld::new();
     for (name, value) in [
@@ -53,7 +53,7 @@ fn ipv6_is_forwarded_and_each_interface_stays_what_it_was() {
     }
     let sysctls = world.parts().disk.remembered().sysctls;
     let expected = [(ALL_V6.to_owned(), "0".to_owned())];
-    assert_eq!(sysctls, expected.into(), "only this one is to be undone");
+    assert_eq!(sysctls, expected.into(), "only this one must be undone");
 }
 
 #[test]
@@ -78,14 +78,18 @@ fn whenever_it_dies_the_journal_can_bring_every_interface_back() {
 #[test]
 fn a_default_route_by_router_advertisement_is_kept_first_or_nothing_is_forwarded() {
     let world = v6_host();
-    // eth0 has one that the kernel took, eth1 one of another program's.
+    // eth0 has a default route that the kernel took, eth1 one of another
+    // program's.
     world.parts().advertised = [2, 3].into();
     let accept_ra = "net.ipv6.conf.eth0.accept_ra";
     world.parts().read_only.insert(accept_ra.into());
     let mut agent = Agent::start(&world);
     let outcome = agent.round(&nat_v6());
     let why = problem(&outcome, ALL_V6);
-    assert!(why.contains(accept_ra), "it waits: {why}");
+    assert!(
+        why.contains(accept_ra),
+        "forwarding waits for accept_ra: {why}"
+    );
     assert_eq!(value(&world, ALL_V6), "0");
 
     world.parts().read_only.clear();
@@ -117,7 +121,7 @@ fn a_server_in_no_subnet_is_where_the_route_leads() {
     assert_eq!(
         value(&world, "net.ipv4.conf.eth0.forwarding"),
         "0",
-        "nothing leads there yet"
+        "no route leads there yet"
     );
     world.parts().routes.insert(far, 2);
     agent.later(&desired);
@@ -146,7 +150,7 @@ fn connection_tracking_that_becomes_active_is_seen_and_stays_seen() {
     assert_eq!(
         value(&world, "net.ipv4.vs.conntrack"),
         "1",
-        "a quiet moment tells nothing"
+        "a moment without traffic proves nothing"
     );
 }
 
@@ -170,7 +174,7 @@ fn an_override_is_set_and_restored_if_it_is_ipvss_own() {
     agent.later(&wish(&[]));
     assert_eq!(world.news(), [""; 0], "the kernel spells it in its own way");
 
-    // Its end is seen by an agent that does not know what it was.
+    // A run that does not know which value was set restores it.
     let mut next = Agent::start(&world);
     next.round(&wish(&[]));
     assert_eq!(value(&world, own), "3\t50");
@@ -190,12 +194,12 @@ fn a_group_without_a_profile_sets_nothing_by_itself() {
     agent.tuning.rule.profile = SysctlProfile::None;
     let outcome = agent.round(&desired);
     assert_eq!(values(&world), ["0", "0"], "at once, as they were before");
-    assert_eq!(value(&world, FORWARDING), "1", "which may be needed");
+    assert_eq!(value(&world, FORWARDING), "1", "other programs may need it");
     assert_eq!(outcome.sysctls, Sysctls::default());
 }
 
 #[test]
-fn what_an_earlier_life_knew_is_kept_until_all_is_known() {
+fn what_the_previous_run_knew_is_kept_until_all_is_known() {
     let world = ModelWorld::new();
     let mut agent = Agent::start(&world);
     agent.round(&checked());
@@ -209,26 +213,30 @@ fn what_an_earlier_life_knew_is_kept_until_all_is_known() {
 }
 
 #[test]
-fn interfaces_that_cannot_be_read_are_told_and_what_was_known_stays_wanted() {
+fn interfaces_that_cannot_be_read_are_reported_and_what_was_known_stays_wanted() {
     let world = ModelWorld::new();
     let mut agent = settled(&world, &nat());
     world.parts().links_broken = true;
     put(&world, FORWARDING, "0");
     let outcome = agent.later(&nat());
-    let trouble = outcome.sysctls.trouble.expect("it is told");
+    let trouble = outcome.sysctls.trouble.expect("the trouble is reported");
     assert!(trouble.contains("not known which sysctls"), "{trouble}");
     assert_eq!(value(&world, FORWARDING), "1", "it was known before");
 }
 
 #[test]
-fn an_interface_that_could_not_be_put_back_is_told_and_can_be_undone() {
+fn an_interface_that_could_not_be_put_back_is_reported_and_can_be_undone() {
     let world = v6_host();
     let eth0 = "net.ipv6.conf.eth0.forwarding";
     world.parts().read_only.insert(eth0.into());
     let outcome = Agent::start(&world).round(&nat_v6());
     let why = problem(&outcome, ALL_V6);
     assert!(why.contains("Read-only file system"), "{why}");
-    assert_eq!(value(&world, eth0), "1", "it went along");
+    assert_eq!(
+        value(&world, eth0),
+        "1",
+        "eth0 was changed together with all"
+    );
     assert_eq!(before(&world, eth0).as_deref(), Some("0"));
     assert_eq!(before(&world, ALL_V6).as_deref(), Some("0"));
 }

@@ -7,14 +7,14 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::*;
 use crate::decide::desired::changed_services;
 
-/// One thing that happens before a decision.
+/// One event before a decision.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Other servers of a service are wanted: none, or these.
+    /// A service is wanted with these servers, or no longer wanted.
     Want(u16, Option<Vec<u8>>),
     /// Another process deletes a server of a service.
     Delete(u16, u8),
-    /// The kernel is made what is in force.
+    /// The kernel takes what is in force.
     Apply,
 }
 
@@ -39,7 +39,7 @@ fn removals() -> impl Strategy<Value = Removals> {
     ])
 }
 
-/// Two memories of one host: the one is told what changed, the other looks at
+/// Two memories of one host: one hears what changed, the other looks at
 /// everything each time.
 #[derive(Default)]
 struct Twins {
@@ -93,7 +93,7 @@ impl Twins {
         self.whole.acknowledge(&removed, Duration::ZERO);
     }
 
-    /// Decides twice, and compares.
+    /// Lets both decide, and compares.
     fn decide(&mut self, removals: Removals) -> Wish {
         let changed = std::mem::take(&mut self.changed);
         let Scene {
@@ -127,8 +127,8 @@ impl Twins {
         told.in_force
     }
 
-    /// Nothing of ours that the kernel has is left out of what is in force
-    /// while it must not be removed, and what is wanted is in it in any case.
+    /// Checks that everything of ours in the kernel is in force while it must
+    /// not be removed, and that what is wanted always is.
     fn check(&self, in_force: &Wish, held: bool) {
         let table = &in_force.desired.table;
         for (key, wanted) in &self.wanted.table {

@@ -1,4 +1,4 @@
-//! Whatever happens to the servers and to the agent: who is served?
+//! Whatever happens to the servers and to the agent: which servers serve?
 
 use proptest::prelude::*;
 
@@ -8,19 +8,19 @@ const SERVERS: u8 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A period with a result for each server: `+`, `-` or `.`.
+    /// A period passes with a result for each server: `+`, `-` or `.`.
     Probe(String),
-    /// Time goes by without results.
+    /// Seconds pass without results.
     Wait(i64),
-    /// The agent dies, and so many of the last steps' notes with it.
+    /// The agent dies, and this many of its last steps are not on the disk.
     Restart(usize),
     /// The state folder is lost.
     Forget,
     /// The check is edited.
     Edit(u8),
-    /// A server is drained or put back.
+    /// A server is drained, or no longer drained.
     Drain(usize),
-    /// A server leaves the service, or comes.
+    /// A server leaves the service, or joins it.
     Change(usize),
 }
 
@@ -108,7 +108,7 @@ impl Walk {
         self.check();
     }
 
-    /// Nothing changes before a verdict, however old what was written down is.
+    /// Checks that nothing changes before a verdict, however old the rows are.
     fn restart(&mut self, rows: &BTreeMap<String, String>) {
         let before = self.scene.weights();
         let after = self.scene.restart_with(rows);
@@ -135,7 +135,7 @@ impl Walk {
         if self.availability.below == BelowMinimum::FailOpen && count.total > 0 {
             let is_awaited = service.first_results_due(at(scene.second)).is_some();
             let is_served = kernel.values().any(|found| found.weight > 0);
-            assert!(is_served || is_awaited, "somebody is served: {service:?}");
+            assert!(is_served || is_awaited, "a server serves: {service:?}");
         }
         let minimum = self.availability.minimum_of(count.total);
         if !is_below && count.healthy < minimum {

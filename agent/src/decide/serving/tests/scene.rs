@@ -1,4 +1,4 @@
-//! One agent's life, beside a kernel that does what it is told.
+//! One run of an agent, beside a kernel that does what it is asked.
 
 use ipvs::ActualService;
 
@@ -21,7 +21,7 @@ pub(super) fn check_policy(availability: Availability, path: &str) -> Arc<CheckP
     })
 }
 
-/// One agent's life, beside a kernel that does what it is told.
+/// One run of an agent, beside a kernel that does what it is asked.
 pub(super) struct Scene {
     pub(super) serving: Serving,
     pub(super) key: ServiceKey,
@@ -61,7 +61,7 @@ impl Scene {
         }
     }
 
-    /// The kernel serves all of them before there is a check.
+    /// Makes the kernel serve all of them before there is a check.
     pub(super) fn served(mut self) -> Self {
         self.kernel = Some(ActualService {
             config: self.wanted.config.clone(),
@@ -113,7 +113,7 @@ impl Scene {
         }
     }
 
-    /// A period goes by, in which each server's probe has this result: `+`,
+    /// Lets a period pass in which each server's probe has this result: `+`,
     /// `-`, or `.` for none.
     pub(super) fn probe(&mut self, results: &str) -> String {
         self.second += 5;
@@ -141,7 +141,7 @@ impl Scene {
         self.weights()
     }
 
-    /// The kernel's weights, by server; `x` is one that is not there.
+    /// Returns the kernel's weights, by server; `x` is one that is not there.
     pub(super) fn weights(&self) -> String {
         let kernel = self.kernel.as_ref().expect("something was weighed");
         let weights: Vec<_> = self
@@ -156,7 +156,7 @@ impl Scene {
         weights.join(" ")
     }
 
-    /// Another life of the agent, with what the last one wrote down.
+    /// Starts another run of the agent with what the last one wrote down.
     pub(super) fn restart(&mut self) -> String {
         let rows = self.rows.clone();
         self.restart_with(&rows)

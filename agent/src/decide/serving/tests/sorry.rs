@@ -1,8 +1,8 @@
-//! The server that says sorry.
+//! The sorry server of a service that has too few healthy ones.
 
 use super::*;
 
-/// Two servers, and one that says sorry.
+/// Two servers, and a sorry server.
 fn scene(minimum: u32, recover_above: Option<u32>) -> Scene {
     let availability = Availability {
         minimum: Some(Quantity::Count(minimum)),
@@ -15,7 +15,7 @@ fn scene(minimum: u32, recover_above: Option<u32>) -> Scene {
         ..availability()
     };
     let mut scene = Scene::with(3, availability).served();
-    let policy = Arc::get_mut(&mut scene.policy).expect("nobody else has it");
+    let policy = Arc::get_mut(&mut scene.policy).expect("no clone of the policy exists");
     policy.sorry = Some((server(99), weight(1)));
     scene.wish();
     scene
@@ -65,7 +65,7 @@ fn it_stays_over_a_restart_that_does_not_remember_it() {
     scene.probe("---");
     assert!(says_sorry(&scene));
     scene.restart_with(&rows);
-    assert!(says_sorry(&scene), "nothing was probed since");
+    assert!(says_sorry(&scene), "no probe result has come since");
     scene.probe("+--");
     assert!(!says_sorry(&scene), "one is known to be up");
 }
