@@ -203,13 +203,9 @@ impl Loop {
             self.resolve();
         }
         self.reason = Reason::Nothing;
-        let outcome = match self.round(now) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                self.kernel_failed(&error, &before, now);
-                None
-            }
-        };
+        let outcome = self.round(now);
+        let outcome = outcome.map_err(|error| self.kernel_failed(&error, &before, now));
+        let outcome = outcome.ok();
         self.acted = Some(self.clock.now());
         if let Some(outcome) = &outcome {
             self.log_oddities(outcome);

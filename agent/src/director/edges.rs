@@ -13,16 +13,17 @@ use crate::{
     tell::report::Trouble,
 };
 
-/// Returns the edges for a round; none if one that it needs is not open.
+/// Returns the edges for a round, which [`Loop::obstacle`] has opened.
 pub(super) fn edges<'a>(
     kernel: &'a mut Option<Box<dyn Kernel>>,
     links: &'a mut Option<Box<dyn Links>>,
     journal: &'a mut Result<Box<dyn Journal>, NoJournal>,
     world: &'a mut World,
-) -> Option<Edges<'a>> {
-    Some(Edges {
-        kernel: kernel.as_mut()?.as_mut(),
-        links: links.as_mut()?.as_mut(),
+) -> Edges<'a> {
+    let opened = "no round runs before its edges are open";
+    Edges {
+        kernel: kernel.as_mut().expect(opened).as_mut(),
+        links: links.as_mut().expect(opened).as_mut(),
         journal: match journal {
             Ok(journal) => journal.as_mut(),
             Err(none) => none,
@@ -30,7 +31,7 @@ pub(super) fn edges<'a>(
         sysctls: world.sysctls.as_mut(),
         surroundings: world.surroundings.as_mut(),
         segments: world.segments.as_mut(),
-    })
+    }
 }
 
 impl Loop {

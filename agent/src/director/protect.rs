@@ -16,7 +16,8 @@ use crate::decide::{
     protect::{self, Facts, Report, Suspect},
 };
 
-type Suspects = BTreeMap<ServiceKey, Suspect>;
+/// What may take the host's own traffic, by service.
+pub(super) type Suspects = BTreeMap<ServiceKey, Suspect>;
 
 /// How often the loop checks whether refused entries may be in force by now.
 pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);

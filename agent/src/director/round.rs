@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use crds::{AddressRule, CheckedGroup, resolve};
 use ipvs::OnConflict;
 
-use super::{Loop, VIP_GRACE, edges::edges};
+use super::{Loop, VIP_GRACE, edges::edges, protect::Suspects};
 use crate::{
     act::{self, Outcome, retry::Subject},
     decide::{
@@ -38,55 +38,84 @@ impl Loop {
         self.protection.want(wanted);
     }
 
-    /// Makes the host what is wanted. Returns none if an edge that is needed is
-    /// not open.
+    /// Makes the host what is wanted, stage by stage. The edges are open.
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub(super) fn round(&mut self, now: Duration) -> Result<Option<Outcome>, ipvs::Error> {
+    pub(super) fn round(&mut self, now: Duration) -> Result<Outcome, ipvs::Error> {
         let suspects = self.suspects(now);
-        let (is_listed, wall) = (self.objects.is_listed(), self.clock.wall(now));
-        let (removals, wish) = (self.removals(now), self.wish(now));
-        let Some(mut edges) = edges(
+        self.read(now)?;
+        self.protect(suspects, now);
+        let in_force = self.retain(now);
+        self.weigh(&in_force, now);
+        let made = self.make(&in_force, now);
+        self.health.tell(&self.recorder, &self.world.orders);
+        Ok(self.complete(made?))
+    }
+
+    /// Reads the kernel: the only place of a round that does.
+    fn read(&mut self, now: Duration) -> Result<(), ipvs::Error> {
+        let timeouts = self.in_force().map(timeouts);
+        let mut edges = edges(
             &mut self.kernel,
             &mut self.links,
             &mut self.journal,
             &mut self.world,
-        ) else {
-            return Ok(None);
-        };
-        act::read(&mut self.state, &mut edges, wish.timeouts, now)?;
+        );
+        act::read(&mut self.state, &mut edges, timeouts, now)
+    }
 
+    /// Leaves out what would take the host's own traffic.
+    fn protect(&mut self, suspects: Option<Suspects>, now: Duration) {
         if let Some(suspects) = suspects {
             let found = |key: &_| self.state.found(key).service;
             let refused = self.protection.judge(&suspects, found, now);
             self.changed.extend(refused);
             self.health.names_changed();
         }
-        let wish = Wish {
-            desired: self.protection.desired().clone(),
-            ..wish
-        };
         self.state.in_force_changed(self.changed.iter().copied());
+    }
+
+    /// Keeps in force what must not be removed yet.
+    fn retain(&mut self, now: Duration) -> Wish {
+        let (removals, wanted) = (self.removals(now), self.wish(now));
         self.retention.acknowledge(self.state.removed(), now);
         let before = Before {
             ours: self.state.ours(),
-            kernel: self.state.believed().expect("it was read just now"),
+            kernel: self.state.believed().expect("the kernel was read"),
             changed: self.state.dirty(),
         };
-        let retained = self.retention.retain(wish, before, removals, now);
+        let retained = self.retention.retain(wanted, before, removals, now);
         self.held = retained.held;
-        let wish = retained.in_force;
-        self.state
-            .in_force_changed(retained.changed.iter().copied());
+        let changed = retained.changed.iter().copied();
+        self.state.in_force_changed(changed);
         self.changed.extend(retained.changed);
-        let changed = std::mem::take(&mut self.changed);
-        self.health
-            .weigh(&wish.desired, changed, is_listed, &mut self.state, wall);
+        retained.in_force
+    }
 
-        let outcome = act::run(&mut self.state, &mut edges, &wish, &self.health.table, now);
-        self.health.tell(&self.recorder, &self.world.orders);
-        let mut outcome = outcome?;
+    /// Gives servers the weights that their health leaves them.
+    fn weigh(&mut self, in_force: &Wish, now: Duration) {
+        let changed = std::mem::take(&mut self.changed);
+        let (is_listed, wall) = (self.objects.is_listed(), self.clock.wall(now));
+        let desired = &in_force.desired;
+        self.health
+            .weigh(desired, changed, is_listed, &mut self.state, wall);
+    }
+
+    /// Plans, and makes the host what is in force.
+    fn make(&mut self, in_force: &Wish, now: Duration) -> Result<Outcome, ipvs::Error> {
+        let mut edges = edges(
+            &mut self.kernel,
+            &mut self.links,
+            &mut self.journal,
+            &mut self.world,
+        );
+        let table = &self.health.table;
+        act::run(&mut self.state, &mut edges, in_force, table, now)
+    }
+
+    /// Adds what the loop knows beside the round.
+    fn complete(&mut self, mut outcome: Outcome) -> Outcome {
         self.retry.succeeded(Subject::Kernel);
         if let Err(NoJournal(why)) = &self.journal {
             outcome.failures.insert(Subject::Journal, why.clone());
@@ -95,11 +124,11 @@ impl Loop {
             // An error of the socket ends its connection.
             self.links = None;
         }
-        if !is_listed {
+        if !self.objects.is_listed() {
             // The strangers' entries are in no object's way yet.
             outcome.left.clear();
         }
-        Ok(Some(outcome))
+        outcome
     }
 
     /// Returns what the group wants of this host.
