@@ -39,7 +39,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How long to sleep when there is nothing to do.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// The border to the segments, small, so that tests can use modelled ones.
+/// The edge to the segments, small, so that tests can use modelled ones.
 pub trait Segments {
     /// Sets what to do about addresses from now on.
     fn order(&mut self, orders: Orders);
@@ -47,7 +47,7 @@ pub trait Segments {
 
 impl Segments for UnboundedSender<Orders> {
     fn order(&mut self, orders: Orders) {
-        // It fails when the process ends.
+        // The send fails when the process ends.
         self.send(orders).unwrap_or_default();
     }
 }

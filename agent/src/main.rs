@@ -355,7 +355,7 @@ fn stop_on_signal(runtime: &tokio::runtime::Runtime, events: Sender<Event>) -> a
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // It fails when the loop has already ended by itself.
+        // The send fails when the loop has already ended by itself.
         events.send(Event::Stop).unwrap_or_default();
     });
     Ok(())

@@ -87,10 +87,10 @@ pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     }
     ensure!(
         restored.stuck.is_empty(),
-        "not all sysctls could be restored: {}; name a folder where they can be written with --sysctl-dir, and run this again",
+        "not all sysctls could be restored: {}; use --sysctl-dir to name a folder where they can be written, and run this again",
         restored.stuck.join("; ")
     );
-    // An agent that starts while its API server is away would serve from it.
+    // An agent that starts while its API server is away would serve its objects.
     let checkpoint = undo.state_dir.join(CHECKPOINT);
     match fs::remove_file(&checkpoint) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -40,7 +40,7 @@ const SELDOM: Duration = Duration::from_secs(10);
 /// How long to keep quiet when another host asks for the same address: longer
 /// than that host takes.
 const YIELD: Duration = Duration::from_secs(10);
-/// How long an address counts as free after nobody answered.
+/// How long an address counts as free after no host answered.
 const FREE_FOR: Duration = Duration::from_secs(10);
 /// When an address is announced, counted from when it was put up.
 const ANNOUNCEMENTS: [Duration; 3] = [

@@ -100,9 +100,9 @@ impl Recorder {
         (Self(sender), receiver)
     }
 
-    /// Sends a note.
+    /// Sends one note to the checkpoint.
     pub fn note(&self, note: Note) {
-        // It fails when there is no disk.
+        // The send fails when there is no disk.
         self.0.send(note).unwrap_or_default();
     }
 }
@@ -172,8 +172,8 @@ impl Checkpoint {
             let (batch, is_last) = gather(first, notes);
             let outcome = self.write(&batch).map_err(|error| {
                 format!(
-                    "cannot write the checkpoint {}: {error}; an agent that starts without the API \
-                     server would know an older state",
+                    "cannot write the checkpoint {}: {error}; an agent that starts while the API \
+                     server is away will know an older state",
                     self.path.display()
                 )
             });
@@ -302,7 +302,7 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
             Ok(event) => restored.events.extend(event),
             // One bad row must not make the others useless.
             Err(error) => {
-                tracing::warn!("the checkpoint's row {} is left out: {error}", key.value())
+                tracing::warn!("the checkpoint's row {} is left out: {error}", key.value());
             }
         }
     }

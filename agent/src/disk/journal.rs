@@ -173,7 +173,7 @@ impl Intent {
     }
 }
 
-/// The border to the disk, small, so that tests can use a modelled disk.
+/// The edge to the disk, small, so that tests can use a modelled disk.
 pub trait Journal {
     /// Makes an intent durable before any part of it is done. Replaces the
     /// previous one.

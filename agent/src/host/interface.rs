@@ -11,8 +11,8 @@ pub struct Interface {
     pub name: String,
     /// Whether it is the loopback interface.
     pub loopback: bool,
-    /// Its own Ethernet address; none if it is not on an Ethernet segment,
-    /// where the host that has an address can be asked for.
+    /// Its own Ethernet address, if it is on an Ethernet segment where hosts
+    /// can be asked whether they have an address.
     pub mac: Option<Mac>,
     /// Whether it is switched on.
     pub up: bool,

@@ -35,7 +35,7 @@ const RECEIVE: usize = 64 * 1024;
 /// How long to wait for the kernel, which answers at once if it ever does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The border to the host's sockets, small, so that tests can use modelled
+/// The edge to the host's sockets, small, so that tests can use modelled
 /// ones.
 pub trait Listening {
     /// Every socket on which a program of this host waits for clients.

@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 
 use super::interface::{Interface, Mac};
 
-/// The border to the host's interfaces, small, so that tests can use modelled
+/// The edge to the host's interfaces, small, so that tests can use modelled
 /// ones.
 pub trait Links {
     /// Every interface with its addresses.

@@ -28,7 +28,7 @@ impl KernelVersion {
     }
 }
 
-/// The border to the network, small, so that tests can use modelled
+/// The edge to the network, small, so that tests can use modelled
 /// surroundings.
 pub trait Surroundings {
     /// The number of the interface that leads to an address; none when no route

@@ -6,7 +6,7 @@ use std::{fs, io, path::PathBuf};
 pub const ALL_IPV6_FORWARDING: &str = "net.ipv6.conf.all.forwarding";
 const IPV6_INTERFACES: &str = "net.ipv6.conf";
 
-/// The border to the host's sysctls, small, so that tests can use modelled
+/// The edge to the host's sysctls, small, so that tests can use modelled
 /// ones. Names are those of sysctl(8), such as
 /// `net.ipv4.vs.expire_nodest_conn`. A dot in an interface's name is a slash
 /// there: `net.ipv4.conf.eth0/100.forwarding`.
@@ -17,7 +17,7 @@ pub trait Sysctls {
     /// When there is no sysctl of that name, or it cannot be read.
     fn read(&mut self, name: &str) -> io::Result<String>;
 
-    /// Sets a value.
+    /// Sets the value of a sysctl.
     ///
     /// # Errors
     /// When it cannot be written, or the kernel refuses the value.

@@ -79,7 +79,7 @@ impl ApiServers {
         }
         let known: BTreeSet<_> = self.seen.keys().copied().collect();
         if !known.is_empty() && self.told.as_ref() != Some(&known) {
-            // It fails when the loop has ended.
+            // The send fails when the loop has ended.
             events
                 .send(Event::ApiServers(known.clone()))
                 .unwrap_or_default();

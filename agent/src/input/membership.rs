@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_director_that_a_new_listing_lacks_was_deleted() {
+    fn a_new_listing_without_a_director_counts_as_its_deletion() {
         let mut membership = listed(&["a", "b"]);
         membership.see(Init, s(10));
         membership.see(InitApply(director("b", "edge")), s(10));

@@ -204,8 +204,8 @@ impl Origin {
                 Some(format!("{why}. Nothing is removed until it is known"))
             }
             (Answer::NotAllowed, _) | (_, Answer::NotAllowed) => Some(format!(
-                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: how much is \
-                 removed is limited, but neither another cluster nor a deleted definition is \
+                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: how much \
+                 is removed is limited, but neither another cluster nor a deleted definition is \
                  recognised; upgrade the chart's RBAC",
                 self.name
             )),

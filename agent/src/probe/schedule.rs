@@ -22,7 +22,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const JITTER: u32 = 50;
 /// How many probes may begin at once, however few are due on average.
 const BURST: u32 = 16;
-/// As many probes as are due in this time may also begin at once.
+/// As many more may begin at once as the pace allows in this time.
 const BURST_TIME: Duration = Duration::from_millis(40);
 /// 2^64 divided by the golden ratio: multiples of it, modulo 2^64, are spread
 /// evenly, however many there are (D. Knuth, TAOCP 3, section 6.4).
@@ -81,8 +81,8 @@ impl Schedule {
     }
 
     /// From now on this is probed once per period, for the first time soon:
-    /// when many targets are new at once, each begins after the one before by
-    /// at most 20 ms or a fair part of the period, whichever is less.
+    /// when many targets are new at once, each begins at most 20 ms after the one
+    /// before, or a fair part of the period if that is less.
     pub(super) fn insert(&mut self, id: ProbeId, period: Duration, now: Duration) {
         self.remove(id);
         let period = period.max(SHORTEST);

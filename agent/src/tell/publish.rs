@@ -31,9 +31,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Director comes back. If it was not deleted, the API server stores nothing
 /// new.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the Lease is renewed. A kubelet does it as often.
+/// How often the Lease is renewed. A kubelet renews its own as often.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a Lease is valid, as a kubelet's.
+/// How long a Lease is valid, the same as a kubelet's.
 const LEASE_SECONDS: i32 = 40;
 /// How long to wait for the answer to a write: the connection may be dead.
 const ANSWER_TIME: Duration = Duration::from_secs(10);

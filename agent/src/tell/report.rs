@@ -80,7 +80,7 @@ pub struct Observed {
     pub trouble: Option<Trouble>,
     /// The removals that are held until they are allowed.
     pub removals_held: Vec<Op>,
-    /// Which objects want each part of the tables.
+    /// Which object wants each part of the tables.
     pub wishes: Arc<Desired>,
     /// Objects that this build cannot read.
     pub unreadable: Vec<DirectorException>,
@@ -88,7 +88,7 @@ pub struct Observed {
     pub health: Arc<HealthReport>,
     /// Why every removal is held, if it is.
     pub hold: Option<Hold>,
-    /// What the director refused or left in place to protect itself.
+    /// What the director protects itself from.
     pub protection: Arc<protect::Report>,
 }
 
@@ -346,7 +346,7 @@ fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
     )
 }
 
-/// What is unusual on this host and no failure, one line each.
+/// What is unusual on this host but no failure, one line each.
 pub fn oddities(
     outcome: &Outcome,
     held: &[Op],
@@ -371,7 +371,7 @@ pub fn oddities(
         .collect()
 }
 
-/// What is unusual in the kernel's table and no failure.
+/// What is unusual in the kernel's table but no failure.
 fn notices(outcome: &Outcome) -> impl Iterator<Item = String> {
     let strangers = outcome.strangers.iter().map(|(service, destination)| {
         format!(

@@ -1,5 +1,5 @@
-//! Lines of the log that are written once, and not each time the same is found
-//! again.
+//! Lines of the log that are written once, and not each time the same thing is
+//! found.
 
 use std::collections::BTreeSet;
 

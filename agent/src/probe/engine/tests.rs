@@ -11,7 +11,7 @@ use crate::probe::{fixtures::silent, tally::Tally};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running engine.
+/// An engine that runs on its own thread.
 struct Prober {
     orders: UnboundedSender<Order>,
     heard: Receiver<Event>,

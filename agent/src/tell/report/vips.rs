@@ -53,7 +53,7 @@ pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> Strin
             "{address} is not put up, as the agent cannot ask on {name} whether another host has it: {why}"
         ),
         Missing::Taken(mac, theirs) => format!(
-            "{address} is not put up, as {} has it: remove it there, or choose another VIP. The agent keeps asking for it",
+            "{address} is not put up, as {} has it: remove it from that host, or choose another VIP. The agent keeps asking for it",
             named(*mac, theirs, address, wishes)
         ),
         Missing::HolderNotNamed => format!(
@@ -70,7 +70,7 @@ pub(super) fn contest(
     wishes: &Desired,
 ) -> String {
     format!(
-        "{address} is here, and {} claims it too: clients reach sometimes one and sometimes the other; remove it there",
+        "{address} is here, and {} claims it too: clients reach sometimes one and sometimes the other; remove it from that host",
         named(*mac, theirs, address, wishes)
     )
 }

@@ -1,4 +1,4 @@
-//! Condition RemovalsHeld.
+//! What is reported in condition RemovalsHeld.
 
 use super::*;
 use crate::decide::caution::Definition;
