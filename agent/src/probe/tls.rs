@@ -105,7 +105,7 @@ fn words(error: &Error) -> String {
         }
         // webpki's own, which rustls does not name.
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
-            "it is an authority's own, and not a server's (CA:TRUE)".to_owned()
+            "it belongs to an authority, not to a server (CA:TRUE)".to_owned()
         }
         other => other.to_string(),
     };

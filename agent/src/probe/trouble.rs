@@ -64,7 +64,7 @@ fn of_this_host(errno: Errno) -> Option<&'static str> {
         Errno::EMFILE => {
             "no file descriptor is free (EMFILE): raise the agent's limit of open files"
         }
-        Errno::ENFILE => "no file descriptor of this host's is free (ENFILE): raise fs.file-max",
+        Errno::ENFILE => "no file descriptor is free on this host (ENFILE): raise fs.file-max",
         Errno::ENOMEM => "the kernel has no memory for a socket (ENOMEM)",
         Errno::ENOBUFS => "the kernel has no room to send (ENOBUFS)",
         Errno::ENOSPC => "no more sockets can be watched (ENOSPC): raise fs.epoll.max_user_watches",

@@ -122,7 +122,7 @@ async fn a_certificate_that_is_not_trusted_says_why() {
     );
     assert_eq!(
         said(get(tls(), None), server(own).await).await,
-        "certificate: it is an authority's own, and not a server's (CA:TRUE)"
+        "certificate: it belongs to an authority, not to a server (CA:TRUE)"
     );
 }
 
