@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-/// Writes one director's IPVS table, holds its virtual addresses, and reports.
+/// Writes one director's IPVS table, holds its virtual addresses, and reports
+/// its status.
 ///
 /// Reads VirtualServices and RealServers from the Kubernetes API, or from a
-/// folder of YAML files with --manifests. Stopping it leaves the kernel's table
-/// and the addresses as they are.
+/// folder of YAML files with --manifests. When the agent stops, the kernel's
+/// table and the addresses stay as they are.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ipvs-agent", version, max_term_width = 100)]
 pub struct Args {
-    /// Name of this director; a Director object of that name is made. Default:
-    /// the host's name.
+    /// Name of this director. The agent creates a Director object with this
+    /// name. Default: the host's name.
     #[arg(long, env = "IPVS_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
@@ -28,8 +29,8 @@ pub struct Args {
     )]
     pub director_group: String,
 
-    /// Folder for what must outlive the agent: which entries of the kernel's
-    /// table are its own.
+    /// Folder for the data that must outlive the agent: which entries of the
+    /// kernel's table are its own, and the last known good objects.
     #[arg(
         long,
         env = "IPVS_STATE_DIR",
@@ -40,8 +41,8 @@ pub struct Args {
     )]
     pub state_dir: PathBuf,
 
-    /// Read the objects from the YAML files of this folder, and watch it,
-    /// instead of using Kubernetes.
+    /// Read the objects from the YAML files in this folder instead of from
+    /// Kubernetes, and follow changes to the files.
     #[arg(
         long,
         env = "IPVS_MANIFESTS",
@@ -51,17 +52,17 @@ pub struct Args {
     )]
     pub manifests: Option<PathBuf>,
 
-    /// Program also what would take this host's own traffic: a service on a
-    /// port on which the host itself listens, on every port of an address of
-    /// its own, or a DR or TUN server that is this director. The risk: nobody
-    /// reaches the host by ssh any more, nor what else it serves on that
-    /// address, until the service is deleted; packets for such a server go
-    /// round in circles. Only with --manifests.
+    /// Program even what would take this host's own traffic: a service on a
+    /// port on which the host itself listens, a service on every port of one of
+    /// the host's addresses, or a DR or TUN server that is this director. The
+    /// risk: until such a service is deleted, the host cannot be reached by
+    /// ssh, nor can anything else that it serves on that address, and packets
+    /// for such a server loop. Only with --manifests.
     #[arg(long, env = "IPVS_ALLOW_HIJACK", requires_if("true", "manifests"))]
     pub allow_hijack: bool,
 
-    /// How to reach the API server. Default: the pod's service account, or
-    /// $KUBECONFIG and ~/.kube/config.
+    /// Kubeconfig file for the API server. Default: the pod's service account,
+    /// or $KUBECONFIG and ~/.kube/config.
     #[arg(
         long,
         env = "IPVS_KUBECONFIG",
@@ -70,7 +71,7 @@ pub struct Args {
     )]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Namespace of the Lease by which the agent shows that it is alive.
+    /// Namespace of the Lease that the agent renews to show that it is alive.
     #[arg(
         long,
         env = "IPVS_LEASE_NAMESPACE",
@@ -101,21 +102,21 @@ pub struct Args {
     )]
     pub log: String,
 
-    /// What to do instead of running.
+    /// A command to run instead of the agent.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What there is to do besides running.
+/// The commands that can run instead of the agent.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
-    /// Take this machine out of service: release the virtual addresses, remove
-    /// our services from the kernel, and restore every sysctl. For a node that
-    /// leaves and before uninstalling; stop the agent first. Uses --state-dir
-    /// and --sysctl-dir; can be run again if it was interrupted.
+    /// Take this host out of service: release the virtual addresses, remove the
+    /// agent's services from the kernel, and restore every sysctl. Run it on a
+    /// node that leaves, and before uninstalling; stop the agent first. Uses
+    /// --state-dir and --sysctl-dir. If it was interrupted, run it again.
     Undo {
-        /// First let connections end by themselves, for so many seconds at
-        /// most. New ones go to nobody meanwhile.
+        /// Give connections up to this many seconds to end first. New
+        /// connections get no server in the meantime.
         #[arg(
             long,
             env = "IPVS_UNDO_WAIT",
@@ -126,7 +127,7 @@ pub enum Command {
     },
     /// Print a completion script for a shell.
     Completion {
-        /// The shell.
+        /// Shell to write the script for.
         shell: Shell,
     },
 }
@@ -143,9 +144,10 @@ mod tests {
             let line = ["ipvs-agent", "--allow-hijack"].iter().chain(more);
             Args::try_parse_from(line)
         };
-        let with = parse(&["--manifests", "/etc/ipvs"]).expect("that is what it is for");
+        let with = parse(&["--manifests", "/etc/ipvs"])
+            .expect("--allow-hijack is accepted with --manifests");
         assert!(with.allow_hijack);
-        let without = parse(&[]).expect_err("Kubernetes has nobody who asks for it");
+        let without = parse(&[]).expect_err("--allow-hijack is refused without --manifests");
         assert!(without.to_string().contains("--manifests"), "{without}");
     }
 
@@ -162,7 +164,7 @@ mod tests {
             let variable = argument.get_env().unwrap_or_default().to_string_lossy();
             assert!(
                 variable.starts_with("IPVS_"),
-                "{name} has the variable {variable:?}"
+                "{name} has no variable that begins with IPVS_: {variable:?}"
             );
         }
     }

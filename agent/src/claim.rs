@@ -1,9 +1,9 @@
-//! Virtual addresses on Ethernet segments: whether somebody else has one
-//! before it is put up, and that it is known where it is afterwards.
+//! Virtual addresses on Ethernet segments: whether another host has an address
+//! before it is put up, and the announcement of where it is afterwards.
 //!
-//! A thread of its own: the loop orders ([`machine::Order`]) and is told
-//! ([`Event::Claims`]). [`machine`] decides, [`packet`] has what is said, and
-//! [`wire`] says and hears it.
+//! Runs on a thread of its own: the loop sends orders ([`machine::Order`]) and
+//! hears what is new ([`Event::Claims`]). [`machine`] decides, [`packet`] knows
+//! the frames, and [`wire`] sends and receives them.
 
 pub mod machine;
 pub mod packet;
@@ -30,28 +30,29 @@ use self::{
 };
 use crate::event::Event;
 
-/// What is to be done about addresses; about all others nothing.
+/// What to do about each address. Addresses that are missing here are left
+/// alone.
 pub type Orders = BTreeMap<IpAddr, Order>;
 
-/// When a card that could not be opened is tried again.
+/// How long to wait before opening again a card that could not be opened.
 const RETRY: Duration = Duration::from_secs(5);
-/// Without anything to do.
+/// How long to sleep when there is nothing to do.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// The edge to the segments, small, so that a modelled one can stand in.
+/// The edge to the segments, small, so that tests can use modelled ones.
 pub trait Segments {
-    /// Says what is to be done about addresses from now on.
+    /// Sets what to do about addresses from now on.
     fn order(&mut self, orders: Orders);
 }
 
 impl Segments for UnboundedSender<Orders> {
     fn order(&mut self, orders: Orders) {
-        // Nobody listens when the process ends.
+        // The send fails when the process ends.
         self.send(orders).unwrap_or_default();
     }
 }
 
-/// Starts the thread, in the network namespace of who calls.
+/// Starts the thread, in the caller's network namespace.
 ///
 /// # Errors
 /// When the system has no thread or descriptor left.
@@ -93,8 +94,8 @@ async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
             wires.listen_for(claims.asked());
             retry = (!wires.troubles().is_empty()).then(|| Instant::now() + RETRY);
         }
-        // What was said while this process was held up counts before anything
-        // that is due since.
+        // What was heard while this process was held up counts before anything
+        // that became due since.
         wires.hear(|index, heard| claims.hear(index, &heard, start.elapsed()));
         for say in claims.say(start.elapsed()) {
             wires.say(&say);

@@ -1,4 +1,4 @@
-//! What outlives the agent: whose the entries of the kernel's table are, and
+//! What outlives the agent: which entries of the kernel's table are ours, and
 //! the last known good objects.
 
 pub mod checkpoint;

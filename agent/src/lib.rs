@@ -17,10 +17,11 @@
 //!                                                                act, disk/journal
 //! ```
 //!
-//! Each stage up to `plan` takes what should be and gives what should be, so
-//! nothing is planned that must not happen: `protect` leaves out what would take
-//! the host's own traffic, `retain` keeps in force what must not be removed yet,
-//! `weigh` gives servers the weights that their health leaves them.
+//! Each stage up to `plan` takes what should be in force and returns what
+//! should be, so nothing is planned that must not happen: `protect` leaves out
+//! what would take the host's own traffic, `retain` keeps in force what must
+//! not be removed yet, `weigh` gives servers the weights that their health
+//! leaves them.
 //!
 //! In: VirtualServices, RealServers and the director's group. Out: the kernel's
 //! IPVS table, the virtual addresses and the sysctls of this host, and a status.

@@ -55,17 +55,18 @@ use tokio::{
     time,
 };
 
-/// A start and a new listing need for a moment twice what stays. This gives it
-/// back; the C library's allocator keeps it.
+/// A start and a new listing briefly need twice the memory that stays in use.
+/// This allocator gives it back to the system; the C library's keeps it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Changes whenever the machine boots (`Documentation/admin-guide/sysctl/kernel.rst`).
+/// The id of this boot: it changes whenever the machine boots
+/// (`Documentation/admin-guide/sysctl/kernel.rst`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// How often a thing that is not there yet is looked for again.
+/// How often to look again for something that is not there yet.
 const RETRY: Duration = Duration::from_secs(1);
-/// A listing that is silent for so long has failed. A watch ends by itself
-/// before, after 290 s: kube's own default.
+/// How long a listing may be silent before it has failed. A watch ends earlier
+/// by itself, after 290 s: kube's own default.
 const ANSWER_TIME: Duration = Duration::from_secs(320);
 
 fn main() -> ExitCode {
@@ -138,7 +139,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (restored, writer) = restore(args, notes)?;
     if !restored.events.is_empty() {
         tracing::info!(
-            "{} objects are known from before; nothing is removed until the rest is known",
+            "{} objects are known from the previous run; nothing is removed until all current objects are known",
             restored.events.len()
         );
         for event in restored.events.into_iter().chain([Event::Restored]) {
@@ -159,8 +160,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (orders, ordered) = unbounded_channel();
     probe::start(ordered, probed, Arc::default()).context("cannot start the prober's thread")?;
     let (claims, claimed) = unbounded_channel();
-    claim::start(claimed, links.clone()).context("cannot start the thread of claims")?;
-    host::watch::start(links).context("cannot start the thread of links")?;
+    claim::start(claimed, links.clone()).context("cannot start the claims' thread")?;
+    host::watch::start(links).context("cannot start the links' thread")?;
     let world = world(args, boot_id, orders, claims);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
@@ -197,7 +198,8 @@ fn host_name() -> anyhow::Result<String> {
         .map_err(|_| anyhow::anyhow!("the host's name is not text: give --node-name"))
 }
 
-/// Waits until this is the only agent here. None when it is to stop before.
+/// Waits until this is the only agent here. Returns none if the process must
+/// stop before that.
 fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
     let mut said = None;
     loop {
@@ -249,8 +251,8 @@ fn world(
     }
 }
 
-/// What an earlier life knew, and the thread that keeps it up to date. Without
-/// a disk there is neither, and the agent goes on.
+/// What the previous run knew, and the thread that keeps it up to date. Without
+/// a disk there is neither, and the agent runs all the same.
 fn restore(
     args: &Args,
     notes: mpsc::Receiver<Note>,
@@ -264,7 +266,7 @@ fn restore(
         }
         Err(error) => {
             tracing::warn!(
-                "no checkpoint: {error}. An agent that starts without the API server would know nothing"
+                "no checkpoint: {error}. An agent that starts while the API server is away will know no objects"
             );
             Ok((Restored::default(), None))
         }
@@ -288,7 +290,8 @@ fn start_input(
             let kubeconfig = args.kubeconfig.clone();
             runtime.spawn(async move {
                 let (client, mut api_servers) = connect(kubeconfig.as_deref()).await;
-                // Before the first object: a service may be for its address.
+                // Before the first object: a service may want the API server's
+                // address.
                 api_servers.look(&input.events).await;
                 let (name, group) = (&identity.name, &identity.group);
                 let vanished = Notify::new();
@@ -303,15 +306,15 @@ fn start_input(
     }
 }
 
-/// A client of the API server, as soon as there is a usable configuration. The
-/// API server itself need not be there.
+/// Returns a client of the API server as soon as there is a usable
+/// configuration. The API server itself need not answer.
 async fn connect(kubeconfig: Option<&std::path::Path>) -> (Client, ApiServers) {
     let mut said = None;
     loop {
         let result = match kubeconfig {
             Some(path) => from_file(path).await,
             None => Config::infer().await.context(
-                "no way to the API server is configured: give --kubeconfig, or --manifests to do without one",
+                "no API server is configured: give --kubeconfig, or --manifests to run without one",
             ),
         };
         let client = result.and_then(|mut config| {
@@ -352,7 +355,7 @@ fn stop_on_signal(runtime: &tokio::runtime::Runtime, events: Sender<Event>) -> a
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // Nobody is left to be told when the loop has ended by itself.
+        // The send fails when the loop has already ended by itself.
         events.send(Event::Stop).unwrap_or_default();
     });
     Ok(())

@@ -1,4 +1,4 @@
-//! What the agent says: the Director's status, its Lease, and the log.
+//! What the agent reports: the Director's status, its Lease, and the log.
 
 pub mod publish;
 pub mod report;

@@ -4,8 +4,8 @@
 //! connections end, if asked to ─▶ VIPs ─▶ services ─▶ timeouts, device ─▶ sysctls
 //! ```
 //!
-//! It goes by the journal, and by rounds in which nothing is wanted: what dies
-//! in the middle goes on where it stopped when it is run again.
+//! It reads the journal, and runs rounds in which nothing is wanted. If it is
+//! interrupted, the next run of it continues where it stopped.
 
 use std::{
     collections::BTreeSet,
@@ -39,39 +39,39 @@ use crate::{
     },
 };
 
-/// What fails is tried again for so long.
+/// How long to retry what fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often connections are counted.
 const COUNT_INTERVAL: Duration = Duration::from_millis(500);
-/// How often it is said how many are left.
+/// How often the number of connections that are left is reported.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is to be undone, and how.
+/// What to undo, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Undo<'a> {
-    /// The state folder.
+    /// The folder with the agent's journal.
     pub state_dir: &'a Path,
-    /// Where the host's sysctls are.
+    /// The folder with the host's sysctls.
     pub sysctl_dir: &'a Path,
-    /// Of this boot.
+    /// The id of the current boot.
     pub boot_id: &'a str,
-    /// For how long connections may end by themselves first; new ones go to
-    /// nobody meanwhile.
+    /// How long connections may take to end by themselves first. New
+    /// connections get no server in the meantime.
     pub wait: Duration,
 }
 
-/// Undoes what agents did to this host, and says each step.
+/// Undoes what agents did to this host, and reports each step.
 ///
 /// # Errors
 /// When an agent runs here, when the journal or the kernel cannot be used, or
-/// when something stays: with what to do.
+/// when something cannot be undone. The error says what to do.
 pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let _lock = Lock::take().map_err(|error| match (error, Lock::owner()) {
         (LockError::Taken, Some(pid)) => anyhow::anyhow!(
-            "an agent runs here (pid {pid}) and would do all of it again: stop it first"
+            "an agent runs here (pid {pid}) and would put everything back: stop it first"
         ),
         (LockError::Taken, None) => {
-            anyhow::anyhow!("an agent runs here and would do all of it again: stop it first")
+            anyhow::anyhow!("an agent runs here and would put everything back: stop it first")
         }
         (LockError::Io(error), _) => error.into(),
     })?;
@@ -87,10 +87,10 @@ pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     }
     ensure!(
         restored.stuck.is_empty(),
-        "not all sysctls could be restored: {}; give the folder where they can be written with --sysctl-dir, and run this again",
+        "not all sysctls could be restored: {}; use --sysctl-dir to name a folder where they can be written, and run this again",
         restored.stuck.join("; ")
     );
-    // An agent that is started without its API server would serve again.
+    // An agent that starts while its API server is away would serve its objects.
     let checkpoint = undo.state_dir.join(CHECKPOINT);
     match fs::remove_file(&checkpoint) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -106,14 +106,14 @@ fn summary(remembered: &Remembered) -> String {
     let services = &remembered.table.services;
     let destinations: usize = services.values().map(BTreeSet::len).sum();
     format!(
-        "of the agent's here: {} services with {destinations} destinations, {} virtual addresses, {} sysctls",
+        "the agent's entries on this host: {} services with {destinations} destinations, {} virtual addresses, {} sysctls",
         services.len(),
         remembered.addresses.len(),
         remembered.sysctls.len()
     )
 }
 
-/// This host, and what of it is ours.
+/// This host, and what on it is ours.
 struct Host {
     state: State,
     retention: Retention,
@@ -140,8 +140,8 @@ impl Host {
         })
     }
 
-    /// One round, with the stages of the agent's loop. `wish` is made from what
-    /// is ours and what the kernel has.
+    /// Runs one round, with the stages of the agent's loop. `wish` makes what
+    /// is wanted from what is ours and what the kernel has.
     fn round(&mut self, wish: fn(&Remembered, &ActualTable) -> Wish) -> anyhow::Result<Outcome> {
         let now = self.began.elapsed();
         let state = &mut self.state;
@@ -154,7 +154,7 @@ impl Host {
             segments: &mut Nobody,
         };
         let outcome = act::read(state, &mut edges, Some(Timeouts::default()), now).and_then(|()| {
-            let kernel = state.believed().expect("it was read just now");
+            let kernel = state.believed().expect("the kernel was read just now");
             let wish = wish(state.ours(), kernel);
             let before = Before {
                 ours: state.ours(),
@@ -171,8 +171,8 @@ impl Host {
         outcome.context("the kernel's table cannot be read or changed; run this again")
     }
 
-    /// Has servers take no new connections, and waits until those that are
-    /// there have ended.
+    /// Makes servers take no new connections, and waits until the open ones
+    /// have ended.
     fn wait_for_connections(
         &mut self,
         wait: Duration,
@@ -181,7 +181,7 @@ impl Host {
         let outcome = self.round(quiesced)?;
         ensure!(
             outcome.failures.is_empty(),
-            "not every server could be kept from new connections: {}. Run this again, or without --wait",
+            "some servers may still get new connections: {}. Run this again, or without --wait",
             failures(&outcome)
         );
         let (began, mut told) = (Instant::now(), None::<Instant>);
@@ -192,7 +192,7 @@ impl Host {
                 return Ok(());
             }
             if began.elapsed() >= wait {
-                say(&format!("{active} connections are left, and are cut now"));
+                say(&format!("{active} connections are left and are cut now"));
                 return Ok(());
             }
             if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
@@ -222,8 +222,7 @@ impl Host {
         Ok(active)
     }
 
-    /// Runs rounds in which nothing is wanted until nothing is left but
-    /// sysctls.
+    /// Runs rounds in which nothing is wanted until only sysctls are left.
     fn clear(&mut self, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         let began = self.began.elapsed();
         loop {
@@ -234,7 +233,7 @@ impl Host {
             }
             if self.began.elapsed() > began + PATIENCE {
                 bail!(
-                    "something of the agent's stays on this host: {}. Run this again when that is put right",
+                    "something of the agent's could not be removed from this host: {}. Fix that, then run this again",
                     failures(&outcome)
                 );
             }
@@ -257,7 +256,7 @@ impl Host {
     }
 }
 
-/// Nothing of ours stays.
+/// Wants nothing, so that nothing of ours stays.
 fn nothing(_: &Remembered, _: &ActualTable) -> Wish {
     Wish {
         desired: Arc::default(),
@@ -272,7 +271,7 @@ fn nothing(_: &Remembered, _: &ActualTable) -> Wish {
     }
 }
 
-/// Everything of ours stays, and no server gets new connections.
+/// Wants everything of ours, but no new connections for any server.
 fn quiesced(ours: &Remembered, kernel: &ActualTable) -> Wish {
     let mut table = WantedTable::new();
     for (key, servers) in &ours.table.services {
@@ -308,12 +307,12 @@ fn quiesced(ours: &Remembered, kernel: &ActualTable) -> Wish {
 fn failures(outcome: &Outcome) -> String {
     let failures: Vec<_> = outcome.failures.values().map(String::as_str).collect();
     match failures.is_empty() {
-        true => "its journal still names something".to_owned(),
+        true => "its journal still has entries".to_owned(),
         false => failures.join("; "),
     }
 }
 
-/// Nobody is to hear of any address.
+/// Segments that are never asked: an undo takes no address.
 struct Nobody;
 
 impl Segments for Nobody {

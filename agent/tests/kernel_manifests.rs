@@ -54,7 +54,7 @@ fn manifests_of_the_repository() -> Vec<PathBuf> {
 }
 
 /// Applies a manifest to an empty kernel, and then again: with the journal of
-/// the first time, and without. How many services it makes.
+/// the first time, and without. Returns how many services it makes.
 fn apply_again(manifest: &Path) -> usize {
     in_a_namespace(|| {
         let folders = tempfile::tempdir().expect("a folder");
@@ -63,16 +63,16 @@ fn apply_again(manifest: &Path) -> usize {
         fs::copy(manifest, objects.join("it.yaml")).expect("a copy of the manifest");
 
         let name = manifest.display();
-        let (writes, first) = live(&objects, &state);
+        let (writes, first) = run(&objects, &state);
         let outcome = first.outcome.expect("a round");
         let expected = outcome.services + outcome.destinations;
         assert!(writes >= expected, "{name}: {writes} writes, {outcome:?}");
 
-        let (writes, again) = live(&objects, &state);
+        let (writes, again) = run(&objects, &state);
         assert_eq!(writes, 0, "{name} needs nothing more: {:?}", again.outcome);
 
         fs::remove_dir_all(&state).expect("the state folder");
-        let (writes, adopted) = live(&objects, &state);
+        let (writes, adopted) = run(&objects, &state);
         assert_eq!(writes, 0, "{name} is adopted as it is");
         let adopted = adopted.outcome.expect("a round");
         assert_eq!(adopted.services, outcome.services, "{name}");
@@ -100,9 +100,9 @@ fn in_a_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// One life of a director, up to its first round: how many operations it sent
-/// to the kernel, and what it found.
-fn live(objects: &Path, state: &Path) -> (usize, Observed) {
+/// One run of a director, up to its first round. Returns how many operations it
+/// sent to the kernel, and what it found.
+fn run(objects: &Path, state: &Path) -> (usize, Observed) {
     let (events, heard) = mpsc::channel();
     let (recorder, _) = Recorder::new();
     let input = Input {
@@ -111,7 +111,7 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
         files: Default::default(),
     };
     let objects = objects.to_owned();
-    // Ends when the folder is gone and nobody listens, or with the test.
+    // Ends when the folder is gone and the loop has ended, or with the test.
     thread::spawn(move || manifests::watch(&objects, "a", "default", input));
 
     let writes = Arc::new(AtomicUsize::new(0));
@@ -131,7 +131,7 @@ fn live(objects: &Path, state: &Path) -> (usize, Observed) {
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
-        // Nobody is asked on a segment, and nobody probes.
+        // No segment is asked, and no server is probed.
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,
     };

@@ -24,7 +24,7 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc::UnboundedSender;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Nobody has them: the interface swallows what is sent there.
+/// No host has these addresses: the interface swallows what is sent there.
 const SERVER: &str = "192.0.2.9:80";
 const SERVER_6: &str = "[2001:db8::9]:80";
 
@@ -139,7 +139,7 @@ fn udp(expect: &str) -> Probe {
 
 /// A server that is probed, and what is heard of it.
 struct Probes {
-    /// The probes end with it.
+    /// The probes end when this is dropped.
     _orders: UnboundedSender<Order>,
     heard: Receiver<Event>,
 }
@@ -219,7 +219,7 @@ impl Probes {
     }
 }
 
-/// In a network namespace with one interface, over which no one answers.
+/// In a network namespace with one interface, over which nothing answers.
 fn in_a_namespace(test: impl FnOnce() + Send) {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET).expect(

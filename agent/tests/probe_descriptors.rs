@@ -55,7 +55,7 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
         Err(_) => panic!("nothing was heard in {PATIENCE:?}"),
     };
     for _ in 0..2 {
-        assert!(matches!(next(), Event::Probed(..)), "each is known");
+        assert!(matches!(next(), Event::Probed(..)), "each has a result");
     }
 
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
@@ -68,7 +68,7 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
             Event::ProbesVoid(voids) if voids == [(why.into(), 2)].into() => break,
             // First one of them, then both.
             Event::ProbesVoid(voids) => assert_eq!(voids, [(why.into(), 1)].into()),
-            event => panic!("{event:?} is no news"),
+            event => panic!("{event:?}, and nothing else changed"),
         }
         assert!(Instant::now() < end, "not both are void");
     }

@@ -1,16 +1,16 @@
-//! Whether virtual addresses are free on their segments, and what is said
+//! Whether virtual addresses are free on their segments, and what to send
 //! there: pure, time is an argument.
 //!
 //! ```text
-//!            nobody answered 3 probes          the address was put up
-//! Asking ───────────────────────────▶ Free ───────────────────────────▶ Held
-//!    ▲ ╲─▶ somebody has it: ask again  │                                  announced at once,
-//!    ╰─────────────────────────────────╯                                  after 5 and 30 s
+//!            no answer to 3 probes               the address was put up
+//! Asking ─────────────────────────────────▶ Free ──────────────────────▶ Held
+//!    ▲ ╲─▶ another host has it: ask again    │                            announced at once,
+//!    ╰───────────────────────────────────────╯                            after 5 and 30 s
 //! ```
 //!
-//! As RFC 5227 has it for IPv4 and RFC 4862 for IPv6, but that it goes on: an
-//! address that somebody has is asked for again, and one that is held is
-//! listened to.
+//! It follows RFC 5227 for IPv4 and RFC 4862 for IPv6, and goes further: it
+//! keeps asking for an address that another host has, and keeps listening for
+//! other hosts that claim an address that is here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,87 +21,90 @@ use std::{
 use super::packet::{Heard, Word};
 use crate::host::interface::{Card, Mac};
 
-/// Before the first probe it waits up to so long (RFC 5227, `PROBE_WAIT`; RFC
-/// 4862, `MAX_RTR_SOLICITATION_DELAY`).
+/// The longest wait before the first probe (RFC 5227, `PROBE_WAIT`; RFC 4862,
+/// `MAX_RTR_SOLICITATION_DELAY`).
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// So many probes have to stay without an answer (RFC 5227, `PROBE_NUM`).
+/// How many probes must stay without an answer (RFC 5227, `PROBE_NUM`).
 const PROBES: u32 = 3;
-/// Between two probes (RFC 5227, `PROBE_MIN` and `PROBE_MAX`).
+/// The shortest and longest wait between two probes (RFC 5227, `PROBE_MIN` and
+/// `PROBE_MAX`).
 const V4_SPACING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
-/// After the last probe (RFC 5227, `ANNOUNCE_WAIT`).
+/// The wait after the last probe (RFC 5227, `ANNOUNCE_WAIT`).
 const V4_LAST_WAIT: Duration = Duration::from_secs(2);
-/// Between two probes, and after the last (RFC 4861, `RETRANS_TIMER`).
+/// The wait between two probes, and after the last (RFC 4861, `RETRANS_TIMER`).
 const V6_SPACING: Duration = Duration::from_secs(1);
-/// After so many conflicts it asks more seldom (RFC 5227, `MAX_CONFLICTS`).
+/// After this many conflicts it asks less often (RFC 5227, `MAX_CONFLICTS`).
 const MOST_CONFLICTS: u32 = 10;
-/// Between two probes for an address that somebody keeps.
+/// The wait between two probes for an address that another host keeps.
 const SELDOM: Duration = Duration::from_secs(10);
-/// For so long it keeps quiet for one who asked for the same address: longer
-/// than that one takes.
+/// How long to keep quiet when another host asks for the same address: longer
+/// than that host takes.
 const YIELD: Duration = Duration::from_secs(10);
-/// For so long nobody having answered is believed.
+/// How long an address counts as free after no host answered.
 const FREE_FOR: Duration = Duration::from_secs(10);
-/// After an address was put up, it is said so at these times.
+/// When an address is announced, counted from when it was put up.
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_secs(5),
     Duration::from_secs(30),
 ];
-/// How often a held address is defended at most (RFC 5227, `DEFEND_INTERVAL`).
+/// The shortest time between two defences of an address (RFC 5227,
+/// `DEFEND_INTERVAL`).
 const DEFENCE: Duration = Duration::from_secs(10);
-/// For so long after it was last heard another holder is told of.
+/// How long another host's claim is reported after it was last heard.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
 
-/// What is to be done about an address.
+/// What to do about an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
-    /// It is to be found out whether it is free.
+    /// Find out whether it is free.
     Ask(Card),
-    /// It is on the card. With another number it was put there anew.
+    /// Announce and defend it: it is on the card. A new number means that it
+    /// was put there again.
     Hold(Card, u64),
 }
 
 impl Order {
-    /// Where.
+    /// The card that the order is about.
     pub fn card(&self) -> Card {
         let (Self::Ask(card) | Self::Hold(card, _)) = self;
         *card
     }
 }
 
-/// What is known of an address.
+/// What is known about an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// Nothing yet.
+    /// Nothing is known yet.
     Asking,
-    /// Nobody answers for it on this interface.
+    /// No other host answers for it on the interface of this number.
     Free(u32),
-    /// Somebody has it, or is about to.
+    /// Another host has it, or is about to take it.
     Taken(Mac),
-    /// It is held here, and nobody else says that he has it.
+    /// It is here, and no other host claims it.
     Held,
-    /// It is held here, and somebody else says that he has it.
+    /// It is here, and another host claims it too.
     Contested(Mac),
 }
 
-/// What to say on a segment.
+/// A frame to send on a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Say {
-    /// From where.
+    /// The card that sends it.
     pub card: Card,
-    /// Of which address.
+    /// The address that it is about.
     pub address: IpAddr,
-    /// [`Word::Asks`] or [`Word::Has`].
+    /// What it says about the address: [`Word::Asks`] or [`Word::Has`].
     pub word: Word,
 }
 
-/// The addresses that are asked for or held.
+/// The addresses that are asked for or are here.
 #[derive(Debug)]
 pub struct Claims {
     claims: BTreeMap<IpAddr, Claim>,
-    /// When each is due: a thousand of them wait at the same time.
+    /// When each is due: a thousand of them may wait at the same time.
     due: BTreeSet<(Duration, IpAddr)>,
-    /// Whose verdict may be another than was told.
+    /// Addresses whose verdict may differ from the one reported last.
     changed: BTreeSet<IpAddr>,
     random: fastrand::Rng,
 }
@@ -117,17 +120,17 @@ struct Claim {
 #[derive(Debug)]
 enum State {
     Asking {
-        /// So many probes since the last conflict.
+        /// How many probes were sent since the last conflict.
         quiet: u32,
         conflicts: u32,
-        /// Who had it last.
+        /// The host that had it last.
         taken: Option<Mac>,
     },
     Free,
     Held {
         number: u64,
         since: Duration,
-        /// So many of [`ANNOUNCEMENTS`] were made.
+        /// How many of [`ANNOUNCEMENTS`] were made.
         said: usize,
         defended: Option<Duration>,
         contested: Option<(Mac, Duration)>,
@@ -143,7 +146,7 @@ impl State {
 }
 
 impl Claims {
-    /// Nothing is asked for. `seed` decides on the random waits.
+    /// Nothing is asked for yet. `seed` determines the random waits.
     pub fn new(seed: u64) -> Self {
         Self {
             claims: BTreeMap::new(),
@@ -153,8 +156,8 @@ impl Claims {
         }
     }
 
-    /// The addresses that are asked for or held, with their cards, and whether
-    /// they are asked for.
+    /// The addresses that are asked for or are here, each with its card and
+    /// whether it is asked for.
     pub fn asked(&self) -> impl Iterator<Item = (IpAddr, Card, bool)> {
         self.claims.iter().map(|(address, claim)| {
             let is_asked = !matches!(claim.state, State::Held { .. });
@@ -162,7 +165,7 @@ impl Claims {
         })
     }
 
-    /// Takes in what is to be done from `now` on; of other addresses nothing.
+    /// Sets what to do from `now` on. Other addresses are left alone.
     pub fn order(&mut self, orders: &BTreeMap<IpAddr, Order>, now: Duration) {
         self.claims.retain(|address, claim| {
             let stays = orders.contains_key(address);
@@ -216,7 +219,7 @@ impl Claims {
         self.changed.insert(address);
     }
 
-    /// Takes in what was heard on an interface.
+    /// Records what was heard on an interface.
     pub fn hear(&mut self, index: u32, heard: &Heard, now: Duration) {
         let address = heard.address;
         let Some(claim) = self.claims.get_mut(&address) else {
@@ -244,8 +247,8 @@ impl Claims {
                     .map(|due| due.min(rest.max(now)))
                     .or(Some(rest.max(now)))
             }
-            // Of two who ask at once the lower one goes on, and sees to it that
-            // the other one hears it.
+            // If two hosts ask at once, the one with the lower Ethernet address
+            // goes on, and makes sure that the other one hears it.
             (state, Word::Asks) if mine < from => {
                 let (quiet, conflicts) = match state {
                     State::Asking {
@@ -282,13 +285,16 @@ impl Claims {
         self.changed.insert(address);
     }
 
-    /// What is to be said at `now`.
+    /// What to send at `now`.
     pub fn say(&mut self, now: Duration) -> Vec<Say> {
         let mut words = Vec::new();
         while let Some(&(due, address)) = self.due.first()
             && due <= now
         {
-            let claim = self.claims.get_mut(&address).expect("it is due");
+            let claim = self
+                .claims
+                .get_mut(&address)
+                .expect("what is due has a claim");
             let spacing = spacing(address, &mut self.random);
             let (word, next) = step(claim, address, spacing, now);
             if let Some(word) = word
@@ -307,12 +313,12 @@ impl Claims {
         words
     }
 
-    /// When there is something to say, or to tell, without anything heard.
+    /// When there is something to send or to report, even if nothing is heard.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// The verdicts that are others than were told before.
+    /// The verdicts that changed since they were last reported.
     pub fn news(&mut self) -> BTreeMap<IpAddr, Verdict> {
         let mut news = BTreeMap::new();
         for address in std::mem::take(&mut self.changed) {
@@ -327,8 +333,11 @@ impl Claims {
     }
 
     fn set_due(&mut self, address: IpAddr, due: Option<Duration>) {
-        let claim = self.claims.get_mut(&address).expect("asked by the caller");
-        // Nothing is said on a segment that is not connected.
+        let claim = self
+            .claims
+            .get_mut(&address)
+            .expect("the caller found it there");
+        // Nothing is sent on a segment that is not connected.
         let due = due.filter(|_| claim.card.up);
         if let Some(before) = std::mem::replace(&mut claim.due, due) {
             self.due.remove(&(before, address));
@@ -339,7 +348,7 @@ impl Claims {
     }
 }
 
-/// What a claim that is due says, and when it is due again.
+/// What to send for a claim that is due, and when it is due again.
 fn step(
     claim: &mut Claim,
     address: IpAddr,

@@ -1,4 +1,4 @@
-//! What is said on an Ethernet segment about addresses: ARP for IPv4 (RFC 826,
+//! The frames on an Ethernet segment about addresses: ARP for IPv4 (RFC 826,
 //! RFC 5227), Neighbor Discovery for IPv6 (RFC 4861, RFC 4862). Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,37 +11,38 @@ use etherparse::{
 
 use crate::host::interface::Mac;
 
-/// What is said of an address.
+/// What a frame says about an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Word {
-    /// Whoever says it would have it, and asks whether anybody has.
+    /// The sender wants the address, and asks whether another host has it.
     Asks,
-    /// Whoever says it has it.
+    /// The sender has the address.
     Has,
 }
 
-/// Something that was heard.
+/// What a frame that was heard says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Heard {
-    /// Of which address.
+    /// The address that it is about.
     pub address: IpAddr,
-    /// What.
+    /// What it says about the address.
     pub word: Word,
-    /// From whom.
+    /// The Ethernet address of the host that says it.
     pub from: Mac,
 }
 
 const BROADCAST: Mac = Mac([0xff; 6]);
 const NOBODY: Mac = Mac([0; 6]);
-/// "All nodes" of a segment (RFC 4291).
+/// The group of all nodes of a segment (RFC 4291).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// What did not come through a router has it (RFC 4861, 7.1).
+/// The hop limit of a packet that did not come through a router (RFC 4861,
+/// 7.1).
 const HOP_LIMIT: u8 = 255;
 /// Options of Neighbor Discovery: the type, and the length in units of 8 bytes
 /// (RFC 4861, 4.6.1).
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
 
-/// Asks whether somebody has an address: an ARP probe (RFC 5227, 2.1.1), or
+/// Asks whether another host has an address: an ARP probe (RFC 5227, 2.1.1), or
 /// the solicitation of a duplicate address detection (RFC 4862, 5.4.2).
 pub fn probe(address: IpAddr, me: Mac) -> Vec<u8> {
     match address {
@@ -58,9 +59,9 @@ pub fn probe(address: IpAddr, me: Mac) -> Vec<u8> {
     }
 }
 
-/// Says that this host has an address, to who remembers another: an ARP
-/// announcement (RFC 5227, 2.3), or an unsolicited advertisement (RFC 4861,
-/// 7.2.6).
+/// Announces that this host has an address, to hosts that remember another
+/// Ethernet address for it: an ARP announcement (RFC 5227, 2.3), or an
+/// unsolicited advertisement (RFC 4861, 7.2.6).
 pub fn announcement(address: IpAddr, me: Mac) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp_request(address, address, me),
@@ -81,7 +82,7 @@ pub fn announcement(address: IpAddr, me: Mac) -> Vec<u8> {
     }
 }
 
-/// What a frame says of an address, if it says something.
+/// What a frame says about an address; none if it says nothing.
 pub fn parse(frame: &[u8]) -> Option<Heard> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     match packet.net.as_ref()? {
@@ -135,7 +136,7 @@ pub fn parse(frame: &[u8]) -> Option<Heard> {
     }
 }
 
-/// The group in which who has an IPv6 address is asked (RFC 4291, 2.7.1).
+/// The group in which the owner of an IPv6 address is asked (RFC 4291, 2.7.1).
 pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = address.octets();
     Ipv6Addr::new(
@@ -162,7 +163,7 @@ fn arp_request(sender: Ipv4Addr, target: Ipv4Addr, me: Mac) -> Vec<u8> {
     PacketBuilder::ethernet2(me.0, BROADCAST.0)
         .arp(packet.into())
         .write(&mut frame)
-        .expect("a vector takes whatever it is given");
+        .expect("writing to a vector cannot fail");
     frame
 }
 
@@ -177,7 +178,7 @@ fn icmp(
         .ipv6(source.octets(), destination.octets(), HOP_LIMIT)
         .icmpv6(kind)
         .write(&mut frame, payload)
-        .expect("a vector takes whatever it is given");
+        .expect("writing to a vector cannot fail");
     frame
 }
 

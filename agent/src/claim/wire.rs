@@ -25,19 +25,19 @@ use crate::host::interface::Card;
 /// ARP and IPv6 (`include/uapi/linux/if_ether.h`).
 const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;
-/// The frames that concern us are shorter.
+/// The longest frame that is read, in bytes. Those that concern us are shorter.
 const LONGEST_FRAME: usize = 2048;
-/// So many frames are read at once from one socket.
+/// At most this many frames are read at once from one socket.
 const MOST_AT_ONCE: usize = 1000;
 
 /// The segments that are listened to.
 #[derive(Default)]
 pub(super) struct Wires {
-    /// Packet sockets: what is sent and received is a datagram, and that is all
-    /// that the type means here.
+    /// Packet sockets. They send and receive datagrams, which is all that the
+    /// type means here.
     wires: BTreeMap<(u32, Family), UdpSocket>,
-    /// For the questions of others who ask for the same IPv6 address: the
-    /// kernel is in the group of an address that it has.
+    /// Sockets that join a group to hear other hosts ask for the same IPv6
+    /// address. The kernel itself is in the group of an address that it has.
     groups: BTreeMap<(u32, Ipv6Addr), net::UdpSocket>,
     troubles: BTreeMap<u32, String>,
 }
@@ -49,8 +49,8 @@ enum Family {
 }
 
 impl Wires {
-    /// Listens where these addresses are asked for or held, and nowhere else.
-    /// With an address goes whether it is asked for.
+    /// Listens where these addresses are asked for or are here, and nowhere
+    /// else. Each address comes with whether it is asked for.
     pub(super) fn listen_for(&mut self, addresses: impl Iterator<Item = (IpAddr, Card, bool)>) {
         let mut wires = BTreeSet::new();
         let mut groups = BTreeSet::new();
@@ -67,7 +67,7 @@ impl Wires {
             .into_iter()
             .filter(|wire| !self.wires.contains_key(wire))
             .collect();
-        // A list of all addresses of the host.
+        // This lists all addresses of the host, so it is done only if needed.
         let names = match missing.is_empty() {
             true => Ok(BTreeMap::new()),
             false => link_addresses(),
@@ -120,7 +120,7 @@ impl Wires {
         .await;
     }
 
-    /// Takes in what was said meanwhile.
+    /// Passes on what was received meanwhile.
     pub(super) fn hear(&self, mut take: impl FnMut(u32, Heard)) {
         let mut frame = [0; LONGEST_FRAME];
         for ((index, _), wire) in &self.wires {
@@ -132,14 +132,14 @@ impl Wires {
                         }
                     }
                     // There is no more, or the interface is down: what it has
-                    // to say then comes with its next event.
+                    // to report then comes with its next event.
                     Err(_) => break,
                 }
             }
         }
     }
 
-    /// Says something. What cannot be sent is as if it was lost on the way.
+    /// Sends a frame. One that cannot be sent counts as lost on the way.
     pub(super) fn say(&self, say: &Say) {
         let frame = match say.word {
             Word::Asks => packet::probe(say.address, say.card.mac),
@@ -148,7 +148,7 @@ impl Wires {
         if let Some(wire) = self.wires.get(&(say.card.index, family(say.address)))
             && let Err(error) = wire.try_send(&frame)
         {
-            tracing::debug!("cannot say that of {}: {error}", say.address);
+            tracing::debug!("cannot send a frame about {}: {error}", say.address);
         }
     }
 }
@@ -160,7 +160,7 @@ fn family(address: IpAddr) -> Family {
     }
 }
 
-/// Of every interface, the address that a packet socket is bound to it by.
+/// For each interface, the address that binds a packet socket to it.
 fn link_addresses() -> Result<BTreeMap<u32, LinkAddr>, Errno> {
     let found = getifaddrs()?.filter_map(|interface| {
         let address = *interface.address?.as_link_addr()?;
@@ -185,9 +185,9 @@ fn open(interface: Option<&LinkAddr>, family: Family) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Lets solicitations and advertisements through, and nothing else: all of the
-/// interface's IPv6 would come otherwise. They have no extension headers
-/// (RFC 6980).
+/// Lets solicitations and advertisements through, and nothing else: without
+/// this filter, all of the interface's IPv6 would come. They have no extension
+/// headers (RFC 6980).
 fn neighbor_discovery() -> [SockFilter; 7] {
     // `include/uapi/linux/bpf_common.h`: BPF_LD | BPF_B | BPF_ABS,
     // BPF_JMP | BPF_JEQ | BPF_K, BPF_RET | BPF_K.

@@ -1,14 +1,15 @@
-//! The last known good objects, on disk: what an agent starts with before
-//! anybody answers, and what an object keeps that cannot be read any more.
+//! The last known good objects, on disk: what an agent starts with before any
+//! input has answered, and what is kept of an object that can no longer be
+//! read.
 //!
 //! ```text
 //! disk ─▶ Restored ─▶ events, before those of the inputs
 //! events ─▶ Tee ─▶ Store; what is good in it ─▶ Recorder ─▶ thread ─▶ disk
 //! ```
 //!
-//! It may lag behind by seconds: nothing waits for it. What it has was accepted
-//! once, so it is good for making what is missing, and never for removing
-//! ([`crate::director`]).
+//! It may lag behind by seconds, and nothing waits for it. What it contains was
+//! accepted once, so it is good for making what is missing, and never for
+//! removing ([`crate::director`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,78 +33,81 @@ use serde_json::json;
 use super::database;
 use crate::{decide::serving::memory::Memory, event::Event, tell::said::Said};
 
-/// `kind/namespace/name`, and the object with the metadata that is used.
+/// From `kind/namespace/name` to the object, with the metadata that the agent
+/// uses.
 const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
-/// A manifest's path, and its last good text.
+/// From a manifest's path to its last good text.
 const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
-/// How servers stand: rows of [`crate::decide::serving::memory`]. An older build leaves
-/// them alone.
+/// The standings of servers: rows of [`crate::decide::serving::memory`]. An
+/// older build leaves them alone.
 const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standings");
-/// `schema`; `directors`: the names of the group's; `director-addresses`: their
-/// addresses by name; `api-servers`: where the API server was reached.
+/// `schema`; `directors`: the names of the group's directors;
+/// `director-addresses`: their addresses by name; `api-servers`: where the API
+/// server was reached.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
-/// Its file's name, in the state folder.
+/// The name of the file in the state folder.
 pub const FILE: &str = "checkpoint.redb";
-/// Changes within this time of each other make one write,
+/// Changes that come within this time of each other are written together.
 const QUIET: Duration = Duration::from_secs(1);
-/// which is not put off for longer than this.
+/// The longest time that a write is put off.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// And no larger than this, so that a listing of many objects is not kept in
-/// memory as a whole.
+/// The most changes in one write, so that a listing of many objects is not kept
+/// in memory as a whole.
 const LARGEST: usize = 4000;
 
-/// What an earlier life knew.
+/// What the previous run knew.
 #[derive(Debug, Default)]
 pub struct Restored {
     /// Its objects, as events.
     pub events: Vec<Event>,
     /// The last good text of each manifest.
     pub files: BTreeMap<PathBuf, String>,
-    /// How servers stood.
+    /// The standings of servers.
     pub standings: Memory,
 }
 
-/// One thing to be remembered.
+/// One thing to remember.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Note {
     /// An object's row; none when it was deleted.
     Object(Kind, ObjectKey, Option<String>),
-    /// These are all that there are of a kind.
+    /// The keys of all objects of a kind: no others are left.
     Listed(Kind, BTreeSet<ObjectKey>),
-    /// The group's directors.
+    /// The names of the group's directors.
     Directors(BTreeSet<String>),
-    /// The addresses of their hosts.
+    /// The addresses of the directors' hosts, by the director's name.
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
     /// Where the API server was reached.
     ApiServers(BTreeSet<SocketAddr>),
     /// A manifest's good text; none when the file is gone.
     File(PathBuf, Option<String>),
-    /// How servers stand, by row; none where that is to be forgotten.
+    /// The standings of servers, by row; none for a row to forget.
     Standings(BTreeMap<String, Option<String>>),
-    /// Nothing more comes: what there is is to be written.
+    /// The last note: everything must be written now.
     End,
 }
 
-/// Takes notes, from any thread; without a disk they are lost.
+/// Sends notes to the checkpoint, from any thread. Without a disk they are
+/// lost.
 #[derive(Clone, Debug)]
 pub struct Recorder(Sender<Note>);
 
 impl Recorder {
-    /// A recorder, and what it is told.
+    /// Returns a recorder, and the notes that it sends.
     pub fn new() -> (Self, Receiver<Note>) {
         let (sender, receiver) = mpsc::channel();
         (Self(sender), receiver)
     }
 
-    /// Notes a thing.
+    /// Sends one note to the checkpoint.
     pub fn note(&self, note: Note) {
-        // Without a disk nobody listens.
+        // The send fails when there is no disk.
         self.0.send(note).unwrap_or_default();
     }
 }
 
-/// What can be wrong with the checkpoint.
+/// Why the checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]
 pub struct CheckpointError {
@@ -118,8 +122,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in a state folder, or makes it, and reads what is
-    /// in it. A file that is damaged, or of a newer build, is set aside.
+    /// Opens the checkpoint in a state folder, or creates it, and reads what is
+    /// in it. A file that is damaged, or from a newer build, is set aside.
     ///
     /// # Errors
     /// When the folder cannot be used.
@@ -152,10 +156,10 @@ impl Checkpoint {
         Ok((Self { path, database }, restored))
     }
 
-    /// Writes what is noted, on a thread of its own, until [`Note::End`].
+    /// Writes the notes, on a thread of its own, until [`Note::End`].
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// When the system has no thread left.
     pub fn record(self, notes: Receiver<Note>) -> std::io::Result<JoinHandle<()>> {
         thread::Builder::new()
             .name("checkpoint".to_owned())
@@ -168,8 +172,8 @@ impl Checkpoint {
             let (batch, is_last) = gather(first, notes);
             let outcome = self.write(&batch).map_err(|error| {
                 format!(
-                    "cannot write the checkpoint {}: {error}; an agent that starts without the API \
-                     server would know an older state",
+                    "cannot write the checkpoint {}: {error}; an agent that starts while the API \
+                     server is away will know an older state",
                     self.path.display()
                 )
             });
@@ -191,7 +195,7 @@ impl Checkpoint {
                 match note {
                     Note::Object(kind, key, Some(row)) => {
                         let key = &*row_key(*kind, key);
-                        // A listing names mostly what is there already.
+                        // A listing mostly repeats what is already there.
                         let is_there = objects.get(key)?.is_some_and(|found| found.value() == row);
                         if !is_there {
                             objects.insert(key, row.as_str())?;
@@ -249,7 +253,8 @@ fn row_key(kind: Kind, key: &ObjectKey) -> String {
     format!("{kind}/{}/{}", key.namespace, key.name)
 }
 
-/// Everything that is noted close to the first, and whether it is the last.
+/// Collects the notes that come close to the first one, and whether the last
+/// note is among them.
 fn gather(first: Note, notes: &Receiver<Note>) -> (Vec<Note>, bool) {
     let mut is_last = first == Note::End;
     let mut batch = vec![first];
@@ -295,8 +300,10 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
         let (key, row) = row?;
         match event(key.value(), row.value()) {
             Ok(event) => restored.events.extend(event),
-            // One row must not keep the others from being of use.
-            Err(error) => tracing::warn!("the checkpoint's {} is left out: {error}", key.value()),
+            // One bad row must not make the others useless.
+            Err(error) => {
+                tracing::warn!("the checkpoint's row {} is left out: {error}", key.value());
+            }
         }
     }
     for row in transaction.open_table(FILES)?.iter()? {
@@ -321,7 +328,8 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
     Ok(restored)
 }
 
-/// A row of [`META`]. What cannot be read is told, and as if it was not there.
+/// Reads a row of [`META`]. A row that cannot be read is logged, and counts as
+/// missing.
 fn known<T: DeserializeOwned>(
     meta: &impl ReadableTable<&'static str, &'static str>,
     name: &str,
@@ -358,12 +366,12 @@ where
 pub struct Tee {
     kind: Kind,
     recorder: Recorder,
-    /// What the listing under way has named.
+    /// What the current listing has named so far.
     listing: BTreeSet<ObjectKey>,
 }
 
 impl Tee {
-    /// For the objects of a kind.
+    /// Makes a tee for the objects of a kind.
     pub fn new(kind: Kind, recorder: Recorder) -> Self {
         Self {
             kind,
@@ -372,7 +380,7 @@ impl Tee {
         }
     }
 
-    /// As [`Store::change`].
+    /// Does what [`Store::change`] does, and notes the result.
     pub fn change<C>(&mut self, store: &mut Store<C>, change: Change<C::Object>) -> bool
     where
         C: Checked,
@@ -419,7 +427,8 @@ impl Tee {
         }
     }
 
-    /// What cannot be read or is not accepted keeps the row that it had.
+    /// An object that cannot be read or is not accepted keeps the row that it
+    /// had.
     fn note_good<C: Checked>(&self, store: &Store<C>, key: &ObjectKey, row: Option<String>) {
         let is_good = store
             .latest(key)
@@ -431,7 +440,7 @@ impl Tee {
     }
 }
 
-/// An object as it is remembered; none if it does not parse.
+/// An object as it is stored here; none if it does not parse.
 fn row<K: HasSpec<Spec: Serialize>>(object: &Loose<K>) -> Option<String> {
     let spec = object.spec.as_ref().ok()?;
     let metadata = &object.metadata;

@@ -1,4 +1,4 @@
-//! How a database file in the state folder is opened, and what is done with one
+//! How a database file in the state folder is opened, and what happens to one
 //! that cannot be used.
 
 use std::{
@@ -11,7 +11,7 @@ use redb::Database;
 /// redb's own default is 1 GiB, a thousand times the journal of 10,000 services.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// What every opening of a file has in common.
+/// The settings that every opening of a file shares.
 pub(crate) fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder
@@ -20,7 +20,7 @@ pub(crate) fn builder() -> redb::Builder {
     builder
 }
 
-/// Whether an error is about the file's content, which another file cures.
+/// Whether an error is about the file's content, so that a new file would help.
 pub(crate) fn is_content(error: &redb::Error) -> bool {
     !matches!(
         error,
@@ -35,7 +35,7 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
     )
 }
 
-/// Renames a file out of the way, and gives its new name.
+/// Renames a file out of the way, and returns its new name.
 ///
 /// # Errors
 /// When the folder cannot be written.

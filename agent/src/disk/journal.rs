@@ -1,10 +1,10 @@
 //! What is ours in this kernel, on disk: the kernel has no owner tag.
 //!
 //! Keys only, never weights, so that an edit of our own entry writes nothing.
-//! Before a round creates anything it leaves one [`Intent`]; what the kernel
-//! acknowledged is settled as owned. An agent that died between the two finds
-//! the intent, and takes as its own what has exactly the intent's
-//! configuration.
+//! Before a round creates anything, it writes one [`Intent`]; what the kernel
+//! acknowledged is then settled as owned. If the agent died between the two,
+//! the next run finds the intent, and takes as its own what has exactly the
+//! intent's configuration.
 
 mod rows;
 
@@ -24,11 +24,11 @@ use serde::{Deserialize, Serialize};
 use super::database;
 
 const FILE: &str = "journal.redb";
-/// How many bytes of changes are appended before what is ours is written anew
-/// as a whole.
+/// How many bytes of changes are appended before the list of what is ours is
+/// written again as a whole.
 const GROWTH: usize = 4 << 20;
 
-/// One thing of ours.
+/// One entry that is ours.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Entry {
     /// A service of the IPVS table.
@@ -49,11 +49,11 @@ pub enum Entry {
 /// What a round is about to create, with its configuration.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Intent {
-    /// Services.
+    /// The services, each with its configuration.
     pub services: Vec<(ServiceKey, ServiceConfig)>,
-    /// Destinations.
+    /// The destinations, each with its service and its configuration.
     pub destinations: Vec<(ServiceKey, DestinationKey, DestinationConfig)>,
-    /// Addresses, each with its interface.
+    /// The addresses, each with its interface.
     pub addresses: Vec<(IpAddr, String)>,
 }
 
@@ -67,9 +67,9 @@ impl Intent {
 /// How a round changed what is ours.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Change {
-    /// It is ours now.
+    /// The entry is ours now.
     Own(Entry),
-    /// It is no longer.
+    /// The entry is no longer ours.
     Disown(Entry),
 }
 
@@ -89,12 +89,13 @@ pub struct Remembered {
     pub device: Option<String>,
     /// The intent of a round that was not settled.
     pub intent: Intent,
-    /// The cluster that all this is of ([`crate::decide::caution`]).
+    /// The cluster that all this belongs to ([`crate::decide::caution`]).
     pub cluster: Option<String>,
 }
 
 impl Remembered {
-    /// Takes in that something changed hands. What a service holds goes with it.
+    /// Records that an entry changed hands. What a service contains goes with
+    /// it.
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {
             Change::Own(Entry::Service(service)) => self.table.add(*service, None),
@@ -124,7 +125,7 @@ impl Remembered {
         }
     }
 
-    /// All that is ours, as if it had become so just now.
+    /// Everything that is ours, as the changes that make it ours.
     fn entries(&self) -> impl Iterator<Item = Change> {
         let services = self.table.services.iter();
         let table = services.flat_map(|(service, destinations)| {
@@ -146,10 +147,10 @@ impl Remembered {
 }
 
 impl Intent {
-    /// What an unsettled intent made ours: what is in the kernel's table with
-    /// exactly its configuration. What differs is somebody else's by now. Of
-    /// an address nothing but its interface can differ, which is looked at
-    /// whenever addresses are planned.
+    /// The entries that an unsettled intent made ours: those in the kernel's
+    /// table with exactly the intent's configuration. An entry that differs is
+    /// a stranger's by now. An address can differ only in its interface, which
+    /// is checked whenever addresses are planned.
     pub fn claims(&self, table: &ActualTable) -> Vec<Entry> {
         let mut claims = Vec::new();
         for (key, config) in &self.services {
@@ -172,31 +173,32 @@ impl Intent {
     }
 }
 
-/// The edge to the disk, small, so that a modelled disk can stand in.
+/// The edge to the disk, small, so that tests can use a modelled disk.
 pub trait Journal {
-    /// Makes an intent durable before anything of it is done. Replaces the
+    /// Makes an intent durable before any part of it is done. Replaces the
     /// previous one.
     ///
     /// # Errors
-    /// When the disk cannot take it: then nothing of it may be done.
+    /// When the disk cannot take it. Then no part of it may be done.
     fn intend(&mut self, intent: &Intent) -> Result<(), JournalError>;
 
     /// Makes durable what the round changed, and drops its intent, in one step.
     ///
     /// # Errors
-    /// When the disk cannot take it: the intent stays.
+    /// When the disk cannot take it. The intent stays.
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError>;
 
-    /// Makes durable which cluster all this is of. A reboot does not change it.
+    /// Makes durable which cluster all this belongs to. A reboot does not
+    /// change it.
     ///
     /// # Errors
     /// When the disk cannot take it.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError>;
 }
 
-/// No journal: nothing can be made that was not there, for nobody would know
-/// whose it is. What is there is edited all the same, and what was adopted or
-/// given up meanwhile stands in the journal once there is one.
+/// No journal. Nothing new can be made, because nothing would say that it is
+/// ours. Entries that are there are still edited, and what was adopted or given
+/// up meanwhile is recorded once there is a journal.
 #[derive(Debug)]
 pub struct NoJournal(pub String);
 
@@ -214,7 +216,7 @@ impl Journal for NoJournal {
     }
 }
 
-/// What can be wrong with the state folder.
+/// What can go wrong with the state folder.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The folder cannot be made or used.
@@ -222,9 +224,9 @@ pub enum JournalError {
         "cannot use the state folder {path}: {source}; make it writable for the agent, or name another one with --state-dir"
     )]
     Folder {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the system.
         source: io::Error,
     },
     /// The journal could not be opened.
@@ -233,15 +235,15 @@ pub enum JournalError {
     /// Another process holds the file.
     #[error("{path} is in use by another agent; give each agent a --state-dir of its own")]
     InUse {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
     /// Reading or writing failed.
     #[error("the journal {path} cannot be read or written: {source}")]
     Database {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What redb said.
+        /// The error from redb.
         source: Box<redb::Error>,
     },
 }
@@ -252,19 +254,19 @@ pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Er
 pub struct FileJournal {
     path: PathBuf,
     open: OpenDatabase,
-    /// None after a failure: redb does nothing more with a file that it could
-    /// not write to once, until it is opened again.
+    /// None after a failure: once a write has failed, redb does nothing more
+    /// with a file until it is opened again.
     database: Option<Database>,
-    /// How much was written since what is ours was written as a whole.
+    /// How many bytes were written since what is ours was written as a whole.
     grown: usize,
 }
 
 impl FileJournal {
-    /// Opens the journal in a state folder, or makes it. A file that is
-    /// damaged, or of a newer build, is set aside: then what is wanted and
-    /// found in the kernel is adopted, and nothing else is touched. What an
-    /// earlier boot of this machine left is forgotten: the kernel's table is
-    /// not ours any more.
+    /// Opens the journal in a state folder, or creates it. A file that is
+    /// damaged, or from a newer build, is set aside: then entries that are
+    /// wanted and in the kernel are adopted, and nothing else is touched. What
+    /// was recorded before this machine last booted is forgotten, because it is
+    /// no longer in the kernel.
     ///
     /// # Errors
     /// When the folder cannot be used, or another agent uses it.
@@ -292,7 +294,7 @@ impl FileJournal {
         let failed = |error| failure(path, error);
         let database = open(path).map_err(failed)?;
         let remembered = rows::open(&database, boot_id).map_err(failed)?;
-        // The file must also be readable by a transaction that follows.
+        // A later transaction must be able to read the file, too.
         let read = database.begin_read();
         read.map_err(|error| failed(error.into()))?;
         let journal = Self {
@@ -367,7 +369,7 @@ fn set_aside(path: &Path, why: &str) -> Result<(), JournalError> {
         source,
     })?;
     tracing::warn!(
-        "the journal {} cannot be used ({why}); set aside as {}. What is wanted and already in the kernel is adopted, nothing else is deleted",
+        "the journal {} cannot be used ({why}); set aside as {}. Entries that are wanted and already in the kernel are adopted; no other entry is deleted",
         path.display(),
         aside.display()
     );

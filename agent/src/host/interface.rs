@@ -7,12 +7,12 @@ use std::{fmt, net::IpAddr};
 pub struct Interface {
     /// The kernel's number for it.
     pub index: u32,
-    /// Its name.
+    /// The name of the interface.
     pub name: String,
     /// Whether it is the loopback interface.
     pub loopback: bool,
-    /// Its own address, if it is on an Ethernet segment where who has an
-    /// address is asked.
+    /// Its own Ethernet address, if it is on an Ethernet segment where hosts
+    /// can be asked whether they have an address.
     pub mac: Option<Mac>,
     /// Whether it is switched on.
     pub up: bool,
@@ -20,15 +20,15 @@ pub struct Interface {
     pub connected: bool,
     /// Its addresses, with the lengths of their prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Addresses that it has and cannot use: somebody else on the segment had
+    /// Addresses that it has and cannot use: another host on the segment had
     /// them when they were put there.
     pub unusable: Vec<IpAddr>,
-    /// Of the addresses, those that carry our mark.
+    /// Those of the addresses that carry our mark.
     pub marked: Vec<IpAddr>,
 }
 
 impl Interface {
-    /// As a card of an Ethernet segment, if it is one.
+    /// As a card of an Ethernet segment; none if it is not on one.
     pub fn card(&self) -> Option<Card> {
         self.mac.map(|mac| Card {
             index: self.index,
@@ -55,7 +55,7 @@ pub struct Card {
     pub up: bool,
 }
 
-/// An Ethernet address.
+/// An Ethernet address, as six bytes.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Mac(pub [u8; 6]);
 

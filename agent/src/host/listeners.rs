@@ -1,6 +1,6 @@
-//! On which ports programs of this host itself listen, as the kernel tells it
-//! over netlink (`sock_diag(7)`, as `ss` does): only the sockets that listen
-//! are asked for, so that a host with many connections costs no more.
+//! The ports on which programs of this host listen, as the kernel lists them
+//! over netlink (`sock_diag(7)`, as `ss` does). Only listening sockets are
+//! asked for, so a host with many connections costs no more.
 
 use std::{
     fs,
@@ -25,22 +25,23 @@ use nix::sys::{
     time::TimeVal,
 };
 
-/// The endpoints of SCTP of this thread's network namespace. There is no such
-/// file while the kernel has no SCTP, and sock_diag would make it load that.
+/// The SCTP endpoints of this thread's network namespace. The file does not
+/// exist while the kernel has no SCTP; sock_diag would make the kernel load it.
 const SCTP_ENDPOINTS: &str = "/proc/thread-self/net/sctp/eps";
 /// `SCTP_SS_LISTENING` is TCP's LISTEN (`include/net/sctp/constants.h`).
 const SCTP_LISTENING: &str = "10";
 /// A dump comes in datagrams of up to 32 KiB (`net/netlink/af_netlink.c`).
 const RECEIVE: usize = 64 * 1024;
-/// The kernel answers at once if it ever does.
+/// How long to wait for the kernel, which answers at once if it ever does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The edge to the host's sockets, small, so that modelled ones can stand in.
+/// The edge to the host's sockets, small, so that tests can use modelled
+/// ones.
 pub trait Listening {
     /// Every socket on which a program of this host waits for clients.
     ///
     /// # Errors
-    /// When the kernel does not tell: then nothing is known.
+    /// When the kernel does not answer. Then nothing is known.
     fn listeners(&mut self) -> io::Result<Vec<Listener>>;
 }
 
@@ -48,11 +49,11 @@ pub trait Listening {
 /// UDP that is bound and not connected.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Listener {
-    /// Its protocol.
+    /// The protocol of the socket.
     pub protocol: Protocol,
     /// The address that it is bound to; 0.0.0.0 or :: is every one.
     pub address: IpAddr,
-    /// Its port.
+    /// The port that it is bound to.
     pub port: u16,
     /// Whether one that is bound to :: takes no clients of IPv4
     /// (`IPV6_V6ONLY`).
@@ -60,7 +61,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Whether clients of this address and port come to it.
+    /// Whether it takes clients of this address and port.
     pub fn takes(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
         let is_for_it = match self.address.to_canonical() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.is_ipv4(),
@@ -71,7 +72,7 @@ impl Listener {
     }
 }
 
-/// The kernel's own word.
+/// Asks the kernel for the listeners.
 #[derive(Debug)]
 pub struct SockDiag;
 
@@ -126,7 +127,7 @@ fn request(family: u8, protocol: Protocol) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let (protocol, states) = match protocol {
-        // Of UDP, a socket that is bound and has no peer is in this state
+        // A bound UDP socket without a peer is in this state
         // (`net/ipv4/udp.c`).
         Protocol::UDP => (IPPROTO_UDP, StateFlags::CLOSE),
         _ => (IPPROTO_TCP, StateFlags::LISTEN),
@@ -148,7 +149,7 @@ fn request(family: u8, protocol: Protocol) -> Vec<u8> {
     bytes
 }
 
-/// The kernel names IPV6_V6ONLY of every socket of IPv6 that listens or is not
+/// The kernel reports IPV6_V6ONLY for every IPv6 socket that listens or is not
 /// connected (`net/ipv4/inet_diag.c`, `inet_diag_msg_attrs_fill`).
 fn listener(protocol: Protocol, response: &InetResponse) -> Listener {
     let id = &response.header.socket_id;
@@ -169,7 +170,7 @@ fn sctp_endpoints() -> io::Result<Vec<Listener>> {
 }
 
 /// Lines of `ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS`
-/// (`net/sctp/proc.c`, `sctp_eps_seq_show`). One that is not so is none.
+/// (`net/sctp/proc.c`, `sctp_eps_seq_show`). Other lines are ignored.
 fn parse_sctp(text: &str) -> Vec<Listener> {
     let endpoint = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -235,7 +236,7 @@ mod tests {
         let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
         connected.connect(udp.local_addr().unwrap()).unwrap();
         let client = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
-        let found = SockDiag.listeners().expect("the kernel tells it");
+        let found = SockDiag.listeners().expect("the kernel answers");
         for (protocol, address, expected) in [
             (Protocol::TCP, tcp.local_addr(), true),
             (Protocol::UDP, udp.local_addr(), true),

@@ -14,7 +14,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 /// them when their owner dies, however it dies (unix(7)).
 const NAME: &str = "ipvs-operator/agent";
 
-/// Held as long as this process is the namespace's agent.
+/// The lock of the namespace's agent, for as long as this process is that
+/// agent.
 #[derive(Debug)]
 pub struct Lock {
     _listener: UnixListener,
@@ -23,7 +24,7 @@ pub struct Lock {
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another agent has it: see [`Lock::owner`].
+    /// Another agent has the lock: see [`Lock::owner`].
     #[error(
         "another ipvs-agent runs in this network namespace: stop it, or this one. Waiting until it is gone"
     )]
@@ -49,14 +50,14 @@ impl Lock {
         }
     }
 
-    /// The process that has the lock, as the kernel knows it (SO_PEERCRED).
-    /// Not to be asked again and again: it never accepts, and its queue of
+    /// The process that has the lock, as the kernel knows it (SO_PEERCRED). Do
+    /// not ask again and again: the owner never accepts, and its queue of
     /// connections would fill up.
     pub fn owner() -> Option<i32> {
         let address = SocketAddr::from_abstract_name(NAME).ok()?;
         let stream = UnixStream::connect_addr(&address).ok()?;
         let pid = getsockopt(&stream, PeerCredentials).ok()?.pid();
-        // 0 is a process of a pid namespace that cannot be seen from here.
+        // 0 is a process in a pid namespace that cannot be seen from here.
         (pid != 0).then_some(pid)
     }
 }
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_agent_is_told_who_has_the_lock_until_it_is_free() {
+    fn the_second_agent_learns_which_process_has_the_lock_until_it_is_free() {
         let first = Lock::take().expect("no agent runs where tests do");
         let second = Lock::take().expect_err("two agents in one network namespace");
         let own = i32::try_from(std::process::id()).unwrap();

@@ -22,7 +22,8 @@ use tokio::runtime::Runtime;
 
 use super::interface::{Interface, Mac};
 
-/// The edge to the host's interfaces, small, so that modelled ones can stand in.
+/// The edge to the host's interfaces, small, so that tests can use modelled
+/// ones.
 pub trait Links {
     /// Every interface with its addresses.
     ///
@@ -30,9 +31,9 @@ pub trait Links {
     /// When the kernel does not answer.
     fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError>;
 
-    /// Adds a virtual address with our mark: /32 or /128, so that no route comes
-    /// with it; an IPv6 one without duplicate detection and never as a source
-    /// address.
+    /// Adds a virtual address with our mark: /32 or /128, so that no route
+    /// comes with it; an IPv6 address without duplicate detection, and never as
+    /// a source address.
     ///
     /// # Errors
     /// When the kernel refuses. That it is there already is not an error.
@@ -44,7 +45,7 @@ pub trait Links {
     /// When the kernel refuses. That it is gone already is not an error.
     fn remove(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
 
-    /// Makes a device on which addresses are this host's and on no segment, and
+    /// Makes a device for addresses that are this host's and on no segment, and
     /// switches it on.
     ///
     /// # Errors
@@ -57,15 +58,15 @@ pub trait Links {
     /// When the kernel refuses. That it is gone already is not an error.
     fn remove_device(&mut self, name: &str) -> Result<(), LinkError>;
 
-    /// The Ethernet addresses that are known of others on this host's segments,
-    /// with the addresses that they have.
+    /// The Ethernet addresses of other hosts on this host's segments that the
+    /// kernel knows, each with an address of that host.
     ///
     /// # Errors
     /// When the kernel does not answer.
     fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError>;
 
-    /// Has the kernel find out the Ethernet address of a neighbor; it is among
-    /// [`Links::neighbors`] once he has answered.
+    /// Makes the kernel find out the Ethernet address of a neighbor.
+    /// [`Links::neighbors`] has it once the neighbor has answered.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -77,7 +78,7 @@ pub trait Links {
 /// (`include/uapi/linux/if_addr.h`).
 const MARK: AddressProtocol = AddressProtocol::Other(0x76);
 
-/// What the kernel can say against an address.
+/// Why the kernel did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The socket could not be made.
@@ -86,14 +87,14 @@ pub enum LinkError {
     /// The kernel refused or did not answer.
     #[error("{what}: {source}{}", remedy(source))]
     Kernel {
-        /// What was asked of it.
+        /// What the kernel was asked for.
         what: String,
-        /// Its answer.
+        /// The error that came back.
         source: Box<rtnetlink::Error>,
     },
 }
 
-/// The kernel's rtnetlink.
+/// A connection to the kernel's rtnetlink.
 pub struct RouteSocket {
     runtime: Runtime,
     handle: Handle,
@@ -110,9 +111,9 @@ impl RouteSocket {
     }
 }
 
-/// A connection in the network namespace of the calling thread, with the
-/// runtime that it lives on. If it is strict, the kernel goes by all of a
-/// request, and refuses what it does not know (`NETLINK_GET_STRICT_CHK`).
+/// Opens a connection in the network namespace of the calling thread, with the
+/// runtime that it lives on. If it is strict, the kernel honours every part of
+/// a request, and refuses what it does not know (`NETLINK_GET_STRICT_CHK`).
 pub(super) fn connect(is_strict: bool) -> io::Result<(Runtime, Handle)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

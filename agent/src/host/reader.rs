@@ -1,10 +1,10 @@
-//! A thread of its own that takes readings of the kernel's table, as hints
-//! that somebody else changed it. It decides nothing: the loop reads again
-//! before it writes ([`crate::director`]).
+//! A thread that takes readings of the kernel's table, as hints that another
+//! process changed it. It decides nothing: the loop reads again before it
+//! writes ([`crate::director`]).
 //!
-//! Three kinds, from the cheapest to the most complete. Each is followed by a
-//! rest of so many times its own duration, so that a large table costs no more
-//! than a small part of a processor.
+//! There are three kinds, from the cheapest to the most complete. After each
+//! reading the thread rests for a multiple of the reading's duration, so that a
+//! large table costs no more than a small part of a processor.
 
 use std::{
     fs,
@@ -18,9 +18,10 @@ use ipvs::{Kernel, Listing, Socket};
 use super::reading::Reading;
 use crate::event::Event;
 
-/// Of this thread's network namespace.
+/// The table as text, of this thread's network namespace.
 const LISTING: &str = "/proc/thread-self/net/ip_vs";
-/// Opening a socket may make the kernel run modprobe.
+/// How long to wait after a failure: opening a socket may make the kernel run
+/// modprobe.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy)]
@@ -30,7 +31,7 @@ enum Kind {
     Table,
 }
 
-/// When to take which reading.
+/// When to take one kind of reading.
 struct Schedule {
     kind: Kind,
     interval: Duration,
@@ -57,7 +58,7 @@ impl Schedule {
     }
 }
 
-/// Reads for as long as somebody listens.
+/// Takes readings until the loop has ended.
 pub fn watch(events: &Sender<Event>) {
     let mut schedules = [
         Schedule::new(Kind::Services, 1500, 60, 60),
@@ -89,7 +90,7 @@ pub fn watch(events: &Sender<Event>) {
                 next.due = Instant::now() + next.longest;
             }
             Err(_) => {
-                // Whatever it is, the loop meets it too, and tells.
+                // The loop meets the same error, and reports it.
                 if events.send(Event::Unread).is_err() {
                     return;
                 }

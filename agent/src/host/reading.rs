@@ -9,14 +9,14 @@ use ipvs::{ActualService, ActualTable, Listing, ServiceConfig, ServiceKey};
 pub enum Reading {
     /// The services, without their destinations.
     Services(BTreeMap<ServiceKey, ServiceConfig>),
-    /// The services, and of the destinations what /proc/net/ip_vs has of them.
+    /// The services, and what /proc/net/ip_vs shows of their destinations.
     Listing(Listing),
-    /// Everything.
+    /// The whole table, with every destination.
     Table(ActualTable),
 }
 
 impl Reading {
-    /// The services of a table that this reading shows otherwise.
+    /// The services that differ between this reading and a table.
     pub fn contradictions(&self, table: &ActualTable) -> Vec<ServiceKey> {
         let services = table.iter();
         match self {
@@ -39,7 +39,7 @@ impl Reading {
     }
 }
 
-/// Also in the order of the destinations.
+/// Compares the order of the destinations, too.
 fn is_same(one: &ActualService, other: &ActualService) -> bool {
     one.config == other.config && one.destinations.as_slice() == other.destinations.as_slice()
 }

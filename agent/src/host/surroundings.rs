@@ -1,5 +1,5 @@
-//! What the host's network is like around the table: where its routes lead,
-//! where they came from, and whether connections are tracked.
+//! The host's network around the table: where its routes lead, where they came
+//! from, and whether connections are tracked.
 
 use std::{collections::BTreeSet, fs, io, net::IpAddr};
 
@@ -28,7 +28,8 @@ impl KernelVersion {
     }
 }
 
-/// The edge to it, small, so that modelled surroundings can stand in.
+/// The edge to the network, small, so that tests can use modelled
+/// surroundings.
 pub trait Surroundings {
     /// The number of the interface that leads to an address; none when no route
     /// does.
@@ -48,12 +49,12 @@ pub trait Surroundings {
     /// active here, or was since the host was booted.
     fn calls_packets_invalid(&mut self) -> bool;
 
-    /// The running kernel's version, if it says one.
+    /// The running kernel's version; none if it cannot be read.
     fn kernel(&mut self) -> Option<KernelVersion>;
 }
 
 /// The host itself. Its socket is opened when it is first needed, in the
-/// network namespace of the calling thread, and again after it failed.
+/// network namespace of the calling thread, and opened again after a failure.
 #[derive(Default)]
 pub struct ThisHost {
     routes: Option<(Runtime, Handle)>,
@@ -66,7 +67,8 @@ impl ThisHost {
     ) -> io::Result<T> {
         let (runtime, handle) = match self.routes.take() {
             Some(routes) => routes,
-            // Strict: else the kernel gives every route of a full table.
+            // If it is not strict, the kernel returns every route of a full
+            // table.
             None => connect(true)?,
         };
         match runtime.block_on(question(handle.clone())) {
@@ -113,8 +115,8 @@ impl Surroundings for ThisHost {
     }
 }
 
-/// The question which route is taken to an address. A kernel that checks
-/// strictly wants the rest of the header empty (`net/ipv4/route.c`,
+/// Asks for the route to an address. A kernel that checks strictly wants the
+/// rest of the header empty (`net/ipv4/route.c`,
 /// `inet_rtm_valid_getroute_req`).
 fn lookup(address: IpAddr) -> RouteMessage {
     let (family, length, destination) = match address {
@@ -129,7 +131,7 @@ fn lookup(address: IpAddr) -> RouteMessage {
     message
 }
 
-/// The question for all routes of that origin: the kernel leaves the others
+/// Asks for all routes from router advertisements: the kernel leaves the others
 /// out (`net/ipv4/fib_frontend.c`, `ip_valid_fib_dump_req`).
 fn from_advertisements() -> RouteMessage {
     let mut message = empty(AddressFamily::Inet6);
@@ -193,7 +195,7 @@ mod tests {
         let lo: u32 = lo.trim().parse().unwrap();
         let toward = host.toward([127, 0, 0, 1].into()).unwrap();
         assert_eq!(toward, Some(lo), "127.0.0.1 is behind lo");
-        host.advertised().expect("a list, be it empty");
+        host.advertised().expect("a list, even an empty one");
         assert!(host.kernel().is_some(), "a kernel has a version");
     }
 }

@@ -6,42 +6,43 @@ use std::{fs, io, path::PathBuf};
 pub const ALL_IPV6_FORWARDING: &str = "net.ipv6.conf.all.forwarding";
 const IPV6_INTERFACES: &str = "net.ipv6.conf";
 
-/// The edge to the host's sysctls, small, so that modelled ones can stand in.
-/// Names are those of sysctl(8), such as `net.ipv4.vs.expire_nodest_conn`. A dot
-/// in an interface's name is a slash there: `net.ipv4.conf.eth0/100.forwarding`.
+/// The edge to the host's sysctls, small, so that tests can use modelled
+/// ones. Names are those of sysctl(8), such as
+/// `net.ipv4.vs.expire_nodest_conn`. A dot in an interface's name is a slash
+/// there: `net.ipv4.conf.eth0/100.forwarding`.
 pub trait Sysctls {
-    /// A value, without the end of its line.
+    /// Reads a value, without the end of its line.
     ///
     /// # Errors
-    /// When there is none of that name, or it cannot be read.
+    /// When there is no sysctl of that name, or it cannot be read.
     fn read(&mut self, name: &str) -> io::Result<String>;
 
-    /// Sets a value.
+    /// Sets the value of a sysctl.
     ///
     /// # Errors
     /// When it cannot be written, or the kernel refuses the value.
     fn write(&mut self, name: &str, value: &str) -> io::Result<()>;
 
-    /// What is below a name: of `net.ipv6.conf`, the interfaces, `all` and
-    /// `default`, each as it is spelled in a sysctl's name.
+    /// Lists what is below a name: for `net.ipv6.conf`, the interfaces, `all`
+    /// and `default`, each spelled as in a sysctl's name.
     ///
     /// # Errors
     /// When there is nothing of that name, or it cannot be read.
     fn list(&mut self, name: &str) -> io::Result<Vec<String>>;
 }
 
-/// An interface's name as it stands in a sysctl's.
+/// An interface's name as it is spelled in a sysctl's name.
 pub fn spelled(interface: &str) -> String {
     interface.replace('.', "/")
 }
 
-/// Sets a value and nothing else. Writing `net.ipv6.conf.all.forwarding` makes
-/// `forwarding` of every interface, and of those to come, the same, and writing
-/// 0 there `force_forwarding` too (`net/ipv6/addrconf.c`,
-/// `addrconf_forward_change`): these are put back as they were at once.
+/// Sets a value and nothing else. Writing `net.ipv6.conf.all.forwarding` also
+/// sets `forwarding` of every interface, and of later ones, and writing 0 there
+/// also sets `force_forwarding` (`net/ipv6/addrconf.c`,
+/// `addrconf_forward_change`). These are put back at once.
 ///
 /// # Errors
-/// When it cannot be written, or one of the others not put back.
+/// When it cannot be written, or one of the others cannot be put back.
 pub fn set(sysctls: &mut dyn Sysctls, name: &str, value: &str) -> io::Result<()> {
     if name != ALL_IPV6_FORWARDING {
         return sysctls.write(name, value);
@@ -58,7 +59,7 @@ pub fn set(sysctls: &mut dyn Sysctls, name: &str, value: &str) -> io::Result<()>
 }
 
 /// What [`set`] puts back after it wrote `net.ipv6.conf.all.forwarding`, with
-/// the values that they have now.
+/// the current values.
 ///
 /// # Errors
 /// When the interfaces cannot be listed.
@@ -78,7 +79,7 @@ pub fn changed_with_it(sysctls: &mut dyn Sysctls) -> io::Result<Vec<(String, Str
 }
 
 /// /proc/sys, or a folder where it can be written. Below `net` the kernel shows
-/// the network namespace of who opens a file.
+/// the network namespace of the process that opens a file.
 #[derive(Debug)]
 pub struct SysctlFolder(pub PathBuf);
 
@@ -88,7 +89,7 @@ impl SysctlFolder {
     }
 }
 
-/// Dots for slashes and slashes for dots, as sysctl(8) has it.
+/// Swaps dots and slashes, as sysctl(8) does.
 fn swapped(text: &str) -> String {
     let swap = |c| match c {
         '.' => '/',
@@ -105,7 +106,7 @@ impl Sysctls for SysctlFolder {
     }
 
     fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
-        // Opened as it is: a file that is not there is no sysctl.
+        // It is never created: a file that does not exist is no sysctl.
         let mut file = fs::OpenOptions::new().write(true).open(self.path(name))?;
         io::Write::write_all(&mut file, value.as_bytes())
     }

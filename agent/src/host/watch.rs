@@ -1,5 +1,5 @@
-//! A thread of its own that hears from the kernel when interfaces and
-//! addresses change. It decides nothing: the loop looks at them again.
+//! A thread that hears from the kernel when interfaces and addresses change. It
+//! decides nothing: the loop looks at them again.
 
 use std::{io, sync::mpsc::Sender, thread, time::Duration};
 
@@ -9,12 +9,12 @@ use tokio::{runtime, time};
 
 use crate::event::Event;
 
-/// Interfaces of pods come and go: the loop is not told more often.
+/// The shortest time between two events: interfaces of pods come and go often.
 const LEAST_REST: Duration = Duration::from_millis(200);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// Starts it, in the network namespace of who calls. It ends when nobody
-/// listens.
+/// Starts the thread, in the caller's network namespace. It ends when the loop
+/// has ended.
 ///
 /// # Errors
 /// When the system has no thread or descriptor left.
@@ -40,14 +40,14 @@ async fn run(events: &Sender<Event>) {
             Ok((connection, _handle, mut messages)) => {
                 said = None;
                 let connection = tokio::spawn(connection);
-                // Whatever happened before is not known.
+                // Nothing is known of what happened before.
                 loop {
                     if events.send(Event::Links).is_err() {
                         return;
                     }
                     time::sleep(LEAST_REST).await;
                     while messages.try_recv().is_ok() {}
-                    // It ends when the kernel had more to say than was read.
+                    // It ends when the kernel had more to report than was read.
                     if messages.next().await.is_none() {
                         break;
                     }
@@ -58,8 +58,8 @@ async fn run(events: &Sender<Event>) {
                 let message = error.to_string();
                 if said.as_ref() != Some(&message) {
                     tracing::warn!(
-                        "cannot hear of changed interfaces: {message}. An address that somebody \
-                         removes is put back later"
+                        "cannot hear of changed interfaces: {message}. An address that another process \
+                         removes is restored later"
                     );
                     said = Some(message);
                 }

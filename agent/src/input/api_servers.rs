@@ -17,11 +17,10 @@ use crate::event::Event;
 
 /// How often a name is resolved again.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// An answer of DNS that takes longer than this is none.
+/// How long to wait for an answer from DNS.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-/// An address that DNS does not give any more counts for so long: some servers
-/// give a few of many by turns, and a connection outlives the answer that it
-/// was made by.
+/// How long an address counts after DNS last gave it: some servers give a few
+/// of many in turn, and a connection outlives the answer that it was made with.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
 /// The API server's addresses, as far as they are known.
@@ -29,15 +28,15 @@ const KEEP_TIME: Duration = Duration::from_secs(600);
 pub struct ApiServers {
     /// Name or address, and port.
     places: BTreeSet<(String, u16)>,
-    /// When each was last seen.
+    /// When each address was last seen.
     seen: BTreeMap<SocketAddr, Instant>,
     told: Option<BTreeSet<SocketAddr>>,
 }
 
 impl ApiServers {
-    /// Those of a configuration: the API server, or the proxy before it. Inside
-    /// a cluster (`is_inferred`: no kubeconfig was named) what the kubelet says
-    /// in the environment as well.
+    /// Takes the API server of a configuration, or the proxy in front of it.
+    /// Inside a cluster (`is_inferred`: no kubeconfig was named) also what the
+    /// kubelet sets in the environment.
     pub fn of(config: &Config, is_inferred: bool) -> Self {
         let urls = [config.proxy_url.as_ref(), Some(&config.cluster_url)];
         let urls = urls.into_iter().flatten().filter_map(place);
@@ -56,8 +55,8 @@ impl ApiServers {
         }
     }
 
-    /// Resolves the names, and tells the loop if that differs from before. What
-    /// cannot be resolved now counts as it was.
+    /// Resolves the names, and sends the addresses to the loop if they changed.
+    /// A name that cannot be resolved now keeps its addresses.
     pub async fn look(&mut self, events: &Sender<Event>) {
         self.look_at(Instant::now(), events).await;
     }
@@ -73,14 +72,14 @@ impl ApiServers {
                 Err(_) => tracing::debug!("cannot resolve {host}: no answer in time"),
             }
         }
-        // Of answers alone: without any, all stays.
+        // Only the age of answers counts: without any answer, everything stays.
         let newest = self.seen.values().max().copied();
         if let Some(newest) = newest {
             self.seen.retain(|_, at| *at + KEEP_TIME > newest);
         }
         let known: BTreeSet<_> = self.seen.keys().copied().collect();
         if !known.is_empty() && self.told.as_ref() != Some(&known) {
-            // Nobody hears it when the loop has ended, and nobody needs to.
+            // The send fails when the loop has ended.
             events
                 .send(Event::ApiServers(known.clone()))
                 .unwrap_or_default();
@@ -88,7 +87,8 @@ impl ApiServers {
         }
     }
 
-    /// Looks again and again, for ever. Addresses need no second look.
+    /// Looks again and again, forever. If there are only addresses and no
+    /// names, there is nothing to look up again.
     pub async fn watch(mut self, events: Sender<Event>) {
         let mut places = self.places.iter();
         if places.all(|(host, _)| host.parse::<IpAddr>().is_ok()) {
@@ -111,7 +111,7 @@ fn place(url: &Uri) -> Option<(String, u16)> {
     Some((host, port))
 }
 
-/// An IPv4 address as such, however it is written.
+/// An IPv4 address as IPv4, even if it is written as IPv6.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_name_resolves_to_is_told_once() {
+    async fn what_a_name_resolves_to_is_sent_once() {
         let mut servers = ApiServers::new([
             ("::ffff:192.0.2.1".to_owned(), 6443),
             ("192.0.2.2".to_owned(), 443),
@@ -152,14 +152,14 @@ mod tests {
         drop(events);
         let told: Vec<_> = heard.iter().collect();
         let [Event::ApiServers(told)] = told.as_slice() else {
-            panic!("the addresses are told once: {told:?}");
+            panic!("the addresses are sent once: {told:?}");
         };
         let expected = ["192.0.2.1:6443", "192.0.2.2:443"];
         assert_eq!(*told, expected.map(|text| text.parse().unwrap()).into());
     }
 
     #[tokio::test]
-    async fn an_address_that_dns_gives_no_more_counts_for_a_while() {
+    async fn an_address_that_dns_no_longer_gives_counts_for_a_while() {
         let mut servers = ApiServers::new([("192.0.2.2".to_owned(), 443)]);
         let (old, began) = ("192.0.2.1:443".parse().unwrap(), Instant::now());
         servers.seen.insert(old, began);
@@ -167,7 +167,7 @@ mod tests {
         let second = Duration::from_secs(1);
         for (later, is_known) in [(KEEP_TIME - second, true), (KEEP_TIME + second, false)] {
             servers.look_at(began + later, &events).await;
-            let told = servers.told.as_ref().expect("the other is there");
+            let told = servers.told.as_ref().expect("the other address is known");
             assert_eq!(told.contains(&old), is_known, "after {later:?}: {told:?}");
         }
     }

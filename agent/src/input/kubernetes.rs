@@ -31,13 +31,13 @@ use super::{
 };
 use crate::{event::Event, tell::said::Said};
 
-/// So many steps of a watch are taken in together, at most.
+/// At most this many steps of a watch are handled together.
 const CHUNK: usize = 256;
 
-/// Watches everything that a director of `group` needs, for ever. While the
-/// API server is away nothing is sent, so nothing changes. `vanished` is told
-/// when somebody deleted the Director of `me`. When another cluster answers at
-/// the same address, all of it begins anew.
+/// Watches everything that a director of `group` needs, forever. While the API
+/// server is away nothing is sent, so nothing changes. `vanished` is notified
+/// when the Director of `me` was deleted. When another cluster answers at the
+/// same address, everything is watched anew.
 pub async fn watch(
     client: Client,
     group: &str,
@@ -89,7 +89,8 @@ async fn objects<K>(
     let kind = K::kind(&());
     let mut origin = Origin::new(client.clone(), K::crd_name());
     let api = Api::<Loose<K>>::all(client.clone());
-    // Who wrote which field is several times an object's size, and nobody asks.
+    // The record of who wrote which field is several times an object's size,
+    // and is not used.
     let stream = watcher(api, config)
         .default_backoff()
         .modify(|object| object.metadata.managed_fields = None);
@@ -145,8 +146,8 @@ where
     }
 }
 
-/// The names of the group's directors, and their addresses, whenever they
-/// differ from before.
+/// Sends the names of the group's directors, and their addresses, whenever they
+/// change.
 async fn directors(
     client: Client,
     group: &str,
@@ -192,7 +193,7 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// What the loop was told last.
+/// What was last sent to the loop.
 #[derive(Default)]
 struct Sent {
     names: Option<BTreeSet<String>>,
@@ -200,8 +201,8 @@ struct Sent {
 }
 
 fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender<Event>) {
-    // Nobody hears it when the loop has ended, and nobody needs to. Who knows
-    // the names knows the addresses.
+    // Sending fails when the loop has ended. Addresses go first: when the loop
+    // knows the names, it knows the addresses.
     let addresses = membership.addresses(now);
     if let Some(addresses) = &addresses
         && sent.addresses.as_ref() != Some(addresses)
@@ -220,7 +221,8 @@ fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender
     }
 }
 
-/// Says once that the API server does not answer, and once that it does again.
+/// Logs once that the API server does not answer, and once that it answers
+/// again.
 #[derive(Default)]
 struct Away {
     said: Said,
@@ -232,7 +234,7 @@ impl Away {
     }
 
     fn saw<K>(&mut self, kind: &str, step: &watcher::Event<K>) {
-        // A listing that begins has not been answered.
+        // A listing that has only begun is not an answer.
         let answered = !matches!(step, watcher::Event::Init);
         if answered && self.said.clear() {
             tracing::info!("the API server answers again about {kind}s");

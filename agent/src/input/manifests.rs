@@ -23,14 +23,14 @@ use self::file::{Document, Object, identify, parse};
 use super::Input;
 use crate::{disk::checkpoint::Note, event::Event, tell::said::Said};
 
-/// How often the folder is looked at. By content, as a folder that is mounted
-/// from elsewhere brings no notifications.
+/// How often the folder is read. Its content is compared, because a folder that
+/// is mounted from elsewhere sends no notifications.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long what differs has to stay as it is before it counts.
+/// How long a change must stay as it is before it counts.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// Reads the folder and sends what is in it whenever that differs from before,
-/// until nobody listens. `me` is the only director that there is, of `group`.
+/// Reads the folder, and sends what is in it whenever that changes, until the
+/// loop has ended. `me` is the only director of `group`.
 pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let Input {
         events,
@@ -41,7 +41,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let mut said = Said::default();
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
-        // None is used, whatever an earlier life did.
+        // There is no API server, whatever the previous run used.
         Event::ApiServers(BTreeSet::new()),
         Event::DirectorAddresses(BTreeMap::new()),
     ];
@@ -131,14 +131,14 @@ struct Problem {
     severity: Severity,
 }
 
-/// What comes of a problem.
+/// What happens because of a problem.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Severity {
-    /// The object is used, but for what is wrong.
+    /// The object is used, without the part that is wrong.
     Ignored,
-    /// The object is not used.
+    /// The object is not used at all.
     NotUsed,
-    /// The whole file is not used, but as it was before.
+    /// The file is not used; its last good version stays in force.
     KeptOld,
 }
 
@@ -157,13 +157,13 @@ impl fmt::Display for Problem {
 /// The folder's objects, file by file.
 struct Manifests {
     group: String,
-    /// As last read, good or bad.
+    /// The folder as last read, good or bad.
     seen: Files,
-    /// What is in force of each file.
+    /// The objects in force, by file.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
-    /// Objects that stand in more than one place, as told.
+    /// Objects that are in more than one place, as last logged.
     repeated: BTreeSet<Problem>,
-    /// The last good text of each file, also of an earlier life.
+    /// The last good text of each file, even if it is from the previous run.
     last_good: BTreeMap<PathBuf, String>,
     /// Whether anything was ever sent.
     begun: bool,
@@ -177,7 +177,7 @@ struct NobodyListens;
 struct Taken {
     changed: bool,
     problems: Vec<Problem>,
-    /// For the checkpoint.
+    /// What the checkpoint must record.
     notes: Vec<Note>,
 }
 
@@ -193,8 +193,8 @@ impl Manifests {
         }
     }
 
-    /// Takes in the folder as it is now. A file with a mistake keeps its last
-    /// good version; if it never had one, its good objects are used.
+    /// Reads the folder as it is now. A file with a mistake keeps its last good
+    /// version; if it never had one, its good objects are used.
     fn take(&mut self, files: Files) -> Taken {
         let mut taken = Taken {
             changed: !std::mem::replace(&mut self.begun, true),
@@ -252,8 +252,8 @@ impl Manifests {
         taken
     }
 
-    /// The objects that count, and complaints about those that do not because
-    /// an earlier file, by name, has them already.
+    /// The objects that count, and a problem for each object that does not
+    /// count because an earlier file, by name, has it already.
     fn effective(&self) -> (Vec<&Object>, BTreeSet<Problem>) {
         let mut places = BTreeMap::new();
         let mut objects = Vec::new();
@@ -274,7 +274,7 @@ impl Manifests {
                         file: file.clone(),
                         line: *line,
                         reason: format!(
-                            "{object} stands in {}:{first_line} already; take one of the two away",
+                            "{object} is already in {}:{first_line}; remove one of the two",
                             first_file.display()
                         ),
                         severity: Severity::NotUsed,

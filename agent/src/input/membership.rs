@@ -11,9 +11,9 @@ use kube::{core::DynamicObject, runtime::watcher};
 
 use crate::decide::protect::MOST_ADDRESSES;
 
-/// For so long a director whose Director was deleted counts as one. Its agent
-/// may be cut off, and its host still hold the VIPs; and an agent that lives
-/// makes its Director anew within this time.
+/// How long a director still counts after its Director was deleted. Its agent
+/// may be cut off while its host still has the VIPs; an agent that is alive
+/// creates its Director again within this time.
 pub const LEAVE_TIME: Duration = Duration::from_secs(90);
 
 /// The directors of one group.
@@ -24,15 +24,16 @@ pub struct Membership {
     members: Members,
     listing: Members,
     listed: bool,
-    /// Who left, and when.
+    /// The directors that left: when, and with which addresses.
     left: BTreeMap<String, (Duration, BTreeSet<IpAddr>)>,
 }
 
-/// Names, and the addresses of their hosts as they say.
+/// Names of directors, each with the addresses that its agent reports.
 type Members = BTreeMap<String, BTreeSet<IpAddr>>;
 
 impl Membership {
-    /// The members of `group`, as seen by the director `me`: none so far.
+    /// Starts without members: those of `group`, as the director `me` sees
+    /// them.
     pub fn new(group: &str, me: &str) -> Self {
         Self {
             group: group.to_owned(),
@@ -44,8 +45,8 @@ impl Membership {
         }
     }
 
-    /// Takes in what the watch of Directors shows at `now`. True when this
-    /// director's own Director was there and is not any more.
+    /// Records what the watch of Directors shows at `now`. Returns true when
+    /// this director's own Director was there and no longer is.
     pub fn see(&mut self, event: watcher::Event<DynamicObject>, now: Duration) -> bool {
         let was_member = self.members.contains_key(&self.me);
         match event {
@@ -88,7 +89,8 @@ impl Membership {
         addresses.map(|addresses| addresses.into_keys().collect())
     }
 
-    /// The same, each with the addresses of its host as its agent says them.
+    /// The members at `now`, each with the addresses of its host as its agent
+    /// reports them.
     pub fn addresses(&self, now: Duration) -> Option<BTreeMap<String, BTreeSet<IpAddr>>> {
         let leaving = self.left.iter();
         let leaving = leaving.filter(|(_, (at, _))| *at + LEAVE_TIME > now);
@@ -106,8 +108,9 @@ impl Membership {
         ends.filter(|end| *end > now).min()
     }
 
-    /// What parses; an agent of a newer version may say more. One that says
-    /// nothing, as it has just begun, has those that it had before.
+    /// The addresses that parse; an agent of a newer version may report more. A
+    /// director that reports none, because it has just begun, keeps those that
+    /// it had before.
     fn addresses_of(&self, director: &DynamicObject) -> BTreeSet<IpAddr> {
         let addresses = director.data.pointer("/status/addresses");
         let addresses = addresses.and_then(|addresses| addresses.as_array());
@@ -124,8 +127,8 @@ impl Membership {
         before.cloned().unwrap_or_default()
     }
 
-    /// By what its agent says of itself, whatever else the status holds: it may
-    /// be of a newer version.
+    /// Only what its agent reports about its group counts, whatever else the
+    /// status contains: the agent may be of a newer version.
     fn is_of_group(&self, director: &DynamicObject) -> bool {
         let group = director.data.pointer("/status/directorGroupName");
         group.and_then(|group| group.as_str()) == Some(&self.group)
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn members_come_with_the_addresses_that_they_say_also_while_they_leave() {
+    fn members_come_with_the_addresses_that_they_report_also_while_they_leave() {
         let mut membership = listed(&["a"]);
         let mut b = director("b", "edge");
         b.data["status"]["addresses"] = json!(["192.0.2.2", "2001:db8::2", "of a newer version"]);
@@ -194,22 +197,22 @@ mod tests {
         assert_eq!(
             membership.addresses(s(1)).as_ref(),
             Some(&both),
-            "b has begun anew, and has yet to say"
+            "b has just begun, and has not reported yet"
         );
         membership.see(Delete(director("b", "edge")), s(2));
         assert_eq!(
             membership.addresses(s(2)),
             Some(both),
-            "b may be cut off only"
+            "b may only be cut off"
         );
         assert_eq!(names(&membership, s(92)), ["a"]);
     }
 
     #[test]
-    fn who_left_counts_for_a_while_and_one_who_comes_back_has_not_left() {
+    fn a_director_that_left_counts_for_a_while_and_one_that_is_back_has_not_left() {
         for leaves in [Delete(director("b", "edge")), Apply(director("b", "core"))] {
             let mut membership = listed(&["a", "b"]);
-            assert!(!membership.see(leaves, s(10)), "it is not a that left");
+            assert!(!membership.see(leaves, s(10)), "a has not left");
             assert_eq!(names(&membership, s(99)), ["a", "b"]);
             assert_eq!(membership.next_deadline(s(99)), Some(s(100)));
             assert_eq!(names(&membership, s(100)), ["a"]);
@@ -220,11 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn a_new_listing_without_somebody_is_as_a_deletion() {
+    fn a_new_listing_without_a_director_counts_as_its_deletion() {
         let mut membership = listed(&["a", "b"]);
         membership.see(Init, s(10));
         membership.see(InitApply(director("b", "edge")), s(10));
-        assert!(membership.see(InitDone, s(10)), "a itself is gone");
+        assert!(membership.see(InitDone, s(10)), "a's own Director is gone");
         assert_eq!(names(&membership, s(20)), ["a", "b"]);
         assert_eq!(names(&membership, s(100)), ["b"]);
     }

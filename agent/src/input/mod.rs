@@ -10,12 +10,12 @@ pub mod manifests;
 pub mod membership;
 pub mod origin;
 
-/// Where an input's words go, and what an earlier life knew.
+/// Where an input sends to, and what the previous run knew.
 #[derive(Debug)]
 pub struct Input {
-    /// To the loop.
+    /// The channel to the loop.
     pub events: Sender<Event>,
-    /// To the checkpoint.
+    /// The way to the checkpoint.
     pub recorder: Recorder,
     /// The last good text of each manifest.
     pub files: BTreeMap<PathBuf, String>,

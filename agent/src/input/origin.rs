@@ -1,16 +1,18 @@
-//! What stands behind a watch: the cluster, and the custom resource definition
-//! of the kind. Both are looked at when objects came in a listing or went, and
-//! what was found is sent before the objects are: a definition is terminating
-//! before the first of its objects goes, and an API server that gives an empty
-//! list is asked whose it is. [`crate::decide::caution`] decides.
+//! What is behind a watch: the cluster, and the custom resource definition of
+//! the kind. Both are looked at when objects came in a listing or were deleted,
+//! and what was found is sent before the objects: a definition is terminating
+//! before the first of its objects goes, and an API server that returns an
+//! empty list is asked for its cluster. [`crate::decide::caution`] decides.
 //!
-//! And when the connection was lost: behind an address there may be an API
-//! server with an emptied etcd afterwards, and a watch that goes on there at the
-//! position of the old one hears nothing for as long as the new one counts lower.
+//! They are also looked at when the connection was lost. Afterwards an API
+//! server with an emptied etcd may be behind the same address, and a watch that
+//! goes on there at its old position hears nothing until the new server has
+//! counted that far.
 //!
-//! One or two small requests a listing, and one for all deletions that come
-//! together: cheaper, for the API server of a fleet, than two more watches by
-//! each agent, and no race between those and the objects' own.
+//! This costs one or two small requests per listing, and one for all deletions
+//! that come together. For the API server of a fleet that is cheaper than two
+//! more watches by each agent, and there is no race between those and the
+//! objects' own watch.
 
 use std::{collections::BTreeSet, future::Future, sync::mpsc::Sender, time::Duration};
 
@@ -28,29 +30,30 @@ use crate::{
     tell::said::Said,
 };
 
-/// Its UID is the cluster's: no cluster is without it, and it is never made
-/// again.
+/// The namespace whose UID identifies the cluster: every cluster has it, and it
+/// is never made again.
 const CLUSTER: &str = "kube-system";
-/// A request without an answer by then has failed.
+/// How long to wait for the answer to a request.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// What had no answer is looked at again after this time.
+/// How long to wait before asking again after a request without an answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// So long after a failure of the watch the cluster is looked at, and again
-/// until it answers.
+/// How long after a failure of the watch the cluster is looked at, and how
+/// often until it answers.
 const RECHECK: Duration = Duration::from_secs(10);
 
-/// What a look came to.
+/// The result of a look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
-    /// Said, if there is anything to say.
+    /// What was new is sent.
     Done,
-    /// What is known is of another cluster: all of it has to be listed anew.
+    /// The objects that are known are another cluster's: everything must be
+    /// listed anew.
     Moved,
-    /// Nobody hears it any more.
+    /// The loop has ended, and hears nothing.
     Unheard,
 }
 
-/// When one kind's objects change, this looks at what stands behind them.
+/// Looks at what is behind one kind's objects when they change.
 pub(super) struct Origin {
     namespaces: Api<Namespace>,
     definitions: Api<CustomResourceDefinition>,
@@ -89,7 +92,7 @@ impl Origin {
         }
     }
 
-    /// Looks if these steps of the watch give reason to.
+    /// Looks, if one of these steps of the watch gives a reason.
     pub(super) async fn before<K>(
         &mut self,
         steps: &[watcher::Result<watcher::Event<K>>],
@@ -117,8 +120,8 @@ impl Origin {
         self.look(events).await
     }
 
-    /// Looks, and says what there is. Without an answer, nothing is said unless
-    /// removals wait for it.
+    /// Looks, and sends what is found. Without an answer, nothing is sent
+    /// unless removals wait for it.
     pub(super) async fn look(&mut self, events: &Sender<Event>) -> Look {
         let (cluster, definition) = tokio::join!(
             answer(self.namespaces.get_metadata_opt(CLUSTER)),
@@ -165,13 +168,13 @@ impl Origin {
         look
     }
 
-    /// Whoever was allowed to look once and is not now will be again: an API
-    /// server that just started has not read its rules yet, and one that lost
-    /// everything gets the chart's again.
+    /// An agent that was allowed to look once, and now is not, will be allowed
+    /// again: an API server that just started has not read its rules yet, and
+    /// one that lost everything gets the chart's again.
     fn unless_it_was_allowed<T>(&self, answer: Answer<T>) -> Answer<T> {
         match answer {
             Answer::NotAllowed if self.cluster.is_some() => {
-                Answer::None("not allowed to any more".to_owned())
+                Answer::None("no longer allowed to".to_owned())
             }
             answer => answer,
         }
@@ -194,15 +197,15 @@ impl Origin {
         }
     }
 
-    /// Says once what keeps the agent from knowing.
+    /// Logs once what keeps the agent from knowing.
     fn say(&mut self, cluster: &Answer<String>, definition: &Answer<Definition>) {
         let message = match (cluster, definition) {
             (Answer::None(why), _) | (_, Answer::None(why)) => {
                 Some(format!("{why}. Nothing is removed until it is known"))
             }
             (Answer::NotAllowed, _) | (_, Answer::NotAllowed) => Some(format!(
-                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: what is \
-                 removed is limited, but neither another cluster nor a deleted definition is \
+                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: how much \
+                 is removed is limited, but neither another cluster nor a deleted definition is \
                  recognised; upgrade the chart's RBAC",
                 self.name
             )),
@@ -229,7 +232,7 @@ async fn answer<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Ans
     }
 }
 
-/// Whether an API server says that it does not know the kind at all.
+/// Whether an API server answers that it does not know the kind at all.
 fn is_unknown_kind(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(source)
     | watcher::Error::WatchStartFailed(source)

@@ -1,4 +1,4 @@
-//! One probe, from its beginning to a verdict or to nothing.
+//! One probe, from its beginning to a verdict or to a void result.
 
 use std::{
     io,
@@ -26,28 +26,27 @@ use super::{
 };
 use crate::probe::tally::Verdict;
 
-/// Words of a failure have so many characters at most: a server may have
-/// chosen them.
+/// The most characters of a failure's words: a server may have chosen them.
 const LONGEST: usize = 200;
 
-/// What came of a probe.
+/// The result of a probe.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
-    /// Something about the server.
+    /// The probe says something about the server.
     Verdict(Verdict),
-    /// Nothing; why, in words.
+    /// The probe says nothing about the server, for this reason.
     Void(Arc<str>),
 }
 
-/// What a check needs to be made only once.
+/// What is made once for all probes of a check.
 pub(super) enum Prepared {
     /// A request over HTTP.
     Http(Box<Http>),
-    /// A query.
+    /// A query over DNS.
     Dns(Dns),
-    /// Nothing.
+    /// Nothing needs to be made.
     Plain,
-    /// It can never be made; why, in words.
+    /// The check can never be made, for this reason.
     Unfit(String),
 }
 
@@ -62,17 +61,17 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Progress(AtomicU32);
 
-/// See [`Progress`].
+/// The steps of a [`Progress`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reached {
     /// The server accepted the connection.
     Connected = 1,
-    /// It sent something, not all that was expected.
+    /// The server sent something, but not all that was expected.
     Answer = 2,
 }
 
 impl Prepared {
-    /// For this check.
+    /// Makes what the probes of a check need.
     pub(super) fn new(check: &HealthCheck) -> Self {
         let prepared = match &check.probe {
             Probe::Http(probe) => Http::new(probe).map(|http| Self::Http(Box::new(http))),
@@ -86,7 +85,7 @@ impl Prepared {
 }
 
 impl Shared {
-    /// Call it inside a runtime.
+    /// Must be called inside a runtime.
     ///
     /// # Errors
     /// When the system has no socket left.
@@ -98,7 +97,7 @@ impl Shared {
         })
     }
 
-    /// Why it may be this host and not the server that this came of.
+    /// Why this host, and not the server, may have caused a failure.
     async fn trouble(
         &self,
         target: &Target,
@@ -123,7 +122,7 @@ impl Shared {
 }
 
 impl Progress {
-    /// It has come so far.
+    /// Records that the probe has come this far.
     pub(super) fn reached(&self, reached: Reached) {
         self.0.store(reached as u32, Relaxed);
     }
@@ -142,7 +141,7 @@ impl Progress {
     }
 }
 
-/// Probes a target once, from this time on.
+/// Probes a target once. Its time counts from `began`.
 pub(super) async fn attempt(
     target: &Target,
     prepared: &Prepared,
@@ -154,7 +153,7 @@ pub(super) async fn attempt(
     let deadline = began + check.timeout;
     let exchange = exchange(target, prepared, shared, &progress);
     let in_time = timeout_at(deadline, exchange).await;
-    // Only an error would have been a failure.
+    // For this check only an error would have been a failure.
     let is_silence_good =
         in_time.is_err() && matches!(&check.probe, Probe::Udp { expect, .. } if expect.is_empty());
     let result = in_time.unwrap_or_else(|_| Err(progress.out_of_time(check.timeout)));
@@ -193,7 +192,8 @@ async fn exchange(
 ) -> Result<(), Failed> {
     let address = target.address;
     match (&target.check.probe, prepared) {
-        // Most probes are these, and the others' futures are large.
+        // These probes are the most frequent, and the futures of the others are
+        // large.
         (Probe::Tcp { send, expect }, _) => tcp::probe(address, send, expect, progress).await,
         (Probe::Grpc { service }, _) => Box::pin(grpc::probe(address, service, progress)).await,
         (Probe::Udp { send, expect }, _) => udp::probe(address, send, expect).await,
@@ -204,7 +204,7 @@ async fn exchange(
             format!("the check cannot be made: {why}").into(),
         )),
         (Probe::Http(_) | Probe::Dns(_), Prepared::Plain) => {
-            unreachable!("both are prepared")
+            unreachable!("HTTP and DNS checks are prepared")
         }
     }
 }

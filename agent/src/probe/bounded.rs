@@ -1,5 +1,5 @@
-//! A connection over which a server can send only so much: one that floods its
-//! probe would keep the thread from those of all others.
+//! A connection over which a server can send only a limited number of bytes: a
+//! server that floods its probe would keep the thread from all other probes.
 
 use std::{
     io::{self, IoSlice},
@@ -13,11 +13,11 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Room for the headers and the body that are looked at, and for TLS and HTTP/2
-/// around them, in bytes.
+/// How many bytes a server can send. There is room for the headers and the body
+/// that are looked at, and for TLS and HTTP/2 around them.
 const MOST: usize = 256 << 10;
 
-/// Fails to read once this has come.
+/// A connection that fails to read after [`MOST`] bytes.
 #[derive(Debug)]
 pub(super) struct Bounded {
     stream: TcpStream,
@@ -25,7 +25,7 @@ pub(super) struct Bounded {
 }
 
 impl Bounded {
-    /// Nothing has come over it.
+    /// A connection over which nothing has come yet.
     pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, room: MOST }
     }

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-/// Each power of two microseconds has so many buckets.
+/// How many buckets each power of two microseconds has.
 const PARTS: u64 = 4;
 const BUCKETS: usize = 40 * PARTS as usize;
 
-/// How many probes were made, and how punctually. Read it from any thread.
+/// How many probes were made, and how punctually. Any thread can read it.
 #[derive(Debug)]
 pub struct Counts {
     probes: AtomicU64,
@@ -41,9 +41,9 @@ impl Counts {
         self.voids.load(Relaxed)
     }
 
-    /// So long after its time began a probe for which this part of the others
-    /// (0 to 1) was more punctual, to within a quarter. A target's first probe
-    /// has no time.
+    /// The lateness that this part of the probes (0 to 1) did not exceed, to
+    /// within a quarter. A target's first probe does not count, because it is
+    /// due at no certain time.
     pub fn lateness(&self, part: f64) -> Duration {
         let counts: Vec<_> = self.lateness.iter().map(|one| one.load(Relaxed)).collect();
         let total: u64 = counts.iter().sum();
@@ -57,12 +57,12 @@ impl Counts {
         self.greatest_lateness()
     }
 
-    /// The least punctual probe began so long after its time.
+    /// The lateness of the least punctual probe.
     pub fn greatest_lateness(&self) -> Duration {
         Duration::from_micros(self.longest.load(Relaxed))
     }
 
-    /// Everything is counted from 0 again: after a start, say.
+    /// Makes all counts 0 again, for example after a start.
     pub fn reset(&self) {
         for count in self.lateness.iter().chain([&self.probes, &self.voids]) {
             count.store(0, Relaxed);
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentile_is_told_to_within_a_quarter() {
+    fn a_percentile_is_right_to_within_a_quarter() {
         let counts = Counts::default();
         for micros in 1..=1000 {
             counts.began(Duration::from_micros(micros * 10));

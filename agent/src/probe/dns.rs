@@ -1,5 +1,5 @@
-//! A query over UDP. Not by a resolver, which would ask again, ask others, and
-//! remember.
+//! A query over UDP. A resolver is not used: it would ask again, ask other
+//! servers, and remember answers.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,10 +14,10 @@ use hickory_proto::{
 
 use super::{trouble::Failed, udp};
 
-/// The longest datagram.
+/// The longest datagram, in bytes.
 const MOST: usize = 64 << 10;
 
-/// Queries for one check.
+/// The queries of one check.
 pub(super) struct Dns {
     query: Query,
     expect: Option<String>,
@@ -25,7 +25,7 @@ pub(super) struct Dns {
 
 impl Dns {
     /// # Errors
-    /// In words, when such a query cannot be made.
+    /// When such a query cannot be made; the error says why.
     pub(super) fn new(probe: &DnsProbe) -> Result<Self, String> {
         let mut name = Name::from_ascii(&probe.name).map_err(|error| error.to_string())?;
         name.set_fqdn(true);
@@ -37,7 +37,7 @@ impl Dns {
         })
     }
 
-    /// Asks, and looks at the first answer to this very question.
+    /// Asks, and looks at the first answer to exactly this question.
     pub(super) async fn probe(&self, address: SocketAddr) -> Result<(), Failed> {
         let mut question = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
         question.metadata.recursion_desired = true;
@@ -55,7 +55,8 @@ impl Dns {
                 .recv(&mut came)
                 .await
                 .map_err(|error| udp::failed(&error))?;
-            // What answers another question may be forged; ours may still come.
+            // An answer to another question may be forged, and the real one may
+            // still come.
             if let Ok(answer) = Message::from_vec(&came[..count])
                 && answer.metadata.id == question.metadata.id
                 && answer.metadata.message_type == MessageType::Response
@@ -86,18 +87,19 @@ impl Dns {
     }
 }
 
-/// A server that cannot read a query does not repeat it.
+/// Whether an answer is to this question. A server that cannot read a query
+/// does not repeat it.
 fn is_to(answer: &Message, question: &Message) -> bool {
     answer.queries == question.queries
         || answer.queries.is_empty() && answer.metadata.response_code != ResponseCode::NoError
 }
 
-/// As RFC 1035 has it.
+/// The name of a code, as in RFC 1035.
 fn mnemonic(code: ResponseCode) -> String {
     format!("{code:?}").to_ascii_uppercase()
 }
 
-/// Two records that say the same read alike so.
+/// A form of a record that is the same for all records that mean the same.
 fn comparable(data: &str) -> String {
     match data.parse::<IpAddr>() {
         Ok(address) => address.to_string(),

@@ -1,4 +1,5 @@
-//! The thread that makes probes: the schedule's clock and sockets.
+//! The thread that makes probes: it gives the schedule its clock and its
+//! sockets.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -30,28 +31,28 @@ use crate::{
     probe::tally::{Results, Verdict},
 };
 
-/// No more sockets than this at once, and no more than half of the files that
-/// the process may open: the others are the API client's, the kernel's and the
-/// journal's.
+/// The most sockets at once. Half of the files that the process may open is a
+/// second limit: the other half is for the API client, the kernel and the
+/// journal.
 const MOST_IN_FLIGHT: u64 = 16 << 10;
-/// Probes that are due so close together begin together: each wake of the
-/// thread costs as much as a part of a probe.
+/// Probes that are due within this time of each other begin together: each wake
+/// of the thread costs as much as a part of a probe.
 const GATHER: Duration = Duration::from_millis(10);
-/// So long it sleeps when there is nothing to do.
+/// How long to sleep when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(3600);
-/// While probes are in flight, the thread looks at the clock so often: so it
-/// knows whether it stood still meanwhile.
+/// How often the thread looks at the clock while probes are in flight, to know
+/// whether it stood still in the meantime.
 const PULSE: Duration = Duration::from_millis(250);
-/// It is late for so long without standing still: on a busy machine it may be
-/// so again and again, and answers are read all the same.
+/// How late the thread may wake without having stood still: on a busy machine
+/// this may happen again and again, and answers are still read.
 const PUNCTUAL: Duration = Duration::from_millis(250);
-/// From one word about void probes to the next.
+/// The shortest time between two reports of void probes.
 const BETWEEN_WORDS: Duration = Duration::from_secs(1);
 
 /// Starts the thread that probes what it is ordered to, in the calling thread's
-/// network namespace. It tells what is news by `events`, and ends when nobody
-/// is left to order or to listen. The process's soft limit of open files
-/// (`RLIMIT_NOFILE`) is raised towards the hard one.
+/// network namespace. It sends what is new as `events`, and ends when no sender
+/// of orders or no receiver of events is left. The process's soft limit of open
+/// files (`RLIMIT_NOFILE`) is raised towards the hard one.
 ///
 /// # Errors
 /// When the system has no thread or no file descriptor left.
@@ -99,9 +100,9 @@ struct Engine {
     voids: Voids,
     events: Sender<Event>,
     counts: Arc<Counts>,
-    /// When it means to wake next.
+    /// When the thread plans to wake next.
     planned: Instant,
-    /// For so long in all it was late to wake.
+    /// How late the thread was to wake, in total.
     stood_still: Duration,
 }
 
@@ -115,15 +116,15 @@ struct Watched {
 /// A probe that has ended.
 struct Landed {
     flight: Flight,
-    /// When it should have, at the latest.
+    /// The latest time at which it should have ended.
     deadline: Instant,
     timeout: Duration,
-    /// For so long in all the thread was late to wake when it began.
+    /// How late the thread was to wake, in total, when the probe began.
     stood_still: Duration,
     outcome: Outcome,
 }
 
-/// Nobody listens any more.
+/// The receiver of events is gone.
 struct Unheard;
 
 type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
@@ -193,7 +194,7 @@ impl Engine {
         }
     }
 
-    /// What time it is. Standing still is noticed.
+    /// Returns the time, and notices whether the thread stood still.
     fn wake(&mut self) -> Instant {
         let now = Instant::now();
         let late = now.saturating_duration_since(self.planned);
@@ -204,7 +205,7 @@ impl Engine {
         now
     }
 
-    /// When there is something to do, and when again after that.
+    /// When there is something to do next, and when after that.
     fn next_wakes(&self, launched: Duration, are_in_flight: bool) -> [Duration; 2] {
         let launch = self.schedule.next_deadline();
         let launch = launch.map(|due| due.max(launched + GATHER));
@@ -244,12 +245,12 @@ impl Engine {
         self.voids.change(watched.void, None);
     }
 
-    /// All targets of a check share it.
+    /// What the probes of a check need; all its targets share it.
     fn prepare(&mut self, check: &Arc<HealthCheck>) -> Arc<Prepared> {
         if let Some(prepared) = self.prepared.get(check).and_then(Weak::upgrade) {
             return prepared;
         }
-        // A probe in flight may be the last that has one.
+        // A probe in flight may have been the last user of one.
         self.prepared.retain(|_, known| known.strong_count() > 0);
         let prepared = Arc::new(Prepared::new(check));
         let weak = Arc::downgrade(&prepared);
@@ -284,7 +285,7 @@ impl Engine {
         let is_wanted = self.schedule.ended(landed.flight, now - self.epoch);
         let late = now.saturating_duration_since(landed.deadline);
         let held_up = match landed.outcome {
-            // It did answer, whatever the thread did meanwhile.
+            // The server did answer, whatever the thread did in the meantime.
             Outcome::Verdict(Verdict::Success) => late,
             _ => late.max(self.stood_still - landed.stood_still),
         };
@@ -325,9 +326,9 @@ impl Engine {
     }
 }
 
-/// Rings at the time that it is set to. tokio interrupts its own wait, with two
-/// system calls, whenever a timer is set that is the next to ring; so the next
-/// but one is set already.
+/// Rings at the time that it is set to. When a timer is set that rings before
+/// all others, tokio interrupts its own wait, with two system calls; so the
+/// ring after the next one is set already.
 struct Alarm([Pin<Box<Sleep>>; 2]);
 
 impl Alarm {
@@ -349,13 +350,13 @@ impl Alarm {
 
     async fn rings(&mut self) {
         let Self([one, other]) = self;
-        // Polled, so that it is set.
+        // Polling sets it.
         let _ = other.as_mut().now_or_never();
         one.as_mut().await;
     }
 }
 
-/// How many targets' last probe was void, and why.
+/// How many targets had a void last probe, for each reason.
 #[derive(Debug, Default)]
 struct Voids {
     reasons: BTreeMap<Arc<str>, usize>,
@@ -365,7 +366,7 @@ struct Voids {
 }
 
 impl Voids {
-    /// One target's last probe was void for this reason, and is now for that.
+    /// Records why a target's last probe was void before, and why it is now.
     fn change(&mut self, before: Option<Arc<str>>, after: Option<Arc<str>>) {
         if let Some(before) = before {
             self.is_changed = true;
@@ -385,7 +386,7 @@ impl Voids {
         self.is_changed.then_some(self.next)
     }
 
-    /// What is to be told now, if anything.
+    /// What must be reported now, if anything.
     fn news(&mut self, now: Duration) -> Option<BTreeMap<Arc<str>, usize>> {
         if self.next_deadline()? > now {
             return None;

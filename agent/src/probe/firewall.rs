@@ -1,9 +1,10 @@
 //! Whether this host's own firewall lets a connection out.
 //!
-//! The kernel swallows the answer when it is the firewall that drops a SYN
-//! (`net/ipv4/tcp_output.c`, tcp_connect), and when it rejects one, it reads
-//! like the server's. A raw socket is told (EPERM); so one SYN to the same port
-//! goes out over one, and if the server answers it, the kernel resets that.
+//! When the firewall drops a SYN, the kernel hides that from the socket
+//! (`net/ipv4/tcp_output.c`, tcp_connect), and when the firewall rejects a SYN,
+//! that looks like the server's answer. Only a raw socket gets the error
+//! (EPERM). So one SYN to the same port goes out over a raw socket, and if the
+//! server answers it, the kernel resets that connection.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -22,24 +23,24 @@ use nix::{
 
 use super::recent::Recent;
 
-/// So long a server that keeps failing in the same way counts as let through.
+/// How long a server that keeps failing in the same way counts as let through.
 const BELIEVED: Duration = Duration::from_secs(30);
 const NO_FLAGS: MsgFlags = MsgFlags::empty();
-/// IPPROTO_TCP.
+/// The protocol number of TCP (IPPROTO_TCP).
 const TCP: u8 = 6;
 
 /// How a server failed to answer a SYN.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unheard {
-    /// Nothing came.
+    /// No answer came back.
     Silent,
-    /// A rejection came.
+    /// A rejection came back.
     Refused,
 }
 
 /// Sends SYNs. Without the capability `CAP_NET_RAW` it finds nothing.
 pub(super) struct Firewall {
-    /// Those that were, and how they had failed.
+    /// The servers that were let through, and how they had failed.
     let_through: Recent<SocketAddr, Unheard>,
     v4: OnceLock<Option<OwnedFd>>,
     v6: OnceLock<Option<OwnedFd>>,
@@ -55,8 +56,8 @@ impl Firewall {
         }
     }
 
-    /// Whether a SYN to there is dropped or rejected before it leaves. A server
-    /// that was let through is not asked about again for a while.
+    /// Whether a SYN to this address is dropped or rejected before it leaves. A
+    /// server that was let through is not checked again for a while.
     pub(super) fn forbids(&self, address: SocketAddr, unheard: Unheard) -> bool {
         let now = Instant::now();
         if self.let_through.get(&address, now) == Some(unheard) {
@@ -72,12 +73,12 @@ impl Firewall {
         }
     }
 
-    /// The server has answered: the next failure is another one.
+    /// Records that the server has answered: its next failure is a new one.
     pub(super) fn answered(&self, address: SocketAddr) {
         self.let_through.forget(&address);
     }
 
-    /// What became of it; none if it could not be tried.
+    /// What became of a SYN; none if it could not be tried.
     fn send_syn(&self, address: SocketAddr) -> Option<Result<(), Errno>> {
         let (socket, family) = match address {
             SocketAddr::V4(_) => (&self.v4, AddressFamily::Inet),
@@ -87,7 +88,7 @@ impl Firewall {
             Some(socket) => socket,
             None => match raw(family) {
                 Ok(made) => socket.get_or_init(|| Some(made)),
-                // For good: the agent may not.
+                // This stays so: the agent lacks the capability.
                 Err(Errno::EPERM | Errno::EACCES) => socket.get_or_init(|| None),
                 Err(_) => return None,
             },
@@ -110,7 +111,7 @@ fn raw(family: AddressFamily) -> Result<OwnedFd, Errno> {
     socket(family, SockType::Raw, flags, SockProtocol::Tcp)
 }
 
-/// What the kernel would send from. No packet goes out for it.
+/// The address that the kernel would send from. No packet is sent to find it.
 fn own_address(address: SocketAddr) -> Option<IpAddr> {
     let any = match address {
         SocketAddr::V4(_) => "0.0.0.0:0",
@@ -134,7 +135,8 @@ fn syn(source: IpAddr, destination: SocketAddr) -> [u8; 20] {
     segment
 }
 
-/// With the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1).
+/// The checksum, with the pseudo-header (RFC 9293, section 3.1; RFC 8200,
+/// section 8.1).
 fn checksum(source: IpAddr, destination: IpAddr, segment: &[u8; 20]) -> u16 {
     let mut bytes = Vec::with_capacity(60);
     for address in [source, destination] {

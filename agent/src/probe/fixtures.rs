@@ -15,17 +15,17 @@ use super::{
 };
 use crate::probe::tally::Verdict;
 
-/// Longer than any answer takes that comes.
+/// Longer than any answer takes that comes at all.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// For an answer that does not come.
+/// How long to wait for an answer that does not come.
 pub(super) const SOON: Duration = Duration::from_millis(300);
 
-/// What a probe says of a server.
+/// The result of a probe of a server, in words.
 pub(super) async fn said(probe: Probe, address: SocketAddr) -> String {
     said_within(PATIENCE, probe, address).await
 }
 
-/// The same, when an answer may take so long.
+/// The same, with a limit on how long an answer may take.
 pub(super) async fn said_within(timeout: Duration, probe: Probe, address: SocketAddr) -> String {
     let check = HealthCheck {
         probe,
@@ -59,14 +59,14 @@ pub(super) async fn serve<F: Future<Output = ()> + Send>(
     address
 }
 
-/// A server that reads something, says this, and closes.
+/// A server that reads something, sends this, and closes.
 pub(super) async fn says(words: impl Into<Vec<u8>>) -> SocketAddr {
     let words: Arc<[u8]> = words.into().into();
     serve(move |mut stream| {
         let words = words.clone();
         async move {
             let mut read = [0; 4096];
-            // The probe may have had enough of it before.
+            // The probe may have closed the connection before.
             let _ = stream.read(&mut read).await;
             let _ = stream.write_all(&words).await;
         }
@@ -74,7 +74,7 @@ pub(super) async fn says(words: impl Into<Vec<u8>>) -> SocketAddr {
     .await
 }
 
-/// A server that says these bytes again and again.
+/// A server that sends these bytes again and again.
 pub(super) async fn says_for_ever(first: &'static str, again: &'static str) -> SocketAddr {
     serve(move |mut stream| async move {
         let mut read = [0; 4096];
@@ -85,7 +85,7 @@ pub(super) async fn says_for_ever(first: &'static str, again: &'static str) -> S
     .await
 }
 
-/// A server that says this and then nothing, and does not close.
+/// A server that sends this and then nothing, and does not close.
 pub(super) async fn says_and_waits(words: &'static str) -> SocketAddr {
     serve(move |mut stream| async move {
         let _ = stream.write_all(words.as_bytes()).await;
@@ -104,7 +104,7 @@ pub(super) async fn resets() -> SocketAddr {
     .await
 }
 
-/// An address where nobody listens. It is no other test's.
+/// An address where nothing listens. No other test uses it.
 pub(super) async fn closed() -> SocketAddr {
     let listener = TcpListener::bind("127.5.5.5:0").await.unwrap();
     listener.local_addr().unwrap()

@@ -24,9 +24,9 @@ use super::{
     trouble::Failed,
 };
 
-/// A longer answer is a failure, in bytes,
+/// The longest message of an answer, in bytes. A longer one is a failure.
 const MOST_MESSAGE: usize = 64 << 10;
-/// and longer headers.
+/// The longest headers of an answer, in bytes. Longer ones are a failure.
 const MOST_HEADERS: u32 = 16 << 10;
 
 /// Asks whether a service is serving; an empty name is the whole server.
@@ -52,7 +52,7 @@ pub(super) async fn probe(
     });
     let answer = match select(pin!(answer), pin!(connection)).await {
         Either::Left((answer, _)) => answer,
-        // What it has read is still to be told.
+        // The connection has ended, but it may have read the answer.
         Either::Right((_, answer)) => answer.await,
     };
     let answer = answer.map_err(|status| refused(&status))?;
@@ -63,11 +63,11 @@ pub(super) async fn probe(
     }
 }
 
-/// hyper leaves the connection to a task. It ends with the probe.
+/// The tasks that hyper leaves a connection to. They end with the probe.
 #[derive(Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
-/// Where hyper puts it.
+/// Adds hyper's tasks to [`Tasks`].
 #[derive(Clone)]
 struct Spawn(Weak<Mutex<JoinSet<()>>>);
 
@@ -85,7 +85,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawn {
     }
 }
 
-/// With a source it is the connection that failed.
+/// A status with a source means that the connection failed.
 fn refused(status: &Status) -> Failed {
     if let Some(source) = status.source() {
         return failed(source);
@@ -97,7 +97,8 @@ fn refused(status: &Status) -> Failed {
     })
 }
 
-/// As the specification of gRPC has it: `NotFound` is `NOT_FOUND`.
+/// The name of a code, as the specification of gRPC has it: `NotFound` is
+/// `NOT_FOUND`.
 fn mnemonic(code: Code) -> String {
     let mut words = String::new();
     for letter in format!("{code:?}").chars() {

@@ -24,14 +24,14 @@ use super::{
     trouble::Failed,
 };
 
-/// So much of a body is looked at, in bytes.
+/// At most this many bytes of a body are looked at.
 const MOST_BODY: usize = 64 << 10;
-/// Longer headers are a failure, in bytes,
+/// The longest headers, in bytes. Longer ones are a failure.
 const MOST_HEADERS: usize = 16 << 10;
-/// and more of them.
+/// The most headers. More of them are a failure.
 const MOST_NUMBER: usize = 256;
 
-/// Requests for one check.
+/// The requests of one check.
 pub(super) struct Http {
     tls: Option<Tls>,
     path: PathAndQuery,
@@ -41,7 +41,7 @@ pub(super) struct Http {
     body: Option<Body>,
 }
 
-/// What is to be found in a body.
+/// What must be found in a body.
 enum Body {
     Contains(Box<Finder<'static>>),
     Matches(Regex),
@@ -49,7 +49,7 @@ enum Body {
 
 impl Http {
     /// # Errors
-    /// In words, when such a request cannot be made.
+    /// When such a request cannot be made; the error says why.
     pub(super) fn new(probe: &HttpProbe) -> Result<Self, String> {
         let host_name = probe.host.as_deref().map(name_of).transpose()?;
         let tls = probe.tls.as_ref();
@@ -93,7 +93,7 @@ impl Http {
         })
     }
 
-    /// Asks, and looks at the answer.
+    /// Asks, and judges the answer.
     pub(super) async fn probe(
         &self,
         address: SocketAddr,
@@ -136,7 +136,8 @@ impl Http {
         };
         match select(pin!(answer), pin!(connection)).await {
             Either::Left((judgement, _)) => judgement,
-            // What it has read is still to be judged.
+            // The connection has ended, but what it has read must still be
+            // judged.
             Either::Right((_, answer)) => answer.await,
         }
     }
@@ -187,7 +188,7 @@ impl Body {
             let known = came.len();
             came.extend_from_slice(&data[..data.len().min(MOST_BODY - known)]);
             if let Self::Contains(text) = self {
-                // It may have begun with what came before.
+                // The match may have begun in an earlier part.
                 let from = known.saturating_sub(text.needle().len());
                 if text.find(&came[from..]).is_some() {
                     return Ok(());
@@ -232,7 +233,7 @@ fn range_in_words(statuses: &StatusRange) -> String {
 }
 
 fn failed(error: &hyper::Error) -> Failed {
-    // A method tells so too, but only with hyper's server compiled in.
+    // hyper has a method for this, but only with its server compiled in.
     if error.is_parse() && error.to_string().contains("too large") {
         return Failed::Answer(format!(
             "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"

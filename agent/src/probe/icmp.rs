@@ -15,9 +15,9 @@ use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence,
 
 use super::trouble::Failed;
 
-/// What is sent; it comes back.
+/// What a request carries. The answer repeats it.
 const PAYLOAD: &[u8] = b"ipvs-operator";
-/// surge-ping's own patience. The probe's ends before.
+/// The timeout of surge-ping. The probe's own is shorter.
 const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Sends echo requests. The sockets are opened when they are first needed: most

@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What was answered lately.
+/// The latest answers, each with its time.
 pub(super) struct Recent<K, V> {
     believed: Duration,
     answers: Mutex<HashMap<K, (Instant, V)>>,
 }
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    /// Nothing yet. Each answer is believed for so long.
+    /// Starts without answers. Each will be believed for this long.
     pub(super) fn new(believed: Duration) -> Self {
         Self {
             believed,
@@ -29,7 +29,7 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
         (now - *when < self.believed).then(|| answer.clone())
     }
 
-    /// Remembers an answer, and gives it back.
+    /// Remembers an answer, and returns it.
     pub(super) fn put(&self, key: K, answer: V, now: Instant) -> V {
         let mut answers = self.answers.lock().expect(UNHURT);
         if answers.len() == answers.capacity() {
@@ -39,7 +39,7 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
         answer
     }
 
-    /// The answer about this is not to be believed any more.
+    /// Forgets the answer about this.
     pub(super) fn forget(&self, key: &K) {
         let mut answers = self.answers.lock().expect(UNHURT);
         answers.remove(key);

@@ -1,5 +1,5 @@
-//! Whether this host can reach anything that way at all: asked of the kernel's
-//! routes and interfaces when a server did not answer.
+//! Whether this host has a way to a server at all: asked of the kernel's routes
+//! and interfaces when the server did not answer.
 
 use std::{
     io,
@@ -20,9 +20,9 @@ use tokio::time::timeout;
 
 use super::recent::Recent;
 
-/// So long an answer is believed: hundreds of servers may be silent at once.
+/// How long an answer is believed: hundreds of servers may be silent at once.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// The kernel answers at once.
+/// How long to wait for the kernel, which answers at once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks the kernel, over rtnetlink.
@@ -48,8 +48,8 @@ impl Routes {
         })
     }
 
-    /// Why nothing can come from there, in words; none when all is well as far
-    /// as the kernel tells.
+    /// Why no answer can come from there, in words; none if the kernel reports
+    /// nothing wrong.
     pub(super) async fn trouble(&self, address: IpAddr) -> Option<Arc<str>> {
         let now = Instant::now();
         let asked = async {
@@ -74,7 +74,7 @@ impl Routes {
         };
         match timeout(PATIENCE, asked).await {
             Ok(Ok::<_, Error>(trouble)) => trouble,
-            // Then nothing is known against this host.
+            // Nothing is known against this host then.
             Ok(Err(_)) | Err(_) => None,
         }
     }

@@ -1,9 +1,10 @@
-//! When which target is probed. Pure: time is an argument, since some start.
+//! When each target is probed. Pure: time is an argument, counted from some
+//! start.
 //!
-//! Each target has a grid of its own, one slot a period. The grids' phases are
-//! spread over the period, from a random place on, so that several directors
-//! are not in step. What could not begin in its slot begins later; slots that
-//! went by meanwhile are not made up for.
+//! Each target has a grid of its own, with one slot per period. The grids'
+//! phases are spread over the period, from a random start, so that several
+//! directors are not in step. A probe that could not begin in its slot begins
+//! later; slots that were missed are not made up for.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -12,15 +13,16 @@ use std::{
 
 use super::ProbeId;
 
-/// New targets begin no further apart than this.
+/// The longest time between the first probes of two new targets.
 const NEW_ONES_APART: Duration = Duration::from_millis(20);
-/// Nothing is probed more often.
+/// The shortest period of a target.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// A probe is late by a random part of its period, up to one in so many.
+/// A probe is late by a random part of its period, at most the period divided
+/// by this.
 const JITTER: u32 = 50;
-/// So many probes may begin at once, however few are due on average,
+/// How many probes may begin at once, however few are due on average.
 const BURST: u32 = 16;
-/// and as many as are allowed in this time.
+/// As many more may begin at once as the pace allows in this time.
 const BURST_TIME: Duration = Duration::from_millis(40);
 /// 2^64 divided by the golden ratio: multiples of it, modulo 2^64, are spread
 /// evenly, however many there are (D. Knuth, TAOCP 3, section 6.4).
@@ -42,12 +44,12 @@ pub(super) struct Schedule {
 /// A probe that has begun.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Flight {
-    /// Of what.
+    /// The target that is probed.
     pub(super) id: ProbeId,
-    /// Which one.
+    /// The number of this probe, counted over all targets.
     number: u64,
-    /// So long after it was due; none is the first probe of a target, which was
-    /// due at no certain time.
+    /// How long after it was due the probe began. None for the first probe of a
+    /// target, which is due at no certain time.
     pub(super) lateness: Option<Duration>,
 }
 
@@ -58,13 +60,13 @@ struct Key {
     phase: Duration,
     due: Duration,
     is_new: bool,
-    /// Flights up to this number were of another target with the same name.
+    /// Flights up to this number were of an earlier target with the same name.
     others: u64,
 }
 
 impl Schedule {
-    /// Nothing is probed yet. At most so many probes will be in flight at once;
-    /// what is due and does not fit waits.
+    /// Nothing is probed yet. At most `most_in_flight` probes will be in flight
+    /// at once; what is due and does not fit waits.
     pub(super) fn new(most_in_flight: usize, random: fastrand::Rng) -> Self {
         Self {
             keys: HashMap::new(),
@@ -78,9 +80,9 @@ impl Schedule {
         }
     }
 
-    /// From now on this is probed once in a period, for the first time soon:
-    /// when many are new at once, each begins at most the smaller of 20 ms and
-    /// a fair part of the period after the one before.
+    /// From now on this is probed once per period, for the first time soon:
+    /// when many targets are new at once, each begins at most 20 ms after the one
+    /// before, or a fair part of the period if that is less.
     pub(super) fn insert(&mut self, id: ProbeId, period: Duration, now: Duration) {
         self.remove(id);
         let period = period.max(SHORTEST);
@@ -106,8 +108,8 @@ impl Schedule {
         self.adjust_pace();
     }
 
-    /// This is not probed any more. A probe of it that is in flight takes its
-    /// room until it has ended.
+    /// Stops probing this. A probe of it that is in flight takes up room until
+    /// it has ended.
     pub(super) fn remove(&mut self, id: ProbeId) {
         let Some(key) = self.keys.remove(&id) else {
             return;
@@ -120,7 +122,8 @@ impl Schedule {
         self.adjust_pace();
     }
 
-    /// Something that is due, if there is: its probe is in flight from now on.
+    /// Returns a target that is due, if there is one. Its probe is in flight
+    /// from now on.
     pub(super) fn take(&mut self, now: Duration) -> Option<Flight> {
         if self.next_deadline()? > now {
             return None;
@@ -139,7 +142,8 @@ impl Schedule {
         })
     }
 
-    /// A probe has ended. False when nobody wants to know of it any more.
+    /// Records that a probe has ended. Returns false when its result is no
+    /// longer wanted.
     pub(super) fn ended(&mut self, flight: Flight, now: Duration) -> bool {
         self.in_flight.remove(&flight.id);
         let Some(key) = self.keys.get_mut(&flight.id) else {
@@ -150,8 +154,8 @@ impl Schedule {
         flight.number > key.others
     }
 
-    /// When [`Schedule::take`] has something next; none is not before a probe
-    /// has ended or a target is new.
+    /// When [`Schedule::take`] returns something next; none if not before a
+    /// probe has ended or a target is new.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         if self.in_flight.len() >= self.most_in_flight {
             return None;
@@ -178,9 +182,10 @@ impl Schedule {
 }
 
 impl Key {
-    /// When it is due after a probe that begins now: in its next slot; or, when
-    /// that is near because this one is off the grid, halfway to the one after.
-    /// So two probes are never less than half a period apart, nor more than one.
+    /// When the next probe is due after one that begins now: in its next slot;
+    /// or, when that is near because this probe is off the grid, halfway to the
+    /// slot after it. So two probes are never less than half a period apart,
+    /// nor more than one.
     fn after(&self, now: Duration) -> Duration {
         let period = self.period.as_nanos();
         let since_slot = (now.as_nanos() + period - self.phase.as_nanos()) % period;
@@ -198,7 +203,7 @@ impl Key {
 #[derive(Debug)]
 struct Grid {
     origin: u64,
-    /// Of the slots that were given out.
+    /// Slots that were given out and are free again.
     free: BTreeSet<u32>,
     used: u32,
 }
@@ -210,7 +215,7 @@ impl Grid {
         slot
     }
 
-    /// Whether it was the last one.
+    /// Takes a slot back. Returns whether it was the last one in use.
     fn give_back(&mut self, slot: u32) -> bool {
         self.used -= 1;
         self.free.insert(slot);

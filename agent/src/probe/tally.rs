@@ -1,22 +1,21 @@
-//! What the probes of one target came to lately: kept where probes are made,
-//! so that the loop hears only what is news. Pure.
+//! The latest probe results of one target, kept where probes are made, so that
+//! the loop hears only what is new. Pure.
 
 use std::sync::Arc;
 
-/// So many of the latest results are looked at for flapping,
+/// How many of the latest results are looked at for flapping.
 const WINDOW: u32 = 20;
-/// and with so many changes between one and the next among them a target
-/// flaps,
+/// With this many changes from one result to the next, a target flaps.
 const CHANGES: u32 = 10;
-/// until there are no more than this.
+/// A target flaps until there are no more changes than this.
 const CALM: u32 = 4;
 
-/// What one probe said. A probe that was void said nothing.
+/// The result of one probe. A void probe has none.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// The answer was as it should be.
     Success,
-    /// Not so; why, in words for people.
+    /// The answer was wrong or missing; why, in words for people.
     Failure(Arc<str>),
 }
 
@@ -25,11 +24,11 @@ pub enum Verdict {
 pub struct Tally {
     /// Successes in a row at the end, counted up to the threshold.
     pub successes: u32,
-    /// Likewise failures.
+    /// Failures in a row at the end, counted up to the threshold.
     pub failures: u32,
-    /// Successes and failures come by turns.
+    /// Whether successes and failures keep alternating.
     pub is_flapping: bool,
-    /// Why the latest failure was one.
+    /// Why the latest failure happened.
     pub why: Option<Arc<str>>,
 }
 
@@ -42,12 +41,13 @@ pub struct Results {
     /// The latest results, the last one in the lowest bit: 1 is a failure.
     history: u32,
     known: u32,
-    /// Words of the latest failure that were not told.
+    /// The words of the latest failure, even if they were not reported.
     other_words: Option<Arc<str>>,
 }
 
 impl Results {
-    /// No results yet. Counted is up to these thresholds; more is no news.
+    /// No results yet. They are counted up to these thresholds; more of the
+    /// same are not new.
     pub fn new(success_threshold: u32, failure_threshold: u32) -> Self {
         Self {
             most_successes: success_threshold,
@@ -64,7 +64,7 @@ impl Results {
         }
     }
 
-    /// Takes in a result. Gives the tally if it is not what it was before.
+    /// Records a result. Returns the tally if it changed.
     pub fn note(&mut self, verdict: Verdict) -> Option<Tally> {
         let before = self.tally.clone();
         self.history = self.history << 1 | u32::from(verdict != Verdict::Success);
@@ -122,9 +122,11 @@ mod tests {
         let no_answer = || Verdict::Failure("no answer".into());
         assert!(
             results.note(no_answer()).is_none(),
-            "another reason may be a passing one"
+            "another reason may soon pass"
         );
-        let tally = results.note(no_answer()).expect("when it lasts it is news");
+        let tally = results
+            .note(no_answer())
+            .expect("a reason that lasts is new");
         assert_eq!(tally.why.as_deref(), Some("no answer"));
     }
 

@@ -1,28 +1,29 @@
-//! What is probed, and who asks for it.
+//! What is probed, and the orders to probe it.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use crds::HealthCheck;
 
-/// What is probed: a server as one check looks at it. Equal ones are probed
-/// once, however many services stand in front of them.
+/// What is probed: a server as one check looks at it. Equal targets are probed
+/// once, however many services use them.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Target {
-    /// The check.
+    /// How the server is checked.
     pub check: Arc<HealthCheck>,
-    /// Where; the port does not matter to ICMP.
+    /// The address of the server. The port does not matter to ICMP.
     pub address: SocketAddr,
 }
 
-/// A name for a target, given by who orders its probes.
+/// A name for a target. The sender of the orders chooses it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ProbeId(pub u64);
 
-/// What is to be probed from now on.
+/// A change to what is probed.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// This too.
+    /// Probe this target, too.
     Start(ProbeId, Arc<Target>),
-    /// This not any more. Nothing that comes of a probe in flight is told.
+    /// Stop probing this target. The result of a probe in flight is not
+    /// reported.
     Stop(ProbeId),
 }

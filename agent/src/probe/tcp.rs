@@ -13,7 +13,7 @@ use super::{
     trouble::Failed,
 };
 
-/// So much of an answer is looked at, in bytes.
+/// At most this many bytes of an answer are looked at.
 const MOST: usize = 64 << 10;
 
 /// Connects, sends, and waits until what is expected has come; what is empty is
@@ -34,7 +34,7 @@ pub(super) async fn probe(
         let known = came.len();
         let room = (MOST - known) as u64;
         let count = (&mut stream).take(room).read_buf(&mut came).await?;
-        // What is expected may have begun with what came before.
+        // The match may have begun in an earlier part.
         let from = known.saturating_sub(expect.len());
         if memchr::memmem::find(&came[from..], expect.as_bytes()).is_some() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! TLS to servers: whom to believe, and the words when it fails.
+//! TLS to servers: which certificates to trust, and the words when it fails.
 
 use std::{io, sync::Arc};
 
@@ -17,17 +17,17 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{bounded::Bounded, trouble::Failed};
 
-/// Makes connections for one check.
+/// Makes the connections of one check.
 pub(super) struct Tls {
     connector: TlsConnector,
     name: Option<ServerName<'static>>,
 }
 
 impl Tls {
-    /// By this rule; the host is the check's, without a port.
+    /// Follows this rule. The host is the check's, without a port.
     ///
     /// # Errors
-    /// In words, when the rule can never work.
+    /// When the rule can never work; the error says why.
     pub(super) fn new(rule: &TlsRule, host: Option<&str>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -61,7 +61,7 @@ impl Tls {
         })
     }
 
-    /// Shakes hands over a connection.
+    /// Makes a TLS connection over a TCP connection.
     pub(super) async fn connect(&self, stream: Bounded) -> Result<TlsStream<Bounded>, Failed> {
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -71,7 +71,7 @@ impl Tls {
     }
 }
 
-/// What TLS says of a connection that failed for it.
+/// Why TLS failed, in words; none if the error is not one of TLS.
 pub(super) fn in_words(error: &io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(words(error))
@@ -105,7 +105,7 @@ fn words(error: &Error) -> String {
         }
         // webpki's own, which rustls does not name.
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
-            "it is an authority's own, and not a server's (CA:TRUE)".to_owned()
+            "it belongs to an authority, not to a server (CA:TRUE)".to_owned()
         }
         other => other.to_string(),
     };
@@ -120,7 +120,7 @@ fn day(time: UnixTime) -> String {
     }
 }
 
-/// Believes everybody: the check says so.
+/// Trusts every server, because the check asks for that.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

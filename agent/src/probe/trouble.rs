@@ -1,4 +1,4 @@
-//! What went wrong with a probe, whose fault it was, and the words for it.
+//! What went wrong with a probe, which side caused it, and the words for it.
 
 use std::{borrow::Cow, io};
 
@@ -6,22 +6,22 @@ use nix::errno::Errno;
 
 use super::tls;
 
-/// How a probe can fail to find the server well.
+/// How a probe can fail.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failed {
-    /// The server, or a router on the way, answered, and not as it should.
+    /// The server, or a router on the way, answered, but not as it should.
     Answer(String),
     /// The server refused the connection, or the firewall of this host did.
     Refused,
-    /// The server did not answer. Whether this host can reach anything that
-    /// way has to be looked into.
+    /// The server did not answer. It must be found out whether this host can
+    /// reach anything that way.
     Silence(String),
-    /// For a reason of this host's own: nothing is known of the server.
+    /// The cause is on this host: nothing is known about the server.
     Own(Cow<'static, str>),
 }
 
 impl Failed {
-    /// What this error of a socket to a server says.
+    /// What this error of a socket to a server means.
     pub(super) fn of(error: &io::Error) -> Self {
         if let Some(words) = tls::in_words(error) {
             return Self::Answer(words);
@@ -64,7 +64,7 @@ fn of_this_host(errno: Errno) -> Option<&'static str> {
         Errno::EMFILE => {
             "no file descriptor is free (EMFILE): raise the agent's limit of open files"
         }
-        Errno::ENFILE => "no file descriptor of this host's is free (ENFILE): raise fs.file-max",
+        Errno::ENFILE => "no file descriptor is free on this host (ENFILE): raise fs.file-max",
         Errno::ENOMEM => "the kernel has no memory for a socket (ENOMEM)",
         Errno::ENOBUFS => "the kernel has no room to send (ENOBUFS)",
         Errno::ENOSPC => "no more sockets can be watched (ENOSPC): raise fs.epoll.max_user_watches",
@@ -74,7 +74,7 @@ fn of_this_host(errno: Errno) -> Option<&'static str> {
         Errno::EPERM | Errno::EACCES => OWN_FIREWALL,
         Errno::ENETDOWN => "an interface is down (ENETDOWN)",
         Errno::EAFNOSUPPORT => "this host has no IPv6 (EAFNOSUPPORT)",
-        Errno::EMSGSIZE => "what is to be sent does not fit a packet (EMSGSIZE)",
+        Errno::EMSGSIZE => "the probe's data does not fit into a packet (EMSGSIZE)",
         _ => return None,
     })
 }
@@ -82,7 +82,7 @@ fn of_this_host(errno: Errno) -> Option<&'static str> {
 /// The firewall refused to let a probe out.
 pub(super) const OWN_FIREWALL: &str =
     "this host's own firewall forbids probes (EPERM): let them out to the real servers";
-/// A probe ended too long after its time to say anything.
+/// A probe ended so late that its result means nothing.
 pub(super) const HELD_UP: &str =
     "the agent itself was held up for more than half a timeout: it needs more processor time";
 

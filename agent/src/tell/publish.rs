@@ -1,5 +1,5 @@
-//! Tells the API server what the loop found: the Director, its status, and the
-//! Lease that shows that the agent is alive.
+//! Reports to the API server what the loop found: the Director, its status, and
+//! the Lease that shows that the agent is alive.
 
 use std::time::Duration;
 
@@ -23,40 +23,42 @@ use crate::{
     tell::report::{self, Observed},
 };
 
-/// Fields under this name are the agent's.
+/// The field manager of everything that the agent applies.
 const FIELD_MANAGER: &str = "ipvs-agent";
-/// A director writes its status no more often than this.
+/// The shortest time between two writes of a director's status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a status that did not change is written all the same: a Director
-/// that somebody deleted comes back. The API server stores nothing new then.
+/// How often a status that did not change is written again, so that a deleted
+/// Director comes back. If it was not deleted, the API server stores nothing
+/// new.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the Lease is renewed, as a kubelet's.
+/// How often the Lease is renewed. A kubelet renews its own as often.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a Lease is good for, as a kubelet's.
+/// How long a Lease is valid, the same as a kubelet's.
 const LEASE_SECONDS: i32 = 40;
-/// A write that has no answer by then has failed: the connection may be dead.
+/// How long to wait for the answer to a write: the connection may be dead.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The longest wait after a failed write.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// The same for the Lease: with the time of an answer, well below the Lease's.
+/// The longest wait after a failed renewal. With [`ANSWER_TIME`] it is well
+/// below [`LEASE_SECONDS`].
 const LONGEST_LEASE_WAIT: Duration = Duration::from_secs(5);
 
-/// Who publishes.
+/// The director that publishes.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The director's name.
+    /// The name of the director.
     pub name: String,
-    /// Its group's.
+    /// The name of its DirectorGroup.
     pub group: String,
-    /// The boot of this machine: what an earlier life reported of another boot
-    /// is not true any more.
+    /// The current boot of this machine. A status from another boot is no
+    /// longer true.
     pub boot_id: String,
     /// The namespace of its Lease.
     pub lease_namespace: String,
 }
 
 /// Registers the director, then publishes every observation and renews the
-/// Lease, for ever. `vanished` is told when somebody deleted the Director.
+/// Lease, forever. `vanished` is notified when the Director was deleted.
 pub async fn publish(
     client: Client,
     identity: &Identity,
@@ -68,7 +70,7 @@ pub async fn publish(
         identity,
     };
     let leases = Api::<Lease>::namespaced(client, &identity.lease_namespace);
-    // A live Lease vouches for what the status says, so the status comes first.
+    // A live Lease vouches for the status, so the status comes first.
     let (mut last, generation) = insist("register this director", LONGEST_WAIT, || {
         director.register()
     })
@@ -110,9 +112,10 @@ struct DirectorWriter<'a> {
 }
 
 impl DirectorWriter<'_> {
-    /// Makes the Director if there is none, and says which group it is of, so
-    /// that others see it before it takes any VIP. Gives the status that an
-    /// earlier life left in this boot, and the object's generation.
+    /// Creates the Director if there is none, and writes which group it belongs
+    /// to, so that other directors see it before it takes any VIP. Returns the
+    /// status that the previous run left in this boot, and the object's
+    /// generation.
     async fn register(&self) -> Result<(DirectorStatus, i64), kube::Error> {
         let object = Director::new(&self.identity.name, DirectorSpec::default());
         let existing = self.apply(&object, false).await?;
@@ -124,7 +127,8 @@ impl DirectorWriter<'_> {
                 director_group_name: group.clone(),
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 boot_id: boot_id.clone(),
-                // Others keep this host out of their servers by them.
+                // Other directors use them to keep this host out of their
+                // servers.
                 addresses: status.addresses,
                 ..DirectorStatus::default()
             };
@@ -160,8 +164,8 @@ impl DirectorWriter<'_> {
     }
 }
 
-/// Renews the Lease, for ever. Whoever judges it counts renewals on a clock of
-/// their own, so ours need not agree with theirs.
+/// Renews the Lease, forever. Its readers measure the time between renewals on
+/// their own clock, so it need not agree with ours.
 async fn renew(leases: &Api<Lease>, name: &str) {
     let mut ticks = time::interval(RENEW_INTERVAL);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -194,8 +198,8 @@ async fn renew(leases: &Api<Lease>, name: &str) {
     }
 }
 
-/// Tries until it works, less and less often down to once in `longest_wait`,
-/// and says once what is wrong.
+/// Retries until it works, less and less often, at least once in
+/// `longest_wait`. Logs a problem once.
 async fn insist<T, F>(what: &str, longest_wait: Duration, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, kube::Error>>,
@@ -206,7 +210,7 @@ where
         let message = match time::timeout(ANSWER_TIME, attempt()).await {
             Ok(Ok(done)) => {
                 if said.is_some() {
-                    tracing::info!("could {what} now");
+                    tracing::info!("{what}: succeeded");
                 }
                 return done;
             }

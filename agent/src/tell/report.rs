@@ -1,4 +1,4 @@
-//! What a director says about itself, as data: pure.
+//! What a director reports about itself, as data: pure.
 
 mod vips;
 
@@ -22,21 +22,21 @@ use crate::{
     decide::{addresses::Missing, caution::Hold, desired::Desired, protect},
 };
 
-/// The condition types that are the agent's.
+/// The condition types that the agent sets.
 pub const CONDITIONS: [&str; 4] = [
     condition::kind::PROGRAMMED,
     condition::kind::REMOVALS_HELD,
     condition::kind::HEALTH_CHECKS,
     condition::kind::SYSCTLS,
 ];
-/// Exceptions beyond this many are counted and not named, so that a Director
-/// stays well below the size that an API server takes.
+/// How many exceptions a status names. More are only counted, so that a
+/// Director stays well below the size that an API server accepts.
 const MOST_EXCEPTIONS: usize = 200;
-/// Likewise for held addresses.
+/// How many VIPs a status names, for the same reason.
 const MOST_VIPS: usize = 1000;
-/// Likewise for sysctls.
+/// How many sysctls a status names, for the same reason.
 const MOST_SYSCTLS: usize = 100;
-/// Likewise for notices.
+/// How many notices a status names, for the same reason.
 const MOST_NOTICES: usize = 50;
 
 /// Why no round can run.
@@ -48,7 +48,7 @@ pub enum Trouble {
     /// The host's interfaces cannot be read.
     #[error("{0}")]
     Links(String),
-    /// The agent's DirectorGroup is not there.
+    /// The agent's DirectorGroup does not exist.
     #[error(
         "DirectorGroup {0} does not exist: create it, or start the agent with another --director-group. Until then the kernel's table stays as it is"
     )]
@@ -68,23 +68,23 @@ impl Trouble {
 /// What the loop found.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// When.
+    /// When the loop found it.
     pub at: Timestamp,
-    /// The director's group.
+    /// The name of the director's group.
     pub group: String,
     /// The state of the world that the round used; none without a round.
     pub used: Option<WorldDigests>,
-    /// What the round came to; none without a round.
+    /// The result of the round; none without a round.
     pub outcome: Option<Outcome>,
     /// Why there was no round.
     pub trouble: Option<Trouble>,
-    /// The removals that wait until they are allowed.
+    /// The removals that are held until they are allowed.
     pub removals_held: Vec<Op>,
-    /// Whose wish each part of the tables is.
+    /// Which object wants each part of the tables.
     pub wishes: Arc<Desired>,
     /// Objects that this build cannot read.
     pub unreadable: Vec<DirectorException>,
-    /// What the health checks say.
+    /// What the health checks found.
     pub health: Arc<HealthReport>,
     /// Why every removal is held, if it is.
     pub hold: Option<Hold>,
@@ -92,19 +92,19 @@ pub struct Observed {
     pub protection: Arc<protect::Report>,
 }
 
-/// What the health checks say.
+/// What the health checks found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HealthReport {
-    /// What they found; none without checks.
+    /// The counts of servers; none without checks.
     pub found: Option<DirectorHealth>,
     /// How many targets are probed.
     pub targets: usize,
-    /// Why probes of targets are void, and of how many.
+    /// Why probes are void, and how many targets have each reason.
     pub void: BTreeMap<Arc<str>, usize>,
 }
 
-/// The Director's status. What a round did not find out anew stays as it was
-/// `before`; a condition's time moves only when its status does. `generation`
+/// The Director's status. What a round did not find out again stays as it was
+/// `before`; a condition's time changes only when its status does. `generation`
 /// is the Director object's.
 pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> DirectorStatus {
     let mut status = DirectorStatus {
@@ -117,8 +117,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         exceptions.extend_from_slice(&observed.protection.exceptions);
         let held = &observed.removals_held;
         exceptions.extend(exceptions_of(outcome, held, &observed.wishes));
-        // What could not be made for want of a disk, or put up unseen, is no
-        // exception of its own, and must not count as programmed.
+        // Without a journal or the interfaces, something wanted may be missing
+        // without an exception of its own. It must not count as programmed.
         if host_failure(outcome).is_none() {
             status.used.clone_from(&observed.used);
         }
@@ -157,7 +157,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     status
 }
 
-/// Where not all fit, those with a problem are told.
+/// If there are too many sysctls, those with a problem come first.
 fn tell_sysctls(status: &mut DirectorStatus, sysctls: &Sysctls) {
     let mut all = sysctls.all.clone();
     status.sysctls_omitted = count(all.len().saturating_sub(MOST_SYSCTLS));
@@ -215,7 +215,7 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
-    // About nothing that anybody wants any more, and still not as it should be.
+    // A failure of an entry that no object wants any longer.
     let mut failures = observed
         .outcome
         .iter()
@@ -230,7 +230,7 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
     condition::director_programmed(status.services, status.destinations, generation)
 }
 
-/// What kept a round from doing all that it was to do, whatever the objects.
+/// What kept a round from doing everything, whatever the objects are.
 fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
     outcome
         .failures
@@ -310,7 +310,7 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
             exceptions.push(exception(service, server, reason, &left(key, *destination)));
         }
     }
-    // A service that has a server too many is not as it is wanted.
+    // A service that has a server too many is not as wanted.
     for op in held {
         if op.destination().is_some()
             && let Some(service) = wishes.services.get(&op.service())
@@ -342,11 +342,11 @@ fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
         ),
     };
     format!(
-        "somebody else's entry {entry}, with other settings, is in the kernel's table, and the group's spec.onConflict is Leave: delete it with `ipvsadm {delete}`, or set spec.onConflict to Adopt"
+        "the kernel's table has an entry {entry} with other settings that the agent did not make, and the group's spec.onConflict is Leave: delete it with `ipvsadm {delete}`, or set spec.onConflict to Adopt"
     )
 }
 
-/// What is odd on this host and no failure, a line each.
+/// What is unusual on this host but no failure, one line each.
 pub fn oddities(
     outcome: &Outcome,
     held: &[Op],
@@ -355,7 +355,7 @@ pub fn oddities(
     group: &str,
 ) -> BTreeSet<String> {
     let absences = outcome.missing.iter();
-    // That it is asked for is in the ordinary course.
+    // Asking for an address is not unusual.
     let absences = absences.filter(|(_, why)| **why != Missing::Asking);
     let absences = absences.map(|(address, why)| vips::absence(*address, why, wishes));
     let contests = outcome.contested.iter();
@@ -371,16 +371,16 @@ pub fn oddities(
         .collect()
 }
 
-/// What is odd in the kernel's table, and no failure.
+/// What is unusual in the kernel's table but no failure.
 fn notices(outcome: &Outcome) -> impl Iterator<Item = String> {
     let strangers = outcome.strangers.iter().map(|(service, destination)| {
         format!(
-            "service {service} has a server that is somebody else's, {destination}: it is left alone, and gets its share of the connections"
+            "service {service} has a server that the agent did not add, {destination}: it is left alone and gets its share of the connections"
         )
     });
     let misordered = outcome.misordered.iter().map(|service| {
         format!(
-            "the servers of service {service} were added in another order than their age, which its scheduler goes by: a director that loads it afresh sends some clients to other servers. Only deleting and making the service again changes that, at the cost of its connections"
+            "the servers of service {service} were not added in the order of their age, and its scheduler depends on the order: a director that loads the service afresh sends some clients to other servers. Only deleting the service and making it again changes that, and it ends the service's connections"
         )
     });
     strangers.chain(misordered)
@@ -428,10 +428,10 @@ fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// What this build cannot read, though the controller's build may: services of
-/// the group, and servers that services of the group select. And services that
-/// lose their key to one of those, which only who knows its last good version
-/// can tell.
+/// Objects that this build cannot read, though the controller's build may:
+/// services of the group, and servers that its services select. Also services
+/// that lose their key to one of those, as only an agent that knows the last
+/// good version can tell.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = condition::reason::UNREADABLE;
     let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
@@ -462,7 +462,7 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
     services.chain(servers).chain(losers).collect()
 }
 
-/// What is wrong with the objects that concern a group, a line each.
+/// What is wrong with the objects that concern a group, one line each.
 pub fn complaints(objects: &Objects, resolved: &Resolved, group: &str) -> BTreeSet<String> {
     let concerns = |kind: Kind, key: &ObjectKey| {
         let service = objects.virtual_services.get(key);

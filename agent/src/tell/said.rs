@@ -1,29 +1,29 @@
-//! Lines of the log that are written once, and not each time they are found
-//! true again.
+//! Lines of the log that are written once, and not each time the same thing is
+//! found.
 
 use std::collections::BTreeSet;
 
-/// What was found wrong and was logged, as long as it is still found.
+/// What was found wrong and logged, for as long as it is still found.
 #[derive(Debug, Default)]
 pub struct Said(BTreeSet<String>);
 
 impl Said {
-    /// Logs a warning for each line that was not found the last time. Without
-    /// lines, whatever comes next is news.
+    /// Logs a warning for each line that was not found the last time. After a
+    /// call without lines, every line is new again.
     pub fn warn(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::warn!("{line}");
         }
     }
 
-    /// The same, as errors.
+    /// The same as [`Said::warn`], as errors.
     pub fn error(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::error!("{line}");
         }
     }
 
-    /// Forgets what was said. Whether that was anything.
+    /// Forgets what was logged. Returns whether there was anything.
     pub fn clear(&mut self) -> bool {
         !std::mem::take(&mut self.0).is_empty()
     }

@@ -16,13 +16,13 @@ fn card(mac: Mac) -> Card {
     }
 }
 
-/// A host with one address that it asks for or holds.
+/// A host with one address that it asks for or has.
 struct Host {
     claims: Claims,
     address: IpAddr,
     card: Card,
     verdict: Verdict,
-    /// What it said, and when.
+    /// What it sent, and when.
     said: Vec<(Duration, Word)>,
 }
 
@@ -69,8 +69,8 @@ impl Host {
     }
 }
 
-/// Lets time pass up to `end`. Hosts hear each other at once; one that is free
-/// takes its address.
+/// Lets time pass up to `end`. Hosts hear each other at once; a host that finds
+/// its address free takes it.
 fn live(hosts: &mut [Host], from: Duration, end: Duration) {
     let mut now = from;
     loop {
@@ -100,7 +100,7 @@ fn live(hosts: &mut [Host], from: Duration, end: Duration) {
         let holders = hosts.iter().filter(|host| host.is_holder());
         assert!(
             holders.count() <= 1,
-            "two hold it at {now:?}: {:?}",
+            "two hosts have it at {now:?}: {:?}",
             said(hosts)
         );
     }
@@ -123,7 +123,7 @@ fn an_address_is_free_after_three_probes_without_an_answer() {
         let mut at = Vec::new();
         let mut now = Duration::ZERO;
         while host.verdict == Verdict::Asking {
-            now = host.claims.next_deadline().expect("it goes on");
+            now = host.claims.next_deadline().expect("something is due");
             at.extend(host.say(now).iter().map(|say| (now, say.word)));
         }
         assert_eq!(host.verdict, Verdict::Free(2), "{address}");
@@ -143,12 +143,12 @@ fn an_address_is_free_after_three_probes_without_an_answer() {
 }
 
 #[test]
-fn an_address_that_somebody_has_is_taken_until_nobody_answers() {
+fn an_address_that_another_host_has_is_taken_until_it_stops_answering() {
     for address in ["192.0.2.15", "2001:db8::15"] {
         let mut host = Host::asking(address, LOW, 7);
         let mut now = Duration::ZERO;
         for _ in 0..30 {
-            now = host.claims.next_deadline().expect("it goes on");
+            now = host.claims.next_deadline().expect("something is due");
             for say in host.say(now) {
                 assert_eq!(say.word, Word::Asks);
                 host.hear(Word::Has, HIGH, now);
@@ -157,13 +157,10 @@ fn an_address_that_somebody_has_is_taken_until_nobody_answers() {
         }
         let asked = host.said.len();
         let long = now / u32::try_from(asked).unwrap();
-        assert!(
-            long > 5 * SECOND,
-            "it asks more seldom in the end: {long:?}"
-        );
+        assert!(long > 5 * SECOND, "it asks less often in the end: {long:?}");
         let gone = now;
         while host.verdict == Verdict::Taken(HIGH) {
-            now = host.claims.next_deadline().expect("it goes on");
+            now = host.claims.next_deadline().expect("something is due");
             host.say(now);
         }
         assert_eq!(host.verdict, Verdict::Free(2), "{address}");
@@ -172,12 +169,12 @@ fn an_address_that_somebody_has_is_taken_until_nobody_answers() {
 }
 
 #[test]
-fn of_two_who_ask_at_once_one_gets_it_and_the_other_one_knows_who() {
+fn of_two_hosts_that_ask_at_once_one_gets_it_and_the_other_knows_which() {
     for seed in 0..500 {
         for address in ["192.0.2.15", "2001:db8::15"] {
             let mut hosts = [
                 Host::asking(address, LOW, seed),
-                // Every other time with the same waits.
+                // Every second time with the same waits.
                 Host::asking(address, HIGH, seed + (seed & 1)),
             ];
             live(&mut hosts, Duration::ZERO, 60 * SECOND);
@@ -197,7 +194,7 @@ fn of_two_who_ask_at_once_one_gets_it_and_the_other_one_knows_who() {
 }
 
 #[test]
-fn who_comes_second_gets_nothing() {
+fn the_second_host_gets_nothing() {
     for seed in 0..50 {
         let mut hosts = [Host::asking("192.0.2.15", HIGH, seed)];
         live(&mut hosts, Duration::ZERO, 20 * SECOND);
@@ -256,7 +253,7 @@ fn what_was_put_up_is_announced_at_once_after_5_and_after_30_seconds() {
 }
 
 #[test]
-fn a_held_address_is_defended_every_10_seconds_at_most() {
+fn an_address_that_is_here_is_defended_every_10_seconds_at_most() {
     let mut host = Host::asking("192.0.2.15", LOW, 7);
     host.order(Order::Hold(card(LOW), 1), Duration::ZERO);
     for second in 0..100 {
@@ -274,12 +271,12 @@ fn a_held_address_is_defended_every_10_seconds_at_most() {
     assert_eq!(
         host.verdict,
         Verdict::Held,
-        "the other one is not heard any more"
+        "the other host is no longer heard"
     );
 }
 
 #[test]
-fn nothing_is_said_on_a_segment_that_is_not_connected() {
+fn nothing_is_sent_on_a_segment_that_is_not_connected() {
     let mut host = Host::asking("192.0.2.15", LOW, 7);
     let down = Card {
         up: false,
@@ -291,17 +288,17 @@ fn nothing_is_said_on_a_segment_that_is_not_connected() {
 }
 
 #[test]
-fn that_nobody_answered_is_not_believed_for_long() {
+fn an_address_counts_as_free_only_for_a_while() {
     let mut hosts = Host::asking("192.0.2.15", LOW, 7);
     while hosts.verdict != Verdict::Free(2) {
-        let due = hosts.claims.next_deadline().expect("it goes on");
+        let due = hosts.claims.next_deadline().expect("something is due");
         hosts.say(due);
     }
-    let due = hosts.claims.next_deadline().expect("it goes on");
+    let due = hosts.claims.next_deadline().expect("something is due");
     hosts.say(due);
     assert_eq!(
         hosts.verdict,
         Verdict::Asking,
-        "nobody took it: it is asked again"
+        "it was not put up, so it is asked for again"
     );
 }

@@ -33,26 +33,22 @@ fn what_is_said_is_what_is_heard() {
 }
 
 #[test]
-fn a_probe_changes_nobodys_mind() {
+fn a_probe_claims_no_address() {
     let arp = probe(ip("192.0.2.15"), ME);
-    assert_eq!(arp[..6], [0xff; 6], "it goes to everybody");
-    assert_eq!(
-        arp[28..32],
-        [0; 4],
-        "and says of no address that we have it"
-    );
+    assert_eq!(arp[..6], [0xff; 6], "it goes to all hosts");
+    assert_eq!(arp[28..32], [0; 4], "and claims no address");
     let solicitation = probe(ip("2001:db8::12:3456"), ME);
     assert_eq!(
         solicitation[..6],
         [0x33, 0x33, 0xff, 0x12, 0x34, 0x56],
         "it goes to the group of the address"
     );
-    assert_eq!(solicitation[22..38], [0; 16], "from no address");
-    assert_eq!(solicitation[21], 255, "which no router lets through");
+    assert_eq!(solicitation[22..38], [0; 16], "it comes from no address");
+    assert_eq!(solicitation[21], 255, "no router lets it through");
 }
 
 #[test]
-fn an_arp_reply_says_who_has_an_address() {
+fn an_arp_reply_says_which_host_has_an_address() {
     let reply = ArpEthIpv4Packet {
         operation: ArpOperation::REPLY,
         sender_mac: OTHER.0,

@@ -23,8 +23,8 @@ fn group() -> Loose<DirectorGroup> {
     .expect("an envelope that parses")
 }
 
-/// One life of an agent: what it found, and what it noted until it ended.
-fn life(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
+/// One run of an agent: what it found, and what it noted until it ended.
+fn run(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
     let (checkpoint, restored) = Checkpoint::open(folder).expect("a folder of our own");
     let (recorder, notes) = Recorder::new();
     let writer = checkpoint.record(notes).expect("a thread");
@@ -34,7 +34,7 @@ fn life(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
     restored
 }
 
-/// The services that a life finds, by name and scheduler.
+/// The services that a run finds, by name and scheduler.
 fn services(restored: Restored) -> Vec<(String, String)> {
     let mut store = Store::<crds::check::CheckedService>::default();
     for event in restored.events {
@@ -63,9 +63,9 @@ fn named(name: &str, scheduler: &str) -> (String, String) {
 }
 
 #[test]
-fn the_next_life_finds_the_last_good_version_of_what_was_there() {
+fn the_next_run_finds_the_last_good_version_of_what_was_there() {
     let folder = tempfile::tempdir().unwrap();
-    let first = life(folder.path(), |recorder| {
+    let first = run(folder.path(), |recorder| {
         let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
         let mut store = Store::<crds::check::CheckedService>::default();
         tee.change(&mut store, Change::Listing);
@@ -78,8 +78,8 @@ fn the_next_life_finds_the_last_good_version_of_what_was_there() {
         tee.change(&mut store, Change::Delete(ObjectKey::new("shop", "gone")));
     });
     assert!(first.events.is_empty(), "a new folder knows nothing");
-    let second = life(folder.path(), |recorder| {
-        // A listing in which one cannot be read and one is not named.
+    let second = run(folder.path(), |recorder| {
+        // A listing in which one object cannot be read and one is missing.
         let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
         let mut store = Store::<crds::check::CheckedService>::default();
         tee.change(&mut store, Change::Listing);
@@ -91,7 +91,7 @@ fn the_next_life_finds_the_last_good_version_of_what_was_there() {
         [named("kept", "rr"), named("web", "wlc")],
         "the edit that cannot be read left the good version alone"
     );
-    let third = life(folder.path(), |_| ());
+    let third = run(folder.path(), |_| ());
     assert_eq!(services(third), [named("kept", "rr")]);
 }
 
@@ -100,7 +100,7 @@ fn directors_files_and_groups_that_are_gone_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let names: BTreeSet<_> = ["a".to_owned(), "b".to_owned()].into();
     let path = PathBuf::from("/etc/web.yaml");
-    life(folder.path(), |recorder| {
+    run(folder.path(), |recorder| {
         let mut tee = Tee::new(Kind::DirectorGroup, recorder.clone());
         let mut store = Store::<crds::check::CheckedGroup>::default();
         tee.change(&mut store, Change::Apply(group()));
@@ -110,7 +110,7 @@ fn directors_files_and_groups_that_are_gone_are_remembered() {
         recorder.note(Note::File("/etc/gone.yaml".into(), Some("text".to_owned())));
         recorder.note(Note::File("/etc/gone.yaml".into(), None));
     });
-    let restored = life(folder.path(), |_| ());
+    let restored = run(folder.path(), |_| ());
     assert_eq!(restored.files, [(path, "text".to_owned())].into());
     let [
         Event::DirectorGroup(Change::Apply(found)),
@@ -129,11 +129,11 @@ fn the_api_servers_and_the_directors_addresses_are_remembered() {
     let servers =
         BTreeSet::from(["[2001:db8::1]:6443", "192.0.2.1:443"].map(|at| at.parse().unwrap()));
     let hosts = BTreeMap::from([("b".to_owned(), ["192.0.2.2".parse().unwrap()].into())]);
-    life(folder.path(), |recorder| {
+    run(folder.path(), |recorder| {
         recorder.note(Note::ApiServers(servers.clone()));
         recorder.note(Note::DirectorAddresses(hosts.clone()));
     });
-    let restored = life(folder.path(), |_| ());
+    let restored = run(folder.path(), |_| ());
     let [
         Event::DirectorAddresses(found_hosts),
         Event::ApiServers(found_servers),
@@ -150,7 +150,7 @@ fn a_damaged_or_newer_checkpoint_is_set_aside() {
     let path = folder.path().join(FILE);
     let aside = path.with_extension("redb.unusable");
     fs::write(&path, [0x5a; 8192]).unwrap();
-    life(folder.path(), |recorder| {
+    run(folder.path(), |recorder| {
         recorder.note(Note::Directors(["a".to_owned()].into()));
     });
     assert_eq!(fs::read(&aside).unwrap(), [0x5a; 8192], "as it was");
@@ -166,7 +166,7 @@ fn a_damaged_or_newer_checkpoint_is_set_aside() {
     drop(checkpoint);
     let (_, found) = Checkpoint::open(folder.path()).unwrap();
     assert!(found.events.is_empty(), "the newer file was set aside");
-    assert!(aside.exists(), "and is still there to be looked at");
+    assert!(aside.exists(), "and is still there for an inspection");
 }
 
 #[test]

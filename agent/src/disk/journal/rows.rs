@@ -1,8 +1,8 @@
-//! What stands in the journal's file.
+//! The rows of the journal's file.
 //!
-//! Changes are appended in the order in which they happened, and folded into
-//! one list when the file is opened and whenever they have grown long. So a
-//! round writes what it changed and reads nothing, and a table of 10,000
+//! Changes are appended in the order in which they happened. They are folded
+//! into one list when the file is opened, and whenever they have grown long. So
+//! a round writes only what it changed and reads nothing, and a table of 10,000
 //! services is a few hundred kilobytes in a few writes.
 
 use std::iter;
@@ -23,7 +23,7 @@ const SCHEMA: &str = "2";
 /// one together with its key.
 const ROW: usize = (256 << 10) - 64;
 
-/// Schema 1: entries and the intent as JSON, an entry a row.
+/// Schema 1: entries and the intent as JSON, with one row per entry.
 mod schema_1 {
     use redb::TableDefinition;
 
@@ -32,8 +32,8 @@ mod schema_1 {
     pub(super) const INTENT: TableDefinition<'_, &str, &str> = TableDefinition::new("intent");
 }
 
-/// Reads everything, and leaves it in the form of this schema and as one list.
-/// A file of another boot starts afresh.
+/// Reads everything, and leaves it in this schema and as one list. A file of
+/// another boot starts afresh.
 pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
     let transaction = database.begin_write()?;
     let (schema, boot, cluster) = {
@@ -68,7 +68,7 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     Ok(remembered)
 }
 
-/// Writes which cluster all of it is of.
+/// Writes which cluster everything belongs to.
 pub(super) fn put_cluster(
     transaction: &WriteTransaction,
     cluster: &str,
@@ -78,7 +78,7 @@ pub(super) fn put_cluster(
     Ok(())
 }
 
-/// Changes as they are [`append`]ed.
+/// Encodes changes for [`append`].
 pub(super) fn encoded(changes: &[Change]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for change in changes {
@@ -87,7 +87,7 @@ pub(super) fn encoded(changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-/// Appends [`encoded`] changes.
+/// Appends changes that were [`encoded`].
 pub(super) fn append(transaction: &WriteTransaction, bytes: &[u8]) -> Result<(), redb::Error> {
     let next = {
         let table = transaction.open_table(CHANGES)?;
@@ -97,13 +97,13 @@ pub(super) fn append(transaction: &WriteTransaction, bytes: &[u8]) -> Result<(),
     put(transaction, CHANGES, next, bytes)
 }
 
-/// Writes what is ours anew, as one list.
+/// Writes what is ours again, as one list.
 pub(super) fn rewrite(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     let remembered = read(transaction)?;
     replace_changes(transaction, &remembered)
 }
 
-/// Puts an intent in the place of the one that is there.
+/// Writes an intent in place of the previous one.
 pub(super) fn replace_intent(
     transaction: &WriteTransaction,
     intent: &Intent,
@@ -117,7 +117,7 @@ pub(super) fn replace_intent(
     put(transaction, INTENT, 0, &bytes)
 }
 
-/// Leaves no intent.
+/// Removes the intent, if there is one.
 pub(super) fn drop_intent(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     clear(transaction, INTENT)
 }
@@ -149,7 +149,7 @@ fn read(transaction: &WriteTransaction) -> Result<Remembered, redb::Error> {
     Ok(remembered)
 }
 
-/// Takes the tables of schema 1 out of the file.
+/// Reads the tables of schema 1, and removes them from the file.
 fn take_schema_1(transaction: &WriteTransaction) -> Result<Remembered, redb::Error> {
     let mut remembered = Remembered::default();
     for row in transaction.open_table(schema_1::OWNED)?.iter()? {
@@ -196,8 +196,8 @@ fn clear(transaction: &WriteTransaction, rows: Rows<'_>) -> Result<(), redb::Err
 }
 
 fn encode<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
-    *bytes = postcard::to_extend(value, std::mem::take(bytes))
-        .expect("a vector takes whatever it is given");
+    *bytes =
+        postcard::to_extend(value, std::mem::take(bytes)).expect("writing to a vector cannot fail");
 }
 
 fn decode<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, redb::Error> {

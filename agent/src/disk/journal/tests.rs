@@ -111,7 +111,7 @@ fn an_unsettled_intent_claims_exactly_what_has_its_configuration() {
     assert_eq!(
         found.intent.claims(&table.into_iter().collect()),
         [Entry::Service(service(80))],
-        "443 is somebody else's with another scheduler, and 8080 was never made"
+        "443 is a stranger's, with another scheduler, and 8080 was never made"
     );
 }
 
@@ -160,7 +160,7 @@ fn a_damaged_or_newer_journal_is_set_aside() {
     drop(journal);
     let (_, found) = open(folder.path(), BOOT);
     assert_eq!(found, Remembered::default(), "the newer file was set aside");
-    assert!(aside.exists(), "and is still there to be looked at");
+    assert!(aside.exists(), "and is still there for an inspection");
 }
 
 /// A file on a disk that can be full.

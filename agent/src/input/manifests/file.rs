@@ -21,14 +21,14 @@ use super::{
 
 const API_VERSION: &str = "ipvs.dev/v1alpha1";
 
-/// One object of a file, and on which line it begins.
+/// One object of a file, and the line where it begins.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Document {
     pub(super) line: u64,
     pub(super) object: Object,
 }
 
-/// An object of a kind that is ours.
+/// An object of one of our kinds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Object {
     VirtualService(Box<VirtualService>),
@@ -114,8 +114,8 @@ fn first_line(before: usize, part: &str) -> u64 {
 
 type Found = (Object, Vec<Wrong>);
 
-/// One document's object, and which of its fields this build does not know.
-/// None for kinds that are not ours, such as a Namespace in a file that
+/// Reads one document's object, and finds the fields that this build does not
+/// know. None for kinds that are not ours, such as a Namespace in a file that
 /// kubectl uses too.
 fn document(yaml: &Yaml) -> Result<Option<Found>, Wrong> {
     let at = |path: &str, reason: String| (yaml.line(path), format!("{path}: {reason}"));
@@ -195,13 +195,13 @@ where
     Ok((object, unknown))
 }
 
-/// Gives an object of a file what an API server would have given it: a uid
-/// from its name, a generation from its content, the namespace `default`.
+/// Sets on an object of a file what an API server would have set: a uid from
+/// its name, a generation from its content, the namespace `default`.
 pub(super) fn identify<K>(object: &mut K)
 where
     K: HasSpec<Spec: Serialize> + Resource<DynamicType = ()>,
 {
-    let content = serde_json::to_string(object.spec()).expect("specs have string keys alone");
+    let content = serde_json::to_string(object.spec()).expect("specs have only string keys");
     let cluster_scoped = K::kind(&()) == DirectorGroup::kind(&());
     if !cluster_scoped && object.meta().namespace.is_none() {
         object.meta_mut().namespace = Some("default".to_owned());

@@ -48,7 +48,7 @@ fn a_file_may_hold_several_objects_and_those_of_others() {
 }
 
 #[test]
-fn a_mistake_is_told_with_file_and_line_and_the_last_good_version_stays() {
+fn a_mistake_is_reported_with_file_and_line_and_the_last_good_version_stays() {
     let good = format!("{SERVICE}---\n{SERVER}");
     let mut manifests = Manifests::new("default", BTreeMap::new());
     manifests.take(files(&[("a.yaml", &good)]));
@@ -96,7 +96,7 @@ fn the_last_good_version_stays_also_over_a_restart() {
     let mut first = Manifests::new("default", BTreeMap::new());
     let notes = first.take(files(&[("a.yaml", &good)])).notes;
     let [Note::File(path, Some(text))] = notes.as_slice() else {
-        panic!("the good text was to be noted: {notes:?}");
+        panic!("the good text must be noted: {notes:?}");
     };
 
     let saved = BTreeMap::from([(path.clone(), text.clone())]);
@@ -113,7 +113,7 @@ fn the_last_good_version_stays_also_over_a_restart() {
         names(&second),
         ["RealServer default/web1", "VirtualService default/web"]
     );
-    assert_eq!(taken.notes, [], "there is nothing new that is good");
+    assert_eq!(taken.notes, [], "no new text is good");
 
     let mut third = Manifests::new("default", saved);
     let taken = third.take(Files::new());
@@ -136,7 +136,7 @@ fn a_bad_file_holds_up_no_other_and_its_own_good_objects_are_used() {
 }
 
 #[test]
-fn a_field_that_does_not_exist_is_told_and_the_object_used_without_it() {
+fn a_field_that_does_not_exist_is_reported_and_the_object_used_without_it() {
     let misspelt = SERVER.replace("{address:", "{weigth: 5, address:");
     let mut manifests = Manifests::new("default", BTreeMap::new());
     let taken = manifests.take(files(&[("a.yaml", &misspelt)]));
@@ -149,7 +149,7 @@ fn a_field_that_does_not_exist_is_told_and_the_object_used_without_it() {
 }
 
 #[test]
-fn of_an_object_in_two_files_the_first_counts_and_the_second_is_told_once() {
+fn of_an_object_in_two_files_the_first_counts_and_the_second_is_reported_once() {
     let other = SERVER.replace("198.51.100.1", "198.51.100.2");
     let both = files(&[("a.yaml", SERVER), ("b.yaml", &other)]);
     let mut manifests = Manifests::new("default", BTreeMap::new());
@@ -158,7 +158,7 @@ fn of_an_object_in_two_files_the_first_counts_and_the_second_is_told_once() {
     assert_eq!(
         problems,
         [
-            "b.yaml:2: RealServer default/web1 stands in a.yaml:2 already; take one of the two away. The object is not used"
+            "b.yaml:2: RealServer default/web1 is already in a.yaml:2; remove one of the two. The object is not used"
         ]
     );
     let (objects, _) = manifests.effective();
@@ -166,13 +166,13 @@ fn of_an_object_in_two_files_the_first_counts_and_the_second_is_told_once() {
         panic!("one server was expected: {objects:?}");
     };
     assert_eq!(server.spec.address, "198.51.100.1");
-    assert_eq!(manifests.take(both).problems, [], "it was told already");
+    assert_eq!(manifests.take(both).problems, [], "it was reported before");
     let taken = manifests.take(files(&[("b.yaml", &other)]));
     assert!(taken.changed, "b's counts once a is gone");
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_told_and_holds_up_no_other() {
+fn a_file_that_cannot_be_read_is_reported_and_holds_up_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::write(path("a.yaml"), SERVICE).unwrap();
@@ -200,7 +200,7 @@ fn a_file_that_cannot_be_read_is_told_and_holds_up_no_other() {
 }
 
 #[test]
-fn a_list_that_kubectl_prints_is_told_and_not_passed_over() {
+fn a_list_that_kubectl_prints_is_reported_and_not_passed_over() {
     let list = "apiVersion: v1\nkind: List\nitems: []\n";
     let mut manifests = Manifests::new("default", BTreeMap::new());
     let taken = manifests.take(files(&[("a.yaml", list)]));

@@ -1,4 +1,4 @@
-//! A YAML document as JSON, and on which line of its file each field stands.
+//! A YAML document as JSON, and the line of its file for each field.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,13 +9,13 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-/// What is wrong, and on which line if that is known.
+/// What is wrong, with its line if that is known.
 pub(super) type Wrong = (Option<u64>, String);
 
-/// A document.
+/// A document that was read.
 #[derive(Debug)]
 pub(super) struct Yaml {
-    /// Its content.
+    /// The content of the document.
     pub(super) value: Value,
     lines: BTreeMap<String, u64>,
 }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_is_told_with_its_line() {
+    fn what_is_no_yaml_is_reported_with_its_line() {
         let (line, reason) = Yaml::read("a: 1\na: 2\n").expect_err("a key twice");
         assert_eq!(line, Some(2));
         assert!(reason.contains("duplicate mapping key: a"), "{reason}");

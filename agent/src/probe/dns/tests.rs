@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use super::*;
 use crate::probe::fixtures::{SOON, said, said_within};
 
-/// A server that makes of each query these answers, one after another.
+/// A server that answers each query with these messages, one after another.
 async fn server(answers: impl Fn(Message) -> Vec<Message> + Send + 'static) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -94,7 +94,7 @@ async fn names_read_alike_in_capitals_and_with_a_last_dot() {
 }
 
 #[tokio::test]
-async fn an_error_is_told_by_its_name() {
+async fn an_error_is_reported_by_its_name() {
     for (code, words) in [
         (ResponseCode::ServFail, "DNS SERVFAIL"),
         (ResponseCode::NXDomain, "DNS NXDOMAIN"),

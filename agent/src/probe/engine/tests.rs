@@ -11,7 +11,7 @@ use crate::probe::{fixtures::silent, tally::Tally};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running engine.
+/// An engine that runs on its own thread.
 struct Prober {
     orders: UnboundedSender<Order>,
     heard: Receiver<Event>,
@@ -77,7 +77,7 @@ fn listener() -> (TcpListener, SocketAddr) {
 }
 
 #[test]
-fn a_server_that_accepts_is_told_up_to_the_threshold_and_then_not_any_more() {
+fn a_server_that_accepts_is_reported_up_to_the_threshold_and_then_no_longer() {
     let (_listener, address) = listener();
     let prober = Prober::start();
     prober.probe(7, address);
@@ -117,7 +117,7 @@ async fn a_server_that_does_not_answer_fails_after_its_time() {
 }
 
 #[test]
-fn what_is_stopped_is_not_told_any_more() {
+fn what_is_stopped_is_no_longer_reported() {
     let (_listener, address) = listener();
     let prober = Prober::start();
     prober.probe(1, address);
@@ -133,7 +133,7 @@ fn what_is_stopped_is_not_told_any_more() {
 }
 
 #[test]
-fn the_thread_ends_with_who_orders_and_with_who_listens() {
+fn the_thread_ends_with_the_sender_of_orders_and_with_the_receiver_of_events() {
     let (orders, ordered) = unbounded_channel();
     let (events, _heard) = channel();
     let thread = start(ordered, events, Arc::default()).unwrap();
@@ -163,7 +163,7 @@ fn connections_are_closed_with_a_reset() {
 }
 
 #[test]
-fn void_probes_are_told_when_they_change_and_once_a_second_at_most() {
+fn void_probes_are_reported_when_they_change_and_once_a_second_at_most() {
     let second = Duration::from_secs(1);
     let why: Arc<str> = "no file descriptor".into();
     let mut voids = Voids::default();
@@ -183,7 +183,7 @@ fn void_probes_are_told_when_they_change_and_once_a_second_at_most() {
 }
 
 /// An engine that made one probe, which ends now with this outcome, while the
-/// thread was late and stood still for so long.
+/// thread was late and stood still for these times.
 fn landed(outcome: Outcome, late: Duration, stood_still: Duration) -> Option<Event> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -41,7 +41,7 @@ fn contains(text: &str) -> BodyRule {
     BodyRule::Contains(text.to_owned())
 }
 
-/// What a server is asked.
+/// The request that a server gets.
 async fn request(probe: HttpProbe) -> (SocketAddr, String) {
     let (asked, mut heard) = mpsc::unbounded_channel();
     let address = serve(move |mut stream| {
@@ -61,7 +61,7 @@ async fn request(probe: HttpProbe) -> (SocketAddr, String) {
 }
 
 #[tokio::test]
-async fn a_request_names_the_server_and_who_asks_and_wants_no_more_than_one_answer() {
+async fn a_request_names_the_server_and_the_agent_and_wants_only_one_answer() {
     let (address, request) = request(get()).await;
     let version = env!("CARGO_PKG_VERSION");
     let (line, headers) = request.split_once("\r\n").unwrap();

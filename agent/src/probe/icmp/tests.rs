@@ -1,6 +1,6 @@
 use super::*;
 
-/// The answer, or that this user may not ask.
+/// The answer; none if this user may not send ICMP.
 async fn said(address: &str) -> Option<Result<(), Failed>> {
     match Pings::default().probe(address.parse().unwrap()).await {
         Err(Failed::Own(words)) if words.contains("CAP_NET_RAW") => None,
@@ -30,7 +30,7 @@ async fn many_can_be_asked_at_once_over_one_socket() {
 }
 
 #[test]
-fn an_agent_that_may_not_is_told_what_it_needs() {
+fn an_agent_that_may_not_send_icmp_learns_what_it_needs() {
     let Failed::Own(words) = not_allowed(&io::Error::from(Errno::EACCES)) else {
         panic!("it is not the server's fault");
     };

@@ -71,7 +71,7 @@ impl World {
         times.filter(|time| from <= **time && **time < to).count()
     }
 
-    /// From one probe of a target to the next, the least and the greatest.
+    /// The shortest and the longest time between two probes of a target.
     fn gaps(&self) -> (Duration, Duration) {
         let gaps = self
             .began
@@ -152,7 +152,7 @@ fn a_server_that_never_answers_is_probed_each_period_also_when_that_is_the_timeo
 }
 
 #[test]
-fn what_does_not_fit_waits_and_is_told_late() {
+fn what_does_not_fit_waits_and_begins_late() {
     let mut schedule = Schedule::new(2, fastrand::Rng::with_seed(1));
     for id in 0..3 {
         schedule.insert(ProbeId(id), SECOND, Duration::ZERO);
@@ -185,7 +185,7 @@ fn after_a_time_of_standing_still_nothing_is_made_up_for() {
 }
 
 #[test]
-fn what_is_not_wanted_any_more_is_not_told() {
+fn what_is_no_longer_wanted_is_not_reported() {
     let mut schedule = schedule(1);
     schedule.insert(ProbeId(1), SECOND, Duration::ZERO);
     let flight = schedule.take(Duration::ZERO).unwrap();
@@ -196,8 +196,11 @@ fn what_is_not_wanted_any_more_is_not_told() {
     schedule.insert(ProbeId(1), SECOND, Duration::ZERO);
     let flight = schedule.take(SECOND).unwrap();
     schedule.insert(ProbeId(1), SECOND, SECOND);
-    assert_eq!(schedule.take(SECOND), None, "never two at once");
-    assert!(!schedule.ended(flight, SECOND), "it is of the earlier one");
+    assert_eq!(schedule.take(SECOND), None, "there are never two at once");
+    assert!(
+        !schedule.ended(flight, SECOND),
+        "it is of the earlier target"
+    );
     assert!(schedule.take(SECOND).is_some());
 }
 

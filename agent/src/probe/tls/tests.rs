@@ -103,7 +103,7 @@ async fn a_certificate_is_good_for_the_name_that_the_check_says() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_believed_says_why() {
+async fn a_certificate_that_is_not_trusted_says_why() {
     let (ours, other) = (authority("ours"), authority("other"));
     let tls = || rule(Some(&ours), Some("shop.example"));
     let stranger = server(certificate(&other, &["shop.example"], 2990)).await;
@@ -122,19 +122,19 @@ async fn a_certificate_that_is_not_believed_says_why() {
     );
     assert_eq!(
         said(get(tls(), None), server(own).await).await,
-        "certificate: it is an authority's own, and not a server's (CA:TRUE)"
+        "certificate: it belongs to an authority, not to a server (CA:TRUE)"
     );
 }
 
 #[tokio::test]
-async fn without_authorities_everybody_is_believed() {
+async fn without_authorities_every_server_is_trusted() {
     let expired = server(certificate(&authority("other"), &["else.example"], 2025)).await;
     let tls = rule(None, Some("shop.example"));
     assert_eq!(said(get(tls, None), expired).await, "success");
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_speak_tls_is_told_from_one_that_is_silent() {
+async fn a_server_without_tls_fails_in_other_words_than_a_silent_one() {
     let tls = || rule(None, None);
     let plain = says("HTTP/1.1 400 Bad Request\r\n\r\n").await;
     assert_eq!(said(get(tls(), None), plain).await, "the answer is not TLS");

@@ -115,14 +115,21 @@ fn an_equal_round_later_gives_an_equal_status() {
         at: later(),
         ..well()
     };
-    assert_eq!(status(&again, &first, 3), first, "which needs no patch");
+    assert_eq!(
+        status(&again, &first, 3),
+        first,
+        "an equal status needs no patch"
+    );
 }
 
 #[test]
 fn a_condition_keeps_its_time_until_its_status_changes() {
     let time = |status: &DirectorStatus| {
         let programmed = condition::find(&status.conditions, "Programmed");
-        programmed.expect("it is said").last_transition_time.0
+        programmed
+            .expect("the condition is set")
+            .last_transition_time
+            .0
     };
     let first = fresh(&well());
     assert_eq!(time(&first), NOON);
@@ -134,7 +141,7 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
     more.outcome.as_mut().expect("a round").services = 3;
     let more = status(&more, &first, 3);
     assert_eq!(programmed(&more).2, "3 services, 3 destinations");
-    assert_eq!(time(&more), NOON, "it is True still");
+    assert_eq!(time(&more), NOON, "it is still True");
 
     let trouble = status(&troubled(Trouble::Kernel("gone".into())), &more, 3);
     assert_eq!(time(&trouble), later(), "it is False now");
@@ -192,7 +199,7 @@ fn a_director_that_never_had_a_round_claims_nothing() {
 }
 
 #[test]
-fn what_the_kernel_refused_is_told_by_the_names_of_objects() {
+fn what_the_kernel_refused_is_reported_by_the_names_of_objects() {
     let (web, tls) = (tcp(WEB, 80), tcp(WEB, 443));
     let named_after = |key: &ServiceKey| named(&key.to_string()).to_string();
     for (subject, service, real_server) in [
@@ -202,7 +209,7 @@ fn what_the_kernel_refused_is_told_by_the_names_of_objects() {
             tls,
             Some("shop/server2"),
         ),
-        // A server that is to go has no object any more.
+        // A server that must go no longer has an object.
         (Subject::Destination(tls, server(9)), tls, None),
     ] {
         let status = fresh(&failing(subject, "cannot do it"));
@@ -220,7 +227,11 @@ fn what_the_kernel_refused_is_told_by_the_names_of_objects() {
             programmed(&status),
             ("False", "Exceptions", message.as_str())
         );
-        assert_eq!(status.used, digests("now"), "the others are as of now");
+        assert_eq!(
+            status.used,
+            digests("now"),
+            "everything else is of this round"
+        );
     }
 }
 
@@ -247,7 +258,7 @@ fn a_vip_is_every_one_of_its_services_exception() {
         (
             missing(Missing::Asking),
             "VipProbing",
-            "it is being asked whether anybody has 192.0.2.10",
+            "the agent is asking whether another host has 192.0.2.10",
         ),
         (
             missing(Missing::Taken(Mac([2, 0, 0, 0, 0, 7]), Vec::new())),
@@ -314,7 +325,7 @@ fn what_this_build_cannot_read_comes_first() {
 }
 
 #[test]
-fn a_vip_that_stays_is_told_by_another_word_than_one_that_is_missing() {
+fn a_vip_that_stays_has_another_reason_than_one_that_is_missing() {
     for (stays, reason) in [(true, "VipNotReleased"), (false, "VipNotHeld")] {
         let mut observed = failing(Subject::Vip(ip(WEB)), "refused");
         let outcome = observed.outcome.as_mut().expect("a round");
@@ -331,10 +342,10 @@ fn a_vip_that_stays_is_told_by_another_word_than_one_that_is_missing() {
 }
 
 #[test]
-fn a_failure_that_is_nobodys_wish_any_more_is_told_all_the_same() {
+fn a_failure_of_what_is_no_longer_wanted_is_still_reported() {
     let message = "cannot -D -t 192.0.2.99:80: no";
     let status = fresh(&failing(Subject::Service(tcp("192.0.2.99", 80)), message));
-    assert_eq!(status.exceptions, [], "no service is to be blamed");
+    assert_eq!(status.exceptions, [], "no service caused it");
     let (programmed, reason, said) = programmed(&status);
     assert_eq!((programmed, reason), ("False", "Exceptions"));
     assert_eq!(said, message);
@@ -389,8 +400,8 @@ mod unreadable_objects {
         objects
     }
 
-    /// Of what, and why.
-    fn told(objects: &Objects) -> Vec<(String, Option<String>, String)> {
+    /// The service, the server and the reason of each exception.
+    fn exceptions(objects: &Objects) -> Vec<(String, Option<String>, String)> {
         unreadable(objects, &resolve(objects), "default")
             .into_iter()
             .map(|found| (found.virtual_service, found.real_server, found.reason))
@@ -398,27 +409,31 @@ mod unreadable_objects {
     }
 
     #[test]
-    fn a_server_that_serves_on_with_its_last_good_version_is_told() {
+    fn a_server_that_serves_on_with_its_last_good_version_is_reported() {
         let mut objects = world();
-        assert_eq!(told(&objects), [], "all can be read");
+        assert_eq!(exceptions(&objects), [], "all can be read");
         apply(&mut objects.real_servers, &server(&json!("heavy")));
         let expected = (
             "shop/web".to_owned(),
             Some("shop/a".to_owned()),
             "Unreadable".to_owned(),
         );
-        assert_eq!(told(&objects), [expected]);
+        assert_eq!(exceptions(&objects), [expected]);
     }
 
     #[test]
-    fn a_service_that_loses_its_vip_to_one_that_cannot_be_read_is_told() {
+    fn a_service_that_loses_its_vip_to_one_that_cannot_be_read_is_reported() {
         let mut objects = world();
         apply(&mut objects.virtual_services, &service("rival", 2, "rr"));
-        assert_eq!(told(&objects), [], "that conflict the controller sees too");
+        assert_eq!(
+            exceptions(&objects),
+            [],
+            "the controller sees that conflict too"
+        );
         apply(&mut objects.virtual_services, &service("web", 1, "quantum"));
         let of = |name: &str, reason: &str| (format!("shop/{name}"), None, reason.to_owned());
         assert_eq!(
-            told(&objects),
+            exceptions(&objects),
             [of("web", "Unreadable"), of("rival", "Conflict")]
         );
     }
@@ -451,7 +466,7 @@ fn lists_are_cut_and_what_was_left_out_is_counted() {
 }
 
 #[test]
-fn what_is_refused_to_protect_the_director_is_an_exception_and_its_addresses_are_told() {
+fn what_is_refused_to_protect_the_director_is_an_exception_and_its_addresses_are_reported() {
     let refused = exception(
         &named("ssh"),
         None,
@@ -474,7 +489,7 @@ fn what_is_refused_to_protect_the_director_is_an_exception_and_its_addresses_are
         programmed(&status),
         ("False", "Exceptions", "shop/ssh: refused")
     );
-    assert_eq!(status.used, digests("now"), "all else is as it is wanted");
+    assert_eq!(status.used, digests("now"), "everything else is as wanted");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What is said of virtual addresses that are not as they should be: pure.
+//! What is reported about virtual addresses that are not as they should be:
+//! pure.
 
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use crate::{
     host::interface::Mac,
 };
 
-/// A word for programs, of why an address is not here.
+/// The condition's reason for an address that is not here.
 pub(super) fn reason(why: &Missing) -> &'static str {
     match why {
         Missing::NoSubnet
@@ -27,32 +28,32 @@ pub(super) fn reason(why: &Missing) -> &'static str {
     }
 }
 
-/// A sentence of why an address is not here, with what to do.
+/// Says in one sentence why an address is not here, and what to do.
 pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> String {
     match why {
         Missing::NoSubnet => format!(
-            "no interface of this director has a subnet that holds {address}: give one an address of its subnet, name one with spec.addresses.interface of the DirectorGroup, or choose a VIP from a subnet that is there"
+            "no interface of this director has a subnet that holds {address}: give an interface an address of that subnet, name an interface with spec.addresses.interface of the DirectorGroup, or choose a VIP from a subnet that this director has"
         ),
         Missing::NoInterface(name) => format!(
-            "{address} is to go on {name}, and this director has no such interface: make it, or name another one with spec.addresses.interface of the DirectorGroup"
+            "{address} belongs on {name}, and this director has no such interface: create it, or name another one with spec.addresses.interface of the DirectorGroup"
         ),
         Missing::NoDevice => format!(
-            "{address} is to go on a device of the agent's own, {DEVICE}, which cannot be made: the Director says why; if the kernel lacks the module dummy, load it"
+            "{address} belongs on the agent's own device, {DEVICE}, which cannot be made: the Director's status says why; if the kernel lacks the module dummy, load it"
         ),
         Missing::Down(name) => format!(
-            "{address} is to go on {name}, which is not up and connected: it is put there when it is"
+            "{address} belongs on {name}, which is not up and connected: the agent puts it there as soon as it is"
         ),
         Missing::Unusable(name) => format!(
-            "{name} has {address} and cannot use it, as somebody else on the segment had it (dadfailed): end that, then `ip address del {address} dev {name}`"
+            "{name} has {address} and cannot use it, as another host on the segment had it (dadfailed): remove it from that host, then `ip address del {address} dev {name}`"
         ),
         Missing::Asking => format!(
-            "it is being asked whether anybody has {address}; without an answer it is put up within 7 s"
+            "the agent is asking whether another host has {address}; without an answer it is put up within 7 s"
         ),
         Missing::Deaf(name, why) => format!(
-            "{address} is not put up, as it cannot be asked on {name} whether somebody has it: {why}"
+            "{address} is not put up, as the agent cannot ask on {name} whether another host has it: {why}"
         ),
         Missing::Taken(mac, theirs) => format!(
-            "{address} is not put up, as {} has it: take it from there, or choose another VIP. It is asked for again and again",
+            "{address} is not put up, as {} has it: remove it from that host, or choose another VIP. The agent keeps asking for it",
             named(*mac, theirs, address, wishes)
         ),
         Missing::HolderNotNamed => format!(
@@ -61,20 +62,21 @@ pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> Strin
     }
 }
 
-/// A sentence of an address that is here, and that somebody else says he has.
+/// Says in one sentence that an address is here, and that another host claims
+/// it too.
 pub(super) fn contest(
     address: IpAddr,
     (mac, theirs): &(Mac, Vec<IpAddr>),
     wishes: &Desired,
 ) -> String {
     format!(
-        "{address} is here, and {} says that he has it too: clients reach now one and now the other; take it from there",
+        "{address} is here, and {} claims it too: clients reach sometimes one and sometimes the other; remove it from that host",
         named(*mac, theirs, address, wishes)
     )
 }
 
-/// Who somebody is on the segment: his Ethernet address, the other addresses
-/// that he is known to have, and the real server that he is, if he is one.
+/// Names another host on the segment: its Ethernet address, the other addresses
+/// that it is known to have, and its RealServer, if it is one.
 fn named(mac: Mac, theirs: &[IpAddr], vip: IpAddr, wishes: &Desired) -> String {
     let theirs: Vec<_> = theirs.iter().filter(|address| **address != vip).collect();
     let servers = wishes.servers.iter();
@@ -83,7 +85,7 @@ fn named(mac: Mac, theirs: &[IpAddr], vip: IpAddr, wishes: &Desired) -> String {
     let addresses: Vec<_> = theirs.iter().map(|address| address.to_string()).collect();
     match (server, addresses.is_empty()) {
         (Some(server), _) => format!(
-            "{mac} (real server {server}, {}; it has to keep silent about the VIP: see arp_ignore and arp_announce)",
+            "{mac} (real server {server}, {}; it must not answer for the VIP: see arp_ignore and arp_announce)",
             addresses.join(", ")
         ),
         (None, false) => format!("{mac} ({})", addresses.join(", ")),

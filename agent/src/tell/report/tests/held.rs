@@ -1,4 +1,4 @@
-//! Condition RemovalsHeld.
+//! What is reported in condition RemovalsHeld.
 
 use super::*;
 use crate::decide::caution::Definition;
@@ -42,7 +42,7 @@ fn held_removals_are_named_with_the_way_to_release_them() {
 }
 
 #[test]
-fn what_holds_every_removal_is_said_whether_there_is_one_or_not() {
+fn what_holds_every_removal_is_reported_whether_there_is_one_or_not() {
     let mut observed = well();
     observed.hold = Some(Hold::OtherCluster {
         was: "a".to_owned(),

@@ -1,4 +1,4 @@
-//! What is said of sysctls.
+//! What is reported about sysctls.
 
 use crds::api::SysctlStatus;
 
@@ -54,11 +54,11 @@ fn one_with_a_problem_is_named_and_the_table_is_programmed_all_the_same() {
     assert!(message.contains(problem), "{problem} in: {message}");
     assert!(!message.contains("net.ipv4.vs.a"), "only that: {message}");
     assert_eq!(programmed(&status).0, "True");
-    assert_eq!(status.used, digests("now"), "which the controller goes by");
+    assert_eq!(status.used, digests("now"), "the controller reads them");
 }
 
 #[test]
-fn that_it_is_not_known_what_is_needed_is_said_too() {
+fn unknown_needs_are_reported_too() {
     let status = fresh(&with(Vec::new(), Some("no route socket")));
     let (is, _, message) = said(&status, "Sysctls");
     assert_eq!(is, "False");
@@ -66,7 +66,7 @@ fn that_it_is_not_known_what_is_needed_is_said_too() {
 }
 
 #[test]
-fn of_more_than_fit_those_with_a_problem_are_told() {
+fn of_more_than_fit_those_with_a_problem_are_reported() {
     let name = |number| format!("net.ipv4.vs.a{number}");
     let mut all: Vec<_> = (0..150).map(|number| sysctl(&name(number), None)).collect();
     all[140].problem = Some("cannot be read".to_owned());
