@@ -52,8 +52,11 @@ mount -t tmpfs tmpfs /run/netns
 echo 2 >/proc/sys/net/core/devconf_inherit_init_net
 
 # Schedulers, bridges, tunnels, iptables: the kernel loads them when it is asked
-# for them, as it does on a director.
-modprobe ip_vs
+# for them, as it does on a director. Not these two: the kernel loads a scheduler
+# with the mutex of ip_vs in its hands, each of these waits for network namespaces
+# that are being removed, and their removal waits for the mutex. Seen on 6.1 and
+# 6.12; all three then wait forever.
+modprobe --all ip_vs ip_vs_lblc ip_vs_lblcr
 
 ip link set "$card" name wire
 

@@ -128,6 +128,9 @@ fn uml() -> Result<Command> {
 }
 
 fn namespace() -> Result<Command> {
+    // As init.sh does, and for its reasons, where this machine has them as
+    // modules.
+    let _ = run_here(Command::new("modprobe").args(["-qa", "ip_vs_lblc", "ip_vs_lblcr"]));
     // The tests' own namespaces get their names there too.
     fs::create_dir_all("/run/netns")?;
     run_here(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run/netns"]))?;
