@@ -1,17 +1,27 @@
 use std::{
+    collections::BTreeSet,
     io::Write,
     process::{Command, Stdio},
     thread,
 };
 
-use ipvs::{ActualTable, Failure, Kernel, OnConflict, Op, Owned, Plan, Socket, WantedTable, plan};
+use ipvs::{
+    ActualTable, Failure, Kernel, OnConflict, Op, Owned, Plan, ServiceKey, Socket, WantedTable,
+    plan,
+};
 use nix::sched::{CloneFlags, unshare};
 
 /// A network namespace with nothing but its loopback, a socket there, and the thread
 /// that lives in it. Ends with the test.
 pub(crate) struct Namespace {
     pub(crate) socket: Socket,
+    /// Every service that the test asked for.
+    asked_for: BTreeSet<ServiceKey>,
 }
+
+/// How often a table is read until a reading is complete. Tests beside this one
+/// spoil one reading in two at most.
+const READINGS: usize = 50;
 
 impl Namespace {
     /// Runs a test in a network namespace of its own.
@@ -31,7 +41,10 @@ impl Namespace {
                 let status = status.expect("ip does not start: apt-get install iproute2");
                 assert!(status.success(), "ip link set lo up: {status}");
                 let socket = Socket::open().unwrap_or_else(|error| panic!("{error}"));
-                test(Self { socket });
+                test(Self {
+                    socket,
+                    asked_for: BTreeSet::new(),
+                });
             });
             if let Err(panic) = thread.join() {
                 std::panic::resume_unwind(panic);
@@ -39,11 +52,32 @@ impl Namespace {
         });
     }
 
+    /// A complete reading of the table.
+    ///
+    /// The kernel's dump of more services than fit into a datagram continues at
+    /// an index that counts the services of all namespaces
+    /// (`ip_vs_genl_dump_services`). When another test adds or removes services
+    /// meanwhile, the dump repeats some of ours or leaves some out. Whether it
+    /// left one out is known from asking the kernel for that one alone.
     pub(crate) fn table(&mut self) -> ActualTable {
-        self.socket.table().unwrap()
+        for _ in 0..READINGS {
+            let table = self.socket.table().unwrap();
+            let mut missing = self
+                .asked_for
+                .iter()
+                .filter(|key| !table.contains_key(*key));
+            if missing.all(|key| self.socket.service(key).unwrap().is_none()) {
+                return table;
+            }
+        }
+        panic!("{READINGS} readings of the table all lack services that the kernel has")
     }
 
     pub(crate) fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
+        self.asked_for.extend(ops.iter().filter_map(|op| match op {
+            Op::NewService(key, _) => Some(*key),
+            _ => None,
+        }));
         self.socket.apply(ops).unwrap()
     }
 
@@ -80,7 +114,8 @@ impl Namespace {
         plan
     }
 
-    /// `ipvsadm -Sn`, sorted.
+    /// `ipvsadm -Sn`, sorted. What fits into a datagram is complete, but another
+    /// test's services can make the kernel repeat it ([`table`](Self::table)).
     pub(crate) fn ipvsadm_save(&self) -> Vec<String> {
         let output = Command::new("ipvsadm").arg("-Sn").output();
         let output = output.expect("ipvsadm does not start: apt-get install ipvsadm");
@@ -91,6 +126,7 @@ impl Namespace {
             .map(|line| line.trim_end().to_owned())
             .collect();
         lines.sort();
+        lines.dedup();
         lines
     }
 

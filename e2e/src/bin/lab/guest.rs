@@ -76,8 +76,8 @@ pub(crate) fn run() -> Result<ExitCode> {
 fn bring_up_network() -> Result<()> {
     ip_here(&format!(
         "link set lo up
-         address add {GUEST}/24 dev vec0
-         link set vec0 up
+         address add {GUEST}/24 dev wire
+         link set wire up
          link add mgmt type bridge
          address add {MANAGEMENT_GATEWAY}/17 dev mgmt
          link set mgmt up"

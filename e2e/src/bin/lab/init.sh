@@ -7,8 +7,24 @@ trap 'echo "init: line $LINENO failed"; busybox poweroff -f' ERR
 
 lab=/run/ipvs-lab
 
+# All that differs between the machines: how the lab's folder is shared, the name
+# of the card, and where the program's output goes.
+case $LAB_KERNEL in
+uml)
+    share=(-t hostfs -o "$lab" none)
+    card=vec0
+    output() { echo /dev/tty1; }
+    ;;
+qemu)
+    share=(-t 9p -o trans=virtio,version=9p2000.L,msize=512000 lab)
+    card=eth0
+    # There is one such port; which device it belongs to is the kernel's choice.
+    output() { echo /dev/vport*; }
+    ;;
+esac
+
 mount -t proc proc /proc
-mount --bind /usr/lib/uml/modules /lib/modules
+mount --bind "$lab/modules" /lib/modules
 modprobe overlay
 
 # Whatever a program writes lands in memory and is gone with the guest, and
@@ -19,8 +35,8 @@ mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mn
 cd /mnt/root
 mount --rbind /proc proc
 mount --rbind /dev dev
-mount --bind /usr/lib/uml/modules lib/modules
-mount -t hostfs -o "$lab" none ".$lab"
+mount --bind "$lab/modules" lib/modules
+mount "${share[@]}" ".$lab"
 pivot_root . mnt
 cd /
 umount -l /mnt
@@ -36,10 +52,17 @@ mount -t tmpfs tmpfs /run/netns
 echo 2 >/proc/sys/net/core/devconf_inherit_init_net
 
 # Schedulers, bridges, tunnels, iptables: the kernel loads them when it is asked
-# for them, as it does on a director.
-modprobe ip_vs
+# for them, as it does on a director. Not these two: the kernel loads a scheduler
+# with the mutex of ip_vs in its hands, each of these waits for network namespaces
+# that are being removed, and their removal waits for the mutex. Seen on 6.1 and
+# 6.12; all three then wait forever.
+modprobe --all ip_vs ip_vs_lblc ip_vs_lblcr
 
+ip link set "$card" name wire
+
+output=$(output)
+test -c "$output"
 read -r program <"$lab/program"
-"$program" guest </dev/null >/dev/tty1 2>&1 || true
+"$program" guest </dev/null >"$output" 2>&1 || true
 sync
 busybox poweroff -f

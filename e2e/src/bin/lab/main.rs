@@ -18,6 +18,7 @@ mod control_service;
 mod guest;
 mod kernel;
 mod outside;
+mod qemu;
 mod tools;
 
 use std::ffi::OsString;

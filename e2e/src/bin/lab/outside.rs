@@ -54,10 +54,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         .to_string_lossy();
     eprintln!(
         "lab: {name} on {}{}; they take a few seconds to start",
-        match kernel {
-            crate::kernel::Kind::Uml => "user-mode Linux",
-            crate::kernel::Kind::Host => "this machine's kernel",
-        },
+        kernel.description(),
         if order.api_server {
             ", with an API server"
         } else {

@@ -19,11 +19,6 @@ const ALWAYS: [&str; 6] = [
 
 /// Finds everything that a run needs, or says how to get it.
 pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
-    let uml: &[&str] = if kernel == Kind::Uml {
-        &["linux.uml", "busybox"]
-    } else {
-        &[]
-    };
     let api: &[&str] = if api_server { &["openssl"] } else { &[] };
     let built: &[&str] = if api_server {
         &[
@@ -37,9 +32,10 @@ pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
         &[]
     };
 
-    let packaged = ALWAYS.iter().chain(uml).chain(api);
+    let packaged = ALWAYS.iter().chain(kernel.packaged()).chain(api);
     let missing_packaged = packaged.filter(|&&name| !is_installed(name));
-    let missing_built = built.iter().filter(|&&name| !self::built(name).exists());
+    let built = built.iter().chain(kernel.built());
+    let missing_built = built.filter(|&&name| !self::built(name).exists());
     let missing: Vec<&str> = missing_packaged.chain(missing_built).copied().collect();
     if missing.is_empty() {
         return Ok(());

@@ -1,0 +1,68 @@
+//! A stock Debian kernel under QEMU, without acceleration: it needs nothing of
+//! this machine but its files, and a processor that it emulates.
+//!
+//! ```text
+//! QEMU ── kernel, initramfs     unpacked by e2e/tools/install
+//!   │       └ qemu_init.sh      mounts the host's root, read-only, over 9p
+//!   │           └ init.sh       as in user-mode Linux
+//!   ├ 9p "host"      /, read-only
+//!   ├ 9p "lab"       the lab's folder, writable: order, logs, exit status
+//!   ├ serial line    the kernel's messages, to a log
+//!   ├ virtio port    what the program prints
+//!   └ card           on the tap
+//! ```
+
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+use e2e::layout::{DIR, file};
+
+use crate::kernel::{MEMORY, TAP, prepare_boot};
+use crate::tools::built;
+
+/// The kernel's image, its first files and its modules, among what
+/// `e2e/tools/install` made.
+pub(crate) const IMAGE: &str = "kernel/vmlinuz";
+pub(crate) const INITRAMFS: &str = "kernel/initramfs";
+pub(crate) const MODULES: &str = "kernel/modules";
+
+/// Prepares the machine: two processors that run at the same time.
+pub(crate) fn machine() -> Result<Command> {
+    let init = prepare_boot(&built(MODULES))?;
+    // A busy machine looks to the guest like one whose timer is broken, over
+    // which it would panic: no_timer_check.
+    let arguments =
+        format!("console=ttyS0 quiet panic=-1 no_timer_check LAB_INIT={init} LAB_KERNEL=qemu");
+    let log = file("logs/kernel.log");
+    let mut machine = Command::new("qemu-system-x86_64");
+    machine
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+        .args(["-m", &format!("{MEMORY}M")])
+        .args(["-nodefaults", "-no-user-config", "-display", "none"])
+        // A panic ends it, as `panic=-1` restarts at once.
+        .arg("-no-reboot")
+        .arg("-kernel")
+        .arg(built(IMAGE))
+        .arg("-initrd")
+        .arg(built(INITRAMFS))
+        .args(["-append", &arguments])
+        .args(["-serial", &format!("file:{}", log.display())])
+        .args(share("host", "/", ",readonly=on,multidevs=remap"))
+        .args(share("lab", DIR, ""))
+        .args(["-device", "virtio-serial-pci"])
+        .args(["-chardev", "file,id=output,path=/dev/stderr"])
+        .args(["-device", "virtserialport,chardev=output"])
+        .args([
+            "-netdev",
+            &format!("tap,id=wire,ifname={TAP},script=no,downscript=no"),
+        ])
+        // Without the ROM that boots from it.
+        .args(["-device", "virtio-net-pci,netdev=wire,romfile="])
+        .stdout(Stdio::null());
+    Ok(machine)
+}
+
+fn share(tag: &str, path: &str, options: &str) -> [String; 2] {
+    let options = format!("local,mount_tag={tag},path={path},security_model=none{options}");
+    ["-virtfs".to_owned(), options]
+}
