@@ -7,7 +7,7 @@ use crate::{
     Availability, BelowMinimum, ForwardingRule, OnFailure, Quantity, Rejection, ServiceId,
     SorryServer,
     api::{self, BelowMinimumAction, Protocol, Scheduler, VirtualServiceSpec},
-    resolved::family,
+    service::family,
 };
 
 const PATH: &str = "spec.availability";

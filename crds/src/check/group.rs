@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::{invalid, name::subdomain, sysctl};
+use super::{Checked, invalid, name, sysctl};
 use crate::{
-    Checked, Rejection,
+    Rejection,
     api::{
         AddressMode, Addresses, DirectorGroup, DirectorGroupSpec, OnConflict, SysctlProfile,
         Timeouts,
@@ -72,7 +72,7 @@ impl Checked for CheckedGroup {
             .as_ref()
             .and_then(|addresses| addresses.holder.clone());
         if let Some(holder) = &holder {
-            subdomain("spec.addresses.holder", holder)?;
+            name::subdomain("spec.addresses.holder", holder)?;
         }
         let addresses = match &spec.addresses {
             Some(raw) => address_rule(raw)?,
@@ -106,7 +106,7 @@ fn address_rule(raw: &Addresses) -> Result<AddressRule, Rejection> {
     match (raw.mode, &raw.interface) {
         (AddressMode::Interface, None) => Ok(AddressRule::Subnet),
         (AddressMode::Interface, Some(name)) => {
-            interface("spec.addresses.interface", name)?;
+            name::interface("spec.addresses.interface", name)?;
             Ok(AddressRule::Interface(name.clone()))
         }
         (AddressMode::Dummy, None) => Ok(AddressRule::Dummy),
@@ -116,27 +116,6 @@ fn address_rule(raw: &Addresses) -> Result<AddressRule, Rejection> {
             "interface is for mode Interface; leave it out, or write mode: Interface",
         )),
     }
-}
-
-/// What the kernel takes as the name of an interface (`net/core/dev.c`,
-/// `dev_valid_name`), as far as it is ASCII.
-pub(super) fn is_interface(name: &str) -> bool {
-    let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
-    let is_long = !(1..=15).contains(&name.len());
-    !is_long && !name.contains(is_odd) && !matches!(name, "." | "..")
-}
-
-fn interface(path: &str, name: &str) -> Result<(), Rejection> {
-    if !is_interface(name) {
-        return Err(invalid(
-            path,
-            format_args!(
-                "{name:?} cannot be the name of an interface; write one such as eth0, of up to 15 \
-                 ASCII characters, without '/', ':' and blanks"
-            ),
-        ));
-    }
-    Ok(())
 }
 
 fn timeouts(raw: &Timeouts) -> Result<TimeoutRule, Rejection> {

@@ -69,6 +69,20 @@ pub(super) fn queried(path: &str, name: &str) -> Result<(), Rejection> {
     ))
 }
 
+/// The name of a network interface.
+pub(super) fn interface(path: &str, name: &str) -> Result<(), Rejection> {
+    if !is_interface(name) {
+        return Err(invalid(
+            path,
+            format_args!(
+                "{name:?} cannot be the name of an interface; write one such as eth0, of up to 15 \
+                 ASCII characters, without '/', ':' and blanks"
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// A label key: a name, or a DNS subdomain, a slash and a name.
 pub(super) fn label_key(path: &str, key: &str) -> Result<(), Rejection> {
     let (prefix, name) = match key.split_once('/') {
@@ -101,6 +115,14 @@ pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
              '.', beginning and ending with a letter or digit"
         ),
     ))
+}
+
+/// What the kernel takes as the name of an interface (`net/core/dev.c`,
+/// `dev_valid_name`), as far as it is ASCII.
+pub(super) fn is_interface(name: &str) -> bool {
+    let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
+    let is_long = !(1..=15).contains(&name.len());
+    !is_long && !name.contains(is_odd) && !matches!(name, "." | "..")
 }
 
 fn is_dns_label(label: &str) -> bool {

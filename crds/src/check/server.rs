@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 
-use super::{address, forwarding::forwarding, invalid, port};
+use super::{Checked, address, forwarding::forwarding, invalid, port};
 use crate::{
-    Checked, ForwardingRule, Rejection,
+    ForwardingRule, Rejection,
     api::{ConnectionThresholds, RealServer, RealServerSpec},
 };
 

@@ -1,12 +1,11 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
-    Selector, address, availability::availability, forwarding::forwarding, health::health_check,
-    invalid, name::subdomain,
+    Checked, Selector, address, availability::availability, forwarding::forwarding,
+    health::health_check, invalid, name::subdomain,
 };
 use crate::{
-    Availability, Checked, ForwardingRule, HealthCheck, Loose, PersistenceRule, Rejection,
-    ServiceId,
+    Availability, ForwardingRule, HealthCheck, Loose, PersistenceRule, Rejection, ServiceId,
     api::{
         FirewallMark, IpFamily, Persistence, PersistenceEngine, Protocol, Scheduler, SchedulerFlag,
         Vip, VirtualService, VirtualServiceSpec, default_group,

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{group::is_interface, invalid};
+use super::{invalid, name::is_interface};
 use crate::{Rejection, api::Sysctls};
 
 const PATH: &str = "spec.sysctls.overrides";
