@@ -42,7 +42,7 @@ fn run() -> Result<usize> {
             let root = root.strip_prefix(&folder).unwrap_or(&root);
             for circle in circles::circles(root)? {
                 found += 1;
-                println!("{package}, {}: {circle}", root.display());
+                eprintln!("{package}, {}: {circle}", root.display());
             }
         }
     }
