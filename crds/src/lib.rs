@@ -19,6 +19,7 @@ pub mod check;
 pub mod condition;
 pub mod crd;
 
+mod bounds;
 mod digest;
 #[cfg(test)]
 mod fixtures;

@@ -7,6 +7,7 @@ use crate::{
         AddressMode, Addresses, DirectorGroup, DirectorGroupSpec, OnConflict, SysctlProfile,
         Timeouts,
     },
+    bounds,
 };
 
 /// A checked DirectorGroup.
@@ -126,10 +127,8 @@ fn timeouts(raw: &Timeouts) -> Result<TimeoutRule, Rejection> {
     })
 }
 
-/// The kernel counts them in ticks in an `int`, of which there are up to 1000
-/// in a second (`ip_vs_ctl.c`, `ip_vs_set_timeout`).
 fn timeout(path: &str, raw: Option<i64>) -> Result<Option<u32>, Rejection> {
-    const LONGEST: u32 = i32::MAX.cast_unsigned() / 1000;
+    const LONGEST: u32 = bounds::TIMEOUT_SECONDS;
     let Some(raw) = raw else {
         return Ok(None);
     };
