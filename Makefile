@@ -40,9 +40,10 @@ fmt: ## Format the code
 	$(CARGO) fmt --all
 
 .PHONY: lint
-lint: ## Check format, lints, licenses and dependencies
+lint: ## Check format, lints, imports, licenses and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) run --locked --quiet --package circles -- --except agent --except e2e --except bench
 	cargo-deny --log-level error check bans licenses sources
 
 .PHONY: advisories

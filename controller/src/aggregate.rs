@@ -27,8 +27,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::{
     history::{Positions, Standing},
     liveness::Life,
+    need::Need,
     status::{Id, Status, Subject},
-    world::Need,
 };
 
 /// One director, as far as it matters here.

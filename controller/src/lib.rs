@@ -24,6 +24,7 @@ pub mod event;
 pub mod history;
 pub mod leader;
 pub mod liveness;
+pub mod need;
 pub mod notice;
 pub mod outbox;
 pub mod publish;

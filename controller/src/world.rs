@@ -1,6 +1,5 @@
 //! Everything that was seen, and what follows from it.
 
-mod need;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,16 +17,12 @@ use crate::{
     event::{Event, Observed, ObservedDirector},
     history::{History, Standing},
     liveness::{Life, Liveness, Renewal, Time},
+    need::{self, Fingerprint, Need},
     notice::Turn,
     outbox::Letter,
     status::{Difference, Id, Status, Subject},
-    world::{
-        need::Fingerprint,
-        take::{Shown, Took, take},
-    },
+    world::take::{Shown, Took, take},
 };
-
-pub use need::Need;
 
 /// The controller's whole knowledge. Events and times in, wanted statuses out.
 #[derive(Debug, Default)]

@@ -19,26 +19,31 @@ pub mod check;
 pub mod condition;
 pub mod crd;
 
+mod bounds;
 mod digest;
 #[cfg(test)]
 mod fixtures;
 mod health;
+mod key;
 mod labels;
 mod loose;
 mod objects;
+mod rejection;
 mod resolve;
 mod resolved;
+mod service;
 
-pub use check::{AddressRule, CheckedGroup, SysctlRule};
+pub use check::{AddressRule, Checked, CheckedGroup, SysctlRule};
 pub use digest::{Digest, ParseDigestError};
 pub use health::{
     Availability, BelowMinimum, BodyRule, DnsProbe, HealthCheck, HttpProbe, OnFailure, Probe,
     Quantity, SorryServer, StatusRange, TlsRule, body_pattern,
 };
+pub use key::{Kind, ObjectKey};
 pub use labels::Labels;
 pub use loose::Loose;
-pub use objects::{Change, Checked, Kind, ObjectKey, Objects, Store, Stored};
+pub use objects::{Change, Objects, Store, Stored};
+pub use rejection::Rejection;
 pub use resolve::resolve;
-pub use resolved::{
-    ForwardingRule, PersistenceRule, Rejection, Resolved, Server, Service, ServiceId,
-};
+pub use resolved::{Resolved, Server, Service};
+pub use service::{ForwardingRule, PersistenceRule, ServiceId};

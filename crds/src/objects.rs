@@ -4,113 +4,15 @@
 //! fit into a small agent. Specs are checked on the way in ([`crate::check`]):
 //! what stands in the store cannot be wrong by itself.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, core::object::HasSpec};
-use serde::{Deserialize, Serialize};
+use kube::core::object::HasSpec;
 
 use crate::{
-    Digest, Labels, Loose, Rejection,
-    check::{CheckedGroup, CheckedServer, CheckedService},
+    Digest, Labels, Loose, ObjectKey, Rejection,
+    check::{Checked, CheckedGroup, CheckedServer, CheckedService},
+    condition::reason,
 };
-
-/// Which of our kinds an object is of.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub enum Kind {
-    /// VirtualService.
-    VirtualService,
-    /// RealServer.
-    RealServer,
-    /// DirectorGroup.
-    DirectorGroup,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-/// Namespace and name. Cluster-scoped objects have an empty namespace. Cheap
-/// to clone: what is said about an object shares its name with it.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct ObjectKey {
-    /// Empty for cluster-scoped kinds.
-    pub namespace: Arc<str>,
-    /// The object's name.
-    pub name: Arc<str>,
-}
-
-impl ObjectKey {
-    /// The key of a namespaced object.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
-    }
-
-    /// The key of a cluster-scoped object.
-    pub fn cluster(name: impl Into<Arc<str>>) -> Self {
-        Self::new("", name)
-    }
-
-    /// The key of an object.
-    pub fn of<K: Resource>(object: &K) -> Self {
-        Self::of_metadata(object.meta())
-    }
-
-    /// The key of an object with this metadata.
-    pub fn of_metadata(metadata: &ObjectMeta) -> Self {
-        Self::new(
-            metadata.namespace.clone().unwrap_or_default(),
-            metadata.name.clone().unwrap_or_default(),
-        )
-    }
-}
-
-/// `namespace/name`, or `name` alone.
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.namespace.is_empty() {
-            write!(f, "{}/", self.namespace)?;
-        }
-        f.write_str(&self.name)
-    }
-}
-
-/// A type that a store can hold: the checked form of a raw spec.
-pub trait Checked: Sized + Clone + PartialEq {
-    /// The object as users write it.
-    type Object: HasSpec + Resource<DynamicType = ()>;
-
-    /// Whether an object that is deleted keeps its last spec
-    /// ([`Store::gone`]).
-    const KEPT_WHEN_GONE: bool = false;
-
-    /// Checks a spec by itself.
-    ///
-    /// # Errors
-    /// Names the field that is wrong and says what to write instead.
-    fn check(spec: &<Self::Object as HasSpec>::Spec) -> Result<Self, Rejection>;
-
-    /// Whether this may follow `before` under one uid.
-    ///
-    /// # Errors
-    /// Names the field that may not change.
-    fn may_follow(&self, before: &Self) -> Result<(), Rejection> {
-        let _ = before;
-        Ok(())
-    }
-
-    /// The DirectorGroup that an object names, also where its spec does not
-    /// parse. None for kinds that name none.
-    fn group(object: &Loose<Self::Object>) -> Option<String> {
-        let _ = object;
-        None
-    }
-}
 
 /// One object, reduced to what is used.
 #[derive(Clone, Debug, PartialEq)]
@@ -311,7 +213,7 @@ where
         let good = before.and_then(|before| before.in_force());
 
         let current = spec
-            .map_err(|error| Rejection::unreadable(&error))
+            .map_err(|error| unreadable(&error))
             .and_then(|spec| C::check(&spec))
             .and_then(|checked| {
                 if let Some(good) = good {
@@ -350,6 +252,18 @@ where
         if C::KEPT_WHEN_GONE && !self.objects.contains_key(&key) {
             self.gone.insert(key, stored);
         }
+    }
+}
+
+/// A spec does not parse; `error` names the field.
+fn unreadable(error: &str) -> Rejection {
+    Rejection {
+        reason: reason::UNREADABLE,
+        message: format!(
+            "{error}. This version of ipvs-operator ({}) cannot read the object: correct the \
+             field, or upgrade if the object is of a newer version",
+            env!("CARGO_PKG_VERSION")
+        ),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     Stored,
     check::{CheckedServer, CheckedService, Selector},
     condition::reason,
-    resolved::family,
+    service::family,
 };
 
 /// What all objects mean together.

@@ -10,7 +10,7 @@ use crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{DirectorView, Group};
-use crate::{history::Positions, world::Need};
+use crate::{history::Positions, need::Need};
 
 /// Namespace and name of an object, which directors write with a slash between.
 type Name<'a> = (&'a str, &'a str);

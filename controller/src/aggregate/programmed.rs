@@ -10,7 +10,7 @@ use crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{DirectorView, Group, number};
-use crate::world::Need;
+use crate::need::Need;
 
 /// One service and what is known of it.
 pub(super) struct Subject<'a> {

@@ -7,7 +7,7 @@ use crds::{
 };
 
 use super::{Group, health::Servers, number};
-use crate::world::Need;
+use crate::need::Need;
 
 /// One server behind all of its services.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use super::{
     health::{self, Known, Servers},
     number, programmed,
 };
-use crate::world::Need;
+use crate::need::Need;
 
 /// The status of one VirtualService, which is among the objects.
 pub(super) fn status(

@@ -7,6 +7,7 @@ use super::{
     Forwarding,
     rule::{self, health},
 };
+use crate::bounds;
 
 /// What to do about real servers that fail their health check, and with too
 /// few that do not.
@@ -44,7 +45,7 @@ pub struct Availability {
     /// does nothing to servers of weight 1, which has no smaller one. Refused
     /// with schedulers sh, mh and dh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 3600))]
+    #[schemars(range(min = 1, max = bounds::SLOW_START_SECONDS))]
     pub slow_start_seconds: Option<i32>,
 }
 
@@ -104,7 +105,7 @@ pub struct SorryServer {
     /// 1 to 65535; the service's port when absent. DR and TUN cannot change
     /// the port, so there it is absent or equal to the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// How packets reach it; the service's forwarding when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

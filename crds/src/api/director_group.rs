@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{rule, sysctl};
+use crate::bounds;
 
 /// What a set of directors have in common.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -125,15 +126,15 @@ pub enum OnConflict {
 pub struct Timeouts {
     /// Of an established TCP connection; the kernel's own is 900.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2_147_483))]
+    #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub tcp_seconds: Option<i64>,
     /// Of a TCP connection after a FIN; the kernel's own is 120.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2_147_483))]
+    #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub tcp_fin_seconds: Option<i64>,
     /// Of a flow of UDP datagrams; the kernel's own is 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2_147_483))]
+    #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub udp_seconds: Option<i64>,
 }
 
@@ -165,7 +166,7 @@ pub struct Addresses {
     /// The interface that VIPs go on with mode Interface, on every director of
     /// the group. Default: the one whose subnet holds the VIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 15))]
+    #[schemars(length(max = bounds::INTERFACE))]
     #[x_kube(validation = rule::interface_name())]
     pub interface: Option<String>,
     /// The Director that holds the group's VIPs. When absent, with mode Dummy
@@ -173,7 +174,7 @@ pub struct Addresses {
     /// there are several, one that has a VIP keeps it, and nobody takes one
     /// that it does not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name())]
     pub holder: Option<String>,
 }

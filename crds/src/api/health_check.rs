@@ -4,6 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::rule::health as rule;
+use crate::bounds;
 
 /// How the real servers of a service are checked, in the words of Kubernetes'
 /// own probes. Exactly one of the six probes is given. Directors send it to
@@ -39,21 +40,21 @@ pub struct HealthCheck {
     pub icmp: Option<IcmpProbe>,
     /// Seconds from one probe of a server to the next, 1 to 3600.
     #[serde(default = "default_period")]
-    #[schemars(range(min = 1, max = 3600))]
+    #[schemars(range(min = 1, max = bounds::PERIOD_SECONDS))]
     pub period_seconds: i32,
     /// A probe that has no good answer within so many seconds has failed; 1 to
     /// 60, and not above periodSeconds.
     #[serde(default = "default_timeout")]
-    #[schemars(range(min = 1, max = 60))]
+    #[schemars(range(min = 1, max = bounds::PROBE_SECONDS))]
     pub timeout_seconds: i32,
     /// So many successes in a row make a failed server healthy again; 1 to 10.
     /// A new one needs only its first.
     #[serde(default = "default_success_threshold")]
-    #[schemars(range(min = 1, max = 10))]
+    #[schemars(range(min = 1, max = bounds::THRESHOLD))]
     pub success_threshold: i32,
     /// So many failures in a row make a server a failed one; 1 to 10.
     #[serde(default = "default_failure_threshold")]
-    #[schemars(range(min = 1, max = 10))]
+    #[schemars(range(min = 1, max = bounds::THRESHOLD))]
     pub failure_threshold: i32,
 }
 
@@ -81,13 +82,13 @@ pub struct HttpGetProbe {
     /// Path and query, from the first slash: /healthz or /status?deep=1. What
     /// a URL cannot hold is percent-encoded.
     #[serde(default = "default_path")]
-    #[schemars(length(max = 2048))]
+    #[schemars(length(max = bounds::PATH))]
     #[x_kube(validation = rule::path())]
     pub path: String,
     /// 1 to 65535; each real server's own port when absent. Needed where the
     /// service has no port of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// HTTP, or HTTPS, which needs tls.
     #[serde(default)]
@@ -95,12 +96,12 @@ pub struct HttpGetProbe {
     /// The Host header: a DNS name, or an IP address without brackets. The
     /// server's own address and port when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
     pub host: Option<String>,
     /// More headers of the request, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = bounds::HEADERS))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub http_headers: Vec<HttpHeader>,
     /// A good answer has one of these statuses: "204", or a range such as
@@ -130,7 +131,7 @@ fn expected_statuses(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "minItems": 1,
-        "maxItems": 16,
+        "maxItems": bounds::STATUSES,
         "x-kubernetes-list-type": "atomic",
         "items": {
             "type": "string",
@@ -158,11 +159,11 @@ pub enum HttpScheme {
 pub struct HttpHeader {
     /// Its name, in any case; not Host (write host instead), and none that
     /// frames the message: Connection, Content-Length, Transfer-Encoding.
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = bounds::HEADER_NAME))]
     #[x_kube(validation = rule::header_name(), validation = rule::header_allowed())]
     pub name: String,
     /// Its value: ASCII without control characters, at most 4096.
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = bounds::HEADER_VALUE))]
     #[x_kube(validation = rule::header_value())]
     pub value: String,
 }
@@ -174,14 +175,14 @@ pub struct HttpHeader {
 pub struct ExpectedBody {
     /// This text, letter by letter; 1 to 4096 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = bounds::TEXT))]
     pub contains: Option<String>,
     /// A match of this regular expression, anywhere unless ^ and $ say
     /// otherwise; 1 to 1024 characters. The syntax is that of Rust's crate
     /// regex, as far as Go's RE2 has it too: no look-around, no
     /// back-references, no \Q...\E, no repetition above 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = bounds::PATTERN))]
     #[x_kube(validation = rule::pattern())]
     pub matches: Option<String>,
 }
@@ -196,7 +197,7 @@ pub struct ProbeTls {
     /// a DNS name or an IP address. When absent, httpGet's host; without that,
     /// the server's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
     pub server_name: Option<String>,
     /// The certificates of the authorities to trust, as PEM in base64, which
@@ -214,7 +215,7 @@ fn ca_bundle(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "format": "byte",
-        "maxLength": 131_072,
+        "maxLength": bounds::CA_BUNDLE_BASE64,
         "x-kubernetes-validations": [rule::pem()],
     })
 }
@@ -227,17 +228,17 @@ pub struct TcpSocketProbe {
     /// 1 to 65535; each real server's own port when absent. Needed where the
     /// service has no port of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// Sent once the connection is established; 1 to 4096 characters. Nothing
     /// when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = bounds::TEXT))]
     pub send: Option<String>,
     /// To be found in what the server sends; 1 to 4096 characters. When
     /// absent, an established connection is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = bounds::TEXT))]
     pub expect: Option<String>,
 }
 
@@ -248,12 +249,12 @@ pub struct GrpcProbe {
     /// 1 to 65535; each real server's own port when absent. Needed where the
     /// service has no port of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// The name of the gRPC service that is asked about; 1 to 256 characters.
     /// The server as a whole when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = bounds::GRPC_SERVICE))]
     pub service: Option<String>,
 }
 
@@ -264,15 +265,15 @@ pub struct UdpProbe {
     /// 1 to 65535; each real server's own port when absent. Needed where the
     /// service has no port of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// What the datagram holds; 1 to 4096 characters.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = bounds::TEXT))]
     pub send: String,
     /// To be found in the answer; 1 to 4096 characters. When absent, any answer
     /// is good and none is needed: only an ICMP error is a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = bounds::TEXT))]
     pub expect: Option<String>,
 }
 
@@ -284,11 +285,11 @@ pub struct DnsProbe {
     /// 1 to 65535; each real server's own port when absent. Needed where the
     /// service has no port of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// The name that is asked for, from the root of DNS; no search list is
     /// tried.
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::dns_name())]
     pub name: String,
     /// The type of record that is asked for.
@@ -298,7 +299,7 @@ pub struct DnsProbe {
     /// dig prints it. Any answer without an error when absent. At most 1024
     /// characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = bounds::DNS_ANSWER))]
     pub expected_answer: Option<String>,
 }
 

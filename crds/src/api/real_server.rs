@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Forwarding, rule};
+use crate::bounds;
 
 /// One server that can stand behind any number of VirtualServices of its
 /// namespace.
@@ -91,12 +92,12 @@ pub struct RealServerSpec {
     /// 1 to 65535; the service's port when absent. DR and TUN cannot change
     /// the port, so there it is absent or equal to the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// Its share of new connections relative to its neighbours, 0 to 65535.
     /// 0 takes no new ones and keeps those that it has.
     #[serde(default = "default_weight")]
-    #[schemars(range(min = 0, max = 65535))]
+    #[schemars(range(min = 0, max = u16::MAX))]
     pub weight: i32,
     /// How packets reach this server; replaces the service's forwarding as a
     /// whole.
@@ -118,12 +119,12 @@ fn default_weight() -> i32 {
 #[x_kube(validation = rule::lower_below_upper())]
 pub struct ConnectionThresholds {
     /// At this many the server gets no new ones; 1 to 2147483647.
-    #[schemars(range(min = 1, max = 2_147_483_647))]
+    #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
     pub upper_threshold: i64,
     /// Below this many it gets new ones again; 1 to upperThreshold. Three
     /// quarters of upperThreshold when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2_147_483_647))]
+    #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
     pub lower_threshold: Option<i64>,
 }
 

@@ -3,6 +3,8 @@
 
 use kube::core::Rule;
 
+use crate::bounds;
+
 pub(super) mod health;
 
 /// A DNS subdomain (RFC 1123), as names of objects are.
@@ -25,7 +27,10 @@ pub(super) fn object_name() -> Rule {
 /// (`net/core/dev.c`, `dev_valid_name`), as far as it is ASCII.
 pub(super) fn interface_name() -> Rule {
     rule(
-        "self.matches('^[!-.0-9;-~]{1,15}$') && self != '.' && self != '..'",
+        format!(
+            "self.matches('^[!-.0-9;-~]{{1,{}}}$') && self != '.' && self != '..'",
+            bounds::INTERFACE
+        ),
         "cannot be the name of an interface; write one such as eth0, of up to 15 ASCII \
          characters, without '/', ':' and blanks",
     )

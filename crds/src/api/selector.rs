@@ -1,9 +1,9 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// A label's key. CEL has no length for the keys of a map, so the length of
-/// the prefix is in the expression.
-const KEY: &str = "key.size() <= 317 && key.indexOf('/') <= 253 && \
-                   key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?\
+use crate::bounds;
+
+/// What a label's key looks like.
+const KEY: &str = "key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?\
                    [A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')";
 const KEY_MESSAGE: &str = "cannot be a label's key; write a name of up to 63 letters, digits, \
                            '-', '_' and '.', with a DNS name and '/' before it if need be";
@@ -21,20 +21,20 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
             "matchLabels": {
                 "description": "Labels that a RealServer must have, each with this value.",
                 "type": "object",
-                "maxProperties": 16,
+                "maxProperties": bounds::SELECTOR_LABELS,
                 "additionalProperties": {
                     "type": "string",
-                    "maxLength": 63,
+                    "maxLength": bounds::LABEL,
                     "x-kubernetes-validations": [{"rule": VALUE, "message": VALUE_MESSAGE}],
                 },
                 "x-kubernetes-validations": [
-                    {"rule": format!("self.all(key, {KEY})"), "message": KEY_MESSAGE},
+                    {"rule": format!("self.all(key, {})", key_rule()), "message": KEY_MESSAGE},
                 ],
             },
             "matchExpressions": {
                 "description": "Conditions on labels, of which all must hold.",
                 "type": "array",
-                "maxItems": 16,
+                "maxItems": bounds::SELECTOR_EXPRESSIONS,
                 "x-kubernetes-list-type": "atomic",
                 "items": {
                     "type": "object",
@@ -43,9 +43,9 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                         "key": {
                             "description": "The label's key.",
                             "type": "string",
-                            "maxLength": 317,
+                            "maxLength": bounds::LABEL_KEY,
                             "x-kubernetes-validations": [
-                                {"rule": KEY.replace("key.", "self."), "message": KEY_MESSAGE},
+                                {"rule": key_rule().replace("key.", "self."), "message": KEY_MESSAGE},
                             ],
                         },
                         "operator": {
@@ -57,11 +57,11 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                             "description": "For In and NotIn: the values. Exists and DoesNotExist \
                                             have none.",
                             "type": "array",
-                            "maxItems": 64,
+                            "maxItems": bounds::SELECTOR_VALUES,
                             "x-kubernetes-list-type": "atomic",
                             "items": {
                                 "type": "string",
-                                "maxLength": 63,
+                                "maxLength": bounds::LABEL,
                                 "x-kubernetes-validations": [
                                     {"rule": VALUE, "message": VALUE_MESSAGE},
                                 ],
@@ -85,4 +85,14 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                         least one label under matchLabels",
         }],
     })
+}
+
+/// CEL for a label's key. A schema has no length for the keys of a map, and
+/// none for the part of a text before its slash, so both are in the expression.
+fn key_rule() -> String {
+    format!(
+        "key.size() <= {} && key.indexOf('/') <= {} && {KEY}",
+        bounds::LABEL_KEY,
+        bounds::NAME
+    )
 }

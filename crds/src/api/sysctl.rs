@@ -1,9 +1,10 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+use crate::bounds;
+
 /// Every sysctl that a group may set. The middle part of the last two is an
-/// interface, `all` or `default`. CEL has no length for the keys of a map, so it
-/// is in the expression.
-const NAME: &str = "name.size() <= 64 && name.matches('^net[.](ipv4[.]vs[.][a-z0-9_]+|\
+/// interface, `all` or `default`.
+const NAME: &str = "name.matches('^net[.](ipv4[.]vs[.][a-z0-9_]+|\
                     ipv4[.]conf[.][!-\\\\-/-9;-~]{1,15}[.](accept_local|arp_announce|arp_filter|\
                     arp_ignore|forwarding|rp_filter|send_redirects)|\
                     ipv6[.]conf[.][!-\\\\-/-9;-~]{1,15}[.](accept_ra|force_forwarding|forwarding))$') \
@@ -23,14 +24,22 @@ const VALUE_MESSAGE: &str = "is no value of a sysctl; write a number, or several
 pub(super) fn overrides(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
-        "maxProperties": 32,
+        "maxProperties": bounds::SYSCTLS,
         "additionalProperties": {
             "type": "string",
-            "maxLength": 64,
+            "maxLength": bounds::SYSCTL_VALUE,
             "x-kubernetes-validations": [{"rule": VALUE, "message": VALUE_MESSAGE}],
         },
         "x-kubernetes-validations": [
-            {"rule": format!("self.all(name, {NAME})"), "message": NAME_MESSAGE},
+            {"rule": name_rule(), "message": NAME_MESSAGE},
         ],
     })
+}
+
+/// A schema has no length for the keys of a map, so it is in the expression.
+fn name_rule() -> String {
+    format!(
+        "self.all(name, name.size() <= {} && {NAME})",
+        bounds::SYSCTL_NAME
+    )
 }

@@ -10,6 +10,7 @@ use super::{
     rule::{self, health},
     selector::label_selector,
 };
+use crate::bounds;
 
 /// One service of the kernel's IPVS table: traffic to a virtual address (or
 /// with a firewall mark) and the real servers that share it.
@@ -166,7 +167,7 @@ pub struct VirtualServiceSpec {
     pub real_server_selector: LabelSelector,
     /// The DirectorGroup whose directors serve this. Immutable, as vip is.
     #[serde(default = "default_group")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name(), validation = rule::immutable_group())]
     pub director_group_name: String,
 }
@@ -185,7 +186,7 @@ pub struct Vip {
     #[x_kube(validation = rule::ip(), validation = rule::vip_address())]
     pub address: String,
     /// 1 to 65535; 0 serves every port, and needs persistence.
-    #[schemars(range(min = 0, max = 65535))]
+    #[schemars(range(min = 0, max = u16::MAX))]
     pub port: i32,
     /// TCP, UDP or SCTP.
     #[serde(default)]
@@ -236,7 +237,7 @@ impl fmt::Display for Protocol {
 #[serde(rename_all = "camelCase")]
 pub struct FirewallMark {
     /// The mark, 1 to 4294967295.
-    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
+    #[schemars(range(min = 1, max = u32::MAX))]
     pub mark: i64,
     /// The family of the marked packets.
     #[serde(default)]
@@ -326,13 +327,13 @@ pub struct Persistence {
     /// How long after its last connection a client keeps its server, in
     /// seconds, 1 to 4294967.
     #[serde(default = "default_persistence_timeout")]
-    #[schemars(range(min = 1, max = 4_294_967))]
+    #[schemars(range(min = 1, max = bounds::PERSISTENCE_SECONDS))]
     pub timeout_seconds: i64,
     /// Clients whose addresses agree in that many leading bits keep one server
     /// together: 1 to 32 for IPv4, 1 to 128 for IPv6. The whole address when
     /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 128))]
+    #[schemars(range(min = 1, max = bounds::PREFIX_IPV6))]
     pub prefix_length: Option<i32>,
     /// Tell clients apart by something else than their address. sip needs UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -395,7 +396,7 @@ pub struct Tunnel {
     pub kind: TunnelType,
     /// The UDP port of GUE, 1 to 65535; needed there, refused elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// The checksum of GUE (None, Full or Remote) or GRE (None or Full).
     #[serde(default, skip_serializing_if = "Option::is_none")]

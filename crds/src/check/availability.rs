@@ -7,7 +7,8 @@ use crate::{
     Availability, BelowMinimum, ForwardingRule, OnFailure, Quantity, Rejection, ServiceId,
     SorryServer,
     api::{self, BelowMinimumAction, Protocol, Scheduler, VirtualServiceSpec},
-    resolved::family,
+    bounds,
+    service::family,
 };
 
 const PATH: &str = "spec.availability";
@@ -211,6 +212,7 @@ fn slow_start(
     raw: &api::Availability,
     scheduler: Scheduler,
 ) -> Result<Option<Duration>, Rejection> {
+    const LONGEST: i32 = bounds::SLOW_START_SECONDS;
     let path = format!("{PATH}.slowStartSeconds");
     let Some(raw) = raw.slow_start_seconds else {
         return Ok(None);
@@ -222,12 +224,12 @@ fn slow_start(
              out, or set another scheduler",
         ));
     }
-    let seconds = u64::try_from(raw).ok();
-    let seconds = seconds.filter(|seconds| (1..=3600).contains(seconds));
+    let seconds = Some(raw).filter(|seconds| (1..=LONGEST).contains(seconds));
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
     let seconds = seconds.ok_or_else(|| {
         invalid(
             &path,
-            format_args!("{raw} is out of range; write 1 to 3600 seconds, or leave it out"),
+            format_args!("{raw} is out of range; write 1 to {LONGEST} seconds, or leave it out"),
         )
     })?;
     Ok(Some(Duration::from_secs(seconds)))

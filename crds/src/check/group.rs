@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
-use super::{invalid, name::subdomain, sysctl};
+use super::{Checked, invalid, name, sysctl};
 use crate::{
-    Checked, Rejection,
+    Rejection,
     api::{
         AddressMode, Addresses, DirectorGroup, DirectorGroupSpec, OnConflict, SysctlProfile,
         Timeouts,
     },
+    bounds,
 };
 
 /// A checked DirectorGroup.
@@ -72,7 +73,7 @@ impl Checked for CheckedGroup {
             .as_ref()
             .and_then(|addresses| addresses.holder.clone());
         if let Some(holder) = &holder {
-            subdomain("spec.addresses.holder", holder)?;
+            name::subdomain("spec.addresses.holder", holder)?;
         }
         let addresses = match &spec.addresses {
             Some(raw) => address_rule(raw)?,
@@ -106,7 +107,7 @@ fn address_rule(raw: &Addresses) -> Result<AddressRule, Rejection> {
     match (raw.mode, &raw.interface) {
         (AddressMode::Interface, None) => Ok(AddressRule::Subnet),
         (AddressMode::Interface, Some(name)) => {
-            interface("spec.addresses.interface", name)?;
+            name::interface("spec.addresses.interface", name)?;
             Ok(AddressRule::Interface(name.clone()))
         }
         (AddressMode::Dummy, None) => Ok(AddressRule::Dummy),
@@ -118,27 +119,6 @@ fn address_rule(raw: &Addresses) -> Result<AddressRule, Rejection> {
     }
 }
 
-/// What the kernel takes as the name of an interface (`net/core/dev.c`,
-/// `dev_valid_name`), as far as it is ASCII.
-pub(super) fn is_interface(name: &str) -> bool {
-    let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
-    let is_long = !(1..=15).contains(&name.len());
-    !is_long && !name.contains(is_odd) && !matches!(name, "." | "..")
-}
-
-fn interface(path: &str, name: &str) -> Result<(), Rejection> {
-    if !is_interface(name) {
-        return Err(invalid(
-            path,
-            format_args!(
-                "{name:?} cannot be the name of an interface; write one such as eth0, of up to 15 \
-                 ASCII characters, without '/', ':' and blanks"
-            ),
-        ));
-    }
-    Ok(())
-}
-
 fn timeouts(raw: &Timeouts) -> Result<TimeoutRule, Rejection> {
     Ok(TimeoutRule {
         tcp: timeout("spec.timeouts.tcpSeconds", raw.tcp_seconds)?,
@@ -147,10 +127,8 @@ fn timeouts(raw: &Timeouts) -> Result<TimeoutRule, Rejection> {
     })
 }
 
-/// The kernel counts them in ticks in an `int`, of which there are up to 1000
-/// in a second (`ip_vs_ctl.c`, `ip_vs_set_timeout`).
 fn timeout(path: &str, raw: Option<i64>) -> Result<Option<u32>, Rejection> {
-    const LONGEST: u32 = i32::MAX.cast_unsigned() / 1000;
+    const LONGEST: u32 = bounds::TIMEOUT_SECONDS;
     let Some(raw) = raw else {
         return Ok(None);
     };

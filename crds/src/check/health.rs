@@ -6,6 +6,7 @@ use super::{invalid, name, port};
 use crate::{
     DnsProbe, HealthCheck, Probe, Rejection, ServiceId,
     api::{self, DnsRecordType},
+    bounds,
 };
 
 const PATH: &str = "spec.healthCheck";
@@ -16,8 +17,8 @@ pub(super) fn health_check(
     service: ServiceId,
 ) -> Result<HealthCheck, Rejection> {
     let (probe, port) = probe(raw, service)?;
-    let period = seconds("periodSeconds", raw.period_seconds, 3600)?;
-    let timeout = seconds("timeoutSeconds", raw.timeout_seconds, 60)?;
+    let period = seconds("periodSeconds", raw.period_seconds, bounds::PERIOD_SECONDS)?;
+    let timeout = seconds("timeoutSeconds", raw.timeout_seconds, bounds::PROBE_SECONDS)?;
     if timeout > period {
         return Err(invalid(
             &format!("{PATH}.timeoutSeconds"),
@@ -86,27 +87,31 @@ fn probe(raw: &api::HealthCheck, service: ServiceId) -> Result<(Probe, Option<u1
 
 fn tcp(raw: &api::TcpSocketProbe) -> Result<Probe, Rejection> {
     Ok(Probe::Tcp {
-        send: text("tcpSocket.send", raw.send.as_deref(), 4096)?,
-        expect: text("tcpSocket.expect", raw.expect.as_deref(), 4096)?,
+        send: text("tcpSocket.send", raw.send.as_deref(), bounds::TEXT)?,
+        expect: text("tcpSocket.expect", raw.expect.as_deref(), bounds::TEXT)?,
     })
 }
 
 fn grpc(raw: &api::GrpcProbe) -> Result<Probe, Rejection> {
     Ok(Probe::Grpc {
-        service: text("grpc.service", raw.service.as_deref(), 256)?,
+        service: text("grpc.service", raw.service.as_deref(), bounds::GRPC_SERVICE)?,
     })
 }
 
 fn udp(raw: &api::UdpProbe) -> Result<Probe, Rejection> {
     Ok(Probe::Udp {
-        send: text("udp.send", Some(&raw.send), 4096)?,
-        expect: text("udp.expect", raw.expect.as_deref(), 4096)?,
+        send: text("udp.send", Some(&raw.send), bounds::TEXT)?,
+        expect: text("udp.expect", raw.expect.as_deref(), bounds::TEXT)?,
     })
 }
 
 fn dns(raw: &api::DnsProbe) -> Result<DnsProbe, Rejection> {
     name::queried(&format!("{PATH}.dns.name"), &raw.name)?;
-    let answer = text("dns.expectedAnswer", raw.expected_answer.as_deref(), 1024)?;
+    let answer = text(
+        "dns.expectedAnswer",
+        raw.expected_answer.as_deref(),
+        bounds::DNS_ANSWER,
+    )?;
     let expect = match (raw.record_type, raw.expected_answer.is_some()) {
         (_, false) => None,
         (DnsRecordType::A, true) => Some(answer_address("an IPv4", &answer, IpAddr::is_ipv4)?),
@@ -154,9 +159,9 @@ fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Reject
     Ok(raw.to_owned())
 }
 
-fn seconds(field: &str, raw: i32, longest: u64) -> Result<Duration, Rejection> {
-    let seconds = u64::try_from(raw).ok();
-    let seconds = seconds.filter(|seconds| (1..=longest).contains(seconds));
+fn seconds(field: &str, raw: i32, longest: i32) -> Result<Duration, Rejection> {
+    let seconds = Some(raw).filter(|seconds| (1..=longest).contains(seconds));
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
     seconds.map(Duration::from_secs).ok_or_else(|| {
         invalid(
             &format!("{PATH}.{field}"),
@@ -166,11 +171,13 @@ fn seconds(field: &str, raw: i32, longest: u64) -> Result<Duration, Rejection> {
 }
 
 fn threshold(field: &str, raw: i32) -> Result<u32, Rejection> {
-    let threshold = u32::try_from(raw).ok();
-    threshold.filter(|it| (1..=10).contains(it)).ok_or_else(|| {
+    const LARGEST: i32 = bounds::THRESHOLD;
+    let threshold = Some(raw).filter(|it| (1..=LARGEST).contains(it));
+    let threshold = threshold.and_then(|it| u32::try_from(it).ok());
+    threshold.ok_or_else(|| {
         invalid(
             &format!("{PATH}.{field}"),
-            format_args!("{raw} is out of range; write 1 to 10 probes in a row"),
+            format_args!("{raw} is out of range; write 1 to {LARGEST} probes in a row"),
         )
     })
 }

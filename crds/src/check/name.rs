@@ -1,11 +1,11 @@
 use std::net::IpAddr;
 
 use super::invalid;
-use crate::Rejection;
+use crate::{Rejection, bounds};
 
 /// The name of a cluster-scoped object: a DNS subdomain (RFC 1123).
 pub(super) fn subdomain(path: &str, name: &str) -> Result<(), Rejection> {
-    if name.len() <= 253 && name.split('.').all(is_dns_label) {
+    if name.len() <= bounds::NAME && name.split('.').all(is_dns_label) {
         return Ok(());
     }
     Err(invalid(
@@ -22,10 +22,10 @@ pub(super) fn subdomain(path: &str, name: &str) -> Result<(), Rejection> {
 pub(super) fn host(path: &str, name: &str) -> Result<(), Rejection> {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_label = |label: &str| {
-        label.len() <= 63 && is_framed(label, inner, |byte| inner(byte) || byte == b'-')
+        label.len() <= bounds::LABEL && is_framed(label, inner, |byte| inner(byte) || byte == b'-')
     };
     let last = name.rsplit('.').next().unwrap_or_default();
-    let is_name = name.len() <= 253
+    let is_name = name.len() <= bounds::NAME
         && name.split('.').all(is_label)
         && !last.bytes().all(|byte| byte.is_ascii_digit());
     if is_name || address(name).is_some() {
@@ -54,10 +54,12 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
 pub(super) fn queried(path: &str, name: &str) -> Result<(), Rejection> {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && !label.starts_with('-') && label.bytes().all(is_inner)
+        (1..=bounds::LABEL).contains(&label.len())
+            && !label.starts_with('-')
+            && label.bytes().all(is_inner)
     };
     let labels = name.strip_suffix('.').unwrap_or(name);
-    if name == "." || (name.len() <= 253 && labels.split('.').all(is_label)) {
+    if name == "." || (name.len() <= bounds::NAME && labels.split('.').all(is_label)) {
         return Ok(());
     }
     Err(invalid(
@@ -69,14 +71,29 @@ pub(super) fn queried(path: &str, name: &str) -> Result<(), Rejection> {
     ))
 }
 
+/// The name of a network interface.
+pub(super) fn interface(path: &str, name: &str) -> Result<(), Rejection> {
+    if !is_interface(name) {
+        return Err(invalid(
+            path,
+            format_args!(
+                "{name:?} cannot be the name of an interface; write one such as eth0, of up to {} \
+                 ASCII characters, without '/', ':' and blanks",
+                bounds::INTERFACE
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// A label key: a name, or a DNS subdomain, a slash and a name.
 pub(super) fn label_key(path: &str, key: &str) -> Result<(), Rejection> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    let prefix_is_good =
-        prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_dns_label));
+    let prefix_is_good = prefix
+        .is_none_or(|prefix| prefix.len() <= bounds::NAME && prefix.split('.').all(is_dns_label));
     if prefix_is_good && is_label_name(name) {
         return Ok(());
     }
@@ -103,13 +120,21 @@ pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
     ))
 }
 
+/// What the kernel takes as the name of an interface (`net/core/dev.c`,
+/// `dev_valid_name`), as far as it is ASCII.
+pub(super) fn is_interface(name: &str) -> bool {
+    let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
+    let is_long = !(1..=bounds::INTERFACE).contains(&name.len());
+    !is_long && !name.contains(is_odd) && !matches!(name, "." | "..")
+}
+
 fn is_dns_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     is_framed(label, inner, |byte| inner(byte) || byte == b'-')
 }
 
 fn is_label_name(name: &str) -> bool {
-    name.len() <= 63
+    name.len() <= bounds::LABEL
         && is_framed(
             name,
             |byte| byte.is_ascii_alphanumeric(),

@@ -6,7 +6,7 @@ use super::{
     invalid,
     name::{label_key, label_value},
 };
-use crate::{Labels, Rejection};
+use crate::{Labels, Rejection, bounds};
 
 const PATH: &str = "spec.realServerSelector";
 
@@ -45,17 +45,17 @@ impl Selector {
             label_key(&format!("{PATH}.matchLabels"), key)?;
             label_value(&format!("{PATH}.matchLabels[{key}]"), value)?;
         }
-        if labels.len() > 16 {
+        if labels.len() > bounds::SELECTOR_LABELS {
             return Err(invalid(
                 &format!("{PATH}.matchLabels"),
-                "write at most 16 labels",
+                format_args!("write at most {} labels", bounds::SELECTOR_LABELS),
             ));
         }
         let raw = raw.match_expressions.as_deref().unwrap_or_default();
-        if raw.len() > 16 {
+        if raw.len() > bounds::SELECTOR_EXPRESSIONS {
             return Err(invalid(
                 &format!("{PATH}.matchExpressions"),
-                "write at most 16 expressions",
+                format_args!("write at most {} expressions", bounds::SELECTOR_EXPRESSIONS),
             ));
         }
         let requirements: Vec<_> = raw
@@ -91,10 +91,10 @@ impl Requirement {
         let path = format!("{PATH}.matchExpressions[{index}]");
         label_key(&format!("{path}.key"), &raw.key)?;
         let values = raw.values.as_deref().unwrap_or_default();
-        if values.len() > 64 {
+        if values.len() > bounds::SELECTOR_VALUES {
             return Err(invalid(
                 &format!("{path}.values"),
-                "write at most 64 values",
+                format_args!("write at most {} values", bounds::SELECTOR_VALUES),
             ));
         }
         for value in values {

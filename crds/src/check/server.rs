@@ -1,9 +1,10 @@
 use std::net::IpAddr;
 
-use super::{address, forwarding::forwarding, invalid, port};
+use super::{Checked, address, forwarding::forwarding, invalid, port};
 use crate::{
-    Checked, ForwardingRule, Rejection,
+    ForwardingRule, Rejection,
     api::{ConnectionThresholds, RealServer, RealServerSpec},
+    bounds,
 };
 
 /// A checked RealServer.
@@ -59,10 +60,10 @@ fn weight(raw: i32) -> Result<u16, Rejection> {
 }
 
 fn thresholds(raw: &ConnectionThresholds) -> Result<(u32, u32), Rejection> {
-    const LARGEST: i64 = i32::MAX as i64;
+    const LARGEST: u32 = bounds::CONNECTIONS;
     let upper = u32::try_from(raw.upper_threshold)
         .ok()
-        .filter(|upper| (1..=LARGEST).contains(&i64::from(*upper)))
+        .filter(|upper| (1..=LARGEST).contains(upper))
         .ok_or_else(|| {
             invalid(
                 "spec.connections.upperThreshold",

@@ -1,16 +1,16 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
-    Selector, address, availability::availability, forwarding::forwarding, health::health_check,
-    invalid, name::subdomain,
+    Checked, Selector, address, availability::availability, forwarding::forwarding,
+    health::health_check, invalid, name::subdomain,
 };
 use crate::{
-    Availability, Checked, ForwardingRule, HealthCheck, Loose, PersistenceRule, Rejection,
-    ServiceId,
+    Availability, ForwardingRule, HealthCheck, Loose, PersistenceRule, Rejection, ServiceId,
     api::{
         FirewallMark, IpFamily, Persistence, PersistenceEngine, Protocol, Scheduler, SchedulerFlag,
         Vip, VirtualService, VirtualServiceSpec, default_group,
     },
+    bounds,
     condition::reason,
 };
 
@@ -210,9 +210,7 @@ fn may_be_udp(id: ServiceId) -> bool {
 }
 
 fn persistence(raw: &Persistence, id: ServiceId) -> Result<PersistenceRule, Rejection> {
-    /// The kernel keeps it in 32 bits of ticks, of which there are up to 1000 a
-    /// second (`ip_vs_genl_parse_service` in `net/netfilter/ipvs/ip_vs_ctl.c`).
-    const LONGEST: u32 = u32::MAX / 1000;
+    const LONGEST: u32 = bounds::PERSISTENCE_SECONDS;
     let timeout_seconds = u32::try_from(raw.timeout_seconds)
         .ok()
         .filter(|seconds| (1..=LONGEST).contains(seconds))
@@ -226,8 +224,8 @@ fn persistence(raw: &Persistence, id: ServiceId) -> Result<PersistenceRule, Reje
             )
         })?;
     let (family, bits) = match id.family() {
-        IpFamily::IPv4 => ("IPv4", 32),
-        IpFamily::IPv6 => ("IPv6", 128),
+        IpFamily::IPv4 => ("IPv4", bounds::PREFIX_IPV4),
+        IpFamily::IPv6 => ("IPv6", bounds::PREFIX_IPV6),
     };
     let prefix_length = match raw.prefix_length {
         None => bits,

@@ -1,13 +1,9 @@
 use std::collections::BTreeMap;
 
-use super::{group::is_interface, invalid};
-use crate::{Rejection, api::Sysctls};
+use super::{invalid, name::is_interface};
+use crate::{Rejection, api::Sysctls, bounds};
 
 const PATH: &str = "spec.sysctls.overrides";
-/// A group's.
-const MOST: usize = 32;
-/// Of a name, and of a value.
-const LONGEST: usize = 64;
 
 /// What of an interface a group may set. The others of `net.ipv4.conf` have
 /// nothing to do with a director's work, and some open a host to attacks.
@@ -25,8 +21,9 @@ const OF_IPV6: [&str; 3] = ["accept_ra", "force_forwarding", "forwarding"];
 
 /// The overrides of a group: no way to write any sysctl of a host.
 pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejection> {
-    if raw.overrides.len() > MOST {
-        return Err(invalid(PATH, format_args!("write at most {MOST} of them")));
+    if raw.overrides.len() > bounds::SYSCTLS {
+        let most = bounds::SYSCTLS;
+        return Err(invalid(PATH, format_args!("write at most {most} of them")));
     }
     for (name, value) in &raw.overrides {
         if name == "net.ipv4.conf.all.forwarding" {
@@ -35,7 +32,7 @@ pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejec
                 format_args!("{name} would change every interface; name the interfaces"),
             ));
         }
-        if name.len() > LONGEST || !is_for_a_group(name) {
+        if name.len() > bounds::SYSCTL_NAME || !is_for_a_group(name) {
             return Err(invalid(
                 PATH,
                 format_args!(
@@ -46,7 +43,7 @@ pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejec
                 ),
             ));
         }
-        if value.len() > LONGEST || !value.split(' ').all(is_number) {
+        if value.len() > bounds::SYSCTL_VALUE || !value.split(' ').all(is_number) {
             return Err(invalid(
                 &format!("{PATH}[{name}]"),
                 format_args!(

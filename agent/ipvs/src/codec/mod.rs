@@ -2,12 +2,14 @@
 //! (`include/uapi/linux/ip_vs.h`, `net/netfilter/ipvs/ip_vs_ctl.c`): bytes to
 //! attributes to model, and back. Knows no socket.
 
+mod answer;
+mod ask;
 mod batch;
-mod convert;
 mod destination;
 mod request;
 mod service;
 mod stats;
+mod value;
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, ErrorContext, NetlinkMessage, Nla, NlaBuffer, NlasIterator,
@@ -20,8 +22,8 @@ pub use request::append_request;
 pub use service::ServiceAttribute;
 pub use stats::{Number, StatsAttribute};
 
+pub(crate) use answer::{DumpedDestination, DumpedService};
 pub(crate) use batch::Batch;
-pub(crate) use convert::{DumpedDestination, DumpedService};
 
 const IPVS_GENL_NAME: &str = "IPVS";
 const IPVS_GENL_VERSION: u8 = 1;

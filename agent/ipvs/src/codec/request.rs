@@ -3,7 +3,7 @@ use netlink_packet_generic::GenlHeader;
 
 use super::{
     Attribute, Command, IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, IPVS_GENL_VERSION, Message,
-    convert::{Nest, command, destination_attributes, service_attributes},
+    ask::{Nest, command, destination_attributes, service_attributes},
 };
 use crate::Op;
 
@@ -43,8 +43,7 @@ impl Message {
 /// Appends the request that does an operation: the bytes of its [`Message`],
 /// without making one, in a fraction of the time.
 pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
-    let room = ROOM + length_of_names(op);
-    append_message(datagram, header, command(op), room, |rest| {
+    append_message(datagram, header, command(op), room(op), |rest| {
         rest.put_nest(IPVS_CMD_ATTR_SERVICE, |rest| {
             service_attributes(op, rest);
         });
@@ -56,16 +55,30 @@ pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
     });
 }
 
-/// More than the attributes of any operation take, names apart.
-const ROOM: usize = 256;
+/// The bytes of an operation's attributes, and of the headers of both nests,
+/// also where there is only one.
+#[inline]
+fn room(op: &Op) -> usize {
+    let (mut service, mut destination) = (Length::default(), Length::default());
+    service_attributes(op, &mut service);
+    destination_attributes(op, &mut destination);
+    NLA_HDRLEN + service.0 + NLA_HDRLEN + destination.0
+}
 
-fn length_of_names(op: &Op) -> usize {
-    match op {
-        Op::NewService(_, config) | Op::SetService(_, config) => {
-            config.scheduler.len() + config.persistence_engine.as_ref().map_or(0, String::len)
-        }
-        _ => 0,
+/// Counts the bytes of attributes, and keeps nothing.
+#[derive(Default)]
+struct Length(usize);
+
+impl<N: Nla> Nest<N> for Length {
+    #[inline(always)]
+    fn put(&mut self, attribute: N) {
+        self.0 += length(&attribute).next_multiple_of(NLA_ALIGNTO);
     }
+}
+
+#[inline(always)]
+fn length<N: Nla>(attribute: &N) -> usize {
+    NLA_HDRLEN + attribute.value_len()
 }
 
 #[inline]
@@ -113,7 +126,7 @@ impl Rest<'_> {
     // Where the kind of attribute is known, all but a few moves go away.
     #[inline(always)]
     fn put_attribute<N: Nla>(&mut self, attribute: &N) {
-        let length = NLA_HDRLEN + attribute.value_len();
+        let length = length(attribute);
         let bytes = &mut self.bytes[self.filled..][..length];
         put_header(bytes, length, attribute.kind());
         attribute.emit_value(&mut bytes[NLA_HDRLEN..]);

@@ -9,7 +9,7 @@ use super::{invalid, name, text};
 use crate::{
     BodyRule, HttpProbe, Rejection, StatusRange, TlsRule,
     api::{ExpectedBody, HttpGetProbe, HttpHeader, HttpScheme, ProbeTls},
-    body_pattern,
+    body_pattern, bounds,
 };
 
 const PATH: &str = "spec.healthCheck.httpGet";
@@ -24,10 +24,10 @@ pub(super) fn probe(raw: &HttpGetProbe) -> Result<HttpProbe, Rejection> {
     let headers = headers
         .map(|(index, raw)| header(index, raw))
         .collect::<Result<_, _>>()?;
-    if raw.http_headers.len() > 16 {
+    if raw.http_headers.len() > bounds::HEADERS {
         return Err(invalid(
             &format!("{PATH}.httpHeaders"),
-            "write at most 16 headers",
+            format_args!("write at most {} headers", bounds::HEADERS),
         ));
     }
     Ok(HttpProbe {
@@ -44,14 +44,15 @@ pub(super) fn probe(raw: &HttpGetProbe) -> Result<HttpProbe, Rejection> {
 fn path(raw: &str) -> Result<(), Rejection> {
     const SPECIAL: &[u8] = b"-._~!$&'()*+,;=:@%/?";
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || SPECIAL.contains(&byte);
-    if raw.starts_with('/') && raw.len() <= 2048 && raw.bytes().all(is_good) {
+    if raw.starts_with('/') && raw.len() <= bounds::PATH && raw.bytes().all(is_good) {
         return Ok(());
     }
     Err(invalid(
         &format!("{PATH}.path"),
         format_args!(
             "{raw:?} is not a path; write one from its first slash, such as /healthz, of at most \
-             2048 characters, and percent-encode what a URL cannot hold: a space is %20"
+             {} characters, and percent-encode what a URL cannot hold: a space is %20",
+            bounds::PATH
         ),
     ))
 }
@@ -69,13 +70,14 @@ fn header(index: usize, raw: &HttpHeader) -> Result<(String, String), Rejection>
     const OWN: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
     let path = format!("{PATH}.httpHeaders[{index}]");
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-!#$%&'*+.^_`|~".contains(&byte);
-    if !(1..=256).contains(&raw.name.len()) || !raw.name.bytes().all(is_token) {
+    if !(1..=bounds::HEADER_NAME).contains(&raw.name.len()) || !raw.name.bytes().all(is_token) {
         return Err(invalid(
             &format!("{path}.name"),
             format_args!(
-                "{:?} is not the name of a header; write one such as X-Probe: 1 to 256 letters, \
+                "{:?} is not the name of a header; write one such as X-Probe: 1 to {} letters, \
                  digits and '-'",
-                raw.name
+                raw.name,
+                bounds::HEADER_NAME
             ),
         ));
     }
@@ -91,21 +93,27 @@ fn header(index: usize, raw: &HttpHeader) -> Result<(String, String), Rejection>
         ));
     }
     let is_visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
-    if raw.value.len() > 4096 || !raw.value.bytes().all(is_visible) {
+    if raw.value.len() > bounds::HEADER_VALUE || !raw.value.bytes().all(is_visible) {
         return Err(invalid(
             &format!("{path}.value"),
-            "cannot be the value of a header; write at most 4096 characters of ASCII without \
-             control characters",
+            format_args!(
+                "cannot be the value of a header; write at most {} characters of ASCII without \
+                 control characters",
+                bounds::HEADER_VALUE
+            ),
         ));
     }
     Ok((name, raw.value.clone()))
 }
 
 fn statuses(raw: &[String]) -> Result<Vec<StatusRange>, Rejection> {
-    if !(1..=16).contains(&raw.len()) {
+    if !(1..=bounds::STATUSES).contains(&raw.len()) {
         return Err(invalid(
             &format!("{PATH}.expectedStatuses"),
-            "write 1 to 16 statuses, or leave it out for 200-299",
+            format_args!(
+                "write 1 to {} statuses, or leave it out for 200-299",
+                bounds::STATUSES
+            ),
         ));
     }
     let statuses = raw.iter().enumerate();
@@ -142,10 +150,10 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
         (Some(contained), None) => Ok(BodyRule::Contains(text(
             &format!("{FIELD}.contains"),
             Some(contained),
-            4096,
+            bounds::TEXT,
         )?)),
         (None, Some(pattern)) => {
-            let pattern = text(&format!("{FIELD}.matches"), Some(pattern), 1024)?;
+            let pattern = text(&format!("{FIELD}.matches"), Some(pattern), bounds::PATTERN)?;
             match body_pattern(&pattern) {
                 Ok(_) => Ok(BodyRule::Matches(pattern)),
                 Err(error) => Err(invalid(
@@ -221,8 +229,8 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
 
 /// The certificates of a bundle, each of which can be an authority.
 fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
-    /// As many bytes as 128 KiB of base64 hold.
-    const LARGEST: usize = 128 * 1024 / 4 * 3;
+    /// Four characters of base64 hold three bytes.
+    const LARGEST: usize = bounds::CA_BUNDLE_BASE64 / 4 * 3;
     if bundle.len() > LARGEST {
         return Err(invalid(
             path,

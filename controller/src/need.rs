@@ -9,7 +9,7 @@ use crate::history::Positions;
 /// From when on a director must have used the world for one VirtualService.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Need {
-    pub(super) fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
     /// The state that the service is in began here, or a little earlier.
     pub since: Positions,
     /// Whether digests can prove it: what is in force follows from the objects
@@ -25,17 +25,17 @@ pub struct Need {
 /// not only the form: with the identity of everything that takes part, a
 /// change in one kind shows whatever the other kinds' states are.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Fingerprint {
-    pub(super) own: Digest,
-    pub(super) servers: Digest,
-    pub(super) accepted: bool,
-    pub(super) group_gone: bool,
+pub(crate) struct Fingerprint {
+    pub(crate) own: Digest,
+    pub(crate) servers: Digest,
+    pub(crate) accepted: bool,
+    pub(crate) group_gone: bool,
 }
 
 /// Since when each server of a checked service stands behind it. `before` is
 /// the service as it was, with its need; one that was not checked had its
 /// servers for long enough.
-pub(super) fn servers(
+pub(crate) fn servers(
     service: Option<&Service>,
     before: Option<(&Service, &Need)>,
     now: Positions,

@@ -1,0 +1,88 @@
+//! Which module a path leads to.
+
+use std::collections::HashSet;
+
+use crate::tree::{Index, Tree};
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Found {
+    /// A module of the crate.
+    Module(Index),
+    /// An item, or a part of one, that this module defines.
+    ItemOf(Index),
+}
+
+impl Found {
+    /// The module itself, or the one that defines the item.
+    pub(crate) fn module(self) -> Index {
+        match self {
+            Self::Module(module) | Self::ItemOf(module) => module,
+        }
+    }
+}
+
+/// Names that are being looked up: an import may name itself, as in
+/// `use serde;`, or two may name each other.
+type Asked = HashSet<(Index, String)>;
+
+impl Tree {
+    /// What a path in a module leads to. None for another crate's, and for what
+    /// is local to a function.
+    pub(crate) fn find(&self, module: Index, path: &[String]) -> Option<Found> {
+        self.find_path(module, path, &mut Asked::new())
+    }
+
+    /// What the name that a path begins with stands for, if a `use` declaration
+    /// of the module itself brought it there.
+    pub(crate) fn imported(&self, module: Index, name: &str) -> Option<Found> {
+        let mut uses = self.modules[module].uses.iter();
+        let import = uses.find(|import| import.name.as_deref() == Some(name))?;
+        self.find(module, &import.path)
+    }
+
+    fn find_path(&self, module: Index, path: &[String], asked: &mut Asked) -> Option<Found> {
+        let mut at = module;
+        for (position, name) in path.iter().enumerate() {
+            match name.as_str() {
+                "crate" => at = 0,
+                "self" => {}
+                "super" => at = self.modules[at].parent?,
+                name => match self.find_name(at, name, asked) {
+                    Some(Found::Module(child)) => at = child,
+                    Some(item) => return Some(item),
+                    None if position == 0 => return None,
+                    // Made by a macro, or another crate's that is exported
+                    // from here.
+                    None => return Some(Found::ItemOf(at)),
+                },
+            }
+        }
+        Some(Found::Module(at))
+    }
+
+    fn find_name(&self, module: Index, name: &str, asked: &mut Asked) -> Option<Found> {
+        if !asked.insert((module, name.to_owned())) {
+            return None;
+        }
+        let here = &self.modules[module];
+        if let Some(child) = here.children.get(name) {
+            return Some(Found::Module(*child));
+        }
+        if here.items.contains(name) {
+            return Some(Found::ItemOf(module));
+        }
+        let imports = here.uses.iter();
+        let mut named = imports.filter(|import| import.name.as_deref() == Some(name));
+        if let Some(import) = named.next() {
+            return self.find_path(module, &import.path, asked);
+        }
+        let globs = here.uses.iter().filter(|import| import.name.is_none());
+        globs
+            .filter_map(|glob| match self.find_path(module, &glob.path, asked)? {
+                Found::Module(of) if of != module => self.find_name(of, name, asked),
+                _ => None,
+            })
+            .next()
+    }
+}
