@@ -10,12 +10,14 @@
 //! fails is left to its own back-off and stops nothing else. The agent may die
 //! between any two stages: the intent records what may have been made.
 
+mod doubt;
 mod phases;
 mod place;
 mod read;
 mod record;
 mod repairs;
 pub mod retry;
+mod segment;
 mod state;
 mod sysctls;
 mod timeouts;

@@ -25,6 +25,7 @@ mod fixtures;
 mod grpc;
 mod http;
 mod icmp;
+mod progress;
 mod recent;
 mod route;
 mod schedule;
@@ -32,6 +33,7 @@ pub mod tally;
 pub mod target;
 mod tcp;
 mod tls;
+mod tls_failure;
 mod trouble;
 mod udp;
 

@@ -29,24 +29,6 @@ const FRESH: Duration = Duration::from_secs(2);
 /// At most this many servers are asked at once whether they have a VIP.
 const MOST_SUSPECTS: usize = 100;
 
-/// What is known about addresses on their segments.
-#[derive(Debug, Default)]
-pub(super) struct Segment {
-    /// The latest verdict for each address, and when it was found.
-    verdicts: BTreeMap<IpAddr, (Verdict, Duration)>,
-    /// The interfaces whose segment the agent cannot listen to, each with the
-    /// reason.
-    deaf: BTreeMap<u32, String>,
-    /// The latest orders to the segments.
-    orders: Orders,
-    /// How often each address of ours was added in this run.
-    times: BTreeMap<IpAddr, u64>,
-    /// Addresses of ours that were here in this run.
-    seen: BTreeSet<IpAddr>,
-    /// Whether the interfaces were read in this run.
-    is_known: bool,
-}
-
 impl State {
     /// Records what was found about addresses on their segments.
     pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {

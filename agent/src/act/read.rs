@@ -5,29 +5,14 @@ use std::{
     time::Duration,
 };
 
-use ipvs::{ActualService, ActualTable, DestinationKey, ServiceKey, Timeouts};
+use ipvs::{ActualService, ActualTable, ServiceKey, Timeouts};
 
-use super::{Edges, State, timeouts};
+use super::{
+    Edges, State,
+    doubt::{Doubt, MOST_SINGLE_READINGS},
+    timeouts,
+};
 use crate::disk::journal::Entry;
-
-/// If more services than this are in doubt, the whole table is read: that takes
-/// fewer calls per service.
-pub(super) const MOST_SINGLE_READINGS: usize = 100;
-
-/// What must be read of the table before the next plan.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Doubt {
-    /// These services, perhaps none.
-    Services(BTreeSet<ServiceKey>),
-    /// The whole table must be read.
-    Everything,
-}
-
-impl Default for Doubt {
-    fn default() -> Self {
-        Self::Services(BTreeSet::new())
-    }
-}
 
 /// Reads what is in doubt of the kernel's table, or all of it if nothing is
 /// believed, and claims what an unsettled intent made. What was read will be
@@ -161,6 +146,3 @@ fn merge(table: &mut ActualTable, again: ActualTable) {
         }
     }
 }
-
-/// An entry of ours that another process changed or removed.
-pub(super) type Drifted = (ServiceKey, Option<DestinationKey>);

@@ -9,11 +9,11 @@ use std::{
 use ipvs::{ActualTable, DestinationKey, OnConflict, Op, Plan, ServiceKey, Timeouts};
 
 use super::{
-    place::Segment,
-    read::{Doubt, Drifted, MOST_SINGLE_READINGS},
+    doubt::{Doubt, Drifted, MOST_SINGLE_READINGS},
     repairs::Repairs,
+    segment::Segment,
     subject,
-    sysctls::Tuned,
+    sysctls::tuned::Tuned,
 };
 use crate::{
     act::retry::{Retry, Subject},

@@ -10,78 +10,21 @@
 //! and reported.
 
 mod facts;
+pub(super) mod tuned;
 mod words;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use crds::api::SysctlStatus;
 
-use self::facts::Ways;
+use self::tuned::Progress;
+pub use self::tuned::Sysctls;
 use super::{Edges, State, Wish, record};
 use crate::{
-    decide::sysctls::{self, Facts, Fight, Needs, Setting, Tuning},
+    decide::sysctls::{self, Needs, Setting},
     disk::journal::{Change, Entry},
     host::sysctls::{self as host, ALL_IPV6_FORWARDING},
 };
-
-/// How often the needs and the values are checked without another reason.
-const PACE: Duration = Duration::from_secs(10);
-
-/// The state of the sysctls after a round.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sysctls {
-    /// The needed sysctls, and those no longer needed that could not be
-    /// restored.
-    pub all: Vec<SysctlStatus>,
-    /// Why it is not known what is needed; none if it is known.
-    pub trouble: Option<String>,
-}
-
-/// What is known of sysctls between rounds.
-#[derive(Debug, Default)]
-pub(super) struct Tuned {
-    /// When the sysctls were last checked.
-    looked: Option<Duration>,
-    /// Whether there is a reason to check them.
-    pub(super) is_due: bool,
-    /// The sysctls that stayed as they were, needed or not.
-    kept: BTreeSet<String>,
-    /// What the group wanted at the last check.
-    tuning: Option<Tuning>,
-    needs: Needs,
-    facts: Facts,
-    ways: Ways,
-    progress: BTreeMap<String, Progress>,
-    /// The values to which this run set those sysctls that are in the journal.
-    made: BTreeMap<String, String>,
-    pub(super) report: Sysctls,
-}
-
-/// The state of one sysctl.
-#[derive(Debug, Default)]
-struct Progress {
-    wanted: String,
-    found: Option<String>,
-    /// Whether it once had a wanted value.
-    was_met: bool,
-    fight: Fight,
-    problem: Option<String>,
-}
-
-impl Tuned {
-    /// Returns when the sysctls must be checked without another reason.
-    pub(super) fn next_look(&self) -> Option<Duration> {
-        let is_anything = self.needs != Needs::default() || !self.report.all.is_empty();
-        let looked = self
-            .looked
-            .filter(|_| is_anything || self.report.trouble.is_some());
-        looked.map(|looked| looked + PACE)
-    }
-}
 
 /// Sets what is needed. The value found before the agent first set a sysctl is
 /// in the journal from then on. IPVS's own sysctls get it back when nothing

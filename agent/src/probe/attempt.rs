@@ -1,13 +1,6 @@
 //! One probe, from its beginning to a verdict or to a void result.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc};
 
 use crds::{HealthCheck, Probe};
 use tokio::time::{Instant, timeout_at};
@@ -19,6 +12,7 @@ use super::{
     grpc,
     http::Http,
     icmp::Pings,
+    progress::Progress,
     route::Routes,
     tcp,
     trouble::{Failed, OWN_FIREWALL},
@@ -55,19 +49,6 @@ pub(super) struct Shared {
     pings: Pings,
     routes: Routes,
     firewall: Firewall,
-}
-
-/// How far a probe has come, for the words when its time is over.
-#[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU32);
-
-/// The steps of a [`Progress`].
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Reached {
-    /// The server accepted the connection.
-    Connected = 1,
-    /// The server sent something, but not all that was expected.
-    Answer = 2,
 }
 
 impl Prepared {
@@ -118,26 +99,6 @@ impl Shared {
         };
         let is_swallowed = is_over_tcp(&target.check.probe) && !progress.is_any();
         (is_swallowed && self.firewall.forbids(address, unheard)).then(|| OWN_FIREWALL.into())
-    }
-}
-
-impl Progress {
-    /// Records that the probe has come this far.
-    pub(super) fn reached(&self, reached: Reached) {
-        self.0.store(reached as u32, Relaxed);
-    }
-
-    fn is_any(&self) -> bool {
-        self.0.load(Relaxed) > 0
-    }
-
-    fn out_of_time(&self, timeout: Duration) -> Failed {
-        let seconds = timeout.as_secs_f64();
-        Failed::Silence(match self.0.load(Relaxed) {
-            0 => format!("no answer in {seconds} s"),
-            1 => format!("connected, and no answer in {seconds} s"),
-            _ => format!("not the whole answer in {seconds} s"),
-        })
     }
 }
 

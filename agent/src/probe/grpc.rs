@@ -19,7 +19,7 @@ use tonic_health::pb::{
 };
 
 use super::{
-    attempt::{Progress, Reached},
+    progress::{Progress, Reached},
     tcp,
     trouble::Failed,
 };

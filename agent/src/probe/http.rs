@@ -18,7 +18,7 @@ use regex::bytes::Regex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    attempt::{Progress, Reached},
+    progress::{Progress, Reached},
     tcp,
     tls::Tls,
     trouble::Failed,

@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use super::{
-    attempt::{Progress, Reached},
     bounded::Bounded,
+    progress::{Progress, Reached},
     trouble::Failed,
 };
 

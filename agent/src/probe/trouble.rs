@@ -4,7 +4,7 @@ use std::{borrow::Cow, io};
 
 use nix::errno::Errno;
 
-use super::tls;
+use super::tls_failure;
 
 /// How a probe can fail.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,7 +23,7 @@ pub(super) enum Failed {
 impl Failed {
     /// What this error of a socket to a server means.
     pub(super) fn of(error: &io::Error) -> Self {
-        if let Some(words) = tls::in_words(error) {
+        if let Some(words) = tls_failure::in_words(error) {
             return Self::Answer(words);
         }
         let Some(code) = error.raw_os_error() else {

@@ -1,0 +1,41 @@
+//! How far a probe has come.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::trouble::Failed;
+
+/// How far a probe has come, for the words when its time is over.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicU32);
+
+/// The steps of a [`Progress`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reached {
+    /// The server accepted the connection.
+    Connected = 1,
+    /// The server sent something, but not all that was expected.
+    Answer = 2,
+}
+
+impl Progress {
+    /// Records that the probe has come this far.
+    pub(super) fn reached(&self, reached: Reached) {
+        self.0.store(reached as u32, Relaxed);
+    }
+
+    pub(super) fn is_any(&self) -> bool {
+        self.0.load(Relaxed) > 0
+    }
+
+    pub(super) fn out_of_time(&self, timeout: Duration) -> Failed {
+        let seconds = timeout.as_secs_f64();
+        Failed::Silence(match self.0.load(Relaxed) {
+            0 => format!("no answer in {seconds} s"),
+            1 => format!("connected, and no answer in {seconds} s"),
+            _ => format!("not the whole answer in {seconds} s"),
+        })
+    }
+}

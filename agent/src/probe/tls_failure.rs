@@ -1,0 +1,56 @@
+//! Why TLS to a server failed, in words.
+
+use std::io;
+
+use jiff::{Timestamp, tz::TimeZone};
+use rustls::{CertificateError, Error, pki_types::UnixTime};
+
+/// Why TLS failed, in words; none if the error is not one of TLS.
+pub(super) fn in_words(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(words(error))
+}
+
+/// Why TLS failed, in words.
+pub(super) fn words(error: &Error) -> String {
+    let Error::InvalidCertificate(error) = error else {
+        return match error {
+            Error::AlertReceived(alert) => format!("TLS alert {alert:?}"),
+            Error::InvalidMessage(_) => "the answer is not TLS".to_owned(),
+            other => format!("TLS: {other}"),
+        };
+    };
+    let why = match error {
+        CertificateError::Expired => "expired".to_owned(),
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("expired on {}", day(*not_after))
+        }
+        CertificateError::NotValidYet => "not valid yet".to_owned(),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("not valid before {}", day(*not_before))
+        }
+        CertificateError::UnknownIssuer => "unknown issuer".to_owned(),
+        CertificateError::NotValidForName => "not valid for the name".to_owned(),
+        CertificateError::NotValidForNameContext { expected, .. } => {
+            format!("not valid for name {}", expected.to_str())
+        }
+        CertificateError::BadSignature => "its signature is wrong".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "not meant for a server".to_owned()
+        }
+        // webpki's own, which rustls does not name.
+        CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
+            "it belongs to an authority, not to a server (CA:TRUE)".to_owned()
+        }
+        other => other.to_string(),
+    };
+    format!("certificate: {why}")
+}
+
+fn day(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match Timestamp::from_second(seconds) {
+        Ok(time) => time.to_zoned(TimeZone::UTC).date().to_string(),
+        Err(_) => format!("second {seconds}"),
+    }
+}
