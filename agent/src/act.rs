@@ -21,6 +21,7 @@ mod segment;
 mod state;
 mod sysctls;
 mod timeouts;
+mod tuned;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,8 +37,9 @@ use crate::{
     decide::{
         addresses::{AddressPlan, Missing},
         desired::Wish,
+        ours::Entry,
     },
-    disk::journal::{Entry, Journal},
+    disk::journal::Journal,
     host::{
         interface::Mac, netlink::Links, surroundings::Surroundings, sysctls::Sysctls as HostSysctls,
     },
@@ -48,7 +50,8 @@ pub use self::{
     read::read,
     repairs::Repairs,
     state::State,
-    sysctls::{Restored, Sysctls, restore_all as restore_sysctls},
+    sysctls::{Restored, restore_all as restore_sysctls},
+    tuned::Sysctls,
 };
 
 /// The outside world as a round acts on it.

@@ -20,10 +20,10 @@ use crate::{
     act::{State, retry::Retry},
     claim::Segments,
     clock::Clock,
-    decide::{caution::Caution, retain::Retention, serving::memory::Memory},
+    decide::{caution::Caution, ours::Remembered, retain::Retention, serving::memory::Memory},
     disk::{
         checkpoint::{Recorder, Tee},
-        journal::{Journal, JournalError, NoJournal, Remembered},
+        journal::{Journal, JournalError, NoJournal},
     },
     event::Event,
     host::{
@@ -33,10 +33,8 @@ use crate::{
         sysctls::Sysctls,
     },
     probe::target::Order,
-    tell::{
-        report::{Observed, Trouble},
-        said::Said,
-    },
+    said::Said,
+    tell::report::{Observed, Trouble},
 };
 
 /// How long after the start a VIP that the previous run knew stays off the

@@ -1,5 +1,9 @@
 //! What the loop hears.
 
+pub mod claims;
+pub mod origin;
+pub mod probed;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -13,10 +17,12 @@ use crds::{
 };
 
 use crate::{
-    claim::machine::Verdict,
-    decide::caution::Word,
+    event::{
+        claims::Verdict,
+        origin::Word,
+        probed::{ProbeId, Tally},
+    },
     host::reading::Reading,
-    probe::{tally::Tally, target::ProbeId},
 };
 
 /// One thing that happened. The inputs send these and do nothing else.

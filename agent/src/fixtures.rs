@@ -21,7 +21,8 @@ pub(crate) use self::table::{config, named, server, service, spelled, tcp, weigh
 use self::{disk::ModelFile, table::lines};
 use crate::{
     claim::Orders,
-    disk::journal::{Change, Entry, Intent, JournalError, Remembered},
+    decide::ours::{Change, Entry, Intent, Remembered},
+    disk::journal::JournalError,
     host::{
         interface::{Interface, Mac},
         listeners::Listener,

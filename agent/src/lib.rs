@@ -41,5 +41,6 @@ mod fixtures;
 pub mod host;
 pub mod input;
 pub mod probe;
+pub mod said;
 pub mod tell;
 pub mod undo;

@@ -27,11 +27,10 @@ use agent::{
         listeners::SockDiag,
         lock::{Lock, LockError},
         netlink::RouteSocket,
-        reader,
         surroundings::ThisHost,
         sysctls::SysctlFolder,
     },
-    input::{Input, api_servers::ApiServers, kubernetes, manifests},
+    input::{Input, api_servers::ApiServers, kubernetes, manifests, reader},
     probe::{self, target::Order},
     tell::{
         publish::{self, Identity},

@@ -40,5 +40,5 @@ mod udp;
 pub use self::{
     counts::Counts,
     engine::start,
-    target::{Order, ProbeId, Target},
+    target::{Order, Target},
 };

@@ -2,4 +2,3 @@
 
 pub mod publish;
 pub mod report;
-pub mod said;

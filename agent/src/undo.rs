@@ -25,12 +25,10 @@ use crate::{
     decide::{
         addresses::Holding,
         desired::{Addresses, Desired, Wish},
+        ours::Remembered,
         retain::{Before, Removals, Retention},
     },
-    disk::{
-        checkpoint::FILE as CHECKPOINT,
-        journal::{FileJournal, Remembered},
-    },
+    disk::{checkpoint::FILE as CHECKPOINT, journal::FileJournal},
     host::{
         lock::{Lock, LockError},
         netlink::RouteSocket,

@@ -13,10 +13,10 @@ use std::{
 };
 
 use agent::{
-    event::Event,
+    event::{Event, probed::ProbeId},
     probe::{
         start,
-        target::{Order, ProbeId, Target},
+        target::{Order, Target},
     },
 };
 use crds::{HealthCheck, Probe};

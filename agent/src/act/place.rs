@@ -11,15 +11,13 @@ use ipvs::ServiceKey;
 use super::{Edges, State, Wish, record};
 use crate::{
     act::retry::Subject,
-    claim::{
-        Orders,
-        machine::{Order, Verdict},
-    },
+    claim::{Orders, machine::Order},
     decide::{
         addresses::{self, AddressPlan, DEVICE, Missing, Placement, Wanted},
         desired::Desired,
+        ours::{Entry, Intent},
     },
-    disk::journal::{Entry, Intent},
+    event::claims::Verdict,
     host::interface::{Interface, Mac},
 };
 

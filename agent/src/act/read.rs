@@ -12,7 +12,7 @@ use super::{
     doubt::{Doubt, MOST_SINGLE_READINGS},
     timeouts,
 };
-use crate::disk::journal::Entry;
+use crate::decide::ours::Entry;
 
 /// Reads what is in doubt of the kernel's table, or all of it if nothing is
 /// believed, and claims what an unsettled intent made. What was read will be

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipvs::Op;
 
 use super::{Edges, State};
-use crate::{act::retry::Subject, disk::journal::Intent};
+use crate::{act::retry::Subject, decide::ours::Intent};
 
 /// Returns an intent for what these operations create.
 pub(super) fn created<'a>(additions: impl IntoIterator<Item = &'a Op>) -> Intent {

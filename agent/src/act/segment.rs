@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::claim::{Orders, machine::Verdict};
+use crate::{claim::Orders, event::claims::Verdict};
 
 /// What is known about addresses on their segments.
 #[derive(Debug, Default)]

@@ -13,12 +13,16 @@ use super::{
     repairs::Repairs,
     segment::Segment,
     subject,
-    sysctls::tuned::Tuned,
+    tuned::Tuned,
 };
 use crate::{
     act::retry::{Retry, Subject},
-    decide::{addresses::AddressPlan, desired::Addresses, serving::Found},
-    disk::journal::{Change, Entry, Remembered},
+    decide::{
+        addresses::AddressPlan,
+        desired::Addresses,
+        ours::{Change, Entry, Remembered},
+        serving::Found,
+    },
     host::reading::Reading,
 };
 

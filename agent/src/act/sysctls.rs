@@ -10,19 +10,21 @@
 //! and reported.
 
 mod facts;
-pub(super) mod tuned;
 mod words;
 
 use std::{collections::BTreeSet, io, time::Duration};
 
 use crds::api::SysctlStatus;
 
-use self::tuned::Progress;
-pub use self::tuned::Sysctls;
-use super::{Edges, State, Wish, record};
+use super::{
+    Edges, State, Wish, record,
+    tuned::{Progress, Sysctls},
+};
 use crate::{
-    decide::sysctls::{self, Needs, Setting},
-    disk::journal::{Change, Entry},
+    decide::{
+        ours::{Change, Entry},
+        sysctls::{self, Needs, Setting},
+    },
     host::sysctls::{self as host, ALL_IPV6_FORWARDING},
 };
 

@@ -3,10 +3,10 @@ use crate::{
     decide::{
         addresses::Holding,
         desired::{Addresses, Desired, changed_services},
+        ours::Remembered,
         retain::{Before, Removals, Retention},
         sysctls::Tuning,
     },
-    disk::journal::Remembered,
     fixtures::{ModelWorld, ip, server, service, tcp, wish},
 };
 use crds::AddressRule;

@@ -7,7 +7,7 @@ use ipvs::Timeouts;
 use super::{Edges, State, record};
 use crate::{
     act::retry::Subject,
-    disk::journal::{Change, Entry},
+    decide::ours::{Change, Entry},
 };
 
 /// Whether the kernel may have other timeouts than these and must be asked.

@@ -19,7 +19,10 @@ use std::{
 };
 
 use super::packet::{Heard, Word};
-use crate::host::interface::{Card, Mac};
+use crate::{
+    event::claims::Verdict,
+    host::interface::{Card, Mac},
+};
 
 /// The longest wait before the first probe (RFC 5227, `PROBE_WAIT`; RFC 4862,
 /// `MAX_RTR_SOLICITATION_DELAY`).
@@ -70,21 +73,6 @@ impl Order {
         let (Self::Ask(card) | Self::Hold(card, _)) = self;
         *card
     }
-}
-
-/// What is known about an address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// Nothing is known yet.
-    Asking,
-    /// No other host answers for it on the interface of this number.
-    Free(u32),
-    /// Another host has it, or is about to take it.
-    Taken(Mac),
-    /// It is here, and no other host claims it.
-    Held,
-    /// It is here, and another host claims it too.
-    Contested(Mac),
 }
 
 /// A frame to send on a segment.

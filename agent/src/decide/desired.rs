@@ -17,10 +17,7 @@ use ipvs::{
     ServiceFlags, ServiceKey, Timeouts, Tunnel, TunnelKind, WantedService, WantedTable,
 };
 
-use crate::{
-    decide::{addresses::Holding, sysctls::Tuning},
-    disk::journal::Remembered,
-};
+use crate::decide::{addresses::Holding, ours::Remembered, sysctls::Tuning};
 
 /// What the objects want of one director, and which object wants each part.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -23,12 +23,10 @@ use std::{
 
 use ipvs::{ActualTable, DestinationKey, Op, ServiceKey};
 
-use crate::{
-    decide::{
-        desired::{Desired, Wish},
-        guard::Guard,
-    },
-    disk::journal::Remembered,
+use crate::decide::{
+    desired::{Desired, Wish},
+    guard::Guard,
+    ours::Remembered,
 };
 
 /// Whether what is ours and no longer wanted may be removed.

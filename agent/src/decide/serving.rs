@@ -40,10 +40,8 @@ use self::{
 };
 use crate::{
     decide::desired::CheckPolicy,
-    probe::{
-        tally::Tally,
-        target::{Order, ProbeId, Target},
-    },
+    event::probed::{ProbeId, Tally},
+    probe::target::{Order, Target},
 };
 
 /// The servers of all services that have a health check.

@@ -17,10 +17,8 @@ use crate::{
         serving::{Serving, memory::Memory},
     },
     disk::checkpoint::{Note, Recorder},
-    probe::{
-        tally::Tally,
-        target::{Order, ProbeId},
-    },
+    event::probed::{ProbeId, Tally},
+    probe::target::Order,
     tell::report::HealthReport,
 };
 

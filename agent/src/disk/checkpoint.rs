@@ -31,7 +31,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::database;
-use crate::{decide::serving::memory::Memory, event::Event, tell::said::Said};
+use crate::{decide::serving::memory::Memory, event::Event, said::Said};
 
 /// From `kind/namespace/name` to the object, with the metadata that the agent
 /// uses.

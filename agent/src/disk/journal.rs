@@ -9,169 +9,19 @@
 mod rows;
 
 use std::{
-    collections::BTreeMap,
     fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use ipvs::{
-    ActualTable, DestinationConfig, DestinationKey, Owned, ServiceConfig, ServiceKey, Timeouts,
-};
 use redb::{Database, ReadableDatabase};
-use serde::{Deserialize, Serialize};
 
 use super::database;
+use crate::decide::ours::{Change, Intent, Remembered};
 
 const FILE: &str = "journal.redb";
 /// How many bytes of changes are appended before the list of what is ours is
 /// written again as a whole.
 const GROWTH: usize = 4 << 20;
-
-/// One entry that is ours.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub enum Entry {
-    /// A service of the IPVS table.
-    Service(ServiceKey),
-    /// A destination in a service of ours.
-    Destination(ServiceKey, DestinationKey),
-    /// An address that we put on an interface.
-    Address(IpAddr, String),
-    /// The timeouts of connections, as they were before we set them; 0 for one
-    /// that we did not set.
-    Timeouts(Timeouts),
-    /// A sysctl that we set, with the value that it had before.
-    Sysctl(String, String),
-    /// A device that we made for virtual addresses.
-    Device(String),
-}
-
-/// What a round is about to create, with its configuration.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Intent {
-    /// The services, each with its configuration.
-    pub services: Vec<(ServiceKey, ServiceConfig)>,
-    /// The destinations, each with its service and its configuration.
-    pub destinations: Vec<(ServiceKey, DestinationKey, DestinationConfig)>,
-    /// The addresses, each with its interface.
-    pub addresses: Vec<(IpAddr, String)>,
-}
-
-impl Intent {
-    /// Whether the round creates nothing.
-    pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.destinations.is_empty() && self.addresses.is_empty()
-    }
-}
-
-/// How a round changed what is ours.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Change {
-    /// The entry is ours now.
-    Own(Entry),
-    /// The entry is no longer ours.
-    Disown(Entry),
-}
-
-/// What an agent finds in its journal when it starts.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Remembered {
-    /// What is ours in the IPVS table.
-    pub table: Owned,
-    /// The addresses that we put on interfaces.
-    pub addresses: BTreeMap<IpAddr, String>,
-    /// The timeouts of connections before we set them; 0 for one that we did
-    /// not set.
-    pub timeouts: Timeouts,
-    /// The sysctls that we set, with the values that they had before.
-    pub sysctls: BTreeMap<String, String>,
-    /// The device that we made for virtual addresses.
-    pub device: Option<String>,
-    /// The intent of a round that was not settled.
-    pub intent: Intent,
-    /// The cluster that all this belongs to ([`crate::decide::caution`]).
-    pub cluster: Option<String>,
-}
-
-impl Remembered {
-    /// Records that an entry changed hands. What a service contains goes with
-    /// it.
-    pub(crate) fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Own(Entry::Service(service)) => self.table.add(*service, None),
-            Change::Own(Entry::Destination(service, destination)) => {
-                self.table.add(*service, Some(*destination));
-            }
-            Change::Own(Entry::Address(address, interface)) => {
-                self.addresses.insert(*address, interface.clone());
-            }
-            Change::Own(Entry::Timeouts(before)) => self.timeouts = *before,
-            Change::Own(Entry::Sysctl(name, before)) => {
-                self.sysctls.insert(name.clone(), before.clone());
-            }
-            Change::Own(Entry::Device(name)) => self.device = Some(name.clone()),
-            Change::Disown(Entry::Service(service)) => self.table.remove(service, None),
-            Change::Disown(Entry::Destination(service, destination)) => {
-                self.table.remove(service, Some(destination));
-            }
-            Change::Disown(Entry::Address(address, _)) => {
-                self.addresses.remove(address);
-            }
-            Change::Disown(Entry::Timeouts(_)) => self.timeouts = Timeouts::default(),
-            Change::Disown(Entry::Sysctl(name, _)) => {
-                self.sysctls.remove(name);
-            }
-            Change::Disown(Entry::Device(_)) => self.device = None,
-        }
-    }
-
-    /// Everything that is ours, as the changes that make it ours.
-    fn entries(&self) -> impl Iterator<Item = Change> {
-        let services = self.table.services.iter();
-        let table = services.flat_map(|(service, destinations)| {
-            let destinations = destinations.iter();
-            std::iter::once(Entry::Service(*service))
-                .chain(destinations.map(|key| Entry::Destination(*service, *key)))
-        });
-        let addresses = self.addresses.iter();
-        let timeouts = (self.timeouts != Timeouts::default()).then_some(self.timeouts);
-        let sysctls = self.sysctls.iter();
-        let sysctls = sysctls.map(|(name, before)| Entry::Sysctl(name.clone(), before.clone()));
-        table
-            .chain(addresses.map(|(address, name)| Entry::Address(*address, name.clone())))
-            .chain(timeouts.map(Entry::Timeouts))
-            .chain(sysctls)
-            .chain(self.device.clone().map(Entry::Device))
-            .map(Change::Own)
-    }
-}
-
-impl Intent {
-    /// The entries that an unsettled intent made ours: those in the kernel's
-    /// table with exactly the intent's configuration. An entry that differs is
-    /// a stranger's by now. An address can differ only in its interface, which
-    /// is checked whenever addresses are planned.
-    pub fn claims(&self, table: &ActualTable) -> Vec<Entry> {
-        let mut claims = Vec::new();
-        for (key, config) in &self.services {
-            if table.get(key).is_some_and(|found| found.config == *config) {
-                claims.push(Entry::Service(*key));
-            }
-        }
-        for (service, key, config) in &self.destinations {
-            let found = table
-                .get(service)
-                .and_then(|found| found.destinations.get(key));
-            if found == Some(config) {
-                claims.push(Entry::Destination(*service, *key));
-            }
-        }
-        for (address, interface) in &self.addresses {
-            claims.push(Entry::Address(*address, interface.clone()));
-        }
-        claims
-    }
-}
 
 /// The edge to the disk, small, so that tests can use a modelled disk.
 pub trait Journal {

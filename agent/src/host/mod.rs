@@ -6,8 +6,6 @@ pub mod interface;
 pub mod listeners;
 pub mod lock;
 pub mod netlink;
-pub mod reader;
 pub mod reading;
 pub mod surroundings;
 pub mod sysctls;
-pub mod watch;

@@ -29,7 +29,7 @@ use super::{
     membership::Membership,
     origin::{Look, Origin},
 };
-use crate::{event::Event, tell::said::Said};
+use crate::{event::Event, said::Said};
 
 /// At most this many steps of a watch are handled together.
 const CHUNK: usize = 256;

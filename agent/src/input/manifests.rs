@@ -21,7 +21,7 @@ use kube::{Resource, core::object::HasSpec};
 
 use self::file::{Document, Object, identify, parse};
 use super::Input;
-use crate::{disk::checkpoint::Note, event::Event, tell::said::Said};
+use crate::{disk::checkpoint::Note, event::Event, said::Said};
 
 /// How often the folder is read. Its content is compared, because a folder that
 /// is mounted from elsewhere sends no notifications.

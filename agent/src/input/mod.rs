@@ -6,9 +6,11 @@ use crate::{disk::checkpoint::Recorder, event::Event};
 
 pub mod api_servers;
 pub mod kubernetes;
+pub mod links;
 pub mod manifests;
 pub mod membership;
 pub mod origin;
+pub mod reader;
 
 /// Where an input sends to, and what the previous run knew.
 #[derive(Debug)]

@@ -25,9 +25,11 @@ use tokio::time::{self, Instant};
 
 use super::kubernetes::chain;
 use crate::{
-    decide::caution::{Answer, Definition, Word},
-    event::Event,
-    tell::said::Said,
+    event::{
+        Event,
+        origin::{Answer, Definition, Word},
+    },
+    said::Said,
 };
 
 /// The namespace whose UID identifies the cluster: every cluster has it, and it

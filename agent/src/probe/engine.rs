@@ -21,13 +21,13 @@ use tokio::{
 };
 
 use super::{
-    Counts, Order, ProbeId, Target,
+    Counts, Order, Target,
     attempt::{Outcome, Prepared, Shared, attempt},
     schedule::{Flight, Schedule},
     trouble::HELD_UP,
 };
 use crate::{
-    event::Event,
+    event::{Event, probed::ProbeId},
     probe::tally::{Results, Verdict},
 };
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::ProbeId;
+use crate::event::probed::ProbeId;
 
 /// The longest time between the first probes of two new targets.
 const NEW_ONES_APART: Duration = Duration::from_millis(20);

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::event::probed::Tally;
+
 /// How many of the latest results are looked at for flapping.
 const WINDOW: u32 = 20;
 /// With this many changes from one result to the next, a target flaps.
@@ -17,19 +19,6 @@ pub enum Verdict {
     Success,
     /// The answer was wrong or missing; why, in words for people.
     Failure(Arc<str>),
-}
-
-/// The latest results of one target.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Tally {
-    /// Successes in a row at the end, counted up to the threshold.
-    pub successes: u32,
-    /// Failures in a row at the end, counted up to the threshold.
-    pub failures: u32,
-    /// Whether successes and failures keep alternating.
-    pub is_flapping: bool,
-    /// Why the latest failure happened.
-    pub why: Option<Arc<str>>,
 }
 
 /// Keeps the tally of one target.

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crds::HealthCheck;
 
+use crate::event::probed::ProbeId;
+
 /// What is probed: a server as one check looks at it. Equal targets are probed
 /// once, however many services use them.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -13,10 +15,6 @@ pub struct Target {
     /// The address of the server. The port does not matter to ICMP.
     pub address: SocketAddr,
 }
-
-/// A name for a target. The sender of the orders chooses it.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ProbeId(pub u64);
 
 /// A change to what is probed.
 #[derive(Clone, Debug)]

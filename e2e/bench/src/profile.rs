@@ -8,7 +8,8 @@ use std::{
 
 use agent::{
     act::{Edges, State},
-    disk::journal::{Change, FileJournal, Intent, Journal, JournalError},
+    decide::ours::{Change, Intent},
+    disk::journal::{FileJournal, Journal, JournalError},
     host::{netlink::RouteSocket, surroundings::ThisHost},
 };
 use anyhow::Result;

@@ -21,12 +21,10 @@ use std::{
 use agent::{
     director::World,
     disk::journal::FileJournal,
-    event::Event,
-    host::{listeners::SockDiag, netlink::RouteSocket, reader, surroundings::ThisHost},
-    probe::{
-        self,
-        target::{Order, ProbeId},
-    },
+    event::{Event, probed::ProbeId},
+    host::{listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost},
+    input::reader,
+    probe::{self, target::Order},
 };
 use anyhow::{Context, Result, bail, ensure};
 use e2e::host::{ip_here, run_here};

@@ -1,13 +1,14 @@
 //! Gathers the facts about the host that sysctls depend on.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::IpAddr,
     ops::Bound,
 };
 
 use crate::{
     act::Edges,
+    act::tuned::Ways,
     decide::{
         addresses::holds,
         sysctls::{Facts, Needs, Tuning},
@@ -18,13 +19,6 @@ use crate::{
 /// At most this many routes to servers outside the host's subnets are looked up
 /// again at each check, in turn: there may be tens of thousands.
 const LOOKED_UP_AGAIN: usize = 64;
-
-/// The interfaces that led to servers outside the host's subnets.
-#[derive(Debug, Default)]
-pub(super) struct Ways {
-    known: BTreeMap<IpAddr, Option<u32>>,
-    last: Option<IpAddr>,
-}
 
 /// Gathers the facts that matter to these needs. `is_ours` means that the agent
 /// has shown NAT's connections to connection tracking before: what it has

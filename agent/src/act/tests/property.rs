@@ -37,7 +37,7 @@ use self::{
 };
 use super::*;
 use crate::{
-    disk::journal::Intent,
+    decide::ours::Intent,
     fixtures::{Effect, broken, config, disk::Fate, spelled, weight},
 };
 

@@ -1,10 +1,7 @@
 //! Virtual addresses on Ethernet segments.
 
 use super::*;
-use crate::{
-    claim::machine::{Order, Verdict},
-    host::interface::Card,
-};
+use crate::{claim::machine::Order, event::claims::Verdict, host::interface::Card};
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const OTHER: Mac = Mac([2, 0, 0, 0, 0, 7]);

@@ -108,8 +108,8 @@ mod tests {
     use crds::{ForwardingRule, Quantity, SorryServer};
 
     use super::*;
+    use crate::event::probed::Tally;
     use crate::fixtures::health::{availability, check};
-    use crate::probe::tally::Tally;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).unwrap()

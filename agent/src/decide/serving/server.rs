@@ -13,7 +13,7 @@ use crds::HealthCheck;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::probe::tally::Tally;
+use crate::event::probed::Tally;
 
 /// A server that was up for this long since it last had to show patience no
 /// longer counts as flapping.

@@ -11,7 +11,7 @@ use super::{
     policy::{self, Count, Server},
     server::{Health, ServerState},
 };
-use crate::{decide::desired::CheckPolicy, probe::target::ProbeId};
+use crate::{decide::desired::CheckPolicy, event::probed::ProbeId};
 
 #[derive(Debug)]
 pub(super) struct Service {

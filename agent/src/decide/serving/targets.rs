@@ -8,9 +8,9 @@ use std::{
 
 use ipvs::{DestinationKey, ServiceKey};
 
-use crate::probe::{
-    tally::Tally,
-    target::{Order, ProbeId, Target},
+use crate::{
+    event::probed::{ProbeId, Tally},
+    probe::target::{Order, Target},
 };
 
 /// Names a server of a service.

@@ -2,7 +2,10 @@
 //! however little, until it is released.
 
 use super::*;
-use crate::decide::caution::{Answer, Definition, Hold, Word};
+use crate::{
+    decide::caution::Hold,
+    event::origin::{Answer, Definition, Word},
+};
 
 const SERVICES: &str = "ipvsvirtualservices.ipvs.dev";
 

@@ -5,9 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::probe::{
-    tally::Tally,
-    target::{Order, ProbeId, Target},
+use crate::{
+    event::probed::{ProbeId, Tally},
+    probe::target::{Order, Target},
 };
 
 /// A director on its thread, and the prober's side of its channels.

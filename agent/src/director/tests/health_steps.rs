@@ -4,11 +4,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{health::checked, *};
 use crate::{
+    event::probed::{ProbeId, Tally},
     fixtures,
-    probe::{
-        tally::Tally,
-        target::{Order, ProbeId},
-    },
+    probe::target::Order,
 };
 
 /// A director that acts only when the test wants it.

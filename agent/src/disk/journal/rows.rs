@@ -10,7 +10,7 @@ use std::iter;
 use redb::{Database, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Change, Intent, Remembered};
+use crate::decide::ours::{Change, Intent, Remembered};
 
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 /// [`Change`]s end to end (postcard), cut into rows anywhere.

@@ -7,7 +7,7 @@ use crds::{HealthCheck, Probe};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::*;
-use crate::probe::{fixtures::silent, tally::Tally};
+use crate::{event::probed::Tally, probe::fixtures::silent};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

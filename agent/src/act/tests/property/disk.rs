@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::*;
 use crate::{
+    decide::ours::Change,
     disk::{
         database,
-        journal::{Change, FileJournal, JournalError},
+        journal::{FileJournal, JournalError},
     },
     fixtures::{Disk, disk::OpenFile},
 };

@@ -4,7 +4,7 @@ use ipvs::{DestinationKey, ServiceKey};
 use redb::{ReadableDatabase, TableHandle};
 
 use super::{
-    super::{Entry, FILE, FileJournal, GROWTH, Journal},
+    super::{FILE, FileJournal, GROWTH, Journal},
     *,
 };
 

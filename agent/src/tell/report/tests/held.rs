@@ -1,7 +1,7 @@
 //! What is reported in condition RemovalsHeld.
 
 use super::*;
-use crate::decide::caution::Definition;
+use crate::event::origin::Definition;
 
 #[test]
 fn held_removals_are_named_with_the_way_to_release_them() {

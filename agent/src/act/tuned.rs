@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
 use crds::api::SysctlStatus;
 
-use super::facts::Ways;
 use crate::decide::sysctls::{Facts, Fight, Needs, Tuning};
 
 /// How often the needs and the values are checked without another reason.
@@ -25,11 +25,11 @@ pub struct Sysctls {
 
 /// What is known of sysctls between rounds.
 #[derive(Debug, Default)]
-pub(in crate::act) struct Tuned {
+pub(super) struct Tuned {
     /// When the sysctls were last checked.
     pub(super) looked: Option<Duration>,
     /// Whether there is a reason to check them.
-    pub(in crate::act) is_due: bool,
+    pub(super) is_due: bool,
     /// The sysctls that stayed as they were, needed or not.
     pub(super) kept: BTreeSet<String>,
     /// What the group wanted at the last check.
@@ -40,7 +40,7 @@ pub(in crate::act) struct Tuned {
     pub(super) progress: BTreeMap<String, Progress>,
     /// The values to which this run set those sysctls that are in the journal.
     pub(super) made: BTreeMap<String, String>,
-    pub(in crate::act) report: Sysctls,
+    pub(super) report: Sysctls,
 }
 
 /// The state of one sysctl.
@@ -56,11 +56,18 @@ pub(super) struct Progress {
 
 impl Tuned {
     /// Returns when the sysctls must be checked without another reason.
-    pub(in crate::act) fn next_look(&self) -> Option<Duration> {
+    pub(super) fn next_look(&self) -> Option<Duration> {
         let is_anything = self.needs != Needs::default() || !self.report.all.is_empty();
         let looked = self
             .looked
             .filter(|_| is_anything || self.report.trouble.is_some());
         looked.map(|looked| looked + PACE)
     }
+}
+
+/// The interfaces that led to servers outside the host's subnets.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    pub(super) known: BTreeMap<IpAddr, Option<u32>>,
+    pub(super) last: Option<IpAddr>,
 }

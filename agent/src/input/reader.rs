@@ -15,8 +15,7 @@ use std::{
 
 use ipvs::{Kernel, Listing, Socket};
 
-use super::reading::Reading;
-use crate::event::Event;
+use crate::{event::Event, host::reading::Reading};
 
 /// The table as text, of this thread's network namespace.
 const LISTING: &str = "/proc/thread-self/net/ip_vs";
