@@ -19,7 +19,7 @@ use std::{
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved,
-    api::{DirectorGroupStatus, DirectorStatus, RealServerStatus, VirtualServiceStatus},
+    api::{DirectorGroupStatus, DirectorStatus, RealServerStatus, VirtualServiceStatus, int32},
     condition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -214,12 +214,8 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
 fn director_group(group: &Group<'_>, accepted: Condition) -> DirectorGroupStatus {
     DirectorGroupStatus {
         conditions: vec![accepted],
-        directors: number(group.live.len() + group.dead.len()),
-        live_directors: number(group.live.len()),
+        directors: int32(group.live.len() + group.dead.len()),
+        live_directors: int32(group.live.len()),
         virtual_services: group.accepted_services,
     }
-}
-
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }
