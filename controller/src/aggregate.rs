@@ -25,7 +25,7 @@ use crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
-    history::{Positions, Standing},
+    history::{Places, Positions},
     liveness::Life,
     need::Need,
     status::{Id, Status, Subject},
@@ -39,7 +39,7 @@ pub struct DirectorView<'a> {
     /// Whether it is to be believed and waited for.
     pub life: Life,
     /// Which states its last completed round used.
-    pub standing: &'a Standing,
+    pub places: &'a Places,
     /// What it says.
     pub status: &'a DirectorStatus,
     /// The fields of its status that this controller cannot read.
@@ -204,7 +204,7 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
         group.least = group
             .live
             .iter()
-            .map(|director| director.standing.position())
+            .map(|director| director.places.position())
             .reduce(|one, other| Some(one?.least(other?)))
             .flatten();
     }

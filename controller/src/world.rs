@@ -16,7 +16,7 @@ use kube::{ResourceExt, runtime::watcher};
 use crate::{
     aggregate::{self, DirectorView, Wanted},
     event::{Event, ObservedDirector},
-    history::{History, Standing},
+    history::{History, Places},
     liveness::{Life, Liveness, Renewal, Time},
     need::{self, Fingerprint, Need},
     notice::Turn,
@@ -51,7 +51,7 @@ struct SeenDirector {
     generation: i64,
     status: DirectorStatus,
     unreadable: Vec<String>,
-    standing: Standing,
+    places: Places,
     /// As of the last [`World::lives_changed`].
     life: Life,
 }
@@ -238,7 +238,7 @@ impl World {
     pub fn wanted(&mut self, now: Time) -> Wanted {
         for director in self.directors.values_mut() {
             self.history.follow(
-                &mut director.standing,
+                &mut director.places,
                 &director.status.director_group_name,
                 director.status.used.as_ref(),
             );
@@ -249,7 +249,7 @@ impl World {
             .map(|(name, director)| DirectorView {
                 name,
                 life: self.liveness.life(name, now),
-                standing: &director.standing,
+                places: &director.places,
                 status: &director.status,
                 unreadable: &director.unreadable,
             })
@@ -309,11 +309,11 @@ impl World {
             generation,
             status: DirectorStatus::default(),
             unreadable: Vec::new(),
-            standing: Standing::default(),
+            places: Places::default(),
             life: Life::NoLease,
         });
         self.history.follow(
-            &mut seen.standing,
+            &mut seen.places,
             &status.director_group_name,
             status.used.as_ref(),
         );

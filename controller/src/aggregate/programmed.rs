@@ -108,7 +108,7 @@ fn tally<'a>(subject: &Subject<'a>) -> Tally<'a> {
             tally.broken.push((director, why));
             continue;
         }
-        if !director.standing.has_reached(&need.since) {
+        if !director.places.has_reached(&need.since) {
             tally.waiting.push(director);
             continue;
         }
