@@ -19,13 +19,13 @@ use std::{
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved,
-    api::{DirectorGroupStatus, DirectorStatus, RealServerStatus, VirtualServiceStatus},
+    api::{DirectorGroupStatus, DirectorStatus, RealServerStatus, VirtualServiceStatus, int32},
     condition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
-    history::{Positions, Standing},
+    history::{Places, Positions},
     liveness::Life,
     need::Need,
     status::{Id, Status, Subject},
@@ -39,7 +39,7 @@ pub struct DirectorView<'a> {
     /// Whether it is to be believed and waited for.
     pub life: Life,
     /// Which states its last completed round used.
-    pub standing: &'a Standing,
+    pub places: &'a Places,
     /// What it says.
     pub status: &'a DirectorStatus,
     /// The fields of its status that this controller cannot read.
@@ -204,7 +204,7 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
         group.least = group
             .live
             .iter()
-            .map(|director| director.standing.position())
+            .map(|director| director.places.position())
             .reduce(|one, other| Some(one?.least(other?)))
             .flatten();
     }
@@ -214,12 +214,8 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
 fn director_group(group: &Group<'_>, accepted: Condition) -> DirectorGroupStatus {
     DirectorGroupStatus {
         conditions: vec![accepted],
-        directors: number(group.live.len() + group.dead.len()),
-        live_directors: number(group.live.len()),
+        directors: int32(group.live.len() + group.dead.len()),
+        live_directors: int32(group.live.len()),
         virtual_services: group.accepted_services,
     }
-}
-
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -42,14 +42,14 @@ impl Positions {
 
 /// Where one director stands: nowhere in a kind means that nothing is known.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Standing {
+pub struct Places {
     group: String,
     virtual_services: Option<Place>,
     real_servers: Option<Place>,
     director_groups: Option<Place>,
 }
 
-impl Standing {
+impl Places {
     /// Whether the last completed round used a state as new as `needed`, in
     /// every kind.
     pub fn has_reached(&self, needed: &Positions) -> bool {
@@ -199,34 +199,34 @@ impl History {
 
     /// Moves a director to where its last report puts it. Before its first
     /// completed round it stands nowhere.
-    pub fn follow(&self, standing: &mut Standing, group: &str, used: Option<&WorldDigests>) {
-        if standing.group != group {
-            *standing = Standing {
+    pub fn follow(&self, places: &mut Places, group: &str, used: Option<&WorldDigests>) {
+        if places.group != group {
+            *places = Places {
                 group: group.to_owned(),
-                ..Standing::default()
+                ..Places::default()
             };
         }
         let Some(used) = used else {
-            *standing = Standing {
+            *places = Places {
                 group: group.to_owned(),
-                ..Standing::default()
+                ..Places::default()
             };
             return;
         };
-        standing.virtual_services = place(
+        places.virtual_services = place(
             self.virtual_services.get(group),
             &used.virtual_services,
-            standing.virtual_services,
+            places.virtual_services,
         );
-        standing.real_servers = place(
+        places.real_servers = place(
             Some(&self.real_servers),
             &used.real_servers,
-            standing.real_servers,
+            places.real_servers,
         );
-        standing.director_groups = place(
+        places.director_groups = place(
             self.director_groups.get(group),
             &used.director_groups,
-            standing.director_groups,
+            places.director_groups,
         );
     }
 }

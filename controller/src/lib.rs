@@ -20,6 +20,7 @@
 
 pub mod aggregate;
 pub mod args;
+mod bucket;
 pub mod event;
 pub mod history;
 pub mod leader;

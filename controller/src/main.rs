@@ -7,8 +7,9 @@ use clap::{CommandFactory as _, Parser as _};
 use controller::{
     args::{Args, Command},
     leader::Candidate,
-    run, trouble,
+    run,
 };
+use crds::advice;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -32,7 +33,7 @@ async fn main() -> ExitCode {
     match start(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ipvs-controller: {}", trouble::with_sources(error.as_ref()));
+            eprintln!("ipvs-controller: {}", advice::with_sources(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -15,6 +15,7 @@ use kube::{
 };
 
 use crate::{
+    bucket::Bucket,
     liveness::Time,
     outbox::Letter,
     status::{Status, Subject},
@@ -188,27 +189,19 @@ fn reference(subject: Subject, key: &ObjectKey, uid: &str) -> ObjectReference {
 /// How many Events may be made. Time is an argument.
 #[derive(Debug, Default)]
 pub struct Ration {
-    taken: u32,
-    since: Time,
+    made: Bucket,
     left_out: u32,
 }
 
 impl Ration {
     /// Whether to make one now.
     pub fn take(&mut self, is_minor: bool, now: Time) -> bool {
-        while self.taken > 0 && self.since + PAUSE <= now {
-            self.taken -= 1;
-            self.since += PAUSE;
-        }
-        if self.taken == 0 {
-            self.since = now;
-        }
-        if self.taken >= if is_minor { BURST / 2 } else { BURST } {
+        let burst = if is_minor { BURST / 2 } else { BURST };
+        let may_be_made = self.made.take(burst, PAUSE, now);
+        if !may_be_made {
             self.left_out += 1;
-            return false;
         }
-        self.taken += 1;
-        true
+        may_be_made
     }
 
     /// How many were not made since the last call.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    bucket::Bucket,
     liveness::Time,
     status::{Difference, Id, Status},
 };
@@ -104,7 +105,7 @@ impl Outbox {
         for difference in [Difference::Flip, Difference::Plain, Difference::Soft] {
             for id in self.next(difference, now) {
                 if difference == Difference::Soft {
-                    if !self.soft.take(now) {
+                    if !self.soft.take(SOFT_BURST, SOFT_PAUSE, now) {
                         break;
                     }
                     self.soft_turn = Some(id.clone());
@@ -192,7 +193,7 @@ impl Outbox {
             .map(|letter| {
                 let ready = self.ready_at(letter);
                 match letter.difference {
-                    Difference::Soft => ready.max(self.soft.ready_at(now)),
+                    Difference::Soft => ready.max(self.soft.ready_at(SOFT_BURST, SOFT_PAUSE, now)),
                     _ => ready,
                 }
             })
@@ -212,42 +213,6 @@ impl Outbox {
             .get(&letter.id)
             .map_or(Time::ZERO, |retry| retry.at);
         paused.max(retry)
-    }
-}
-
-/// So many at once, and then one a pause.
-#[derive(Debug, Default)]
-struct Bucket {
-    taken: u32,
-    since: Time,
-}
-
-impl Bucket {
-    fn take(&mut self, now: Time) -> bool {
-        self.refill(now);
-        let free = self.taken < SOFT_BURST;
-        if free {
-            self.taken += 1;
-        }
-        free
-    }
-
-    fn refill(&mut self, now: Time) {
-        while self.taken > 0 && self.since + SOFT_PAUSE <= now {
-            self.taken -= 1;
-            self.since += SOFT_PAUSE;
-        }
-        if self.taken == 0 {
-            self.since = now;
-        }
-    }
-
-    fn ready_at(&self, now: Time) -> Time {
-        if self.taken < SOFT_BURST {
-            now
-        } else {
-            self.since + SOFT_PAUSE
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! is published.
 
 use crds::{
-    ObjectKey,
+    Kind, ObjectKey,
     api::{DirectorGroupStatus, RealServerStatus, VirtualServiceStatus},
     condition::{self, kind, reason},
 };
@@ -19,6 +19,16 @@ pub enum Subject {
     VirtualService,
     /// RealServer.
     RealServer,
+}
+
+impl From<Kind> for Subject {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::VirtualService => Self::VirtualService,
+            Kind::RealServer => Self::RealServer,
+            Kind::DirectorGroup => Self::DirectorGroup,
+        }
+    }
 }
 
 /// An object that has a status.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crds::advice;
 use kube::runtime::watcher;
 use tracing::warn;
 
@@ -15,67 +16,28 @@ const REPEAT: Duration = Duration::from_secs(60);
 
 /// Why a watch does not work; None where it heals without anybody's help.
 pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
+    let what = format!("watch {plural}");
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => of_request(&format!("watch {plural}"), error),
-        // The API server forgot where the watch was: it is listed anew.
-        watcher::Error::WatchError(status) if status.code == 410 => None,
-        watcher::Error::WatchError(status) => {
-            Some(format!("cannot watch {plural}: {}", status.message))
-        }
+        | watcher::Error::WatchFailed(error) => of_request(&what, error),
+        watcher::Error::WatchError(answer) => advice::refused(&what, answer),
         watcher::Error::NoResourceVersion => Some(format!(
-            "cannot watch {plural}: the API server's answer has no resourceVersion"
+            "cannot {what}: the API server's answer has no resourceVersion"
         )),
     }
 }
 
 /// Why a request failed; None where it heals without anybody's help.
 pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
-    let status = match error {
-        kube::Error::Api(status) => status,
+    match error {
+        kube::Error::Api(answer) => advice::refused(what, answer),
         // The same for everything that is asked of it, and said once.
-        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => {
-            return Some(format!(
-                "the API server cannot be reached: {}",
-                innermost(error)
-            ));
-        }
-        _ => return Some(format!("cannot {what}: {}", with_sources(error))),
-    };
-    match status.code {
-        401 => Some(format!(
-            "cannot {what}: the API server does not accept the token or certificate of this \
-             process ({})",
-            status.message
-        )),
-        // The message names user, verb, resource and namespace.
-        403 => Some(format!(
-            "cannot {what}: {}; the chart's roles allow it: helm upgrade --install ipvs-operator",
-            status.message
-        )),
-        404 if what.starts_with("watch ") => Some(format!(
-            "cannot {what}: the API server does not know this kind; install the chart's CRDs: \
-             kubectl apply --server-side -f charts/ipvs-operator/crds"
-        )),
-        410 => None,
-        _ => Some(format!("cannot {what}: {}", status.message)),
+        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => Some(
+            format!("the API server cannot be reached: {}", innermost(error)),
+        ),
+        other => Some(format!("cannot {what}: {}", advice::with_sources(other))),
     }
-}
-
-/// An error and why, on one line.
-pub fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let why = error.to_string();
-        if !text.contains(&why) {
-            text.push_str(": ");
-            text.push_str(&why);
-        }
-        source = error.source();
-    }
-    text.replace('\n', " ")
 }
 
 /// What the operating system said in the end.

@@ -4,24 +4,24 @@ mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{Digest, Kind, ObjectKey, Objects, Resolved, api::DirectorStatus, condition, resolve};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{
-    ResourceExt,
-    core::object::{HasSpec, HasStatus},
-    runtime::watcher,
+use crds::{
+    Digest, Kind, ObjectKey, Objects, Resolved,
+    api::DirectorStatus,
+    check::{CheckedGroup, CheckedServer, CheckedService},
+    condition, resolve,
 };
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{ResourceExt, runtime::watcher};
 
 use crate::{
     aggregate::{self, DirectorView, Wanted},
-    event::{Event, Observed, ObservedDirector},
-    history::{History, Standing},
+    event::{Event, ObservedDirector},
+    history::{History, Places},
     liveness::{Life, Liveness, Renewal, Time},
     need::{self, Fingerprint, Need},
     notice::Turn,
     outbox::Letter,
     status::{Difference, Id, Status, Subject},
-    world::take::{Shown, Took, take},
 };
 
 /// The controller's whole knowledge. Events and times in, wanted statuses out.
@@ -51,7 +51,7 @@ struct SeenDirector {
     generation: i64,
     status: DirectorStatus,
     unreadable: Vec<String>,
-    standing: Standing,
+    places: Places,
     /// As of the last [`World::lives_changed`].
     life: Life,
 }
@@ -165,9 +165,9 @@ impl World {
             Event::Leases(watcher::Event::Apply(_) | watcher::Event::Delete(_))
         );
         match event {
-            Event::VirtualServices(event) => self.virtual_services(event),
-            Event::RealServers(event) => self.real_servers(event),
-            Event::DirectorGroups(event) => self.director_groups(event),
+            Event::VirtualServices(event) => self.take::<CheckedService>(event),
+            Event::RealServers(event) => self.take::<CheckedServer>(event),
+            Event::DirectorGroups(event) => self.take::<CheckedGroup>(event),
             Event::Directors(event) => self.directors(event, now),
             Event::Leases(event) => self.leases(event, now),
             Event::LeasesUnseen => self.liveness.blind(now),
@@ -238,7 +238,7 @@ impl World {
     pub fn wanted(&mut self, now: Time) -> Wanted {
         for director in self.directors.values_mut() {
             self.history.follow(
-                &mut director.standing,
+                &mut director.places,
                 &director.status.director_group_name,
                 director.status.used.as_ref(),
             );
@@ -249,120 +249,12 @@ impl World {
             .map(|(name, director)| DirectorView {
                 name,
                 life: self.liveness.life(name, now),
-                standing: &director.standing,
+                places: &director.places,
                 status: &director.status,
                 unreadable: &director.unreadable,
             })
             .collect();
         aggregate::wanted(&self.objects, &self.resolved, &self.needs, &directors)
-    }
-
-    fn virtual_services(&mut self, event: watcher::Event<Observed<crds::api::VirtualService>>) {
-        self.prepare(Kind::VirtualService, &event);
-        let history = &mut self.history;
-        let took = take(
-            &mut self.objects.virtual_services,
-            &mut Shown {
-                all: &mut self.shown,
-                subject: Subject::VirtualService,
-                wrap: Status::VirtualService,
-            },
-            event,
-        );
-        match took {
-            Took::Nothing => return,
-            Took::One(changed) => {
-                for (group, changed) in changed.by_group() {
-                    history.virtual_service_changed(&group, changed.step());
-                }
-                self.touched.insert((Kind::VirtualService, changed.key));
-            }
-            Took::All => {
-                history.virtual_services_listed(self.objects.virtual_services.iter().map(
-                    |(_, stored)| (stored.group.as_deref().unwrap_or_default(), stored.digest),
-                ));
-                self.relisted.insert(Kind::VirtualService);
-            }
-        }
-        self.unsettled = true;
-    }
-
-    fn real_servers(&mut self, event: watcher::Event<Observed<crds::api::RealServer>>) {
-        self.prepare(Kind::RealServer, &event);
-        let took = take(
-            &mut self.objects.real_servers,
-            &mut Shown {
-                all: &mut self.shown,
-                subject: Subject::RealServer,
-                wrap: Status::RealServer,
-            },
-            event,
-        );
-        match took {
-            Took::Nothing => return,
-            Took::One(changed) => {
-                self.history.real_server_changed(changed.step());
-                self.touched.insert((Kind::RealServer, changed.key));
-            }
-            Took::All => {
-                self.history
-                    .real_servers_listed(self.objects.real_servers.digest(None));
-                self.relisted.insert(Kind::RealServer);
-            }
-        }
-        self.unsettled = true;
-    }
-
-    fn director_groups(&mut self, event: watcher::Event<Observed<crds::api::DirectorGroup>>) {
-        self.prepare(Kind::DirectorGroup, &event);
-        let took = take(
-            &mut self.objects.director_groups,
-            &mut Shown {
-                all: &mut self.shown,
-                subject: Subject::DirectorGroup,
-                wrap: Status::DirectorGroup,
-            },
-            event,
-        );
-        match took {
-            Took::Nothing => return,
-            Took::One(changed) => {
-                self.history.director_group_changed(changed.step());
-                self.touched.insert((Kind::DirectorGroup, changed.key));
-            }
-            Took::All => {
-                self.history.director_groups_listed(
-                    self.objects
-                        .director_groups
-                        .iter()
-                        .map(|(key, stored)| (&*key.name, stored.digest)),
-                );
-                self.relisted.insert(Kind::DirectorGroup);
-            }
-        }
-        self.unsettled = true;
-    }
-
-    /// An object that changes twice between two settlements could come back to
-    /// where it was, and nobody would know that directors may have used what
-    /// it was in between. So the first change is settled before the second,
-    /// everything before a new listing, and a listing before what follows it.
-    fn prepare<K: HasSpec + HasStatus + kube::Resource>(
-        &mut self,
-        kind: Kind,
-        event: &watcher::Event<Observed<K>>,
-    ) {
-        let twice = match event {
-            watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
-                let object = (kind, ObjectKey::of(&object.object));
-                self.relisted.contains(&kind) || self.touched.contains(&object)
-            }
-            watcher::Event::InitDone => true,
-            watcher::Event::Init | watcher::Event::InitApply(_) => false,
-        };
-        if twice {
-            self.settle();
-        }
     }
 
     fn directors(&mut self, event: watcher::Event<ObservedDirector>, now: Time) {
@@ -417,11 +309,11 @@ impl World {
             generation,
             status: DirectorStatus::default(),
             unreadable: Vec::new(),
-            standing: Standing::default(),
+            places: Places::default(),
             life: Life::NoLease,
         });
         self.history.follow(
-            &mut seen.standing,
+            &mut seen.places,
             &status.director_group_name,
             status.used.as_ref(),
         );

@@ -14,6 +14,7 @@
 //!
 //! This crate knows no client, no runtime, no clock and no kernel.
 
+pub mod advice;
 pub mod api;
 pub mod check;
 pub mod condition;

@@ -129,13 +129,13 @@ impl<'b, 'a> Servers<'b, 'a> {
         };
         all.iter()
             .copied()
-            .filter(move |director| !director.standing.has_reached(&since))
+            .filter(move |director| !director.places.has_reached(&since))
     }
 
     fn is_with_any(&self, server: &ObjectKey) -> bool {
         let since = self.since(server);
         let mut live = self.group.live.iter();
-        live.any(|director| director.standing.has_reached(&since))
+        live.any(|director| director.places.has_reached(&since))
     }
 
     fn since(&self, server: &ObjectKey) -> Positions {

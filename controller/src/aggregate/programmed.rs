@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved, Service, ServiceId,
-    api::{DirectorCounts, DirectorException},
+    api::{DirectorCounts, DirectorException, int32},
     condition::{self, kind, reason},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{DirectorView, Group, number};
+use super::{DirectorView, Group};
 use crate::need::Need;
 
 /// One service and what is known of it.
@@ -44,8 +44,8 @@ pub(super) fn programmed(subject: &Subject<'_>) -> (Condition, DirectorCounts) {
     let tally = tally(subject);
     let live = subject.group.live.len();
     let counts = DirectorCounts {
-        live: number(live),
-        programmed: number(tally.programmed),
+        live: int32(live),
+        programmed: int32(tally.programmed),
         summary: format!("{}/{live}", tally.programmed),
     };
     let mut programmed = condition(subject, &tally);
@@ -108,7 +108,7 @@ fn tally<'a>(subject: &Subject<'a>) -> Tally<'a> {
             tally.broken.push((director, why));
             continue;
         }
-        if !director.standing.has_reached(&need.since) {
+        if !director.places.has_reached(&need.since) {
             tally.waiting.push(director);
             continue;
         }

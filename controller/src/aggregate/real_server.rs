@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use crds::{
     Kind, ObjectKey, Objects, Rejection, Resolved,
-    api::RealServerStatus,
+    api::{RealServerStatus, int32},
     condition::{self, ServerHealth, Sight},
 };
 
-use super::{Group, health::Servers, number};
+use super::{Group, health::Servers};
 use crate::need::Need;
 
 /// One server behind all of its services.
@@ -94,7 +94,7 @@ impl<'a> Uses<'a> {
         };
         RealServerStatus {
             conditions,
-            virtual_services: Some(number(self.services)),
+            virtual_services: Some(int32(self.services)),
             directors: health
                 .map(|health| health.counts())
                 .filter(|counts| counts.checking > 0),

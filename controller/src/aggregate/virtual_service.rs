@@ -1,6 +1,6 @@
 use crds::{
     Kind, ObjectKey, Objects, Rejection, Resolved, Service,
-    api::{RealServerCounts, VirtualServiceStatus},
+    api::{RealServerCounts, VirtualServiceStatus, int32},
     condition::{self, kind, reason},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{
     Group,
     health::{self, Known, Servers},
-    number, programmed,
+    programmed,
 };
 use crate::need::Need;
 
@@ -116,7 +116,7 @@ fn resolved_refs(
 fn no_weight(service: &Service, generation: i64) -> Option<Condition> {
     let servers = &service.servers;
     let has_weight = servers.iter().any(|server| server.weight > 0);
-    (!has_weight).then(|| condition::no_weight(number(servers.len()), generation))
+    (!has_weight).then(|| condition::no_weight(int32(servers.len()), generation))
 }
 
 /// In service is what gets new connections: without a health check, every
@@ -146,9 +146,9 @@ fn real_servers(
     }
     let mark = if unknown > 0 { "?" } else { "" };
     RealServerCounts {
-        selected: number(selected),
-        healthy: number(healthy),
-        unknown: (unknown > 0).then(|| number(unknown)),
+        selected: int32(selected),
+        healthy: int32(healthy),
+        unknown: (unknown > 0).then(|| int32(unknown)),
         summary: format!("{healthy}/{selected}{mark}"),
     }
 }

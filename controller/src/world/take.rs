@@ -1,8 +1,11 @@
-//! From a watch's event to a change of the store of its kind.
+//! From what the watch of one kind says to the world.
 
-use std::collections::BTreeMap;
+use std::fmt::Debug;
 
-use crds::{Change, Checked, Digest, ObjectKey, Store, Stored};
+use crds::{
+    Change, Checked, Digest, Kind, ObjectKey, Objects, Store, Stored,
+    check::{CheckedGroup, CheckedServer, CheckedService},
+};
 use kube::{
     core::object::{HasSpec, HasStatus},
     runtime::watcher,
@@ -10,38 +13,201 @@ use kube::{
 
 use crate::{
     event::Observed,
-    history::{Novelty, Step},
+    history::{History, Novelty, Step},
     status::{Id, Status, Subject},
+    world::World,
 };
 
-/// What an event changed in a store: nothing that is used, one object, or any
-/// number of them.
-pub(super) enum Took {
-    Nothing,
-    One(Box<Changed>),
-    All,
+/// A kind of which the world keeps all objects: what differs between the three.
+pub(super) trait Watched:
+    Checked<Object: HasSpec<Spec: Debug> + HasStatus<Status: Default>>
+{
+    const KIND: Kind;
+
+    fn store(objects: &mut Objects) -> &mut Store<Self>;
+
+    fn status(published: <Self::Object as HasStatus>::Status) -> Status;
+
+    /// One object changed.
+    fn changed(history: &mut History, change: &Changed);
+
+    /// All objects were listed anew.
+    fn listed(history: &mut History, store: &Store<Self>);
+}
+
+impl Watched for CheckedService {
+    const KIND: Kind = Kind::VirtualService;
+
+    fn store(objects: &mut Objects) -> &mut Store<Self> {
+        &mut objects.virtual_services
+    }
+
+    fn status(published: crds::api::VirtualServiceStatus) -> Status {
+        Status::VirtualService(published)
+    }
+
+    fn changed(history: &mut History, change: &Changed) {
+        for (group, change) in change.by_group() {
+            history.virtual_service_changed(&group, change.step());
+        }
+    }
+
+    fn listed(history: &mut History, store: &Store<Self>) {
+        history.virtual_services_listed(
+            store
+                .iter()
+                .map(|(_, stored)| (stored.group.as_deref().unwrap_or_default(), stored.digest)),
+        );
+    }
+}
+
+impl Watched for CheckedServer {
+    const KIND: Kind = Kind::RealServer;
+
+    fn store(objects: &mut Objects) -> &mut Store<Self> {
+        &mut objects.real_servers
+    }
+
+    fn status(published: crds::api::RealServerStatus) -> Status {
+        Status::RealServer(published)
+    }
+
+    fn changed(history: &mut History, change: &Changed) {
+        history.real_server_changed(change.step());
+    }
+
+    fn listed(history: &mut History, store: &Store<Self>) {
+        history.real_servers_listed(store.digest(None));
+    }
+}
+
+impl Watched for CheckedGroup {
+    const KIND: Kind = Kind::DirectorGroup;
+
+    fn store(objects: &mut Objects) -> &mut Store<Self> {
+        &mut objects.director_groups
+    }
+
+    fn status(published: crds::api::DirectorGroupStatus) -> Status {
+        Status::DirectorGroup(published)
+    }
+
+    fn changed(history: &mut History, change: &Changed) {
+        history.director_group_changed(change.step());
+    }
+
+    fn listed(history: &mut History, store: &Store<Self>) {
+        history.director_groups_listed(
+            store
+                .iter()
+                .map(|(key, stored)| (&*key.name, stored.digest)),
+        );
+    }
+}
+
+impl World {
+    /// Takes in what the watch of one kind says.
+    pub(super) fn take<C: Watched>(&mut self, event: watcher::Event<Observed<C::Object>>) {
+        self.settle_before::<C>(&event);
+        let subject = Subject::from(C::KIND);
+        let id = |key: &ObjectKey| Id {
+            subject,
+            key: key.clone(),
+        };
+        let store = C::store(&mut self.objects);
+        let (key, change) = match event {
+            watcher::Event::Init => {
+                store.change(Change::Listing);
+                return;
+            }
+            watcher::Event::InitApply(Observed { object, status }) => {
+                let status = C::status(status.unwrap_or_default());
+                self.shown.insert(id(&ObjectKey::of(&object)), status);
+                store.change(Change::Item(object));
+                return;
+            }
+            watcher::Event::InitDone => {
+                store.change(Change::Listed);
+                self.shown
+                    .retain(|id, _| id.subject != subject || store.get(&id.key).is_some());
+                C::listed(&mut self.history, store);
+                self.relisted.insert(C::KIND);
+                self.unsettled = true;
+                return;
+            }
+            watcher::Event::Apply(Observed { object, status }) => {
+                let key = ObjectKey::of(&object);
+                let status = C::status(status.unwrap_or_default());
+                self.shown.insert(id(&key), status);
+                (key, Change::Apply(object))
+            }
+            watcher::Event::Delete(Observed { object, .. }) => {
+                let key = ObjectKey::of(&object);
+                self.shown.remove(&id(&key));
+                (key.clone(), Change::Delete(key))
+            }
+        };
+        let before = store.get(&key).map(Seen::of);
+        if !store.change(change) {
+            return;
+        }
+        let after = store.get(&key).map(Seen::of);
+        let changed = Changed { key, before, after };
+        C::changed(&mut self.history, &changed);
+        self.touched.insert((C::KIND, changed.key));
+        self.unsettled = true;
+    }
+
+    /// An object that changes twice between two settlements could come back to
+    /// where it was, and nobody would know that directors may have used what
+    /// it was in between. So the first change is settled before the second,
+    /// everything before a new listing, and a listing before what follows it.
+    fn settle_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
+        let twice = match event {
+            watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+                let object = (C::KIND, ObjectKey::of(&object.object));
+                self.relisted.contains(&C::KIND) || self.touched.contains(&object)
+            }
+            watcher::Event::InitDone => true,
+            watcher::Event::Init | watcher::Event::InitApply(_) => false,
+        };
+        if twice {
+            self.settle();
+        }
+    }
 }
 
 /// One object before and after.
 pub(super) struct Changed {
-    pub(super) key: ObjectKey,
-    pub(super) before: Option<Seen>,
-    pub(super) after: Option<Seen>,
+    key: ObjectKey,
+    before: Option<Seen>,
+    after: Option<Seen>,
 }
 
 /// What decides over the state of the world, of one object.
 #[derive(Clone)]
-pub(super) struct Seen {
-    pub(super) group: Option<String>,
+struct Seen {
+    group: Option<String>,
     uid: String,
     generation: i64,
     digest: Digest,
 }
 
+impl Seen {
+    fn of<C>(stored: &Stored<C>) -> Self {
+        Self {
+            group: stored.group.clone(),
+            uid: stored.uid.clone(),
+            generation: stored.generation,
+            digest: stored.digest,
+        }
+    }
+}
+
 impl Changed {
     /// The change as each group sees it: an object that changes its group
     /// leaves one and comes to the other.
-    pub(super) fn by_group(&self) -> Vec<(String, Self)> {
+    fn by_group(&self) -> Vec<(String, Self)> {
         let group = |seen: &Option<Seen>| {
             let seen = seen.as_ref();
             seen.map(|seen| seen.group.clone().unwrap_or_default())
@@ -64,7 +230,7 @@ impl Changed {
     }
 
     /// The change as the history takes it.
-    pub(super) fn step(&self) -> Step<'_> {
+    fn step(&self) -> Step<'_> {
         let digest = |seen: &Option<Seen>| seen.as_ref().map(|seen| seen.digest);
         Step {
             object: &self.key,
@@ -82,81 +248,4 @@ impl Changed {
             },
         }
     }
-}
-
-/// What is published about the objects of one kind.
-pub(super) struct Shown<'a, S> {
-    pub(super) all: &'a mut BTreeMap<Id, Status>,
-    pub(super) subject: Subject,
-    pub(super) wrap: fn(S) -> Status,
-}
-
-impl<S: Default> Shown<'_, S> {
-    fn set(&mut self, key: &ObjectKey, status: Option<S>) {
-        let id = Id {
-            subject: self.subject,
-            key: key.clone(),
-        };
-        self.all.insert(id, (self.wrap)(status.unwrap_or_default()));
-    }
-
-    fn retain(&mut self, is_there: impl Fn(&ObjectKey) -> bool) {
-        self.all
-            .retain(|id, _| id.subject != self.subject || is_there(&id.key));
-    }
-}
-
-/// Takes one event in.
-pub(super) fn take<C, K>(
-    store: &mut Store<C>,
-    shown: &mut Shown<'_, K::Status>,
-    event: watcher::Event<Observed<K>>,
-) -> Took
-where
-    C: Checked<Object = K>,
-    K: HasSpec<Spec: std::fmt::Debug>
-        + HasStatus<Status: Default>
-        + kube::Resource<DynamicType = ()>,
-{
-    let (key, change) = match event {
-        watcher::Event::Init => {
-            store.change(Change::Listing);
-            return Took::Nothing;
-        }
-        watcher::Event::InitApply(object) => {
-            shown.set(&ObjectKey::of(&object.object), object.status);
-            store.change(Change::Item(object.object));
-            return Took::Nothing;
-        }
-        watcher::Event::InitDone => {
-            store.change(Change::Listed);
-            shown.retain(|key| store.get(key).is_some());
-            return Took::All;
-        }
-        watcher::Event::Apply(object) => {
-            let key = ObjectKey::of(&object.object);
-            shown.set(&key, object.status);
-            (key, Change::Apply(object.object))
-        }
-        watcher::Event::Delete(object) => {
-            let key = ObjectKey::of(&object.object);
-            shown.all.remove(&Id {
-                subject: shown.subject,
-                key: key.clone(),
-            });
-            (key.clone(), Change::Delete(key))
-        }
-    };
-    let state = |stored: &Stored<C>| Seen {
-        group: stored.group.clone(),
-        uid: stored.uid.clone(),
-        generation: stored.generation,
-        digest: stored.digest,
-    };
-    let before = store.get(&key).map(state);
-    if !store.change(change) {
-        return Took::Nothing;
-    }
-    let after = store.get(&key).map(state);
-    Took::One(Box::new(Changed { key, before, after }))
 }

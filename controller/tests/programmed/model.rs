@@ -1,18 +1,18 @@
+mod edits;
+mod truth;
+mod watch;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use controller::{
     event::{Event, ObservedDirector},
     world::World,
 };
-use crds::{
-    Change, Kind, ObjectKey, Objects, Resolved, Service,
-    api::{DirectorGroup, RealServer, VirtualService, VirtualServiceStatus},
-    condition::{self, kind},
-    resolve,
-};
+use crds::{Kind, ObjectKey, Objects, Resolved, Service, api::VirtualServiceStatus, resolve};
 use kube::runtime::watcher;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use watch::{change, event, item, list, listed, listing, parsed};
 
 const NAMESPACE: &str = "shop";
 const GROUP: &str = "default";
@@ -272,179 +272,6 @@ impl Model {
         self.settle();
     }
 
-    /// A service that is said to be programmed and is not, and why.
-    pub(crate) fn lie(&self) -> Option<String> {
-        let programmed = self
-            .conditions
-            .iter()
-            .filter(|(_, status)| condition::is_true(&status.conditions, kind::PROGRAMMED))
-            .map(|(key, _)| key);
-        for key in programmed {
-            let wanted = self.controller.resolved().services.get(key);
-            for (director, agent) in self.agents.iter().enumerate() {
-                let Some(report) = agent.seen.checked_sub(1).map(|last| &agent.reports[last])
-                else {
-                    continue;
-                };
-                let has = self.as_far_as_the_controller_is(report).get(key).cloned();
-                if has.as_ref() != wanted {
-                    return Some(format!(
-                        "{key} is not programmed on director {director}, which stands at {:?}; the \
-                         controller stands at {:?}.\nwanted {wanted:?}\nhas {has:?}",
-                        report.used, self.at
-                    ));
-                }
-            }
-        }
-        None
-    }
-
-    /// Services that ought to be programmed by now and are not.
-    pub(crate) fn not_programmed(&self) -> Vec<String> {
-        let resolved = self.controller.resolved();
-        // What is in force where an object is not acceptable as it is now
-        // depends on the past, and digests do not tell it.
-        let is_sound = |key: &ObjectKey, service: &Service| {
-            !resolved.gone_groups.contains(&service.group)
-                && service
-                    .servers
-                    .iter()
-                    .map(|server| &server.object)
-                    .chain(resolved.refused_by(key).map(|(server, _)| server))
-                    .all(|server| resolved.rejection(Kind::RealServer, server).is_none())
-        };
-        resolved
-            .services
-            .iter()
-            .filter(|(key, service)| {
-                resolved.rejection(Kind::VirtualService, key).is_none()
-                    && is_sound(key, service)
-                    && !self.has_an_unreadable_rival(key)
-            })
-            .filter_map(|(key, _)| {
-                let conditions = &self.conditions.get(key)?.conditions;
-                let programmed = condition::find(conditions, kind::PROGRAMMED)?;
-                (programmed.status != "True").then(|| format!("{key}: {}", programmed.message))
-            })
-            .collect()
-    }
-
-    /// Every status as of the last settlement.
-    pub(crate) fn conditions(&self) -> BTreeMap<ObjectKey, VirtualServiceStatus> {
-        // A restarted controller has not seen the group that is gone, nor what
-        // was in force before an edit that is refused.
-        let resolved = self.controller.resolved();
-        if !resolved.gone_groups.is_empty()
-            || !resolved.rejected.is_empty()
-            || !self.history[GROUPS]
-                .last()
-                .is_some_and(|now| now.contains_key(GROUP))
-        {
-            return BTreeMap::new();
-        }
-        self.conditions.clone()
-    }
-
-    /// What a report's director has for each service. Where it is further on
-    /// than the controller, what it would have at the controller's place: it
-    /// has been there.
-    fn as_far_as_the_controller_is(&self, report: &Report) -> BTreeMap<ObjectKey, Service> {
-        if (0..3).all(|kind| report.used[kind] <= self.at[kind]) {
-            return report.services.clone();
-        }
-        let mut objects = Objects::default();
-        for kind in [SERVICES, SERVERS, GROUPS] {
-            let at = report.used[kind].min(self.at[kind]);
-            list(&mut objects, kind, &self.history[kind][at]);
-        }
-        resolve(&objects).services
-    }
-
-    /// A service that is not acceptable any more keeps its VIP with whoever
-    /// knew its last good version, and a controller that started since cannot
-    /// know which VIP that is.
-    fn has_an_unreadable_rival(&self, key: &ObjectKey) -> bool {
-        let services = &self.history[SERVICES][self.at[SERVICES]];
-        let vip = |name: &str| {
-            services
-                .get(name)
-                .and_then(|object| object.pointer("/spec/vip"))
-        };
-        services.iter().any(|(name, object)| {
-            **name != *key.name
-                && vip(name) == vip(&key.name)
-                && object.pointer("/spec/scheduler") == Some(&json!("quantum"))
-        })
-    }
-
-    fn make(&mut self, kind: usize, name: &str, labels: &Value, spec: Value) {
-        let mut state = self.latest(kind).clone();
-        if state.contains_key(name) {
-            return;
-        }
-        self.uids += 1;
-        let mut metadata = json!({
-            "name": name,
-            "uid": format!("uid-{}", self.uids),
-            "generation": 1,
-            "labels": labels,
-            "creationTimestamp": format!("2026-01-01T00:{:02}:{:02}Z", self.uids / 60 % 60, self.uids % 60),
-        });
-        if kind != GROUPS {
-            metadata["namespace"] = json!(NAMESPACE);
-        }
-        let mut spec = spec;
-        if kind == SERVICES {
-            spec["directorGroupName"] = json!(GROUP);
-        }
-        state.insert(name.to_owned(), json!({"metadata": metadata, "spec": spec}));
-        self.history[kind].push(state);
-    }
-
-    /// Gives a field its other value.
-    fn edit(&mut self, kind: usize, name: &str, field: &str, one: Value, other: Value) {
-        let mut state = self.latest(kind).clone();
-        let Some(object) = state.get_mut(name) else {
-            return;
-        };
-        let value = object.pointer_mut(field).expect("the field is there");
-        *value = if *value == one { other } else { one };
-        let generation = &mut object["metadata"]["generation"];
-        *generation = json!(generation.as_i64().unwrap_or_default() + 1);
-        self.history[kind].push(state);
-    }
-
-    /// Labels change no generation, so that an object can come back to the
-    /// state that it was in.
-    fn relabel(&mut self, kind: usize, name: &str, app: Option<u8>) {
-        let mut state = self.latest(kind).clone();
-        let Some(object) = state.get_mut(name) else {
-            return;
-        };
-        let labels = &mut object["metadata"]["labels"];
-        match app {
-            Some(app) => *labels = json!({"app": app.to_string()}),
-            None if labels.get("note").is_some() => *labels = json!({}),
-            None => *labels = json!({"note": "x"}),
-        }
-        if state != *self.latest(kind) {
-            self.history[kind].push(state);
-        }
-    }
-
-    fn delete(&mut self, kind: usize, name: &str) {
-        let mut state = self.latest(kind).clone();
-        if state.remove(name).is_some() {
-            self.history[kind].push(state);
-        }
-    }
-
-    fn latest(&self, kind: usize) -> &State {
-        self.history[kind]
-            .last()
-            .expect("a history has a beginning")
-    }
-
     fn deliver(&mut self, who: usize, kind: usize, events: usize) {
         let at = if who < self.agents.len() {
             self.agents[who].at[kind]
@@ -598,93 +425,4 @@ fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
             json!({"virtualService": key.to_string(), "reason": "Conflict", "message": "it is taken"})
         })
         .collect()
-}
-
-fn parsed<T: DeserializeOwned>(value: &Value) -> T {
-    serde_json::from_value(value.clone()).expect("the model makes objects that parse")
-}
-
-fn event(kind: usize, object: &Value, is_there: bool) -> Event {
-    macro_rules! event {
-        ($event:ident) => {
-            if is_there {
-                Event::$event(watcher::Event::Apply(parsed(object)))
-            } else {
-                Event::$event(watcher::Event::Delete(parsed(object)))
-            }
-        };
-    }
-    match kind {
-        SERVICES => event!(VirtualServices),
-        SERVERS => event!(RealServers),
-        _ => event!(DirectorGroups),
-    }
-}
-
-fn listing(kind: usize) -> Event {
-    match kind {
-        SERVICES => Event::VirtualServices(watcher::Event::Init),
-        SERVERS => Event::RealServers(watcher::Event::Init),
-        _ => Event::DirectorGroups(watcher::Event::Init),
-    }
-}
-
-fn item(kind: usize, object: &Value) -> Event {
-    match kind {
-        SERVICES => Event::VirtualServices(watcher::Event::InitApply(parsed(object))),
-        SERVERS => Event::RealServers(watcher::Event::InitApply(parsed(object))),
-        _ => Event::DirectorGroups(watcher::Event::InitApply(parsed(object))),
-    }
-}
-
-fn listed(kind: usize) -> Event {
-    match kind {
-        SERVICES => Event::VirtualServices(watcher::Event::InitDone),
-        SERVERS => Event::RealServers(watcher::Event::InitDone),
-        _ => Event::DirectorGroups(watcher::Event::InitDone),
-    }
-}
-
-/// One event of a director's watch.
-fn change(objects: &mut Objects, kind: usize, object: &Value, is_there: bool) {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let key = match kind {
-        GROUPS => ObjectKey::cluster(name),
-        _ => ObjectKey::new(NAMESPACE, name),
-    };
-    match (kind, is_there) {
-        (SERVICES, true) => objects
-            .virtual_services
-            .change(Change::Apply(parsed(object))),
-        (SERVERS, true) => objects.real_servers.change(Change::Apply(parsed(object))),
-        (_, true) => objects
-            .director_groups
-            .change(Change::Apply(parsed(object))),
-        (SERVICES, false) => objects.virtual_services.change(Change::Delete(key)),
-        (SERVERS, false) => objects.real_servers.change(Change::Delete(key)),
-        (_, false) => objects.director_groups.change(Change::Delete(key)),
-    };
-}
-
-/// A listing of a director's watch.
-fn list(objects: &mut Objects, kind: usize, state: &State) {
-    match kind {
-        SERVICES => {
-            relist::<VirtualService, _>(state, |change| objects.virtual_services.change(change));
-        }
-        SERVERS => relist::<RealServer, _>(state, |change| objects.real_servers.change(change)),
-        _ => relist::<DirectorGroup, _>(state, |change| objects.director_groups.change(change)),
-    }
-}
-
-fn relist<K, F>(state: &State, mut change: F)
-where
-    K: kube::core::object::HasSpec<Spec: std::fmt::Debug + DeserializeOwned>,
-    F: FnMut(Change<K>) -> bool,
-{
-    change(Change::Listing);
-    for object in state.values() {
-        change(Change::Item(parsed(object)));
-    }
-    change(Change::Listed);
 }

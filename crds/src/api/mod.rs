@@ -26,3 +26,9 @@ pub use director_group::*;
 pub use health_check::*;
 pub use real_server::*;
 pub use virtual_service::*;
+
+/// A count as a status holds it: an int32, as Kubernetes' API conventions want
+/// it, and the largest one for all that are larger.
+pub fn int32(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{FALSE, NAMED, TRUE, UNKNOWN, condition, count, explained, kind, named, reason};
 use crate::{
     ObjectKey, Rejection,
-    api::{CheckingDirectors, UnhealthyServer, UnhealthyState},
+    api::{CheckingDirectors, UnhealthyServer, UnhealthyState, int32},
 };
 
 /// How the live directors that check a server see it, all of its services
@@ -66,7 +66,6 @@ impl<'a> ServerHealth<'a> {
 
     /// All of them, counted.
     pub fn counts(&self) -> CheckingDirectors {
-        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         let unhealthy = self.seen_as(Sight::Failing).count();
         let mark = match unhealthy == self.others.len() {
             true => "",
@@ -74,9 +73,9 @@ impl<'a> ServerHealth<'a> {
         };
         let checking = self.checking();
         CheckingDirectors {
-            checking: number(checking),
-            healthy: number(self.healthy),
-            unhealthy: number(unhealthy),
+            checking: int32(checking),
+            healthy: int32(self.healthy),
+            unhealthy: int32(unhealthy),
             summary: format!("{}/{checking}{mark}", self.healthy),
         }
     }
