@@ -23,14 +23,13 @@ use agent::{
     },
     event::Event,
     host::{
-        self,
         listeners::SockDiag,
         lock::{Lock, LockError},
         netlink::RouteSocket,
         surroundings::ThisHost,
         sysctls::SysctlFolder,
     },
-    input::{Input, api_servers::ApiServers, kubernetes, manifests, reader},
+    input::{Input, api_servers::ApiServers, kubernetes, links, manifests, reader},
     probe::{self, target::Order},
     tell::{
         publish::{self, Identity},
@@ -160,7 +159,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     probe::start(ordered, probed, Arc::default()).context("cannot start the prober's thread")?;
     let (claims, claimed) = unbounded_channel();
     claim::start(claimed, links.clone()).context("cannot start the claims' thread")?;
-    host::watch::start(links).context("cannot start the links' thread")?;
+    links::start(links).context("cannot start the links' thread")?;
     let world = world(args, boot_id, orders, claims);
     let note_end = recorder.clone();
     let group = args.director_group.clone();

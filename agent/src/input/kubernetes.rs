@@ -10,7 +10,7 @@ use std::{
 };
 
 use crds::{
-    Change, Loose, ObjectKey,
+    Change, Loose, ObjectKey, advice,
     api::{Director, DirectorGroup, RealServer, VirtualService},
 };
 use futures::StreamExt;
@@ -254,32 +254,12 @@ fn explain(kind: &str, error: &watcher::Error) -> String {
             return format!("the API server gave {kind}s without a resourceVersion");
         }
     };
-    match source {
-        kube::Error::Api(status) if status.code == 404 => format!(
-            "the API server knows no {kind}s: install the chart's CRDs. Trying again; the kernel's table stays as it is"
-        ),
-        kube::Error::Api(status) if status.code == 401 || status.code == 403 => format!(
-            "not allowed to watch {kind}s: {}; check the chart's RBAC and the token. Trying again",
-            status.message
-        ),
-        source => format!(
-            "cannot watch {kind}s: {}. Trying again; the kernel's table stays as it is",
-            chain(source)
-        ),
-    }
-}
-
-/// An error with all its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
+    let why = match source {
+        kube::Error::Api(status) => match advice::refused(&format!("watch {kind}s"), status) {
+            Some(why) => why,
+            None => format!("the watch of {kind}s ended: {}", status.message),
+        },
+        source => format!("cannot watch {kind}s: {}", advice::with_sources(source)),
+    };
+    format!("{why}. Trying again; the kernel's table stays as it is")
 }

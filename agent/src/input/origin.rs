@@ -16,6 +16,7 @@
 
 use std::{collections::BTreeSet, future::Future, sync::mpsc::Sender, time::Duration};
 
+use crds::advice::with_sources;
 use k8s_openapi::{
     api::core::v1::Namespace,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -23,7 +24,6 @@ use k8s_openapi::{
 use kube::{Api, Client, core::PartialObjectMeta, runtime::watcher};
 use tokio::time::{self, Instant};
 
-use super::kubernetes::chain;
 use crate::{
     event::{
         Event,
@@ -229,7 +229,7 @@ async fn answer<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Ans
     match time::timeout(ANSWER_TIME, request).await {
         Ok(Ok(found)) => Answer::Is(found),
         Ok(Err(kube::Error::Api(status))) if status.code == 403 => Answer::NotAllowed,
-        Ok(Err(error)) => Answer::None(chain(&error)),
+        Ok(Err(error)) => Answer::None(with_sources(&error)),
         Err(_) => Answer::None("no answer in time".to_owned()),
     }
 }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crds::api::{Director, DirectorSpec, DirectorStatus};
+use crds::{
+    advice,
+    api::{Director, DirectorSpec, DirectorStatus},
+};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -18,10 +21,7 @@ use tokio::{
     time,
 };
 
-use crate::{
-    input::kubernetes::chain,
-    tell::report::{self, Observed},
-};
+use crate::tell::report::{self, Observed};
 
 /// The field manager of everything that the agent applies.
 const FIELD_MANAGER: &str = "ipvs-agent";
@@ -227,21 +227,10 @@ where
 }
 
 fn explain(what: &str, error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if status.message.contains("not declared in schema") => format!(
-            "cannot {what}: the custom resource definitions are older than this agent: apply those of its chart (kubectl apply --server-side -f crds/). Trying again; packets keep flowing meanwhile"
-        ),
-        kube::Error::Api(status) if status.code == 404 => format!(
-            "cannot {what}: {}; install the chart, its CRDs and its namespace. Trying again",
-            status.message
-        ),
-        kube::Error::Api(status) if status.code == 401 || status.code == 403 => format!(
-            "cannot {what}: {}; check the chart's RBAC and the token. Trying again",
-            status.message
-        ),
-        error => format!(
-            "cannot {what}: {}. Trying again; packets keep flowing meanwhile",
-            chain(error)
-        ),
-    }
+    let why = match error {
+        kube::Error::Api(status) => advice::refused(what, status),
+        error => Some(format!("cannot {what}: {}", advice::with_sources(error))),
+    };
+    let why = why.unwrap_or_else(|| format!("cannot {what}: {error}"));
+    format!("{why}. Trying again; packets keep flowing meanwhile")
 }

@@ -10,7 +10,9 @@ use std::{
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved,
-    api::{DirectorException, DirectorHealth, DirectorStatus, HeldVip, Repairs, WorldDigests},
+    api::{
+        DirectorException, DirectorHealth, DirectorStatus, HeldVip, Repairs, WorldDigests, int32,
+    },
     condition,
 };
 use ipvs::{DestinationKey, Op, ServiceKey};
@@ -122,13 +124,13 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         if host_failure(outcome).is_none() {
             status.used.clone_from(&observed.used);
         }
-        status.services = count(outcome.services);
-        status.destinations = count(outcome.destinations);
-        status.exceptions_omitted = count(exceptions.len().saturating_sub(MOST_EXCEPTIONS));
+        status.services = int32(outcome.services);
+        status.destinations = int32(outcome.destinations);
+        status.exceptions_omitted = int32(exceptions.len().saturating_sub(MOST_EXCEPTIONS));
         exceptions.truncate(MOST_EXCEPTIONS);
         status.exceptions = exceptions;
         if !outcome.failures.contains_key(&Subject::Links) {
-            status.vips_omitted = count(outcome.vips.len().saturating_sub(MOST_VIPS));
+            status.vips_omitted = int32(outcome.vips.len().saturating_sub(MOST_VIPS));
             status.vips = held_vips(&outcome.vips);
         }
         status.repairs = Repairs {
@@ -139,7 +141,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         status.addresses = addresses.map(ToString::to_string).collect();
         let protected = observed.protection.notices.iter().cloned();
         let mut notices: Vec<_> = protected.chain(notices(outcome)).collect();
-        status.notices_omitted = count(notices.len().saturating_sub(MOST_NOTICES));
+        status.notices_omitted = int32(notices.len().saturating_sub(MOST_NOTICES));
         notices.truncate(MOST_NOTICES);
         status.notices = notices;
         tell_sysctls(&mut status, &outcome.sysctls);
@@ -160,7 +162,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
 /// If there are too many sysctls, those with a problem come first.
 fn tell_sysctls(status: &mut DirectorStatus, sysctls: &Sysctls) {
     let mut all = sysctls.all.clone();
-    status.sysctls_omitted = count(all.len().saturating_sub(MOST_SYSCTLS));
+    status.sysctls_omitted = int32(all.len().saturating_sub(MOST_SYSCTLS));
     if all.len() > MOST_SYSCTLS {
         all.sort_by_key(|sysctl| sysctl.problem.is_none());
         all.truncate(MOST_SYSCTLS);
@@ -422,10 +424,6 @@ fn held_vips(held: &BTreeMap<IpAddr, String>) -> Vec<HeldVip> {
             interface: interface.clone(),
         })
         .collect()
-}
-
-fn count(number: usize) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 /// Objects that this build cannot read, though the controller's build may:

@@ -1,10 +1,6 @@
 //! Gathers the facts about the host that sysctls depend on.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    ops::Bound,
-};
+use std::{collections::BTreeSet, net::IpAddr, ops::Bound};
 
 use crate::{
     act::Edges,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     BelowMinimum, ObjectKey,
-    api::{DirectorHealth, ServiceBelowMinimum, UnhealthyServer, UnhealthyState},
+    api::{DirectorHealth, ServiceBelowMinimum, UnhealthyServer, UnhealthyState, int32},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -68,9 +68,9 @@ impl Serving {
             health.below_minimum.push(ServiceBelowMinimum {
                 virtual_service: name.to_string(),
                 action: action(&availability.below).to_owned(),
-                healthy: number(count.healthy),
-                total: number(count.total),
-                minimum: number(availability.minimum_of(count.total)),
+                healthy: int32(count.healthy),
+                total: int32(count.total),
+                minimum: int32(availability.minimum_of(count.total)),
                 since: Time(since),
             });
         }
@@ -115,8 +115,4 @@ pub(super) fn action(below: &BelowMinimum) -> &'static str {
         BelowMinimum::Reject => "Reject",
         BelowMinimum::Sorry(_) => "SorryServer",
     }
-}
-
-fn number(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -3,7 +3,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use ipvs::{DestinationKey, ServiceConfig, ServiceKey};
+
 use super::*;
+use crate::decide::ours::Entry;
 
 const BOOT: &str = "a-boot";
 

@@ -7,6 +7,7 @@ use super::{
     super::{FILE, FileJournal, GROWTH, Journal},
     *,
 };
+use crate::decide::ours::Entry;
 
 const BOOT: &str = "a-boot";
 
