@@ -21,7 +21,8 @@ demo: lab-tools ## Watch the LVS course's clusters work, from kubectl apply to H
 	$(CARGO) run --locked --quiet --package e2e --bin demo
 
 .PHONY: test
-test: tools lint unit lab-tests ## Everything that must hold: lints, unit tests, tests in the lab
+test: ## Everything that must hold: lints, unit tests, tests in the lab
+	+@e2e/tools/timed tools lint test-build unit lab-tests
 
 .PHONY: tools
 tools: ## Install and build what the lab and the lints need; again: nothing to do
@@ -52,6 +53,11 @@ advisories: ## Check dependencies for known vulnerabilities (fetches the databas
 .PHONY: unit
 unit: ## Run the unit and property tests, and the checks of generated files
 	LAB_TESTS=no PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --locked --workspace
+
+.PHONY: test-build
+test-build:
+	$(CARGO) test --locked --workspace --no-run
+	$(CARGO) run --locked --quiet --bin lab -- tests --no-run
 
 .PHONY: explore
 explore: ## Run the property tests ten times, with other seeds each time
