@@ -25,10 +25,17 @@ struct Long {
 
 /// The binaries that decide how long the whole run takes. It is no harm if this
 /// is a little out of date; a new binary that takes minutes should be here.
-const LONG: [Long; 3] = [
+const LONG: [Long; 10] = [
     long("e2e_health", 440, 3),
-    long("e2e_walk", 300, 1),
+    long("e2e_walk", 270, 1),
+    long("e2e_vips", 230, 1),
+    long("e2e_sysctls", 150, 1),
+    long("e2e_resilience", 150, 1),
     long("e2e_guard", 110, 1),
+    long("e2e_transfers", 100, 1),
+    long("e2e_undo", 100, 1),
+    long("e2e_hijack", 100, 1),
+    long("e2e_restart", 90, 1),
 ];
 
 const fn long(binary: &'static str, seconds: u32, labs: usize) -> Long {
