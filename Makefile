@@ -21,7 +21,8 @@ demo: lab-tools ## Watch the LVS course's clusters work, from kubectl apply to H
 	$(CARGO) run --locked --quiet --package e2e --bin demo
 
 .PHONY: test
-test: tools lint unit lab-tests ## Everything that must hold: lints, unit tests, tests in the lab
+test: ## Everything that must hold: lints, unit tests, tests in the lab
+	+@e2e/tools/timed tools lint test-build unit lab-tests
 
 .PHONY: tools
 tools: ## Install and build what the lab and the lints need; again: nothing to do
@@ -54,6 +55,11 @@ advisories: ## Check dependencies for known vulnerabilities (fetches the databas
 unit: ## Run the unit and property tests, and the checks of generated files
 	LAB_TESTS=no PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --locked --workspace
 
+.PHONY: test-build
+test-build:
+	$(CARGO) test --locked --workspace --no-run
+	$(CARGO) run --locked --quiet --bin lab -- tests --no-run
+
 .PHONY: explore
 explore: ## Run the property tests ten times, with other seeds each time
 	@for round in 1 2 3 4 5 6 7 8 9 10; do \
@@ -62,9 +68,8 @@ explore: ## Run the property tests ten times, with other seeds each time
 	done
 
 .PHONY: lab-tests
-lab-tests: ## Run the kernel tests and the end-to-end tests in the lab
-	$(CARGO) build --locked --workspace --bins
-	$(CARGO) test --locked --workspace --no-fail-fast --test 'kernel*' --test 'e2e_*'
+lab-tests: ## Run the kernel and end-to-end tests, several labs at once (LAB_JOBS=1: one)
+	$(CARGO) run --locked --quiet --bin lab -- tests
 
 .PHONY: bench
 bench: ## Measure speed and cost, 25 minutes; BENCH=--check fails if one is short

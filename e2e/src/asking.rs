@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::{Client, Host, eventually};
+use crate::{Client, Host, eventually, wait::PATIENCE};
 
 /// From the end of a request to the next one.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a datagram's answer may take.
-const DATAGRAM_TIMEOUT: Duration = Duration::from_millis(500);
+const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -126,12 +126,12 @@ impl Asking {
     /// Waits until so many more requests have begun and ended.
     ///
     /// # Panics
-    /// When they have not in a minute.
+    /// When they have not in time.
     #[track_caller]
     pub fn wait_for_more(&self, requests: usize) {
         let start = Instant::now();
         let what = format!("{requests} more requests of a client");
-        eventually(&what, Duration::from_secs(60), || {
+        eventually(&what, PATIENCE, || {
             let asked = self.shared.asked();
             match asked
                 .iter()

@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
-    time::Duration,
 };
 
 use crate::{
@@ -21,8 +20,7 @@ use crate::{
 
 /// The namespace that the chart is installed into.
 pub const NAMESPACE: &str = "ipvs-operator";
-/// Long enough for anything that a cluster of this size does.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub use crate::wait::PATIENCE;
 
 /// The chart, installed, and a controller. Dropping it deletes every object of
 /// ours, so that the next test begins with none.
@@ -355,6 +353,39 @@ pub fn wait_for(object: &str, condition: &str, status: &str) {
 pub fn wait_until_ready(services: &[&str]) {
     for service in services {
         wait_for(&format!("ivs/{service}"), "Ready", "True");
+    }
+}
+
+/// Waits until a condition's reason and message together hold all these words,
+/// and gives them as `Reason: message`. Another reason may have come first.
+///
+/// # Panics
+/// When they do not in time: with what they are then.
+#[track_caller]
+pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
+    let parts = format!("{{range .status.conditions[?(@.type==\"{condition}\")]}}");
+    let path = format!("jsonpath={parts}{{.reason}}: {{.message}}{{end}}");
+    let what = format!("{object} to have {condition} with the words {words:?}");
+    eventually(&what, PATIENCE, || {
+        let said = control::try_kubectl(&["get", object, "-o", &path]);
+        match words.iter().all(|word| said.stdout.contains(word)) {
+            true => Ok(said.stdout),
+            false => Err(format!("{}{}", said.stdout, said.stderr)),
+        }
+    })
+}
+
+/// Deletes a Director whose agent has ended, and waits until these services are
+/// not Ready any more. Whoever waits for them afterwards does not take what that
+/// agent reported for the word of the next one.
+///
+/// # Panics
+/// When they stay Ready.
+#[track_caller]
+pub fn forget_director(director: &str, services: &[&str]) {
+    kubectl(&["delete", "idir", director]);
+    for service in services {
+        wait_for(&format!("ivs/{service}"), "Ready", "False");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::layout::{DIR, admin_kubeconfig, control_service, file, kubeconfig};
 
 /// Longer than anything that the host side does; a hang is then a failed test
 /// and not a lab that runs into its deadline.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the guest asks of the host side.
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl Response {
 /// # Errors
 /// When the control service cannot be reached or does not answer.
 pub fn ask(request: &Request) -> io::Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&control_service(), Duration::from_secs(10))?;
+    let mut stream = TcpStream::connect_timeout(&control_service(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&serde_json::to_vec(request)?)?;
     stream.shutdown(Shutdown::Write)?;

@@ -8,11 +8,10 @@ use std::panic::resume_unwind;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::eventually;
+use crate::wait::{PATIENCE, eventually};
 
 /// A network namespace that stands for one machine. It begins as a freshly
 /// installed one does: loopback up, no forwarding, no routes. It goes when the
@@ -103,7 +102,7 @@ impl Host {
     /// When it does not come to its end.
     #[track_caller]
     pub fn addresses(&self) -> String {
-        eventually("addresses to be usable", Duration::from_secs(30), || {
+        eventually("addresses to be usable", PATIENCE, || {
             let list = self.run("ip -oneline address show");
             match list.contains("tentative") {
                 true => Err(list),

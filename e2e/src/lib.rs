@@ -1,6 +1,7 @@
 //! The lab: a real IPVS kernel, a real API server, and hosts on wires.
 //!
 //! ```text
+//! make lab-tests ─▶ lab tests ─────┐ one for each binary, several at once
 //! cargo test ─▶ e2e/tools/runner ─▶ lab run TEST-BINARY
 //!                                    │ own pid, mount and network namespace: ends, and all of it is gone
 //!       host side, 10.77.0.1 ────────┤ etcd, kube-apiserver :6443, control service :8077 (kubectl, helm)
@@ -30,6 +31,7 @@ pub mod layout;
 pub mod process;
 pub mod segment;
 pub mod shell;
+pub mod suite;
 pub mod trace;
 pub mod wait;
 pub mod weights;

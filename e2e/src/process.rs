@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::host::Host;
 use crate::layout::{PROGRAMS, file};
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 
 /// How much of the log a failed test shows.
 const TAIL: usize = 40;
@@ -80,7 +80,7 @@ impl Process {
     #[track_caller]
     pub fn kill(&mut self) -> ExitStatus {
         self.signal(Signal::SIGKILL);
-        self.wait(Duration::from_secs(10))
+        self.wait(PATIENCE)
     }
 
     /// Stops it where it is (SIGSTOP), as a machine that hangs.

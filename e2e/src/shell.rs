@@ -3,14 +3,12 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use crate::Host;
 use crate::acceptor::Acceptor;
+use crate::wait::PATIENCE;
 
 const BANNER: &str = "SSH-2.0-lab";
-/// For a connection, and for each answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Greets and echoes lines. It stops when dropped, open sessions with it.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! What a program asked of the kernel over netlink, as strace saw it: counted
 //! from outside, whatever the program says of itself.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
-use crate::eventually;
+use crate::{eventually, wait::PATIENCE};
 
 /// A command that runs `program` under strace and leaves its netlink messages
 /// in `file`.
@@ -48,7 +48,7 @@ fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
 /// # Panics
 /// When there is no such trace, or it has no end.
 pub fn kernel_writes(file: &Path, id: u32) -> Vec<String> {
-    let trace = eventually("the end of the trace", Duration::from_secs(10), || {
+    let trace = eventually("the end of the trace", PATIENCE, || {
         let trace = fs::read_to_string(file).map_err(|error| error.to_string())?;
         let ended = trace
             .lines()

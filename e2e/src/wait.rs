@@ -4,8 +4,14 @@ use std::fmt::Display;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
-const INTERVAL: Duration = Duration::from_millis(100);
+/// Longer than anything takes that comes to an end at all, on a machine that
+/// has other things to do. A test that passes never waits that long.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Between two looks: a look may start a program, and what has not come for ten
+/// seconds is not looked for ten times a second.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Looks again and again until `look` gives `Ok`, and returns what it gave.
 /// `look` runs at least once, also when the deadline is zero.
@@ -26,7 +32,7 @@ pub fn eventually<T, E: Display>(
             Err(state) if start.elapsed() >= within => {
                 panic!("waited {within:?} for: {what}\nlast seen: {state}")
             }
-            Err(_) => sleep(INTERVAL),
+            Err(_) => sleep((start.elapsed() / 20).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)),
         }
     }
 }

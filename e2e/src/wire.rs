@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::{Host, Process};
+use crate::{Host, Process, wait::PATIENCE};
 
 /// The first packet of a connection, a datagram, or an echo request. The
 /// kernel's SYNs have options; one without is the agent's question to its own
@@ -42,7 +42,7 @@ impl Wire {
         command.arg(format!("src host {address} and ({FIRST_OF_FLOW})"));
         let tcpdump = Process::start(host, "tcpdump", &mut command);
         let began = (SystemTime::now(), Instant::now());
-        tcpdump.wait_for_log("listening on", Duration::from_secs(30));
+        tcpdump.wait_for_log("listening on", PATIENCE);
         Self { tcpdump, began }
     }
 

@@ -1,11 +1,10 @@
 //! The lab itself: that it is what the other tests take it for.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use e2e::segment::attach_to_management;
 use e2e::{ApiServerAway, Client, Host, Segment, WebServer, kubectl};
-use e2e::{control, eventually, ipvsadm};
+use e2e::{control, eventually, ipvsadm, wait::PATIENCE};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
@@ -66,7 +65,7 @@ fn a_download_notices_that_its_server_is_gone() {
     let download = Client::new(&client)
         .download("[2001:db8::2]:80", 1 << 30, 65_536)
         .unwrap();
-    eventually("the first bytes", Duration::from_secs(5), || {
+    eventually("the first bytes", PATIENCE, || {
         if download.received() > 0 {
             Ok(())
         } else {

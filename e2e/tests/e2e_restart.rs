@@ -1,7 +1,7 @@
 //! An agent that comes up where another one was before: of another build, and
 //! after a reboot of the machine.
 
-use std::{fs, mem, time::Duration};
+use std::{fs, mem};
 
 use e2e::{
     ApiServerAway, Host,
@@ -18,7 +18,6 @@ use ipvs::{ActualTable, Kernel, Socket};
 use redb::{Database, TableDefinition};
 use serde_json::json;
 
-const SOON: Duration = Duration::from_secs(10);
 const DIRECTOR: &str = "director1";
 
 #[test]
@@ -32,7 +31,7 @@ fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
     let mut agent = start_agent(&course.director, DIRECTOR);
     kubectl_apply(&example("dr-cluster.yaml"));
     wait_until_ready(&["web"]);
-    agent.terminate(SOON);
+    agent.terminate(PATIENCE);
 
     let (there, trace) = start_other_agent_traced(&course.director, DIRECTOR, "other");
     expect_one_service_written(there, &trace, "from-other", 8081);
@@ -65,7 +64,7 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     let mut agent = start_agent(&course.director, DIRECTOR);
     kubectl_apply(&example("dr-cluster.yaml"));
     wait_until_ready(&["web"]);
-    agent.terminate(SOON);
+    agent.terminate(PATIENCE);
     let table = course.director.enter(|| {
         let mut socket = Socket::open().expect("the lab's kernel has ip_vs");
         socket.table().expect("the kernel answers")
@@ -126,7 +125,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     wait_until_ready(&["web", "former"]);
     let ours = ipvsadm::sorted(&course.director);
     // What the agent knows is on disk within seconds.
-    agent.terminate(SOON);
+    agent.terminate(PATIENCE);
 
     // Nobody answers: it comes up with what it had, beside a stranger's
     // services on the next port, with the next protocol, on the next address.
@@ -144,7 +143,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     drop(away);
     agent.wait_for_log("could register this director now", PATIENCE);
     expect_table(&course.director, &all);
-    agent.terminate(SOON);
+    agent.terminate(PATIENCE);
 
     // What its journal calls its own is of a kernel that is no more. A service
     // was deleted meanwhile, and its key is somebody else's now; nor is there a

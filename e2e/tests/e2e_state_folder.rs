@@ -1,14 +1,12 @@
 //! What may be wrong with the state folder: the table stays, what can be done
 //! without a memory is done, and the Director says what to do.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command};
 
 use e2e::{
     Host, Process,
-    cluster::{
-        Cluster, PATIENCE, agent, condition, example, expect_table, wait_for, wait_until_ready,
-    },
-    course::Course,
+    cluster::{Cluster, PATIENCE, agent, example, expect_table, wait_for_words, wait_until_ready},
+    course::{Course, another_service},
     host::run_here,
     kubectl, kubectl_apply, layout,
 };
@@ -49,7 +47,7 @@ impl Drop for StateFolder {
     }
 }
 
-fn another_service() -> String {
+fn other_service() -> String {
     example("nat-cluster.yaml")
         .replace("name: web\n", "name: other\n")
         .replace("port: 80", "port: 81")
@@ -62,13 +60,9 @@ fn set_weight(weight: u32) {
 
 #[track_caller]
 fn expect_told() {
-    wait_for("idir/director1", "Programmed", "False");
-    assert_eq!(
-        condition("idir/director1", "Programmed", "reason"),
-        "StateFolderUnavailable"
-    );
-    let message = condition("idir/director1", "Programmed", "message");
-    assert!(message.contains("--state-dir"), "what to do: {message}");
+    // And what to do.
+    let words = ["StateFolderUnavailable", "--state-dir"];
+    wait_for_words("idir/director1", "Programmed", &words);
 }
 
 #[test]
@@ -80,7 +74,7 @@ fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made() {
     let mut first = folder.start_agent(director);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    first.terminate(Duration::from_secs(10));
+    first.terminate(PATIENCE);
     folder.shell("mount -o remount,ro");
 
     let _second = folder.start_agent(director);
@@ -88,7 +82,7 @@ fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made() {
     set_weight(5);
     let edited = "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 5";
     expect_table(director, &[TABLE[0], TABLE[1], edited]);
-    kubectl_apply(&another_service());
+    kubectl_apply(&other_service());
     set_weight(7);
     let edited = "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 7";
     expect_table(director, &[TABLE[0], TABLE[1], edited]);
@@ -122,7 +116,7 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     let folder = StateFolder::mount("state-damaged");
     let mut first = folder.start_agent(director);
     kubectl_apply(&example("nat-cluster.yaml"));
-    kubectl_apply(&another_service());
+    kubectl_apply(&other_service());
     wait_until_ready(&["web", "other"]);
     first.kill();
     kubectl(&["delete", "ivs/other"]);
@@ -142,13 +136,20 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
         line.contains("journal.redb.unusable"),
         "it says where: {line}"
     );
-    wait_until_ready(&["web"]);
+    // It has done all that it will when it has made something new.
+    kubectl_apply(&another_service("new", 82));
+    wait_until_ready(&["new", "web"]);
+    let new = [
+        "-A -t 192.168.4.5:82 -s wlc",
+        "-a -t 192.168.4.5:82 -r 192.168.2.100:82 -m -w 1",
+        "-a -t 192.168.4.5:82 -r 192.168.2.200:82 -m -w 1",
+    ];
     // Nobody knows any more whose that is.
     let other = [
         "-A -t 192.168.4.5:81 -s wrr",
         "-a -t 192.168.4.5:81 -r 192.168.2.100:81 -m -w 1",
         "-a -t 192.168.4.5:81 -r 192.168.2.200:81 -m -w 1",
     ];
-    expect_table(director, &[TABLE, other].concat());
-    second.terminate(Duration::from_secs(10));
+    expect_table(director, &[TABLE, other, new].concat());
+    second.terminate(PATIENCE);
 }

@@ -2,9 +2,13 @@
 
 use e2e::{
     Host, Segment,
-    cluster::{Cluster, condition, example, expect_table, start_agent, value, wait_until_ready},
-    ipvsadm, kubectl, kubectl_apply,
+    cluster::{
+        Cluster, PATIENCE, example, expect_table, start_agent, value, wait_for_words,
+        wait_until_ready,
+    },
+    eventually, ipvsadm, kubectl, kubectl_apply,
     segment::attach_to_management,
+    wait::eventually_equal,
 };
 
 const STRANGER: &str = "-A -t 192.168.4.5:8080 -s rr";
@@ -58,15 +62,21 @@ fn the_table_by_hand() {
     );
 
     // -Ln: what kubectl shows agrees.
-    let shown = kubectl(&["get", "ivs", "--no-headers"]);
     for line in [
         "web 192.168.4.5 80 TCP wrr 4/4 True Ready",
         "mysql 192.168.4.5 3306 TCP lc 2/2 True Ready",
         "intranet 10.10.10.1 80 TCP wrr 1/1 True Ready",
     ] {
-        assert!(
-            shown.lines().any(|row| words(row).starts_with(line)),
-            "kubectl get ivs was expected to show {line:?}:\n{shown}"
+        eventually(
+            &format!("kubectl get ivs to show {line:?}"),
+            PATIENCE,
+            || {
+                let shown = kubectl(&["get", "ivs", "--no-headers"]);
+                match shown.lines().any(|row| words(row).starts_with(line)) {
+                    true => Ok(()),
+                    false => Err(shown),
+                }
+            },
         );
     }
 
@@ -92,13 +102,12 @@ fn the_table_by_hand() {
     kubectl(&["delete", "irs/web-100", "ivs/mysql"]);
     table.retain(|line| *line != WEB_100 && !line.contains(":3306"));
     expect_table(&director, &table);
+    let summary = || value("ivs/web", ".status.realServers.summary");
+    let three = "3/3".to_owned();
+    eventually_equal("web's real servers", PATIENCE, &three, summary);
     wait_until_ready(&["web"]);
-    assert_eq!(value("ivs/web", ".status.realServers.summary"), "3/3");
-    assert_eq!(
-        condition("irs/mysql-100", "Ready", "reason"),
-        "NotSelected",
-        "no service selects mysql-100 any more"
-    );
+    // No service selects it any more.
+    wait_for_words("irs/mysql-100", "Ready", &["NotSelected: "]);
 
     // -C: ours goes, the stranger's entry stays, and so does its VIP.
     kubectl(&["delete", "ivs,irs", "--all"]);

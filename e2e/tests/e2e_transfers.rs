@@ -2,7 +2,7 @@
 //! API server: in both directions, through NAT and through DR, every byte
 //! compared.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use e2e::{
     ApiServerAway, Client, Download, Upload,
@@ -10,8 +10,6 @@ use e2e::{
     course::{Course, DR_VIP, NAT_VIP, another_service},
     eventually, ipvsadm, kubectl, kubectl_apply,
 };
-
-const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn transfers_through_nat_survive_the_agent_the_api_server_and_the_journal() {
@@ -39,7 +37,7 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-kill", 8082);
     transfers.expect_to_move("after a kill and a start");
 
-    agent.terminate(SOON);
+    agent.terminate(PATIENCE);
     agent = start_agent(&course.director, "director1");
     wait_until_it_writes("after-restart", 8083);
     transfers.expect_to_move("after a restart");
@@ -100,7 +98,7 @@ impl Transfers {
     const BYTES: u64 = 1 << 30;
 
     fn begin(browser: &Client, vip: &str) -> Self {
-        let browser = browser.clone().with_timeout(Duration::from_secs(20));
+        let browser = browser.clone().with_timeout(PATIENCE);
         let download = |_| browser.download(vip, Self::BYTES, Self::RATE);
         let downloads: Vec<_> = (0..2)
             .map(download)

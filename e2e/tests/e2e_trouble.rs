@@ -1,16 +1,15 @@
 //! What may be wrong with a machine: one line that says what to do, and the
 //! agent goes on trying where it can heal by itself.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use e2e::{
     Host, Process,
     cluster::{
-        Cluster, PATIENCE, agent, condition, example, expect_table, start_agent, wait_for,
+        Cluster, PATIENCE, agent, example, expect_table, start_agent, wait_for, wait_for_words,
         wait_until_ready,
     },
     course::Course,
-    eventually,
     host::run_here,
     kubectl, kubectl_apply,
 };
@@ -33,11 +32,7 @@ fn a_kernel_without_ip_vs_is_told_and_served_once_it_has_it() {
         line.contains("modprobe ip_vs"),
         "it says what to do: {line}"
     );
-    wait_for("idir/director1", "Programmed", "False");
-    assert_eq!(
-        condition("idir/director1", "Programmed", "reason"),
-        "KernelUnavailable"
-    );
+    wait_for_words("idir/director1", "Programmed", &["KernelUnavailable"]);
     assert_eq!(
         agent.log().matches("no ip_vs").count(),
         1,
@@ -62,20 +57,9 @@ fn a_scheduler_that_the_kernel_lacks_is_told_and_holds_up_no_other_service() {
     kubectl_apply(&twos);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    eventually(
-        "the condition to name scheduler, director and remedy",
-        PATIENCE,
-        || {
-            let message = condition("ivs/choosy", "Ready", "message");
-            let words = ["twos", "director1", "modprobe"];
-            if words.iter().all(|word| message.contains(word)) {
-                Ok(())
-            } else {
-                Err(message)
-            }
-        },
-    );
-    assert_eq!(condition("ivs/choosy", "Programmed", "status"), "False");
+    // Scheduler, director and remedy.
+    wait_for_words("ivs/choosy", "Ready", &["twos", "director1", "modprobe"]);
+    wait_for("ivs/choosy", "Programmed", "False");
     expect_table(&course.director, &TABLE);
 
     // It heals as soon as the wish changes, back-off or not.
@@ -109,9 +93,7 @@ fn an_agent_without_cap_net_admin_says_so() {
     let agent = Process::start(&course.director, "agent-unprivileged", &mut command);
     let line = agent.wait_for_log("CAP_NET_ADMIN", PATIENCE);
     assert!(line.contains("user namespace"), "it says whose: {line}");
-    wait_for("idir/director1", "Programmed", "False");
-    let message = condition("idir/director1", "Programmed", "message");
-    assert!(message.contains("CAP_NET_ADMIN"), "{message}");
+    wait_for_words("idir/director1", "Programmed", &["CAP_NET_ADMIN"]);
 }
 
 #[test]
@@ -131,7 +113,7 @@ fn a_second_agent_on_a_machine_says_who_is_first_and_waits() {
     assert!(second.is_running(), "it waits");
     expect_table(&course.director, &TABLE);
 
-    first.terminate(Duration::from_secs(10));
+    first.terminate(PATIENCE);
     kubectl(&[
         "patch",
         "irs/web2",
@@ -147,7 +129,7 @@ fn a_second_agent_on_a_machine_says_who_is_first_and_waits() {
             "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 5",
         ],
     );
-    second.terminate(Duration::from_secs(10));
+    second.terminate(PATIENCE);
 }
 
 #[test]
@@ -160,10 +142,7 @@ fn an_agent_with_no_way_to_an_api_server_says_what_to_give_it() {
         line.contains("--kubeconfig") && line.contains("--manifests"),
         "it names both ways: {line}"
     );
-    assert!(
-        agent.terminate(Duration::from_secs(10)).success(),
-        "it stops cleanly"
-    );
+    assert!(agent.terminate(PATIENCE).success(), "it stops cleanly");
 }
 
 fn agent_command_without_kubeconfig() -> Command {

@@ -1,11 +1,13 @@
 //! A host that is taken out of service is as it was before, whatever happened
 //! on the way.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, process::Command};
 
 use e2e::{
-    Host,
-    cluster::{Cluster, PATIENCE, example, start_agent, state_dir, wait_until_ready},
+    Host, Process,
+    cluster::{
+        Cluster, PATIENCE, example, forget_director, start_agent, state_dir, wait_until_ready,
+    },
     course::{Course, NAT_VIP},
     eventually, ipvsadm, kubectl, kubectl_apply,
     process::program,
@@ -36,6 +38,9 @@ kind: RealServer
 metadata: {name: sixth, labels: {app: sixth}}
 spec: {address: '2001:db8:2::64'}
 ";
+
+/// The services of the NAT cluster and of those.
+const ALL: [&str; 3] = ["web", "fourth", "sixth"];
 
 /// Addresses, links, routes and sysctls of a host, and its table.
 #[derive(Debug, Eq, PartialEq)]
@@ -101,7 +106,7 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     let before = Snapshot::of(director);
     let mut agent = start_agent(director, "director1");
     kubectl_apply(&format!("{}---\n{MORE}", example("nat-cluster.yaml")));
-    wait_until_ready(&["web", "fourth", "sixth"]);
+    wait_until_ready(&ALL);
     let refused = director.try_command(&mut undo("director1"));
     let refused = refused.expect_err("the agent runs").stderr();
     let expected = format!("an agent runs here (pid {})", agent.id());
@@ -123,8 +128,9 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     before.expect(director, "after undo, twice");
 
     // What is shared stays when nothing is wanted any more, until undo.
+    forget_director("director1", &ALL);
     let mut agent = start_agent(director, "director1");
-    wait_until_ready(&["web", "fourth", "sixth"]);
+    wait_until_ready(&ALL);
     kubectl(&["delete", "ivs,irs", "--all"]);
     eventually(
         "everything to be removed",
@@ -153,7 +159,7 @@ fn undo_that_was_killed_goes_on_where_it_stopped() {
     for nth in [1, 2, 3, 5, 8, 13] {
         let mut agent = start_agent(director, "director1");
         kubectl_apply(&format!("{}---\n{MORE}", example("nat-cluster.yaml")));
-        wait_until_ready(&["web", "fourth", "sixth"]);
+        wait_until_ready(&ALL);
         agent.terminate(PATIENCE);
         for call in ["sendto", "write"] {
             let mut doomed = trace::doomed(&undo("director1"), call, nth);
@@ -163,32 +169,39 @@ fn undo_that_was_killed_goes_on_where_it_stopped() {
             .try_command(&mut undo("director1"))
             .unwrap_or_else(|error| panic!("after a kill at {nth}: {error}"));
         before.expect(director, &format!("after a kill at call {nth}"));
-        // The next agent begins anew.
-        kubectl(&["delete", "idir/director1"]);
+        forget_director("director1", &ALL);
     }
     println!("it was killed {kills} times");
     assert!(kills >= 6, "it was killed {kills} times");
 }
 
 #[test]
-fn undo_that_waits_lets_a_download_end() {
+fn undo_that_waits_lets_an_upload_end() {
     let _cluster = Cluster::start();
     let course = course();
     let director = &course.director;
     let mut agent = start_agent(director, "director1");
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    let browser = course.browser().with_timeout(Duration::from_secs(60));
-    let bytes = 600_000;
-    let download = browser
-        .download(NAT_VIP, bytes, 60_000)
-        .expect("the download begins");
+    let upload = course.browser().upload(NAT_VIP, 60_000);
+    let upload = upload.expect("the upload begins");
     agent.terminate(PATIENCE);
-    let said = director
-        .try_command(undo("director1").args(["--wait", "120"]))
-        .unwrap_or_else(|error| panic!("{error}"));
+    let mut waiting = undo("director1");
+    let mut waiting = Process::start(director, "undo", waiting.args(["--wait", "600"]));
+    waiting.wait_for_log("1 connections are left", PATIENCE);
+    let sent = upload.sent();
+    eventually("the upload to go on", PATIENCE, || {
+        match upload.sent() - sent {
+            bytes if bytes > 60_000 => Ok(()),
+            bytes => Err(format!("{bytes} bytes were sent")),
+        }
+    });
+    let sent = upload.sent();
+    let got = upload.finish().expect("it comes to its end");
+    assert!(got >= sent, "{got} of at least {sent} bytes arrived");
+    let status = waiting.wait(PATIENCE);
+    let said = waiting.log();
     println!("{said}");
-    assert!(said.contains("1 connections are left"), "{said}");
+    assert!(status.success(), "{status}: {said}");
     assert!(said.contains("no connection is left"), "{said}");
-    assert_eq!(download.finish().expect("it comes to its end"), bytes);
 }

@@ -10,10 +10,12 @@ use std::{
 use e2e::{
     Asking, Client, Host, Segment, Weights, Wire,
     fault::{Authority, Behaviour, DatagramServer, FaultServer, Protocol},
+    wait::PATIENCE,
 };
 
 const SERVER: &str = "192.168.2.100:80";
-const SOON: Duration = Duration::from_secs(10);
+/// How long to wait for an answer that must not come.
+const SHORT: Duration = Duration::from_millis(500);
 
 struct Pair {
     director: Host,
@@ -33,11 +35,11 @@ fn pair() -> Pair {
     }
 }
 
-/// What comes back within half a second, up to a bound.
-fn ask(host: &Host, path: &str) -> io::Result<String> {
+/// What comes back, up to a bound, with no pause as long as `patience`.
+fn ask(host: &Host, path: &str, patience: Duration) -> io::Result<String> {
     host.enter(|| {
         let mut stream = TcpStream::connect(SERVER)?;
-        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes())?;
         let mut answer = Vec::new();
         stream.take(1 << 20).read_to_end(&mut answer)?;
@@ -50,7 +52,8 @@ fn a_server_misbehaves_as_it_is_told_and_only_towards_who_asks_about_its_health(
     let pair = pair();
     let mut server = FaultServer::start(&pair.server, "0.0.0.0:80", "one");
     let begun = Instant::now();
-    let health = || ask(&pair.director, "/healthz");
+    let health = || ask(&pair.director, "/healthz", PATIENCE);
+    let health_soon = || ask(&pair.director, "/healthz", SHORT);
     let begins = |expected: &str| {
         let answer = health().expect("it answers");
         assert!(answer.starts_with(expected), "{expected}: {answer:.99}");
@@ -68,15 +71,21 @@ fn a_server_misbehaves_as_it_is_told_and_only_towards_who_asks_about_its_health(
     server.behave(Behaviour::EndlessHead);
     assert!(!begins("HTTP/1.1 200 OK\r\n").contains("\r\n\r\n"));
     server.behave(Behaviour::Silent);
-    health().expect_err("there is no answer");
-    server.behave(Behaviour::Late(Duration::from_secs(2)));
-    health().expect_err("there is none so soon");
-    assert!(ask(&pair.director, "/").expect("a page").ends_with("one"));
+    health_soon().expect_err("there is no answer");
+    server.behave(Behaviour::Late(PATIENCE));
+    health_soon().expect_err("there is none so soon");
+    let page = ask(&pair.director, "/", PATIENCE);
+    assert!(page.expect("a page").ends_with("one"));
     assert_eq!(server.came(director(), begun), 9);
+
+    server.behave_times(2, Behaviour::Error(500));
+    begins("HTTP/1.1 500");
+    begins("HTTP/1.1 500");
+    begins("HTTP/1.1 200");
 
     server.behave(Behaviour::ByTurns);
     let mut seen = Vec::new();
-    while seen.len() < 4 && begun.elapsed() < SOON {
+    while seen.len() < 4 && begun.elapsed() < PATIENCE {
         let answer = health().expect("it answers");
         let status = answer.split(' ').nth(1).expect("a status").to_owned();
         if seen.last() != Some(&status) {
@@ -124,27 +133,27 @@ fn a_certificate_is_what_a_client_is_shown() {
 fn a_closed_port_says_so_and_an_open_one_echoes() {
     let pair = pair();
     let mut server = DatagramServer::start(&pair.server, "0.0.0.0:7", Protocol::Echo, "one");
-    let echo = || {
+    let echo = |patience| {
         pair.director.enter(|| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.connect("192.168.2.100:7")?;
-            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            socket.set_read_timeout(Some(patience))?;
             socket.send(b"ping")?;
             let mut answer = [0; 64];
             let length = socket.recv(&mut answer)?;
             io::Result::Ok(answer[..length].to_vec())
         })
     };
-    assert_eq!(echo().expect("an answer"), b"one ping");
+    assert_eq!(echo(PATIENCE).expect("an answer"), b"one ping");
     server.behave(Behaviour::Silent);
-    let silent = echo().expect_err("there is none");
+    let silent = echo(SHORT).expect_err("there is none");
     assert_eq!(silent.kind(), io::ErrorKind::WouldBlock);
     server.stop();
-    let closed = echo().expect_err("the port is closed");
+    let closed = echo(PATIENCE).expect_err("the port is closed");
     assert_eq!(closed.kind(), io::ErrorKind::ConnectionRefused);
     server.start_again();
     server.behave(Behaviour::Good);
-    assert_eq!(echo().expect("an answer"), b"one ping");
+    assert_eq!(echo(PATIENCE).expect("an answer"), b"one ping");
 }
 
 #[test]
@@ -163,10 +172,10 @@ fn weights_packets_and_requests_are_seen_by_those_who_watch() {
     let asking = Asking::pages(&Client::new(director), vip);
     asking.wait_for_more(5);
     director.run(&format!("ipvsadm -e -t {vip} -r {SERVER} -m -w 0"));
-    let drained = weights.wait_for((vip, SERVER), Some(0), SOON);
+    let drained = weights.wait_for((vip, SERVER), Some(0), PATIENCE);
     asking.wait_for_more(2);
     director.run(&format!("ipvsadm -d -t {vip} -r {SERVER}"));
-    weights.wait_for((vip, SERVER), None, SOON);
+    weights.wait_for((vip, SERVER), None, PATIENCE);
     let asked = asking.so_far();
     drop(asking);
 
@@ -184,7 +193,7 @@ fn weights_packets_and_requests_are_seen_by_those_who_watch() {
         "{after:#?}"
     );
     let flows = || wire.flows("192.168.2.100.80", begun, drained);
-    e2e::eventually("tcpdump to have written all", SOON, || {
+    e2e::eventually("tcpdump to have written all", PATIENCE, || {
         let found = flows();
         if (good..=good + 1).contains(&found) {
             Ok(())

@@ -71,7 +71,7 @@ impl DatagramServer {
 
     /// Treats every datagram like this from now on.
     pub fn behave(&self, behaviour: Behaviour) {
-        self.shared.log.behave(behaviour);
+        self.shared.log.behave(behaviour, None);
     }
 
     /// Stops it: its port is closed.

@@ -25,6 +25,8 @@ pub(super) struct Log {
 struct State {
     behaviour: Behaviour,
     since: Instant,
+    /// After how many more it is good again; none: never by itself.
+    left: Option<usize>,
     arrivals: Vec<Arrival>,
 }
 
@@ -34,15 +36,17 @@ impl Log {
             state: Mutex::new(State {
                 behaviour: Behaviour::Good,
                 since: Instant::now(),
+                left: None,
                 arrivals: Vec::new(),
             }),
         }
     }
 
-    pub(super) fn behave(&self, behaviour: Behaviour) {
+    pub(super) fn behave(&self, behaviour: Behaviour, times: Option<usize>) {
         let mut state = self.lock();
         state.behaviour = behaviour;
         state.since = Instant::now();
+        state.left = times;
     }
 
     /// Notes who came.
@@ -51,9 +55,14 @@ impl Log {
         self.lock().arrivals.push(Arrival { at, from });
     }
 
-    /// What is to be done with who asks about health at this moment.
+    /// What to do with a client that asks about health at this moment.
     pub(super) fn behaviour(&self) -> Behaviour {
-        let state = self.lock();
+        let mut state = self.lock();
+        match &mut state.left {
+            Some(0) => return Behaviour::Good,
+            Some(left) => *left -= 1,
+            None => {}
+        }
         let seconds = state.since.elapsed().as_secs();
         match state.behaviour {
             Behaviour::ByTurns if seconds.is_multiple_of(2) => Behaviour::Error(503),

@@ -81,7 +81,13 @@ impl FaultServer {
 
     /// Treats who asks about its health like this from now on.
     pub fn behave(&self, behaviour: Behaviour) {
-        self.shared.log.behave(behaviour);
+        self.shared.log.behave(behaviour, None);
+    }
+
+    /// Treats the next clients that ask about its health like this, as many as
+    /// `times` says, and those after them well.
+    pub fn behave_times(&self, times: usize, behaviour: Behaviour) {
+        self.shared.log.behave(behaviour, Some(times));
     }
 
     /// Shows another certificate from now on.

@@ -19,11 +19,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client in `host` that gives up after two seconds without an answer.
+    /// A client in `host` that gives up after ten seconds without an answer.
     pub fn new(host: &Host) -> Self {
         Self {
             host: host.clone(),
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(10),
         }
     }
 

@@ -3,8 +3,6 @@
 
 mod scene;
 
-use std::time::Duration;
-
 use e2e::{
     ApiServerAway,
     cluster::{
@@ -35,7 +33,7 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     kubectl(&["delete", "ivs", "--all"]);
     let message = expect_held(&admin, "TooManyRemovals");
     assert!(message.contains("-D -t 192.168.4.5:80"), "{message}");
-    agent.wait_for_log("removals held", Duration::from_secs(10));
+    agent.wait_for_log("removals held", PATIENCE);
     assert_no_more_gone_than_the_budget(&course);
     let failed = traffic.end();
     assert!(failed.len() <= BUDGET, "beyond the budget: {failed:?}");
@@ -174,6 +172,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
 
     // It was a mistake: nothing is missing, and nothing was.
     agent.kill();
+    kubectl(&["delete", DIRECTOR]);
     let mut agent = start_agent_of(Which::First, &course.director, "director1");
     expect_services(&course, SERVICES);
     wait_for(DIRECTOR, "RemovalsHeld", "False");
@@ -181,6 +180,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
 
     // It is meant.
     agent.kill();
+    kubectl(&["delete", DIRECTOR, "--kubeconfig", &other]);
     let _agent = start_agent_of(Which::Other, &course.director, "director1");
     expect_services(&course, SERVICES + 1);
     expect_held(&other, "OtherCluster");

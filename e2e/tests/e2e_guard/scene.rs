@@ -129,7 +129,7 @@ pub(crate) fn expect_held(kubeconfig: &str, reason: &str) -> String {
 
 /// Does what the message says: everything may go.
 pub(crate) fn release(course: &Course, kubeconfig: &str) {
-    let until = course.client.run("date -u -d +5min +%Y-%m-%dT%H:%M:%SZ");
+    let until = course.client.run("date -u -d +1hour +%Y-%m-%dT%H:%M:%SZ");
     let until = until.trim();
     let patch = format!(r#"{{"spec":{{"removals":{{"allowUntil":"{until}"}}}}}}"#);
     kubectl(&[

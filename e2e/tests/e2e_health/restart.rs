@@ -45,7 +45,7 @@ fn a_restart_with_servers_down_writes_no_weight() {
     }
     let begun = Instant::now();
 
-    first.terminate(Duration::from_secs(10));
+    first.terminate(PATIENCE);
     for (how, name, port) in [
         ("a stop", "second", 8081),
         ("a kill", "third", 8082),

@@ -1,10 +1,10 @@
 //! A host whose default route of IPv6 came by router advertisement keeps it.
 
-use std::{net::Ipv6Addr, os::fd::AsRawFd, time::Duration};
+use std::{net::Ipv6Addr, os::fd::AsRawFd};
 
 use e2e::{
     Host,
-    cluster::{Cluster, start_agent, wait_until_ready},
+    cluster::{Cluster, PATIENCE, start_agent, wait_until_ready},
     eventually, kubectl_apply,
 };
 use nix::sys::socket::{
@@ -22,6 +22,9 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
     let farm = Both::nat();
     let director = farm.director();
     let router = Host::new("router");
+    // Else it says that it is a host, as soon as the director asks for its MAC
+    // address, and its route goes.
+    router.sysctl("net.ipv6.conf.all.forwarding", "1");
     farm.course
         .segment
         .attach(&router, "eth0", "192.168.4.1/24");
@@ -56,7 +59,7 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
 fn advertise(router: &Host, host: &Host) {
     let (to, index) = (link_local(host, "eth0"), index(router, "eth0"));
     let what = "a default route from a router advertisement";
-    eventually(what, Duration::from_secs(30), || {
+    eventually(what, PATIENCE, || {
         router.enter(|| send_advertisement(to, index));
         match default_routes(host) {
             routes if routes.contains("proto ra") => Ok(()),

@@ -8,10 +8,9 @@ use e2e::{
     control::try_kubectl,
     course::{Course, DR_WEB, NAT_WEB},
     eventually, ipvsadm,
+    wait::PATIENCE,
 };
 
-/// An agent looks at sysctls every 10 s.
-pub(crate) const SOME_LOOKS: Duration = Duration::from_secs(60);
 pub(crate) const DIRECTOR: &str = "director1";
 
 pub(crate) const NAT_VIP_V6: &str = "[fd00:4::5]:8080";
@@ -98,12 +97,18 @@ spec: {{address: \"{server}\"}}
     manifest
 }
 
+/// How long to wait for an answer that may not come.
+const SHORT: Duration = Duration::from_secs(2);
+
 /// Waits until each server answers half of what a client asks.
 #[track_caller]
 pub(crate) fn expect_traffic(course: &Course, vip: &str, web: [&str; 2]) {
     let expected: BTreeMap<_, _> = web.map(|server| (server.to_owned(), 10)).into();
     // The first may have been sent before the host was ready for it.
-    eventually(&format!("traffic through {vip}"), SOME_LOOKS, || {
+    let browser = course.browser().with_timeout(SHORT);
+    let what = format!("an answer from {vip}");
+    eventually(&what, PATIENCE, || browser.get(vip, "/"));
+    eventually(&format!("traffic through {vip}"), PATIENCE, || {
         let counts = course.browser().counts(20, vip);
         if counts == expected {
             return Ok(());
@@ -119,7 +124,7 @@ pub(crate) fn expect_traffic(course: &Course, vip: &str, web: [&str; 2]) {
 /// Nothing comes back to a client.
 #[track_caller]
 pub(crate) fn expect_no_traffic(client: &Client, vip: &str) {
-    let page = client.get(vip, "/");
+    let page = client.clone().with_timeout(SHORT).get(vip, "/");
     assert!(page.is_err(), "{vip} was not to answer, and said {page:?}");
 }
 
@@ -134,7 +139,7 @@ pub(crate) fn web(method: &str) -> [&'static str; 2] {
 /// Waits until a sysctl of a host has a value.
 #[track_caller]
 pub(crate) fn expect_sysctl(host: &Host, name: &str, expected: &str) {
-    eventually(&format!("{name}={expected}"), SOME_LOOKS, || {
+    eventually(&format!("{name}={expected}"), PATIENCE, || {
         match host.read_sysctl(name) {
             found if found == expected => Ok(()),
             found => Err(format!("{found}\n{}", said(name, "problem"))),
@@ -163,7 +168,7 @@ fn look_up(path: &str) -> String {
 /// Waits until the Director says this of a sysctl's problem.
 #[track_caller]
 pub(crate) fn expect_problem(name: &str, part: &str) {
-    eventually(&format!("{name} to be told: {part}"), SOME_LOOKS, || {
+    eventually(&format!("{name} to be told: {part}"), PATIENCE, || {
         let problem = said(name, "problem");
         match problem.contains(part) {
             true => Ok(()),
@@ -187,7 +192,7 @@ pub(crate) fn expect_reason(reason: &str) {
 #[track_caller]
 fn expect_part(part: &str, expected: &str) {
     let what = format!("the {part} of Sysctls to be {expected}");
-    eventually(&what, SOME_LOOKS, || {
+    eventually(&what, PATIENCE, || {
         let of = |part| {
             look_up(&format!(
                 ".status.conditions[?(@.type==\"Sysctls\")].{part}"

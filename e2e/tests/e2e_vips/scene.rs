@@ -6,10 +6,13 @@ use std::{
     fs,
     path::PathBuf,
     process::Command,
-    time::Duration,
 };
 
-use e2e::{Host, Process, cluster::start_agent_with_manifests, eventually, layout};
+use e2e::{
+    Host, Process,
+    cluster::{PATIENCE, start_agent_with_manifests},
+    eventually, layout,
+};
 
 /// A service without servers for each VIP, as YAML.
 pub(crate) fn services(vips: &[String]) -> String {
@@ -44,7 +47,7 @@ impl ByManifests {
         let folder = layout::file(&format!("manifests-{name}"));
         fs::create_dir_all(&folder).expect("the folder can be made");
         let agent = start_agent_with_manifests(host, name, &folder);
-        agent.wait_for_log(&format!("director {name}"), Duration::from_secs(60));
+        agent.wait_for_log(&format!("director {name}"), PATIENCE);
         Self { folder, agent }
     }
 
@@ -69,98 +72,102 @@ pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
     lines.filter(|(_, device)| device != "lo").collect()
 }
 
-/// Notes when addresses come to some hosts and go from them, as their kernels
-/// tell.
-pub(crate) struct Watch(Vec<Process>);
+/// Notes when addresses come to some hosts and go from them, as the kernel
+/// tells: all on one socket, so that what is noted is in the order in which it
+/// happened.
+pub(crate) struct Watch {
+    monitor: Process,
+    /// Which host had which addresses when it began.
+    before: BTreeMap<String, BTreeSet<usize>>,
+    /// Which the watched hosts are numbered in.
+    _watcher: Host,
+}
 
-/// A time as `ip` writes it, which sorts as text, and whether the address came.
-type Changes = BTreeMap<String, Vec<(String, bool)>>;
+/// An address that came to a host, or went.
+struct Change {
+    /// The host's number, from 1.
+    host: usize,
+    address: String,
+    came: bool,
+}
 
 impl Watch {
     pub(crate) fn start(hosts: &[&Host]) -> Self {
-        let monitors = hosts.iter().map(|host| {
-            let mut command = Command::new("ip");
-            command.args(["-tshort", "-oneline", "monitor", "address"]);
-            let monitor = Process::start(host, &format!("monitor-{}", host.name()), &mut command);
-            // It says nothing of its own when it has begun.
-            eventually("the monitor to hear", Duration::from_secs(30), || {
+        let watcher = Host::new("watcher");
+        for (index, host) in hosts.iter().enumerate() {
+            watcher.run(&format!("ip netns set {} {}", host.name(), index + 1));
+        }
+        let mut command = Command::new("ip");
+        command.args(["-oneline", "monitor", "all-nsid", "address"]);
+        let monitor = Process::start(&watcher, "monitor", &mut command);
+        // It says nothing of its own when it has begun.
+        for (index, host) in hosts.iter().enumerate() {
+            eventually("the monitor to hear", PATIENCE, || {
                 host.ip("address add 127.9.9.9/32 dev lo
                          address delete 127.9.9.9/32 dev lo");
-                match monitor.log().contains("127.9.9.9") {
+                let log = monitor.log();
+                let mut heard = log.lines().filter_map(change);
+                match heard.any(|change| change.host == index + 1) {
                     true => Ok(()),
                     false => Err("nothing so far"),
                 }
             });
-            monitor
-        });
-        Self(monitors.collect())
+        }
+        let mut before: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (index, host) in hosts.iter().enumerate() {
+            for address in addresses(host).into_keys() {
+                before.entry(address).or_default().insert(index + 1);
+            }
+        }
+        Self {
+            monitor,
+            before,
+            _watcher: watcher,
+        }
     }
 
     /// The addresses that came to any of the hosts.
     pub(crate) fn came(&self) -> BTreeSet<String> {
-        let all = self.0.iter().flat_map(|monitor| changes(&monitor.log()));
-        let came = all.filter(|(_, times)| times.iter().any(|(_, came)| *came));
-        came.map(|(address, _)| address).collect()
+        let came = self.changes().into_iter().filter(|change| change.came);
+        came.map(|change| change.address).collect()
     }
 
     /// The addresses that two of the hosts had at the same time.
     pub(crate) fn doubled(&self) -> BTreeSet<String> {
-        let changes: Vec<_> = self
-            .0
-            .iter()
-            .map(|monitor| changes(&monitor.log()))
-            .collect();
-        let mut all: BTreeMap<&String, Vec<(&String, bool, usize)>> = BTreeMap::new();
-        for (host, changes) in changes.iter().enumerate() {
-            for (address, times) in changes {
-                let times = times.iter().map(|(at, came)| (at, *came, host));
-                all.entry(address).or_default().extend(times);
-            }
-        }
+        let mut held = self.before.clone();
         let mut doubled = BTreeSet::new();
-        for (address, mut times) in all {
-            times.sort();
-            let mut holders = BTreeSet::new();
-            // Who lets it go first had it before.
-            let first = times.first().expect("there is one");
-            if !first.1 {
-                holders.insert(first.2);
-            }
-            for (_, came, host) in times {
-                match came {
-                    true => holders.insert(host),
-                    false => holders.remove(&host),
-                };
-                if holders.len() > 1 {
-                    doubled.insert(address.clone());
-                }
+        for change in self.changes() {
+            let holders = held.entry(change.address.clone()).or_default();
+            match change.came {
+                true => holders.insert(change.host),
+                false => holders.remove(&change.host),
+            };
+            if holders.len() > 1 {
+                doubled.insert(change.address);
             }
         }
         doubled
     }
+
+    fn changes(&self) -> Vec<Change> {
+        let log = self.monitor.log();
+        let changes = log.lines().filter_map(change);
+        changes
+            .filter(|change| !change.address.starts_with("127."))
+            .collect()
+    }
 }
 
-/// `[2026-11-27T20:31:00.123456] Deleted 2: eth0    inet 192.0.2.1/32 …`
-fn changes(log: &str) -> Changes {
-    let mut changes = Changes::new();
-    for line in log.lines() {
-        let Some((at, rest)) = line
-            .strip_prefix('[')
-            .and_then(|line| line.split_once("] "))
-        else {
-            continue;
-        };
-        let came = !rest.starts_with("Deleted");
-        let address = rest.split_whitespace().find_map(|word| {
-            let (address, length) = word.split_once('/')?;
-            matches!(length, "32" | "128").then(|| address.to_owned())
-        });
-        if let Some(address) = address.filter(|address| !address.starts_with("127.")) {
-            changes
-                .entry(address)
-                .or_default()
-                .push((at.to_owned(), came));
-        }
-    }
-    changes
+/// `[nsid 1]Deleted 2: if2    inet 192.0.2.1/32 …`
+fn change(line: &str) -> Option<Change> {
+    let (number, rest) = line.strip_prefix("[nsid ")?.split_once(']')?;
+    let address = rest.split_whitespace().find_map(|word| {
+        let (address, length) = word.split_once('/')?;
+        matches!(length, "32" | "128").then(|| address.to_owned())
+    });
+    Some(Change {
+        host: number.parse().ok()?,
+        address: address?,
+        came: !rest.starts_with("Deleted"),
+    })
 }

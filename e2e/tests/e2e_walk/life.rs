@@ -1,10 +1,8 @@
 //! The agent's lives, one after the other, as an init system keeps it.
 
-use std::time::Duration;
-
 use e2e::{
     Host, Process,
-    cluster::{start_agent, start_agent_doomed},
+    cluster::{PATIENCE, start_agent, start_agent_doomed},
 };
 
 const DIRECTOR: &str = "director1";
@@ -66,7 +64,7 @@ impl Life {
     pub(crate) fn stop(&mut self) {
         if self.agent.is_running() {
             self.is_doomed = false;
-            self.agent.terminate(Duration::from_secs(10));
+            self.agent.terminate(PATIENCE);
         }
     }
 

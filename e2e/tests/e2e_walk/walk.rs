@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use e2e::{ApiServerAway, Host, Segment, cluster::Cluster, kubectl, segment::attach_to_management};
+use e2e::{
+    ApiServerAway, Host, Segment, cluster::Cluster, kubectl, segment::attach_to_management,
+    wait::PATIENCE,
+};
 use fastrand::Rng;
 use kube::{
     Api, Client,
@@ -27,10 +30,6 @@ use crate::{
     table::{self, Entry, Table},
 };
 
-/// How long things may take to settle.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// And when the agent has to find back to the API server first.
-const PATIENCE_AFTER_LOSS: Duration = Duration::from_secs(90);
 /// How often the table is looked at meanwhile.
 const INTERVAL: Duration = Duration::from_millis(150);
 
@@ -86,14 +85,14 @@ impl Walk {
     }
 
     pub(crate) fn run(mut self, steps: usize) {
-        self.settle("the beginning", PATIENCE);
+        self.settle("the beginning");
         while self.steps < steps {
             let mut rng = self.rng();
             match rng.u32(..20) {
                 0 => self.lose_the_api_server(rng.usize(4..9)),
                 _ => self.go(rng.usize(5..11), any_step),
             }
-            self.settle("a settling", PATIENCE);
+            self.settle("a settling");
         }
         self.end();
         let (deaths, at_a_call) = self.life.deaths;
@@ -127,11 +126,11 @@ impl Walk {
         self.say("the API server goes away");
         let away = ApiServerAway::begin();
         self.go(steps, step_without_objects);
-        self.settle_table("the API server is away", PATIENCE);
+        self.settle_table("the API server is away");
         drop(away);
         self.say("the API server is back");
         self.api = Kinds::connect();
-        self.settle("the API server came back", PATIENCE_AFTER_LOSS);
+        self.settle("the API server came back");
     }
 
     /// Everything of ours goes, and with it whatever the disk says is ours.
@@ -142,7 +141,7 @@ impl Walk {
         for index in 0..SERVERS.len() {
             self.take(Step::DeleteServer(index));
         }
-        self.settle("all objects are deleted", PATIENCE);
+        self.settle("all objects are deleted");
     }
 
     fn take(&mut self, step: Step) {
@@ -255,15 +254,15 @@ impl Walk {
 
     /// Waits until the director has seen every change of an object, and the
     /// kernel is as it must be.
-    fn settle(&mut self, when: &str, patience: Duration) {
+    fn settle(&mut self, when: &str) {
         self.objects.beacon += 1;
         let (service, server) = beacon(self.objects.beacon);
         self.api.put(&service, false);
         self.api.put(&server, false);
-        self.settle_table(when, patience);
+        self.settle_table(when);
     }
 
-    fn settle_table(&mut self, when: &str, patience: Duration) {
+    fn settle_table(&mut self, when: &str) {
         let began = Instant::now();
         let desired = self.objects.desired();
         let found = loop {
@@ -276,7 +275,7 @@ impl Walk {
             if objections.is_empty() {
                 break found;
             }
-            if began.elapsed() > patience {
+            if began.elapsed() > PATIENCE {
                 self.fail(when, &objections, &found, &desired);
             }
             sleep(INTERVAL);

@@ -12,8 +12,9 @@ use e2e::layout::file;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// After that it is killed.
-const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+/// After that it is killed: an API server would wait a minute for watches that
+/// nobody ends.
+const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A program of which there is one at most, with a log that outlives it.
 pub(crate) struct Background {

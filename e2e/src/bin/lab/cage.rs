@@ -5,19 +5,18 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::geteuid;
 
+use crate::signals::Signals;
 use crate::{Run, kernel, outside, tools};
 
 /// The environment that goes through sudo, by the beginnings of its names.
@@ -40,14 +39,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     let kernel = run.kernel.unwrap_or_else(kernel::Kind::of_this_machine);
     tools::check(kernel, run.api_server)?;
 
-    // Blocked before anything exists that would have to be taken down.
-    let endings = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-    let mut heard = SigSet::from_iter(endings);
-    heard.add(Signal::SIGCHLD);
-    heard.thread_block().context("blocking signals")?;
-    let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .context("a file to read signals from")?;
-
+    let signals = Signals::block()?;
     outside::make_folder()?;
     let namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
     unshare(namespaces).context("making namespaces (a container needs --privileged for that)")?;
@@ -64,9 +56,10 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         .arg("outside")
         .args(env::args_os().skip(2))
         .env("LAB_KERNEL", kernel.name())
+        .stdin(Stdio::null())
         .spawn()
         .context("starting the first process of the namespaces")?;
-    let outcome = wait(&mut lab, &signals, Duration::from_secs(run.timeout));
+    let outcome = wait(&mut lab, &signals, run);
     // The first process of a pid namespace takes all the others with it, and
     // waiting for it waits for them.
     let _ = lab.kill();
@@ -74,8 +67,10 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     outcome
 }
 
-fn wait(lab: &mut Child, signals: &SignalFd, timeout: Duration) -> Result<ExitCode> {
+fn wait(lab: &mut Child, signals: &Signals, run: &Run) -> Result<ExitCode> {
+    let timeout = Duration::from_secs(run.timeout);
     let deadline = Instant::now() + timeout;
+    let input = run.while_input_lasts.then(io::stdin);
     loop {
         if let Some(status) = lab.try_wait().context("looking at the lab")? {
             return exit_code(status);
@@ -87,15 +82,9 @@ fn wait(lab: &mut Child, signals: &SignalFd, timeout: Duration) -> Result<ExitCo
                 timeout.as_secs()
             );
         }
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left)
-            .context("waiting for signals")?;
-        while let Some(signal) = signals.read_signal().context("reading a signal")? {
-            match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
-                Ok(Ok(Signal::SIGCHLD)) => {}
-                Ok(Ok(signal)) => bail!("{signal}: taken down"),
-                _ => bail!("signal {}: taken down", signal.ssi_signo),
-            }
+        // Nobody writes to it: what can be read is its end.
+        if signals.wait(left, input.as_ref().map(AsFd::as_fd))? {
+            bail!("standard input ended: taken down");
         }
     }
 }

@@ -1,7 +1,10 @@
 //! `lab run PROGRAM ARGS…`: runs a program as root inside a kernel with IPVS,
 //! with a real API server next to it if it wants one.
 //!
+//! `lab tests`: runs every test that needs a lab, several labs at once.
+//!
 //! ```text
+//! tests    builds the test binaries and starts a `lab run` for each
 //! cage     the process that the user started: makes the namespaces, keeps the
 //!          deadline, hears signals. Its end is the end of all below.
 //! └ outside   first process of the namespaces: etcd, kube-apiserver, control
@@ -19,6 +22,9 @@ mod guest;
 mod kernel;
 mod outside;
 mod qemu;
+mod signals;
+mod test_binaries;
+mod tests;
 mod tools;
 
 use std::ffi::OsString;
@@ -37,6 +43,9 @@ struct Arguments {
 enum Command {
     /// Run a program in the lab; exits as the program does
     Run(Run),
+    /// Run the tests that need the lab, each binary in a lab of its own, several
+    /// labs at once
+    Tests(tests::Tests),
     /// What `run` starts in its namespaces
     #[command(hide = true)]
     Outside(Run),
@@ -56,12 +65,16 @@ struct Run {
     kernel: Option<kernel::Kind>,
 
     /// Seconds after which everything is taken down and the run has failed
-    #[arg(long, env = "LAB_TIMEOUT", default_value_t = 1200)]
+    #[arg(long, env = "LAB_TIMEOUT", default_value_t = 2400)]
     timeout: u64,
 
-    /// A folder to copy the logs of all parts to
+    /// A folder for the logs of all parts
     #[arg(long, env = "LAB_LOGS")]
     logs: Option<std::path::PathBuf>,
+
+    /// Take everything down when standard input ends
+    #[arg(long, hide = true)]
+    while_input_lasts: bool,
 
     /// The program
     program: std::path::PathBuf,
@@ -74,6 +87,7 @@ struct Run {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(run) => cage::run(&run),
+        Command::Tests(tests) => tests::run(&tests),
         Command::Outside(run) => outside::run(&run),
         Command::Guest => guest::run(),
     };

@@ -37,7 +37,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     let start = Instant::now();
     mount_over("proc", "/proc", None)?;
     mount_over("tmpfs", DIR, Some("mode=755"))?;
-    fs::create_dir(file("logs"))?;
+    make_logs(run.logs.as_deref())?;
     ip_here("link set lo up")?;
 
     let kernel = run.kernel.context("the cage says which kernel")?;
@@ -78,9 +78,6 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     let output = machine.stderr.take().expect("a machine's output is piped");
     let began = pass_on(output).context("passing on the program's output")?;
     let end = machine.wait().context("waiting for the kernel")?;
-    if let Some(folder) = &run.logs {
-        copy_logs(folder)?;
-    }
     match guest::exit_status() {
         Some(status) => {
             eprintln!(
@@ -171,6 +168,25 @@ fn pass_on(output: ChildStderr) -> io::Result<bool> {
     Ok(began)
 }
 
+/// The logs' folder, which is the given one if there is one: so they are there
+/// however the lab ends.
+fn make_logs(given: Option<&Path>) -> Result<()> {
+    let logs = file("logs");
+    fs::create_dir(&logs)?;
+    let Some(given) = given else {
+        return Ok(());
+    };
+    fs::create_dir_all(given).with_context(|| format!("making {}", given.display()))?;
+    mount(
+        Some(given),
+        &logs,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .with_context(|| format!("mounting {} on {}", given.display(), logs.display()))
+}
+
 fn show_logs() {
     let Ok(logs) = fs::read_dir(file("logs")) else {
         return;
@@ -184,13 +200,4 @@ fn show_logs() {
             eprintln!("{line}");
         }
     }
-}
-
-fn copy_logs(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    for log in fs::read_dir(file("logs"))? {
-        let log = log?;
-        fs::copy(log.path(), folder.join(log.file_name()))?;
-    }
-    Ok(())
 }

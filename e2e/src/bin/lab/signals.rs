@@ -1,0 +1,54 @@
+//! Waiting for children and hearing the signals that end a run, in one place
+//! and in order.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// SIGINT, SIGTERM and SIGHUP, which are for the lab to hear, and SIGCHLD.
+pub(crate) struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks them: before anything exists that would have to be taken down.
+    /// Children begin with none blocked.
+    pub(crate) fn block() -> Result<Self> {
+        let heard = [
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGHUP,
+            Signal::SIGCHLD,
+        ];
+        let heard = SigSet::from_iter(heard);
+        heard.thread_block().context("blocking signals")?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let file = SignalFd::with_flags(&heard, flags).context("a file to read signals from")?;
+        Ok(Self(file))
+    }
+
+    /// Waits until a child may have ended or `other` can be read, but at most
+    /// this long. Says whether `other` can be.
+    ///
+    /// # Errors
+    /// When a signal says that all is to be taken down.
+    pub(crate) fn wait(&self, at_most: Duration, other: Option<BorrowedFd<'_>>) -> Result<bool> {
+        let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+        let files = [Some(self.0.as_fd()), other].into_iter().flatten();
+        let mut files: Vec<_> = files
+            .map(|file| PollFd::new(file, PollFlags::POLLIN))
+            .collect();
+        poll(&mut files, at_most).context("waiting for signals")?;
+        while let Some(signal) = self.0.read_signal().context("reading a signal")? {
+            match i32::try_from(signal.ssi_signo).map(Signal::try_from) {
+                Ok(Ok(Signal::SIGCHLD)) => {}
+                Ok(Ok(signal)) => bail!("{signal}: taken down"),
+                _ => bail!("signal {}: taken down", signal.ssi_signo),
+            }
+        }
+        let other = files.get(1).and_then(PollFd::any);
+        Ok(other.unwrap_or(false))
+    }
+}

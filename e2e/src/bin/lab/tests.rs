@@ -1,0 +1,334 @@
+//! `lab tests`: every test that needs a lab, several labs at once. What each
+//! printed comes out in one piece when it has ended.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use e2e::suite::{Share, Verdict, labs_at_once, shares};
+
+use crate::signals::Signals;
+use crate::test_binaries::{self, TestBinary, workspace};
+
+#[derive(Args)]
+pub(crate) struct Tests {
+    /// How many labs run at once [default: by processors and free memory]
+    #[arg(long, env = "LAB_JOBS", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+
+    /// Build everything that is needed, and run nothing
+    #[arg(long)]
+    no_run: bool,
+
+    /// A file to add the times of the labs to (e2e/tools/timed)
+    #[arg(long, env = "TEST_TIMES")]
+    times: Option<PathBuf>,
+
+    /// Only these test binaries, such as e2e_table [default: all]
+    names: Vec<String>,
+}
+
+/// How long to sleep when nothing is heard.
+const A_WHILE: Duration = Duration::from_secs(60);
+
+/// Builds and runs them.
+pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
+    let (mut binaries, programs) = test_binaries::build()?;
+    if tests.no_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !tests.names.is_empty() {
+        let has = |name: &String| binaries.iter().any(|binary| binary.name == *name);
+        if let Some(name) = tests.names.iter().find(|name| !has(name)) {
+            bail!("no test binary {name} needs a lab");
+        }
+        binaries.retain(|binary| tests.names.contains(&binary.name));
+    }
+    let lab = programs.join("lab");
+    let logs = programs
+        .parent()
+        .context("Cargo's folder has one around it")?
+        .join("lab");
+    let jobs = match tests.jobs {
+        Some(jobs) => jobs.into(),
+        None => labs_at_once(available_parallelism()?.get(), free_mebibytes()?),
+    };
+    let mut queue = queue(&binaries)?;
+    let total = queue.len();
+    say(&format!(
+        "{total} labs, {jobs} at once; the output of each comes when it has ended"
+    ));
+
+    let signals = Signals::block()?;
+    let began = Instant::now();
+    let mut running: Vec<Running<'_>> = Vec::new();
+    let mut ended = Vec::new();
+    while !queue.is_empty() || !running.is_empty() {
+        while running.len() < jobs
+            && let Some(job) = queue.pop_front()
+        {
+            let begun = Running::begin(job, &lab, &logs)?;
+            say(&format!("{} begins", begun.job.label()));
+            running.push(begun);
+        }
+        signals.wait(A_WHILE, None)?;
+        while let Some((index, status)) = first_ended(&mut running)? {
+            let end = running.swap_remove(index).end(status)?;
+            end.show()?;
+            if let Some(times) = &tests.times {
+                end.note_time(times)?;
+            }
+            say(&format!(
+                "{} ended {} after {:.0} s; {} to come",
+                end.job.label(),
+                if end.is_good() { "well" } else { "badly" },
+                end.took.as_secs_f64(),
+                running.len() + queue.len()
+            ));
+            ended.push(end);
+        }
+    }
+    Ok(conclude(&ended, began.elapsed()))
+}
+
+/// What one lab is to do.
+struct Job<'a> {
+    binary: &'a TestBinary,
+    share: Share,
+}
+
+/// All of it, the longest first.
+fn queue(binaries: &[TestBinary]) -> Result<VecDeque<Job<'_>>> {
+    let mut jobs = Vec::new();
+    for binary in binaries {
+        let shares = shares(&binary.name, &binary.tests()?);
+        jobs.extend(shares.into_iter().map(|share| Job { binary, share }));
+    }
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.share.seconds));
+    Ok(jobs.into())
+}
+
+impl Job<'_> {
+    /// A name for messages and files.
+    fn label(&self) -> String {
+        match self.share.number {
+            (_, 1) => self.binary.name.clone(),
+            (number, _) => format!("{}-{number}", self.binary.name),
+        }
+    }
+
+    fn command(&self, lab: &Path, logs: &Path) -> Command {
+        let mut command = Command::new(lab);
+        command.arg("run");
+        // By the name, as e2e/tools/runner does.
+        if self.binary.name.starts_with("e2e_") {
+            command.arg("--api-server");
+        }
+        command
+            .arg("--while-input-lasts")
+            .arg("--logs")
+            .arg(logs)
+            .arg("--")
+            .arg(&self.binary.program);
+        if !self.share.tests.is_empty() {
+            command.arg("--exact").args(&self.share.tests);
+        }
+        // As Cargo does it.
+        command
+            .current_dir(&self.binary.folder)
+            .env("CARGO_MANIFEST_DIR", &self.binary.folder);
+        command
+    }
+
+    /// The line by which a person runs one of its tests again.
+    fn again(&self, test: &str) -> String {
+        let TestBinary { package, name, .. } = self.binary;
+        format!("cargo test -p {package} --test {name} {test} -- --exact --nocapture")
+    }
+}
+
+/// A lab that runs.
+struct Running<'a> {
+    job: Job<'a>,
+    child: Tied,
+    began: Instant,
+    logs: PathBuf,
+    output: PathBuf,
+}
+
+/// A lab's process. Dropping it takes the lab down, and waits for that.
+struct Tied(Child);
+
+impl Drop for Tied {
+    fn drop(&mut self) {
+        // The lab lasts no longer than its standard input, which this closes.
+        let _ = self.0.wait();
+    }
+}
+
+impl<'a> Running<'a> {
+    fn begin(job: Job<'a>, lab: &Path, folder: &Path) -> Result<Self> {
+        let logs = folder.join(job.label());
+        if logs.exists() {
+            fs::remove_dir_all(&logs)
+                .with_context(|| format!("removing old logs in {}", logs.display()))?;
+        }
+        fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
+        let output = logs.with_extension("output");
+        let file = File::create(&output)?;
+        let child = job
+            .command(lab, &logs)
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("starting {}", lab.display()))?;
+        Ok(Self {
+            job,
+            child: Tied(child),
+            began: Instant::now(),
+            logs,
+            output,
+        })
+    }
+
+    fn end(self, status: ExitStatus) -> Result<Ended<'a>> {
+        let output =
+            fs::read(&self.output).with_context(|| format!("reading {}", self.output.display()))?;
+        let output = String::from_utf8_lossy(&output).into_owned();
+        Ok(Ended {
+            status,
+            verdict: Verdict::read(&output),
+            output,
+            took: self.began.elapsed(),
+            logs: self.logs,
+            job: self.job,
+        })
+    }
+}
+
+/// The first of them that has ended, and how.
+fn first_ended(running: &mut [Running<'_>]) -> Result<Option<(usize, ExitStatus)>> {
+    for (index, lab) in running.iter_mut().enumerate() {
+        if let Some(status) = lab.child.0.try_wait().context("looking at a lab")? {
+            return Ok(Some((index, status)));
+        }
+    }
+    Ok(None)
+}
+
+/// A lab that has ended.
+struct Ended<'a> {
+    job: Job<'a>,
+    status: ExitStatus,
+    /// None if its tests came to no end.
+    verdict: Option<Verdict>,
+    output: String,
+    took: Duration,
+    logs: PathBuf,
+}
+
+impl Ended<'_> {
+    /// Whether all is well.
+    fn is_good(&self) -> bool {
+        let verdict = self.verdict.as_ref();
+        self.status.success() && verdict.is_some_and(|verdict| verdict.failed.is_empty())
+    }
+
+    /// Prints what it printed, under a line as Cargo has it.
+    fn show(&self) -> Result<()> {
+        let TestBinary {
+            folder,
+            source,
+            program,
+            ..
+        } = self.job.binary;
+        let source = source.strip_prefix(folder).unwrap_or(source);
+        let program = shortened(program);
+        let mut stdout = io::stdout().lock();
+        write!(
+            stdout,
+            "     Running {} ({})\n{}\n",
+            source.display(),
+            program.display(),
+            self.output
+        )?;
+        Ok(stdout.flush()?)
+    }
+
+    /// Adds a line to a file of times.
+    fn note_time(&self, times: &Path) -> Result<()> {
+        let mut file = File::options().create(true).append(true).open(times)?;
+        let (name, seconds) = (self.job.label(), self.took.as_secs_f64());
+        writeln!(file, "lab {name} {seconds:.0}")
+            .with_context(|| format!("writing {}", times.display()))
+    }
+
+    /// What failed, and how to look at it.
+    fn complain(&self) {
+        let label = self.job.label();
+        match &self.verdict {
+            Some(verdict) if !verdict.failed.is_empty() => {
+                for test in &verdict.failed {
+                    say(&format!("FAILED: {label} {test}"));
+                    say(&format!("  again: {}", self.job.again(test)));
+                }
+            }
+            _ => {
+                say(&format!(
+                    "FAILED: {label} came to no good end: {}",
+                    self.status
+                ));
+                say(&format!("  again: {}", self.job.again("")));
+            }
+        }
+        say(&format!("  its logs: {}/", shortened(&self.logs).display()));
+    }
+}
+
+/// Says what came of all, the failures last.
+fn conclude(ended: &[Ended<'_>], took: Duration) -> ExitCode {
+    let verdicts = ended.iter().filter_map(|lab| lab.verdict.as_ref());
+    let passed: usize = verdicts.clone().map(|verdict| verdict.passed).sum();
+    let failed: usize = verdicts.map(|verdict| verdict.failed.len()).sum();
+    let bad: Vec<_> = ended.iter().filter(|lab| !lab.is_good()).collect();
+    say(&format!(
+        "{passed} tests passed and {failed} failed in {} labs, after {} s",
+        ended.len(),
+        took.as_secs()
+    ));
+    bad.iter().for_each(|lab| lab.complain());
+    match bad.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Of the machine, in MiB.
+fn free_mebibytes() -> Result<usize> {
+    let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kibibytes: usize = kibibytes
+        .context("/proc/meminfo says how much memory is available")?
+        .parse()
+        .context("a number")?;
+    Ok(kibibytes / 1024)
+}
+
+/// A path as seen from the project's folder.
+fn shortened(path: &Path) -> &Path {
+    path.strip_prefix(workspace()).unwrap_or(path)
+}
+
+fn say(words: &str) {
+    println!("lab: {words}");
+}

@@ -1,0 +1,202 @@
+//! What `lab tests` works out: how many labs the machine carries, which tests
+//! go together into one lab, in which order, and what came of them by libtest's
+//! words. It starts nothing and reads no clock.
+
+/// Labs for each processor. A lab waits half of the time.
+const LABS_PER_CORE: usize = 2;
+/// What a lab with an API server needs at its peak, in MiB.
+const MEMORY_OF_A_LAB: usize = 1500;
+
+/// How many labs a machine carries at once: at least one.
+pub fn labs_at_once(cores: usize, free_mebibytes: usize) -> usize {
+    let by_memory = free_mebibytes / MEMORY_OF_A_LAB;
+    by_memory.min(cores * LABS_PER_CORE).max(1)
+}
+
+/// A test binary whose labs take long.
+struct Long {
+    binary: &'static str,
+    /// How long its tests take in one lab, in seconds, on a machine with two
+    /// processors and nothing else to do.
+    seconds: u32,
+    /// Its tests are dealt to this many labs.
+    labs: usize,
+}
+
+/// The binaries that decide how long the whole run takes. It is no harm if this
+/// is a little out of date; a new binary that takes minutes should be here.
+const LONG: [Long; 10] = [
+    long("e2e_health", 440, 3),
+    long("e2e_walk", 270, 1),
+    long("e2e_vips", 230, 1),
+    long("e2e_sysctls", 150, 1),
+    long("e2e_resilience", 150, 1),
+    long("e2e_guard", 110, 1),
+    long("e2e_transfers", 100, 1),
+    long("e2e_undo", 100, 1),
+    long("e2e_hijack", 100, 1),
+    long("e2e_restart", 90, 1),
+];
+
+const fn long(binary: &'static str, seconds: u32, labs: usize) -> Long {
+    Long {
+        binary,
+        seconds,
+        labs,
+    }
+}
+
+/// What one lab runs of a test binary.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Share {
+    /// Which of the binary's shares it is, from 1, and of how many.
+    pub number: (usize, usize),
+    /// The names of its tests; empty for all of the binary.
+    pub tests: Vec<String>,
+    /// About how long it takes, in seconds; less for one that is not known to
+    /// be long.
+    pub seconds: u32,
+}
+
+/// Deals the tests of a binary to labs.
+pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
+    let whole = Share {
+        number: (1, 1),
+        tests: Vec::new(),
+        seconds: 0,
+    };
+    let Some(known) = LONG.iter().find(|long| long.binary == binary) else {
+        return vec![whole];
+    };
+    let labs = known.labs.min(tests.len()).max(1);
+    if labs == 1 {
+        let seconds = known.seconds;
+        return vec![Share { seconds, ..whole }];
+    }
+    let share = |index| Share {
+        number: (index + 1, labs),
+        tests: tests.iter().skip(index).step_by(labs).cloned().collect(),
+        seconds: known.seconds / u32::try_from(labs).expect("a few labs"),
+    };
+    (0..labs).map(share).collect()
+}
+
+/// What a test binary wrote, read as far as it matters.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Verdict {
+    /// How many tests passed.
+    pub passed: usize,
+    /// The names of those that failed.
+    pub failed: Vec<String>,
+}
+
+impl Verdict {
+    /// Reads libtest's output; none if it came to no end.
+    pub fn read(output: &str) -> Option<Self> {
+        let result = output
+            .lines()
+            .rfind(|line| line.starts_with("test result: "))?;
+        let passed = result
+            .split([' ', ';'])
+            .zip(result.split([' ', ';']).skip(1));
+        let passed = passed.filter(|(_, word)| *word == "passed");
+        let passed = passed.filter_map(|(count, _)| count.parse().ok()).next()?;
+        Some(Self {
+            passed,
+            failed: failed(output),
+        })
+    }
+}
+
+/// The last list under `failures:`. The first one has their output.
+fn failed(output: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_in_list = false;
+    for line in output.lines() {
+        match line.strip_prefix("    ") {
+            _ if line == "failures:" => {
+                is_in_list = true;
+                names.clear();
+            }
+            Some(name) if is_in_list => names.push(name.to_owned()),
+            _ => is_in_list = false,
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_labs_run_as_there_are_processors_and_memory_for() {
+        assert_eq!(labs_at_once(2, 20_000), 4);
+        assert_eq!(labs_at_once(16, 20_000), 13);
+        assert_eq!(labs_at_once(2, 3_500), 2);
+        assert_eq!(labs_at_once(1, 500), 1, "at least one");
+    }
+
+    #[test]
+    fn a_binary_that_is_not_long_is_one_share() {
+        let [share] = &*shares("e2e_table", &["one".into(), "two".into()]) else {
+            panic!("one share");
+        };
+        assert_eq!((share.number, share.tests.len()), ((1, 1), 0));
+    }
+
+    #[test]
+    fn each_test_of_a_long_binary_is_in_one_share() {
+        let Long { binary, labs, .. } = LONG.iter().find(|long| long.labs > 1).expect("one");
+        let tests: Vec<_> = (0..10).map(|number| format!("test{number}")).collect();
+        let shares = shares(binary, &tests);
+        assert_eq!(shares.len(), *labs);
+        let mut dealt: Vec<_> = shares.iter().flat_map(|share| &share.tests).collect();
+        dealt.sort();
+        assert_eq!(dealt, tests.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_share_is_without_tests() {
+        let Long { binary, .. } = LONG.iter().find(|long| long.labs > 1).expect("one");
+        let [share] = &*shares(binary, &["one".into()]) else {
+            panic!("one share");
+        };
+        assert_eq!(share.tests, [""; 0], "all of the binary");
+    }
+
+    const FAILED: &str = "
+running 3 tests
+test calm::works ... ok
+test calm::breaks ... FAILED
+test policy::breaks ... FAILED
+
+failures:
+
+---- calm::breaks stdout ----
+
+thread 'calm::breaks' panicked at e2e/tests/e2e_health/calm.rs:1:1:
+    not a name
+
+failures:
+    calm::breaks
+    policy::breaks
+
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+
+lab: e2e_health-1 exited with 101 after 4.1s
+";
+
+    #[test]
+    fn the_tests_that_failed_are_found_by_name() {
+        let verdict = Verdict::read(FAILED).expect("it came to its end");
+        assert_eq!(verdict.passed, 1);
+        assert_eq!(verdict.failed, ["calm::breaks", "policy::breaks"]);
+    }
+
+    #[test]
+    fn a_binary_that_died_has_no_verdict() {
+        let (died, _) = FAILED.split_once("test result").expect("it has one");
+        assert_eq!(Verdict::read(died), None);
+    }
+}
