@@ -21,6 +21,7 @@
 pub mod aggregate;
 pub mod args;
 mod bucket;
+pub mod difference;
 pub mod event;
 pub mod history;
 pub mod leader;

@@ -218,7 +218,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::status::{Difference, Id};
+    use crate::{difference::Difference, status::Id};
 
     fn letter(old: Option<Condition>, new: Condition) -> Letter {
         let status = |condition| {

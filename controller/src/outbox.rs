@@ -8,8 +8,9 @@ use std::{
 
 use crate::{
     bucket::Bucket,
+    difference::Difference,
     liveness::Time,
-    status::{Difference, Id, Status},
+    status::{Id, Status},
 };
 
 /// Between two patches of one object, unless a condition flips.

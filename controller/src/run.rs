@@ -219,7 +219,7 @@ impl Controller {
         }
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
-            self.world.settle();
+            self.world.resolve();
             if !self.listed && self.world.is_listed() {
                 self.listed = true;
                 info!("everything is listed");

@@ -8,20 +8,21 @@ use crds::{
     Digest, Kind, ObjectKey, Objects, Resolved,
     api::DirectorStatus,
     check::{CheckedGroup, CheckedServer, CheckedService},
-    condition, resolve,
+    condition,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{ResourceExt, runtime::watcher};
 
 use crate::{
     aggregate::{self, DirectorView, Wanted},
+    difference::Difference,
     event::{Event, ObservedDirector},
     history::{History, Places},
     liveness::{Life, Liveness, Renewal, Time},
     need::{self, Fingerprint, Need},
     notice::Turn,
     outbox::Letter,
-    status::{Difference, Id, Status, Subject},
+    status::{Id, Status, Subject},
 };
 
 /// The controller's whole knowledge. Events and times in, wanted statuses out.
@@ -35,11 +36,11 @@ pub struct World {
     liveness: Liveness,
     /// What is published, as the watches show it.
     shown: BTreeMap<Id, Status>,
-    /// Objects that changed since [`World::settle`].
+    /// Objects that changed since [`World::resolve`].
     touched: BTreeSet<(Kind, ObjectKey)>,
     /// Kinds that were listed anew since then: any object may have changed.
     relisted: BTreeSet<Kind>,
-    unsettled: bool,
+    unresolved: bool,
     listing: Listing,
     /// See [`World::turns`].
     turns: Vec<Turn>,
@@ -76,7 +77,7 @@ impl World {
         &self.objects
     }
 
-    /// What they mean together, as of the last [`World::settle`].
+    /// What they mean together, as of the last [`World::resolve`].
     pub fn resolved(&self) -> &Resolved {
         &self.resolved
     }
@@ -94,7 +95,7 @@ impl World {
         std::mem::take(&mut self.turns)
     }
 
-    /// Every status that is not as it should be. Call [`World::settle`]
+    /// Every status that is not as it should be. Call [`World::resolve`]
     /// before; nothing is known before everything is listed.
     pub fn letters(&mut self, now: Time) -> Vec<Letter> {
         if !self.is_listed() {
@@ -177,14 +178,14 @@ impl World {
 
     /// Works out what the objects mean now, and what directors must have used
     /// from now on.
-    pub fn settle(&mut self) {
+    pub fn resolve(&mut self) {
         self.touched.clear();
         self.relisted.clear();
-        if !self.unsettled || !self.objects.is_listed() {
+        if !self.unresolved || !self.objects.is_listed() {
             return;
         }
-        self.unsettled = false;
-        let resolved = resolve(&self.objects);
+        self.unresolved = false;
+        let resolved = crds::resolve(&self.objects);
         let gone: BTreeSet<&str> = resolved.gone_groups.iter().map(String::as_str).collect();
         for (key, stored) in self.objects.virtual_services.iter() {
             let service = resolved.services.get(key);
@@ -233,7 +234,7 @@ impl World {
         self.resolved = resolved;
     }
 
-    /// Every object's status as it should be now. Call [`World::settle`]
+    /// Every object's status as it should be now. Call [`World::resolve`]
     /// before.
     pub fn wanted(&mut self, now: Time) -> Wanted {
         for director in self.directors.values_mut() {

@@ -69,7 +69,7 @@ fn accepted(
         }
         (None, Some(_)) => condition::accepted(generation),
         // Every object is accepted or rejected, but for the moment between a
-        // change and the next settlement.
+        // change and the next [`crate::world::World::resolve`].
         (None, None) => condition::pending(kind::ACCEPTED, generation),
     }
 }

@@ -108,7 +108,7 @@ impl Watched for CheckedGroup {
 impl World {
     /// Takes in what the watch of one kind says.
     pub(super) fn take<C: Watched>(&mut self, event: watcher::Event<Observed<C::Object>>) {
-        self.settle_before::<C>(&event);
+        self.resolve_before::<C>(&event);
         let subject = Subject::from(C::KIND);
         let id = |key: &ObjectKey| Id {
             subject,
@@ -132,7 +132,7 @@ impl World {
                     .retain(|id, _| id.subject != subject || store.get(&id.key).is_some());
                 C::listed(&mut self.history, store);
                 self.relisted.insert(C::KIND);
-                self.unsettled = true;
+                self.unresolved = true;
                 return;
             }
             watcher::Event::Apply(Observed { object, status }) => {
@@ -155,14 +155,15 @@ impl World {
         let changed = Changed { key, before, after };
         C::changed(&mut self.history, &changed);
         self.touched.insert((C::KIND, changed.key));
-        self.unsettled = true;
+        self.unresolved = true;
     }
 
-    /// An object that changes twice between two settlements could come back to
-    /// where it was, and nobody would know that directors may have used what
-    /// it was in between. So the first change is settled before the second,
-    /// everything before a new listing, and a listing before what follows it.
-    fn settle_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
+    /// Resolves what came before an event, where the event could hide it: an
+    /// object that changes twice could come back to where it was, although
+    /// directors may have used what it was in between. So the first change is
+    /// resolved before the second, everything before a new listing, and a
+    /// listing before what follows it.
+    fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
         let twice = match event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
                 let object = (C::KIND, ObjectKey::of(&object.object));
@@ -172,7 +173,7 @@ impl World {
             watcher::Event::Init | watcher::Event::InitApply(_) => false,
         };
         if twice {
-            self.settle();
+            self.resolve();
         }
     }
 }

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::scene::{Scene, below, checked, down, sees};
 use crate::{
+    difference::Difference,
     notice,
     outbox::{Outbox, Outcome, PAUSE},
-    status::{Difference, Subject},
+    status::Subject,
 };
 
 /// One status that was published, with its Events.
@@ -22,7 +23,7 @@ struct Published {
 
 /// Publishes what is due, but of Directors.
 fn publish(scene: &mut Scene, outbox: &mut Outbox) -> Vec<Published> {
-    scene.world.settle();
+    scene.world.resolve();
     let letters = scene.world.letters(scene.now);
     outbox.replace(
         letters
