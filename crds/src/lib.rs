@@ -20,11 +20,12 @@ pub mod check;
 pub mod condition;
 pub mod crd;
 
+mod availability;
 mod bounds;
 mod digest;
 #[cfg(test)]
 mod fixtures;
-mod health;
+mod health_check;
 mod key;
 mod labels;
 mod loose;
@@ -34,11 +35,11 @@ mod resolve;
 mod resolved;
 mod service;
 
+pub use availability::{Availability, BelowMinimum, OnFailure, Quantity, SorryServer};
 pub use check::{AddressRule, Checked, CheckedGroup, SysctlRule};
 pub use digest::{Digest, ParseDigestError};
-pub use health::{
-    Availability, BelowMinimum, BodyRule, DnsProbe, HealthCheck, HttpProbe, OnFailure, Probe,
-    Quantity, SorryServer, StatusRange, TlsRule, body_pattern,
+pub use health_check::{
+    BodyRule, DnsProbe, HealthCheck, HttpProbe, Probe, StatusRange, TlsRule, body_pattern,
 };
 pub use key::{Kind, ObjectKey};
 pub use labels::Labels;

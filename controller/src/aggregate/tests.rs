@@ -1,4 +1,4 @@
-mod health;
+mod health_reports;
 mod property;
 mod publishing;
 mod scene;
