@@ -130,7 +130,7 @@ fn link_servers(
     accepted: &[(&ObjectKey, &CheckedService)],
     resolved: &mut Resolved,
 ) {
-    let candidates = Candidates::new(
+    let by_label = ServersByLabel::new(
         oldest_first(objects.real_servers.iter()),
         accepted
             .iter()
@@ -139,7 +139,7 @@ fn link_servers(
     for &(key, service) in accepted {
         let mut servers = Vec::new();
         let mut taken: BTreeMap<SocketAddr, &ObjectKey> = BTreeMap::new();
-        for &(server_key, stored) in candidates.of(&key.namespace, &service.selector) {
+        for &(server_key, stored) in by_label.of(&key.namespace, &service.selector) {
             if !service.selector.matches(&stored.labels) {
                 continue;
             }
@@ -301,12 +301,12 @@ type StoredServer<'a> = (&'a ObjectKey, &'a Stored<CheckedServer>);
 
 /// Which servers a selector can match at all: those with one of its labels.
 /// Tens of thousands of servers are not to be looked at for every service.
-struct Candidates<'a> {
+struct ServersByLabel<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<StoredServer<'a>>>,
     by_namespace: HashMap<&'a str, Vec<StoredServer<'a>>>,
 }
 
-impl<'a> Candidates<'a> {
+impl<'a> ServersByLabel<'a> {
     /// `servers` in the order in which they are to be found.
     fn new(
         servers: Vec<StoredServer<'a>>,

@@ -26,7 +26,7 @@ pub(super) fn status(
         .map_or(0, |stored| stored.generation);
     let service = resolved.services.get(key);
     let rejection = resolved.rejection(Kind::VirtualService, key);
-    let (programmed, directors) = programmed::programmed(&programmed::Subject {
+    let (programmed, directors) = programmed::programmed(&programmed::ServiceView {
         objects,
         resolved,
         key,
