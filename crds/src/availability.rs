@@ -1,56 +1,58 @@
-//! What is done about servers that fail: values of these types cannot be wrong.
+//! How a service reacts to servers that fail their health check. Values of
+//! these types are checked and cannot be wrong.
 
 use std::{net::IpAddr, time::Duration};
 
 use crate::ForwardingRule;
 
-/// What to do about servers that fail, checked and with its defaults.
+/// How a service reacts to servers that fail, with the defaults filled in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Availability {
-    /// What becomes of one server that fails.
+    /// What happens to a single server that fails.
     pub on_failure: OnFailure,
-    /// With fewer healthy servers than this, `below` is in force. None: with
-    /// not a single one.
+    /// The fewest healthy servers with which the service works normally. With
+    /// fewer, `below` is in force. None: `below` is in force only when no
+    /// server is healthy.
     pub minimum: Option<Quantity>,
-    /// And stays so until there are more than this, or all. None: until the
-    /// minimum is reached.
+    /// Once in force, `below` stays in force until more servers than this are
+    /// healthy, or all of them. None: until the minimum is reached.
     pub recover_above: Option<Quantity>,
-    /// What is in force below the minimum.
+    /// What the service does below the minimum.
     pub below: BelowMinimum,
-    /// Over this time a server's weight grows to what it is to be; none is at
-    /// once.
+    /// How long the weight of a server that became healthy takes to grow to its
+    /// full value. None: it gets its full weight at once.
     pub slow_start: Option<Duration>,
 }
 
 impl Availability {
-    /// How many healthy servers there have to be, of so many that are not
-    /// drained.
+    /// How many of `total` servers must be healthy. Drained servers (weight 0)
+    /// do not count towards the total.
     pub fn minimum_of(&self, total: usize) -> usize {
         self.minimum.unwrap_or(Quantity::Count(1)).of(total)
     }
 }
 
-/// What becomes of a server that fails.
+/// What happens to a server that fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnFailure {
-    /// Its weight is 0.
+    /// The server gets weight 0: no new connections, but it keeps those it has.
     Quiesce,
-    /// It is taken out of the service.
+    /// The server is removed from the service, which cuts its connections.
     Remove,
 }
 
-/// How many of a service's servers: those that the administrator has not
-/// drained (weight 0) are counted.
+/// A number of a service's servers, absolute or relative. Servers that the
+/// administrator drained (weight 0) do not count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Quantity {
-    /// So many.
+    /// This many servers.
     Count(u32),
-    /// So much of them, 0 to 100, rounded up.
+    /// This percentage of the servers, 0 to 100, rounded up.
     Percent(u8),
 }
 
 impl Quantity {
-    /// As a number of servers, of so many in all.
+    /// The number of servers that this means, out of `total`.
     pub fn of(self, total: usize) -> usize {
         match self {
             Self::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
@@ -59,25 +61,26 @@ impl Quantity {
     }
 }
 
-/// What is in force with too few healthy servers.
+/// What a service does while it has too few healthy servers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BelowMinimum {
-    /// All but drained servers serve as if they were healthy.
+    /// Treats every server that is not drained as healthy.
     FailOpen,
-    /// No server is given new connections: clients are refused at once.
+    /// Sends new connections to no server: clients are refused at once.
     Reject,
-    /// This one is given them.
+    /// Sends new connections to this server.
     Sorry(SorryServer),
 }
 
-/// The server that says sorry.
+/// The server that answers with an apology while too few real servers are
+/// healthy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SorryServer {
-    /// Its address.
+    /// The sorry server's address.
     pub address: IpAddr,
-    /// Its port; as [`crate::Server::port`].
+    /// The sorry server's port; see [`crate::Server::port`].
     pub port: u16,
-    /// How packets reach it.
+    /// How packets reach the sorry server.
     pub forwarding: ForwardingRule,
 }
 

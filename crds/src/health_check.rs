@@ -1,137 +1,138 @@
-//! What health checks mean: values of these types cannot be wrong.
+//! Health checks, with the defaults filled in. Values of these types are
+//! checked and cannot be wrong.
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// A checked health check of a virtual service. It is the same for all of its
-/// servers; who probes adds the server's address and port.
+/// The health check of a virtual service. It is the same for all servers of the
+/// service; the prober adds the server's address and port.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HealthCheck {
-    /// What is sent, and what is to come back.
+    /// What is sent, and what must come back.
     pub probe: Probe,
-    /// The port that is probed; none is each server's own.
+    /// The port to probe. None: each server's own port.
     pub port: Option<u16>,
-    /// From one probe of a server to the next.
+    /// The time from one probe of a server to the next.
     pub period: Duration,
-    /// How long an answer may take; not longer than the period.
+    /// How long an answer may take; at most the period.
     pub timeout: Duration,
-    /// So many successes in a row bring a server back; at least 1.
+    /// How many successes in a row bring a failed server back; at least 1.
     pub success_threshold: u32,
-    /// So many failures in a row put a server out of service; at least 1.
+    /// How many failures in a row put a server out of service; at least 1.
     pub failure_threshold: u32,
 }
 
-/// One kind of probe.
+/// The kinds of probes.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Probe {
-    /// A GET request.
+    /// An HTTP GET request.
     Http(HttpProbe),
-    /// A connection, and perhaps an exchange over it.
+    /// A TCP connection, and optionally an exchange over it.
     Tcp {
-        /// Sent once it is established; empty is nothing.
+        /// Text to send once the connection is established; may be empty.
         send: String,
-        /// To be found in what comes back; empty is nothing.
+        /// Text that the answer must contain; empty if any connection is good.
         expect: String,
     },
-    /// `grpc.health.v1.Health/Check`.
+    /// A call of `grpc.health.v1.Health/Check`.
     Grpc {
-        /// The service that is asked about; empty is the server as a whole.
+        /// The gRPC service to ask about; empty means the server as a whole.
         service: String,
     },
-    /// A datagram.
+    /// A UDP datagram, and optionally its answer.
     Udp {
-        /// Its content.
+        /// The text of the datagram.
         send: String,
-        /// To be found in the answer. Empty: no answer is needed, and only an
-        /// ICMP error is a failure.
+        /// Text that the answer must contain. Empty: no answer is needed, and
+        /// only an ICMP error is a failure.
         expect: String,
     },
-    /// A query over UDP.
+    /// A DNS query over UDP.
     Dns(DnsProbe),
-    /// An echo request.
+    /// An ICMP echo request.
     Icmp,
 }
 
-/// A GET request, and what counts as a good answer.
+/// An HTTP GET request, and what counts as a good answer.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HttpProbe {
-    /// HTTPS, and whom to believe; none is HTTP.
+    /// With HTTPS, whom to trust. None: plain HTTP.
     pub tls: Option<TlsRule>,
-    /// The Host header, an IPv6 address in brackets; none is the server's
-    /// address and port.
+    /// The Host header, with brackets around an IPv6 address. None: the
+    /// server's address and port.
     pub host: Option<String>,
-    /// Path and query, from the first slash.
+    /// Path and query, beginning with a slash.
     pub path: String,
-    /// More headers: names in lower case, and values.
+    /// Additional headers: names in lower case, and values.
     pub headers: Vec<(String, String)>,
-    /// A good answer has a status in one of these; never empty.
+    /// The statuses of a good answer; never empty.
     pub statuses: Vec<StatusRange>,
-    /// And this in its body.
+    /// What the body of a good answer must contain, if anything.
     pub body: Option<BodyRule>,
 }
 
-/// Statuses of HTTP from the first to the last, 100 to 599.
+/// A range of HTTP statuses, within 100 to 599.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct StatusRange {
-    /// The first.
+    /// The first status of the range.
     pub first: u16,
-    /// The last; not below the first.
+    /// The last status of the range; not below the first.
     pub last: u16,
 }
 
 impl StatusRange {
-    /// As a range of the standard library's.
+    /// The range as a type of the standard library.
     pub fn range(self) -> RangeInclusive<u16> {
         self.first..=self.last
     }
 }
 
-/// What is to be found in a body.
+/// What the body of a good answer must contain.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum BodyRule {
-    /// This text.
+    /// This text, literally.
     Contains(String),
-    /// A match of this regular expression; [`body_pattern`] compiles it.
+    /// A match of this regular expression, which [`body_pattern`] compiles.
     Matches(String),
 }
 
-/// A pattern whose program is larger than this many bytes would keep whoever
-/// probes from everything else.
+/// The largest program, in bytes, that a pattern may compile to. Matching with
+/// a larger one would take too long.
 const LARGEST_PATTERN: usize = 512 << 10;
 
 /// Compiles the pattern of [`BodyRule::Matches`].
 ///
 /// # Errors
-/// When it is no regular expression, or one with too large a program.
+/// When it is not a regular expression, or compiles to a program that is too
+/// large.
 pub fn body_pattern(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern)
         .size_limit(LARGEST_PATTERN)
         .build()
 }
 
-/// Whom to believe at the other end of TLS.
+/// Whom to trust at the other end of a TLS connection.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TlsRule {
-    /// The DNS name or IP address to ask for (SNI) and to find in the
-    /// certificate, [`HttpProbe::host`] unless said otherwise; none is the
-    /// server's address.
+    /// The DNS name or IP address to ask for (SNI), which the certificate must
+    /// be for. It defaults to [`HttpProbe::host`]. None: the server's address.
     pub server_name: Option<String>,
-    /// The authorities to trust, as DER, at least one, of which
-    /// `webpki::anchor_from_trusted_cert` makes trust anchors; none trusts
-    /// anybody.
+    /// The certificates of the trusted authorities as DER, at least one.
+    /// `webpki::anchor_from_trusted_cert` accepts each of them. None: any
+    /// certificate is trusted.
     pub authorities: Option<Arc<[Vec<u8>]>>,
 }
 
-/// A query, and what counts as a good answer.
+/// A DNS query, and what counts as a good answer.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct DnsProbe {
-    /// The name that is asked for.
+    /// The name to ask for.
     pub name: String,
-    /// Its type, by its mnemonic (RFC 1035, section 3.2.2): `A`, `AAAA`, ...
+    /// The record type's mnemonic (RFC 1035, section 3.2.2): `A`, `AAAA`, ...
     pub record_type: String,
-    /// One record of the answer reads like this: for A and AAAA as
-    /// [`std::net::IpAddr`]'s `Display` writes it, else as the user did; none is any
-    /// answer without an error.
+    /// The record that the answer must contain. For A and AAAA it is written as
+    /// [`std::net::IpAddr`]'s `Display` writes it, otherwise as the user wrote
+    /// it. None: any answer without an error is good.
     pub expect: Option<String>,
 }

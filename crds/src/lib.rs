@@ -7,10 +7,10 @@
 //!                                              └─▶ Digest (which state) └─▶ Rejection ─▶ Condition
 //! ```
 //!
-//! In: objects as the API server or a folder of manifests gives them, also
-//! those that do not parse. Out: the services that directors are to serve, and
-//! for everything else a [`Rejection`] that says what to write instead. Same
-//! objects, same answer, in the controller and in every agent.
+//! In: objects from the API server or from a folder of manifests, including
+//! those that do not parse. Out: the services that directors must serve, and
+//! for everything else a [`Rejection`] that says what to write instead. The
+//! same objects give the same result in the controller and in every agent.
 //!
 //! This crate knows no client, no runtime, no clock and no kernel.
 
