@@ -4,7 +4,7 @@
 //! ([`crds::condition::set`]).
 
 mod alive;
-mod health;
+mod health_reports;
 mod programmed;
 mod real_server;
 mod virtual_service;
@@ -30,6 +30,8 @@ use crate::{
     need::Need,
     status::{Id, Status, Subject},
 };
+
+use health_reports::HealthReports;
 
 /// One director, as far as it matters here.
 #[derive(Clone, Debug)]
@@ -96,7 +98,7 @@ struct Group<'a> {
     held: HashSet<IpAddr>,
     /// What live directors could not do, by service.
     exceptions: HashMap<&'a str, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
-    health: health::Health<'a>,
+    health: HealthReports<'a>,
     /// How far every live one is at least; none if there are none, or one has
     /// used nothing so far.
     least: Option<Positions>,

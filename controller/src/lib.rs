@@ -21,12 +21,13 @@
 pub mod aggregate;
 pub mod args;
 mod bucket;
+pub mod difference;
 pub mod event;
 pub mod history;
+pub mod kubernetes_event;
 pub mod leader;
 pub mod liveness;
 pub mod need;
-pub mod notice;
 pub mod outbox;
 pub mod publish;
 pub mod ring;

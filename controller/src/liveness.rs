@@ -67,11 +67,11 @@ pub struct Liveness {
 struct Watched {
     /// Since when the time runs: the last renewal, or the first sight.
     since: Time,
-    sight: Sight,
+    evidence: Evidence,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Sight {
+enum Evidence {
     /// A renewal was seen.
     Renewed,
     /// Only that it is there.
@@ -87,10 +87,10 @@ impl Liveness {
             .entry(name.to_owned())
             .or_insert_with(|| Watched {
                 since: now,
-                sight: if reported_dead {
-                    Sight::Dead
+                evidence: if reported_dead {
+                    Evidence::Dead
                 } else {
-                    Sight::Presumed
+                    Evidence::Presumed
                 },
             });
     }
@@ -112,7 +112,7 @@ impl Liveness {
         if renewed && let Some(watched) = self.directors.get_mut(name) {
             *watched = Watched {
                 since: now,
-                sight: Sight::Renewed,
+                evidence: Evidence::Renewed,
             };
         }
         self.leases.insert(name.to_owned(), renewal);
@@ -144,10 +144,10 @@ impl Liveness {
         };
         let lease = self.leases.get(name);
         let duration = duration(lease);
-        let counts = watched.sight != Sight::Dead
+        let counts = watched.evidence != Evidence::Dead
             && self.seeing(now).saturating_sub(watched.since) < duration;
         match (counts, lease) {
-            (true, Some(_)) if watched.sight == Sight::Renewed => Life::Alive,
+            (true, Some(_)) if watched.evidence == Evidence::Renewed => Life::Alive,
             (true, _) => Life::Presumed,
             (false, Some(lease)) => Life::Expired {
                 last: lease.renew_time.clone(),
@@ -328,7 +328,7 @@ mod tests {
         liveness.blind(s(10));
         assert_eq!(liveness.life("a", s(1000)), Life::Alive);
         assert_eq!(liveness.next_deadline(s(1000)), None);
-        // Sight is back: a has its whole time again, from now.
+        // The watch is back: a has its whole time again, from now.
         others(&mut liveness, 1000..=1040);
         assert_eq!(liveness.life("a", s(1039)), Life::Alive);
         assert!(!liveness.life("a", s(1040)).is_live());

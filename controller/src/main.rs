@@ -21,12 +21,12 @@ use tokio::{
 use tracing::info;
 
 /// A connection that is not made, or takes nothing, for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A request that is not answered for so long has failed. It is longer than a
 /// watch may be silent ([`controller::watch::SILENCE`]), of which every event
 /// is an answer.
-const ANSWER: Duration = Duration::from_secs(75);
+const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -86,14 +86,14 @@ async fn config(args: &Args) -> Result<Config> {
             "no API server is known: run in a pod with a service account, or say --kubeconfig FILE",
         )?,
     };
-    be_impatient(&mut config);
+    set_timeouts(&mut config);
     Ok(config)
 }
 
-fn be_impatient(config: &mut Config) {
-    config.connect_timeout = Some(PATIENCE);
-    config.write_timeout = Some(PATIENCE);
-    config.read_timeout = Some(ANSWER);
+fn set_timeouts(config: &mut Config) {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.write_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
     // From the request on, and not from when its connection was last used.
     config.reset_reader_on_write = true;
 }
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn no_request_hangs_for_ever_and_no_watch_is_cut_off() {
         let mut config = Config::new("http://192.0.2.1".parse().unwrap());
-        be_impatient(&mut config);
+        set_timeouts(&mut config);
         assert!(config.connect_timeout.is_some() && config.write_timeout.is_some());
         let answer = config.read_timeout.unwrap();
         assert!(answer > Duration::from_secs(u64::from(SILENCE) + 5));

@@ -8,8 +8,9 @@ use std::{
 
 use crate::{
     bucket::Bucket,
+    difference::Difference,
     liveness::Time,
-    status::{Difference, Id, Status},
+    status::{Id, Status},
 };
 
 /// Between two patches of one object, unless a condition flips.
@@ -64,7 +65,7 @@ pub struct Outbox {
     soft: Bucket,
     /// Whose soft difference was sent last: the next in order is next, so that
     /// everybody's turn comes.
-    soft_turn: Option<Id>,
+    last_soft: Option<Id>,
 }
 
 #[derive(Debug)]
@@ -108,7 +109,7 @@ impl Outbox {
                     if !self.soft.take(SOFT_BURST, SOFT_PAUSE, now) {
                         break;
                     }
-                    self.soft_turn = Some(id.clone());
+                    self.last_soft = Some(id.clone());
                 }
                 if let Some(letter) = self.letters.remove(&id) {
                     self.sent.insert(
@@ -128,7 +129,7 @@ impl Outbox {
 
     /// As many as may be under way, in order.
     fn next(&self, difference: Difference, now: Time) -> Vec<Id> {
-        let turn = match (difference, &self.soft_turn) {
+        let turn = match (difference, &self.last_soft) {
             (Difference::Soft, Some(last)) => Bound::Excluded(last),
             _ => Bound::Unbounded,
         };
@@ -177,7 +178,7 @@ impl Outbox {
     pub fn clear(&mut self) {
         *self = Self {
             soft: std::mem::take(&mut self.soft),
-            soft_turn: self.soft_turn.take(),
+            last_soft: self.last_soft.take(),
             ..Self::default()
         };
     }

@@ -16,9 +16,9 @@ use tracing::{debug, info, warn};
 
 use crate::{
     event::Event,
+    kubernetes_event::{self, KubernetesEvent, Ration},
     leader::{self, Candidate, Signals, Tenure},
     liveness::Time,
-    notice::{self, Notice, Ration},
     outbox::{Letter, Outbox, Outcome},
     publish::{self, FIELD_MANAGER},
     status::Status,
@@ -32,7 +32,7 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(75);
 
 /// A write that has no answer by then has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A deadline that has passed and did not help is not looked at more often.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ struct Controller {
     world: World,
     outbox: Outbox,
     writes: JoinSet<Written>,
-    notices: JoinSet<()>,
+    kubernetes_events: JoinSet<()>,
     ration: Ration,
     tenure: Tenure,
     leading: bool,
@@ -137,7 +137,7 @@ impl Controller {
             world: World::default(),
             outbox: Outbox::default(),
             writes: JoinSet::new(),
-            notices: JoinSet::new(),
+            kubernetes_events: JoinSet::new(),
             ration: Ration::default(),
             tenure: Tenure::default(),
             leading: false,
@@ -219,7 +219,7 @@ impl Controller {
         }
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
-            self.world.settle();
+            self.world.resolve();
             if !self.listed && self.world.is_listed() {
                 self.listed = true;
                 info!("everything is listed");
@@ -230,13 +230,13 @@ impl Controller {
             }
             self.gather = GATHER.max((self.now() - now) * 4);
         }
-        let turns = self.world.turns();
+        let flips = self.world.agent_flips();
         if self.leading {
             for letter in self.outbox.due(now) {
                 self.send(letter);
             }
-            for turn in turns {
-                self.tell(turn.notice(), now);
+            for flip in flips {
+                self.make_event(flip.event(), now);
             }
         }
     }
@@ -268,7 +268,7 @@ impl Controller {
         let client = self.client.clone();
         self.writes.spawn(async move {
             let write = publish::write(client, &letter, Timestamp::now());
-            let result = time::timeout(PATIENCE, write)
+            let result = time::timeout(WRITE_TIMEOUT, write)
                 .await
                 .unwrap_or_else(|_| Err(kube::Error::Service("no answer".into())));
             (letter, result)
@@ -288,10 +288,10 @@ impl Controller {
         }
         match result {
             Ok(status) => {
-                if let Some(notice) = notice::notice(&letter) {
-                    self.tell(notice, now);
+                if let Some(event) = kubernetes_event::of_letter(&letter) {
+                    self.make_event(event, now);
                 }
-                self.world.published(&letter.id, status);
+                self.world.wrote(&letter.id, status);
             }
             Err(error) if outcome == Outcome::Failed => {
                 let what = format!(
@@ -306,8 +306,8 @@ impl Controller {
         }
     }
 
-    fn tell(&mut self, notice: Notice, now: Time) {
-        if !self.ration.take(notice.is_minor, now) {
+    fn make_event(&mut self, event: KubernetesEvent, now: Time) {
+        if !self.ration.take(event.is_minor, now) {
             return;
         }
         let left_out = self.ration.left_out();
@@ -316,10 +316,10 @@ impl Controller {
                 "{left_out} Kubernetes Events were left out: too many conditions changed at once"
             );
         }
-        while self.notices.try_join_next().is_some() {}
+        while self.kubernetes_events.try_join_next().is_some() {}
         let recorder = self.recorder.clone();
-        self.notices.spawn(async move {
-            if let Err(error) = recorder.publish(&notice.event, &notice.about).await {
+        self.kubernetes_events.spawn(async move {
+            if let Err(error) = recorder.publish(&event.event, &event.about).await {
                 debug!("an Event is not made: {error}");
             }
         });

@@ -1,10 +1,9 @@
-//! What the controller says about an object, and how that differs from what
-//! is published.
+//! What the controller says about an object.
 
 use crds::{
     Kind, ObjectKey,
     api::{DirectorGroupStatus, RealServerStatus, VirtualServiceStatus},
-    condition::{self, kind, reason},
+    condition,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
@@ -40,22 +39,6 @@ pub struct Id {
     pub key: ObjectKey,
 }
 
-/// How much a difference matters, and so how fast it is published.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Difference {
-    /// None, but for times.
-    None,
-    /// In how many directors are counted and which are named, and nothing
-    /// follows from it: one director's death is this for every service of its
-    /// group, and must not be a patch for each. Likewise in what is not known
-    /// any more because a director has more to report than it can.
-    Soft,
-    /// In a reason, a generation, a count, or what a failure says.
-    Plain,
-    /// A condition changes its status, or is there for the first time.
-    Flip,
-}
-
 /// What the controller publishes about one object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
@@ -80,24 +63,6 @@ impl Status {
         }
     }
 
-    /// How this differs from what is published. Conditions that this does not
-    /// have are somebody else's.
-    pub fn difference(&self, published: Option<&Self>) -> Difference {
-        let conditions = published.map_or(&[][..], Self::conditions);
-        let of_conditions = self
-            .conditions()
-            .iter()
-            .map(|new| of_condition(condition::find(conditions, &new.type_), new))
-            .max()
-            .unwrap_or(Difference::None);
-        let difference = of_conditions.max(self.difference_of_counts(published));
-        // Such a message tells which directors do not reach the server, and why.
-        if difference == Difference::Soft && self.unhealthy_on() > 0 {
-            return Difference::Plain;
-        }
-        difference
-    }
-
     /// On how many directors a RealServer's probes fail.
     pub fn unhealthy_on(&self) -> i32 {
         match self {
@@ -106,32 +71,6 @@ impl Status {
                 ..
             }) => directors.unhealthy,
             _ => 0,
-        }
-    }
-
-    fn difference_of_counts(&self, published: Option<&Self>) -> Difference {
-        let (is_same, is_plain) = match (self, published) {
-            (Self::VirtualService(new), Some(Self::VirtualService(old))) => (
-                new.real_servers == old.real_servers && new.directors == old.directors,
-                settled(new) != settled(old),
-            ),
-            (Self::RealServer(new), Some(Self::RealServer(old))) => (
-                new.virtual_services == old.virtual_services && new.directors == old.directors,
-                new.virtual_services != old.virtual_services
-                    || self.unhealthy_on() != published.map_or(0, Self::unhealthy_on),
-            ),
-            (Self::DirectorGroup(new), Some(Self::DirectorGroup(old))) => {
-                let is_same = (new.directors, new.live_directors, new.virtual_services)
-                    == (old.directors, old.live_directors, old.virtual_services);
-                (is_same, !is_same)
-            }
-            (Self::Director(_), _) => (true, false),
-            _ => (false, true),
-        };
-        match (is_same, is_plain) {
-            (true, _) => Difference::None,
-            (false, false) => Difference::Soft,
-            (false, true) => Difference::Plain,
         }
     }
 
@@ -170,47 +109,8 @@ impl Status {
     }
 }
 
-/// Of a service's servers, how many it has and how many are known to be out of
-/// service.
-fn settled(status: &VirtualServiceStatus) -> Option<(i32, i32)> {
-    let counts = status.real_servers.as_ref()?;
-    let may_serve = counts.healthy + counts.unknown.unwrap_or_default();
-    Some((counts.selected, counts.selected - may_serve))
-}
-
-fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
-    let Some(old) = old else {
-        return Difference::Flip;
-    };
-    // Of everything that one director has no room for: see [`Difference::Soft`].
-    let lost = new.reason == reason::MORE_TO_REPORT && old.reason == reason::READY;
-    if lost {
-        return Difference::Soft;
-    }
-    if old.status != new.status {
-        return Difference::Flip;
-    }
-    if old.reason != new.reason || old.observed_generation != new.observed_generation {
-        return Difference::Plain;
-    }
-    if old.message == new.message {
-        return Difference::None;
-    }
-    // How many have it, or are waited for. What a failure says is what to do
-    // about it, and for that somebody waits.
-    let only_counts = new.status == "True" || new.reason == reason::PROGRAMMING;
-    match new.type_.as_str() {
-        kind::PROGRAMMED | kind::READY if only_counts => Difference::Soft,
-        _ => Difference::Plain,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use crds::{
-        api::{CheckingDirectors, DirectorCounts, RealServerCounts},
-        condition::{ServerHealth, Sight},
-    };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
@@ -219,193 +119,19 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn status(conditions: Vec<Condition>) -> Status {
+    fn status(condition: Condition) -> Status {
         Status::VirtualService(VirtualServiceStatus {
-            conditions,
+            conditions: vec![condition],
             ..VirtualServiceStatus::default()
         })
     }
 
-    fn programmed() -> Status {
-        status(vec![condition::programmed(2, 1)])
-    }
-
-    #[test]
-    fn a_status_that_differs_in_times_alone_does_not_differ() {
-        let published = programmed().dated(None, at(5));
-        assert_ne!(published, programmed());
-        assert_eq!(programmed().difference(Some(&published)), Difference::None);
-    }
-
-    #[test]
-    fn conditions_of_others_are_no_difference() {
-        let published = Status::Director(vec![
-            condition::director_programmed(1, 1, 1),
-            condition::alive(1),
-        ]);
-        let wanted = Status::Director(vec![condition::alive(1)]);
-        assert_eq!(wanted.difference(Some(&published)), Difference::None);
-    }
-
-    #[test]
-    fn differences_matter_more_or_less() {
-        let counts = |healthy, live: i32| {
-            Status::VirtualService(VirtualServiceStatus {
-                conditions: vec![condition::programmed(2, 1)],
-                real_servers: Some(RealServerCounts {
-                    healthy,
-                    ..RealServerCounts::default()
-                }),
-                directors: Some(DirectorCounts {
-                    live,
-                    ..DirectorCounts::default()
-                }),
-            })
-        };
-        for (old, new, difference) in [
-            (None, programmed(), Difference::Flip),
-            (Some(status(vec![])), programmed(), Difference::Flip),
-            (
-                Some(status(vec![condition::programming(["a"], 1)])),
-                programmed(),
-                Difference::Flip,
-            ),
-            (
-                Some(status(vec![condition::programmed(2, 0)])),
-                programmed(),
-                Difference::Plain,
-            ),
-            (
-                Some(status(vec![condition::no_directors("default", 1)])),
-                status(vec![condition::programming(["a"], 1)]),
-                Difference::Plain,
-            ),
-            (
-                Some(status(vec![condition::resolved_refs(1, 1)])),
-                status(vec![condition::resolved_refs(2, 1)]),
-                Difference::Plain,
-            ),
-            (
-                Some(status(vec![condition::programmed(1, 1)])),
-                programmed(),
-                Difference::Soft,
-            ),
-            (
-                Some(status(vec![condition::programming(["a", "b"], 1)])),
-                status(vec![condition::programming(["b"], 1)]),
-                Difference::Soft,
-            ),
-            (
-                Some(status(vec![condition::vip_not_held("10.0.0.1", "edge", 1)])),
-                status(vec![condition::vip_not_held("10.0.0.2", "edge", 1)]),
-                Difference::Plain,
-            ),
-            (Some(counts(1, 2)), counts(1, 1), Difference::Soft),
-            (Some(counts(1, 2)), counts(2, 1), Difference::Plain),
-            (Some(counts(1, 2)), counts(1, 2), Difference::None),
-        ] {
-            assert_eq!(new.difference(old.as_ref()), difference, "{old:?} {new:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_known_of_health_matters_more_than_what_is_not() {
-        let service = |healthy, unknown, ready: Condition| {
-            Status::VirtualService(VirtualServiceStatus {
-                conditions: vec![ready],
-                real_servers: Some(RealServerCounts {
-                    selected: 10,
-                    healthy,
-                    unknown,
-                    ..RealServerCounts::default()
-                }),
-                ..VirtualServiceStatus::default()
-            })
-        };
-        let ready = || Condition {
-            type_: kind::READY.to_owned(),
-            reason: reason::READY.to_owned(),
-            ..condition::programmed(2, 1)
-        };
-        let lost = || condition::more_below_minimum(["d1"], 1);
-        for (old, new, difference) in [
-            ((10, None, ready()), (9, None, ready()), Difference::Plain),
-            ((10, None, ready()), (3, Some(7), ready()), Difference::Soft),
-            ((10, None, ready()), (3, Some(7), lost()), Difference::Soft),
-            (
-                (10, None, ready()),
-                (3, Some(6), ready()),
-                Difference::Plain,
-            ),
-            ((3, Some(7), lost()), (10, None, ready()), Difference::Flip),
-        ] {
-            let (old, new) = (service(old.0, old.1, old.2), service(new.0, new.1, new.2));
-            assert_eq!(new.difference(Some(&old)), difference, "{old:?} {new:?}");
-        }
-    }
-
-    #[test]
-    fn of_a_ready_server_it_matters_where_it_is_unhealthy_and_not_how_many_check_it() {
-        let server = |health: &ServerHealth<'_>, unhealthy| {
-            Status::RealServer(RealServerStatus {
-                conditions: vec![condition::server_ready(1, Some(health), [], 1)],
-                virtual_services: Some(1),
-                directors: Some(CheckingDirectors {
-                    unhealthy,
-                    ..health.counts()
-                }),
-            })
-        };
-        let on = |healthy, waiting: &[&'static str]| {
-            let mut health = ServerHealth::default();
-            health.healthy(healthy);
-            for director in waiting {
-                health.unnamed(director, Sight::Waiting);
-            }
-            health
-        };
-        for (old, new, difference) in [
-            (
-                server(&on(2, &[]), 0),
-                server(&on(1, &[]), 0),
-                Difference::Soft,
-            ),
-            (
-                server(&on(2, &[]), 0),
-                server(&on(2, &["d3"]), 0),
-                Difference::Soft,
-            ),
-            (
-                server(&on(2, &[]), 0),
-                server(&on(2, &[]), 1),
-                Difference::Plain,
-            ),
-            (
-                server(&on(2, &[]), 1),
-                server(&on(2, &[]), 0),
-                Difference::Plain,
-            ),
-            (
-                server(&on(2, &[]), 1),
-                server(&on(1, &[]), 1),
-                Difference::Plain,
-            ),
-            (
-                server(&on(1, &[]), 0),
-                server(&on(0, &["d1"]), 0),
-                Difference::Flip,
-            ),
-        ] {
-            assert_eq!(new.difference(Some(&old)), difference, "{old:?} {new:?}");
-        }
-    }
-
     #[test]
     fn the_time_of_the_last_transition_changes_with_the_status_only() {
-        let first = status(vec![condition::programming(["a"], 1)]).dated(None, at(1));
-        let second = status(vec![condition::no_directors("default", 2)]).dated(Some(&first), at(2));
+        let first = status(condition::programming(["a"], 1)).dated(None, at(1));
+        let second = status(condition::no_directors("default", 2)).dated(Some(&first), at(2));
         assert_eq!(second.conditions()[0].last_transition_time, Time(at(1)));
-        let third = programmed().dated(Some(&second), at(3));
+        let third = status(condition::programmed(2, 1)).dated(Some(&second), at(3));
         assert_eq!(third.conditions()[0].last_transition_time, Time(at(3)));
     }
 }

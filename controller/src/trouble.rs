@@ -21,7 +21,7 @@ pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
         | watcher::Error::WatchFailed(error) => of_request(&what, error),
-        watcher::Error::WatchError(answer) => advice::refused(&what, answer),
+        watcher::Error::WatchError(answer) => advice::api_error(&what, answer),
         watcher::Error::NoResourceVersion => Some(format!(
             "cannot {what}: the API server's answer has no resourceVersion"
         )),
@@ -31,7 +31,7 @@ pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
 /// Why a request failed; None where it heals without anybody's help.
 pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
     match error {
-        kube::Error::Api(answer) => advice::refused(what, answer),
+        kube::Error::Api(answer) => advice::api_error(what, answer),
         // The same for everything that is asked of it, and said once.
         kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => Some(
             format!("the API server cannot be reached: {}", innermost(error)),
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    fn refused(code: u16, message: &str) -> kube::Error {
+    fn api_error(code: u16, message: &str) -> kube::Error {
         kube::Error::Api(Status::failure(message, "").with_code(code).boxed())
     }
 
@@ -89,18 +89,18 @@ mod tests {
     fn every_trouble_is_one_line_that_says_what_to_do() {
         for (error, expected) in [
             (
-                refused(404, "404 page not found"),
+                api_error(404, "404 page not found"),
                 "install the chart's CRDs",
             ),
             (
-                refused(
+                api_error(
                     403,
                     "realservers.ipvs.dev is forbidden: User \"x\" cannot list resource \
                      \"realservers\"",
                 ),
                 "cannot list resource \"realservers\"; the chart's roles allow it",
             ),
-            (refused(401, "Unauthorized"), "does not accept the token"),
+            (api_error(401, "Unauthorized"), "does not accept the token"),
             (
                 kube::Error::Service("connection refused".into()),
                 "the API server cannot be reached: connection refused",
@@ -110,7 +110,7 @@ mod tests {
             assert!(complaint.contains(expected), "{complaint}");
             assert!(!complaint.contains('\n'));
         }
-        assert_eq!(of_request("watch realservers", &refused(410, "")), None);
+        assert_eq!(of_request("watch realservers", &api_error(410, "")), None);
     }
 
     #[test]

@@ -100,8 +100,9 @@ impl Watches {
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let config = watcher::Config::default().timeout(silence);
-        let mut stream: BoxStream<'static, _> =
-            watcher(api, config).backoff(Patience::default()).boxed();
+        let mut stream: BoxStream<'static, _> = watcher(api, config)
+            .backoff(WatchBackoff::default())
+            .boxed();
         let mut failed = false;
         while let Some(item) = stream.next().await {
             let sent = match item {
@@ -133,12 +134,12 @@ impl Watches {
 /// How long a watch waits after a failure: half a second, twice as long each
 /// time up to ten, and half a second again when it has worked for a while.
 #[derive(Debug, Default)]
-struct Patience {
+struct WatchBackoff {
     failures: u32,
     last: Option<Instant>,
 }
 
-impl Iterator for Patience {
+impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -156,7 +157,7 @@ impl Iterator for Patience {
     }
 }
 
-impl Backoff for Patience {
+impl Backoff for WatchBackoff {
     /// Every listing that begins would count as a success: time alone resets.
     fn reset(&mut self) {}
 }

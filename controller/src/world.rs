@@ -8,20 +8,21 @@ use crds::{
     Digest, Kind, ObjectKey, Objects, Resolved,
     api::DirectorStatus,
     check::{CheckedGroup, CheckedServer, CheckedService},
-    condition, resolve,
+    condition,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{ResourceExt, runtime::watcher};
 
 use crate::{
     aggregate::{self, DirectorView, Wanted},
+    difference::Difference,
     event::{Event, ObservedDirector},
     history::{History, Places},
+    kubernetes_event::AgentFlip,
     liveness::{Life, Liveness, Renewal, Time},
     need::{self, Fingerprint, Need},
-    notice::Turn,
     outbox::Letter,
-    status::{Difference, Id, Status, Subject},
+    status::{Id, Status, Subject},
 };
 
 /// The controller's whole knowledge. Events and times in, wanted statuses out.
@@ -31,22 +32,22 @@ pub struct World {
     resolved: Resolved,
     history: History,
     needs: BTreeMap<ObjectKey, Need>,
-    directors: BTreeMap<String, SeenDirector>,
+    directors: BTreeMap<String, KnownDirector>,
     liveness: Liveness,
     /// What is published, as the watches show it.
-    shown: BTreeMap<Id, Status>,
-    /// Objects that changed since [`World::settle`].
+    published: BTreeMap<Id, Status>,
+    /// Objects that changed since [`World::resolve`].
     touched: BTreeSet<(Kind, ObjectKey)>,
     /// Kinds that were listed anew since then: any object may have changed.
     relisted: BTreeSet<Kind>,
-    unsettled: bool,
+    unresolved: bool,
     listing: Listing,
-    /// See [`World::turns`].
-    turns: Vec<Turn>,
+    /// See [`World::agent_flips`].
+    agent_flips: Vec<AgentFlip>,
 }
 
 #[derive(Debug)]
-struct SeenDirector {
+struct KnownDirector {
     uid: String,
     generation: i64,
     status: DirectorStatus,
@@ -76,25 +77,25 @@ impl World {
         &self.objects
     }
 
-    /// What they mean together, as of the last [`World::settle`].
+    /// What they mean together, as of the last [`World::resolve`].
     pub fn resolved(&self) -> &Resolved {
         &self.resolved
     }
 
     /// What was written a moment ago, and has not been seen yet.
-    pub fn published(&mut self, id: &Id, status: Status) {
-        if let Some(shown) = self.shown.get_mut(id) {
-            *shown = status;
+    pub fn wrote(&mut self, id: &Id, status: Status) {
+        if let Some(published) = self.published.get_mut(id) {
+            *published = status;
         }
     }
 
     /// What turned in conditions that agents write themselves, since the last
     /// call.
-    pub fn turns(&mut self) -> Vec<Turn> {
-        std::mem::take(&mut self.turns)
+    pub fn agent_flips(&mut self) -> Vec<AgentFlip> {
+        std::mem::take(&mut self.agent_flips)
     }
 
-    /// Every status that is not as it should be. Call [`World::settle`]
+    /// Every status that is not as it should be. Call [`World::resolve`]
     /// before; nothing is known before everything is listed.
     pub fn letters(&mut self, now: Time) -> Vec<Letter> {
         if !self.is_listed() {
@@ -105,7 +106,7 @@ impl World {
             .into_statuses()
             .filter_map(|(id, status)| {
                 let (uid, status) = self.addressed(&id, status)?;
-                let published = self.shown.get(&id);
+                let published = self.published.get(&id);
                 let difference = status.difference(published);
                 (difference != Difference::None).then(|| Letter {
                     published: published.cloned(),
@@ -177,14 +178,14 @@ impl World {
 
     /// Works out what the objects mean now, and what directors must have used
     /// from now on.
-    pub fn settle(&mut self) {
+    pub fn resolve(&mut self) {
         self.touched.clear();
         self.relisted.clear();
-        if !self.unsettled || !self.objects.is_listed() {
+        if !self.unresolved || !self.objects.is_listed() {
             return;
         }
-        self.unsettled = false;
-        let resolved = resolve(&self.objects);
+        self.unresolved = false;
+        let resolved = crds::resolve(&self.objects);
         let gone: BTreeSet<&str> = resolved.gone_groups.iter().map(String::as_str).collect();
         for (key, stored) in self.objects.virtual_services.iter() {
             let service = resolved.services.get(key);
@@ -233,7 +234,7 @@ impl World {
         self.resolved = resolved;
     }
 
-    /// Every object's status as it should be now. Call [`World::settle`]
+    /// Every object's status as it should be now. Call [`World::resolve`]
     /// before.
     pub fn wanted(&mut self, now: Time) -> Wanted {
         for director in self.directors.values_mut() {
@@ -262,7 +263,7 @@ impl World {
             watcher::Event::Init => self.listing.directors.clear(),
             watcher::Event::InitApply(director) => {
                 self.listing.directors.insert(director.name_any());
-                self.seen_director(director, now);
+                self.director_seen(director, now);
             }
             watcher::Event::InitDone => {
                 self.listing.directors_listed = true;
@@ -277,12 +278,12 @@ impl World {
                     self.director_gone(&name);
                 }
             }
-            watcher::Event::Apply(director) => self.seen_director(director, now),
+            watcher::Event::Apply(director) => self.director_seen(director, now),
             watcher::Event::Delete(director) => self.director_gone(&director.name_any()),
         }
     }
 
-    fn seen_director(&mut self, director: ObservedDirector, now: Time) {
+    fn director_seen(&mut self, director: ObservedDirector, now: Time) {
         let name = director.name_any();
         let uid = director.uid().unwrap_or_default();
         let generation = director.metadata.generation.unwrap_or_default();
@@ -300,11 +301,11 @@ impl World {
         });
         if let Some(before) = self.directors.get(&name) {
             let before = &before.status.conditions;
-            let turn = Turn::between(&id.key, &uid, before, &status.conditions);
-            self.turns.extend(turn);
+            let flip = AgentFlip::between(&id.key, &uid, before, &status.conditions);
+            self.agent_flips.extend(flip);
         }
         self.liveness.director(&name, reported_dead, now);
-        let seen = self.directors.entry(name).or_insert_with(|| SeenDirector {
+        let seen = self.directors.entry(name).or_insert_with(|| KnownDirector {
             uid,
             generation,
             status: DirectorStatus::default(),
@@ -317,7 +318,7 @@ impl World {
             &status.director_group_name,
             status.used.as_ref(),
         );
-        self.shown
+        self.published
             .insert(id, Status::Director(status.conditions.clone()));
         seen.generation = generation;
         seen.status = status;
@@ -326,7 +327,7 @@ impl World {
 
     fn director_gone(&mut self, name: &str) {
         self.directors.remove(name);
-        self.shown.remove(&director_id(name));
+        self.published.remove(&director_id(name));
         self.liveness.director_gone(name);
     }
 

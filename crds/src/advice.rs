@@ -25,7 +25,7 @@ pub fn with_sources(error: &dyn Error) -> String {
 ///
 /// None where the caller only has to begin anew (410: the API server forgot
 /// where a watch was).
-pub fn refused(what: &str, answer: &Status) -> Option<String> {
+pub fn api_error(what: &str, answer: &Status) -> Option<String> {
     let message = answer.message.trim();
     let why = match answer.code {
         410 => return None,
@@ -138,7 +138,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                refused("watch realservers", &answer).as_deref(),
+                api_error("watch realservers", &answer).as_deref(),
                 Some(expected)
             );
         }
@@ -146,6 +146,6 @@ mod tests {
 
     #[test]
     fn a_watch_that_was_forgotten_needs_no_advice() {
-        assert_eq!(refused("watch realservers", &answer(410, "Gone")), None);
+        assert_eq!(api_error("watch realservers", &answer(410, "Gone")), None);
     }
 }

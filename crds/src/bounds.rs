@@ -1,7 +1,7 @@
-//! The largest values of the API's fields: each is in the schema
-//! ([`crate::api`]) and in the check of objects that had no admission
-//! ([`crate::check`]). What a port, a weight or a mark may be is the range of
-//! the type that holds it.
+//! The largest values of the API's fields. The schema ([`crate::api`]) and the
+//! check of objects that had no admission ([`crate::check`]) both use them. The
+//! bounds of ports, weights and marks are those of the integer type that holds
+//! them.
 
 /// Characters of an object's name, and of a DNS name in full (RFC 1035).
 pub(crate) const NAME: usize = 253;
@@ -27,24 +27,25 @@ pub(crate) const SYSCTL_NAME: usize = 64;
 pub(crate) const SYSCTL_VALUE: usize = 64;
 
 /// Seconds that a client keeps its server. The kernel counts them in 32 bits of
-/// ticks, and there are up to 1000 ticks a second (`ip_vs_genl_parse_service`
-/// in `net/netfilter/ipvs/ip_vs_ctl.c`).
+/// ticks, with up to 1000 ticks a second (`ip_vs_genl_parse_service` in
+/// `net/netfilter/ipvs/ip_vs_ctl.c`).
 pub(crate) const PERSISTENCE_SECONDS: u32 = u32::MAX / 1000;
-/// Seconds after which the kernel forgets a connection without packets. It
-/// counts them in an `int` of ticks (`ip_vs_set_timeout`, same file).
+/// Seconds after which the kernel forgets a connection without packets. The
+/// kernel counts them in an `int` of ticks (`ip_vs_set_timeout` in the same
+/// file).
 pub(crate) const TIMEOUT_SECONDS: u32 = i32::MAX.cast_unsigned() / 1000;
-/// Connections of a threshold.
+/// Connections in a threshold.
 pub(crate) const CONNECTIONS: u32 = i32::MAX.cast_unsigned();
-/// Bits of an IPv4 address.
+/// Length of an IPv4 prefix, in bits.
 pub(crate) const PREFIX_IPV4: u8 = 32;
-/// Bits of an IPv6 address.
+/// Length of an IPv6 prefix, in bits.
 pub(crate) const PREFIX_IPV6: u8 = 128;
 
 /// Seconds from one probe to the next.
 pub(crate) const PERIOD_SECONDS: i32 = 3600;
 /// Seconds that a probe's answer may take.
 pub(crate) const PROBE_SECONDS: i32 = 60;
-/// Probes in a row that change what a server is taken for.
+/// Probes in a row that turn a healthy server into a failed one, or back.
 pub(crate) const THRESHOLD: i32 = 10;
 /// Seconds over which a server's weight grows.
 pub(crate) const SLOW_START_SECONDS: i32 = 3600;
@@ -57,13 +58,13 @@ pub(crate) const HEADERS: usize = 16;
 pub(crate) const HEADER_NAME: usize = 256;
 /// Characters of a header's value.
 pub(crate) const HEADER_VALUE: usize = 4096;
-/// Statuses and ranges of statuses of a good answer.
+/// Statuses, or ranges of them, that count as a good answer.
 pub(crate) const STATUSES: usize = 16;
-/// Characters of what is sent, or looked for in an answer.
+/// Characters that a probe sends, or looks for in an answer.
 pub(crate) const TEXT: usize = 4096;
 /// Characters of a regular expression.
 pub(crate) const PATTERN: usize = 1024;
-/// Characters of a bundle of certificates in base64.
+/// Characters of a certificate bundle in base64.
 pub(crate) const CA_BUNDLE_BASE64: usize = 128 << 10;
 /// Characters of a gRPC service's name.
 pub(crate) const GRPC_SERVICE: usize = 256;

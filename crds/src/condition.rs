@@ -1,8 +1,8 @@
-//! Every condition of the API: each type and each reason one const, each
-//! condition one constructor.
+//! All conditions of the API. Each condition type and each reason is one const,
+//! and each condition has one constructor.
 //!
-//! Nothing here reads a clock: a constructor leaves `lastTransitionTime` at
-//! 1970, and [`set`] gives it the time of the change.
+//! Nothing here reads a clock: a constructor sets `lastTransitionTime` to 1970,
+//! and [`set`] replaces it by the time of the change.
 
 mod director;
 mod real_server;
@@ -23,132 +23,137 @@ pub use virtual_service::*;
 
 /// Condition types.
 pub mod kind {
-    /// The object is understood and in force as it is now.
+    /// The object is valid and in force as it is now.
     pub const ACCEPTED: &str = "Accepted";
-    /// Every real server that a service selects fits it.
+    /// Every real server that a service selects fits the service.
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
-    /// The kernels of all live directors hold it as it is now.
+    /// The kernels of all live directors hold the object as it is now.
     pub const PROGRAMMED: &str = "Programmed";
-    /// It works: the one condition to look at.
+    /// The object works. This is the one condition to look at.
     pub const READY: &str = "Ready";
-    /// A director was to remove more at once than it does without being told.
+    /// A director holds removals back, because there are more at once than it
+    /// makes without permission.
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
-    /// A director's probes of real servers tell something.
+    /// A director can probe real servers, and its results count.
     pub const HEALTH_CHECKS: &str = "HealthChecks";
-    /// A director's sysctls are as its services need them.
+    /// A director's sysctls have the values that its services need.
     pub const SYSCTLS: &str = "Sysctls";
-    /// A director renews its Lease.
+    /// A director's agent renews its Lease.
     pub const ALIVE: &str = "Alive";
 }
 
 /// Condition reasons.
 pub mod reason {
-    /// Nobody has looked at the object yet.
+    /// The controller has not looked at the object yet.
     pub const PENDING: &str = "Pending";
-    /// Accepted.
+    /// The object is accepted.
     pub const ACCEPTED: &str = "Accepted";
-    /// A field is wrong by itself.
+    /// A field's value is invalid, whatever the other objects are.
     pub const INVALID: &str = "Invalid";
-    /// The spec does not parse: a newer version's, probably.
+    /// The spec does not parse. It was probably written for a newer version.
     pub const UNREADABLE: &str = "Unreadable";
-    /// The group was never seen.
+    /// No DirectorGroup of that name was ever seen.
     pub const DIRECTOR_GROUP_NOT_FOUND: &str = "DirectorGroupNotFound";
-    /// The group was seen and is gone; its directors go on.
+    /// The DirectorGroup was deleted. Its directors continue with its last
+    /// spec.
     pub const DIRECTOR_GROUP_DELETED: &str = "DirectorGroupDeleted";
     /// An older object has the same VIP, port and protocol, or mark.
     pub const CONFLICT: &str = "Conflict";
-    /// What must not change was changed.
+    /// An immutable field was changed.
     pub const IMMUTABLE: &str = "Immutable";
-    /// All references fit.
+    /// Every selected real server fits the service.
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
-    /// The selector matches nothing.
+    /// The selector matches no RealServer.
     pub const NO_REAL_SERVERS: &str = "NoRealServers";
-    /// Neither service nor server names a forwarding method.
+    /// Neither the service nor the server names a forwarding method.
     pub const NO_FORWARDING: &str = "NoForwarding";
-    /// DR or TUN with another port than the service's.
+    /// With DR or TUN, the server's port must be the service's, and is not.
     pub const PORT_MISMATCH: &str = "PortMismatch";
-    /// IPv4 and IPv6 without a tunnel.
+    /// The server's address family is not the service's, and there is no
+    /// tunnel.
     pub const FAMILY_MISMATCH: &str = "FamilyMismatch";
     /// An older server of the service has the same address and port.
     pub const DUPLICATE_SERVER: &str = "DuplicateServer";
-    /// The server itself is not accepted.
+    /// The RealServer itself is not accepted.
     pub const REAL_SERVER_NOT_ACCEPTED: &str = "RealServerNotAccepted";
-    /// No service selects the server.
+    /// No VirtualService selects the server.
     pub const NOT_SELECTED: &str = "NotSelected";
-    /// In the kernel of every live director.
+    /// The kernels of all live directors hold it.
     pub const PROGRAMMED: &str = "Programmed";
-    /// Directors have yet to say that they have it.
+    /// Some directors have not reported yet that they hold it.
     pub const PROGRAMMING: &str = "Programming";
-    /// A director tried and could not.
+    /// A director tried to program it and failed.
     pub const NOT_PROGRAMMED: &str = "NotProgrammed";
     /// The kernel refused a service or a destination.
     pub const KERNEL_REFUSED: &str = "KernelRefused";
-    /// Somebody else's entry with that key is in the kernel's table, and the
-    /// group says to leave it.
+    /// The kernel's table has an entry with that key that is not the agent's,
+    /// and the DirectorGroup says to leave such entries alone.
     pub const FOREIGN_ENTRY: &str = "ForeignEntry";
-    /// The director's IPVS table cannot be used.
+    /// The director cannot use its IPVS table.
     pub const KERNEL_UNAVAILABLE: &str = "KernelUnavailable";
-    /// The director's interfaces cannot be read or changed.
+    /// The director cannot read or change its network interfaces.
     pub const INTERFACES_UNAVAILABLE: &str = "InterfacesUnavailable";
-    /// The agent's state folder cannot be used.
+    /// The agent cannot use its state folder.
     pub const STATE_FOLDER_UNAVAILABLE: &str = "StateFolderUnavailable";
-    /// Some things are not as they should be: `status.exceptions` has them.
+    /// Something differs from what the objects want: `status.exceptions` lists
+    /// it.
     pub const EXCEPTIONS: &str = "Exceptions";
     /// No director of the group has a live Lease.
     pub const NO_DIRECTORS: &str = "NoDirectors";
-    /// A service or server would take the director's own traffic.
+    /// The service or server would take the director's own traffic.
     pub const WOULD_HIJACK_DIRECTOR: &str = "WouldHijackDirector";
-    /// Somebody else on the segment answers for the VIP.
+    /// Another host on the segment answers for the VIP.
     pub const VIP_TAKEN: &str = "VipTaken";
-    /// The segment is asked whether somebody has the VIP.
+    /// The agent is probing the segment for a host that has the VIP.
     pub const VIP_PROBING: &str = "VipProbing";
     /// No director holds the VIP.
     pub const VIP_NOT_HELD: &str = "VipNotHeld";
-    /// A director cannot take a virtual address from its interface.
+    /// A director cannot remove a virtual address from its interface.
     pub const VIP_NOT_RELEASED: &str = "VipNotReleased";
-    /// Several directors, and the group does not say which holds the VIPs.
+    /// The group has several directors and does not name the one that holds the
+    /// VIPs.
     pub const HOLDER_NOT_NAMED: &str = "HolderNotNamed";
-    /// More was to be removed at once than a director removes without being
-    /// told.
+    /// More must be removed at once than a director removes without permission.
     pub const TOO_MANY_REMOVALS: &str = "TooManyRemovals";
-    /// The API server is of another cluster than what is programmed.
+    /// The API server belongs to another cluster than the one whose objects are
+    /// programmed.
     pub const OTHER_CLUSTER: &str = "OtherCluster";
-    /// A custom resource definition of ours goes or is gone.
+    /// One of our custom resource definitions is deleted or being deleted.
     pub const DEFINITION_DELETED: &str = "DefinitionDeleted";
-    /// The API server does not say of which cluster it is, or how our custom
-    /// resource definitions are.
+    /// The API server does not say which cluster it belongs to, or in which
+    /// state our custom resource definitions are.
     pub const CLUSTER_UNKNOWN: &str = "ClusterUnknown";
-    /// No removal waits to be allowed.
+    /// No removal is held back.
     pub const NOTHING_HELD: &str = "NothingHeld";
-    /// Real servers are probed.
+    /// The director is probing real servers.
     pub const PROBING: &str = "Probing";
     /// No service has a health check.
     pub const NOTHING_TO_CHECK: &str = "NothingToCheck";
-    /// Probes could not be made, for a reason of the director's own.
+    /// Probes cannot be made, for reasons that lie with the director itself.
     pub const PROBES_VOID: &str = "ProbesVoid";
-    /// Every sysctl that is needed is as it is needed.
+    /// Every sysctl that the services need has the value they need.
     pub const AS_NEEDED: &str = "AsNeeded";
-    /// No service that is there needs a sysctl.
+    /// The current services need no sysctl.
     pub const NOTHING_NEEDED: &str = "NothingNeeded";
-    /// Sysctls are not as they are needed.
+    /// Some sysctls do not have the value that the services need.
     pub const NOT_AS_NEEDED: &str = "NotAsNeeded";
-    /// A service has fewer healthy servers than it is to have.
+    /// A service has fewer healthy servers than its minimum.
     pub const BELOW_MINIMUM: &str = "BelowMinimum";
     /// Probes of the server fail.
     pub const UNHEALTHY: &str = "Unhealthy";
-    /// A server, or all of a service's, are new: probes have neither succeeded
-    /// nor failed for good so far.
+    /// A server is new, or all servers of a service are: its probes have not
+    /// yet succeeded, and have not failed often enough to count.
     pub const CHECKING: &str = "Checking";
-    /// A director has more to report than fits into its status, and nobody says
-    /// what was asked for.
+    /// A director has more to report than fits into its status, so that the
+    /// state of this object is unknown.
     pub const MORE_TO_REPORT: &str = "MoreToReport";
-    /// Everything that can be said is well.
+    /// The object works.
     pub const READY: &str = "Ready";
-    /// The Lease is renewed.
+    /// The agent renews its Lease.
     pub const ALIVE: &str = "Alive";
-    /// The Lease was not renewed for its whole duration.
+    /// The agent did not renew its Lease for the Lease's whole duration.
     pub const LEASE_EXPIRED: &str = "LeaseExpired";
-    /// There never was a Lease, or it was deleted.
+    /// The director has no Lease: there never was one, or it was deleted.
     pub const NO_LEASE: &str = "NoLease";
 }
 
@@ -156,15 +161,15 @@ const TRUE: &str = "True";
 const FALSE: &str = "False";
 const UNKNOWN: &str = "Unknown";
 
-/// How many other objects a message names before it only counts them.
+/// How many objects a message names; it only counts the rest.
 const NAMED: usize = 10;
 
-/// Puts a condition among an object's others, and says whether that changed
-/// anything.
+/// Adds a condition to an object's others or replaces the one of its type.
+/// Returns whether anything changed.
 ///
-/// A condition that says the same already is left alone, and one whose status
-/// stays keeps the time of its last transition: equal input gives an equal
-/// status, which needs no patch.
+/// A condition that is equal but for its time is left alone, and one whose
+/// status is the same keeps the time of its last transition. So equal input
+/// gives an equal status, which needs no patch.
 pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) -> bool {
     let Some(old) = conditions.iter_mut().find(|old| old.type_ == new.type_) else {
         new.last_transition_time = Time(now);
@@ -175,7 +180,7 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) 
     if *old == new {
         return false;
     }
-    // The schema's defaults carry 1970, when nothing happened.
+    // A condition from the schema's defaults has the time 1970.
     if old.status != new.status || old.last_transition_time.0 == Timestamp::UNIX_EPOCH {
         new.last_transition_time = Time(now);
     }
@@ -183,7 +188,7 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) 
     true
 }
 
-/// The condition of one type.
+/// Finds the condition of one type.
 pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == kind)
 }
@@ -193,7 +198,7 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == TRUE)
 }
 
-/// Any condition of which nothing is known yet.
+/// A condition that is still Unknown, because nothing was looked at yet.
 pub fn pending(kind: &str, generation: i64) -> Condition {
     condition(
         kind,
@@ -204,7 +209,7 @@ pub fn pending(kind: &str, generation: i64) -> Condition {
     )
 }
 
-/// Accepted: the object is in force as it is now.
+/// Accepted is True: the object is in force as it is now.
 pub fn accepted(generation: i64) -> Condition {
     condition(
         kind::ACCEPTED,
@@ -215,7 +220,7 @@ pub fn accepted(generation: i64) -> Condition {
     )
 }
 
-/// Accepted, though the service's group is gone.
+/// Accepted is True, although the service's DirectorGroup was deleted.
 pub fn accepted_without_group(group: &str, generation: i64) -> Condition {
     condition(
         kind::ACCEPTED,
@@ -229,7 +234,7 @@ pub fn accepted_without_group(group: &str, generation: i64) -> Condition {
     )
 }
 
-/// Not Accepted, for the rejection's reason.
+/// Accepted is False, with the rejection's reason and message.
 pub fn not_accepted(rejection: &Rejection, generation: i64) -> Condition {
     condition(
         kind::ACCEPTED,
@@ -240,7 +245,7 @@ pub fn not_accepted(rejection: &Rejection, generation: i64) -> Condition {
     )
 }
 
-/// The first ten names, and how many more there are.
+/// The first ten names, and the number of the others.
 pub fn named<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     let all: Vec<_> = all.into_iter().collect();
     let shown = all[..all.len().min(NAMED)].join(", ");

@@ -9,7 +9,7 @@ use crate::{
     condition::{self, kind},
 };
 
-/// All of them, as the chart installs them.
+/// All definitions, as the chart installs them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         finish(
@@ -22,9 +22,9 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     ]
 }
 
-/// What the derived schema lacks, and what an API server warns about.
-/// `pending` are the conditions that an object has before anybody looked at
-/// it: without a status it could be taken for a healthy one.
+/// Adds what the derived schema lacks, and removes what an API server warns
+/// about. `pending` are the condition types that a new object gets with status
+/// Unknown: an object without any condition could be taken for a healthy one.
 fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
     let versions = crd["spec"]["versions"].as_array_mut().into_iter().flatten();
@@ -41,7 +41,7 @@ fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefi
     serde_json::from_value(crd).expect("it was a CRD")
 }
 
-/// Drops `nullable`, for which a user has no use, and the formats that the API
+/// Drops `nullable`, which is of no use to a user, and formats that the API
 /// server does not know.
 fn tidy(schema: &mut Value) {
     match schema {
@@ -61,8 +61,9 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// Two writers of one list, as a Director's agent and the controller, then
-/// keep to their own conditions under server-side apply.
+/// Merges the list by condition type, so that with server-side apply two
+/// writers keep to their own conditions: a Director's agent and the controller,
+/// for example.
 fn merge_conditions_by_type(conditions: &mut Value) {
     conditions["x-kubernetes-list-type"] = json!("map");
     conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
@@ -92,7 +93,7 @@ pub fn yaml(crd: &CustomResourceDefinition) -> String {
     format!("# Generated from the Rust types in crds/ by `make generate`.\n{text}")
 }
 
-/// Bounds are floating-point numbers in a CRD; 65535 reads better than 65535.0.
+/// Turns 65535.0 into 65535: bounds are floating-point numbers in a CRD.
 fn whole_numbers(value: &mut Value) {
     match value {
         Value::Object(fields) => fields.values_mut().for_each(whole_numbers),

@@ -1,4 +1,4 @@
-//! Objects for tests, as JSON that tests change where they differ.
+//! Objects for tests, as JSON. A test changes the fields that matter to it.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::{Change, ObjectKey, Objects, Resolved, resolve};
 #[derive(Clone, Debug)]
 pub(crate) struct Fixture(Value);
 
-/// A good service of `10.0.0.1:80/TCP` over NAT for servers with `app=web`.
+/// A valid service of `10.0.0.1:80/TCP` over NAT for servers with `app=web`.
 pub(crate) fn service(name: &str) -> Fixture {
     Fixture(json!({
         "kind": "VirtualService",
@@ -21,7 +21,7 @@ pub(crate) fn service(name: &str) -> Fixture {
     }))
 }
 
-/// A good server with `app=web`.
+/// A valid server with the label `app=web`.
 pub(crate) fn server(name: &str, address: &str) -> Fixture {
     Fixture(json!({
         "kind": "RealServer",
@@ -33,7 +33,7 @@ pub(crate) fn server(name: &str, address: &str) -> Fixture {
     }))
 }
 
-/// A group.
+/// A valid DirectorGroup.
 pub(crate) fn group(name: &str) -> Fixture {
     Fixture(json!({
         "kind": "DirectorGroup",
@@ -43,7 +43,7 @@ pub(crate) fn group(name: &str) -> Fixture {
 }
 
 impl Fixture {
-    /// Sets what stands at a place such as `spec.vip.port`.
+    /// Sets the field at a path such as `spec.vip.port`.
     pub(crate) fn with(mut self, place: &str, value: impl Into<Value>) -> Self {
         let mut at = &mut self.0;
         for name in place.split('.') {
@@ -58,13 +58,13 @@ impl Fixture {
         self
     }
 
-    /// As long after the others as that many seconds.
+    /// Sets the creation time to this many seconds after a fixed time.
     pub(crate) fn created(self, second: u32) -> Self {
         let time = format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60);
         self.with("metadata.creationTimestamp", time)
     }
 
-    /// Its next generation.
+    /// Changes a field and raises the generation.
     pub(crate) fn edited(self, place: &str, value: impl Into<Value>) -> Self {
         let generation = self.0["metadata"]["generation"].as_i64().unwrap();
         self.with(place, value)
@@ -94,7 +94,7 @@ impl Fixture {
     }
 }
 
-/// Applies all in order, after a DirectorGroup `default`.
+/// Applies all fixtures in order, after a DirectorGroup `default`.
 pub(crate) fn objects(fixtures: &[Fixture]) -> Objects {
     let mut objects = Objects::default();
     group("default").apply(&mut objects);
@@ -104,7 +104,7 @@ pub(crate) fn objects(fixtures: &[Fixture]) -> Objects {
     objects
 }
 
-/// What they mean together.
+/// Resolves all fixtures together.
 pub(crate) fn resolved(fixtures: &[Fixture]) -> Resolved {
     resolve(&objects(fixtures))
 }

@@ -1,4 +1,4 @@
-//! Which object: its kind and its name.
+//! The identity of an object: its kind, namespace and name.
 
 use std::{fmt, sync::Arc};
 
@@ -6,14 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-/// Which of our kinds an object is of.
+/// The kinds of objects that users write.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Kind {
-    /// VirtualService.
+    /// A VirtualService.
     VirtualService,
-    /// RealServer.
+    /// A RealServer.
     RealServer,
-    /// DirectorGroup.
+    /// A DirectorGroup.
     DirectorGroup,
 }
 
@@ -23,11 +23,11 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Namespace and name. Cluster-scoped objects have an empty namespace. Cheap
-/// to clone: what is said about an object shares its name with it.
+/// The namespace and name of an object. Cluster-scoped objects have an empty
+/// namespace. A clone is cheap, because it shares both texts.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ObjectKey {
-    /// Empty for cluster-scoped kinds.
+    /// The namespace; empty for cluster-scoped kinds.
     pub namespace: Arc<str>,
     /// The object's name.
     pub name: Arc<str>,
@@ -61,7 +61,7 @@ impl ObjectKey {
     }
 }
 
-/// `namespace/name`, or `name` alone.
+/// Writes `namespace/name`, or `name` alone for cluster-scoped objects.
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.namespace.is_empty() {

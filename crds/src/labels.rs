@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-/// An object's labels. A map's nodes have room for eleven; an object has one
-/// or two, and there are many objects.
+/// An object's labels, sorted by key. They are in a slice and not in a map, to
+/// save memory: there are many objects, most with one or two labels, and a node
+/// of a map has room for eleven.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
@@ -15,7 +16,7 @@ impl Labels {
         found.ok().map(|index| &*labels[index].1)
     }
 
-    /// All of them, by key.
+    /// All labels, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (&**key, &**value))
     }

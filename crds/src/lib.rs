@@ -7,10 +7,10 @@
 //!                                              └─▶ Digest (which state) └─▶ Rejection ─▶ Condition
 //! ```
 //!
-//! In: objects as the API server or a folder of manifests gives them, also
-//! those that do not parse. Out: the services that directors are to serve, and
-//! for everything else a [`Rejection`] that says what to write instead. Same
-//! objects, same answer, in the controller and in every agent.
+//! In: objects from the API server or from a folder of manifests, including
+//! those that do not parse. Out: the services that directors must serve, and
+//! for everything else a [`Rejection`] that says what to write instead. The
+//! same objects give the same result in the controller and in every agent.
 //!
 //! This crate knows no client, no runtime, no clock and no kernel.
 
@@ -20,11 +20,12 @@ pub mod check;
 pub mod condition;
 pub mod crd;
 
+mod availability;
 mod bounds;
 mod digest;
 #[cfg(test)]
 mod fixtures;
-mod health;
+mod health_check;
 mod key;
 mod labels;
 mod loose;
@@ -34,11 +35,11 @@ mod resolve;
 mod resolved;
 mod service;
 
+pub use availability::{Availability, BelowMinimum, OnFailure, Quantity, SorryServer};
 pub use check::{AddressRule, Checked, CheckedGroup, SysctlRule};
 pub use digest::{Digest, ParseDigestError};
-pub use health::{
-    Availability, BelowMinimum, BodyRule, DnsProbe, HealthCheck, HttpProbe, OnFailure, Probe,
-    Quantity, SorryServer, StatusRange, TlsRule, body_pattern,
+pub use health_check::{
+    BodyRule, DnsProbe, HealthCheck, HttpProbe, Probe, StatusRange, TlsRule, body_pattern,
 };
 pub use key::{Kind, ObjectKey};
 pub use labels::Labels;

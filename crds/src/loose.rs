@@ -7,20 +7,21 @@ use serde_json::Value;
 
 /// An object whose spec may not parse.
 ///
-/// One such object must not stop a watch: it may have been written for a newer
-/// version of ipvs-operator. Its metadata is there all the same, and the error
-/// names the field (`spec.vip.port: invalid type: …`). Status and
-/// managedFields, which nothing here reads, are not kept.
+/// Such an object must not stop a watch: it may have been written for a newer
+/// version of ipvs-operator. Its metadata is available, and the error names the
+/// field (`spec.vip.port: invalid type: …`). Status and managedFields are
+/// dropped, because nothing here reads them.
 pub struct Loose<K: HasSpec> {
     /// The object's metadata, without managedFields.
     pub metadata: ObjectMeta,
-    /// The spec, or which field of it does not parse, and why.
+    /// The spec, or the field of it that does not parse and the reason.
     pub spec: Result<K::Spec, String>,
-    /// What `spec.directorGroupName` names, also where the rest does not parse.
+    /// The value of `spec.directorGroupName`, even if other fields do not
+    /// parse.
     pub group: Option<String>,
 }
 
-/// Any object in which only metadata and spec are of interest.
+/// The parts of any object that are read.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(default)]
@@ -49,11 +50,11 @@ where
     }
 }
 
-/// Which field does not parse, and why.
+/// Names the field that does not parse, and the reason.
 fn unparsable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let mut path = "spec".to_owned();
     let mut add = |field: &str| {
-        // The root is called "." there.
+        // The path of the root is "." or empty.
         if !field.is_empty() && field != "." {
             path.push('.');
             path.push_str(field);
@@ -61,7 +62,7 @@ fn unparsable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     };
     add(&error.path().to_string());
     let why = error.inner().to_string();
-    // Of a field that is missing, serde gives the path of what it is missing in.
+    // For a missing field, serde gives the path of the object that lacks it.
     match why
         .strip_prefix("missing field `")
         .and_then(|rest| rest.strip_suffix('`'))

@@ -1,8 +1,9 @@
-//! The store of what the API server or a folder of manifests says.
+//! The store of the objects that the API server or a folder of manifests
+//! contains.
 //!
-//! Of an object only what is used is kept, so that tens of thousands of them
-//! fit into a small agent. Specs are checked on the way in ([`crate::check`]):
-//! what stands in the store cannot be wrong by itself.
+//! The store keeps only the parts of an object that are used, so that tens of
+//! thousands of objects fit into a small agent. It checks each spec on the way
+//! in ([`crate::check`]), so a stored spec is valid by itself.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -14,61 +15,64 @@ use crate::{
     condition::reason,
 };
 
-/// One object, reduced to what is used.
+/// One object, reduced to the parts that are used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored<C> {
     /// The object's uid.
     pub uid: String,
-    /// The generation that `current` is of.
+    /// The generation of `current`.
     pub generation: i64,
-    /// Seconds since 1970; 0 where there is no creation time, as in manifests.
+    /// The creation time in seconds since 1970; 0 for manifests, which have
+    /// none.
     pub created: i64,
     /// The object's labels.
     pub labels: Labels,
-    /// The group that the object belongs to: that of the spec in force, or else
-    /// the one that it names, also where the rest is unreadable.
+    /// The DirectorGroup that the object belongs to: the one of the spec in
+    /// force, or else the one that the object names, even if the rest of it
+    /// does not parse.
     pub group: Option<String>,
-    /// The checked spec, or why there is none.
+    /// The checked spec, or why it was rejected.
     pub current: Result<C, Rejection>,
-    /// The last good spec, while `current` is not one: it stays in force.
+    /// The last valid spec, which stays in force while `current` is rejected.
     pub last_good: Option<Box<C>>,
-    /// Over uid, generation and labels.
+    /// The digest over uid, generation and labels.
     pub digest: Digest,
 }
 
 impl<C> Stored<C> {
-    /// What is in force: the current spec, or else the last good one.
+    /// The spec in force: the current one, or else the last valid one.
     pub fn in_force(&self) -> Option<&C> {
         self.current.as_ref().ok().or(self.last_good.as_deref())
     }
 }
 
-/// What happened to the objects of one kind, as `kube::runtime::watcher` says it.
+/// A change to the objects of one kind, as `kube::runtime::watcher` reports it.
 #[derive(Debug)]
 pub enum Change<K: HasSpec<Spec: fmt::Debug>> {
-    /// A listing begins; what it does not name by `Item` was deleted.
+    /// A listing begins. Objects that it does not name by `Item` are deleted.
     Listing,
-    /// One object of the listing.
+    /// The listing names an object.
     Item(Loose<K>),
     /// The listing is complete.
     Listed,
-    /// One object is new or changed.
+    /// An object is new or has changed.
     Apply(Loose<K>),
-    /// One object is gone.
+    /// An object is deleted.
     Delete(ObjectKey),
 }
 
-/// The objects of one kind.
+/// All objects of one kind.
 #[derive(Clone, Debug)]
 pub struct Store<C> {
     objects: Kept<C>,
-    /// What the listing that is under way has named so far.
+    /// What the current listing has named so far.
     listing: Option<Kept<C>>,
     listed: bool,
     gone: Kept<C>,
 }
 
-/// Boxed, as half of a map's places are empty when it was filled in order.
+/// Boxed to save memory: half of the slots of a map are empty when it was
+/// filled in order.
 type Kept<C> = BTreeMap<ObjectKey, Box<Stored<C>>>;
 
 impl<C> Default for Store<C> {
@@ -83,19 +87,19 @@ impl<C> Default for Store<C> {
 }
 
 impl<C> Store<C> {
-    /// Whether one listing was complete: until then an object that is not here
-    /// may only not have been heard of yet.
+    /// Whether a listing has been completed. Before that, an object that is
+    /// missing here may still exist.
     pub fn is_listed(&self) -> bool {
         self.listed
     }
 
-    /// One object.
+    /// The object with this key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Stored<C>> {
         self.objects.get(key).map(|stored| &**stored)
     }
 
-    /// One object of the listing that is under way, or else as
-    /// [`get`](Self::get) has it.
+    /// The object with this key from the current listing, or else from the
+    /// store.
     pub fn latest(&self, key: &ObjectKey) -> Option<&Stored<C>> {
         let listing = self.listing.as_ref();
         let listed = listing.and_then(|listing| listing.get(key));
@@ -109,23 +113,23 @@ impl<C> Store<C> {
         self.objects.iter().map(|(key, stored)| (key, &**stored))
     }
 
-    /// Objects that were here and are deleted, with their last spec; only for
-    /// kinds with [`Checked::KEPT_WHEN_GONE`].
+    /// Deleted objects with their last spec; only for kinds with
+    /// [`Checked::KEPT_WHEN_GONE`].
     pub fn gone(&self) -> impl Iterator<Item = (&ObjectKey, &Stored<C>)> {
         self.gone.iter().map(|(key, stored)| (key, &**stored))
     }
 
-    /// How many objects there are.
+    /// The number of objects.
     pub fn len(&self) -> usize {
         self.objects.len()
     }
 
-    /// Whether there is no object.
+    /// Whether the store has no object.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
 
-    /// Over all objects, or over those that name one group.
+    /// The digest over all objects, or over the objects of one DirectorGroup.
     pub fn digest(&self, group: Option<&str>) -> Digest {
         self.objects
             .values()
@@ -133,7 +137,7 @@ impl<C> Store<C> {
             .fold(Digest::default(), |digest, stored| digest ^ stored.digest)
     }
 
-    /// Over one object: [`Digest::default`] where there is none.
+    /// The digest of one object; [`Digest::default`] if it does not exist.
     pub fn digest_of(&self, key: &ObjectKey) -> Digest {
         self.get(key)
             .map_or_else(Digest::default, |stored| stored.digest)
@@ -144,12 +148,12 @@ impl<C: Checked> Store<C>
 where
     <C::Object as HasSpec>::Spec: fmt::Debug,
 {
-    /// Takes in what happened, and says whether anything that is used is
-    /// different now; a status that somebody wrote is not.
+    /// Applies a change. Returns whether anything that is used differs now; a
+    /// changed status, for example, makes no difference.
     ///
-    /// An object whose spec does not parse, fails its check or changes what is
-    /// immutable keeps the last good spec of the same uid, also over a new
-    /// listing.
+    /// If the spec of an object does not parse, fails its check or changes an
+    /// immutable field, the last valid spec of the same uid stays in force. It
+    /// survives a new listing, too.
     pub fn change(&mut self, change: Change<C::Object>) -> bool {
         match change {
             Change::Listing => {
@@ -195,7 +199,7 @@ where
         }
     }
 
-    /// What is kept of an object, given what was kept of it before.
+    /// The stored form of an object, given its previous one.
     fn stored(&self, object: Loose<C::Object>) -> (ObjectKey, Box<Stored<C>>) {
         let named = C::group(&object);
         let Loose { metadata, spec, .. } = object;
@@ -225,7 +229,7 @@ where
             Ok(_) => None,
             Err(_) => good.cloned().map(Box::new),
         };
-        // A rejected edit moves nothing to another group.
+        // A rejected edit does not move the object to another group.
         let group = match (&last_good, before) {
             (Some(_), Some(before)) => before.group.clone(),
             _ => named,
@@ -247,7 +251,7 @@ where
         (key, Box::new(stored))
     }
 
-    /// An object is not among the objects any more.
+    /// Remembers an object that was deleted, if its kind wants that.
     fn leave(&mut self, key: ObjectKey, stored: Box<Stored<C>>) {
         if C::KEPT_WHEN_GONE && !self.objects.contains_key(&key) {
             self.gone.insert(key, stored);
@@ -255,7 +259,7 @@ where
     }
 }
 
-/// A spec does not parse; `error` names the field.
+/// The rejection of a spec that does not parse; `error` names the field.
 fn unreadable(error: &str) -> Rejection {
     Rejection {
         reason: reason::UNREADABLE,
@@ -267,27 +271,27 @@ fn unreadable(error: &str) -> Rejection {
     }
 }
 
-/// All objects.
+/// The objects of all kinds.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
-    /// VirtualServices.
+    /// All VirtualServices.
     pub virtual_services: Store<CheckedService>,
-    /// RealServers.
+    /// All RealServers.
     pub real_servers: Store<CheckedServer>,
-    /// DirectorGroups. One that was seen and is gone keeps its last spec
-    /// ([`Store::gone`]) until it is made again.
+    /// All DirectorGroups. A deleted group keeps its last spec
+    /// ([`Store::gone`]) until it is created again.
     pub director_groups: Store<CheckedGroup>,
 }
 
 impl Objects {
-    /// Whether all kinds have been listed.
+    /// Whether all kinds have been listed once.
     pub fn is_listed(&self) -> bool {
         self.virtual_services.is_listed()
             && self.real_servers.is_listed()
             && self.director_groups.is_listed()
     }
 
-    /// A group that exists, or its last spec if it was seen and is gone.
+    /// A DirectorGroup by name. If it was deleted, its last spec.
     pub fn group(&self, name: &str) -> Option<&Stored<CheckedGroup>> {
         let key = ObjectKey::cluster(name);
         let gone = || self.director_groups.gone.get(&key);
@@ -296,7 +300,7 @@ impl Objects {
             .or_else(|| gone().map(|stored| &**stored))
     }
 
-    /// Whether a group was seen and is gone.
+    /// Whether a DirectorGroup existed and was deleted.
     pub fn is_group_gone(&self, name: &str) -> bool {
         self.director_groups
             .gone

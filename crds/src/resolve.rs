@@ -11,14 +11,14 @@ use crate::{
     service::family,
 };
 
-/// What all objects mean together.
+/// Works out what all objects mean together.
 ///
-/// Pure: the same objects give the same answer, in whatever order they came.
-/// A bad object changes nothing for the others, but by a conflict that a
+/// This is pure: the same objects give the same result, in whatever order they
+/// arrived. A bad object does not affect others, except by a conflict that a
 /// [`Rejection`] names.
 ///
-/// Meant for objects that are listed ([`Objects::is_listed`]): before that, a
-/// group that was not heard of yet looks like one that does not exist.
+/// All objects should be listed ([`Objects::is_listed`]): until then, a group
+/// that was not received yet looks like one that does not exist.
 pub fn resolve(objects: &Objects) -> Resolved {
     let mut resolved = Resolved::default();
     reject_bad_objects(objects, &mut resolved);
@@ -28,7 +28,7 @@ pub fn resolve(objects: &Objects) -> Resolved {
     resolved
 }
 
-/// Objects that are wrong by themselves.
+/// Rejects objects that are invalid by themselves.
 fn reject_bad_objects(objects: &Objects, resolved: &mut Resolved) {
     fn reject<'a, C: 'a>(
         kind: Kind,
@@ -53,8 +53,8 @@ fn reject_bad_objects(objects: &Objects, resolved: &mut Resolved) {
     );
 }
 
-/// Services whose group was seen and whose kernel key is theirs: of several
-/// with one key in one group, the oldest.
+/// Accepts the services whose group exists or existed. If several services of a
+/// group have the same VIP or mark, the oldest wins.
 fn accept_services<'a>(
     objects: &'a Objects,
     resolved: &mut Resolved,
@@ -66,7 +66,8 @@ fn accept_services<'a>(
             continue;
         };
         let mut reject = |rejection| {
-            // What is wrong with its newest version was said already.
+            // A reason for rejecting the newest version, if there is one,
+            // stays.
             resolved
                 .rejected
                 .entry((Kind::VirtualService, key.clone()))
@@ -124,13 +125,13 @@ fn conflict(service: &CheckedService, owner: &ObjectKey) -> Rejection {
     }
 }
 
-/// Every server that a service selects is linked to it or refused.
+/// Links each server that a service selects to it, or refuses the server.
 fn link_servers(
     objects: &Objects,
     accepted: &[(&ObjectKey, &CheckedService)],
     resolved: &mut Resolved,
 ) {
-    let candidates = Candidates::new(
+    let by_label = ServersByLabel::new(
         oldest_first(objects.real_servers.iter()),
         accepted
             .iter()
@@ -139,7 +140,7 @@ fn link_servers(
     for &(key, service) in accepted {
         let mut servers = Vec::new();
         let mut taken: BTreeMap<SocketAddr, &ObjectKey> = BTreeMap::new();
-        for &(server_key, stored) in candidates.of(&key.namespace, &service.selector) {
+        for &(server_key, stored) in by_label.of(&key.namespace, &service.selector) {
             if !service.selector.matches(&stored.labels) {
                 continue;
             }
@@ -179,7 +180,7 @@ fn link_servers(
     }
 }
 
-/// A server as one service uses it, or why it cannot.
+/// A server as one service uses it, or why it does not fit.
 fn fit(
     service_key: &ObjectKey,
     service: &CheckedService,
@@ -222,8 +223,8 @@ fn fit(
     })
 }
 
-/// The port that the kernel is to know the server by. Behind a service that
-/// has no port of its own, 0 keeps the one that the client sent to.
+/// The port by which the kernel knows the server. If the service has no single
+/// port, 0 keeps the port that the client used.
 fn port(
     service: ServiceId,
     server: Option<u16>,
@@ -277,7 +278,8 @@ fn duplicate(address: SocketAddr, older: &ObjectKey) -> Rejection {
     }
 }
 
-/// A rejected object that had a good version is not without effect.
+/// Adds to the message of a rejected object that its last accepted version
+/// stays in force, if there is one.
 fn say_what_stays_in_force(objects: &Objects, resolved: &mut Resolved) {
     for ((kind, key), rejection) in &mut resolved.rejected {
         let in_force = match kind {
@@ -299,15 +301,15 @@ fn has_last_good<C>(stored: Option<&Stored<C>>) -> bool {
 
 type StoredServer<'a> = (&'a ObjectKey, &'a Stored<CheckedServer>);
 
-/// Which servers a selector can match at all: those with one of its labels.
-/// Tens of thousands of servers are not to be looked at for every service.
-struct Candidates<'a> {
+/// Finds the servers that a selector may match, by one of its labels, so that a
+/// service does not have to look at tens of thousands of servers.
+struct ServersByLabel<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<StoredServer<'a>>>,
     by_namespace: HashMap<&'a str, Vec<StoredServer<'a>>>,
 }
 
-impl<'a> Candidates<'a> {
-    /// `servers` in the order in which they are to be found.
+impl<'a> ServersByLabel<'a> {
+    /// `servers` must be in the order in which [`Self::of`] returns them.
     fn new(
         servers: Vec<StoredServer<'a>>,
         selectors: impl Iterator<Item = (&'a str, &'a Selector)>,
@@ -334,7 +336,7 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// Every server that the selector matches is among them.
+    /// A list that includes every server that the selector matches.
     fn of(&self, namespace: &'a str, selector: &'a Selector) -> &[StoredServer<'a>] {
         selector
             .labels()

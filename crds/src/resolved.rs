@@ -1,4 +1,4 @@
-//! What the objects mean together: values of these types cannot be wrong.
+//! What the objects mean together. Values of these types cannot be wrong.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -7,18 +7,19 @@ use crate::{
     ServiceId, api::Scheduler,
 };
 
-/// Every object's fate: it is accepted or rejected, and every server that a
-/// service selects is linked or refused.
+/// The result for all objects: each is accepted or rejected, and each server
+/// that a service selects is linked or refused.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resolved {
-    /// What is to be in the kernel of each group's directors. A service whose
-    /// newest version was rejected stands here with its last good one.
+    /// The services that the directors of each group must serve. If the newest
+    /// version of a service was rejected, its last valid one is here.
     pub services: BTreeMap<ObjectKey, Service>,
-    /// Objects that are not accepted as they are now.
+    /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
-    /// (service, server): selected, but not fitting.
+    /// Servers that a service selects and that do not fit it, by (service,
+    /// server).
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
-    /// Groups that services name and that were seen, and are gone.
+    /// DirectorGroups that services name and that were deleted.
     pub gone_groups: Vec<String>,
 }
 
@@ -35,7 +36,8 @@ impl Resolved {
             .map(|((_, server), rejection)| (server, rejection))
     }
 
-    /// Why an object is not accepted as it is now; None where it is.
+    /// Why an object is not accepted in its current form; None if it is
+    /// accepted.
     pub fn rejection(&self, kind: Kind, key: &ObjectKey) -> Option<&Rejection> {
         self.rejected.get(&(kind, key.clone()))
     }
@@ -44,44 +46,45 @@ impl Resolved {
 /// A virtual service that can be programmed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// The DirectorGroup.
+    /// The name of the DirectorGroup whose directors serve this.
     pub group: String,
-    /// What the kernel knows it by.
+    /// The key of the service in the kernel.
     pub id: ServiceId,
     /// The scheduler.
     pub scheduler: Scheduler,
-    /// sh-fallback or mh-fallback.
+    /// The scheduler flag sh-fallback or mh-fallback.
     pub fallback: bool,
-    /// sh-port or mh-port.
+    /// The scheduler flag sh-port or mh-port.
     pub hash_port: bool,
-    /// One-packet scheduling.
+    /// Whether every datagram is scheduled by itself.
     pub one_packet: bool,
-    /// Persistence, if any.
+    /// How clients are kept with their server, if they are.
     pub persistence: Option<PersistenceRule>,
-    /// How its servers are checked, if they are.
+    /// How the servers are probed, if they are.
     pub health_check: Option<Arc<HealthCheck>>,
-    /// What becomes of those that fail.
+    /// How the service reacts to servers that fail.
     pub availability: Availability,
-    /// Its servers, oldest first, each (address, port) once.
+    /// The servers, oldest first. No two have the same address and port.
     pub servers: Vec<Server>,
 }
 
 /// A real server as one service uses it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Server {
-    /// The RealServer object.
+    /// The key of the RealServer.
     pub object: ObjectKey,
-    /// The RIP.
+    /// The server's address (RIP).
     pub address: IpAddr,
-    /// Its port; the service's own for DR and TUN; 0 behind a firewall mark or
-    /// a service of every port, unless said otherwise.
+    /// The server's port. With DR and TUN it is the service's. It may be 0 if
+    /// the service has a firewall mark or serves every port.
     pub port: u16,
-    /// 0 to 65535.
+    /// The share of new connections, 0 to 65535; 0 takes no new ones.
     pub weight: u16,
-    /// How packets reach it.
+    /// How packets reach the server.
     pub forwarding: ForwardingRule,
-    /// 0 is off.
+    /// At this many connections the server gets no new ones; 0 is no limit.
     pub upper_threshold: u32,
-    /// 0 is three quarters of the upper one.
+    /// Below this many connections it gets new ones again; 0 means three
+    /// quarters of the upper threshold.
     pub lower_threshold: u32,
 }

@@ -1,4 +1,5 @@
-//! Parts of a virtual service, checked: values of these types cannot be wrong.
+//! Parts of a virtual service. Values of these types are checked and cannot be
+//! wrong.
 
 use std::{
     fmt,
@@ -8,29 +9,29 @@ use std::{
 
 use crate::api::{IpFamily, PersistenceEngine, Protocol, TunnelChecksum};
 
-/// What the kernel knows a service by.
+/// The key of a service in the kernel.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ServiceId {
-    /// A VIP, a port and a protocol.
+    /// Packets to a VIP, port and protocol.
     Vip {
-        /// The VIP.
+        /// The virtual address (VIP).
         address: IpAddr,
-        /// 0 is every port.
+        /// The port; 0 is every port.
         port: u16,
-        /// TCP, UDP or SCTP.
+        /// The transport protocol.
         protocol: Protocol,
     },
-    /// A firewall mark of one family.
+    /// Packets of one address family with a firewall mark.
     FirewallMark {
-        /// The mark.
+        /// The mark, as netfilter sets it.
         mark: NonZeroU32,
-        /// The family of the marked packets.
+        /// The address family of the marked packets.
         family: IpFamily,
     },
 }
 
 impl ServiceId {
-    /// The family of the addresses that clients use.
+    /// The address family of the addresses that clients use.
     pub fn family(self) -> IpFamily {
         match self {
             Self::Vip { address, .. } => family(address),
@@ -38,8 +39,8 @@ impl ServiceId {
         }
     }
 
-    /// The one port that it serves; none with a firewall mark, and where every
-    /// port is served.
+    /// The service's one port. None for a firewall mark, and for a service of
+    /// every port.
     pub fn port(self) -> Option<NonZeroU16> {
         match self {
             Self::Vip { port, .. } => NonZeroU16::new(port),
@@ -56,7 +57,8 @@ pub(crate) fn family(address: IpAddr) -> IpFamily {
     }
 }
 
-/// `192.0.2.10:80/TCP`, `[2001:db8::10]:80/TCP` or `firewall mark 7 (IPv4)`.
+/// Writes `192.0.2.10:80/TCP`, `[2001:db8::10]:80/TCP` or `firewall mark 7
+/// (IPv4)`.
 impl fmt::Display for ServiceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -70,37 +72,38 @@ impl fmt::Display for ServiceId {
     }
 }
 
-/// Checked persistence.
+/// How clients are kept with their server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PersistenceRule {
-    /// 1 to 4294967.
+    /// How long after its last connection a client keeps its server, 1 to
+    /// 4294967 seconds.
     pub timeout_seconds: u32,
-    /// 1 to 32, or 1 to 128, by the service's family: the whole address unless
-    /// said otherwise.
+    /// How many leading bits of a client's address count: 1 to 32 or 1 to 128,
+    /// depending on the service's family. The whole address by default.
     pub prefix_length: u8,
-    /// SIP, or none.
+    /// What tells clients apart instead of their address, if anything.
     pub engine: Option<PersistenceEngine>,
 }
 
-/// A checked forwarding method with what belongs to it.
+/// A forwarding method with its parameters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ForwardingRule {
-    /// NAT.
+    /// Network address translation: replies come back through the director.
     Nat,
-    /// Direct routing.
+    /// Direct routing: the server answers clients directly.
     Dr,
-    /// IPIP tunnel.
+    /// An IPIP tunnel: the server answers clients directly.
     Ipip,
-    /// GUE tunnel.
+    /// A GUE tunnel: the server answers clients directly.
     Gue {
-        /// UDP port.
+        /// The UDP port on which the server receives the tunnel.
         port: u16,
-        /// None, Full or Remote.
+        /// The checksum of the outer header: None, Full or Remote.
         checksum: TunnelChecksum,
     },
-    /// GRE tunnel.
+    /// A GRE tunnel: the server answers clients directly.
     Gre {
-        /// None or Full.
+        /// The checksum of the outer header: None or Full.
         checksum: TunnelChecksum,
     },
 }

@@ -40,7 +40,7 @@ const RECEIVE_QUEUE: usize = 8 * 1024 * 1024;
 
 /// Requests are processed within the send, so that an answer is there at once
 /// if it ever comes. (It does not when the kernel's handler says EINTR.)
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Every counter of the table.
 pub type Statistics = BTreeMap<ServiceKey, ServiceStatistics>;
@@ -89,8 +89,8 @@ impl Socket {
         socket.bind_auto().map_err(fail)?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(fail)?;
         socket.set_cap_ack(true).map_err(fail)?;
-        let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)
+        let timeout = TimeVal::new(ANSWER_TIMEOUT.as_secs().cast_signed(), 0);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| fail(errno.into()))?;
         // Without CAP_NET_ADMIN this fails, and so will the first request,
         // which says it better.
@@ -309,7 +309,7 @@ impl Socket {
                 Err(nix::errno::Errno::EAGAIN) => {
                     return Err(Error::NoAnswer {
                         doing,
-                        seconds: PATIENCE.as_secs(),
+                        seconds: ANSWER_TIMEOUT.as_secs(),
                     });
                 }
                 Err(errno) => {

@@ -13,7 +13,7 @@ use super::{DirectorView, Group};
 use crate::need::Need;
 
 /// One service and what is known of it.
-pub(super) struct Subject<'a> {
+pub(super) struct ServiceView<'a> {
     pub(super) objects: &'a Objects,
     pub(super) resolved: &'a Resolved,
     pub(super) key: &'a ObjectKey,
@@ -28,7 +28,7 @@ pub(super) struct Subject<'a> {
 
 /// What the live directors of the group say, each counted once.
 #[derive(Default)]
-struct Tally<'a> {
+struct Answers<'a> {
     failing: Vec<(&'a DirectorView<'a>, &'a DirectorException)>,
     /// Those that can do nothing at all, and why.
     broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
@@ -40,76 +40,75 @@ struct Tally<'a> {
 }
 
 /// The condition Programmed, and how many directors are.
-pub(super) fn programmed(subject: &Subject<'_>) -> (Condition, DirectorCounts) {
-    let tally = tally(subject);
-    let live = subject.group.live.len();
+pub(super) fn programmed(view: &ServiceView<'_>) -> (Condition, DirectorCounts) {
+    let answers = answers(view);
+    let live = view.group.live.len();
     let counts = DirectorCounts {
         live: int32(live),
-        programmed: int32(tally.programmed),
-        summary: format!("{}/{live}", tally.programmed),
+        programmed: int32(answers.programmed),
+        summary: format!("{}/{live}", answers.programmed),
     };
-    let mut programmed = condition(subject, &tally);
-    if subject.accepted && !subject.group.dead.is_empty() {
+    let mut programmed = condition(view, &answers);
+    if view.accepted && !view.group.dead.is_empty() {
         let _ = write!(
             programmed.message,
             ". Without a live Lease, and not counted: {}",
-            condition::named(subject.group.dead.iter().copied())
+            condition::named(view.group.dead.iter().copied())
         );
     }
     (programmed, counts)
 }
 
-fn condition(subject: &Subject<'_>, tally: &Tally<'_>) -> Condition {
-    let generation = subject.generation;
-    let (Some(service), true) = (subject.service, subject.accepted) else {
-        return condition::not_accepted_not_programmed(subject.service.is_some(), generation);
+fn condition(view: &ServiceView<'_>, answers: &Answers<'_>) -> Condition {
+    let generation = view.generation;
+    let (Some(service), true) = (view.service, view.accepted) else {
+        return condition::not_accepted_not_programmed(view.service.is_some(), generation);
     };
     let group = service.group.as_str();
-    if subject.group.live.is_empty() {
+    if view.group.live.is_empty() {
         return condition::no_directors(group, generation);
     }
-    if let Some((director, exception)) = tally.failing.first() {
-        let others = tally.failing.len() - 1;
+    if let Some((director, exception)) = answers.failing.first() {
+        let others = answers.failing.len() - 1;
         return condition::not_programmed(director.name, exception, others, generation);
     }
-    if let Some((director, why)) = tally.broken.first() {
+    if let Some((director, why)) = answers.broken.first() {
         return condition::not_programmed(director.name, why, 0, generation);
     }
-    if !tally.waiting.is_empty() {
-        return waiting(&tally.waiting, generation);
+    if !answers.waiting.is_empty() {
+        return waiting(&answers.waiting, generation);
     }
-    if !subject.need.is_some_and(|need| need.provable) {
-        return not_provable(subject, service, generation);
+    if !view.need.is_some_and(|need| need.provable) {
+        return not_provable(view, service, generation);
     }
-    if !tally.silent.is_empty() {
-        let names = tally.silent.iter().map(|director| director.name);
+    if !answers.silent.is_empty() {
+        let names = answers.silent.iter().map(|director| director.name);
         return condition::more_exceptions(names, generation);
     }
-    if let Some(not_held) = vip_not_held(subject, service) {
+    if let Some(not_held) = vip_not_held(view, service) {
         return not_held;
     }
-    condition::programmed(subject.group.live.len(), generation)
+    condition::programmed(view.group.live.len(), generation)
 }
 
-fn tally<'a>(subject: &Subject<'a>) -> Tally<'a> {
-    let mut tally = Tally::default();
-    let (Some(service), Some(need), true) = (subject.service, subject.need, subject.accepted)
-    else {
-        return tally;
+fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
+    let mut answers = Answers::default();
+    let (Some(service), Some(need), true) = (view.service, view.need, view.accepted) else {
+        return answers;
     };
-    let name = subject.key.to_string();
-    let exceptions = subject
+    let name = view.key.to_string();
+    let exceptions = view
         .group
         .exceptions
         .get(name.as_str())
         .map_or(&[][..], Vec::as_slice);
-    for director in &subject.group.live {
+    for director in &view.group.live {
         if let Some(why) = broken(director, &name) {
-            tally.broken.push((director, why));
+            answers.broken.push((director, why));
             continue;
         }
         if !director.places.has_reached(&need.since) {
-            tally.waiting.push(director);
+            answers.waiting.push(director);
             continue;
         }
         // That nobody may take the VIP is no fault of this director's table;
@@ -118,14 +117,14 @@ fn tally<'a>(subject: &Subject<'a>) -> Tally<'a> {
             by.name == director.name && exception.reason != reason::HOLDER_NOT_NAMED
         });
         match exception {
-            Some((director, exception)) => tally.failing.push((director, exception)),
-            None if director.status.exceptions_omitted > 0 => tally.silent.push(director),
-            None if need.provable => tally.programmed += 1,
+            Some((director, exception)) => answers.failing.push((director, exception)),
+            None if director.status.exceptions_omitted > 0 => answers.silent.push(director),
+            None if need.provable => answers.programmed += 1,
             None => {}
         }
     }
     debug_assert!(!service.group.is_empty());
-    tally
+    answers
 }
 
 fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
@@ -162,33 +161,33 @@ fn broken(director: &DirectorView<'_>, service: &str) -> Option<DirectorExceptio
     })
 }
 
-fn not_provable(subject: &Subject<'_>, service: &Service, generation: i64) -> Condition {
-    if subject.objects.is_group_gone(&service.group) {
+fn not_provable(view: &ServiceView<'_>, service: &Service, generation: i64) -> Condition {
+    if view.objects.is_group_gone(&service.group) {
         return condition::programmed_without_group(&service.group, generation);
     }
-    let resolved = subject.resolved;
+    let resolved = view.resolved;
     let outdated: Vec<String> = service
         .servers
         .iter()
         .map(|server| &server.object)
-        .chain(resolved.refused_by(subject.key).map(|(server, _)| server))
+        .chain(resolved.refused_by(view.key).map(|(server, _)| server))
         .filter(|server| resolved.rejection(Kind::RealServer, server).is_some())
         .map(ToString::to_string)
         .collect();
     condition::programmed_with_outdated(outdated.iter().map(String::as_str), generation)
 }
 
-fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
+fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> {
     let ServiceId::Vip { address, .. } = service.id else {
         return None;
     };
-    if subject.group.held.contains(&address) {
+    if view.group.held.contains(&address) {
         return None;
     }
     let address = address.to_string();
-    let generation = subject.generation;
-    let live = &subject.group.live;
-    let holder = subject
+    let generation = view.generation;
+    let live = &view.group.live;
+    let holder = view
         .objects
         .group(&service.group)
         .and_then(|group| group.in_force())
@@ -200,7 +199,7 @@ fn vip_not_held(subject: &Subject<'_>, service: &Service) -> Option<Condition> {
         .collect();
     // As the directors count: one that is dead may have it still, and no other
     // takes it unasked.
-    let to_hold = holder.or(match (&live[..], &subject.group.dead[..]) {
+    let to_hold = holder.or(match (&live[..], &view.group.dead[..]) {
         ([only], []) => Some(only.name),
         _ => None,
     });

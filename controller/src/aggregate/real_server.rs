@@ -6,7 +6,7 @@ use crds::{
     condition::{self, ServerHealth, Sight},
 };
 
-use super::{Group, health::Servers};
+use super::{Group, health_reports::Servers};
 use crate::need::Need;
 
 /// One server behind all of its services.

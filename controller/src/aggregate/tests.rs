@@ -1,4 +1,4 @@
-mod health;
+mod health_reports;
 mod property;
 mod publishing;
 mod scene;
@@ -486,7 +486,7 @@ fn nothing_is_published_before_everything_is_listed() {
     let mut world = World::default();
     assert!(world.letters(START).is_empty());
     let mut scene = Scene::new();
-    scene.world.settle();
+    scene.world.resolve();
     assert_eq!(scene.world.letters(START).len(), 4);
     world.apply(Event::Leases(watcher::Event::InitDone), START);
     assert!(world.letters(START).is_empty());

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
     Group,
-    health::{self, Known, Servers},
+    health_reports::{self, Known, Servers},
     programmed,
 };
 use crate::need::Need;
@@ -26,7 +26,7 @@ pub(super) fn status(
         .map_or(0, |stored| stored.generation);
     let service = resolved.services.get(key);
     let rejection = resolved.rejection(Kind::VirtualService, key);
-    let (programmed, directors) = programmed::programmed(&programmed::Subject {
+    let (programmed, directors) = programmed::programmed(&programmed::ServiceView {
         objects,
         resolved,
         key,
@@ -45,7 +45,7 @@ pub(super) fn status(
     let ready = condition::service_ready(&conditions, generation);
     let not_ready = match service {
         Some(service) if ready.status == "True" => no_weight(service, generation)
-            .or_else(|| health::below_minimum(group, key, service, generation)),
+            .or_else(|| health_reports::below_minimum(group, key, service, generation)),
         _ => None,
     };
     conditions.push(not_ready.unwrap_or(ready));
@@ -69,7 +69,7 @@ fn accepted(
         }
         (None, Some(_)) => condition::accepted(generation),
         // Every object is accepted or rejected, but for the moment between a
-        // change and the next settlement.
+        // change and the next [`crate::world::World::resolve`].
         (None, None) => condition::pending(kind::ACCEPTED, generation),
     }
 }

@@ -108,7 +108,7 @@ impl Watched for CheckedGroup {
 impl World {
     /// Takes in what the watch of one kind says.
     pub(super) fn take<C: Watched>(&mut self, event: watcher::Event<Observed<C::Object>>) {
-        self.settle_before::<C>(&event);
+        self.resolve_before::<C>(&event);
         let subject = Subject::from(C::KIND);
         let id = |key: &ObjectKey| Id {
             subject,
@@ -122,47 +122,48 @@ impl World {
             }
             watcher::Event::InitApply(Observed { object, status }) => {
                 let status = C::status(status.unwrap_or_default());
-                self.shown.insert(id(&ObjectKey::of(&object)), status);
+                self.published.insert(id(&ObjectKey::of(&object)), status);
                 store.change(Change::Item(object));
                 return;
             }
             watcher::Event::InitDone => {
                 store.change(Change::Listed);
-                self.shown
+                self.published
                     .retain(|id, _| id.subject != subject || store.get(&id.key).is_some());
                 C::listed(&mut self.history, store);
                 self.relisted.insert(C::KIND);
-                self.unsettled = true;
+                self.unresolved = true;
                 return;
             }
             watcher::Event::Apply(Observed { object, status }) => {
                 let key = ObjectKey::of(&object);
                 let status = C::status(status.unwrap_or_default());
-                self.shown.insert(id(&key), status);
+                self.published.insert(id(&key), status);
                 (key, Change::Apply(object))
             }
             watcher::Event::Delete(Observed { object, .. }) => {
                 let key = ObjectKey::of(&object);
-                self.shown.remove(&id(&key));
+                self.published.remove(&id(&key));
                 (key.clone(), Change::Delete(key))
             }
         };
-        let before = store.get(&key).map(Seen::of);
+        let before = store.get(&key).map(ObjectState::of);
         if !store.change(change) {
             return;
         }
-        let after = store.get(&key).map(Seen::of);
+        let after = store.get(&key).map(ObjectState::of);
         let changed = Changed { key, before, after };
         C::changed(&mut self.history, &changed);
         self.touched.insert((C::KIND, changed.key));
-        self.unsettled = true;
+        self.unresolved = true;
     }
 
-    /// An object that changes twice between two settlements could come back to
-    /// where it was, and nobody would know that directors may have used what
-    /// it was in between. So the first change is settled before the second,
-    /// everything before a new listing, and a listing before what follows it.
-    fn settle_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
+    /// Resolves what came before an event, where the event could hide it: an
+    /// object that changes twice could come back to where it was, although
+    /// directors may have used what it was in between. So the first change is
+    /// resolved before the second, everything before a new listing, and a
+    /// listing before what follows it.
+    fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
         let twice = match event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
                 let object = (C::KIND, ObjectKey::of(&object.object));
@@ -172,7 +173,7 @@ impl World {
             watcher::Event::Init | watcher::Event::InitApply(_) => false,
         };
         if twice {
-            self.settle();
+            self.resolve();
         }
     }
 }
@@ -180,20 +181,20 @@ impl World {
 /// One object before and after.
 pub(super) struct Changed {
     key: ObjectKey,
-    before: Option<Seen>,
-    after: Option<Seen>,
+    before: Option<ObjectState>,
+    after: Option<ObjectState>,
 }
 
 /// What decides over the state of the world, of one object.
 #[derive(Clone)]
-struct Seen {
+struct ObjectState {
     group: Option<String>,
     uid: String,
     generation: i64,
     digest: Digest,
 }
 
-impl Seen {
+impl ObjectState {
     fn of<C>(stored: &Stored<C>) -> Self {
         Self {
             group: stored.group.clone(),
@@ -208,11 +209,11 @@ impl Changed {
     /// The change as each group sees it: an object that changes its group
     /// leaves one and comes to the other.
     fn by_group(&self) -> Vec<(String, Self)> {
-        let group = |seen: &Option<Seen>| {
+        let group = |seen: &Option<ObjectState>| {
             let seen = seen.as_ref();
             seen.map(|seen| seen.group.clone().unwrap_or_default())
         };
-        let part = |before: &Option<Seen>, after: &Option<Seen>| Self {
+        let part = |before: &Option<ObjectState>, after: &Option<ObjectState>| Self {
             key: self.key.clone(),
             before: before.clone(),
             after: after.clone(),
@@ -231,7 +232,7 @@ impl Changed {
 
     /// The change as the history takes it.
     fn step(&self) -> Step<'_> {
-        let digest = |seen: &Option<Seen>| seen.as_ref().map(|seen| seen.digest);
+        let digest = |seen: &Option<ObjectState>| seen.as_ref().map(|seen| seen.digest);
         Step {
             object: &self.key,
             // An object that is not there changes nothing.

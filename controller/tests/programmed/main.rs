@@ -56,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (director.clone(), 1..3_usize)
             .prop_map(|(director, reports)| Step::DeliverReports { director, reports }),
         1 => Just(Step::RestartController),
-        8 => Just(Step::Settle),
+        8 => Just(Step::Resolve),
         // And what usually comes one after the other.
         20 => (director.clone(), kind(), 1..3_usize)
             .prop_map(|(director, kind, events)| Step::Follow { director, kind, events }),
@@ -79,8 +79,8 @@ proptest! {
         let mut model = Model::new(DIRECTORS);
         for step in &steps {
             model.take(step);
-            // What is published is what the last settlement made of it.
-            if let (Step::Settle | Step::Notice { .. }, Some(lie)) = (step, model.lie()) {
+            // What is published follows from what was resolved last.
+            if let (Step::Resolve | Step::Notice { .. }, Some(lie)) = (step, model.lie()) {
                 return Err(TestCaseError::fail(lie));
             }
         }
@@ -91,7 +91,7 @@ proptest! {
         prop_assert_eq!(model.not_programmed(), Vec::<String>::new());
         let before = model.conditions();
         model.take(&Step::RestartController);
-        model.take(&Step::Settle);
+        model.take(&Step::Resolve);
         prop_assert_eq!(model.conditions(), before, "a restart of the controller flips nothing");
     }
 }
@@ -110,7 +110,7 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
             app: 1,
         },
         Step::DeliverAll { who: controller },
-        Step::Settle,
+        Step::Resolve,
         Step::MakeServer {
             name: 1,
             address: 0,
@@ -157,13 +157,13 @@ fn a_state_that_was_there_before_the_controller_started_proves_nothing_later() {
             events: 1,
         },
         Step::RestartController,
-        Step::Settle,
+        Step::Resolve,
         Step::Follow {
             director: 0,
             kind: servers,
             events: 1,
         },
-        Step::Settle,
+        Step::Resolve,
     ] {
         model.take(&step);
     }

@@ -71,7 +71,7 @@ pub(crate) enum Step {
         reports: usize,
     },
     RestartController,
-    Settle,
+    Resolve,
     /// Events arrive at a director, which has a round and reports.
     Follow {
         director: usize,
@@ -82,7 +82,7 @@ pub(crate) enum Step {
     FollowAll {
         director: usize,
     },
-    /// Events arrive at the controller, which settles.
+    /// Events arrive at the controller, which resolves.
     Notice {
         kind: usize,
         events: usize,
@@ -237,7 +237,7 @@ impl Model {
             Step::RestartAgent(director) => self.restart_agent(*director),
             Step::DeliverReports { director, reports } => self.deliver_reports(*director, *reports),
             Step::RestartController => self.restart_controller(),
-            Step::Settle => self.settle(),
+            Step::Resolve => self.resolve(),
             Step::Follow {
                 director,
                 kind,
@@ -254,7 +254,7 @@ impl Model {
             }
             Step::Notice { kind, events } => {
                 self.deliver(self.agents.len(), *kind, *events);
-                self.settle();
+                self.resolve();
             }
         }
     }
@@ -269,7 +269,7 @@ impl Model {
             self.round(director);
             self.deliver_reports(director, usize::MAX);
         }
-        self.settle();
+        self.resolve();
     }
 
     fn deliver(&mut self, who: usize, kind: usize, events: usize) {
@@ -398,8 +398,8 @@ impl Model {
         }
     }
 
-    fn settle(&mut self) {
-        self.controller.settle();
+    fn resolve(&mut self) {
+        self.controller.resolve();
         self.conditions = self.controller.wanted(NOW).virtual_services;
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Forwarding,
-    rule::{self, health},
+    rule::{self, availability},
 };
 use crate::bounds;
 
@@ -13,7 +13,7 @@ use crate::bounds;
 /// few that do not.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = health::recovery_above_the_minimum())]
+#[x_kube(validation = availability::recovery_above_the_minimum())]
 pub struct Availability {
     /// Quiesce: a failed server has weight 0; it gets no new connections and
     /// keeps those that it has. Remove: it is taken out of the service, which
@@ -52,7 +52,7 @@ pub struct Availability {
 fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
-        "x-kubernetes-validations": [health::quantity()],
+        "x-kubernetes-validations": [availability::quantity()],
     })
 }
 
@@ -68,7 +68,7 @@ pub enum OnFailure {
 /// What is done with too few healthy servers.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = health::sorry_server_with_its_action())]
+#[x_kube(validation = availability::sorry_server_with_its_action())]
 pub struct BelowMinimum {
     /// FailOpen: all servers whose weight is not 0 serve as if they were
     /// healthy. Reject: no server gets new connections, and clients are refused

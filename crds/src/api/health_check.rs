@@ -3,7 +3,7 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::rule::health as rule;
+use super::rule::health_check as rule;
 use crate::bounds;
 
 /// How the real servers of a service are checked, in the words of Kubernetes'

@@ -5,7 +5,8 @@ use kube::core::Rule;
 
 use crate::bounds;
 
-pub(super) mod health;
+pub(super) mod availability;
+pub(super) mod health_check;
 
 /// A DNS subdomain (RFC 1123), as names of objects are.
 const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";

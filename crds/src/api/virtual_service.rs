@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Availability, HealthCheck,
-    rule::{self, health},
+    rule::{self, availability, health_check},
     selector::label_selector,
 };
 use crate::bounds;
@@ -116,13 +116,13 @@ use crate::bounds;
     validation = rule::one_packet_is_udp(),
     validation = rule::sip_is_udp(),
     validation = rule::prefix_of_the_family(),
-    validation = health::port_to_probe(),
-    validation = health::availability_of_checked_servers(),
-    validation = health::hashing_quiesces(),
-    validation = health::hashing_starts_at_once(),
-    validation = health::sorry_server_is_reached(),
-    validation = health::port_of_the_sorry_server(),
-    validation = health::family_of_the_sorry_server()
+    validation = health_check::port_to_probe(),
+    validation = availability::availability_of_checked_servers(),
+    validation = availability::hashing_quiesces(),
+    validation = availability::hashing_starts_at_once(),
+    validation = availability::sorry_server_is_reached(),
+    validation = availability::port_of_the_sorry_server(),
+    validation = availability::family_of_the_sorry_server()
 )]
 pub struct VirtualServiceSpec {
     /// The virtual address, port and protocol. Exactly one of vip and

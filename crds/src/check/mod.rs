@@ -8,7 +8,7 @@ mod address;
 mod availability;
 mod forwarding;
 mod group;
-mod health;
+mod health_check;
 mod name;
 mod selector;
 mod server;

@@ -2,7 +2,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use super::{
     Checked, Selector, address, availability::availability, forwarding::forwarding,
-    health::health_check, invalid, name::subdomain,
+    health_check::health_check, invalid, name::subdomain,
 };
 use crate::{
     Availability, ForwardingRule, HealthCheck, Loose, PersistenceRule, Rejection, ServiceId,

@@ -2,7 +2,7 @@
 //! `tests/bad`, one file each.
 
 mod availability;
-mod health;
+mod health_check;
 
 use serde_json::{Value, json};
 

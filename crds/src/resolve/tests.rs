@@ -345,13 +345,13 @@ fn services_look_only_at_servers_with_one_of_their_labels() {
         .iter()
         .map(|(key, stored)| (&*key.namespace, &stored.in_force().unwrap().selector))
         .collect();
-    let candidates = Candidates::new(
+    let by_label = ServersByLabel::new(
         oldest_first(objects.real_servers.iter()),
         services.iter().copied(),
     );
     let looked_at: usize = services
         .iter()
-        .map(|(namespace, selector)| candidates.of(namespace, selector).len())
+        .map(|(namespace, selector)| by_label.of(namespace, selector).len())
         .sum();
     assert_eq!(looked_at, 600);
     assert!(

@@ -1,7 +1,7 @@
 //! Specs made by chance, near-valid ones and wild ones.
 
 mod group;
-mod health;
+mod health_check;
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ proptest! {
     }
 
     #[test]
-    fn admission_and_the_store_refuse_the_same_checks(spec in health::checked_service()) {
+    fn admission_and_the_store_refuse_the_same_checks(spec in health_check::checked_service()) {
         static ADMISSION: LazyLock<Admission> = LazyLock::new(|| Admission::of("VirtualService"));
         same(&ADMISSION, &object("VirtualService", &spec), None)?;
     }

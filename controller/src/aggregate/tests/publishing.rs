@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::scene::{Scene, below, checked, down, sees};
 use crate::{
-    notice,
+    difference::Difference,
+    kubernetes_event,
     outbox::{Outbox, Outcome, PAUSE},
-    status::{Difference, Subject},
+    status::Subject,
 };
 
 /// One status that was published, with its Events.
@@ -22,7 +23,7 @@ struct Published {
 
 /// Publishes what is due, but of Directors.
 fn publish(scene: &mut Scene, outbox: &mut Outbox) -> Vec<Published> {
-    scene.world.settle();
+    scene.world.resolve();
     let letters = scene.world.letters(scene.now);
     outbox.replace(
         letters
@@ -37,8 +38,8 @@ fn publish(scene: &mut Scene, outbox: &mut Outbox) -> Vec<Published> {
             return published;
         }
         for letter in due {
-            let event = notice::notice(&letter).map(|notice| {
-                let event = notice.event;
+            let event = kubernetes_event::of_letter(&letter).map(|made| {
+                let event = made.event;
                 format!(
                     "{:?} {}: {}",
                     event.type_,
@@ -52,7 +53,7 @@ fn publish(scene: &mut Scene, outbox: &mut Outbox) -> Vec<Published> {
                 events: event.into_iter().collect(),
             });
             outbox.done(&letter.id, Outcome::Written, scene.now);
-            scene.world.published(&letter.id, letter.status);
+            scene.world.wrote(&letter.id, letter.status);
         }
     }
 }
@@ -165,20 +166,20 @@ fn a_director_that_cannot_probe_turns_and_turns_back() {
     let void = condition::health_checks_void([("no carrier", 2)].into_iter(), 2, 1);
     let probing = condition::health_checks_probing(2, 1);
     scene.report("d1", json!({"health": {}, "conditions": [probing]}));
-    assert_eq!(scene.world.turns().len(), 0);
+    assert_eq!(scene.world.agent_flips().len(), 0);
     scene.report("d1", json!({"health": {}, "conditions": [void]}));
-    let turns = scene.world.turns();
-    let notice = turns[0].notice();
+    let flips = scene.world.agent_flips();
+    let made = flips[0].event();
     assert_eq!(
         (
-            notice.event.reason.as_str(),
-            notice.about.kind.as_deref(),
-            notice.about.name.as_deref()
+            made.event.reason.as_str(),
+            made.about.kind.as_deref(),
+            made.about.name.as_deref()
         ),
         (reason::PROBES_VOID, Some("Director"), Some("d1"))
     );
     scene.report("d1", json!({"health": {}, "conditions": [void]}));
-    assert_eq!(scene.world.turns().len(), 0);
+    assert_eq!(scene.world.agent_flips().len(), 0);
     scene.report("d1", json!({"health": {}, "conditions": [probing]}));
-    assert_eq!(scene.world.turns()[0].notice().event.reason, "Probing");
+    assert_eq!(scene.world.agent_flips()[0].event().event.reason, "Probing");
 }

@@ -153,7 +153,7 @@ impl Scene {
     }
 
     pub(super) fn wanted(&mut self) -> Wanted {
-        self.world.settle();
+        self.world.resolve();
         self.world.wanted(self.now)
     }
 

@@ -70,7 +70,7 @@ impl Model {
             .collect()
     }
 
-    /// Every status as of the last settlement.
+    /// Every status, from what was resolved last.
     pub(crate) fn conditions(&self) -> BTreeMap<ObjectKey, VirtualServiceStatus> {
         // A restarted controller has not seen the group that is gone, nor what
         // was in force before an edit that is refused.

@@ -21,7 +21,7 @@ type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 /// The reports of one group, by what they are about. A director that left
 /// something out proves nothing about what it does not name.
 #[derive(Debug, Default)]
-pub(super) struct Health<'a> {
+pub(super) struct HealthReports<'a> {
     /// Those that report any health at all. Others check nothing.
     pub(super) checking: HashSet<&'a str>,
     /// By service, its servers that are not healthy.
@@ -45,7 +45,7 @@ pub(super) enum Known {
     Nothing,
 }
 
-impl<'a> Health<'a> {
+impl<'a> HealthReports<'a> {
     /// Takes in the report of a live director.
     pub(super) fn hear(&mut self, director: &'a DirectorView<'a>, health: &'a DirectorHealth) {
         self.checking.insert(director.name);

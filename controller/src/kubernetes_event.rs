@@ -30,7 +30,7 @@ const BURST: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// An Event and what it is about.
-pub struct Notice {
+pub struct KubernetesEvent {
     /// The Event.
     pub event: Event,
     /// The object.
@@ -43,7 +43,7 @@ pub struct Notice {
 /// thing, about the condition that carries all others where there is one. Of a
 /// server that stays Ready, that it is now unhealthy on more directors, or on
 /// fewer.
-pub fn notice(letter: &Letter) -> Option<Notice> {
+pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
     let subject = letter.id.subject;
     let kind = match subject {
         Subject::VirtualService | Subject::RealServer => kind::READY,
@@ -57,7 +57,7 @@ pub fn notice(letter: &Letter) -> Option<Notice> {
     if !is_news(old, new) {
         return unhealthy_elsewhere(published?, &letter.status, new, about);
     }
-    is_worth_saying(subject, new).then(|| Notice {
+    is_worth_saying(subject, new).then(|| KubernetesEvent {
         event: event(new),
         about,
         is_minor: false,
@@ -67,13 +67,13 @@ pub fn notice(letter: &Letter) -> Option<Notice> {
 /// A director cannot probe any more, or can again: its agent says so itself, so
 /// that there is no letter.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Turn {
+pub struct AgentFlip {
     director: ObjectKey,
     uid: String,
     says: Condition,
 }
 
-impl Turn {
+impl AgentFlip {
     /// The one between two sights of a Director.
     pub fn between(
         director: &ObjectKey,
@@ -92,8 +92,8 @@ impl Turn {
     }
 
     /// What there is to be said about it.
-    pub fn notice(&self) -> Notice {
-        Notice {
+    pub fn event(&self) -> KubernetesEvent {
+        KubernetesEvent {
             event: event(&self.says),
             about: reference(Subject::Director, &self.director, &self.uid),
             is_minor: false,
@@ -108,7 +108,7 @@ fn unhealthy_elsewhere(
     new: &Status,
     ready: &Condition,
     about: ObjectReference,
-) -> Option<Notice> {
+) -> Option<KubernetesEvent> {
     let (Status::RealServer(before), Status::RealServer(after)) = (old, new) else {
         return None;
     };
@@ -124,7 +124,7 @@ fn unhealthy_elsewhere(
         event.type_ = EventType::Warning;
         reason::UNHEALTHY.clone_into(&mut event.reason);
     }
-    Some(Notice {
+    Some(KubernetesEvent {
         event,
         about,
         is_minor: true,
@@ -218,7 +218,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::status::{Difference, Id};
+    use crate::{difference::Difference, status::Id};
 
     fn letter(old: Option<Condition>, new: Condition) -> Letter {
         let status = |condition| {
@@ -250,20 +250,20 @@ mod tests {
     fn a_flip_of_ready_is_said_once() {
         let works = ready(condition::programmed(2, 1));
         let broken = ready(condition::no_directors("default", 1));
-        let said = notice(&letter(Some(works.clone()), broken.clone())).unwrap();
+        let said = of_letter(&letter(Some(works.clone()), broken.clone())).unwrap();
         assert_eq!(said.event.reason, "NoDirectors");
         assert_eq!(said.event.type_, EventType::Warning);
         assert_eq!(said.about.kind.as_deref(), Some("VirtualService"));
-        let said = notice(&letter(Some(broken.clone()), works)).unwrap();
+        let said = of_letter(&letter(Some(broken.clone()), works)).unwrap();
         assert_eq!(said.event.type_, EventType::Normal);
-        assert!(notice(&letter(Some(broken.clone()), broken)).is_none());
+        assert!(of_letter(&letter(Some(broken.clone()), broken)).is_none());
     }
 
     #[test]
     fn waiting_for_a_director_is_not_worth_an_event() {
         let works = ready(condition::programmed(2, 1));
         let waits = ready(condition::programming(["a"], 2));
-        assert!(notice(&letter(Some(works), waits)).is_none());
+        assert!(of_letter(&letter(Some(works), waits)).is_none());
     }
 
     fn refused_by_the_kernel() -> Condition {
@@ -308,7 +308,7 @@ mod tests {
             ),
         ] {
             let letter = letter(Some(ready(old)), ready(new));
-            let notice = notice(&letter).map(|notice| notice.event.reason);
+            let notice = of_letter(&letter).map(|made| made.event.reason);
             assert_eq!(notice.as_deref(), said, "{letter:?}");
         }
     }
@@ -317,7 +317,7 @@ mod tests {
     fn a_note_has_a_length_that_an_api_server_takes() {
         let mut long = ready(condition::no_directors("default", 1));
         long.message = "ö".repeat(2000);
-        let note = notice(&letter(None, long)).unwrap().event.note.unwrap();
+        let note = of_letter(&letter(None, long)).unwrap().event.note.unwrap();
         assert!(note.len() <= 1024, "{}", note.len());
     }
 
