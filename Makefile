@@ -44,7 +44,7 @@ fmt: ## Format the code
 lint: ## Check format, lints, imports, licenses and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) run --locked --quiet --package circles -- --except agent --except e2e --except bench
+	$(CARGO) run --locked --quiet --package circles
 	cargo-deny --log-level error check bans licenses sources
 
 .PHONY: advisories
@@ -70,6 +70,10 @@ explore: ## Run the property tests ten times, with other seeds each time
 .PHONY: lab-tests
 lab-tests: ## Run the kernel and end-to-end tests, several labs at once (LAB_JOBS=1: one)
 	$(CARGO) run --locked --quiet --bin lab -- tests
+
+.PHONY: test-qemu
+test-qemu: tools ## Run all of them on the second kernel: Debian's, with two processors, in QEMU
+	LAB_KERNEL=qemu $(CARGO) run --locked --quiet --bin lab -- tests
 
 .PHONY: bench
 bench: ## Measure speed and cost, 25 minutes; BENCH=--check fails if one is short

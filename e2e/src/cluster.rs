@@ -11,8 +11,9 @@ use std::{
 
 use crate::{
     Host, Process,
-    control::{self, Which, kubeconfig_of_service_account, kubectl},
-    eventually, layout,
+    control::{self, kubeconfig_of_service_account, kubectl},
+    eventually,
+    layout::{self, Which},
     process::program,
     segment::attach_to_management,
     trace,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{DIR, admin_kubeconfig, control_service, file, kubeconfig};
+use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
 
 /// Longer than anything that the host side does; a hang is then a failed test
 /// and not a lab that runs into its deadline.
@@ -45,17 +45,6 @@ pub enum Request {
         /// What it is to do.
         namespaces: Switch,
     },
-}
-
-/// A cluster of the lab.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Which {
-    /// The one that every test has.
-    #[default]
-    First,
-    /// One beside it, with an etcd of its own, from when it is first started.
-    Other,
 }
 
 /// A program of the host side.

@@ -1,6 +1,7 @@
 //! Real HTTP over real sockets, with servers and clients as threads: a process
 //! each would cost the guest seconds.
 
+mod answer;
 mod client;
 mod server;
 mod upload;

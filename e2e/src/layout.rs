@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use crate::control::Which;
+use serde::{Deserialize, Serialize};
 
 /// The lab's folder: certificates, logs, what the guest is to run. The same
 /// path on the host side and in the guest.
@@ -91,4 +91,15 @@ current-context: lab
         server = api_server(of),
         authority = authority.display(),
     )
+}
+
+/// A cluster of the lab.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// The one that every test has.
+    #[default]
+    First,
+    /// One beside it, with an etcd of its own, from when it is first started.
+    Other,
 }

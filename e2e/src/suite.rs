@@ -81,6 +81,29 @@ pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
     (0..labs).map(share).collect()
 }
 
+/// The test binaries that run on the second kernel as well, and about how long
+/// each takes there, in seconds. All others do with `make test-qemu`.
+const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
+    ("e2e_vips", 310),
+    ("e2e_walk", 100),
+    ("e2e_traffic", 70),
+    ("kernel_probes", 50),
+    ("kernel_manifests", 50),
+    ("kernel", 40),
+    ("kernel_fault_servers", 20),
+];
+
+/// The share of a binary's tests that runs on the second kernel: all, or none.
+pub fn second_kernel(binary: &str) -> Option<Share> {
+    let mut known = ON_THE_SECOND_KERNEL.iter();
+    let (_, seconds) = known.find(|(name, _)| *name == binary)?;
+    Some(Share {
+        number: (1, 1),
+        tests: Vec::new(),
+        seconds: *seconds,
+    })
+}
+
 /// What a test binary wrote, read as far as it matters.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Verdict {

@@ -255,7 +255,7 @@ fn explain(kind: &str, error: &watcher::Error) -> String {
         }
     };
     let why = match source {
-        kube::Error::Api(status) => match advice::refused(&format!("watch {kind}s"), status) {
+        kube::Error::Api(status) => match advice::api_error(&format!("watch {kind}s"), status) {
             Some(why) => why,
             None => format!("the watch of {kind}s ended: {}", status.message),
         },

@@ -228,7 +228,7 @@ where
 
 fn explain(what: &str, error: &kube::Error) -> String {
     let why = match error {
-        kube::Error::Api(status) => advice::refused(what, status),
+        kube::Error::Api(status) => advice::api_error(what, status),
         error => Some(format!("cannot {what}: {}", advice::with_sources(error))),
     };
     let why = why.unwrap_or_else(|| format!("cannot {what}: {error}"));

@@ -5,7 +5,6 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -18,13 +17,10 @@ use nix::sched::{CloneFlags, unshare};
 use crate::{
     director::{self, Director},
     floor, profile,
+    scratch::scratch,
     size::Size,
     trace,
 };
-
-/// The folder for journals and tables: memory of the guest, so that no disk's
-/// own speed is measured.
-const SCRATCH: &str = "/run/bench";
 
 /// After so many rounds no further page is touched for the first time.
 const REHEARSALS: usize = 10;
@@ -100,13 +96,6 @@ pub(crate) fn empty_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
     ip_here("link set lo up")?;
     Ok(())
-}
-
-/// A folder in the guest's memory that did not exist before.
-pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
-    let folder = Path::new(SCRATCH).join(format!("{name}-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
 }
 
 /// Runs a program that prints seconds.

@@ -29,6 +29,7 @@ mod plan;
 mod probes;
 mod probes_lab;
 mod profile;
+mod scratch;
 mod servers;
 mod size;
 mod trace;

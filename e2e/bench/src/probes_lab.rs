@@ -11,8 +11,8 @@ use e2e::{Host, Process, eventually, process::program, segment::Segment};
 use crate::{
     agent_process::loaded,
     checked::{Checked, PERIOD_SECONDS, TIMEOUT_SECONDS, VIP_INTERFACE},
-    contestant::scratch,
     figure::{Figure, Target},
+    scratch::scratch,
     servers::{PORT, Servers},
     trace,
     usage::{family, thread_seconds},

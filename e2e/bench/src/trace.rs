@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::contestant::scratch;
+use crate::scratch::scratch;
 
 const BEGIN: &str = "bench: begin\n";
 const END: &str = "bench: end\n";

@@ -37,10 +37,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::{
     agent_threads::{AgentThreads, NAME},
     checked::{Checked, FAILURES, SUCCESSES, VIP_INTERFACE},
-    contestant::{empty_namespace, scratch},
+    contestant::empty_namespace,
     director,
     figure::{Figure, Target},
     no_host::Nowhere,
+    scratch::scratch,
     servers::Servers,
 };
 

@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 use ipvs::{DestinationKey, ServiceKey};
 
 use crate::{
-    contestant::{empty_namespace, scratch},
+    contestant::empty_namespace,
     director::{self, Director},
     figure::{Figure, Target},
     load::tally,
+    scratch::scratch,
     size::Size,
     trace,
 };

@@ -1,14 +1,14 @@
 //! A web client that makes a new connection for each request.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Upload, stream_byte};
+use super::{Upload, answer::Answer, stream_byte};
 use crate::Host;
 
 /// A web client in a host.
@@ -127,49 +127,6 @@ impl Client {
     }
 }
 
-/// An answer whose head has been read.
-pub(super) struct Answer {
-    server: String,
-    length: u64,
-    body: BufReader<TcpStream>,
-}
-
-impl Answer {
-    pub(super) fn read(stream: TcpStream) -> io::Result<Self> {
-        let mut answer = Self {
-            server: String::new(),
-            length: 0,
-            body: BufReader::new(stream),
-        };
-        let status = read_line(&mut answer.body)?;
-        if status.split(' ').nth(1) != Some("200") {
-            return Err(io::Error::other(format!("the server answered: {status}")));
-        }
-        loop {
-            let line = read_line(&mut answer.body)?;
-            match line.split_once(": ") {
-                Some(("Server", server)) => server.clone_into(&mut answer.server),
-                Some(("Content-Length", length)) => {
-                    answer.length = length.parse().map_err(io::Error::other)?;
-                }
-                Some(_) => {}
-                None => return Ok(answer),
-            }
-        }
-    }
-
-    /// The whole of what follows the head.
-    pub(super) fn page(mut self) -> io::Result<String> {
-        let mut page = String::new();
-        self.body.read_to_string(&mut page)?;
-        if page.len() as u64 == self.length {
-            Ok(page)
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
-    }
-}
-
 /// A download that is under way, or has ended. Dropping it cuts it off.
 #[derive(Debug)]
 pub struct Download {
@@ -233,15 +190,6 @@ fn receive(mut answer: Answer, received: &AtomicU64) -> io::Result<u64> {
         received.store(position, Ordering::Relaxed);
     }
     Ok(position)
-}
-
-fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    line.truncate(line.trim_end().len());
-    Ok(line)
 }
 
 #[track_caller]

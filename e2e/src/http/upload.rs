@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 
-use super::client::Answer;
+use super::answer::Answer;
 use super::stream_byte;
 
 /// How often it sends its share of bytes.

@@ -9,9 +9,10 @@ use e2e::{
         Cluster, PATIENCE, chart, condition, start_agent, start_agent_of, upgrade_chart_in,
         wait_for,
     },
-    control::{self, Which},
+    control,
     course::Course,
     eventually, kubectl, kubectl_apply, layout,
+    layout::Which,
 };
 
 use self::scene::{

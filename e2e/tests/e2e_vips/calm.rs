@@ -30,8 +30,10 @@ fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answ
     let _agent = start_agent(&course.director, "director1");
     let mut listen = Command::new("tcpdump");
     listen.args(["-n", "-e", "-l", "--immediate-mode", "-i", "eth0"]);
+    let director = course.director.mac("eth0");
     listen.arg(format!(
-        "(tcp[tcpflags] & tcp-rst != 0 and src host {VIP}) or (arp[6:2] = 2 and arp host {VIP})"
+        "(tcp[tcpflags] & tcp-rst != 0 and src host {VIP} and ether src {director}) \
+         or (arp[6:2] = 2 and arp host {VIP})"
     ));
     let wire = Process::start(&course.client, "tcpdump", &mut listen);
     wire.wait_for_log("listening on", PATIENCE);

@@ -7,8 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use e2e::control::Which;
 use e2e::host::run_here;
+use e2e::layout::Which;
 use e2e::layout::{
     ADMIN_TOKEN, DIR, HOST_SIDE, admin_kubeconfig, api_server, api_server_dir, file, kubeconfig,
 };

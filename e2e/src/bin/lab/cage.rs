@@ -16,8 +16,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
+use crate::kind::Kind;
 use crate::signals::Signals;
-use crate::{Run, kernel, outside, tools};
+use crate::{Run, outside, tools};
 
 /// The environment that goes through sudo, by the beginnings of its names.
 const KEPT_BY_SUDO: [&str; 8] = [
@@ -36,7 +37,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     if !geteuid().is_root() {
         return again_with_sudo();
     }
-    let kernel = run.kernel.unwrap_or_else(kernel::Kind::of_this_machine);
+    let kernel = run.kernel.unwrap_or_else(Kind::of_this_machine);
     tools::check(kernel, run.api_server)?;
 
     let signals = Signals::block()?;

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use e2e::cluster::tokens_that_last;
-use e2e::control::Which;
 use e2e::host::run_here;
+use e2e::layout::Which;
 use e2e::layout::{admin_kubeconfig, file};
 
 use crate::api_server::{ApiServer, unpoisoned};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
-use e2e::control::{Request, Response, Switch, Tool, Which};
+use e2e::control::{Request, Response, Switch, Tool};
+use e2e::layout::Which;
 use e2e::layout::control_service;
 
 use crate::api_server::administrator;

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
-use e2e::control::{Request, Switch, Which, ask};
+use e2e::control::{Request, Switch, ask};
 use e2e::host::ip_here;
+use e2e::layout::Which;
 use e2e::layout::{GUEST, MANAGEMENT_GATEWAY, file};
 use serde::{Deserialize, Serialize};
 

@@ -15,11 +15,13 @@
 
 mod api_server;
 mod background;
+mod boot;
 mod cage;
 mod clusters;
 mod control_service;
 mod guest;
 mod kernel;
+mod kind;
 mod outside;
 mod qemu;
 mod signals;
@@ -62,7 +64,7 @@ struct Run {
 
     /// The kernel to run it on [default: host if that has ip_vs, else uml]
     #[arg(long, env = "LAB_KERNEL")]
-    kernel: Option<kernel::Kind>,
+    kernel: Option<kind::Kind>,
 
     /// Seconds after which everything is taken down and the run has failed
     #[arg(long, env = "LAB_TIMEOUT", default_value_t = 2400)]

@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 
 use crate::clusters::Clusters;
 use crate::guest::{self, BEGINNING, Order};
+use crate::kernel;
 use crate::{Run, control_service};
 
 /// How much of a log is shown when the guest dies.
@@ -67,7 +68,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         format!("{}\n", env::current_exe()?.display()),
     )?;
 
-    let mut machine = kernel.start()?;
+    let mut machine = kernel::start(kernel)?;
     // After the wire, which has its address.
     control_service::start(clusters.clone())?;
     if let Some(clusters) = clusters {

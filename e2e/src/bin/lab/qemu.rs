@@ -17,14 +17,9 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 use e2e::layout::{DIR, file};
 
-use crate::kernel::{MEMORY, TAP, prepare_boot};
+use crate::boot::{MEMORY, TAP, prepare_boot};
+use crate::kind::{IMAGE, INITRAMFS, MODULES};
 use crate::tools::built;
-
-/// The kernel's image, its first files and its modules, among what
-/// `e2e/tools/install` made.
-pub(crate) const IMAGE: &str = "kernel/vmlinuz";
-pub(crate) const INITRAMFS: &str = "kernel/initramfs";
-pub(crate) const MODULES: &str = "kernel/modules";
 
 /// Prepares the machine: two processors that run at the same time.
 pub(crate) fn machine() -> Result<Command> {

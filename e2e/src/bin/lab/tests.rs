@@ -2,6 +2,7 @@
 //! printed comes out in one piece when it has ended.
 
 use std::collections::VecDeque;
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use e2e::suite::{Share, Verdict, labs_at_once, shares};
+use e2e::suite::{Share, Verdict, labs_at_once, second_kernel, shares};
 
+use crate::kind::Kind;
 use crate::signals::Signals;
 use crate::test_binaries::{self, TestBinary, workspace};
 
@@ -97,18 +99,34 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     Ok(conclude(&ended, began.elapsed()))
 }
 
-/// What one lab is to do.
+/// What one lab does.
 struct Job<'a> {
     binary: &'a TestBinary,
     share: Share,
+    /// Whether it runs on the second kernel, and not on the one that
+    /// LAB_KERNEL or this machine gives.
+    is_second: bool,
 }
 
-/// All of it, the longest first.
+/// All jobs, the longest first. Without a kernel in LAB_KERNEL, some tests run
+/// on a second kernel too.
 fn queue(binaries: &[TestBinary]) -> Result<VecDeque<Job<'_>>> {
+    let is_one_asked_for = env::var_os("LAB_KERNEL").is_some();
     let mut jobs = Vec::new();
     for binary in binaries {
-        let shares = shares(&binary.name, &binary.tests()?);
-        jobs.extend(shares.into_iter().map(|share| Job { binary, share }));
+        let shares = shares(&binary.name, &binary.tests()?).into_iter();
+        jobs.extend(shares.map(|share| Job {
+            binary,
+            share,
+            is_second: false,
+        }));
+        if let Some(share) = second_kernel(&binary.name).filter(|_| !is_one_asked_for) {
+            jobs.push(Job {
+                binary,
+                share,
+                is_second: true,
+            });
+        }
     }
     jobs.sort_by_key(|job| std::cmp::Reverse(job.share.seconds));
     Ok(jobs.into())
@@ -117,9 +135,19 @@ fn queue(binaries: &[TestBinary]) -> Result<VecDeque<Job<'_>>> {
 impl Job<'_> {
     /// A name for messages and files.
     fn label(&self) -> String {
+        let name = &self.binary.name;
         match self.share.number {
-            (_, 1) => self.binary.name.clone(),
-            (number, _) => format!("{}-{number}", self.binary.name),
+            _ if self.is_second => format!("{name}-{}", Kind::Qemu.name()),
+            (_, 1) => name.clone(),
+            (number, _) => format!("{name}-{number}"),
+        }
+    }
+
+    /// What the lab is told beside its arguments.
+    fn environment(&self) -> &'static [(&'static str, &'static str)] {
+        match self.is_second {
+            true => &[("LAB_KERNEL", "qemu"), ("IPVS_WALK_STEPS", "50")],
+            false => &[],
         }
     }
 
@@ -142,14 +170,19 @@ impl Job<'_> {
         // As Cargo does it.
         command
             .current_dir(&self.binary.folder)
-            .env("CARGO_MANIFEST_DIR", &self.binary.folder);
+            .env("CARGO_MANIFEST_DIR", &self.binary.folder)
+            .envs(self.environment().iter().copied());
         command
     }
 
     /// The line by which a person runs one of its tests again.
     fn again(&self, test: &str) -> String {
         let TestBinary { package, name, .. } = self.binary;
-        format!("cargo test -p {package} --test {name} {test} -- --exact --nocapture")
+        let environment = self.environment().iter();
+        let environment: String = environment
+            .map(|(name, value)| format!("{name}={value} "))
+            .collect();
+        format!("{environment}cargo test -p {package} --test {name} {test} -- --exact --nocapture")
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::kernel::Kind;
+use crate::kind::Kind;
 
 /// Programs of Debian packages that every lab uses.
 const ALWAYS: [&str; 6] = [
