@@ -42,7 +42,7 @@ pub(crate) fn machine() -> Result<Command> {
         .arg(built(INITRAMFS))
         .args(["-append", &arguments])
         .args(["-serial", &format!("file:{}", log.display())])
-        .args(share("host", "/", ",readonly=on,multidevs=remap"))
+        .args(share("host", "/", ",readonly=on"))
         .args(share("lab", DIR, ""))
         .args(["-device", "virtio-serial-pci"])
         .args(["-chardev", "file,id=output,path=/dev/stderr"])
@@ -58,6 +58,8 @@ pub(crate) fn machine() -> Result<Command> {
 }
 
 fn share(tag: &str, path: &str, options: &str) -> [String; 2] {
-    let options = format!("local,mount_tag={tag},path={path},security_model=none{options}");
+    // Other file systems may be mounted below, with files of the same numbers.
+    let all = "local,security_model=none,multidevs=remap";
+    let options = format!("{all},mount_tag={tag},path={path}{options}");
     ["-virtfs".to_owned(), options]
 }
