@@ -142,8 +142,8 @@ fn timeout(path: &str, raw: Option<i64>) -> Result<Option<u32>, Rejection> {
         invalid(
             path,
             format_args!(
-                "{raw} is not a timeout; write 1 to {LONGEST} seconds, or leave it out for what \
-                 the kernel has"
+                "{raw} is not a timeout; write 1 to {LONGEST} seconds, or leave it out for the \
+                 kernel's own value"
             ),
         )
     })?;

@@ -55,7 +55,7 @@ pub fn every_removal_held<'a>(
 ) -> Condition {
     let removals: Vec<_> = removals.into_iter().collect();
     let held = match removals.is_empty() {
-        true => "nothing is to be removed so far".to_owned(),
+        true => "no removal waits".to_owned(),
         false => held(removals),
     };
     condition(
@@ -63,7 +63,7 @@ pub fn every_removal_held<'a>(
         TRUE,
         reason,
         format!(
-            "Every removal is held, for {why}. By now, {held}. {}",
+            "Every removal is held: {why}. So far, {held}. {}",
             release(group)
         ),
         generation,
@@ -72,7 +72,7 @@ pub fn every_removal_held<'a>(
 
 fn held(removals: Vec<&str>) -> String {
     format!(
-        "{} held, and served as before: {}",
+        "{} held, and still served: {}",
         count(removals.len(), "removal"),
         named(removals)
     )
@@ -80,7 +80,7 @@ fn held(removals: Vec<&str>) -> String {
 
 fn release(group: &str) -> String {
     format!(
-        "If that is what you want: kubectl patch idg {group} --type=merge -p \
+        "To allow them: kubectl patch idg {group} --type=merge -p \
          '{{\"spec\":{{\"removals\":{{\"allowUntil\":\"'$(date -u -d '10 min' +%FT%TZ)'\"}}}}}}'"
     )
 }
@@ -91,7 +91,7 @@ pub fn no_removals_held(generation: i64) -> Condition {
         kind::REMOVALS_HELD,
         FALSE,
         reason::NOTHING_HELD,
-        "No removal waits to be allowed",
+        "No removal is held",
         generation,
     )
 }
@@ -141,8 +141,8 @@ pub fn health_checks_void<'a>(
         FALSE,
         reason::PROBES_VOID,
         format!(
-            "{void} of {} cannot be probed, for reasons of the director's own: {}. Their servers \
-             keep the state that they had",
+            "{void} of {} cannot be probed because of the director itself: {}. Their servers keep \
+             their last state",
             count(targets, "target"),
             named(reasons.iter().map(String::as_str))
         ),
@@ -197,14 +197,16 @@ pub fn alive(generation: i64) -> Condition {
 /// seconds. `last` is the time of its last renewal by its own clock, if it is
 /// known.
 pub fn lease_expired(seconds: u64, last: Option<&str>, generation: i64) -> Condition {
-    let last = last.map_or_else(String::new, |last| format!(". It said so last at {last}"));
+    let last = last.map_or_else(String::new, |last| {
+        format!(". Its last renewal was at {last}")
+    });
     condition(
         kind::ALIVE,
         FALSE,
         reason::LEASE_EXPIRED,
         format!(
-            "The agent has not renewed its Lease for {seconds} s; its kernel goes on as it was, \
-             and what it serves now is not known{last}"
+            "The agent has not renewed its Lease for {seconds} s; its kernel keeps \
+             forwarding, but what it serves now is not known{last}"
         ),
         generation,
     )
@@ -218,8 +220,8 @@ pub fn no_lease(director: &str, generation: i64) -> Condition {
         FALSE,
         reason::NO_LEASE,
         format!(
-            "The agent has no Lease {director}; see why in its log on that node, or delete the \
-             Director if the node is none any more"
+            "The agent has no Lease {director}; its log on that node says why. If the node is no \
+             longer a director, delete the Director"
         ),
         generation,
     )

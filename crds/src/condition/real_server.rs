@@ -193,7 +193,7 @@ pub fn server_ready<'a>(
 
 fn not_healthy(services: usize, health: &ServerHealth<'_>) -> (&'static str, &'static str, String) {
     if health.checking() == 0 {
-        let message = "No director that is to check it renews its Lease; look at kubectl get \
+        let message = "No director that should check it renews its Lease; see kubectl get \
                        directors";
         return (UNKNOWN, reason::NO_DIRECTORS, message.to_owned());
     }

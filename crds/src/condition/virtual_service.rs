@@ -27,7 +27,7 @@ pub fn refs_not_looked_at(generation: i64) -> Condition {
         kind::RESOLVED_REFS,
         UNKNOWN,
         reason::NOT_PROGRAMMED,
-        "Not looked at before the object is accepted",
+        "Not checked until the object is accepted",
         generation,
     )
 }
@@ -115,7 +115,7 @@ pub fn not_programmed(
     message.push_str(&why.message);
     if others > 0 {
         let s = if others == 1 { "" } else { "s" };
-        let _ = write!(message, ". And {others} more director{s} could not");
+        let _ = write!(message, ". {others} more director{s} failed");
     }
     condition(kind::PROGRAMMED, FALSE, reason, message, generation)
 }
@@ -145,8 +145,8 @@ pub fn programmed_without_group(group: &str, generation: i64) -> Condition {
         UNKNOWN,
         reason::DIRECTOR_GROUP_DELETED,
         format!(
-            "DirectorGroup {group} was deleted: directors that have started since do not know it. \
-             Create it again"
+            "DirectorGroup {group} was deleted, and directors that were started since then do \
+             not know it. Create it again"
         ),
         generation,
     )
@@ -163,8 +163,8 @@ pub fn programmed_with_outdated<'a>(
         UNKNOWN,
         reason::REAL_SERVER_NOT_ACCEPTED,
         format!(
-            "RealServer {} is not accepted as it is now: directors that knew an earlier version go \
-             on with that, others do not have it. Correct it",
+            "RealServer {} is not accepted: directors that knew an earlier version still use that, \
+             others do not have the server. Correct it",
             named(servers)
         ),
         generation,
@@ -210,8 +210,8 @@ pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
         FALSE,
         reason::VIP_NOT_HELD,
         format!(
-            "No director of group {group} holds {address}; see why in the status of the director \
-             that DirectorGroup {group} names in spec.addresses.holder"
+            "No director of group {group} holds {address}; the status of the director that \
+             DirectorGroup {group} names in spec.addresses.holder says why"
         ),
         generation,
     )
@@ -229,7 +229,7 @@ pub fn more_vips<'a>(
         UNKNOWN,
         reason::VIP_NOT_HELD,
         format!(
-            "Director {} holds more VIPs than fit into its status, and nobody names {address}",
+            "Director {} holds more VIPs than fit into its status, and no director lists {address}",
             named(directors)
         ),
         generation,
@@ -309,10 +309,10 @@ pub fn below_minimum(
     let needed = if healthy < minimum {
         format!("{minimum} needed")
     } else {
-        format!("and not enough yet after fewer than {minimum}")
+        format!("not enough yet to recover from fewer than {minimum}")
     };
     let in_force = match action.as_str() {
-        "FailOpen" => ": all but drained servers are served as if healthy",
+        "FailOpen" => ": every server that is not drained counts as healthy",
         "Reject" => ": new connections are refused",
         "SorryServer" => ": new connections go to the sorry server",
         // A newer agent may report an action that this version does not know.
@@ -323,7 +323,7 @@ pub fn below_minimum(
          {action}{in_force}"
     );
     if others > 0 {
-        let _ = write!(message, ". So on {}", count(others, "more director"));
+        let _ = write!(message, ". The same on {}", count(others, "more director"));
     }
     condition(
         kind::READY,
@@ -364,8 +364,8 @@ pub fn none_healthy<'a>(
         FALSE,
         reason::UNHEALTHY,
         format!(
-            "Director {} has no healthy real server, and with spec.availability.minimumHealthy 0 \
-             nothing is done about that",
+            "Director {} has no healthy real server, and nothing is done about it because \
+             spec.availability.minimumHealthy is 0",
             named(directors)
         ),
         generation,

@@ -196,7 +196,7 @@ fn tls(raw: &HttpGetProbe) -> Result<Option<TlsRule>, Rejection> {
         )),
         (HttpScheme::Https, None) => Err(invalid(
             &format!("{PATH}.tls"),
-            "scheme HTTPS needs to know whom to believe; write tls with caBundle or \
+            "scheme HTTPS needs to know whom to trust; write tls with caBundle or \
              insecureSkipVerify: true, or set scheme to HTTP",
         )),
     }
@@ -213,13 +213,13 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
         (Some(_), true) => {
             return Err(invalid(
                 BUNDLE,
-                "with insecureSkipVerify nobody is asked who they are; leave one of the two out",
+                "has no effect with insecureSkipVerify, which trusts everybody; leave one of the two out",
             ));
         }
         (None, false) => {
             return Err(invalid(
                 BUNDLE,
-                "it is not said whom to believe; write caBundle, or insecureSkipVerify: true",
+                "nothing says whom to trust; write caBundle, or insecureSkipVerify: true",
             ));
         }
     };
