@@ -227,8 +227,8 @@ pub fn accepted_without_group(group: &str, generation: i64) -> Condition {
         TRUE,
         reason::DIRECTOR_GROUP_DELETED,
         format!(
-            "DirectorGroup {group} was deleted, and its directors go on with its last spec; create \
-             it again, or delete what it serves"
+            "DirectorGroup {group} was deleted, and its directors continue with its last spec; \
+             create it again, or delete what it serves"
         ),
         generation,
     )

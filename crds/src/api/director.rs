@@ -3,14 +3,14 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One director node, under the node's name. Its agent makes it and writes
-/// its status.
+/// One director node. Its agent creates it with the node's name, and writes its
+/// status.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "Director",
-    doc = "One director node, under the node's name. Its agent makes it and writes its status.",
+    doc = "One director node. Its agent creates it with the node's name, and writes its status.",
     plural = "directors",
     shortname = "idir",
     category = "ipvs",
@@ -25,13 +25,13 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Services",
         type_ = "integer",
-        description = "Services of ours in the kernel",
+        description = "Services in the kernel that belong to the agent",
         json_path = ".status.services"
     ),
     printcolumn(
         name = "Destinations",
         type_ = "integer",
-        description = "Destinations of ours in the kernel",
+        description = "Destinations in the kernel that belong to the agent",
         json_path = ".status.destinations"
     ),
     printcolumn(
@@ -55,7 +55,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Repairs",
         type_ = "integer",
-        description = "How often something of ours was put right that somebody else had changed",
+        description = "How many changes by other programs the agent reversed",
         json_path = ".status.repairs.count",
         priority = 1
     ),
@@ -75,71 +75,74 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct DirectorSpec {}
 
-/// What a director's agent says about its kernel. The controller adds the
-/// condition Alive and nothing else.
+/// What a director's agent reports about its kernel. The controller adds the
+/// condition Alive.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorStatus {
     /// The DirectorGroup that the agent was started for.
     #[serde(default)]
     pub director_group_name: String,
-    /// The agent's version.
+    /// The version of the agent.
     #[serde(default)]
     pub agent_version: String,
-    /// The boot of the director's machine that all of this is about, from
+    /// The boot of the director's machine that this status describes, from
     /// /proc/sys/kernel/random/boot_id.
     #[serde(default)]
     pub boot_id: String,
-    /// Which state of the world the last completed round used. Absent until
-    /// the first.
+    /// Identifies the objects that the last completed round used. Absent before
+    /// the first round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<WorldDigests>,
-    /// Services of ours in the kernel.
+    /// The number of services in the kernel that belong to the agent.
     #[serde(default)]
     pub services: i32,
-    /// Destinations of ours in the kernel.
+    /// The number of destinations in the kernel that belong to the agent.
     #[serde(default)]
     pub destinations: i32,
-    /// What is not as the objects want it. What is not named here is, if
-    /// exceptionsOmitted is 0.
+    /// What differs from what the objects want. Everything else is as the
+    /// objects want it, if exceptionsOmitted is 0.
     #[serde(default)]
     pub exceptions: Vec<DirectorException>,
-    /// How many exceptions did not fit.
+    /// The number of exceptions that did not fit into this status.
     #[serde(default)]
     pub exceptions_omitted: i32,
     /// The virtual addresses that this director holds.
     #[serde(default)]
     pub vips: Vec<HeldVip>,
-    /// How many held addresses did not fit.
+    /// The number of held addresses that did not fit into this status.
     #[serde(default)]
     pub vips_omitted: i32,
     /// The first 100 addresses of this director's interfaces that the agent did
-    /// not put there; loopback and IPv6 link-local ones left out. What is one of
-    /// a director of the same group is no server by DR or TUN.
+    /// not add, without loopback and IPv6 link-local ones. A real server with
+    /// one of these addresses is refused by the directors of the group if its
+    /// forwarding method is DR or TUN.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// The sysctls that the services need, and how they are; of more than 100,
-    /// those with a problem first.
+    /// The sysctls that the services need, and their values. If there are more
+    /// than 100, those with a problem come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sysctls: Vec<SysctlStatus>,
-    /// How many sysctls did not fit.
+    /// The number of sysctls that did not fit into this status.
     #[serde(default)]
     pub sysctls_omitted: i32,
-    /// What somebody else changed in the kernel, and the agent put right.
+    /// Changes that another program made in the kernel and that the agent
+    /// reversed.
     #[serde(default)]
     pub repairs: Repairs,
-    /// What the director's health checks found. Absent without checks.
+    /// The results of the director's health checks. Absent if there are no
+    /// checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<DirectorHealth>,
-    /// What is odd and no failure, a sentence each: servers of others in
-    /// services of ours, for example.
+    /// Unusual things that are no failure, one sentence each: servers of other
+    /// programs in our services, for example.
     #[serde(default)]
     pub notices: Vec<String>,
-    /// How many notices did not fit.
+    /// The number of notices that did not fit into this status.
     #[serde(default)]
     pub notices_omitted: i32,
-    /// Programmed, RemovalsHeld, HealthChecks and Sysctls, by the agent; Alive,
-    /// by the controller.
+    /// Programmed, RemovalsHeld, HealthChecks and Sysctls, set by the agent;
+    /// Alive, set by the controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -148,91 +151,95 @@ pub struct DirectorStatus {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SysctlStatus {
-    /// Its name, as sysctl(8) has it.
+    /// The sysctl's name, as sysctl(8) writes it.
     pub name: String,
-    /// What it is to be.
+    /// The value that the sysctl should have.
     pub wanted: String,
-    /// What it is, as far as it can be read.
+    /// The value that the sysctl has, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// What it was before the agent set it. Absent if the agent did not.
+    /// The value that the sysctl had before the agent set it. Absent if the
+    /// agent did not set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// Why it is to be so.
+    /// Why the sysctl should have that value.
     pub reason: String,
-    /// What is wrong and what to do, if something is.
+    /// What is wrong, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// What somebody else changed in the kernel's table, and the agent put right.
+/// Changes that another program made in the kernel's table and that the agent
+/// reversed.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Repairs {
-    /// How many entries, since the agent started.
+    /// The number of entries that were repaired since the agent started.
     #[serde(default)]
     pub count: i64,
-    /// The latest 10 operations by which it did, newest first, as ipvsadm
-    /// spells them.
+    /// The last 10 operations that repaired something, newest first, as ipvsadm
+    /// writes them.
     #[serde(default)]
     pub latest: Vec<String>,
 }
 
-/// What a director's health checks found. A server behind several services is
-/// counted with each of them that has a check.
+/// The results of a director's health checks. A server that belongs to several
+/// services with a check counts once for each.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorHealth {
-    /// How many servers are checked.
+    /// The number of servers that are checked.
     #[serde(default)]
     pub checked: i32,
-    /// Of those, the healthy ones. A server that was in service before its
-    /// check began counts as healthy until the check says otherwise.
+    /// The number of healthy servers. A server that was in service before its
+    /// check began counts as healthy until the check decides otherwise.
     #[serde(default)]
     pub healthy: i32,
-    /// Those that are not healthy. What is not named here is, if
+    /// The servers that are not healthy. All others are healthy, if
     /// unhealthyOmitted is 0.
     #[serde(default)]
     pub unhealthy: Vec<UnhealthyServer>,
-    /// How many unhealthy servers did not fit.
+    /// The number of unhealthy servers that did not fit into this status.
     #[serde(default)]
     pub unhealthy_omitted: i32,
     /// Services with fewer healthy servers than their minimum, and what is in
     /// force for them.
     #[serde(default)]
     pub below_minimum: Vec<ServiceBelowMinimum>,
-    /// How many of them did not fit.
+    /// The number of services below their minimum that did not fit into this
+    /// status.
     #[serde(default)]
     pub below_minimum_omitted: i32,
 }
 
-/// A real server that a director does not see healthy.
+/// A real server that is not healthy on a director.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnhealthyServer {
     /// The RealServer, as namespace/name.
     pub real_server: String,
-    /// The VirtualServices behind which it is so, as namespace/name.
+    /// The VirtualServices for which the server is not healthy, as
+    /// namespace/name.
     pub virtual_services: Vec<String>,
     /// Down, Flapping or Unknown.
     pub state: UnhealthyState,
-    /// Since when.
+    /// The time since which the server has been in this state.
     pub since: Time,
-    /// Why, in words: "connection refused".
+    /// Why the server is not healthy: "connection refused", for example.
     pub message: String,
 }
 
-/// How a server is that is not healthy.
+/// The states of a server that is not healthy.
 #[derive(
     Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub enum UnhealthyState {
     /// Its probes fail.
     Down,
-    /// Its probes fail and succeed by turns: it has to succeed for longer
-    /// before it is trusted again.
+    /// Its probes succeed and fail by turns. It must succeed for longer before
+    /// it is trusted again.
     Flapping,
-    /// It is new, and no probe has succeeded so far.
+    /// It is new, and no probe has succeeded yet.
     Unknown,
 }
 
@@ -244,18 +251,18 @@ pub struct ServiceBelowMinimum {
     pub virtual_service: String,
     /// What is in force: FailOpen, Reject or SorryServer.
     pub action: String,
-    /// Its healthy servers.
+    /// The number of healthy servers that are not drained.
     pub healthy: i32,
-    /// Of how many that are not drained.
+    /// The number of servers that are not drained.
     pub total: i32,
-    /// How many there have to be.
+    /// The number of healthy servers that the service needs.
     pub minimum: i32,
-    /// Since when.
+    /// The time since which the service has been below its minimum.
     pub since: Time,
 }
 
-/// A state of the world, by kind: each the XOR of a 128-bit hash over uid,
-/// generation and labels of every object that was used, in hexadecimal.
+/// Identifies the objects that were used, by kind: the XOR of a 128-bit hash
+/// over uid, generation and labels of each object, in hexadecimal.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorldDigests {
@@ -263,22 +270,22 @@ pub struct WorldDigests {
     pub virtual_services: String,
     /// Over all RealServers.
     pub real_servers: String,
-    /// Over the director's own group.
+    /// Over the director's own DirectorGroup.
     pub director_groups: String,
 }
 
-/// One thing that a director could not do.
+/// Something that a director could not do.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorException {
-    /// The VirtualService, as namespace/name.
+    /// The VirtualService that is affected, as namespace/name.
     pub virtual_service: String,
-    /// The RealServer, as namespace/name, when it is about one.
+    /// The RealServer that is affected, as namespace/name, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_server: Option<String>,
-    /// A word for programs.
+    /// One word, for programs.
     pub reason: String,
-    /// A sentence for people, with what to do.
+    /// One sentence for people, with what to do.
     pub message: String,
 }
 
@@ -286,8 +293,8 @@ pub struct DirectorException {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldVip {
-    /// The address.
+    /// The virtual address.
     pub address: String,
-    /// The interface that it is on.
+    /// The name of the interface.
     pub interface: String,
 }

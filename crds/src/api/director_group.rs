@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::{rule, sysctl};
 use crate::bounds;
 
-/// What a set of directors have in common.
+/// The common configuration of a set of directors.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "DirectorGroup",
-    doc = "What a set of directors have in common.",
+    doc = "The common configuration of a set of directors.",
     plural = "directorgroups",
     shortname = "idg",
     category = "ipvs",
@@ -59,39 +59,39 @@ use crate::bounds;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupSpec {
-    /// How and by whom virtual addresses are held.
+    /// Where virtual addresses go, and which director holds them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
-    /// How much may be removed from a director at once.
+    /// Limits on how much a director removes at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,
-    /// What becomes of an entry of the kernel's table that somebody else made,
-    /// that a VirtualService or RealServer wants, and that differs from the
-    /// wish. Adopt edits it in place, and it is the director's from then on.
-    /// Leave does not touch it, and reports it. One that does not differ is
-    /// adopted in any case.
+    /// What to do with an entry in the kernel's table that another program
+    /// made, that a VirtualService or RealServer wants, and that differs from
+    /// what is wanted. Adopt: edit it in place; from then on it belongs to the
+    /// director. Leave: do not touch it, and report it. An entry that does not
+    /// differ is always adopted.
     #[serde(default)]
     pub on_conflict: OnConflict,
     /// How long the kernel remembers connections without packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
-    /// What becomes of the directors' sysctls.
+    /// Which sysctls the directors set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sysctls: Option<Sysctls>,
 }
 
-/// What becomes of the directors' sysctls.
+/// Which sysctls the directors set.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sysctls {
-    /// Recommended sets what the services that are there need, and nothing
-    /// else. None sets only the overrides.
+    /// Recommended: set what the current services need, and nothing else. None:
+    /// set only the overrides.
     #[serde(default)]
     pub profile: SysctlProfile,
-    /// Sysctls by name, each with the value that it is to have on every
-    /// director of the group, whatever the profile says: any of net.ipv4.vs,
-    /// and some of net.ipv4.conf.INTERFACE and net.ipv6.conf.INTERFACE. A dot in
-    /// an interface's name is written as '/', as sysctl(8) has it:
+    /// Sysctls by name, with the value that they must have on every director of
+    /// the group, whatever the profile says. Allowed are all of net.ipv4.vs,
+    /// and some of net.ipv4.conf.INTERFACE and net.ipv6.conf.INTERFACE. A dot
+    /// in an interface's name is written as '/', as sysctl(8) does:
     /// net.ipv4.conf.eth0/100.rp_filter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "sysctl::overrides")]
@@ -101,78 +101,83 @@ pub struct Sysctls {
 /// Which sysctls a director sets by itself.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum SysctlProfile {
-    /// What the services that are there need.
+    /// Set what the current services need.
     #[default]
     Recommended,
-    /// Nothing.
+    /// Set no sysctl.
     None,
 }
 
-/// What becomes of somebody else's entry that differs from the wish.
+/// What to do with an entry of another program that differs from what is
+/// wanted.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum OnConflict {
-    /// It is edited in place, and the director's from then on.
+    /// Edit it in place; from then on it belongs to the director.
     #[default]
     Adopt,
-    /// It is left alone, and reported.
+    /// Leave it alone, and report it.
     Leave,
 }
 
-/// The kernel's timeouts of connections, in seconds, 1 to 2147483. They are
-/// those of all services on the director, others' too. One that is absent is
-/// as it was before it was set here.
+/// How long the kernel remembers connections without packets, in seconds, 1 to
+/// 2147483. The timeouts apply to all services on the director, including those
+/// of other programs. Default: the value that the kernel had before it was set
+/// here.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// Of an established TCP connection; the kernel's own is 900.
+    /// The timeout of an established TCP connection. The kernel's default is
+    /// 900.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub tcp_seconds: Option<i64>,
-    /// Of a TCP connection after a FIN; the kernel's own is 120.
+    /// The timeout of a TCP connection after a FIN. The kernel's default is
+    /// 120.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub tcp_fin_seconds: Option<i64>,
-    /// Of a flow of UDP datagrams; the kernel's own is 300.
+    /// The timeout of a flow of UDP datagrams. The kernel's default is 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub udp_seconds: Option<i64>,
 }
 
-/// A director that is to remove more than 10 services, or more than a quarter
-/// of them, within a minute holds the removal back, and likewise for servers:
-/// its condition RemovalsHeld says so. It holds every removal when the API
-/// server is another cluster's than before, or when one of our custom resource
-/// definitions is deleted.
+/// Limits on how much a director removes at once. If more than 10 services and
+/// more than a quarter of them must be removed within a minute, the director
+/// holds the removals and reports it in its condition RemovalsHeld. The same
+/// applies to servers. It holds every removal if the API server belongs to
+/// another cluster than before, or if one of our custom resource definitions is
+/// deleted.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {
-    /// Until this time everything that is to be removed is, however much.
+    /// Until this time, removals are made without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_until: Option<Time>,
 }
 
-/// How and by whom virtual addresses are held.
+/// Where virtual addresses go, and which director holds them.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::interface_only_if_placed_there())]
 pub struct Addresses {
-    /// Where VIPs go. Interface puts each on the interface that is named, or
-    /// else on the one whose subnet holds it, once nobody else on the segment
-    /// answers for it. Dummy puts them on a device of its own, for a routing
-    /// daemon to announce: nobody answers ARP for them. Manual leaves them to
-    /// somebody else.
+    /// Where VIPs go. Interface: on the interface that the field interface
+    /// names, or else on the one whose subnet contains the VIP, if no other
+    /// host on the segment answers for it. Dummy: on a device that the agent
+    /// creates, for a routing daemon to announce; no host answers ARP for them.
+    /// Manual: another program adds them.
     #[serde(default)]
     pub mode: AddressMode,
-    /// The interface that VIPs go on with mode Interface, on every director of
-    /// the group. Default: the one whose subnet holds the VIP.
+    /// The interface for VIPs with mode Interface, on every director of the
+    /// group. Default: the interface whose subnet contains the VIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::INTERFACE))]
     #[x_kube(validation = rule::interface_name())]
     pub interface: Option<String>,
-    /// The Director that holds the group's VIPs. When absent, with mode Dummy
-    /// every director holds them. Otherwise a group's only director does; where
-    /// there are several, one that has a VIP keeps it, and nobody takes one
-    /// that it does not have.
+    /// The Director that holds the group's VIPs. Default: with mode Dummy,
+    /// every director holds them. With the other modes, a group's only director
+    /// holds them; if there are several, each keeps the VIPs that it has and
+    /// takes no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name())]
@@ -182,30 +187,29 @@ pub struct Addresses {
 /// Where VIPs go.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum AddressMode {
-    /// On an interface of the segment whose addresses they are.
+    /// On an interface of the segment to which the addresses belong.
     #[default]
     Interface,
-    /// On a device of the agent's own, from which nothing is heard of them on
-    /// any segment.
+    /// On a device that the agent creates, so that no segment hears of them.
     Dummy,
-    /// Nowhere: somebody else sees to them.
+    /// Nowhere: another program adds them.
     Manual,
 }
 
-/// What the controller says about a DirectorGroup.
+/// What the controller reports about a DirectorGroup.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupStatus {
-    /// Accepted.
+    /// The condition Accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Directors that say they belong to the group.
+    /// The number of directors that say they belong to the group.
     #[serde(default)]
     pub directors: i32,
-    /// Of those, with a live Lease.
+    /// The number of those directors with a live Lease.
     #[serde(default)]
     pub live_directors: i32,
-    /// Virtual services accepted for the group.
+    /// The number of accepted virtual services of the group.
     #[serde(default)]
     pub virtual_services: i32,
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::rule::health_check as rule;
 use crate::bounds;
 
-/// How the real servers of a service are checked, in the words of Kubernetes'
-/// own probes. Exactly one of the six probes is given. Directors send it to
-/// each server's own address, never to the VIP.
+/// How the real servers of a service are checked, in the terms of Kubernetes'
+/// own probes. Exactly one of the six probes must be given. Directors send it
+/// to each server's own address, never to the VIP.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -19,7 +19,7 @@ pub struct HealthCheck {
     /// A GET request over HTTP/1.1. Redirects are not followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_get: Option<HttpGetProbe>,
-    /// A TCP connection, and perhaps an exchange of text over it.
+    /// A TCP connection, and optionally an exchange of text over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_socket: Option<TcpSocketProbe>,
     /// The standard health service of gRPC (grpc.health.v1.Health), without
@@ -30,8 +30,8 @@ pub struct HealthCheck {
     /// healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp: Option<UdpProbe>,
-    /// A DNS query over UDP. A server that answers with an error (NXDOMAIN is
-    /// one) is not healthy.
+    /// A DNS query over UDP. A server that answers with an error (such as
+    /// NXDOMAIN) is not healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsProbe>,
     /// An ICMP echo request (ping). It shows that the host is up, not that the
@@ -42,17 +42,17 @@ pub struct HealthCheck {
     #[serde(default = "default_period")]
     #[schemars(range(min = 1, max = bounds::PERIOD_SECONDS))]
     pub period_seconds: i32,
-    /// A probe that has no good answer within so many seconds has failed; 1 to
-    /// 60, and not above periodSeconds.
+    /// How many seconds a probe waits for a good answer before it fails; 1 to
+    /// 60, and at most periodSeconds.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = bounds::PROBE_SECONDS))]
     pub timeout_seconds: i32,
-    /// So many successes in a row make a failed server healthy again; 1 to 10.
-    /// A new one needs only its first.
+    /// How many successes in a row make a failed server healthy again; 1 to 10.
+    /// A new server needs only one.
     #[serde(default = "default_success_threshold")]
     #[schemars(range(min = 1, max = bounds::THRESHOLD))]
     pub success_threshold: i32,
-    /// So many failures in a row make a server a failed one; 1 to 10.
+    /// How many failures in a row make a server a failed one; 1 to 10.
     #[serde(default = "default_failure_threshold")]
     #[schemars(range(min = 1, max = bounds::THRESHOLD))]
     pub failure_threshold: i32,
@@ -79,42 +79,42 @@ fn default_failure_threshold() -> i32 {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::tls_with_https())]
 pub struct HttpGetProbe {
-    /// Path and query, from the first slash: /healthz or /status?deep=1. What
-    /// a URL cannot hold is percent-encoded.
+    /// Path and query, beginning with a slash: /healthz or /status?deep=1.
+    /// Characters that are not allowed in a URL must be percent-encoded.
     #[serde(default = "default_path")]
     #[schemars(length(max = bounds::PATH))]
     #[x_kube(validation = rule::path())]
     pub path: String,
-    /// 1 to 65535; each real server's own port when absent. Needed where the
-    /// service has no port of its own.
+    /// The port to probe, 1 to 65535. Default: each real server's own port.
+    /// Required if the service has no single port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// HTTP, or HTTPS, which needs tls.
+    /// HTTP or HTTPS. HTTPS requires tls.
     #[serde(default)]
     pub scheme: HttpScheme,
-    /// The Host header: a DNS name, or an IP address without brackets. The
-    /// server's own address and port when absent.
+    /// The Host header: a DNS name, or an IP address without brackets. Default:
+    /// the server's own address and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
     pub host: Option<String>,
-    /// More headers of the request, at most 16.
+    /// Additional headers of the request, at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = bounds::HEADERS))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub http_headers: Vec<HttpHeader>,
-    /// A good answer has one of these statuses: "204", or a range such as
-    /// "200-299"; 1 to 16 of them, from 100 to 599.
+    /// The statuses of a good answer: "204", or a range such as "200-299"; 1 to
+    /// 16 of them, from 100 to 599.
     #[serde(default = "default_statuses")]
     #[schemars(schema_with = "expected_statuses")]
     pub expected_statuses: Vec<String>,
-    /// And this in the first 64 KiB of its body. When absent, the body is not
-    /// read.
+    /// What the first 64 KiB of the body of a good answer must contain.
+    /// Default: the body is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_body: Option<ExpectedBody>,
-    /// Whom to believe at the other end. Needed with scheme HTTPS, and refused
-    /// with HTTP.
+    /// Whom to trust at the other end of the connection. Required with scheme
+    /// HTTPS, and not allowed with HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ProbeTls>,
 }
@@ -141,72 +141,75 @@ fn expected_statuses(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// With or without TLS.
+/// Whether a request is made over TLS.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum HttpScheme {
-    /// Without.
+    /// The request is made over plain TCP.
     #[default]
     #[serde(rename = "HTTP")]
     Http,
-    /// With.
+    /// The request is made over TLS.
     #[serde(rename = "HTTPS")]
     Https,
 }
 
-/// A header of a request.
+/// A header of an HTTP request.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpHeader {
-    /// Its name, in any case; not Host (write host instead), and none that
-    /// frames the message: Connection, Content-Length, Transfer-Encoding.
+    /// The header's name, in upper or lower case. Not Host (use host instead),
+    /// and none of the headers that frame the message: Connection,
+    /// Content-Length, Transfer-Encoding.
     #[schemars(length(max = bounds::HEADER_NAME))]
     #[x_kube(validation = rule::header_name(), validation = rule::header_allowed())]
     pub name: String,
-    /// Its value: ASCII without control characters, at most 4096.
+    /// The header's value: at most 4096 ASCII characters without control
+    /// characters.
     #[schemars(length(max = bounds::HEADER_VALUE))]
     #[x_kube(validation = rule::header_value())]
     pub value: String,
 }
 
-/// What a body is to hold. Exactly one of the two is given.
+/// What the body of a good answer must contain. Exactly one of the two must be
+/// given.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::contains_or_matches())]
 pub struct ExpectedBody {
-    /// This text, letter by letter; 1 to 4096 characters.
+    /// This text, literally; 1 to 4096 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub contains: Option<String>,
-    /// A match of this regular expression, anywhere unless ^ and $ say
-    /// otherwise; 1 to 1024 characters. The syntax is that of Rust's crate
-    /// regex, as far as Go's RE2 has it too: no look-around, no
-    /// back-references, no \Q...\E, no repetition above 1000.
+    /// A match of this regular expression, anywhere in the body unless ^ and $
+    /// are used; 1 to 1024 characters. The syntax is the common part of Rust's
+    /// crate regex and Go's RE2: no look-around, no back-references, no
+    /// \Q...\E, no repetition above 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::PATTERN))]
     #[x_kube(validation = rule::pattern())]
     pub matches: Option<String>,
 }
 
-/// Whom to believe at the other end of TLS. Exactly one of caBundle and
-/// insecureSkipVerify: true is given.
+/// Whom to trust at the other end of a TLS connection. Exactly one of caBundle
+/// and insecureSkipVerify: true must be given.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::trust())]
 pub struct ProbeTls {
-    /// The name that is asked for (SNI) and that the certificate has to be for:
-    /// a DNS name or an IP address. When absent, httpGet's host; without that,
-    /// the server's own address.
+    /// The name to ask for (SNI), which the certificate must be for: a DNS name
+    /// or an IP address. Default: httpGet's host; if that is absent, the
+    /// server's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
     pub server_name: Option<String>,
-    /// The certificates of the authorities to trust, as PEM in base64, which
-    /// is at most 128 KiB long. No others are trusted, not even the system's.
+    /// The certificates of the trusted authorities, as PEM in base64 of at most
+    /// 128 KiB. No other authorities are trusted, not even the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "ca_bundle")]
     pub ca_bundle: Option<ByteString>,
-    /// Believe anybody: an expired certificate, one of another name, one that
-    /// nobody signed.
+    /// Trust every certificate, even if it is expired, is for another name, or
+    /// is signed by an unknown authority.
     #[serde(default)]
     pub insecure_skip_verify: bool,
 }
@@ -220,23 +223,23 @@ fn ca_bundle(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A TCP connection, and perhaps an exchange of text over it. In YAML, text in
-/// double quotes knows \r and \n.
+/// A TCP connection, and optionally an exchange of text over it. In YAML, write
+/// \r and \n in double quotes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpSocketProbe {
-    /// 1 to 65535; each real server's own port when absent. Needed where the
-    /// service has no port of its own.
+    /// The port to probe, 1 to 65535. Default: each real server's own port.
+    /// Required if the service has no single port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// Sent once the connection is established; 1 to 4096 characters. Nothing
-    /// when absent.
+    /// Text to send once the connection is established; 1 to 4096 characters.
+    /// Default: nothing is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub send: Option<String>,
-    /// To be found in what the server sends; 1 to 4096 characters. When
-    /// absent, an established connection is enough.
+    /// Text that the server's answer must contain; 1 to 4096 characters.
+    /// Default: an established connection is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub expect: Option<String>,
@@ -246,32 +249,32 @@ pub struct TcpSocketProbe {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GrpcProbe {
-    /// 1 to 65535; each real server's own port when absent. Needed where the
-    /// service has no port of its own.
+    /// The port to probe, 1 to 65535. Default: each real server's own port.
+    /// Required if the service has no single port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// The name of the gRPC service that is asked about; 1 to 256 characters.
-    /// The server as a whole when absent.
+    /// The name of the gRPC service to ask about; 1 to 256 characters. Default:
+    /// the server as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::GRPC_SERVICE))]
     pub service: Option<String>,
 }
 
-/// A UDP datagram, and perhaps its answer.
+/// A UDP datagram, and optionally its answer.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UdpProbe {
-    /// 1 to 65535; each real server's own port when absent. Needed where the
-    /// service has no port of its own.
+    /// The port to probe, 1 to 65535. Default: each real server's own port.
+    /// Required if the service has no single port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// What the datagram holds; 1 to 4096 characters.
+    /// The text of the datagram; 1 to 4096 characters.
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub send: String,
-    /// To be found in the answer; 1 to 4096 characters. When absent, any answer
-    /// is good and none is needed: only an ICMP error is a failure.
+    /// Text that the answer must contain; 1 to 4096 characters. Default: no
+    /// answer is needed and any is good; only an ICMP error is a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub expect: Option<String>,
@@ -282,28 +285,27 @@ pub struct UdpProbe {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::answer_of_the_type())]
 pub struct DnsProbe {
-    /// 1 to 65535; each real server's own port when absent. Needed where the
-    /// service has no port of its own.
+    /// The port to probe, 1 to 65535. Default: each real server's own port.
+    /// Required if the service has no single port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// The name that is asked for, from the root of DNS; no search list is
-    /// tried.
+    /// The name to ask for, as a full name: no search list is used.
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::dns_name())]
     pub name: String,
-    /// The type of record that is asked for.
+    /// The type of the record to ask for.
     #[serde(default, rename = "type")]
     pub record_type: DnsRecordType,
-    /// One record of the answer is this: an address for A and AAAA, else as
-    /// dig prints it. Any answer without an error when absent. At most 1024
-    /// characters.
+    /// A record that the answer must contain: an address for A and AAAA,
+    /// otherwise as dig prints it; at most 1024 characters. Default: any answer
+    /// without an error is good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::DNS_ANSWER))]
     pub expected_answer: Option<String>,
 }
 
-/// The types of DNS records that can be asked for.
+/// The types of DNS records that a probe can ask for.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DnsRecordType {
@@ -312,24 +314,24 @@ pub enum DnsRecordType {
     A,
     /// An IPv6 address.
     Aaaa,
-    /// The name that this one stands for.
+    /// The name for which this one is an alias.
     Cname,
-    /// A mail server.
+    /// A mail server of the name.
     Mx,
-    /// A name server.
+    /// A name server of the zone.
     Ns,
-    /// The name of an address.
+    /// The name of an address, for reverse lookups.
     Ptr,
-    /// The start of a zone.
+    /// The start of a zone of authority.
     Soa,
-    /// The place of a service.
+    /// The location of a service.
     Srv,
-    /// Text.
+    /// A text record.
     Txt,
 }
 
 impl DnsRecordType {
-    /// Its mnemonic (RFC 1035, section 3.2.2).
+    /// The record type's mnemonic (RFC 1035, section 3.2.2).
     pub fn mnemonic(self) -> &'static str {
         match self {
             Self::A => "A",

@@ -1,5 +1,5 @@
-//! The raw types of the API, as users write them. A value of these types may
-//! still be wrong; [`crate::resolve`] is where that stops.
+//! The types of the API, as users write them. Values of these types are not
+//! checked; [`crate::resolve`] does that.
 
 #![allow(
     unreachable_pub,
@@ -27,8 +27,8 @@ pub use health_check::*;
 pub use real_server::*;
 pub use virtual_service::*;
 
-/// A count as a status holds it: an int32, as Kubernetes' API conventions want
-/// it, and the largest one for all that are larger.
+/// A count for a status. Kubernetes' API conventions want int32; larger counts
+/// become the largest int32.
 pub fn int32(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

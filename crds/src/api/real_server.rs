@@ -6,14 +6,13 @@ use serde::{Deserialize, Serialize};
 use super::{Forwarding, rule};
 use crate::bounds;
 
-/// One server that can stand behind any number of VirtualServices of its
-/// namespace.
+/// One real server, for any number of VirtualServices of its namespace.
 #[derive(CustomResource, Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "RealServer",
-    doc = "One server that can stand behind any number of VirtualServices of its namespace.",
+    doc = "One real server, for any number of VirtualServices of its namespace.",
     plural = "realservers",
     shortname = "irs",
     category = "ipvs",
@@ -29,7 +28,7 @@ use crate::bounds;
     printcolumn(
         name = "Port",
         type_ = "integer",
-        description = "The service's own when empty",
+        description = "The server's port; the service's if empty",
         json_path = ".spec.port"
     ),
     printcolumn(
@@ -41,13 +40,13 @@ use crate::bounds;
     printcolumn(
         name = "Method",
         type_ = "string",
-        description = "How packets reach it; the service's own when empty",
+        description = "How packets reach it; as the service says if empty",
         json_path = ".spec.forwarding.method"
     ),
     printcolumn(
         name = "Healthy",
         type_ = "string",
-        description = "Directors that see it healthy, of those that check it",
+        description = "Directors that find it healthy, of those that check it",
         json_path = ".status.directors.summary"
     ),
     printcolumn(
@@ -89,21 +88,23 @@ pub struct RealServerSpec {
     #[schemars(length(max = 45))]
     #[x_kube(validation = rule::ip(), validation = rule::server_address())]
     pub address: String,
-    /// 1 to 65535; the service's port when absent. DR and TUN cannot change
-    /// the port, so there it is absent or equal to the service's.
+    /// The server's port, 1 to 65535. Default: the service's port. DR and TUN
+    /// cannot change the port, so with them it must be absent or equal to the
+    /// service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// Its share of new connections relative to its neighbours, 0 to 65535.
-    /// 0 takes no new ones and keeps those that it has.
+    /// The server's share of new connections relative to the service's other
+    /// servers, 0 to 65535. A server of weight 0 gets no new connections and
+    /// keeps those it has.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = u16::MAX))]
     pub weight: i32,
-    /// How packets reach this server; replaces the service's forwarding as a
+    /// How packets reach this server. It replaces the service's forwarding as a
     /// whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
-    /// How many connections it may have.
+    /// Limits on the number of the server's connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<ConnectionThresholds>,
 }
@@ -112,52 +113,55 @@ fn default_weight() -> i32 {
     1
 }
 
-/// The kernel's connection thresholds: established and closing connections
-/// both count.
+/// The kernel's connection thresholds. Established and closing connections both
+/// count.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::lower_below_upper())]
 pub struct ConnectionThresholds {
-    /// At this many the server gets no new ones; 1 to 2147483647.
+    /// At this many connections the server gets no new ones; 1 to 2147483647.
     #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
     pub upper_threshold: i64,
-    /// Below this many it gets new ones again; 1 to upperThreshold. Three
-    /// quarters of upperThreshold when absent.
+    /// Below this many connections the server gets new ones again; 1 to
+    /// upperThreshold. Default: three quarters of upperThreshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
     pub lower_threshold: Option<i64>,
 }
 
-/// What the controller says about a RealServer.
+/// What the controller reports about a RealServer.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerStatus {
-    /// Accepted and Ready. With a health check Ready is True where at least one
-    /// director sees the server healthy, and its message names those that do
-    /// not; Unknown while it is new and no check has succeeded.
+    /// Accepted and Ready. With a health check, Ready is True if at least one
+    /// director finds the server healthy; the message names the directors that
+    /// do not. It is Unknown while the server is new and no probe has
+    /// succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// How many virtual services it serves.
+    /// The number of virtual services that the server serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_services: Option<i32>,
-    /// The directors that check it, counted. Absent where none does.
+    /// The numbers of directors that check the server. Absent if none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directors: Option<CheckingDirectors>,
 }
 
-/// The directors that check one real server, counted.
+/// The numbers of directors that check one real server.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckingDirectors {
-    /// With a live Lease, of the groups of the virtual services that it serves
-    /// and that have a health check.
+    /// The number of directors that check the server: those with a live Lease
+    /// in the groups of its virtual services that have a health check.
     pub checking: i32,
-    /// Of those, the ones that see it healthy for each of these services.
+    /// The number of directors that find it healthy for each of these services.
     pub healthy: i32,
-    /// The ones on which its probes fail for at least one. On what is left it
-    /// is not known: it is new there, or the director has yet to report it, or
-    /// left unhealthy servers out of its report.
+    /// The number of directors on which its probes fail for at least one of
+    /// these services. The remaining directors do not know: the server is new
+    /// to them, they have not reported it yet, or they left unhealthy servers
+    /// out of their report.
     pub unhealthy: i32,
-    /// "healthy/checking", and a question mark where something is not known.
+    /// "healthy/checking", followed by a question mark if some directors do not
+    /// know.
     pub summary: String,
 }

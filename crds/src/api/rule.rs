@@ -1,5 +1,6 @@
 //! The rules that the API server applies at admission, in CEL. Each has its
-//! counterpart in [`crate::check`].
+//! counterpart in [`crate::check`]. The comment of a rule names what it is a
+//! rule of.
 
 use kube::core::Rule;
 
@@ -8,14 +9,14 @@ use crate::bounds;
 pub(super) mod availability;
 pub(super) mod health_check;
 
-/// A DNS subdomain (RFC 1123), as names of objects are.
+/// The pattern of a DNS subdomain (RFC 1123), as objects are named.
 const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 fn rule(expression: impl Into<String>, message: &str) -> Rule {
     Rule::new(expression).message(message)
 }
 
-/// Of a string.
+/// Rule of a string: the name of an object.
 pub(super) fn object_name() -> Rule {
     rule(
         format!("self.matches('{SUBDOMAIN}')"),
@@ -24,8 +25,8 @@ pub(super) fn object_name() -> Rule {
     )
 }
 
-/// Of a string: what the kernel takes as the name of an interface
-/// (`net/core/dev.c`, `dev_valid_name`), as far as it is ASCII.
+/// Rule of a string: a name that the kernel accepts for an interface
+/// (`net/core/dev.c`, `dev_valid_name`). Only ASCII is allowed.
 pub(super) fn interface_name() -> Rule {
     rule(
         format!(
@@ -37,7 +38,7 @@ pub(super) fn interface_name() -> Rule {
     )
 }
 
-/// Of the addresses of a DirectorGroup.
+/// Rule of a DirectorGroup's addresses.
 pub(super) fn interface_only_if_placed_there() -> Rule {
     rule(
         "!has(self.interface) || self.mode == 'Interface'",
@@ -45,7 +46,7 @@ pub(super) fn interface_only_if_placed_there() -> Rule {
     )
 }
 
-/// Of a string.
+/// Rule of a string: an IP address.
 pub(super) fn ip() -> Rule {
     rule(
         "isIP(self)",
@@ -54,7 +55,7 @@ pub(super) fn ip() -> Rule {
     )
 }
 
-/// Of a string.
+/// Rule of a string: the address of a VIP.
 pub(super) fn vip_address() -> Rule {
     rule(
         format!("!isIP(self) || {UNICAST}"),
@@ -63,7 +64,7 @@ pub(super) fn vip_address() -> Rule {
     )
 }
 
-/// Of a string.
+/// Rule of a string: the address of a real server.
 pub(super) fn server_address() -> Rule {
     rule(
         format!("!isIP(self) || {UNICAST} || ip(self).isLoopback()"),
@@ -72,12 +73,12 @@ pub(super) fn server_address() -> Rule {
     )
 }
 
-/// "Global" in the sense of Go's net/netip: private and unique local addresses
-/// are, IPv4 link-local ones are not.
+/// Unicast addresses. Go's net/netip calls private and unique local addresses
+/// global, and IPv4 link-local ones not.
 const UNICAST: &str =
     "ip(self).isGlobalUnicast() || (ip(self).isLinkLocalUnicast() && ip(self).family() == 4)";
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(super) fn vip_or_mark() -> Rule {
     rule(
         "has(self.vip) != has(self.firewallMark)",
@@ -86,8 +87,8 @@ pub(super) fn vip_or_mark() -> Rule {
     .field_path(".vip")
 }
 
-/// Of a VirtualService's spec. One address has several spellings, and is not
-/// changed by being written in another.
+/// Rule of a VirtualService's spec. Writing the same address in another form
+/// does not count as a change.
 pub(super) fn immutable_vip() -> Rule {
     rule(
         "has(self.vip) == has(oldSelf.vip) && (!has(self.vip) || (self.vip.port == \
@@ -99,7 +100,7 @@ pub(super) fn immutable_vip() -> Rule {
     .field_path(".vip")
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(super) fn immutable_mark() -> Rule {
     rule(
         "has(self.firewallMark) == has(oldSelf.firewallMark) && (!has(self.firewallMark) || \
@@ -109,7 +110,7 @@ pub(super) fn immutable_mark() -> Rule {
     .field_path(".firewallMark")
 }
 
-/// Of a VirtualService's group.
+/// Rule of a VirtualService's directorGroupName.
 pub(super) fn immutable_group() -> Rule {
     rule(
         "self == oldSelf",
@@ -117,7 +118,7 @@ pub(super) fn immutable_group() -> Rule {
     )
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(super) fn every_port_needs_persistence() -> Rule {
     rule(
         "!has(self.vip) || self.vip.port != 0 || has(self.persistence)",
@@ -126,7 +127,7 @@ pub(super) fn every_port_needs_persistence() -> Rule {
     .field_path(".vip.port")
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(super) fn flags_of_the_scheduler() -> Rule {
     rule(
         "!has(self.schedulerFlags) || self.schedulerFlags.all(flag, \
@@ -137,7 +138,7 @@ pub(super) fn flags_of_the_scheduler() -> Rule {
     .field_path(".schedulerFlags")
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(super) fn one_packet_is_udp() -> Rule {
     rule(
         "!self.onePacketScheduling || !has(self.vip) || self.vip.protocol == 'UDP'",
@@ -146,7 +147,7 @@ pub(super) fn one_packet_is_udp() -> Rule {
     .field_path(".onePacketScheduling")
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(super) fn sip_is_udp() -> Rule {
     rule(
         "!has(self.persistence) || !has(self.persistence.engine) || !has(self.vip) || \
@@ -156,7 +157,7 @@ pub(super) fn sip_is_udp() -> Rule {
     .field_path(".persistence.engine")
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(super) fn prefix_of_the_family() -> Rule {
     rule(
         "!has(self.persistence) || !has(self.persistence.prefixLength) || \
@@ -168,7 +169,7 @@ pub(super) fn prefix_of_the_family() -> Rule {
     .field_path(".persistence.prefixLength")
 }
 
-/// Of a forwarding.
+/// Rule of a forwarding.
 pub(super) fn tunnel_is_tun() -> Rule {
     rule(
         "!has(self.tunnel) || self.method == 'TUN'",
@@ -177,7 +178,7 @@ pub(super) fn tunnel_is_tun() -> Rule {
     .field_path(".tunnel")
 }
 
-/// Of a tunnel.
+/// Rule of a tunnel.
 pub(super) fn port_of_gue() -> Rule {
     rule(
         "has(self.port) == (self.type == 'GUE')",
@@ -187,7 +188,7 @@ pub(super) fn port_of_gue() -> Rule {
     .field_path(".port")
 }
 
-/// Of a tunnel.
+/// Rule of a tunnel.
 pub(super) fn checksum_of_the_tunnel() -> Rule {
     rule(
         "!has(self.checksum) || self.checksum == 'None' || self.type == 'GUE' || (self.type == \
@@ -198,7 +199,7 @@ pub(super) fn checksum_of_the_tunnel() -> Rule {
     .field_path(".checksum")
 }
 
-/// Of a server's connections.
+/// Rule of a real server's connections.
 pub(super) fn lower_below_upper() -> Rule {
     rule(
         "!has(self.lowerThreshold) || self.lowerThreshold <= self.upperThreshold",

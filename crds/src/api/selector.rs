@@ -2,7 +2,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::bounds;
 
-/// What a label's key looks like.
+/// The pattern of a label's key.
 const KEY: &str = "key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?\
                    [A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')";
 const KEY_MESSAGE: &str = "cannot be a label's key; write a name of up to 63 letters, digits, \
@@ -11,8 +11,9 @@ const VALUE: &str = "self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9]
 const VALUE_MESSAGE: &str = "cannot be a label's value; write up to 63 letters, digits, '-', '_' \
                              and '.', beginning and ending with a letter or digit";
 
-/// Kubernetes' LabelSelector, with bounds, and with what the API server checks
-/// in its own kinds but not in custom ones.
+/// Kubernetes' LabelSelector with bounds. The API server checks the labels of
+/// selectors in its own kinds, but not in custom ones, so this adds those
+/// checks.
 pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -32,7 +33,7 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                 ],
             },
             "matchExpressions": {
-                "description": "Conditions on labels, of which all must hold.",
+                "description": "Conditions on labels. All of them must hold.",
                 "type": "array",
                 "maxItems": bounds::SELECTOR_EXPRESSIONS,
                 "x-kubernetes-list-type": "atomic",
@@ -54,7 +55,7 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                             "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
                         },
                         "values": {
-                            "description": "For In and NotIn: the values. Exists and DoesNotExist \
+                            "description": "The values for In and NotIn. Exists and DoesNotExist \
                                             have none.",
                             "type": "array",
                             "maxItems": bounds::SELECTOR_VALUES,
@@ -87,8 +88,8 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// CEL for a label's key. A schema has no length for the keys of a map, and
-/// none for the part of a text before its slash, so both are in the expression.
+/// The CEL rule of a label's key. A schema cannot bound the length of a map's
+/// keys, nor of the part before the slash, so the rule does.
 fn key_rule() -> String {
     format!(
         "key.size() <= {} && key.indexOf('/') <= {} && {KEY}",

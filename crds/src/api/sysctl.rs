@@ -2,8 +2,8 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::bounds;
 
-/// Every sysctl that a group may set. The middle part of the last two is an
-/// interface, `all` or `default`.
+/// The pattern of the names of all sysctls that a group may set. The middle
+/// part of the last two is an interface, `all` or `default`.
 const NAME: &str = "name.matches('^net[.](ipv4[.]vs[.][a-z0-9_]+|\
                     ipv4[.]conf[.][!-\\\\-/-9;-~]{1,15}[.](accept_local|arp_announce|arp_filter|\
                     arp_ignore|forwarding|rp_filter|send_redirects)|\
@@ -20,7 +20,7 @@ const VALUE: &str = "self.matches('^-?[0-9]+( -?[0-9]+)*$')";
 const VALUE_MESSAGE: &str = "is no value of a sysctl; write a number, or several with a blank \
                              between them";
 
-/// A map of names and values.
+/// The schema of a map from names of sysctls to their values.
 pub(super) fn overrides(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -36,7 +36,8 @@ pub(super) fn overrides(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A schema has no length for the keys of a map, so it is in the expression.
+/// The CEL rule of a sysctl's name. A schema cannot bound the length of a map's
+/// keys, so the rule does.
 fn name_rule() -> String {
     format!(
         "self.all(name, name.size() <= {} && {NAME})",

@@ -39,7 +39,7 @@ use crate::bounds;
     printcolumn(
         name = "Port",
         type_ = "integer",
-        description = "0 is every port",
+        description = "The port; 0 is every port",
         json_path = ".spec.vip.port"
     ),
     printcolumn(
@@ -126,46 +126,48 @@ use crate::bounds;
 )]
 pub struct VirtualServiceSpec {
     /// The virtual address, port and protocol. Exactly one of vip and
-    /// firewallMark is given. Immutable: make a new object and delete this one.
+    /// firewallMark must be given. Immutable: create a new object and delete
+    /// this one instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip: Option<Vip>,
-    /// Serve packets that netfilter marked, instead of those to a vip.
-    /// Immutable, as vip is.
+    /// Serve packets that netfilter marked, instead of packets to a vip.
+    /// Immutable, like vip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall_mark: Option<FirewallMark>,
-    /// How the next connection's real server is chosen; the kernel's names.
-    /// Changing it leaves established connections where they are.
+    /// How the real server for the next connection is chosen, by the kernel's
+    /// names. Changing it does not move established connections.
     #[serde(default)]
     pub scheduler: Scheduler,
-    /// Options of the sh and mh schedulers. When absent, sh and mh get their
-    /// fallback flag, without which a server of weight 0 refuses its share of
-    /// the clients; an empty list turns even that off.
+    /// Options of the sh and mh schedulers. Default: sh and mh get their
+    /// fallback flag, without which the clients of a server of weight 0 are
+    /// refused; an empty list turns it off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scheduler_flags: Option<Vec<SchedulerFlag>>,
-    /// Schedule every datagram afresh, without a connection entry. UDP only;
-    /// of what a firewallMark matches, the datagrams of UDP.
+    /// Schedule every datagram by itself, without a connection entry. Only for
+    /// UDP; with a firewallMark, it applies to the UDP datagrams among the
+    /// marked packets.
     #[serde(default)]
     pub one_packet_scheduling: bool,
-    /// Send a client that came before to the server that it had.
+    /// Send a client to the server that it had before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
-    /// How packets reach the real servers that do not say so themselves.
+    /// How packets reach real servers whose RealServer does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
-    /// How its real servers are checked. Without a check every one of them
-    /// counts as healthy.
+    /// How the real servers are checked. Without a check, all of them count as
+    /// healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<Box<HealthCheck>>,
-    /// What is done about servers that fail their check; needs healthCheck.
+    /// What to do about servers that fail their check. Requires healthCheck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability: Option<Box<Availability>>,
-    /// Which RealServers of this namespace stand behind the service. An empty
-    /// selector is refused.
+    /// Which RealServers of this namespace belong to the service. An empty
+    /// selector is not allowed.
     #[schemars(schema_with = "label_selector")]
     pub real_server_selector: LabelSelector,
-    /// The DirectorGroup whose directors serve this. Immutable, as vip is.
+    /// The DirectorGroup whose directors serve this. Immutable, like vip.
     #[serde(default = "default_group")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name(), validation = rule::immutable_group())]
@@ -180,15 +182,15 @@ pub(crate) fn default_group() -> String {
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Vip {
-    /// IPv4 or IPv6 unicast address that clients can reach; not a loopback or
-    /// IPv6 link-local one.
+    /// An IPv4 or IPv6 unicast address that clients can reach; not a loopback
+    /// or IPv6 link-local one.
     #[schemars(length(max = 45))]
     #[x_kube(validation = rule::ip(), validation = rule::vip_address())]
     pub address: String,
-    /// 1 to 65535; 0 serves every port, and needs persistence.
+    /// The port, 1 to 65535; 0 serves every port, and requires persistence.
     #[schemars(range(min = 0, max = u16::MAX))]
     pub port: i32,
-    /// TCP, UDP or SCTP.
+    /// The transport protocol: TCP, UDP or SCTP.
     #[serde(default)]
     pub protocol: Protocol,
 }
@@ -221,7 +223,7 @@ pub enum Protocol {
     Sctp,
 }
 
-/// TCP, UDP or SCTP.
+/// Writes TCP, UDP or SCTP.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -239,7 +241,7 @@ pub struct FirewallMark {
     /// The mark, 1 to 4294967295.
     #[schemars(range(min = 1, max = u32::MAX))]
     pub mark: i64,
-    /// The family of the marked packets.
+    /// The address family of the marked packets.
     #[serde(default)]
     pub ip_family: IpFamily,
 }
@@ -260,51 +262,52 @@ pub struct FirewallMark {
     Serialize,
 )]
 pub enum IpFamily {
-    /// IPv4.
+    /// Internet Protocol version 4.
     #[default]
     IPv4,
-    /// IPv6.
+    /// Internet Protocol version 6.
     IPv6,
 }
 
-/// The kernel's schedulers, by the names of their modules without ip_vs_.
+/// The kernel's schedulers, by the names of their modules without the prefix
+/// ip_vs_.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Scheduler {
-    /// Round robin.
+    /// Round robin (rr).
     Rr,
-    /// Weighted round robin.
+    /// Weighted round robin (wrr).
     Wrr,
-    /// Least connections.
+    /// Least connections (lc).
     Lc,
-    /// Weighted least connections.
+    /// Weighted least connections (wlc).
     #[default]
     Wlc,
-    /// Locality-based least connections.
+    /// Locality-based least connections (lblc).
     Lblc,
     /// Locality-based least connections with replication.
     Lblcr,
-    /// Destination hashing.
+    /// Destination hashing (dh).
     Dh,
-    /// Source hashing.
+    /// Source hashing (sh).
     Sh,
-    /// Shortest expected delay.
+    /// Shortest expected delay (sed).
     Sed,
-    /// Never queue.
+    /// Never queue (nq).
     Nq,
-    /// Weighted failover.
+    /// Weighted failover (fo).
     Fo,
-    /// Weighted overflow.
+    /// Weighted overflow (ovf).
     Ovf,
-    /// Maglev hashing.
+    /// Maglev hashing (mh).
     Mh,
-    /// Power of two choices; not in every kernel.
+    /// Power of two choices (twos); not in every kernel.
     Twos,
 }
 
-/// Options of the sh and mh schedulers, as ipvsadm's --sched-flags.
+/// Options of the sh and mh schedulers, as in ipvsadm's --sched-flags.
 #[derive(
     Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
@@ -320,7 +323,7 @@ pub enum SchedulerFlag {
     MhPort,
 }
 
-/// The same client, or network of clients, keeps its server.
+/// Keeps a client, or a network of clients, with its server.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Persistence {
@@ -329,13 +332,13 @@ pub struct Persistence {
     #[serde(default = "default_persistence_timeout")]
     #[schemars(range(min = 1, max = bounds::PERSISTENCE_SECONDS))]
     pub timeout_seconds: i64,
-    /// Clients whose addresses agree in that many leading bits keep one server
-    /// together: 1 to 32 for IPv4, 1 to 128 for IPv6. The whole address when
-    /// absent.
+    /// Clients whose addresses agree in this many leading bits share one
+    /// server: 1 to 32 for IPv4, 1 to 128 for IPv6. Default: the whole address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::PREFIX_IPV6))]
     pub prefix_length: Option<i32>,
-    /// Tell clients apart by something else than their address. sip needs UDP.
+    /// Identify clients by something other than their address. sip requires
+    /// UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PersistenceEngine")]
     pub engine: Option<PersistenceEngine>,
@@ -349,7 +352,7 @@ fn default_persistence_timeout() -> i64 {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PersistenceEngine {
-    /// By the Call-ID of SIP over UDP.
+    /// Identifies clients by the Call-ID of SIP over UDP.
     Sip,
 }
 
@@ -359,10 +362,10 @@ pub enum PersistenceEngine {
 #[x_kube(validation = rule::tunnel_is_tun())]
 pub struct Forwarding {
     /// NAT: replies come back through the director. DR: the server answers
-    /// clients directly, holds the VIP without answering ARP for it, and
-    /// listens on the service's own port. TUN: as DR, through a tunnel.
+    /// clients directly, has the VIP without answering ARP for it, and listens
+    /// on the service's own port. TUN: like DR, through a tunnel.
     pub method: ForwardingMethod,
-    /// The tunnel of method TUN; IPIP when absent.
+    /// The tunnel for method TUN. Default: IPIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
 }
@@ -372,13 +375,13 @@ pub struct Forwarding {
     Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub enum ForwardingMethod {
-    /// Network address translation.
+    /// Network address translation: replies come back through the director.
     #[serde(rename = "NAT")]
     Nat,
-    /// Direct routing.
+    /// Direct routing: the server answers clients directly.
     #[serde(rename = "DR")]
     Dr,
-    /// Tunnelling.
+    /// Tunnelling: like direct routing, through a tunnel.
     #[serde(rename = "TUN")]
     Tun,
 }
@@ -391,10 +394,11 @@ pub enum ForwardingMethod {
     validation = rule::checksum_of_the_tunnel()
 )]
 pub struct Tunnel {
-    /// IPIP, GUE or GRE.
+    /// The kind of tunnel: IPIP, GUE or GRE.
     #[serde(default, rename = "type")]
     pub kind: TunnelType,
-    /// The UDP port of GUE, 1 to 65535; needed there, refused elsewhere.
+    /// The UDP port of a GUE tunnel, 1 to 65535. Required for GUE, and not
+    /// allowed for other tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
@@ -409,78 +413,80 @@ pub struct Tunnel {
     Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub enum TunnelType {
-    /// IP in IP.
+    /// IP in IP (IPIP).
     #[default]
     #[serde(rename = "IPIP")]
     Ipip,
-    /// Generic UDP encapsulation.
+    /// Generic UDP encapsulation (GUE).
     #[serde(rename = "GUE")]
     Gue,
-    /// Generic routing encapsulation.
+    /// Generic routing encapsulation (GRE).
     #[serde(rename = "GRE")]
     Gre,
 }
 
-/// A tunnel's checksum.
+/// The checksum of a tunnel's outer header.
 #[derive(
     Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub enum TunnelChecksum {
-    /// No checksum.
+    /// No checksum is sent.
     None,
     /// A checksum over the whole packet.
     Full,
-    /// Remote checksum offload; GUE only.
+    /// Remote checksum offload; only for GUE.
     Remote,
 }
 
-/// What the controller says about a VirtualService.
+/// What the controller reports about a VirtualService.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualServiceStatus {
-    /// Accepted, ResolvedRefs, Programmed and Ready. Ready carries the reason
-    /// of the first that fails; where all are True, it is False below the
-    /// service's minimum of healthy servers on any live director
+    /// Accepted, ResolvedRefs, Programmed and Ready. Ready repeats the first of
+    /// them that is not True. If all are True, Ready is False when the service
+    /// has fewer healthy servers than its minimum on a live director
     /// (BelowMinimum).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Its real servers, counted.
+    /// The numbers of its real servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_servers: Option<RealServerCounts>,
-    /// Its directors, counted.
+    /// The numbers of its directors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directors: Option<DirectorCounts>,
 }
 
-/// The real servers of one virtual service, counted.
+/// The numbers of the real servers of one virtual service.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerCounts {
-    /// Selected by the service.
+    /// The number of servers that the service selects.
     pub selected: i32,
-    /// In service: selected, fitting, and given new connections. Without a
-    /// health check that is every fitting server whose weight is not 0; with
-    /// one, those of them that a live director has and none sees otherwise
-    /// than healthy.
-    /// What belowMinimum puts into service is not counted.
+    /// The number of servers in service: they fit the service and get new
+    /// connections. Without a health check these are all fitting servers whose
+    /// weight is not 0. With one, a live director must have reported them, and
+    /// no live director may report them unhealthy. Servers that only
+    /// belowMinimum puts into service do not count.
     pub healthy: i32,
-    /// Of how many that is not known: no live director has said anything of
-    /// them so far, or one left unhealthy servers out of its report. Absent for
-    /// none.
+    /// The number of servers with unknown health: no live director has reported
+    /// them yet, or one left unhealthy servers out of its report. Absent if
+    /// there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<i32>,
-    /// "healthy/selected", and a question mark where some are unknown.
+    /// "healthy/selected", followed by a question mark if the health of some is
+    /// unknown.
     pub summary: String,
 }
 
-/// The directors of one virtual service, counted.
+/// The numbers of the directors of one virtual service.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorCounts {
-    /// Of the group, with a live Lease.
+    /// The number of directors of the group with a live Lease.
     pub live: i32,
-    /// Of those, whose kernel holds the service as it is now.
+    /// The number of those directors whose kernel holds the service as it is
+    /// now.
     pub programmed: i32,
-    /// Both, as "programmed/live".
+    /// "programmed/live".
     pub summary: String,
 }

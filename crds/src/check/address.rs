@@ -3,8 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::invalid;
 use crate::Rejection;
 
-/// An address that clients send to: unicast, and not one that every host has
-/// for itself.
+/// Parses an address that clients send to: unicast, and not a loopback address.
 pub(super) fn vip(path: &str, text: &str) -> Result<IpAddr, Rejection> {
     let address = unicast(path, text)?;
     if address.is_loopback() {
@@ -19,7 +18,7 @@ pub(super) fn vip(path: &str, text: &str) -> Result<IpAddr, Rejection> {
     Ok(address)
 }
 
-/// An address that packets can be sent to. A loopback address is the director
+/// Parses the address of a server. A loopback address means the director
 /// itself, as in keepalived's `sorry_server 127.0.0.1`.
 pub(super) fn server(path: &str, text: &str) -> Result<IpAddr, Rejection> {
     unicast(path, text)

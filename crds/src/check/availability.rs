@@ -14,7 +14,7 @@ use crate::{
 const PATH: &str = "spec.availability";
 const SORRY: &str = "spec.availability.belowMinimum.sorryServer";
 
-/// Checks `spec.availability` of a service, and decides what it leaves open.
+/// Checks `spec.availability` of a service and fills in the defaults.
 pub(super) fn availability(
     spec: &VirtualServiceSpec,
     service: ServiceId,
@@ -45,11 +45,13 @@ pub(super) fn availability(
     })
 }
 
-/// Weight 0 leaves clients where they are whose connections the kernel never
-/// takes for new ones: of UDP, also with `expire_nodest_conn` (`ip_vs_in_hook`
-/// in `net/netfilter/ipvs/ip_vs_core.c`). The tables of sh and mh depend on the
-/// order in which servers were added, so that one taken out and put back moves
-/// clients of others. Of a firewall mark nothing is known.
+/// The default removes a failed server where weight 0 would leave clients with
+/// it: clients of UDP, for example, because the kernel never takes their
+/// packets for a new connection, even with `expire_nodest_conn`
+/// (`ip_vs_in_hook` in `net/netfilter/ipvs/ip_vs_core.c`). It never removes a
+/// server from sh and mh: their tables depend on the order in which servers
+/// were added, so removing one and adding it again would move the clients of
+/// others. The protocol behind a firewall mark is not known.
 fn on_failure(
     raw: &api::Availability,
     spec: &VirtualServiceSpec,
@@ -80,7 +82,7 @@ fn on_failure(
     }
 }
 
-/// (minimum, recover above)
+/// Returns (minimum, recover above).
 fn minimum(raw: &api::Availability) -> Result<(Option<Quantity>, Option<Quantity>), Rejection> {
     let path = format!("{PATH}.recoverAbove");
     let checked = |field, raw: &Option<_>| raw.as_ref().map(|it| quantity(field, it)).transpose();
@@ -131,7 +133,7 @@ fn quantity(field: &str, raw: &IntOrString) -> Result<Quantity, Rejection> {
     })
 }
 
-/// Digits alone, and no zeros before them.
+/// Parses a number of digits without leading zeros.
 fn number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)

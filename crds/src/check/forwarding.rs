@@ -4,7 +4,8 @@ use crate::{
     api::{Forwarding, ForwardingMethod, Tunnel, TunnelChecksum, TunnelType},
 };
 
-/// Checks a forwarding, which services and servers write alike.
+/// Checks the forwarding of a service, a server or a sorry server; `path` is
+/// its field.
 pub(super) fn forwarding(path: &str, raw: &Forwarding) -> Result<ForwardingRule, Rejection> {
     let tunnel_path = format!("{path}.tunnel");
     match (raw.method, &raw.tunnel) {

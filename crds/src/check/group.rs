@@ -10,55 +10,59 @@ use crate::{
     bounds,
 };
 
-/// A checked DirectorGroup.
+/// A DirectorGroup that was checked.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CheckedGroup {
-    /// Where VIPs go.
+    /// Where the group's VIPs go.
     pub addresses: AddressRule,
     /// The Director that holds the group's VIPs, if one is named.
     pub holder: Option<String>,
-    /// Until when everything may be removed, in seconds since 1970.
+    /// Removals of any number are allowed until this time, in seconds since
+    /// 1970.
     pub removals_allowed_until: Option<i64>,
-    /// What becomes of strangers' entries that differ from the wish.
+    /// What a director does with an entry of the kernel's table that another
+    /// program made and that differs from the wanted one.
     pub on_conflict: OnConflict,
-    /// The timeouts of connections.
+    /// How long the kernel remembers connections without packets.
     pub timeouts: TimeoutRule,
-    /// What becomes of the directors' sysctls.
+    /// The sysctls that the directors set.
     pub sysctls: SysctlRule,
 }
 
-/// What becomes of the directors' sysctls.
+/// The sysctls that directors set.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SysctlRule {
-    /// Which ones directors set by themselves.
+    /// The sysctls that directors set by themselves.
     pub profile: SysctlProfile,
-    /// Those that the group sets, by name, as sysctl(8) spells it. Each is of
-    /// an interface or of IPVS, and none leads out of the folder of sysctls.
+    /// The sysctls that the group sets, by name as sysctl(8) writes it. All
+    /// belong to an interface or to IPVS, and none leads out of the folder of
+    /// sysctls.
     pub overrides: BTreeMap<String, String>,
 }
 
 /// Where VIPs go.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub enum AddressRule {
-    /// On the interface whose subnet holds the VIP.
+    /// On the interface whose subnet contains the VIP.
     #[default]
     Subnet,
-    /// On the interface of this name.
+    /// On the interface with this name.
     Interface(String),
-    /// On a device of the agent's own.
+    /// On a device that the agent creates.
     Dummy,
-    /// Somebody else sees to them.
+    /// Nowhere: another program adds the VIPs.
     Manual,
 }
 
-/// The timeouts of connections, in seconds. None is as it was.
+/// How long the kernel remembers connections without packets, in seconds. None:
+/// the value that the kernel had before.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TimeoutRule {
-    /// Of an established TCP connection.
+    /// The timeout of an established TCP connection.
     pub tcp: Option<u32>,
-    /// Of a TCP connection after a FIN.
+    /// The timeout of a TCP connection after a FIN.
     pub tcp_fin: Option<u32>,
-    /// Of a flow of UDP datagrams.
+    /// The timeout of a flow of UDP datagrams.
     pub udp: Option<u32>,
 }
 
@@ -138,8 +142,8 @@ fn timeout(path: &str, raw: Option<i64>) -> Result<Option<u32>, Rejection> {
         invalid(
             path,
             format_args!(
-                "{raw} is not a timeout; write 1 to {LONGEST} seconds, or leave it out for what \
-                 the kernel has"
+                "{raw} is not a timeout; write 1 to {LONGEST} seconds, or leave it out for the \
+                 kernel's own value"
             ),
         )
     })?;

@@ -38,7 +38,7 @@ pub(super) fn health_check(
     })
 }
 
-/// The one probe, and the port that it names.
+/// Checks the probe, of which there must be one, and returns it with its port.
 fn probe(raw: &api::HealthCheck, service: ServiceId) -> Result<(Probe, Option<u16>), Rejection> {
     let mut given = Vec::new();
     if let Some(raw) = &raw.http_get {
@@ -125,7 +125,7 @@ fn dns(raw: &api::DnsProbe) -> Result<DnsProbe, Rejection> {
     })
 }
 
-/// In the one spelling that an address of an answer has.
+/// Writes an address in the form in which answers are written.
 fn answer_address(
     family: &str,
     text: &str,
@@ -144,7 +144,8 @@ fn answer_address(
     Ok(address.to_string())
 }
 
-/// Absent is empty; so that this means something, an empty text is refused.
+/// Checks a text. An absent text becomes an empty one; therefore an empty text
+/// is refused.
 fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Rejection> {
     let Some(raw) = raw else {
         return Ok(String::new());

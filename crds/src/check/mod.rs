@@ -1,8 +1,8 @@
-//! From a raw spec to one that cannot be wrong by itself.
+//! Turns raw specs into checked ones, which are valid by themselves.
 //!
-//! Every rule here is about one object alone and is refused at admission too,
-//! by the schema or by CEL; a test proves that the two refuse the same. What
-//! objects mean to each other is [`crate::resolve`]'s.
+//! Every rule here is about a single object. The schema or CEL refuse the same
+//! at admission, and a test proves that both agree. [`crate::resolve`] checks
+//! objects against each other.
 
 mod address;
 mod availability;
@@ -26,39 +26,38 @@ pub use selector::Selector;
 pub use server::CheckedServer;
 pub use service::CheckedService;
 
-/// A type that a store can hold: the checked form of a raw spec.
+/// The checked form of an object's spec, which a store holds.
 pub trait Checked: Sized + Clone + PartialEq {
-    /// The object as users write it.
+    /// The type of the object as users write it.
     type Object: HasSpec + Resource<DynamicType = ()>;
 
-    /// Whether an object that is deleted keeps its last spec
-    /// ([`crate::Store::gone`]).
+    /// Whether a deleted object keeps its last spec ([`crate::Store::gone`]).
     const KEPT_WHEN_GONE: bool = false;
 
     /// Checks a spec by itself.
     ///
     /// # Errors
-    /// Names the field that is wrong and says what to write instead.
+    /// Names the invalid field and says what to write instead.
     fn check(spec: &<Self::Object as HasSpec>::Spec) -> Result<Self, Rejection>;
 
-    /// Whether this may follow `before` under one uid.
+    /// Checks whether an object with the spec `before` may be edited to this.
     ///
     /// # Errors
-    /// Names the field that may not change.
+    /// Names the field that must not change.
     fn may_follow(&self, before: &Self) -> Result<(), Rejection> {
         let _ = before;
         Ok(())
     }
 
-    /// The DirectorGroup that an object names, also where its spec does not
-    /// parse. None for kinds that name none.
+    /// The DirectorGroup that an object names, even if its spec does not parse.
+    /// None for kinds that name none.
     fn group(object: &Loose<Self::Object>) -> Option<String> {
         let _ = object;
         None
     }
 }
 
-/// Where a value stands and what is wrong with it, as a rejection.
+/// The rejection of a field's value.
 fn invalid(path: &str, what: impl fmt::Display) -> Rejection {
     Rejection {
         reason: reason::INVALID,
@@ -66,7 +65,7 @@ fn invalid(path: &str, what: impl fmt::Display) -> Rejection {
     }
 }
 
-/// A port; `otherwise` is what is meant where it is left out.
+/// Checks a port; `otherwise` is the default that the message offers.
 fn port(path: &str, raw: i32, otherwise: &str) -> Result<u16, Rejection> {
     u16::try_from(raw)
         .ok()

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use super::invalid;
 use crate::{Rejection, bounds};
 
-/// The name of a cluster-scoped object: a DNS subdomain (RFC 1123).
+/// Checks the name of a cluster-scoped object: a DNS subdomain (RFC 1123).
 pub(super) fn subdomain(path: &str, name: &str) -> Result<(), Rejection> {
     if name.len() <= bounds::NAME && name.split('.').all(is_dns_label) {
         return Ok(());
@@ -17,7 +17,7 @@ pub(super) fn subdomain(path: &str, name: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// Who is asked for in HTTP and TLS: a DNS name as certificates have it
+/// Checks a host name for HTTP and TLS: a DNS name as in certificates
 /// (`rustls_pki_types::DnsName`), or an IP address.
 pub(super) fn host(path: &str, name: &str) -> Result<(), Rejection> {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -40,8 +40,8 @@ pub(super) fn host(path: &str, name: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// An address as Kubernetes reads them: without a zone, and not an IPv4 one as
-/// IPv6.
+/// Parses an address as Kubernetes does: without a zone, and not as an
+/// IPv4-mapped one.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
     match text.parse().ok()? {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => None,
@@ -49,8 +49,8 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// A name that DNS can be asked for (RFC 1035, section 2.3.1, with the
-/// underscores of RFC 8552).
+/// Checks a name for a DNS query (RFC 1035, section 2.3.1, with the underscores
+/// of RFC 8552).
 pub(super) fn queried(path: &str, name: &str) -> Result<(), Rejection> {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let is_label = |label: &str| {
@@ -71,7 +71,7 @@ pub(super) fn queried(path: &str, name: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// The name of a network interface.
+/// Checks the name of a network interface.
 pub(super) fn interface(path: &str, name: &str) -> Result<(), Rejection> {
     if !is_interface(name) {
         return Err(invalid(
@@ -86,7 +86,8 @@ pub(super) fn interface(path: &str, name: &str) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// A label key: a name, or a DNS subdomain, a slash and a name.
+/// Checks the key of a label: a name, optionally with a DNS subdomain and a
+/// slash before it.
 pub(super) fn label_key(path: &str, key: &str) -> Result<(), Rejection> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
@@ -106,7 +107,7 @@ pub(super) fn label_key(path: &str, key: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// A label value: empty, or as a label name.
+/// Checks the value of a label: empty, or as the name in a label's key.
 pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
     if value.is_empty() || is_label_name(value) {
         return Ok(());
@@ -120,8 +121,8 @@ pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// What the kernel takes as the name of an interface (`net/core/dev.c`,
-/// `dev_valid_name`), as far as it is ASCII.
+/// Whether the kernel accepts this name for an interface (`net/core/dev.c`,
+/// `dev_valid_name`). Only ASCII is allowed here.
 pub(super) fn is_interface(name: &str) -> bool {
     let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
     let is_long = !(1..=bounds::INTERFACE).contains(&name.len());
@@ -142,8 +143,8 @@ fn is_label_name(name: &str) -> bool {
         )
 }
 
-/// Whether a text is not empty, begins and ends with one kind of character and
-/// has the other kind between.
+/// Whether a text is not empty, begins and ends with bytes of one kind, and has
+/// only bytes of the other kind between.
 fn is_framed(text: &str, end: impl Fn(u8) -> bool, between: impl Fn(u8) -> bool) -> bool {
     match text.as_bytes() {
         [] => false,

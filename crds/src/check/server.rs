@@ -7,20 +7,21 @@ use crate::{
     bounds,
 };
 
-/// A checked RealServer.
+/// A RealServer that was checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CheckedServer {
-    /// The RIP.
+    /// The server's address (RIP).
     pub address: IpAddr,
-    /// 1 to 65535, or the service's own.
+    /// The server's port, 1 to 65535. None: the service's port.
     pub port: Option<u16>,
-    /// 0 to 65535.
+    /// The share of new connections, 0 to 65535; 0 takes no new ones.
     pub weight: u16,
-    /// Instead of the service's.
+    /// How packets reach the server. None: as the service says.
     pub forwarding: Option<ForwardingRule>,
-    /// 0 is off.
+    /// At this many connections the server gets no new ones; 0 is no limit.
     pub upper_threshold: u32,
-    /// 0 is three quarters of the upper one.
+    /// Below this many connections it gets new ones again; 0 means three
+    /// quarters of the upper threshold.
     pub lower_threshold: u32,
 }
 

@@ -14,30 +14,30 @@ use crate::{
     condition::reason,
 };
 
-/// A checked VirtualService.
+/// A VirtualService that was checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CheckedService {
-    /// The DirectorGroup that it names.
+    /// The name of the DirectorGroup whose directors serve this.
     pub group: String,
-    /// What the kernel knows it by.
+    /// The key of the service in the kernel.
     pub id: ServiceId,
     /// The scheduler.
     pub scheduler: Scheduler,
-    /// sh-fallback or mh-fallback.
+    /// The scheduler flag sh-fallback or mh-fallback.
     pub fallback: bool,
-    /// sh-port or mh-port.
+    /// The scheduler flag sh-port or mh-port.
     pub hash_port: bool,
-    /// One-packet scheduling.
+    /// Whether every datagram is scheduled by itself.
     pub one_packet: bool,
-    /// Persistence, if any.
+    /// How clients are kept with their server, if they are.
     pub persistence: Option<PersistenceRule>,
-    /// How its servers are checked, if they are.
+    /// How the servers are probed, if they are.
     pub health_check: Option<Arc<HealthCheck>>,
-    /// What becomes of those that fail.
+    /// How the service reacts to servers that fail.
     pub availability: Availability,
-    /// For servers that do not say so themselves.
+    /// How packets reach the servers that do not say so themselves.
     pub forwarding: Option<ForwardingRule>,
-    /// Its servers.
+    /// Which servers belong to the service.
     pub selector: Selector,
 }
 
@@ -158,7 +158,7 @@ fn firewall_mark(raw: &FirewallMark) -> Result<ServiceId, Rejection> {
     })
 }
 
-/// (fallback, hash_port)
+/// Returns (fallback, hash_port).
 fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection> {
     const PATH: &str = "spec.schedulerFlags";
     let hashes = matches!(spec.scheduler, Scheduler::Sh | Scheduler::Mh);
@@ -188,8 +188,8 @@ fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection>
     ))
 }
 
-/// With a firewall mark it is allowed: the kernel applies it to the UDP packets
-/// among the marked ones (`ip_vs_schedule` in
+/// One-packet scheduling is allowed with a firewall mark: the kernel applies it
+/// to the UDP packets among the marked ones (`ip_vs_schedule` in
 /// `net/netfilter/ipvs/ip_vs_core.c`), and ipvsadm(8) documents that use.
 fn one_packet(spec: &VirtualServiceSpec, id: ServiceId) -> Result<(), Rejection> {
     if spec.one_packet_scheduling && !may_be_udp(id) {

@@ -5,8 +5,9 @@ use crate::{Rejection, api::Sysctls, bounds};
 
 const PATH: &str = "spec.sysctls.overrides";
 
-/// What of an interface a group may set. The others of `net.ipv4.conf` have
-/// nothing to do with a director's work, and some open a host to attacks.
+/// The sysctls of an interface that a group may set in `net.ipv4.conf`. The
+/// others have nothing to do with a director's work, and some open a host to
+/// attacks.
 const OF_IPV4: [&str; 7] = [
     "accept_local",
     "arp_announce",
@@ -16,10 +17,11 @@ const OF_IPV4: [&str; 7] = [
     "rp_filter",
     "send_redirects",
 ];
-/// Likewise of `net.ipv6.conf`.
+/// The sysctls of an interface that a group may set in `net.ipv6.conf`.
 const OF_IPV6: [&str; 3] = ["accept_ra", "force_forwarding", "forwarding"];
 
-/// The overrides of a group: no way to write any sysctl of a host.
+/// Checks the overrides of a group, which must not reach every sysctl of a
+/// host.
 pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejection> {
     if raw.overrides.len() > bounds::SYSCTLS {
         let most = bounds::SYSCTLS;
@@ -63,7 +65,7 @@ fn is_for_a_group(name: &str) -> bool {
             let is_letter = |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_');
             !name.is_empty() && name.bytes().all(is_letter)
         }
-        // A dot in an interface's name is written as a slash there.
+        // An interface name with a dot is written with a slash instead.
         ["net", "ipv4", "conf", of, name] => {
             OF_IPV4.contains(&name) && is_interface(&of.replace('/', "."))
         }

@@ -2,7 +2,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{FALSE, TRUE, condition, count, kind, named, reason};
 
-/// Programmed of a Director: its kernel holds everything.
+/// Programmed of a Director is True: its kernel holds everything that it
+/// should.
 pub fn director_programmed(services: i32, destinations: i32, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -17,8 +18,8 @@ pub fn director_programmed(services: i32, destinations: i32, generation: i64) ->
     )
 }
 
-/// Not Programmed of a Director: nothing can be done, or there are exceptions.
-/// The reason is one of [`reason`]'s.
+/// Programmed of a Director is False: it can do nothing, or there are
+/// exceptions. `reason` is one of the consts of [`reason`].
 pub fn director_not_programmed(
     reason: &'static str,
     message: impl Into<String>,
@@ -27,7 +28,7 @@ pub fn director_not_programmed(
     condition(kind::PROGRAMMED, FALSE, reason, message, generation)
 }
 
-/// RemovalsHeld of a Director: these removals wait until they are allowed.
+/// RemovalsHeld of a Director is True: these removals wait for permission.
 pub fn removals_held<'a>(
     removals: impl IntoIterator<Item = &'a str>,
     group: &str,
@@ -43,8 +44,8 @@ pub fn removals_held<'a>(
     )
 }
 
-/// RemovalsHeld of a Director: every removal waits, these are the ones that
-/// there are, and `why` says what is wrong.
+/// RemovalsHeld of a Director is True, for `why`: every removal waits for
+/// permission. `removals` are the ones so far.
 pub fn every_removal_held<'a>(
     reason: &'static str,
     why: &str,
@@ -54,7 +55,7 @@ pub fn every_removal_held<'a>(
 ) -> Condition {
     let removals: Vec<_> = removals.into_iter().collect();
     let held = match removals.is_empty() {
-        true => "nothing is to be removed so far".to_owned(),
+        true => "no removal waits".to_owned(),
         false => held(removals),
     };
     condition(
@@ -62,7 +63,7 @@ pub fn every_removal_held<'a>(
         TRUE,
         reason,
         format!(
-            "Every removal is held, for {why}. By now, {held}. {}",
+            "Every removal is held: {why}. So far, {held}. {}",
             release(group)
         ),
         generation,
@@ -71,7 +72,7 @@ pub fn every_removal_held<'a>(
 
 fn held(removals: Vec<&str>) -> String {
     format!(
-        "{} held, and served as before: {}",
+        "{} held, and still served: {}",
         count(removals.len(), "removal"),
         named(removals)
     )
@@ -79,24 +80,24 @@ fn held(removals: Vec<&str>) -> String {
 
 fn release(group: &str) -> String {
     format!(
-        "If that is what you want: kubectl patch idg {group} --type=merge -p \
+        "To allow them: kubectl patch idg {group} --type=merge -p \
          '{{\"spec\":{{\"removals\":{{\"allowUntil\":\"'$(date -u -d '10 min' +%FT%TZ)'\"}}}}}}'"
     )
 }
 
-/// No RemovalsHeld of a Director.
+/// RemovalsHeld of a Director is False: no removal waits for permission.
 pub fn no_removals_held(generation: i64) -> Condition {
     condition(
         kind::REMOVALS_HELD,
         FALSE,
         reason::NOTHING_HELD,
-        "No removal waits to be allowed",
+        "No removal is held",
         generation,
     )
 }
 
-/// HealthChecks of a Director: so many targets are probed. A target is a server
-/// as one check looks at it.
+/// HealthChecks of a Director is True, with the number of targets that it
+/// probes. A target is one server as one health check sees it.
 pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
     let is = if targets == 1 { "is" } else { "are" };
     condition(
@@ -108,7 +109,8 @@ pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
     )
 }
 
-/// HealthChecks of a Director: no service that it serves has a check.
+/// HealthChecks of a Director is True: no service that it serves has a health
+/// check.
 pub fn health_checks_nothing(generation: i64) -> Condition {
     condition(
         kind::HEALTH_CHECKS,
@@ -119,8 +121,9 @@ pub fn health_checks_nothing(generation: i64) -> Condition {
     )
 }
 
-/// No HealthChecks of a Director: some of its targets cannot be probed, each
-/// for one of these reasons of the director's own.
+/// HealthChecks of a Director is False: some targets cannot be probed, for
+/// these reasons that lie with the director itself. Each reason comes with the
+/// number of its targets.
 pub fn health_checks_void<'a>(
     reasons: impl Iterator<Item = (&'a str, usize)>,
     targets: usize,
@@ -138,8 +141,8 @@ pub fn health_checks_void<'a>(
         FALSE,
         reason::PROBES_VOID,
         format!(
-            "{void} of {} cannot be probed, for reasons of the director's own: {}. Their servers \
-             keep the state that they had",
+            "{void} of {} cannot be probed because of the director itself: {}. Their servers keep \
+             their last state",
             count(targets, "target"),
             named(reasons.iter().map(String::as_str))
         ),
@@ -147,7 +150,8 @@ pub fn health_checks_void<'a>(
     )
 }
 
-/// Sysctls of a Director: so many are needed, and each is as it is needed.
+/// Sysctls of a Director is True: all sysctls that the services need have the
+/// value they need.
 pub fn sysctls_as_needed(count_of: usize, generation: i64) -> Condition {
     let (reason, message) = match count_of {
         0 => (reason::NOTHING_NEEDED, "No sysctl is needed".to_owned()),
@@ -160,7 +164,7 @@ pub fn sysctls_as_needed(count_of: usize, generation: i64) -> Condition {
     condition(kind::SYSCTLS, TRUE, reason, message, generation)
 }
 
-/// No Sysctls of a Director: these problems stand against what is needed.
+/// Sysctls of a Director is False, for these problems.
 pub fn sysctls_not_as_needed<'a>(
     problems: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -178,7 +182,7 @@ pub fn sysctls_not_as_needed<'a>(
     )
 }
 
-/// Alive: the Director's Lease is renewed.
+/// Alive of a Director is True: its Lease is renewed.
 pub fn alive(generation: i64) -> Condition {
     condition(
         kind::ALIVE,
@@ -189,31 +193,35 @@ pub fn alive(generation: i64) -> Condition {
     )
 }
 
-/// Not Alive: no renewal for so long; the last one, if any is known, was at
-/// `last` by the director's clock.
+/// Alive of a Director is False: it has not renewed its Lease for this many
+/// seconds. `last` is the time of its last renewal by its own clock, if it is
+/// known.
 pub fn lease_expired(seconds: u64, last: Option<&str>, generation: i64) -> Condition {
-    let last = last.map_or_else(String::new, |last| format!(". It said so last at {last}"));
+    let last = last.map_or_else(String::new, |last| {
+        format!(". Its last renewal was at {last}")
+    });
     condition(
         kind::ALIVE,
         FALSE,
         reason::LEASE_EXPIRED,
         format!(
-            "The agent has not renewed its Lease for {seconds} s; its kernel goes on as it was, \
-             and what it serves now is not known{last}"
+            "The agent has not renewed its Lease for {seconds} s; its kernel keeps \
+             forwarding, but what it serves now is not known{last}"
         ),
         generation,
     )
 }
 
-/// Not Alive: the Director never had a Lease, or its Lease was deleted.
+/// Alive of a Director is False: it never had a Lease, or the Lease was
+/// deleted.
 pub fn no_lease(director: &str, generation: i64) -> Condition {
     condition(
         kind::ALIVE,
         FALSE,
         reason::NO_LEASE,
         format!(
-            "The agent has no Lease {director}; see why in its log on that node, or delete the \
-             Director if the node is none any more"
+            "The agent has no Lease {director}; its log on that node says why. If the node is no \
+             longer a director, delete the Director"
         ),
         generation,
     )

@@ -11,38 +11,40 @@ use crate::{
     api::{CheckingDirectors, UnhealthyServer, UnhealthyState, int32},
 };
 
-/// How the live directors that check a server see it, all of its services
-/// together.
+/// What the live directors that check a server say about its health, for all of
+/// its services together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerHealth<'a> {
     healthy: usize,
-    /// The others, by name.
+    /// The directors that do not report it healthy, by name.
     others: BTreeMap<&'a str, Sight>,
-    /// What they say of it, and which of them.
+    /// The messages of those directors, each with the directors that sent it.
     words: BTreeMap<String, BTreeSet<&'a str>>,
 }
 
-/// How a director sees a server that it does not see healthy. Of several, the
-/// greatest counts.
+/// What a director that does not report a server healthy says about it. If a
+/// director says several things, the greatest counts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Sight {
-    /// It has yet to report that it has the server.
+    /// It has not reported yet that it has the server.
     Waiting,
     /// It left unhealthy servers out of its report, and does not name this one.
     LeftOut,
-    /// Its probes have neither succeeded nor failed for good so far.
+    /// The server is new to it: probes have not yet succeeded, and have not
+    /// failed often enough to count.
     New,
-    /// Its probes fail.
+    /// Its probes of the server fail.
     Failing,
 }
 
 impl<'a> ServerHealth<'a> {
-    /// So many more directors see it healthy, for all of its services.
+    /// Counts this many directors more that report the server healthy for all
+    /// of its services.
     pub fn healthy(&mut self, directors: usize) {
         self.healthy += directors;
     }
 
-    /// A director names it.
+    /// Adds the report of a director that names the server as unhealthy.
     pub fn named(&mut self, director: &'a str, entry: &UnhealthyServer) {
         let sight = match entry.state {
             UnhealthyState::Unknown => Sight::New,
@@ -52,19 +54,20 @@ impl<'a> ServerHealth<'a> {
         self.words.entry(words(entry)).or_default().insert(director);
     }
 
-    /// A director does not name it, and that does not mean that it is healthy.
+    /// Adds a director that does not name the server, which does not prove the
+    /// server healthy.
     pub fn unnamed(&mut self, director: &'a str, sight: Sight) {
         let before = self.others.entry(director).or_insert(sight);
         *before = sight.max(*before);
     }
 
-    /// The directors that are known not to see it healthy for all of its
+    /// The directors that do not report the server healthy for all of its
     /// services.
     pub fn others(&self) -> impl Iterator<Item = &'a str> {
         self.others.keys().copied()
     }
 
-    /// All of them, counted.
+    /// The numbers of directors for the server's status.
     pub fn counts(&self) -> CheckingDirectors {
         let unhealthy = self.seen_as(Sight::Failing).count();
         let mark = match unhealthy == self.others.len() {
@@ -95,8 +98,8 @@ impl<'a> ServerHealth<'a> {
         self.seen_as(sight).next().is_some()
     }
 
-    /// Without times and counts of probes: it stays as it is while nothing
-    /// happens.
+    /// The message has no times and no counts of probes, so that it changes
+    /// only when something happens.
     fn message(&self) -> String {
         let mut text = format!(
             "healthy on {} of {}",
@@ -143,14 +146,14 @@ fn words(entry: &UnhealthyServer) -> String {
     text
 }
 
-/// Ready of an accepted RealServer: True where at least one service uses it,
-/// and, if it is checked, at least one director sees it healthy. False where
-/// its probes fail on a director and no other sees it healthy; Unknown where
-/// none has seen it either way.
+/// Ready of an accepted RealServer. It is True if at least one service uses the
+/// server and, if the server is checked, at least one director reports it
+/// healthy. It is False if probes fail on a director and no other director
+/// reports it healthy. It is Unknown if no director knows.
 ///
-/// It is not False as soon as one of several directors does not reach the
-/// server: it serves, and who waits for it or is woken by it need not do
-/// anything about the server. What that one says is in the message.
+/// A server that some directors reach and others do not is Ready: it serves,
+/// and there may be nothing wrong with the server itself. The message says
+/// which directors do not reach it.
 pub fn server_ready<'a>(
     services: usize,
     health: Option<&ServerHealth<'_>>,
@@ -190,7 +193,7 @@ pub fn server_ready<'a>(
 
 fn not_healthy(services: usize, health: &ServerHealth<'_>) -> (&'static str, &'static str, String) {
     if health.checking() == 0 {
-        let message = "No director that is to check it renews its Lease; look at kubectl get \
+        let message = "No director that should check it renews its Lease; see kubectl get \
                        directors";
         return (UNKNOWN, reason::NO_DIRECTORS, message.to_owned());
     }
@@ -206,8 +209,7 @@ fn not_healthy(services: usize, health: &ServerHealth<'_>) -> (&'static str, &'s
     (status, reason, message)
 }
 
-/// Ready of a RealServer that is not accepted, or of which nothing is known:
-/// what its Accepted says.
+/// Ready of a RealServer that is not accepted: it repeats what Accepted says.
 pub fn server_not_ready(accepted: &Condition, generation: i64) -> Condition {
     condition(
         kind::READY,

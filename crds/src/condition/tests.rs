@@ -186,8 +186,8 @@ fn a_checked_server_is_ready_where_one_director_sees_it_healthy() {
         (
             0,
             vec![],
-            "Unknown/NoDirectors: No director that is to check it renews its Lease; look at \
-             kubectl get directors 0/0",
+            "Unknown/NoDirectors: No director that should check it renews its Lease; see kubectl \
+             get directors 0/0",
         ),
     ] {
         let mut health = ServerHealth::default();
@@ -259,20 +259,21 @@ fn a_service_below_its_minimum_says_on_which_director_by_how_much_and_what_is_in
         (
             below("FailOpen", 1),
             0,
-            "Director d1: 1 of 4 real servers healthy, 2 needed. FailOpen: all but drained servers \
-             are served as if healthy",
+            "Director d1: 1 of 4 real servers healthy, 2 needed. FailOpen: every server that is \
+             not drained counts as healthy",
         ),
         (
             below("Reject", 0),
             1,
             "Director d1: 0 of 4 real servers healthy, 2 needed. Reject: new connections are \
-             refused. So on 1 more director",
+             refused. The same on 1 more director",
         ),
         (
             below("SorryServer", 2),
             2,
-            "Director d1: 2 of 4 real servers healthy, and not enough yet after fewer than 2. \
-             SorryServer: new connections go to the sorry server. So on 2 more directors",
+            "Director d1: 2 of 4 real servers healthy, not enough yet to recover from fewer \
+             than 2. SorryServer: new connections go to the sorry server. The same on 2 more \
+             directors",
         ),
         (
             below("Pray", 0),
@@ -339,11 +340,11 @@ fn what_a_director_could_not_do_names_the_server_and_counts_the_other_directors(
         (0, "Director lb-1: RealServer shop/a: no memory"),
         (
             1,
-            "Director lb-1: RealServer shop/a: no memory. And 1 more director could not",
+            "Director lb-1: RealServer shop/a: no memory. 1 more director failed",
         ),
         (
             2,
-            "Director lb-1: RealServer shop/a: no memory. And 2 more directors could not",
+            "Director lb-1: RealServer shop/a: no memory. 2 more directors failed",
         ),
     ] {
         assert_eq!(not_programmed("lb-1", &why, others, 1).message, message);
@@ -366,8 +367,8 @@ fn a_director_says_how_many_targets_it_probes_and_why_it_cannot_probe_others() {
     );
     assert_eq!(
         void(&[("no file descriptor is free", 12)]),
-        "12 of 1000 targets cannot be probed, for reasons of the director's own: no file \
-         descriptor is free (12). Their servers keep the state that they had"
+        "12 of 1000 targets cannot be probed because of the director itself: no file descriptor \
+         is free (12). Their servers keep their last state"
     );
     let said = void(&[("no carrier", 3), ("no route", 4)]);
     assert!(

@@ -10,7 +10,7 @@ use crate::{
     api::{DirectorException, ServiceBelowMinimum},
 };
 
-/// ResolvedRefs: all selected servers fit.
+/// ResolvedRefs is True: all selected servers fit the service.
 pub fn resolved_refs(servers: usize, generation: i64) -> Condition {
     condition(
         kind::RESOLVED_REFS,
@@ -21,18 +21,18 @@ pub fn resolved_refs(servers: usize, generation: i64) -> Condition {
     )
 }
 
-/// ResolvedRefs of a service that was never accepted.
+/// ResolvedRefs is Unknown: the service was never accepted.
 pub fn refs_not_looked_at(generation: i64) -> Condition {
     condition(
         kind::RESOLVED_REFS,
         UNKNOWN,
         reason::NOT_PROGRAMMED,
-        "Not looked at before the object is accepted",
+        "Not checked until the object is accepted",
         generation,
     )
 }
 
-/// No ResolvedRefs: the selector matches no RealServer.
+/// ResolvedRefs is False: the selector matches no RealServer.
 pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
     condition(
         kind::RESOLVED_REFS,
@@ -46,8 +46,8 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
     )
 }
 
-/// No ResolvedRefs: these servers do not fit; the others serve. `refused` is
-/// not empty ([`crate::Resolved::refused_by`]).
+/// ResolvedRefs is False: these servers do not fit, and the others serve.
+/// `refused` must not be empty ([`crate::Resolved::refused_by`]).
 pub fn refused_refs<'a>(
     refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
     generation: i64,
@@ -64,7 +64,7 @@ pub fn refused_refs<'a>(
     )
 }
 
-/// Programmed: on all live directors.
+/// Programmed is True: all live directors hold the service.
 pub fn programmed(directors: usize, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -75,7 +75,7 @@ pub fn programmed(directors: usize, generation: i64) -> Condition {
     )
 }
 
-/// Not yet Programmed: these directors have not used this state so far.
+/// Programmed is False: these directors have not used the current state yet.
 pub fn programming<'a>(
     waiting_for: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -89,12 +89,12 @@ pub fn programming<'a>(
     )
 }
 
-/// Not Programmed: a director could not, and says why; so say others, which are
-/// only counted.
+/// Programmed is False: a director failed, for this exception. `others` is the
+/// number of other directors that failed too.
 ///
-/// A word of the director's that cannot be a condition's reason is replaced:
-/// it is another version's, and whoever reads reasons counts on what
-/// Kubernetes defines them to be.
+/// If the director's reason does not follow Kubernetes' rules for a condition's
+/// reason, it is replaced: it comes from another version of the agent, and
+/// programs rely on those rules.
 pub fn not_programmed(
     director: &str,
     why: &DirectorException,
@@ -115,13 +115,13 @@ pub fn not_programmed(
     message.push_str(&why.message);
     if others > 0 {
         let s = if others == 1 { "" } else { "s" };
-        let _ = write!(message, ". And {others} more director{s} could not");
+        let _ = write!(message, ". {others} more director{s} failed");
     }
     condition(kind::PROGRAMMED, FALSE, reason, message, generation)
 }
 
-/// Not Programmed: the service is not accepted. `in_force`: an earlier version
-/// of it was, and is what directors serve.
+/// Programmed is False: the service is not accepted. With `in_force`, directors
+/// serve an earlier version of it.
 pub fn not_accepted_not_programmed(in_force: bool, generation: i64) -> Condition {
     let message = if in_force {
         "Not accepted as it is now; its last accepted version stays in force"
@@ -137,23 +137,23 @@ pub fn not_accepted_not_programmed(in_force: bool, generation: i64) -> Condition
     )
 }
 
-/// Programmed is not known: the group is gone, and not every director needs to
-/// have known it.
+/// Programmed is Unknown: the DirectorGroup was deleted, and some directors may
+/// never have known it.
 pub fn programmed_without_group(group: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
         UNKNOWN,
         reason::DIRECTOR_GROUP_DELETED,
         format!(
-            "DirectorGroup {group} was deleted: directors that have started since do not know it. \
-             Create it again"
+            "DirectorGroup {group} was deleted, and directors that were started since then do \
+             not know it. Create it again"
         ),
         generation,
     )
 }
 
-/// Programmed is not known: these servers, as namespace/name, are not accepted
-/// as they are now, and not every director needs to have known them before.
+/// Programmed is Unknown: these servers (as namespace/name) are not accepted in
+/// their current form, and some directors may never have known an accepted one.
 pub fn programmed_with_outdated<'a>(
     servers: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -163,16 +163,15 @@ pub fn programmed_with_outdated<'a>(
         UNKNOWN,
         reason::REAL_SERVER_NOT_ACCEPTED,
         format!(
-            "RealServer {} is not accepted as it is now: directors that knew an earlier version go \
-             on with that, others do not have it. Correct it",
+            "RealServer {} is not accepted: directors that knew an earlier version still use that, \
+             others do not have the server. Correct it",
             named(servers)
         ),
         generation,
     )
 }
 
-/// Programmed is not known: these directors left exceptions out of their
-/// status.
+/// Programmed is Unknown: these directors left exceptions out of their status.
 pub fn more_exceptions<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -189,7 +188,7 @@ pub fn more_exceptions<'a>(
     )
 }
 
-/// Not Programmed: no director of the group is alive.
+/// Programmed is False: no director of the group is alive.
 pub fn no_directors(group: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -203,7 +202,7 @@ pub fn no_directors(group: &str, generation: i64) -> Condition {
     )
 }
 
-/// Not Programmed: the service is in the kernels, but no director holds the
+/// Programmed is False: the kernels hold the service, but no director holds the
 /// address.
 pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
     condition(
@@ -211,15 +210,15 @@ pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
         FALSE,
         reason::VIP_NOT_HELD,
         format!(
-            "No director of group {group} holds {address}; see why in the status of the director \
-             that DirectorGroup {group} names in spec.addresses.holder"
+            "No director of group {group} holds {address}; the status of the director that \
+             DirectorGroup {group} names in spec.addresses.holder says why"
         ),
         generation,
     )
 }
 
-/// Programmed is not known: these directors left addresses out of their status,
-/// and nobody names this one.
+/// Programmed is Unknown: these directors left addresses out of their status,
+/// and no director names this one.
 pub fn more_vips<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     address: &str,
@@ -230,14 +229,15 @@ pub fn more_vips<'a>(
         UNKNOWN,
         reason::VIP_NOT_HELD,
         format!(
-            "Director {} holds more VIPs than fit into its status, and nobody names {address}",
+            "Director {} holds more VIPs than fit into its status, and no director lists {address}",
             named(directors)
         ),
         generation,
     )
 }
 
-/// Not Programmed: no director holds the address, and none is named to.
+/// Programmed is False: no director holds the address, and the group does not
+/// name the one that should.
 pub fn holder_not_named(address: &str, group: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -252,8 +252,8 @@ pub fn holder_not_named(address: &str, group: &str, generation: i64) -> Conditio
     )
 }
 
-/// Ready of a VirtualService: what the first of Accepted, ResolvedRefs and
-/// Programmed that is not True says, or else True.
+/// Ready of a VirtualService: it repeats the first of Accepted, ResolvedRefs
+/// and Programmed that is not True. If all are True, Ready is True.
 pub fn service_ready(conditions: &[Condition], generation: i64) -> Condition {
     let mut last = None;
     for kind in [kind::ACCEPTED, kind::RESOLVED_REFS, kind::PROGRAMMED] {
@@ -275,7 +275,8 @@ pub fn service_ready(conditions: &[Condition], generation: i64) -> Condition {
     condition(kind::READY, TRUE, reason::READY, message, generation)
 }
 
-/// Not Ready: all is as the objects say, and still nobody can connect.
+/// Ready is False: everything is as the objects say, but no server takes new
+/// connections.
 pub fn no_weight(servers: i32, generation: i64) -> Condition {
     condition(
         kind::READY,
@@ -289,8 +290,9 @@ pub fn no_weight(servers: i32, generation: i64) -> Condition {
     )
 }
 
-/// Not Ready: too few of its servers are healthy on a director, and something
-/// else is in force there; so it is on others, which are only counted.
+/// Ready is False: a director has too few healthy servers, and does what the
+/// service wants in that case. `others` is the number of other directors in the
+/// same state.
 pub fn below_minimum(
     director: &str,
     below: &ServiceBelowMinimum,
@@ -307,13 +309,13 @@ pub fn below_minimum(
     let needed = if healthy < minimum {
         format!("{minimum} needed")
     } else {
-        format!("and not enough yet after fewer than {minimum}")
+        format!("not enough yet to recover from fewer than {minimum}")
     };
     let in_force = match action.as_str() {
-        "FailOpen" => ": all but drained servers are served as if healthy",
+        "FailOpen" => ": every server that is not drained counts as healthy",
         "Reject" => ": new connections are refused",
         "SorryServer" => ": new connections go to the sorry server",
-        // A newer agent's.
+        // A newer agent may report an action that this version does not know.
         _ => "",
     };
     let mut message = format!(
@@ -321,7 +323,7 @@ pub fn below_minimum(
          {action}{in_force}"
     );
     if others > 0 {
-        let _ = write!(message, ". So on {}", count(others, "more director"));
+        let _ = write!(message, ". The same on {}", count(others, "more director"));
     }
     condition(
         kind::READY,
@@ -332,8 +334,8 @@ pub fn below_minimum(
     )
 }
 
-/// Ready is not known: these directors left services out that have too few
-/// healthy servers.
+/// Ready is Unknown: these directors left services with too few healthy servers
+/// out of their status.
 pub fn more_below_minimum<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -351,8 +353,8 @@ pub fn more_below_minimum<'a>(
     )
 }
 
-/// Not Ready: on these directors no server is healthy, and the service's minimum
-/// of 0 leaves it at that.
+/// Ready is False: no server is healthy on these directors, and the service's
+/// minimum is 0, so nothing is done about it.
 pub fn none_healthy<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -362,16 +364,16 @@ pub fn none_healthy<'a>(
         FALSE,
         reason::UNHEALTHY,
         format!(
-            "Director {} has no healthy real server, and with spec.availability.minimumHealthy 0 \
-             nothing is done about that",
+            "Director {} has no healthy real server, and nothing is done about it because \
+             spec.availability.minimumHealthy is 0",
             named(directors)
         ),
         generation,
     )
 }
 
-/// Ready is not known: on these directors no server is healthy, and it is too
-/// early to say that too few are.
+/// Ready is Unknown: no server is healthy on these directors, but first probe
+/// results are outstanding.
 pub fn first_results<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -389,7 +391,7 @@ pub fn first_results<'a>(
     )
 }
 
-/// Whether Kubernetes takes a word for a condition's reason.
+/// Whether Kubernetes accepts a text as a condition's reason.
 fn is_reason(text: &str) -> bool {
     let mut bytes = text.bytes();
     text.len() <= 1024

@@ -77,7 +77,7 @@ fn a_director_without_a_live_lease_has_no_say() {
     assert!(
         scene
             .server_says("a", kind::READY)
-            .starts_with("Unknown/NoDirectors: No director that is to check it renews its Lease")
+            .starts_with("Unknown/NoDirectors: No director that should check it renews its Lease")
     );
 }
 
@@ -235,8 +235,8 @@ fn a_service_below_its_minimum_is_programmed_and_not_ready() {
     );
     assert_eq!(
         scene.says(kind::READY),
-        "False/BelowMinimum: Director d2: 1 of 4 real servers healthy, 2 needed. FailOpen: all but \
-         drained servers are served as if healthy. So on 1 more director"
+        "False/BelowMinimum: Director d2: 1 of 4 real servers healthy, 2 needed. FailOpen: every \
+         server that is not drained counts as healthy. The same on 1 more director"
     );
     // What keeps it from being programmed goes before.
     let exceptions = json!([exception("shop/web", "KernelRefused", "no memory")]);

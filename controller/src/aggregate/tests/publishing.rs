@@ -144,7 +144,7 @@ fn each_change_of_health_is_one_event_with_the_words() {
         events(&mut scene),
         [
             "Warning BelowMinimum: Director d1: 1 of 4 real servers healthy, 2 needed. FailOpen: \
-             all but drained servers are served as if healthy"
+             every server that is not drained counts as healthy"
         ]
     );
     for director in ["d1", "d2"] {

@@ -1,10 +1,10 @@
-//! Rules of what is done about servers that fail.
+//! Rules about servers that fail their health check.
 
 use kube::core::Rule;
 
 use super::rule;
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(in crate::api) fn availability_of_checked_servers() -> Rule {
     rule(
         "!has(self.availability) || has(self.healthCheck)",
@@ -13,7 +13,7 @@ pub(in crate::api) fn availability_of_checked_servers() -> Rule {
     .field_path(".availability")
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(in crate::api) fn hashing_quiesces() -> Rule {
     rule(
         "!has(self.availability) || !has(self.availability.onFailure) || \
@@ -24,7 +24,7 @@ pub(in crate::api) fn hashing_quiesces() -> Rule {
     .field_path(".availability.onFailure")
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(in crate::api) fn hashing_starts_at_once() -> Rule {
     rule(
         "!has(self.availability) || !has(self.availability.slowStartSeconds) || \
@@ -35,7 +35,7 @@ pub(in crate::api) fn hashing_starts_at_once() -> Rule {
     .field_path(".availability.slowStartSeconds")
 }
 
-/// Of a count or percentage.
+/// Rule of a count or percentage.
 pub(in crate::api) fn quantity() -> Rule {
     rule(
         "string(self).matches('^(0|[1-9][0-9]{0,3}|10000|(100|[1-9]?[0-9])%)$')",
@@ -43,7 +43,7 @@ pub(in crate::api) fn quantity() -> Rule {
     )
 }
 
-/// Of an availability.
+/// Rule of an availability.
 pub(in crate::api) fn recovery_above_the_minimum() -> Rule {
     rule(
         "!has(self.recoverAbove) || (has(self.minimumHealthy) && \
@@ -55,7 +55,7 @@ pub(in crate::api) fn recovery_above_the_minimum() -> Rule {
     .field_path(".recoverAbove")
 }
 
-/// Of what is done below the minimum.
+/// Rule of a belowMinimum.
 pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
     rule(
         "has(self.sorryServer) == (self.action == 'SorryServer')",
@@ -65,8 +65,9 @@ pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
     .field_path(".sorryServer")
 }
 
-/// `RULE` of a VirtualService's spec, if it has a sorry server with a
-/// forwarding method: `SORRY` and `METHOD`.
+/// A rule of a VirtualService's spec that applies if it has a sorry server. In
+/// `expression`, SORRY stands for the sorry server and METHOD for its
+/// forwarding method, or '' if there is none.
 fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     const SORRY: &str = "self.availability.belowMinimum.sorryServer";
     const METHOD: &str = "(has(SORRY.forwarding) ? SORRY.forwarding.method : \
@@ -82,7 +83,7 @@ fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     .field_path(format!(".availability.belowMinimum.sorryServer{field}"))
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(in crate::api) fn sorry_server_is_reached() -> Rule {
     of_the_sorry_server(
         "METHOD != ''",
@@ -92,7 +93,7 @@ pub(in crate::api) fn sorry_server_is_reached() -> Rule {
     )
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(in crate::api) fn port_of_the_sorry_server() -> Rule {
     of_the_sorry_server(
         "!has(SORRY.port) || !(METHOD in ['DR', 'TUN']) || (has(self.vip) && SORRY.port == \
@@ -103,7 +104,7 @@ pub(in crate::api) fn port_of_the_sorry_server() -> Rule {
     )
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(in crate::api) fn family_of_the_sorry_server() -> Rule {
     of_the_sorry_server(
         "METHOD == 'TUN' || !isIP(SORRY.address) || (has(self.vip) ? !isIP(self.vip.address) || \

@@ -4,7 +4,7 @@ use kube::core::Rule;
 
 use super::rule;
 
-/// Of a health check.
+/// Rule of a health check.
 pub(in crate::api) fn exactly_one_probe() -> Rule {
     rule(
         "[has(self.httpGet), has(self.tcpSocket), has(self.grpc), has(self.udp), has(self.dns), \
@@ -13,7 +13,7 @@ pub(in crate::api) fn exactly_one_probe() -> Rule {
     )
 }
 
-/// Of a health check.
+/// Rule of a health check.
 pub(in crate::api) fn timeout_within_period() -> Rule {
     rule(
         "self.timeoutSeconds <= self.periodSeconds",
@@ -22,7 +22,7 @@ pub(in crate::api) fn timeout_within_period() -> Rule {
     .field_path(".timeoutSeconds")
 }
 
-/// Of a VirtualService's spec.
+/// Rule of a VirtualService's spec.
 pub(in crate::api) fn port_to_probe() -> Rule {
     rule(
         "!has(self.healthCheck) || (has(self.vip) && self.vip.port != 0) || \
@@ -37,7 +37,7 @@ pub(in crate::api) fn port_to_probe() -> Rule {
     .field_path(".healthCheck")
 }
 
-/// Of an httpGet probe.
+/// Rule of an httpGet probe.
 pub(in crate::api) fn tls_with_https() -> Rule {
     rule(
         "has(self.tls) == (self.scheme == 'HTTPS')",
@@ -47,7 +47,7 @@ pub(in crate::api) fn tls_with_https() -> Rule {
     .field_path(".tls")
 }
 
-/// Of a string: path and query (RFC 3986, sections 3.3 and 3.4).
+/// Rule of a string: path and query (RFC 3986, sections 3.3 and 3.4).
 pub(in crate::api) fn path() -> Rule {
     rule(
         r"self.matches('^/[-A-Za-z0-9._~!$&\'()*+,;=:@%/?]*$')",
@@ -56,7 +56,7 @@ pub(in crate::api) fn path() -> Rule {
     )
 }
 
-/// Of a string: a DNS name as certificates have it, or an IP address.
+/// Rule of a string: a DNS name as in certificates, or an IP address.
 pub(in crate::api) fn host() -> Rule {
     rule(
         r"isIP(self) || (self.matches('^[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?(\\.[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?)*$') && !self.matches('(^|\\.)[0-9]+$'))",
@@ -65,7 +65,7 @@ pub(in crate::api) fn host() -> Rule {
     )
 }
 
-/// Of a string: a token (RFC 9110, section 5.6.2).
+/// Rule of a string: a token (RFC 9110, section 5.6.2).
 pub(in crate::api) fn header_name() -> Rule {
     rule(
         r"self.matches('^[-!#$%&\'*+.^_`|~A-Za-z0-9]+$')",
@@ -73,7 +73,7 @@ pub(in crate::api) fn header_name() -> Rule {
     )
 }
 
-/// Of a string.
+/// Rule of a string: the name of a header that the probe does not write itself.
 pub(in crate::api) fn header_allowed() -> Rule {
     rule(
         "!(self.lowerAscii() in ['host', 'connection', 'content-length', 'transfer-encoding'])",
@@ -82,7 +82,7 @@ pub(in crate::api) fn header_allowed() -> Rule {
     )
 }
 
-/// Of a string.
+/// Rule of a string: the value of a header.
 pub(in crate::api) fn header_value() -> Rule {
     rule(
         "self.matches('^[ -~]*$')",
@@ -90,7 +90,7 @@ pub(in crate::api) fn header_value() -> Rule {
     )
 }
 
-/// Of a string.
+/// Rule of a string: a status or a range of statuses.
 pub(in crate::api) fn status_range() -> Rule {
     rule(
         "self.matches('^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$') && (self.size() == 3 || \
@@ -100,7 +100,7 @@ pub(in crate::api) fn status_range() -> Rule {
     )
 }
 
-/// Of an expected body.
+/// Rule of an expected body.
 pub(in crate::api) fn contains_or_matches() -> Rule {
     rule(
         "has(self.contains) != has(self.matches)",
@@ -108,8 +108,9 @@ pub(in crate::api) fn contains_or_matches() -> Rule {
     )
 }
 
-/// Of a string. A pattern that does not compile has no value at all, and
-/// refuses the object: `in` keeps the error where `||` would lose it.
+/// Rule of a string: a regular expression. If it does not compile, the
+/// expression has no value and the object is refused: `in` keeps that error,
+/// while `||` would drop it.
 pub(in crate::api) fn pattern() -> Rule {
     rule(
         "''.matches(self) in [true, false]",
@@ -118,18 +119,17 @@ pub(in crate::api) fn pattern() -> Rule {
     )
 }
 
-/// Of a probe's tls.
+/// Rule of a probe's tls.
 pub(in crate::api) fn trust() -> Rule {
     rule(
         "has(self.caBundle) != self.insecureSkipVerify",
-        "it is to be said whom to believe, and once; write either caBundle or \
-         insecureSkipVerify: true",
+        "write exactly one of caBundle and insecureSkipVerify: true, which say whom to trust",
     )
     .field_path(".caBundle")
 }
 
-/// Of base64 in a string, which CEL reads as bytes. Whether the certificates
-/// can be read is beyond it.
+/// Rule of a string in base64, which CEL sees as bytes. CEL cannot check
+/// whether the certificates are readable.
 pub(in crate::api) fn pem() -> Rule {
     rule(
         "string(self).contains('-----BEGIN CERTIFICATE-----')",
@@ -137,8 +137,8 @@ pub(in crate::api) fn pem() -> Rule {
     )
 }
 
-/// Of a string: a name that can be asked for (RFC 1035, section 2.3.1, with
-/// the underscores of RFC 8552).
+/// Rule of a string: a name for a DNS query (RFC 1035, section 2.3.1, with the
+/// underscores of RFC 8552).
 pub(in crate::api) fn dns_name() -> Rule {
     rule(
         r"self.matches('^(\\.|[_A-Za-z0-9][-_A-Za-z0-9]{0,62}(\\.[_A-Za-z0-9][-_A-Za-z0-9]{0,62})*\\.?)$')",
@@ -147,7 +147,7 @@ pub(in crate::api) fn dns_name() -> Rule {
     )
 }
 
-/// Of a dns probe.
+/// Rule of a dns probe.
 pub(in crate::api) fn answer_of_the_type() -> Rule {
     rule(
         "!has(self.expectedAnswer) || !(self.type in ['A', 'AAAA']) || (isIP(self.expectedAnswer) \

@@ -40,7 +40,7 @@ pub(super) fn probe(raw: &HttpGetProbe) -> Result<HttpProbe, Rejection> {
     })
 }
 
-/// Path and query (RFC 3986, sections 3.3 and 3.4).
+/// Checks path and query (RFC 3986, sections 3.3 and 3.4).
 fn path(raw: &str) -> Result<(), Rejection> {
     const SPECIAL: &[u8] = b"-._~!$&'()*+,;=:@%/?";
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || SPECIAL.contains(&byte);
@@ -57,7 +57,8 @@ fn path(raw: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// An IPv6 address stands in brackets there (RFC 3986, section 3.2.2).
+/// The Host header for a host. It has brackets around an IPv6 address (RFC
+/// 3986, section 3.2.2).
 fn host_header(host: &str) -> String {
     match name::address(host) {
         Some(IpAddr::V6(address)) => format!("[{address}]"),
@@ -65,7 +66,8 @@ fn host_header(host: &str) -> String {
     }
 }
 
-/// A token (RFC 9110, section 5.6.2) and visible ASCII.
+/// Checks a header: the name is a token (RFC 9110, section 5.6.2), the value is
+/// visible ASCII.
 fn header(index: usize, raw: &HttpHeader) -> Result<(String, String), Rejection> {
     const OWN: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
     let path = format!("{PATH}.httpHeaders[{index}]");
@@ -176,8 +178,8 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
     }
 }
 
-/// The crate draws the pattern with a mark below it, for which a condition has
-/// no room; its last line says what is wrong.
+/// The last line of the error, which says what is wrong. The lines before it
+/// draw the pattern, which does not fit into a condition.
 fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
@@ -194,7 +196,7 @@ fn tls(raw: &HttpGetProbe) -> Result<Option<TlsRule>, Rejection> {
         )),
         (HttpScheme::Https, None) => Err(invalid(
             &format!("{PATH}.tls"),
-            "scheme HTTPS needs to know whom to believe; write tls with caBundle or \
+            "scheme HTTPS needs to know whom to trust; write tls with caBundle or \
              insecureSkipVerify: true, or set scheme to HTTP",
         )),
     }
@@ -211,13 +213,13 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
         (Some(_), true) => {
             return Err(invalid(
                 BUNDLE,
-                "with insecureSkipVerify nobody is asked who they are; leave one of the two out",
+                "has no effect with insecureSkipVerify, which trusts everybody; leave one of the two out",
             ));
         }
         (None, false) => {
             return Err(invalid(
                 BUNDLE,
-                "it is not said whom to believe; write caBundle, or insecureSkipVerify: true",
+                "nothing says whom to trust; write caBundle, or insecureSkipVerify: true",
             ));
         }
     };
@@ -227,7 +229,7 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
     })
 }
 
-/// The certificates of a bundle, each of which can be an authority.
+/// Reads the certificates of a bundle. Each must be usable as an authority.
 fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
     /// Four characters of base64 hold three bytes.
     const LARGEST: usize = bounds::CA_BUNDLE_BASE64 / 4 * 3;

@@ -19,7 +19,7 @@ fn http(probe: &Value) -> Result<HttpProbe, Rejection> {
     }
 }
 
-/// Whom TLS is to believe.
+/// Checks a probe's `tls` by itself.
 fn tls(tls: &Value) -> Result<TlsRule, Rejection> {
     Ok(http(&json!({"scheme": "HTTPS", "tls": tls}))?.tls.unwrap())
 }
@@ -127,7 +127,7 @@ fn a_pattern_that_does_not_compile_says_why_in_one_line() {
     }
 }
 
-/// (probe, serverName) and (Host header, name in the certificate)
+/// Each case: (probe, serverName) and (Host header, name in the certificate).
 #[test]
 fn the_name_in_the_certificate_is_the_hosts_unless_told_otherwise() {
     for (probe, server_name, host, expected) in [
@@ -266,7 +266,7 @@ fn the_other_probes_say_and_expect_what_they_are_told() {
     }
 }
 
-/// (dns, type and expected answer)
+/// Each case: (dns, type and expected answer).
 #[test]
 fn an_address_in_an_answer_has_one_spelling() {
     for (raw, record_type, expect) in [
