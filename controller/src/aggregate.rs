@@ -1,6 +1,7 @@
-//! From the world to every object's status. Pure: no clock, no client.
+//! Works out every object's status from the state of the world. Pure: no clock,
+//! no client.
 //!
-//! Times of transition are 1970 here; who publishes sets them
+//! Times of transition are 1970 here; the publisher sets them
 //! ([`crds::condition::set`]).
 
 mod alive;
@@ -33,36 +34,36 @@ use crate::{
 
 use health_reports::HealthReports;
 
-/// One director, as far as it matters here.
+/// What is known about one director.
 #[derive(Clone, Debug)]
 pub struct DirectorView<'a> {
-    /// Its name.
+    /// The director's name.
     pub name: &'a str,
-    /// Whether it is to be believed and waited for.
+    /// Whether the director is alive: only then its reports count.
     pub life: Life,
     /// Which states its last completed round used.
     pub places: &'a Places,
-    /// What it says.
+    /// The status that its agent reported.
     pub status: &'a DirectorStatus,
     /// The fields of its status that this controller cannot read.
     pub unreadable: &'a [String],
 }
 
-/// Every object's status as it should be.
+/// The status that every object should have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {
-    /// By namespace and name.
+    /// The statuses of VirtualServices, by namespace and name.
     pub virtual_services: BTreeMap<ObjectKey, VirtualServiceStatus>,
-    /// By namespace and name.
+    /// The statuses of RealServers, by namespace and name.
     pub real_servers: BTreeMap<ObjectKey, RealServerStatus>,
-    /// By name; not of groups that are gone.
+    /// The statuses of DirectorGroups, by name; not of deleted ones.
     pub director_groups: BTreeMap<ObjectKey, DirectorGroupStatus>,
-    /// The condition Alive of each Director, where it is known.
+    /// The condition Alive of each Director, by name, if it is known.
     pub directors: BTreeMap<String, Condition>,
 }
 
 impl Wanted {
-    /// All of them, by object.
+    /// All statuses, each with the object that it is for.
     pub fn into_statuses(self) -> impl Iterator<Item = (Id, Status)> {
         let id = |subject| move |key| Id { subject, key };
         let directors = self.directors.into_iter().map(move |(name, alive)| {
@@ -89,31 +90,31 @@ impl Wanted {
     }
 }
 
-/// The directors of one group.
+/// What is known about the directors of one group.
 #[derive(Debug, Default)]
 struct Group<'a> {
     live: Vec<&'a DirectorView<'a>>,
     dead: Vec<&'a str>,
-    /// Addresses that a live one holds.
+    /// Addresses that a live director holds.
     held: HashSet<IpAddr>,
     /// What live directors could not do, by service.
     exceptions: HashMap<&'a str, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
-    /// How far every live one is at least; none if there are none, or one has
-    /// used nothing so far.
+    /// The position that every live director has reached. None if there is no
+    /// live director, or if one has not used anything yet.
     least: Option<Positions>,
     accepted_services: i32,
 }
 
 impl Group<'_> {
-    /// Whether there are live directors and all have used a state as new as
-    /// `needed`.
+    /// Whether there are live directors and all of them have used a state at
+    /// least as new as `needed`.
     fn has_reached(&self, needed: &Positions) -> bool {
         self.least.is_some_and(|least| least.has_reached(needed))
     }
 }
 
-/// Works out every status.
+/// Works out the status of every object.
 pub fn wanted(
     objects: &Objects,
     resolved: &Resolved,
@@ -173,7 +174,7 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
     let mut groups: HashMap<&str, Group<'_>> = HashMap::new();
     for director in directors {
         let status = director.status;
-        // Before its first report a director belongs nowhere.
+        // Before its first report, a director belongs to no group.
         if status.director_group_name.is_empty() {
             continue;
         }

@@ -50,23 +50,23 @@ pub struct Args {
     )]
     pub log: String,
 
-    /// What to do instead of running.
+    /// A command to run instead of the controller.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What there is to do besides running.
+/// The commands besides running the controller.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
     /// Print a completion script for a shell.
     Completion {
-        /// The shell.
+        /// The shell to print the script for.
         shell: Shell,
     },
 }
 
 impl Args {
-    /// The name to stand for election with.
+    /// The name of this process in the leader's Lease.
     pub fn identity(&self) -> String {
         self.identity.clone().unwrap_or_else(|| {
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::liveness::Time;
 
 /// Lets a number of things happen at once, and from then on one per pause. The
-/// number and the pause are arguments, and so is time.
+/// number, the pause and the time are arguments.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     taken: u32,
@@ -13,7 +13,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Whether one more may happen now; then it counts.
+    /// Whether one more may happen now. If so, it is counted.
     pub(crate) fn take(&mut self, burst: u32, pause: Duration, now: Time) -> bool {
         while self.taken > 0 && self.since + pause <= now {
             self.taken -= 1;
@@ -29,7 +29,7 @@ impl Bucket {
         is_free
     }
 
-    /// When the next one may happen.
+    /// The time at which the next one may happen.
     pub(crate) fn ready_at(&self, burst: u32, pause: Duration, now: Time) -> Time {
         if self.taken < burst {
             now

@@ -1,5 +1,5 @@
-//! How what the controller says differs from what is published, and how much
-//! that matters.
+//! Compares the status that an object should have with the published one, and
+//! says how much the difference matters.
 
 use crds::{
     api::VirtualServiceStatus,
@@ -9,25 +9,26 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::status::Status;
 
-/// How much a difference matters, and so how fast it is published.
+/// How much a difference matters, and so how soon it is published.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Difference {
-    /// None, but for times.
+    /// The statuses are equal, except for times.
     None,
-    /// In how many directors are counted and which are named, and nothing
-    /// follows from it: one director's death is this for every service of its
-    /// group, and must not be a patch for each. Likewise in what is not known
-    /// any more because a director has more to report than it can.
+    /// Only numbers or names of directors differ, without consequences. When a
+    /// director dies, every service of its group differs like that, and must
+    /// not be patched at once. The same holds for information that is lost
+    /// because a director has more to report than fits.
     Soft,
-    /// In a reason, a generation, a count, or what a failure says.
+    /// A reason, a generation, another count, or the message of a failure
+    /// differs.
     Plain,
-    /// A condition changes its status, or is there for the first time.
+    /// A condition's status differs, or the condition is new.
     Flip,
 }
 
 impl Status {
-    /// How this differs from what is published. Conditions that this does not
-    /// have are somebody else's.
+    /// How this status differs from the published one. Conditions that are only
+    /// in the published one belong to another writer.
     pub fn difference(&self, published: Option<&Self>) -> Difference {
         let conditions = published.map_or(&[][..], Self::conditions);
         let of_conditions = self
@@ -37,7 +38,8 @@ impl Status {
             .max()
             .unwrap_or(Difference::None);
         let difference = of_conditions.max(self.difference_of_counts(published));
-        // Such a message tells which directors do not reach the server, and why.
+        // The message of an unhealthy server says which directors do not reach
+        // it, and why, so it matters.
         if difference == Difference::Soft && self.unhealthy_on() > 0 {
             return Difference::Plain;
         }
@@ -71,8 +73,8 @@ impl Status {
     }
 }
 
-/// Of a service's servers, how many it has and how many are known to be out of
-/// service.
+/// The number of a service's servers, and how many of them are known to be out
+/// of service.
 fn servers_in_and_out(status: &VirtualServiceStatus) -> Option<(i32, i32)> {
     let counts = status.real_servers.as_ref()?;
     let may_serve = counts.healthy + counts.unknown.unwrap_or_default();
@@ -83,7 +85,8 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     let Some(old) = old else {
         return Difference::Flip;
     };
-    // Of everything that one director has no room for: see [`Difference::Soft`].
+    // Lost because a director has no room to report it: see
+    // [`Difference::Soft`].
     let lost = new.reason == reason::MORE_TO_REPORT && old.reason == reason::READY;
     if lost {
         return Difference::Soft;
@@ -97,8 +100,8 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     if old.message == new.message {
         return Difference::None;
     }
-    // How many have it, or are waited for. What a failure says is what to do
-    // about it, and for that somebody waits.
+    // Only the number or names of directors differ. The message of a failure
+    // says what to do, and somebody may be waiting for it.
     let only_counts = new.status == "True" || new.reason == reason::PROGRAMMING;
     match new.type_.as_str() {
         kind::PROGRAMMED | kind::READY if only_counts => Difference::Soft,

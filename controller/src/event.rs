@@ -1,4 +1,4 @@
-//! What the watches say.
+//! The events that the watches deliver.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,29 +15,28 @@ use kube::{
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use serde_json::{Map, Value, json};
 
-/// One thing that was seen.
+/// An event of one of the watches.
 #[derive(Debug)]
 pub enum Event {
-    /// On the watch of VirtualServices.
+    /// An event of the watch of VirtualServices.
     VirtualServices(watcher::Event<Observed<VirtualService>>),
-    /// On the watch of RealServers.
+    /// An event of the watch of RealServers.
     RealServers(watcher::Event<Observed<RealServer>>),
-    /// On the watch of DirectorGroups.
+    /// An event of the watch of DirectorGroups.
     DirectorGroups(watcher::Event<Observed<DirectorGroup>>),
-    /// On the watch of Directors.
+    /// An event of the watch of Directors.
     Directors(watcher::Event<ObservedDirector>),
-    /// On the watch of Leases.
+    /// An event of the watch of Leases.
     Leases(watcher::Event<Lease>),
-    /// The watch of Leases failed: until its next event nothing is known of
-    /// renewals.
+    /// The watch of Leases failed. Renewals are unknown until its next event.
     LeasesUnseen,
 }
 
-/// An object whose spec may not parse, with its status if that does.
+/// An object whose spec may not parse, with its status if that parses.
 pub struct Observed<K: HasSpec + HasStatus> {
-    /// Metadata and spec.
+    /// The object's metadata and spec.
     pub object: Loose<K>,
-    /// What was published about it.
+    /// The published status, if it parses.
     pub status: Option<K::Status>,
 }
 
@@ -47,7 +46,7 @@ where
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut value = Value::deserialize(deserializer)?;
-        // A status that somebody else broke is one to be written anew.
+        // A status that does not parse is treated as absent, and written again.
         let status = value
             .get_mut("status")
             .map(Value::take)
@@ -110,17 +109,17 @@ impl<K: HasSpec + HasStatus + Resource> Resource for Observed<K> {
     }
 }
 
-/// A Director, of which only the metadata must parse: one agent that is newer
-/// than this controller must not stop the watch of all the others.
+/// A Director of which only the metadata must parse, so that one agent that is
+/// newer than this controller does not stop the watch of all others.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedDirector {
     /// The object's metadata.
     pub metadata: ObjectMeta,
-    /// The fields of its status that parse. Where one does not, the director's
-    /// state of the world is left out too: it says that all is as the objects
-    /// want it but for what is named, and what is named is not known.
+    /// The fields of the status that parse. If one does not parse, `used` is
+    /// left out as well: it says that everything is as the objects want it
+    /// except for the exceptions, and those may be unreadable.
     pub status: DirectorStatus,
-    /// The fields that do not parse, as `status.vips`.
+    /// The names of the fields that do not parse, such as `status.vips`.
     pub unreadable: Vec<String>,
 }
 
@@ -154,7 +153,7 @@ fn readable_part(fields: Map<String, Value>) -> (DirectorStatus, Vec<String>) {
     }
     let (readable, others): (Map<_, _>, Map<_, _>) =
         fields.into_iter().partition(|(name, value)| {
-            // None of its fields must be there.
+            // Each field is tried by itself, because all others may be absent.
             DirectorStatus::deserialize(json!({ name.as_str(): value })).is_ok()
         });
     let unreadable = others.keys().map(|name| format!("status.{name}")).collect();

@@ -1,9 +1,9 @@
-//! Which states of the world the controller has seen, and where directors
-//! stand among them.
+//! The states of the world that the controller has seen, and which of them the
+//! directors have reached.
 //!
-//! Each kind arrives on a watch of its own, here and at every director, and
-//! the watches are not in step. So a director stands at one place per kind,
-//! and an object is needed from one position per kind on.
+//! Each kind has a watch of its own, in the controller and in every director,
+//! and the watches are not in step. So a director has a place per kind, and an
+//! object is needed from one position per kind on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,19 +11,19 @@ use crds::{Digest, ObjectKey, api::WorldDigests};
 
 use crate::ring::{Place, Position, Ring};
 
-/// A position in each kind's order of states.
+/// A position in the order of states, for each kind.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Positions {
-    /// Among the states of the group's VirtualServices.
+    /// The position among the states of the group's VirtualServices.
     pub virtual_services: Position,
-    /// Among the states of all RealServers.
+    /// The position among the states of all RealServers.
     pub real_servers: Position,
-    /// Among the states of the group's own DirectorGroup.
+    /// The position among the states of the group's own DirectorGroup.
     pub director_groups: Position,
 }
 
 impl Positions {
-    /// In each kind, the earlier one.
+    /// The earlier of two positions, for each kind.
     pub fn least(self, other: Self) -> Self {
         Self {
             virtual_services: self.virtual_services.min(other.virtual_services),
@@ -32,7 +32,7 @@ impl Positions {
         }
     }
 
-    /// Whether this is as far on as `needed`, in every kind.
+    /// Whether this is at least as far as `needed`, in every kind.
     pub fn has_reached(&self, needed: &Self) -> bool {
         self.virtual_services >= needed.virtual_services
             && self.real_servers >= needed.real_servers
@@ -40,7 +40,8 @@ impl Positions {
     }
 }
 
-/// Where one director stands: nowhere in a kind means that nothing is known.
+/// The place of a director's last completed round among the states of each
+/// kind. None: nothing is known about that kind.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Places {
     group: String,
@@ -50,13 +51,13 @@ pub struct Places {
 }
 
 impl Places {
-    /// Whether the last completed round used a state as new as `needed`, in
-    /// every kind.
+    /// Whether the last completed round used a state at least as new as
+    /// `needed`, in every kind.
     pub fn has_reached(&self, needed: &Positions) -> bool {
         self.position().is_some_and(|at| at.has_reached(needed))
     }
 
-    /// The position in every kind; none if nothing is known in one.
+    /// The position in every kind. None if one is unknown.
     pub fn position(&self) -> Option<Positions> {
         Some(Positions {
             virtual_services: self.virtual_services?.latest,
@@ -66,7 +67,7 @@ impl Places {
     }
 }
 
-/// All states that are remembered.
+/// All states that are remembered, by kind.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     clock: Position,
@@ -75,35 +76,38 @@ pub struct History {
     director_groups: BTreeMap<String, Tracked>,
 }
 
-/// One object is different now.
+/// A change of one object.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// Which.
+    /// The object that changed.
     pub object: &'a ObjectKey,
-    /// Its digest before XOR its digest after (nothing is the default digest).
+    /// The XOR of its digests before and after. A missing object has the
+    /// default digest.
     pub difference: Digest,
-    /// Whether that is new to the world.
+    /// Whether the object was like this before.
     pub novelty: Novelty,
 }
 
-/// How an object differs from before.
+/// How an object differs from its previous state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Novelty {
-    /// Its uid or generation is new: no state of the world had this before.
+    /// It has a new uid or generation, so no earlier state of the world
+    /// contained it.
     New,
-    /// It may have been like this before: labels come and go.
+    /// An earlier state may have contained it like this, because labels can
+    /// change back.
     Known,
-    /// It is not there any more.
+    /// It was deleted.
     Gone,
 }
 
-/// The present digest of a set of objects, and the earlier ones.
+/// The current digest of a set of objects, and the earlier ones.
 #[derive(Clone, Debug, Default)]
 struct Tracked {
     digest: Digest,
     ring: Ring,
-    /// Objects that are there and whose generation is newer than the last gap:
-    /// a state with one of them cannot have been there before.
+    /// Existing objects whose generation is newer than the last gap. A state
+    /// with one of them cannot have existed before the gap.
     new: HashSet<ObjectKey>,
 }
 
@@ -127,7 +131,8 @@ impl Tracked {
         self.ring.push(digest, *clock, !self.new.is_empty());
     }
 
-    /// The state that a listing found, after others that were not seen.
+    /// Adds the state that a listing found. States before it may have been
+    /// missed.
     fn listed(&mut self, digest: Digest, clock: &mut Position) {
         *clock += 1;
         self.ring.missed(*clock);
@@ -137,23 +142,23 @@ impl Tracked {
 }
 
 impl History {
-    /// One VirtualService of a group is different now.
+    /// Adds a change of one VirtualService of a group.
     pub fn virtual_service_changed(&mut self, group: &str, step: Step<'_>) {
         tracked(&mut self.virtual_services, group).step(step, &mut self.clock);
     }
 
-    /// One RealServer is different now.
+    /// Adds a change of one RealServer.
     pub fn real_server_changed(&mut self, step: Step<'_>) {
         self.real_servers.step(step, &mut self.clock);
     }
 
-    /// One DirectorGroup is different now.
+    /// Adds a change of one DirectorGroup.
     pub fn director_group_changed(&mut self, step: Step<'_>) {
         tracked(&mut self.director_groups, &step.object.name).step(step, &mut self.clock);
     }
 
-    /// VirtualServices were listed anew, and may have been through states that
-    /// were not seen.
+    /// Adds a new listing of VirtualServices. States before it may have been
+    /// missed.
     pub fn virtual_services_listed<'a>(
         &mut self,
         objects: impl Iterator<Item = (&'a str, Digest)>,
@@ -161,18 +166,20 @@ impl History {
         listed(&mut self.virtual_services, objects, &mut self.clock);
     }
 
-    /// RealServers were listed anew.
+    /// Adds a new listing of RealServers. States before it may have been
+    /// missed.
     pub fn real_servers_listed(&mut self, digest: Digest) {
         self.real_servers.listed(digest, &mut self.clock);
     }
 
-    /// DirectorGroups were listed anew.
+    /// Adds a new listing of DirectorGroups. States before it may have been
+    /// missed.
     pub fn director_groups_listed<'a>(&mut self, objects: impl Iterator<Item = (&'a str, Digest)>) {
         listed(&mut self.director_groups, objects, &mut self.clock);
     }
 
-    /// Makes sure that the present state of a group is remembered, also where
-    /// nothing has happened in it yet.
+    /// Remembers the current state of a group, even if nothing has happened in
+    /// it yet.
     pub fn know_group(&mut self, group: &str) {
         for kind in [&mut self.virtual_services, &mut self.director_groups] {
             if !kind.contains_key(group) {
@@ -185,7 +192,7 @@ impl History {
         }
     }
 
-    /// Where the world stands, as seen by a group.
+    /// The current position of each kind, for one group.
     pub fn now(&self, group: &str) -> Positions {
         let latest = |kind: &BTreeMap<String, Tracked>| {
             kind.get(group).map_or(0, |tracked| tracked.ring.latest())
@@ -197,8 +204,8 @@ impl History {
         }
     }
 
-    /// Moves a director to where its last report puts it. Before its first
-    /// completed round it stands nowhere.
+    /// Moves a director to the place of its last report. Before its first
+    /// completed round, no place is known.
     pub fn follow(&self, places: &mut Places, group: &str, used: Option<&WorldDigests>) {
         if places.group != group {
             *places = Places {
@@ -256,7 +263,7 @@ fn listed<'a>(
     }
 }
 
-/// A digest that cannot be read is one that is not known.
+/// A digest that does not parse is treated as an unknown one.
 fn place(kind: Option<&Tracked>, said: &str, before: Option<Place>) -> Option<Place> {
     kind?.ring.follow(&said.parse().ok()?, before)
 }

@@ -1,5 +1,5 @@
-//! Kubernetes Events: what `kubectl describe` and `kubectl events` show of
-//! changes of conditions.
+//! Kubernetes Events about changed conditions, which `kubectl describe` and
+//! `kubectl events` show.
 
 use std::time::Duration;
 
@@ -21,28 +21,30 @@ use crate::{
     status::{Status, Subject},
 };
 
-/// An API server takes no longer note.
+/// The longest note, in bytes, before the mark that something was cut off. An
+/// API server accepts at most 1024.
 const LONGEST_NOTE: usize = 1000;
 
-/// So many Events at once, and then one a [`PAUSE`]: they are for people, and
-/// what is true stands in the conditions. Minor ones leave half of that free.
+/// This many Events are made at once, then one per [`PAUSE`]. People read them;
+/// the full truth is in the conditions. Minor Events may use only half of the
+/// number.
 const BURST: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// An Event and what it is about.
+/// A Kubernetes Event and the object that it is about.
 pub struct KubernetesEvent {
-    /// The Event.
+    /// The Event itself.
     pub event: Event,
-    /// The object.
+    /// The object that the Event is about.
     pub about: ObjectReference,
-    /// Whether others go before it.
+    /// Whether other Events have priority over it.
     pub is_minor: bool,
 }
 
-/// What there is to be said about a status that was just written: at most one
-/// thing, about the condition that carries all others where there is one. Of a
-/// server that stays Ready, that it is now unhealthy on more directors, or on
-/// fewer.
+/// The Event for a status that was just written, if there is anything to say.
+/// It is about the condition that summarises the others, if there is one. For a
+/// server that stays Ready, it says that more or fewer directors find it
+/// unhealthy.
 pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
     let subject = letter.id.subject;
     let kind = match subject {
@@ -64,8 +66,8 @@ pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
     })
 }
 
-/// A director cannot probe any more, or can again: its agent says so itself, so
-/// that there is no letter.
+/// A change of a Director's condition HealthChecks. Its agent writes that
+/// condition itself, so there is no [`Letter`] for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentFlip {
     director: ObjectKey,
@@ -74,7 +76,7 @@ pub struct AgentFlip {
 }
 
 impl AgentFlip {
-    /// The one between two sights of a Director.
+    /// The change between two versions of a Director, if there is one.
     pub fn between(
         director: &ObjectKey,
         uid: &str,
@@ -91,7 +93,7 @@ impl AgentFlip {
         })
     }
 
-    /// What there is to be said about it.
+    /// The Event for this change.
     pub fn event(&self) -> KubernetesEvent {
         KubernetesEvent {
             event: event(&self.says),
@@ -101,8 +103,8 @@ impl AgentFlip {
     }
 }
 
-/// A server that as many directors check as before is unhealthy on another
-/// number of them. As long as it is not Ready, that is no news.
+/// The Event for a Ready server that another number of directors finds
+/// unhealthy, while the number of directors that check it is the same.
 fn unhealthy_elsewhere(
     old: &Status,
     new: &Status,
@@ -151,16 +153,16 @@ fn event(of: &Condition) -> Event {
     }
 }
 
-/// Whether a condition says something new. What fails for another reason than
-/// before does: every edit fails as Programming first, and a kernel that
-/// refuses it would never be heard of.
+/// Whether a condition says something new. For a failed condition, a changed
+/// reason is new: every edit fails with Programming first, and a later refusal
+/// by the kernel must not be missed.
 fn is_news(old: Option<&Condition>, new: &Condition) -> bool {
     old.is_none_or(|old| {
         old.status != new.status || (new.status == "False" && old.reason != new.reason)
     })
 }
 
-/// What every object goes through is not.
+/// Whether an Event is useful. Steps that every object goes through are not.
 fn is_worth_saying(subject: Subject, changed: &Condition) -> bool {
     match (subject, changed.status.as_str()) {
         (_, "Unknown") => false,
@@ -186,7 +188,7 @@ fn reference(subject: Subject, key: &ObjectKey, uid: &str) -> ObjectReference {
     }
 }
 
-/// How many Events may be made. Time is an argument.
+/// Limits the number of Events. Time is an argument.
 #[derive(Debug, Default)]
 pub struct Ration {
     made: Bucket,
@@ -194,7 +196,7 @@ pub struct Ration {
 }
 
 impl Ration {
-    /// Whether to make one now.
+    /// Whether an Event may be made now. If so, it is counted.
     pub fn take(&mut self, is_minor: bool, now: Time) -> bool {
         let burst = if is_minor { BURST / 2 } else { BURST };
         let may_be_made = self.made.take(burst, PAUSE, now);
@@ -204,7 +206,7 @@ impl Ration {
         may_be_made
     }
 
-    /// How many were not made since the last call.
+    /// The number of Events left out since the last call.
     pub fn left_out(&mut self) -> u32 {
         std::mem::take(&mut self.left_out)
     }

@@ -1,4 +1,4 @@
-//! Which of several controllers publishes.
+//! Elects the one controller that publishes.
 
 use std::time::Duration;
 
@@ -12,43 +12,45 @@ use crate::{
     trouble::{self, Complaints},
 };
 
-/// For so long nobody else takes over from a leader that is gone.
+/// How long the other controllers wait before one of them replaces a leader
+/// that is gone.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// A leader renews so long before its time has passed.
+/// How long before its Lease expires a leader renews it.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often an API server that is away is asked again.
+/// How often an unreachable API server is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Where the leader's Lease is, and who wants it.
+/// The leader's Lease, and the process that wants it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// The Lease's namespace.
     pub namespace: String,
     /// The Lease's name.
     pub name: String,
-    /// Unique among the candidates.
+    /// The name of this process, unique among the candidates.
     pub identity: String,
 }
 
-/// What a campaign is told by those that watch.
+/// Signals to the election from the rest of the controller.
 #[derive(Clone, Debug)]
 pub struct Signals {
-    /// Whether the Lease was seen to be nobody's.
+    /// Whether the Lease has no holder.
     pub free: watch::Receiver<bool>,
     /// Whether the Lease is held in vain: see [`Tenure::is_in_vain`].
     pub in_vain: watch::Receiver<bool>,
-    /// Whether it is time to stop.
+    /// Whether the process must stop.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Takes the Lease whenever it is free, and renews it, until it is time to
-/// stop. Then it is given back, so that the next one need not wait; and so it
-/// is when it is held in vain, with time for another candidate to take it.
+/// Takes the Lease whenever it is free and renews it, until the process must
+/// stop. Then it gives the Lease back, so that the next leader need not wait.
+/// It also gives back a Lease that it holds in vain, and leaves time for
+/// another candidate to take it.
 ///
-/// `leading` says what the last answer of the API server was. It is not enough
-/// to act on: see [`Tenure`].
+/// `leading` is the last answer of the API server. That is not enough to act
+/// on: see [`Tenure`].
 pub async fn campaign(
     client: Client,
     candidate: Candidate,
@@ -97,11 +99,11 @@ pub async fn campaign(
     }
 }
 
-/// Why a candidate begins anew.
+/// Why an election attempt ended.
 enum End {
-    /// It is time to stop.
+    /// The process must stop.
     Stop,
-    /// The Lease was seen to be free.
+    /// The Lease has no holder.
     Free,
     /// The Lease was held in vain.
     InVain,
@@ -120,10 +122,10 @@ async fn manager(
         .await
 }
 
-/// Stands for election, and leads, until it is time to begin anew.
+/// Tries to take the Lease and keeps it, until one of the signals ends that.
 ///
 /// # Errors
-/// As soon as a request fails.
+/// When a request fails.
 async fn hold(
     manager: &LeaseManager,
     leading: &watch::Sender<bool>,
@@ -135,7 +137,8 @@ async fn hold(
             biased;
             () = becomes(&mut signals.stop) => End::Stop,
             () = becomes(&mut signals.in_vain), if leads => End::InVain,
-            // The manager itself waits for the time that it read last.
+            // Without this, the manager would wait for the expiry time it read
+            // last.
             () = becomes(&mut signals.free), if !leads => return Ok(End::Free),
             changed = manager.changed() => {
                 leading.send_replace(changed?);
@@ -145,13 +148,13 @@ async fn hold(
         leading.send_replace(false);
         let released = time::timeout(GRACE, manager.release()).await;
         if let Ok(Err(error)) = released {
-            warn!("the leader's Lease is not given back: {error}");
+            warn!("cannot give the leader's Lease back: {error}");
         }
         return Ok(end);
     }
 }
 
-/// Until a signal changes to true.
+/// Returns when a signal changes to true.
 async fn becomes(signal: &mut watch::Receiver<bool>) {
     while signal.changed().await.is_ok() {
         if *signal.borrow_and_update() {
@@ -171,19 +174,19 @@ fn complaint(candidate: &Candidate, error: &LeaseManagerError) -> Option<String>
 
 /// Whether this process may publish. Pure.
 ///
-/// The last answer of the API server may be old: the process slept, or requests
-/// hang. So a leader must also have seen a renewal of its own, on its watch and
-/// by its own clock, within the time for which a Lease counts.
+/// The last answer of the API server may be old, because the process slept or
+/// requests hang. So a leader must also have seen a renewal of its own, on its
+/// watch and by its own clock, within the duration of the Lease.
 #[derive(Debug, Default)]
 pub struct Tenure {
-    /// Since when the election says so.
+    /// The time since which the election says that this process leads.
     elected: Option<Time>,
-    /// Until when the last renewal that was seen counts.
+    /// The time until which the last renewal that was seen counts.
     until: Time,
 }
 
 impl Tenure {
-    /// What the election says.
+    /// Takes in the result of the election.
     pub fn elected(&mut self, elected: bool, now: Time) {
         if elected {
             self.elected.get_or_insert(now);
@@ -192,26 +195,26 @@ impl Tenure {
         }
     }
 
-    /// The leader's Lease was seen to be this process's own, renewed so long
-    /// ago by its own clock: others count from the renewal, and not from when
-    /// it was seen here.
+    /// This process's own Lease was seen, renewed `age` ago by its own clock.
+    /// The time of the renewal counts, and not the time when it was seen,
+    /// because others count from the renewal too.
     pub fn renewed(&mut self, age: Duration, now: Time) {
         self.until = (now + LEASE_DURATION).saturating_sub(age);
     }
 
-    /// The leader's Lease was seen to be somebody else's, or nobody's.
+    /// The leader's Lease was seen to belong to another process, or to none.
     pub fn lost(&mut self, now: Time) {
         self.until = self.until.min(now);
     }
 
-    /// Whether to publish.
+    /// Whether this process may publish now.
     pub fn leads(&self, now: Time) -> bool {
         self.elected.is_some() && now < self.until
     }
 
-    /// Whether the Lease is better given back: it is held, and keeps others
-    /// from leading, but its renewals have not been seen for so long that this
-    /// process has not led for a whole Lease's duration.
+    /// Whether the Lease is held in vain: this process holds it and so keeps
+    /// others from leading, but for a whole Lease duration it could not lead
+    /// itself, because it did not see its own renewals.
     pub fn is_in_vain(&self, now: Time) -> bool {
         self.elected
             .is_some_and(|since| now >= since.max(self.until) + LEASE_DURATION)

@@ -1,22 +1,22 @@
-//! The controller of ipvs-operator: accepts objects, and folds what directors
-//! report into conditions.
+//! The controller of ipvs-operator: accepts objects, and combines the reports
+//! of the directors into conditions.
 //!
 //! ```text
-//! watches ─▶ Event ─▶ World ─────────────▶ aggregate ─▶ Wanted ─▶ Publisher ─▶ status patches, Events
-//!                      │ Objects, resolve()   (pure)                 │ (pure: what, when)
-//!                      │ History: which states of the world were seen, in which order
+//! watches ─▶ Event ─▶ World ───────────▶ aggregate ─▶ Wanted ─▶ Outbox ─▶ publish ─▶ status patches,
+//!                      │ Objects, resolve() (pure)             (pure: what, when)     Events
+//!                      │ History: the states of the world, in the order they were seen
 //!                      │ Liveness: whose Lease was renewed, by this process's own clock
 //!                      └ directors: what each says that its kernel holds
 //! leader ─▶ who may publish
 //! ```
 //!
 //! In: the four kinds and the directors' Leases. Out: status, never spec. An
-//! agent reports once for all objects, by a digest of the states that its last
-//! completed round used; which services that proves to be programmed is worked
-//! out here ([`history`]).
+//! agent makes one report for all objects: a digest of the states that its last
+//! completed round used. [`history`] works out which services that proves to be
+//! programmed.
 //!
-//! This crate must never know a kernel, and nothing waits for it: directors
-//! serve whether it runs or not.
+//! This crate knows no kernel, and nothing waits for it: directors serve whether
+//! it runs or not.
 
 pub mod aggregate;
 pub mod args;

@@ -1,59 +1,60 @@
-//! Which directors are alive.
+//! Decides which directors are alive.
 //!
-//! A director renews a Lease of its own name. What counts is that a renewal is
-//! *seen*, by the observer's own clock: clocks of other machines may be wrong.
-//! While nothing at all can be seen, nobody is declared dead.
+//! A director renews a Lease of its own name. A renewal counts from the time
+//! when it is *seen*, by the observer's own clock, because other machines'
+//! clocks may be wrong. While the observer sees nothing at all, no director is
+//! declared dead.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// How long a Lease counts whose own duration is not known.
+/// The duration of a Lease that does not give one.
 pub const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(40);
 
-/// So long without any Lease event the watch is taken for blind: the
-/// controllers' own leader Lease alone makes more of them.
+/// After this time without any event of a Lease, the watch is considered
+/// broken. The controllers' own leader Lease causes more events than that.
 pub const BLIND_AFTER: Duration = Duration::from_secs(25);
 
 /// A time since the process started, by the monotonic clock.
 pub type Time = Duration;
 
-/// What of a Lease changes when it is renewed, and how long it counts.
+/// The fields of a Lease that change when it is renewed, and its duration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Renewal {
-    /// The Lease's renewTime as its holder wrote it: shown, and never compared
-    /// with a clock. Another one than before is a renewal, and nothing else
-    /// is: a label on a Lease brings nobody back to life.
+    /// The Lease's renewTime as its holder wrote it. It is shown, and never
+    /// compared with a clock. Only a changed renewTime is a renewal: a new
+    /// label on the Lease, for example, is not.
     pub renew_time: Option<String>,
-    /// leaseDurationSeconds.
+    /// The Lease's leaseDurationSeconds.
     pub duration: Option<Duration>,
 }
 
 /// Whether a director is alive.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Life {
-    /// A renewal was seen and counts.
+    /// A renewal was seen, and its Lease has not expired.
     Alive,
-    /// Nothing was seen that says otherwise; this observer has not watched
-    /// for long enough to know.
+    /// This observer has not watched long enough to know; nothing shows that
+    /// the director is dead.
     Presumed,
-    /// Its last renewal does not count any more.
+    /// The Lease of its last renewal has expired.
     Expired {
         /// The last renewTime, as the director wrote it.
         last: Option<String>,
-        /// How long that counted.
+        /// The duration of that Lease.
         duration: Duration,
     },
-    /// It has no Lease.
+    /// The director has no Lease.
     NoLease,
 }
 
 impl Life {
-    /// Whether what the director says is to be believed, and waited for.
+    /// Whether the director's reports count and others wait for it.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Alive | Self::Presumed)
     }
 }
 
-/// Watches Leases. Time is an argument.
+/// Follows the Leases of all directors. Time is an argument.
 #[derive(Clone, Debug, Default)]
 pub struct Liveness {
     directors: BTreeMap<String, Watched>,
@@ -65,7 +66,8 @@ pub struct Liveness {
 
 #[derive(Clone, Debug)]
 struct Watched {
-    /// Since when the time runs: the last renewal, or the first sight.
+    /// The start of the current Lease duration: the last renewal, or the first
+    /// time the director was seen.
     since: Time,
     evidence: Evidence,
 }
@@ -74,14 +76,14 @@ struct Watched {
 enum Evidence {
     /// A renewal was seen.
     Renewed,
-    /// Only that it is there.
+    /// The director exists; no renewal was seen yet.
     Presumed,
-    /// It was reported dead by an earlier observer, and has not renewed since.
+    /// An earlier observer reported it dead, and no renewal was seen since.
     Dead,
 }
 
 impl Liveness {
-    /// A director is there; `reported_dead` is what its status says.
+    /// Takes in a director; `reported_dead` is what its status says.
     pub fn director(&mut self, name: &str, reported_dead: bool, now: Time) {
         self.directors
             .entry(name.to_owned())
@@ -95,15 +97,15 @@ impl Liveness {
             });
     }
 
-    /// A director is gone.
+    /// Takes in that a director was deleted.
     pub fn director_gone(&mut self, name: &str) {
         self.directors.remove(name);
     }
 
-    /// A Lease is as `renewal` says.
+    /// Takes in a Lease.
     pub fn lease(&mut self, name: &str, renewal: Renewal, now: Time) {
         self.see(now);
-        // One that is seen for the first time in the first listing may be old.
+        // A Lease in the first listing may be old.
         let renewed = renewal.renew_time.is_some()
             && match self.leases.get(name) {
                 Some(before) => before.renew_time != renewal.renew_time,
@@ -118,13 +120,14 @@ impl Liveness {
         self.leases.insert(name.to_owned(), renewal);
     }
 
-    /// A Lease was deleted. The time of its last renewal goes on.
+    /// Takes in that a Lease was deleted. The duration of its last renewal goes
+    /// on.
     pub fn lease_gone(&mut self, name: &str, now: Time) {
         self.see(now);
         self.leases.remove(name);
     }
 
-    /// A listing is complete, and names all Leases that there are.
+    /// Takes in a complete listing, with the names of all Leases.
     pub fn leases_listed<'a>(&mut self, names: impl Iterator<Item = &'a str>, now: Time) {
         self.see(now);
         self.listed = true;
@@ -132,12 +135,12 @@ impl Liveness {
         self.leases.retain(|name, _| there.contains(name.as_str()));
     }
 
-    /// The watch of Leases failed.
+    /// Takes in that the watch of Leases failed.
     pub fn blind(&mut self, now: Time) {
         self.blind_since.get_or_insert(now);
     }
 
-    /// Whether a director is alive. One that was never heard of is not.
+    /// Whether a director is alive. An unknown director is not.
     pub fn life(&self, name: &str, now: Time) -> Life {
         let Some(watched) = self.directors.get(name) else {
             return Life::NoLease;
@@ -157,8 +160,8 @@ impl Liveness {
         }
     }
 
-    /// When the next director dies if it is not seen to renew until then;
-    /// None while nothing can be seen, since nobody dies then.
+    /// When the next director dies if no renewal is seen until then. None while
+    /// the watch is broken, because no director dies then.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         if self.seeing(now) < now {
             return None;
@@ -170,14 +173,15 @@ impl Liveness {
             .min()
     }
 
-    /// The last time of which something is known.
+    /// The last time at which the watch worked.
     fn seeing(&self, now: Time) -> Time {
         let until = now.min(self.last_event + BLIND_AFTER);
         self.blind_since.map_or(until, |blind| until.min(blind))
     }
 
-    /// Something is seen. Whoever was alive when sight was lost gets the whole
-    /// time again: the directors could not reach the API server either.
+    /// Takes in that the watch works. If it was broken, every director that was
+    /// alive before gets a whole Lease duration, because it may not have
+    /// reached the API server either.
     fn see(&mut self, now: Time) {
         let seeing = self.seeing(now);
         if seeing < now {
@@ -219,7 +223,7 @@ mod tests {
         }
     }
 
-    /// Director a, its Lease in the first listing, both first seen at 0.
+    /// Director a with its Lease in the first listing, both first seen at 0.
     fn started(reported_dead: bool) -> Liveness {
         let mut liveness = Liveness::default();
         liveness.director("a", reported_dead, s(0));
@@ -228,7 +232,7 @@ mod tests {
         liveness
     }
 
-    /// Other Leases are renewed all the time, so that the watch is not blind.
+    /// Renews other Leases, so that the watch is not considered broken.
     fn others(liveness: &mut Liveness, seconds: std::ops::RangeInclusive<u64>) {
         for second in seconds.step_by(5) {
             liveness.lease("other", renewal(second + 1000), s(second));
@@ -328,7 +332,7 @@ mod tests {
         liveness.blind(s(10));
         assert_eq!(liveness.life("a", s(1000)), Life::Alive);
         assert_eq!(liveness.next_deadline(s(1000)), None);
-        // The watch is back: a has its whole time again, from now.
+        // The watch works again: a has a whole Lease duration from now.
         others(&mut liveness, 1000..=1040);
         assert_eq!(liveness.life("a", s(1039)), Life::Alive);
         assert!(!liveness.life("a", s(1040)).is_live());

@@ -20,12 +20,12 @@ use tokio::{
 };
 use tracing::info;
 
-/// A connection that is not made, or takes nothing, for so long has failed.
+/// How long making a connection, or sending to it, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A request that is not answered for so long has failed. It is longer than a
-/// watch may be silent ([`controller::watch::SILENCE`]), of which every event
-/// is an answer.
+/// How long a request may wait for an answer. It is longer than a watch may be
+/// silent ([`controller::watch::SILENCE`]), because each event of a watch
+/// counts as an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[tokio::main]
@@ -83,7 +83,7 @@ async fn config(args: &Args) -> Result<Config> {
                 .with_context(|| format!("--kubeconfig {}", path.display()))?
         }
         None => Config::infer().await.context(
-            "no API server is known: run in a pod with a service account, or say --kubeconfig FILE",
+            "no API server is known: run in a pod with a service account, or give --kubeconfig FILE",
         )?,
     };
     set_timeouts(&mut config);
@@ -94,11 +94,11 @@ fn set_timeouts(config: &mut Config) {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
-    // From the request on, and not from when its connection was last used.
+    // Counts from the request, and not from the last use of its connection.
     config.reset_reader_on_write = true;
 }
 
-/// Becomes true when the process is to stop.
+/// Becomes true when the process must stop.
 fn stop() -> Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;

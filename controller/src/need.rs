@@ -1,4 +1,5 @@
-//! From when on a director must have used the world for what.
+//! Which states of the world a director must have used before an object counts
+//! as programmed.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -6,24 +7,26 @@ use crds::{Digest, ObjectKey, Service};
 
 use crate::history::Positions;
 
-/// From when on a director must have used the world for one VirtualService.
+/// Which state of the world a director must have used before one VirtualService
+/// counts as programmed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Need {
     pub(crate) fingerprint: Fingerprint,
-    /// The state that the service is in began here, or a little earlier.
+    /// A director must have reached these positions. The service's current form
+    /// began there, or a little later.
     pub since: Positions,
-    /// Whether digests can prove it: what is in force follows from the objects
-    /// as they are now, and not from what they were before.
+    /// Whether digests can prove that it is programmed: what is in force
+    /// depends only on the current objects, and not on earlier ones.
     pub provable: bool,
-    /// Of a service with a health check: since when each server stands behind
-    /// it. A director that has not used the world of then does not know the
-    /// server, and its silence does not mean that the server is healthy.
+    /// For a service with a health check: the positions from which each server
+    /// belongs to it. A director that has not reached them does not know the
+    /// server, so its silence does not mean that the server is healthy.
     pub servers: BTreeMap<ObjectKey, Positions>,
 }
 
-/// Whatever decides over one VirtualService's form in the kernel. Digests and
-/// not only the form: with the identity of everything that takes part, a
-/// change in one kind shows whatever the other kinds' states are.
+/// Everything that decides the form of one VirtualService in the kernel.
+/// Digests show a change even if the resulting form is the same, so that a
+/// change in one kind is noticed whatever the states of the other kinds are.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fingerprint {
     pub(crate) own: Digest,
@@ -32,9 +35,9 @@ pub(crate) struct Fingerprint {
     pub(crate) group_gone: bool,
 }
 
-/// Since when each server of a checked service stands behind it. `before` is
-/// the service as it was, with its need; one that was not checked had its
-/// servers for long enough.
+/// The positions from which each server of a checked service belongs to it.
+/// `before` is the service's previous form with its need. Servers of a service
+/// that was not checked before have belonged to it long enough.
 pub(crate) fn servers(
     service: Option<&Service>,
     before: Option<(&Service, &Need)>,

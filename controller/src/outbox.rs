@@ -1,4 +1,4 @@
-//! What is to be published, and when. Time is an argument.
+//! Decides which statuses are published, and when. Time is an argument.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,49 +13,51 @@ use crate::{
     status::{Id, Status},
 };
 
-/// Between two patches of one object, unless a condition flips.
+/// The pause between two patches of one object, unless a condition's status
+/// changes.
 pub const PAUSE: Duration = Duration::from_secs(5);
 
-/// Patches under way at one time.
+/// The largest number of concurrent patches.
 pub const CONCURRENT: usize = 16;
 
-/// Soft differences that are published at once; from then on one a
-/// [`SOFT_PAUSE`]. They come for all services of a group at a time.
+/// The number of soft differences that are published at once; after that, one
+/// per [`SOFT_PAUSE`]. They come for all services of a group at the same time.
 pub const SOFT_BURST: u32 = 20;
 
-/// See [`SOFT_BURST`].
+/// The pause between soft differences: see [`SOFT_BURST`].
 pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// A status that should be and is not.
+/// A status that must be published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Letter {
-    /// Whose.
+    /// The object that the status is for.
     pub id: Id,
-    /// The object that it is meant for, and not a later one of the same name.
+    /// The object's uid, so that a later object of the same name does not get
+    /// it.
     pub uid: String,
-    /// The status, not dated yet.
+    /// The status, without times of transition.
     pub status: Status,
-    /// What is published now.
+    /// The status that is published now.
     pub published: Option<Status>,
-    /// How the two differ.
+    /// How the two statuses differ.
     pub difference: Difference,
 }
 
-/// How a patch went.
+/// The result of a patch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// Written.
+    /// The status was written.
     Written,
-    /// The object is not there any more, or is another of the same name.
+    /// The object was deleted, or replaced by another of the same name.
     Gone,
-    /// It may go better another time.
+    /// The patch failed, and may work later.
     Failed,
 }
 
-/// Letters, and what was sent of late.
+/// The letters to send, and what was sent recently.
 #[derive(Debug, Default)]
 pub struct Outbox {
     letters: BTreeMap<Id, Letter>,
@@ -63,8 +65,8 @@ pub struct Outbox {
     sent: BTreeMap<Id, Sent>,
     retries: BTreeMap<Id, Retry>,
     soft: Bucket,
-    /// Whose soft difference was sent last: the next in order is next, so that
-    /// everybody's turn comes.
+    /// The object whose soft difference was sent last. The next one in order
+    /// follows, so that all get their turn.
     last_soft: Option<Id>,
 }
 
@@ -81,15 +83,15 @@ struct Retry {
 }
 
 impl Outbox {
-    /// All that there is to be published now. What was not sent of an earlier
-    /// call is forgotten.
+    /// Replaces all letters. Letters of an earlier call that were not sent are
+    /// dropped.
     pub fn replace(&mut self, letters: impl IntoIterator<Item = Letter>, now: Time) {
         self.letters.clear();
         for mut letter in letters {
             let repeated = self.sent.get(&letter.id).is_some_and(|sent| {
                 letter.status.difference(Some(&sent.status)) == Difference::None
             });
-            // The watch has yet to show it, or somebody overwrites it.
+            // The watch has not shown it yet, or another writer overwrites it.
             if repeated {
                 letter.difference = letter.difference.min(Difference::Plain);
             }
@@ -100,7 +102,8 @@ impl Outbox {
         self.retries.retain(|id, _| letters.contains_key(id));
     }
 
-    /// What to send now. Whoever sends says [`Outbox::done`] for each.
+    /// The letters to send now. The caller must report the result of each to
+    /// [`Outbox::done`].
     pub fn due(&mut self, now: Time) -> Vec<Letter> {
         let mut due = Vec::new();
         for difference in [Difference::Flip, Difference::Plain, Difference::Soft] {
@@ -127,7 +130,7 @@ impl Outbox {
         due
     }
 
-    /// As many as may be under way, in order.
+    /// The next objects in order, up to the limit of concurrent patches.
     fn next(&self, difference: Difference, now: Time) -> Vec<Id> {
         let turn = match (difference, &self.last_soft) {
             (Difference::Soft, Some(last)) => Bound::Excluded(last),
@@ -149,7 +152,7 @@ impl Outbox {
             .collect()
     }
 
-    /// A letter arrived or did not.
+    /// Takes in the result of a letter.
     pub fn done(&mut self, id: &Id, outcome: Outcome, now: Time) {
         self.under_way.remove(id);
         match outcome {
@@ -173,8 +176,7 @@ impl Outbox {
         }
     }
 
-    /// Nothing is under way any more, and nothing is to be sent: another
-    /// process leads.
+    /// Forgets all letters and patches, because another process leads.
     pub fn clear(&mut self) {
         *self = Self {
             soft: std::mem::take(&mut self.soft),
@@ -183,7 +185,7 @@ impl Outbox {
         };
     }
 
-    /// When [`Outbox::due`] has something, if nothing else happens.
+    /// When [`Outbox::due`] next returns something, if nothing else happens.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         if self.under_way.len() >= CONCURRENT {
             return None;

@@ -18,13 +18,13 @@ use crate::{
     status::{Id, Status, Subject},
 };
 
-/// The owner of the fields that the controller writes.
+/// The field manager of the controller, in server-side apply.
 pub const FIELD_MANAGER: &str = "ipvs-controller";
 
-/// Writes one status, and returns it with its times.
+/// Writes one status, and returns it with its times of transition.
 ///
 /// # Errors
-/// As the API server says; [`outcome`] says what to make of it.
+/// The API server's error; [`outcome`] says what it means.
 pub async fn write(client: Client, letter: &Letter, now: Timestamp) -> Result<Status> {
     let status = letter.status.dated(letter.published.as_ref(), now);
     match letter.id.subject {
@@ -42,11 +42,11 @@ pub async fn write(client: Client, letter: &Letter, now: Timestamp) -> Result<St
     Ok(status)
 }
 
-/// What became of a letter.
+/// What a result means for the letter.
 pub fn outcome<T>(result: &Result<T>) -> Outcome {
     match result {
         Ok(_) => Outcome::Written,
-        // Deleted, or another object of that name by now.
+        // The object was deleted, or replaced by another of that name.
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Outcome::Gone,
         Err(_) => Outcome::Failed,
     }
@@ -73,7 +73,7 @@ where
 {
     let mut metadata = json!({
         "name": letter.id.key.name,
-        // Not onto a later object of the same name.
+        // With the uid, a later object of the same name is refused.
         "uid": letter.uid,
     });
     if !letter.id.key.namespace.is_empty() {

@@ -5,39 +5,40 @@ use std::collections::{HashMap, VecDeque};
 
 use crds::Digest;
 
-/// How many states are remembered. A director whose last completed round used
-/// an older one is not recognised until its next report.
+/// How many states are remembered. If a director's last completed round used an
+/// older one, its place is unknown until its next report.
 pub const REMEMBERED: usize = 1024;
 
-/// The place of a state in the order of states. Later is greater; positions
-/// of different rings of one [`crate::history::History`] never repeat.
+/// A position in the order of states. Later positions are greater, and
+/// positions of different rings of one [`crate::history::History`] never
+/// repeat.
 pub type Position = u64;
 
-/// Where a digest stands in a ring.
+/// The place of a state in a ring.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Place {
-    /// When the state was seen for the first time, as far as is remembered.
+    /// The position where the state was first seen, as far as it is remembered.
     pub first: Position,
-    /// When it was seen last. A state that came again has the same content, so
-    /// whoever used it the first time has used it.
+    /// The position where the state was last seen. A state that came back has
+    /// the same content, so a director that used it the first time has used it.
     pub latest: Position,
-    /// Whether it cannot have been there before what was seen: something in it
-    /// is newer than the last gap.
+    /// Whether the state cannot have existed before the last gap, because
+    /// something in it is newer.
     pub unique: bool,
 }
 
-/// A bounded memory of states.
+/// A bounded list of states.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
     order: VecDeque<(Digest, Position)>,
     places: HashMap<Digest, Place>,
-    /// The last time at which states may have been missed.
+    /// The last position before which states may have been missed.
     gap: Position,
 }
 
 impl Ring {
-    /// The kind is now in the state `digest`. `at` is greater than every
-    /// position so far. A state that is the present one already is not new.
+    /// Adds the state `digest` at position `at`, which must be greater than all
+    /// before. A state that is already the current one is not added again.
     /// `unique`: see [`Place::unique`].
     pub fn push(&mut self, digest: Digest, at: Position, unique: bool) {
         if self.order.back().is_some_and(|(last, _)| *last == digest) {
@@ -57,25 +58,25 @@ impl Ring {
         }
     }
 
-    /// States may have come and gone unseen before `at`: a watch was begun
-    /// anew. See [`Ring::follow`].
+    /// Notes that states may have been missed before `at`, because a watch was
+    /// started again. See [`Ring::follow`].
     pub fn missed(&mut self, at: Position) {
         self.gap = at;
     }
 
-    /// The position of the present state; 0 before the first.
+    /// The position of the current state; 0 if there is none yet.
     pub fn latest(&self) -> Position {
         self.order.back().map_or(0, |(_, at)| *at)
     }
 
-    /// Where somebody stands who says that it used `digest` and stood at
-    /// `before`.
+    /// The place of a director that reports `digest` and was at `before`.
     ///
-    /// A digest that is not known is one that has not come here yet, and who
-    /// says it keeps its place: it can only be further on. That holds only for
-    /// a place that was first seen after the last gap, and whose state cannot
-    /// have been there before it as well. A state in the gap, or before it, is
-    /// just as unknown, and who stood there may only now come to it.
+    /// If the digest is unknown, the director may have seen a state that has
+    /// not arrived here yet. Then it keeps its place, because it can only be
+    /// further on. This conclusion needs a place that was first seen after the
+    /// last gap, with a state that cannot have existed before the gap:
+    /// otherwise the unknown digest may be one that was missed, and older than
+    /// the place.
     pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
         match self.places.get(digest) {
             Some(place) => Some(*place),

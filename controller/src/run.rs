@@ -1,5 +1,5 @@
-//! The loop: what is seen goes into the world, what is wanted comes out, and
-//! the leader publishes it.
+//! The main loop: events change the world, the world gives the wanted statuses,
+//! and the leader publishes them.
 
 use std::time::{Duration, Instant};
 
@@ -27,18 +27,20 @@ use crate::{
     world::World,
 };
 
-/// How long events are gathered at least before their meaning is worked out,
-/// which is work for all objects: see [`Controller::gather`].
+/// The shortest time for which events are gathered before they are worked out
+/// together. Working them out takes time for all objects: see
+/// [`Controller::gather`].
 const GATHER: Duration = Duration::from_millis(75);
 
-/// A write that has no answer by then has failed.
+/// How long a write may wait for its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A deadline that has passed and did not help is not looked at more often.
+/// The shortest pause. It limits how often a deadline that has passed is looked
+/// at again.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs until `stop` is true: watches, and publishes while it leads. Gives the
-/// leader's Lease back at the end.
+/// Runs until `stop` is true: watches all the time, and publishes while it
+/// leads. At the end it gives the leader's Lease back.
 pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let complaints = Complaints::default();
@@ -80,13 +82,13 @@ pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiv
         }
         controller.work();
     }
-    // Nothing is written any more when somebody else may lead.
+    // Ends all writes before another process can lead.
     controller.writes.shutdown().await;
     drop(controller);
     drop(tasks);
     end_campaign.send_replace(true);
     if campaign.await.is_err() {
-        warn!("the leader's Lease is not given back");
+        warn!("cannot give the leader's Lease back");
     }
     info!("stopped");
 }
@@ -108,10 +110,10 @@ struct Controller {
     lease_renewed_at: Option<Timestamp>,
     free: channel::Sender<bool>,
     in_vain: channel::Sender<bool>,
-    /// When to work out what all that was seen means.
+    /// When to work out what the gathered events mean.
     due: Option<Time>,
-    /// How long events are gathered: several times as long as the work on them
-    /// took last, so that it never takes a whole processor.
+    /// How long events are gathered: several times as long as the last working
+    /// out took, so that it never uses a whole processor.
     gather: Duration,
     listed: bool,
     complaints: Complaints,
@@ -192,7 +194,7 @@ impl Controller {
         }
     }
 
-    /// How long nothing needs to be done, unless something happens.
+    /// How long nothing needs to be done, if no event arrives.
     fn pause(&self) -> Duration {
         let now = self.now();
         let lease = self
@@ -254,7 +256,7 @@ impl Controller {
             info!("{} leads, and publishes", self.candidate.identity);
             self.due = Some(now);
         } else {
-            info!("{} does not lead any more", self.candidate.identity);
+            info!("{} no longer leads", self.candidate.identity);
             self.writes = JoinSet::new();
             self.outbox.clear();
         }
@@ -276,7 +278,7 @@ impl Controller {
     }
 
     fn written(&mut self, written: Result<Written, tokio::task::JoinError>) {
-        // A write that was aborted is none.
+        // The write was aborted.
         let Ok((letter, result)) = written else {
             return;
         };
@@ -320,13 +322,13 @@ impl Controller {
         let recorder = self.recorder.clone();
         self.kubernetes_events.spawn(async move {
             if let Err(error) = recorder.publish(&event.event, &event.about).await {
-                debug!("an Event is not made: {error}");
+                debug!("cannot make an Event: {error}");
             }
         });
     }
 }
 
-/// How long ago this process wrote that, by its own clock.
+/// How long ago this process wrote that time, by its own clock.
 fn age(renewed_at: Timestamp) -> Duration {
     Duration::try_from(Timestamp::now().duration_since(renewed_at)).unwrap_or_default()
 }
@@ -338,7 +340,7 @@ mod tests {
 
     use super::*;
 
-    /// A controller that is elected, and whose API server is never asked.
+    /// A controller that is elected, and whose API server is never called.
     fn elected() -> (Controller, channel::Receiver<bool>) {
         let config = Config::new("http://192.0.2.1".parse().unwrap());
         let candidate = Candidate {

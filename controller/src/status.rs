@@ -1,4 +1,4 @@
-//! What the controller says about an object.
+//! The statuses that the controller publishes.
 
 use crds::{
     Kind, ObjectKey,
@@ -7,16 +7,16 @@ use crds::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-/// Which of the kinds that have a status.
+/// The kinds that have a status.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Subject {
-    /// Director. First, because it says why others change.
+    /// A Director. It is first, because it explains why others change.
     Director,
-    /// DirectorGroup.
+    /// A DirectorGroup.
     DirectorGroup,
-    /// VirtualService.
+    /// A VirtualService.
     VirtualService,
-    /// RealServer.
+    /// A RealServer.
     RealServer,
 }
 
@@ -30,30 +30,31 @@ impl From<Kind> for Subject {
     }
 }
 
-/// An object that has a status.
+/// Identifies an object that has a status.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Id {
-    /// Its kind.
+    /// The object's kind.
     pub subject: Subject,
-    /// Its name.
+    /// The object's namespace and name.
     pub key: ObjectKey,
 }
 
 /// What the controller publishes about one object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
-    /// Of a VirtualService.
+    /// The status of a VirtualService.
     VirtualService(VirtualServiceStatus),
-    /// Of a RealServer.
+    /// The status of a RealServer.
     RealServer(RealServerStatus),
-    /// Of a DirectorGroup.
+    /// The status of a DirectorGroup.
     DirectorGroup(DirectorGroupStatus),
-    /// Of a Director: the condition Alive, and nothing else.
+    /// The condition Alive of a Director, the only one that the controller
+    /// writes.
     Director(Vec<Condition>),
 }
 
 impl Status {
-    /// Its conditions.
+    /// The conditions of the status.
     pub fn conditions(&self) -> &[Condition] {
         match self {
             Self::VirtualService(status) => &status.conditions,
@@ -63,7 +64,7 @@ impl Status {
         }
     }
 
-    /// On how many directors a RealServer's probes fail.
+    /// The number of directors on which a RealServer's probes fail.
     pub fn unhealthy_on(&self) -> i32 {
         match self {
             Self::RealServer(RealServerStatus {
@@ -74,8 +75,8 @@ impl Status {
         }
     }
 
-    /// This status, as it is to be written at `now`: where a condition's status
-    /// stays, so does the time of its last transition.
+    /// This status with times of transition: `now` where a condition's status
+    /// differs from the published one, and the published time otherwise.
     pub fn dated(&self, published: Option<&Self>, now: Timestamp) -> Self {
         let old = published.map_or(&[][..], Self::conditions);
         let date = |conditions: &[Condition]| {

@@ -1,4 +1,4 @@
-//! What went wrong with the API server, in one line that says what to do.
+//! Describes problems with the API server in one line that says what to do.
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,10 @@ use crds::advice;
 use kube::runtime::watcher;
 use tracing::warn;
 
-/// A complaint that is still the same is repeated this seldom.
+/// How often a complaint that has not changed is repeated.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// Why a watch does not work; None where it heals without anybody's help.
+/// Why a watch failed. None if the watch recovers by itself.
 pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
     let what = format!("watch {plural}");
     match error {
@@ -28,11 +28,11 @@ pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
     }
 }
 
-/// Why a request failed; None where it heals without anybody's help.
+/// Why a request failed. None if it recovers by itself.
 pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
     match error {
         kube::Error::Api(answer) => advice::api_error(what, answer),
-        // The same for everything that is asked of it, and said once.
+        // The text is the same for all requests, so that it is logged once.
         kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => Some(
             format!("the API server cannot be reached: {}", innermost(error)),
         ),
@@ -40,7 +40,7 @@ pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
     }
 }
 
-/// What the operating system said in the end.
+/// The innermost source of an error: what the operating system said.
 fn innermost(error: &dyn Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -49,15 +49,15 @@ fn innermost(error: &dyn Error) -> String {
     innermost.to_string().replace('\n', " ")
 }
 
-/// What was complained about of late, by anybody in this process: a complaint
-/// is made once and not always.
+/// The complaints of this process that were logged recently, so that each is
+/// logged once.
 #[derive(Clone, Debug, Default)]
 pub struct Complaints {
     made: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 impl Complaints {
-    /// Writes a warning, unless the same was written a moment ago.
+    /// Logs a warning, unless the same one was logged recently.
     pub fn warn(&self, complaint: &str) {
         if self.is_news(complaint, Instant::now()) {
             warn!("{complaint}; trying again");
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    fn api_error(code: u16, message: &str) -> kube::Error {
+    fn answer(code: u16, message: &str) -> kube::Error {
         kube::Error::Api(Status::failure(message, "").with_code(code).boxed())
     }
 
@@ -89,18 +89,18 @@ mod tests {
     fn every_trouble_is_one_line_that_says_what_to_do() {
         for (error, expected) in [
             (
-                api_error(404, "404 page not found"),
+                answer(404, "404 page not found"),
                 "install the chart's CRDs",
             ),
             (
-                api_error(
+                answer(
                     403,
                     "realservers.ipvs.dev is forbidden: User \"x\" cannot list resource \
                      \"realservers\"",
                 ),
                 "cannot list resource \"realservers\"; the chart's roles allow it",
             ),
-            (api_error(401, "Unauthorized"), "does not accept the token"),
+            (answer(401, "Unauthorized"), "does not accept the token"),
             (
                 kube::Error::Service("connection refused".into()),
                 "the API server cannot be reached: connection refused",
@@ -110,7 +110,7 @@ mod tests {
             assert!(complaint.contains(expected), "{complaint}");
             assert!(!complaint.contains('\n'));
         }
-        assert_eq!(of_request("watch realservers", &api_error(410, "")), None);
+        assert_eq!(of_request("watch realservers", &answer(410, "")), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The watches: the only place where objects come in.
+//! The watches: the only way by which objects come in.
 
 use std::{
     fmt::Debug,
@@ -21,18 +21,20 @@ use crate::{
     trouble::{self, Complaints},
 };
 
-/// Events that wait for the loop.
+/// The largest number of events that wait for the loop.
 const WAITING_EVENTS: usize = 1024;
 
-/// A watch is opened anew after so many seconds. One that says nothing, not
-/// even its end, for five more is dead, and is opened anew as well: so long it
-/// takes until a connection that hangs is noticed.
+/// How many seconds a watch lasts before it is opened again. If it shows
+/// nothing for five seconds more, not even its end, the connection is
+/// considered dead and the watch is opened again. So this is how long it takes
+/// to notice a connection that hangs.
 pub const SILENCE: u32 = 60;
 
-/// As that, of the Leases: a leader must see its own renewals.
+/// How many seconds the watch of Leases lasts. It is shorter, because a leader
+/// must see its own renewals.
 const SILENCE_OF_LEASES: u32 = 20;
 
-/// Starts all watches. They go on until the receiver or `tasks` is dropped.
+/// Starts all watches. They run until the receiver or `tasks` is dropped.
 pub fn start(
     client: &Client,
     lease_namespace: &str,
@@ -107,7 +109,7 @@ impl Watches {
         while let Some(item) = stream.next().await {
             let sent = match item {
                 Ok(seen) => {
-                    // A listing that begins has not answered yet.
+                    // The start of a listing is not an answer yet.
                     if !matches!(seen, watcher::Event::Init) && std::mem::take(&mut failed) {
                         info!("watching {plural} again");
                     }
@@ -131,8 +133,9 @@ impl Watches {
     }
 }
 
-/// How long a watch waits after a failure: half a second, twice as long each
-/// time up to ten, and half a second again when it has worked for a while.
+/// How long a watch waits after a failure: half a second at first, then twice
+/// as long each time up to ten seconds. After a minute without a failure it
+/// starts again with half a second.
 #[derive(Debug, Default)]
 struct WatchBackoff {
     failures: u32,
@@ -158,6 +161,7 @@ impl Iterator for WatchBackoff {
 }
 
 impl Backoff for WatchBackoff {
-    /// Every listing that begins would count as a success: time alone resets.
+    /// Does nothing: kube calls this when a listing begins, which is no success
+    /// yet. Only time resets the pause.
     fn reset(&mut self) {}
 }

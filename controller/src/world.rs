@@ -1,4 +1,4 @@
-//! Everything that was seen, and what follows from it.
+//! Everything that the controller has seen, and what follows from it.
 
 mod take;
 
@@ -25,7 +25,8 @@ use crate::{
     status::{Id, Status, Subject},
 };
 
-/// The controller's whole knowledge. Events and times in, wanted statuses out.
+/// Everything that the controller knows. Events and times go in, wanted
+/// statuses come out.
 #[derive(Debug, Default)]
 pub struct World {
     objects: Objects,
@@ -34,15 +35,16 @@ pub struct World {
     needs: BTreeMap<ObjectKey, Need>,
     directors: BTreeMap<String, KnownDirector>,
     liveness: Liveness,
-    /// What is published, as the watches show it.
+    /// The published statuses, as the watches show them.
     published: BTreeMap<Id, Status>,
-    /// Objects that changed since [`World::resolve`].
+    /// Objects that changed since the last [`World::resolve`].
     touched: BTreeSet<(Kind, ObjectKey)>,
-    /// Kinds that were listed anew since then: any object may have changed.
+    /// Kinds that were listed again since then; any of their objects may have
+    /// changed.
     relisted: BTreeSet<Kind>,
     unresolved: bool,
     listing: Listing,
-    /// See [`World::agent_flips`].
+    /// Changes for [`World::agent_flips`].
     agent_flips: Vec<AgentFlip>,
 }
 
@@ -53,11 +55,11 @@ struct KnownDirector {
     status: DirectorStatus,
     unreadable: Vec<String>,
     places: Places,
-    /// As of the last [`World::lives_changed`].
+    /// Whether it was alive at the last [`World::lives_changed`].
     life: Life,
 }
 
-/// Listings that are under way or complete, of the kinds that have no store.
+/// The progress of listings, for the kinds that have no store.
 #[derive(Debug, Default)]
 struct Listing {
     directors: BTreeSet<String>,
@@ -67,7 +69,8 @@ struct Listing {
 }
 
 impl World {
-    /// Whether every watch was listed once. Nothing may be published before.
+    /// Whether every watch has been listed once. Before that, nothing may be
+    /// published.
     pub fn is_listed(&self) -> bool {
         self.objects.is_listed() && self.listing.directors_listed && self.listing.leases_listed
     }
@@ -77,26 +80,25 @@ impl World {
         &self.objects
     }
 
-    /// What they mean together, as of the last [`World::resolve`].
+    /// The meaning of all objects, as of the last [`World::resolve`].
     pub fn resolved(&self) -> &Resolved {
         &self.resolved
     }
 
-    /// What was written a moment ago, and has not been seen yet.
+    /// Takes in a status that was written, before the watch shows it.
     pub fn wrote(&mut self, id: &Id, status: Status) {
         if let Some(published) = self.published.get_mut(id) {
             *published = status;
         }
     }
 
-    /// What turned in conditions that agents write themselves, since the last
-    /// call.
+    /// Changes since the last call in conditions that agents write themselves.
     pub fn agent_flips(&mut self) -> Vec<AgentFlip> {
         std::mem::take(&mut self.agent_flips)
     }
 
-    /// Every status that is not as it should be. Call [`World::resolve`]
-    /// before; nothing is known before everything is listed.
+    /// All statuses that differ from the published ones. Call
+    /// [`World::resolve`] first. Empty until everything is listed.
     pub fn letters(&mut self, now: Time) -> Vec<Letter> {
         if !self.is_listed() {
             return Vec::new();
@@ -137,13 +139,14 @@ impl World {
         Some((uid.clone(), status))
     }
 
-    /// When the next Lease runs out, and [`World::lives_changed`] by that.
+    /// When the next Lease expires, so that [`World::lives_changed`] may return
+    /// true.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         self.liveness.next_deadline(now)
     }
 
-    /// Whether a director died or came to life since the last call, and with
-    /// that [`World::wanted`] may be different.
+    /// Whether a director died or came back since the last call, so that
+    /// [`World::wanted`] may have changed.
     pub fn lives_changed(&mut self, now: Time) -> bool {
         let mut changed = false;
         for (name, director) in &mut self.directors {
@@ -156,10 +159,10 @@ impl World {
         changed
     }
 
-    /// Takes in what was seen, and says whether [`World::wanted`] may be
-    /// different by that. A single Lease never makes it so: what counts of it
-    /// is a life ([`World::lives_changed`]), and of a fleet's renewals hardly
-    /// one changes any.
+    /// Takes in an event, and returns whether [`World::wanted`] may have
+    /// changed. An event of a single Lease never changes it by itself: only a
+    /// director's death or return does ([`World::lives_changed`]), and most
+    /// renewals cause neither.
     pub fn apply(&mut self, event: Event, now: Time) -> bool {
         let matters = !matches!(
             event,
@@ -176,8 +179,8 @@ impl World {
         matters
     }
 
-    /// Works out what the objects mean now, and what directors must have used
-    /// from now on.
+    /// Works out what the objects mean now, and which states directors must
+    /// have used.
     pub fn resolve(&mut self) {
         self.touched.clear();
         self.relisted.clear();
@@ -234,8 +237,8 @@ impl World {
         self.resolved = resolved;
     }
 
-    /// Every object's status as it should be now. Call [`World::resolve`]
-    /// before.
+    /// The status that every object should have now. Call [`World::resolve`]
+    /// first.
     pub fn wanted(&mut self, now: Time) -> Wanted {
         for director in self.directors.values_mut() {
             self.history.follow(

@@ -1,4 +1,4 @@
-//! Candidates and an API server that knows one Lease.
+//! Candidates for the lead, and an API server that knows one Lease.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
@@ -21,7 +21,7 @@ use tower::service_fn;
 /// Long enough for a few requests that are answered at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The one Lease; null before it is made.
+/// The Lease; null until it is created.
 #[derive(Clone, Default)]
 struct Lease(Arc<Mutex<Value>>);
 
@@ -61,7 +61,7 @@ impl Lease {
     }
 }
 
-/// As a JSON merge patch; null takes a field away.
+/// Applies a JSON merge patch: null removes a field.
 fn merge(into: &mut Value, patch: Value) {
     let Value::Object(fields) = patch else {
         *into = patch;
@@ -76,7 +76,7 @@ fn merge(into: &mut Value, patch: Value) {
     }
 }
 
-/// One controller's campaign, and what it is told.
+/// The campaign of one controller, and its signals.
 struct Runner {
     leading: watch::Receiver<bool>,
     free: watch::Sender<bool>,
@@ -148,7 +148,7 @@ async fn who_holds_the_lease_in_vain_gives_it_back_and_lets_another_lead() {
         lease.holder().as_deref() != Some("first")
     })
     .await;
-    // As its own watch would tell it.
+    // The controller's own watch would send this signal.
     second.free.send_replace(true);
     second.leads(true).await;
     assert_eq!(lease.holder().as_deref(), Some("second"));

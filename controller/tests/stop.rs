@@ -1,4 +1,4 @@
-//! The whole controller, and an API server that never answers a write of a
+//! The whole controller, with an API server that never answers the write of a
 //! status.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
@@ -30,13 +30,13 @@ struct State {
     /// The spec of the leader's Lease.
     lease: Mutex<Value>,
     version: AtomicUsize,
-    /// Writes of statuses that wait for an answer.
+    /// The number of status writes that wait for an answer.
     under_way: AtomicUsize,
-    /// How many there were when the Lease was given back.
+    /// That number at the time when the Lease was given back.
     at_release: Mutex<Option<usize>>,
 }
 
-/// A write, until whoever made it gives up.
+/// Counts a write until its connection is closed.
 struct UnderWay(ApiServer);
 
 impl Drop for UnderWay {
@@ -71,7 +71,7 @@ impl ApiServer {
         }
         match (is_watch, path.rsplit('/').next().unwrap()) {
             (true, "leases") => {
-                // One event a watch, which is opened again and again.
+                // One event per watch; the watch is then opened again.
                 time::sleep(Duration::from_millis(20)).await;
                 let object = lease(&self.0.lease.lock().unwrap(), &self.version());
                 json!({"type": "MODIFIED", "object": object})
@@ -127,7 +127,7 @@ fn lease(spec: &Value, version: &str) -> Value {
     })
 }
 
-/// Else the next leader and this one write at the same time.
+/// Otherwise this leader and the next could write at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lease_is_given_back_when_no_write_is_under_way_any_more() {
     let server = ApiServer::default();

@@ -1,4 +1,4 @@
-//! The watches, and an API server that answers every listing and then says
+//! The watches, with an API server that answers every listing and then sends
 //! nothing.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
@@ -19,10 +19,11 @@ use tower::service_fn;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long each watch that was opened may take, by the kind's plural.
+/// For each watch that was opened, by the plural of its kind: the timeout that
+/// it asked for.
 type Opened = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// An API server with these Directors and nothing else.
+/// A client of an API server that has these Directors and nothing else.
 fn client(directors: Value, opened: &Opened) -> Client {
     let opened = Arc::clone(opened);
     let service = service_fn(move |request: Request<Body>| {

@@ -4,11 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::DirectorView;
 use crate::liveness::Life;
 
-/// The condition Alive. None while this observer does not know: then whatever
-/// is published stays.
+/// The condition Alive. None while this observer does not know; then the
+/// published one stays.
 ///
-/// Its generation is filled in by who publishes: a Director's spec has no say
-/// in it.
+/// The publisher fills in the generation, because a Director's spec does not
+/// matter here.
 pub(super) fn condition(director: &DirectorView<'_>) -> Option<Condition> {
     match &director.life {
         Life::Presumed => None,

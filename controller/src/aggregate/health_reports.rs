@@ -1,4 +1,4 @@
-//! What the live directors of one group say about the health of servers.
+//! What the live directors of one group report about the health of servers.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -12,36 +12,37 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{DirectorView, Group};
 use crate::{history::Positions, need::Need};
 
-/// Namespace and name of an object, which directors write with a slash between.
+/// Namespace and name of an object. Directors write them with a slash between.
 type Name<'a> = (&'a str, &'a str);
 
-/// Who does not see a server healthy, and what they say.
+/// The directors that do not find a server healthy, and their reports.
 type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 
-/// The reports of one group, by what they are about. A director that left
-/// something out proves nothing about what it does not name.
+/// The reports of one group, by what they are about. If a director left
+/// something out of its report, that says nothing about what it does not name.
 #[derive(Debug, Default)]
 pub(super) struct HealthReports<'a> {
-    /// Those that report any health at all. Others check nothing.
+    /// The directors that report health at all. The others check nothing.
     pub(super) checking: HashSet<&'a str>,
-    /// By service, its servers that are not healthy.
+    /// By service, those of its servers that are not healthy.
     unhealthy: HashMap<Name<'a>, HashMap<Name<'a>, Unhealthy<'a>>>,
-    /// Services below their minimum.
+    /// By service, the directors on which it is below its minimum.
     below: HashMap<Name<'a>, Vec<(&'a DirectorView<'a>, &'a ServiceBelowMinimum)>>,
-    /// Those that left unhealthy servers out.
+    /// The directors that left unhealthy servers out of their reports.
     pub(super) leaving_servers_out: BTreeSet<&'a str>,
-    /// Those that left services below their minimum out.
+    /// The directors that left services below their minimum out of their
+    /// reports.
     leaving_services_out: Vec<&'a DirectorView<'a>>,
 }
 
-/// What is known of one server behind one service, all live directors together.
+/// What all live directors together know about one server of one service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Known {
-    /// At least one has it, and none sees it otherwise than healthy.
+    /// At least one director has it, and no director reports it unhealthy.
     Healthy,
-    /// At least one does not see it healthy.
+    /// At least one director reports it unhealthy.
     Unhealthy,
-    /// Nobody has it so far, or one left something out.
+    /// No director has it yet, or one left something out.
     Nothing,
 }
 
@@ -84,7 +85,7 @@ impl<'a> HealthReports<'a> {
     }
 }
 
-/// What is known of the servers behind one checked service.
+/// What is known about the servers of one checked service.
 pub(super) struct Servers<'b, 'a> {
     group: &'b Group<'a>,
     need: Option<&'b Need>,
@@ -110,7 +111,7 @@ impl<'b, 'a> Servers<'b, 'a> {
         }
     }
 
-    /// The directors that do not see it healthy, and what they say.
+    /// The directors that report the server unhealthy, and their reports.
     pub(super) fn unhealthy(
         &self,
         server: &'b ObjectKey,
@@ -120,7 +121,7 @@ impl<'b, 'a> Servers<'b, 'a> {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The live directors that have yet to report that they have it.
+    /// The live directors that have not reported yet that they have the server.
     pub(super) fn waiting(&self, server: &ObjectKey) -> impl Iterator<Item = &'b DirectorView<'a>> {
         let since = self.since(server);
         let all = match self.group.has_reached(&since) {
@@ -146,8 +147,8 @@ impl<'b, 'a> Servers<'b, 'a> {
     }
 }
 
-/// Not Ready, because a director has too few healthy servers, or may have; None
-/// where none has.
+/// Ready if it is False or Unknown, because a director has too few healthy
+/// servers or may have. None if all have enough.
 pub(super) fn below_minimum(
     group: &Group<'_>,
     key: &ObjectKey,
@@ -189,13 +190,14 @@ pub(super) fn below_minimum(
     match (names.is_empty(), service.availability.minimum_of(total)) {
         (true, _) => None,
         (false, 0) => Some(condition::none_healthy(names, generation)),
-        // Below it, it would be reported so, but for first results.
+        // Below the minimum, it would be reported as such, unless first results
+        // are outstanding.
         (false, _) => Some(condition::first_results(names, generation)),
     }
 }
 
-/// Whether a service with so many healthy servers is not below its minimum,
-/// whatever was before.
+/// Whether a service with this many healthy servers is above its minimum,
+/// whatever its previous state was.
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
     healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)
@@ -205,7 +207,7 @@ fn name(text: &str) -> Option<Name<'_>> {
     text.split_once('/')
 }
 
-/// What a map has about an object.
+/// The entry of an object in a map.
 fn named<'b, V>(map: &'b HashMap<Name<'_>, V>, key: &'b ObjectKey) -> Option<&'b V> {
     map.get::<Name<'b>>(&(&key.namespace, &key.name))
 }

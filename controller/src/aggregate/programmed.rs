@@ -1,4 +1,4 @@
-//! Whether the directors' kernels hold one service as it is now.
+//! Whether the directors' kernels hold the current form of one service.
 
 use std::fmt::Write as _;
 
@@ -12,34 +12,35 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{DirectorView, Group};
 use crate::need::Need;
 
-/// One service and what is known of it.
+/// One service, and what is known about it.
 pub(super) struct ServiceView<'a> {
     pub(super) objects: &'a Objects,
     pub(super) resolved: &'a Resolved,
     pub(super) key: &'a ObjectKey,
-    /// What is in force.
+    /// The service in force, if there is one.
     pub(super) service: Option<&'a Service>,
-    /// As it is now, not only as it was.
+    /// Whether the current version is accepted, and not only an earlier one.
     pub(super) accepted: bool,
     pub(super) need: Option<&'a Need>,
     pub(super) generation: i64,
     pub(super) group: &'a Group<'a>,
 }
 
-/// What the live directors of the group say, each counted once.
+/// The answers of the group's live directors. Each director is in one list, or
+/// counted as programmed.
 #[derive(Default)]
 struct Answers<'a> {
     failing: Vec<(&'a DirectorView<'a>, &'a DirectorException)>,
-    /// Those that can do nothing at all, and why.
+    /// The directors that cannot do anything, with the reason.
     broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
     waiting: Vec<&'a DirectorView<'a>>,
-    /// Those that left exceptions out of their report and did not name the
-    /// service.
+    /// The directors that left exceptions out of their report and did not name
+    /// the service.
     silent: Vec<&'a DirectorView<'a>>,
     programmed: usize,
 }
 
-/// The condition Programmed, and how many directors are.
+/// The condition Programmed, and the numbers of directors.
 pub(super) fn programmed(view: &ServiceView<'_>) -> (Condition, DirectorCounts) {
     let answers = answers(view);
     let live = view.group.live.len();
@@ -111,8 +112,8 @@ fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
             answers.waiting.push(director);
             continue;
         }
-        // That nobody may take the VIP is no fault of this director's table;
-        // whether anybody has it is looked at separately.
+        // If no director may take the VIP, this director's table is correct all
+        // the same. Whether a director holds the VIP is checked separately.
         let exception = exceptions.iter().find(|(by, exception)| {
             by.name == director.name && exception.reason != reason::HOLDER_NOT_NAMED
         });
@@ -130,7 +131,7 @@ fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
 fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
     let names = directors.iter().map(|director| director.name);
     let mut waiting = condition::programming(names, generation);
-    // Such a one is waited for until somebody does something.
+    // Waiting does not help if the controller cannot read a director's report.
     let unreadable = directors
         .iter()
         .find(|director| !director.unreadable.is_empty());
@@ -146,8 +147,8 @@ fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
     waiting
 }
 
-/// What a director says that cannot work at all: what it said of its last
-/// round is not to be relied on, and it is waited for in vain.
+/// The reason why a director cannot do anything, if that is so. Its report of
+/// the last round is then not reliable, and waiting for it does not help.
 fn broken(director: &DirectorView<'_>, service: &str) -> Option<DirectorException> {
     let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED)?;
     if programmed.status != "False" || programmed.reason == reason::EXCEPTIONS {
@@ -197,13 +198,13 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         .filter(|director| director.status.vips_omitted > 0)
         .map(|director| director.name)
         .collect();
-    // As the directors count: one that is dead may have it still, and no other
-    // takes it unasked.
+    // The directors decide in the same way: a dead director may still have the
+    // VIP, so no other takes it by itself.
     let to_hold = holder.or(match (&live[..], &view.group.dead[..]) {
         ([only], []) => Some(only.name),
         _ => None,
     });
-    // Had it tried and failed, there would be an exception.
+    // A director that tried and failed reports an exception.
     if to_hold.is_some_and(|director| leaving_out.contains(&director)) {
         return None;
     }

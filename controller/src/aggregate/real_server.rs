@@ -9,11 +9,11 @@ use crds::{
 use super::{Group, health_reports::Servers};
 use crate::need::Need;
 
-/// One server behind all of its services.
+/// One server with all services that use it.
 #[derive(Default)]
 struct Uses<'a> {
     services: usize,
-    /// The groups of those that have a health check, each once.
+    /// The groups of the services that have a health check, without duplicates.
     checked_by: Vec<&'a Group<'a>>,
     health: ServerHealth<'a>,
     refused: Vec<(&'a ObjectKey, &'a Rejection)>,
@@ -58,7 +58,7 @@ pub(super) fn statuses<'a>(
 }
 
 impl<'a> Uses<'a> {
-    /// It is one of the servers of one more service with a check.
+    /// Adds one more service with a health check that uses the server.
     fn check(&mut self, server: &'a ObjectKey, all: &Servers<'a, 'a>, group: &'a Group<'a>) {
         if !self.checked_by.iter().any(|by| std::ptr::eq(*by, group)) {
             self.checked_by.push(group);
@@ -101,8 +101,9 @@ impl<'a> Uses<'a> {
         }
     }
 
-    /// How the directors that check it see it. None where no service wants it
-    /// checked, or where all directors have it and none checks anything so far.
+    /// What the directors that check the server report. None if no service
+    /// wants it checked, or if all directors have it but none reports any
+    /// health yet.
     fn seen(&mut self) -> Option<ServerHealth<'a>> {
         if self.checked_by.is_empty() {
             return None;

@@ -268,10 +268,11 @@ fn a_vip_that_nobody_holds_is_said_with_what_to_do() {
          Name the one that is to: kubectl patch idg default --type=merge -p \
          '{\"spec\":{\"addresses\":{\"holder\":\"NAME\"}}}'"
     );
-    // The one that has it keeps it, and the others' words do not matter.
+    // The director that has the VIP keeps it; what the others report does not
+    // matter.
     scene.report("d2", json!({}));
     assert!(scene.says(kind::READY).starts_with("True"));
-    // When it dies, nobody takes the VIP from it unasked.
+    // When that director dies, no other takes the VIP by itself.
     for _ in 0..5 {
         scene.now += Duration::from_secs(10);
         scene.renew("d1");

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::need::Need;
 
-/// The status of one VirtualService, which is among the objects.
+/// The status of one VirtualService; `key` must be among the objects.
 pub(super) fn status(
     objects: &Objects,
     resolved: &Resolved,
@@ -68,8 +68,8 @@ fn accepted(
             condition::accepted_without_group(&service.group, generation)
         }
         (None, Some(_)) => condition::accepted(generation),
-        // Every object is accepted or rejected, but for the moment between a
-        // change and the next [`crate::world::World::resolve`].
+        // Every object is accepted or rejected, except between a change and the
+        // next [`crate::world::World::resolve`].
         (None, None) => condition::pending(kind::ACCEPTED, generation),
     }
 }
@@ -119,8 +119,8 @@ fn no_weight(service: &Service, generation: i64) -> Option<Condition> {
     (!has_weight).then(|| condition::no_weight(int32(servers.len()), generation))
 }
 
-/// In service is what gets new connections: without a health check, every
-/// server with a weight.
+/// The numbers of the service's servers. A server counts as healthy if it gets
+/// new connections: without a health check, every server with a weight.
 fn real_servers(
     resolved: &Resolved,
     key: &ObjectKey,

@@ -1,4 +1,4 @@
-//! From what the watch of one kind says to the world.
+//! Takes in what the watch of one kind delivers.
 
 use std::fmt::Debug;
 
@@ -18,7 +18,8 @@ use crate::{
     world::World,
 };
 
-/// A kind of which the world keeps all objects: what differs between the three.
+/// A kind of which the world keeps all objects. The trait has what differs
+/// between the three kinds.
 pub(super) trait Watched:
     Checked<Object: HasSpec<Spec: Debug> + HasStatus<Status: Default>>
 {
@@ -28,10 +29,10 @@ pub(super) trait Watched:
 
     fn status(published: <Self::Object as HasStatus>::Status) -> Status;
 
-    /// One object changed.
+    /// Adds the change of one object to the history.
     fn changed(history: &mut History, change: &Changed);
 
-    /// All objects were listed anew.
+    /// Adds a new listing to the history.
     fn listed(history: &mut History, store: &Store<Self>);
 }
 
@@ -106,7 +107,7 @@ impl Watched for CheckedGroup {
 }
 
 impl World {
-    /// Takes in what the watch of one kind says.
+    /// Takes in an event of the watch of one kind.
     pub(super) fn take<C: Watched>(&mut self, event: watcher::Event<Observed<C::Object>>) {
         self.resolve_before::<C>(&event);
         let subject = Subject::from(C::KIND);
@@ -158,11 +159,11 @@ impl World {
         self.unresolved = true;
     }
 
-    /// Resolves what came before an event, where the event could hide it: an
-    /// object that changes twice could come back to where it was, although
-    /// directors may have used what it was in between. So the first change is
-    /// resolved before the second, everything before a new listing, and a
-    /// listing before what follows it.
+    /// Resolves earlier events, where `event` could hide them: an object that
+    /// changes twice could return to its first state, while directors may have
+    /// used the state in between. So the first change is resolved before the
+    /// second, everything before a new listing, and a listing before later
+    /// changes.
     fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
         let twice = match event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
@@ -178,14 +179,14 @@ impl World {
     }
 }
 
-/// One object before and after.
+/// One object before and after a change.
 pub(super) struct Changed {
     key: ObjectKey,
     before: Option<ObjectState>,
     after: Option<ObjectState>,
 }
 
-/// What decides over the state of the world, of one object.
+/// The parts of an object that decide the state of the world.
 #[derive(Clone)]
 struct ObjectState {
     group: Option<String>,
@@ -206,8 +207,8 @@ impl ObjectState {
 }
 
 impl Changed {
-    /// The change as each group sees it: an object that changes its group
-    /// leaves one and comes to the other.
+    /// The change as each group sees it. An object that moves to another group
+    /// leaves the one and enters the other.
     fn by_group(&self) -> Vec<(String, Self)> {
         let group = |seen: &Option<ObjectState>| {
             let seen = seen.as_ref();
@@ -230,12 +231,12 @@ impl Changed {
         }
     }
 
-    /// The change as the history takes it.
+    /// The change in the form that the history needs.
     fn step(&self) -> Step<'_> {
         let digest = |seen: &Option<ObjectState>| seen.as_ref().map(|seen| seen.digest);
         Step {
             object: &self.key,
-            // An object that is not there changes nothing.
+            // A missing object has the default digest, which changes nothing.
             difference: digest(&self.before).unwrap_or_default()
                 ^ digest(&self.after).unwrap_or_default(),
             novelty: match (&self.before, &self.after) {

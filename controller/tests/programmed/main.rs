@@ -1,25 +1,25 @@
 //! Property: whatever happens in whatever order, `Programmed` is never True
-//! while a live director has not used the state that the object needs; and
-//! when everything has arrived everywhere, it is True.
+//! while a live director has not used the state that the object needs. When
+//! everything has arrived everywhere, it is True.
 //!
-//! The model has the API server's true history per kind, a controller and
-//! directors that each follow it at their own pace and kind by kind, and
-//! reports that arrive late. What a director has used is known to the model by
-//! content; the controller has only the digests.
+//! The model contains the API server's true history per kind, a controller and
+//! directors that follow each kind at their own pace, and reports that arrive
+//! late. The model knows the content that a director has used; the controller
+//! knows only the digests.
 
 mod model;
 
 use model::{Model, Step};
 use proptest::prelude::*;
 
-/// Directors of the model.
+/// The number of directors in the model.
 const DIRECTORS: usize = 2;
 
 fn kind() -> impl Strategy<Value = usize> {
     0..3_usize
 }
 
-/// Few names, so that the same objects change again and again.
+/// Only a few names, so that the same objects change again and again.
 fn name() -> impl Strategy<Value = u8> {
     0..2_u8
 }
@@ -29,7 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
     let director = 0..DIRECTORS;
     let app = 0..2_u8;
     prop_oneof![
-        // What users do.
+        // Edits by users.
         6 => (name(), 0..2_u8, app.clone())
             .prop_map(|(name, vip, app)| Step::MakeService { name, vip, app }),
         2 => name().prop_map(Step::RescheduleService),
@@ -46,7 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::EditGroup),
         1 => Just(Step::DeleteGroup),
         2 => Just(Step::MakeGroup),
-        // How it arrives, piece by piece.
+        // Single deliveries of events.
         10 => (who.clone(), kind(), 1..3_usize)
             .prop_map(|(who, kind, events)| Step::Deliver { who, kind, events }),
         4 => who.clone().prop_map(|who| Step::DeliverAll { who }),
@@ -57,7 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(director, reports)| Step::DeliverReports { director, reports }),
         1 => Just(Step::RestartController),
         8 => Just(Step::Resolve),
-        // And what usually comes one after the other.
+        // Steps that usually follow each other.
         20 => (director.clone(), kind(), 1..3_usize)
             .prop_map(|(director, kind, events)| Step::Follow { director, kind, events }),
         6 => director.prop_map(|director| Step::FollowAll { director }),
@@ -96,8 +96,8 @@ proptest! {
     }
 }
 
-/// A server is made, is seen in a listing, and leaves with the next event: a
-/// director that has used what was in between has it still.
+/// A server is created, appears in a listing, and is removed by the next event.
+/// A director that used the state in between still has it.
 #[test]
 fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     let controller = DIRECTORS;
@@ -132,9 +132,9 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     assert_eq!(model.lie(), None);
 }
 
-/// The servers go and leave the world as it was before them; a director that
-/// has not seen them says the same digest as one that has seen them go, and a
-/// controller that started since cannot know which it is.
+/// The servers go, and leave the world as it was before them. A director that
+/// has not seen them reports the same digest as one that has seen them go, and
+/// a controller that started later cannot tell the two apart.
 #[test]
 fn a_state_that_was_there_before_the_controller_started_proves_nothing_later() {
     let (services, servers) = (0, 1);

@@ -18,13 +18,13 @@ const NAMESPACE: &str = "shop";
 const GROUP: &str = "default";
 const NOW: Duration = Duration::from_secs(1);
 
-/// Kinds, as indices: each has a history and a stream of its own.
+/// The kinds, as indices. Each has its own history and stream of events.
 const SERVICES: usize = 0;
 const SERVERS: usize = 1;
 const GROUPS: usize = 2;
 
-/// One thing that happens. Director n is observer n, the controller the one
-/// after the last.
+/// Something that happens. Director n is observer n, and the controller is the
+/// observer after the last director.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     MakeService {
@@ -72,17 +72,17 @@ pub(crate) enum Step {
     },
     RestartController,
     Resolve,
-    /// Events arrive at a director, which has a round and reports.
+    /// Events arrive at a director, which runs a round and reports.
     Follow {
         director: usize,
         kind: usize,
         events: usize,
     },
-    /// As that, with everything that there is.
+    /// All events arrive at a director, which runs a round and reports.
     FollowAll {
         director: usize,
     },
-    /// Events arrive at the controller, which resolves.
+    /// Events arrive at the controller, which resolves them.
     Notice {
         kind: usize,
         events: usize,
@@ -92,13 +92,13 @@ pub(crate) enum Step {
 /// The objects of one kind at one time.
 type State = BTreeMap<String, Value>;
 
-/// What a director said, and what the model knows of it.
+/// A director's report, and what the model knows about it.
 #[derive(Clone)]
 struct Report {
     director: Value,
     /// Which state of each kind the round used.
     used: [usize; 3],
-    /// What it made of them.
+    /// The services that the round made of them.
     services: BTreeMap<ObjectKey, Service>,
 }
 
@@ -107,7 +107,7 @@ struct Agent {
     objects: Objects,
     at: [usize; 3],
     reports: Vec<Report>,
-    /// How many of them the controller has seen.
+    /// The number of reports that the controller has seen.
     seen: usize,
 }
 
@@ -259,7 +259,7 @@ impl Model {
         }
     }
 
-    /// Everything arrives everywhere.
+    /// Delivers all events and reports.
     pub(crate) fn come_to_rest(&mut self) {
         let controller = self.agents.len();
         for who in 0..=controller {
@@ -340,7 +340,7 @@ impl Model {
             "spec": {},
             "status": {"directorGroupName": GROUP, "used": used, "vips": vips, "exceptions": exceptions},
         });
-        // What says the same as before is not written.
+        // A report that is equal to the last one is not written.
         if agent
             .reports
             .last()
@@ -404,8 +404,8 @@ impl Model {
     }
 }
 
-/// What an agent says that only it can know: services that lose their VIP to
-/// the last good version of one that is not acceptable any more.
+/// The exceptions that only an agent can know: services that lose their VIP to
+/// the last valid version of a service that is not acceptable any more.
 fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     let losers = objects.virtual_services.iter().filter(|(key, stored)| {
         let loses_to = |owner: &ObjectKey| {

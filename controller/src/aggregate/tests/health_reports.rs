@@ -110,7 +110,7 @@ fn a_new_server_is_not_known_before_a_director_has_it() {
         "Unknown/Checking: Behind 1 virtual service; healthy on 0 of 2 directors; waiting for d1, \
          d2"
     );
-    // The others stay what they were.
+    // The other server's state does not change.
     assert_eq!(scene.server_healthy("a").as_deref(), Some("2/2"));
     scene.report("d1", sees(&[unproven("shop/c")]));
     assert_eq!(scene.healthy(), "2/3");
@@ -238,7 +238,7 @@ fn a_service_below_its_minimum_is_programmed_and_not_ready() {
         "False/BelowMinimum: Director d2: 1 of 4 real servers healthy, 2 needed. FailOpen: every \
          server that is not drained counts as healthy. The same on 1 more director"
     );
-    // What keeps it from being programmed goes before.
+    // The reason for not being programmed has priority.
     let exceptions = json!([exception("shop/web", "KernelRefused", "no memory")]);
     scene.report("d1", json!({"health": {}, "exceptions": exceptions}));
     assert!(

@@ -1,5 +1,5 @@
-//! Property: statuses are what directors say, counted, in whatever order they
-//! say it.
+//! Property: statuses count the directors' reports, whatever the order of the
+//! reports.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::scene::{REFUSED, Scene, said, sick};
 
-/// What a director of the property says of one server behind one service.
+/// What a director reports about one server of one service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Word {
     Nothing,

@@ -1,4 +1,4 @@
-//! What of health is patched and told, and how often.
+//! Which health reports cause patches and Events, and how often.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct Published {
     events: Vec<String>,
 }
 
-/// Publishes what is due, but of Directors.
+/// Publishes what is due, except statuses of Directors.
 fn publish(scene: &mut Scene, outbox: &mut Outbox) -> Vec<Published> {
     scene.world.resolve();
     let letters = scene.world.letters(scene.now);

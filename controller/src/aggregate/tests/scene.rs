@@ -18,7 +18,8 @@ pub(super) const START: Time = Duration::from_secs(1);
 pub(super) const REFUSED: &str = "connection refused";
 
 /// A world in which VirtualService shop/web has VIP 10.0.0.1 and two servers,
-/// in the group default. Directors report whatever is there when they do.
+/// in the group default. A director's report uses the objects that exist at
+/// that moment.
 pub(super) struct Scene {
     pub(super) world: World,
     pub(super) now: Time,
@@ -104,8 +105,8 @@ impl Scene {
         self.world.apply(Event::DirectorGroups(event), self.now);
     }
 
-    /// A director says that its last round used what is there now, and holds
-    /// 10.0.0.1; `changes` to that.
+    /// A director reports that its last round used the current objects and that
+    /// it holds 10.0.0.1, with `changes` to that status.
     pub(super) fn report(&mut self, director: &str, changes: Value) {
         let objects = self.world.objects();
         let group = ObjectKey::cluster("default");
@@ -129,7 +130,7 @@ impl Scene {
         self.renew(director);
     }
 
-    /// Without a renewal its Lease has run out, and others were renewed.
+    /// Lets the Leases of all directors expire, except those of `survivors`.
     pub(super) fn let_die(&mut self, survivors: &[&str]) {
         for _ in 0..5 {
             self.now += Duration::from_secs(10);
@@ -140,7 +141,7 @@ impl Scene {
         }
     }
 
-    /// Says what [`World::apply`] does.
+    /// Renews a director's Lease. Returns what [`World::apply`] returns.
     pub(super) fn renew(&mut self, director: &str) -> bool {
         self.version += 1;
         let renewed = format!("2026-01-01T00:00:00.{:06}Z", self.version);
@@ -199,7 +200,8 @@ pub(super) fn exception(service: &str, reason: &str, message: &str) -> Value {
     json!({"virtualService": service, "reason": reason, "message": message})
 }
 
-/// What a director reports of a server behind some services.
+/// The entry in a director's report for a server that is not healthy for some
+/// services.
 pub(super) fn sick(server: &str, state: &str, message: &str, services: &[&str]) -> Value {
     json!({
         "realServer": server,
@@ -210,8 +212,8 @@ pub(super) fn sick(server: &str, state: &str, message: &str, services: &[&str]) 
     })
 }
 
-/// Service shop/web has a health check, and each director has used that and
-/// sees both servers healthy.
+/// A scene in which shop/web has a health check, and each director has used it
+/// and finds both servers healthy.
 pub(super) fn checked(directors: &[&str]) -> Scene {
     let mut scene = Scene::new();
     scene.service(json!({"healthCheck": {"tcpSocket": {}}}));

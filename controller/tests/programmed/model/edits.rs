@@ -1,4 +1,4 @@
-//! What users do: each edit adds a state to the true history of its kind.
+//! Edits by users. Each adds a state to the true history of its kind.
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ impl Model {
         self.history[kind].push(state);
     }
 
-    /// Gives a field its other value.
+    /// Switches a field between two values.
     pub(super) fn edit(&mut self, kind: usize, name: &str, field: &str, one: Value, other: Value) {
         let mut state = self.latest(kind).clone();
         let Some(object) = state.get_mut(name) else {
@@ -42,8 +42,8 @@ impl Model {
         self.history[kind].push(state);
     }
 
-    /// Labels change no generation, so that an object can come back to the
-    /// state that it was in.
+    /// Changes the labels. They do not change the generation, so an object can
+    /// return to an earlier state.
     pub(super) fn relabel(&mut self, kind: usize, name: &str, app: Option<u8>) {
         let mut state = self.latest(kind).clone();
         let Some(object) = state.get_mut(name) else {

@@ -1,4 +1,4 @@
-//! What the model knows and the controller cannot: whether it tells the truth.
+//! Compares what the controller says with what the model knows.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use serde_json::json;
 use super::{GROUP, GROUPS, Model, Report, SERVERS, SERVICES, watch::list};
 
 impl Model {
-    /// A service that is said to be programmed and is not, and why.
+    /// A service that the controller calls programmed although a director does
+    /// not have it, with the reason.
     pub(crate) fn lie(&self) -> Option<String> {
         let programmed = self
             .conditions
@@ -40,11 +41,11 @@ impl Model {
         None
     }
 
-    /// Services that ought to be programmed by now and are not.
+    /// Services that should be programmed by now and are not.
     pub(crate) fn not_programmed(&self) -> Vec<String> {
         let resolved = self.controller.resolved();
-        // What is in force where an object is not acceptable as it is now
-        // depends on the past, and digests do not tell it.
+        // If an object is not acceptable any more, what is in force depends on
+        // the past, which digests do not show.
         let is_sound = |key: &ObjectKey, service: &Service| {
             !resolved.gone_groups.contains(&service.group)
                 && service
@@ -72,8 +73,8 @@ impl Model {
 
     /// Every status, from what was resolved last.
     pub(crate) fn conditions(&self) -> BTreeMap<ObjectKey, VirtualServiceStatus> {
-        // A restarted controller has not seen the group that is gone, nor what
-        // was in force before an edit that is refused.
+        // A controller that was restarted does not know a deleted group, nor
+        // what was in force before a rejected edit.
         let resolved = self.controller.resolved();
         if !resolved.gone_groups.is_empty()
             || !resolved.rejected.is_empty()
@@ -86,9 +87,8 @@ impl Model {
         self.conditions.clone()
     }
 
-    /// What a report's director has for each service. Where it is further on
-    /// than the controller, what it would have at the controller's place: it
-    /// has been there.
+    /// The services that a report's director has. If it is further than the
+    /// controller, the services that it had at the controller's position.
     fn as_far_as_the_controller_is(&self, report: &Report) -> BTreeMap<ObjectKey, Service> {
         if (0..3).all(|kind| report.used[kind] <= self.at[kind]) {
             return report.services.clone();
@@ -101,8 +101,8 @@ impl Model {
         resolve(&objects).services
     }
 
-    /// A service that is not acceptable any more keeps its VIP with whoever
-    /// knew its last good version, and a controller that started since cannot
+    /// A service that is not acceptable any more keeps its VIP on directors
+    /// that knew its last valid version. A controller that started later cannot
     /// know which VIP that is.
     fn has_an_unreadable_rival(&self, key: &ObjectKey) -> bool {
         let services = &self.history[SERVICES][self.at[SERVICES]];

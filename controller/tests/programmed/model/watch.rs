@@ -1,4 +1,4 @@
-//! How objects arrive: at the controller as events, at a director as changes of
+//! Delivers objects: to the controller as events, to a director as changes of
 //! its store.
 
 use controller::event::Event;
@@ -57,7 +57,7 @@ pub(super) fn listed(kind: usize) -> Event {
     }
 }
 
-/// One event of a director's watch.
+/// Delivers one event to a director.
 pub(super) fn change(objects: &mut Objects, kind: usize, object: &Value, is_there: bool) {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let key = match kind {
@@ -78,7 +78,7 @@ pub(super) fn change(objects: &mut Objects, kind: usize, object: &Value, is_ther
     };
 }
 
-/// A listing of a director's watch.
+/// Delivers a listing to a director.
 pub(super) fn list(objects: &mut Objects, kind: usize, state: &State) {
     match kind {
         SERVICES => {
