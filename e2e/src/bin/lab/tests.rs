@@ -13,14 +13,21 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use e2e::suite::{Share, Verdict, labs_at_once, shares};
 
+use crate::cage::prepare_root;
+use crate::kernel::Kind;
 use crate::signals::Signals;
 use crate::test_binaries::{self, TestBinary, workspace};
 
 #[derive(Args)]
 pub(crate) struct Tests {
-    /// How many labs run at once [default: by processors and free memory]
+    /// How many labs run at once [default: by processors and free memory; one
+    /// on this machine's own kernel, whose modules all labs share]
     #[arg(long, env = "LAB_JOBS", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+
+    /// The kernel to run them on [default: host if that has ip_vs, else uml]
+    #[arg(long, env = "LAB_KERNEL")]
+    kernel: Option<Kind>,
 
     /// Build everything that is needed, and run nothing
     #[arg(long)]
@@ -55,9 +62,12 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
         .parent()
         .context("Cargo's folder has one around it")?
         .join("lab");
-    let jobs = match tests.jobs {
-        Some(jobs) => jobs.into(),
-        None => labs_at_once(available_parallelism()?.get(), free_mebibytes()?),
+    prepare_root()?;
+    let kernel = tests.kernel.unwrap_or_else(Kind::of_this_machine);
+    let jobs = match (tests.jobs, kernel) {
+        (Some(jobs), _) => jobs.into(),
+        (None, Kind::Host) => 1,
+        (None, _) => labs_at_once(available_parallelism()?.get(), free_mebibytes()?),
     };
     let mut queue = queue(&binaries)?;
     let total = queue.len();
@@ -73,7 +83,7 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
         while running.len() < jobs
             && let Some(job) = queue.pop_front()
         {
-            let begun = Running::begin(job, &lab, &logs)?;
+            let begun = Running::begin(job, kernel, &lab, &logs)?;
             say(&format!("{} begins", begun.job.label()));
             running.push(begun);
         }
@@ -173,7 +183,7 @@ impl Drop for Tied {
 }
 
 impl<'a> Running<'a> {
-    fn begin(job: Job<'a>, lab: &Path, folder: &Path) -> Result<Self> {
+    fn begin(job: Job<'a>, kernel: Kind, lab: &Path, folder: &Path) -> Result<Self> {
         let logs = folder.join(job.label());
         if logs.exists() {
             fs::remove_dir_all(&logs)
@@ -184,6 +194,7 @@ impl<'a> Running<'a> {
         let file = File::create(&output)?;
         let child = job
             .command(lab, &logs)
+            .env("LAB_KERNEL", kernel.name())
             .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(file)
