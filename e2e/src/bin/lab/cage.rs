@@ -99,6 +99,20 @@ fn exit_code(status: ExitStatus) -> Result<ExitCode> {
     ))
 }
 
+/// Asks whoever is not root for a password, once for the labs that come, and
+/// loads what root alone may load.
+pub(crate) fn prepare_root() -> Result<()> {
+    if !geteuid().is_root() {
+        let mut modprobe = Command::new("sudo");
+        modprobe.args(["--", "modprobe", "--quiet", "ip_vs"]);
+        // Most kernels that lack it have none to load.
+        modprobe
+            .status()
+            .context("the lab needs root, and sudo does not start")?;
+    }
+    Ok(())
+}
+
 fn again_with_sudo() -> Result<ExitCode> {
     let kept = env::vars_os().filter_map(|(name, value)| {
         let mut pair = name;

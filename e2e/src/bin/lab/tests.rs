@@ -2,7 +2,6 @@
 //! printed comes out in one piece when it has ended.
 
 use std::collections::VecDeque;
-use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,15 +13,21 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use e2e::suite::{Share, Verdict, labs_at_once, second_kernel, shares};
 
+use crate::cage::prepare_root;
 use crate::kind::Kind;
 use crate::signals::Signals;
 use crate::test_binaries::{self, TestBinary, workspace};
 
 #[derive(Args)]
 pub(crate) struct Tests {
-    /// How many labs run at once [default: by processors and free memory]
+    /// How many labs run at once [default: by processors and free memory; one
+    /// on this machine's own kernel, whose modules all labs share]
     #[arg(long, env = "LAB_JOBS", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+
+    /// The kernel to run them on [default: host if that has ip_vs, else uml]
+    #[arg(long, env = "LAB_KERNEL")]
+    kernel: Option<Kind>,
 
     /// Build everything that is needed, and run nothing
     #[arg(long)]
@@ -57,11 +62,14 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
         .parent()
         .context("Cargo's folder has one around it")?
         .join("lab");
-    let jobs = match tests.jobs {
-        Some(jobs) => jobs.into(),
-        None => labs_at_once(available_parallelism()?.get(), free_mebibytes()?),
+    prepare_root()?;
+    let kernel = tests.kernel.unwrap_or_else(Kind::of_this_machine);
+    let jobs = match (tests.jobs, kernel) {
+        (Some(jobs), _) => jobs.into(),
+        (None, Kind::Host) => 1,
+        (None, _) => labs_at_once(available_parallelism()?.get(), free_mebibytes()?),
     };
-    let mut queue = queue(&binaries)?;
+    let mut queue = queue(&binaries, kernel, tests.kernel.is_none())?;
     let total = queue.len();
     say(&format!(
         "{total} labs, {jobs} at once; the output of each comes when it has ended"
@@ -103,27 +111,33 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
 struct Job<'a> {
     binary: &'a TestBinary,
     share: Share,
-    /// Whether it runs on the second kernel, and not on the one that
-    /// LAB_KERNEL or this machine gives.
+    kernel: Kind,
+    /// Whether it runs on the second kernel, beside the same tests on the
+    /// first.
     is_second: bool,
 }
 
-/// All jobs, the longest first. Without a kernel in LAB_KERNEL, some tests run
-/// on a second kernel too.
-fn queue(binaries: &[TestBinary]) -> Result<VecDeque<Job<'_>>> {
-    let is_one_asked_for = env::var_os("LAB_KERNEL").is_some();
+/// All jobs on a kernel, the longest first, and some of them on the second
+/// kernel too if that `is_second_wanted`.
+fn queue(
+    binaries: &[TestBinary],
+    kernel: Kind,
+    is_second_wanted: bool,
+) -> Result<VecDeque<Job<'_>>> {
     let mut jobs = Vec::new();
     for binary in binaries {
         let shares = shares(&binary.name, &binary.tests()?).into_iter();
         jobs.extend(shares.map(|share| Job {
             binary,
             share,
+            kernel,
             is_second: false,
         }));
-        if let Some(share) = second_kernel(&binary.name).filter(|_| !is_one_asked_for) {
+        if let Some(share) = second_kernel(&binary.name).filter(|_| is_second_wanted) {
             jobs.push(Job {
                 binary,
                 share,
+                kernel: Kind::Qemu,
                 is_second: true,
             });
         }
@@ -137,17 +151,20 @@ impl Job<'_> {
     fn label(&self) -> String {
         let name = &self.binary.name;
         match self.share.number {
-            _ if self.is_second => format!("{name}-{}", Kind::Qemu.name()),
+            _ if self.is_second => format!("{name}-{}", self.kernel.name()),
             (_, 1) => name.clone(),
             (number, _) => format!("{name}-{number}"),
         }
     }
 
-    /// What the lab is told beside its arguments.
-    fn environment(&self) -> &'static [(&'static str, &'static str)] {
+    /// What differs on the second kernel, which is slow.
+    fn environment(&self) -> Vec<(&'static str, &'static str)> {
         match self.is_second {
-            true => &[("LAB_KERNEL", "qemu"), ("IPVS_WALK_STEPS", "50")],
-            false => &[],
+            true => vec![
+                ("LAB_KERNEL", self.kernel.name()),
+                ("IPVS_WALK_STEPS", "50"),
+            ],
+            false => Vec::new(),
         }
     }
 
@@ -171,14 +188,15 @@ impl Job<'_> {
         command
             .current_dir(&self.binary.folder)
             .env("CARGO_MANIFEST_DIR", &self.binary.folder)
-            .envs(self.environment().iter().copied());
+            .env("LAB_KERNEL", self.kernel.name())
+            .envs(self.environment());
         command
     }
 
     /// The line by which a person runs one of its tests again.
     fn again(&self, test: &str) -> String {
         let TestBinary { package, name, .. } = self.binary;
-        let environment = self.environment().iter();
+        let environment = self.environment().into_iter();
         let environment: String = environment
             .map(|(name, value)| format!("{name}={value} "))
             .collect();
