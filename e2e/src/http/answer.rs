@@ -34,7 +34,7 @@ impl Answer {
         }
     }
 
-    /// The whole of what follows the head.
+    /// Returns everything that follows the head.
     pub(super) fn page(mut self) -> io::Result<String> {
         let mut page = String::new();
         self.body.read_to_string(&mut page)?;
