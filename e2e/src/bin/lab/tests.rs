@@ -1,5 +1,5 @@
-//! `lab tests`: every test that needs a lab, several labs at once. What each
-//! printed comes out in one piece when it has ended.
+//! `lab tests`: runs every test that needs a lab, several labs at once. The
+//! output of a lab is printed in one piece when the lab has ended.
 
 use std::collections::VecDeque;
 use std::env;
@@ -36,10 +36,10 @@ pub(crate) struct Tests {
     names: Vec<String>,
 }
 
-/// How long to sleep when nothing is heard.
+/// How long to sleep when no signal comes.
 const A_WHILE: Duration = Duration::from_secs(60);
 
-/// Builds and runs them.
+/// Builds and runs the tests.
 pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     let (mut binaries, programs) = test_binaries::build()?;
     if tests.no_run {
@@ -103,13 +103,13 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
 struct Job<'a> {
     binary: &'a TestBinary,
     share: Share,
-    /// Whether it runs on the second kernel, and not on the one that
-    /// LAB_KERNEL or this machine gives.
+    /// Whether it runs on the second kernel, rather than on the one that
+    /// LAB_KERNEL names or this machine has.
     is_second: bool,
 }
 
-/// All jobs, the longest first. Without a kernel in LAB_KERNEL, some tests run
-/// on a second kernel too.
+/// All jobs, the longest first. Unless LAB_KERNEL names a kernel, some tests
+/// run on a second kernel too.
 fn queue(binaries: &[TestBinary]) -> Result<VecDeque<Job<'_>>> {
     let is_one_asked_for = env::var_os("LAB_KERNEL").is_some();
     let mut jobs = Vec::new();
@@ -143,7 +143,7 @@ impl Job<'_> {
         }
     }
 
-    /// What the lab is told beside its arguments.
+    /// The environment variables of the lab, for what its arguments do not set.
     fn environment(&self) -> &'static [(&'static str, &'static str)] {
         match self.is_second {
             true => &[("LAB_KERNEL", "qemu"), ("IPVS_WALK_STEPS", "50")],
@@ -175,7 +175,7 @@ impl Job<'_> {
         command
     }
 
-    /// The line by which a person runs one of its tests again.
+    /// The command line that runs one of its tests again.
     fn again(&self, test: &str) -> String {
         let TestBinary { package, name, .. } = self.binary;
         let environment = self.environment().iter();
@@ -186,7 +186,7 @@ impl Job<'_> {
     }
 }
 
-/// A lab that runs.
+/// A lab that is running.
 struct Running<'a> {
     job: Job<'a>,
     child: Tied,
@@ -195,12 +195,12 @@ struct Running<'a> {
     output: PathBuf,
 }
 
-/// A lab's process. Dropping it takes the lab down, and waits for that.
+/// A lab's process. Dropping it ends the lab, and waits for that.
 struct Tied(Child);
 
 impl Drop for Tied {
     fn drop(&mut self) {
-        // The lab lasts no longer than its standard input, which this closes.
+        // The lab ends when its standard input does, and this closes it.
         let _ = self.0.wait();
     }
 }
@@ -246,7 +246,7 @@ impl<'a> Running<'a> {
     }
 }
 
-/// The first of them that has ended, and how.
+/// Returns the first lab that has ended, and how it ended.
 fn first_ended(running: &mut [Running<'_>]) -> Result<Option<(usize, ExitStatus)>> {
     for (index, lab) in running.iter_mut().enumerate() {
         if let Some(status) = lab.child.0.try_wait().context("looking at a lab")? {
@@ -260,7 +260,7 @@ fn first_ended(running: &mut [Running<'_>]) -> Result<Option<(usize, ExitStatus)
 struct Ended<'a> {
     job: Job<'a>,
     status: ExitStatus,
-    /// None if its tests came to no end.
+    /// None if its tests did not finish.
     verdict: Option<Verdict>,
     output: String,
     took: Duration,
@@ -268,13 +268,13 @@ struct Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// Whether all is well.
+    /// Whether every test passed.
     fn is_good(&self) -> bool {
         let verdict = self.verdict.as_ref();
         self.status.success() && verdict.is_some_and(|verdict| verdict.failed.is_empty())
     }
 
-    /// Prints what it printed, under a line as Cargo has it.
+    /// Prints the lab's output, under a line as Cargo prints it.
     fn show(&self) -> Result<()> {
         let TestBinary {
             folder,
@@ -295,7 +295,7 @@ impl Ended<'_> {
         Ok(stdout.flush()?)
     }
 
-    /// Adds a line to a file of times.
+    /// Adds a line to the file of times.
     fn note_time(&self, times: &Path) -> Result<()> {
         let mut file = File::options().create(true).append(true).open(times)?;
         let (name, seconds) = (self.job.label(), self.took.as_secs_f64());
@@ -303,7 +303,7 @@ impl Ended<'_> {
             .with_context(|| format!("writing {}", times.display()))
     }
 
-    /// What failed, and how to look at it.
+    /// The failures, and how to look at them.
     fn complain(&self) {
         let label = self.job.label();
         match &self.verdict {
@@ -325,7 +325,7 @@ impl Ended<'_> {
     }
 }
 
-/// Says what came of all, the failures last.
+/// Prints the result of all labs, the failures last.
 fn conclude(ended: &[Ended<'_>], took: Duration) -> ExitCode {
     let verdicts = ended.iter().filter_map(|lab| lab.verdict.as_ref());
     let passed: usize = verdicts.clone().map(|verdict| verdict.passed).sum();
@@ -343,7 +343,7 @@ fn conclude(ended: &[Ended<'_>], took: Duration) -> ExitCode {
     }
 }
 
-/// Of the machine, in MiB.
+/// The available memory of the machine, in MiB.
 fn free_mebibytes() -> Result<usize> {
     let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
     let line = meminfo
