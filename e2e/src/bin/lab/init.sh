@@ -52,9 +52,9 @@ mount -t tmpfs tmpfs /run/netns
 echo 2 >/proc/sys/net/core/devconf_inherit_init_net
 
 # Schedulers, bridges, tunnels, iptables: the kernel loads them on demand, as it
-# does on a director. These two are loaded here, because on demand they can
-# deadlock: the kernel holds the mutex of ip_vs while it loads a scheduler, each
-# of these modules waits for network namespaces that are being removed, and
+# does on a director. ip_vs_lblc and ip_vs_lblcr are loaded here: on demand they
+# can deadlock: the kernel holds the mutex of ip_vs while it loads a scheduler,
+# each of these modules waits for network namespaces that are being removed, and
 # their removal waits for the mutex. Seen on 6.1 and 6.12; all three then wait
 # forever.
 modprobe --all ip_vs ip_vs_lblc ip_vs_lblcr

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
-# The first process of QEMU's guest, in an initramfs with busybox and the
-# modules for the host's root and the network card. It mounts that root,
-# read-only, and continues there.
+# First process of QEMU's guest, in an initramfs with busybox and the modules for
+# the host's root and the network card: mounts that root, read-only, and goes on
+# from there.
 for module in /modules/*; do
     /bin/busybox insmod "$module"
 done
