@@ -64,7 +64,7 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     let mut queue = queue(&binaries)?;
     let total = queue.len();
     say(&format!(
-        "{total} labs, {jobs} at once; the output of each comes when it has ended"
+        "{total} labs, {jobs} at once; each lab's output is printed when it ends"
     ));
 
     let signals = Signals::block()?;
@@ -315,7 +315,7 @@ impl Ended<'_> {
             }
             _ => {
                 say(&format!(
-                    "FAILED: {label} came to no good end: {}",
+                    "FAILED: {label} did not finish properly: {}",
                     self.status
                 ));
                 say(&format!("  again: {}", self.job.again("")));
