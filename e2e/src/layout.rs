@@ -55,7 +55,7 @@ pub fn admin_kubeconfig(of: Which) -> PathBuf {
 /// The port of the control service on the host side.
 pub const CONTROL_PORT: u16 = 8077;
 
-/// The environment variable that says where the workspace's programs are.
+/// The environment variable with the folder of the workspace's programs.
 pub const PROGRAMS: &str = "LAB_PROGRAMS";
 
 /// The administrator's token, for every cluster.

@@ -171,7 +171,7 @@ impl Drop for Process {
 /// Outside of the lab, or when the program has not been built.
 #[track_caller]
 pub fn program(name: &str) -> Command {
-    let folder = std::env::var_os(PROGRAMS).expect("the lab says where the programs are");
+    let folder = std::env::var_os(PROGRAMS).expect("the lab sets the programs' folder");
     let path = PathBuf::from(folder).join(name);
     assert!(
         path.exists(),

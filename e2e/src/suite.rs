@@ -13,7 +13,7 @@ pub fn labs_at_once(cores: usize, free_mebibytes: usize) -> usize {
     by_memory.min(cores * LABS_PER_CORE).max(1)
 }
 
-/// A test binary whose labs take long.
+/// A test binary that takes long in a lab.
 struct Long {
     binary: &'static str,
     /// How long its tests take in one lab, in seconds, on a machine with two

@@ -74,12 +74,13 @@ impl Weights {
         }
     }
 
-    /// The weights now.
+    /// The weights at the last reading.
     pub fn now(&self) -> BTreeMap<Key, u32> {
         self.shared.seen().weights.clone()
     }
 
-    /// The weight of a destination now; none if it is not in the table.
+    /// The weight of a destination at the last reading; none if it is not in
+    /// the table.
     pub fn of(&self, service: &str, server: &str) -> Option<u32> {
         let key = (service.to_owned(), server.to_owned());
         self.shared.seen().weights.get(&key).copied()

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::TcpStream;
 
-/// An answer whose head has been read.
+/// An answer; its head has been read.
 pub(super) struct Answer {
     pub(super) server: String,
     pub(super) length: u64,

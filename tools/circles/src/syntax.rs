@@ -52,8 +52,8 @@ pub(crate) fn name(item: &Item) -> Option<String> {
     (!is_for_tests(attributes(item))).then(|| ident.to_string())
 }
 
-/// Whether an item with these attributes is compiled for tests and for nothing
-/// else: `#[test]`, `#[cfg(test)]`, or `#[cfg(all(…))]` with `test` in it.
+/// Whether an item with these attributes is compiled for tests only:
+/// `#[test]`, `#[cfg(test)]`, or `#[cfg(all(…))]` with `test` in it.
 pub(crate) fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")

@@ -41,7 +41,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     make_logs(run.logs.as_deref())?;
     ip_here("link set lo up")?;
 
-    let kernel = run.kernel.context("the cage says which kernel")?;
+    let kernel = run.kernel.context("the cage names the kernel")?;
     let order = order(run)?;
     let clusters = if order.api_server {
         Some(Arc::new(Clusters::prepare()?))

@@ -351,7 +351,7 @@ fn free_mebibytes() -> Result<usize> {
         .find_map(|line| line.strip_prefix("MemAvailable:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
     let kibibytes: usize = kibibytes
-        .context("/proc/meminfo says how much memory is available")?
+        .context("/proc/meminfo reports no available memory")?
         .parse()
         .context("a number")?;
     Ok(kibibytes / 1024)
