@@ -28,7 +28,7 @@ pub use crate::wait::PATIENCE;
 #[derive(Debug)]
 pub struct Cluster {
     host: Host,
-    /// The controller that was started last.
+    /// The running controller, which `restart_controller` replaces.
     pub controller: Process,
 }
 

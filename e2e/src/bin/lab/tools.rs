@@ -54,8 +54,7 @@ pub(crate) fn built(name: &str) -> PathBuf {
 }
 
 fn is_installed(name: &str) -> bool {
-    // A user's PATH has no sbin on Debian, which has some of the lab's
-    // programs.
+    // A user's PATH has no sbin on Debian; the lab's PATH has it.
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.into_iter().any(|folder| folder.join(name).exists())
