@@ -12,8 +12,8 @@ use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
 
 use crate::Host;
 
-/// Accepts connections and serves each. It stops when dropped, open connections
-/// with it: from then on connections are refused.
+/// Accepts connections and serves each. It stops when dropped: open connections
+/// end, and new ones are refused.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     address: SocketAddr,
@@ -31,10 +31,10 @@ struct Open {
 impl Acceptor {
     /// Starts in `host` on an address such as `0.0.0.0:80`; port 0 takes a free
     /// one. `serve` runs once for each connection, with its client's address;
-    /// after it the connection is closed.
+    /// the connection is closed when it returns.
     ///
     /// # Panics
-    /// When the address is none, or cannot be bound.
+    /// When the address is invalid, or cannot be bound.
     #[track_caller]
     pub(crate) fn start(
         host: &Host,
@@ -61,7 +61,7 @@ impl Acceptor {
         }
     }
 
-    /// The address that it listens on.
+    /// The address on which it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -76,7 +76,7 @@ impl Drop for Acceptor {
             return;
         }
         for stream in self.open.connections().values() {
-            // It may just have ended by itself.
+            // The connection may have ended by itself just now.
             let _ = stream.shutdown(Shutdown::Both);
         }
         if let Some(accepting) = self.accepting.take() {
@@ -104,7 +104,7 @@ fn accept(
         if open.stopped.load(Ordering::Relaxed) {
             return;
         }
-        // Of one that is gone again, the stream would not know the address.
+        // The stream of a connection that has gone would not know the address.
         let Ok((stream, from)) = accepted else {
             continue;
         };

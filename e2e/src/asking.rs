@@ -1,5 +1,5 @@
-//! Clients that ask without end, and keep a record of each request: what a
-//! user of the service would have noticed, and when.
+//! Clients that send requests without end and record each one: what a user of
+//! the service would have noticed, and when.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,25 +11,26 @@ use std::time::{Duration, Instant};
 
 use crate::{Client, Host, eventually, wait::PATIENCE};
 
-/// From the end of a request to the next one.
+/// How long a client waits between two requests.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a datagram's answer may take.
+/// How long to wait for the answer to a datagram.
 const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One request.
+/// A request that has succeeded or failed.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// When it began.
+    /// When the request began.
     pub at: Instant,
     /// How long it took to succeed or to fail.
     pub took: Duration,
-    /// The page of the server that answered, or why none did.
+    /// The page of the server that answered, or the error if there was no
+    /// answer.
     pub outcome: Result<String, String>,
 }
 
-/// A client that asks again and again in the background, one request at a time.
-/// It ends when dropped.
+/// A client that sends requests in the background, one at a time. It ends when
+/// dropped.
 #[derive(Debug)]
 pub struct Asking {
     shared: Arc<Shared>,
@@ -43,8 +44,8 @@ struct Shared {
 }
 
 impl Asking {
-    /// Asks for the page at an address such as `192.168.4.5:80`, each time over
-    /// a new connection.
+    /// Requests the page at an address such as `192.168.4.5:80` over and over,
+    /// with a new connection each time.
     pub fn pages(client: &Client, address: &str) -> Self {
         let (client, address) = (client.clone(), address.to_owned());
         Self::start(move |_| client.get(&address, "/"))
@@ -91,12 +92,12 @@ impl Asking {
         }
     }
 
-    /// Every request that has come to an end so far.
+    /// Every request that has ended so far.
     pub fn so_far(&self) -> Vec<Asked> {
         self.shared.asked().clone()
     }
 
-    /// The requests since some time that failed.
+    /// The requests since a given time that failed.
     pub fn failed(&self, since: Instant) -> Vec<Asked> {
         let asked = self.shared.asked();
         let latest = asked.iter().rev().take_while(|asked| asked.at >= since);
@@ -108,8 +109,8 @@ impl Asking {
         failed
     }
 
-    /// How many requests each server answered since some time; failures count
-    /// under their words.
+    /// How many requests each server answered since a given time; failures are
+    /// counted by their error.
     pub fn counts(&self, since: Instant) -> BTreeMap<String, usize> {
         let asked = self.shared.asked();
         let mut counts = BTreeMap::new();
@@ -123,10 +124,10 @@ impl Asking {
         counts
     }
 
-    /// Waits until so many more requests have begun and ended.
+    /// Waits until this many more requests have begun and ended.
     ///
     /// # Panics
-    /// When they have not in time.
+    /// When they have not ended in time.
     #[track_caller]
     pub fn wait_for_more(&self, requests: usize) {
         let start = Instant::now();
@@ -162,7 +163,7 @@ impl Shared {
     }
 }
 
-/// Sends a number and waits for its echo; gives what is before it.
+/// Sends a number and waits for its echo; returns the text before the number.
 fn echo(socket: &UdpSocket, number: usize) -> io::Result<String> {
     let number = number.to_string();
     let start = Instant::now();
@@ -171,7 +172,7 @@ fn echo(socket: &UdpSocket, number: usize) -> io::Result<String> {
     while start.elapsed() < DATAGRAM_TIMEOUT {
         let length = socket.recv(&mut datagram)?;
         let answer = String::from_utf8_lossy(&datagram[..length]);
-        // An answer to an earlier one may be late.
+        // The answer to an earlier number may be late.
         if let Some((page, echoed)) = answer.rsplit_once(' ')
             && echoed == number
         {

@@ -1,6 +1,6 @@
-//! The product, installed and running: the chart in the API server, our
-//! programs started with the tokens of the chart's service accounts, so that
-//! the chart's RBAC is what they run under.
+//! The product, installed and running: the chart is in the API server, and our
+//! programs use the tokens of the chart's service accounts, so that they run
+//! under the chart's RBAC.
 
 use std::{
     fs,
@@ -19,16 +19,16 @@ use crate::{
     trace,
 };
 
-/// The namespace that the chart is installed into.
+/// The namespace into which the chart is installed.
 pub const NAMESPACE: &str = "ipvs-operator";
 pub use crate::wait::PATIENCE;
 
-/// The chart, installed, and a controller. Dropping it deletes every object of
-/// ours, so that the next test begins with none.
+/// The installed chart and a controller. Dropping it deletes all our objects,
+/// so that the next test begins with none.
 #[derive(Debug)]
 pub struct Cluster {
     host: Host,
-    /// The controller.
+    /// The running controller, which `restart_controller` replaces.
     pub controller: Process,
 }
 
@@ -46,7 +46,7 @@ impl Cluster {
         Self { host, controller }
     }
 
-    /// Ends the controller at once, and starts another.
+    /// Ends the controller at once, and starts another one.
     ///
     /// # Panics
     /// When it does not start.
@@ -56,7 +56,7 @@ impl Cluster {
     }
 
     /// Installs the chart into an API server that has lost everything. The
-    /// tokens of the old service accounts are good no more.
+    /// tokens of the old service accounts are no longer valid.
     ///
     /// # Panics
     /// When helm fails, or the controller does not start.
@@ -66,7 +66,7 @@ impl Cluster {
         self.restart_controller();
     }
 
-    /// A second controller beside the first.
+    /// Starts a second controller beside the first.
     ///
     /// # Panics
     /// When it does not start.
@@ -88,14 +88,14 @@ impl Drop for Cluster {
             }
         }
         control::try_kubectl(&["patch", "idg", "default", "--type=json", "-p", NO_HOLDER]);
-        // The journals of this test's agents name what is gone with their hosts.
+        // The journals of this test's agents name hosts that are gone.
         if let Err(error) = fs::remove_dir_all(state_dir("")) {
             eprintln!("the agents' state folders: {error}");
         }
     }
 }
 
-/// Names the Director that is to hold the VIPs of the group `default`.
+/// Names the Director that must hold the VIPs of the group `default`.
 ///
 /// # Panics
 /// When kubectl fails.
@@ -111,7 +111,7 @@ fn install_chart() {
     INSTALLED.get_or_init(upgrade_chart);
 }
 
-/// Installs the chart, or upgrades it where it is installed.
+/// Installs the chart, or upgrades it if it is installed.
 ///
 /// # Panics
 /// When helm fails.
@@ -119,7 +119,7 @@ pub fn upgrade_chart() {
     upgrade_chart_in(Which::First);
 }
 
-/// The same in one of the clusters.
+/// Installs or upgrades the chart in one of the clusters.
 ///
 /// # Panics
 /// When helm fails.
@@ -146,7 +146,7 @@ pub fn chart() -> PathBuf {
 /// A manifest of `examples/`.
 ///
 /// # Panics
-/// When there is none of that name.
+/// When there is no manifest of that name.
 pub fn example(name: &str) -> String {
     let path = workspace().join("examples").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -167,7 +167,7 @@ pub fn state_dir(name: &str) -> PathBuf {
 
 /// Starts an agent on a host, as a DaemonSet's pod would: for the director of
 /// that name, with the rights of the chart's service account. Its state folder
-/// outlives it.
+/// is kept when it ends.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -175,8 +175,8 @@ pub fn start_agent(host: &Host, director: &str) -> Process {
     Process::start(host, &format!("agent-{director}"), &mut agent(director))
 }
 
-/// As [`start_agent`], under strace; gives the file with what it asked of the
-/// kernel too. `name` tells the traces of one test apart.
+/// As [`start_agent`], under strace; returns the trace file too. `name` tells
+/// the traces of one test apart.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -207,7 +207,7 @@ fn start_traced(host: &Host, agent: &Command, director: &str, name: &str) -> (Pr
     (process, file)
 }
 
-/// As [`start_agent`], with the end that [`trace::doomed`] brings.
+/// As [`start_agent`]; the agent is killed as [`trace::doomed`] describes.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -216,9 +216,9 @@ pub fn start_agent_doomed(host: &Host, director: &str, system_call: &str, nth: u
     Process::start(host, &format!("agent-{director}"), &mut command)
 }
 
-/// Starts an agent as after a reboot of its machine: with another boot id, which
-/// it alone sees (in the lab all hosts are of one kernel). A host that was just
-/// made is the rest of it: its kernel has an empty table, and no VIP.
+/// Starts an agent as after a reboot of its machine: with another boot id,
+/// which only this agent sees (in the lab all hosts share one kernel). Use it
+/// on a new host: its kernel has an empty table, and no VIP.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -239,7 +239,7 @@ pub fn start_agent_after_reboot(host: &Host, director: &str, boot_id: &str) -> P
     Process::start(host, &format!("agent-{director}"), &mut command)
 }
 
-/// Its first argument is the file with the boot id, the others the program.
+/// The first argument is the file with the boot id, the others are the program.
 const REBOOTED: &str = r#"
 mount --bind "$1" /proc/sys/kernel/random/boot_id
 shift
@@ -270,7 +270,7 @@ pub fn start_agent_of(cluster: Which, host: &Host, director: &str) -> Process {
 
 const AGENT_TOKEN: &str = "lab-agent";
 
-/// The API servers' file of tokens that etcd knows nothing of: token, user,
+/// The API servers' file of tokens that do not depend on etcd: token, user,
 /// uid, group.
 pub fn tokens_that_last() -> String {
     format!(
@@ -292,7 +292,7 @@ fn agent_with(director: &str, kubeconfig: &Path) -> Command {
     command
 }
 
-/// Starts an agent that reads manifests from a folder and knows no API server.
+/// Starts an agent that reads manifests from a folder and has no API server.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -325,12 +325,12 @@ fn start_controller(host: &Host, identity: &str) -> Process {
 /// namespace `default` has a status: `wait_for("ivs/web", "Ready", "True")`.
 ///
 /// # Panics
-/// When it does not in time: with the object as it is then.
+/// When it does not get that status in time: with the object as it is then.
 #[track_caller]
 pub fn wait_for(object: &str, condition: &str, status: &str) {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
     let until = |what: &str| control::try_kubectl(&["wait", object, what, &timeout]);
-    // A Director is made by its agent, in its own time.
+    // The agent makes its Director, and may take a moment.
     let made = until("--for=create");
     assert!(
         made.is_success(),
@@ -349,7 +349,7 @@ pub fn wait_for(object: &str, condition: &str, status: &str) {
 /// Waits until every virtual service of the namespace `default` is Ready.
 ///
 /// # Panics
-/// When one is not in time.
+/// When one is not Ready in time.
 #[track_caller]
 pub fn wait_until_ready(services: &[&str]) {
     for service in services {
@@ -357,11 +357,11 @@ pub fn wait_until_ready(services: &[&str]) {
     }
 }
 
-/// Waits until a condition's reason and message together hold all these words,
-/// and gives them as `Reason: message`. Another reason may have come first.
+/// Waits until a condition's reason and message together contain all these
+/// words, and returns them as `Reason: message`. Another reason may come first.
 ///
 /// # Panics
-/// When they do not in time: with what they are then.
+/// When they do not in time: with the reason and message at that time.
 #[track_caller]
 pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
     let parts = format!("{{range .status.conditions[?(@.type==\"{condition}\")]}}");
@@ -377,8 +377,8 @@ pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
 }
 
 /// Deletes a Director whose agent has ended, and waits until these services are
-/// not Ready any more. Whoever waits for them afterwards does not take what that
-/// agent reported for the word of the next one.
+/// no longer Ready. Afterwards a test that waits for them cannot mistake what
+/// that agent reported for the report of the next one.
 ///
 /// # Panics
 /// When they stay Ready.
@@ -390,7 +390,8 @@ pub fn forget_director(director: &str, services: &[&str]) {
     }
 }
 
-/// A value of an object, by JSONPath: `value("ivs/web", ".status.directors.summary")`.
+/// A value of an object, by JSONPath: `value("ivs/web",
+/// ".status.directors.summary")`.
 ///
 /// # Panics
 /// When there is no such object.
@@ -411,10 +412,10 @@ pub fn condition(object: &str, kind: &str, part: &str) -> String {
     )
 }
 
-/// Waits until the saved table of a host is these lines, in any order.
+/// Waits until the saved table of a host has exactly these lines, in any order.
 ///
 /// # Panics
-/// When it is not in time: with the table as it is then.
+/// When it does not in time: with the table as it is then.
 #[track_caller]
 pub fn expect_table(host: &Host, expected: &[&str]) {
     let mut expected: Vec<_> = expected.iter().map(|line| (*line).to_owned()).collect();

@@ -1,7 +1,7 @@
-//! Asking the host side: kubectl, helm, and the API server itself.
+//! Requests to the host side: kubectl, helm, and the API server itself.
 //!
 //! Go programs take seconds to start inside the guest, so they run outside and
-//! the guest asks over TCP: one JSON request a connection, one JSON answer.
+//! the guest asks over TCP: one JSON request per connection, one JSON answer.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
 
-/// Longer than anything that the host side does; a hang is then a failed test
-/// and not a lab that runs into its deadline.
+/// Longer than anything that the host side does. If it hangs, a test fails and
+/// the lab does not run into its deadline.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the guest asks of the host side.
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub enum Request {
     /// Run a program with the administrator's kubeconfig.
     Run {
-        /// Which one.
+        /// The program to run.
         run: Tool,
         /// Its arguments. Paths are those of the machine that runs the lab,
         /// and the guest sees the same files there.
@@ -33,16 +33,16 @@ pub enum Request {
     },
     /// Stop or start an API server.
     ApiServer {
-        /// What it is to do.
+        /// Whether to stop it or to start it.
         apiserver: Switch,
-        /// Whose it is.
+        /// The cluster of the API server.
         #[serde(default)]
         cluster: Which,
     },
-    /// Stop or start the first cluster's namespace controller, which ends
-    /// namespaces that are being deleted. At first it is not there.
+    /// Stop or start the first cluster's namespace controller, which removes
+    /// namespaces that are being deleted. It does not run at first.
     NamespaceController {
-        /// What it is to do.
+        /// Whether to stop it or to start it.
         namespaces: Switch,
     },
 }
@@ -53,35 +53,37 @@ pub enum Request {
 pub enum Tool {
     /// kubectl, of the API server's version.
     Kubectl,
-    /// helm.
+    /// helm, of the version that `e2e/tools/helm` pins.
     Helm,
 }
 
-/// What a program is to do.
+/// How a program of a cluster must change.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
-    /// End, with time to finish what it is doing; answered when it has ended.
+    /// Stop, with time to finish its work; answered when it has ended.
     Stop,
-    /// Start; answered when it is ready. One that runs already is left alone.
+    /// Start; answered when it is ready. A program that already runs is left
+    /// alone.
     Start,
     /// Stop, and lose everything that it stored.
     Lose,
 }
 
-/// What came of it. For a program: its exit and what it wrote.
+/// The result of a request. For a program: its exit status and what it wrote.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Response {
     /// The exit status; -1 when there is none.
     pub status: i32,
-    /// Standard output.
+    /// What the program wrote to standard output.
     pub stdout: String,
-    /// Standard error, or why the request could not be carried out.
+    /// What it wrote to standard error, or why the request could not be carried
+    /// out.
     pub stderr: String,
 }
 
 impl Response {
-    /// Whether it did what it was asked to.
+    /// Whether the request was carried out.
     pub fn is_success(&self) -> bool {
         self.status == 0
     }
@@ -155,8 +157,8 @@ pub fn helm(args: &[&str]) -> String {
     must("helm", args, run(Tool::Helm, args, ""))
 }
 
-/// While this lives, there is no API server; etcd goes on. Dropping it starts
-/// the API server again, and returns when that is ready.
+/// As long as this exists, there is no API server; etcd keeps running. Dropping
+/// it starts the API server again, and returns when that is ready.
 #[derive(Debug)]
 pub struct ApiServerAway(());
 
@@ -171,7 +173,7 @@ impl ApiServerAway {
         Self(())
     }
 
-    /// Stops the API server, and empties its etcd meanwhile.
+    /// Stops the API server, and empties its etcd in the meantime.
     ///
     /// # Panics
     /// When the host side does not answer.
@@ -195,7 +197,7 @@ impl Drop for ApiServerAway {
     }
 }
 
-/// Starts the API server of the other cluster, and gives its administrator's
+/// Starts the API server of the other cluster, and returns its administrator's
 /// kubeconfig, for `--kubeconfig`.
 ///
 /// # Panics
@@ -206,8 +208,8 @@ pub fn start_other_cluster() -> PathBuf {
     admin_kubeconfig(Which::Other)
 }
 
-/// Starts the namespace controller: from then on, a namespace that is deleted
-/// ends, and all in it.
+/// Starts the namespace controller: from then on, a deleted namespace goes away
+/// with everything in it.
 ///
 /// # Panics
 /// When it does not start.
@@ -223,8 +225,8 @@ pub fn start_namespace_controller() {
 }
 
 /// Writes a kubeconfig with a token of a service account, once in a lab, and
-/// returns its path: whoever uses it has the rights that RBAC gives to that
-/// account.
+/// returns its path. A program that uses it has the rights that RBAC gives to
+/// that account.
 ///
 /// # Panics
 /// When there is no such account.
@@ -240,7 +242,8 @@ pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
     path
 }
 
-/// Has every service account's token be asked for anew when it is needed next.
+/// Makes every service account's token be requested anew when it is needed
+/// next.
 ///
 /// # Panics
 /// When the files cannot be deleted.
@@ -255,7 +258,7 @@ pub fn forget_tokens() {
     }
 }
 
-/// How the names of kubeconfigs with such tokens begin.
+/// How the names of kubeconfigs with tokens of service accounts begin.
 const TOKENS: &str = "kubeconfig-of-";
 
 #[track_caller]

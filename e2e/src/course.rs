@@ -1,7 +1,7 @@
-//! The networks of the classic LVS course, as `CASES.md` and `examples/` know
-//! them. What a later release does by itself on real servers, the lab still
-//! does here: ARP settings, the VIP on DR servers. On the NAT director it
-//! switches forwarding on, where a test is not about that.
+//! The networks of the classic LVS course, as `CASES.md` and `examples/`
+//! describe them. The lab still does what a later release will do on real
+//! servers: ARP settings, the VIP on DR servers. It turns forwarding on for the
+//! NAT director where a test is not about that.
 
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 
@@ -43,8 +43,8 @@ impl Course {
         course
     }
 
-    /// The same with a director that has addresses and routes and is otherwise
-    /// as it was installed.
+    /// The NAT cluster with a director that has its addresses and routes, and
+    /// is as it was installed in everything else.
     ///
     /// # Panics
     /// When the hosts cannot be made.
@@ -108,8 +108,8 @@ impl Course {
         director
     }
 
-    /// Another server of the NAT cluster, on the inner segment, with nothing
-    /// that listens.
+    /// Another server of the NAT cluster, on the inner segment, with no
+    /// listener.
     ///
     /// # Panics
     /// When the host cannot be made, or in the DR cluster.
@@ -127,10 +127,10 @@ impl Course {
         self.servers[index] = None;
     }
 
-    /// Starts it again.
+    /// Starts a stopped web server again.
     ///
     /// # Panics
-    /// When its port was taken meanwhile.
+    /// When another socket has taken the port meanwhile.
     pub fn start_web(&mut self, index: usize) {
         let (host, address) = (&self.web[index], self.addresses[index]);
         self.servers[index] = Some(WebServer::start(host, "0.0.0.0:80", address));
@@ -149,8 +149,8 @@ impl Course {
     }
 }
 
-/// The manifest of a service on a port of its own of the director's, with the
-/// web servers that are there.
+/// The manifest of a service on its own port of the director's address, with
+/// the web servers that exist.
 pub fn another_service(name: &str, port: u16) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1

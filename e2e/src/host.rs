@@ -13,9 +13,9 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::wait::{PATIENCE, eventually};
 
-/// A network namespace that stands for one machine. It begins as a freshly
-/// installed one does: loopback up, no forwarding, no routes. It goes when the
-/// last clone is dropped, with every link in it.
+/// A network namespace that acts as one machine. It begins as a freshly
+/// installed machine does: loopback up, no forwarding, no routes. It is removed
+/// with every link in it when the last clone is dropped.
 #[derive(Clone)]
 pub struct Host {
     namespace: Arc<Namespace>,
@@ -27,12 +27,11 @@ struct Namespace {
 }
 
 impl Host {
-    /// Makes the host. `name` is the namespace's name too (`ip netns`), and no
-    /// other host that exists has it.
+    /// Makes the host. `name` is the namespace's name too (`ip netns`), so no
+    /// other host may have it.
     ///
-    /// # Panics
-    /// When the name is taken, or without the right to make namespaces (that
-    /// is: outside of the lab).
+    /// When the name is taken, or without the right to make namespaces (outside
+    /// of the lab).
     pub fn new(name: &str) -> Self {
         must(run_here(Command::new("ip").args(["netns", "add", name])));
         let path = format!("/run/netns/{name}");
@@ -60,8 +59,8 @@ impl Host {
     /// line is split at white space; there is no shell and no quoting.
     ///
     /// # Panics
-    /// When it cannot be started or fails: with the command, its exit and what
-    /// it wrote.
+    /// When it cannot be started or fails: with the command, its exit status
+    /// and what it wrote.
     #[track_caller]
     pub fn run(&self, line: &str) -> String {
         must(self.try_run(line))
@@ -78,7 +77,7 @@ impl Host {
     }
 
     /// As [`try_run`](Self::try_run), for a command with an environment, or
-    /// with arguments that hold spaces.
+    /// with arguments that contain spaces.
     ///
     /// # Errors
     /// When it cannot be started or its exit is not zero.
@@ -95,11 +94,11 @@ impl Host {
         must(self.enter(|| ip_here(lines)));
     }
 
-    /// All addresses, a line each, once the duplicate detection of new ones is
-    /// over.
+    /// All addresses, one per line, once the kernel has finished checking new
+    /// ones for duplicates.
     ///
     /// # Panics
-    /// When it does not come to its end.
+    /// When the check does not finish.
     #[track_caller]
     pub fn addresses(&self) -> String {
         eventually("addresses to be usable", PATIENCE, || {
@@ -148,11 +147,11 @@ impl Host {
         value.trim_end().to_owned()
     }
 
-    /// Every sysctl below a name such as `net.ipv4.conf`, by its file; those that
-    /// nobody can read left out.
+    /// Every sysctl below a name such as `net.ipv4.conf`, by its file, except
+    /// those that cannot be read.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no such sysctl.
     #[track_caller]
     pub fn sysctls(&self, below: &str) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
@@ -161,9 +160,9 @@ impl Host {
         all
     }
 
-    /// Runs `work` on a thread that is in the host and waits for it. Sockets
-    /// opened there belong to the host for good, and threads and processes
-    /// started there are in the host too. A panic in `work` goes on here.
+    /// Runs `work` on a thread in the host and waits for it. Sockets opened
+    /// there belong to the host for good, and threads and processes started
+    /// there are in the host too. A panic in `work` is passed on to the caller.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
@@ -174,7 +173,7 @@ impl Host {
         })
     }
 
-    /// Starts a thread in the host that outlives the call.
+    /// Starts a thread in the host. The thread may outlive the call.
     pub fn thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -187,7 +186,7 @@ impl Host {
     }
 
     /// Starts a program in the host. Most callers want
-    /// [`Process`](crate::Process), which also takes it down.
+    /// [`Process`](crate::Process), which also ends the program.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -232,7 +231,7 @@ fn read_below(folder: &str, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// A command that could not be started, or did not exit with zero.
+/// A command that could not be started, or failed.
 #[derive(Debug)]
 pub struct CommandFailed {
     command: String,

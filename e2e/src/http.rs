@@ -1,5 +1,5 @@
 //! Real HTTP over real sockets, with servers and clients as threads: a process
-//! each would cost the guest seconds.
+//! for each would cost the guest seconds.
 
 mod answer;
 mod client;
@@ -10,8 +10,8 @@ pub use client::{Client, Download};
 pub use server::WebServer;
 pub use upload::Upload;
 
-/// Byte number `index` of every stream. Neither constant nor short in period,
-/// so that lost, doubled and swapped segments all show.
+/// Byte number `index` of every stream. The bytes do not repeat soon, so that
+/// lost, doubled and swapped segments all show.
 fn stream_byte(index: u64) -> u8 {
     let mixed = index ^ (index >> 8) ^ (index >> 16);
     mixed.to_le_bytes()[0].wrapping_mul(31)

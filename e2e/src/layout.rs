@@ -1,23 +1,23 @@
-//! Where things are in every lab. The lab lives in namespaces of its own, so
-//! these names and addresses are the same in each, also side by side.
+//! Names and addresses, which are the same in every lab. Each lab has
+//! namespaces of its own, so labs can run side by side.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The lab's folder: certificates, logs, what the guest is to run. The same
-/// path on the host side and in the guest.
+/// The lab's folder: certificates, logs, what the guest must run. It has the
+/// same path on the host side and in the guest.
 pub const DIR: &str = "/run/ipvs-lab";
 
-/// The host side of the wire between host side and guest.
+/// The host side's address on the wire to the guest.
 pub const HOST_SIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
-/// The guest's side of it.
+/// The guest's address on that wire.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-/// The guest's address on the bridge that joins it with hosts that asked for
-/// the management network; the gateway of those.
+/// The guest's address on the bridge that joins it with hosts on the management
+/// network. It is their gateway.
 pub const MANAGEMENT_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 128, 1);
 
 /// The management network, and the prefix length of both of its wires.
@@ -55,7 +55,7 @@ pub fn admin_kubeconfig(of: Which) -> PathBuf {
 /// The port of the control service on the host side.
 pub const CONTROL_PORT: u16 = 8077;
 
-/// The environment variable that says where the workspace's programs are.
+/// The environment variable with the folder of the workspace's programs.
 pub const PROGRAMS: &str = "LAB_PROGRAMS";
 
 /// The administrator's token, for every cluster.
@@ -71,7 +71,7 @@ pub fn file(name: &str) -> PathBuf {
     Path::new(DIR).join(name)
 }
 
-/// A kubeconfig of a cluster for whoever holds `token`, in YAML.
+/// A kubeconfig of a cluster with `token`, in YAML.
 pub fn kubeconfig(of: Which, token: &str) -> String {
     let authority = api_server_dir(of).join("apiserver.crt");
     format!(
@@ -97,9 +97,9 @@ current-context: lab
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
-    /// The one that every test has.
+    /// The cluster that every test has.
     #[default]
     First,
-    /// One beside it, with an etcd of its own, from when it is first started.
+    /// A second cluster with its own etcd, from when it is first started.
     Other,
 }

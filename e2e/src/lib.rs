@@ -11,9 +11,10 @@
 //!       Host ═ Segment ═ Host          network namespaces that the test makes: client, directors, servers
 //! ```
 //!
-//! This library is what a test (or the demo) uses *inside* the guest. It is
-//! test support: what cannot be set up panics and says which command failed
-//! with what; what a test may want to see fail also has a `try_` form.
+//! A test (or the demo) uses this library *inside* the guest. It is test
+//! support: a function that cannot set something up panics, with the command
+//! that failed and its error. Where a test may want to see the failure, there
+//! is also a `try_` form.
 //!
 //! It must never know what the product's objects mean: it starts programs,
 //! moves packets and asks the API server.

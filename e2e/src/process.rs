@@ -1,4 +1,4 @@
-//! Our own programs, started in a host as an init system would.
+//! Our own programs, started in a host as an init system would start them.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,8 +27,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` in `host`. Its standard output and error together are
-    /// the log; `name` is for messages.
+    /// Starts `command` in `host`. Its standard output and standard error both
+    /// go to the log; `name` is for messages.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -49,7 +49,7 @@ impl Process {
         }
     }
 
-    /// What it has written so far, to standard output and error.
+    /// What it has written so far to standard output and standard error.
     pub fn log(&self) -> String {
         fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -61,12 +61,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it has not ended yet.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.exit().is_none()
     }
 
-    /// Asks it to end (SIGTERM) and waits for that.
+    /// Asks it to end (SIGTERM) and waits until it has ended.
     ///
     /// # Panics
     /// When it has not ended in time.
@@ -83,13 +83,13 @@ impl Process {
         self.wait(PATIENCE)
     }
 
-    /// Stops it where it is (SIGSTOP), as a machine that hangs.
+    /// Pauses it (SIGSTOP), like a machine that hangs.
     #[track_caller]
     pub fn pause(&mut self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Continues it after [`pause`](Self::pause).
     #[track_caller]
     pub fn resume(&mut self) {
         self.signal(Signal::SIGCONT);
@@ -108,7 +108,7 @@ impl Process {
         })
     }
 
-    /// Waits until its log holds `text`, and returns the line.
+    /// Waits until its log contains `text`, and returns the line.
     ///
     /// # Panics
     /// When it does not in time: with the end of its log.
@@ -131,7 +131,7 @@ impl Process {
     #[track_caller]
     fn signal(&mut self, signal: Signal) {
         if self.exit().is_some() {
-            // Its id may be another's by now.
+            // Another process may have its id by now.
             return;
         }
         let id = i32::try_from(self.child.id()).expect("process ids are positive");
@@ -168,10 +168,10 @@ impl Drop for Process {
 /// A command for a program of this workspace, such as `ipvs-agent`.
 ///
 /// # Panics
-/// Outside of the lab, or when it has not been built.
+/// Outside of the lab, or when the program has not been built.
 #[track_caller]
 pub fn program(name: &str) -> Command {
-    let folder = std::env::var_os(PROGRAMS).expect("the lab says where the programs are");
+    let folder = std::env::var_os(PROGRAMS).expect("the lab sets the programs' folder");
     let path = PathBuf::from(folder).join(name);
     assert!(
         path.exists(),

@@ -1,4 +1,4 @@
-//! Wires: what joins hosts.
+//! Wires that join hosts.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,8 +15,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes the segment. It needs a name that no host and no other segment
-    /// has.
+    /// Makes the segment. No other segment and no host may have its name.
     ///
     /// # Panics
     /// When the name is taken.
@@ -36,7 +35,7 @@ impl Segment {
     /// address such as `192.168.4.5/24`.
     ///
     /// # Panics
-    /// When the host has such a card already, or the address is none.
+    /// When the host has such a card already, or the address is invalid.
     #[track_caller]
     pub fn attach(&self, host: &Host, device: &str, address: &str) {
         let port = self.ports.fetch_add(1, Ordering::Relaxed);

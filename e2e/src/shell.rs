@@ -1,5 +1,5 @@
-//! Somebody logged in on a host: a server that greets as sshd does and says
-//! back what it is told, and a session with it that stays open.
+//! A session that stays open on a host: a server that greets as sshd does and
+//! echoes what it receives, and a client that is logged in to it.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,10 +17,10 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Starts in `host` on an address such as `0.0.0.0:22`.
+    /// Starts the server in `host` on an address such as `0.0.0.0:22`.
     ///
     /// # Panics
-    /// When the address is none, or cannot be bound.
+    /// When the address is invalid, or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str) -> Self {
         let serve = |stream: &TcpStream, _: SocketAddr| {
@@ -47,10 +47,10 @@ impl Session {
     /// Logs in from `client` at an address such as `192.168.4.5:22`.
     ///
     /// # Errors
-    /// When there is no connection, or somebody else answers.
+    /// When there is no connection, or another server answers.
     ///
     /// # Panics
-    /// When the address is none.
+    /// When the address is invalid.
     pub fn open(client: &Host, address: &str) -> io::Result<Self> {
         let address = address
             .parse()
@@ -62,11 +62,11 @@ impl Session {
         };
         match session.line()?.as_str() {
             BANNER => Ok(session),
-            other => Err(io::Error::other(format!("somebody else answers: {other}"))),
+            other => Err(io::Error::other(format!("another server answers: {other}"))),
         }
     }
 
-    /// Says something, and hears it said back.
+    /// Sends a line, and checks that it comes back.
     ///
     /// # Errors
     /// When the session is broken.

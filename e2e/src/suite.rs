@@ -1,30 +1,30 @@
-//! What `lab tests` works out: how many labs the machine carries, which tests
-//! go together into one lab, in which order, and what came of them by libtest's
-//! words. It starts nothing and reads no clock.
+//! The decisions of `lab tests`: how many labs the machine runs at once, which
+//! tests share a lab, in which order they run, and each lab's result as libtest
+//! printed it. Nothing here starts a process or reads a clock.
 
-/// Labs for each processor. A lab waits half of the time.
+/// How many labs run for each processor: a lab spends half of its time waiting.
 const LABS_PER_CORE: usize = 2;
-/// What a lab with an API server needs at its peak, in MiB.
+/// How much memory a lab with an API server needs at its peak, in MiB.
 const MEMORY_OF_A_LAB: usize = 1500;
 
-/// How many labs a machine carries at once: at least one.
+/// Returns how many labs a machine can run at once: at least one.
 pub fn labs_at_once(cores: usize, free_mebibytes: usize) -> usize {
     let by_memory = free_mebibytes / MEMORY_OF_A_LAB;
     by_memory.min(cores * LABS_PER_CORE).max(1)
 }
 
-/// A test binary whose labs take long.
+/// A test binary that takes long in a lab.
 struct Long {
     binary: &'static str,
     /// How long its tests take in one lab, in seconds, on a machine with two
     /// processors and nothing else to do.
     seconds: u32,
-    /// Its tests are dealt to this many labs.
+    /// How many labs its tests are dealt to.
     labs: usize,
 }
 
-/// The binaries that decide how long the whole run takes. It is no harm if this
-/// is a little out of date; a new binary that takes minutes should be here.
+/// The binaries that decide how long the whole run takes. The list may be a
+/// little out of date; a new binary that takes minutes should be in it.
 const LONG: [Long; 10] = [
     long("e2e_health", 440, 3),
     long("e2e_walk", 270, 1),
@@ -46,15 +46,15 @@ const fn long(binary: &'static str, seconds: u32, labs: usize) -> Long {
     }
 }
 
-/// What one lab runs of a test binary.
+/// The tests of one binary that run in one lab.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Share {
-    /// Which of the binary's shares it is, from 1, and of how many.
+    /// Which of the binary's shares this is, from 1, and how many there are.
     pub number: (usize, usize),
     /// The names of its tests; empty for all of the binary.
     pub tests: Vec<String>,
-    /// About how long it takes, in seconds; less for one that is not known to
-    /// be long.
+    /// About how long it takes, in seconds; a small number for a binary that is
+    /// not listed as slow.
     pub seconds: u32,
 }
 
@@ -82,7 +82,8 @@ pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
 }
 
 /// The test binaries that run on the second kernel as well, and about how long
-/// each takes there, in seconds. All others do with `make test-qemu`.
+/// each takes there, in seconds. `make test-qemu` runs all the others on it
+/// too.
 const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("e2e_vips", 310),
     ("e2e_walk", 100),
@@ -104,7 +105,7 @@ pub fn second_kernel(binary: &str) -> Option<Share> {
     })
 }
 
-/// What a test binary wrote, read as far as it matters.
+/// The result of a test binary, read from its output.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Verdict {
     /// How many tests passed.
@@ -114,7 +115,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Reads libtest's output; none if it came to no end.
+    /// Reads libtest's output; none if the binary did not finish.
     pub fn read(output: &str) -> Option<Self> {
         let result = output
             .lines()
@@ -131,7 +132,8 @@ impl Verdict {
     }
 }
 
-/// The last list under `failures:`. The first one has their output.
+/// Returns the last list under `failures:`. The first one has the tests'
+/// output.
 fn failed(output: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_in_list = false;

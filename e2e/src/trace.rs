@@ -1,5 +1,5 @@
-//! What a program asked of the kernel over netlink, as strace saw it: counted
-//! from outside, whatever the program says of itself.
+//! What a program asked of the kernel over netlink, as strace recorded it:
+//! counted from outside, whatever the program itself reports.
 
 use std::{fs, path::Path, process::Command};
 
@@ -12,8 +12,8 @@ pub fn traced(program: &Command, file: &Path) -> Command {
     under_strace(&arguments, file, program)
 }
 
-/// A command that runs `program` and kills it (SIGKILL) when one of its
-/// threads begins its `nth` system call of a name, such as `pwrite64`.
+/// A command that runs `program` and kills it (SIGKILL) when one of its threads
+/// begins its `nth` system call of that name, such as `pwrite64`.
 pub fn doomed(program: &Command, system_call: &str, nth: u32) -> Command {
     let trace = format!("trace={system_call}");
     let inject = format!("inject={system_call}:signal=SIGKILL:when={nth}");
@@ -27,7 +27,8 @@ pub fn doomed(program: &Command, system_call: &str, nth: u32) -> Command {
 fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
     let mut command = Command::new("strace");
     command
-        // As its child (-D), so that a signal reaches the program itself.
+        // strace runs as its child (-D), so that a signal reaches the program
+        // itself.
         .args(["-D", "-f", "-q"])
         .args(arguments)
         .arg("-o")
@@ -42,11 +43,11 @@ fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
     command
 }
 
-/// Every message by which a program that has ended, with process id `id`,
-/// changed the kernel's IPVS table or its addresses: one word a message.
+/// Every message with which a program that has ended, with process id `id`,
+/// changed the kernel's IPVS table or its addresses: one word per message.
 ///
 /// # Panics
-/// When there is no such trace, or it has no end.
+/// When there is no such trace, or it is not complete.
 pub fn kernel_writes(file: &Path, id: u32) -> Vec<String> {
     let trace = eventually("the end of the trace", PATIENCE, || {
         let trace = fs::read_to_string(file).map_err(|error| error.to_string())?;
@@ -80,8 +81,8 @@ fn writes_of(line: &str) -> Vec<String> {
             let kind = message.split(&[',', ' ']).next()?;
             match kind {
                 "RTM_NEWADDR" | "RTM_DELADDR" => Some(kind.to_owned()),
-                // The family whose messages strace cannot take apart is ours:
-                // the first byte of the payload is the command.
+                // strace cannot decode the messages of one family, which is
+                // IPVS: the first byte of the payload is the command.
                 "nlctrl" => None,
                 _ if kind.starts_with("RTM_") || kind.starts_with("NLMSG_") => None,
                 _ => {

@@ -1,20 +1,20 @@
-//! Waiting for something, with a deadline and with words.
+//! Waiting for something, with a deadline and a description.
 
 use std::fmt::Display;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes that comes to an end at all, on a machine that
-/// has other things to do. A test that passes never waits that long.
+/// Longer than anything takes that ends at all, on a machine that has other
+/// things to do. A test that passes never waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Between two looks: a look may start a program, and what has not come for ten
-/// seconds is not looked for ten times a second.
+/// How long to wait between two looks. A look may start a program, so what has
+/// not come after ten seconds is looked for less often.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Looks again and again until `look` gives `Ok`, and returns what it gave.
-/// `look` runs at least once, also when the deadline is zero.
+/// Calls `look` until it returns `Ok`, and returns the value. `look` runs at
+/// least once, even when the deadline is zero.
 ///
 /// # Panics
 /// When the deadline has passed: the message says what was waited for and the

@@ -1,5 +1,5 @@
-//! The weights in a host's kernel, watched all the time: no change is missed
-//! that lasts longer than a moment.
+//! The weights in a host's kernel, watched all the time: every change that
+//! lasts longer than a moment is seen.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,18 +17,18 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// A destination of a service, each as `192.168.4.5:80`.
 pub type Key = (String, String);
 
-/// One weight that was not what it had been at the reading before.
+/// A weight that differs from the reading before.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// When that was read.
+    /// When the new weight was read.
     pub at: Instant,
-    /// Whose.
+    /// The destination that has the weight.
     pub key: Key,
-    /// The weight; none: it is not in the table.
+    /// The new weight; none if the destination is not in the table.
     pub weight: Option<u32>,
 }
 
-/// Watches the IPv4 part of a host's table in the background, by
+/// Watches the IPv4 part of a host's table in the background, through
 /// /proc/net/ip_vs. It ends when dropped.
 #[derive(Debug)]
 pub struct Weights {
@@ -49,8 +49,8 @@ struct Seen {
 }
 
 impl Weights {
-    /// Begins to watch, and returns with the first reading done: what is there
-    /// then is no change.
+    /// Begins to watch, and returns after the first reading, which does not
+    /// count as a change.
     ///
     /// # Panics
     /// When the kernel has no IPVS.
@@ -74,18 +74,19 @@ impl Weights {
         }
     }
 
-    /// The weights as they are.
+    /// The weights at the last reading.
     pub fn now(&self) -> BTreeMap<Key, u32> {
         self.shared.seen().weights.clone()
     }
 
-    /// The weight of a destination as it is; none: it is not in the table.
+    /// The weight of a destination at the last reading; none if it is not in
+    /// the table.
     pub fn of(&self, service: &str, server: &str) -> Option<u32> {
         let key = (service.to_owned(), server.to_owned());
         self.shared.seen().weights.get(&key).copied()
     }
 
-    /// What has changed since some time, in order.
+    /// The changes since a given time, in order.
     pub fn changes(&self, since: Instant) -> Vec<Change> {
         let seen = self.shared.seen();
         let changes = seen.changes.iter();
@@ -95,11 +96,11 @@ impl Weights {
             .collect()
     }
 
-    /// Waits until a destination has a weight, none for not being there, and
-    /// gives the time at which that was seen.
+    /// Waits until a destination has a weight (none: until it is not in the
+    /// table), and returns the time at which that was seen.
     ///
     /// # Panics
-    /// When it has not in time: with the weight that it has.
+    /// When that does not happen in time: with the weight that it has.
     #[track_caller]
     pub fn wait_for(
         &self,
@@ -130,7 +131,7 @@ impl Drop for Weights {
 
 impl Shared {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // It is whole after each operation.
+        // The state is whole after each operation.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -180,7 +181,7 @@ fn parse(table: &str) -> BTreeMap<Key, u32> {
     weights
 }
 
-/// `C0A80405:0050` as people write it.
+/// Writes `C0A80405:0050` as an address and port.
 fn address(hexadecimal: &str) -> Option<String> {
     let (address, port) = hexadecimal.split_once(':')?;
     let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?);

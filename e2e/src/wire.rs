@@ -1,5 +1,5 @@
-//! What passes a network card, as tcpdump shows it: probes are counted there
-//! that no server sees.
+//! What passes a network card, as tcpdump shows it. It counts probes that reach
+//! no server, too.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::{Host, Process, wait::PATIENCE};
 
 /// The first packet of a connection, a datagram, or an echo request. The
-/// kernel's SYNs have options; one without is the agent's question to its own
-/// firewall, and no probe.
+/// kernel's SYNs have options; a SYN without any is the agent's question to its
+/// own firewall, and no probe.
 const FIRST_OF_FLOW: &str = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn \
                              and tcp[12] & 0xf0 > 0x50 \
                              or udp or icmp[icmptype] == icmp-echo";
 
-/// Listens to the IPv4 packets by which a host begins something. It ends when
+/// Captures the IPv4 packets with which a host begins an exchange. It ends when
 /// dropped.
 #[derive(Debug)]
 pub struct Wire {
@@ -22,7 +22,7 @@ pub struct Wire {
     began: (SystemTime, Instant),
 }
 
-/// One of them.
+/// One captured packet that begins an exchange.
 #[derive(Clone, Debug)]
 struct Packet {
     at: SystemTime,
@@ -31,7 +31,7 @@ struct Packet {
 }
 
 impl Wire {
-    /// Listens at a card of `host` to what comes from `address`.
+    /// Captures on a card of `host` what comes from `address`.
     ///
     /// # Panics
     /// When tcpdump does not start.
@@ -46,9 +46,9 @@ impl Wire {
         Self { tcpdump, began }
     }
 
-    /// How many connections or exchanges were begun with an address and port
-    /// such as `192.168.2.100.80`, or for ICMP an address, between two times.
-    /// One that is tried again from the same port counts once.
+    /// How many connections or exchanges were begun between two times with an
+    /// address and port such as `192.168.2.100.80`, or with an address for
+    /// ICMP. A connection that is tried again from the same port counts once.
     pub fn flows(&self, to: &str, from: Instant, until: Instant) -> usize {
         let (from, until) = (self.wall(from), self.wall(until));
         let log = self.tcpdump.log();
@@ -61,7 +61,7 @@ impl Wire {
             .len()
     }
 
-    /// When something was last begun with it; none if nothing was yet.
+    /// When an exchange was last begun with it; none if there was none yet.
     pub fn latest(&self, to: &str) -> Option<Instant> {
         let log = self.tcpdump.log();
         let mut packets = log.lines().filter_map(parse);

@@ -1,4 +1,4 @@
-//! What the agent's process costs, fed from the real API server.
+//! What the agent's process costs when it reads from the real API server.
 
 use std::{thread, time::Duration};
 
@@ -12,9 +12,9 @@ use crate::{
     usage::{mebibytes, processor_seconds},
 };
 
-/// In which nobody does anything.
+/// How long the agent is measured while no object changes.
 const IDLE: Duration = Duration::from_secs(60);
-/// What the start has left to do is done by then.
+/// How long to wait until the agent has finished what its start left to do.
 const REST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -32,7 +32,7 @@ impl Running {
         objects::create(size)?;
         let host = Host::new("director");
         attach_to_management(&host);
-        // A subnet that holds every VIP.
+        // A subnet that contains every VIP.
         host.ip("link add vips type dummy
                  address add 10.127.255.254/10 dev vips
                  link set vips up");
@@ -75,7 +75,7 @@ pub(crate) fn measure_memory() -> Result<()> {
     Ok(())
 }
 
-/// Services and destinations in a host's kernel.
+/// Counts the services and destinations in a host's kernel.
 pub(crate) fn loaded(host: &Host) -> (u32, u32) {
     let table = host.run("cat /proc/net/ip_vs");
     let mut counts = (0, 0);

@@ -17,20 +17,20 @@ use agent::{
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 
-/// The director's name; it is the only one there is.
+/// The name of the only director.
 pub(crate) const NAME: &str = "director";
-/// How often a thing is looked at that is waited for.
+/// How often to look whether something has happened.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The loop's thread and the checkpoint's, which end with the process.
+/// The threads of the loop and of the checkpoint, which end with the process.
 pub(crate) struct AgentThreads {
-    /// Where the loop hears of everything.
+    /// Where to send the events that the loop receives.
     pub(crate) events: Sender<Event>,
     observed: watch::Receiver<Option<Observed>>,
 }
 
 impl AgentThreads {
-    /// Starts them, with a new state folder.
+    /// Starts the threads, with a new state folder.
     pub(crate) fn start(world: World, state_dir: &Path) -> Result<Self> {
         let (events, heard) = mpsc::channel();
         let (observe, observed) = watch::channel(None);
@@ -52,7 +52,7 @@ impl AgentThreads {
         Ok(Self { events, observed })
     }
 
-    /// Has the loop hear these.
+    /// Sends these events to the loop.
     pub(crate) fn hear(&self, events: impl IntoIterator<Item = Event>) -> Result<()> {
         for event in events {
             self.events.send(event).context("the loop runs")?;
@@ -60,7 +60,7 @@ impl AgentThreads {
         Ok(())
     }
 
-    /// Waits until so many destinations are healthy, and nothing fails.
+    /// Waits until `expected` destinations are healthy, and no operation fails.
     pub(crate) fn until_healthy(&self, expected: u32, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {

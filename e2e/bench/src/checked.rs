@@ -15,36 +15,36 @@ use serde_json::{Value, json};
 
 use crate::servers::{self, PORT};
 
-/// Where the VIPs begin.
+/// The first VIP; the others follow.
 const VIPS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
-/// A subnet that holds every VIP.
+/// Lines for `ip` that make an interface whose subnet contains every VIP.
 pub(crate) const VIP_INTERFACE: &str = "link add vips type dummy
     address add 10.127.255.254/10 dev vips
     link set vips up";
-/// From one probe of a server to the next, in seconds; the default.
+/// The time from one probe of a server to the next, in seconds; the default.
 pub(crate) const PERIOD_SECONDS: u32 = 5;
 /// How long an answer may take, in seconds; the default.
 pub(crate) const TIMEOUT_SECONDS: u32 = 2;
-/// So many failures in a row are a verdict; the default.
+/// How many failures in a row make a verdict; the default.
 pub(crate) const FAILURES: u32 = 3;
-/// So many successes in a row are one; the default.
+/// How many successes in a row make a verdict; the default.
 pub(crate) const SUCCESSES: u32 = 2;
 
 /// Groups of services with the same servers: each server is one target, and
-/// stands behind all the services of its group.
+/// stands behind all services of its group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checked {
     pub(crate) groups: u32,
-    /// In each group.
+    /// How many services each group has.
     pub(crate) services: u32,
-    /// In each group.
+    /// How many servers each group has.
     pub(crate) servers: u32,
     /// The address of the first server; the others follow.
     pub(crate) first: Ipv4Addr,
 }
 
 impl Checked {
-    /// How many servers there are, and so targets of probes.
+    /// How many servers there are, which is the number of probe targets.
     pub(crate) fn targets(self) -> u32 {
         self.groups * self.servers
     }
@@ -54,17 +54,17 @@ impl Checked {
         self.groups * self.services
     }
 
-    /// Each service's servers, counted for each.
+    /// How many servers all services have, counted once for each service.
     pub(crate) fn destinations(self) -> u32 {
         self.virtual_services() * self.servers
     }
 
-    /// Where a server listens.
+    /// The address and port of a server.
     pub(crate) fn server(self, number: u32) -> SocketAddr {
         servers::address(self.first, number)
     }
 
-    /// The VIP and the servers' numbers of each service.
+    /// Each service's VIP and the numbers of its servers.
     pub(crate) fn tables(self) -> impl Iterator<Item = (Ipv4Addr, Range<u32>)> {
         (0..self.virtual_services()).map(move |service| {
             let first = service / self.services * self.servers;
@@ -113,15 +113,14 @@ impl Checked {
         })
     }
 
-    /// A manifest with everything.
+    /// A manifest with every object.
     pub(crate) fn manifest(self) -> String {
         let objects = self.virtual_services_objects().chain(self.real_servers());
         // JSON is YAML.
         objects.map(|object| format!("---\n{object}\n")).collect()
     }
 
-    /// The events by which a director hears of everything, which is all that
-    /// there is.
+    /// The events from which a director learns of every object.
     pub(crate) fn events(self) -> Result<Vec<Event>> {
         let metadata = json!({"name": "default", "uid": "default", "generation": 1});
         let group = json!({"metadata": metadata, "spec": {}});

@@ -1,5 +1,5 @@
-//! Who loads a table, each in a process and a network namespace of its own, so
-//! that the kernel's table is empty and nothing that was removed before slows
+//! The programs that load a table. Each has a process and a network namespace
+//! of its own, so that the kernel's table is empty and no earlier removal slows
 //! it down (`ip_vs_ctl.c`, `ip_vs_trash_get_dest`).
 
 use std::{
@@ -22,7 +22,7 @@ use crate::{
     trace,
 };
 
-/// After so many rounds no further page is touched for the first time.
+/// After this many rounds no further page is touched for the first time.
 const REHEARSALS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -40,7 +40,7 @@ pub(crate) enum Contestant {
 }
 
 impl Contestant {
-    /// What people know it by.
+    /// The name that people know it by.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Ours => "ours, with the journal",
@@ -51,12 +51,13 @@ impl Contestant {
         }
     }
 
-    /// Has it load a table in a process of its own; the time that it took.
+    /// Makes it load a table in a process of its own; returns the time that it
+    /// took.
     pub(crate) fn sample(self, size: Size) -> Result<Duration> {
         read(&mut self.command(size)?)
     }
 
-    /// The system calls between its first and its last.
+    /// Returns the system calls between its marks in the trace.
     pub(crate) fn system_calls(self, size: Size) -> Result<Vec<String>> {
         trace::window(&self.command(size)?)
     }
@@ -65,7 +66,7 @@ impl Contestant {
         let name = self.to_possible_value().expect("none is skipped");
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("contestant").arg(name.get_name());
-        // What was freed stays with the process: see `ours`.
+        // Freed memory stays with the process: see `ours`.
         command.env(
             "GLIBC_TUNABLES",
             "glibc.malloc.trim_threshold=1073741824:glibc.malloc.mmap_max=0",
@@ -74,7 +75,7 @@ impl Contestant {
         Ok(command)
     }
 
-    /// Loads the table here and now, and prints the seconds that it took.
+    /// Loads the table in this process, and prints how many seconds it took.
     pub(crate) fn run(self, size: Size) -> Result<()> {
         empty_namespace()?;
         let took = match self {
@@ -90,8 +91,8 @@ impl Contestant {
     }
 }
 
-/// Moves this process into a new network namespace. The loopback is up: ip_vs
-/// takes every address for a broadcast before there is any.
+/// Moves this process into a new network namespace. The loopback is up: as long
+/// as there is no address, ip_vs takes every address for a broadcast.
 pub(crate) fn empty_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
     ip_here("link set lo up")?;
@@ -114,13 +115,13 @@ fn read(command: &mut Command) -> Result<Duration> {
     })?))
 }
 
-/// From a plan to a round that is over and stands in the journal: a whole
+/// Measures a whole round, from the plan until the journal has recorded the
 /// round, less the time that its planning takes.
 ///
-/// The round was rehearsed before, on a kernel that is none. In user-mode Linux
-/// a process pays about 50 us for each page that it touches for the first time,
-/// hundreds of times of what it pays elsewhere: a cold start would measure that
-/// and nothing else. The floor's messages are in memory before it begins, too.
+/// The round was rehearsed before, on a kernel that does nothing. In user-mode
+/// Linux a process pays about 50 us for each page that it touches for the first
+/// time, hundreds of times the price elsewhere: a cold start would measure only
+/// that. The floor's messages are in memory before it begins, too.
 fn ours(size: Size, rehearsals: usize) -> Result<Duration> {
     let folder = scratch("journal")?;
     let desired = director::desired(size.wanted());
@@ -168,7 +169,8 @@ fn moby(size: Size) -> Result<Duration> {
     Ok(took)
 }
 
-/// Whoever was fast did all of it.
+/// Checks that the whole table is loaded: a load is fast only if it is
+/// complete.
 fn expect_loaded(size: Size) -> Result<()> {
     let table = fs::read_to_string("/proc/net/ip_vs").context("reading the table")?;
     let count = |start: &str| table.lines().filter(|line| line.starts_with(start)).count();

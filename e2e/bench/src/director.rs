@@ -14,8 +14,8 @@ use ipvs::{DestinationKey, Kernel, OnConflict, ServiceKey, Socket, Timeouts, Wan
 
 use crate::no_host::Nowhere;
 
-/// A director that has nothing yet. Its virtual addresses are left out, as
-/// neither `ipvsadm` nor the libraries know them.
+/// A director that has no entries yet. It manages no virtual addresses, as
+/// neither `ipvsadm` nor the libraries do.
 pub(crate) struct Director {
     state: State,
     pub(crate) kernel: Socket,
@@ -26,7 +26,7 @@ pub(crate) struct Director {
 }
 
 impl Director {
-    /// With a new journal in a folder that is empty or absent.
+    /// Opens a director with a new journal in a folder that is empty or absent.
     pub(crate) fn start(state_dir: &Path) -> Result<Self> {
         let (journal, remembered) = FileJournal::open(state_dir, "bench")?;
         Ok(Self {
@@ -39,8 +39,8 @@ impl Director {
         })
     }
 
-    /// Says that another table is wanted than in the last round, of these
-    /// services.
+    /// Marks these services as changed: another table is wanted than in the
+    /// last round.
     pub(crate) fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.state.wish_changed(services);
     }
@@ -64,7 +64,7 @@ impl Director {
         Ok(())
     }
 
-    /// A destination's weight, as the kernel has it.
+    /// Returns a destination's weight in the kernel.
     pub(crate) fn weight_of(
         &mut self,
         service: &ServiceKey,
@@ -81,8 +81,8 @@ pub(crate) fn sysctls() -> SysctlFolder {
     SysctlFolder("/proc/sys".into())
 }
 
-/// A round of a director that was told nothing but its table, with the stages
-/// of the agent's loop.
+/// Runs a round of a director that knows only its table, with the stages of the
+/// agent's loop.
 pub(crate) fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -95,7 +95,7 @@ pub(crate) fn run(
         addresses: Addresses::default(),
         on_conflict: OnConflict::Adopt,
         timeouts,
-        // Some of it runs natively.
+        // Some benchmarks run natively.
         tuning: None,
         kept_sysctls: BTreeSet::new(),
     };
@@ -103,7 +103,7 @@ pub(crate) fn run(
         .context("the kernel did not answer")
 }
 
-/// What a director wants that is to have this table.
+/// Returns what a director wants that must have this table.
 pub(crate) fn desired(table: WantedTable) -> Arc<Desired> {
     Arc::new(Desired {
         table,

@@ -1,17 +1,17 @@
-//! A figure with its target: one line for scripts, one row for people.
+//! A figure with its target: one line for scripts, one table row for people.
 
 use std::{fmt, str::FromStr};
 
-/// What a figure is to be.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Target {
-    /// This or less.
+    /// The figure must be this or less.
     AtMost(f64),
-    /// This or more.
+    /// The figure must be this or more.
     AtLeast(f64),
 }
 
-/// A measured number, and what it is to be.
+/// A measured number and its target.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figure {
     name: String,
@@ -21,7 +21,7 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    /// Neither `name` nor `unit` has spaces.
+    /// Makes a figure; neither `name` nor `unit` may contain spaces.
     pub(crate) fn new(name: impl Into<String>, value: f64, unit: &str, target: Target) -> Self {
         Self {
             name: name.into(),
@@ -32,7 +32,7 @@ impl Figure {
     }
 
     pub(crate) fn is_short(&self) -> bool {
-        // As it is printed: nobody is to see "1.3 <= 1.3 short".
+        // Compared as printed, so that no line reads "1.3 <= 1.3 short".
         let value = shown(self.value).parse().unwrap_or(self.value);
         match self.target {
             Target::AtMost(limit) => value > limit,
@@ -69,7 +69,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Reads what [`Display`](fmt::Display) writes.
+/// Parses what [`Display`](fmt::Display) writes.
 impl FromStr for Figure {
     type Err = ();
 
@@ -89,7 +89,7 @@ impl FromStr for Figure {
     }
 }
 
-/// The table for people.
+/// Formats all figures as a table for people.
 pub(crate) fn table(figures: &[Figure]) -> String {
     let rows: Vec<[String; 4]> = figures
         .iter()
@@ -114,7 +114,8 @@ pub(crate) fn table(figures: &[Figure]) -> String {
         .collect()
 }
 
-/// Three digits that count, or all of a whole number.
+/// Formats a number with three significant digits, or all digits of a whole
+/// number.
 fn shown(value: f64) -> String {
     let decimals = match value.abs() {
         _ if value.fract() == 0.0 => 0,

@@ -1,5 +1,5 @@
-//! What no loader can beat: the messages of a load, prebuilt, sent in batches
-//! of 64 KiB of which only the last message asks for an answer.
+//! The fastest possible load: its messages, prebuilt, sent in batches of 64
+//! KiB. Only the last message of a batch asks for an answer.
 
 use std::{
     os::fd::AsRawFd,
@@ -22,7 +22,7 @@ use crate::{size::Size, trace};
 
 const BATCH: usize = 64 * 1024;
 
-/// Loads the table; the time of the sends and the answers to them.
+/// Loads the table; returns the time that the sends and their answers took.
 pub(crate) fn load(size: Size) -> Result<Duration> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;
@@ -35,8 +35,8 @@ pub(crate) fn load(size: Size) -> Result<Duration> {
     for batch in &batches {
         send(fd, batch, MsgFlags::empty())?;
         let length = recv(fd, &mut answer, MsgFlags::empty())?;
-        // The first answer is the acknowledgement of the last message, unless
-        // something failed: nlmsghdr is 16 bytes, then comes the error.
+        // The first answer acknowledges the last message, unless a message
+        // failed: nlmsghdr is 16 bytes, then comes the error.
         ensure!(
             answer[..length].get(16..20) == Some(&[0; 4]),
             "the kernel refused a message"
@@ -80,7 +80,7 @@ fn ask_for_answer(message: &mut [u8]) {
     message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
 }
 
-/// The number that this kernel gave to the family IPVS.
+/// Returns the number that this kernel gave to the family IPVS.
 fn family(socket: &Socket) -> Result<u16> {
     let question = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,

@@ -1,4 +1,5 @@
-//! A table is loaded into an empty kernel, by us and by others, side by side.
+//! Loads a table into an empty kernel, with our agent and with others, side by
+//! side.
 
 use std::{thread, time::Duration};
 
@@ -11,15 +12,16 @@ use crate::{
 };
 
 const SIZES: [Size; 2] = [Size::new(1_000, 10), Size::new(10_000, 2)];
-/// Samples of those that take milliseconds.
+/// How many samples to take of contestants that need milliseconds.
 const FAST_SAMPLES: usize = 11;
-/// Samples of those that take up to a minute each.
+/// How many samples to take of contestants that need up to a minute each.
 const SLOW_SAMPLES: usize = 3;
-/// A namespace that nobody is in any more is taken down in the background.
+/// How long to wait while the kernel removes the last namespace in the
+/// background.
 const REST: Duration = Duration::from_millis(500);
 
 pub(crate) fn measure() -> Result<()> {
-    // Whatever the kernel loads on first use is loaded now.
+    // Makes the kernel load now whatever it loads on first use.
     for contestant in [Contestant::Floor, Contestant::Ours] {
         contestant.sample(Size::new(10, 1))?;
     }
@@ -76,7 +78,7 @@ fn compare(size: Size) -> Result<()> {
     Ok(())
 }
 
-/// The medians of contestants that take turns.
+/// Returns the medians of contestants that take turns.
 fn alternate<const N: usize>(
     contestants: [Contestant; N],
     size: Size,
@@ -106,7 +108,7 @@ fn alternate<const N: usize>(
     Ok(medians)
 }
 
-/// How many of which: `sendto 24, recvfrom 24`.
+/// Counts the calls by name: `sendto 24, recvfrom 24`.
 pub(crate) fn tally(calls: &[String]) -> String {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     for call in calls {

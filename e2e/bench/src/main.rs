@@ -59,7 +59,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-/// What is measured.
+/// A part of the benchmark that can be measured alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Part {
     /// A plan with nothing to do
@@ -74,7 +74,7 @@ enum Part {
     Probes,
     /// What a probe costs beside keepalived's
     ProbesLab,
-    /// An agent with which nothing happens
+    /// What an idle agent costs
     Idle,
     /// An agent's memory with a big table
     Memory,
@@ -86,7 +86,7 @@ impl Part {
         matches!(self, Self::Plan | Self::Probes)
     }
 
-    /// Whether it needs an API server, and one without anybody else's objects.
+    /// Whether it needs an API server that has no other objects.
     fn needs_api_server(self) -> bool {
         matches!(self, Self::Idle | Self::Memory)
     }
@@ -107,7 +107,7 @@ impl Part {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Where the time of our load goes, natively, without a kernel
+    /// How our load spends its time, natively, without a kernel
     Profile {
         services: u32,
         servers: u32,
@@ -115,10 +115,10 @@ enum Command {
         #[arg(long, default_value = "/dev/shm")]
         state_dir: PathBuf,
     },
-    /// These parts, here and now
+    /// Measures these parts in this process
     #[command(hide = true)]
     Here { parts: Vec<Part> },
-    /// One sample
+    /// Takes one sample of a contestant
     #[command(hide = true)]
     Contestant {
         contestant: Contestant,

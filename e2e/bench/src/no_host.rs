@@ -1,4 +1,4 @@
-//! A host that is none: it takes everything at no cost.
+//! A host that does nothing: it accepts every operation at no cost.
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +20,10 @@ use ipvs::{
     ActualService, ActualTable, Error, Failure, Info, Kernel, Op, ServiceKey, Timeouts, codec,
 };
 
-/// A kernel without entries: encodes what it is given, and says yes.
+/// A kernel without entries: it encodes each operation and acknowledges it.
 #[derive(Default)]
 pub(crate) struct Nothing {
-    /// The time that this took.
+    /// How long the encoding took.
     pub(crate) encoding: Duration,
     bytes: Vec<u8>,
 }
@@ -65,7 +65,7 @@ impl Kernel for Nothing {
     }
 }
 
-/// Has no interfaces, and every sysctl has the value 1.
+/// A host without interfaces, where every sysctl has the value 1.
 pub(crate) struct Nowhere;
 
 impl Links for Nowhere {

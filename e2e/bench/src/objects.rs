@@ -15,9 +15,9 @@ use serde_json::json;
 
 use crate::size::Size;
 
-/// How many are being created at the same time.
+/// How many objects are created at the same time.
 const AT_ONCE: usize = 32;
-/// How often it is said how far it is.
+/// How often the progress is printed.
 const NEWS: Duration = Duration::from_secs(20);
 
 /// Creates a VirtualService and its RealServers for every service of a table.

@@ -1,4 +1,4 @@
-//! Has everything measured where it can be, and collects the figures.
+//! Runs every measurement where it can run, and collects the figures.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use crate::{
     figure::{self, Figure},
 };
 
-/// Longer than everything takes together.
+/// Longer than all measurements take together.
 const LAB_TIMEOUT_SECONDS: u32 = 3600;
 
 pub(crate) fn run(parts: Vec<Part>, check: bool) -> Result<ExitCode> {
@@ -65,7 +65,8 @@ fn in_lab(bench: &Path, options: &[&str]) -> Command {
     command
 }
 
-/// Runs it, passes on what it prints, and takes the figures out of that.
+/// Runs a command, passes on what it prints, and returns the figures in its
+/// output.
 fn collect(command: &mut Command) -> Result<Vec<Figure>> {
     let mut child = command
         .stdout(Stdio::piped())

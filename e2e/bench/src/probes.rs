@@ -34,15 +34,15 @@ const TABLE: Checked = Checked {
     servers: 10,
     first: Ipv4Addr::new(127, 2, 0, 1),
 };
-/// So many of a hundred do not answer, in the second run.
+/// How many percent of the servers do not answer, in the second run.
 const SILENT_PERCENT: u32 = 3;
 const PERIOD: Duration = Duration::from_secs(PERIOD_SECONDS as u64);
-/// So many periods are measured.
+/// How many periods are measured.
 const PERIODS: u32 = 6;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Has an agent measured in a process of its own, without and with servers that
-/// are silent.
+/// Measures an agent in a process of its own, first without silent servers and
+/// then with some.
 pub(crate) fn measure() -> Result<()> {
     for silent_percent in [0, SILENT_PERCENT] {
         let status = Command::new(std::env::current_exe()?)
@@ -54,13 +54,13 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Is that agent.
+/// Runs in that process: it is the agent.
 pub(crate) fn run(silent_percent: u32) -> Result<()> {
     let targets = TABLE.targets();
     let silent = targets * silent_percent / 100;
     println!("{targets} targets every {PERIOD_SECONDS} s, {silent} of them silent, natively:");
     let mut servers = Servers::start(TABLE.first, targets, None)?;
-    // Spread over the services, so that none has only silent ones.
+    // Spread over the services, so that no service has only silent servers.
     for number in 0..silent {
         servers.silence(number * (targets / silent))?;
     }
@@ -84,7 +84,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
     let agent = AgentThreads::start(world, folder.path())?;
     let counts = Arc::new(Counts::default());
     probe::start(ordered, agent.events.clone(), counts.clone())?;
-    // The first round waits for the group's directors.
+    // The first round waits until the group's directors are known.
     agent.hear([Event::Directors([NAME.to_owned()].into())])?;
     agent.hear(TABLE.events()?)?;
     agent.until_healthy(TABLE.destinations() - silent, PATIENCE)?;

@@ -1,5 +1,6 @@
-//! What a probe costs, ours beside keepalived's: each with the same table and
-//! the same servers, on a host of its own in the lab, one after the other.
+//! What a probe costs, for our agent and for keepalived: each has the same
+//! table and the same servers, on a host of its own in the lab, one after the
+//! other.
 
 use std::{
     collections::BTreeMap, fs, net::Ipv4Addr, path::Path, process::Command, thread, time::Duration,
@@ -24,18 +25,18 @@ const TABLE: Checked = Checked {
     servers: 10,
     first: Ipv4Addr::new(172, 16, 0, 1),
 };
-/// So many probes strace can follow: with more, it slows both down until they
-/// do at once what they would do one by one.
+/// The number of probes that strace can follow: with more, it slows both
+/// programs down until they do at once what they would do one by one.
 const FEW: Checked = Checked {
     groups: 40,
     ..TABLE
 };
-/// Of the servers, all of which are on one host.
+/// The network of the servers, which are all on one host.
 const NETWORK: &str = "172.16.0.0/12";
 const PERIOD: Duration = Duration::from_secs(PERIOD_SECONDS as u64);
-/// In which processor time is counted.
+/// How long processor time is counted.
 const COSTS: Duration = Duration::from_secs(60);
-/// In which system calls are counted.
+/// How long system calls are counted.
 const CALLS: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -53,7 +54,8 @@ impl Checker {
         }
     }
 
-    /// What runs it, with everything that it needs in this folder.
+    /// Returns the command that runs it, with all files that it needs in this
+    /// folder.
     fn command(self, table: Checked, folder: &Path) -> Result<Command> {
         match self {
             Self::Ours => {
@@ -82,7 +84,7 @@ impl Checker {
     }
 }
 
-/// The same table, in keepalived's words.
+/// The same table, as keepalived's configuration.
 fn keepalived_config(table: Checked) -> String {
     let services = table.tables().map(|(vip, servers)| {
         let servers: String = servers
@@ -127,10 +129,10 @@ pub(crate) fn measure() -> Result<()> {
 /// Counts what processes use in a time.
 type Count = fn(&[u32], Duration) -> Result<Cost>;
 
-/// What was used.
+/// What processes used, in total and by part.
 struct Cost {
     unit: &'static str,
-    /// What each thread or each system call has of it.
+    /// The share of each thread, or of each system call.
     parts: BTreeMap<String, f64>,
 }
 
@@ -164,7 +166,7 @@ fn system_calls(processes: &[u32], time: Duration) -> Result<Cost> {
     })
 }
 
-/// The servers, and the wire to whoever checks them.
+/// The servers, and the wire to the host that checks them.
 struct Scene {
     wire: Segment,
     servers: Servers,
@@ -185,7 +187,7 @@ impl Scene {
         })
     }
 
-    /// What a probe costs.
+    /// Measures what a probe costs.
     fn cost(
         &mut self,
         checker: Checker,
@@ -243,7 +245,7 @@ impl Scene {
     }
 }
 
-/// What there is most of, a probe: `connect 1.00, close 1.00`.
+/// Lists the parts per probe, the largest first: `connect 1.00, close 1.00`.
 fn named(parts: &BTreeMap<String, f64>, probes: f64) -> String {
     let mut parts: Vec<_> = parts.iter().collect();
     parts.sort_by(|(_, one), (_, other)| other.total_cmp(one));

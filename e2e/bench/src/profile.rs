@@ -1,5 +1,5 @@
-//! Where the time of our load goes: natively, on a kernel that takes
-//! everything at no cost. For whoever makes it faster.
+//! How the time of our load is spent: natively, on a kernel that accepts
+//! everything at no cost. Use it to make the load faster.
 
 use std::{
     path::Path,
@@ -21,7 +21,7 @@ use crate::{
     size::Size,
 };
 
-/// Loads a table a few times, and prints the medians of the parts.
+/// Loads a table a few times, and prints the median of each part.
 pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
     let mut samples = Vec::new();
     for number in 0..11 {
@@ -39,7 +39,7 @@ pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How long it takes to plan a table for an empty kernel.
+/// Measures how long it takes to plan a table for an empty kernel.
 pub(crate) fn planning(wanted: &WantedTable) -> Duration {
     let (actual, owned) = (ActualTable::new(), Owned::default());
     let start = Instant::now();

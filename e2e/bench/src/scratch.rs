@@ -1,4 +1,4 @@
-//! Folders for what is measured.
+//! Folders for the journals and tables of the measurements.
 
 use std::{
     fs,
@@ -7,11 +7,11 @@ use std::{
 
 use anyhow::Result;
 
-/// The folder for journals and tables: memory of the guest, so that no disk's
-/// own speed is measured.
+/// The folder for journals and tables. It is in the guest's memory, so that the
+/// speed of a disk is not measured.
 const SCRATCH: &str = "/run/bench";
 
-/// A folder in the guest's memory that did not exist before.
+/// Makes a new folder in the guest's memory.
 pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
     let folder = Path::new(SCRATCH).join(format!("{name}-{}", std::process::id()));
     fs::create_dir_all(&folder)?;

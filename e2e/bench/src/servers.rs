@@ -1,5 +1,5 @@
-//! Servers to be probed, in a process of their own, so that what they cost is
-//! not counted with who probes them.
+//! Servers for the probes, in a process of their own, so that what they cost is
+//! not counted with the agent that probes them.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -19,21 +19,21 @@ use nix::{
     },
 };
 
-/// Where each of them listens.
+/// The port on which each server listens.
 pub(crate) const PORT: u16 = 20080;
-/// Files that are no listeners.
+/// How many open files the process needs besides the listeners.
 const OTHER_FILES: u64 = 100;
-/// Stands for the standard input among the listeners' numbers.
+/// The number of the standard input, among those of the listeners.
 const INPUT: u64 = u64::MAX;
 
-/// The address of the server with this number.
+/// Returns the address of the server with this number.
 pub(crate) fn address(first: Ipv4Addr, number: u32) -> SocketAddr {
     let address = Ipv4Addr::from_bits(first.to_bits() + number);
     SocketAddrV4::new(address, PORT).into()
 }
 
 /// Servers at consecutive addresses, which accept connections and close them.
-/// They end when this is dropped.
+/// Dropping this ends them.
 pub(crate) struct Servers {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -41,7 +41,8 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Starts so many in the caller's network namespace, or a host's.
+    /// Starts `count` servers in `host`, or else in the caller's network
+    /// namespace.
     pub(crate) fn start(first: Ipv4Addr, count: u32, host: Option<&Host>) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -63,22 +64,22 @@ impl Servers {
         Ok(servers)
     }
 
-    /// How many connections all of them have accepted.
+    /// Returns how many connections all servers together have accepted.
     pub(crate) fn connections(&mut self) -> Result<u64> {
         self.ask("connections")
     }
 
-    /// One refuses connections from now on.
+    /// Makes one server refuse connections from now on.
     pub(crate) fn stop(&mut self, number: u32) -> Result<()> {
         self.ask(&format!("stop {number}")).map(drop)
     }
 
-    /// One that was stopped accepts them again.
+    /// Makes a stopped server accept connections again.
     pub(crate) fn listen(&mut self, number: u32) -> Result<()> {
         self.ask(&format!("listen {number}")).map(drop)
     }
 
-    /// One does not answer any more: what is sent to it is lost.
+    /// Makes one server stop answering: what is sent to it is lost.
     pub(crate) fn silence(&mut self, number: u32) -> Result<()> {
         self.ask(&format!("silence {number}")).map(drop)
     }
@@ -96,7 +97,7 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         drop(self.input.take());
-        // Whatever became of it is nobody's business any more.
+        // How the process ended does not matter now.
         let _ = self.child.wait();
     }
 }
@@ -104,14 +105,14 @@ impl Drop for Servers {
 enum Server {
     Listening(TcpListener),
     Stopped,
-    /// Its queue of connections to accept is full.
+    /// The server's queue of connections to accept is full.
     Silent {
         _listener: TcpListener,
         _queued: TcpStream,
     },
 }
 
-/// Is the servers: obeys the standard input until its end.
+/// Runs as the servers' process: obeys the standard input until it ends.
 pub(crate) fn run(first: Ipv4Addr, count: u32) -> Result<()> {
     allow_files(u64::from(count) + OTHER_FILES)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -136,7 +137,7 @@ pub(crate) fn run(first: Ipv4Addr, count: u32) -> Result<()> {
                 obey(&line?, &epoll, first, &mut servers)?;
                 println!("{connections}");
             } else if let Server::Listening(listener) = &servers[usize::try_from(event.data())?] {
-                // Who connected may have gone again.
+                // The client may have gone again.
                 connections += u64::from(listener.accept().is_ok());
             }
         }
@@ -176,14 +177,14 @@ fn obey(line: &str, epoll: &Epoll, first: Ipv4Addr, servers: &mut [Server]) -> R
         ("stop", _) => Server::Stopped,
         ("listen", Server::Stopped) => Server::Listening(listener(epoll, first, number)?),
         ("silence", Server::Listening(listener)) => silence(listener, epoll)?,
-        _ => bail!("server {number} is not one that can be told to {what}"),
+        _ => bail!("server {number} cannot be made to {what}"),
     };
     Ok(())
 }
 
-/// A backlog of 0 is a queue of one (`include/net/sock.h`, sk_acceptq_is_full),
-/// and a SYN for which there is no room is dropped (`net/ipv4/tcp_input.c`,
-/// tcp_conn_request).
+/// A backlog of 0 makes a queue of one (`include/net/sock.h`,
+/// sk_acceptq_is_full). A SYN for which the queue has no room is dropped
+/// (`net/ipv4/tcp_input.c`, tcp_conn_request).
 fn silence(listener: TcpListener, epoll: &Epoll) -> Result<Server> {
     epoll.delete(&listener)?;
     listen(&listener, Backlog::new(0)?)?;

@@ -1,4 +1,4 @@
-//! The tables that are loaded.
+//! The sizes of the tables that are loaded.
 
 use std::{
     fmt,
@@ -10,12 +10,13 @@ use ipvs::{
     Op, Owned, Protocol, ServiceConfig, ServiceFlags, ServiceKey, WantedService, WantedTable,
 };
 
-/// Where the VIPs begin. They are consecutive: the kernel hashes services by
-/// the last byte of the address (`ip_vs_ctl.c`, `ip_vs_svc_hashkey`).
+/// The first VIP. The VIPs are consecutive: the kernel hashes services by the
+/// last byte of the address (`ip_vs_ctl.c`, `ip_vs_svc_hashkey`).
 const VIPS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 const SERVERS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
 
-/// So many services with so many servers each; no server stands behind two.
+/// A number of services and of servers for each; no server stands behind two
+/// services.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Size {
     pub(crate) services: u32,
@@ -27,12 +28,12 @@ impl Size {
         Self { services, servers }
     }
 
-    /// How many writes load it.
+    /// How many write operations load the table.
     pub(crate) fn operations(self) -> u32 {
         self.services * (1 + self.servers)
     }
 
-    /// How it is named in figures: `1000x10`.
+    /// The size's name in figures: `1000x10`.
     pub(crate) fn name(self) -> String {
         format!("{}x{}", self.services, self.servers)
     }
@@ -46,7 +47,7 @@ impl Size {
         })
     }
 
-    /// The table that is wanted: TCP port 80, wrr, NAT.
+    /// The wanted table: TCP port 80, wrr, NAT.
     pub(crate) fn wanted(self) -> WantedTable {
         self.addresses()
             .map(|(vip, servers)| {
@@ -72,7 +73,7 @@ impl Size {
             .collect()
     }
 
-    /// The kernel's table when it is as wanted, and ours.
+    /// The kernel's table when it is as wanted, with every entry ours.
     pub(crate) fn loaded(self) -> (ActualTable, Owned) {
         let (mut table, mut owned) = (ActualTable::new(), Owned::default());
         for (key, wanted) in self.wanted() {
@@ -87,19 +88,19 @@ impl Size {
         (table, owned)
     }
 
-    /// The writes that load it into an empty kernel.
+    /// The write operations that load the table into an empty kernel.
     pub(crate) fn load(self) -> Vec<Op> {
         let (actual, owned) = (ActualTable::new(), Owned::default());
         ipvs::plan(&self.wanted(), &actual, &owned, OnConflict::Adopt).ops
     }
 
-    /// The same as lines of `ipvsadm -S`.
+    /// The table as lines of `ipvsadm -S`.
     pub(crate) fn lines(self) -> String {
         self.load().iter().map(|op| format!("{op}\n")).collect()
     }
 }
 
-/// For people: `1000 services x 10 servers`.
+/// Names the size for people: `1000 services x 10 servers`.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} services x {} servers", self.services, self.servers)

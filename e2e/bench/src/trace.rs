@@ -1,5 +1,5 @@
-//! System calls of a program, or of a stretch of one, as strace saw them: counted from
-//! outside, whatever the program says of itself.
+//! System calls of a program, or of a part of its run, as strace recorded them:
+//! counted from outside, whatever the program itself reports.
 
 use std::{
     collections::BTreeMap,
@@ -21,24 +21,24 @@ use crate::scratch::scratch;
 const BEGIN: &str = "bench: begin\n";
 const END: &str = "bench: end\n";
 
-/// Marks where the stretch begins.
+/// Marks where the traced part begins.
 pub(crate) fn begin() {
     mark(BEGIN);
 }
 
-/// Marks where it ends.
+/// Marks where the traced part ends.
 pub(crate) fn end() {
     mark(END);
 }
 
-/// In one call, so that none is inside.
+/// One call, so that it adds no other to the traced part.
 fn mark(text: &str) {
-    // Whoever reads the trace finds that it is missing.
+    // If it fails, the reader of the trace finds that the mark is missing.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Runs a program under strace, all of its threads, and gives the system calls
-/// between [`begin`] and [`end`]: `sendto(3, [{...`.
+/// Runs a program under strace, with all its threads, and returns the system
+/// calls between [`begin`] and [`end`]: `sendto(3, [{...`.
 pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
     let folder = scratch("trace")?;
     let file = folder.join("trace");
@@ -66,8 +66,8 @@ pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
     calls.with_context(|| format!("the marks in the trace of {program:?}"))
 }
 
-/// How many system calls of which name processes make in a time, all of their
-/// threads together.
+/// Counts the system calls that processes make in a time, by name, over all
+/// their threads.
 pub(crate) fn count(processes: &[u32], time: Duration) -> Result<BTreeMap<String, u64>> {
     let folder = scratch("count")?;
     let file = folder.join("counts");
@@ -90,7 +90,7 @@ pub(crate) fn count(processes: &[u32], time: Duration) -> Result<BTreeMap<String
     Ok(counts)
 }
 
-/// The rows of a table of strace's, of calls and names.
+/// Returns the rows of strace's table, each a count and the name of a call.
 fn counts(table: &str) -> BTreeMap<String, u64> {
     let rows = table.lines().filter_map(|line| {
         let (count, name) = line.trim().split_once(char::is_whitespace)?;
@@ -106,14 +106,14 @@ fn between_marks(trace: &str) -> Option<Vec<String>> {
     };
     let (begin, end) = (mark(BEGIN)?, mark(END)?);
     let calls = trace.lines().take(end).skip(begin + 1);
-    // The second half of a call, and what is no call at all.
+    // The second half of an interrupted call, or a line that is no call.
     let is_call = |line: &&str| {
         !["resumed>", " --- ", " +++ "]
             .iter()
             .any(|no| line.contains(no))
     };
     let calls = calls.filter(is_call);
-    // Without the thread's id.
+    // Removes the thread's id.
     let call = |line: &str| Some(line.split_once(' ')?.1.trim_start().to_owned());
     Some(calls.filter_map(call).collect())
 }

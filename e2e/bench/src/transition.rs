@@ -1,5 +1,6 @@
-//! From the last failing probe's result to the kernel's acknowledgement of the
-//! changed weight: every thread of the agent, and a clock at both ends.
+//! The time from the last failing probe's result to the kernel's
+//! acknowledgement of the changed weight, with every thread of the agent and a
+//! clock at both ends.
 //!
 //! ```text
 //! prober ─▶ relay: clock ─▶ loop ─▶ the kernel's socket: clock
@@ -45,23 +46,23 @@ use crate::{
     servers::Servers,
 };
 
-/// 1,000 services with 10 servers each; each of the 1,000 servers stands behind
-/// 10 services.
+/// A table of 1,000 services with 10 servers each; each of the 1,000 servers
+/// stands behind 10 services.
 const TABLE: Checked = Checked {
     groups: 100,
     services: 10,
     servers: 10,
     first: Ipv4Addr::new(127, 1, 0, 1),
 };
-/// One server of each group fails,
+/// How many servers fail: one of each group.
 const SAMPLES: u32 = TABLE.groups;
-/// one after the other.
+/// How long to wait between two failures.
 const APART: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Between a server's last answer and its verdict, at most.
+/// How long a server's verdict may take after its last answer.
 const VERDICTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// What is to be timed.
+/// A moment that is timed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
     /// A probe's result made the verdict on a server.
@@ -72,7 +73,7 @@ enum Moment {
 
 type Moments = Sender<(Instant, Moment)>;
 
-/// Has it measured in a process of its own, which takes the threads with it.
+/// Runs the measurement in a process of its own; its threads end with it.
 pub(crate) fn measure() -> Result<()> {
     let status = Command::new(std::env::current_exe()?)
         .arg("fail-servers")
@@ -81,7 +82,7 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Lets servers fail and come back, and prints the figures.
+/// Makes servers fail and come back, and prints the figures.
 pub(crate) fn run() -> Result<()> {
     empty_namespace()?;
     ip_here(VIP_INTERFACE)?;
@@ -143,7 +144,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
     Ok(agent)
 }
 
-/// Whose probes are called what.
+/// The address of the server that each probe checks.
 type Targets = Arc<Mutex<HashMap<ProbeId, IpAddr>>>;
 
 fn pass_on_orders(
@@ -161,8 +162,8 @@ fn pass_on_orders(
     }
 }
 
-/// Passes on what the prober says, and notes when it came to a verdict. It
-/// comes before every other thread, so that its own waiting is not left out.
+/// Passes on the prober's events, and records when a verdict was reached. It
+/// runs before every other thread, so that no waiting of its own is left out.
 fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, moments: &Moments) {
     let thread = gettid().to_string();
     let first = run_here(Command::new("chrt").args(["--fifo", "--pid", "1", &thread]));
@@ -186,15 +187,15 @@ fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, mom
     }
 }
 
-/// One server's failure, or its return.
+/// The failure or the return of one server.
 struct Transition {
     took: Duration,
-    /// Writes of weights to the kernel.
+    /// How many writes of weights the kernel acknowledged.
     writes: u32,
 }
 
-/// Stops the servers, or starts them again, and waits until the kernel has all
-/// that comes of it.
+/// Stops the servers, or starts them again, and waits until the kernel has
+/// every weight that follows from it.
 fn transitions(
     servers: &mut Servers,
     timed: &Receiver<(Instant, Moment)>,
@@ -239,9 +240,9 @@ fn transitions(
                 writes.entry(server).or_default().push(at);
             }
             Moment::Weight { server, weight } => {
-                bail!("nobody caused the weight {weight} of {server}")
+                bail!("unexpected weight {weight} of {server}")
             }
-            // One late answer makes the next ones a verdict that was known.
+            // One late answer makes the next ones repeat a known verdict.
             Moment::Verdict { .. } => {}
         }
     }
@@ -286,8 +287,8 @@ fn report(transitions: &[Transition], is_up: bool) {
     );
 }
 
-/// The kernel's table, with a clock that is read when it has acknowledged a
-/// weight.
+/// The kernel's table, with a clock that is read when the kernel has
+/// acknowledged a weight.
 struct Timed {
     socket: Socket,
     moments: Moments,

@@ -8,19 +8,19 @@ use anyhow::{Context, Result, ensure};
 /// today (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
-/// Seconds of a processor that a process has used, with all of its threads:
-/// in its own code, and in the kernel.
+/// Seconds of processor time that a process has used with all its threads, in
+/// its own code and in the kernel.
 pub(crate) fn processor_seconds(id: u32) -> Result<f64> {
     seconds(&read(id, "stat")?)
 }
 
-/// The same by the threads that there are, of which some may have the same
-/// name.
+/// The processor time of each existing thread of a process, by name: threads of
+/// the same name are added up.
 pub(crate) fn thread_seconds(id: u32) -> Result<BTreeMap<String, f64>> {
     let mut threads = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{id}/task"))? {
         let folder = entry?.path();
-        // It may have ended meanwhile.
+        // The thread may have ended meanwhile.
         let Ok(name) = fs::read_to_string(folder.join("comm")) else {
             continue;
         };
@@ -55,7 +55,7 @@ pub(crate) fn mebibytes(id: u32, name: &str) -> Result<f64> {
     Ok(kilobytes.parse::<f64>().context("kilobytes")? / 1024.0)
 }
 
-/// A process, its children, theirs, and so on.
+/// Returns a process and all its descendants.
 pub(crate) fn family(id: u32) -> Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -63,7 +63,7 @@ pub(crate) fn family(id: u32) -> Result<Vec<u32>> {
         let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // It may have ended meanwhile.
+        // The process may have ended meanwhile.
         let Ok(stat) = read(child, "stat") else {
             continue;
         };

@@ -17,10 +17,10 @@ use crate::{
 
 const SIZE: Size = Size::new(10_000, 5);
 const WEIGHT: u32 = 7;
-/// strace does not know our family, and so not what its flags mean.
+/// strace does not know our family, and so cannot name its flags.
 const DUMP: [&str; 2] = ["NLM_F_DUMP", "NLM_F_REQUEST|0x300"];
 
-/// Traces an edit in a process of its own, and counts.
+/// Traces an edit in a process of its own, and counts its system calls.
 pub(crate) fn measure() -> Result<()> {
     println!("one server's weight in a table of {SIZE}:");
     let mut command = Command::new(std::env::current_exe()?);
@@ -32,7 +32,7 @@ pub(crate) fn measure() -> Result<()> {
         let named = calls.filter(|call| words.iter().any(|word| call.contains(word)));
         named.count() as f64
     };
-    // One request a datagram: none is as long as two.
+    // Each datagram holds one request: none is long enough for two.
     let writes = count(&["sendto(", "sendmsg("]) - count(&DUMP);
     for (name, value, unit, most) in [
         ("writes", writes, "writes", 1.0),

@@ -1,5 +1,5 @@
-//! `make demo`: the course's three first cases, from `kubectl apply` to
-//! packets, on a real kernel and a real API server. Runs inside the lab.
+//! `make demo`: the first three cases of the course, from `kubectl apply` to
+//! packets, on a real kernel and a real API server. It runs inside the lab.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -90,8 +90,8 @@ fn dr_cluster() {
     scene.close();
 }
 
-/// A case's network, with an agent on its director and a service that
-/// somebody else made there by hand.
+/// A case's network, with an agent on its director and a service that was made
+/// there by hand.
 struct Scene {
     course: Course,
     _agent: Process,
@@ -99,7 +99,7 @@ struct Scene {
 
 impl Scene {
     fn open(course: Course) -> Self {
-        say("Somebody has made a service by hand on this director:");
+        say("A service was made by hand on this director:");
         let line = "ipvsadm -A -t 192.168.4.5:8080 -s rr";
         command_on("director", line);
         course.director.run(line);
@@ -110,7 +110,7 @@ impl Scene {
         }
     }
 
-    /// Applies an example, waits as a user would, and shows the objects.
+    /// Applies an example, waits as a user does, and shows the objects.
     fn apply(&self, name: &str) {
         let manifest = example(name);
         command(&format!("cat examples/{name}"));
@@ -146,7 +146,7 @@ impl Scene {
         });
     }
 
-    /// What the client receives, with counts per server.
+    /// Shows what the client receives, with counts per server.
     fn ask(&self, vip: &str) {
         const REQUESTS: usize = 12;
         let url = vip.trim_end_matches(":80");
@@ -160,7 +160,7 @@ impl Scene {
         }
     }
 
-    /// Deletes everything of ours.
+    /// Deletes every object of ours.
     fn close(self) {
         say("Everything is deleted; what the operator did not make is still there.");
         run("kubectl delete ivs,irs --all");

@@ -11,21 +11,21 @@ use super::Behaviour;
 use super::log::{Arrival, Log};
 use crate::Host;
 
-/// How long it takes at most to notice that it is to stop.
+/// How long a server takes at most to notice that it must stop.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What a server of datagrams speaks.
+/// The protocol of a server of datagrams.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
-    /// Its page, a space, and what was sent.
+    /// An echo: it answers with its page, a space, and what was sent.
     Echo,
     /// DNS: every name has the address 192.0.2.1.
     Dns,
 }
 
-/// A server of datagrams on a thread inside a host. It answers each, is silent
-/// or gives errors. It stops when dropped: the port is closed then, and the
-/// kernel says so to who sends something.
+/// A server of datagrams on a thread inside a host. It answers every datagram,
+/// stays silent or returns errors. It stops when dropped: its port is closed
+/// then, and the kernel reports that to any client that sends to it.
 #[derive(Debug)]
 pub struct DatagramServer {
     host: Host,
@@ -41,7 +41,7 @@ struct Shared {
     log: Log,
 }
 
-/// The thread that has its socket.
+/// The thread that holds the server's socket.
 #[derive(Debug)]
 struct Listening {
     stopped: Arc<AtomicBool>,
@@ -50,10 +50,10 @@ struct Listening {
 
 impl DatagramServer {
     /// Starts a server in `host` on an address such as `0.0.0.0:53`. Its page
-    /// is what it is told apart by.
+    /// tells it apart from other servers.
     ///
     /// # Panics
-    /// When the address is none, or cannot be bound.
+    /// When the address is invalid, or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str, protocol: Protocol, page: &str) -> Self {
         let shared = Arc::new(Shared {
@@ -74,26 +74,26 @@ impl DatagramServer {
         self.shared.log.behave(behaviour, None);
     }
 
-    /// Stops it: its port is closed.
+    /// Stops the server: its port is closed.
     pub fn stop(&mut self) {
         self.listening = None;
     }
 
-    /// Starts it again, where it was.
+    /// Starts the server again at the same address.
     ///
     /// # Panics
-    /// When its address was taken meanwhile.
+    /// When another socket has taken the address meanwhile.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.listening = Some(Listening::start(&self.host, &self.address, &self.shared));
     }
 
-    /// Every datagram that came so far.
+    /// Every datagram that has come so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.log.arrivals()
     }
 
-    /// How many came from an address since some time.
+    /// How many datagrams came from an address since a given time.
     pub fn came(&self, from: IpAddr, since: Instant) -> usize {
         self.shared.log.came(from, since)
     }
@@ -133,11 +133,11 @@ impl Drop for Listening {
 fn read(socket: &UdpSocket, stopped: &AtomicBool, shared: &Shared) {
     let mut datagram = [0; 2048];
     while !stopped.load(Ordering::Relaxed) {
-        // Nothing came, or an error about what was sent before.
+        // No datagram came, or the error is about an earlier answer.
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             continue;
         };
-        // A client that is gone already is no fault of the server.
+        // A client that has already gone is no fault of the server.
         let _ = answer(socket, &datagram[..length], from, shared);
     }
 }
@@ -156,13 +156,14 @@ fn answer(socket: &UdpSocket, asked: &[u8], from: SocketAddr, shared: &Shared) -
     socket.send_to(&answer, from).map(drop)
 }
 
-/// An answer to a query with one question (RFC 1035, section 4.1). By hand: a
-/// library that the agent uses too would not notice its own mistakes.
+/// Builds an answer to a query with one question (RFC 1035, section 4.1). It is
+/// built by hand: a library that the agent uses too would not notice its own
+/// mistakes.
 fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     const ANSWER_TO_RECURSION: u16 = 0x8180;
     let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
-    // Its end, then type and class.
+    // The end of the name, then type and class.
     let question = query.get(HEADER..HEADER + name + 1 + 4)?;
     let answers: u16 = if code == 0 { 1 } else { 0 };
     let mut answer = query[..2].to_vec();

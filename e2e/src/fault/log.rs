@@ -1,4 +1,4 @@
-//! Who came to a server, and when.
+//! The connections and datagrams that came to a server, and when.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ pub struct Arrival {
     pub from: IpAddr,
 }
 
-/// The log of one server, and how it is to behave now.
+/// The log of one server, and how the server must behave now.
 #[derive(Debug)]
 pub(super) struct Log {
     state: Mutex<State>,
@@ -25,7 +25,8 @@ pub(super) struct Log {
 struct State {
     behaviour: Behaviour,
     since: Instant,
-    /// After how many more it is good again; none: never by itself.
+    /// How many requests it treats like this before it is good again; none: it
+    /// stays so.
     left: Option<usize>,
     arrivals: Vec<Arrival>,
 }
@@ -49,13 +50,13 @@ impl Log {
         state.left = times;
     }
 
-    /// Notes who came.
+    /// Records a connection or datagram from this address.
     pub(super) fn arrived(&self, from: IpAddr) {
         let at = Instant::now();
         self.lock().arrivals.push(Arrival { at, from });
     }
 
-    /// What to do with a client that asks about health at this moment.
+    /// Returns how to treat a client that asks about health now, and counts it.
     pub(super) fn behaviour(&self) -> Behaviour {
         let mut state = self.lock();
         match &mut state.left {
@@ -75,7 +76,7 @@ impl Log {
         self.lock().arrivals.clone()
     }
 
-    /// How many came from an address since some time.
+    /// How many came from an address since a given time.
     pub(super) fn came(&self, from: IpAddr, since: Instant) -> usize {
         let state = self.lock();
         let latest = state
@@ -87,7 +88,7 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // It is whole after each operation.
+        // The state is whole after each operation.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

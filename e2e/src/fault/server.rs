@@ -13,16 +13,16 @@ use super::{Behaviour, Certificate};
 use crate::Host;
 use crate::acceptor::Acceptor;
 
-/// Requests for paths that begin so are about the server's health.
+/// How the paths begin that ask about the server's health.
 const HEALTH: &str = "/health";
 
-/// So much of what does not end is sent at a time.
+/// How many bytes of an endless answer are sent at a time.
 const BLOCK: usize = 16 << 10;
 
-/// A web server on threads inside a host. It treats requests for `/health…` as
-/// it is told to; every other is given its page at all times, so that traffic
-/// shows which servers are in service. It stops when dropped, open connections
-/// with it.
+/// A web server on threads inside a host. It answers requests for `/health…` as
+/// the test has chosen; it always answers every other request with its page, so
+/// that traffic shows which servers are in service. It stops when dropped, and
+/// its open connections end then.
 #[derive(Debug)]
 pub struct FaultServer {
     host: Host,
@@ -40,19 +40,19 @@ struct Shared {
 
 impl FaultServer {
     /// Starts a server in `host` on an address such as `0.0.0.0:80`. Its page
-    /// is what it is told apart by.
+    /// tells it apart from other servers.
     ///
     /// # Panics
-    /// When the address is none, or cannot be bound.
+    /// When the address is invalid, or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str, page: &str) -> Self {
         Self::start_with(host, address, page, None)
     }
 
-    /// The same with TLS.
+    /// Starts a server that speaks TLS.
     ///
     /// # Panics
-    /// When the address is none, or cannot be bound.
+    /// When the address is invalid, or cannot be bound.
     #[track_caller]
     pub fn start_tls(host: &Host, address: &str, page: &str, certificate: Certificate) -> Self {
         Self::start_with(host, address, page, Some(Mutex::new(certificate)))
@@ -79,13 +79,13 @@ impl FaultServer {
         }
     }
 
-    /// Treats who asks about its health like this from now on.
+    /// Treats requests about its health like this from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, None);
     }
 
-    /// Treats the next clients that ask about its health like this, as many as
-    /// `times` says, and those after them well.
+    /// Treats the next `times` requests about its health like this, and those
+    /// after them well.
     pub fn behave_times(&self, times: usize, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, Some(times));
     }
@@ -100,32 +100,32 @@ impl FaultServer {
         *shown.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
-    /// Stops it: open connections end, and new ones are refused.
+    /// Stops the server: open connections end, and new ones are refused.
     pub fn stop(&mut self) {
         self.acceptor = None;
     }
 
-    /// Starts it again, where it was.
+    /// Starts the server again at the same address.
     ///
     /// # Panics
-    /// When its address was taken meanwhile.
+    /// When another socket has taken the address meanwhile.
     #[track_caller]
     pub fn start_again(&mut self) {
         let address = self.address.to_string();
         self.acceptor = Some(accept(&self.host, &address, &self.shared));
     }
 
-    /// Everybody who has connected so far.
+    /// Every connection that has come so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.log.arrivals()
     }
 
-    /// How many connections came from an address since some time.
+    /// How many connections came from an address since a given time.
     pub fn came(&self, from: IpAddr, since: Instant) -> usize {
         self.shared.log.came(from, since)
     }
 
-    /// What it is told apart by.
+    /// The page that tells it apart from other servers.
     pub fn page(&self) -> &str {
         &self.shared.page
     }
@@ -205,7 +205,7 @@ fn until_it_goes(mut stream: impl Read) -> io::Result<()> {
     io::copy(&mut stream, &mut io::sink()).map(drop)
 }
 
-/// Goes on until the other side has had enough.
+/// Sends until the client closes the connection.
 fn without_end(mut stream: impl Write, line: &[u8]) -> io::Result<()> {
     let block = line.repeat(BLOCK / line.len());
     loop {

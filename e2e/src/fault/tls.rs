@@ -20,7 +20,7 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct Certificate(pub(super) Arc<ServerConfig>);
 
 impl Authority {
-    /// A new authority, which nobody trusts yet.
+    /// Makes a new authority, which no client trusts yet.
     ///
     /// # Panics
     /// When no key can be made.
@@ -32,7 +32,7 @@ impl Authority {
         Self(issuer.expect("an authority signs itself"))
     }
 
-    /// Its own certificate, for those who are to trust it.
+    /// Its own certificate, for clients that must trust it.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
@@ -40,15 +40,15 @@ impl Authority {
     /// A certificate for a name, good for the next years.
     ///
     /// # Panics
-    /// When the name is none.
+    /// When the name is invalid.
     pub fn issue(&self, name: &str) -> Certificate {
         self.sign(&params(&[name]))
     }
 
-    /// A certificate for a name that ran out years ago.
+    /// A certificate for a name that expired years ago.
     ///
     /// # Panics
-    /// When the name is none.
+    /// When the name is invalid.
     pub fn issue_expired(&self, name: &str) -> Certificate {
         let mut params = params(&[name]);
         params.not_before = date_time_ymd(2020, 1, 1);

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::TcpStream;
 
-/// An answer whose head has been read.
+/// An answer; its head has been read.
 pub(super) struct Answer {
     pub(super) server: String,
     pub(super) length: u64,
@@ -34,7 +34,7 @@ impl Answer {
         }
     }
 
-    /// The whole of what follows the head.
+    /// Returns everything that follows the head.
     pub(super) fn page(mut self) -> io::Result<String> {
         let mut page = String::new();
         self.body.read_to_string(&mut page)?;

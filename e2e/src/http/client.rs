@@ -19,7 +19,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client in `host` that gives up after ten seconds without an answer.
+    /// Makes a client in `host` that gives up after ten seconds without an
+    /// answer.
     pub fn new(host: &Host) -> Self {
         Self {
             host: host.clone(),
@@ -27,7 +28,7 @@ impl Client {
         }
     }
 
-    /// With another time to wait for the connection, and for each read.
+    /// Sets how long to wait for the connection, and for each read.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
@@ -36,23 +37,22 @@ impl Client {
     /// The page at `path` of the server at an address such as
     /// `192.168.4.100:80`, over a new connection.
     ///
-    /// # Errors
-    /// When there is no connection, no answer in time, or not the whole of a
-    /// good one.
+    /// When there is no connection, no answer in time, or no complete answer
+    /// with a good status.
     ///
     /// # Panics
-    /// When the address is none.
+    /// When the address is invalid.
     pub fn get(&self, address: &str, path: &str) -> io::Result<String> {
         let address = parse(address);
         self.host.enter(|| self.page(address, path))
     }
 
-    /// Asks `requests` times, each over a new connection, and counts the pages.
-    /// A failed request counts under the words for its error, so that a test's
-    /// comparison shows it.
+    /// Sends `requests` requests, each over a new connection, and counts the
+    /// pages. A failed request is counted by its error, so that it shows when a
+    /// test compares.
     ///
     /// # Panics
-    /// When the address is none.
+    /// When the address is invalid.
     pub fn counts(&self, requests: usize, address: &str) -> BTreeMap<String, usize> {
         let address = parse(address);
         let mut counts = BTreeMap::new();
@@ -73,7 +73,7 @@ impl Client {
     /// As [`get`](Self::get).
     ///
     /// # Panics
-    /// When the address is none.
+    /// When the address is invalid.
     pub fn download(
         &self,
         address: &str,
@@ -98,14 +98,14 @@ impl Client {
         })
     }
 
-    /// Starts an upload at a bounded rate, in the background, which goes on
-    /// until it is ended.
+    /// Starts an upload at a bounded rate, in the background, which runs until
+    /// it is ended.
     ///
     /// # Errors
     /// When there is no connection.
     ///
     /// # Panics
-    /// When the address is none.
+    /// When the address is invalid.
     pub fn upload(&self, address: &str, bytes_per_second: u64) -> io::Result<Upload> {
         let address = parse(address);
         let connect = || TcpStream::connect_timeout(&address, self.timeout);
@@ -127,7 +127,7 @@ impl Client {
     }
 }
 
-/// A download that is under way, or has ended. Dropping it cuts it off.
+/// A download that is running, or has ended. Dropping it aborts it.
 #[derive(Debug)]
 pub struct Download {
     server: String,
@@ -137,7 +137,7 @@ pub struct Download {
 }
 
 impl Download {
-    /// The first line of the page of the server that it comes from.
+    /// The first line of the page of the server that sends it.
     pub fn server(&self) -> &str {
         &self.server
     }
@@ -147,19 +147,18 @@ impl Download {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Whether more bytes are expected: it has neither failed nor come to its
-    /// end.
+    /// Whether more bytes are expected: it has not failed and has not ended.
     pub fn is_running(&self) -> bool {
         self.reader
             .as_ref()
             .is_some_and(|reader| !reader.is_finished())
     }
 
-    /// Waits for the end and returns the number of bytes.
+    /// Waits until it has ended and returns the number of bytes.
     ///
     /// # Errors
-    /// When it was cut off, came to a halt for longer than the client's
-    /// timeout, or brought a wrong byte.
+    /// When it was aborted, stopped for longer than the client's timeout, or
+    /// brought a wrong byte.
     pub fn finish(mut self) -> io::Result<u64> {
         let reader = self.reader.take().expect("only this takes it, and once");
         reader.join().expect("the reader does not panic")

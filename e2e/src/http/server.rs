@@ -1,4 +1,4 @@
-//! A web server that says who it is.
+//! A web server whose page names it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,13 +14,14 @@ use crate::acceptor::Acceptor;
 /// How often a stream sends its share of bytes.
 const STREAM_TICK: Duration = Duration::from_millis(50);
 
-/// Unless the request says otherwise.
+/// The rate of a stream, if the request names none.
 const STREAM_BYTES_PER_SECOND: u64 = 64 * 1024;
 
-/// A web server on threads inside a host. Every page is the text that it was
-/// started with; `/stream?bytes=N&rate=BYTES_PER_SECOND` is a download that
-/// lasts, and `PUT /stream` an upload until the client's end of it: the answer
-/// is the number of bytes, or which one is wrong. It stops when dropped, open connections with it.
+/// A web server on threads inside a host. Every page is the text with which it
+/// was started. `/stream?bytes=N&rate=BYTES_PER_SECOND` is a long download.
+/// `PUT /stream` is an upload that lasts until the client ends it: the answer
+/// is the number of bytes, or names the first wrong byte. It stops when
+/// dropped, and its open connections end then.
 #[derive(Debug)]
 pub struct WebServer {
     acceptor: Acceptor,
@@ -38,7 +39,7 @@ impl WebServer {
     /// takes a free one.
     ///
     /// # Panics
-    /// When the address is none, or cannot be bound.
+    /// When the address is invalid, or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str, page: &str) -> Self {
         let shared = Arc::new(Shared {
@@ -52,7 +53,7 @@ impl WebServer {
         Self { acceptor, shared }
     }
 
-    /// The address that it listens on.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.acceptor.address()
     }
@@ -120,7 +121,7 @@ fn send_stream(mut stream: &TcpStream, bytes: u64, rate: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Reads an upload to its end, and says how long it was.
+/// Reads an upload to its end, and returns its length.
 fn receive_stream(mut body: impl Read) -> io::Result<String> {
     let mut block = [0; 4096];
     let mut position = 0;

@@ -1,4 +1,4 @@
-//! The client's half of an upload: `PUT /stream`.
+//! The client's side of an upload: `PUT /stream`.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,12 +15,11 @@ use super::stream_byte;
 /// How often it sends its share of bytes.
 const TICK: Duration = Duration::from_millis(50);
 
-/// So little is under way that what was sent has all but arrived. The kernel
-/// doubles it (socket(7)).
+/// The size of the send buffer: small, so that nearly all that was sent has
+/// arrived. The kernel doubles it (socket(7)).
 const SEND_BUFFER: usize = 8 << 10;
 
-/// An upload that goes on until it is ended, or has failed. Dropping it cuts it
-/// off.
+/// An upload that runs until it is ended or fails. Dropping it aborts it.
 #[derive(Debug)]
 pub struct Upload {
     sent: Arc<AtomicU64>,
@@ -30,7 +29,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Begins on a connection that is there.
+    /// Begins the upload on an open connection.
     pub(super) fn begin(
         stream: TcpStream,
         address: SocketAddr,
@@ -56,25 +55,25 @@ impl Upload {
         })
     }
 
-    /// How many bytes the kernel has taken for the server; all but the last 16
-    /// KiB have arrived.
+    /// How many bytes the kernel has accepted for the server. All but the last
+    /// 16 KiB of them have arrived.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Whether it goes on.
+    /// Whether it is still running.
     pub fn is_running(&self) -> bool {
         self.writer
             .as_ref()
             .is_some_and(|writer| !writer.is_finished())
     }
 
-    /// Ends it and returns how many bytes the server says it has got, each of
-    /// them the right one.
+    /// Ends it and returns how many bytes the server received, each of them the
+    /// right one.
     ///
     /// # Errors
-    /// When it was cut off, came to a halt for longer than the client's
-    /// timeout, or brought a wrong byte.
+    /// When it was aborted, stopped for longer than the client's timeout, or
+    /// sent a wrong byte.
     pub fn finish(mut self) -> io::Result<u64> {
         self.ended.store(true, Ordering::Relaxed);
         let writer = self.writer.take().expect("only this takes it, and once");

@@ -1,5 +1,6 @@
-// Loads a table of `ipvsadm -S` lines with github.com/moby/ipvs, the library of
-// kube-proxy's and Docker's IPVS, and prints the seconds that its calls took.
+// Loads a table of `ipvsadm -S` lines with github.com/moby/ipvs, the library
+// that kube-proxy and Docker use for IPVS, and prints how many seconds its
+// calls took.
 package main
 
 import (
@@ -67,7 +68,7 @@ func read(path string) ([]entry, error) {
 	return entries, lines.Err()
 }
 
-// Just the options that the benchmark's tables have.
+// Only the options that the benchmark's tables have.
 func parse(words []string) (entry, error) {
 	found := entry{service: ipvs.Service{
 		AddressFamily: unix.AF_INET,

@@ -1,4 +1,4 @@
-//! Siblings that import each other.
+//! Sibling modules that import each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,10 +8,11 @@ use std::{
 
 use crate::tree::{Error, Index, Tree};
 
-/// Sibling modules of which each imports, perhaps by way of others, from each.
+/// A set of sibling modules that all import each other, directly or through
+/// others.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Circle {
-    /// The module that they are in, as `crate::check`.
+    /// The module that contains them, such as `crate::check`.
     pub parent: String,
     /// The names of the siblings.
     pub siblings: Vec<String>,
@@ -24,13 +25,13 @@ pub struct Circle {
 pub struct Import {
     /// The sibling that imports.
     pub from: String,
-    /// The sibling that defines what is imported.
+    /// The sibling that defines the imported item.
     pub to: String,
-    /// The file with the import.
+    /// The file that contains the import.
     pub file: PathBuf,
     /// The import's line, from 1.
     pub line: usize,
-    /// What is imported, as it is written there.
+    /// The imported path, as it is written there.
     pub path: String,
 }
 
@@ -47,7 +48,7 @@ impl fmt::Display for Import {
     }
 }
 
-/// The siblings, and a line for each import.
+/// Prints the siblings, and a line for each import.
 impl fmt::Display for Circle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let siblings = self.siblings.join(", ");
@@ -90,15 +91,15 @@ pub fn circles(root: &Path) -> Result<Vec<Circle>, Error> {
 }
 
 impl Tree {
-    /// The imports of one module, each with the module in which it is one from
-    /// a sibling to another.
+    /// The imports of one module. Each has the module in which it leads from
+    /// one sibling to another.
     fn imports_of(&self, index: Index) -> Vec<(Index, Import)> {
         let module = &self.modules[index];
         let uses = module.uses.iter();
         let uses = uses.map(|it| (&it.path, it.line, self.find(index, &it.path)));
         let references = module.references.iter().map(|it| {
             let found = self.find(index, &it.path);
-            // The `use` declaration of its first name says the same.
+            // The `use` declaration of its first name is counted already.
             let known = it.path.first().and_then(|name| self.imported(index, name));
             let known = known.map(|known| known.module());
             let found = found.filter(|found| Some(found.module()) != known);
@@ -119,8 +120,8 @@ impl Tree {
             .collect()
     }
 
-    /// The two siblings in which two modules are, and the module in which those
-    /// are. None where one of the two contains the other.
+    /// The two siblings that contain two modules, and the module that contains
+    /// those siblings. None if one of the two modules contains the other.
     fn siblings(&self, from: Index, to: Index) -> Option<(Index, String, String)> {
         let (from, to) = (self.ancestry(from), self.ancestry(to));
         let mut both = from.iter().zip(&to).skip_while(|(from, to)| from == to);
@@ -134,7 +135,7 @@ impl Tree {
         Some((parent, name(from)?, name(to)?))
     }
 
-    /// A module and everything that contains it, from the crate's root on.
+    /// A module and everything that contains it, from the crate's root down.
     fn ancestry(&self, module: Index) -> Vec<Index> {
         let parent = |index: &Index| self.modules[*index].parent;
         let mut ancestry: Vec<_> = std::iter::successors(Some(module), parent).collect();
@@ -143,7 +144,7 @@ impl Tree {
     }
 }
 
-/// The sets of names in which each reaches each by imports.
+/// The sets of names that all reach each other by imports.
 fn among(imports: &BTreeSet<Import>) -> Vec<BTreeSet<String>> {
     let mut reaches: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for import in imports {

@@ -1,5 +1,5 @@
 //! `circles [--except PACKAGE]...`: fails if modules of a crate of the
-//! workspace import each other, and says by which lines.
+//! workspace import each other, and prints the lines that do.
 
 use std::{
     collections::BTreeSet,
@@ -16,8 +16,8 @@ fn main() -> ExitCode {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => {
             eprintln!(
-                "circles: move what one of them needs of another to the one where it belongs, or \
-                 to a module that all of them may import"
+                "circles: move an item that one of them imports from another to the module where \
+                 it belongs, or to a module that all of them may import"
             );
             ExitCode::FAILURE
         }
@@ -54,7 +54,7 @@ fn run() -> Result<usize> {
     Ok(found)
 }
 
-/// The packages that are left out.
+/// Returns the packages that `--except` leaves out.
 fn exceptions() -> Result<BTreeSet<String>> {
     let mut words = env::args().skip(1);
     let mut except = BTreeSet::new();
@@ -70,7 +70,7 @@ fn exceptions() -> Result<BTreeSet<String>> {
 }
 
 /// The packages of the workspace, each with the root files of its crates: its
-/// library, its programs, and its tests in folders of their own.
+/// library, its programs, and those of its tests that have a folder.
 fn packages() -> Result<Vec<(String, Vec<PathBuf>)>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

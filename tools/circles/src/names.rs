@@ -1,15 +1,15 @@
-//! Which module a path leads to.
+//! Finds the module to which a path leads.
 
 use std::collections::HashSet;
 
 use crate::tree::{Index, Tree};
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Found {
     /// A module of the crate.
     Module(Index),
-    /// An item, or a part of one, that this module defines.
+    /// An item, or a part of an item, that this module defines.
     ItemOf(Index),
 }
 
@@ -22,19 +22,19 @@ impl Found {
     }
 }
 
-/// Names that are being looked up: an import may name itself, as in
-/// `use serde;`, or two may name each other.
+/// The names that are being looked up now: an import may name itself, as in
+/// `use serde;`, or two imports may name each other.
 type Asked = HashSet<(Index, String)>;
 
 impl Tree {
-    /// What a path in a module leads to. None for another crate's, and for what
-    /// is local to a function.
+    /// Returns where a path in a module leads. None for a path of another
+    /// crate, and for names that are local to a function.
     pub(crate) fn find(&self, module: Index, path: &[String]) -> Option<Found> {
         self.find_path(module, path, &mut Asked::new())
     }
 
-    /// What the name that a path begins with stands for, if a `use` declaration
-    /// of the module itself brought it there.
+    /// Returns what the first name of a path stands for, if a `use` declaration
+    /// of the module itself imports it.
     pub(crate) fn imported(&self, module: Index, name: &str) -> Option<Found> {
         let mut uses = self.modules[module].uses.iter();
         let import = uses.find(|import| import.name.as_deref() == Some(name))?;
@@ -52,8 +52,8 @@ impl Tree {
                     Some(Found::Module(child)) => at = child,
                     Some(item) => return Some(item),
                     None if position == 0 => return None,
-                    // Made by a macro, or another crate's that is exported
-                    // from here.
+                    // A macro made it, or it belongs to another crate and is
+                    // exported from here.
                     None => return Some(Found::ItemOf(at)),
                 },
             }

@@ -1,4 +1,4 @@
-//! What one module's text imports, as it is written.
+//! The imports in the text of one module, as they are written.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::{
@@ -10,9 +10,10 @@ use syn::{
 /// One name that a `use` declaration brings into a module.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Use {
-    /// The name in the module; none for a `*`.
+    /// The name that the module gets; none for a `*`.
     pub(crate) name: Option<String>,
-    /// What it stands for; for a `*`, the module of which everything is taken.
+    /// The path that the name stands for; for a `*`, the module whose items it
+    /// imports.
     pub(crate) path: Vec<String>,
     pub(crate) line: usize,
 }
@@ -24,16 +25,16 @@ pub(crate) struct Reference {
     pub(crate) line: usize,
 }
 
-/// All imports of a module's items. Other modules among them are left out, and
-/// so is what is compiled for tests only.
+/// All imports of a module's items. It leaves out the modules inside it, and
+/// what is compiled for tests only.
 pub(crate) fn imports(items: &[Item]) -> (Vec<Use>, Vec<Reference>) {
     let mut found = Found::default();
     items.iter().for_each(|item| found.visit_item(item));
     (found.uses, found.references)
 }
 
-/// The name of an item that a module defines. Modules, imports and items
-/// without a name have none here.
+/// The name of an item that a module defines; none for modules, imports and
+/// items without a name.
 pub(crate) fn name(item: &Item) -> Option<String> {
     let ident = match item {
         Item::Const(item) => &item.ident,
@@ -51,8 +52,8 @@ pub(crate) fn name(item: &Item) -> Option<String> {
     (!is_for_tests(attributes(item))).then(|| ident.to_string())
 }
 
-/// Whether an item with these attributes is compiled for tests and for nothing
-/// else: `#[test]`, `#[cfg(test)]`, or `#[cfg(all(…))]` with `test` in it.
+/// Whether an item with these attributes is compiled for tests only:
+/// `#[test]`, `#[cfg(test)]`, or `#[cfg(all(…))]` with `test` in it.
 pub(crate) fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
@@ -133,8 +134,8 @@ impl Found {
         self.uses.push(Use { name, path, line });
     }
 
-    /// The paths among tokens that have no syntax of their own: the arguments
-    /// of a macro or of an attribute.
+    /// The paths among tokens that have no syntax of their own, such as the
+    /// arguments of a macro or an attribute.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path = Vec::new();
         let mut line = 0;
@@ -143,8 +144,8 @@ impl Found {
             match &token {
                 TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
                 TokenTree::Ident(ident) => {
-                    // Two colons go on with a path; one, as in `name: value`,
-                    // does not, and neither does any other token.
+                    // Two colons continue a path. A single colon, as in `name:
+                    // value`, does not, and neither does any other token.
                     if colons != 2 {
                         self.add_path(std::mem::take(&mut path), line);
                         line = ident.span().start().line;

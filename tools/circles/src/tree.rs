@@ -10,29 +10,29 @@ use syn::Item;
 
 use crate::syntax::{self, Reference, Use};
 
-/// A crate's source cannot be read.
+/// Why a crate's source could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file of the crate cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that cannot be read.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// A file of the crate is not Rust.
     #[error("{}:{}: {source}", path.display(), source.span().start().line)]
     Syntax {
-        /// The file.
+        /// The file that is not Rust.
         path: PathBuf,
-        /// Where the parser stopped, and why.
+        /// The place where the parser stopped, and its error.
         source: syn::Error,
     },
     /// A module is declared and has no file.
     #[error("{}: there is no file for `mod {module};`", path.display())]
     NoFile {
-        /// The file with the declaration.
+        /// The file that declares the module.
         path: PathBuf,
         /// The module's name.
         module: String,
@@ -42,7 +42,7 @@ pub enum Error {
 /// A module's place in [`Tree::modules`]. The crate's root is the first.
 pub(crate) type Index = usize;
 
-/// All modules of a crate, but for those that are compiled for tests only.
+/// All modules of a crate, except those that are compiled for tests only.
 #[derive(Debug, Default)]
 pub struct Tree {
     pub(crate) modules: Vec<Module>,

@@ -1,4 +1,4 @@
-//! Crates made up for a test, each a list of files.
+//! Tests of whole crates, each made up as a list of files.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
@@ -6,8 +6,8 @@ use std::fs;
 
 use circles::{Circle, Error, circles};
 
-/// The circles in a crate of these files, the first being its root. Paths in
-/// the answer begin in the crate's folder.
+/// The circles in a crate of these files. The first file is its root. Paths in
+/// the answer are relative to the crate's folder.
 fn try_in(files: &[(&str, &str)]) -> Result<Vec<Circle>, Error> {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -22,7 +22,7 @@ fn try_in(files: &[(&str, &str)]) -> Result<Vec<Circle>, Error> {
     Ok(found)
 }
 
-/// What is printed about the circles in a crate of these files.
+/// The output about the circles in a crate of these files.
 fn told(files: &[(&str, &str)]) -> Vec<String> {
     let found = try_in(files).unwrap();
     found.iter().map(ToString::to_string).collect()

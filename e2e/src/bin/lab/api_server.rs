@@ -16,11 +16,11 @@ use e2e::layout::{
 use crate::background::Background;
 use crate::tools::built;
 
-/// From nothing it takes five seconds, on a machine that has nothing else to do.
+/// Starting from nothing takes five seconds on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(300);
 
-/// One etcd and one kube-apiserver, and none of the controllers, so that
-/// namespaces do not finish terminating and owners' dependents stay.
+/// One etcd and one kube-apiserver, without controllers: namespaces do not
+/// finish terminating, and the dependents of deleted owners stay.
 pub(crate) struct ApiServer {
     of: Which,
     processes: Mutex<Processes>,
@@ -50,7 +50,7 @@ impl ApiServer {
         })
     }
 
-    /// Starts the API server unless it runs, and waits until it is ready.
+    /// Starts the API server unless it is running, and waits until it is ready.
     pub(crate) fn start(&self) -> Result<()> {
         let mut processes = unpoisoned(&self.processes);
         let Processes { etcd, server } = &mut *processes;
@@ -60,8 +60,8 @@ impl ApiServer {
         loop {
             etcd.check()?;
             server.check()?;
-            // Ready comes before the namespaces: the one that most objects live
-            // in, and the one that names the cluster.
+            // The API server is ready before these namespaces exist: the one
+            // that holds most objects, and the one that names the cluster.
             let ready = self
                 .kubectl(&["get", "--raw", "/readyz"])
                 .and_then(|_| self.kubectl(&["get", "namespace", "default", "kube-system"]));
@@ -76,13 +76,13 @@ impl ApiServer {
         }
     }
 
-    /// Stops the API server if it runs, and waits until it has ended. etcd goes
-    /// on.
+    /// Stops the API server if it is running, and waits until it has ended.
+    /// etcd keeps running.
     pub(crate) fn stop(&self) -> Result<()> {
         unpoisoned(&self.processes).server.stop()
     }
 
-    /// Stops both, and deletes all that etcd has.
+    /// Stops both, and deletes everything that etcd has stored.
     pub(crate) fn lose_everything(&self) -> Result<()> {
         let mut processes = unpoisoned(&self.processes);
         processes.server.stop()?;
@@ -100,8 +100,8 @@ impl ApiServer {
         api_server_dir(self.of).join("etcd")
     }
 
-    /// The port of its etcd, which is for its API server alone; the next one is
-    /// for its peers, of which there are none.
+    /// The port of its etcd, which only its API server uses. The next port is
+    /// for etcd's peers; there are none.
     fn etcd_port(&self) -> u16 {
         match self.of {
             Which::First => 2379,
@@ -147,7 +147,7 @@ impl ApiServer {
 /// A program that talks to an API server as its administrator.
 pub(crate) fn administrator(of: Which, program: &str) -> Command {
     let mut command = Command::new(built(program));
-    // Their caches go with the lab.
+    // The programs' caches are removed with the lab.
     command
         .env("KUBECONFIG", admin_kubeconfig(of))
         .env("HOME", file("home"));
@@ -155,6 +155,6 @@ pub(crate) fn administrator(of: Which, program: &str) -> Command {
 }
 
 pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whether a child is there stays true whoever panicked.
+    // Whether there is a child stays true after a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! A program of the host side that runs for as long as it is wanted.
+//! A program of the host side that runs in the background.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -12,11 +12,11 @@ use e2e::layout::file;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// After that it is killed: an API server would wait a minute for watches that
-/// nobody ends.
+/// How long to wait before it is killed: an API server would wait a minute for
+/// watches that stay open.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A program of which there is one at most, with a log that outlives it.
+/// A program that runs at most once at a time. Its log is kept when it ends.
 pub(crate) struct Background {
     name: String,
     child: Option<Child>,
@@ -27,7 +27,7 @@ impl Background {
         Self { name, child: None }
     }
 
-    /// Starts it unless it runs.
+    /// Starts it unless it is running.
     pub(crate) fn start(&mut self, command: &mut Command) -> Result<()> {
         if self.child.is_some() {
             return Ok(());
@@ -37,7 +37,7 @@ impl Background {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // Ctrl-C is for the cage to hear.
+            // The cage handles Ctrl-C.
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", self.name))?;
@@ -55,7 +55,7 @@ impl Background {
         Ok(())
     }
 
-    /// Ends it, with time to finish what it does, and waits for that.
+    /// Ends it, with time to finish its work, and waits until it has ended.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());

@@ -1,7 +1,7 @@
-//! Namespaces of its own for each run, so that whatever happens inside, ending
-//! one process takes down all of it: every process with the pid namespace,
-//! every link with the network namespace, every file with the mount namespace.
-//! Two labs side by side cannot meet.
+//! Each run has namespaces of its own, so that the end of one process removes
+//! everything: every process with the pid namespace, every link with the
+//! network namespace, every file with the mount namespace. Two labs side by
+//! side cannot meet.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,7 +20,8 @@ use crate::kind::Kind;
 use crate::signals::Signals;
 use crate::{Run, outside, tools};
 
-/// The environment that goes through sudo, by the beginnings of its names.
+/// The environment variables that are passed through sudo, by how their names
+/// begin.
 const KEPT_BY_SUDO: [&str; 8] = [
     "PATH=",
     "CARGO",
@@ -61,8 +62,8 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         .spawn()
         .context("starting the first process of the namespaces")?;
     let outcome = wait(&mut lab, &signals, run);
-    // The first process of a pid namespace takes all the others with it, and
-    // waiting for it waits for them.
+    // When the first process of a pid namespace ends, the kernel ends all the
+    // others, and waiting for it waits for them.
     let _ = lab.kill();
     lab.wait().context("waiting for the lab to be gone")?;
     outcome
@@ -83,7 +84,7 @@ fn wait(lab: &mut Child, signals: &Signals, run: &Run) -> Result<ExitCode> {
                 timeout.as_secs()
             );
         }
-        // Nobody writes to it: what can be read is its end.
+        // Nothing is written to it, so it can be read only at its end.
         if signals.wait(left, input.as_ref().map(AsFd::as_fd))? {
             bail!("standard input ended: taken down");
         }

@@ -1,5 +1,5 @@
-//! The clusters of the lab: two API servers, each with an etcd of its own, of
-//! which the second and the controllers run when they are asked for.
+//! The clusters of the lab: two API servers, each with its own etcd. The second
+//! one and the controllers start only on request.
 
 use std::fs;
 use std::process::Command;
@@ -43,12 +43,12 @@ impl Clusters {
     }
 }
 
-/// kube-controller-manager with this one controller of the many: the others
-/// would collect what tests leave without an owner, and make pods.
+/// kube-controller-manager with only this controller: the others would delete
+/// objects that tests leave without an owner, and make pods.
 pub(crate) struct NamespaceController(Mutex<Background>);
 
 impl NamespaceController {
-    /// Starts it unless it runs.
+    /// Starts it unless it is running.
     pub(crate) fn start(&self) -> Result<()> {
         let kubeconfig = admin_kubeconfig(Which::First);
         let mut controller = unpoisoned(&self.0);
@@ -65,7 +65,7 @@ impl NamespaceController {
         controller.check()
     }
 
-    /// Stops it if it runs.
+    /// Stops it if it is running.
     pub(crate) fn stop(&self) -> Result<()> {
         unpoisoned(&self.0).stop()
     }

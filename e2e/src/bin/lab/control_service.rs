@@ -1,4 +1,4 @@
-//! Serves what the guest asks of the host side (`e2e::control`).
+//! Carries out the requests of the guest to the host side (`e2e::control`).
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use e2e::layout::control_service;
 use crate::api_server::administrator;
 use crate::clusters::Clusters;
 
-/// Listens at the host side's address for as long as the lab lasts.
+/// Listens at the host side's address until the lab ends.
 pub(crate) fn start(clusters: Option<Arc<Clusters>>) -> Result<()> {
     let listener = TcpListener::bind(control_service()).context("the control service")?;
     thread::spawn(move || {
@@ -83,7 +83,8 @@ fn run_program(command: &mut Command, input: &str) -> Result<Response> {
         .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let mut stdin = child.stdin.take().expect("standard input was asked for");
-    // On a thread of its own: it may write before it has read everything.
+    // On a thread of its own: the program may write before it has read
+    // everything.
     let (output, written) = thread::scope(|scope| {
         let writer = scope.spawn(move || stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output();
@@ -91,7 +92,7 @@ fn run_program(command: &mut Command, input: &str) -> Result<Response> {
     });
     let output = output?;
     match written {
-        // It may end without having read it all.
+        // The program may end before it has read everything.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }

@@ -13,10 +13,10 @@ use e2e::layout::Which;
 use e2e::layout::{GUEST, MANAGEMENT_GATEWAY, file};
 use serde::{Deserialize, Serialize};
 
-/// What comes before the program's own output on its console.
+/// The line that precedes the program's own output on its console.
 pub(crate) const BEGINNING: &str = "\u{1}lab: the program begins\n";
 
-/// What the guest is to run.
+/// What the guest must run.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) program: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Order {
 impl Order {
     const FILE: &str = "order.json";
 
-    /// Leaves it where the guest looks.
+    /// Writes it where the guest looks for it.
     pub(crate) fn write(&self) -> Result<()> {
         fs::write(file(Self::FILE), serde_json::to_vec(self)?).context("writing the guest's order")
     }
@@ -40,7 +40,7 @@ impl Order {
     }
 }
 
-/// The exit status that the guest left, if it came so far.
+/// The exit status that the guest left; none if it did not get that far.
 pub(crate) fn exit_status() -> Option<u8> {
     fs::read_to_string(file(STATUS)).ok()?.trim().parse().ok()
 }
@@ -83,11 +83,12 @@ fn bring_up_network() -> Result<()> {
          address add {MANAGEMENT_GATEWAY}/17 dev mgmt
          link set mgmt up"
     ))?;
-    // Between the management network and the host side.
+    // Forwards between the management network and the host side.
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forwarding in the guest")
 }
 
-/// As a shell has it: 128 and the signal's number for one that was killed.
+/// The exit code as in a shell: 128 and the signal's number for a program that
+/// was killed.
 fn byte(status: ExitStatus) -> u8 {
     let signalled = status.signal().map(|signal| 128 + signal);
     let code = status.code().or(signalled).unwrap_or(1);

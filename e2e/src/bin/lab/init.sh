@@ -1,14 +1,14 @@
 #!/bin/bash
-# First process of the guest. Its root is the host's, read-only; what comes here
-# makes it writable (in memory) and loads IPVS, then `lab guest` does the rest.
+# The first process of the guest. Its root is the host's, read-only. This script
+# makes it writable (in memory) and loads IPVS; `lab guest` does the rest.
 set -e
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 trap 'echo "init: line $LINENO failed"; busybox poweroff -f' ERR
 
 lab=/run/ipvs-lab
 
-# All that differs between the machines: how the lab's folder is shared, the name
-# of the card, and where the program's output goes.
+# All that differs between the machines: how the lab's folder is shared, the
+# name of the card, and where the program's output goes.
 case $LAB_KERNEL in
 uml)
     share=(-t hostfs -o "$lab" none)
@@ -18,7 +18,7 @@ uml)
 qemu)
     share=(-t 9p -o trans=virtio,version=9p2000.L,msize=512000 lab)
     card=eth0
-    # There is one such port; which device it belongs to is the kernel's choice.
+    # There is one such port; the kernel chooses its device.
     output() { echo /dev/vport*; }
     ;;
 esac
@@ -27,8 +27,8 @@ mount -t proc proc /proc
 mount --bind "$lab/modules" /lib/modules
 modprobe overlay
 
-# Whatever a program writes lands in memory and is gone with the guest, and
-# nothing of the host is hidden.
+# What a program writes stays in memory and is gone with the guest, and every
+# file of the host can be seen.
 mount -t tmpfs -o mode=755 tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
@@ -45,17 +45,18 @@ mount -t sysfs sysfs /sys
 mkdir -p /dev/pts /dev/shm /run/netns
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
-# The host's namespaces have their names there.
+# The host's namespaces have their names in that folder.
 mount -t tmpfs tmpfs /run/netns
 
 # A new namespace starts as on a new machine, not as a copy of the first one.
 echo 2 >/proc/sys/net/core/devconf_inherit_init_net
 
-# Schedulers, bridges, tunnels, iptables: the kernel loads them when it is asked
-# for them, as it does on a director. Not these two: the kernel loads a scheduler
-# with the mutex of ip_vs in its hands, each of these waits for network namespaces
-# that are being removed, and their removal waits for the mutex. Seen on 6.1 and
-# 6.12; all three then wait forever.
+# Schedulers, bridges, tunnels, iptables: the kernel loads them on demand, as it
+# does on a director. ip_vs_lblc and ip_vs_lblcr are loaded here: on demand they
+# can deadlock: the kernel holds the mutex of ip_vs while it loads a scheduler,
+# each of these modules waits for network namespaces that are being removed, and
+# their removal waits for the mutex. Seen on 6.1 and 6.12; all three then wait
+# forever.
 modprobe --all ip_vs ip_vs_lblc ip_vs_lblcr
 
 ip link set "$card" name wire

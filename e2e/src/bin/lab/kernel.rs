@@ -1,4 +1,4 @@
-//! The kernel that the program runs on.
+//! The kernel on which the program runs.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -28,7 +28,7 @@ pub(crate) fn start(kind: Kind) -> Result<Child> {
     machine
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
-        // Ctrl-C is for the cage to hear.
+        // The cage handles Ctrl-C.
         .process_group(0)
         .spawn()
         .with_context(|| format!("starting {}", kind.description()))
@@ -43,8 +43,8 @@ fn uml() -> Result<Command> {
         .arg(format!("mem={MEMORY}M"))
         .args(["rootfstype=hostfs", "rootflags=/", "ro"])
         .args([format!("init={init}"), "LAB_KERNEL=uml".to_owned()])
-        // The first console has the kernel's messages and goes to the log, the
-        // second has what the program prints and nothing else.
+        // The first console has the kernel's messages and goes to the log; the
+        // second has only what the program prints.
         .args([
             "con=null",
             "con0=fd:0,fd:1",
@@ -54,14 +54,14 @@ fn uml() -> Result<Command> {
         ])
         .arg(format!("uml_dir={}", scratch.display()))
         .arg(format!("vec0:transport=tap,ifname={TAP},depth=128,gro=1"))
-        // The file that is its memory: /dev/shm is small in containers.
+        // The file that is the guest's memory: /dev/shm is small in containers.
         .env("TMPDIR", &scratch)
         .stdout(File::create(file("logs/kernel.log"))?);
     Ok(machine)
 }
 
 fn namespace() -> Result<Command> {
-    // As init.sh does, and for its reasons, where this machine has them as
+    // As init.sh does, for the same reasons, if this machine has them as
     // modules.
     let _ = run_here(Command::new("modprobe").args(["-qa", "ip_vs_lblc", "ip_vs_lblcr"]));
     // The tests' own namespaces get their names there too.
@@ -71,7 +71,7 @@ fn namespace() -> Result<Command> {
         "netns add lab-guest
          link add {TAP} type veth peer name wire netns lab-guest"
     ))?;
-    // One stream for both, as a console is.
+    // One stream for both outputs, as on a console.
     let script = "exec \"$@\" >&2";
     let mut machine = Command::new("ip");
     machine

@@ -6,8 +6,8 @@ use std::process::Command;
 use clap::ValueEnum;
 use e2e::host::run_here;
 
-/// The second kernel's image, its first files and its modules, among what
-/// `e2e/tools/install` made.
+/// The second kernel's image, its initramfs and its modules, among the files
+/// that `e2e/tools/install` makes.
 pub(crate) const IMAGE: &str = "kernel/vmlinuz";
 pub(crate) const INITRAMFS: &str = "kernel/initramfs";
 pub(crate) const MODULES: &str = "kernel/modules";
@@ -24,8 +24,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The machine's own kernel where that has IPVS: it is faster, and it has
-    /// all its processors.
+    /// Returns the machine's own kernel if that has IPVS: it is faster, and
+    /// uses all processors of the machine.
     pub(crate) fn of_this_machine() -> Self {
         let has_ipvs = || Path::new("/proc/net/ip_vs").exists();
         let load = || run_here(Command::new("modprobe").args(["-q", "ip_vs"])).is_ok();
@@ -63,7 +63,7 @@ impl Kind {
         }
     }
 
-    /// Files that it needs of those that `e2e/tools/install` makes.
+    /// The files that it needs among those that `e2e/tools/install` makes.
     pub(crate) fn built(self) -> &'static [&'static str] {
         match self {
             Self::Qemu => &[IMAGE, INITRAMFS, MODULES],

@@ -25,15 +25,15 @@ use crate::{Run, control_service};
 /// How much of a log is shown when the guest dies.
 const TAIL: usize = 30;
 
-/// Makes the lab's folder, which is empty but for what a lab mounts on it in a
-/// mount namespace of its own.
+/// Makes the lab's folder. It stays empty on this machine: the lab mounts its
+/// files there in a mount namespace of its own.
 pub(crate) fn make_folder() -> Result<()> {
     fs::create_dir_all(DIR).with_context(|| format!("making {DIR}"))
 }
 
 /// Runs the lab in the namespaces that the cage has made.
 pub(crate) fn run(run: &Run) -> Result<ExitCode> {
-    // The cage may be killed without having had a chance to take us down.
+    // The cage may be killed before it can end this process.
     set_pdeathsig(Signal::SIGKILL).context("ending with the cage")?;
     let start = Instant::now();
     mount_over("proc", "/proc", None)?;
@@ -41,7 +41,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     make_logs(run.logs.as_deref())?;
     ip_here("link set lo up")?;
 
-    let kernel = run.kernel.context("the cage says which kernel")?;
+    let kernel = run.kernel.context("the cage names the kernel")?;
     let order = order(run)?;
     let clusters = if order.api_server {
         Some(Arc::new(Clusters::prepare()?))
@@ -69,11 +69,11 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     )?;
 
     let mut machine = kernel::start(kernel)?;
-    // After the wire, which has its address.
+    // After the wire, because the service listens on its address.
     control_service::start(clusters.clone())?;
     if let Some(clusters) = clusters {
-        // While the kernel boots. The guest asks for it too, waits, and hears
-        // of a failure.
+        // While the kernel boots. The guest asks for the API server too, waits,
+        // and gets the error if it fails.
         thread::spawn(move || clusters.first.start());
     }
     let output = machine.stderr.take().expect("a machine's output is piped");
@@ -110,7 +110,7 @@ fn order(run: &Run) -> Result<Order> {
     let mut environment: BTreeMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    // The guest's console is no terminal to speak of.
+    // The guest's console is not much of a terminal.
     environment.remove("TERM");
     let path = environment.entry("PATH".into()).or_default();
     path.push_str(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
@@ -142,15 +142,16 @@ fn mount_over(kind: &str, path: &str, options: Option<&str>) -> Result<()> {
         .with_context(|| format!("mounting {kind} on {path}"))
 }
 
-/// Copies what the program prints, line by line, and says whether it has begun.
-/// Before that, it is the kernel's and the guest's own words, which go to a log.
+/// Copies what the program prints, line by line, and returns whether it has
+/// begun. What is printed before that comes from the kernel and the guest, and
+/// goes to a log.
 fn pass_on(output: ChildStderr) -> io::Result<bool> {
     let mut lines = BufReader::new(output);
     let mut log = fs::File::create(file("logs/guest.log"))?;
     let mut began = false;
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {
-        // The console's own line ends.
+        // The console ends its lines with CR LF.
         if line.ends_with(b"\r\n") {
             line.truncate(line.len() - 2);
             line.push(b'\n');
@@ -169,8 +170,8 @@ fn pass_on(output: ChildStderr) -> io::Result<bool> {
     Ok(began)
 }
 
-/// The logs' folder, which is the given one if there is one: so they are there
-/// however the lab ends.
+/// The logs' folder. If one is given, the logs are written there directly, so
+/// that they exist however the lab ends.
 fn make_logs(given: Option<&Path>) -> Result<()> {
     let logs = file("logs");
     fs::create_dir(&logs)?;

@@ -1,5 +1,5 @@
-//! A stock Debian kernel under QEMU, without acceleration: it needs nothing of
-//! this machine but its files, and a processor that it emulates.
+//! A stock Debian kernel under QEMU, without acceleration. It needs only files
+//! of this machine, and QEMU emulates the processor.
 //!
 //! ```text
 //! QEMU ── kernel, initramfs     unpacked by e2e/tools/install
@@ -24,8 +24,8 @@ use crate::tools::built;
 /// Prepares the machine: two processors that run at the same time.
 pub(crate) fn machine() -> Result<Command> {
     let init = prepare_boot(&built(MODULES))?;
-    // A busy machine looks to the guest like one whose timer is broken, over
-    // which it would panic: no_timer_check.
+    // On a busy machine the guest may take its timer for broken, and panic over
+    // it: no_timer_check turns that test off.
     let arguments =
         format!("console=ttyS0 quiet panic=-1 no_timer_check LAB_INIT={init} LAB_KERNEL=qemu");
     let log = file("logs/kernel.log");
@@ -34,7 +34,7 @@ pub(crate) fn machine() -> Result<Command> {
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
         .args(["-m", &format!("{MEMORY}M")])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        // A panic ends it, as `panic=-1` restarts at once.
+        // After a panic `panic=-1` restarts at once, and this ends QEMU then.
         .arg("-no-reboot")
         .arg("-kernel")
         .arg(built(IMAGE))
@@ -51,14 +51,15 @@ pub(crate) fn machine() -> Result<Command> {
             "-netdev",
             &format!("tap,id=wire,ifname={TAP},script=no,downscript=no"),
         ])
-        // Without the ROM that boots from it.
+        // Without the ROM for booting from it.
         .args(["-device", "virtio-net-pci,netdev=wire,romfile="])
         .stdout(Stdio::null());
     Ok(machine)
 }
 
 fn share(tag: &str, path: &str, options: &str) -> [String; 2] {
-    // Other file systems may be mounted below, with files of the same numbers.
+    // Other file systems may be mounted below, with files of the same inode
+    // numbers.
     let all = "local,security_model=none,multidevs=remap";
     let options = format!("{all},mount_tag={tag},path={path}{options}");
     ["-virtfs".to_owned(), options]

@@ -9,12 +9,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// SIGINT, SIGTERM and SIGHUP, which are for the lab to hear, and SIGCHLD.
+/// SIGINT, SIGTERM and SIGHUP, which the lab handles, and SIGCHLD.
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks them: before anything exists that would have to be taken down.
-    /// Children begin with none blocked.
+    /// Blocks the signals. Call it before anything exists that must be taken
+    /// down. Children begin with none blocked.
     pub(crate) fn block() -> Result<Self> {
         let heard = [
             Signal::SIGINT,
@@ -30,10 +30,10 @@ impl Signals {
     }
 
     /// Waits until a child may have ended or `other` can be read, but at most
-    /// this long. Says whether `other` can be.
+    /// this long. Returns whether `other` can be read.
     ///
     /// # Errors
-    /// When a signal says that all is to be taken down.
+    /// When a signal asks for the lab to be taken down.
     pub(crate) fn wait(&self, at_most: Duration, other: Option<BorrowedFd<'_>>) -> Result<bool> {
         let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
         let files = [Some(self.0.as_fd()), other].into_iter().flatten();

@@ -6,24 +6,24 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-/// Which test files need a lab: what `e2e/tools/runner` says too.
+/// Which test files need a lab, as in `e2e/tools/runner`.
 const NEED_A_LAB: [&str; 2] = ["kernel*", "e2e_*"];
 
-/// A test binary.
+/// A test binary that needs a lab.
 pub(crate) struct TestBinary {
     /// The name of its test file, such as `e2e_table`.
     pub(crate) name: String,
-    /// The package that it is of.
+    /// The package of the test file.
     pub(crate) package: String,
-    /// The folder of that package, in which it runs.
+    /// The folder of that package. The binary runs there.
     pub(crate) folder: PathBuf,
-    /// Its source file.
+    /// The path of its source file.
     pub(crate) source: PathBuf,
     pub(crate) program: PathBuf,
 }
 
-/// Builds them all, and then the programs that run in a lab, `lab` among them,
-/// in the folder that this gives too.
+/// Builds all of them, and then the programs that run in a lab, `lab` among
+/// them. Returns the folder of those programs too.
 pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools");
     let mut cargo = Command::new(tools.join("cargo"));
@@ -95,7 +95,7 @@ pub(crate) fn workspace() -> &'static Path {
         .expect("e2e is a folder of the workspace")
 }
 
-/// A message of Cargo's that is about a test binary
+/// A message from Cargo about a test binary
 /// (doc.rust-lang.org/cargo/reference/external-tools.html).
 #[derive(Deserialize)]
 struct Artifact {
@@ -117,7 +117,7 @@ struct Profile {
     test: bool,
 }
 
-/// None for a message about something else.
+/// Reads a message; none if it is about something else.
 fn read(message: &str) -> Result<Option<TestBinary>> {
     let Ok(artifact) = serde_json::from_str::<Artifact>(message) else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The programs that the lab is made of.
+//! The programs that the lab needs.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const ALWAYS: [&str; 6] = [
     "tcpdump",
 ];
 
-/// Finds everything that a run needs, or says how to get it.
+/// Finds everything that a run needs, or reports how to get it.
 pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
     let api: &[&str] = if api_server { &["openssl"] } else { &[] };
     let built: &[&str] = if api_server {
@@ -54,7 +54,7 @@ pub(crate) fn built(name: &str) -> PathBuf {
 }
 
 fn is_installed(name: &str) -> bool {
-    // A user's PATH has no sbin on Debian, where the lab has.
+    // A user's PATH has no sbin on Debian; the lab's PATH has it.
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.into_iter().any(|folder| folder.join(name).exists())
