@@ -54,7 +54,7 @@ fn expect_one_service_written(
     assert_eq!(
         trace::kernel_writes(file, agent.id()),
         ["NEW_SERVICE", "NEW_DEST", "NEW_DEST"],
-        "only {name} with its servers was to be written"
+        "only {name} with its servers must be written"
     );
 }
 
