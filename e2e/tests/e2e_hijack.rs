@@ -328,7 +328,7 @@ fn with_manifests_it_is_refused_in_the_log_and_done_if_the_flag_says_so() {
         .collect();
     expect_table(director, &both);
     let page = office.course.browser().get(SSH, "/");
-    let page = page.expect("a web server answers in place of ssh, as --help says");
+    let page = page.expect("a web server answers in place of ssh, as in --help");
     assert!(page.starts_with("192.168.2."), "{page}");
     fs::remove_dir_all(&folder).expect("the folder is the test's own");
     fs::remove_dir_all(state_dir("standalone")).expect("it had a state folder");

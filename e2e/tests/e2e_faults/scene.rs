@@ -169,8 +169,9 @@ impl Troubled {
         }
     }
 
-    /// Makes the server's MAC address permanent on the director, which would
-    /// otherwise stop sending probes when ARP gets no answer: none to count.
+    /// Makes the server's MAC address permanent on the director. Without it the
+    /// director would stop sending probes when ARP gets no answer, and there
+    /// would be none to count.
     fn keep_known_to(&self, director: &Host) {
         let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
         let mac = self.host.mac("eth0");

@@ -197,7 +197,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     });
 }
 
-/// Puts 40 services into the kernel, and waits until each one answers.
+/// Puts 40 services into the kernel, and waits until each one is Ready.
 #[track_caller]
 fn set_up(course: &Course, namespace: &str) {
     kubectl_apply(&servers(namespace));
