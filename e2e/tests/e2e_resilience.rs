@@ -27,7 +27,7 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
     assert_eq!(
         made.len(),
         4,
-        "one service, two destinations and one address were to be written: {made:#?}"
+        "one service, two destinations and one address must be written: {made:#?}"
     );
     assert_eq!(
         ipvsadm::saved(&course.director),
@@ -46,7 +46,7 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
         assert_eq!(
             writes,
             ["NEW_SERVICE", "NEW_DEST", "NEW_DEST"],
-            "only the new service with its servers was to be written {how}"
+            "only the new service with its servers must be written {how}"
         );
     }
     let counts = course.browser().counts(10, DR_VIP);
@@ -196,7 +196,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     ]);
     kubectl_apply(&service_for("web", "second", "192.168.4.16"));
     wait_for("ivs/second", "Ready", "False");
-    eventually("the status to show that no holder is named", PATIENCE, || {
+    eventually("the status to show no named holder", PATIENCE, || {
         let reason = condition("ivs/second", "Ready", "reason");
         let message = condition("ivs/second", "Ready", "message");
         let said = ["HolderNotNamed", "VipNotHeld"].contains(&reason.as_str());

@@ -103,7 +103,7 @@ pub(crate) fn assert_no_more_gone_than_the_budget(course: &Course) {
     let least = SERVICES - BUDGET;
     assert!(
         found >= least,
-        "{found} services are left, at least {least} were to be"
+        "{found} services are left, expected at least {least}"
     );
 }
 

@@ -237,7 +237,7 @@ fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_r
     expect_to_move("the other's", &other);
 }
 
-/// Waits until a download has moved on by more than what any buffer holds back.
+/// Waits until a download has moved by more than any buffer holds back.
 #[track_caller]
 fn expect_to_move(whose: &str, download: &Download) {
     let before = download.received();

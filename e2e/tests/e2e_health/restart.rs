@@ -64,10 +64,7 @@ fn a_restart_with_servers_down_writes_no_weight() {
         let writes = trace::kernel_writes(&file, agent.id());
         let mut expected = vec!["NEW_DEST"; SERVERS];
         expected.insert(0, "NEW_SERVICE");
-        assert_eq!(
-            writes, expected,
-            "only {name} must be written after {how}"
-        );
+        assert_eq!(writes, expected, "only {name} must be written after {how}");
     }
     let changes = weights.changes(begun);
     let changes: Vec<_> = changes

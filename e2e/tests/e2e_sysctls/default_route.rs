@@ -47,7 +47,7 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
             "/proc/sys/net/ipv6/conf/all/forwarding",
             "/proc/sys/net/ipv6/conf/eth0/accept_ra"
         ],
-        "no interface was to become a router's"
+        "no interface may become a router's"
     );
     // Later router advertisements still take effect.
     director.run("ip -6 route del default");

@@ -66,7 +66,7 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
             "/proc/sys/net/ipv4/conf/eth1/send_redirects",
             "/proc/sys/net/ipv6/conf/all/forwarding",
         ],
-        "nothing else of the host was to change"
+        "nothing else of the host may change"
     );
 
     kubectl(&["delete", "ivs,irs", "--all"]);

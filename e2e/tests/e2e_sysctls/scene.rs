@@ -25,7 +25,7 @@ pub(crate) struct Both {
 }
 
 impl Both {
-    /// The NAT cluster.
+    /// The course's NAT cluster, with IPv6.
     pub(crate) fn nat() -> Self {
         let course = Course::nat_as_installed();
         add(&course.director, "eth1", "fd00:2::5/64");
@@ -36,7 +36,7 @@ impl Both {
         Self::with_servers(course, NAT_WEB_V6)
     }
 
-    /// The DR cluster.
+    /// The course's DR cluster, with IPv6.
     pub(crate) fn dr() -> Self {
         let course = Course::dr();
         for (web, address) in course.web.iter().zip(DR_WEB_V6) {

@@ -53,7 +53,7 @@ impl Life {
         self.deaths.1 += usize::from(met_its_end);
     }
 
-    /// Kills the agent.
+    /// Kills the agent if it runs.
     pub(crate) fn kill(&mut self) {
         if self.agent.is_running() {
             self.is_doomed = false;

@@ -319,7 +319,7 @@ impl Walk {
     }
 }
 
-/// The API server.
+/// The API server's VirtualServices and RealServers.
 struct Kinds {
     runtime: Runtime,
     services: Api<DynamicObject>,
