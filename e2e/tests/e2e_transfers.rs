@@ -93,7 +93,7 @@ struct Transfers {
 
 impl Transfers {
     const RATE: u64 = 40_000;
-    /// Starts the transfers, which would last for hours.
+    /// The size of each transfer: at this rate it would last for hours.
     const BYTES: u64 = 1 << 30;
 
     fn begin(browser: &Client, vip: &str) -> Self {
