@@ -1,4 +1,4 @@
-//! Bad input: refused with words that help, and nothing else is lost.
+//! Bad input is refused with a message that helps, and nothing else is lost.
 
 use std::{fs, path::Path};
 
@@ -54,7 +54,7 @@ fn the_api_server_lets_pass_what_is_good() {
         .iter()
         .filter_map(|(name, text)| {
             let answer = try_kubectl_apply(text);
-            // As some have what others may not be edited into.
+            // The next object may have this name and differ in fixed fields.
             kubectl(&["delete", "ivs", "--all"]);
             (!answer.is_success()).then(|| format!("{name}: {answer:?}"))
         })
@@ -73,7 +73,7 @@ fn what_only_several_objects_show_is_told_in_their_conditions() {
         let [kind, object, condition_type, reason, ..] =
             *object.split(' ').collect::<Vec<_>>().as_slice()
         else {
-            panic!("{name} says what to expect of which object: {expected}");
+            panic!("{name} must name an object and what to expect: {expected}");
         };
         let object = format!(
             "{}/{object}",
@@ -96,7 +96,7 @@ fn the_second_of_two_services_with_one_vip_and_port_is_not_accepted() {
     let _agent = start_agent(&course.director, "director1");
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // Times of creation are whole seconds, and in the same one names decide.
+    // Creation times are whole seconds; for equal times the names decide.
     let created = value("ivs/web", ".metadata.creationTimestamp");
     eventually("the second after web's", PATIENCE, || {
         let now = course.client.run("date -u +%Y-%m-%dT%H:%M:%SZ");
@@ -117,7 +117,7 @@ spec:
 ",
     );
     wait_for("ivs/a-rival", "Accepted", "False");
-    // It names the other object.
+    // The message names the other object.
     wait_for_words("ivs/a-rival", "Accepted", &["default/web"]);
     wait_for_words("ivs/a-rival", "Ready", &["Conflict: "]);
     assert_eq!(
@@ -127,7 +127,7 @@ spec:
     );
     expect_table(&course.director, &TABLE);
 
-    // The way is free when the first is gone.
+    // The second is accepted once the first is gone.
     kubectl(&["delete", "ivs/web"]);
     wait_until_ready(&["a-rival"]);
 }
@@ -158,7 +158,7 @@ fn servers_that_do_not_fit_are_refused_and_the_others_serve() {
         wait_until_ready(&["web"]);
     }
 
-    // No forwarding method anywhere.
+    // Neither service nor server has a forwarding method.
     kubectl(&[
         "patch",
         "ivs/web",
@@ -195,7 +195,7 @@ fn an_object_of_a_newer_version_holds_up_no_other() {
         }
     });
     wait_for("ivs/web", "Accepted", "False");
-    // It names the field and the value.
+    // The message names the field and the value.
     let words = ["Unreadable: ", "spec.scheduler", "quantum"];
     wait_for_words("ivs/web", "Accepted", &words);
 
@@ -253,8 +253,8 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
     );
     expect_table(&director, &TABLE);
 
-    // Every bad manifest of ours, each in a file of its own: all are told, and
-    // the good file goes on.
+    // Every bad manifest of the tests, each in a file of its own: all are
+    // reported, and the good file stays in force.
     let cases: Vec<_> = bad_manifests()
         .into_iter()
         .filter(|(_, text)| !text.contains("\n---\n"))
@@ -266,7 +266,7 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
         &web,
         &example("nat-cluster.yaml").replace("scheduler: wrr", "scheduler: rr"),
     );
-    eventually("every bad file to be told", PATIENCE, || {
+    eventually("every bad file to be reported", PATIENCE, || {
         let log = agent.log();
         let silent: Vec<_> = cases
             .iter()
@@ -284,7 +284,7 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
         &["-A -t 192.168.4.5:80 -s rr", TABLE[1], TABLE[2]],
     );
 
-    // And it is as good without them.
+    // An edit of the good file still works once the bad ones are gone.
     for (name, _) in &cases {
         fs::remove_file(folder.join(name)).expect("it was written above");
     }
@@ -297,7 +297,7 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-/// Name and text of each manifest that is to be refused.
+/// Name and text of each manifest that must be refused.
 fn bad_manifests() -> Vec<(String, String)> {
     manifests("crds/tests/bad")
 }
@@ -320,7 +320,7 @@ fn manifests(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// What the first line says that the refusal names.
+/// What the refusal must name, from the manifest's first line.
 fn expectation(text: &str) -> &str {
     text.lines()
         .next()

@@ -36,7 +36,7 @@ fn the_definitions_are_installed_and_the_api_server_warns_of_nothing() {
             ("NonStructuralSchema", "its schema is structural"),
             (
                 "KubernetesAPIApprovalPolicyConformant",
-                "it is no API of Kubernetes' own",
+                "it is not one of Kubernetes' own APIs",
             ),
         ] {
             let path =
@@ -105,7 +105,7 @@ fn assert_as_rendered(when: &str) {
     let diff = control::try_kubectl_diff(&rendered);
     assert!(
         diff.is_success() && diff.stdout.is_empty(),
-        "{when}, what is there is what the chart says: {diff:?}"
+        "{when}, the objects differ from the chart: {diff:?}"
     );
 }
 
@@ -221,6 +221,6 @@ fn every_name_that_a_user_would_try_is_known_to_kubectl() {
     let explained = kubectl(&["explain", "ivs.spec.vip.port"]);
     assert!(
         explained.contains("0 serves every port"),
-        "kubectl explain tells users what a field is:\n{explained}"
+        "kubectl explain describes a field:\n{explained}"
     );
 }

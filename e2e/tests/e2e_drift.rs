@@ -1,4 +1,4 @@
-//! Somebody changes the kernel's table by hand.
+//! The kernel's table is changed by hand.
 
 use std::time::Instant;
 

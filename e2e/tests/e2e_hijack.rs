@@ -1,5 +1,5 @@
-//! A director does not shoot itself: what would take its own traffic is
-//! refused, with words that help, and whoever is logged in stays so.
+//! A service that would take the director's own traffic is refused with a
+//! message that helps, and open ssh sessions on the director go on.
 
 use std::{fs, path::Path};
 
@@ -15,10 +15,10 @@ use e2e::{
     shell::{Session, Shell},
 };
 
-/// The director's own address, and ssh's port of it.
+/// The director's own address, and ssh's port on it.
 const SSH: &str = "192.168.4.5:22";
 
-/// The course's web servers, by NAT, whatever the service's port.
+/// The course's web servers, by NAT, whatever port the service has.
 const WEB_SERVERS: &str = "
 ---
 apiVersion: ipvs.dev/v1alpha1
@@ -46,12 +46,12 @@ spec:
     )
 }
 
-/// The service that takes ssh away.
+/// A service that would take the director's ssh traffic.
 fn ssh_service() -> String {
     service("rival", "{address: 192.168.4.5, port: 22}", "")
 }
 
-/// The NAT cluster, with somebody logged in on its director.
+/// The NAT cluster, with an open ssh session on its director.
 struct Office {
     course: Course,
     shell: Option<Shell>,
@@ -72,8 +72,8 @@ impl Office {
         }
     }
 
-    /// The session goes on, another can be opened, and what is applied now is
-    /// programmed and reported: the agent has its API server.
+    /// The session goes on, another can be opened, and a new service is
+    /// programmed and reported: the agent still reaches its API server.
     #[track_caller]
     fn expect_alive(&mut self, after: &str) {
         self.session
@@ -95,8 +95,8 @@ fn log_in(course: &Course) -> Session {
         .unwrap_or_else(|error| panic!("ssh on the director was expected to answer: {error}"))
 }
 
-/// Waits until a service is refused with these words, in its own conditions and
-/// in the Director's.
+/// Waits until a service is refused with these words, both in its own
+/// conditions and in the Director's.
 #[track_caller]
 fn expect_refused(name: &str, director: &str, words: &[&str]) {
     let object = format!("ivs/{name}");
@@ -109,8 +109,8 @@ fn expect_refused(name: &str, director: &str, words: &[&str]) {
     );
     wait_for(&object, "Programmed", "False");
     let director = format!("idir/{director}");
-    // The word of another director may have come first: each says something
-    // new once a second at most.
+    // Another director may have reported first: each reports at most once a
+    // second.
     wait_for_words(&director, "Programmed", words);
     wait_for(&director, "Programmed", "False");
     let reasons = value(&director, ".status.exceptions[*].reason");
@@ -195,14 +195,15 @@ fn a_service_comes_when_nothing_listens_there_any_more_and_stays_when_something_
     let page = page.unwrap_or_else(|error| panic!("a web server was expected behind it: {error}"));
     assert!(page.starts_with("192.168.2."), "{page}");
 
-    // Who listens there now gets nothing; but nobody's service goes for it.
+    // A program that listens there now gets no traffic; but no service is
+    // removed for its sake.
     let _late = Shell::start(&office.course.director, "0.0.0.0:22");
     let table = ipvsadm::sorted(&office.course.director);
     agent.kill();
     forget_director("director1", &["rival"]);
     let _agent = start_agent(&office.course.director, "director1");
     wait_until_ready(&["rival"]);
-    eventually("the Director to note that it stands", PATIENCE, || {
+    eventually("the Director to note that it stays", PATIENCE, || {
         let notices = value("idir/director1", ".status.notices");
         let words = ["default/rival", "stays so", "listens on 0.0.0.0:22"];
         match words.iter().all(|word| notices.contains(word)) {
@@ -265,7 +266,7 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
         kubectl(&["delete", "irs", name]);
         wait_until_ready(&["web"]);
     }
-    // By NAT it is as good as any other.
+    // By NAT the director is as good a server as any other.
     kubectl_apply(
         "{apiVersion: ipvs.dev/v1alpha1, kind: RealServer, metadata: {name: web3, labels: {app: web}}, spec: {address: 192.168.4.6, forwarding: {method: NAT}}}",
     );
@@ -327,7 +328,7 @@ fn with_manifests_it_is_refused_in_the_log_and_done_if_the_flag_says_so() {
         .collect();
     expect_table(director, &both);
     let page = office.course.browser().get(SSH, "/");
-    let page = page.expect("a web server answers in place of ssh, as --help says");
+    let page = page.expect("a web server answers in place of ssh, as in --help");
     assert!(page.starts_with("192.168.2."), "{page}");
     fs::remove_dir_all(&folder).expect("the folder is the test's own");
     fs::remove_dir_all(state_dir("standalone")).expect("it had a state folder");
@@ -344,7 +345,8 @@ fn start_agent_that_may_hijack(host: &Host, folder: &Path) -> Process {
     Process::start(host, "agent-standalone", &mut command)
 }
 
-/// What the kernel says of sockets, where it is not obvious whom they serve.
+/// What the kernel reports of sockets, where it is not obvious which addresses
+/// they serve.
 #[test]
 fn each_kind_of_listener_is_seen_on_the_addresses_that_it_serves_and_on_no_others() {
     let _cluster = Cluster::start();

@@ -1,4 +1,4 @@
-//! The lab itself: that it is what the other tests take it for.
+//! The lab itself works as the other tests assume.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What goes away and comes back: agents, controllers, the API server, and
-//! which director holds the VIP. None of it is to be noticed in the kernel.
+//! Agents, controllers and the API server go away and come back, and the VIP
+//! moves between directors. None of it may change the kernel's table.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
     assert_eq!(
         made.len(),
         4,
-        "one service, two destinations and one address were to be written: {made:#?}"
+        "one service, two destinations and one address must be written: {made:#?}"
     );
     assert_eq!(
         ipvsadm::saved(&course.director),
@@ -38,7 +38,7 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
 
     for (how, name) in [("after a normal stop", "second"), ("after a kill", "third")] {
         let (mut agent, path) = start_agent_traced(&course.director, "director1", name);
-        // It has caught up when it has done something new.
+        // The agent has caught up once it has made something new.
         kubectl_apply(&another_service(name));
         wait_until_ready(&[name]);
         agent.kill();
@@ -46,7 +46,7 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
         assert_eq!(
             writes,
             ["NEW_SERVICE", "NEW_DEST", "NEW_DEST"],
-            "only the new service with its servers was to be written {how}"
+            "only the new service with its servers must be written {how}"
         );
     }
     let counts = course.browser().counts(10, DR_VIP);
@@ -82,8 +82,8 @@ fn the_api_server_may_go_away_and_nothing_is_lost() {
         shares(NAT_WEB, [5, 5])
     );
 
-    // An agent that starts meanwhile says so, and goes on trying. What its
-    // earlier life made is there again, as after a reboot.
+    // An agent that starts meanwhile logs this, and keeps trying. What the
+    // previous run made is there again, as after a reboot.
     agent.terminate(PATIENCE);
     course.director.run("ipvsadm -C");
     let agent = start_agent(&course.director, "director1");
@@ -152,7 +152,8 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     assert_vip_on(&course.director, true);
     assert_vip_on(&other, false);
 
-    // Programmed is True only when both are: one hangs, the other goes on.
+    // Programmed is True only when both directors are programmed: one hangs,
+    // the other goes on.
     b.pause();
     kubectl(&[
         "patch",
@@ -161,7 +162,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
         "-p",
         r#"{"spec":{"scheduler":"rr"}}"#,
     ]);
-    // It names who is missing, before that one's Lease runs out.
+    // The condition names the missing director before its Lease runs out.
     wait_for_words("ivs/web", "Programmed", &["director-b"]);
     eventually("director-a to have the new scheduler", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);
@@ -174,7 +175,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     b.resume();
     wait_for("ivs/web", "Programmed", "True");
 
-    // The office changes hands.
+    // The group names the other director as the holder.
     name_holder("director-b");
     eventually("the VIP to have moved", PATIENCE, || {
         match (has_vip(&course.director), has_vip(&other)) {
@@ -184,7 +185,8 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     });
     wait_until_ready(&["web"]);
 
-    // Nobody named: whoever has it keeps it, and nobody takes another one.
+    // No holder is named: the director that has the VIP keeps it, and no
+    // director takes another VIP.
     kubectl(&[
         "patch",
         "idg/default",
@@ -194,7 +196,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     ]);
     kubectl_apply(&service_for("web", "second", "192.168.4.16"));
     wait_for("ivs/second", "Ready", "False");
-    eventually("the status to say that nobody is named", PATIENCE, || {
+    eventually("the status to show no named holder", PATIENCE, || {
         let reason = condition("ivs/second", "Ready", "reason");
         let message = condition("ivs/second", "Ready", "message");
         let said = ["HolderNotNamed", "VipNotHeld"].contains(&reason.as_str());
@@ -246,19 +248,19 @@ fn a_controller_restart_flips_no_condition() {
     kubectl_apply(&example("nat-cluster.yaml"));
     kubectl_apply(&service_for("none", "unserved", "192.168.4.20"));
     wait_until_ready(&["web"]);
-    // Its VIP is asked for first.
+    // The director first asks the segment for the VIP.
     wait_for("ivs/unserved", "Programmed", "True");
     wait_for("ivs/unserved", "Ready", "False");
     wait_for("irs/web1", "Ready", "True");
     wait_for("irs/web2", "Ready", "True");
     wait_for("idir/director1", "Alive", "True");
-    // Words may follow a status by seconds: these are the last.
+    // A message may follow its status by seconds: these are the last ones.
     wait_for_words("ivs/web", "ResolvedRefs", &["2 real servers"]);
     wait_for_words("idir/director1", "Programmed", &["2 services, 2 dest"]);
     let before = conditions();
 
     cluster.restart_controller();
-    // It has taken over when it judges something new.
+    // The new controller has taken over once it judges a new object.
     kubectl_apply(&another_service("new"));
     wait_until_ready(&["new"]);
     kubectl(&["delete", "ivs/new"]);
@@ -320,8 +322,8 @@ fn conditions() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A service on a port of its own of the director's primary address, with the
-/// RealServers that are there already.
+/// A service on a free port of the director's primary address, with the
+/// RealServers that exist already.
 fn another_service(name: &str) -> String {
     service_for("web", name, "192.168.4.5")
 }

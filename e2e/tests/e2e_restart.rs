@@ -1,5 +1,5 @@
-//! An agent that comes up where another one was before: of another build, and
-//! after a reboot of the machine.
+//! An agent starts where another one ran before: another build, and after a
+//! reboot of the machine.
 
 use std::{fs, mem};
 
@@ -39,7 +39,8 @@ fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
     expect_one_service_written(back, &trace, "from-usual", 8082);
 }
 
-/// An agent has caught up when it makes something new: that is all it writes.
+/// Adds a service: once the agent has made it, the agent has caught up. The
+/// agent must have written nothing else.
 #[track_caller]
 fn expect_one_service_written(
     mut agent: e2e::Process,
@@ -53,7 +54,7 @@ fn expect_one_service_written(
     assert_eq!(
         trace::kernel_writes(file, agent.id()),
         ["NEW_SERVICE", "NEW_DEST", "NEW_DEST"],
-        "only {name} with its servers was to be written"
+        "only {name} with its servers must be written"
     );
 }
 
@@ -74,7 +75,7 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     let (agent, trace) = start_agent_traced(&course.director, DIRECTOR, "older-schema");
     expect_one_service_written(agent, &trace, "new", 8081);
 
-    // What the old file called ours is: it goes with its objects.
+    // What is ours in the old file still is: it goes with its objects.
     let _agent = start_agent(&course.director, DIRECTOR);
     kubectl(&["delete", "ivs", "--all"]);
     expect_table(&course.director, &[]);
@@ -87,7 +88,7 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     });
 }
 
-/// The journal as the first builds wrote it: a row of JSON for each entry.
+/// Writes the journal as the first builds did: a row of JSON for each entry.
 fn write_journal_of_schema_1(table: &ActualTable) {
     const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
     const OWNED: TableDefinition<'_, &str, ()> = TableDefinition::new("owned");
@@ -124,11 +125,11 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     kubectl_apply(&another_service("former", 8081));
     wait_until_ready(&["web", "former"]);
     let ours = ipvsadm::sorted(&course.director);
-    // What the agent knows is on disk within seconds.
+    // The agent writes what it knows to disk within seconds.
     agent.terminate(PATIENCE);
 
-    // Nobody answers: it comes up with what it had, beside a stranger's
-    // services on the next port, with the next protocol, on the next address.
+    // The API server does not answer: the agent starts with what it had, beside
+    // a stranger's services that differ in port, in protocol, or in address.
     let away = ApiServerAway::begin();
     reboot(&mut course, "rebooted");
     for line in STRANGERS {
@@ -145,9 +146,9 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_table(&course.director, &all);
     agent.terminate(PATIENCE);
 
-    // What its journal calls its own is of a kernel that is no more. A service
-    // was deleted meanwhile, and its key is somebody else's now; nor is there a
-    // checkpoint that would want it.
+    // The entries in the journal are from the kernel before the reboot. A
+    // service was deleted meanwhile, a stranger's service has its key now, and
+    // there is no checkpoint that would want it.
     kubectl(&["delete", "ivs/former"]);
     fs::remove_file(state_dir(DIRECTOR).join("checkpoint.redb")).expect("there is one");
     reboot(&mut course, "rebooted-again");
@@ -174,7 +175,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_answers(&course);
 }
 
-/// Neighbours of our keys.
+/// Strangers' services with keys that are almost ours.
 const STRANGERS: [&str; 5] = [
     "-A -t 192.168.4.15:81 -s lc",
     "-a -t 192.168.4.15:81 -r 192.168.4.100:81 -g -w 7",
@@ -183,8 +184,8 @@ const STRANGERS: [&str; 5] = [
     "-A -f 80 -s rr",
 ];
 
-/// The director's machine is another one by the same name and address: its
-/// kernel has nothing of what the old one had.
+/// Replaces the director's machine by another with the same name and address:
+/// its kernel has nothing of what the old one had.
 fn reboot(course: &mut Course, name: &str) {
     drop(mem::replace(
         &mut course.director,

@@ -1,5 +1,5 @@
-//! What may be wrong with the state folder: the table stays, what can be done
-//! without a memory is done, and the Director says what to do.
+//! The state folder is read-only, full, or damaged: the table stays, the agent
+//! does what it can without a journal, and the Director reports what to do.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -17,7 +17,7 @@ const TABLE: [&str; 3] = [
     "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 1",
 ];
 
-/// A file system of its own for a state folder.
+/// A state folder on a file system of its own.
 struct StateFolder(PathBuf);
 
 impl StateFolder {
@@ -60,7 +60,7 @@ fn set_weight(weight: u32) {
 
 #[track_caller]
 fn expect_told() {
-    // And what to do.
+    // The message also says what to do.
     let words = ["StateFolderUnavailable", "--state-dir"];
     wait_for_words("idir/director1", "Programmed", &words);
 }
@@ -127,7 +127,7 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     }
     fs::write(&journal, bytes).expect("a damaged journal");
 
-    // Nor is there a checkpoint by which it was wanted.
+    // Nor is there a checkpoint that shows what was wanted.
     fs::remove_file(folder.0.join("checkpoint.redb")).expect("there is one");
 
     let mut second = folder.start_agent(director);
@@ -136,7 +136,7 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
         line.contains("journal.redb.unusable"),
         "it says where: {line}"
     );
-    // It has done all that it will when it has made something new.
+    // Once the agent has made something new, it has done all that it will do.
     kubectl_apply(&another_service("new", 82));
     wait_until_ready(&["new", "web"]);
     let new = [
@@ -144,7 +144,7 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
         "-a -t 192.168.4.5:82 -r 192.168.2.100:82 -m -w 1",
         "-a -t 192.168.4.5:82 -r 192.168.2.200:82 -m -w 1",
     ];
-    // Nobody knows any more whose that is.
+    // Without the journal that entry is a stranger's.
     let other = [
         "-A -t 192.168.4.5:81 -s wrr",
         "-a -t 192.168.4.5:81 -r 192.168.2.100:81 -m -w 1",

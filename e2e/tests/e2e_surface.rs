@@ -66,8 +66,8 @@ fn expect_timeouts(director: &Host, expected: &str) {
     });
 }
 
-/// The table as our own dump has it, in the words of `ipvsadm -Sn`, with
-/// thresholds.
+/// The table as our own dump reads it, in the format of `ipvsadm -Sn` with
+/// thresholds added.
 fn dumped(director: &Host) -> Vec<String> {
     let table = director.enter(|| {
         let mut socket = Socket::open().expect("the lab's kernel has ip_vs");

@@ -106,7 +106,7 @@ fn the_table_by_hand() {
     let three = "3/3".to_owned();
     eventually_equal("web's real servers", PATIENCE, &three, summary);
     wait_until_ready(&["web"]);
-    // No service selects it any more.
+    // Now no service selects the server.
     wait_for_words("irs/mysql-100", "Ready", &["NotSelected: "]);
 
     // -C: ours goes, the stranger's entry stays, and so does its VIP.

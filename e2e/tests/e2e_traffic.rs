@@ -1,4 +1,4 @@
-//! CASES.md 2 and 3: packets through NAT and DR, as the weights say.
+//! CASES.md 2 and 3: packets go through NAT and DR in proportion to the weights.
 
 use std::collections::BTreeMap;
 
@@ -120,7 +120,7 @@ fn an_established_download_survives_every_edit_that_does_not_remove_its_server()
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
 
-    // It lasts longer than all edits, however long those take.
+    // The download lasts longer than all edits, however long those take.
     let rate = 60_000;
     let browser = course.browser().with_timeout(PATIENCE);
     let download = browser
@@ -193,7 +193,7 @@ fn an_established_download_survives_every_edit_that_does_not_remove_its_server()
             Err(table)
         }
     });
-    // Each byte that arrives is the right one, or it would have ended.
+    // The download ends at the first wrong byte.
     let before = download.received();
     eventually("the download to survive all of them", PATIENCE, || {
         match download.received() - before {

@@ -1,6 +1,5 @@
-//! Transfers that are under way go on whatever becomes of the agent and of the
-//! API server: in both directions, through NAT and through DR, every byte
-//! compared.
+//! Transfers that are under way go on whatever happens to the agent and the API
+//! server: in both directions, through NAT and DR, with every byte compared.
 
 use std::fs;
 
@@ -64,7 +63,7 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-adoption", 8085);
     transfers.expect_to_move("after the adoption of what is there");
     expect_table(&course.director, &table);
-    // What was adopted is its own again.
+    // The adopted entries are ours again.
     kubectl(&["delete", "ivs/other"]);
     eventually("the adopted service to be removed", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);
@@ -94,7 +93,7 @@ struct Transfers {
 
 impl Transfers {
     const RATE: u64 = 40_000;
-    /// It would last for hours.
+    /// The size of each transfer: at this rate it would last for hours.
     const BYTES: u64 = 1 << 30;
 
     fn begin(browser: &Client, vip: &str) -> Self {
@@ -117,7 +116,7 @@ impl Transfers {
         Self { downloads, uploads }
     }
 
-    /// Waits until each has moved on by more than what any buffer holds back.
+    /// Waits until each transfer has moved by more than any buffer holds back.
     #[track_caller]
     fn expect_to_move(&self, when: &str) {
         let before = self.moved();
@@ -142,7 +141,7 @@ impl Transfers {
         down.chain(self.uploads.iter().map(Upload::sent)).collect()
     }
 
-    /// Ends the uploads: the servers have got what was sent.
+    /// Ends the uploads, and asserts that the servers have got what was sent.
     fn finish(self) {
         for upload in self.uploads {
             let sent = upload.sent();

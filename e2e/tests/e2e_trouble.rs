@@ -1,5 +1,5 @@
-//! What may be wrong with a machine: one line that says what to do, and the
-//! agent goes on trying where it can heal by itself.
+//! Faults of the machine: the agent logs one line that says what to do, and
+//! keeps trying where the fault may go away by itself.
 
 use std::process::Command;
 
@@ -57,12 +57,12 @@ fn a_scheduler_that_the_kernel_lacks_is_told_and_holds_up_no_other_service() {
     kubectl_apply(&twos);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // Scheduler, director and remedy.
+    // The message has the scheduler, the director and the remedy.
     wait_for_words("ivs/choosy", "Ready", &["twos", "director1", "modprobe"]);
     wait_for("ivs/choosy", "Programmed", "False");
     expect_table(&course.director, &TABLE);
 
-    // It heals as soon as the wish changes, back-off or not.
+    // The fault is gone as soon as the wish changes, whatever the back-off.
     kubectl(&[
         "patch",
         "ivs/choosy",
@@ -92,7 +92,10 @@ fn an_agent_without_cap_net_admin_says_so() {
     }
     let agent = Process::start(&course.director, "agent-unprivileged", &mut command);
     let line = agent.wait_for_log("CAP_NET_ADMIN", PATIENCE);
-    assert!(line.contains("user namespace"), "it says whose: {line}");
+    assert!(
+        line.contains("user namespace"),
+        "it names the user namespace: {line}"
+    );
     wait_for_words("idir/director1", "Programmed", &["CAP_NET_ADMIN"]);
 }
 
@@ -154,7 +157,7 @@ fn agent_command_without_kubeconfig() -> Command {
     command
 }
 
-/// While this lives, the kernel has no ip_vs and cannot load it.
+/// While this value exists, the kernel has no ip_vs and cannot load it.
 struct KernelWithoutIpvs;
 
 impl KernelWithoutIpvs {

@@ -1,5 +1,5 @@
-//! A host that is taken out of service is as it was before, whatever happened
-//! on the way.
+//! A host that is taken out of service is left as it was before the agent,
+//! whatever happened meanwhile.
 
 use std::{collections::BTreeMap, process::Command};
 
@@ -39,7 +39,7 @@ metadata: {name: sixth, labels: {app: sixth}}
 spec: {address: '2001:db8:2::64'}
 ";
 
-/// The services of the NAT cluster and of those.
+/// The services of the NAT cluster and of those VIPs.
 const ALL: [&str; 3] = ["web", "fourth", "sixth"];
 
 /// Addresses, links, routes and sysctls of a host, and its table.
@@ -127,7 +127,7 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     again.unwrap_or_else(|error| panic!("a second time there is nothing to do: {error}"));
     before.expect(director, "after undo, twice");
 
-    // What is shared stays when nothing is wanted any more, until undo.
+    // When nothing is wanted, shared sysctls stay as set until undo.
     forget_director("director1", &ALL);
     let mut agent = start_agent(director, "director1");
     wait_until_ready(&ALL);
@@ -147,8 +147,8 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     before.expect(director, "after everything was deleted, and undo");
 }
 
-/// Each time it is killed a few system calls later: of those by which it
-/// changes the host.
+/// In each round undo is killed a few system calls later, counting the calls
+/// by which it changes the host.
 #[test]
 fn undo_that_was_killed_goes_on_where_it_stopped() {
     let _cluster = Cluster::start();

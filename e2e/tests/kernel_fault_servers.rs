@@ -1,5 +1,5 @@
-//! The lab's misbehaving servers, and those who watch: that they are what the
-//! tests of health checks take them for.
+//! The lab's misbehaving servers and its watchers behave as the tests of health
+//! checks assume.
 
 use std::{
     io::{self, Read, Write},
@@ -35,7 +35,7 @@ fn pair() -> Pair {
     }
 }
 
-/// What comes back, up to a bound, with no pause as long as `patience`.
+/// Returns the answer, up to a bound. Fails after a pause of `patience`.
 fn ask(host: &Host, path: &str, patience: Duration) -> io::Result<String> {
     host.enter(|| {
         let mut stream = TcpStream::connect(SERVER)?;
@@ -95,7 +95,7 @@ fn a_server_misbehaves_as_it_is_told_and_only_towards_who_asks_about_its_health(
     assert_eq!(seen, ["503", "200", "503", "200"]);
 
     server.stop();
-    let refused = health().expect_err("nobody listens");
+    let refused = health().expect_err("the port is closed");
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     server.start_again();
     server.behave(Behaviour::Good);
@@ -111,7 +111,7 @@ fn a_certificate_is_what_a_client_is_shown() {
     let file = e2e::layout::file("authority.pem");
     std::fs::write(&file, authority.pem()).expect("the lab has a folder");
     let verify = || {
-        // It ends with its input, and its exit says what it thinks.
+        // openssl ends with its input, and its exit status is the verdict.
         let line = "openssl s_client -connect 192.168.2.100:443 -verify_return_error \
                     -verify_hostname shop.example -CAfile";
         let answer = pair.director.try_run(&format!("{line} {}", file.display()));
@@ -119,13 +119,13 @@ fn a_certificate_is_what_a_client_is_shown() {
     };
     verify().expect("it is good");
     server.present(authority.issue("other.example"));
-    let failed = verify().expect_err("it is another's");
+    let failed = verify().expect_err("it is for another name");
     assert!(failed.contains("hostname mismatch"), "{failed}");
     server.present(authority.issue_expired("shop.example"));
-    let failed = verify().expect_err("it ran out");
+    let failed = verify().expect_err("it has expired");
     assert!(failed.contains("certificate has expired"), "{failed}");
     server.present(Authority::new("stranger").issue("shop.example"));
-    let failed = verify().expect_err("nobody trusts it");
+    let failed = verify().expect_err("its authority is unknown");
     assert!(failed.contains("unable to get local issuer"), "{failed}");
 }
 

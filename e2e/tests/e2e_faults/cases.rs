@@ -1,5 +1,5 @@
-//! The fault table: what goes wrong with a server, which check is to notice,
-//! and what the Director is to say.
+//! The fault table: what goes wrong with a server, which check must notice it,
+//! and what the Director must report.
 
 use std::time::Duration;
 
@@ -15,16 +15,16 @@ pub(crate) struct Case {
     pub(crate) speaks: Speaks,
     /// The probe as the API has it, `CA` for the authority's certificate.
     pub(crate) probe: &'static str,
-    /// In seconds. Twice the timeout, so that one probe has failed before the
-    /// next begins, and they can be counted.
+    /// Seconds between probes: twice the timeout, so that one probe has failed
+    /// before the next begins, and they can be counted.
     pub(crate) period: u8,
     pub(crate) fault: Fault,
     pub(crate) state: UnhealthyState,
-    /// The message is to be one of these.
+    /// The messages that the Director may report.
     pub(crate) words: [&'static str; 2],
 }
 
-/// What the servers of a case speak.
+/// The protocol that the servers of a case speak.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Speaks {
     Http,
@@ -33,20 +33,20 @@ pub(crate) enum Speaks {
     Echo,
 }
 
-/// What goes wrong.
+/// What goes wrong with a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
-    /// The program ends; its host says that nobody listens.
+    /// The program ends; its host reports a closed port.
     Stopped,
     /// The host's cable is pulled out.
     PoweredOff,
     /// What the server sends is lost on the way.
     RepliesDropped,
     Behaves(Behaviour),
-    /// It shows a certificate of another name.
+    /// The server shows a certificate for another name.
     OthersCertificate,
     ExpiredCertificate,
-    /// Nobody knows who signed its certificate.
+    /// The server shows a certificate that an unknown authority signed.
     StrangersCertificate,
 }
 
@@ -65,11 +65,11 @@ const NAME: Fault = Fault::OthersCertificate;
 const EXPIRED: Fault = Fault::ExpiredCertificate;
 const UNKNOWN: Fault = Fault::StrangersCertificate;
 
-/// Every case. Each has a port of its own, and the cases of a cable that is
-/// pulled out have hosts of their own.
+/// Every case. Each has its own port, and each case in which a cable is pulled
+/// out has its own host.
 pub(crate) const CASES: [Case; 20] = [
     http("stopped", TCP, Fault::Stopped).says("connection refused"),
-    // The kernel says so itself when nobody has answered its ARP requests.
+    // The kernel itself reports this when its ARP requests get no answer.
     http("powered-off", TCP, Fault::PoweredOff)
         .says("no answer in 1 s")
         .or("no route to host"),
@@ -102,7 +102,7 @@ pub(crate) const CASES: [Case; 20] = [
 ];
 
 impl Case {
-    /// Its services and servers speak UDP.
+    /// Whether the case's services and servers speak UDP.
     pub(crate) fn is_udp(&self) -> bool {
         matches!(self.speaks, Speaks::Dns | Speaks::Echo)
     }

@@ -1,7 +1,7 @@
-//! The fault table: each way in which a server fails, seen by the check that
-//! is to see it, not before as many probes as the threshold says, in words that
-//! say what is wrong. (That it takes no more probes than that is a test of
-//! `e2e_health`, with a server that fails exactly as often.)
+//! The fault table: each way in which a server fails is seen by the check meant
+//! for it, after no fewer probes than the threshold, and reported in words that
+//! say what is wrong. (That no more probes are needed is tested in `e2e_health`,
+//! with a server that fails exactly as often as the threshold.)
 
 mod cases;
 mod scene;
@@ -25,22 +25,22 @@ use crate::{
     scene::{DIRECTOR, Scene},
 };
 
-/// The defaults: so many failures in a row, and so many successes.
+/// The default thresholds: how many failures and how many successes in a row.
 const FAILURES: usize = 3;
 const SUCCESSES: usize = 2;
-/// Probes that may begin after the one that decided, before a busy machine shows
-/// what was decided.
+/// How many probes may begin after the deciding one before a busy machine shows
+/// the result.
 const LATE: usize = 5;
 
-/// What came of one case.
+/// The result of one case.
 #[derive(Debug)]
 struct Line {
-    /// So many came while the fault was there for certain, so many when it may
-    /// have been.
+    /// How many probes came while the fault was certainly there, up to how many
+    /// came while it may have been there.
     probes: RangeInclusive<usize>,
     seconds: f64,
     seen: UnhealthyServer,
-    /// Likewise, until it was back.
+    /// The same for the server's return.
     probes_back: RangeInclusive<usize>,
 }
 
@@ -112,8 +112,8 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
         let found = (&line.probes, &line.probes_back);
         match case.state {
             UnhealthyState::Flapping => {
-                // It takes ten changes from one result to the next, and three
-                // failures in a row if it does not come to that.
+                // A verdict takes ten changes between success and failure, or
+                // three failures in a row.
                 assert!(*line.probes.end() >= FAILURES, "{}: {found:?}", case.name);
                 assert!(
                     *line.probes_back.end() > SUCCESSES,
@@ -157,12 +157,12 @@ fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> V
         .collect()
 }
 
-/// Waits until a probe has ended and the next one is not near. Says when that
-/// probe began.
+/// Waits until a probe has ended and the next one is not near. Returns when
+/// that probe began.
 #[track_caller]
 fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) -> Instant {
     let to = scene.troubled[index].on_the_wire();
-    // Of one that is answered at once, and of one that takes its timeout.
+    // For a probe that is answered at once, and for one that may time out.
     let pause = match CASES[index].period {
         1 => 200..700,
         _ => 1100..1600,
@@ -191,7 +191,7 @@ fn wait(weights: &Weights, scene: &Scene, index: usize, weight: Option<u32>) -> 
     weights.wait_for((&troubled.service, &troubled.address), weight, PATIENCE)
 }
 
-/// Waits until the Director says what the case expects of it.
+/// Waits until the Director reports what the case expects.
 #[track_caller]
 fn expect_told(index: usize) -> UnhealthyServer {
     let case = &CASES[index];

@@ -1,5 +1,5 @@
-//! A director with a service for each case: two servers, of which one will get
-//! into trouble.
+//! A director with a service for each case. Each service has two servers, and
+//! one of them will fail.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,7 +12,7 @@ use k8s_openapi::ByteString;
 
 use crate::cases::{CASES, Case, Fault, Speaks};
 
-/// Where probes come from.
+/// The address from which probes come.
 pub(crate) const DIRECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 2, 5));
 const VIP: &str = "192.168.4.5";
 const STEADY: &str = "192.168.2.100";
@@ -27,10 +27,10 @@ pub(crate) struct Scene {
     _steady: Vec<Server>,
 }
 
-/// The server of a case that gets into trouble.
+/// The server of a case that will fail.
 pub(crate) struct Troubled {
     pub(crate) case: &'static Case,
-    /// Its service and itself, in the kernel's table.
+    /// The keys of its service and of itself in the kernel's table.
     pub(crate) service: String,
     pub(crate) address: String,
     server: Server,
@@ -147,7 +147,7 @@ spec: {{address: {troubled}}}
         let troubled = &mut self.troubled[index];
         match troubled.case.fault {
             Fault::Stopped => troubled.server.start_again(),
-            // With its addresses the host lost its routes.
+            // The host lost its routes together with its addresses.
             Fault::PoweredOff => troubled.host.ip("link set eth0 up
                  route add default via 192.168.2.5"),
             Fault::RepliesDropped => troubled.firewall("-D"),
@@ -160,7 +160,7 @@ spec: {{address: {troubled}}}
 }
 
 impl Troubled {
-    /// As tcpdump writes where its probes go.
+    /// The destination of its probes as tcpdump writes it.
     pub(crate) fn on_the_wire(&self) -> String {
         let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
         match self.case.probe.starts_with("icmp") {
@@ -169,8 +169,9 @@ impl Troubled {
         }
     }
 
-    /// A director that does not get an answer to its ARP requests sends no
-    /// probe any more, and there would be none to count.
+    /// Makes the server's MAC address permanent on the director. Without it the
+    /// director would stop sending probes when ARP gets no answer, and there
+    /// would be none to count.
     fn keep_known_to(&self, director: &Host) {
         let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
         let mac = self.host.mac("eth0");

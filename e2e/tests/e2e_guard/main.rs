@@ -1,5 +1,5 @@
-//! The removal guard: a valid and empty answer does not empty a director, and
-//! neither does another cluster, nor a definition that is deleted.
+//! The removal guard: a valid but empty answer does not empty a director, nor
+//! does another cluster or a deleted definition.
 
 mod scene;
 
@@ -29,7 +29,7 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     set_up(&course, "default");
     assert_eq!(condition(DIRECTOR, "RemovalsHeld", "status"), "False");
 
-    // Deleted by somebody, and made again: what was held never went.
+    // The services are deleted and made again: held entries never went.
     let traffic = Traffic::start(&course);
     kubectl(&["delete", "ivs", "--all"]);
     let message = expect_held(&admin, "TooManyRemovals");
@@ -42,7 +42,7 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     wait_for(DIRECTOR, "RemovalsHeld", "False");
     expect_services(&course, SERVICES);
 
-    // Released, it goes.
+    // Once released, the held entries go.
     kubectl(&["delete", "ivs", "--all"]);
     expect_held(&admin, "TooManyRemovals");
     release_everything(&course, &admin);
@@ -67,7 +67,7 @@ fn deleted_definitions_cut_nothing_until_it_is_released() {
     traffic.wait_for_a_round();
     assert_eq!(in_kernel(&course), SERVICES, "not even the budget goes");
 
-    // Definitions that are back are empty, and that is not what was meant.
+    // The definitions are back without objects: the removals stay held.
     let crds = chart().join("crds");
     kubectl(&["apply", "--server-side", "-f", &crds.to_string_lossy()]);
     for crd in definitions {
@@ -91,7 +91,7 @@ fn a_deleted_namespace_cuts_no_more_than_the_budget_until_it_is_released() {
     set_up(&course, "shop");
     let traffic = Traffic::start(&course);
 
-    // It waits until the namespace is gone, and all in it.
+    // kubectl waits until the namespace and everything in it are gone.
     kubectl(&["delete", "namespace", "shop"]);
     assert_eq!(kubectl(&["get", "ivs,irs", "-A", "-o", "name"]), "");
     expect_held(&admin, "TooManyRemovals");
@@ -111,8 +111,8 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     set_up(&course, "default");
     let traffic = Traffic::start(&course);
 
-    // An agent that runs all the time: no API server, one that knows nothing of
-    // us, one with our definitions and no object.
+    // One agent runs all the time: first there is no API server, then one
+    // without our definitions, then one with the definitions and no object.
     let away = ApiServerAway::begin_and_lose_everything();
     agent.wait_for_log("Trying again", PATIENCE);
     drop(away);
@@ -122,7 +122,7 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     assert!(message.contains("etcd was emptied"), "{message}");
     traffic.wait_for_a_round();
 
-    // And one that starts when all of it is there.
+    // Another agent starts once all of that has happened.
     agent.kill();
     let agent = start_agent_of(Which::First, &course.director, "director1");
     agent.wait_for_log("Every removal is held", PATIENCE);
@@ -159,7 +159,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
         assert!(message.contains(&uid), "{cluster:?} {uid} in: {message}");
     }
 
-    // What that one wants is made all the same.
+    // What the other cluster wants is made all the same.
     let manifest = layout::file("other.yaml");
     std::fs::write(&manifest, service("default", 9000, "wrr")).expect("a file of the lab");
     kubectl(&[
@@ -171,7 +171,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     ]);
     expect_services(&course, SERVICES + 1);
 
-    // It was a mistake: nothing is missing, and nothing was.
+    // The other cluster was a mistake: back in the first, nothing is missing.
     agent.kill();
     kubectl(&["delete", DIRECTOR]);
     let mut agent = start_agent_of(Which::First, &course.director, "director1");
@@ -179,7 +179,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     wait_for(DIRECTOR, "RemovalsHeld", "False");
     assert_eq!(traffic.end(), [].into(), "every service answers throughout");
 
-    // It is meant.
+    // The move to the other cluster is intended.
     agent.kill();
     kubectl(&["delete", DIRECTOR, "--kubeconfig", &other]);
     let _agent = start_agent_of(Which::Other, &course.director, "director1");
@@ -197,7 +197,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     });
 }
 
-/// 40 services in the kernel, each of which answers.
+/// Puts 40 services into the kernel, and waits until each one is Ready.
 #[track_caller]
 fn set_up(course: &Course, namespace: &str) {
     kubectl_apply(&servers(namespace));
@@ -212,7 +212,7 @@ fn admin(cluster: Which) -> String {
         .into_owned()
 }
 
-/// What was held goes once it is released, all of it.
+/// Releases the held removals, and waits until all of them are done.
 #[track_caller]
 fn release_everything(course: &Course, kubeconfig: &str) {
     release(course, kubeconfig);

@@ -13,7 +13,7 @@ use std::{
 use e2e::{cluster::PATIENCE, control, course::Course, eventually, ipvsadm, kubectl};
 
 pub(crate) const SERVICES: usize = 40;
-/// What a director of 40 services removes without being told.
+/// How many of 40 services a director removes without a release.
 pub(crate) const BUDGET: usize = 10;
 pub(crate) const PORTS: RangeInclusive<u16> = 8000..=8039;
 pub(crate) const DIRECTOR: &str = "idir/director1";
@@ -23,7 +23,7 @@ pub(crate) fn services(namespace: &str) -> String {
     PORTS.map(|port| service(namespace, port, "rr")).collect()
 }
 
-/// One of them.
+/// One of the services, by its port.
 pub(crate) fn service(namespace: &str, port: u16, scheduler: &str) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -39,7 +39,7 @@ spec:
     )
 }
 
-/// The two web servers, which listen on port 80 whatever the service's.
+/// The two web servers, which listen on port 80 whatever port a service has.
 pub(crate) fn servers(namespace: &str) -> String {
     [100, 200]
         .map(|last| {
@@ -103,12 +103,12 @@ pub(crate) fn assert_no_more_gone_than_the_budget(course: &Course) {
     let least = SERVICES - BUDGET;
     assert!(
         found >= least,
-        "{found} services are left, at least {least} were to be"
+        "{found} services are left, expected at least {least}"
     );
 }
 
-/// Waits until RemovalsHeld is True for a reason, and gives its message, which
-/// says how to release. `kubeconfig` is that of the cluster's administrator.
+/// Waits until RemovalsHeld is True for a reason. Returns its message, which
+/// explains how to release. `kubeconfig` is the cluster administrator's.
 #[track_caller]
 pub(crate) fn expect_held(kubeconfig: &str, reason: &str) -> String {
     let path = "jsonpath={range .status.conditions[?(@.type==\"RemovalsHeld\")]}{.status} \
@@ -127,7 +127,7 @@ pub(crate) fn expect_held(kubeconfig: &str, reason: &str) -> String {
     message
 }
 
-/// Does what the message says: everything may go.
+/// Releases all removals, as the message explains.
 pub(crate) fn release(course: &Course, kubeconfig: &str) {
     let until = course.client.run("date -u -d +1hour +%Y-%m-%dT%H:%M:%SZ");
     let until = until.trim();
@@ -143,7 +143,8 @@ pub(crate) fn release(course: &Course, kubeconfig: &str) {
     ]);
 }
 
-/// Asks every service in turn, each time over a new connection, without end.
+/// A client that asks every service in turn, without end, each time over a new
+/// connection.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
@@ -174,20 +175,20 @@ impl Traffic {
         }
     }
 
-    /// Waits until each service was asked once more from now on.
+    /// Waits until each service has been asked once more.
     #[track_caller]
     pub(crate) fn wait_for_a_round(&self) {
         let before = self.rounds.load(Ordering::Relaxed);
         eventually("a round over all services", PATIENCE, || {
             match self.rounds.load(Ordering::Relaxed) {
-                // The one that is under way began before.
+                // The round under way began before the call.
                 rounds if rounds >= before + 2 => Ok(()),
                 rounds => Err(rounds - before),
             }
         });
     }
 
-    /// The services that did not answer at least once, and why.
+    /// Returns the services that failed to answer at least once, and why.
     pub(crate) fn end(self) -> BTreeMap<u16, String> {
         self.wait_for_a_round();
         self.stop.store(true, Ordering::Relaxed);

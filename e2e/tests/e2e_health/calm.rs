@@ -1,4 +1,4 @@
-//! What is no failure of a server: not one request fails, and not one weight
+//! Events that are no failure of a server: no request fails, and no weight
 //! changes.
 
 use std::{
@@ -21,7 +21,8 @@ use e2e::{
 
 use crate::farm::{CHECK, Farm, VIP, service, wait_for_healthy};
 
-/// More than fail in a row before a server is taken out.
+/// How many probes to wait for: more than the failures in a row that take a
+/// server out.
 const PROBES: usize = 5;
 
 #[test]
@@ -57,16 +58,16 @@ fn not_one_request_fails_while_nothing_is_wrong_with_the_servers() {
     agent.resume();
     calm.expect("the agent stood still for 10 s");
 
-    // Every number is taken up to its limit: no file can be opened.
+    // All file descriptors up to the limit are taken: no file can be opened.
     limit_files(&agent, 3);
     wait_for("idir/director1", "HealthChecks", "False");
-    // It says why.
+    // The condition says why.
     wait_for_words(
         "idir/director1",
         "HealthChecks",
         &["ProbesVoid: ", "EMFILE"],
     );
-    // Longer than it takes to find a server down.
+    // Sleep longer than it takes to find a server down.
     thread::sleep(Duration::from_secs(8));
     limit_files(&agent, 1024);
     wait_for("idir/director1", "HealthChecks", "True");
@@ -114,7 +115,7 @@ fn not_one_request_fails_when_an_entry_made_by_hand_is_adopted() {
     wait_for_healthy(2, 2);
 }
 
-/// Traffic, and who watches the weights.
+/// Traffic, and a watch on the weights.
 struct Calm<'a> {
     farm: &'a Farm,
     asking: Asking,
@@ -132,7 +133,7 @@ impl<'a> Calm<'a> {
         }
     }
 
-    /// Whatever happened has had its effects, and they are none.
+    /// Waits for any effect of what happened, and asserts that there is none.
     #[track_caller]
     fn expect(&self, when: &str) {
         self.farm.wait_for_probes(PROBES);

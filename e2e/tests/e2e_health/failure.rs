@@ -1,5 +1,5 @@
-//! A server fails, with traffic: only those clients notice that were sent to it
-//! before its probes had failed as often as the threshold says.
+//! A server fails under traffic: the only clients to notice are those sent to it
+//! before its probes had failed as often as the threshold demands.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ use crate::farm::{
 
 const SERVER: [&str; 2] = ["192.168.2.100:80", "192.168.2.200:80"];
 
-/// The server fails exactly as often, and is well again after that: however
-/// busy the machine is, the agent sees neither more failures nor fewer.
+/// The server fails an exact number of probes and then recovers, so that the
+/// agent sees exactly that many failures, however busy the machine is.
 #[test]
 fn a_server_is_out_after_as_many_failures_in_a_row_as_its_threshold_says_and_not_before() {
     let _cluster = Cluster::start();
@@ -112,12 +112,12 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
     assert!(counts.contains_key(NAT_WEB[1]), "{counts:?}");
     let health = wait_for_healthy(all / 2, all);
     let [unhealthy] = &*health.unhealthy else {
-        panic!("one server is unhealthy: {health:#?}");
+        panic!("one unhealthy server was expected: {health:#?}");
     };
     let of_services = services.iter().map(|service| format!("default/{service}"));
     assert_eq!(unhealthy.real_server, "default/web1");
     assert_eq!(unhealthy.virtual_services, of_services.collect::<Vec<_>>());
-    // The words may change: nobody answers at first, and has no route at last.
+    // The message may change, from no answer to no route.
     let words = || match &*self::health().unhealthy {
         [unhealthy] => unhealthy.message.clone(),
         others => format!("one unhealthy server was expected, not {others:?}"),
@@ -135,7 +135,7 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
         }
     });
     let failed = asking.failed(cured);
-    assert!(failed.is_empty(), "none fails on its return: {failed:#?}");
+    assert!(failed.is_empty(), "failed on its return: {failed:#?}");
     let changes = weights.changes(begun);
     let other = (NAT_VIP.to_owned(), SERVER[1].to_owned());
     let others: Vec<_> = changes
@@ -149,7 +149,7 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
     expect_shown("web1", "True", is_healthy, "2/2");
 }
 
-/// Waits until users read this of a server, and of its service `web`.
+/// Waits until a server and its service `web` show this to users.
 #[track_caller]
 fn expect_shown(server: &str, ready: &str, words: impl Fn() -> String, summary: &str) {
     let server = format!("irs/{server}");
@@ -162,7 +162,7 @@ fn expect_shown(server: &str, ready: &str, words: impl Fn() -> String, summary: 
             false => Err(format!("{message:?} and {shown}, not {words:?}")),
         }
     });
-    // What is left serves.
+    // The servers that are left serve.
     wait_until_ready(&["web"]);
 }
 
@@ -180,16 +180,16 @@ fn come_back(course: &mut Course, how: How) {
     }
 }
 
-/// With its card a host lost its routes.
+/// Restores the link and the routes, which the host lost with it.
 fn switch_on(host: &Host) {
     host.ip("link set eth0 up
              route add default via 192.168.2.5");
 }
 
-/// A download that has come to a halt for as long as this has been cut.
+/// A download that has stood still for this long counts as cut.
 const HALT: Duration = Duration::from_secs(30);
 
-/// A download that lasts, from one of the servers.
+/// Starts a long download from one of the servers.
 #[track_caller]
 fn download_from(browser: &Client, server: &str) -> Download {
     let browser = browser.clone().with_timeout(HALT);
@@ -207,8 +207,8 @@ fn download_from(browser: &Client, server: &str) -> Download {
 fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_removed() {
     let _cluster = Cluster::start();
     let course = Course::nat();
-    // Who is asked about its health is not who serves: it may fail, and its
-    // connections are whole.
+    // Another program answers the probes: it may fail while the server's
+    // connections stay whole.
     let asked = [0, 1].map(|index| {
         let host = &course.web[index];
         FaultServer::start(host, "0.0.0.0:9000", NAT_WEB[index])
@@ -231,12 +231,13 @@ fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_r
 
     kubectl_apply(&manifest("Remove"));
     weights.wait_for((NAT_VIP, SERVER[0]), None, PATIENCE);
-    // Who only receives is sent nothing more, and no RST before it sends.
+    // A client that only receives gets nothing after that, and no RST before
+    // it sends.
     own.finish().expect_err("its own download is cut");
     expect_to_move("the other's", &other);
 }
 
-/// Waits until a download has moved on by more than what any buffer holds back.
+/// Waits until a download has moved by more than any buffer holds back.
 #[track_caller]
 fn expect_to_move(whose: &str, download: &Download) {
     let before = download.received();

@@ -1,5 +1,5 @@
-//! A NAT cluster with as many web servers as a test wants, each of which says
-//! how it is as it is told to, and serves its page all the same.
+//! A NAT cluster with as many web servers as a test wants. Each answers probes
+//! as the test chooses, and serves its page all the same.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -18,17 +18,17 @@ use e2e::{
 
 /// The service of all tests.
 pub(crate) const VIP: &str = "192.168.4.5:80";
-/// Where probes come from.
+/// The address from which probes come.
 pub(crate) const DIRECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 2, 5));
 /// The check of most tests: a probe each second, and the default thresholds.
 pub(crate) const CHECK: &str = "healthCheck:
     httpGet: {path: /healthz}
     periodSeconds: 1
     timeoutSeconds: 1";
-/// So many failures in a row take a server out.
+/// How many failures in a row take a server out.
 pub(crate) const FAILURES: usize = 3;
 
-/// The cluster.
+/// The NAT cluster and its servers.
 pub(crate) struct Farm {
     pub(crate) course: Course,
     pub(crate) servers: Vec<FaultServer>,
@@ -66,7 +66,7 @@ spec: {{address: {ip}, port: {port}, weight: {weight}}}
         (0..self.servers.len()).map(server).collect()
     }
 
-    /// Waits until so many more probes have come to each server.
+    /// Waits until each server has received this many more probes.
     #[track_caller]
     pub(crate) fn wait_for_probes(&self, each: usize) {
         self.wait_for_probes_since(Instant::now(), each);
@@ -94,7 +94,7 @@ pub(crate) fn service(more: &str) -> String {
     service_named("web", 80, more)
 }
 
-/// The same under another name and port.
+/// The same service under another name and port.
 pub(crate) fn service_named(name: &str, port: usize, more: &str) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -111,13 +111,13 @@ spec:
     )
 }
 
-/// What a server's page says, and the name of its RealServer.
+/// The text of a server's page, which is also its RealServer's name.
 pub(crate) fn page(index: usize) -> String {
     format!("server{index}")
 }
 
-/// Waits until the director says that it sees so many of so many servers
-/// healthy.
+/// Waits until the director reports `healthy` healthy servers of `checked`
+/// checked ones.
 #[track_caller]
 pub(crate) fn wait_for_healthy(healthy: usize, checked: usize) -> DirectorHealth {
     let what = format!("{healthy} healthy servers of {checked}");
@@ -138,9 +138,9 @@ pub(crate) fn health() -> DirectorHealth {
     serde_json::from_str(&value("idir/director1", ".status.health")).unwrap_or_default()
 }
 
-/// Every request that failed was under way while clients were sent to the failed
-/// server: it began before the server was out of service, and ended after it had
-/// failed.
+/// Asserts that every request that failed was under way while clients were sent
+/// to the failed server: it began before the server was out of service, and
+/// ended after it had failed.
 #[track_caller]
 pub(crate) fn assert_failed_between(asking: &Asking, failed: Instant, out: Instant) {
     let outside = |asked: &Asked| asked.at + asked.took < failed || asked.at > out;

@@ -1,6 +1,6 @@
 //! CASES.md 5: a server that fails is taken out of service within the time that
-//! its check allows, and nobody else notices. And what is no failure of a
-//! server changes nothing.
+//! its check allows, and other servers' clients do not notice. Events that are
+//! no failure of a server change nothing.
 
 mod calm;
 mod failure;

@@ -1,5 +1,5 @@
-//! Too few servers are left, or one comes back: what the service's policy says
-//! is what clients get.
+//! Too few servers are left, or one comes back: clients get what the service's
+//! policy says.
 
 use std::{
     collections::BTreeSet,
@@ -102,7 +102,7 @@ fn below_the_minimum_clients_are_refused() {
         .keys()
         .filter(|key| !key.starts_with("failed"))
         .collect();
-    assert!(served.is_empty(), "nobody is served: {served:?}");
+    assert!(served.is_empty(), "clients were served: {served:?}");
 
     farm.servers[0].behave(Behaviour::Good);
     scene.expect_pages(&[0, 1]);
@@ -127,7 +127,7 @@ fn a_service_below_its_minimum_is_so_until_it_has_more_than_that_again() {
     scene.expect_pages(&[0, 1, 2, 3]);
     scene.expect_below("FailOpen", 1, 4, 2);
 
-    // Two are the minimum, and not above it.
+    // Two servers are the minimum, and recovery needs more.
     farm.servers[2].behave(Behaviour::Good);
     wait_for_healthy(2, 4);
     scene.expect_below("FailOpen", 2, 4, 2);
@@ -136,7 +136,7 @@ fn a_service_below_its_minimum_is_so_until_it_has_more_than_that_again() {
     wait_for_healthy(3, 4);
     scene.expect_pages(&[1, 2, 3]);
 
-    // Nor does it begin again before it falls below the minimum.
+    // The fallback does not begin again before fewer than the minimum are left.
     farm.servers[1].behave(DOWN);
     wait_for_healthy(2, 4);
     scene.expect_pages(&[2, 3]);
@@ -188,7 +188,8 @@ fn a_server_that_comes_back_starts_slowly() {
         "from little: {weights:?}"
     );
 
-    // While it had less than half of its weight, it had less than its share.
+    // While the server had less than half of its weight, it got fewer requests
+    // than its full share.
     let half = steps.iter().find(|step| step.weight > Some(FULL / 2));
     let half = half.expect("it became full").at;
     let asked = scene.asking.so_far();
@@ -211,7 +212,7 @@ fn a_server_that_comes_back_starts_slowly() {
     scene.expect_none_failed();
 }
 
-/// A farm of so many servers with such a weight, and the service's policy.
+/// Starts a farm of `size` servers with this weight and this policy.
 fn start(size: usize, weight: u32, availability: &str) -> (Cluster, Farm) {
     let cluster = Cluster::start();
     let farm = Farm::new(size);
@@ -221,7 +222,7 @@ fn start(size: usize, weight: u32, availability: &str) -> (Cluster, Farm) {
     (cluster, farm)
 }
 
-/// Traffic, and who watches the weights, from when all is well.
+/// Traffic, and a watch on the weights, from when all servers are healthy.
 struct Scene {
     asking: Asking,
     weights: Weights,
@@ -240,8 +241,7 @@ impl Scene {
         }
     }
 
-    /// Waits until clients get these servers' pages, each of them, and no
-    /// others.
+    /// Waits until clients get the pages of all these servers and of no others.
     #[track_caller]
     fn expect_pages(&self, servers: &[usize]) {
         let pages: Vec<_> = servers.iter().map(|&index| page(index)).collect();
@@ -262,7 +262,7 @@ impl Scene {
         });
     }
 
-    /// Waits until the director says what is in force.
+    /// Waits until the director reports which fallback is in force.
     #[track_caller]
     fn expect_below(&self, action: &str, healthy: i32, total: i32, minimum: i32) {
         let what = format!("{action} with {healthy} of {total} servers healthy");

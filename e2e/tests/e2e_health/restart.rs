@@ -1,5 +1,5 @@
-//! An agent that comes up again, or dies in the middle: what its checks found
-//! is known still, and what did not change is not written.
+//! An agent restarts, or dies in the middle of a change: it still knows what its
+//! checks found, and does not write what did not change.
 
 use std::{
     fs, thread,
@@ -20,7 +20,7 @@ const DOWN: [usize; 3] = [2, 5, 9];
 const SERVERS: usize = 10;
 const DOWN_FOR_GOOD: Behaviour = Behaviour::Error(500);
 
-/// Ten servers, three of which are down.
+/// A farm of ten servers, three of them down.
 fn with_three_down() -> (Cluster, Farm) {
     let cluster = Cluster::start();
     let farm = Farm::new(SERVERS);
@@ -55,8 +55,8 @@ fn a_restart_with_servers_down_writes_no_weight() {
             fs::remove_dir_all(state_dir("director1")).expect("the agent has a state folder");
         }
         let (mut agent, file) = start_agent_traced(director, "director1", name);
-        // It has caught up when it has done something new; and then its probes
-        // have come to verdicts.
+        // The agent has caught up once it has made something new; five probes
+        // later its checks have come to verdicts.
         kubectl_apply(&another_service(name, port));
         wait_until_ready(&[name]);
         farm.wait_for_probes(5);
@@ -64,10 +64,7 @@ fn a_restart_with_servers_down_writes_no_weight() {
         let writes = trace::kernel_writes(&file, agent.id());
         let mut expected = vec!["NEW_DEST"; SERVERS];
         expected.insert(0, "NEW_SERVICE");
-        assert_eq!(
-            writes, expected,
-            "only {name} was to be written after {how}"
-        );
+        assert_eq!(writes, expected, "only {name} must be written after {how}");
     }
     let changes = weights.changes(begun);
     let changes: Vec<_> = changes
@@ -77,10 +74,10 @@ fn a_restart_with_servers_down_writes_no_weight() {
     assert!(changes.is_empty(), "no weight changes: {changes:#?}");
 }
 
-/// When an agent dies, with a server about to go or to come.
+/// When the agent is killed, while a server is about to go or to come back.
 #[derive(Clone, Copy, Debug)]
 enum When {
-    /// So many probes have found it other than before.
+    /// This many probes have found the server changed.
     Probed(usize),
     /// The kernel has the new weight.
     Changed,
@@ -132,8 +129,8 @@ fn an_agent_that_dies_in_the_middle_of_a_change_makes_it_once_and_no_other() {
     }
 }
 
-/// Waits without a pause for probes of one server: what follows is to come
-/// right after the last.
+/// Waits for probes of one server, without a pause, so that the caller acts
+/// right after the last one.
 #[track_caller]
 fn wait_closely(farm: &Farm, index: usize, since: Instant, count: usize) {
     while farm.servers[index].came(DIRECTOR, since) < count {

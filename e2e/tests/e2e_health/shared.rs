@@ -51,8 +51,8 @@ fn fifty_services_with_twenty_servers_in_common_cost_twenty_probes_a_period() {
     let periods = (ended - begun).as_secs_f64() / PERIOD.as_secs_f64();
     let per_period = f64::from(u32::try_from(total).expect("a few")) / periods;
     println!("{total} probes in {periods:.1} periods, {per_period:.1} a period: {counts:?}");
-    // Each server may have been probed at both ends of the time, and a probe
-    // that a busy machine held up may have come into it.
+    // Each server may have been probed at both ends of the interval, and a busy
+    // machine may have delayed an earlier probe into it.
     let most = SERVERS * (periods.floor() as usize + 2);
     assert!(
         total <= most,

@@ -1,4 +1,4 @@
-//! A host whose default route of IPv6 came by router advertisement keeps it.
+//! A host whose IPv6 default route came by router advertisement keeps it.
 
 use std::{net::Ipv6Addr, os::fd::AsRawFd};
 
@@ -22,8 +22,8 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
     let farm = Both::nat();
     let director = farm.director();
     let router = Host::new("router");
-    // Else it says that it is a host, as soon as the director asks for its MAC
-    // address, and its route goes.
+    // Without forwarding the router declares itself a host as soon as the
+    // director asks for its MAC address, and the route by it goes.
     router.sysctl("net.ipv6.conf.all.forwarding", "1");
     farm.course
         .segment
@@ -38,7 +38,7 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
     expect_traffic(&farm.course, NAT_VIP_V6, NAT_WEB_V6);
     expect_sysctl(director, "net.ipv6.conf.eth0.accept_ra", "2");
     let routes = default_routes(director);
-    assert!(routes.contains("dev eth0"), "it was to stay: {routes:?}");
+    assert!(routes.contains("dev eth0"), "it must stay: {routes:?}");
 
     let set = crate::scene::changed(&before, &interfaces());
     assert_eq!(
@@ -47,9 +47,9 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
             "/proc/sys/net/ipv6/conf/all/forwarding",
             "/proc/sys/net/ipv6/conf/eth0/accept_ra"
         ],
-        "no interface was to become a router's"
+        "no interface may become a router's"
     );
-    // And what the router says later is heard.
+    // Later router advertisements still take effect.
     director.run("ip -6 route del default");
     advertise(&router, director);
 }
@@ -82,7 +82,7 @@ fn send_advertisement(to: Ipv6Addr, interface: u32) {
     (message[0], message[4]) = (134, 64);
     message[6..8].copy_from_slice(&1800_u16.to_be_bytes());
     let to = std::net::SocketAddrV6::new(to, 0, 0, interface);
-    // Its own address may not be settled yet: the next attempt finds it so.
+    // The router's address may still be tentative: a later attempt succeeds.
     let _ = sendto(
         raw.as_raw_fd(),
         &message,

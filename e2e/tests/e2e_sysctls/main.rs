@@ -1,6 +1,6 @@
-//! CASES.md 2 and 3 on directors that nobody has prepared: addresses and routes
-//! are all that they have. And what becomes of sysctls that others change, that
-//! cannot be written, and that nothing needs any more.
+//! CASES.md 2 and 3 on unprepared directors, which have addresses and routes and
+//! nothing else. And what happens to sysctls that another process changes, that
+//! cannot be written, or that are no longer needed.
 
 mod default_route;
 mod dr;

@@ -56,7 +56,7 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
         assert_ne!(said(name, "reason"), "", "{name} has a reason");
     }
     let mut set = changed(&before, &director.sysctls("net"));
-    // Nobody's settings: these count what happens.
+    // These are counters and not settings.
     set.retain(|name| !name.contains("/netfilter/") && !name.contains("/neigh/"));
     assert_eq!(
         set,
@@ -66,7 +66,7 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
             "/proc/sys/net/ipv4/conf/eth1/send_redirects",
             "/proc/sys/net/ipv6/conf/all/forwarding",
         ],
-        "nothing else of the host was to change"
+        "nothing else of the host may change"
     );
 
     kubectl(&["delete", "ivs,irs", "--all"]);
@@ -98,7 +98,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
     expect_both(&farm);
     expect_sysctl(director, "net.ipv4.vs.conntrack", "1");
 
-    // Without services nothing of it stays, whatever is tracked.
+    // Without services the sysctl is reset, whatever is tracked.
     kubectl(&["delete", "ivs,irs", "--all"]);
     expect_table(director, &[]);
     expect_sysctl(director, "net.ipv4.vs.conntrack", "0");
@@ -107,7 +107,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
     drop(agent);
     drop(farm);
 
-    // The other way round: the rule finds services that are served.
+    // The other order: the rule comes when services are being served.
     let farm = Both::nat();
     let _agent = start_agent(farm.director(), DIRECTOR);
     apply_both();
@@ -123,7 +123,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
 fn nat_works_where_only_what_is_known_is_forwarded() {
     let _cluster = Cluster::start();
     let farm = Both::nat();
-    // As Docker and firewalld have it.
+    // The rules that Docker and firewalld add.
     firewall(
         &farm,
         &[

@@ -1,4 +1,4 @@
-//! What others do to sysctls, and where they cannot be written.
+//! Sysctls that another process changes, and sysctls that cannot be written.
 
 use std::process::Command;
 
@@ -43,7 +43,7 @@ fn a_value_that_is_changed_is_put_right_and_one_that_is_fought_over_is_left_and_
     director.sysctl(FORWARDING, "0");
     expect_problem(FORWARDING, "somebody else sets it to 0 again and again");
     expect_condition("False");
-    // A look that puts another one right has seen this one too.
+    // The look that corrects another sysctl has seen this one too.
     for _ in 0..2 {
         director.sysctl(REDIRECTS, "1");
         expect_sysctl(director, REDIRECTS, "0");
@@ -56,14 +56,14 @@ fn a_value_that_is_changed_is_put_right_and_one_that_is_fought_over_is_left_and_
     );
     expect_no_traffic(&farm.course.browser(), NAT_VIP);
 
-    // As the problem says.
+    // Do what the problem's message advises.
     director.sysctl(FORWARDING, "1");
     expect_condition("True");
     assert_eq!(said(FORWARDING, "problem"), "");
     expect_traffic(&farm.course, NAT_VIP, web("NAT"));
 }
 
-/// As a container has it: its first argument is the program.
+/// Makes /proc/sys read-only, as in a container, and runs its arguments.
 const READ_ONLY: &str = r#"
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys

@@ -1,5 +1,5 @@
-//! The course's networks with IPv6 beside IPv4, and what a Director says of
-//! its sysctls.
+//! The course's networks with IPv6 beside IPv4, and what a Director reports
+//! about its sysctls.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,14 +18,14 @@ pub(crate) const NAT_WEB_V6: [&str; 2] = ["fd00:2::100", "fd00:2::200"];
 pub(crate) const DR_VIP_V6: &str = "[fd00:4::15]:8080";
 pub(crate) const DR_WEB_V6: [&str; 2] = ["fd00:4::100", "fd00:4::200"];
 
-/// A course with IPv6.
+/// A course with IPv6 beside IPv4.
 pub(crate) struct Both {
     pub(crate) course: Course,
     _servers: [WebServer; 2],
 }
 
 impl Both {
-    /// The NAT cluster.
+    /// The course's NAT cluster, with IPv6.
     pub(crate) fn nat() -> Self {
         let course = Course::nat_as_installed();
         add(&course.director, "eth1", "fd00:2::5/64");
@@ -36,7 +36,7 @@ impl Both {
         Self::with_servers(course, NAT_WEB_V6)
     }
 
-    /// The DR cluster.
+    /// The course's DR cluster, with IPv6.
     pub(crate) fn dr() -> Self {
         let course = Course::dr();
         for (web, address) in course.web.iter().zip(DR_WEB_V6) {
@@ -49,7 +49,7 @@ impl Both {
     fn with_servers(course: Course, addresses: [&str; 2]) -> Self {
         add(&course.client, "eth0", "fd00:4::10/64");
         add(&course.director, "eth0", "fd00:4::5/64");
-        // As strict as any distribution is.
+        // The strictest setting of any distribution.
         for interface in ["all", "eth0"] {
             let name = format!("net.ipv4.conf.{interface}.rp_filter");
             course.director.sysctl(&name, "1");
@@ -104,7 +104,7 @@ const SHORT: Duration = Duration::from_secs(2);
 #[track_caller]
 pub(crate) fn expect_traffic(course: &Course, vip: &str, web: [&str; 2]) {
     let expected: BTreeMap<_, _> = web.map(|server| (server.to_owned(), 10)).into();
-    // The first may have been sent before the host was ready for it.
+    // The first request may be sent before the host is ready for it.
     let browser = course.browser().with_timeout(SHORT);
     let what = format!("an answer from {vip}");
     eventually(&what, PATIENCE, || browser.get(vip, "/"));
@@ -121,11 +121,11 @@ pub(crate) fn expect_traffic(course: &Course, vip: &str, web: [&str; 2]) {
     });
 }
 
-/// Nothing comes back to a client.
+/// Asserts that a client gets no answer from a VIP.
 #[track_caller]
 pub(crate) fn expect_no_traffic(client: &Client, vip: &str) {
     let page = client.clone().with_timeout(SHORT).get(vip, "/");
-    assert!(page.is_err(), "{vip} was not to answer, and said {page:?}");
+    assert!(page.is_err(), "{vip} must not answer, but sent {page:?}");
 }
 
 /// The IPv4 servers of a cluster.
@@ -147,14 +147,14 @@ pub(crate) fn expect_sysctl(host: &Host, name: &str, expected: &str) {
     });
 }
 
-/// What the Director says of a sysctl: its value, or a problem.
+/// What the Director reports about a sysctl: a value, or its problem.
 #[track_caller]
 pub(crate) fn said(name: &str, part: &str) -> String {
     look_up(&format!(".status.sysctls[?(@.name==\"{name}\")].{part}"))
 }
 
-/// A value of the Director, or why there is none: its agent makes it in its own
-/// time.
+/// A value of the Director, or why there is none: the agent may not have
+/// created it yet.
 fn look_up(path: &str) -> String {
     let path = format!("jsonpath={{{path}}}");
     let director = format!("idir/{DIRECTOR}");
@@ -165,10 +165,10 @@ fn look_up(path: &str) -> String {
     }
 }
 
-/// Waits until the Director says this of a sysctl's problem.
+/// Waits until the Director reports this problem of a sysctl.
 #[track_caller]
 pub(crate) fn expect_problem(name: &str, part: &str) {
-    eventually(&format!("{name} to be told: {part}"), PATIENCE, || {
+    eventually(&format!("{name} to be reported: {part}"), PATIENCE, || {
         let problem = said(name, "problem");
         match problem.contains(part) {
             true => Ok(()),
@@ -183,7 +183,7 @@ pub(crate) fn expect_condition(status: &str) {
     expect_part("status", status);
 }
 
-/// The same for its reason.
+/// Waits until the Director's condition Sysctls has a reason.
 #[track_caller]
 pub(crate) fn expect_reason(reason: &str) {
     expect_part("reason", reason);
@@ -205,7 +205,7 @@ fn expect_part(part: &str, expected: &str) {
     });
 }
 
-/// The names of those that differ.
+/// The names of the sysctls that differ.
 pub(crate) fn changed(
     before: &BTreeMap<String, String>,
     after: &BTreeMap<String, String>,

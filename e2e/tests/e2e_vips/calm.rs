@@ -21,8 +21,7 @@ use e2e::{
 
 use crate::{VIP, scene::addresses};
 
-/// A client connects again and again, and another asks for the address again
-/// and again.
+/// One client keeps connecting, and another keeps asking for the address.
 #[test]
 fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answers() {
     let _cluster = Cluster::start();
@@ -79,7 +78,7 @@ fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answ
     let log = wire.log();
     let packets = || log.lines().filter(|line| line.contains(VIP));
     let resets: Vec<_> = packets().filter(|line| line.contains("Flags [R")).collect();
-    assert_eq!(resets, [] as [&str; 0], "nobody was to be reset");
+    assert_eq!(resets, [] as [&str; 0], "no client may be reset");
     let answers = packets().filter(|line| line.contains("is-at"));
     let macs: BTreeSet<_> = answers
         .filter_map(|line| line.split(" is-at ").nth(1)?.split([',', ' ']).next())
@@ -121,7 +120,7 @@ fn on_devices_of_their_own_two_directors_hold_a_vip_and_answer_nobody() {
     );
     assert!(
         !answers.contains("reply from"),
-        "nobody was to answer:\n{answers}"
+        "no host may answer:\n{answers}"
     );
     kubectl(&["delete", "ivs", "--all"]);
     for (director, before) in directors.iter().zip(links) {

@@ -1,4 +1,4 @@
-//! What somebody does to the VIPs, and what a link that comes back does.
+//! Another process changes the VIPs, or a link goes down and comes back.
 
 use std::{
     thread,
@@ -46,7 +46,7 @@ impl Announcements {
         Self { tcpdump }
     }
 
-    /// How many there were so far of an address from a card.
+    /// How many announcements of an address came from a network card so far.
     fn of(&self, vip: &str, mac: &str) -> usize {
         let announces = |line: &&str| {
             let said = match vip.contains(':') {
@@ -68,7 +68,7 @@ fn vips_that_were_taken_away_are_back_and_announced() {
     let course = Course::dr();
     let director = &course.director;
     director.ip("address add 2001:db8:4::5/64 dev eth0 nodad");
-    // Else the host's own subnet goes with the link, and nothing of ours.
+    // Without this the host's own subnet would go with the link.
     director.sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1");
     let _agent = start_agent(director, "director1");
     let heard = Announcements::listen(&course);
@@ -143,7 +143,7 @@ fn vips_that_were_taken_away_are_back_and_announced() {
         });
         expect_form(director);
     }
-    eventually("the repairs to be told", PATIENCE, || {
+    eventually("the repairs to be reported", PATIENCE, || {
         let latest = value("idir/director1", ".status.repairs.latest");
         match latest.contains("ip address add 192.168.4.15 dev eth0") {
             true => Ok(()),
@@ -152,7 +152,8 @@ fn vips_that_were_taken_away_are_back_and_announced() {
     });
 }
 
-/// Single addresses without a route, and the IPv6 one never a source.
+/// Asserts that the VIPs are single addresses without a route, and that the IPv6
+/// one is never a source address.
 #[track_caller]
 fn expect_form(director: &Host) {
     let list = director.run("ip -details -oneline address show dev eth0");

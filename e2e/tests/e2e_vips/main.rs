@@ -1,5 +1,5 @@
-//! Virtual addresses on real segments: nobody else's is taken, everybody hears
-//! where ours are, and what somebody does to them is undone.
+//! VIPs on real segments: no other host's address is taken, every host hears
+//! where ours are, and changes that another process makes to them are undone.
 
 mod calm;
 mod drift;
@@ -25,8 +25,8 @@ use self::scene::{ByManifests, Watch, addresses, services};
 
 const VIP: &str = "192.168.4.15";
 
-/// Two directors that know nothing of each other are told to hold the same 50
-/// IPv4 and 50 IPv6 addresses in the same instant.
+/// Two directors that know nothing of each other are given the same 50 IPv4 and
+/// 50 IPv6 addresses at the same instant.
 #[test]
 fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_other_says_who() {
     let course = Course::dr();
@@ -57,7 +57,7 @@ fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_othe
             false => Err(format!("{} and {} of {}", one.len(), two.len(), vips.len())),
         }
     });
-    // The losers go on asking, and get answers now.
+    // Each loser keeps asking, and now gets answers.
     let [one, two] = held();
     println!("{} on the one, {} on the other", one.len(), two.len());
     for (loser, mine, winner) in [
@@ -69,7 +69,7 @@ fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_othe
         let said: Vec<_> = lost
             .map(|vip| format!("{vip} is not put up, as {mac}"))
             .collect();
-        eventually("the loser to say who has each", PATIENCE, || {
+        eventually("the loser to log each winner", PATIENCE, || {
             let log = loser.agent.log();
             match said.iter().find(|said| !log.contains(*said)) {
                 None => Ok(()),
@@ -101,7 +101,7 @@ fn the_second_director_says_who_holds_the_vip_and_gets_it_when_it_is_free() {
     let _second = Process::start(&other, "agent-director2", &mut command);
     kubectl_apply(OTHER_SERVICE);
     let expected = course.director.mac("eth0");
-    eventually("director2 to say who has the VIP", PATIENCE, || {
+    eventually("director2 to report the VIP's holder", PATIENCE, || {
         let message = condition("ivs/rival", "Programmed", "message");
         let reason = condition("ivs/rival", "Programmed", "reason");
         match message.contains(&expected) {
@@ -201,7 +201,7 @@ fn an_address_that_was_there_before_stays_when_its_service_goes() {
     assert_eq!(course.director.addresses(), before);
 }
 
-/// The mark on an address says whose it is when the journal does not.
+/// The mark on an address shows that it is ours when the journal is lost.
 #[test]
 fn a_vip_goes_with_its_service_though_the_journal_was_lost() {
     let _cluster = Cluster::start();

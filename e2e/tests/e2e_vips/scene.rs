@@ -1,4 +1,4 @@
-//! Directors on a segment, and who of them has which address.
+//! Directors on a segment, and the addresses that each of them has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,7 +52,7 @@ impl ByManifests {
     }
 
     pub(crate) fn apply(&self, yaml: &str) {
-        // Into its place at once: half a file is none.
+        // Renaming keeps the agent from reading half a file.
         let whole = self.folder.join("services.yaml");
         let part = self.folder.join("services.part");
         fs::write(&part, yaml).expect("it can be written");
@@ -60,7 +60,7 @@ impl ByManifests {
     }
 }
 
-/// Which VIPs are on a host, by its interface.
+/// The VIPs on a host, each with its interface.
 pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
     let list = host.run("ip -oneline address show");
     let lines = list.lines().filter_map(|line| {
@@ -72,14 +72,14 @@ pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
     lines.filter(|(_, device)| device != "lo").collect()
 }
 
-/// Notes when addresses come to some hosts and go from them, as the kernel
-/// tells: all on one socket, so that what is noted is in the order in which it
-/// happened.
+/// A record of the addresses that come to some hosts and go from them, as the
+/// kernel reports it: all on one socket, so that the record is in the order of
+/// the events.
 pub(crate) struct Watch {
     monitor: Process,
-    /// Which host had which addresses when it began.
+    /// The hosts that had each address when the watch began.
     before: BTreeMap<String, BTreeSet<usize>>,
-    /// Which the watched hosts are numbered in.
+    /// The host whose network namespace numbers the watched hosts.
     _watcher: Host,
 }
 
@@ -100,7 +100,7 @@ impl Watch {
         let mut command = Command::new("ip");
         command.args(["-oneline", "monitor", "all-nsid", "address"]);
         let monitor = Process::start(&watcher, "monitor", &mut command);
-        // It says nothing of its own when it has begun.
+        // The monitor does not report when it has begun.
         for (index, host) in hosts.iter().enumerate() {
             eventually("the monitor to hear", PATIENCE, || {
                 host.ip("address add 127.9.9.9/32 dev lo

@@ -10,37 +10,36 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// A service is made, or edited where it exists.
+    /// Makes a service, or edits it if it exists.
     PutService(usize, Service),
     DeleteService(usize),
     PutServer(usize, Server),
     DeleteServer(usize),
     Stranger(Deed),
-    /// SIGKILL.
+    /// Sends SIGKILL to the agent.
     Kill,
-    /// SIGTERM.
+    /// Sends SIGTERM to the agent.
     Stop,
-    /// SIGKILL, and the next one gets it at a call of its own.
+    /// Sends SIGKILL to the agent; the next agent gets it at this system call.
     Doom(&'static str, u32),
     Resume,
 }
 
-/// What somebody does with ipvsadm.
+/// What a stranger does with ipvsadm.
 #[derive(Clone, Debug)]
 pub(crate) enum Deed {
     MakeService(String, &'static str),
     MakeServer(String, String, u32),
-    /// Edits one of those that there are: a service's scheduler or a server's
-    /// weight.
+    /// Edits an entry that exists: a service's scheduler or a server's weight.
     Edit(usize, &'static str, u32),
-    /// Removes one of those that there are.
+    /// Removes an entry that exists.
     Remove(usize),
     Clear,
 }
 
 /// Keys that no object ever asks for.
 const FOREIGN: [&str; 2] = ["-t 192.168.4.30:80", "-u 192.168.4.30:53"];
-/// Servers that no object ever names; the last is of IPv6.
+/// Servers that no object ever names; the last one has an IPv6 address.
 const FOREIGN_SERVERS: [&str; 3] = ["192.168.2.201", "192.168.2.202", "2001:db8:2::201"];
 
 /// A step while the API server is there.
@@ -132,7 +131,7 @@ fn one_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
     all[rng.usize(..all.len())]
 }
 
-/// The line by which a stranger's entry shows, and the arguments of ipvsadm.
+/// The line that shows a stranger's entry, which is also ipvsadm's arguments.
 pub(crate) fn stranger_makes(entry: &Entry, scheduler: &str, weight: u32) -> String {
     match &entry.server {
         None => format!("-A {} -s {scheduler}", entry.service),

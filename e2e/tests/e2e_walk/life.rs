@@ -1,4 +1,4 @@
-//! The agent's lives, one after the other, as an init system keeps it.
+//! The agent's runs, one after the other, as an init system restarts it.
 
 use e2e::{
     Host, Process,
@@ -8,8 +8,9 @@ use e2e::{
 const DIRECTOR: &str = "director1";
 
 /// The system calls by which an agent acts on the kernel and on the disk, and
-/// before which it may die; and the last of each by which it does, counted in
-/// each of its threads. The first of them come with its start.
+/// before which it may be killed. The number is the last call of that name at
+/// which this happens, counted in each thread. The first calls belong to its
+/// start.
 pub(crate) const LAST_CALLS: [(&str, u32); 5] = [
     ("sendto", 16),
     ("recvfrom", 24),
@@ -22,7 +23,8 @@ pub(crate) struct Life {
     director: Host,
     agent: Process,
     is_doomed: bool,
-    /// How often it was killed, and how often of that at a call of its own.
+    /// How often the agent was killed, and how many of these kills were at a
+    /// chosen system call.
     pub(crate) deaths: (usize, usize),
 }
 
@@ -36,7 +38,7 @@ impl Life {
         }
     }
 
-    /// Starts it if it is dead.
+    /// Starts the agent if it does not run.
     pub(crate) fn resume(&mut self) {
         if !self.agent.is_running() {
             self.count();
@@ -44,14 +46,14 @@ impl Life {
         }
     }
 
-    /// Counts a doomed one that has met its end.
+    /// Counts the death of an agent that was doomed.
     fn count(&mut self) {
         let met_its_end = std::mem::take(&mut self.is_doomed);
         self.deaths.0 += usize::from(met_its_end);
         self.deaths.1 += usize::from(met_its_end);
     }
 
-    /// Ends it at once.
+    /// Kills the agent if it runs.
     pub(crate) fn kill(&mut self) {
         if self.agent.is_running() {
             self.is_doomed = false;
@@ -60,7 +62,7 @@ impl Life {
         }
     }
 
-    /// Ends it in good order.
+    /// Terminates the agent in good order.
     pub(crate) fn stop(&mut self) {
         if self.agent.is_running() {
             self.is_doomed = false;
@@ -68,8 +70,8 @@ impl Life {
         }
     }
 
-    /// Ends it at once, and starts one that dies when it begins its `nth`
-    /// system call of a name.
+    /// Kills the agent, and starts one that dies when it begins its `nth` system
+    /// call of this name.
     pub(crate) fn doom(&mut self, system_call: &str, nth: u32) {
         self.kill();
         self.count();

@@ -1,11 +1,10 @@
 //! A random walk: objects change, strangers edit the kernel's table, the agent
-//! is killed between any two of its system calls, the API server goes away. At
-//! every settling the kernel's table is what is wanted, and what strangers
-//! made.
+//! is killed between any two of its system calls, the API server goes away.
+//! Whenever things settle, the kernel's table is what is wanted, plus what
+//! strangers made.
 //!
-//! `IPVS_WALK_SEED` chooses another walk, or the same again: what is decided
-//! depends on nothing else, though when it happens does. `IPVS_WALK_STEPS`
-//! makes it longer.
+//! `IPVS_WALK_SEED` chooses another walk, or the same again: the steps depend on
+//! nothing else, though their timing does. `IPVS_WALK_STEPS` makes it longer.
 
 mod deeds;
 mod life;

@@ -1,5 +1,5 @@
-//! The objects of the walk, and what they mean together. It is said here once
-//! more, in another way than the product does: in the words of ipvsadm.
+//! The objects of the walk, and the table that they ask for. The table is worked
+//! out here independently of the product, in the words of ipvsadm.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ use crate::table::{Entry, Table};
 pub(crate) const APPS: [&str; 3] = ["web", "mail", "wide"];
 pub(crate) const SCHEDULERS: [&str; 7] = ["rr", "wrr", "lc", "wlc", "sed", "sh", "mh"];
 
-/// What makes a service the one that it is.
+/// The name, key and VIP of a service, which the walk never changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     pub(crate) name: &'static str,
-    /// As ipvsadm has it.
+    /// The key as ipvsadm writes it.
     pub(crate) key: &'static str,
     vip: Option<(&'static str, u16, &'static str)>,
 }
 
-/// The last two want the same.
+/// The services of the walk. The last two want the same key.
 pub(crate) const SERVICES: [Identity; 7] = [
     tcp("web", "-t 192.168.4.20:80", "192.168.4.20", 80),
     tcp("secure", "-t 192.168.4.20:443", "192.168.4.20", 443),
@@ -58,7 +58,8 @@ impl Identity {
     }
 }
 
-/// Name and address of each server. The second and the third are one machine.
+/// The name and address of each server. The second and the third are one
+/// machine.
 pub(crate) const SERVERS: [(&str, &str); 7] = [
     ("one", "192.168.2.11"),
     ("two", "192.168.2.12"),
@@ -90,7 +91,7 @@ impl Method {
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) scheduler: &'static str,
-    /// Seconds.
+    /// Persistence timeout in seconds.
     pub(crate) persistence: Option<u32>,
     pub(crate) method: Method,
     pub(crate) apps: Vec<&'static str>,
@@ -105,8 +106,8 @@ pub(crate) struct Server {
     pub(crate) app: &'static str,
 }
 
-/// When the API server made an object, and its name: of two that want the
-/// same, the lesser has it.
+/// When the API server made an object, and its name: of two objects that want
+/// the same key, the one with the lesser age gets it.
 pub(crate) type Age = (String, &'static str);
 
 #[derive(Clone, Debug, Default)]
@@ -117,9 +118,9 @@ pub(crate) struct Objects {
     pub(crate) beacon: u32,
 }
 
-/// A service and a server that show how far the director has come: whoever
-/// has both of this number has seen every change before. Each kind of object
-/// comes in the order in which it was changed.
+/// A service and a server that show how far the director has come: a director
+/// that has both with this number has seen every earlier change, because the
+/// changes of each kind of object arrive in order.
 pub(crate) const BEACON: Identity = tcp("beacon", "-t 192.168.4.29:9", "192.168.4.29", 9);
 const BEACON_SERVER: &str = "192.168.2.99";
 
@@ -144,7 +145,7 @@ pub(crate) fn beacon(number: u32) -> (Value, Value) {
 }
 
 impl Objects {
-    /// The entries that the kernel is to have for them.
+    /// The entries that the kernel must have for the objects.
     pub(crate) fn desired(&self) -> Table {
         let mut table = Table::new();
         let mut taken = BTreeSet::new();
@@ -184,7 +185,7 @@ impl Objects {
         }
     }
 
-    /// The virtual addresses that the director is to hold.
+    /// The VIPs that the director must hold.
     pub(crate) fn vips(&self) -> BTreeSet<String> {
         let vips = self
             .services
@@ -235,8 +236,8 @@ impl Service {
 }
 
 impl Server {
-    /// Destination and line, unless the server does not fit the service: DR
-    /// and TUN cannot change the port, and only TUN joins two families.
+    /// The destination and line, or none if the server does not fit the service:
+    /// DR and TUN cannot change the port, and only TUN joins two families.
     fn line(
         &self,
         address: &str,

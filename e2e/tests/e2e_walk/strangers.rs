@@ -1,10 +1,11 @@
-//! What others put into the kernel's table, and how much of that can be told.
+//! What strangers put into the kernel's table, and how much of it is certain.
 //!
-//! What nobody wants and nobody of ours had is as the stranger left it. What is
-//! wanted is adopted, and what was wanted once since things were settled, and
-//! is not any more, may have been adopted or not: that is allowed to be there
-//! as the stranger made it, and need not be. What was ours then and was not
-//! made by a stranger since is to be gone.
+//! An entry that is not wanted and never was ours is as the stranger left it. A
+//! wanted entry is adopted. An entry that was wanted at some time since things
+//! last settled, and no longer is, may or may not have been adopted: it may be
+//! there as the stranger made it, or be gone. An entry that was ours when things
+//! last settled, is not wanted, and was not made by a stranger since, must be
+//! gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +14,11 @@ use crate::table::{Entry, Table};
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     theirs: BTreeMap<Entry, Theirs>,
-    /// Wanted when things were settled.
+    /// Entries wanted when things last settled.
     ours: BTreeSet<Entry>,
-    /// Wanted at some time since then.
+    /// Entries wanted at some time since then.
     claimed: BTreeSet<Entry>,
-    /// Not wanted at some time since then, though claimed.
+    /// Claimed entries that were not wanted at some time since then.
     dropped: BTreeSet<Entry>,
 }
 
@@ -28,7 +29,8 @@ struct Theirs {
 }
 
 impl Strangers {
-    /// Things are settled: what is there and not wanted is theirs.
+    /// Records that things have settled: entries that are there and not wanted
+    /// are the strangers'.
     pub(crate) fn settled(&mut self, found: &Table, desired: &Table) {
         let theirs = found
             .iter()
@@ -47,7 +49,7 @@ impl Strangers {
         self.dropped.clear();
     }
 
-    /// Objects changed.
+    /// Records what is wanted after a change of objects.
     pub(crate) fn wish(&mut self, desired: &Table) {
         for entry in self.claimed.clone() {
             if !desired.contains_key(&entry) {
@@ -67,15 +69,15 @@ impl Strangers {
         self.dropped.insert(dropped.clone());
     }
 
-    /// What a stranger may edit or remove: what was ours when things were
-    /// settled, and what was never wanted since.
+    /// The entries that a stranger may edit or remove: ours when things last
+    /// settled, and strangers' entries that were never wanted since.
     pub(crate) fn within_reach(&self) -> Vec<Entry> {
         let theirs = self.theirs.keys();
         let theirs = theirs.filter(|entry| !self.claimed.contains(entry));
         self.ours.iter().chain(theirs).cloned().collect()
     }
 
-    /// A stranger made it.
+    /// Records an entry that a stranger made.
     pub(crate) fn made(&mut self, entry: &Entry, line: String) {
         let must_be_there =
             !self.claimed.contains(entry) && !self.dropped.contains(&entry.of_service());
@@ -86,14 +88,14 @@ impl Strangers {
         self.theirs.insert(entry.clone(), theirs);
     }
 
-    /// A stranger edited what is within reach.
+    /// Records that a stranger edited an entry within reach.
     pub(crate) fn edited(&mut self, entry: &Entry, line: String) {
         if let Some(theirs) = self.theirs.get_mut(entry) {
             theirs.line = line;
         }
     }
 
-    /// A stranger removed it, and with a service all that was in it.
+    /// Records that a stranger removed an entry, and with a service its servers.
     pub(crate) fn removed(&mut self, gone: &Entry) {
         self.theirs.retain(|entry, _| match gone.server {
             None => entry.service != gone.service,
@@ -101,12 +103,12 @@ impl Strangers {
         });
     }
 
-    /// A stranger removed everything.
+    /// Records that a stranger cleared the table.
     pub(crate) fn cleared(&mut self) {
         self.theirs.clear();
     }
 
-    /// How a table differs from what is wanted and what is theirs.
+    /// How a table differs from what is wanted and what strangers made.
     pub(crate) fn objections(&self, found: &Table, desired: &Table) -> Vec<String> {
         let mut objections = Vec::new();
         for (entry, line) in desired {
@@ -124,7 +126,7 @@ impl Strangers {
                     "a stranger made: {}\n   there: {line}",
                     theirs.line
                 )),
-                None => objections.push(format!("nobody wants or made: {line}")),
+                None => objections.push(format!("not wanted, nor a stranger's: {line}")),
             }
         }
         for (entry, theirs) in &self.theirs {
@@ -136,7 +138,7 @@ impl Strangers {
         objections
     }
 
-    /// What is theirs, for people.
+    /// The strangers' entries as readable text.
     pub(crate) fn lines(&self) -> String {
         let line = |theirs: &Theirs| match theirs.must_be_there {
             true => format!("  {}\n", theirs.line),

@@ -1,11 +1,11 @@
-//! The kernel's table as entries that can be compared with what is to be.
+//! The kernel's table as entries that can be compared with the wanted ones.
 
 use std::collections::BTreeMap;
 
 use e2e::Host;
 use ipvs::{Kernel, Op, Socket};
 
-/// A service, or a server in it, by what makes it the one that it is.
+/// The identity of a service, or of a server in a service.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Entry {
     pub(crate) service: String,
@@ -27,7 +27,7 @@ impl Entry {
         }
     }
 
-    /// The service that it is, or that it is in.
+    /// The entry's service: itself, or the one that has the server.
     pub(crate) fn of_service(&self) -> Self {
         Self::service(&self.service)
     }
@@ -56,7 +56,7 @@ pub(crate) fn of_kernel(director: &Host) -> Table {
     table
 }
 
-/// A table for people.
+/// A table as readable text.
 pub(crate) fn lines(table: &Table) -> String {
     let lines: Vec<_> = table.values().map(|line| format!("  {line}\n")).collect();
     lines.concat()

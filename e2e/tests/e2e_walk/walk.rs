@@ -1,4 +1,4 @@
-//! The walk itself: step after step, and what must hold when all has settled.
+//! The walk itself: step after step, and what must hold when things settle.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +30,7 @@ use crate::{
     table::{self, Entry, Table},
 };
 
-/// How often the table is looked at meanwhile.
+/// How often to look at the table while waiting for it to settle.
 const INTERVAL: Duration = Duration::from_millis(150);
 
 pub(crate) struct Walk {
@@ -55,7 +55,7 @@ impl Walk {
         segments[1].attach(&director, "eth1", "192.168.2.5/24");
         director.ip("address add 2001:db8:4::5/64 dev eth0 nodad");
         attach_to_management(&director);
-        // How many may go at once is not this test's business.
+        // This test does not limit how many entries may go at once.
         let until = director.run("date -u -d +1day +%Y-%m-%dT%H:%M:%SZ");
         let release = format!(
             r#"{{"spec":{{"removals":{{"allowUntil":"{}"}}}}}}"#,
@@ -103,8 +103,8 @@ impl Walk {
         assert!(at_a_call > 0 || self.steps < 100, "strace kills it");
     }
 
-    /// The numbers for the next step. They depend on no step before, which may
-    /// have drawn more of them or fewer.
+    /// The random numbers for the next step. They do not depend on how many
+    /// numbers earlier steps drew.
     fn rng(&self) -> Rng {
         let step = u64::try_from(self.steps).expect("steps can be counted");
         let mut rng = Rng::with_seed(self.seed);
@@ -133,7 +133,7 @@ impl Walk {
         self.settle("the API server came back");
     }
 
-    /// Everything of ours goes, and with it whatever the disk says is ours.
+    /// Deletes every object, and waits until nothing of ours is left.
     fn end(&mut self) {
         for index in 0..SERVICES.len() {
             self.take(Step::DeleteService(index));
@@ -241,7 +241,7 @@ impl Walk {
         (!all.is_empty()).then(|| all.swap_remove(which % all.len()))
     }
 
-    /// Whether it could be done.
+    /// Runs ipvsadm, and returns whether it succeeded.
     fn ipvsadm(&mut self, arguments: &str) -> bool {
         let done = self.director.try_run(&format!("ipvsadm {arguments}"));
         let outcome = match &done {
@@ -252,7 +252,7 @@ impl Walk {
         done.is_ok()
     }
 
-    /// Waits until the director has seen every change of an object, and the
+    /// Waits until the director has seen every change of an object and the
     /// kernel is as it must be.
     fn settle(&mut self, when: &str) {
         self.objects.beacon += 1;
@@ -284,8 +284,7 @@ impl Walk {
         self.strangers.settled(&found, &desired);
     }
 
-    /// How the addresses that the director holds differ from those that it is
-    /// to hold.
+    /// How the VIPs that the director holds differ from those it must hold.
     fn wrong_addresses(&self) -> Vec<String> {
         let shown = self.director.run("ip -brief address show dev eth0");
         let words = shown.split_whitespace();
@@ -296,7 +295,7 @@ impl Walk {
         let wanted = self.objects.vips();
         match held == wanted {
             true => Vec::new(),
-            false => vec![format!("held: {held:?}, to be held: {wanted:?}")],
+            false => vec![format!("held: {held:?}, wanted: {wanted:?}")],
         }
     }
 
@@ -314,13 +313,13 @@ impl Walk {
         );
     }
 
-    /// Told as it goes; what a failed test wrote is shown.
+    /// Prints a line of the walk, which is shown if the test fails.
     fn say(&self, line: &str) {
         println!("{:3} {line}", self.steps);
     }
 }
 
-/// The API server.
+/// The API server's VirtualServices and RealServers.
 struct Kinds {
     runtime: Runtime,
     services: Api<DynamicObject>,
@@ -345,7 +344,7 @@ impl Kinds {
         }
     }
 
-    /// Makes or edits an object, and says when it was made.
+    /// Makes or edits an object, and returns when it was made.
     fn put(&mut self, object: &Value, is_new: bool) -> String {
         let typed: DynamicObject =
             serde_json::from_value(object.clone()).expect("it has kind and name");
