@@ -1,4 +1,4 @@
-//! Values for property tests.
+//! Generators of values for property tests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -36,8 +36,8 @@ pub(crate) fn service_key() -> impl Strategy<Value = ServiceKey> {
     ]
 }
 
-/// Any configuration that a service of the family can have in a kernel, but
-/// for masks with holes, which are read and not written.
+/// Any configuration that a service of this family can have in a kernel, except
+/// masks with holes, which are read but never written.
 pub(crate) fn service_config(family: Family) -> impl Strategy<Value = ServiceConfig> {
     let prefix_length = match family {
         Family::V4 => 0..=32u8,
@@ -125,7 +125,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// One of a few services, so that tables meet.
+/// One of a few services, so that two generated tables have some in common.
 pub(crate) fn few_services() -> impl Strategy<Value = ServiceKey> {
     let address = |protocol, address: &str| ServiceKey::Address {
         protocol,
@@ -147,7 +147,8 @@ pub(crate) fn few_services() -> impl Strategy<Value = ServiceKey> {
     ])
 }
 
-/// One of a few configurations that fit every service of [`few_services`].
+/// One of a few configurations that are valid for every service of
+/// [`few_services`].
 pub(crate) fn few_service_configs() -> impl Strategy<Value = ServiceConfig> {
     (select(vec!["rr", "wrr", "mh"]), any::<bool>()).prop_map(|(scheduler, persistent)| {
         ServiceConfig {
@@ -163,8 +164,8 @@ pub(crate) fn few_service_configs() -> impl Strategy<Value = ServiceConfig> {
     })
 }
 
-/// One of a few destinations, by tunnel, so that it fits a service of either
-/// family.
+/// One of a few destinations. They use a tunnel, so that they are valid in
+/// services of both families.
 pub(crate) fn few_destinations() -> impl Strategy<Value = (DestinationKey, DestinationConfig)> {
     let key = select(vec![
         "198.51.100.1",

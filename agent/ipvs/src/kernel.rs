@@ -1,4 +1,4 @@
-//! The edge to the kernel, and what it answers.
+//! The interface to the kernel, and the meaning of its answers.
 
 use std::{fmt, io};
 
@@ -9,9 +9,10 @@ use crate::{
     TunnelKind,
 };
 
-/// The edge to the kernel: small, so that a modelled kernel can stand in.
+/// The interface to the kernel. It is small, so that tests can put a model in
+/// its place.
 pub trait Kernel {
-    /// What the kernel says about itself.
+    /// What the kernel reports about IPVS itself.
     ///
     /// # Errors
     /// See [`Error`].
@@ -19,42 +20,42 @@ pub trait Kernel {
 
     /// The whole table, services and destinations.
     ///
-    /// The kernel's dumps are consistent only within about 80 entries: an
-    /// entry that somebody adds or removes meanwhile may hide another. So
-    /// nobody of ours writes while this reads, and an entry that was missing
-    /// from one reading is no proof that it is not there.
+    /// The kernel's dumps are consistent only within about 80 entries: if
+    /// another program adds or removes an entry meanwhile, another entry may be
+    /// missing. So the caller must not write during the reading, and an entry
+    /// that is missing from one reading may still exist.
     ///
     /// # Errors
     /// See [`Error`].
     fn table(&mut self) -> Result<ActualTable, Error>;
 
-    /// One service with its destinations; none if the kernel has none of that
-    /// key.
+    /// One service with its destinations. None if the kernel has no service
+    /// with that key.
     ///
     /// # Errors
     /// See [`Error`].
     fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error>;
 
-    /// The timeouts of connections.
+    /// How long the kernel remembers connections without packets.
     ///
     /// # Errors
     /// See [`Error`].
     fn timeouts(&mut self) -> Result<Timeouts, Error>;
 
-    /// Sets the timeouts that are not 0. Connections take them up with their
-    /// next packet.
+    /// Sets those timeouts that are not 0. A connection gets its new timeout
+    /// with its next packet.
     ///
     /// # Errors
     /// See [`Error`]; the kernel refuses more than 2^31 / HZ seconds with
     /// `EINVAL`.
     fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error>;
 
-    /// Applies operations in order, and tells which of them the kernel
-    /// refused. A refused operation does not stop the others: the destinations
-    /// of a service that could not be made fail with `ESRCH` of their own.
+    /// Applies operations in order, and returns those that the kernel refused.
+    /// A refused operation does not stop the others: if a service could not be
+    /// created, its destinations fail with `ESRCH`.
     ///
     /// # Errors
-    /// With an error it is unknown which operations took effect: read the
+    /// After an error it is unknown which operations took effect: read the
     /// table again before planning.
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error>;
 }
@@ -62,37 +63,38 @@ pub trait Kernel {
 /// An operation that the kernel refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Failure {
-    /// Which of the operations that were passed to [`Kernel::apply`].
+    /// The index of the operation among those passed to [`Kernel::apply`].
     pub index: usize,
-    /// Why.
+    /// Why the kernel refused it.
     pub errno: Errno,
 }
 
-/// An error number of the kernel's, positive (`include/uapi/asm-generic/errno*.h`).
+/// An error number of the kernel, as a positive number
+/// (`include/uapi/asm-generic/errno*.h`).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// Not permitted.
+    /// The caller is not permitted to do this.
     pub const EPERM: Self = Self(nix::libc::EPERM);
-    /// No such destination, scheduler or persistence engine.
+    /// The destination, scheduler or persistence engine does not exist.
     pub const ENOENT: Self = Self(nix::libc::ENOENT);
-    /// No such service.
+    /// The service does not exist.
     pub const ESRCH: Self = Self(nix::libc::ESRCH);
-    /// Out of memory.
+    /// The kernel is out of memory.
     pub const ENOMEM: Self = Self(nix::libc::ENOMEM);
-    /// The key is taken.
+    /// An entry with this key exists already.
     pub const EEXIST: Self = Self(nix::libc::EEXIST);
-    /// A value that makes no sense.
+    /// A value is not valid.
     pub const EINVAL: Self = Self(nix::libc::EINVAL);
-    /// A number out of range.
+    /// A number is out of range.
     pub const ERANGE: Self = Self(nix::libc::ERANGE);
-    /// The module is being unloaded.
+    /// The module ip_vs is being unloaded.
     pub const ENOPROTOOPT: Self = Self(nix::libc::ENOPROTOOPT);
-    /// An address family that this kernel does not do.
+    /// This kernel does not support the address family.
     pub const EAFNOSUPPORT: Self = Self(nix::libc::EAFNOSUPPORT);
 
-    /// What it means as the answer to an operation.
+    /// What this means as the answer to an operation.
     pub fn meaning(self, op: &Op) -> Meaning {
         match (self, op) {
             (Self::EPERM, _) => Meaning::NotPermitted,
@@ -110,9 +112,9 @@ impl Errno {
         }
     }
 
-    /// The answer to an operation in one line, to be put behind the operation's
-    /// own name: what happened, and what to do about it where something is
-    /// known to help.
+    /// The answer to an operation in one line: what happened, and what to do
+    /// about it if something is known to help. It is meant to follow the
+    /// operation's own text.
     pub fn explain(self, op: &Op) -> String {
         match (self.meaning(op), op) {
             (Meaning::NotPermitted, _) => Error::NotPermitted.to_string(),
@@ -125,7 +127,7 @@ impl Errno {
             }
             (Meaning::Stale, _) => format!("{self}: the service is not in the kernel's table"),
             (Meaning::NotInThisKernel, _) if self == Self::EAFNOSUPPORT => {
-                format!("{self}: this kernel's ip_vs does no IPv6, or IPv6 is off")
+                format!("{self}: this kernel's ip_vs does not support IPv6, or IPv6 is off")
             }
             (Meaning::NotInThisKernel, Op::NewService(_, config) | Op::SetService(_, config)) => {
                 let scheduler = &config.scheduler;
@@ -149,8 +151,8 @@ impl Errno {
     }
 }
 
-/// What `ip_vs_ctl.c` refuses for this errno. The kernel itself gives no reason:
-/// IPVS fills in no extended acknowledgement.
+/// Why `ip_vs_ctl.c` refuses an operation with this errno. The kernel gives no
+/// reason itself: IPVS does not fill in extended acknowledgements.
 fn refusal_hint(errno: Errno, op: &Op) -> Option<&'static str> {
     let (Op::NewDestination(service, destination, config)
     | Op::SetDestination(service, destination, config)) = op
@@ -166,7 +168,7 @@ fn refusal_hint(errno: Errno, op: &Op) -> Option<&'static str> {
     }
     if service.family() != Family::of(destination.address) {
         return Some(match tunnel {
-            None => "a server of the other address family is reached by TUN alone",
+            None => "only TUN reaches a server of the other address family",
             Some(_) => {
                 "a server of the other address family and the connection sync daemon \
                  exclude each other"
@@ -177,12 +179,12 @@ fn refusal_hint(errno: Errno, op: &Op) -> Option<&'static str> {
         return Some("a GUE tunnel needs a port");
     }
     Some(
-        "the address has to be a unicast one, and in a network namespace where no \
-         interface was ever up none is",
+        "the address must be unicast, and in a network namespace where no interface was \
+         ever up no address is",
     )
 }
 
-/// The name, and the C library's words: `ESRCH (No such process)`.
+/// Writes the name and the C library's text: `ESRCH (No such process)`.
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = nix::errno::Errno::from_raw(self.0);
@@ -193,55 +195,56 @@ impl fmt::Display for Errno {
     }
 }
 
-/// What a refusal means for the one who asked.
+/// What a refusal means for the caller.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Meaning {
-    /// What was to be deleted does not exist: the wish is fulfilled.
+    /// The entry that should be deleted does not exist, so nothing needs to be
+    /// done.
     AlreadyGone,
-    /// The kernel's table is not what it was thought to be: read it again and
-    /// plan again.
+    /// The kernel's table differs from what the caller believes: read it again
+    /// and plan again.
     Stale,
-    /// A scheduler, persistence engine or address family that this kernel does
-    /// not have. Each further try makes the kernel run modprobe, which takes
-    /// tenths of a second: try seldom.
+    /// This kernel does not have the scheduler, persistence engine or address
+    /// family. Each further try makes the kernel run modprobe, which takes
+    /// tenths of a second, so try rarely.
     NotInThisKernel,
-    /// Values that the kernel will refuse again.
+    /// The kernel will refuse these values again.
     Refused,
     /// `CAP_NET_ADMIN` is missing.
     NotPermitted,
-    /// Anything else, memory above all: it may work later.
+    /// Any other reason, mostly lack of memory: it may work later.
     Transient,
 }
 
-/// Why the kernel could not be asked at all. After any of them but
+/// Why the kernel gave no useful answer. After any of these except
 /// [`RepliesLost`](Self::RepliesLost), open another socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel has no generic netlink family `IPVS`, and asking for it did
-    /// not load one.
+    /// not load a module.
     #[error(
         "this kernel has no ip_vs: run `modprobe ip_vs` on the host, \
          or install the kernel's package of modules"
     )]
     NoIpvs,
-    /// IPVS takes requests only from `CAP_NET_ADMIN` in the initial user
-    /// namespace (`netlink_capable`), readings too.
+    /// IPVS accepts requests, even readings, only from a process with
+    /// `CAP_NET_ADMIN` in the initial user namespace (`netlink_capable`).
     #[error(
         "not permitted to use ip_vs: CAP_NET_ADMIN is needed, \
-         in the host's own user namespace (not in a user namespace's or rootless container's)"
+         in the host's own user namespace (not in that of a rootless container)"
     )]
     NotPermitted,
-    /// The receive buffer overflowed (`ENOBUFS`): the operations were done,
-    /// but which of them failed is lost. Read the table again. The socket
+    /// The receive buffer overflowed (`ENOBUFS`). The operations were done, but
+    /// it is unknown which of them failed. Read the table again; the socket
     /// stays usable.
-    #[error("answers of the kernel were lost (ENOBUFS): the table has to be read again")]
+    #[error("answers of the kernel were lost (ENOBUFS): the table must be read again")]
     RepliesLost,
-    /// No answer came in time.
+    /// The kernel did not answer in time.
     #[error("no answer from the kernel within {seconds} s while {doing}")]
     NoAnswer {
         /// What was being done.
         doing: &'static str,
-        /// How long it was waited for.
+        /// How long the caller waited, in seconds.
         seconds: u64,
     },
     /// The kernel refused a reading.
@@ -249,7 +252,7 @@ pub enum Error {
     Refused {
         /// What was being done.
         doing: &'static str,
-        /// Why.
+        /// Why the kernel refused it.
         errno: Errno,
     },
     /// A message that this build cannot read.
@@ -260,12 +263,12 @@ pub enum Error {
         /// What was being parsed, and what is wrong with it.
         source: DecodeError,
     },
-    /// The socket itself failed.
+    /// The operating system reports an error of the socket.
     #[error("while {doing}: {source}")]
     Io {
         /// What was being done.
         doing: &'static str,
-        /// Why.
+        /// The operating system's error.
         source: io::Error,
     },
 }

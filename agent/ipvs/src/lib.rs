@@ -9,12 +9,12 @@
 //! ```
 //!
 //! In: a wanted table ([`WantedTable`]), the keys that are ours ([`Owned`]).
-//! Out: the kernel's table changed by the least number of writes
-//! ([`plan()`], [`Kernel::apply`]), a table as read ([`ActualTable`]), counters.
+//! Out: the kernel's table, changed with as few writes as possible ([`plan()`],
+//! [`Kernel::apply`]), a table as read ([`ActualTable`]), counters.
 //!
-//! It must never know: Kubernetes, who wants a table and why, health, time,
-//! the disk. It decides nothing about retries; it says what a failure means.
-//! It has no operation that empties a table.
+//! This crate knows nothing about Kubernetes, health, time, the disk, or why a
+//! table is wanted. It says what a failure means and leaves retries to the
+//! caller. It has no operation that empties a table.
 
 #[cfg(test)]
 mod arbitrary;

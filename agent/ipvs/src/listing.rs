@@ -1,6 +1,6 @@
-//! `/proc/net/ip_vs` (`net/netfilter/ipvs/ip_vs_ctl.c`, `ip_vs_info_seq_show`):
-//! the whole table in few calls, but without thresholds, tunnels, statistics,
-//! and the address family of firewall marks.
+//! Reads `/proc/net/ip_vs` (`net/netfilter/ipvs/ip_vs_ctl.c`,
+//! `ip_vs_info_seq_show`): the whole table in few system calls, but without
+//! thresholds, tunnels, statistics and the address family of firewall marks.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use crate::{ActualService, DestinationKey, ForwardingMethod, Protocol, ServiceKe
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Listing {
     services: BTreeMap<ServiceKey, Listed>,
-    /// A mark's services, of which there may be one of each family.
+    /// The services of each mark; there may be one per address family.
     marks: BTreeMap<u32, Vec<Listed>>,
 }
 
@@ -23,7 +23,8 @@ struct Listed {
     destinations: BTreeMap<DestinationKey, (Method, u32)>,
 }
 
-/// `ip_vs_fwd_name`: what is none of the others is shown as Masq.
+/// The method as `ip_vs_fwd_name` shows it. Methods that it does not know are
+/// shown as Masq.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Method {
     Masquerade,
@@ -33,8 +34,8 @@ enum Method {
 }
 
 impl Listing {
-    /// Reads the file's text. Lines that are of no known form are left out, so
-    /// that what they are about looks as if it was not there.
+    /// Parses the file's text. Lines of an unknown form are left out, so that
+    /// their entries look as if they did not exist.
     pub fn parse(text: &str) -> Self {
         let mut listing = Self::default();
         let mut service: Option<(Key, Listed)> = None;
@@ -66,11 +67,11 @@ impl Listing {
         }
     }
 
-    /// Whether a service is as it is given, as far as this can show it. Of a
-    /// mark that has services of both families either will do. One that is not
-    /// listed may be there all the same: where other network namespaces have
-    /// tables, the kernel counts their services as well when it goes on after
-    /// a page, and leaves out as many of ours (`ip_vs_info_seq_next`).
+    /// Whether a service is as given, as far as this file can show. For a mark
+    /// with services of both families, either may match. A service that is not
+    /// listed counts as matching: where other network namespaces have tables,
+    /// the kernel counts their services too when it continues after a page, and
+    /// skips as many of ours (`ip_vs_info_seq_next`).
     pub fn agrees_with(&self, key: &ServiceKey, service: &ActualService) -> bool {
         let listed = match key {
             ServiceKey::FirewallMark { mark, .. } => {
@@ -125,8 +126,9 @@ enum Key {
     Mark(u32),
 }
 
-/// `TCP  C0A80405:0050 wrr `, `UDP  [2001:0db8:…:0001]:0035 rr `,
-/// `FWM  00000007 wlc persistent 30000 FFFFFFFF`.
+/// Parses lines such as `TCP  C0A80405:0050 wrr `, `UDP
+/// [2001:0db8:…:0001]:0035 rr ` and `FWM  00000007 wlc persistent 30000
+/// FFFFFFFF`.
 fn parse_service(line: &str) -> Option<(Key, Listed)> {
     let mut words = line.split_whitespace();
     let kind = words.next()?;
@@ -158,7 +160,7 @@ fn parse_service(line: &str) -> Option<(Key, Listed)> {
     Some((key, listed))
 }
 
-/// `C0A80264:0050      Masq    1      0          0         `
+/// Parses lines such as `C0A80264:0050      Masq    1      0          0`.
 fn parse_destination(line: &str) -> Option<(DestinationKey, (Method, u32))> {
     let mut words = line.split_whitespace();
     let (address, port) = parse_endpoint(words.next()?)?;
@@ -182,7 +184,8 @@ mod tests {
     use super::*;
     use crate::{DestinationConfig, Destinations, Family, ServiceConfig, ServiceFlags, Tunnel};
 
-    /// `cat /proc/net/ip_vs` of Linux 6.1, with an unknown protocol added.
+    /// The output of `cat /proc/net/ip_vs` of Linux 6.1, with an unknown
+    /// protocol added.
     const TEXT: &str = "\
 IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags

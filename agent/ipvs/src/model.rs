@@ -1,9 +1,9 @@
-//! What the kernel's table holds, in the kernel's words.
+//! The contents of the kernel's table, in the kernel's terms.
 //!
 //! Identity ([`ServiceKey`], [`DestinationKey`]), configuration
 //! ([`ServiceConfig`], [`DestinationConfig`]) and observation ([`Stats`],
-//! [`Connections`]) are three kinds of type: a key never changes, a
-//! configuration is compared, an observation never is.
+//! [`Connections`]) are separate types: a key never changes, a configuration is
+//! compared, an observation never is.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 /// An address family, as the kernel's `AF_INET` and `AF_INET6`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Family {
-    /// IPv4.
+    /// IPv4 (`AF_INET`).
     V4,
-    /// IPv6.
+    /// IPv6 (`AF_INET6`).
     V6,
 }
 
@@ -30,45 +30,47 @@ impl Family {
     }
 }
 
-/// An IP protocol number. The kernel does not validate it
-/// (`ip_vs_ctl.c`, `ip_vs_genl_parse_service`), so a table that others wrote
-/// may hold any.
+/// An IP protocol number. The kernel does not check it (`ip_vs_ctl.c`,
+/// `ip_vs_genl_parse_service`), so a table of another program may contain any
+/// number.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Protocol(pub u16);
 
 impl Protocol {
-    /// TCP.
+    /// Transmission Control Protocol (TCP).
     pub const TCP: Self = Self(6);
-    /// UDP.
+    /// User Datagram Protocol (UDP).
     pub const UDP: Self = Self(17);
-    /// SCTP.
+    /// Stream Control Transmission Protocol (SCTP).
     pub const SCTP: Self = Self(132);
 }
 
-/// What makes two services the same one to the kernel, within one network
-/// namespace. Immutable: another key is another service.
+/// Identifies a service within one network namespace. A service cannot change
+/// its key.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum ServiceKey {
     /// Packets to one address, port and protocol.
     Address {
-        /// TCP, UDP or SCTP.
+        /// The transport protocol: TCP, UDP or SCTP.
         protocol: Protocol,
-        /// The VIP.
+        /// The virtual address (VIP).
         address: IpAddr,
-        /// 0 means every port, which the kernel serves only for persistent services.
+        /// The port. 0 is every port, which the kernel supports only for
+        /// persistent services.
         port: u16,
     },
-    /// Packets that netfilter marked.
+    /// Packets with a firewall mark.
     FirewallMark {
-        /// IPv4 and IPv6 services with one mark are two services.
+        /// The address family. Two services may have the same mark with
+        /// different families.
         family: Family,
-        /// Never 0 in a service that we make.
+        /// The mark. It is never 0 in a service of ours.
         mark: u32,
     },
 }
 
 impl ServiceKey {
-    /// The family of the service's own packets.
+    /// The address family of the service's packets.
     pub fn family(&self) -> Family {
         match self {
             Self::Address { address, .. } => Family::of(*address),
@@ -85,7 +87,8 @@ impl ServiceKey {
     }
 }
 
-/// As `ipvsadm -Sn` spells it: `-t 192.0.2.1:80`, `-u [2001:db8::1]:53`, `-f 7`.
+/// Writes the key as `ipvsadm -Sn` does: `-t 192.0.2.1:80`, `-u
+/// [2001:db8::1]:53`, `-f 7`.
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -110,13 +113,13 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// What makes two destinations of one service the same one.
+/// Identifies a destination within a service.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct DestinationKey {
-    /// The RIP.
+    /// The server's address (RIP).
     pub address: IpAddr,
-    /// The server's port; DR and TUN deliver to the service's port whatever
-    /// stands here, but it is part of the key all the same.
+    /// The server's port. It is part of the key even with DR and TUN, which
+    /// deliver to the service's port in any case.
     pub port: u16,
 }
 
@@ -126,27 +129,27 @@ impl fmt::Display for DestinationKey {
     }
 }
 
-/// A service's flag bits (`include/uapi/linux/ip_vs.h`, `IP_VS_SVC_F_*`).
-/// `HASHED` (0x2) is the kernel's own and is never stored here. Bits that the
-/// kernel does not define are kept by it and so are kept here.
+/// The flag bits of a service (`include/uapi/linux/ip_vs.h`, `IP_VS_SVC_F_*`).
+/// `HASHED` (0x2) belongs to the kernel and is never stored here. The kernel
+/// keeps bits that it does not define, so they are kept here too.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ServiceFlags(pub u32);
 
 impl ServiceFlags {
     /// A client stays with its server for the service's timeout.
     pub const PERSISTENT: Self = Self(0x1);
-    /// Set by the kernel alone; masked when a table is read.
+    /// Set by the kernel only. It is masked out when a table is read.
     pub const HASHED: Self = Self(0x2);
-    /// Every datagram is scheduled afresh; UDP only.
+    /// Every datagram is scheduled by itself; only for UDP.
     pub const ONE_PACKET: Self = Self(0x4);
-    /// sh-fallback, mh-fallback.
+    /// The scheduler flag sh-fallback or mh-fallback.
     pub const SCHEDULER_1: Self = Self(0x8);
-    /// sh-port, mh-port.
+    /// The scheduler flag sh-port or mh-port.
     pub const SCHEDULER_2: Self = Self(0x10);
-    /// Not used by a scheduler of Linux 6.1.
+    /// No scheduler of Linux 6.1 uses it.
     pub const SCHEDULER_3: Self = Self(0x20);
 
-    /// Both sets of bits.
+    /// The union of two sets of bits.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -158,186 +161,194 @@ impl ServiceFlags {
     }
 }
 
-/// All that can be edited in a service without making it another one.
+/// The parts of a service that can be edited without making it another service.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ServiceConfig {
-    /// The kernel's name, at most 15 bytes; empty is "none".
+    /// The kernel's name of the scheduler, at most 15 bytes; empty means
+    /// "none".
     pub scheduler: String,
-    /// Bits without `HASHED`.
+    /// The flag bits, without `HASHED`.
     pub flags: ServiceFlags,
-    /// Persistence timeout in seconds. Kept by the kernel even when the
-    /// service is not persistent; limit 4,294,967 at HZ=1000.
+    /// The persistence timeout in seconds. The kernel keeps it even if the
+    /// service is not persistent. At most 4,294,967 with HZ=1000.
     pub timeout: u32,
-    /// Persistence granularity: an IPv4 mask's or IPv6 prefix's length, 0 to
-    /// 32 or 1 to 128. ipvsadm sends 32 and 128 when nobody asked.
-    /// [`IRREGULAR_MASK`](Self::IRREGULAR_MASK) when read from a stranger's
-    /// service whose mask has holes.
+    /// The length of the IPv4 mask or IPv6 prefix by which persistence groups
+    /// clients, 0 to 32 or 1 to 128. ipvsadm sends 32 and 128 by default. It is
+    /// [`IRREGULAR_MASK`](Self::IRREGULAR_MASK) for another program's service
+    /// with a mask that has holes.
     pub prefix_length: u8,
-    /// `sip`, or none.
+    /// The name of the persistence engine, if there is one: `sip`.
     pub persistence_engine: Option<String>,
 }
 
 impl ServiceConfig {
-    /// The [`prefix_length`](Self::prefix_length) of an IPv4 mask that is not
-    /// a prefix, such as 255.0.255.0. It equals no length that anybody can
-    /// want, so such a service, when adopted, is edited.
+    /// The [`prefix_length`](Self::prefix_length) of an IPv4 mask that is not a
+    /// prefix, such as 255.0.255.0. It differs from every valid length, so that
+    /// a service with such a mask is edited when it is adopted.
     pub const IRREGULAR_MASK: u8 = 255;
 }
 
 /// How packets reach a destination (`IP_VS_CONN_F_FWD_MASK`).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum ForwardingMethod {
-    /// NAT (`IP_VS_CONN_F_MASQ`).
+    /// Network address translation (`IP_VS_CONN_F_MASQ`).
     Masquerade,
-    /// To the director itself (`IP_VS_CONN_F_LOCALNODE`).
+    /// Delivery to the director itself (`IP_VS_CONN_F_LOCALNODE`).
     Local,
-    /// In a tunnel (`IP_VS_CONN_F_TUNNEL`).
+    /// A tunnel to the server (`IP_VS_CONN_F_TUNNEL`).
     Tunnel(Tunnel),
     /// Direct routing (`IP_VS_CONN_F_DROUTE`).
     DirectRoute,
-    /// `IP_VS_CONN_F_BYPASS`; not ours to write, but a stranger may have.
+    /// `IP_VS_CONN_F_BYPASS`. It is never written, but another program's entry
+    /// may have it.
     Bypass,
-    /// A value that this build does not know.
+    /// A method that this build does not know.
     Other(u32),
 }
 
-/// A tunnel's outer header.
+/// The parameters of a tunnel's outer header.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Tunnel {
-    /// `IP_VS_CONN_F_TUNNEL_TYPE_*`: IPIP 0, GUE 1, GRE 2.
+    /// The kind of tunnel (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
     pub kind: TunnelKind,
-    /// UDP port of GUE; 0 for the others.
+    /// The UDP port of a GUE tunnel; 0 for other tunnels.
     pub port: u16,
-    /// `IP_VS_TUNNEL_ENCAP_FLAG_*`.
+    /// The checksum of the outer header (`IP_VS_TUNNEL_ENCAP_FLAG_*`).
     pub checksum: TunnelChecksum,
 }
 
-/// The kinds of tunnel.
+/// The kinds of tunnels.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum TunnelKind {
-    /// IP in IP.
+    /// IP in IP (`IP_VS_CONN_F_TUNNEL_TYPE_IPIP`).
     #[default]
     Ipip,
-    /// Generic UDP encapsulation.
+    /// Generic UDP encapsulation (`IP_VS_CONN_F_TUNNEL_TYPE_GUE`).
     Gue,
-    /// Generic routing encapsulation.
+    /// Generic routing encapsulation (`IP_VS_CONN_F_TUNNEL_TYPE_GRE`).
     Gre,
-    /// A value that this build does not know; the kernel accepts any.
+    /// A kind that this build does not know; the kernel accepts any.
     Other(u8),
 }
 
 /// The checksum flags of a GUE or GRE tunnel.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum TunnelChecksum {
-    /// `IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM`.
+    /// No checksum (`IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM`).
     #[default]
     None,
-    /// `IP_VS_TUNNEL_ENCAP_FLAG_CSUM`.
+    /// A full checksum (`IP_VS_TUNNEL_ENCAP_FLAG_CSUM`).
     Full,
-    /// `IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM`; GUE only.
+    /// Remote checksum offload (`IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM`); only for
+    /// GUE.
     Remote,
-    /// A value that this build does not know.
+    /// A flag that this build does not know.
     Other(u16),
 }
 
-/// All that can be edited in a destination without making it another one.
+/// The parts of a destination that can be edited without making it another
+/// destination.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DestinationConfig {
-    /// Established connections keep the method that they began with.
+    /// The forwarding method. Established connections keep the method they
+    /// began with.
     pub method: ForwardingMethod,
-    /// 0 takes no new connections; up to 2^31-1.
+    /// The share of new connections, up to 2^31-1; 0 takes no new ones.
     pub weight: u32,
-    /// Connections at which the destination counts as overloaded; 0 is off.
+    /// At this many connections the destination counts as overloaded; 0 is no
+    /// limit.
     pub upper_threshold: u32,
-    /// Connections below which it no longer does; 0 means three quarters of
-    /// the upper one.
+    /// Below this many connections it no longer counts as overloaded; 0 means
+    /// three quarters of the upper threshold.
     pub lower_threshold: u32,
 }
 
-/// Counters and rates. The kernel refreshes them every 2 s at most, and not
-/// at all with `net.ipv4.vs.run_estimation=0`.
+/// Counters and rates. The kernel updates them every 2 s at most, and never
+/// with `net.ipv4.vs.run_estimation=0`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
-    /// Connections scheduled.
+    /// The number of connections that were scheduled.
     pub connections: u64,
-    /// Packets in.
+    /// The number of packets from clients.
     pub packets_in: u64,
-    /// Packets out.
+    /// The number of packets from servers.
     pub packets_out: u64,
-    /// Bytes in.
+    /// The number of bytes from clients.
     pub bytes_in: u64,
-    /// Bytes out.
+    /// The number of bytes from servers.
     pub bytes_out: u64,
-    /// Connections per second.
+    /// New connections per second.
     pub connection_rate: u64,
-    /// Packets in per second.
+    /// Packets from clients per second.
     pub packet_rate_in: u64,
-    /// Packets out per second.
+    /// Packets from servers per second.
     pub packet_rate_out: u64,
-    /// Bytes in per second.
+    /// Bytes from clients per second.
     pub byte_rate_in: u64,
-    /// Bytes out per second.
+    /// Bytes from servers per second.
     pub byte_rate_out: u64,
 }
 
-/// Live connection counts of a destination.
+/// The current numbers of a destination's connections.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Connections {
-    /// Established.
+    /// Established connections.
     pub active: u32,
-    /// In any other state, TIME_WAIT included.
+    /// Connections in any other state, including TIME_WAIT.
     pub inactive: u32,
     /// Persistence templates.
     pub persistent: u32,
 }
 
-/// What the kernel says about itself (`IPVS_CMD_GET_INFO`).
+/// What the kernel reports about IPVS itself (`IPVS_CMD_GET_INFO`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Info {
-    /// Major, minor, patch: 1.2.1 for every kernel since 2.6.28.
+    /// Major, minor and patch version: 1.2.1 for every kernel since 2.6.28.
     pub version: (u8, u8, u8),
-    /// Buckets of the connection table.
+    /// The number of buckets in the connection table.
     pub connection_table_size: u32,
 }
 
-/// The timeouts of connections, in seconds, of one network namespace
-/// (`IPVS_CMD_SET_CONFIG`): 900, 120 and 300 unless somebody set others. In
-/// what is sent to the kernel, 0 keeps what is there; in what it answers, 0 is
-/// a protocol that it was built without.
+/// How long the kernel remembers connections without packets, in seconds, in
+/// one network namespace (`IPVS_CMD_SET_CONFIG`). The defaults are 900, 120 and
+/// 300. In a request, 0 keeps the current value. In an answer, 0 means that the
+/// kernel was built without the protocol.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Timeouts {
-    /// Of an established TCP connection without packets.
+    /// The timeout of an established TCP connection.
     pub tcp: u32,
-    /// Of a TCP connection after a FIN.
+    /// The timeout of a TCP connection after a FIN.
     pub tcp_fin: u32,
-    /// Of a flow of UDP datagrams.
+    /// The timeout of a flow of UDP datagrams.
     pub udp: u32,
 }
 
-/// Destinations, oldest first: dh, sh and mh build their tables in that order.
-/// Two that differ in the order alone are equal.
+/// Destinations, oldest first, because dh, sh and mh build their tables in that
+/// order. Comparison ignores the order.
 pub type Destinations = IndexMap<DestinationKey, DestinationConfig, FxBuildHasher>;
 
-/// A service that somebody wants: configuration and destinations.
+/// A service as it should be: configuration and destinations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WantedService {
-    /// The service's own configuration.
+    /// The configuration of the service itself.
     pub config: ServiceConfig,
-    /// In the order in which they are to be added.
+    /// The destinations, in the order in which they must be added.
     pub destinations: Destinations,
 }
 
-/// The table that somebody wants.
+/// The table as it should be.
 pub type WantedTable = BTreeMap<ServiceKey, WantedService>;
 
-/// A service as the kernel has it: configuration only, observations apart.
+/// A service as the kernel has it. It contains configuration only, no
+/// observations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ActualService {
-    /// The service's own configuration.
+    /// The configuration of the service itself.
     pub config: ServiceConfig,
-    /// In the order in which they were added.
+    /// The destinations, in the order in which they were added.
     pub destinations: Destinations,
 }
 
-/// The table that the kernel has, as last read and acknowledged since.
+/// The table as the kernel has it: the last reading, plus the operations
+/// acknowledged since.
 pub type ActualTable = BTreeMap<ServiceKey, ActualService>;

@@ -1,6 +1,7 @@
-//! A kernel in memory, for tests: it applies operations to a table as
-//! `net/netfilter/ipvs/ip_vs_ctl.c` does, refuses what that refuses, and fails
-//! when told to. Present in tests and with the feature `model-kernel` alone.
+//! A kernel in memory, for tests. It applies operations to a table as
+//! `net/netfilter/ipvs/ip_vs_ctl.c` does, refuses what the kernel refuses, and
+//! fails on demand. It exists only in tests and with the feature
+//! `model-kernel`.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
@@ -9,31 +10,32 @@ use crate::{
     ForwardingMethod, Info, Kernel, Op, ServiceConfig, ServiceKey, Timeouts, TunnelKind,
 };
 
-/// What [`ModelKernel::fail_with`] holds.
+/// Decides whether an operation fails; see [`ModelKernel::fail_with`].
 pub type FailWith = Box<dyn FnMut(&Op) -> Option<Errno> + Send>;
 
-/// A kernel in memory.
+/// A kernel in memory; see the module.
 pub struct ModelKernel {
-    /// The table. Strangers write here.
+    /// The table. Tests write here to play another program.
     pub table: ActualTable,
-    /// The timeouts of connections.
+    /// How long connections without packets are remembered.
     pub timeouts: Timeouts,
-    /// The schedulers it knows; at first all of Linux 6.1 but twos.
+    /// The schedulers that it has. The default is all of Linux 6.1 except twos.
     pub schedulers: BTreeSet<String>,
-    /// The persistence engines it knows; at first `sip`.
+    /// The persistence engines that it has. The default is `sip`.
     pub persistence_engines: BTreeSet<String>,
-    /// Asked before each operation; `Some` refuses it.
+    /// Called before each operation; `Some` refuses the operation.
     pub fail_with: Option<FailWith>,
-    /// While set, every call fails with what it makes, and nothing is done.
+    /// While set, every call does nothing and fails with the error that this
+    /// makes.
     pub broken: Option<fn() -> Error>,
     /// The next [`apply`](Kernel::apply) does its work and then loses the
     /// answers, once.
     pub lose_replies: bool,
-    /// Every operation that it was asked to do, and why it refused.
+    /// Every operation that was requested, with the reason if it was refused.
     pub log: Vec<(Op, Option<Errno>)>,
     /// How often the whole table was read.
     pub readings: usize,
-    /// How often one service was.
+    /// How often a single service was read.
     pub service_readings: usize,
 }
 
@@ -44,7 +46,7 @@ impl Default for ModelKernel {
         ];
         Self {
             table: ActualTable::new(),
-            // ip_vs_proto_tcp.c, ip_vs_proto_udp.c.
+            // The defaults of ip_vs_proto_tcp.c and ip_vs_proto_udp.c.
             timeouts: Timeouts {
                 tcp: 900,
                 tcp_fin: 120,
@@ -80,7 +82,7 @@ impl ModelKernel {
         }
     }
 
-    /// How many write operations it was sent.
+    /// The number of operations that were requested.
     pub fn writes(&self) -> usize {
         self.log.len()
     }
@@ -131,7 +133,7 @@ impl ModelKernel {
         }
     }
 
-    /// `ip_vs_add_service`, `ip_vs_edit_service`.
+    /// The checks of `ip_vs_add_service` and `ip_vs_edit_service`.
     fn check_service(&self, key: &ServiceKey, config: &ServiceConfig) -> Result<(), Errno> {
         let scheduler = &config.scheduler;
         if !scheduler.is_empty() && !self.schedulers.contains(scheduler) {
@@ -149,7 +151,8 @@ impl ModelKernel {
     }
 }
 
-/// `ip_vs_svc_policy`, before the service is looked for.
+/// The checks of `ip_vs_svc_policy`, which come before the service is looked
+/// up.
 fn check_names(config: &ServiceConfig) -> Result<(), Errno> {
     let engine = config.persistence_engine.as_deref().unwrap_or_default();
     match config.scheduler.len() > 15 || engine.len() > 15 {
@@ -158,8 +161,8 @@ fn check_names(config: &ServiceConfig) -> Result<(), Errno> {
     }
 }
 
-/// `ip_vs_genl_set_cmd`, then the beginnings of `ip_vs_add_dest` and
-/// `ip_vs_edit_dest`.
+/// The checks of `ip_vs_genl_set_cmd`, and the first ones of `ip_vs_add_dest`
+/// and `ip_vs_edit_dest`.
 fn check_destination(
     service: &ServiceKey,
     key: &DestinationKey,
@@ -181,7 +184,7 @@ fn check_destination(
     Ok(())
 }
 
-/// `ip_vs_new_dest`.
+/// The checks of `ip_vs_new_dest`.
 fn check_address(address: IpAddr) -> Result<(), Errno> {
     let usable = match address {
         IpAddr::V4(address) => {

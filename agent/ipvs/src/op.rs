@@ -1,4 +1,4 @@
-//! One write to the kernel's table.
+//! A single write to the kernel's table.
 
 use std::{collections::btree_map::Entry, fmt};
 
@@ -9,30 +9,32 @@ use crate::{
     ForwardingMethod, ServiceConfig, ServiceFlags, ServiceKey, Tunnel, TunnelChecksum, TunnelKind,
 };
 
-/// One write to the kernel's table: one netlink message.
+/// A single write to the kernel's table, which is one netlink message.
 ///
-/// A created or edited entry takes its whole configuration: the kernel knows
-/// no partial edit.
+/// Creating or editing an entry sends its whole configuration: the kernel has
+/// no partial edits.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Op {
-    /// Makes a service without destinations.
+    /// Creates a service without destinations.
     NewService(ServiceKey, ServiceConfig),
     /// Edits a service; its destinations and established connections stay.
     SetService(ServiceKey, ServiceConfig),
-    /// Makes a destination in a service.
+    /// Creates a destination in a service.
     NewDestination(ServiceKey, DestinationKey, DestinationConfig),
     /// Edits a destination; established connections stay and keep their
     /// forwarding method.
     SetDestination(ServiceKey, DestinationKey, DestinationConfig),
-    /// Takes a destination away. With `net.ipv4.vs.expire_nodest_conn=0` the
-    /// packets of its connections are dropped in silence from then on.
+    /// Deletes a destination. With `net.ipv4.vs.expire_nodest_conn=0`, the
+    /// kernel then silently drops the packets of its connections.
     DeleteDestination(ServiceKey, DestinationKey),
-    /// Takes a service away, and every destination in it, strangers' too.
+    /// Deletes a service with all its destinations, including those of other
+    /// programs.
     DeleteService(ServiceKey),
 }
 
 impl Op {
-    /// The service that is written, or whose destination is.
+    /// The service that is written, or that contains the destination that is
+    /// written.
     pub fn service(&self) -> ServiceKey {
         match self {
             Self::NewService(service, _)
@@ -44,7 +46,7 @@ impl Op {
         }
     }
 
-    /// The destination that is written, if it is one.
+    /// The destination that is written, if there is one.
     pub fn destination(&self) -> Option<DestinationKey> {
         match self {
             Self::NewDestination(_, destination, _)
@@ -54,20 +56,20 @@ impl Op {
         }
     }
 
-    /// Whether it makes an entry that was not there: what an owner notes
-    /// before, so that after a crash it knows its own.
+    /// Whether this creates an entry. Its owner records such an operation
+    /// first, so that it knows its own entries after a crash.
     pub fn creates(&self) -> bool {
         matches!(self, Self::NewService(..) | Self::NewDestination(..))
     }
 
-    /// Whether it takes an entry away.
+    /// Whether this deletes an entry.
     pub fn removes(&self) -> bool {
         matches!(self, Self::DeleteService(_) | Self::DeleteDestination(..))
     }
 
-    /// Does to a table what the kernel does when it acknowledges the operation.
-    /// An operation that the kernel would have refused for want of its service
-    /// or destination changes nothing.
+    /// Changes a table in the way the kernel changes its own when it
+    /// acknowledges the operation. An operation whose service or destination is
+    /// missing, which the kernel would refuse, changes nothing.
     pub fn apply_to(&self, table: &mut ActualTable) {
         match self {
             Self::NewService(key, config) => {
@@ -89,8 +91,8 @@ impl Op {
         }
     }
 
-    /// As [`apply_to`](Self::apply_to), for an operation that leaves the service
-    /// in the table, on that service.
+    /// Like [`apply_to`](Self::apply_to), on a single service, for operations
+    /// that leave the service in the table.
     pub fn apply_within(&self, service: &mut ActualService) {
         match self {
             Self::NewService(..) | Self::DeleteService(_) => {}
@@ -110,8 +112,8 @@ impl Op {
     }
 }
 
-/// As `ipvsadm -Sn` spells it, and as `ipvsadm` takes it:
-/// `-a -t 192.0.2.1:80 -r 198.51.100.1:80 -m -w 1`.
+/// Writes the operation as `ipvsadm -Sn` does, in a form that `ipvsadm`
+/// accepts: `-a -t 192.0.2.1:80 -r 198.51.100.1:80 -m -w 1`.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

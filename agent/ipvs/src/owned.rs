@@ -1,16 +1,17 @@
-//! What is ours in the kernel's table: pure.
+//! Which entries of the kernel's table are ours. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{ActualTable, DestinationKey, Op, ServiceKey};
 
-/// The entries of the kernel's table that are ours, by key alone. The kernel
-/// has no owner tag, so this is remembered outside of it.
+/// The keys of the entries of the kernel's table that are ours, which means
+/// that we created or adopted them. The kernel has no owner tag, so the caller
+/// has to remember them.
 ///
 /// A destination can be ours only in a service that is ours.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owned {
-    /// Our services, each with those of its destinations that are ours.
+    /// Our services, each with its destinations that are ours.
     pub services: BTreeMap<ServiceKey, BTreeSet<DestinationKey>>,
 }
 
@@ -20,19 +21,19 @@ impl Owned {
         self.services.is_empty()
     }
 
-    /// Whether the service is ours.
+    /// Whether this service is ours.
     pub fn service(&self, service: &ServiceKey) -> bool {
         self.services.contains_key(service)
     }
 
-    /// Whether the destination is ours.
+    /// Whether this destination is ours.
     pub fn destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         self.services
             .get(service)
             .is_some_and(|destinations| destinations.contains(destination))
     }
 
-    /// Whether a table lacks anything that is ours.
+    /// Whether a table lacks an entry that is ours.
     pub fn is_any_missing(&self, table: &ActualTable) -> bool {
         self.services.iter().any(|(key, destinations)| {
             table.get(key).is_none_or(|service| {
@@ -42,14 +43,14 @@ impl Owned {
         })
     }
 
-    /// Makes a service ours, and with it one of its destinations if one is
-    /// given.
+    /// Makes a service ours, and one of its destinations if given.
     pub fn add(&mut self, service: ServiceKey, destination: Option<DestinationKey>) {
         let destinations = self.services.entry(service).or_default();
         destinations.extend(destination);
     }
 
-    /// Forgets a destination, or without one the service with all of its.
+    /// Forgets a destination; without one, forgets the service with all its
+    /// destinations.
     pub fn remove(&mut self, service: &ServiceKey, destination: Option<&DestinationKey>) {
         match destination {
             None => {
@@ -63,9 +64,10 @@ impl Owned {
         }
     }
 
-    /// Records what operations of a plan, which the kernel acknowledged, made
-    /// ours or took away. Edits change nothing here. Those of one service that
-    /// stand together look it up once: there may be tens of thousands.
+    /// Takes in operations that the kernel acknowledged: what they created
+    /// becomes ours, and what they deleted is forgotten. Edits change nothing.
+    /// Consecutive operations of one service need only one lookup, because
+    /// there may be tens of thousands.
     pub fn acknowledge(&mut self, ops: &[&Op]) {
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {
             let service = run[0].service();
@@ -114,11 +116,11 @@ impl Owned {
     }
 }
 
-/// Keys of ours that neither are wanted nor exist any more.
+/// Keys of ours that are neither wanted nor in the kernel any more.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Gone {
-    /// Services, each with everything in it.
+    /// Services, each with all its destinations.
     pub services: Vec<ServiceKey>,
-    /// Single destinations of services that stay ours.
+    /// Destinations of services that stay ours.
     pub destinations: Vec<(ServiceKey, DestinationKey)>,
 }

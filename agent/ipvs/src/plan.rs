@@ -1,4 +1,4 @@
-//! What to do so that the kernel's table becomes the wanted one: pure.
+//! Works out how to turn the kernel's table into the wanted one. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,68 +7,67 @@ use crate::{
     WantedService, WantedTable,
 };
 
-/// The difference between a table that is wanted and the one that is there.
+/// What must change to turn the kernel's table into the wanted one.
 ///
-/// How a caller that may die at any moment uses it:
-/// 1. note `adopt` as owned, forget `gone`;
-/// 2. note an intent for every operation of `ops` that
-///    [creates](Op::creates); make all this durable;
+/// A caller that may die at any moment uses it as follows:
+/// 1. record `adopt` as owned and forget `gone`;
+/// 2. record an intent for every operation of `ops` that
+///    [creates](Op::creates), and make all this durable;
 /// 3. apply `ops`;
-/// 4. for each that did not fail: [`Op::apply_to`] the believed table,
-///    [`Owned::acknowledge`].
+/// 4. for each operation that did not fail, call [`Op::apply_to`] on the
+///    believed table and [`Owned::acknowledge`].
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
-    /// What to apply, in this order: every addition and edit, then every
-    /// removal. A service comes before its destinations, and destinations in
-    /// the wanted order, because sh and mh build their tables in the order of
-    /// insertion.
+    /// The operations, in the order in which they must be applied: first all
+    /// additions and edits, then all removals. A service comes before its
+    /// destinations. Destinations come in the wanted order, because sh and mh
+    /// build their tables in the order of insertion.
     pub ops: Vec<Op>,
-    /// Wanted keys that the kernel has already and that were not ours: they
-    /// become ours, edited in place where they differ.
+    /// Wanted keys that exist in the kernel and were not ours. They become
+    /// ours, and are edited in place if they differ.
     pub adopt: Owned,
-    /// Our keys that are neither wanted nor in the kernel.
+    /// Keys of ours that are neither wanted nor in the kernel.
     pub gone: Gone,
-    /// Destinations that are not ours and not wanted, inside services of ours:
-    /// reported, not touched. They do go when their service is deleted, as the
-    /// kernel cannot keep them.
+    /// Destinations in services of ours that are neither ours nor wanted. They
+    /// are reported and not touched, but they disappear with their service when
+    /// it is deleted.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
-    /// Entries that are not ours, are wanted, and are left because their
-    /// content is another one: services, and destinations inside services of
-    /// ours.
+    /// Wanted entries that are not ours and are left alone because they differ
+    /// from what is wanted: services, and destinations in services of ours.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
-    /// Services whose scheduler goes by the order of the destinations, and
-    /// which will not have the wanted order: it cannot be edited.
+    /// Services whose scheduler depends on the order of the destinations, and
+    /// whose destinations will not be in the wanted order, because the order
+    /// cannot be edited.
     pub misordered: Vec<ServiceKey>,
 }
 
 impl Plan {
-    /// Whether the kernel's table needs no write.
+    /// Whether the kernel's table needs no writes.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 }
 
-/// What becomes of an entry that is not ours, has a key that is wanted, and
-/// another content. With the same content it becomes ours in any case.
+/// What to do with an entry that is not ours and differs from a wanted one with
+/// the same key. If it does not differ, it becomes ours in any case.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnConflict {
-    /// It becomes ours, and is edited in place.
+    /// Make it ours, and edit it in place.
     #[default]
     Adopt,
-    /// It is left as it is, with everything in it, and named in
-    /// [`Plan::left`].
+    /// Leave it alone with everything in it, and name it in [`Plan::left`].
     Leave,
 }
 
-/// Compares three tables and says what to do.
+/// Compares three tables and works out what to do.
 ///
-/// Only what is in `owned` is ever removed. What is wanted and there already
-/// is edited in place, never deleted and added, so that its connections live;
-/// what is neither wanted nor owned is left alone. Deleting a service takes
-/// all its destinations with it in one operation.
+/// Only entries in `owned` are ever removed. A wanted entry that exists is
+/// edited in place, and never deleted and added again, so that its connections
+/// survive. An entry that is neither wanted nor owned is left alone. Deleting a
+/// service is one operation that takes all its destinations with it.
 ///
-/// Nothing here knows how to empty a table: with an empty `desired` it removes
-/// what is owned, entry by entry.
+/// There is no way to empty a table: with an empty `desired`, the owned entries
+/// are removed one by one.
 pub fn plan(
     desired: &WantedTable,
     actual: &ActualTable,
@@ -79,8 +78,8 @@ pub fn plan(
     plan_services(keys, desired, actual, owned, on_conflict)
 }
 
-/// As [`plan`], for these services alone. The plans of disjoint sets of keys
-/// add up to the plan of their union.
+/// Like [`plan`], for these services only. The plans of disjoint sets of
+/// services add up to the plan of their union.
 pub fn plan_services<'a>(
     keys: impl IntoIterator<Item = &'a ServiceKey>,
     desired: &WantedTable,
@@ -182,14 +181,14 @@ impl Planner {
     }
 }
 
-/// Whether which server a client gets depends on the order in which the
-/// servers were added (`ip_vs_dh.c`, `ip_vs_sh.c`, `ip_vs_mh.c`).
+/// Whether the choice of the server depends on the order in which the servers
+/// were added (`ip_vs_dh.c`, `ip_vs_sh.c`, `ip_vs_mh.c`).
 fn is_order_kept(config: &ServiceConfig) -> bool {
     matches!(config.scheduler.as_str(), "dh" | "sh" | "mh")
 }
 
-/// Whether the wanted destinations will be in the wanted order when those that
-/// are missing have been added behind those that are there.
+/// Whether the wanted destinations will be in the wanted order after the
+/// missing ones were added behind the existing ones.
 fn in_order(wanted: &WantedService, actual: &ActualService) -> bool {
     let is_there = |key: &&DestinationKey| actual.destinations.contains_key(*key);
     let is_wanted = |key: &&DestinationKey| wanted.destinations.contains_key(*key);

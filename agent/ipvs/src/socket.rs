@@ -1,4 +1,4 @@
-//! The one file with a socket.
+//! The only file with a socket.
 
 use std::{collections::BTreeMap, io, os::fd::AsRawFd, time::Duration};
 
@@ -23,34 +23,37 @@ use crate::{
     codec::{self, Batch, DumpedDestination, DumpedService, Message},
 };
 
-/// How many bytes of requests go into one send.
+/// How many bytes of requests one send contains.
 const BATCH: usize = 192 * 1024;
 
-/// The kernel takes a datagram of up to so many bytes less 32, and by default
-/// (`net.core.wmem_default`) perhaps fewer than a batch.
+/// The kernel accepts datagrams of up to this size less 32 bytes. The default
+/// (`net.core.wmem_default`) may be smaller than a batch.
 const SEND_QUEUE: usize = 2 * BATCH;
 
-/// A dump comes in datagrams of up to 32 KiB, and only to readers who have
-/// once offered as much (`net/netlink/af_netlink.c`, `max_recvmsg_len`).
+/// The size of the receive buffer. The kernel sends a dump in datagrams of up
+/// to 32 KiB, but only to readers that offered that much before
+/// (`net/netlink/af_netlink.c`, `max_recvmsg_len`).
 const RECEIVE: usize = 64 * 1024;
 
-/// Room for the answers to a batch of which every operation fails: the kernel
-/// accounts about 800 bytes for each, and drops what does not fit.
+/// Room for the answers to a batch in which every operation fails. The kernel
+/// counts about 800 bytes per answer, and drops answers that do not fit.
 const RECEIVE_QUEUE: usize = 8 * 1024 * 1024;
 
-/// Requests are processed within the send, so that an answer is there at once
-/// if it ever comes. (It does not when the kernel's handler says EINTR.)
+/// How long to wait for an answer. Requests are processed within the send, so
+/// an answer is there at once or never: it is missing if the kernel's handler
+/// returns EINTR.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Every counter of the table.
+/// All counters of the table.
 pub type Statistics = BTreeMap<ServiceKey, ServiceStatistics>;
 
-/// The counters of a service and of its destinations.
+/// The counters of a service and its destinations.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServiceStatistics {
-    /// The service's own; a destination's that was removed stay in it.
+    /// The counters of the service itself. They still include destinations that
+    /// were removed.
     pub stats: Stats,
-    /// Its destinations'.
+    /// The counters of its destinations.
     pub destinations: BTreeMap<DestinationKey, DestinationStatistics>,
 }
 
@@ -59,12 +62,12 @@ pub struct ServiceStatistics {
 pub struct DestinationStatistics {
     /// Counters and rates.
     pub stats: Stats,
-    /// Connections that exist now.
+    /// The current connections.
     pub connections: Connections,
 }
 
-/// The kernel, through a generic-netlink socket. It speaks to the network
-/// namespace in which it was opened, and keeps that namespace alive.
+/// The kernel, reached by a generic-netlink socket. The socket belongs to the
+/// network namespace in which it was opened, and keeps that namespace alive.
 #[derive(Debug)]
 pub struct Socket {
     socket: netlink_sys::Socket,
@@ -76,9 +79,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket in the calling thread's network namespace, and finds
-    /// IPVS: the kernel loads ip_vs if it has to, also without
-    /// CAP_SYS_MODULE.
+    /// Opens a socket in the calling thread's network namespace and looks up
+    /// IPVS. The kernel loads ip_vs if necessary, even without CAP_SYS_MODULE.
     ///
     /// # Errors
     /// [`Error::NoIpvs`] and [`Error::NotPermitted`] say what to do.
@@ -92,8 +94,8 @@ impl Socket {
         let timeout = TimeVal::new(ANSWER_TIMEOUT.as_secs().cast_signed(), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| fail(errno.into()))?;
-        // Without CAP_NET_ADMIN this fails, and so will the first request,
-        // which says it better.
+        // This fails without CAP_NET_ADMIN. So does the first request, with a
+        // better error.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE);
 
@@ -103,7 +105,7 @@ impl Socket {
             sequence: 0,
             buffer: vec![0; RECEIVE],
             writes: 0,
-            // socket, bind, getsockname, connect, setsockopt four times.
+            // socket, bind, getsockname, connect, and four times setsockopt.
             system_calls: 8,
         };
         this.family = this.resolve_family()?;
@@ -111,18 +113,18 @@ impl Socket {
         Ok(this)
     }
 
-    /// How many write operations were sent to the kernel since the socket was
-    /// opened, refused ones included.
+    /// The number of write operations sent since the socket was opened,
+    /// including refused ones.
     pub fn writes(&self) -> u64 {
         self.writes
     }
 
-    /// How many system calls this socket has made.
+    /// The number of system calls that this socket has made.
     pub fn system_calls(&self) -> u64 {
         self.system_calls
     }
 
-    /// Every service without its destinations, in one dump: a few system calls
+    /// All services without their destinations, in one dump: a few system calls
     /// for a thousand.
     ///
     /// # Errors
@@ -134,8 +136,8 @@ impl Socket {
             .collect())
     }
 
-    /// Every counter of the table: one dump of the services, and one of the
-    /// destinations of each.
+    /// All counters of the table: one dump of the services, and one of the
+    /// destinations of each service.
     ///
     /// # Errors
     /// See [`Error`].
@@ -198,8 +200,9 @@ impl Socket {
             .collect()
     }
 
-    /// One request, and every message that answers it. With `NLM_F_ACK` or
-    /// `NLM_F_DUMP` in `flags`, so that an end is told.
+    /// Sends a request and returns all messages that answer it. `flags` must
+    /// contain `NLM_F_ACK` or `NLM_F_DUMP`, so that the end of the answer is
+    /// marked.
     fn ask(
         &mut self,
         message: &Message,
@@ -290,12 +293,12 @@ impl Socket {
         }
     }
 
-    /// Reads a datagram into the buffer; its length.
+    /// Reads a datagram into the buffer and returns its length.
     fn receive(&mut self, doing: &'static str) -> Result<usize, Error> {
         loop {
             self.system_calls += 1;
             let fd = self.socket.as_raw_fd();
-            // With MSG_TRUNC the datagram's own length is returned.
+            // With MSG_TRUNC, the datagram's own length is returned.
             match nix::sys::socket::recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC) {
                 Ok(length) if length > self.buffer.len() => {
                     let source = io::Error::other(format!(
@@ -320,9 +323,10 @@ impl Socket {
         }
     }
 
-    /// Sends one datagram of operations of which the last asks for an
-    /// acknowledgement, and reads the answers up to that: the kernel answers
-    /// in the order of the requests, and others only if they failed.
+    /// Sends one datagram of operations and reads the answers. Only the last
+    /// operation asks for an acknowledgement, which comes last, because the
+    /// kernel answers in the order of the requests; the others are answered
+    /// only if they fail.
     fn exchange(&mut self, batch: &Batch, failures: &mut Vec<Failure>) -> Result<(), Error> {
         let doing = "applying operations";
         self.writes += batch.count as u64;
@@ -334,8 +338,8 @@ impl Socket {
                 let NetlinkPayload::Error(error) = answer.payload else {
                     continue;
                 };
-                // Answers to earlier requests that nobody waited for count as
-                // far beyond the end.
+                // Answers to earlier requests that timed out get a position far
+                // beyond the end.
                 let position = answer
                     .header
                     .sequence_number
@@ -420,7 +424,8 @@ impl Kernel for Socket {
             batch.finish();
             self.exchange(&batch, &mut failures)?;
         }
-        // A family that is gone says ENOENT too: ip_vs was unloaded.
+        // If the netlink family is gone, because ip_vs was unloaded, the kernel
+        // also answers ENOENT.
         if failures
             .iter()
             .any(|failure| failure.errno == Errno::ENOENT)
@@ -431,8 +436,8 @@ impl Kernel for Socket {
     }
 }
 
-/// A service as it was dumped: the kernel begins with the destination that was
-/// added last (`ip_vs_ctl.c`, `__ip_vs_update_dest`).
+/// Builds a service from its dump. The kernel dumps the destination that was
+/// added last first (`ip_vs_ctl.c`, `__ip_vs_update_dest`).
 fn actual(config: ServiceConfig, destinations: Vec<DumpedDestination>) -> ActualService {
     let oldest_first = destinations.into_iter().rev();
     ActualService {
@@ -451,7 +456,7 @@ fn refused(doing: &'static str, code: i32) -> Error {
     }
 }
 
-/// The one attribute that matters of the answer to `CTRL_CMD_GETFAMILY`.
+/// The only attribute needed from the answer to `CTRL_CMD_GETFAMILY`.
 #[derive(Debug)]
 struct FamilyId(u16);
 

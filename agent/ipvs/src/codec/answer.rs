@@ -1,4 +1,4 @@
-//! What the kernel answers, from its attributes.
+//! Turns the attributes of the kernel's answers into the model.
 
 use netlink_packet_core::{DecodeError, ErrorContext};
 
@@ -86,8 +86,8 @@ impl DumpedService {
     }
 }
 
-/// A destination as the kernel dumps it. Which service it is in, only the one
-/// who asked knows.
+/// A destination as the kernel dumps it. The dump does not say which service it
+/// belongs to; the caller knows, because it asked.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct DumpedDestination {
     pub(crate) key: DestinationKey,
@@ -97,7 +97,7 @@ pub(crate) struct DumpedDestination {
 }
 
 impl DumpedDestination {
-    /// From the answer to a dump of the destinations of a service of `family`.
+    /// Parses an answer to a dump of the destinations of a service of `family`.
     pub(crate) fn parse(message: Message, family: Family) -> Result<Self, DecodeError> {
         let attributes = message.attributes.into_iter().find_map(|attribute| {
             let Attribute::Destination(attributes) = attribute else {

@@ -1,4 +1,4 @@
-//! What is asked of the kernel, as attributes.
+//! Turns operations and questions into attributes for the kernel.
 
 use super::{
     Attribute, Command, DestinationAttribute, Message, ServiceAttribute,
@@ -14,7 +14,7 @@ use crate::{
 
 const ALL_FLAGS: u32 = u32::MAX;
 
-/// The request that does an operation.
+/// The request for an operation.
 impl From<&Op> for Message {
     fn from(op: &Op) -> Self {
         let (mut service, mut destination) = (Vec::new(), Vec::new());
@@ -31,7 +31,7 @@ impl From<&Op> for Message {
     }
 }
 
-/// The command that does an operation.
+/// The command for an operation.
 pub(super) fn command(op: &Op) -> Command {
     match op {
         Op::NewService(..) => Command::NewService,
@@ -43,8 +43,8 @@ pub(super) fn command(op: &Op) -> Command {
     }
 }
 
-/// What takes the attributes of a nest, one after the other: a list, or the
-/// bytes of a datagram, so that thousands of operations do not cost a list each.
+/// Takes the attributes of a nest, one after the other. It is a list, the bytes
+/// of a datagram (so that thousands of operations need no lists), or a counter.
 pub(super) trait Nest<A> {
     fn put(&mut self, attribute: A);
 }
@@ -55,7 +55,7 @@ impl<A> Nest<A> for Vec<A> {
     }
 }
 
-/// What stands in an operation's service nest.
+/// Puts the attributes of an operation's service nest.
 #[inline]
 pub(super) fn service_attributes(op: &Op, nest: &mut impl Nest<ServiceAttribute>) {
     match op {
@@ -70,7 +70,7 @@ pub(super) fn service_attributes(op: &Op, nest: &mut impl Nest<ServiceAttribute>
     }
 }
 
-/// What stands in an operation's destination nest; nothing where it has none.
+/// Puts the attributes of an operation's destination nest, if it has one.
 #[inline]
 pub(super) fn destination_attributes(op: &Op, nest: &mut impl Nest<DestinationAttribute>) {
     match op {
@@ -92,7 +92,7 @@ impl Message {
         }
     }
 
-    /// Asks for every service; as a dump.
+    /// Asks for all services; must be sent as a dump.
     pub fn services() -> Self {
         Self {
             command: Command::GetService,
@@ -108,7 +108,7 @@ impl Message {
         }
     }
 
-    /// Asks for the timeouts of connections.
+    /// Asks for the connection timeouts.
     pub fn timeouts() -> Self {
         Self {
             command: Command::GetConfig,
@@ -116,7 +116,7 @@ impl Message {
         }
     }
 
-    /// Sets the timeouts of connections that are not 0.
+    /// Sets those connection timeouts that are not 0.
     pub fn set_timeouts(timeouts: Timeouts) -> Self {
         Self {
             command: Command::SetConfig,
@@ -128,8 +128,9 @@ impl Message {
         }
     }
 
-    /// Asks for every destination of a service; as a dump. A service that does
-    /// not exist answers like one without destinations.
+    /// Asks for all destinations of a service; must be sent as a dump. For a
+    /// service that does not exist, the answer is the same as for one without
+    /// destinations.
     pub fn destinations(service: &ServiceKey) -> Self {
         Self {
             command: Command::GetDestination,
@@ -181,8 +182,8 @@ fn service_config_attributes(
     }
 }
 
-/// With the family always: the kernel takes the service's if it is missing,
-/// and then does not find a destination of the other family (ENOENT).
+/// The family is always included. Without it the kernel takes the service's
+/// family, and then does not find a destination of the other family (ENOENT).
 #[inline]
 fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<DestinationAttribute>) {
     let family = family_number(Family::of(key.address));
@@ -191,8 +192,8 @@ fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<Destina
     nest.put(DestinationAttribute::Port(key.port));
 }
 
-/// With the tunnel's attributes for every tunnel: an edit without them makes
-/// it IPIP.
+/// A tunnel's attributes are always included, because an edit without them
+/// changes the tunnel to IPIP.
 #[inline]
 fn destination_config_attributes(
     config: &DestinationConfig,

@@ -3,18 +3,18 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader};
 use super::append_request;
 use crate::Op;
 
-/// Requests for one send, of which the last asks for an acknowledgement: the
-/// others are answered only if they fail, and before it.
+/// Requests for one send. Only the last one asks for an acknowledgement; the
+/// others are answered before it, and only if they fail.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) bytes: Vec<u8>,
-    /// How many requests.
+    /// The number of requests.
     pub(crate) count: usize,
-    /// Where the last request begins.
+    /// The offset of the last request in `bytes`.
     last: usize,
-    /// Which of the caller's operations is the first.
+    /// The index of the first request among the caller's operations.
     pub(crate) first_index: usize,
-    /// The first request's sequence number; the others' follow it.
+    /// The sequence number of the first request; the others follow it.
     pub(crate) first_sequence: u32,
 }
 
@@ -34,7 +34,7 @@ impl Batch {
 
     /// Asks for an acknowledgement of the last request.
     pub(crate) fn finish(&mut self) {
-        // nlmsghdr: length 4, type 2, flags 2.
+        // In nlmsghdr, length takes 4 bytes, type 2 and flags 2.
         if let Some(flags) = self.bytes.get_mut(self.last + 6..self.last + 8) {
             flags.copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
         }

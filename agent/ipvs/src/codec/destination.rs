@@ -24,37 +24,40 @@ const IPVS_DEST_ATTR_TUN_FLAGS: u16 = 15;
 /// An attribute in the nest `IPVS_CMD_ATTR_DEST` (`IPVS_DEST_ATTR_*`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DestinationAttribute {
-    /// `ADDR`: of an IPv4 address the first four bytes count.
+    /// `ADDR`: the address. For IPv4, only the first four bytes count.
     Address([u8; 16]),
-    /// `PORT`: big endian on the wire.
+    /// `PORT`: the port, big endian on the wire.
     Port(u16),
-    /// `FWD_METHOD`: `IP_VS_CONN_F_*`, masked with `IP_VS_CONN_F_FWD_MASK`.
+    /// `FWD_METHOD`: the forwarding method, `IP_VS_CONN_F_*` masked with
+    /// `IP_VS_CONN_F_FWD_MASK`.
     ForwardingMethod(u32),
-    /// `WEIGHT`: up to 2^31-1.
+    /// `WEIGHT`: the weight, up to 2^31-1.
     Weight(u32),
-    /// `U_THRESH`.
+    /// `U_THRESH`: the upper connection threshold.
     UpperThreshold(u32),
-    /// `L_THRESH`.
+    /// `L_THRESH`: the lower connection threshold.
     LowerThreshold(u32),
-    /// `ACTIVE_CONNS`: from the kernel alone.
+    /// `ACTIVE_CONNS`: the number of established connections; sent by the
+    /// kernel only.
     ActiveConnections(u32),
-    /// `INACT_CONNS`: from the kernel alone.
+    /// `INACT_CONNS`: the number of other connections; sent by the kernel only.
     InactiveConnections(u32),
-    /// `PERSIST_CONNS`: from the kernel alone.
+    /// `PERSIST_CONNS`: the number of persistence templates; sent by the kernel
+    /// only.
     PersistentConnections(u32),
-    /// `STATS`: counters of 32 bits; from the kernel alone.
+    /// `STATS`: counters of 32 bits; sent by the kernel only.
     Stats(Vec<StatsAttribute>),
-    /// `ADDR_FAMILY`: the service's if absent; since 3.18.
+    /// `ADDR_FAMILY`: the address family, by default the service's; since 3.18.
     Family(u16),
-    /// `STATS64`: counters of 64 bits; from the kernel alone, since 4.1.
+    /// `STATS64`: counters of 64 bits; sent by the kernel only, since 4.1.
     Stats64(Vec<StatsAttribute>),
-    /// `TUN_TYPE`: since 5.2.
+    /// `TUN_TYPE`: the kind of tunnel; since 5.2.
     TunnelKind(u8),
-    /// `TUN_PORT`: big endian on the wire; since 5.2.
+    /// `TUN_PORT`: the tunnel's UDP port, big endian on the wire; since 5.2.
     TunnelPort(u16),
-    /// `TUN_FLAGS`: since 5.3.
+    /// `TUN_FLAGS`: the checksum flags of the tunnel; since 5.3.
     TunnelFlags(u16),
-    /// Any other.
+    /// An attribute that this build does not know.
     Other(DefaultNla),
 }
 

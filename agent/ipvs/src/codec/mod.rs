@@ -1,6 +1,6 @@
-//! Generic-netlink messages of the family `IPVS`
-//! (`include/uapi/linux/ip_vs.h`, `net/netfilter/ipvs/ip_vs_ctl.c`): bytes to
-//! attributes to model, and back. Knows no socket.
+//! Generic-netlink messages of the family `IPVS` (`include/uapi/linux/ip_vs.h`,
+//! `net/netfilter/ipvs/ip_vs_ctl.c`). Converts bytes to attributes to the
+//! model, and back. Knows no socket.
 
 mod answer;
 mod ask;
@@ -50,36 +50,36 @@ const IPVS_CMD_GET_CONFIG: u8 = 13;
 const IPVS_CMD_SET_INFO: u8 = 14;
 const IPVS_CMD_GET_INFO: u8 = 15;
 
-/// A command of the family. There is none here that empties a table.
+/// A command of the family. No command here empties a table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Makes a service; also the answer to [`GetService`](Self::GetService).
+    /// Creates a service; also the answer to [`GetService`](Self::GetService).
     NewService,
     /// Edits a service.
     SetService,
     /// Deletes a service with its destinations.
     DeleteService,
-    /// Reads one service, or all as a dump.
+    /// Reads one service, or all services as a dump.
     GetService,
-    /// Makes a destination; also the answer to
+    /// Creates a destination; also the answer to
     /// [`GetDestination`](Self::GetDestination).
     NewDestination,
     /// Edits a destination.
     SetDestination,
     /// Deletes a destination.
     DeleteDestination,
-    /// Reads a service's destinations; only as a dump.
+    /// Reads the destinations of a service; only as a dump.
     GetDestination,
     /// Sets the protocols' timeouts; also the answer to
     /// [`GetConfig`](Self::GetConfig).
     SetConfig,
     /// Reads the protocols' timeouts.
     GetConfig,
-    /// The answer to [`GetInfo`](Self::GetInfo), and nothing else.
+    /// The answer to [`GetInfo`](Self::GetInfo), and never a request.
     SetInfo,
     /// Reads the version and the size of the connection table.
     GetInfo,
-    /// A command that this build has no use for.
+    /// A command that this build does not use.
     Other(u8),
 }
 
@@ -126,9 +126,9 @@ impl From<u8> for Command {
 /// A message of the family: a command and its attributes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Message {
-    /// What is asked, or answered.
+    /// The command: what is asked or answered.
     pub command: Command,
-    /// In the order of the wire.
+    /// The attributes, in the order of the wire.
     pub attributes: Vec<Attribute>,
 }
 
@@ -173,22 +173,24 @@ impl ParseableParametrized<[u8], GenlHeader> for Message {
 /// A top-level attribute.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Attribute {
-    /// `IPVS_CMD_ATTR_SERVICE`.
+    /// `IPVS_CMD_ATTR_SERVICE`: a nest with a service.
     Service(Vec<ServiceAttribute>),
-    /// `IPVS_CMD_ATTR_DEST`.
+    /// `IPVS_CMD_ATTR_DEST`: a nest with a destination.
     Destination(Vec<DestinationAttribute>),
-    /// `IPVS_CMD_ATTR_TIMEOUT_TCP`, seconds; 0 keeps what is there.
+    /// `IPVS_CMD_ATTR_TIMEOUT_TCP`: seconds; 0 keeps the current value.
     TimeoutTcp(u32),
-    /// `IPVS_CMD_ATTR_TIMEOUT_TCP_FIN`, seconds; 0 keeps what is there.
+    /// `IPVS_CMD_ATTR_TIMEOUT_TCP_FIN`: seconds; 0 keeps the current value.
     TimeoutTcpFin(u32),
-    /// `IPVS_CMD_ATTR_TIMEOUT_UDP`, seconds; 0 keeps what is there.
+    /// `IPVS_CMD_ATTR_TIMEOUT_UDP`: seconds; 0 keeps the current value.
     TimeoutUdp(u32),
-    /// `IPVS_INFO_ATTR_VERSION`: 0x010201 is 1.2.1. In
-    /// [`Command::SetInfo`] alone, where it has the service's number.
+    /// `IPVS_INFO_ATTR_VERSION`: 0x010201 is 1.2.1. Only in
+    /// [`Command::SetInfo`]; elsewhere, its number means a service.
     InfoVersion(u32),
-    /// `IPVS_INFO_ATTR_CONN_TAB_SIZE`, buckets. In [`Command::SetInfo`] alone.
+    /// `IPVS_INFO_ATTR_CONN_TAB_SIZE`: the number of buckets. Only in
+    /// [`Command::SetInfo`].
     InfoConnectionTableSize(u32),
-    /// Any other, the sync daemon's among them.
+    /// An attribute that this build does not use: those of the sync daemon, for
+    /// example.
     Other(DefaultNla),
 }
 
@@ -239,7 +241,8 @@ impl Nla for Attribute {
         }
     }
 
-    // Without NLA_F_NESTED, as the kernel sends its nests.
+    // NLA_F_NESTED is not set, because the kernel does not set it on its nests
+    // either.
     fn kind(&self) -> u16 {
         match self {
             Self::Service(_) => IPVS_CMD_ATTR_SERVICE,
@@ -267,8 +270,9 @@ impl Nla for Attribute {
     }
 }
 
-/// The messages of one datagram. After a message that cannot be parsed come
-/// the ones behind it; after a header that cannot be parsed, nothing.
+/// Iterates over the messages of a datagram. A message that cannot be parsed
+/// gives an error, and the next ones follow. After a header that cannot be
+/// parsed, the iterator ends.
 pub fn messages(
     datagram: &[u8],
 ) -> impl Iterator<Item = Result<NetlinkMessage<GenlMessage<Message>>, DecodeError>> {
@@ -278,8 +282,8 @@ pub fn messages(
             return None;
         }
         let message = NetlinkMessage::deserialize(rest);
-        // nlmsghdr begins with the length, which deserialize checks against
-        // both the header's size and the buffer's.
+        // nlmsghdr begins with the length. deserialize checks that it covers
+        // the header and does not exceed the buffer.
         let length = match rest.first_chunk() {
             Some(bytes) => u32::from_ne_bytes(*bytes) as usize,
             None => 0,
@@ -292,7 +296,7 @@ pub fn messages(
     })
 }
 
-/// The attributes of a nest.
+/// Parses the attributes of a nest.
 fn nested<T>(value: &[u8]) -> Result<Vec<T>, DecodeError>
 where
     T: for<'a> Parseable<NlaBuffer<&'a [u8]>>,
@@ -302,8 +306,8 @@ where
         .collect()
 }
 
-/// An address, which the kernel takes and gives in 16 bytes whatever the
-/// family; shorter ones it pads with zeroes, and so do we.
+/// Parses an address. The kernel uses 16 bytes for both families, and pads
+/// shorter addresses with zeros, and so does this.
 fn parse_address(value: &[u8]) -> Result<[u8; 16], DecodeError> {
     let mut address = [0; 16];
     match address.get_mut(..value.len()) {

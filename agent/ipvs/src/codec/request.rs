@@ -15,9 +15,9 @@ const NLA_ALIGNTO: usize = 4;
 impl Message {
     /// Appends the message to a datagram.
     ///
-    /// The bytes are those of [`NetlinkMessage`](netlink_packet_core::NetlinkMessage),
-    /// which asks every nest for its length many times over and takes twice
-    /// the time for it.
+    /// The bytes are the same as those of
+    /// [`NetlinkMessage`](netlink_packet_core::NetlinkMessage), which takes
+    /// twice as long because it asks each nest for its length many times.
     /// `header` names the family; its length is filled in.
     pub fn append_to(&self, datagram: &mut Vec<u8>, header: NetlinkHeader) {
         let room = self.buffer_len();
@@ -40,8 +40,8 @@ impl Message {
     }
 }
 
-/// Appends the request that does an operation: the bytes of its [`Message`],
-/// without making one, in a fraction of the time.
+/// Appends the request for an operation. The bytes are those of its
+/// [`Message`], which is not built, to save time.
 pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
     append_message(datagram, header, command(op), room(op), |rest| {
         rest.put_nest(IPVS_CMD_ATTR_SERVICE, |rest| {
@@ -55,8 +55,8 @@ pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
     });
 }
 
-/// The bytes of an operation's attributes, and of the headers of both nests,
-/// also where there is only one.
+/// The size of an operation's attributes and of the headers of both nests, even
+/// if there is only one nest.
 #[inline]
 fn room(op: &Op) -> usize {
     let (mut service, mut destination) = (Length::default(), Length::default());
@@ -65,7 +65,7 @@ fn room(op: &Op) -> usize {
     NLA_HDRLEN + service.0 + NLA_HDRLEN + destination.0
 }
 
-/// Counts the bytes of attributes, and keeps nothing.
+/// Counts the bytes of attributes.
 #[derive(Default)]
 struct Length(usize);
 
@@ -107,7 +107,7 @@ fn append_message(
     datagram.truncate(start + filled);
 }
 
-/// The zeroes at the end of a datagram, as far as they are not filled yet.
+/// The bytes at the end of a datagram that are still zero.
 struct Rest<'a> {
     bytes: &'a mut [u8],
     filled: usize,
@@ -123,7 +123,8 @@ impl Rest<'_> {
         put_header(&mut self.bytes[start..], length, kind);
     }
 
-    // Where the kind of attribute is known, all but a few moves go away.
+    // The compiler reduces this to a few moves where the kind of attribute is
+    // known.
     #[inline(always)]
     fn put_attribute<N: Nla>(&mut self, attribute: &N) {
         let length = length(attribute);

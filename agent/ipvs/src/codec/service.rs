@@ -21,37 +21,39 @@ const IPVS_SVC_ATTR_STATS64: u16 = 12;
 /// An attribute in the nest `IPVS_CMD_ATTR_SERVICE` (`IPVS_SVC_ATTR_*`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ServiceAttribute {
-    /// `AF`: `AF_INET` or `AF_INET6`.
+    /// `AF`: the address family, `AF_INET` or `AF_INET6`.
     Family(u16),
-    /// `PROTOCOL`: an IP protocol number, any.
+    /// `PROTOCOL`: any IP protocol number.
     Protocol(u16),
-    /// `ADDR`: in an IPv4 service the first four bytes count.
+    /// `ADDR`: the address. For IPv4, only the first four bytes count.
     Address([u8; 16]),
-    /// `PORT`: big endian on the wire.
+    /// `PORT`: the port, big endian on the wire.
     Port(u16),
-    /// `FWMARK`: instead of protocol, address and port.
+    /// `FWMARK`: the firewall mark, instead of protocol, address and port.
     FirewallMark(u32),
-    /// `SCHED_NAME`: at most 15 bytes; "none" is none.
+    /// `SCHED_NAME`: the scheduler's name of at most 15 bytes; "none" means
+    /// none.
     Scheduler(String),
     /// `FLAGS`: the new flags are `old & !mask | flags & mask`.
     Flags {
-        /// `IP_VS_SVC_F_*`.
+        /// The flags, `IP_VS_SVC_F_*`.
         flags: u32,
-        /// Which of them to set; all ones in what the kernel sends.
+        /// The mask of the flags to set. It is all ones in messages of the
+        /// kernel.
         mask: u32,
     },
-    /// `TIMEOUT`: of persistence, in seconds.
+    /// `TIMEOUT`: the persistence timeout in seconds.
     Timeout(u32),
-    /// `NETMASK`: an IPv4 mask in the order of the network, or an IPv6 prefix
-    /// length as a number of the host.
+    /// `NETMASK`: an IPv4 mask in network byte order, or the length of an IPv6
+    /// prefix in host byte order.
     Netmask([u8; 4]),
-    /// `STATS`: counters of 32 bits; from the kernel alone.
+    /// `STATS`: counters of 32 bits; sent by the kernel only.
     Stats(Vec<StatsAttribute>),
-    /// `PE_NAME`: the persistence engine; absent is none.
+    /// `PE_NAME`: the name of the persistence engine; absent if there is none.
     PersistenceEngine(String),
-    /// `STATS64`: counters of 64 bits; from the kernel alone, since 4.1.
+    /// `STATS64`: counters of 64 bits; sent by the kernel only, since 4.1.
     Stats64(Vec<StatsAttribute>),
-    /// Any other.
+    /// An attribute that this build does not know.
     Other(DefaultNla),
 }
 

@@ -18,42 +18,42 @@ const IPVS_STATS_ATTR_INBPS: u16 = 9;
 const IPVS_STATS_ATTR_OUTBPS: u16 = 10;
 const IPVS_STATS_ATTR_PAD: u16 = 11;
 
-/// An attribute in a nest `STATS` or `STATS64` (`IPVS_STATS_ATTR_*`). The
-/// nests have the same numbers and differ in width.
+/// An attribute in a nest `STATS` or `STATS64` (`IPVS_STATS_ATTR_*`). Both
+/// nests use the same numbers for attributes of different widths.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StatsAttribute {
-    /// `CONNS`: connections scheduled.
+    /// `CONNS`: the number of connections that were scheduled.
     Connections(Number),
-    /// `INPKTS`.
+    /// `INPKTS`: the number of packets from clients.
     PacketsIn(Number),
-    /// `OUTPKTS`.
+    /// `OUTPKTS`: the number of packets from servers.
     PacketsOut(Number),
-    /// `INBYTES`: of 64 bits in both nests.
+    /// `INBYTES`: the number of bytes from clients, of 64 bits in both nests.
     BytesIn(Number),
-    /// `OUTBYTES`: of 64 bits in both nests.
+    /// `OUTBYTES`: the number of bytes from servers, of 64 bits in both nests.
     BytesOut(Number),
-    /// `CPS`: connections per second.
+    /// `CPS`: new connections per second.
     ConnectionRate(Number),
-    /// `INPPS`.
+    /// `INPPS`: packets from clients per second.
     PacketRateIn(Number),
-    /// `OUTPPS`.
+    /// `OUTPPS`: packets from servers per second.
     PacketRateOut(Number),
-    /// `INBPS`.
+    /// `INBPS`: bytes from clients per second.
     ByteRateIn(Number),
-    /// `OUTBPS`.
+    /// `OUTBPS`: bytes from servers per second.
     ByteRateOut(Number),
-    /// `PAD`: empty, aligns the 64-bit number behind it; since 4.7.
+    /// `PAD`: empty; it aligns the 64-bit number that follows. Since 4.7.
     Pad,
-    /// Any other.
+    /// An attribute that this build does not know.
     Other(DefaultNla),
 }
 
-/// A counter as wide as the kernel sent it.
+/// A counter, in the width in which the kernel sent it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Number {
-    /// 4 bytes.
+    /// A counter of 4 bytes.
     U32(u32),
-    /// 8 bytes, aligned or not.
+    /// A counter of 8 bytes, which may be unaligned.
     U64(u64),
 }
 

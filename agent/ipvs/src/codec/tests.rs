@@ -12,7 +12,7 @@ use crate::{Family, Info, Op, ServiceConfig, ServiceFlags, ServiceKey, Stats};
 mod properties;
 mod requests;
 
-/// How ipvsadm was called, and the messages that it sent and was sent.
+/// A call of ipvsadm, and the messages that it sent and received.
 struct Capture {
     command: &'static str,
     sent: Vec<Vec<u8>>,
@@ -47,7 +47,7 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The capture of this command line.
+/// The captured messages of this command line.
 fn capture(command: &str) -> Capture {
     captures()
         .into_iter()
@@ -70,8 +70,8 @@ fn emit(message: &NetlinkMessage<GenlMessage<Message>>) -> Vec<u8> {
     bytes
 }
 
-/// The message with the flag taken from its top-level attributes: libnl marks
-/// nests, the kernel and we do not.
+/// The message without the flag on its top-level attributes: libnl marks nests,
+/// while the kernel and this crate do not.
 fn without_nested_flag(mut message: Vec<u8>) -> Vec<u8> {
     let mut position = 20;
     while position < message.len() {
@@ -98,8 +98,7 @@ fn every_captured_message_comes_back_byte_for_byte() {
     assert!(count > 40, "only {count} messages are captured");
 }
 
-/// Every attribute that this build knows has been seen on the wire, and none
-/// that it does not know.
+/// The captures contain every attribute that this build knows, and no other.
 #[test]
 fn the_captures_hold_every_attribute() {
     let mut seen: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
@@ -147,8 +146,8 @@ fn the_captures_hold_every_attribute() {
     );
 }
 
-/// What a request says of its service and of its destination, in order of the
-/// attributes' numbers.
+/// The contents of a request's service and destination nests, sorted by
+/// attribute number.
 fn nests(message: Message) -> (Vec<ServiceAttribute>, Vec<DestinationAttribute>) {
     let (mut service, mut destination) = (Vec::new(), Vec::new());
     for attribute in message.attributes {
@@ -163,9 +162,9 @@ fn nests(message: Message) -> (Vec<ServiceAttribute>, Vec<DestinationAttribute>)
     (service, destination)
 }
 
-/// To create and to edit, exactly the attributes of ipvsadm in another order;
-/// but it repeats a service's configuration where a key is enough, and sends
-/// an idle tunnel with destinations that have none.
+/// For creating and editing, the attributes are those of ipvsadm in another
+/// order. But ipvsadm repeats a service's configuration where the key is
+/// enough, and sends tunnel attributes for destinations that have no tunnel.
 #[test]
 fn requests_say_what_those_of_ipvsadm_say() {
     for (command, op) in requests() {
@@ -248,7 +247,7 @@ fn the_dumped_table_is_the_one_that_was_made() {
             Op::NewDestination(_, key, config) | Op::SetDestination(_, key, config) => {
                 wanted_destinations.insert(key, config);
             }
-            // These came after the dump.
+            // These operations came after the dump.
             Op::DeleteDestination(..) | Op::DeleteService(_) => {}
         }
     }
@@ -264,7 +263,7 @@ fn the_dumped_table_is_the_one_that_was_made() {
         .collect();
     assert_eq!(configs, wanted_destinations);
 
-    // As `ipvsadm -Ln --stats` and `--rate` printed it at the time.
+    // The values that `ipvsadm -Ln --stats` and `--rate` printed at that time.
     let traffic = Stats {
         connections: 5,
         packets_in: 44,
@@ -314,7 +313,7 @@ fn timeouts_are_seconds() {
     );
 }
 
-/// A message as a kernel might send it, from bytes of attributes.
+/// A message with these bytes as its attributes.
 fn datagram(command: Command, attributes: &[u8]) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST;
@@ -337,7 +336,7 @@ fn emitted(attribute: &Attribute) -> Vec<u8> {
     bytes
 }
 
-/// A dumped IPv4 service, with its attributes changed.
+/// A dumped IPv4 service with changed attributes.
 fn dumped(change: impl FnOnce(&mut Vec<ServiceAttribute>)) -> Result<DumpedService, String> {
     let mut message = Message::from(&Op::NewService(web(), persistent("wrr", 360, 24)));
     let Attribute::Service(attributes) = &mut message.attributes[0] else {

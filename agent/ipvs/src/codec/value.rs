@@ -1,4 +1,4 @@
-//! Single values, in the model's form and in the kernel's.
+//! Converts single values between the model's form and the kernel's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -50,8 +50,8 @@ pub(super) fn method_number(method: ForwardingMethod) -> u32 {
     }
 }
 
-/// `tunnel` is what the tunnel's own attributes say; it counts with the method
-/// tunnel only.
+/// `tunnel` comes from the tunnel's own attributes. It is used only for the
+/// tunnel method.
 pub(super) fn parse_method(number: u32, tunnel: Tunnel) -> ForwardingMethod {
     match number & IP_VS_CONN_F_FWD_MASK {
         IP_VS_CONN_F_MASQ => ForwardingMethod::Masquerade,

@@ -213,10 +213,11 @@ fn an_order_that_cannot_be_had_is_told_where_the_scheduler_goes_by_it() {
         ("mh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("dh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("wrr", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], false),
-        // The missing one comes last, where it is wanted, and where it is not.
+        // The missing destination is added last: once where that is its wanted
+        // place, and once where it is not.
         ("mh", &[(1, 1), (2, 1)], &[(1, 1)], false),
         ("mh", &[(2, 1), (1, 1)], &[(1, 1)], true),
-        // What is to go does not count.
+        // A destination that will be removed does not count.
         ("mh", &[(1, 1), (2, 1)], &[(9, 1), (1, 1), (2, 1)], false),
     ];
     for (scheduler, wish, there, told) in cases {
@@ -262,8 +263,8 @@ fn a_service_that_the_kernel_refuses_stops_no_other() {
     assert!(plan(&desired, &kernel.table, &ours, OnConflict::Adopt).is_empty());
 }
 
-/// The wanted table as the kernel shows it, with everything of `before` that
-/// is not ours.
+/// The wanted table as the kernel shows it, plus everything in `before` that is
+/// not ours.
 fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> ActualTable {
     let mut table = before.clone();
     table.retain(|key, _| desired.contains_key(key) || !owned.service(key));
@@ -293,7 +294,7 @@ fn wanted_keys(desired: &WantedTable) -> Owned {
     Owned { services }
 }
 
-/// A round as a caller makes it; the plan.
+/// Runs a round as a caller does, and returns the plan.
 fn round(kernel: &mut ModelKernel, desired: &WantedTable, ours: &mut Owned) -> Plan {
     let plan = plan(desired, &kernel.table().unwrap(), ours, OnConflict::Adopt);
     ours.adopt(&plan.adopt);
@@ -376,7 +377,7 @@ proptest! {
         prop_assert_eq!(sum, all);
     }
 
-    /// Operations fail at random and strangers write between the rounds.
+    /// Operations fail at random, and other programs write between the rounds.
     #[test]
     fn once_failures_and_strangers_stop_the_table_is_right(
         desired in arbitrary::wanted_table(),

@@ -3,7 +3,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use super::*;
 use crate::arbitrary;
 
-/// Reads bytes as the socket does; whether that works is not asked.
+/// Reads bytes as the socket does, and ignores the result.
 fn read(bytes: &[u8]) {
     for message in messages(bytes).flatten() {
         if let NetlinkPayload::InnerMessage(message) = message.payload {
@@ -24,7 +24,7 @@ proptest! {
             GenlMessage::from_payload(message.clone()).into(),
         );
         netlink.finalize();
-        // Below 16 netlink has its own messages.
+        // Types below 16 are netlink's own messages.
         let mut bytes = emit(&netlink);
         bytes[4..6].copy_from_slice(&28u16.to_ne_bytes());
 
@@ -85,7 +85,7 @@ proptest! {
         read(&bytes);
     }
 
-    /// The payload alone, so that the damage is behind netlink's own checks.
+    /// Only the payload is arbitrary, so that netlink's own checks pass.
     #[test]
     fn arbitrary_attributes_never_panic(
         command in any::<u8>(),
