@@ -1,0 +1,87 @@
+//! Objects that this build cannot read.
+
+use crds::{Change, Store, resolve};
+use serde_json::{Value, json};
+
+use super::super::{Objects, unreadable};
+
+fn service(name: &str, second: u8, scheduler: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": name, "generation": 1,
+            "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+        },
+        "spec": {
+            "vip": {"address": "192.0.2.10", "port": 80},
+            "scheduler": scheduler,
+            "forwarding": {"method": "NAT"},
+            "realServerSelector": {"matchLabels": {"app": "web"}},
+        },
+    })
+}
+
+fn server(weight: &Value) -> Value {
+    json!({
+        "metadata": {
+            "name": "a", "namespace": "shop", "uid": "a", "labels": {"app": "web"},
+        },
+        "spec": {"address": "198.51.100.1", "weight": weight},
+    })
+}
+
+fn apply<C: crds::Checked>(store: &mut Store<C>, object: &Value)
+where
+    crds::Loose<C::Object>: serde::de::DeserializeOwned,
+    <C::Object as kube::core::object::HasSpec>::Spec: std::fmt::Debug,
+{
+    store.change(Change::Apply(
+        serde_json::from_value(object.clone()).expect("metadata is good"),
+    ));
+}
+
+fn world() -> Objects {
+    let mut objects = Objects::default();
+    let group = json!({"metadata": {"name": "default", "uid": "g"}, "spec": {}});
+    apply(&mut objects.director_groups, &group);
+    apply(&mut objects.virtual_services, &service("web", 1, "rr"));
+    apply(&mut objects.real_servers, &server(&json!(1)));
+    objects
+}
+
+/// The service, the server and the reason of each exception.
+fn exceptions(objects: &Objects) -> Vec<(String, Option<String>, String)> {
+    unreadable(objects, &resolve(objects), "default")
+        .into_iter()
+        .map(|found| (found.virtual_service, found.real_server, found.reason))
+        .collect()
+}
+
+#[test]
+fn a_server_that_serves_on_with_its_last_good_version_is_reported() {
+    let mut objects = world();
+    assert_eq!(exceptions(&objects), [], "all can be read");
+    apply(&mut objects.real_servers, &server(&json!("heavy")));
+    let expected = (
+        "shop/web".to_owned(),
+        Some("shop/a".to_owned()),
+        "Unreadable".to_owned(),
+    );
+    assert_eq!(exceptions(&objects), [expected]);
+}
+
+#[test]
+fn a_service_that_loses_its_vip_to_one_that_cannot_be_read_is_reported() {
+    let mut objects = world();
+    apply(&mut objects.virtual_services, &service("rival", 2, "rr"));
+    assert_eq!(
+        exceptions(&objects),
+        [],
+        "the controller sees that conflict too"
+    );
+    apply(&mut objects.virtual_services, &service("web", 1, "quantum"));
+    let of = |name: &str, reason: &str| (format!("shop/{name}"), None, reason.to_owned());
+    assert_eq!(
+        exceptions(&objects),
+        [of("web", "Unreadable"), of("rival", "Conflict")]
+    );
+}
