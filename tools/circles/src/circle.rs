@@ -8,7 +8,8 @@ use std::{
 
 use crate::tree::{Error, Index, Tree};
 
-/// Sibling modules of which each imports, perhaps by way of others, from each.
+/// Sibling modules that all import from each other, directly or by way of the
+/// others.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Circle {
     /// The module that they are in, as `crate::check`.

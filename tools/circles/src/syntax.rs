@@ -12,7 +12,7 @@ use syn::{
 pub(crate) struct Use {
     /// The name in the module; none for a `*`.
     pub(crate) name: Option<String>,
-    /// What it stands for; for a `*`, the module of which everything is taken.
+    /// What it stands for; for a `*`, the module that everything is taken from.
     pub(crate) path: Vec<String>,
     pub(crate) line: usize,
 }
