@@ -130,7 +130,7 @@ pub fn wanted(
                 .accepted_services += 1;
         }
     }
-    let nobody = Group::default();
+    let no_directors = Group::default();
     let virtual_services = objects
         .virtual_services
         .iter()
@@ -140,19 +140,19 @@ pub fn wanted(
                 .map(|service| service.group.as_str())
                 .or(stored.group.as_deref())
                 .and_then(|name| groups.get(name))
-                .unwrap_or(&nobody);
+                .unwrap_or(&no_directors);
             let status = virtual_service::status(objects, resolved, key, needs.get(key), group);
             (key.clone(), status)
         })
         .collect();
     Wanted {
         virtual_services,
-        real_servers: real_server::statuses(objects, resolved, needs, &groups, &nobody),
+        real_servers: real_server::statuses(objects, resolved, needs, &groups, &no_directors),
         director_groups: objects
             .director_groups
             .iter()
             .map(|(key, stored)| {
-                let group = groups.get(&*key.name).unwrap_or(&nobody);
+                let group = groups.get(&*key.name).unwrap_or(&no_directors);
                 let accepted = match resolved.rejection(Kind::DirectorGroup, key) {
                     Some(rejection) => condition::not_accepted(rejection, stored.generation),
                     None => condition::accepted(stored.generation),

@@ -109,8 +109,8 @@ impl<K: HasSpec + HasStatus + Resource> Resource for Observed<K> {
     }
 }
 
-/// A Director of which only the metadata must parse, so that one agent that is
-/// newer than this controller does not stop the watch of all others.
+/// A Director whose metadata must parse and nothing else, so that one agent that
+/// is newer than this controller does not stop the watch of all others.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedDirector {
     /// The object's metadata.

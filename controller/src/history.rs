@@ -97,7 +97,7 @@ pub enum Novelty {
     /// An earlier state may have contained it like this, because labels can
     /// change back.
     Known,
-    /// It was deleted.
+    /// The object was deleted.
     Gone,
 }
 

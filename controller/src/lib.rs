@@ -7,7 +7,7 @@
 //!                      │ History: the states of the world, in the order they were seen
 //!                      │ Liveness: whose Lease was renewed, by this process's own clock
 //!                      └ directors: what each says that its kernel holds
-//! leader ─▶ who may publish
+//! leader ─▶ whether this process may publish
 //! ```
 //!
 //! In: the four kinds and the directors' Leases. Out: status, never spec. An

@@ -162,7 +162,7 @@ mod tests {
         let mut ring = ring(&[7]);
         ring.push(digest(8), 2, false);
         let place = ring.follow(&digest(8), None);
-        assert!(place.is_some(), "who says it has used it");
+        assert!(place.is_some(), "a director that reports it has used it");
         assert_eq!(ring.follow(&digest(99), place), None);
     }
 

@@ -44,7 +44,7 @@ pub struct World {
     relisted: BTreeSet<Kind>,
     unresolved: bool,
     listing: Listing,
-    /// Changes for [`World::agent_flips`].
+    /// What [`World::agent_flips`] returns next.
     agent_flips: Vec<AgentFlip>,
 }
 
@@ -75,7 +75,7 @@ impl World {
         self.objects.is_listed() && self.listing.directors_listed && self.listing.leases_listed
     }
 
-    /// All objects.
+    /// All objects, as the watches have shown them.
     pub fn objects(&self) -> &Objects {
         &self.objects
     }

@@ -45,9 +45,9 @@ pub enum OnFailure {
 /// administrator drained (weight 0) do not count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Quantity {
-    /// This many servers.
+    /// An absolute number of servers.
     Count(u32),
-    /// This percentage of the servers, 0 to 100, rounded up.
+    /// A percentage of the servers, 0 to 100, rounded up.
     Percent(u8),
 }
 

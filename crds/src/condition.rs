@@ -21,7 +21,7 @@ pub use director::*;
 pub use real_server::*;
 pub use virtual_service::*;
 
-/// Condition types.
+/// The types of conditions.
 pub mod kind {
     /// The object is valid and in force as it is now.
     pub const ACCEPTED: &str = "Accepted";
@@ -42,7 +42,7 @@ pub mod kind {
     pub const ALIVE: &str = "Alive";
 }
 
-/// Condition reasons.
+/// The reasons of conditions.
 pub mod reason {
     /// The controller has not looked at the object yet.
     pub const PENDING: &str = "Pending";
@@ -147,7 +147,7 @@ pub mod reason {
     /// A director has more to report than fits into its status, so that the
     /// state of this object is unknown.
     pub const MORE_TO_REPORT: &str = "MoreToReport";
-    /// The object works.
+    /// The object works as it should.
     pub const READY: &str = "Ready";
     /// The agent renews its Lease.
     pub const ALIVE: &str = "Alive";

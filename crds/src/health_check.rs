@@ -91,9 +91,10 @@ impl StatusRange {
 /// What the body of a good answer must contain.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum BodyRule {
-    /// This text, literally.
+    /// The body must contain this text, literally.
     Contains(String),
-    /// A match of this regular expression, which [`body_pattern`] compiles.
+    /// The body must contain a match of this regular expression, which
+    /// [`body_pattern`] compiles.
     Matches(String),
 }
 

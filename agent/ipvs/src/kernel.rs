@@ -120,7 +120,7 @@ impl Errno {
             (Meaning::NotPermitted, _) => Error::NotPermitted.to_string(),
             (Meaning::AlreadyGone, _) => format!("{self}: it is gone already"),
             (Meaning::Stale, _) if self == Self::EEXIST => {
-                format!("{self}: somebody else has made it meanwhile")
+                format!("{self}: another program has made it meanwhile")
             }
             (Meaning::Stale, _) if self == Self::ENOENT => {
                 format!("{self}: the destination is not in the kernel's table")

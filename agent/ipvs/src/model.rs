@@ -70,6 +70,14 @@ pub enum ServiceKey {
 }
 
 impl ServiceKey {
+    /// The service's virtual address (VIP). None for a firewall mark.
+    pub fn vip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address { address, .. } => Some(*address),
+            Self::FirewallMark { .. } => None,
+        }
+    }
+
     /// The address family of the service's packets.
     pub fn family(&self) -> Family {
         match self {

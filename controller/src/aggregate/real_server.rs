@@ -25,11 +25,11 @@ pub(super) fn statuses<'a>(
     resolved: &'a Resolved,
     needs: &'a BTreeMap<ObjectKey, Need>,
     groups: &'a HashMap<&'a str, Group<'a>>,
-    nobody: &'a Group<'a>,
+    no_directors: &'a Group<'a>,
 ) -> BTreeMap<ObjectKey, RealServerStatus> {
     let mut uses: HashMap<&ObjectKey, Uses<'_>> = HashMap::new();
     for (key, service) in &resolved.services {
-        let group = groups.get(service.group.as_str()).unwrap_or(nobody);
+        let group = groups.get(service.group.as_str()).unwrap_or(no_directors);
         let checked = service
             .health_check
             .as_ref()

@@ -18,8 +18,8 @@ use crate::{
     world::World,
 };
 
-/// A kind of which the world keeps all objects. The trait has what differs
-/// between the three kinds.
+/// A kind whose objects the world keeps. The trait has what differs between the
+/// three kinds.
 pub(super) trait Watched:
     Checked<Object: HasSpec<Spec: Debug> + HasStatus<Status: Default>>
 {

@@ -25,7 +25,7 @@ fn name() -> impl Strategy<Value = u8> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let who = 0..=DIRECTORS;
+    let observer = 0..=DIRECTORS;
     let director = 0..DIRECTORS;
     let app = 0..2_u8;
     prop_oneof![
@@ -47,10 +47,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::DeleteGroup),
         2 => Just(Step::MakeGroup),
         // Single deliveries of events.
-        10 => (who.clone(), kind(), 1..3_usize)
-            .prop_map(|(who, kind, events)| Step::Deliver { who, kind, events }),
-        4 => who.clone().prop_map(|who| Step::DeliverAll { who }),
-        4 => (who, kind()).prop_map(|(who, kind)| Step::Relist { who, kind }),
+        10 => (observer.clone(), kind(), 1..3_usize)
+            .prop_map(|(observer, kind, events)| Step::Deliver { observer, kind, events }),
+        4 => observer.clone().prop_map(|observer| Step::DeliverAll { observer }),
+        4 => (observer, kind()).prop_map(|(observer, kind)| Step::Relist { observer, kind }),
         4 => director.clone().prop_map(Step::Round),
         1 => director.clone().prop_map(Step::RestartAgent),
         6 => (director.clone(), 1..3_usize)
@@ -109,7 +109,9 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
             vip: 0,
             app: 1,
         },
-        Step::DeliverAll { who: controller },
+        Step::DeliverAll {
+            observer: controller,
+        },
         Step::Resolve,
         Step::MakeServer {
             name: 1,
@@ -117,7 +119,7 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
             app: 1,
         },
         Step::Relist {
-            who: controller,
+            observer: controller,
             kind: servers,
         },
         Step::FollowAll { director: 0 },

@@ -53,15 +53,15 @@ pub(crate) enum Step {
     DeleteGroup,
     MakeGroup,
     Deliver {
-        who: usize,
+        observer: usize,
         kind: usize,
         events: usize,
     },
     DeliverAll {
-        who: usize,
+        observer: usize,
     },
     Relist {
-        who: usize,
+        observer: usize,
         kind: usize,
     },
     Round(usize),
@@ -226,13 +226,17 @@ impl Model {
                 );
             }
             Step::DeleteGroup => self.delete(GROUPS, GROUP),
-            Step::Deliver { who, kind, events } => self.deliver(*who, *kind, *events),
-            Step::DeliverAll { who } => {
+            Step::Deliver {
+                observer,
+                kind,
+                events,
+            } => self.deliver(*observer, *kind, *events),
+            Step::DeliverAll { observer } => {
                 for kind in [SERVICES, SERVERS, GROUPS] {
-                    self.deliver(*who, kind, usize::MAX);
+                    self.deliver(*observer, kind, usize::MAX);
                 }
             }
-            Step::Relist { who, kind } => self.relist(*who, *kind),
+            Step::Relist { observer, kind } => self.relist(*observer, *kind),
             Step::Round(director) => self.round(*director),
             Step::RestartAgent(director) => self.restart_agent(*director),
             Step::DeliverReports { director, reports } => self.deliver_reports(*director, *reports),
@@ -248,7 +252,9 @@ impl Model {
                 self.deliver_reports(*director, usize::MAX);
             }
             Step::FollowAll { director } => {
-                self.take(&Step::DeliverAll { who: *director });
+                self.take(&Step::DeliverAll {
+                    observer: *director,
+                });
                 self.round(*director);
                 self.deliver_reports(*director, usize::MAX);
             }
@@ -262,8 +268,8 @@ impl Model {
     /// Delivers all events and reports.
     pub(crate) fn come_to_rest(&mut self) {
         let controller = self.agents.len();
-        for who in 0..=controller {
-            self.take(&Step::DeliverAll { who });
+        for observer in 0..=controller {
+            self.take(&Step::DeliverAll { observer });
         }
         for director in 0..controller {
             self.round(director);
@@ -272,9 +278,9 @@ impl Model {
         self.resolve();
     }
 
-    fn deliver(&mut self, who: usize, kind: usize, events: usize) {
-        let at = if who < self.agents.len() {
-            self.agents[who].at[kind]
+    fn deliver(&mut self, observer: usize, kind: usize, events: usize) {
+        let at = if observer < self.agents.len() {
+            self.agents[observer].at[kind]
         } else {
             self.at[kind]
         };
@@ -291,25 +297,25 @@ impl Model {
                     (gone.expect("states differ").1, false)
                 }
             };
-            if who < self.agents.len() {
-                change(&mut self.agents[who].objects, kind, object, is_there);
+            if observer < self.agents.len() {
+                change(&mut self.agents[observer].objects, kind, object, is_there);
             } else {
                 self.controller.apply(event(kind, object, is_there), NOW);
             }
         }
-        if who < self.agents.len() {
-            self.agents[who].at[kind] = until.max(at);
+        if observer < self.agents.len() {
+            self.agents[observer].at[kind] = until.max(at);
         } else {
             self.at[kind] = until.max(at);
         }
     }
 
-    fn relist(&mut self, who: usize, kind: usize) {
+    fn relist(&mut self, observer: usize, kind: usize) {
         let latest = self.history[kind].len() - 1;
         let state = &self.history[kind][latest];
-        if who < self.agents.len() {
-            list(&mut self.agents[who].objects, kind, state);
-            self.agents[who].at[kind] = latest;
+        if observer < self.agents.len() {
+            list(&mut self.agents[observer].objects, kind, state);
+            self.agents[observer].at[kind] = latest;
         } else {
             self.controller.apply(listing(kind), NOW);
             for object in state.values() {

@@ -234,7 +234,7 @@ pub struct UnhealthyServer {
     Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub enum UnhealthyState {
-    /// Its probes fail.
+    /// Its probes fail, often enough to count.
     Down,
     /// Its probes succeed and fail by turns. It must succeed for longer before
     /// it is trusted again.
@@ -266,11 +266,11 @@ pub struct ServiceBelowMinimum {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorldDigests {
-    /// Over the VirtualServices of the director's group.
+    /// The digest over the VirtualServices of the director's group.
     pub virtual_services: String,
-    /// Over all RealServers.
+    /// The digest over all RealServers.
     pub real_servers: String,
-    /// Over the director's own DirectorGroup.
+    /// The digest of the director's own DirectorGroup.
     pub director_groups: String,
 }
 

@@ -487,6 +487,6 @@ pub struct DirectorCounts {
     /// The number of those directors whose kernel holds the service as it is
     /// now.
     pub programmed: i32,
-    /// "programmed/live".
+    /// Both numbers, as "programmed/live".
     pub summary: String,
 }

@@ -1,5 +1,5 @@
-//! Writes the chart's CustomResourceDefinitions, into the folder that is given
-//! or else into the chart beside this crate.
+//! Writes the chart's CustomResourceDefinitions into the folder given as
+//! argument, or else into the chart beside this crate.
 
 use std::{env, fs, io, path::PathBuf};
 

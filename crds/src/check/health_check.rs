@@ -38,7 +38,7 @@ pub(super) fn health_check(
     })
 }
 
-/// Checks the probe, of which there must be one, and returns it with its port.
+/// Checks that there is one probe, and returns it with its port.
 fn probe(raw: &api::HealthCheck, service: ServiceId) -> Result<(Probe, Option<u16>), Rejection> {
     let mut given = Vec::new();
     if let Some(raw) = &raw.http_get {

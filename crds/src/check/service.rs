@@ -21,7 +21,7 @@ pub struct CheckedService {
     pub group: String,
     /// The key of the service in the kernel.
     pub id: ServiceId,
-    /// The scheduler.
+    /// The scheduler, which chooses the server of each new connection.
     pub scheduler: Scheduler,
     /// The scheduler flag sh-fallback or mh-fallback.
     pub fallback: bool,

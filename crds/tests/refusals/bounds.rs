@@ -18,20 +18,20 @@ fn checked(check: &Value) -> Value {
     })
 }
 
-/// So many characters, in labels of 60.
+/// A DNS name of this length, in labels of 60 characters.
 fn dns_name(length: usize) -> String {
     let labels = format!("{}.", "a".repeat(60)).repeat(length / 61 + 1);
     format!("{}b", &labels[..length - 1])
 }
 
-/// A certificate after so much comment that all of it takes that many
-/// characters of base64.
+/// A certificate with a comment before it, of this length in base64.
 fn bundle(length: usize) -> String {
     let comment = "#".repeat(length / 4 * 3 - AUTHORITY.len() - 1);
     base64(&format!("{comment}\n{AUTHORITY}"))
 }
 
-/// The field, its longest value's length, a check with a value of a length.
+/// A field, the length of its longest value, and a check whose value has a
+/// given length.
 type Bound = (&'static str, usize, fn(usize) -> Value);
 
 const BOUNDS: [Bound; 17] = [

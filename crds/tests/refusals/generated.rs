@@ -1,4 +1,4 @@
-//! Specs made by chance, near-valid ones and wild ones.
+//! Randomly generated specs, some nearly valid and some wild.
 
 mod group;
 mod health_check;
@@ -76,7 +76,7 @@ fn object(kind: &str, spec: &Value) -> Value {
     })
 }
 
-/// An object of those of the fields that were drawn.
+/// An object with the fields that were drawn.
 fn fields<const N: usize>(
     fields: [(&'static str, BoxedStrategy<Option<Value>>); N],
 ) -> BoxedStrategy<Value> {
@@ -105,8 +105,8 @@ fn seldom(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Option
     option::weighted(0.2, value).boxed()
 }
 
-/// Mostly one of the good ones, sometimes one of the bad, seldom of another
-/// type altogether.
+/// Mostly one of the good values, sometimes a bad one, and rarely a value of
+/// another type.
 fn pool(good: Vec<Value>, bad: Vec<Value>) -> BoxedStrategy<Value> {
     prop_oneof![
         120 => select(good),
@@ -433,8 +433,8 @@ fn server() -> BoxedStrategy<Value> {
     ])
 }
 
-/// Enough of a service for edits, with few identities, so that some agree, and
-/// one of them in three spellings.
+/// A service with the parts that edits need. There are few identities, so that
+/// some agree, and one of them in three forms.
 fn near_valid_service() -> BoxedStrategy<Value> {
     let vip = fields([
         (

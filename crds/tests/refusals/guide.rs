@@ -1,4 +1,5 @@
-//! What `docs/health-checks.md` and `examples/health.yaml` show is good.
+//! The examples in `docs/health-checks.md` and `examples/health.yaml` are
+//! valid.
 
 use std::{fs, path::Path};
 
@@ -11,7 +12,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// The guide's pieces of YAML, each a part of the spec of a service.
+/// The YAML examples of the guide. Each is a part of a service's spec.
 fn pieces() -> Vec<Value> {
     let guide = read("docs/health-checks.md");
     let fences = guide.split("```yaml\n").skip(1);

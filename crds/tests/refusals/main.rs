@@ -1,6 +1,6 @@
-//! What the API server refuses at admission and what [`crds::Store`] refuses
-//! are the same. The server's part is played here by the generated schema and
-//! its CEL rules; the end-to-end tests feed the same files to a real one.
+//! Admission and [`crds::Store`] refuse the same objects. Here, the generated
+//! schema and its CEL rules play the API server's part; the end-to-end tests
+//! send the same files to a real one.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::schema::Admission;
 
-/// An authority's certificate, as PEM.
+/// The certificate of an authority, as PEM.
 const AUTHORITY: &str = include_str!("../authority.pem");
 
 fn base64(text: &str) -> String {
@@ -30,8 +30,8 @@ fn base64(text: &str) -> String {
     encoded.as_str().unwrap().to_owned()
 }
 
-/// One file of `tests/bad`: `# expect: PATH`, then the object that is refused
-/// for that field, after the one that it replaces if there is one.
+/// A file of `tests/bad`: `# expect: PATH`, then optionally an object, then the
+/// object that replaces it and is refused for that field.
 struct Case {
     name: String,
     path: String,
@@ -62,7 +62,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// What a store says of an object, after an earlier version of it.
+/// Why a store refuses an object, given its earlier version.
 pub(crate) fn refusal(object: &Value, before: Option<&Value>) -> Option<String> {
     match object["kind"].as_str() {
         Some("VirtualService") => stored::<CheckedService>(object, before),

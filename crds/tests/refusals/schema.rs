@@ -1,4 +1,5 @@
-//! An API server's admission of one custom resource: defaults, structure, CEL.
+//! The admission of a custom resource as an API server does it: defaults,
+//! structure, CEL.
 
 use crds::crd;
 use k8s_openapi::{ByteString, jiff::Timestamp};
@@ -24,13 +25,13 @@ impl Admission {
         Self { schema, rules }
     }
 
-    /// Why an object is refused; nothing if it is not.
+    /// Why an object is refused; empty if it is accepted.
     pub(crate) fn refusals(&self, object: &Value, before: Option<&Value>) -> Vec<String> {
         let object = apply_defaults(&self.schema, object);
         let before = before.map(|before| apply_defaults(&self.schema, before));
         let mut refusals = Vec::new();
         structure(&self.schema, &object, "", &mut refusals);
-        // As an API server does: rules count on the structure.
+        // An API server does the same, because rules rely on the structure.
         if refusals.is_empty()
             && let Err(errors) =
                 Validator::new().validate_compiled(&self.rules, &object, before.as_ref())
@@ -41,7 +42,7 @@ impl Admission {
     }
 }
 
-/// The keywords that our schemas use; any other fails the test.
+/// Checks the keywords that our schemas use. Any other keyword fails the test.
 fn structure(schema: &Value, value: &Value, path: &str, refusals: &mut Vec<String>) {
     let mut refuse = |what: String| refusals.push(format!("{path}: {what}"));
     let number = |keyword: &Value| keyword.as_f64().unwrap();

@@ -1,4 +1,5 @@
-//! What no object shows alone: let pass at admission, and found by [`resolve`].
+//! Objects that pass admission and are found wrong by [`resolve`], because each
+//! is valid by itself.
 
 use std::{fs, path::Path};
 
@@ -7,9 +8,9 @@ use serde_json::Value;
 
 use crate::schema::Admission;
 
-/// A line `# expect: VirtualService NAME TYPE REASON TEXT | TEXT`: the
-/// condition of that type would be False, for what is found is of that reason,
-/// and its message holds the texts.
+/// A line `# expect: VirtualService NAME TYPE REASON TEXT | TEXT`. The
+/// condition of that type would be False, for that reason, with a message that
+/// contains the texts.
 struct Expected<'a> {
     service: ObjectKey,
     kind: &'a str,
@@ -79,8 +80,8 @@ fn admitted(documents: &[Value]) -> Objects {
     objects
 }
 
-/// Why a service is not accepted, or which of its servers it refuses, or that
-/// it has none: reason and message.
+/// Why a service is not accepted, which of its servers it refuses, or that it
+/// has none: reason and message.
 fn finding(resolved: &Resolved, service: &ObjectKey, kind: &str) -> (&'static str, String) {
     let said = |rejection: &Rejection| (rejection.reason, rejection.message.clone());
     if kind == condition::kind::ACCEPTED {

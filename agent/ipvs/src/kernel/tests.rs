@@ -80,13 +80,13 @@ fn each_refusal_says_what_it_means_and_what_helps() {
             Errno::EEXIST,
             &new_service,
             Meaning::Stale,
-            "somebody else has made it",
+            "another program has made it",
         ),
         (
             Errno::EEXIST,
             &new_server,
             Meaning::Stale,
-            "somebody else has made it",
+            "another program has made it",
         ),
         (
             Errno::ESRCH,
@@ -124,7 +124,7 @@ fn each_refusal_says_what_it_means_and_what_helps() {
             Meaning::AlreadyGone,
             "gone already",
         ),
-        (Errno::EINVAL, &mixed, Meaning::Refused, "TUN alone"),
+        (Errno::EINVAL, &mixed, Meaning::Refused, "only TUN reaches"),
         (Errno::EINVAL, &gue, Meaning::Refused, "needs a port"),
         (Errno::EINVAL, &new_server, Meaning::Refused, "unicast"),
         (

@@ -213,7 +213,8 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
         (Some(_), true) => {
             return Err(invalid(
                 BUNDLE,
-                "has no effect with insecureSkipVerify, which trusts everybody; leave one of the two out",
+                "has no effect with insecureSkipVerify, which trusts everybody; leave one of the two \
+                 out",
             ));
         }
         (None, false) => {

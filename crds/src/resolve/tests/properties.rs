@@ -1,4 +1,4 @@
-//! Properties of whole worlds of objects, good, bad and conflicting.
+//! Properties of worlds with many objects: good, bad and conflicting ones.
 
 use std::collections::BTreeMap;
 

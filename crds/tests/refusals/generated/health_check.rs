@@ -1,4 +1,4 @@
-//! Services whose servers are checked.
+//! Generated specs of services with a health check.
 
 use std::sync::LazyLock;
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{always, fields, forwarding, numbers, often, pool, port, seldom, texts};
 use crate::{AUTHORITY, base64};
 
-/// Good but for its check and what is done about failed servers, so that it is
-/// about these that admission and the store have to agree.
+/// A spec that is valid except for its health check and availability, so that
+/// admission and the store differ only about these.
 pub(super) fn checked_service() -> BoxedStrategy<Value> {
     let known = prop_oneof![
         4 => vip().prop_map(|vip| json!({"vip": vip})),
@@ -27,7 +27,7 @@ pub(super) fn checked_service() -> BoxedStrategy<Value> {
     (known, rest)
         .prop_map(|(mut spec, rest)| {
             spec["realServerSelector"] = json!({"matchLabels": {"app": "web"}});
-            // Which makes port 0 a good one.
+            // Port 0 requires persistence.
             spec["persistence"] = json!({});
             for (name, value) in rest.as_object().unwrap() {
                 spec[name.as_str()] = value.clone();
@@ -37,7 +37,7 @@ pub(super) fn checked_service() -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// Mostly a plain one: the others are tried elsewhere.
+/// Mostly a plain method; other tests try the rest.
 fn method() -> BoxedStrategy<Value> {
     let plain = select(texts(&["NAT", "DR", "TUN"])).prop_map(|method| json!({"method": method}));
     prop_oneof![15 => plain, 1 => forwarding()].boxed()
@@ -63,7 +63,7 @@ fn mark() -> BoxedStrategy<Value> {
     ])
 }
 
-/// One probe, and now and then a second one or none.
+/// One probe, and sometimes a second one or none.
 fn health_check() -> BoxedStrategy<Value> {
     let probe = prop_oneof![
         5 => http_get().prop_map(|probe| ("httpGet", probe)),
@@ -122,7 +122,7 @@ fn http_get() -> BoxedStrategy<Value> {
             ),
             ("expectedBody", seldom(expected_body())),
         ]),
-        // Scheme and tls mostly as they go together.
+        // Scheme and tls usually match.
         prop_oneof![
             8 => Just((None, None)),
             1 => Just((Some(json!("HTTP")), None)),

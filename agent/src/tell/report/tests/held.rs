@@ -51,7 +51,7 @@ fn what_holds_every_removal_is_reported_whether_there_is_one_or_not() {
     let status = fresh(&observed);
     let (held, reason, message) = said(&status, "RemovalsHeld");
     assert_eq!((held, reason), ("True", "OtherCluster"));
-    assert!(message.contains("nothing is to be removed"), "{message}");
+    assert!(message.contains("no removal waits"), "{message}");
 
     observed.removals_held = vec![Op::DeleteService(tcp("192.0.2.99", 80))];
     for (hold, reason, names) in [
