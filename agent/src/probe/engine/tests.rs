@@ -40,10 +40,15 @@ impl Prober {
         self.orders.send(order).unwrap();
     }
 
+    /// The next tally. On a busy machine a probe may be void meanwhile, and is
+    /// made again.
     fn next(&self) -> (u64, Tally) {
-        match self.heard.recv_timeout(PATIENCE) {
-            Ok(Event::Probed(ProbeId(id), tally)) => (id, tally),
-            other => panic!("{other:?} instead of a tally"),
+        loop {
+            match self.heard.recv_timeout(PATIENCE) {
+                Ok(Event::Probed(ProbeId(id), tally)) => return (id, tally),
+                Ok(Event::ProbesVoid(_)) => {}
+                other => panic!("{other:?} instead of a tally"),
+            }
         }
     }
 
