@@ -42,11 +42,11 @@ async fn run(events: &Sender<Event>) {
                 let connection = tokio::spawn(connection);
                 // Nothing is known of what happened before.
                 loop {
+                    while messages.try_recv().is_ok() {}
                     if events.send(Event::Links).is_err() {
                         return;
                     }
                     time::sleep(LEAST_REST).await;
-                    while messages.try_recv().is_ok() {}
                     // It ends when the kernel had more to report than was read.
                     if messages.next().await.is_none() {
                         break;
