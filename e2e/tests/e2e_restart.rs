@@ -142,7 +142,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_vip(&course.director);
     expect_answers(&course);
     drop(away);
-    agent.wait_for_log("could register this director now", PATIENCE);
+    agent.wait_for_log("register this director: succeeded", PATIENCE);
     expect_table(&course.director, &all);
     agent.terminate(PATIENCE);
 
