@@ -201,9 +201,13 @@ impl Loop {
             self.resolve();
         }
         self.reason = Reason::Nothing;
-        let outcome = self.round(now);
-        let outcome = outcome.map_err(|error| self.kernel_failed(&error, &before, now));
-        let outcome = outcome.ok();
+        let outcome = match self.round(now) {
+            Ok(outcome) => Some(outcome),
+            Err(error) => {
+                self.kernel_failed(&error, &before, now);
+                None
+            }
+        };
         self.acted = Some(self.clock.now());
         if let Some(outcome) = &outcome {
             self.log_oddities(outcome);

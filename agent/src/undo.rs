@@ -115,12 +115,31 @@ fn summary(remembered: &Remembered) -> String {
 struct Host {
     state: State,
     retention: Retention,
+    world: World,
+    began: Instant,
+}
+
+/// The edges to the world that stay open.
+struct World {
     kernel: ipvs::Socket,
     links: RouteSocket,
     journal: FileJournal,
     sysctls: SysctlFolder,
     surroundings: ThisHost,
-    began: Instant,
+    segments: Nobody,
+}
+
+impl World {
+    fn edges(&mut self) -> Edges<'_> {
+        Edges {
+            kernel: &mut self.kernel,
+            links: &mut self.links,
+            journal: &mut self.journal,
+            sysctls: &mut self.sysctls,
+            surroundings: &mut self.surroundings,
+            segments: &mut self.segments,
+        }
+    }
 }
 
 impl Host {
@@ -129,11 +148,14 @@ impl Host {
         Ok(Self {
             state: State::new(remembered),
             retention: Retention::default(),
-            kernel: ipvs::Socket::open()?,
-            links: RouteSocket::open()?,
-            journal,
-            sysctls: SysctlFolder(undo.sysctl_dir.to_owned()),
-            surroundings: ThisHost::default(),
+            world: World {
+                kernel: ipvs::Socket::open()?,
+                links: RouteSocket::open()?,
+                journal,
+                sysctls: SysctlFolder(undo.sysctl_dir.to_owned()),
+                surroundings: ThisHost::default(),
+                segments: Nobody,
+            },
             began: Instant::now(),
         })
     }
@@ -143,14 +165,7 @@ impl Host {
     fn round(&mut self, wish: fn(&Remembered, &ActualTable) -> Wish) -> anyhow::Result<Outcome> {
         let now = self.began.elapsed();
         let state = &mut self.state;
-        let mut edges = Edges {
-            kernel: &mut self.kernel,
-            links: &mut self.links,
-            journal: &mut self.journal,
-            sysctls: &mut self.sysctls,
-            surroundings: &mut self.surroundings,
-            segments: &mut Nobody,
-        };
+        let mut edges = self.world.edges();
         let outcome = act::read(state, &mut edges, Some(Timeouts::default()), now).and_then(|()| {
             let kernel = state.believed().expect("the kernel was read just now");
             let wish = wish(state.ours(), kernel);
@@ -207,7 +222,7 @@ impl Host {
     fn active_connections(&mut self) -> anyhow::Result<u64> {
         let mut active = 0;
         let ours = &self.state.ours().table.services;
-        for (service, statistics) in self.kernel.statistics()? {
+        for (service, statistics) in self.world.kernel.statistics()? {
             let Some(ours) = ours.get(&service) else {
                 continue;
             };
@@ -242,14 +257,7 @@ impl Host {
     }
 
     fn restore_sysctls(&mut self) -> Restored {
-        let mut edges = Edges {
-            kernel: &mut self.kernel,
-            links: &mut self.links,
-            journal: &mut self.journal,
-            sysctls: &mut self.sysctls,
-            surroundings: &mut self.surroundings,
-            segments: &mut Nobody,
-        };
+        let mut edges = self.world.edges();
         act::restore_sysctls(&mut self.state, &mut edges)
     }
 }

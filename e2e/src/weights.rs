@@ -20,7 +20,7 @@ pub type Key = (String, String);
 /// A weight that differs from the reading before.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// When the new weight was read.
+    /// When the reading that shows the new weight ended.
     pub at: Instant,
     /// The destination that has the weight.
     pub key: Key,
@@ -61,9 +61,9 @@ impl Weights {
             let shared = Arc::clone(&shared);
             move || {
                 while !shared.ended.load(Ordering::Relaxed) {
-                    let at = Instant::now();
                     let weights = read();
-                    shared.seen().note(at, weights);
+                    // Whatever a reading shows was there before it ended.
+                    shared.seen().note(Instant::now(), weights);
                     thread::sleep(INTERVAL);
                 }
             }

@@ -96,7 +96,6 @@ impl Agent {
             kept_sysctls: BTreeSet::new(),
         };
         read(&mut self.state, &mut edges, timeouts, self.now)?;
-        self.retention.acknowledge(self.state.removed(), self.now);
         let before = Before {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was just read"),
@@ -108,6 +107,7 @@ impl Agent {
         let in_force = retained.in_force;
         let table = &in_force.desired.table;
         let outcome = run(&mut self.state, &mut edges, &in_force, table, self.now);
+        self.retention.acknowledge(self.state.removed(), self.now);
         if outcome.is_ok() {
             self.assert_nothing_is_overlooked(&in_force);
         }

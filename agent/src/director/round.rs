@@ -79,7 +79,6 @@ impl Loop {
     /// Keeps in force what must not be removed yet.
     fn retain(&mut self, now: Duration) -> Wish {
         let (removals, wanted) = (self.removals(now), self.wish(now));
-        self.retention.acknowledge(self.state.removed(), now);
         let before = Before {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was read"),
@@ -111,7 +110,10 @@ impl Loop {
             &mut self.world,
         );
         let table = &self.health.table;
-        act::run(&mut self.state, &mut edges, in_force, table, now)
+        let made = act::run(&mut self.state, &mut edges, in_force, table, now);
+        // Also what was removed before the kernel stopped answering.
+        self.retention.acknowledge(self.state.removed(), now);
+        made
     }
 
     /// Adds what the loop knows beside the round.

@@ -103,3 +103,23 @@ fn a_hold_holds_even_one_and_edits_go_on() {
         assert_eq!(world.news(), ["-D -t 192.0.2.10:8002", "settle"]);
     }
 }
+
+#[test]
+fn a_removal_counts_from_when_it_was_done_however_late_the_next_round_is() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, &many(0..40));
+    agent.round(&many(10..40));
+    assert_eq!(world.table().len(), 90, "ten of 40 may go at once");
+    agent.now = Duration::from_secs(59);
+    agent.round(&many(11..40));
+    assert_eq!(agent.held.len(), 1, "the eleventh within a minute waits");
+
+    agent.now = Duration::from_secs(61);
+    agent.round(&many(10..40));
+    agent.round(&many(20..40));
+    assert_eq!(
+        agent.held,
+        [],
+        "a minute after the first ten, ten more may go"
+    );
+}

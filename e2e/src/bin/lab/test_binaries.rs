@@ -137,7 +137,7 @@ fn read(message: &str) -> Result<Option<TestBinary>> {
     }))
 }
 
-/// `path+file:///work/agent/ipvs#0.1.0`, or `…/folder#name@0.1.0` where the
+/// `path+file:///…/agent/ipvs#0.1.0`, or `…/folder#name@0.1.0` where the
 /// folder has another name.
 fn package(id: &str) -> String {
     let (path, fragment) = id.split_once('#').unwrap_or((id, ""));
