@@ -2,8 +2,9 @@
 //! directors have reached.
 //!
 //! Each kind has a watch of its own, in the controller and in every director,
-//! and the watches are not in step. So a director has a place per kind, and an
-//! object is needed from one position per kind on.
+//! and the watches are not in step. So a director has one place for each kind of
+//! object. It has used an object once each of its places is at or after the
+//! position that the object needs there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -43,8 +43,9 @@ fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
     command
 }
 
-/// Every message with which a program that has ended, with process id `id`,
-/// changed the kernel's IPVS table or its addresses: one word per message.
+/// Returns the messages by which the program with process id `id` changed the
+/// kernel's IPVS table or its addresses, one word per message. The program has
+/// ended.
 ///
 /// # Panics
 /// When there is no such trace, or it is not complete.

@@ -95,8 +95,8 @@ impl State {
         }
     }
 
-    /// Takes a journal that could not be opened before. What has changed hands
-    /// since is applied on top of it.
+    /// Takes a journal that could not be opened before. The changes
+    /// since then are applied to what it remembers.
     pub fn remember(&mut self, remembered: Remembered) {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled {

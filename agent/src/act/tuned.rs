@@ -19,7 +19,7 @@ pub struct Sysctls {
     /// The needed sysctls, and those no longer needed that could not be
     /// restored.
     pub all: Vec<SysctlStatus>,
-    /// Why it is not known what is needed; none if it is known.
+    /// Why the agent cannot tell which sysctls are needed; none if it can.
     pub trouble: Option<String>,
 }
 

@@ -79,7 +79,7 @@ proptest! {
         let mut model = Model::new(DIRECTORS);
         for step in &steps {
             model.take(step);
-            // What is published follows from what was resolved last.
+            // The controller publishes what it last resolved.
             if let (Step::Resolve | Step::Notice { .. }, Some(lie)) = (step, model.lie()) {
                 return Err(TestCaseError::fail(lie));
             }

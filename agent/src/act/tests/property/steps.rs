@@ -51,7 +51,7 @@ pub(super) enum Fault {
     Replies,
     Interfaces,
     Addresses,
-    /// After this many more writes the disk is full.
+    /// The disk is full, but for this many more writes.
     Disk(usize),
 }
 
