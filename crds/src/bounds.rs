@@ -12,6 +12,16 @@ pub(crate) const LABEL_KEY: usize = NAME + 1 + LABEL;
 /// Characters of an interface's name (`IFNAMSIZ` less the NUL).
 pub(crate) const INTERFACE: usize = 15;
 
+/// Entries of a list of grants.
+pub(crate) const GRANTS: usize = 64;
+/// Networks of a pool of addresses.
+pub(crate) const CIDRS: usize = 64;
+/// Characters of a network in CIDR notation: those of an IPv6 address in full
+/// and of its prefix length.
+pub(crate) const CIDR: usize = 43;
+/// Namespaces that an entry of a list of grants names.
+pub(crate) const NAMESPACES: usize = 64;
+
 /// Labels of a selector.
 pub(crate) const SELECTOR_LABELS: usize = 16;
 /// Expressions of a selector.

@@ -59,6 +59,11 @@ pub mod reason {
     pub const DIRECTOR_GROUP_DELETED: &str = "DirectorGroupDeleted";
     /// An older object has the same VIP, port and protocol, or mark.
     pub const CONFLICT: &str = "Conflict";
+    /// The DirectorGroup does not grant an address to the object's namespace.
+    pub const ADDRESS_NOT_GRANTED: &str = "AddressNotGranted";
+    /// The DirectorGroup does not grant the firewall mark to the object's
+    /// namespace.
+    pub const MARK_NOT_GRANTED: &str = "MarkNotGranted";
     /// An immutable field was changed.
     pub const IMMUTABLE: &str = "Immutable";
     /// Every selected real server fits the service.

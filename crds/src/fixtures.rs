@@ -33,12 +33,15 @@ pub(crate) fn server(name: &str, address: &str) -> Fixture {
     }))
 }
 
-/// A valid DirectorGroup.
+/// A valid DirectorGroup that grants every address and mark.
 pub(crate) fn group(name: &str) -> Fixture {
     Fixture(json!({
         "kind": "DirectorGroup",
         "metadata": {"name": name, "uid": name, "generation": 1},
-        "spec": {},
+        "spec": {
+            "addressPools": [{"name": "all", "cidrs": ["0.0.0.0/0", "::/0"]}],
+            "firewallMarks": [{"name": "all", "first": 1, "last": u32::MAX}],
+        },
     }))
 }
 

@@ -36,14 +36,14 @@ mod resolved;
 mod service;
 
 pub use availability::{Availability, BelowMinimum, OnFailure, Quantity, SorryServer};
-pub use check::{AddressRule, Checked, CheckedGroup, SysctlRule};
+pub use check::{AddressRule, Checked, CheckedGroup, Extent, Grants, SysctlRule};
 pub use digest::{Digest, ParseDigestError};
 pub use health_check::{
     BodyRule, DnsProbe, HealthCheck, HttpProbe, Probe, StatusRange, TlsRule, body_pattern,
 };
 pub use key::{Kind, ObjectKey};
 pub use labels::Labels;
-pub use loose::Loose;
+pub use loose::{Loose, Source};
 pub use objects::{Change, Objects, Store, Stored};
 pub use rejection::Rejection;
 pub use resolve::resolve;

@@ -16,9 +16,21 @@ pub struct Loose<K: HasSpec> {
     pub metadata: ObjectMeta,
     /// The spec, or the field of it that does not parse and the reason.
     pub spec: Result<K::Spec, String>,
+    /// Where the object comes from.
+    pub source: Source,
     /// The value of `spec.directorGroupName`, even if other fields do not
     /// parse.
     pub group: Option<String>,
+}
+
+/// Where an object comes from.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Source {
+    /// The API server. Its users have the rights that RBAC gives them.
+    #[default]
+    Api,
+    /// A file on the director, which only root can write.
+    File,
 }
 
 /// The parts of any object that are read.
@@ -45,6 +57,7 @@ where
         Ok(Self {
             metadata,
             spec,
+            source: Source::Api,
             group,
         })
     }
@@ -75,16 +88,18 @@ fn unparsable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     }
 }
 
-impl<K> From<K> for Loose<K>
+impl<K> Loose<K>
 where
     K: HasSpec<Spec: Clone> + Resource,
 {
-    fn from(object: K) -> Self {
+    /// An object from a file on the director.
+    pub fn from_file(object: &K) -> Self {
         let mut metadata = object.meta().clone();
         metadata.managed_fields = None;
         Self {
             metadata,
             spec: Ok(object.spec().clone()),
+            source: Source::File,
             group: None,
         }
     }
@@ -95,6 +110,7 @@ impl<K: HasSpec<Spec: Clone>> Clone for Loose<K> {
         Self {
             metadata: self.metadata.clone(),
             spec: self.spec.clone(),
+            source: self.source,
             group: self.group.clone(),
         }
     }
@@ -105,6 +121,7 @@ impl<K: HasSpec<Spec: fmt::Debug>> fmt::Debug for Loose<K> {
         f.debug_struct("Loose")
             .field("metadata", &self.metadata)
             .field("spec", &self.spec)
+            .field("source", &self.source)
             .field("group", &self.group)
             .finish()
     }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 use kube::core::object::HasSpec;
 
 use crate::{
-    Digest, Labels, Loose, ObjectKey, Rejection,
+    Digest, Labels, Loose, ObjectKey, Rejection, Source,
     check::{Checked, CheckedGroup, CheckedServer, CheckedService},
     condition::reason,
 };
@@ -25,6 +25,8 @@ pub struct Stored<C> {
     /// The creation time in seconds since 1970; 0 for manifests, which have
     /// none.
     pub created: i64,
+    /// Where the object comes from.
+    pub source: Source,
     /// The object's labels.
     pub labels: Labels,
     /// The DirectorGroup that the object belongs to: the one of the spec in
@@ -202,7 +204,12 @@ where
     /// The stored form of an object, given its previous one.
     fn stored(&self, object: Loose<C::Object>) -> (ObjectKey, Box<Stored<C>>) {
         let named = C::group(&object);
-        let Loose { metadata, spec, .. } = object;
+        let Loose {
+            metadata,
+            spec,
+            source,
+            ..
+        } = object;
         let key = ObjectKey {
             namespace: metadata.namespace.unwrap_or_default().into(),
             name: metadata.name.unwrap_or_default().into(),
@@ -243,6 +250,7 @@ where
             created: metadata
                 .creation_timestamp
                 .map_or(0, |time| time.0.as_second()),
+            source,
             labels: labels.into_iter().collect(),
             group,
             current,

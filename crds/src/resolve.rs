@@ -1,11 +1,14 @@
+mod grants;
+
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, HashMap, btree_map::Entry, hash_map},
     net::SocketAddr,
 };
 
+use self::grants::Granted;
 use crate::{
-    ForwardingRule, Kind, ObjectKey, Objects, Rejection, Resolved, Server, Service, ServiceId,
-    Stored,
+    Extent, ForwardingRule, Kind, ObjectKey, Objects, Rejection, Resolved, Server, Service,
+    ServiceId, Stored,
     check::{CheckedServer, CheckedService, Selector},
     condition::reason,
     service::family,
@@ -22,8 +25,8 @@ use crate::{
 pub fn resolve(objects: &Objects) -> Resolved {
     let mut resolved = Resolved::default();
     reject_bad_objects(objects, &mut resolved);
-    let accepted = accept_services(objects, &mut resolved);
-    link_servers(objects, &accepted, &mut resolved);
+    let candidates = accept_services(objects, &mut resolved);
+    link_servers(objects, &candidates, &mut resolved);
     say_what_stays_in_force(objects, &mut resolved);
     resolved
 }
@@ -53,13 +56,21 @@ fn reject_bad_objects(objects: &Objects, resolved: &mut Resolved) {
     );
 }
 
-/// Accepts the services whose group exists or existed. If several services of a
-/// group have the same VIP or mark, the oldest wins.
-fn accept_services<'a>(
-    objects: &'a Objects,
-    resolved: &mut Resolved,
-) -> Vec<(&'a ObjectKey, &'a CheckedService)> {
+/// A service whose group exists or existed.
+struct Candidate<'a> {
+    key: &'a ObjectKey,
+    service: &'a CheckedService,
+    granted: Granted<'a>,
+    /// How the group grants the VIP or mark; none if it does not.
+    extent: Option<Extent>,
+}
+
+/// Accepts the services whose group exists or existed and grants what they use.
+/// If several of these services have the same VIP or mark in a group, the
+/// oldest wins. Returns the accepted services and those that only lack a grant.
+fn accept_services<'a>(objects: &'a Objects, resolved: &mut Resolved) -> Vec<Candidate<'a>> {
     let mut accepted = Vec::new();
+    let mut ungranted = Vec::new();
     let mut owners: HashMap<(&str, ServiceId), &ObjectKey> = HashMap::new();
     for (key, stored) in oldest_first(objects.virtual_services.iter()) {
         let Some(service) = stored.in_force() else {
@@ -73,9 +84,26 @@ fn accept_services<'a>(
                 .entry((Kind::VirtualService, key.clone()))
                 .or_insert(rejection);
         };
-        if objects.group(&service.group).is_none() {
+        let Some(group) = objects.group(&service.group) else {
             reject(group_not_found(&service.group));
             continue;
+        };
+        let mut candidate = Candidate {
+            key,
+            service,
+            granted: Granted {
+                group: &service.group,
+                grants: group.in_force().map(|group| &group.grants),
+            },
+            extent: None,
+        };
+        match candidate.granted.judge(key, service, stored.source) {
+            Ok(extent) => candidate.extent = Some(extent),
+            Err(rejection) => {
+                reject(rejection);
+                ungranted.push(candidate);
+                continue;
+            }
         }
         if let Some(owner) = owners.get(&(service.group.as_str(), service.id)) {
             reject(conflict(service, owner));
@@ -85,10 +113,17 @@ fn accept_services<'a>(
         if objects.is_group_gone(&service.group) {
             resolved.gone_groups.push(service.group.clone());
         }
-        accepted.push((key, service));
+        accepted.push(candidate);
     }
     resolved.gone_groups.sort();
     resolved.gone_groups.dedup();
+    for candidate in ungranted {
+        let service = candidate.service;
+        if let hash_map::Entry::Vacant(free) = owners.entry((&service.group, service.id)) {
+            free.insert(candidate.key);
+            accepted.push(candidate);
+        }
+    }
     accepted
 }
 
@@ -126,25 +161,30 @@ fn conflict(service: &CheckedService, owner: &ObjectKey) -> Rejection {
 }
 
 /// Links each server that a service selects to it, or refuses the server.
-fn link_servers(
-    objects: &Objects,
-    accepted: &[(&ObjectKey, &CheckedService)],
-    resolved: &mut Resolved,
-) {
+fn link_servers(objects: &Objects, candidates: &[Candidate<'_>], resolved: &mut Resolved) {
     let by_label = ServersByLabel::new(
         oldest_first(objects.real_servers.iter()),
-        accepted
+        candidates
             .iter()
-            .map(|(key, service)| (&*key.namespace, &service.selector)),
+            .map(|candidate| (&*candidate.key.namespace, &candidate.service.selector)),
     );
-    for &(key, service) in accepted {
-        let mut servers = Vec::new();
+    for candidate in candidates {
+        let (key, service) = (candidate.key, candidate.service);
+        let (mut servers, mut ungranted) = (Vec::new(), Vec::new());
         let mut taken: BTreeMap<SocketAddr, &ObjectKey> = BTreeMap::new();
         for &(server_key, stored) in by_label.of(&key.namespace, &service.selector) {
             if !service.selector.matches(&stored.labels) {
                 continue;
             }
-            let linked = fit(key, service, server_key, stored).and_then(|server| {
+            let linked = fit(key, service, server_key, stored).and_then(|mut server| {
+                let granted = &candidate.granted;
+                match granted.judge_server(server_key, &server, stored.source) {
+                    Ok(is_listed) => server.is_listed = is_listed,
+                    Err(rejection) => {
+                        ungranted.push(server);
+                        return Err(rejection);
+                    }
+                }
                 match taken.entry(SocketAddr::new(server.address, server.port)) {
                     Entry::Occupied(older) => Err(duplicate(*older.key(), older.get())),
                     Entry::Vacant(free) => {
@@ -162,7 +202,11 @@ fn link_servers(
                 }
             }
         }
-        resolved.services.insert(
+        let into = match candidate.extent {
+            Some(_) => &mut resolved.services,
+            None => &mut resolved.ungranted,
+        };
+        into.insert(
             key.clone(),
             Service {
                 group: service.group.clone(),
@@ -175,6 +219,8 @@ fn link_servers(
                 health_check: service.health_check.clone(),
                 availability: service.availability.clone(),
                 servers,
+                ungranted,
+                is_meant: candidate.extent == Some(Extent::Address),
             },
         );
     }
@@ -220,6 +266,7 @@ fn fit(
         forwarding,
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
+        is_listed: false,
     })
 }
 

@@ -14,6 +14,11 @@ pub struct Resolved {
     /// The services that the directors of each group must serve. If the newest
     /// version of a service was rejected, its last valid one is here.
     pub services: BTreeMap<ObjectKey, Service>,
+    /// Services that are rejected because their group does not grant what they
+    /// use, as they would be with the grant; of those with the same kernel key,
+    /// the oldest. A director that serves one goes on until its object is
+    /// deleted.
+    pub ungranted: BTreeMap<ObjectKey, Service>,
     /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
     /// Servers that a service selects and that do not fit it, by (service,
@@ -66,6 +71,11 @@ pub struct Service {
     pub availability: Availability,
     /// The servers, oldest first. No two have the same address and port.
     pub servers: Vec<Server>,
+    /// Servers that are refused only because the group does not grant their
+    /// addresses, oldest first. A director that serves one goes on.
+    pub ungranted: Vec<Server>,
+    /// Whether the group grants the VIP by itself, and not within a network.
+    pub is_meant: bool,
 }
 
 /// A real server as one service uses it.
@@ -87,4 +97,7 @@ pub struct Server {
     /// Below this many connections it gets new ones again; 0 means three
     /// quarters of the upper threshold.
     pub lower_threshold: u32,
+    /// Whether the group lists the address, or the server is from a file. Only
+    /// then may a status quote what the server answers.
+    pub is_listed: bool,
 }

@@ -5,11 +5,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{rule, sysctl};
+use super::{AddressPool, FirewallMarkRange, rule, sysctl};
 use crate::bounds;
 
 /// The common configuration of a set of directors.
-#[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
@@ -62,6 +62,29 @@ pub struct DirectorGroupSpec {
     /// Where virtual addresses go, and which director holds them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
+    /// The virtual addresses that VirtualServices may use, 1 to 64 entries. An
+    /// address may be in several; their namespaces add up. Default: no
+    /// VirtualService may use any. Objects from a director's own files need no
+    /// grant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = bounds::GRANTS))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub address_pools: Option<Vec<AddressPool>>,
+    /// The firewall marks that VirtualServices may use, 1 to 64 entries. The
+    /// marks 0x4000 and 0x8000 are kube-proxy's, and no entry grants them.
+    /// Default: no VirtualService may use any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = bounds::GRANTS))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub firewall_marks: Option<Vec<FirewallMarkRange>>,
+    /// The addresses that real servers and sorry servers may have, 1 to 64
+    /// entries. Default: every unicast address that is neither a loopback
+    /// address nor one where clouds serve metadata (169.254.0.0/16,
+    /// 168.63.129.16, 100.100.100.200, 192.0.0.192 and fd00:ec2::254).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = bounds::GRANTS))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub real_server_addresses: Option<Vec<AddressPool>>,
     /// Limits on how much a director removes at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,

@@ -13,6 +13,7 @@
 mod availability;
 mod director;
 mod director_group;
+mod grant;
 mod health_check;
 mod real_server;
 mod rule;
@@ -23,6 +24,7 @@ mod virtual_service;
 pub use availability::*;
 pub use director::*;
 pub use director_group::*;
+pub use grant::*;
 pub use health_check::*;
 pub use real_server::*;
 pub use virtual_service::*;

@@ -25,6 +25,33 @@ pub(super) fn object_name() -> Rule {
     )
 }
 
+/// Rule of a string: a DNS label (RFC 1123), as namespaces are named.
+pub(super) fn dns_label() -> Rule {
+    rule(
+        "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        "cannot be such a name; write lower-case letters, digits and '-', beginning and ending \
+         with a letter or digit, up to 63 characters",
+    )
+}
+
+/// Rule of a string: a network in CIDR notation.
+pub(super) fn cidr() -> Rule {
+    rule(
+        r"isCIDR(self) && cidr(self) == cidr(self).masked() && !self.matches('/0[0-9]')",
+        "is not a network; write one such as 192.0.2.0/24 or 2001:db8::/64 whose bits after the \
+         prefix are 0, and one address as 192.0.2.10/32 or 2001:db8::10/128",
+    )
+}
+
+/// Rule of a range of firewall marks.
+pub(super) fn first_mark_below_last() -> Rule {
+    rule(
+        "self.first <= self.last",
+        "is below first; write a mark from first on",
+    )
+    .field_path(".last")
+}
+
 /// Rule of a string: a name that the kernel accepts for an interface
 /// (`net/core/dev.c`, `dev_valid_name`). Only ASCII is allowed.
 pub(super) fn interface_name() -> Rule {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{Checked, invalid, name, sysctl};
+use super::{Checked, Grants, grant, invalid, name, sysctl};
 use crate::{
     Rejection,
     api::{
@@ -13,6 +13,8 @@ use crate::{
 /// A DirectorGroup that was checked.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CheckedGroup {
+    /// The addresses and firewall marks that objects of the API may use.
+    pub grants: Grants,
     /// Where the group's VIPs go.
     pub addresses: AddressRule,
     /// The Director that holds the group's VIPs, if one is named.
@@ -88,6 +90,7 @@ impl Checked for CheckedGroup {
             .as_ref()
             .and_then(|removals| removals.allow_until.as_ref());
         Ok(Self {
+            grants: grant::grants(spec)?,
             addresses,
             holder,
             removals_allowed_until: allow_until.map(|time| time.0.as_second()),

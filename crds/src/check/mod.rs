@@ -7,6 +7,7 @@
 mod address;
 mod availability;
 mod forwarding;
+mod grant;
 mod group;
 mod health_check;
 mod name;
@@ -21,6 +22,8 @@ use kube::{Resource, core::object::HasSpec};
 
 use crate::{Loose, Rejection, condition::reason};
 
+pub use grant::{Extent, Grants};
+pub(crate) use grant::{is_kube_proxys, is_metadata};
 pub use group::{AddressRule, CheckedGroup, SysctlRule, TimeoutRule};
 pub use selector::Selector;
 pub use server::CheckedServer;

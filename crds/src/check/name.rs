@@ -17,6 +17,21 @@ pub(super) fn subdomain(path: &str, name: &str) -> Result<(), Rejection> {
     ))
 }
 
+/// Checks the name of a namespace, or another DNS label (RFC 1123).
+pub(super) fn dns_label(path: &str, name: &str) -> Result<(), Rejection> {
+    if name.len() <= bounds::LABEL && is_dns_label(name) {
+        return Ok(());
+    }
+    Err(invalid(
+        path,
+        format_args!(
+            "{name:?} cannot be such a name; write lower-case letters, digits and '-', beginning \
+             and ending with a letter or digit, up to {} characters",
+            bounds::LABEL
+        ),
+    ))
+}
+
 /// Checks a host name for HTTP and TLS: a DNS name as in certificates
 /// (`rustls_pki_types::DnsName`), or an IP address.
 pub(super) fn host(path: &str, name: &str) -> Result<(), Rejection> {

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fixtures::{Fixture, group, key, objects, resolved, server, service};
 
+mod grants;
 mod properties;
 
 /// The servers of a service as `address:port`, oldest first.

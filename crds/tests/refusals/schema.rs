@@ -93,6 +93,17 @@ fn structure(schema: &Value, value: &Value, path: &str, refusals: &mut Vec<Strin
                     .enumerate()
                     .all(|(index, item)| !items[..index].contains(item))
             }),
+            "x-kubernetes-list-type" if wanted == "map" => {
+                let keys = schema["x-kubernetes-list-map-keys"].as_array().unwrap();
+                let name = |item: &Value| -> Vec<_> {
+                    let values = keys.iter().map(|key| item[key.as_str().unwrap()].clone());
+                    values.collect()
+                };
+                value.as_array().is_none_or(|items| {
+                    let names: Vec<_> = items.iter().map(name).collect();
+                    (0..names.len()).all(|at| !names[..at].contains(&names[at]))
+                })
+            }
             "additionalProperties"
             | "default"
             | "description"

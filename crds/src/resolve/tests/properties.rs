@@ -168,7 +168,7 @@ proptest! {
     fn a_bad_edit_changes_nothing_that_is_in_force(world in world(), at in any::<prop::sample::Index>()) {
         prop_assume!(!world.is_empty());
         let victim = &world[at.index(world.len())];
-        let edit = victim.clone().edited("spec", json!({"of": "a newer version", "directorGroupName": "edge"}));
+        let edit = victim.clone().edited("spec", json!({"addressPools": "a newer version's", "directorGroupName": "edge"}));
         let mut objects = objects(&world);
         let before = resolve(&objects);
         edit.apply(&mut objects);
