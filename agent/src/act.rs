@@ -1,14 +1,15 @@
-//! One round: make this host what it should be, stage by stage.
+//! Runs one round: brings this host to the wanted state, stage by stage.
 //!
 //! ```text
 //! read ─▶ (decide) ─▶ sysctls ─▶ timeouts ─▶ plan ─▶ phases ─▶ intend
 //!   ─▶ services ─▶ destinations ─▶ addresses ─▶ removals ─▶ settle ─▶ Outcome
 //! ```
 //!
-//! [`read`] is the only place where the kernel's table is read. What is in
-//! force is decided after it, and [`run`] does the rest. An operation that
-//! fails is left to its own back-off and stops nothing else. The agent may die
-//! between any two stages: the intent records what may have been made.
+//! [`read`] is the only place that reads the kernel's table. After that
+//! reading, the loop decides what is in force, and [`run`] does the rest. A
+//! failed operation waits for its own back-off and stops no other operation.
+//! The agent may die between any two stages: the intent in the journal records
+//! what the round may have created.
 
 mod doubt;
 mod phases;
@@ -54,64 +55,70 @@ pub use self::{
     tuned::Sysctls,
 };
 
-/// The outside world as a round acts on it.
+/// The parts of the outside world that a round reads and changes.
 pub struct Edges<'a> {
     /// The kernel's IPVS table.
     pub kernel: &'a mut dyn Kernel,
     /// The host's network interfaces.
     pub links: &'a mut dyn Links,
-    /// The journal on the disk.
+    /// The agent's journal on the disk.
     pub journal: &'a mut dyn Journal,
-    /// The host's sysctls, as they can be read and written.
+    /// Reads and writes the host's sysctls.
     pub sysctls: &'a mut dyn HostSysctls,
-    /// The parts of the host's network that sysctls depend on.
+    /// The parts of the host's network that the wanted sysctls depend on:
+    /// routes and connection tracking.
     pub surroundings: &'a mut dyn Surroundings,
-    /// The segments that the host's interfaces are on.
+    /// The Ethernet segments that the host's interfaces are connected to.
     pub segments: &'a mut dyn Segments,
 }
 
-/// How this host differs from what is wanted, after a round.
+/// The state of this host after a round, and its differences from the wanted
+/// state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// How many services of ours the kernel has.
+    /// The number of our services in the kernel.
     pub services: usize,
-    /// How many destinations of ours the kernel has.
+    /// The number of our destinations in the kernel.
     pub destinations: usize,
-    /// The failures that wait for their next attempt, each with its message.
+    /// The failures that wait for their next attempt, each with its error
+    /// message.
     pub failures: BTreeMap<Subject, String>,
-    /// The virtual addresses that are here, each with its interface: wanted, or
-    /// not yet removable.
+    /// The virtual addresses on this host, each with its interface: wanted
+    /// addresses, and others that cannot be removed yet.
     pub vips: BTreeMap<IpAddr, String>,
-    /// The addresses in `vips` that should be gone.
+    /// The addresses in `vips` that should no longer be on this host.
     pub stays: BTreeMap<IpAddr, String>,
-    /// The wanted virtual addresses that are not here, each with the reason.
+    /// The wanted virtual addresses that are not on this host, each with the
+    /// reason.
     pub missing: BTreeMap<IpAddr, Missing>,
-    /// The virtual addresses that are here and that another host claims: its
-    /// MAC address, and all addresses known to be on it.
+    /// The virtual addresses on this host that another host also claims, each
+    /// with that host's MAC address and known IP addresses.
     pub contested: BTreeMap<IpAddr, (Mac, Vec<IpAddr>)>,
-    /// Strangers' destinations in services of ours.
+    /// Strangers' destinations in our services.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
-    /// Wanted entries that are strangers' and were left alone: services, and
-    /// destinations in services of ours.
+    /// Wanted entries that the agent left alone because they belong to
+    /// strangers: services, and destinations in our services.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
-    /// Services whose destinations are not in the wanted order, although their
-    /// scheduler depends on it.
+    /// Services whose destinations are not in the wanted order although their
+    /// scheduler depends on that order.
     pub misordered: BTreeSet<ServiceKey>,
-    /// What another process changed and the agent put right.
+    /// The agent's repairs of changes that other processes made.
     pub repairs: Repairs,
-    /// The state of the sysctls.
+    /// The state of the sysctls after the round.
     pub sysctls: Sysctls,
 }
 
-/// Makes this host what `wish` wants, at `now`, after [`read`]. `table` is the
-/// wish's table with the weights that the health of the servers leaves them.
-/// The round plans what changed since the last one: in the wish
-/// ([`State::wish_changed`]), in the kernel as far as it was read, and what the
-/// last rounds could not do. The first round plans everything.
+/// Brings this host to the state that `wish` describes. Call [`read`] first.
+/// `table` is the wish's table with its weights adjusted to the servers'
+/// health. The round plans the services whose wish changed
+/// ([`State::wish_changed`]), the services that were read again, and the
+/// services that earlier rounds could not finish. The first round plans
+/// everything.
 ///
 /// # Errors
-/// If the kernel does not answer at all. Nothing is believed then, and what the
-/// round may have made is covered by its intent.
+/// Returns an error if the kernel does not answer at all. After such an error,
+/// the next round reads the whole table. The intent covers everything that this
+/// round may have created.
 pub fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -134,18 +141,20 @@ pub fn run(
         state.postpone(&withheld);
     }
     if apply(state, edges, &phases.services, now)? == Applied::InPart {
-        // A service that could not be made may be another process's by now.
-        // Destinations added to that one would not be ours to remove.
+        // Another process may have made the service that this round could not
+        // make. Destinations that the agent adds to another process's service
+        // would not be ours to remove.
         phases.destinations.retain(|op| state.has(&op.service()));
     }
     apply(state, edges, &phases.destinations, now)?;
     let addresses = place::place(state, edges, wish, are_addresses_due, now);
-    // A VIP that is still there without its service would answer with RST.
+    // If a service is removed while its VIP stays, the host answers clients
+    // with RST.
     let stuck = phases.withhold_removals_of(|vip| addresses.stays.contains_key(&vip));
     state.postpone(&stuck);
     apply(state, edges, &phases.removals, now)?;
     if phases.removes_services() {
-        // Fewer sysctls may be needed now.
+        // Fewer sysctls may be needed after services are removed.
         state.tuned.is_due = true;
         sysctls::apply(state, edges, wish, now);
     }
@@ -154,7 +163,8 @@ pub fn run(
     Ok(outcome(state, addresses))
 }
 
-/// Plans the services that are due.
+/// Plans the dirty and unfinished services, or all services if everything is
+/// dirty.
 fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan {
     let is_everything_dirty = std::mem::take(&mut state.everything_is_dirty);
     let is_policy_new = state.on_conflict != on_conflict;
@@ -174,8 +184,8 @@ fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan
     }
 }
 
-/// Whether the plan changes which services are in the kernel, or which of them
-/// are known to be ours: then other addresses may be wanted.
+/// Whether the plan may change which addresses are wanted, because it adds,
+/// removes or adopts services, or finds services gone or left to strangers.
 fn concerns_services(plan: &Plan) -> bool {
     let is_service = |op: &Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
     plan.ops.iter().any(is_service)
@@ -184,11 +194,11 @@ fn concerns_services(plan: &Plan) -> bool {
         || !plan.left.is_empty()
 }
 
-/// Writes an intent for what will be created. Returns false if the disk does
-/// not take it.
+/// Writes an intent for the entries that the round will create. Returns false
+/// if the disk does not accept the intent.
 fn intend(state: &mut State, edges: &mut Edges<'_>, phases: &Phases, now: Duration) -> bool {
-    // Adopted entries must be in the journal before they are edited: afterwards
-    // nothing tells them from a stranger's.
+    // The journal must list adopted entries before the agent edits them. After
+    // an edit, nothing distinguishes an adopted entry from a stranger's.
     if phases.has_additions() {
         record::settle(state, edges, now);
     }
@@ -196,8 +206,9 @@ fn intend(state: &mut State, edges: &mut Edges<'_>, phases: &Phases, now: Durati
 }
 
 /// Whether an operation may create its entry without an intent. Servers that
-/// checks took out go back in whatever the disk does. If the record is lost,
-/// the server is still in a service of ours, and wanted.
+/// health checks removed are added again without one, even if the disk fails.
+/// If the journal loses the record of a server, the server is still wanted and
+/// in a service of ours.
 fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
     let service = op.service();
     let server = op.destination();
@@ -205,8 +216,8 @@ fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
         && state.ours.table.service(&service)
 }
 
-/// Records what becomes ours, and forgets what is gone, without a write to the
-/// kernel.
+/// Records entries that become ours and forgets entries that are gone. Writes
+/// nothing to the kernel.
 fn adopt_and_forget(state: &mut State, plan: &Plan) {
     for (service, destinations) in &plan.adopt.services {
         if !state.ours.table.service(service) {
@@ -224,14 +235,15 @@ fn adopt_and_forget(state: &mut State, plan: &Plan) {
     }
 }
 
-/// Whether all operations succeeded.
+/// Whether all operations of a batch succeeded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Applied {
     All,
     InPart,
 }
 
-/// Applies operations, and records the result of each.
+/// Applies operations to the kernel's table and records the result of each
+/// operation.
 fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,

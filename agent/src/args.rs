@@ -1,5 +1,5 @@
-//! The agent's options. Each is a flag, an environment variable and a line of
-//! `--help`.
+//! The agent's options. Each option has a flag, an environment variable and a
+//! line of `--help`.
 
 use std::path::PathBuf;
 
@@ -29,8 +29,9 @@ pub struct Args {
     )]
     pub director_group: String,
 
-    /// Folder for the data that must outlive the agent: which entries of the
-    /// kernel's table are its own, and the last known good objects.
+    /// Folder for the data that must survive restarts of the agent: which
+    /// entries of the kernel's table the agent made, and the last known good
+    /// objects.
     #[arg(
         long,
         env = "IPVS_STATE_DIR",
@@ -52,12 +53,12 @@ pub struct Args {
     )]
     pub manifests: Option<PathBuf>,
 
-    /// Program even what would take this host's own traffic: a service on a
-    /// port on which the host itself listens, a service on every port of one of
-    /// the host's addresses, or a DR or TUN server that is this director. The
-    /// risk: until such a service is deleted, the host cannot be reached by
-    /// ssh, nor can anything else that it serves on that address, and packets
-    /// for such a server loop. Only with --manifests.
+    /// Program even services that would take this host's own traffic: a service
+    /// on a port on which the host itself listens, a service on every port of
+    /// one of the host's addresses, or a DR or TUN server that is this
+    /// director. The risk: until such a service is deleted, ssh and other
+    /// programs of this host cannot be reached on that service's address, and
+    /// packets for such a server loop. Only with --manifests.
     #[arg(long, env = "IPVS_ALLOW_HIJACK", requires_if("true", "manifests"))]
     pub allow_hijack: bool,
 
@@ -80,8 +81,9 @@ pub struct Args {
     )]
     pub lease_namespace: String,
 
-    /// Folder with the host's sysctls. In a container /proc/sys is read-only:
-    /// mount the host's /proc/sys/net elsewhere, and name the folder above it.
+    /// Folder with the host's sysctls. In a container, /proc/sys is read-only:
+    /// mount the host's /proc/sys/net elsewhere, under the name net, and give
+    /// its parent folder.
     #[arg(
         long,
         env = "IPVS_SYSCTL_DIR",
@@ -111,11 +113,12 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
     /// Take this host out of service: release the virtual addresses, remove the
-    /// agent's services from the kernel, and restore every sysctl. Run it on a
-    /// node that leaves, and before uninstalling; stop the agent first. Uses
-    /// --state-dir and --sysctl-dir. If it was interrupted, run it again.
+    /// agent's services from the kernel, and restore every sysctl. Stop the
+    /// agent first. Run this command on a node that leaves the cluster, and
+    /// before uninstalling the agent. The command uses --state-dir and
+    /// --sysctl-dir. If the command was interrupted, run it again.
     Undo {
-        /// Give connections up to this many seconds to end first. New
+        /// First wait up to this many seconds for connections to end. New
         /// connections get no server in the meantime.
         #[arg(
             long,

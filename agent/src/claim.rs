@@ -1,9 +1,11 @@
-//! Virtual addresses on Ethernet segments: whether another host has an address
-//! before it is put up, and the announcement of where it is afterwards.
+//! Claims virtual addresses on Ethernet segments. The agent asks whether
+//! another host has an address before adding it, and announces and defends the
+//! address afterwards.
 //!
-//! Runs on a thread of its own: the loop sends orders ([`machine::Order`]) and
-//! hears what is new ([`Event::Claims`]). [`machine`] decides, [`packet`] knows
-//! the frames, and [`wire`] sends and receives them.
+//! Claims run on a thread of their own. The loop sends orders
+//! ([`machine::Order`]) and receives news ([`Event::Claims`]). [`machine`]
+//! decides, [`packet`] builds and parses the frames, and [`wire`] sends and
+//! receives them.
 
 pub mod machine;
 pub mod packet;
@@ -30,32 +32,34 @@ use self::{
 };
 use crate::event::Event;
 
-/// What to do about each address. Addresses that are missing here are left
-/// alone.
+/// What to do about each address. Addresses without an order are neither
+/// claimed nor announced.
 pub type Orders = BTreeMap<IpAddr, Order>;
 
-/// How long to wait before opening again a card that could not be opened.
+/// How long to wait before the next attempt to open a network card that could
+/// not be opened.
 const RETRY: Duration = Duration::from_secs(5);
 /// How long to sleep when there is nothing to do.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// The edge to the segments, small, so that tests can use modelled ones.
+/// The boundary to the Ethernet segments, kept small so that tests can replace
+/// it with a model.
 pub trait Segments {
-    /// Sets what to do about addresses from now on.
+    /// Replaces all previous orders about addresses.
     fn order(&mut self, orders: Orders);
 }
 
 impl Segments for UnboundedSender<Orders> {
     fn order(&mut self, orders: Orders) {
-        // The send fails when the process ends.
+        // The send fails only when the process ends.
         self.send(orders).unwrap_or_default();
     }
 }
 
-/// Starts the thread, in the caller's network namespace.
+/// Starts the claims thread in the caller's network namespace.
 ///
 /// # Errors
-/// When the system has no thread or descriptor left.
+/// Returns an error if the system has no thread or descriptor left.
 pub fn start(orders: UnboundedReceiver<Orders>, events: Sender<Event>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -94,8 +98,8 @@ async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
             wires.listen_for(claims.asked());
             retry = (!wires.troubles().is_empty()).then(|| Instant::now() + RETRY);
         }
-        // What was heard while this process was held up counts before anything
-        // that became due since.
+        // Frames that arrived while this process was held up are handled before
+        // anything that became due in the meantime.
         wires.hear(|index, heard| claims.hear(index, &heard, start.elapsed()));
         for say in claims.say(start.elapsed()) {
             wires.say(&say);

@@ -1,11 +1,11 @@
-//! One clock for everything: the time of day at the start plus the monotonic
-//! time since then, so that a step of the wall clock moves nothing.
+//! The agent's only clock: the time of day at the start plus the monotonic time
+//! since then. A step of the wall clock moves no deadline of the agent.
 
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// A clock that is anchored at the agent's start.
+/// A clock that counts from the agent's start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     started: Instant,
@@ -21,26 +21,27 @@ impl Clock {
         }
     }
 
-    /// Returns the time since the start; all deadlines count in it.
+    /// Returns the time since the agent's start, from which all deadlines are
+    /// measured.
     pub fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Returns what [`Clock::now`] returned at an instant; zero before the
-    /// start.
+    /// Converts an instant to a time since the agent's start. Returns zero for
+    /// an instant before the start.
     pub fn at(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.started)
     }
 
-    /// Returns what [`Clock::now`] returns at a time of day; zero before the
-    /// start.
+    /// Converts a time of day to a time since the agent's start. Returns zero
+    /// for a time before the start.
     pub fn since_start(&self, wall: Timestamp) -> Duration {
         let since = wall.duration_since(self.wall);
         Duration::try_from(since).unwrap_or(Duration::ZERO)
     }
 
-    /// Returns the time of day, for people, at a moment that [`Clock::now`]
-    /// returned.
+    /// Converts a time that [`Clock::now`] returned to a time of day, for
+    /// people.
     pub fn wall(&self, now: Duration) -> Timestamp {
         self.wall
             .checked_add(now)

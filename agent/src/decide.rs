@@ -1,6 +1,6 @@
-//! What this host should have: pure. Objects and facts go in, and the wanted
-//! state of this host comes out, stage by stage. Time is an argument. Nothing
-//! here opens a socket or a file, or logs.
+//! Decides what this host should have. Objects and facts about the host go in,
+//! and the wanted state of the host comes out, stage by stage. The stages are
+//! pure: time is an argument, and no stage opens a socket or a file, or logs.
 
 pub mod addresses;
 pub mod caution;

@@ -37,35 +37,36 @@ use crate::{
     tell::report::{Observed, Trouble},
 };
 
-/// How long after the start a VIP that the previous run knew stays off the
-/// interfaces, unless the inputs answer: it may have gone to another director
-/// in the meantime. The table is made at once.
+/// How long after its start the agent keeps VIPs of the previous run off the
+/// interfaces, unless the inputs answer first: another director may have taken
+/// the VIPs in the meantime. The IPVS table is restored at once.
 const VIP_GRACE: Duration = Duration::from_secs(5);
 
-/// A function that opens an edge of the loop.
+/// Opens one of the loop's connections to the outside, such as the kernel or
+/// the journal.
 pub type Opener<T, E> = Box<dyn FnMut() -> Result<T, E> + Send>;
 
-/// How the loop reaches the world outside it. Each edge is opened when it is
-/// first needed, and again after it failed.
+/// The loop's connections to the outside, called edges. Each edge is opened
+/// when it is first needed, and again after it failed.
 pub struct World {
     /// Opens the kernel's IPVS table.
     pub kernel: Opener<Box<dyn Kernel>, ipvs::Error>,
-    /// Opens the host's interfaces.
+    /// Opens the socket that reads and changes the host's interfaces.
     pub links: Opener<Box<dyn Links>, LinkError>,
-    /// Opens the journal and reads what is in it.
+    /// Opens the journal and reads its content.
     pub journal: Opener<(Box<dyn Journal>, Remembered), JournalError>,
-    /// The host's sysctls, as they can be read and written.
+    /// Reads and writes the host's sysctls.
     pub sysctls: Box<dyn Sysctls + Send>,
     /// The segments that the host's interfaces are on.
     pub segments: Box<dyn Segments + Send>,
     /// The sockets on which the host's programs listen.
     pub listeners: Box<dyn Listening + Send>,
-    /// Whether services that take the director's own traffic are programmed
-    /// too.
+    /// Whether services are programmed even if they take the director's own
+    /// traffic.
     pub may_hijack: bool,
     /// The parts of the host's network that sysctls depend on.
     pub surroundings: Box<dyn Surroundings + Send>,
-    /// Receives the probes to start and stop.
+    /// The channel for orders to start and stop probes.
     pub orders: UnboundedSender<Order>,
 }
 
@@ -77,45 +78,47 @@ pub struct Loop {
     world: World,
     kernel: Option<Box<dyn Kernel>>,
     links: Option<Box<dyn Links>>,
-    /// The open journal, or why there is none.
+    /// The open journal, or the reason why it is not open.
     journal: Result<Box<dyn Journal>, NoJournal>,
     objects: Objects,
-    /// News about objects goes through these to `objects` and the checkpoint.
+    /// Changes of objects go through these three tees to `objects` and to the
+    /// checkpoint.
     services: Tee,
     servers: Tee,
     groups: Tee,
     recorder: Recorder,
-    /// Whether the objects come from the previous run until they are listed.
+    /// Whether objects of the previous run were restored, for use until the
+    /// inputs have listed all objects.
     restored: bool,
     directors: Option<BTreeSet<String>>,
     caution: Caution,
-    /// Why the journal does not record the cluster, as last logged.
+    /// The last logged reason why the journal does not record the cluster.
     unsaved: Said,
     protection: Protection,
     retention: Retention,
     /// The services whose wanted state or state in force has changed since
-    /// `health` last heard of it.
+    /// `health` was last updated.
     changed: BTreeSet<ServiceKey>,
     /// The removals that wait until they are allowed.
     held: Vec<Op>,
     health: Health,
     unreadable: Vec<DirectorException>,
-    /// What is wrong with objects, as last logged.
+    /// The last logged problems of objects.
     complaints: Said,
-    /// What is odd on this host, as last logged.
+    /// The last logged oddities of this host.
     oddities: Said,
     state: State,
-    /// The back-off of opening the edges.
+    /// The back-off for opening edges that failed.
     retry: Retry,
     trouble: Option<Trouble>,
-    /// Why the next round should run, so far.
+    /// The strongest reason so far for running the next round.
     reason: Reason,
-    /// When the last round ended; none before the first.
+    /// When the last round ended, or none before the first round.
     acted: Option<Duration>,
 }
 
 impl Loop {
-    /// Returns a director that has heard nothing yet. `standings` is the health
+    /// Returns a loop that has received no event yet. `standings` is the health
     /// of servers as the previous run knew it.
     pub fn new(
         name: String,
@@ -160,7 +163,7 @@ impl Loop {
     }
 
     /// Runs until [`Event::Stop`], or until all senders of events are gone.
-    /// What the loop observes of the director goes to `observe`.
+    /// Calls `observe` whenever there is news about the director.
     pub fn run(mut self, events: &Receiver<Event>, observe: &mut dyn FnMut(Observed)) {
         loop {
             if !self.hear(events) {
@@ -172,10 +175,10 @@ impl Loop {
         }
     }
 
-    /// Runs a round if there is a reason. Returns what the loop observed if
-    /// there is news: trouble, or the outcome of the round. Nothing is removed
-    /// before every kind of object has been listed once, and before that only
-    /// what the previous run knew is made.
+    /// Runs a round if there is a reason for one. Returns what the loop
+    /// observed if there is news: trouble, or the outcome of the round. Until
+    /// every kind of object has been listed once, rounds remove nothing and
+    /// create only entries that the previous run knew.
     fn act(&mut self, now: Duration) -> Option<Observed> {
         let observed = self.act_if_possible(now);
         self.retry.expire(now);

@@ -1,5 +1,5 @@
-//! What outlives the agent: which entries of the kernel's table are ours, and
-//! the last known good objects.
+//! The files that outlive the agent: the journal, which records the entries
+//! that are ours, and the checkpoint, which holds the last known good objects.
 
 pub mod checkpoint;
 pub(crate) mod database;

@@ -1,4 +1,4 @@
-//! What the loop hears.
+//! The events that the loop receives from the agent's other threads.
 
 pub mod claims;
 pub mod origin;
@@ -25,7 +25,8 @@ use crate::{
     host::reading::Reading,
 };
 
-/// One thing that happened. The inputs send these and do nothing else.
+/// Something that the loop must react to. The inputs only send events and
+/// decide nothing.
 #[derive(Debug)]
 pub enum Event {
     /// A change to the VirtualServices of the director's group.
@@ -36,32 +37,36 @@ pub enum Event {
     DirectorGroup(Change<DirectorGroup>),
     /// The names of the group's Directors; sent whenever they change.
     Directors(BTreeSet<String>),
-    /// The addresses of their hosts, as the Directors report them; sent
-    /// whenever they change.
+    /// The addresses of each Director's host, as the Director reports them;
+    /// sent whenever they change.
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
-    /// Where the agent reaches its API server; sent whenever that changes.
+    /// The addresses at which the agent reaches its API server; sent whenever
+    /// they change.
     ApiServers(BTreeSet<SocketAddr>),
-    /// What an input found about the cluster or the definitions of the objects.
+    /// What an input found out about the cluster or about the custom resource
+    /// definitions of the objects.
     Caution(Word),
-    /// The kernel's table as the reader found it, and when it began to read.
+    /// The kernel's table as the reader found it, and the time at which the
+    /// reading began.
     Reading(Instant, Reading),
     /// The reader cannot read the kernel's table.
     Unread,
-    /// The latest results of a target; sent whenever they show something new.
+    /// The latest probe results of a target; sent whenever they show something
+    /// new.
     Probed(ProbeId, Tally),
-    /// Why probes are void because of this host itself, each with the number of
-    /// targets; sent whenever that changes.
+    /// The faults of this host that make probe results void, each with the
+    /// number of affected targets; sent whenever they change.
     ProbesVoid(BTreeMap<Arc<str>, usize>),
-    /// The verdicts on virtual addresses on their segments that have changed,
-    /// and when they were found.
+    /// The changed verdicts of claims for virtual addresses, and the time at
+    /// which they were reached.
     Claims(Instant, BTreeMap<IpAddr, Verdict>),
-    /// The interfaces, by the kernel's numbers, whose segments the agent cannot
-    /// listen to, each with the reason; sent whenever that changes.
+    /// The interfaces on whose segments the agent cannot listen, by interface
+    /// number, each with the reason; sent whenever they change.
     ClaimsHindered(BTreeMap<u32, String>),
-    /// Something changed in the host's interfaces and addresses.
+    /// The interfaces or addresses of the host changed.
     Links,
-    /// Everything that the previous run knew was sent: what is missing may be
-    /// made before the inputs have answered.
+    /// All objects that the previous run knew have been sent. The loop may now
+    /// create missing entries before the inputs have answered.
     Restored,
     /// The agent must stop, and leave the data plane as it is.
     Stop,

@@ -1,6 +1,5 @@
-//! A world in memory, for tests: a kernel, a host's interfaces and a disk that
-//! outlive the agent that acts on them, and an agent that can die after any
-//! call.
+//! A world in memory, for tests. The kernel, interfaces and disk of this world
+//! outlive the agent that acts on them, and the agent can die after any call.
 
 pub(crate) mod disk;
 mod edges;
@@ -30,8 +29,8 @@ use crate::{
     },
 };
 
-/// A host that forwards what NAT servers on eth1 send, so that only services
-/// with checks need a sysctl.
+/// The sysctls of a host that forwards the packets of NAT servers on eth1. On
+/// this host only services with health checks need a sysctl changed.
 const SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.vs.expire_nodest_conn", "0"),
     ("net.ipv4.vs.expire_quiescent_template", "0"),
@@ -41,33 +40,34 @@ const SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.conf.all.send_redirects", "0"),
 ];
 
-/// What an agent did to the world.
+/// One thing that an agent did to the modelled world.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Effect {
-    /// An operation on the kernel's table, and why the kernel refused it, if it
-    /// did.
+    /// An operation on the kernel's table, with the error if the kernel refused
+    /// it.
     Kernel(Op, Option<Errno>),
-    /// New timeouts of connections.
+    /// The kernel's connection timeouts were set to these values.
     Timeouts(Timeouts),
-    /// A sysctl and its new value.
+    /// A sysctl, by name, was set to this value.
     Sysctl(String, String),
     /// An address was added to an interface.
     Added(IpAddr, String),
     /// An address was removed from an interface.
     Removed(IpAddr, String),
-    /// A device was made, with this name.
+    /// A device with this name was created.
     Made(String),
-    /// A device was removed, with this name.
+    /// A device with this name was removed.
     Unmade(String),
     /// An intent was written to the disk.
     Intended,
-    /// A settlement was written to the disk.
+    /// A round was settled on the disk.
     Settled,
-    /// The cluster was written to the disk.
+    /// The id of the cluster was written to the disk.
     Remembered,
 }
 
-/// Spelled as `-A -t 192.0.2.10:80 -s wrr`, `+ 192.0.2.10 eth0`, `intend`.
+/// Formats effects as `-A -t 192.0.2.10:80 -s wrr`, `+ 192.0.2.10 eth0` or
+/// `intend`.
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -88,7 +88,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// What was committed to the journal.
+/// The content that was committed to the modelled journal.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Disk {
     pub(crate) owned: BTreeSet<Entry>,
@@ -97,7 +97,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Applies what [`Journal::settle`] should write.
+    /// Applies the changes that [`Journal::settle`] must write.
     pub(crate) fn settle(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
@@ -113,7 +113,7 @@ impl Disk {
         self.intent = Intent::default();
     }
 
-    /// Returns what a new agent reads from it.
+    /// Returns what a new agent reads from this journal.
     pub(crate) fn remembered(&self) -> Remembered {
         let mut remembered = Remembered {
             intent: self.intent.clone(),
@@ -127,46 +127,48 @@ impl Disk {
     }
 }
 
-/// Everything that outlives an agent.
+/// The parts of the modelled world that outlive an agent.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) kernel: ModelKernel,
     pub(crate) interfaces: Vec<Interface>,
-    /// Other hosts on the host's segments.
+    /// The other hosts on the modelled host's segments.
     pub(crate) neighbors: Vec<(Mac, IpAddr)>,
-    /// The addresses whose MAC addresses are being looked up.
+    /// The IP addresses whose MAC addresses are being looked up.
     pub(crate) looked_for: Vec<IpAddr>,
-    /// The latest orders to the segments.
+    /// The latest [`Orders`] that the agent gave for the segments.
     pub(crate) orders: Orders,
     pub(crate) disk: Disk,
-    /// The file of the real journal, for tests that use it.
+    /// The file of the real journal, for tests that use the real journal.
     pub(crate) file: ModelFile,
     pub(crate) sysctls: BTreeMap<String, String>,
-    /// The sockets on which the host's programs listen.
+    /// The listening sockets of the host's programs.
     pub(crate) listeners: Vec<Listener>,
-    /// How often the listeners were read.
+    /// How many times the agent read the listening sockets.
     pub(crate) listeners_read: usize,
-    /// While set, the listeners cannot be read.
+    /// While this is true, the agent cannot read the listening sockets.
     pub(crate) listeners_hidden: bool,
-    /// The sysctls that cannot be written.
+    /// The names of the sysctls that cannot be written.
     pub(crate) read_only: BTreeSet<String>,
-    /// The interface that leads to each address that is in no subnet.
+    /// For each address outside the host's subnets, the interface that leads
+    /// there.
     pub(crate) routes: BTreeMap<IpAddr, u32>,
-    /// The interfaces with a default route from a router advertisement.
+    /// The indexes of the interfaces that have a default route from a router
+    /// advertisement.
     pub(crate) advertised: BTreeSet<u32>,
-    /// Whether connection tracking has called packets invalid.
+    /// Whether connection tracking has counted invalid packets.
     pub(crate) calls_packets_invalid: bool,
-    /// While set, no address can be read.
+    /// While this is true, the agent cannot read any address.
     pub(crate) links_broken: bool,
-    /// While set, no address can be added or removed.
+    /// While this is true, the agent cannot add or remove any address.
     pub(crate) addresses_refused: bool,
-    /// While set, nothing can be committed.
+    /// While this is true, nothing can be committed to the disk.
     pub(crate) disk_broken: bool,
-    /// What the next reading of the table leaves out, as a dump does while
-    /// another process removes an entry.
+    /// The service that the next reading of the table leaves out. A real dump
+    /// also leaves out entries while another process removes one.
     pub(crate) skipped: Option<ServiceKey>,
-    /// How many more calls the agent makes before it dies; an operation on the
-    /// kernel's table counts as one. A dead agent has no effect.
+    /// How many more calls the agent makes before it dies. Each operation on
+    /// the kernel's table counts as one call. A dead agent has no effect.
     pub(crate) life: Option<usize>,
     pub(crate) log: Vec<Effect>,
 }
@@ -208,13 +210,14 @@ impl Parts {
     }
 }
 
-/// A handle to the world; there may be many. Each is every edge of it.
+/// A handle to the modelled world. There may be many handles, and each one
+/// implements all of the agent's interfaces to the world.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelWorld(Arc<Mutex<Parts>>);
 
 impl ModelWorld {
-    /// A host with eth0 in 192.0.2.0/24 and 2001:db8::/64, eth1 in
-    /// 198.51.100.0/24, an empty table and an empty disk.
+    /// Returns a host with an empty table and an empty disk. The host's eth0 is
+    /// in 192.0.2.0/24 and 2001:db8::/64, and its eth1 is in 198.51.100.0/24.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Parts {
             kernel: ModelKernel::default(),
@@ -251,19 +254,19 @@ impl ModelWorld {
         self.0.lock().expect("no test panics while it has the lock")
     }
 
-    /// Returns what was done since the last call, a line each.
+    /// Returns the agent's effects since the last call, one per line.
     pub(crate) fn news(&self) -> Vec<String> {
         let log = mem::take(&mut self.parts().log);
         log.iter().map(ToString::to_string).collect()
     }
 
-    /// Returns the kernel's table, a line for each entry, as `ipvsadm -Sn` has
-    /// it.
+    /// Returns the kernel's table in the format of `ipvsadm -Sn`, one line for
+    /// each entry.
     pub(crate) fn table(&self) -> Vec<String> {
         lines(&self.parts().kernel.table)
     }
 
-    /// Returns the interfaces that have an address.
+    /// Returns the names of the interfaces that have this address.
     pub(crate) fn interfaces_with(&self, address: IpAddr) -> Vec<String> {
         let parts = self.parts();
         let has = |interface: &&Interface| interface.addresses.iter().any(|(a, _)| *a == address);
@@ -271,7 +274,7 @@ impl ModelWorld {
         found.map(|interface| interface.name.clone()).collect()
     }
 
-    /// Puts an address on an interface, as another process would.
+    /// Adds an address to an interface, as another process would.
     pub(crate) fn put(&self, address: IpAddr, on: &str) {
         let mut parts = self.parts();
         let interface = parts.interfaces.iter_mut().find(|found| found.name == on);
@@ -281,7 +284,7 @@ impl ModelWorld {
         }
     }
 
-    /// Takes an address from an interface, as another process would.
+    /// Removes an address from an interface, as another process would.
     pub(crate) fn take(&self, address: IpAddr, from: &str) {
         let mut parts = self.parts();
         let interface = parts.interfaces.iter_mut().find(|found| found.name == from);
@@ -290,7 +293,8 @@ impl ModelWorld {
     }
 }
 
-/// The error of a kernel's socket that is gone, or of a dead agent.
+/// Returns the error that a broken kernel socket or any call of a dead agent
+/// gives.
 pub(crate) fn broken() -> ipvs::Error {
     ipvs::Error::Io {
         doing: "talking to the model",

@@ -17,16 +17,17 @@
 //!                                                                act, disk/journal
 //! ```
 //!
-//! Each stage up to `plan` takes what should be in force and returns what
-//! should be, so nothing is planned that must not happen: `protect` leaves out
-//! what would take the host's own traffic, `retain` keeps in force what must
-//! not be removed yet, `weigh` gives servers the weights that their health
-//! leaves them.
+//! Each stage up to `plan` takes a wanted table and returns a corrected one, so
+//! `plan` never sees a change that must not happen. `protect` leaves out
+//! services that would take the host's own traffic. `retain` keeps entries in
+//! force that must not be removed yet. `weigh` gives servers the weights that
+//! their health leaves them.
 //!
 //! In: VirtualServices, RealServers and the director's group. Out: the kernel's
-//! IPVS table, the virtual addresses and the sysctls of this host, and a status.
-//! The loop is one thread; everything that waits for a network only sends it
-//! events. The data plane stays as it is when the agent stops, however it stops.
+//! IPVS table, the virtual addresses and the sysctls of this host, and a
+//! status. The loop is one thread. Code that waits for the network runs
+//! elsewhere and only sends events to the loop. When the agent stops or
+//! crashes, the data plane keeps its state.
 
 pub mod act;
 pub mod args;

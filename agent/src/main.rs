@@ -1,4 +1,5 @@
-//! The node agent's process: options, log, threads. See the library's doc.
+//! Starts the node agent's process: its options, log and threads. The crate's
+//! library docs describe the agent.
 
 use std::{
     fs,
@@ -53,18 +54,19 @@ use tokio::{
     time,
 };
 
-/// A start and a new listing briefly need twice the memory that stays in use.
-/// This allocator gives it back to the system; the C library's keeps it.
+/// During a start or a new listing the agent needs twice its usual memory. This
+/// allocator returns the extra memory to the system afterwards, which the C
+/// library's allocator does not.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The id of this boot: it changes whenever the machine boots
+/// The file with the id of this boot, which changes whenever the machine boots
 /// (`Documentation/admin-guide/sysctl/kernel.rst`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// How often to look again for something that is not there yet.
+/// How often to check again for a thing that the agent waits for at its start.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a listing may be silent before it has failed. A watch ends earlier
-/// by itself, after 290 s: kube's own default.
+/// How long to wait for data of a listing before the listing counts as failed.
+/// A watch ends earlier by itself, after kube's default of 290 s.
 const ANSWER_TIME: Duration = Duration::from_secs(320);
 
 fn main() -> ExitCode {
@@ -141,7 +143,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             restored.events.len()
         );
         for event in restored.events.into_iter().chain([Event::Restored]) {
-            events.send(event).context("the loop has not begun")?;
+            events.send(event).context("the loop's channel is closed")?;
         }
     }
     let (readings, probed, links) = (events.clone(), events.clone(), events.clone());
@@ -158,8 +160,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (orders, ordered) = unbounded_channel();
     probe::start(ordered, probed, Arc::default()).context("cannot start the prober's thread")?;
     let (claims, claimed) = unbounded_channel();
-    claim::start(claimed, links.clone()).context("cannot start the claims' thread")?;
-    links::start(links).context("cannot start the links' thread")?;
+    claim::start(claimed, links.clone())
+        .context("cannot start the thread that claims addresses")?;
+    links::start(links).context("cannot start the thread that watches interfaces")?;
     let world = world(args, boot_id, orders, claims);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
@@ -193,11 +196,11 @@ fn host_name() -> anyhow::Result<String> {
     nix::unistd::gethostname()
         .context("cannot read the host's name: give --node-name")?
         .into_string()
-        .map_err(|_| anyhow::anyhow!("the host's name is not text: give --node-name"))
+        .map_err(|_| anyhow::anyhow!("the host's name is not valid UTF-8: give --node-name"))
 }
 
-/// Waits until this is the only agent here. Returns none if the process must
-/// stop before that.
+/// Waits until this is the only agent on the host. Returns `None` if the
+/// process must stop during this wait.
 fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
     let mut said = None;
     loop {
@@ -249,8 +252,9 @@ fn world(
     }
 }
 
-/// What the previous run knew, and the thread that keeps it up to date. Without
-/// a disk there is neither, and the agent runs all the same.
+/// Returns the data of the previous run, and the thread that writes the
+/// checkpoint. If the checkpoint cannot be used, the agent starts with no data
+/// and no such thread.
 fn restore(
     args: &Args,
     notes: mpsc::Receiver<Note>,
@@ -264,7 +268,7 @@ fn restore(
         }
         Err(error) => {
             tracing::warn!(
-                "no checkpoint: {error}. An agent that starts while the API server is away will know no objects"
+                "no checkpoint: {error}. If the agent restarts while the API server is away, it will know no objects"
             );
             Ok((Restored::default(), None))
         }
@@ -288,8 +292,8 @@ fn start_input(
             let kubeconfig = args.kubeconfig.clone();
             runtime.spawn(async move {
                 let (client, mut api_servers) = connect(kubeconfig.as_deref()).await;
-                // Before the first object: a service may want the API server's
-                // address.
+                // The loop must know the API server's address before the first
+                // object, because a service may want that address.
                 api_servers.look(&input.events).await;
                 let (name, group) = (&identity.name, &identity.group);
                 let vanished = Notify::new();
@@ -304,8 +308,8 @@ fn start_input(
     }
 }
 
-/// Returns a client of the API server as soon as there is a usable
-/// configuration. The API server itself need not answer.
+/// Waits for a usable configuration, and returns a client of the API server.
+/// The API server itself need not answer yet.
 async fn connect(kubeconfig: Option<&std::path::Path>) -> (Client, ApiServers) {
     let mut said = None;
     loop {
@@ -353,7 +357,7 @@ fn stop_on_signal(runtime: &tokio::runtime::Runtime, events: Sender<Event>) -> a
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // The send fails when the loop has already ended by itself.
+        // Sending fails if the loop has already ended by itself.
         events.send(Event::Stop).unwrap_or_default();
     });
     Ok(())

@@ -1,4 +1,4 @@
-//! Probes of real servers: the only sockets to them.
+//! Probes of real servers. Only probes open sockets to real servers.
 //!
 //! ```text
 //! Order ─▶ engine: schedule ─▶ attempt: http tcp grpc udp dns icmp
@@ -8,11 +8,11 @@
 //!                                 └─▶ trouble of this host's own: void ─▶ Event::ProbesVoid
 //! ```
 //!
-//! A probe ends in a verdict about the server, or it is void: what went wrong
-//! was on this host, and says nothing about the server. Everything that a
-//! server can send is bounded in size and time. No connection is kept; TCP is
-//! closed with RST, so that nothing of a probe stays in the connection tracking
-//! of any firewall on the way.
+//! A probe ends in a verdict about the server, or it is void. A void probe
+//! failed because of this host, so it says nothing about the server. Everything
+//! that a probe reads from a server is bounded in size and time. A probe leaves
+//! no connection open. TCP connections are closed with RST, so that firewalls
+//! on the way do not keep a probe in their connection tracking.
 
 mod attempt;
 mod bounded;

@@ -1,29 +1,28 @@
-//! Lines of the log that are written once, and not each time the same thing is
-//! found.
+//! Writes a log line once, and not again while the same problem persists.
 
 use std::collections::BTreeSet;
 
-/// What was found wrong and logged, for as long as it is still found.
+/// The problems that were logged and still persist.
 #[derive(Debug, Default)]
 pub struct Said(BTreeSet<String>);
 
 impl Said {
-    /// Logs a warning for each line that was not found the last time. After a
-    /// call without lines, every line is new again.
+    /// Logs a warning for each line that the previous call did not contain.
+    /// After a call without lines, every line is new again.
     pub fn warn(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::warn!("{line}");
         }
     }
 
-    /// The same as [`Said::warn`], as errors.
+    /// Works as [`Said::warn`], but logs errors.
     pub fn error(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::error!("{line}");
         }
     }
 
-    /// Forgets what was logged. Returns whether there was anything.
+    /// Forgets the logged lines. Returns true if any lines had been logged.
     pub fn clear(&mut self) -> bool {
         !std::mem::take(&mut self.0).is_empty()
     }

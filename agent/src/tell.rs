@@ -1,4 +1,5 @@
-//! What the agent reports: the Director's status, its Lease, and the log.
+//! The agent's reports: the Director's status, its Lease, and log lines about
+//! the host.
 
 pub mod publish;
 pub mod report;

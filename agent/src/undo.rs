@@ -1,11 +1,11 @@
-//! Takes this host out of service: what `ipvs-agent undo` does.
+//! Implements `ipvs-agent undo`, which takes this host out of service.
 //!
 //! ```text
 //! connections end, if asked to ─▶ VIPs ─▶ services ─▶ timeouts, device ─▶ sysctls
 //! ```
 //!
-//! It reads the journal, and runs rounds in which nothing is wanted. If it is
-//! interrupted, the next run of it continues where it stopped.
+//! The command reads the journal, and runs rounds in which nothing is wanted.
+//! If the command is interrupted, its next run continues where it stopped.
 
 use std::{
     collections::BTreeSet,
@@ -37,32 +37,33 @@ use crate::{
     },
 };
 
-/// How long to retry what fails.
+/// How long to retry removals that fail.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often connections are counted.
+/// How often the remaining connections are counted.
 const COUNT_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the number of connections that are left is reported.
+/// How often the number of remaining connections is reported.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What to undo, and how.
+/// The options of `ipvs-agent undo`.
 #[derive(Clone, Copy, Debug)]
 pub struct Undo<'a> {
     /// The folder with the agent's journal.
     pub state_dir: &'a Path,
     /// The folder with the host's sysctls.
     pub sysctl_dir: &'a Path,
-    /// The id of the current boot.
+    /// The id of the machine's current boot.
     pub boot_id: &'a str,
-    /// How long connections may take to end by themselves first. New
-    /// connections get no server in the meantime.
+    /// How long to wait for connections to end by themselves before the
+    /// removal. During this wait, new connections get no server.
     pub wait: Duration,
 }
 
-/// Undoes what agents did to this host, and reports each step.
+/// Undoes the changes that agents made to this host, and reports each step.
 ///
 /// # Errors
-/// When an agent runs here, when the journal or the kernel cannot be used, or
-/// when something cannot be undone. The error says what to do.
+/// Returns an error if an agent runs on this host, if the journal or the kernel
+/// cannot be used, or if a change cannot be undone. The error message says what
+/// to do.
 pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let _lock = Lock::take().map_err(|error| match (error, Lock::owner()) {
         (LockError::Taken, Some(pid)) => anyhow::anyhow!(
@@ -85,10 +86,11 @@ pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     }
     ensure!(
         restored.stuck.is_empty(),
-        "not all sysctls could be restored: {}; use --sysctl-dir to name a folder where they can be written, and run this again",
+        "not all sysctls could be restored: {}; use --sysctl-dir to name a folder where they can be written, and run this command again",
         restored.stuck.join("; ")
     );
-    // An agent that starts while its API server is away would serve its objects.
+    // An agent that starts while its API server is away would program the
+    // checkpoint's objects again.
     let checkpoint = undo.state_dir.join(CHECKPOINT);
     match fs::remove_file(&checkpoint) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -111,7 +113,7 @@ fn summary(remembered: &Remembered) -> String {
     )
 }
 
-/// This host, and what on it is ours.
+/// This host, with the entries on it that are ours.
 struct Host {
     state: State,
     retention: Retention,
@@ -119,7 +121,7 @@ struct Host {
     began: Instant,
 }
 
-/// The edges to the world that stay open.
+/// The open handles to the kernel, the disk and the sysctls.
 struct World {
     kernel: ipvs::Socket,
     links: RouteSocket,
@@ -160,8 +162,8 @@ impl Host {
         })
     }
 
-    /// Runs one round, with the stages of the agent's loop. `wish` makes what
-    /// is wanted from what is ours and what the kernel has.
+    /// Runs one round with the stages of the agent's loop. `wish` returns the
+    /// wanted state, given the entries that are ours and the kernel's table.
     fn round(&mut self, wish: fn(&Remembered, &ActualTable) -> Wish) -> anyhow::Result<Outcome> {
         let now = self.began.elapsed();
         let state = &mut self.state;
@@ -181,11 +183,11 @@ impl Host {
             let wish = wish.in_force;
             act::run(state, &mut edges, &wish, &wish.desired.table, now)
         });
-        outcome.context("the kernel's table cannot be read or changed; run this again")
+        outcome.context("the kernel's table cannot be read or changed; run this command again")
     }
 
-    /// Makes servers take no new connections, and waits until the open ones
-    /// have ended.
+    /// Stops new connections to all servers, and waits until the open
+    /// connections have ended.
     fn wait_for_connections(
         &mut self,
         wait: Duration,
@@ -194,7 +196,7 @@ impl Host {
         let outcome = self.round(quiesced)?;
         ensure!(
             outcome.failures.is_empty(),
-            "some servers may still get new connections: {}. Run this again, or without --wait",
+            "some servers may still get new connections: {}. Run this command again, or without --wait",
             failures(&outcome)
         );
         let (began, mut told) = (Instant::now(), None::<Instant>);
@@ -235,7 +237,8 @@ impl Host {
         Ok(active)
     }
 
-    /// Runs rounds in which nothing is wanted until only sysctls are left.
+    /// Runs rounds in which nothing is wanted, until only sysctls remain to be
+    /// restored.
     fn clear(&mut self, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         let began = self.began.elapsed();
         loop {
@@ -246,7 +249,7 @@ impl Host {
             }
             if self.began.elapsed() > began + PATIENCE {
                 bail!(
-                    "something of the agent's could not be removed from this host: {}. Fix that, then run this again",
+                    "could not remove everything that the agent made on this host: {}. Fix the cause, then run this command again",
                     failures(&outcome)
                 );
             }
@@ -262,7 +265,7 @@ impl Host {
     }
 }
 
-/// Wants nothing, so that nothing of ours stays.
+/// Returns an empty wish, so that the round removes everything that is ours.
 fn nothing(_: &Remembered, _: &ActualTable) -> Wish {
     Wish {
         desired: Arc::default(),
@@ -277,7 +280,8 @@ fn nothing(_: &Remembered, _: &ActualTable) -> Wish {
     }
 }
 
-/// Wants everything of ours, but no new connections for any server.
+/// Returns a wish that keeps all entries that are ours, with weight 0 for every
+/// server.
 fn quiesced(ours: &Remembered, kernel: &ActualTable) -> Wish {
     let mut table = WantedTable::new();
     for (key, servers) in &ours.table.services {
@@ -313,12 +317,12 @@ fn quiesced(ours: &Remembered, kernel: &ActualTable) -> Wish {
 fn failures(outcome: &Outcome) -> String {
     let failures: Vec<_> = outcome.failures.values().map(String::as_str).collect();
     match failures.is_empty() {
-        true => "its journal still has entries".to_owned(),
+        true => "the agent's journal still has entries".to_owned(),
         false => failures.join("; "),
     }
 }
 
-/// Segments that are never asked: an undo takes no address.
+/// Ignores orders for the segments, because an undo takes no address.
 struct Nobody;
 
 impl Segments for Nobody {

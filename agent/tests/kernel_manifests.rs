@@ -1,5 +1,6 @@
-//! Every manifest of the repository against a real kernel: what was applied
-//! once needs nothing more. Runs in the lab, in network namespaces of its own.
+//! Applies every manifest of the repository to a real kernel, twice. Applying a
+//! manifest the second time must change nothing. These tests run in the lab, in
+//! network namespaces of their own.
 
 use std::{
     fs,
@@ -30,7 +31,7 @@ use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, So
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc::unbounded_channel;
 
-/// Longer than any of this takes.
+/// The longest time to wait for a run; every run takes less.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -53,8 +54,9 @@ fn manifests_of_the_repository() -> Vec<PathBuf> {
     found
 }
 
-/// Applies a manifest to an empty kernel, and then again: with the journal of
-/// the first time, and without. Returns how many services it makes.
+/// Applies a manifest to an empty kernel, then again with the journal of the
+/// first run, and again without a journal. Returns the number of services that
+/// the manifest makes.
 fn apply_again(manifest: &Path) -> usize {
     in_a_namespace(|| {
         let folders = tempfile::tempdir().expect("a folder");
@@ -83,7 +85,7 @@ fn apply_again(manifest: &Path) -> usize {
 fn in_a_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET).expect(
-            "a network namespace cannot be made: this test runs as root, in the lab: \
+            "a network namespace cannot be created: run this test as root, in the lab: \
              cargo test -p agent --test kernel_manifests",
         );
         let mut up = Command::new("ip");
@@ -100,8 +102,8 @@ fn in_a_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// One run of a director, up to its first round. Returns how many operations it
-/// sent to the kernel, and what it found.
+/// Runs a director up to its first round. Returns the number of operations that
+/// it sent to the kernel, and its findings.
 fn run(objects: &Path, state: &Path) -> (usize, Observed) {
     let (events, heard) = mpsc::channel();
     let (recorder, _) = Recorder::new();
@@ -111,7 +113,8 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         files: Default::default(),
     };
     let objects = objects.to_owned();
-    // Ends when the folder is gone and the loop has ended, or with the test.
+    // This thread ends when the folder is gone and the loop has ended, or with
+    // the test.
     thread::spawn(move || manifests::watch(&objects, "a", "default", input));
 
     let writes = Arc::new(AtomicUsize::new(0));
@@ -131,7 +134,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
-        // No segment is asked, and no server is probed.
+        // Orders for segments and probes go nowhere, so no packet is sent.
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,
     };
@@ -154,7 +157,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
     (writes.load(SeqCst), found)
 }
 
-/// A socket that counts the operations that go through it.
+/// A kernel socket that counts the operations sent through it.
 struct Counted {
     socket: Socket,
     writes: Arc<AtomicUsize>,

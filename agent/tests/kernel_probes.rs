@@ -1,5 +1,5 @@
-//! Probes of servers that this host itself does not reach: they are void, and
-//! say why. Runs in the lab, in network namespaces of its own.
+//! Tests that probes are void, with a reason, if this host itself cannot reach
+//! the servers. These tests run in the lab, in network namespaces of their own.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -24,7 +24,8 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc::UnboundedSender;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// No host has these addresses: the interface swallows what is sent there.
+/// The address of a server that does not exist. The interface drops all packets
+/// to this address.
 const SERVER: &str = "192.0.2.9:80";
 const SERVER_6: &str = "[2001:db8::9]:80";
 
@@ -137,9 +138,9 @@ fn udp(expect: &str) -> Probe {
     }
 }
 
-/// A server that is probed, and what is heard of it.
+/// A server that is probed, and the events about its probes.
 struct Probes {
-    /// The probes end when this is dropped.
+    /// Dropping this sender ends the probes.
     _orders: UnboundedSender<Order>,
     heard: Receiver<Event>,
 }
@@ -219,11 +220,12 @@ impl Probes {
     }
 }
 
-/// In a network namespace with one interface, over which nothing answers.
+/// Runs a test in a network namespace with one interface, over which nothing
+/// answers.
 fn in_a_namespace(test: impl FnOnce() + Send) {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET).expect(
-            "a network namespace cannot be made: this test runs as root, in the lab: \
+            "a network namespace cannot be created: run this test as root, in the lab: \
              cargo test -p agent --test kernel_probes",
         );
         ip("link set lo up");

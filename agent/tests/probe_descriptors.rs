@@ -1,5 +1,5 @@
-//! Probes of a process that has no file descriptor left: one test, since the
-//! limit is the whole process's.
+//! Tests probes of a process that has no file descriptor left. This file has
+//! only one test, because the limit applies to the whole process.
 
 use std::{
     collections::BTreeMap,
@@ -66,7 +66,8 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
     loop {
         match next() {
             Event::ProbesVoid(voids) if voids == [(why.into(), 2)].into() => break,
-            // First one of them, then both.
+            // An event before the last one may count only one of the two
+            // targets.
             Event::ProbesVoid(voids) => assert_eq!(voids, [(why.into(), 1)].into()),
             event => panic!("{event:?}, and nothing else changed"),
         }

@@ -1,11 +1,12 @@
-//! Errors in one line, for people: what went wrong, and what to do about it.
+//! Writes errors as one line of text for people: what went wrong, and what to
+//! do about it.
 
 use std::error::Error;
 
 use kube::core::Status;
 
-/// An error and its sources on one line. A source whose words are there already
-/// is left out.
+/// Returns an error and its sources on one line. A source is left out if the
+/// line already contains its text.
 pub fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -20,11 +21,12 @@ pub fn with_sources(error: &dyn Error) -> String {
     text.replace('\n', " ")
 }
 
-/// Why an API server refused a request, and what to do about it. `what` was
-/// tried, as in "cannot watch realservers".
+/// Says why an API server refused a request, and what to do about it. `what`
+/// names the action that was tried: "watch realservers", for example.
 ///
-/// None where the caller only has to begin anew (410: the API server forgot
-/// where a watch was).
+/// Returns None for status 410, with which the API server says that it no
+/// longer knows where a watch was: the caller only has to start the watch
+/// again.
 pub fn api_error(what: &str, answer: &Status) -> Option<String> {
     let message = answer.message.trim();
     let why = match answer.code {
@@ -33,7 +35,7 @@ pub fn api_error(what: &str, answer: &Status) -> Option<String> {
             "the API server does not accept the token or certificate of this process; check its \
              kubeconfig or service account ({message})"
         ),
-        // The message names user, verb, resource and namespace.
+        // The API server's message names user, verb, resource and namespace.
         403 => {
             format!("{message}; the chart's roles allow it: helm upgrade --install ipvs-operator")
         }
@@ -54,8 +56,9 @@ pub fn api_error(what: &str, answer: &Status) -> Option<String> {
 
 const APPLY_DEFINITIONS: &str = "kubectl apply --server-side -f charts/ipvs-operator/crds";
 
-/// Whether an answer is about one object (a namespace, say) and not about a
-/// kind: "404 page not found" has no details, and others name nothing in them.
+/// Returns whether the API server's answer names an object (a namespace, for
+/// example). An answer about a kind names no object: "404 page not found" has
+/// no details, and the details of other answers have an empty name.
 fn names_an_object(answer: &Status) -> bool {
     let details = answer.details.as_ref();
     details.is_some_and(|details| !details.name.is_empty())

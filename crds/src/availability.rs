@@ -1,38 +1,41 @@
 //! How a service reacts to servers that fail their health check. Values of
-//! these types are checked and cannot be wrong.
+//! these types have been checked and are always valid.
 
 use std::{net::IpAddr, time::Duration};
 
 use crate::ForwardingRule;
 
-/// How a service reacts to servers that fail, with the defaults filled in.
+/// How a service reacts to servers that fail their health check, with the
+/// defaults filled in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Availability {
-    /// What happens to a single server that fails.
+    /// What happens to a single server that fails its health check.
     pub on_failure: OnFailure,
     /// The fewest healthy servers with which the service works normally. With
-    /// fewer, `below` is in force. None: `below` is in force only when no
-    /// server is healthy.
+    /// fewer healthy servers, `below` is in force. With a minimum of None,
+    /// `below` is in force only when no server is healthy.
     pub minimum: Option<Quantity>,
-    /// Once in force, `below` stays in force until more servers than this are
-    /// healthy, or all of them. None: until the minimum is reached.
+    /// Once in force, `below` stays in force until more servers than this
+    /// number, or all servers, are healthy. If this is None, `below` ends when
+    /// the minimum is reached.
     pub recover_above: Option<Quantity>,
-    /// What the service does below the minimum.
+    /// What the service does while it has fewer healthy servers than the
+    /// minimum.
     pub below: BelowMinimum,
-    /// How long the weight of a server that became healthy takes to grow to its
-    /// full value. None: it gets its full weight at once.
+    /// How long the weight of a newly healthy server takes to grow to its full
+    /// value. Without a slow start, the server gets its full weight at once.
     pub slow_start: Option<Duration>,
 }
 
 impl Availability {
-    /// How many of `total` servers must be healthy. Drained servers (weight 0)
-    /// do not count towards the total.
+    /// Returns how many of `total` servers must be healthy. Drained servers
+    /// (weight 0) do not count towards the total.
     pub fn minimum_of(&self, total: usize) -> usize {
         self.minimum.unwrap_or(Quantity::Count(1)).of(total)
     }
 }
 
-/// What happens to a server that fails.
+/// What happens to a server that fails its health check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnFailure {
     /// The server gets weight 0: no new connections, but it keeps those it has.
@@ -41,8 +44,8 @@ pub enum OnFailure {
     Remove,
 }
 
-/// A number of a service's servers, absolute or relative. Servers that the
-/// administrator drained (weight 0) do not count.
+/// A number of servers, as a count or as a percentage of the service's servers.
+/// Servers that the administrator drained (weight 0) do not count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Quantity {
     /// An absolute number of servers.
@@ -52,7 +55,7 @@ pub enum Quantity {
 }
 
 impl Quantity {
-    /// The number of servers that this means, out of `total`.
+    /// Converts the quantity into a number of servers, out of `total`.
     pub fn of(self, total: usize) -> usize {
         match self {
             Self::Count(count) => usize::try_from(count).unwrap_or(usize::MAX),
@@ -68,12 +71,11 @@ pub enum BelowMinimum {
     FailOpen,
     /// Sends new connections to no server: clients are refused at once.
     Reject,
-    /// Sends new connections to this server.
+    /// Sends new connections to the sorry server.
     Sorry(SorryServer),
 }
 
-/// The server that answers with an apology while too few real servers are
-/// healthy.
+/// The server that gets new connections while too few real servers are healthy.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SorryServer {
     /// The sorry server's address.

@@ -1,82 +1,88 @@
-//! The largest values of the API's fields. The schema ([`crate::api`]) and the
-//! check of objects that had no admission ([`crate::check`]) both use them. The
-//! bounds of ports, weights and marks are those of the integer type that holds
-//! them.
+//! Upper bounds for the API's fields. Both the schema ([`crate::api`]) and the
+//! checks of specs ([`crate::check`]) use these bounds. Ports, weights and
+//! marks are bounded by the integer types that hold them.
 
-/// Characters of an object's name, and of a DNS name in full (RFC 1035).
+/// The maximum number of characters in an object's name or a full DNS name (RFC
+/// 1035).
 pub(crate) const NAME: usize = 253;
-/// Characters of a label's value, and of the name in its key.
+/// The maximum number of characters in a label's value, or in the name in its
+/// key.
 pub(crate) const LABEL: usize = 63;
-/// Characters of a label's key: a name, a slash, and a label.
+/// The maximum number of characters in a label's key: a name, a slash, and a
+/// label.
 pub(crate) const LABEL_KEY: usize = NAME + 1 + LABEL;
-/// Characters of an interface's name (`IFNAMSIZ` less the NUL).
+/// The maximum number of characters in an interface's name (`IFNAMSIZ` less the
+/// NUL).
 pub(crate) const INTERFACE: usize = 15;
 
-/// Entries of a list of grants.
+/// The maximum number of entries in a list of grants.
 pub(crate) const GRANTS: usize = 64;
-/// Networks of a pool of addresses.
+/// The maximum number of networks in a pool of addresses.
 pub(crate) const CIDRS: usize = 64;
-/// Characters of a network in CIDR notation: those of an IPv6 address in full
-/// and of its prefix length.
+/// The maximum number of characters in a network in CIDR notation: an IPv6
+/// address in full, a slash, and the length of the prefix.
 pub(crate) const CIDR: usize = 43;
-/// Namespaces that an entry of a list of grants names.
+/// The maximum number of namespaces in an entry of a list of grants.
 pub(crate) const NAMESPACES: usize = 64;
 
-/// Labels of a selector.
+/// The maximum number of labels in a selector.
 pub(crate) const SELECTOR_LABELS: usize = 16;
-/// Expressions of a selector.
+/// The maximum number of expressions in a selector.
 pub(crate) const SELECTOR_EXPRESSIONS: usize = 16;
-/// Values of one expression of a selector.
+/// The maximum number of values in one expression of a selector.
 pub(crate) const SELECTOR_VALUES: usize = 64;
 
-/// Sysctls that a group sets.
+/// The maximum number of sysctls that a group can set.
 pub(crate) const SYSCTLS: usize = 32;
-/// Characters of a sysctl's name.
+/// The maximum number of characters in a sysctl's name.
 pub(crate) const SYSCTL_NAME: usize = 64;
-/// Characters of a sysctl's value.
+/// The maximum number of characters in a sysctl's value.
 pub(crate) const SYSCTL_VALUE: usize = 64;
 
-/// Seconds that a client keeps its server. The kernel counts them in 32 bits of
-/// ticks, with up to 1000 ticks a second (`ip_vs_genl_parse_service` in
+/// The longest persistence timeout, in seconds. The kernel counts it in 32 bits
+/// of ticks, with up to 1000 ticks a second (`ip_vs_genl_parse_service` in
 /// `net/netfilter/ipvs/ip_vs_ctl.c`).
 pub(crate) const PERSISTENCE_SECONDS: u32 = u32::MAX / 1000;
-/// Seconds after which the kernel forgets a connection without packets. The
-/// kernel counts them in an `int` of ticks (`ip_vs_set_timeout` in the same
-/// file).
+/// The longest timeout of an idle connection, in seconds. The kernel counts it
+/// in an `int` of ticks (`ip_vs_set_timeout` in
+/// `net/netfilter/ipvs/ip_vs_ctl.c`).
 pub(crate) const TIMEOUT_SECONDS: u32 = i32::MAX.cast_unsigned() / 1000;
-/// Connections in a threshold.
+/// The largest connection threshold.
 pub(crate) const CONNECTIONS: u32 = i32::MAX.cast_unsigned();
-/// Length of an IPv4 prefix, in bits.
+/// The longest IPv4 prefix, in bits.
 pub(crate) const PREFIX_IPV4: u8 = 32;
-/// Length of an IPv6 prefix, in bits.
+/// The longest IPv6 prefix, in bits.
 pub(crate) const PREFIX_IPV6: u8 = 128;
 
-/// Seconds from one probe to the next.
+/// The longest time from one probe to the next, in seconds.
 pub(crate) const PERIOD_SECONDS: i32 = 3600;
-/// Seconds that a probe's answer may take.
+/// The longest time that a probe waits for its answer, in seconds.
 pub(crate) const PROBE_SECONDS: i32 = 60;
-/// Probes in a row that turn a healthy server into a failed one, or back.
+/// The maximum number of probes in a row that may be required to change a
+/// server's health.
 pub(crate) const THRESHOLD: i32 = 10;
-/// Seconds over which a server's weight grows.
+/// The longest time over which a server's weight grows, in seconds.
 pub(crate) const SLOW_START_SECONDS: i32 = 3600;
 
-/// Characters of an HTTP path.
+/// The maximum number of characters in an HTTP path.
 pub(crate) const PATH: usize = 2048;
-/// Headers of an HTTP probe.
+/// The maximum number of additional headers in an HTTP probe.
 pub(crate) const HEADERS: usize = 16;
-/// Characters of a header's name.
+/// The maximum number of characters in a header's name.
 pub(crate) const HEADER_NAME: usize = 256;
-/// Characters of a header's value.
+/// The maximum number of characters in a header's value.
 pub(crate) const HEADER_VALUE: usize = 4096;
-/// Statuses, or ranges of them, that count as a good answer.
+/// The maximum number of statuses, or ranges of statuses, that count as a good
+/// answer.
 pub(crate) const STATUSES: usize = 16;
-/// Characters that a probe sends, or looks for in an answer.
+/// The maximum number of characters that a probe sends, or looks for in an
+/// answer.
 pub(crate) const TEXT: usize = 4096;
-/// Characters of a regular expression.
+/// The maximum number of characters in a regular expression.
 pub(crate) const PATTERN: usize = 1024;
-/// Characters of a certificate bundle in base64.
+/// The maximum number of characters in a certificate bundle in base64.
 pub(crate) const CA_BUNDLE_BASE64: usize = 128 << 10;
-/// Characters of a gRPC service's name.
+/// The maximum number of characters in a gRPC service's name.
 pub(crate) const GRPC_SERVICE: usize = 256;
-/// Characters of a DNS record.
+/// The maximum number of characters in a DNS record.
 pub(crate) const DNS_ANSWER: usize = 1024;

@@ -29,12 +29,11 @@ pub mod kind {
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
     /// The kernels of all live directors hold the object as it is now.
     pub const PROGRAMMED: &str = "Programmed";
-    /// The object works. This is the one condition to look at.
+    /// The object works. Look at this condition first.
     pub const READY: &str = "Ready";
-    /// A director holds removals back, because there are more at once than it
-    /// makes without permission.
+    /// A director holds removals back until someone permits them.
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
-    /// A director can probe real servers, and its results count.
+    /// A director can probe real servers, and its probe results are valid.
     pub const HEALTH_CHECKS: &str = "HealthChecks";
     /// A director's sysctls have the values that its services need.
     pub const SYSCTLS: &str = "Sysctls";
@@ -44,20 +43,22 @@ pub mod kind {
 
 /// The reasons of conditions.
 pub mod reason {
-    /// The controller has not looked at the object yet.
+    /// The controller has not processed the object yet.
     pub const PENDING: &str = "Pending";
     /// The object is accepted.
     pub const ACCEPTED: &str = "Accepted";
-    /// A field's value is invalid, whatever the other objects are.
+    /// A field's value is invalid by itself, independent of other objects.
     pub const INVALID: &str = "Invalid";
-    /// The spec does not parse. It was probably written for a newer version.
+    /// The spec does not parse. The object was probably written for a newer
+    /// version.
     pub const UNREADABLE: &str = "Unreadable";
-    /// No DirectorGroup of that name was ever seen.
+    /// The DirectorGroup that the object names was never seen.
     pub const DIRECTOR_GROUP_NOT_FOUND: &str = "DirectorGroupNotFound";
-    /// The DirectorGroup was deleted. Its directors continue with its last
-    /// spec.
+    /// The DirectorGroup was deleted. The group's directors continue with the
+    /// last spec.
     pub const DIRECTOR_GROUP_DELETED: &str = "DirectorGroupDeleted";
-    /// An older object has the same VIP, port and protocol, or mark.
+    /// An older VirtualService has the same VIP, port and protocol, or the same
+    /// firewall mark.
     pub const CONFLICT: &str = "Conflict";
     /// The DirectorGroup does not grant an address to the object's namespace.
     pub const ADDRESS_NOT_GRANTED: &str = "AddressNotGranted";
@@ -72,10 +73,11 @@ pub mod reason {
     pub const NO_REAL_SERVERS: &str = "NoRealServers";
     /// Neither the service nor the server names a forwarding method.
     pub const NO_FORWARDING: &str = "NoForwarding";
-    /// With DR or TUN, the server's port must be the service's, and is not.
+    /// The server's port differs from the service's port, which DR and TUN
+    /// cannot translate.
     pub const PORT_MISMATCH: &str = "PortMismatch";
-    /// The server's address family is not the service's, and there is no
-    /// tunnel.
+    /// The server and the service have different address families, and no
+    /// tunnel joins them.
     pub const FAMILY_MISMATCH: &str = "FamilyMismatch";
     /// An older server of the service has the same address and port.
     pub const DUPLICATE_SERVER: &str = "DuplicateServer";
@@ -83,15 +85,15 @@ pub mod reason {
     pub const REAL_SERVER_NOT_ACCEPTED: &str = "RealServerNotAccepted";
     /// No VirtualService selects the server.
     pub const NOT_SELECTED: &str = "NotSelected";
-    /// The kernels of all live directors hold it.
+    /// The kernels of all live directors hold the object.
     pub const PROGRAMMED: &str = "Programmed";
-    /// Some directors have not reported yet that they hold it.
+    /// Some directors have not reported yet that they hold the object.
     pub const PROGRAMMING: &str = "Programming";
-    /// A director tried to program it and failed.
+    /// A director tried to program the object and failed.
     pub const NOT_PROGRAMMED: &str = "NotProgrammed";
     /// The kernel refused a service or a destination.
     pub const KERNEL_REFUSED: &str = "KernelRefused";
-    /// The kernel's table has an entry with that key that is not the agent's,
+    /// Another program made an entry with the same key in the kernel's table,
     /// and the DirectorGroup says to leave such entries alone.
     pub const FOREIGN_ENTRY: &str = "ForeignEntry";
     /// The director cannot use its IPVS table.
@@ -100,16 +102,16 @@ pub mod reason {
     pub const INTERFACES_UNAVAILABLE: &str = "InterfacesUnavailable";
     /// The agent cannot use its state folder.
     pub const STATE_FOLDER_UNAVAILABLE: &str = "StateFolderUnavailable";
-    /// Something differs from what the objects want: `status.exceptions` lists
-    /// it.
+    /// The director's state differs from the state that the objects want:
+    /// `status.exceptions` lists the differences.
     pub const EXCEPTIONS: &str = "Exceptions";
     /// No director of the group has a live Lease.
     pub const NO_DIRECTORS: &str = "NoDirectors";
-    /// The service or server would take the director's own traffic.
+    /// The service or server would capture the director's own traffic.
     pub const WOULD_HIJACK_DIRECTOR: &str = "WouldHijackDirector";
     /// Another host on the segment answers for the VIP.
     pub const VIP_TAKEN: &str = "VipTaken";
-    /// The agent is probing the segment for a host that has the VIP.
+    /// The agent is probing the segment for another host that has the VIP.
     pub const VIP_PROBING: &str = "VipProbing";
     /// No director holds the VIP.
     pub const VIP_NOT_HELD: &str = "VipNotHeld";
@@ -118,15 +120,16 @@ pub mod reason {
     /// The group has several directors and does not name the one that holds the
     /// VIPs.
     pub const HOLDER_NOT_NAMED: &str = "HolderNotNamed";
-    /// More must be removed at once than a director removes without permission.
+    /// More entries must be removed at once than a director removes without
+    /// permission.
     pub const TOO_MANY_REMOVALS: &str = "TooManyRemovals";
-    /// The API server belongs to another cluster than the one whose objects are
+    /// The API server belongs to a different cluster than the objects that are
     /// programmed.
     pub const OTHER_CLUSTER: &str = "OtherCluster";
     /// One of our custom resource definitions is deleted or being deleted.
     pub const DEFINITION_DELETED: &str = "DefinitionDeleted";
-    /// The API server does not say which cluster it belongs to, or in which
-    /// state our custom resource definitions are.
+    /// The API server does not report its cluster's identity, or the state of
+    /// our custom resource definitions.
     pub const CLUSTER_UNKNOWN: &str = "ClusterUnknown";
     /// No removal is held back.
     pub const NOTHING_HELD: &str = "NothingHeld";
@@ -134,9 +137,9 @@ pub mod reason {
     pub const PROBING: &str = "Probing";
     /// No service has a health check.
     pub const NOTHING_TO_CHECK: &str = "NothingToCheck";
-    /// Probes cannot be made, for reasons that lie with the director itself.
+    /// A problem of the director itself makes its probe results invalid.
     pub const PROBES_VOID: &str = "ProbesVoid";
-    /// Every sysctl that the services need has the value they need.
+    /// Every sysctl that the services need has the needed value.
     pub const AS_NEEDED: &str = "AsNeeded";
     /// The current services need no sysctl.
     pub const NOTHING_NEEDED: &str = "NothingNeeded";
@@ -146,19 +149,20 @@ pub mod reason {
     pub const BELOW_MINIMUM: &str = "BelowMinimum";
     /// Probes of the server fail.
     pub const UNHEALTHY: &str = "Unhealthy";
-    /// A server is new, or all servers of a service are: its probes have not
-    /// yet succeeded, and have not failed often enough to count.
+    /// A server is new, or all servers of a service are: no probe has succeeded
+    /// yet, and too few have failed for a verdict.
     pub const CHECKING: &str = "Checking";
-    /// A director has more to report than fits into its status, so that the
-    /// state of this object is unknown.
+    /// A director has more to report than fits into its status, so the state of
+    /// this object is unknown.
     pub const MORE_TO_REPORT: &str = "MoreToReport";
     /// The object works as it should.
     pub const READY: &str = "Ready";
     /// The agent renews its Lease.
     pub const ALIVE: &str = "Alive";
-    /// The agent did not renew its Lease for the Lease's whole duration.
+    /// The agent did not renew its Lease within the Lease's duration.
     pub const LEASE_EXPIRED: &str = "LeaseExpired";
-    /// The director has no Lease: there never was one, or it was deleted.
+    /// The director has no Lease: none was ever created, or the Lease was
+    /// deleted.
     pub const NO_LEASE: &str = "NoLease";
 }
 
@@ -166,15 +170,16 @@ const TRUE: &str = "True";
 const FALSE: &str = "False";
 const UNKNOWN: &str = "Unknown";
 
-/// How many objects a message names; it only counts the rest.
+/// The maximum number of objects that a message names; the message only counts
+/// the others.
 const NAMED: usize = 10;
 
-/// Adds a condition to an object's others or replaces the one of its type.
-/// Returns whether anything changed.
+/// Adds a condition, or replaces the condition of the same type. Returns
+/// whether anything changed.
 ///
-/// A condition that is equal but for its time is left alone, and one whose
-/// status is the same keeps the time of its last transition. So equal input
-/// gives an equal status, which needs no patch.
+/// A condition that differs only in its time is left alone. A condition whose
+/// status did not change keeps the time of its last transition. Equal input
+/// therefore gives an equal status, which needs no patch.
 pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) -> bool {
     let Some(old) = conditions.iter_mut().find(|old| old.type_ == new.type_) else {
         new.last_transition_time = Time(now);
@@ -185,7 +190,7 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) 
     if *old == new {
         return false;
     }
-    // A condition from the schema's defaults has the time 1970.
+    // A condition from the schema's defaults has 1970 as its time.
     if old.status != new.status || old.last_transition_time.0 == Timestamp::UNIX_EPOCH {
         new.last_transition_time = Time(now);
     }
@@ -193,17 +198,18 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) 
     true
 }
 
-/// Finds the condition of one type.
+/// Returns the condition of the type `kind`.
 pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == kind)
 }
 
-/// Whether the condition of one type is there and True.
+/// Returns whether the condition of the type `kind` exists and is True.
 pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == TRUE)
 }
 
-/// A condition that is still Unknown, because nothing was looked at yet.
+/// A condition with status Unknown, because the controller has not looked at
+/// the object yet.
 pub fn pending(kind: &str, generation: i64) -> Condition {
     condition(
         kind,
@@ -250,7 +256,7 @@ pub fn not_accepted(rejection: &Rejection, generation: i64) -> Condition {
     )
 }
 
-/// The first ten names, and the number of the others.
+/// Writes the first ten names, and the number of the others.
 pub fn named<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     let all: Vec<_> = all.into_iter().collect();
     let shown = all[..all.len().min(NAMED)].join(", ");

@@ -9,7 +9,7 @@ use crate::{
     condition::{self, kind},
 };
 
-/// All definitions, as the chart installs them.
+/// Returns all definitions, as the chart installs them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         finish(
@@ -22,9 +22,10 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     ]
 }
 
-/// Adds what the derived schema lacks, and removes what an API server warns
-/// about. `pending` are the condition types that a new object gets with status
-/// Unknown: an object without any condition could be taken for a healthy one.
+/// Adds the parts that the derived schema lacks, and removes the parts that an
+/// API server warns about. `pending` lists the condition types that a new
+/// object gets with status Unknown, because an object without any condition
+/// could be taken for a healthy one.
 fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
     let versions = crd["spec"]["versions"].as_array_mut().into_iter().flatten();
@@ -41,7 +42,7 @@ fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefi
     serde_json::from_value(crd).expect("it was a CRD")
 }
 
-/// Drops `nullable`, which is of no use to a user, and formats that the API
+/// Removes `nullable`, which is of no use to users, and formats that the API
 /// server does not know.
 fn tidy(schema: &mut Value) {
     match schema {
@@ -61,9 +62,9 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// Merges the list by condition type, so that with server-side apply two
-/// writers keep to their own conditions: a Director's agent and the controller,
-/// for example.
+/// Makes server-side apply merge conditions by type, so that two writers (a
+/// Director's agent and the controller, for example) keep to their own
+/// conditions.
 fn merge_conditions_by_type(conditions: &mut Value) {
     conditions["x-kubernetes-list-type"] = json!("map");
     conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
@@ -80,12 +81,12 @@ fn not_seen(kind: &str) -> Value {
     })
 }
 
-/// The name of a definition's file in the chart.
+/// Returns the name of a definition's file in the chart.
 pub fn file_name(crd: &CustomResourceDefinition) -> String {
     format!("{}.yaml", crd.spec.names.plural)
 }
 
-/// A definition as the text of its file in the chart.
+/// Writes a definition as YAML, as its file in the chart contains it.
 pub fn yaml(crd: &CustomResourceDefinition) -> String {
     let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
     whole_numbers(&mut crd);
@@ -93,7 +94,8 @@ pub fn yaml(crd: &CustomResourceDefinition) -> String {
     format!("# Generated from the Rust types in crds/ by `make generate`.\n{text}")
 }
 
-/// Turns 65535.0 into 65535: bounds are floating-point numbers in a CRD.
+/// Turns 65535.0 into 65535, because the definition's type holds bounds as
+/// floating-point numbers.
 fn whole_numbers(value: &mut Value) {
     match value {
         Value::Object(fields) => fields.values_mut().for_each(whole_numbers),

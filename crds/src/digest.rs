@@ -9,20 +9,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Identifies the state of one object, or of a set of objects: 128 bits over
-/// uid, generation and labels. The digest of a set is the XOR of its members'
-/// digests, so it does not depend on their order. The text form has 32
+/// A 128-bit hash over uid, generation and labels, which identifies the state
+/// of one object or of a set of objects. The digest of a set is the XOR of its
+/// members' digests, so it does not depend on their order. The text form has 32
 /// hexadecimal digits.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Digest(u128);
 
 impl Digest {
-    /// The digest of one object.
+    /// Computes the digest of one object.
     ///
-    /// Each part is preceded by its length, so that two different objects
-    /// cannot give the same bytes by moving characters from one part to the
-    /// next. The digest is the same on every machine and in every version,
-    /// because a director's digest is compared with the controller's.
+    /// Each part is preceded by its length, so moving characters from one part
+    /// to the next changes the hashed bytes. The digest is the same on every
+    /// machine and in every version, because a director's digest is compared
+    /// with the controller's.
     pub fn of(uid: &str, generation: i64, labels: &BTreeMap<String, String>) -> Self {
         let mut bytes = Vec::with_capacity(128);
         push(&mut bytes, uid);
@@ -66,7 +66,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The text is not a [`Digest`].
+/// The error for a text that is not a [`Digest`].
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("a digest has 32 hexadecimal digits, this is {0:?}")]
 pub struct ParseDigestError(String);

@@ -1,4 +1,5 @@
-//! Objects for tests, as JSON. A test changes the fields that matter to it.
+//! Objects for tests, as JSON. Each test changes only the fields that matter to
+//! it.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -8,7 +9,8 @@ use crate::{Change, ObjectKey, Objects, Resolved, resolve};
 #[derive(Clone, Debug)]
 pub(crate) struct Fixture(Value);
 
-/// A valid service of `10.0.0.1:80/TCP` over NAT for servers with `app=web`.
+/// A valid service of `10.0.0.1:80/TCP` over NAT, which selects servers with
+/// the label `app=web`.
 pub(crate) fn service(name: &str) -> Fixture {
     Fixture(json!({
         "kind": "VirtualService",
@@ -46,7 +48,7 @@ pub(crate) fn group(name: &str) -> Fixture {
 }
 
 impl Fixture {
-    /// Sets the field at a path such as `spec.vip.port`.
+    /// Sets the field at a path such as `spec.vip.port` to a value.
     pub(crate) fn with(mut self, place: &str, value: impl Into<Value>) -> Self {
         let mut at = &mut self.0;
         for name in place.split('.') {
@@ -61,13 +63,13 @@ impl Fixture {
         self
     }
 
-    /// Sets the creation time to this many seconds after a fixed time.
+    /// Sets the creation time to `second` seconds after a fixed time.
     pub(crate) fn created(self, second: u32) -> Self {
         let time = format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60);
         self.with("metadata.creationTimestamp", time)
     }
 
-    /// Changes a field and raises the generation.
+    /// Changes a field and raises the object's generation.
     pub(crate) fn edited(self, place: &str, value: impl Into<Value>) -> Self {
         let generation = self.0["metadata"]["generation"].as_i64().unwrap();
         self.with(place, value)
@@ -97,7 +99,8 @@ impl Fixture {
     }
 }
 
-/// Applies all fixtures in order, after a DirectorGroup `default`.
+/// Applies a DirectorGroup `default` and then all fixtures, in order, and
+/// returns the objects.
 pub(crate) fn objects(fixtures: &[Fixture]) -> Objects {
     let mut objects = Objects::default();
     group("default").apply(&mut objects);

@@ -1,25 +1,27 @@
-//! Health checks, with the defaults filled in. Values of these types are
-//! checked and cannot be wrong.
+//! Health checks, with the defaults filled in. Values of these types have been
+//! checked and are always valid.
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// The health check of a virtual service. It is the same for all servers of the
-/// service; the prober adds the server's address and port.
+/// The health check of a virtual service. The check is the same for all servers
+/// of the service; the prober adds the server's address and port.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HealthCheck {
-    /// What is sent, and what must come back.
+    /// What the probe sends, and which answer is good.
     pub probe: Probe,
-    /// The port to probe. None: each server's own port.
+    /// The port to probe. A port of None means each real server's own port.
     pub port: Option<u16>,
     /// The time from one probe of a server to the next.
     pub period: Duration,
-    /// How long an answer may take; at most the period.
+    /// How long a probe's answer may take; at most the period.
     pub timeout: Duration,
-    /// How many successes in a row bring a failed server back; at least 1.
+    /// How many successful probes in a row make a failed server healthy again;
+    /// at least 1.
     pub success_threshold: u32,
-    /// How many failures in a row put a server out of service; at least 1.
+    /// How many failed probes in a row make a healthy server unhealthy; at
+    /// least 1.
     pub failure_threshold: u32,
 }
 
@@ -28,24 +30,26 @@ pub struct HealthCheck {
 pub enum Probe {
     /// An HTTP GET request.
     Http(HttpProbe),
-    /// A TCP connection, and optionally an exchange over it.
+    /// A TCP connection, and optionally an exchange of text over it.
     Tcp {
-        /// Text to send once the connection is established; may be empty.
+        /// Text to send once the connection is established; empty to send
+        /// nothing.
         send: String,
-        /// Text that the answer must contain; empty if any connection is good.
+        /// Text that the answer must contain; empty if an established
+        /// connection is enough.
         expect: String,
     },
-    /// A call of `grpc.health.v1.Health/Check`.
+    /// A call to the gRPC method `grpc.health.v1.Health/Check`.
     Grpc {
         /// The gRPC service to ask about; empty means the server as a whole.
         service: String,
     },
-    /// A UDP datagram, and optionally its answer.
+    /// A UDP datagram, and optionally the answer that it must get.
     Udp {
-        /// The text of the datagram.
+        /// The text that the datagram carries.
         send: String,
-        /// Text that the answer must contain. Empty: no answer is needed, and
-        /// only an ICMP error is a failure.
+        /// Text that the answer must contain. If the text is empty, no answer
+        /// is needed, and only an ICMP error is a failure.
         expect: String,
     },
     /// A DNS query over UDP.
@@ -57,18 +61,19 @@ pub enum Probe {
 /// An HTTP GET request, and what counts as a good answer.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HttpProbe {
-    /// With HTTPS, whom to trust. None: plain HTTP.
+    /// How the server's certificate is verified, with HTTPS. With None, the
+    /// probe uses plain HTTP.
     pub tls: Option<TlsRule>,
-    /// The Host header, with brackets around an IPv6 address. None: the
-    /// server's address and port.
+    /// The value of the Host header, with brackets around an IPv6 address. With
+    /// None, the header is the server's address and port.
     pub host: Option<String>,
-    /// Path and query, beginning with a slash.
+    /// The path and query of the request, beginning with a slash.
     pub path: String,
-    /// Additional headers: names in lower case, and values.
+    /// Additional headers as (name, value), with the names in lower case.
     pub headers: Vec<(String, String)>,
     /// The statuses of a good answer; never empty.
     pub statuses: Vec<StatusRange>,
-    /// What the body of a good answer must contain, if anything.
+    /// What the body of a good answer must contain. None: any body is good.
     pub body: Option<BodyRule>,
 }
 
@@ -77,12 +82,12 @@ pub struct HttpProbe {
 pub struct StatusRange {
     /// The first status of the range.
     pub first: u16,
-    /// The last status of the range; not below the first.
+    /// The last status of the range, which is at least the first.
     pub last: u16,
 }
 
 impl StatusRange {
-    /// The range as a type of the standard library.
+    /// Returns the range as a range of the standard library.
     pub fn range(self) -> RangeInclusive<u16> {
         self.first..=self.last
     }
@@ -99,25 +104,26 @@ pub enum BodyRule {
 }
 
 /// The largest program, in bytes, that a pattern may compile to. Matching with
-/// a larger one would take too long.
+/// a larger program would take too long.
 const LARGEST_PATTERN: usize = 512 << 10;
 
 /// Compiles the pattern of [`BodyRule::Matches`].
 ///
 /// # Errors
-/// When it is not a regular expression, or compiles to a program that is too
-/// large.
+/// Fails if the pattern is not a regular expression, or compiles to a program
+/// that is too large.
 pub fn body_pattern(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern)
         .size_limit(LARGEST_PATTERN)
         .build()
 }
 
-/// Whom to trust at the other end of a TLS connection.
+/// How the certificate of a TLS server is verified.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TlsRule {
-    /// The DNS name or IP address to ask for (SNI), which the certificate must
-    /// be for. It defaults to [`HttpProbe::host`]. None: the server's address.
+    /// The DNS name or IP address that the probe asks for (SNI) and that the
+    /// certificate must be valid for. The default name is [`HttpProbe::host`].
+    /// Without a name and a host, the probe asks for the server's address.
     pub server_name: Option<String>,
     /// The certificates of the trusted authorities as DER, at least one.
     /// `webpki::anchor_from_trusted_cert` accepts each of them. None: any
@@ -128,12 +134,13 @@ pub struct TlsRule {
 /// A DNS query, and what counts as a good answer.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct DnsProbe {
-    /// The name to ask for.
+    /// The full DNS name to query.
     pub name: String,
     /// The record type's mnemonic (RFC 1035, section 3.2.2): `A`, `AAAA`, ...
     pub record_type: String,
-    /// The record that the answer must contain. For A and AAAA it is written as
-    /// [`std::net::IpAddr`]'s `Display` writes it, otherwise as the user wrote
-    /// it. None: any answer without an error is good.
+    /// The record that the answer must contain. An address (for A and AAAA) has
+    /// the form that [`std::net::IpAddr`]'s `Display` writes; other records
+    /// have the form that the user wrote. None: any answer without an error is
+    /// good.
     pub expect: Option<String>,
 }

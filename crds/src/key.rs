@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 /// The kinds of objects that users write.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Kind {
-    /// A VirtualService.
+    /// The kind VirtualService.
     VirtualService,
-    /// A RealServer.
+    /// The kind RealServer.
     RealServer,
-    /// A DirectorGroup.
+    /// The kind DirectorGroup.
     DirectorGroup,
 }
 
@@ -24,17 +24,17 @@ impl fmt::Display for Kind {
 }
 
 /// The namespace and name of an object. Cluster-scoped objects have an empty
-/// namespace. A clone is cheap, because it shares both texts.
+/// namespace. A clone is cheap, because all clones share both texts.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ObjectKey {
-    /// The namespace; empty for cluster-scoped kinds.
+    /// The object's namespace; empty for cluster-scoped kinds.
     pub namespace: Arc<str>,
     /// The object's name.
     pub name: Arc<str>,
 }
 
 impl ObjectKey {
-    /// The key of a namespaced object.
+    /// Creates the key of a namespaced object.
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -42,17 +42,17 @@ impl ObjectKey {
         }
     }
 
-    /// The key of a cluster-scoped object.
+    /// Creates the key of a cluster-scoped object.
     pub fn cluster(name: impl Into<Arc<str>>) -> Self {
         Self::new("", name)
     }
 
-    /// The key of an object.
+    /// Returns the key of an object.
     pub fn of<K: Resource>(object: &K) -> Self {
         Self::of_metadata(object.meta())
     }
 
-    /// The key of an object with this metadata.
+    /// Returns the key of the object that has this metadata.
     pub fn of_metadata(metadata: &ObjectMeta) -> Self {
         Self::new(
             metadata.namespace.clone().unwrap_or_default(),

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-/// An object's labels, sorted by key. They are in a slice and not in a map, to
-/// save memory: there are many objects, most with one or two labels, and a node
-/// of a map has room for eleven.
+/// An object's labels, sorted by key. A slice takes less memory than a map
+/// here: there are many objects, most of them have one or two labels, and a
+/// map's node has room for eleven.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 impl Labels {
-    /// The value of a label.
+    /// Returns the value of the label `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
         let labels = &self.0;
         let found = labels.binary_search_by(|(label, _)| (**label).cmp(key));
         found.ok().map(|index| &*labels[index].1)
     }
 
-    /// All labels, by key.
+    /// Returns all labels, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (&**key, &**value))
     }

@@ -8,13 +8,14 @@ use serde_json::Value;
 /// An object whose spec may not parse.
 ///
 /// Such an object must not stop a watch: it may have been written for a newer
-/// version of ipvs-operator. Its metadata is available, and the error names the
-/// field (`spec.vip.port: invalid type: …`). Status and managedFields are
-/// dropped, because nothing here reads them.
+/// version of ipvs-operator. The object's metadata is available, and the parse
+/// error names the field (`spec.vip.port: invalid type: …`). Status and
+/// managedFields are dropped, because no code uses them.
 pub struct Loose<K: HasSpec> {
     /// The object's metadata, without managedFields.
     pub metadata: ObjectMeta,
-    /// The spec, or the field of it that does not parse and the reason.
+    /// The spec, or an error that names the field that does not parse and the
+    /// reason.
     pub spec: Result<K::Spec, String>,
     /// Where the object comes from.
     pub source: Source,
@@ -33,7 +34,7 @@ pub enum Source {
     File,
 }
 
-/// The parts of any object that are read.
+/// The parts of an object that are read, whatever the object's kind.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(default)]
@@ -63,11 +64,11 @@ where
     }
 }
 
-/// Names the field that does not parse, and the reason.
+/// Describes a parse error: the field that does not parse, and the reason.
 fn unparsable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let mut path = "spec".to_owned();
     let mut add = |field: &str| {
-        // The path of the root is "." or empty.
+        // The path of the whole object is "." or empty.
         if !field.is_empty() && field != "." {
             path.push('.');
             path.push_str(field);

@@ -2,8 +2,8 @@
 //! contains.
 //!
 //! The store keeps only the parts of an object that are used, so that tens of
-//! thousands of objects fit into a small agent. It checks each spec on the way
-//! in ([`crate::check`]), so a stored spec is valid by itself.
+//! thousands of objects fit into a small agent. The store checks each spec when
+//! it arrives ([`crate::check`]), so a stored spec is valid by itself.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,12 +15,12 @@ use crate::{
     condition::reason,
 };
 
-/// One object, reduced to the parts that are used.
+/// A stored object, reduced to the parts that are used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored<C> {
-    /// The object's uid.
+    /// The object's uid in the API server.
     pub uid: String,
-    /// The generation of `current`.
+    /// The object's generation that `current` was made from.
     pub generation: i64,
     /// The creation time in seconds since 1970; 0 for manifests, which have
     /// none.
@@ -29,20 +29,21 @@ pub struct Stored<C> {
     pub source: Source,
     /// The object's labels.
     pub labels: Labels,
-    /// The DirectorGroup that the object belongs to: the one of the spec in
-    /// force, or else the one that the object names, even if the rest of it
-    /// does not parse.
+    /// The DirectorGroup that the object belongs to, from the spec in force. If
+    /// no spec is in force, the object belongs to the group that the object
+    /// names, even if the rest of its spec does not parse.
     pub group: Option<String>,
     /// The checked spec, or why it was rejected.
     pub current: Result<C, Rejection>,
-    /// The last valid spec, which stays in force while `current` is rejected.
+    /// The last valid spec of the object, which stays in force while `current`
+    /// is rejected.
     pub last_good: Option<Box<C>>,
-    /// The digest over uid, generation and labels.
+    /// The digest over the object's uid, generation and labels.
     pub digest: Digest,
 }
 
 impl<C> Stored<C> {
-    /// The spec in force: the current one, or else the last valid one.
+    /// Returns the spec in force: the current one, or else the last valid one.
     pub fn in_force(&self) -> Option<&C> {
         self.current.as_ref().ok().or(self.last_good.as_deref())
     }
@@ -51,7 +52,8 @@ impl<C> Stored<C> {
 /// A change to the objects of one kind, as `kube::runtime::watcher` reports it.
 #[derive(Debug)]
 pub enum Change<K: HasSpec<Spec: fmt::Debug>> {
-    /// A listing begins. Objects that it does not name by `Item` are deleted.
+    /// A listing begins. Objects that the listing does not name by `Item` are
+    /// deleted when the listing is complete.
     Listing,
     /// The listing names an object.
     Item(Loose<K>),
@@ -67,14 +69,14 @@ pub enum Change<K: HasSpec<Spec: fmt::Debug>> {
 #[derive(Clone, Debug)]
 pub struct Store<C> {
     objects: Kept<C>,
-    /// What the current listing has named so far.
+    /// The objects that the current listing has named so far.
     listing: Option<Kept<C>>,
     listed: bool,
     gone: Kept<C>,
 }
 
-/// Boxed to save memory: half of the slots of a map are empty when it was
-/// filled in order.
+/// The objects of one kind, by key. The objects are boxed to save memory: half
+/// of the slots of a B-tree map are empty if the map was filled in order.
 type Kept<C> = BTreeMap<ObjectKey, Box<Stored<C>>>;
 
 impl<C> Default for Store<C> {
@@ -89,19 +91,19 @@ impl<C> Default for Store<C> {
 }
 
 impl<C> Store<C> {
-    /// Whether a listing has been completed. Before that, an object that is
-    /// missing here may still exist.
+    /// Returns whether a listing has been completed. Before the first listing,
+    /// an object that is not in the store may still exist.
     pub fn is_listed(&self) -> bool {
         self.listed
     }
 
-    /// The object with this key.
+    /// Returns the object with this key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Stored<C>> {
         self.objects.get(key).map(|stored| &**stored)
     }
 
-    /// The object with this key from the current listing, or else from the
-    /// store.
+    /// Returns the object with this key from the current listing, or else from
+    /// the store.
     pub fn latest(&self, key: &ObjectKey) -> Option<&Stored<C>> {
         let listing = self.listing.as_ref();
         let listed = listing.and_then(|listing| listing.get(key));
@@ -110,28 +112,29 @@ impl<C> Store<C> {
             .map(|stored| &**stored)
     }
 
-    /// All objects, by namespace and name.
+    /// Returns all objects, sorted by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Stored<C>)> {
         self.objects.iter().map(|(key, stored)| (key, &**stored))
     }
 
-    /// Deleted objects with their last spec; only for kinds with
-    /// [`Checked::KEPT_WHEN_GONE`].
+    /// Returns deleted objects with their last spec. Only kinds with
+    /// [`Checked::KEPT_WHEN_GONE`] keep deleted objects.
     pub fn gone(&self) -> impl Iterator<Item = (&ObjectKey, &Stored<C>)> {
         self.gone.iter().map(|(key, stored)| (key, &**stored))
     }
 
-    /// The number of objects.
+    /// Returns the number of objects in the store.
     pub fn len(&self) -> usize {
         self.objects.len()
     }
 
-    /// Whether the store has no object.
+    /// Returns whether the store has no object.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
 
-    /// The digest over all objects, or over the objects of one DirectorGroup.
+    /// Returns the digest over all objects, or over the objects of one
+    /// DirectorGroup.
     pub fn digest(&self, group: Option<&str>) -> Digest {
         self.objects
             .values()
@@ -139,7 +142,8 @@ impl<C> Store<C> {
             .fold(Digest::default(), |digest, stored| digest ^ stored.digest)
     }
 
-    /// The digest of one object; [`Digest::default`] if it does not exist.
+    /// Returns the digest of one object, or [`Digest::default`] if the object
+    /// does not exist.
     pub fn digest_of(&self, key: &ObjectKey) -> Digest {
         self.get(key)
             .map_or_else(Digest::default, |stored| stored.digest)
@@ -150,12 +154,12 @@ impl<C: Checked> Store<C>
 where
     <C::Object as HasSpec>::Spec: fmt::Debug,
 {
-    /// Applies a change. Returns whether anything that is used differs now; a
-    /// changed status, for example, makes no difference.
+    /// Applies a change. Returns whether the change affects any part of an
+    /// object that is used; a new status, for example, does not.
     ///
     /// If the spec of an object does not parse, fails its check or changes an
-    /// immutable field, the last valid spec of the same uid stays in force. It
-    /// survives a new listing, too.
+    /// immutable field, the last valid spec of the same uid stays in force.
+    /// That spec survives a new listing, too.
     pub fn change(&mut self, change: Change<C::Object>) -> bool {
         match change {
             Change::Listing => {
@@ -201,7 +205,8 @@ where
         }
     }
 
-    /// The stored form of an object, given its previous one.
+    /// Builds the stored form of an object from the object and its previous
+    /// stored form.
     fn stored(&self, object: Loose<C::Object>) -> (ObjectKey, Box<Stored<C>>) {
         let named = C::group(&object);
         let Loose {
@@ -259,7 +264,7 @@ where
         (key, Box::new(stored))
     }
 
-    /// Remembers an object that was deleted, if its kind wants that.
+    /// Keeps a deleted object, if its kind has [`Checked::KEPT_WHEN_GONE`].
     fn leave(&mut self, key: ObjectKey, stored: Box<Stored<C>>) {
         if C::KEPT_WHEN_GONE && !self.objects.contains_key(&key) {
             self.gone.insert(key, stored);
@@ -267,7 +272,8 @@ where
     }
 }
 
-/// The rejection of a spec that does not parse; `error` names the field.
+/// Returns the rejection of a spec that does not parse; `error` names the
+/// field.
 fn unreadable(error: &str) -> Rejection {
     Rejection {
         reason: reason::UNREADABLE,
@@ -292,14 +298,15 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Whether all kinds have been listed once.
+    /// Returns whether all kinds have been listed at least once.
     pub fn is_listed(&self) -> bool {
         self.virtual_services.is_listed()
             && self.real_servers.is_listed()
             && self.director_groups.is_listed()
     }
 
-    /// A DirectorGroup by name. If it was deleted, its last spec.
+    /// Returns a DirectorGroup by name. A deleted group is returned with its
+    /// last spec.
     pub fn group(&self, name: &str) -> Option<&Stored<CheckedGroup>> {
         let key = ObjectKey::cluster(name);
         let gone = || self.director_groups.gone.get(&key);
@@ -308,7 +315,7 @@ impl Objects {
             .or_else(|| gone().map(|stored| &**stored))
     }
 
-    /// Whether a DirectorGroup existed and was deleted.
+    /// Returns whether a DirectorGroup existed and was deleted.
     pub fn is_group_gone(&self, name: &str) -> bool {
         self.director_groups
             .gone

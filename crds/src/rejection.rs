@@ -1,9 +1,9 @@
-/// Why an object is not accepted, or a server does not fit a service.
+/// Why an object is not accepted, or why a server does not fit a service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rejection {
     /// A condition's reason: one of the consts of [`crate::condition::reason`].
     pub reason: &'static str,
-    /// A sentence that names the field, the other object if there is one, and
-    /// what to write instead.
+    /// A sentence that names the field, the conflicting object if there is one,
+    /// and what to write instead.
     pub message: String,
 }

@@ -16,12 +16,13 @@ use crate::{
 
 /// Works out what all objects mean together.
 ///
-/// This is pure: the same objects give the same result, in whatever order they
-/// arrived. A bad object does not affect others, except by a conflict that a
-/// [`Rejection`] names.
+/// The function is pure: the same objects give the same result, in whatever
+/// order they arrived. A bad object affects another object only through a
+/// conflict, which a [`Rejection`] names.
 ///
-/// All objects should be listed ([`Objects::is_listed`]): until then, a group
-/// that was not received yet looks like one that does not exist.
+/// Call this function once all objects are listed ([`Objects::is_listed`]):
+/// before that, a group that has not arrived yet looks like a group that does
+/// not exist.
 pub fn resolve(objects: &Objects) -> Resolved {
     let mut resolved = Resolved::default();
     reject_bad_objects(objects, &mut resolved);
@@ -77,8 +78,7 @@ fn accept_services<'a>(objects: &'a Objects, resolved: &mut Resolved) -> Vec<Can
             continue;
         };
         let mut reject = |rejection| {
-            // A reason for rejecting the newest version, if there is one,
-            // stays.
+            // If the newest version is already rejected, keep that reason.
             resolved
                 .rejected
                 .entry((Kind::VirtualService, key.clone()))
@@ -160,7 +160,7 @@ fn conflict(service: &CheckedService, owner: &ObjectKey) -> Rejection {
     }
 }
 
-/// Links each server that a service selects to it, or refuses the server.
+/// Links each selected server to its service, or refuses the server.
 fn link_servers(objects: &Objects, candidates: &[Candidate<'_>], resolved: &mut Resolved) {
     let by_label = ServersByLabel::new(
         oldest_first(objects.real_servers.iter()),
@@ -226,7 +226,8 @@ fn link_servers(objects: &Objects, candidates: &[Candidate<'_>], resolved: &mut 
     }
 }
 
-/// A server as one service uses it, or why it does not fit.
+/// Returns a server as one service uses it, or the reason why the server does
+/// not fit.
 fn fit(
     service_key: &ObjectKey,
     service: &CheckedService,
@@ -270,8 +271,8 @@ fn fit(
     })
 }
 
-/// The port by which the kernel knows the server. If the service has no single
-/// port, 0 keeps the port that the client used.
+/// Returns the port by which the kernel knows the server. If the service has no
+/// single port, port 0 keeps the port that the client used.
 fn port(
     service: ServiceId,
     server: Option<u16>,
@@ -325,8 +326,8 @@ fn duplicate(address: SocketAddr, older: &ObjectKey) -> Rejection {
     }
 }
 
-/// Adds to the message of a rejected object that its last accepted version
-/// stays in force, if there is one.
+/// If a rejected object has an earlier accepted version, adds to its message
+/// that this version stays in force.
 fn say_what_stays_in_force(objects: &Objects, resolved: &mut Resolved) {
     for ((kind, key), rejection) in &mut resolved.rejected {
         let in_force = match kind {
@@ -348,15 +349,16 @@ fn has_last_good<C>(stored: Option<&Stored<C>>) -> bool {
 
 type StoredServer<'a> = (&'a ObjectKey, &'a Stored<CheckedServer>);
 
-/// Finds the servers that a selector may match, by one of its labels, so that a
-/// service does not have to look at tens of thousands of servers.
+/// An index of servers by label, so that a service looks only at servers that
+/// its selector may match, and not at tens of thousands of them.
 struct ServersByLabel<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<StoredServer<'a>>>,
     by_namespace: HashMap<&'a str, Vec<StoredServer<'a>>>,
 }
 
 impl<'a> ServersByLabel<'a> {
-    /// `servers` must be in the order in which [`Self::of`] returns them.
+    /// Builds the index. `servers` must be in the order in which [`Self::of`]
+    /// returns them.
     fn new(
         servers: Vec<StoredServer<'a>>,
         selectors: impl Iterator<Item = (&'a str, &'a Selector)>,
@@ -383,7 +385,8 @@ impl<'a> ServersByLabel<'a> {
         }
     }
 
-    /// A list that includes every server that the selector matches.
+    /// Returns a list that includes every server that the selector matches, and
+    /// maybe others.
     fn of(&self, namespace: &'a str, selector: &'a Selector) -> &[StoredServer<'a>] {
         selector
             .labels()

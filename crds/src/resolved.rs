@@ -1,4 +1,5 @@
-//! What the objects mean together. Values of these types cannot be wrong.
+//! What the objects mean together. Values of these types have been checked and
+//! are always valid.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -12,7 +13,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resolved {
     /// The services that the directors of each group must serve. If the newest
-    /// version of a service was rejected, its last valid one is here.
+    /// version of a service was rejected, its last valid version is in this
+    /// map.
     pub services: BTreeMap<ObjectKey, Service>,
     /// Services that are rejected because their group does not grant what they
     /// use, as they would be with the grant; of those with the same kernel key,
@@ -21,15 +23,15 @@ pub struct Resolved {
     pub ungranted: BTreeMap<ObjectKey, Service>,
     /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
-    /// Servers that a service selects and that do not fit it, by (service,
-    /// server).
+    /// Selected servers that do not fit their service, by (service, server).
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
-    /// DirectorGroups that services name and that were deleted.
+    /// Deleted DirectorGroups that services still name.
     pub gone_groups: Vec<String>,
 }
 
 impl Resolved {
-    /// The servers that a service selects and that do not fit it.
+    /// Returns the selected servers that do not fit the service, with the
+    /// reasons.
     pub fn refused_by<'a>(
         &'a self,
         service: &'a ObjectKey,
@@ -41,35 +43,37 @@ impl Resolved {
             .map(|((_, server), rejection)| (server, rejection))
     }
 
-    /// Why an object is not accepted in its current form; None if it is
-    /// accepted.
+    /// Returns why an object is not accepted in its current form, or None if it
+    /// is accepted.
     pub fn rejection(&self, kind: Kind, key: &ObjectKey) -> Option<&Rejection> {
         self.rejected.get(&(kind, key.clone()))
     }
 }
 
-/// A virtual service that can be programmed.
+/// A virtual service that directors can program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// The name of the DirectorGroup whose directors serve this.
+    /// The name of the DirectorGroup whose directors serve the service.
     pub group: String,
-    /// The key of the service in the kernel.
+    /// The key of the service in the kernel's table.
     pub id: ServiceId,
     /// The scheduler, which chooses the server of each new connection.
     pub scheduler: Scheduler,
-    /// The scheduler flag sh-fallback or mh-fallback.
+    /// Whether the scheduler flag sh-fallback or mh-fallback is set.
     pub fallback: bool,
-    /// The scheduler flag sh-port or mh-port.
+    /// Whether the scheduler flag sh-port or mh-port is set.
     pub hash_port: bool,
     /// Whether every datagram is scheduled by itself.
     pub one_packet: bool,
-    /// How clients are kept with their server, if they are.
+    /// How a client stays with its server. None: the service has no
+    /// persistence.
     pub persistence: Option<PersistenceRule>,
-    /// How the servers are probed, if they are.
+    /// How the servers are probed. None: the servers are not checked.
     pub health_check: Option<Arc<HealthCheck>>,
-    /// How the service reacts to servers that fail.
+    /// How the service reacts to servers that fail their health check.
     pub availability: Availability,
-    /// The servers, oldest first. No two have the same address and port.
+    /// The service's real servers, oldest first. No two of them have the same
+    /// address and port.
     pub servers: Vec<Server>,
     /// Servers that are refused only because the group does not grant their
     /// addresses, oldest first. A director that serves one goes on.
@@ -81,21 +85,23 @@ pub struct Service {
 /// A real server as one service uses it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Server {
-    /// The key of the RealServer.
+    /// The key of the RealServer object.
     pub object: ObjectKey,
     /// The server's address (RIP).
     pub address: IpAddr,
-    /// The server's port. With DR and TUN it is the service's. It may be 0 if
-    /// the service has a firewall mark or serves every port.
+    /// The server's port. With DR and TUN, the server's port is the service's
+    /// port. The port may be 0 if the service has a firewall mark or serves
+    /// every port.
     pub port: u16,
-    /// The share of new connections, 0 to 65535; 0 takes no new ones.
+    /// The server's share of new connections, 0 to 65535. A server of weight 0
+    /// gets no new connections.
     pub weight: u16,
     /// How packets reach the server.
     pub forwarding: ForwardingRule,
-    /// At this many connections the server gets no new ones; 0 is no limit.
+    /// At this many connections the server gets no new ones; 0 means no limit.
     pub upper_threshold: u32,
-    /// Below this many connections it gets new ones again; 0 means three
-    /// quarters of the upper threshold.
+    /// Below this many connections the server gets new ones again; 0 means
+    /// three quarters of the upper threshold.
     pub lower_threshold: u32,
     /// Whether the group lists the address, or the server is from a file. Only
     /// then may a status quote what the server answers.

@@ -1,5 +1,5 @@
-//! Parts of a virtual service. Values of these types are checked and cannot be
-//! wrong.
+//! Parts of a virtual service. Values of these types have been checked and are
+//! always valid.
 
 use std::{
     fmt,
@@ -9,21 +9,21 @@ use std::{
 
 use crate::api::{IpFamily, PersistenceEngine, Protocol, TunnelChecksum};
 
-/// The key of a service in the kernel.
+/// The key of a service in the kernel's table.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ServiceId {
     /// Packets to a VIP, port and protocol.
     Vip {
         /// The virtual address (VIP).
         address: IpAddr,
-        /// The port; 0 is every port.
+        /// The service's port; 0 means every port.
         port: u16,
         /// The transport protocol.
         protocol: Protocol,
     },
     /// Packets of one address family with a firewall mark.
     FirewallMark {
-        /// The mark, as netfilter sets it.
+        /// The value of the firewall mark, as netfilter sets it.
         mark: NonZeroU32,
         /// The address family of the marked packets.
         family: IpFamily,
@@ -31,7 +31,7 @@ pub enum ServiceId {
 }
 
 impl ServiceId {
-    /// The address family of the addresses that clients use.
+    /// Returns the family of the addresses that clients use.
     pub fn family(self) -> IpFamily {
         match self {
             Self::Vip { address, .. } => family(address),
@@ -39,8 +39,8 @@ impl ServiceId {
         }
     }
 
-    /// The service's one port. None for a firewall mark, and for a service of
-    /// every port.
+    /// Returns the service's port, or None if the service has a firewall mark
+    /// or serves every port.
     pub fn port(self) -> Option<NonZeroU16> {
         match self {
             Self::Vip { port, .. } => NonZeroU16::new(port),
@@ -49,7 +49,7 @@ impl ServiceId {
     }
 }
 
-/// The family of an address.
+/// Returns the family of an address.
 pub(crate) fn family(address: IpAddr) -> IpFamily {
     match address {
         IpAddr::V4(_) => IpFamily::IPv4,
@@ -72,16 +72,17 @@ impl fmt::Display for ServiceId {
     }
 }
 
-/// How clients are kept with their server.
+/// How a client stays with its server (persistence).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PersistenceRule {
     /// How long after its last connection a client keeps its server, 1 to
     /// 4294967 seconds.
     pub timeout_seconds: u32,
-    /// How many leading bits of a client's address count: 1 to 32 or 1 to 128,
-    /// depending on the service's family. The whole address by default.
+    /// How many leading bits of a client's address count: 1 to 32 for IPv4, 1
+    /// to 128 for IPv6. By default, all bits of the address count.
     pub prefix_length: u8,
-    /// What tells clients apart instead of their address, if anything.
+    /// What identifies a client instead of its address. With None, the client's
+    /// address identifies the client.
     pub engine: Option<PersistenceEngine>,
 }
 
@@ -109,7 +110,7 @@ pub enum ForwardingRule {
 }
 
 impl ForwardingRule {
-    /// Whether packets reach the server in a tunnel.
+    /// Returns whether packets reach the server through a tunnel.
     pub fn is_tunnel(self) -> bool {
         match self {
             Self::Nat | Self::Dr => false,

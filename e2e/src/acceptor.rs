@@ -1,4 +1,4 @@
-//! A listener in a host, with a thread for each connection.
+//! A TCP listener in a host that serves each connection on its own thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,8 +12,8 @@ use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
 
 use crate::Host;
 
-/// Accepts connections and serves each. It stops when dropped: open connections
-/// end, and new ones are refused.
+/// Accepts TCP connections and serves each one. Dropping the acceptor ends open
+/// connections; new ones are refused.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     address: SocketAddr,
@@ -29,12 +29,12 @@ struct Open {
 }
 
 impl Acceptor {
-    /// Starts in `host` on an address such as `0.0.0.0:80`; port 0 takes a free
-    /// one. `serve` runs once for each connection, with its client's address;
-    /// the connection is closed when it returns.
+    /// Starts an acceptor in `host` on an address such as `0.0.0.0:80`; port 0
+    /// means any free port. `serve` runs once for each connection, with the
+    /// client's address. The connection is closed when `serve` returns.
     ///
     /// # Panics
-    /// When the address is invalid, or cannot be bound.
+    /// Panics if the address is invalid or cannot be bound.
     #[track_caller]
     pub(crate) fn start(
         host: &Host,
@@ -61,7 +61,7 @@ impl Acceptor {
         }
     }
 
-    /// The address on which it listens.
+    /// The address on which the acceptor listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -70,13 +70,13 @@ impl Acceptor {
 impl Drop for Acceptor {
     fn drop(&mut self) {
         self.open.stopped.store(true, Ordering::Relaxed);
-        // On Linux this wakes an accept() that is waiting.
+        // On Linux, shutting down a listener wakes a waiting accept().
         if let Err(error) = shutdown(self.listener.as_raw_fd(), SocketShutdown::Both) {
             eprintln!("stopping the server at {}: {error}", self.address);
             return;
         }
         for stream in self.open.connections().values() {
-            // The connection may have ended by itself just now.
+            // The client may have closed the connection just now.
             let _ = stream.shutdown(Shutdown::Both);
         }
         if let Some(accepting) = self.accepting.take() {
@@ -87,7 +87,8 @@ impl Drop for Acceptor {
 
 impl Open {
     fn connections(&self) -> MutexGuard<'_, HashMap<usize, TcpStream>> {
-        // The map is whole after each of its operations.
+        // The map is consistent after each operation, so a poisoned lock is
+        // safe to use.
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -104,7 +105,8 @@ fn accept(
         if open.stopped.load(Ordering::Relaxed) {
             return;
         }
-        // The stream of a connection that has gone would not know the address.
+        // The client's address comes from accept(), because a stream can no
+        // longer name its peer once the client has gone.
         let Ok((stream, from)) = accepted else {
             continue;
         };
@@ -116,7 +118,7 @@ fn accept(
             if open.stopped.load(Ordering::Relaxed) {
                 return;
             }
-            // A client that goes away in the middle is no fault of the server.
+            // A client that disconnects early is not an error of the server.
             let _ = serve(&stream, from);
             open.connections().remove(&number);
         });

@@ -1,5 +1,6 @@
-//! Clients that send requests without end and record each one: what a user of
-//! the service would have noticed, and when.
+//! Test clients that send requests until they are dropped, and record each
+//! request's outcome and time. The record shows what a user of the service
+//! would have noticed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,14 +23,14 @@ const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Asked {
     /// When the request began.
     pub at: Instant,
-    /// How long it took to succeed or to fail.
+    /// How long the request took to succeed or fail.
     pub took: Duration,
     /// The page of the server that answered, or the error if there was no
     /// answer.
     pub outcome: Result<String, String>,
 }
 
-/// A client that sends requests in the background, one at a time. It ends when
+/// A client that sends requests in the background, one at a time, until it is
 /// dropped.
 #[derive(Debug)]
 pub struct Asking {
@@ -44,18 +45,19 @@ struct Shared {
 }
 
 impl Asking {
-    /// Requests the page at an address such as `192.168.4.5:80` over and over,
-    /// with a new connection each time.
+    /// Requests the page at an address such as `192.168.4.5:80` again and
+    /// again, over a new connection each time.
     pub fn pages(client: &Client, address: &str) -> Self {
         let (client, address) = (client.clone(), address.to_owned());
         Self::start(move |_| client.get(&address, "/"))
     }
 
-    /// Sends datagrams to an echo ([`Protocol::Echo`](crate::fault::Protocol)),
-    /// all from one port: for the director they are one flow.
+    /// Sends datagrams from a single port to an echo server
+    /// ([`Protocol::Echo`](crate::fault::Protocol)), so that the director sees
+    /// one flow.
     ///
     /// # Panics
-    /// When the port is taken.
+    /// Panics if the port `from` is taken.
     #[track_caller]
     pub fn datagrams(host: &Host, from: u16, address: &str) -> Self {
         let socket = host
@@ -92,12 +94,12 @@ impl Asking {
         }
     }
 
-    /// Every request that has ended so far.
+    /// Returns every request of this client that has ended so far.
     pub fn so_far(&self) -> Vec<Asked> {
         self.shared.asked().clone()
     }
 
-    /// The requests since a given time that failed.
+    /// Returns the failed requests among those that began since a given time.
     pub fn failed(&self, since: Instant) -> Vec<Asked> {
         let asked = self.shared.asked();
         let latest = asked.iter().rev().take_while(|asked| asked.at >= since);
@@ -109,8 +111,8 @@ impl Asking {
         failed
     }
 
-    /// How many requests each server answered since a given time; failures are
-    /// counted by their error.
+    /// Counts the requests that began since a given time: answered requests by
+    /// server, failed requests by error.
     pub fn counts(&self, since: Instant) -> BTreeMap<String, usize> {
         let asked = self.shared.asked();
         let mut counts = BTreeMap::new();
@@ -124,10 +126,10 @@ impl Asking {
         counts
     }
 
-    /// Waits until this many more requests have begun and ended.
+    /// Waits until `requests` further requests have begun and ended.
     ///
     /// # Panics
-    /// When they have not ended in time.
+    /// Panics if the requests do not end in time.
     #[track_caller]
     pub fn wait_for_more(&self, requests: usize) {
         let start = Instant::now();
@@ -158,12 +160,14 @@ impl Drop for Asking {
 
 impl Shared {
     fn asked(&self) -> MutexGuard<'_, Vec<Asked>> {
-        // The list is whole after each of its operations.
+        // The list is consistent after each operation, so a poisoned lock is
+        // safe to use.
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Sends a number and waits for its echo; returns the text before the number.
+/// Sends a number and waits for its echo. Returns the server's page, which is
+/// the text before the echoed number.
 fn echo(socket: &UdpSocket, number: usize) -> io::Result<String> {
     let number = number.to_string();
     let start = Instant::now();
@@ -172,7 +176,7 @@ fn echo(socket: &UdpSocket, number: usize) -> io::Result<String> {
     while start.elapsed() < DATAGRAM_TIMEOUT {
         let length = socket.recv(&mut datagram)?;
         let answer = String::from_utf8_lossy(&datagram[..length]);
-        // The answer to an earlier number may be late.
+        // A late answer to an earlier number is ignored.
         if let Some((page, echoed)) = answer.rsplit_once(' ')
             && echoed == number
         {

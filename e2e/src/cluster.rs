@@ -1,6 +1,6 @@
-//! The product, installed and running: the chart is in the API server, and our
-//! programs use the tokens of the chart's service accounts, so that they run
-//! under the chart's RBAC.
+//! Runs ipvs-operator as installed by its Helm chart. The controller and the
+//! agents use tokens of the chart's service accounts, so that the chart's RBAC
+//! applies to them.
 
 use std::{
     fs,
@@ -23,21 +23,22 @@ use crate::{
 pub const NAMESPACE: &str = "ipvs-operator";
 pub use crate::wait::PATIENCE;
 
-/// The installed chart and a controller. Dropping it deletes all our objects,
-/// so that the next test begins with none.
+/// The installed chart with a running controller. Dropping the value deletes
+/// all VirtualServices, RealServers and Directors, so that the next test begins
+/// without such objects.
 #[derive(Debug)]
 pub struct Cluster {
     host: Host,
-    /// The running controller, which `restart_controller` replaces.
+    /// The running controller, which `restart_controller` replaces by a new
+    /// one.
     pub controller: Process,
 }
 
 impl Cluster {
-    /// Installs the chart, once for all tests of a program, and starts a
-    /// controller.
+    /// Installs the chart, once per test binary, and starts a controller.
     ///
     /// # Panics
-    /// When something does not start.
+    /// Panics if helm fails or the controller does not start.
     pub fn start() -> Self {
         install_chart();
         let host = Host::new("control");
@@ -46,30 +47,31 @@ impl Cluster {
         Self { host, controller }
     }
 
-    /// Ends the controller at once, and starts another one.
+    /// Kills the running controller and starts a new one.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if the controller does not start.
     pub fn restart_controller(&mut self) {
         self.controller.kill();
         self.controller = start_controller(&self.host, "controller-again");
     }
 
-    /// Installs the chart into an API server that has lost everything. The
-    /// tokens of the old service accounts are no longer valid.
+    /// Installs the chart again into an API server that has lost all data, and
+    /// restarts the controller. The new controller gets a new token, because
+    /// tokens of the lost service accounts are no longer valid.
     ///
     /// # Panics
-    /// When helm fails, or the controller does not start.
+    /// Panics if helm fails or the controller does not start.
     pub fn install_again(&mut self) {
         upgrade_chart();
         control::forget_tokens();
         self.restart_controller();
     }
 
-    /// Starts a second controller beside the first.
+    /// Starts a second controller while the first one keeps running.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if the controller does not start.
     pub fn another_controller(&self) -> Process {
         start_controller(&self.host, "controller-2")
     }
@@ -88,17 +90,18 @@ impl Drop for Cluster {
             }
         }
         control::try_kubectl(&["patch", "idg", "default", "--type=json", "-p", NO_HOLDER]);
-        // The journals of this test's agents name hosts that are gone.
+        // The journals of this test's agents refer to hosts that no longer
+        // exist.
         if let Err(error) = fs::remove_dir_all(state_dir("")) {
             eprintln!("the agents' state folders: {error}");
         }
     }
 }
 
-/// Names the Director that must hold the VIPs of the group `default`.
+/// Sets which Director must hold the VIPs of the group `default`.
 ///
 /// # Panics
-/// When kubectl fails.
+/// Panics if kubectl fails.
 pub fn name_holder(director: &str) {
     let patch = format!(r#"{{"spec":{{"addresses":{{"holder":"{director}"}}}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
@@ -111,10 +114,10 @@ fn install_chart() {
     INSTALLED.get_or_init(upgrade_chart);
 }
 
-/// Installs the chart, or upgrades it if it is installed.
+/// Installs the chart, or upgrades it if it is already installed.
 ///
 /// # Panics
-/// When helm fails.
+/// Panics if helm fails.
 pub fn upgrade_chart() {
     upgrade_chart_in(Which::First);
 }
@@ -122,7 +125,7 @@ pub fn upgrade_chart() {
 /// Installs or upgrades the chart in one of the clusters.
 ///
 /// # Panics
-/// When helm fails.
+/// Panics if helm fails.
 pub fn upgrade_chart_in(cluster: Which) {
     let (chart, kubeconfig) = (chart(), layout::admin_kubeconfig(cluster));
     control::helm(&[
@@ -138,21 +141,21 @@ pub fn upgrade_chart_in(cluster: Which) {
     ]);
 }
 
-/// The folder of the chart.
+/// The folder of the Helm chart.
 pub fn chart() -> PathBuf {
     workspace().join("charts/ipvs-operator")
 }
 
-/// A manifest of `examples/`.
+/// Returns the text of a manifest in `examples/`.
 ///
 /// # Panics
-/// When there is no manifest of that name.
+/// Panics if `examples/` has no manifest of that name.
 pub fn example(name: &str) -> String {
     let path = workspace().join("examples").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The project's folder.
+/// The root folder of the repository.
 pub fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -165,29 +168,30 @@ pub fn state_dir(name: &str) -> PathBuf {
     layout::file("state").join(name)
 }
 
-/// Starts an agent on a host, as a DaemonSet's pod would: for the director of
-/// that name, with the rights of the chart's service account. Its state folder
-/// is kept when it ends.
+/// Starts an agent on a host for the Director named `director`. As in a pod of
+/// the DaemonSet, the agent has the rights of the chart's service account. The
+/// agent's state folder is kept when the agent ends.
 ///
 /// # Panics
-/// When it cannot be started.
+/// Panics if the agent cannot be started.
 pub fn start_agent(host: &Host, director: &str) -> Process {
     Process::start(host, &format!("agent-{director}"), &mut agent(director))
 }
 
-/// As [`start_agent`], under strace; returns the trace file too. `name` tells
-/// the traces of one test apart.
+/// Like [`start_agent`], but runs the agent under strace and also returns the
+/// trace file. `name` distinguishes this trace file from others of the same
+/// test.
 ///
 /// # Panics
-/// When it cannot be started.
+/// Panics if the agent cannot be started.
 pub fn start_agent_traced(host: &Host, director: &str, name: &str) -> (Process, PathBuf) {
     start_traced(host, &agent(director), director, name)
 }
 
-/// As [`start_agent_traced`], with the agent of another build.
+/// Like [`start_agent_traced`], but runs another build of the agent.
 ///
 /// # Panics
-/// When it cannot be started.
+/// Panics if the agent cannot be started.
 pub fn start_other_agent_traced(host: &Host, director: &str, name: &str) -> (Process, PathBuf) {
     let usual = agent(director);
     let mut other = program("ipvs-agent-other");
@@ -207,21 +211,23 @@ fn start_traced(host: &Host, agent: &Command, director: &str, name: &str) -> (Pr
     (process, file)
 }
 
-/// As [`start_agent`]; the agent is killed as [`trace::doomed`] describes.
+/// Like [`start_agent`], but the agent is killed at a system call, as
+/// [`trace::doomed`] describes.
 ///
 /// # Panics
-/// When it cannot be started.
+/// Panics if the agent cannot be started.
 pub fn start_agent_doomed(host: &Host, director: &str, system_call: &str, nth: u32) -> Process {
     let mut command = trace::doomed(&agent(director), system_call, nth);
     Process::start(host, &format!("agent-{director}"), &mut command)
 }
 
-/// Starts an agent as after a reboot of its machine: with another boot id,
-/// which only this agent sees (in the lab all hosts share one kernel). Use it
-/// on a new host: its kernel has an empty table, and no VIP.
+/// Starts an agent that sees another boot id, as after a reboot of its machine.
+/// No other program sees that boot id, because all hosts of the lab share one
+/// kernel. `host` should be new, so that its IPVS table is empty and it has no
+/// VIP.
 ///
 /// # Panics
-/// When it cannot be started.
+/// Panics if the agent cannot be started.
 pub fn start_agent_after_reboot(host: &Host, director: &str, boot_id: &str) -> Process {
     let file = layout::file(&format!("boot-id-{director}"));
     fs::write(&file, format!("{boot_id}\n"))
@@ -239,27 +245,30 @@ pub fn start_agent_after_reboot(host: &Host, director: &str, boot_id: &str) -> P
     Process::start(host, &format!("agent-{director}"), &mut command)
 }
 
-/// The first argument is the file with the boot id, the others are the program.
+/// A shell script that runs a program with another boot id. The script's first
+/// argument is a file with the boot id; the other arguments are the program's
+/// command line.
 const REBOOTED: &str = r#"
 mount --bind "$1" /proc/sys/kernel/random/boot_id
 shift
 exec "$@""#;
 
-/// The command line of an agent.
+/// Returns the command line of an agent for the Director named `director`.
 ///
 /// # Panics
-/// When the chart's service account does not exist.
+/// Panics if the chart's service account does not exist.
 pub fn agent(director: &str) -> Command {
     let kubeconfig = kubeconfig_of_service_account(NAMESPACE, "ipvs-agent");
     agent_with(director, &kubeconfig)
 }
 
-/// Starts an agent for one of the clusters, with a token that is good in each
-/// and outlives etcd, as kubelet's renewal of a pod's token does. Its rights
-/// are still those that the chart gives to its service account.
+/// Starts an agent that connects to one of the lab's clusters. The agent's
+/// token is valid in every cluster and survives the loss of etcd. In a pod, the
+/// kubelet would renew the token instead. The agent still has only the rights
+/// that the chart gives to its service account.
 ///
 /// # Panics
-/// When it cannot be started.
+/// Panics if the agent cannot be started.
 pub fn start_agent_of(cluster: Which, host: &Host, director: &str) -> Process {
     let path = layout::file(&format!("kubeconfig-agent-{cluster:?}"));
     fs::write(&path, layout::kubeconfig(cluster, AGENT_TOKEN))
@@ -270,8 +279,9 @@ pub fn start_agent_of(cluster: Which, host: &Host, director: &str) -> Process {
 
 const AGENT_TOKEN: &str = "lab-agent";
 
-/// The API servers' file of tokens that do not depend on etcd: token, user,
-/// uid, group.
+/// Returns the contents of the API servers' token file. Tokens in this file do
+/// not depend on etcd. Each line of the file holds a token, a user, a uid and a
+/// group.
 pub fn tokens_that_last() -> String {
     format!(
         "{},admin,admin,system:masters
@@ -295,7 +305,7 @@ fn agent_with(director: &str, kubeconfig: &Path) -> Command {
 /// Starts an agent that reads manifests from a folder and has no API server.
 ///
 /// # Panics
-/// When it cannot be started.
+/// Panics if the agent cannot be started.
 pub fn start_agent_with_manifests(host: &Host, director: &str, folder: &Path) -> Process {
     Process::start(
         host,
@@ -321,16 +331,18 @@ fn start_controller(host: &Host, identity: &str) -> Process {
     )
 }
 
-/// Waits as a user does, with kubectl, until a condition of an object of the
-/// namespace `default` has a status: `wait_for("ivs/web", "Ready", "True")`.
+/// Waits with `kubectl wait` until a condition of an object in the namespace
+/// `default` has the given status. Example:
+/// `wait_for("ivs/web", "Ready", "True")`.
 ///
 /// # Panics
-/// When it does not get that status in time: with the object as it is then.
+/// Panics if the condition does not get that status in time. The panic message
+/// shows the object.
 #[track_caller]
 pub fn wait_for(object: &str, condition: &str, status: &str) {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
     let until = |what: &str| control::try_kubectl(&["wait", object, what, &timeout]);
-    // The agent makes its Director, and may take a moment.
+    // The agent creates its Director, which may take a moment.
     let made = until("--for=create");
     assert!(
         made.is_success(),
@@ -346,10 +358,11 @@ pub fn wait_for(object: &str, condition: &str, status: &str) {
     );
 }
 
-/// Waits until every virtual service of the namespace `default` is Ready.
+/// Waits until each of the named VirtualServices in the namespace `default` is
+/// Ready.
 ///
 /// # Panics
-/// When one is not Ready in time.
+/// Panics if a VirtualService is not Ready in time.
 #[track_caller]
 pub fn wait_until_ready(services: &[&str]) {
     for service in services {
@@ -357,11 +370,13 @@ pub fn wait_until_ready(services: &[&str]) {
     }
 }
 
-/// Waits until a condition's reason and message together contain all these
-/// words, and returns them as `Reason: message`. Another reason may come first.
+/// Waits until a condition's reason and message together contain all of
+/// `words`, and returns `Reason: message`. The condition may have other reasons
+/// before the expected one.
 ///
 /// # Panics
-/// When they do not in time: with the reason and message at that time.
+/// Panics if the words do not appear in time. The panic message shows the
+/// condition's current reason and message.
 #[track_caller]
 pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
     let parts = format!("{{range .status.conditions[?(@.type==\"{condition}\")]}}");
@@ -376,12 +391,12 @@ pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
     })
 }
 
-/// Deletes a Director whose agent has ended, and waits until these services are
-/// no longer Ready. Afterwards a test that waits for them cannot mistake what
-/// that agent reported for the report of the next one.
+/// Deletes a Director whose agent has ended, and waits until `services` are no
+/// longer Ready. A test that then waits for Ready cannot mistake the old
+/// agent's report for that of the next agent.
 ///
 /// # Panics
-/// When they stay Ready.
+/// Panics if a service stays Ready.
 #[track_caller]
 pub fn forget_director(director: &str, services: &[&str]) {
     kubectl(&["delete", "idir", director]);
@@ -390,20 +405,20 @@ pub fn forget_director(director: &str, services: &[&str]) {
     }
 }
 
-/// A value of an object, by JSONPath: `value("ivs/web",
-/// ".status.directors.summary")`.
+/// Returns the value at a JSONPath of an object. Example:
+/// `value("ivs/web", ".status.directors.summary")`.
 ///
 /// # Panics
-/// When there is no such object.
+/// Panics if the object does not exist.
 #[track_caller]
 pub fn value(object: &str, path: &str) -> String {
     kubectl(&["get", object, "-o", &format!("jsonpath={{{path}}}")])
 }
 
-/// One part of a condition, such as `reason`.
+/// Returns one field of a condition, such as `reason`.
 ///
 /// # Panics
-/// When there is no such object.
+/// Panics if the object does not exist.
 #[track_caller]
 pub fn condition(object: &str, kind: &str, part: &str) -> String {
     value(
@@ -412,10 +427,12 @@ pub fn condition(object: &str, kind: &str, part: &str) -> String {
     )
 }
 
-/// Waits until the saved table of a host has exactly these lines, in any order.
+/// Waits until the saved IPVS table of a host has exactly the lines `expected`,
+/// in any order.
 ///
 /// # Panics
-/// When it does not in time: with the table as it is then.
+/// Panics if the table does not match in time. The panic message shows the
+/// current table.
 #[track_caller]
 pub fn expect_table(host: &Host, expected: &[&str]) {
     let mut expected: Vec<_> = expected.iter().map(|line| (*line).to_owned()).collect();

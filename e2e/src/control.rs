@@ -1,7 +1,9 @@
-//! Requests to the host side: kubectl, helm, and the API server itself.
+//! Requests from the guest to the lab's host side: to run kubectl or helm, and
+//! to stop or start the API server.
 //!
-//! Go programs take seconds to start inside the guest, so they run outside and
-//! the guest asks over TCP: one JSON request per connection, one JSON answer.
+//! Go programs such as kubectl take seconds to start inside the guest, so they
+//! run outside the guest. The guest sends its requests over TCP: each
+//! connection carries one JSON request and one JSON answer.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
 
-/// Longer than anything that the host side does. If it hangs, a test fails and
-/// the lab does not run into its deadline.
+/// The timeout of a request, longer than the host side needs for any request.
+/// If the host side hangs, the test fails before the lab's own deadline.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What the guest asks of the host side.
+/// A request from the guest to the host side.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Request {
@@ -24,66 +26,69 @@ pub enum Request {
     Run {
         /// The program to run.
         run: Tool,
-        /// Its arguments. Paths are those of the machine that runs the lab,
-        /// and the guest sees the same files there.
+        /// The program's arguments. A path names the same file on the machine
+        /// that runs the lab and in the guest.
         args: Vec<String>,
-        /// What it reads from standard input.
+        /// The text that the program reads from standard input.
         #[serde(default)]
         stdin: String,
     },
     /// Stop or start an API server.
     ApiServer {
-        /// Whether to stop it or to start it.
+        /// Whether to stop or start the API server.
         apiserver: Switch,
-        /// The cluster of the API server.
+        /// The cluster to which the API server belongs.
         #[serde(default)]
         cluster: Which,
     },
     /// Stop or start the first cluster's namespace controller, which removes
-    /// namespaces that are being deleted. It does not run at first.
+    /// namespaces that are being deleted. The namespace controller does not run
+    /// until a test starts it.
     NamespaceController {
-        /// Whether to stop it or to start it.
+        /// Whether to stop or start the namespace controller.
         namespaces: Switch,
     },
 }
 
-/// A program of the host side.
+/// A program that the host side can run for the guest.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tool {
-    /// kubectl, of the API server's version.
+    /// kubectl, in the same version as the API server.
     Kubectl,
-    /// helm, of the version that `e2e/tools/helm` pins.
+    /// helm, in the version that `e2e/tools/helm` pins.
     Helm,
 }
 
-/// How a program of a cluster must change.
+/// What the host side must do with a cluster's program, such as its API server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
-    /// Stop, with time to finish its work; answered when it has ended.
+    /// Stop the program, with time to finish its work. The host side answers
+    /// when the program has ended.
     Stop,
-    /// Start; answered when it is ready. A program that already runs is left
-    /// alone.
+    /// Start the program unless it is already running. The host side answers
+    /// when the program is ready.
     Start,
-    /// Stop, and lose everything that it stored.
+    /// Stop the program, and delete everything that it has stored.
     Lose,
 }
 
-/// The result of a request. For a program: its exit status and what it wrote.
+/// The result of a request. For a request to run a program, the result is the
+/// program's exit status and output.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Response {
-    /// The exit status; -1 when there is none.
+    /// The exit status: 0 after success, or -1 if no exit status exists.
     pub status: i32,
     /// What the program wrote to standard output.
     pub stdout: String,
-    /// What it wrote to standard error, or why the request could not be carried
-    /// out.
+    /// What the program wrote to standard error, or the reason why the request
+    /// failed.
     pub stderr: String,
 }
 
 impl Response {
-    /// Whether the request was carried out.
+    /// Whether the request succeeded.
     pub fn is_success(&self) -> bool {
         self.status == 0
     }
@@ -92,7 +97,8 @@ impl Response {
 /// Sends a request to the host side and waits for the answer.
 ///
 /// # Errors
-/// When the control service cannot be reached or does not answer.
+/// Returns an error if the control service cannot be reached or does not
+/// answer.
 pub fn ask(request: &Request) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&control_service(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -106,43 +112,44 @@ pub fn ask(request: &Request) -> io::Result<Response> {
 /// Runs kubectl as the cluster's administrator and returns its output.
 ///
 /// # Panics
-/// When it fails: with the arguments and what it wrote.
+/// Panics if the command fails. The panic message shows the arguments and the
+/// output.
 #[track_caller]
 pub fn kubectl(args: &[&str]) -> String {
     must("kubectl", args, try_kubectl(args))
 }
 
-/// As [`kubectl`], for a command that may fail.
+/// Like [`kubectl`], for a command that may fail.
 ///
 /// # Panics
-/// When the host side does not answer.
+/// Panics if the host side does not answer.
 #[track_caller]
 pub fn try_kubectl(args: &[&str]) -> Response {
     run(Tool::Kubectl, args, "")
 }
 
-/// `kubectl apply` of YAML; returns what kubectl said.
+/// Runs `kubectl apply` on YAML and returns kubectl's output.
 ///
 /// # Panics
-/// When it is refused.
+/// Panics if the API server refuses an object.
 #[track_caller]
 pub fn kubectl_apply(yaml: &str) -> String {
     must("kubectl", &["apply", "-f", "-"], try_kubectl_apply(yaml))
 }
 
-/// As [`kubectl_apply`], for objects that may be refused.
+/// Like [`kubectl_apply`], for objects that may be refused.
 ///
 /// # Panics
-/// When the host side does not answer.
+/// Panics if the host side does not answer.
 #[track_caller]
 pub fn try_kubectl_apply(yaml: &str) -> Response {
     run(Tool::Kubectl, &["apply", "-f", "-"], yaml)
 }
 
-/// `kubectl diff` of YAML against what is there.
+/// Runs `kubectl diff`, which compares YAML with the cluster's objects.
 ///
 /// # Panics
-/// When the host side does not answer.
+/// Panics if the host side does not answer.
 #[track_caller]
 pub fn try_kubectl_diff(yaml: &str) -> Response {
     run(Tool::Kubectl, &["diff", "-f", "-"], yaml)
@@ -151,32 +158,33 @@ pub fn try_kubectl_diff(yaml: &str) -> Response {
 /// Runs helm as the cluster's administrator and returns its output.
 ///
 /// # Panics
-/// When it fails: with the arguments and what it wrote.
+/// Panics if the command fails. The panic message shows the arguments and the
+/// output.
 #[track_caller]
 pub fn helm(args: &[&str]) -> String {
     must("helm", args, run(Tool::Helm, args, ""))
 }
 
-/// As long as this exists, there is no API server; etcd keeps running. Dropping
-/// it starts the API server again, and returns when that is ready.
+/// Keeps the API server stopped as long as the value exists. Dropping the value
+/// starts the API server again and waits until it is ready.
 #[derive(Debug)]
 pub struct ApiServerAway(());
 
 impl ApiServerAway {
-    /// Stops the API server, and returns when it has ended.
+    /// Stops the API server and waits until it has ended. etcd keeps running.
     ///
     /// # Panics
-    /// When the host side does not answer.
+    /// Panics if the host side does not answer.
     #[track_caller]
     pub fn begin() -> Self {
         switch(Which::First, Switch::Stop);
         Self(())
     }
 
-    /// Stops the API server, and empties its etcd in the meantime.
+    /// Stops the API server and etcd, and deletes etcd's data.
     ///
     /// # Panics
-    /// When the host side does not answer.
+    /// Panics if the host side does not answer.
     #[track_caller]
     pub fn begin_and_lose_everything() -> Self {
         switch(Which::First, Switch::Lose);
@@ -197,22 +205,22 @@ impl Drop for ApiServerAway {
     }
 }
 
-/// Starts the API server of the other cluster, and returns its administrator's
-/// kubeconfig, for `--kubeconfig`.
+/// Starts the API server of the lab's second cluster. Returns the path of the
+/// administrator's kubeconfig, for `--kubeconfig`.
 ///
 /// # Panics
-/// When it does not start.
+/// Panics if the API server does not start.
 #[track_caller]
 pub fn start_other_cluster() -> PathBuf {
     switch(Which::Other, Switch::Start);
     admin_kubeconfig(Which::Other)
 }
 
-/// Starts the namespace controller: from then on, a deleted namespace goes away
-/// with everything in it.
+/// Starts the namespace controller. From then on, deleting a namespace also
+/// deletes everything in it.
 ///
 /// # Panics
-/// When it does not start.
+/// Panics if the namespace controller does not start.
 #[track_caller]
 pub fn start_namespace_controller() {
     let namespaces = Switch::Start;
@@ -224,12 +232,13 @@ pub fn start_namespace_controller() {
     );
 }
 
-/// Writes a kubeconfig with a token of a service account, once in a lab, and
-/// returns its path. A program that uses it has the rights that RBAC gives to
-/// that account.
+/// Writes a kubeconfig with a token of a service account, and returns its path.
+/// Later calls for the same account in the same lab return the same file. A
+/// program that uses this kubeconfig has the rights that RBAC grants to the
+/// service account.
 ///
 /// # Panics
-/// When there is no such account.
+/// Panics if the service account does not exist.
 #[track_caller]
 pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
     let path = file(&format!("{TOKENS}{namespace}-{name}"));
@@ -242,11 +251,11 @@ pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
     path
 }
 
-/// Makes every service account's token be requested anew when it is needed
-/// next.
+/// Deletes the kubeconfigs with tokens of service accounts, so that new tokens
+/// are requested when needed.
 ///
 /// # Panics
-/// When the files cannot be deleted.
+/// Panics if the kubeconfigs cannot be deleted.
 pub fn forget_tokens() {
     for entry in std::fs::read_dir(DIR).expect("the lab has a folder") {
         let path = entry.expect("it can be read").path();
@@ -258,7 +267,7 @@ pub fn forget_tokens() {
     }
 }
 
-/// How the names of kubeconfigs with tokens of service accounts begin.
+/// The prefix of the file names of kubeconfigs with tokens of service accounts.
 const TOKENS: &str = "kubeconfig-of-";
 
 #[track_caller]

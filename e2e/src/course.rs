@@ -1,53 +1,55 @@
 //! The networks of the classic LVS course, as `CASES.md` and `examples/`
-//! describe them. The lab still does what a later release will do on real
-//! servers: ARP settings, the VIP on DR servers. It turns forwarding on for the
-//! NAT director where a test is not about that.
+//! describe them. The lab configures the VIP and the ARP settings on the DR
+//! cluster's real servers; a later release of ipvs-operator will do that. The
+//! lab also turns on forwarding for the NAT director, except in tests about
+//! forwarding.
 
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 
-/// A client, a director and two web servers, each serving its own address as a
-/// page on port 80.
+/// A network of a client, a director and two web servers. Each web server
+/// serves its own address as a page on port 80.
 #[derive(Debug)]
 pub struct Course {
-    /// 192.168.4.10.
+    /// The client's host, 192.168.4.10.
     pub client: Host,
     /// The first director, 192.168.4.5.
     pub director: Host,
-    /// The web servers' hosts.
+    /// The hosts of the two web servers.
     pub web: [Host; 2],
-    /// The segment of the client and the VIP.
+    /// The segment to which the client and the VIP belong.
     pub segment: Segment,
     addresses: [&'static str; 2],
     servers: [Option<WebServer>; 2],
     inner: Option<Segment>,
 }
 
-/// The NAT cluster's VIP, which is the director's own address.
+/// The NAT cluster's VIP and port. The VIP is the director's own address.
 pub const NAT_VIP: &str = "192.168.4.5:80";
-/// The DR cluster's VIP.
+/// The DR cluster's VIP and port.
 pub const DR_VIP: &str = "192.168.4.15:80";
-/// The NAT cluster's web servers.
+/// The addresses of the NAT cluster's web servers.
 pub const NAT_WEB: [&str; 2] = ["192.168.2.100", "192.168.2.200"];
-/// The DR cluster's web servers.
+/// The addresses of the DR cluster's web servers.
 pub const DR_WEB: [&str; 2] = ["192.168.4.100", "192.168.4.200"];
 
 impl Course {
-    /// The NAT cluster: the director joins 192.168.4.0/24 and 192.168.2.0/24
-    /// and forwards; the web servers' default route is 192.168.2.5.
+    /// Creates the NAT cluster. The director connects 192.168.4.0/24 with
+    /// 192.168.2.0/24 and forwards packets. The web servers' default gateway is
+    /// the director, 192.168.2.5.
     ///
     /// # Panics
-    /// When the hosts cannot be made.
+    /// Panics if the hosts cannot be created.
     pub fn nat() -> Self {
         let course = Self::nat_as_installed();
         course.director.sysctl("net.ipv4.ip_forward", "1");
         course
     }
 
-    /// The NAT cluster with a director that has its addresses and routes, and
-    /// is as it was installed in everything else.
+    /// Creates the NAT cluster with a director that has its addresses and
+    /// routes, but is otherwise freshly installed.
     ///
     /// # Panics
-    /// When the hosts cannot be made.
+    /// Panics if the hosts cannot be created.
     pub fn nat_as_installed() -> Self {
         let inner = Segment::new("inner");
         let mut course = Self::new("192.168.4.5/24");
@@ -61,11 +63,11 @@ impl Course {
         course
     }
 
-    /// The DR cluster: all on one segment; the web servers have the VIP on lo
-    /// and do not answer ARP for it.
+    /// Creates the DR cluster, with all hosts on one segment. The web servers
+    /// have the VIP on lo and do not answer ARP requests for it.
     ///
     /// # Panics
-    /// When the hosts cannot be made.
+    /// Panics if the hosts cannot be created.
     pub fn dr() -> Self {
         let mut course = Self::new("192.168.4.5/24");
         for (web, address) in course.web.iter().zip(DR_WEB) {
@@ -97,10 +99,10 @@ impl Course {
         }
     }
 
-    /// Another director on the segment.
+    /// Adds another director to the client's segment.
     ///
     /// # Panics
-    /// When the host cannot be made.
+    /// Panics if the host cannot be created.
     pub fn another_director(&self, name: &str, address: &str) -> Host {
         let director = Host::new(name);
         self.segment.attach(&director, "eth0", address);
@@ -108,11 +110,11 @@ impl Course {
         director
     }
 
-    /// Another server of the NAT cluster, on the inner segment, with no
-    /// listener.
+    /// Adds another real server to the inner segment of the NAT cluster.
+    /// Nothing listens on the new server.
     ///
     /// # Panics
-    /// When the host cannot be made, or in the DR cluster.
+    /// Panics if the host cannot be created, or if this is a DR cluster.
     pub fn another_server(&self, name: &str, address: &str) -> Host {
         let inner = self.inner.as_ref().expect("the NAT cluster has one");
         let server = Host::new(name);
@@ -130,7 +132,7 @@ impl Course {
     /// Starts a stopped web server again.
     ///
     /// # Panics
-    /// When another socket has taken the port meanwhile.
+    /// Panics if another socket has taken the port.
     pub fn start_web(&mut self, index: usize) {
         let (host, address) = (&self.web[index], self.addresses[index]);
         self.servers[index] = Some(WebServer::start(host, "0.0.0.0:80", address));
@@ -143,14 +145,14 @@ impl Course {
         }
     }
 
-    /// A web client in the client's host.
+    /// Creates a web client in the client's host.
     pub fn browser(&self) -> Client {
         Client::new(&self.client)
     }
 }
 
-/// The manifest of a service on its own port of the director's address, with
-/// the web servers that exist.
+/// Returns the manifest of another VirtualService for the web servers, on its
+/// own port of the director's address.
 pub fn another_service(name: &str, port: u16) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1

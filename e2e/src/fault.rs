@@ -1,6 +1,6 @@
-//! Real servers that misbehave on command, for health checks to notice. They
-//! are threads in a host. Each keeps a log of what came to it, so that probes
-//! are counted where they arrive.
+//! Real servers that misbehave on command, to test health checks. Each server
+//! runs as threads in a host and logs the connections or datagrams that it
+//! receives, so that tests count probes where they arrive.
 
 mod datagrams;
 mod log;
@@ -14,26 +14,27 @@ pub use log::Arrival;
 pub use server::FaultServer;
 pub use tls::{Authority, Certificate};
 
-/// How a server answers requests about its health.
+/// How a server answers health requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Behaviour {
-    /// It answers as it should.
+    /// The server answers correctly.
     Good,
-    /// It accepts what is sent, and never answers.
+    /// The server accepts requests but never answers them.
     Silent,
-    /// It answers as it should, but only after this time.
+    /// The server answers correctly, but only after this delay.
     Late(Duration),
-    /// It reports a failure: this HTTP status, or this DNS code (2 is
-    /// SERVFAIL).
+    /// The server reports a failure with this HTTP status or DNS response code
+    /// (2 is SERVFAIL).
     Error(u16),
-    /// It answers at once, with the wrong content.
+    /// The server answers at once, with the wrong content.
     WrongBody,
-    /// The body of its answer does not end.
+    /// The server sends an HTTP answer whose body never ends.
     EndlessBody,
-    /// The head of its answer does not end.
+    /// The server sends an HTTP answer whose head never ends.
     EndlessHead,
-    /// It redirects every client to the page that it asked for.
+    /// The server redirects every client to the page that the client requested.
     RedirectLoop,
-    /// Good in one second, status 503 in the next.
+    /// The server alternates every second between correct answers and status
+    /// 503.
     ByTurns,
 }

@@ -13,9 +13,9 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::wait::{PATIENCE, eventually};
 
-/// A network namespace that acts as one machine. It begins as a freshly
-/// installed machine does: loopback up, no forwarding, no routes. It is removed
-/// with every link in it when the last clone is dropped.
+/// A network namespace that acts as one machine. The host starts like a freshly
+/// installed machine: loopback up, no forwarding, no routes. Dropping the last
+/// clone removes the namespace and every link in it.
 #[derive(Clone)]
 pub struct Host {
     namespace: Arc<Namespace>,
@@ -27,11 +27,12 @@ struct Namespace {
 }
 
 impl Host {
-    /// Makes the host. `name` is the namespace's name too (`ip netns`), so no
-    /// other host may have it.
+    /// Creates a host. `name` is also the name of the network namespace
+    /// (`ip netns`), so no other host may have the same name.
     ///
-    /// When the name is taken, or without the right to make namespaces (outside
-    /// of the lab).
+    /// # Panics
+    /// Panics if the name is taken, or if the process may not create
+    /// namespaces, as outside the lab.
     pub fn new(name: &str) -> Self {
         must(run_here(Command::new("ip").args(["netns", "add", name])));
         let path = format!("/run/netns/{name}");
@@ -43,8 +44,9 @@ impl Host {
                 handle,
             }),
         };
-        // Without this, a new namespace starts with the IPv4 settings of the
-        // first one, which forwards for the management network.
+        // Without this, a new host would inherit the IPv4 settings of the
+        // guest's first namespace, which forwards packets for the management
+        // network.
         host.sysctl("net.ipv4.ip_forward", "0");
         host.ip("link set lo up");
         host
@@ -56,49 +58,52 @@ impl Host {
     }
 
     /// Runs a command line in the host and returns its standard output. The
-    /// line is split at white space; there is no shell and no quoting.
+    /// line is split at white space, without a shell and without quoting.
     ///
     /// # Panics
-    /// When it cannot be started or fails: with the command, its exit status
-    /// and what it wrote.
+    /// Panics if the command cannot be started or fails. The panic message
+    /// shows the command, its exit status and its output.
     #[track_caller]
     pub fn run(&self, line: &str) -> String {
         must(self.try_run(line))
     }
 
-    /// As [`run`](Self::run), for a command that may fail.
+    /// Like [`run`](Self::run), but returns an error if the command fails.
     ///
     /// # Errors
-    /// When it cannot be started or its exit is not zero.
+    /// Returns an error if the command cannot be started or its exit status is
+    /// not zero.
     pub fn try_run(&self, line: &str) -> Result<String, CommandFailed> {
         let mut words = line.split_whitespace();
         let program = words.next().expect("a command line has a program");
         self.try_command(Command::new(program).args(words))
     }
 
-    /// As [`try_run`](Self::try_run), for a command with an environment, or
+    /// Like [`try_run`](Self::try_run), for a command with an environment, or
     /// with arguments that contain spaces.
     ///
     /// # Errors
-    /// When it cannot be started or its exit is not zero.
+    /// Returns an error if the command cannot be started or its exit status is
+    /// not zero.
     pub fn try_command(&self, command: &mut Command) -> Result<String, CommandFailed> {
         self.enter(|| run_here(command))
     }
 
-    /// Runs lines of `ip -batch` (each without the leading `ip`) in the host.
+    /// Runs `lines` with `ip -batch` in the host. Each line is an `ip` command
+    /// without the leading `ip`.
     ///
     /// # Panics
-    /// When one of them fails.
+    /// Panics if one of the `ip` commands fails.
     #[track_caller]
     pub fn ip(&self, lines: &str) {
         must(self.enter(|| ip_here(lines)));
     }
 
-    /// All addresses, one per line, once the kernel has finished checking new
-    /// ones for duplicates.
+    /// Returns all addresses of the host, one per line, after the kernel has
+    /// finished its duplicate check of new addresses.
     ///
     /// # Panics
-    /// When the check does not finish.
+    /// Panics if the duplicate check does not finish in time.
     #[track_caller]
     pub fn addresses(&self) -> String {
         eventually("addresses to be usable", PATIENCE, || {
@@ -110,10 +115,10 @@ impl Host {
         })
     }
 
-    /// The Ethernet address of a card.
+    /// Returns the Ethernet address of a network card.
     ///
     /// # Panics
-    /// When there is no such card.
+    /// Panics if the host has no such card.
     #[track_caller]
     pub fn mac(&self, card: &str) -> String {
         let link = self.run(&format!("ip -brief link show {card}"));
@@ -121,10 +126,11 @@ impl Host {
         mac.to_owned()
     }
 
-    /// Sets a sysctl, named with dots, in the host.
+    /// Sets a sysctl in the host. `name` is written with dots, such as
+    /// `net.ipv4.ip_forward`.
     ///
     /// # Panics
-    /// When the kernel does not have it or refuses the value.
+    /// Panics if the kernel does not have the sysctl or refuses the value.
     #[track_caller]
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = sysctl_path(name);
@@ -134,10 +140,11 @@ impl Host {
             });
     }
 
-    /// Reads a sysctl, named with dots, in the host.
+    /// Reads a sysctl in the host. `name` is written with dots, such as
+    /// `net.ipv4.ip_forward`.
     ///
     /// # Panics
-    /// When the kernel does not have it.
+    /// Panics if the kernel does not have the sysctl.
     #[track_caller]
     pub fn read_sysctl(&self, name: &str) -> String {
         let path = sysctl_path(name);
@@ -147,11 +154,11 @@ impl Host {
         value.trim_end().to_owned()
     }
 
-    /// Every sysctl below a name such as `net.ipv4.conf`, by its file, except
-    /// those that cannot be read.
+    /// Returns the value of every readable sysctl below a name such as
+    /// `net.ipv4.conf`, keyed by file path.
     ///
     /// # Panics
-    /// When there is no such sysctl.
+    /// Panics if there is no readable sysctl below the name.
     #[track_caller]
     pub fn sysctls(&self, below: &str) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
@@ -160,9 +167,10 @@ impl Host {
         all
     }
 
-    /// Runs `work` on a thread in the host and waits for it. Sockets opened
-    /// there belong to the host for good, and threads and processes started
-    /// there are in the host too. A panic in `work` is passed on to the caller.
+    /// Runs `work` on a new thread in the host and waits for the result.
+    /// Sockets that `work` opens belong to the host permanently, and threads
+    /// and processes that it starts run in the host too. A panic in `work` is
+    /// passed on to the caller.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
@@ -173,7 +181,7 @@ impl Host {
         })
     }
 
-    /// Starts a thread in the host. The thread may outlive the call.
+    /// Starts a thread in the host. The thread may outlive this call.
     pub fn thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -185,11 +193,11 @@ impl Host {
         })
     }
 
-    /// Starts a program in the host. Most callers want
+    /// Starts a program in the host. Most callers should use
     /// [`Process`](crate::Process), which also ends the program.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// Returns an error if the program cannot be started.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         self.enter(|| command.spawn())
     }
@@ -202,7 +210,7 @@ impl fmt::Debug for Host {
 }
 
 impl Namespace {
-    /// Moves the current thread, and no other, into the namespace.
+    /// Moves only the current thread into the namespace.
     fn join(&self) {
         setns(&self.handle, CloneFlags::CLONE_NEWNET)
             .unwrap_or_else(|error| panic!("a thread can enter {}: {error}", self.name));
@@ -211,7 +219,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // A panic here, while a failed test unwinds, would hide that failure.
+        // If a failed test is unwinding, a panic here would hide that failure.
         if let Err(error) = run_here(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("{error}");
         }
@@ -239,7 +247,8 @@ pub struct CommandFailed {
 }
 
 impl CommandFailed {
-    /// What it wrote to standard error; empty when it could not be started.
+    /// Returns what the command wrote to standard error. The returned text is
+    /// empty if the command could not be started.
     pub fn stderr(&self) -> String {
         let stderr = self.outcome.as_ref().map(|output| output.stderr.as_slice());
         String::from_utf8_lossy(stderr.unwrap_or_default()).into_owned()
@@ -264,19 +273,22 @@ impl fmt::Display for CommandFailed {
 
 impl std::error::Error for CommandFailed {}
 
-/// Runs a command in the caller's own namespace and returns its output.
+/// Runs a command in the caller's network namespace and returns its standard
+/// output.
 ///
 /// # Errors
-/// When it cannot be started or its exit is not zero.
+/// Returns an error if the command cannot be started or its exit status is not
+/// zero.
 pub fn run_here(command: &mut Command) -> Result<String, CommandFailed> {
     let outcome = command.stdin(Stdio::null()).output();
     read_outcome(command, outcome)
 }
 
-/// Runs lines of `ip -batch` in the caller's own namespace.
+/// Runs `lines` with `ip -batch` in the caller's network namespace.
 ///
 /// # Errors
-/// When one of them fails; those after it have not run.
+/// Returns an error if one of the `ip` commands fails. The commands after the
+/// failed one have not run.
 pub fn ip_here(lines: &str) -> Result<String, CommandFailed> {
     let mut command = Command::new("ip");
     command.args(["-batch", "-"]);

@@ -1,5 +1,5 @@
-//! Real HTTP over real sockets, with servers and clients as threads: a process
-//! for each would cost the guest seconds.
+//! HTTP servers and clients over real sockets. Servers and clients run as
+//! threads, because starting a process for each would take the guest seconds.
 
 mod answer;
 mod client;
@@ -10,8 +10,9 @@ pub use client::{Client, Download};
 pub use server::WebServer;
 pub use upload::Upload;
 
-/// Byte number `index` of every stream. The bytes do not repeat soon, so that
-/// lost, doubled and swapped segments all show.
+/// Returns byte number `index` of every test stream. The byte sequence does not
+/// repeat soon, so that the receiver notices lost, duplicated and swapped
+/// segments.
 fn stream_byte(index: u64) -> u8 {
     let mixed = index ^ (index >> 8) ^ (index >> 16);
     mixed.to_le_bytes()[0].wrapping_mul(31)

@@ -1,30 +1,32 @@
-//! The kernel's IPVS table as the administrator sees it.
+//! The kernel's IPVS table as ipvsadm prints it.
 
 use crate::Host;
 
-/// The table as `ipvsadm-save -n` writes it: one `-A` or `-a` command a line.
+/// Returns the IPVS table as `ipvsadm-save -n` writes it: one `-A` or `-a`
+/// command per line.
 ///
 /// # Panics
-/// When the kernel has no IPVS or `ipvsadm` is not installed.
+/// Panics if the kernel has no IPVS or `ipvsadm` is not installed.
 #[track_caller]
 pub fn saved(host: &Host) -> String {
     host.run("ipvsadm -Sn")
 }
 
-/// The table as `ipvsadm -Ln` lists it, with connection counts.
+/// Returns the IPVS table as `ipvsadm -Ln` lists it, with connection counts.
 ///
 /// # Panics
-/// When the kernel has no IPVS or `ipvsadm` is not installed.
+/// Panics if the kernel has no IPVS or `ipvsadm` is not installed.
 #[track_caller]
 pub fn listed(host: &Host) -> String {
     host.run("ipvsadm -Ln")
 }
 
-/// The saved table in an order that does not depend on the kernel's hash: the
-/// services sorted, the destinations of each sorted below it.
+/// Returns the saved table in an order that does not depend on the kernel's
+/// hash. Services are sorted, and each service is followed by its sorted
+/// destinations.
 ///
 /// # Panics
-/// As [`saved`].
+/// Panics if the kernel has no IPVS or `ipvsadm` is not installed.
 #[track_caller]
 pub fn sorted(host: &Host) -> Vec<String> {
     sort(&saved(host))

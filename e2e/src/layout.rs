@@ -1,33 +1,33 @@
-//! Names and addresses, which are the same in every lab. Each lab has
-//! namespaces of its own, so labs can run side by side.
+//! Names and addresses in the lab, which are the same in every lab. Each lab
+//! has its own namespaces, so labs can run side by side.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The lab's folder: certificates, logs, what the guest must run. It has the
-/// same path on the host side and in the guest.
+/// The lab's folder, which holds certificates, logs and the guest's orders. The
+/// folder's path is the same on the host side and in the guest.
 pub const DIR: &str = "/run/ipvs-lab";
 
-/// The host side's address on the wire to the guest.
+/// The host side's address on its network link to the guest.
 pub const HOST_SIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
-/// The guest's address on that wire.
+/// The guest's address on its network link to the host side.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-/// The guest's address on the bridge that joins it with hosts on the management
-/// network. It is their gateway.
+/// The guest's address on the bridge of the management network. This address is
+/// the gateway of all hosts on the management network.
 pub const MANAGEMENT_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 128, 1);
 
-/// The management network, and the prefix length of both of its wires.
+/// The management network, through which the lab's hosts reach the API server.
 pub const MANAGEMENT_NETWORK: &str = "10.77.128.0/17";
 
-/// The network of the wire between host side and guest.
+/// The network of the link between the host side and the guest.
 pub const WIRE_NETWORK: &str = "10.77.0.0/24";
 
-/// The address of a cluster's API server, for the guest and for hosts on the
-/// management network alike.
+/// Returns the address of a cluster's API server. The guest and the hosts on
+/// the management network use the same address.
 pub fn api_server(of: Which) -> SocketAddr {
     let port = match of {
         Which::First => 6443,
@@ -36,7 +36,8 @@ pub fn api_server(of: Which) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(HOST_SIDE), port)
 }
 
-/// The folder of a cluster's API server, with its certificate.
+/// Returns the folder of a cluster's API server, which holds the server's
+/// certificate.
 pub fn api_server_dir(of: Which) -> PathBuf {
     match of {
         Which::First => file("apiserver"),
@@ -44,7 +45,7 @@ pub fn api_server_dir(of: Which) -> PathBuf {
     }
 }
 
-/// The kubeconfig of a cluster's administrator.
+/// Returns the path of the kubeconfig of a cluster's administrator.
 pub fn admin_kubeconfig(of: Which) -> PathBuf {
     match of {
         Which::First => file("kubeconfig"),
@@ -55,23 +56,24 @@ pub fn admin_kubeconfig(of: Which) -> PathBuf {
 /// The port of the control service on the host side.
 pub const CONTROL_PORT: u16 = 8077;
 
-/// The environment variable with the folder of the workspace's programs.
+/// The environment variable that names the folder of the workspace's programs.
 pub const PROGRAMS: &str = "LAB_PROGRAMS";
 
-/// The administrator's token, for every cluster.
+/// The administrator's token, which is valid in every cluster.
 pub const ADMIN_TOKEN: &str = "lab-admin";
 
-/// The control service's address.
+/// Returns the address of the control service on the host side.
 pub fn control_service() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(HOST_SIDE), CONTROL_PORT)
 }
 
-/// A file of the lab's folder.
+/// Returns the path of a file in the lab's folder.
 pub fn file(name: &str) -> PathBuf {
     Path::new(DIR).join(name)
 }
 
-/// A kubeconfig of a cluster with `token`, in YAML.
+/// Returns a kubeconfig for a cluster, in YAML, that authenticates with
+/// `token`.
 pub fn kubeconfig(of: Which, token: &str) -> String {
     let authority = api_server_dir(of).join("apiserver.crt");
     format!(
@@ -93,13 +95,14 @@ current-context: lab
     )
 }
 
-/// A cluster of the lab.
+/// One of the lab's two clusters.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
-    /// The cluster that every test has.
+    /// The cluster of every lab that has an API server.
     #[default]
     First,
-    /// A second cluster with its own etcd, from when it is first started.
+    /// A second cluster with its own etcd. The second cluster runs only after a
+    /// test has started it.
     Other,
 }

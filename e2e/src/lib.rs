@@ -1,9 +1,10 @@
-//! The lab: a real IPVS kernel, a real API server, and hosts on wires.
+//! The test lab: a real IPVS kernel, a real API server, and hosts joined by
+//! virtual Ethernet.
 //!
 //! ```text
 //! make lab-tests ─▶ lab tests ─────┐ one for each binary, several at once
 //! cargo test ─▶ e2e/tools/runner ─▶ lab run TEST-BINARY
-//!                                    │ own pid, mount and network namespace: ends, and all of it is gone
+//!                                    │ own pid, mount and network namespace: all is gone when it ends
 //!       host side, 10.77.0.1 ────────┤ etcd, kube-apiserver :6443, control service :8077 (kubectl, helm)
 //!                    │ tap           │
 //!       guest, 10.77.0.2 ────────────┘ user-mode Linux with ip_vs; runs TEST-BINARY as root
@@ -11,13 +12,14 @@
 //!       Host ═ Segment ═ Host          network namespaces that the test makes: client, directors, servers
 //! ```
 //!
-//! A test (or the demo) uses this library *inside* the guest. It is test
-//! support: a function that cannot set something up panics, with the command
-//! that failed and its error. Where a test may want to see the failure, there
-//! is also a `try_` form.
+//! Tests and the demo use this library *inside* the guest. A function that
+//! cannot set something up panics, and the message names the failed command and
+//! its error. For failures that a test may expect, the function also has a
+//! `try_` form that returns the error.
 //!
-//! It must never know what the product's objects mean: it starts programs,
-//! moves packets and asks the API server.
+//! This library must never know what the objects of ipvs-operator mean. The
+//! library only starts programs, moves packets and sends requests to the API
+//! server.
 
 mod acceptor;
 pub mod asking;

@@ -1,4 +1,4 @@
-//! Our own programs, started in a host as an init system would start them.
+//! Long-running programs in a host, started as an init system would start them.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,11 +14,12 @@ use crate::host::Host;
 use crate::layout::{PROGRAMS, file};
 use crate::wait::{PATIENCE, eventually};
 
-/// How much of the log a failed test shows.
+/// How many lines from the end of the log a failed test shows.
 const TAIL: usize = 40;
 
-/// A long-running program in a host. It is killed when dropped; if a test is
-/// failing at that moment, the end of its log goes to standard error.
+/// A long-running program in a host. Dropping the value kills the program. If a
+/// test is failing at that moment, the end of the program's log is printed to
+/// standard error.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -27,11 +28,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` in `host`. Its standard output and standard error both
-    /// go to the log; `name` is for messages.
+    /// Starts `command` in `host`. The program's standard output and standard
+    /// error both go to its log. `name` is used in messages and in the log's
+    /// file name.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// Panics if the program cannot be started.
     #[track_caller]
     pub fn start(host: &Host, name: &str, command: &mut Command) -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
@@ -49,56 +51,58 @@ impl Process {
         }
     }
 
-    /// What it has written so far to standard output and standard error.
+    /// Returns what the program has written so far to standard output and
+    /// standard error.
     pub fn log(&self) -> String {
         fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_else(|error| format!("(no log: {error})"))
     }
 
-    /// Its process id, in the guest.
+    /// The program's process id in the guest.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it is still running.
+    /// Whether the program is still running.
     pub fn is_running(&mut self) -> bool {
         self.exit().is_none()
     }
 
-    /// Asks it to end (SIGTERM) and waits until it has ended.
+    /// Asks the program to end (SIGTERM) and waits until it has ended.
     ///
     /// # Panics
-    /// When it has not ended in time.
+    /// Panics if the program does not end in time.
     #[track_caller]
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait(within)
     }
 
-    /// Ends it at once (SIGKILL), as a crash would.
+    /// Kills the program (SIGKILL), as a crash would.
     #[track_caller]
     pub fn kill(&mut self) -> ExitStatus {
         self.signal(Signal::SIGKILL);
         self.wait(PATIENCE)
     }
 
-    /// Pauses it (SIGSTOP), like a machine that hangs.
+    /// Pauses the program (SIGSTOP), as if its machine hung.
     #[track_caller]
     pub fn pause(&mut self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Continues it after [`pause`](Self::pause).
+    /// Resumes the program after [`pause`](Self::pause).
     #[track_caller]
     pub fn resume(&mut self) {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the program ends by itself.
     ///
     /// # Panics
-    /// When it has not ended in time: with the end of its log.
+    /// Panics if the program does not end in time. The panic message shows the
+    /// end of the program's log.
     #[track_caller]
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
         let what = format!("{} to end", self.name);
@@ -108,10 +112,11 @@ impl Process {
         })
     }
 
-    /// Waits until its log contains `text`, and returns the line.
+    /// Waits until the program's log contains `text`, and returns that line.
     ///
     /// # Panics
-    /// When it does not in time: with the end of its log.
+    /// Panics if the text does not appear in time. The panic message shows the
+    /// end of the program's log.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str, within: Duration) -> String {
         eventually(
@@ -131,7 +136,7 @@ impl Process {
     #[track_caller]
     fn signal(&mut self, signal: Signal) {
         if self.exit().is_some() {
-            // Another process may have its id by now.
+            // Another process may have the ended program's id by now.
             return;
         }
         let id = i32::try_from(self.child.id()).expect("process ids are positive");
@@ -159,16 +164,17 @@ impl Drop for Process {
                 self.tail()
             );
         }
-        // It may have ended by itself.
+        // The program may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A command for a program of this workspace, such as `ipvs-agent`.
+/// Returns a command that runs a program of this workspace, such as
+/// `ipvs-agent`.
 ///
 /// # Panics
-/// Outside of the lab, or when the program has not been built.
+/// Panics outside the lab, or if the program has not been built.
 #[track_caller]
 pub fn program(name: &str) -> Command {
     let folder = std::env::var_os(PROGRAMS).expect("the lab sets the programs' folder");

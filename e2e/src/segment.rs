@@ -1,4 +1,4 @@
-//! Wires that join hosts.
+//! Ethernet segments that connect the lab's hosts.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use crate::host::{Host, ip_here};
 use crate::layout::{MANAGEMENT_GATEWAY, WIRE_NETWORK};
 
-/// An Ethernet segment: a switch without an address, which hosts are attached
-/// to. It is a bridge in a namespace of its own.
+/// An Ethernet segment: a switch that has no address and connects hosts. The
+/// switch is a bridge in its own network namespace.
 #[derive(Debug)]
 pub struct Segment {
     switch: Host,
@@ -15,14 +15,16 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Makes the segment. No other segment and no host may have its name.
+    /// Creates a segment. `name` must differ from the names of all other
+    /// segments and hosts.
     ///
     /// # Panics
-    /// When the name is taken.
+    /// Panics if the name is taken.
     pub fn new(name: &str) -> Self {
         let switch = Host::new(name);
-        // Snooping would keep neighbour solicitations from ports that have not
-        // yet reported their groups.
+        // With multicast snooping, the bridge would withhold neighbour
+        // solicitations from hosts that have not yet reported their multicast
+        // groups.
         switch.ip("link add br0 type bridge mcast_snooping 0
                    link set br0 up");
         Self {
@@ -31,11 +33,12 @@ impl Segment {
         }
     }
 
-    /// Gives `host` a network card `device` on this segment, up, with an
-    /// address such as `192.168.4.5/24`.
+    /// Adds the network card `device` to `host` and connects it to this
+    /// segment. The card is up and has an address such as `192.168.4.5/24`.
     ///
     /// # Panics
-    /// When the host has such a card already, or the address is invalid.
+    /// Panics if the host already has a card of this name, or if the address is
+    /// invalid.
     #[track_caller]
     pub fn attach(&self, host: &Host, device: &str, address: &str) {
         let port = self.ports.fetch_add(1, Ordering::Relaxed);
@@ -44,8 +47,9 @@ impl Segment {
              link set port{port} master br0 up",
             host = host.name(),
         ));
-        // A duplicate-address check would leave an IPv6 address unusable for a
-        // second; here it is known to be unique.
+        // A duplicate-address check would make an IPv6 address unusable for a
+        // second. Tests choose unique addresses, so the duplicate-address check
+        // is turned off.
         let unchecked = if address.contains(':') { "nodad" } else { "" };
         host.ip(&format!(
             "address add {address} dev {device} {unchecked}
@@ -53,17 +57,19 @@ impl Segment {
         ));
     }
 
-    /// The switch itself, for a test that listens on the wire.
+    /// The host that acts as the segment's switch, for a test that captures
+    /// packets on the segment.
     pub fn switch(&self) -> &Host {
         &self.switch
     }
 }
 
-/// Gives `host` a card `mgmt0` on the management network, from which it reaches
-/// the API server and nothing else: its default route stays as it is.
+/// Adds a card `mgmt0` on the management network to `host`, and returns the
+/// card's address. Through this card the host reaches only the API server; the
+/// host's default route does not change.
 ///
 /// # Panics
-/// When the host has one already.
+/// Panics if the host already has a card `mgmt0`.
 #[track_caller]
 pub fn attach_to_management(host: &Host) -> Ipv4Addr {
     static ATTACHED: AtomicU16 = AtomicU16::new(1);

@@ -1,5 +1,5 @@
-//! A session that stays open on a host: a server that greets as sshd does and
-//! echoes what it receives, and a client that is logged in to it.
+//! A long-lived session between two hosts. The server greets as sshd does and
+//! echoes each line; the client keeps its connection open.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,8 @@ use crate::wait::PATIENCE;
 
 const BANNER: &str = "SSH-2.0-lab";
 
-/// Greets and echoes lines. It stops when dropped, open sessions with it.
+/// A server that greets each client and echoes lines. Dropping the server stops
+/// it and ends its open sessions.
 #[derive(Debug)]
 pub struct Shell {
     _acceptor: Acceptor,
@@ -20,7 +21,7 @@ impl Shell {
     /// Starts the server in `host` on an address such as `0.0.0.0:22`.
     ///
     /// # Panics
-    /// When the address is invalid, or cannot be bound.
+    /// Panics if the address is invalid or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str) -> Self {
         let serve = |stream: &TcpStream, _: SocketAddr| {
@@ -37,20 +38,21 @@ impl Shell {
     }
 }
 
-/// A session with a [`Shell`].
+/// A client's session with a [`Shell`].
 #[derive(Debug)]
 pub struct Session {
     stream: BufReader<TcpStream>,
 }
 
 impl Session {
-    /// Logs in from `client` at an address such as `192.168.4.5:22`.
+    /// Opens a session from the host `client` to a server at an address such as
+    /// `192.168.4.5:22`.
     ///
     /// # Errors
-    /// When there is no connection, or another server answers.
+    /// Returns an error if the connection fails or another server answers.
     ///
     /// # Panics
-    /// When the address is invalid.
+    /// Panics if the address is invalid.
     pub fn open(client: &Host, address: &str) -> io::Result<Self> {
         let address = address
             .parse()
@@ -66,10 +68,11 @@ impl Session {
         }
     }
 
-    /// Sends a line, and checks that it comes back.
+    /// Sends a line and checks that the server echoes it.
     ///
     /// # Errors
-    /// When the session is broken.
+    /// Returns an error if the connection is broken or the echo differs from
+    /// the line.
     pub fn say(&mut self, words: &str) -> io::Result<()> {
         writeln!(self.stream.get_mut(), "{words}")?;
         match self.line()? {

@@ -1,30 +1,33 @@
-//! The decisions of `lab tests`: how many labs the machine runs at once, which
-//! tests share a lab, in which order they run, and each lab's result as libtest
-//! printed it. Nothing here starts a process or reads a clock.
+//! Decides for `lab tests` how many labs run at once, which tests share a lab,
+//! and about how long each lab takes. The module also reads test results from
+//! libtest's output. The module starts no process and reads no clock.
 
-/// How many labs run for each processor: a lab spends half of its time waiting.
+/// How many labs run per processor: two, because a lab spends half of its time
+/// waiting.
 const LABS_PER_CORE: usize = 2;
-/// How much memory a lab with an API server needs at its peak, in MiB.
+/// The peak memory use of a lab with an API server, in MiB.
 const MEMORY_OF_A_LAB: usize = 1500;
 
-/// Returns how many labs a machine can run at once: at least one.
+/// Returns how many labs a machine can run at once, given its processors and
+/// free memory. The returned number is at least one.
 pub fn labs_at_once(cores: usize, free_mebibytes: usize) -> usize {
     let by_memory = free_mebibytes / MEMORY_OF_A_LAB;
     by_memory.min(cores * LABS_PER_CORE).max(1)
 }
 
-/// A test binary that takes long in a lab.
+/// A test binary that takes minutes to run in a lab.
 struct Long {
     binary: &'static str,
-    /// How long its tests take in one lab, in seconds, on a machine with two
-    /// processors and nothing else to do.
+    /// How many seconds the tests take if they share one lab on an otherwise
+    /// idle machine with two processors.
     seconds: u32,
-    /// How many labs its tests are dealt to.
+    /// The number of labs among which the binary's tests are divided.
     labs: usize,
 }
 
-/// The binaries that decide how long the whole run takes. The list may be a
-/// little out of date; a new binary that takes minutes should be in it.
+/// The slow test binaries, which decide how long the whole run takes. The times
+/// in this list may be slightly out of date. Add every new test binary that
+/// takes minutes.
 const LONG: [Long; 10] = [
     long("e2e_health", 440, 3),
     long("e2e_walk", 270, 1),
@@ -49,16 +52,18 @@ const fn long(binary: &'static str, seconds: u32, labs: usize) -> Long {
 /// The tests of one binary that run in one lab.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Share {
-    /// Which of the binary's shares this is, from 1, and how many there are.
+    /// The number of this share, counted from 1, and the binary's total number
+    /// of shares.
     pub number: (usize, usize),
-    /// The names of its tests; empty for all of the binary.
+    /// The names of the tests in this share. An empty list means all tests of
+    /// the binary.
     pub tests: Vec<String>,
-    /// About how long it takes, in seconds; a small number for a binary that is
-    /// not listed as slow.
+    /// The estimated run time of this share in seconds, or 0 for a binary that
+    /// is not listed as slow.
     pub seconds: u32,
 }
 
-/// Deals the tests of a binary to labs.
+/// Divides the tests of a binary among labs.
 pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
     let whole = Share {
         number: (1, 1),
@@ -81,9 +86,9 @@ pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
     (0..labs).map(share).collect()
 }
 
-/// The test binaries that run on the second kernel as well, and about how long
-/// each takes there, in seconds. `make test-qemu` runs all the others on it
-/// too.
+/// The test binaries that `make lab-tests` also runs on the second kernel, with
+/// the estimated seconds that each takes there. `make test-qemu` runs all test
+/// binaries on the second kernel.
 const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("e2e_vips", 310),
     ("e2e_walk", 100),
@@ -94,7 +99,8 @@ const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("kernel_fault_servers", 20),
 ];
 
-/// The share of a binary's tests that runs on the second kernel: all, or none.
+/// Returns a share with all of a binary's tests if the binary also runs on the
+/// second kernel.
 pub fn second_kernel(binary: &str) -> Option<Share> {
     let mut known = ON_THE_SECOND_KERNEL.iter();
     let (_, seconds) = known.find(|(name, _)| *name == binary)?;
@@ -108,14 +114,15 @@ pub fn second_kernel(binary: &str) -> Option<Share> {
 /// The result of a test binary, read from its output.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Verdict {
-    /// How many tests passed.
+    /// The number of tests that passed.
     pub passed: usize,
-    /// The names of those that failed.
+    /// The names of the tests that failed.
     pub failed: Vec<String>,
 }
 
 impl Verdict {
-    /// Reads libtest's output; none if the binary did not finish.
+    /// Reads the result from libtest's output. Returns `None` if the test
+    /// binary did not finish.
     pub fn read(output: &str) -> Option<Self> {
         let result = output
             .lines()
@@ -132,8 +139,8 @@ impl Verdict {
     }
 }
 
-/// Returns the last list under `failures:`. The first one has the tests'
-/// output.
+/// Returns the test names in the last section `failures:` of libtest's output.
+/// The first section `failures:` holds the output of the failed tests.
 fn failed(output: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_in_list = false;

@@ -1,19 +1,19 @@
-//! What a program asked of the kernel over netlink, as strace recorded it:
-//! counted from outside, whatever the program itself reports.
+//! Reads a program's netlink requests from a strace recording, so that a test
+//! need not trust what the program itself reports.
 
 use std::{fs, path::Path, process::Command};
 
 use crate::{eventually, wait::PATIENCE};
 
-/// A command that runs `program` under strace and leaves its netlink messages
-/// in `file`.
+/// Returns a command that runs `program` under strace and records the program's
+/// netlink messages in `file`.
 pub fn traced(program: &Command, file: &Path) -> Command {
     let arguments = ["-xx", "-s", "65536", "-e", "trace=sendto,sendmsg,sendmmsg"];
     under_strace(&arguments, file, program)
 }
 
-/// A command that runs `program` and kills it (SIGKILL) when one of its threads
-/// begins its `nth` system call of that name, such as `pwrite64`.
+/// Returns a command that runs `program` and kills it (SIGKILL) when one of its
+/// threads begins its `nth` call of `system_call`, such as `pwrite64`.
 pub fn doomed(program: &Command, system_call: &str, nth: u32) -> Command {
     let trace = format!("trace={system_call}");
     let inject = format!("inject={system_call}:signal=SIGKILL:when={nth}");
@@ -27,8 +27,8 @@ pub fn doomed(program: &Command, system_call: &str, nth: u32) -> Command {
 fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
     let mut command = Command::new("strace");
     command
-        // strace runs as its child (-D), so that a signal reaches the program
-        // itself.
+        // With -D, strace runs as a child of the program, so that signals reach
+        // the program itself.
         .args(["-D", "-f", "-q"])
         .args(arguments)
         .arg("-o")
@@ -43,12 +43,12 @@ fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
     command
 }
 
-/// Returns the messages by which the program with process id `id` changed the
-/// kernel's IPVS table or its addresses, one word per message. The program has
-/// ended.
+/// Returns the netlink messages with which process `id` changed the kernel's
+/// IPVS table or addresses, one word per message. The traced process must
+/// already have ended.
 ///
 /// # Panics
-/// When there is no such trace, or it is not complete.
+/// Panics if the trace does not exist or is incomplete.
 pub fn kernel_writes(file: &Path, id: u32) -> Vec<String> {
     let trace = eventually("the end of the trace", PATIENCE, || {
         let trace = fs::read_to_string(file).map_err(|error| error.to_string())?;
@@ -60,7 +60,7 @@ pub fn kernel_writes(file: &Path, id: u32) -> Vec<String> {
     trace.lines().flat_map(writes_of).collect()
 }
 
-/// The commands of generic netlink family IPVS that write
+/// The commands of the generic netlink family IPVS that change kernel state
 /// (`include/uapi/linux/ip_vs.h`).
 const WRITES: [(u8, &str); 9] = [
     (1, "NEW_SERVICE"),
@@ -74,7 +74,8 @@ const WRITES: [(u8, &str); 9] = [
     (17, "FLUSH"),
 ];
 
-/// The writes of one traced call, which may hold many messages.
+/// Returns the names of the messages in one traced system call that change
+/// kernel state. One system call may send many messages.
 fn writes_of(line: &str) -> Vec<String> {
     line.split("nlmsg_type=")
         .skip(1)
@@ -82,8 +83,9 @@ fn writes_of(line: &str) -> Vec<String> {
             let kind = message.split(&[',', ' ']).next()?;
             match kind {
                 "RTM_NEWADDR" | "RTM_DELADDR" => Some(kind.to_owned()),
-                // strace cannot decode the messages of one family, which is
-                // IPVS: the first byte of the payload is the command.
+                // IPVS is the only netlink family here whose messages strace
+                // cannot decode. The first byte of an IPVS message's payload is
+                // the command.
                 "nlctrl" => None,
                 _ if kind.starts_with("RTM_") || kind.starts_with("NLMSG_") => None,
                 _ => {

@@ -1,24 +1,26 @@
-//! Waiting for something, with a deadline and a description.
+//! Waits for a condition with a deadline, and panics with a description if the
+//! condition does not come true.
 
 use std::fmt::Display;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes that ends at all, on a machine that has other
-/// things to do. A test that passes never waits that long.
+/// The usual deadline of a wait. Even on a busy machine, no operation of a
+/// passing test takes that long.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How long to wait between two looks. A look may start a program, so what has
-/// not come after ten seconds is looked for less often.
+/// The shortest pause between two calls of `look`. A call may start a program,
+/// so the pause grows to `LONGEST_PAUSE` within ten seconds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two calls of `look`.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Calls `look` until it returns `Ok`, and returns the value. `look` runs at
-/// least once, even when the deadline is zero.
+/// least once, even if the deadline is zero.
 ///
 /// # Panics
-/// When the deadline has passed: the message says what was waited for and the
-/// last state that `look` saw.
+/// Panics if the deadline passes. The panic message contains `what` and the
+/// last error that `look` returned.
 #[track_caller]
 pub fn eventually<T, E: Display>(
     what: &str,
@@ -37,10 +39,10 @@ pub fn eventually<T, E: Display>(
     }
 }
 
-/// The same for a plain condition, with the last state taken from `describe`.
+/// Waits until `look` returns a value equal to `expected`.
 ///
 /// # Panics
-/// When the deadline has passed.
+/// Panics if the deadline passes.
 #[track_caller]
 pub fn eventually_equal<T: PartialEq + std::fmt::Debug>(
     what: &str,

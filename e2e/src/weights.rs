@@ -1,5 +1,5 @@
-//! The weights in a host's kernel, watched all the time: every change that
-//! lasts longer than a moment is seen.
+//! Watches the weights in a host's IPVS table continuously. The watcher notices
+//! every change that lasts longer than the interval between two readings.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,25 +11,25 @@ use std::time::{Duration, Instant};
 
 use crate::{Host, eventually};
 
-/// How often the table is read.
+/// The pause between two readings of the IPVS table.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A destination of a service, each as `192.168.4.5:80`.
+/// A service and one of its destinations, each written as `192.168.4.5:80`.
 pub type Key = (String, String);
 
-/// A weight that differs from the reading before.
+/// A weight that differs from the previous reading.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// When the reading that shows the new weight ended.
     pub at: Instant,
-    /// The destination that has the weight.
+    /// The destination whose weight changed.
     pub key: Key,
-    /// The new weight; none if the destination is not in the table.
+    /// The new weight, or `None` if the destination is no longer in the table.
     pub weight: Option<u32>,
 }
 
-/// Watches the IPv4 part of a host's table in the background, through
-/// /proc/net/ip_vs. It ends when dropped.
+/// A watcher that reads the IPv4 part of a host's IPVS table in the background,
+/// from /proc/net/ip_vs, until it is dropped.
 #[derive(Debug)]
 pub struct Weights {
     shared: Arc<Shared>,
@@ -49,11 +49,11 @@ struct Seen {
 }
 
 impl Weights {
-    /// Begins to watch, and returns after the first reading, which does not
-    /// count as a change.
+    /// Starts to watch, and returns after the first reading. The first reading
+    /// does not count as a change.
     ///
     /// # Panics
-    /// When the kernel has no IPVS.
+    /// Panics if the kernel has no IPVS.
     pub fn watch(host: &Host) -> Self {
         let shared = Arc::new(Shared::default());
         shared.seen().weights = host.enter(read);
@@ -62,7 +62,8 @@ impl Weights {
             move || {
                 while !shared.ended.load(Ordering::Relaxed) {
                     let weights = read();
-                    // Whatever a reading shows was there before it ended.
+                    // The time is taken after the reading, because every change
+                    // that a reading shows happened before the reading ended.
                     shared.seen().note(Instant::now(), weights);
                     thread::sleep(INTERVAL);
                 }
@@ -74,19 +75,19 @@ impl Weights {
         }
     }
 
-    /// The weights at the last reading.
+    /// Returns all weights from the last reading.
     pub fn now(&self) -> BTreeMap<Key, u32> {
         self.shared.seen().weights.clone()
     }
 
-    /// The weight of a destination at the last reading; none if it is not in
-    /// the table.
+    /// Returns a destination's weight from the last reading, or `None` if the
+    /// destination is not in the table.
     pub fn of(&self, service: &str, server: &str) -> Option<u32> {
         let key = (service.to_owned(), server.to_owned());
         self.shared.seen().weights.get(&key).copied()
     }
 
-    /// The changes since a given time, in order.
+    /// Returns the weight changes since a given time, in order.
     pub fn changes(&self, since: Instant) -> Vec<Change> {
         let seen = self.shared.seen();
         let changes = seen.changes.iter();
@@ -96,11 +97,13 @@ impl Weights {
             .collect()
     }
 
-    /// Waits until a destination has a weight (none: until it is not in the
-    /// table), and returns the time at which that was seen.
+    /// Waits until a destination has the given weight, and returns the time of
+    /// the reading that showed it. The weight `None` means that the destination
+    /// is not in the table.
     ///
     /// # Panics
-    /// When that does not happen in time: with the weight that it has.
+    /// Panics if the destination does not get the weight in time. The panic
+    /// message shows the destination's current weight.
     #[track_caller]
     pub fn wait_for(
         &self,
@@ -131,7 +134,8 @@ impl Drop for Weights {
 
 impl Shared {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // The state is whole after each operation.
+        // The state is consistent after each operation, so a poisoned lock is
+        // safe to use.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,7 +158,7 @@ impl Seen {
     }
 }
 
-/// The table of the namespace that this thread is in.
+/// Reads the IPVS table of the current thread's network namespace.
 fn read() -> BTreeMap<Key, u32> {
     let table = fs::read_to_string("/proc/thread-self/net/ip_vs");
     parse(&table.expect("the lab's kernel has ip_vs"))
@@ -181,7 +185,7 @@ fn parse(table: &str) -> BTreeMap<Key, u32> {
     weights
 }
 
-/// Writes `C0A80405:0050` as an address and port.
+/// Translates hexadecimal such as `C0A80405:0050` into an address and port.
 fn address(hexadecimal: &str) -> Option<String> {
     let (address, port) = hexadecimal.split_once(':')?;
     let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?);
@@ -193,7 +197,7 @@ fn address(hexadecimal: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// As Linux 6.1 shows it.
+    /// The contents of /proc/net/ip_vs on Linux 6.1.
     const TABLE: &str = "\
 IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags

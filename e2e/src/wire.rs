@@ -1,5 +1,5 @@
-//! What passes a network card, as tcpdump shows it. It counts probes that reach
-//! no server, too.
+//! Counts the packets that a host sends through a network card, as tcpdump
+//! shows them. The count includes probes that reach no server.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{Host, Process, wait::PATIENCE};
 
-/// The first packet of a connection, a datagram, or an echo request. The
-/// kernel's SYNs have options; a SYN without any is the agent's question to its
-/// own firewall, and no probe.
+/// The tcpdump filter for the first packet of a connection, a UDP datagram or
+/// an ICMP echo request. SYNs that the kernel sends have TCP options. A SYN
+/// without TCP options is the agent's test of its own firewall, not a probe.
 const FIRST_OF_FLOW: &str = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn \
                              and tcp[12] & 0xf0 > 0x50 \
                              or udp or icmp[icmptype] == icmp-echo";
 
-/// Captures the IPv4 packets with which a host begins an exchange. It ends when
+/// Captures the IPv4 packets with which a host begins an exchange, until it is
 /// dropped.
 #[derive(Debug)]
 pub struct Wire {
@@ -31,10 +31,10 @@ struct Packet {
 }
 
 impl Wire {
-    /// Captures on a card of `host` what comes from `address`.
+    /// Starts to capture packets from `address` on a network card of `host`.
     ///
     /// # Panics
-    /// When tcpdump does not start.
+    /// Panics if tcpdump does not start.
     #[track_caller]
     pub fn listen(host: &Host, card: &str, address: &str) -> Self {
         let mut command = Command::new("tcpdump");
@@ -46,9 +46,10 @@ impl Wire {
         Self { tcpdump, began }
     }
 
-    /// How many connections or exchanges were begun between two times with an
-    /// address and port such as `192.168.2.100.80`, or with an address for
-    /// ICMP. A connection that is tried again from the same port counts once.
+    /// Counts the connections or exchanges with the target `to` that began
+    /// between two times. A target is an address and port such as
+    /// `192.168.2.100.80`, or an address for ICMP. A connection that is retried
+    /// from the same port counts once.
     pub fn flows(&self, to: &str, from: Instant, until: Instant) -> usize {
         let (from, until) = (self.wall(from), self.wall(until));
         let log = self.tcpdump.log();
@@ -61,7 +62,8 @@ impl Wire {
             .len()
     }
 
-    /// When an exchange was last begun with it; none if there was none yet.
+    /// Returns when the latest exchange with the target `to` began, or `None`
+    /// if there has been no exchange.
     pub fn latest(&self, to: &str) -> Option<Instant> {
         let log = self.tcpdump.log();
         let mut packets = log.lines().filter_map(parse);
@@ -80,6 +82,7 @@ impl Wire {
     }
 }
 
+/// Parses a line of tcpdump such as
 /// `1732529542.123456 IP 192.168.2.5.43210 > 192.168.2.100.80: Flags [S], …`
 fn parse(line: &str) -> Option<Packet> {
     let (at, rest) = line.split_once(" IP ")?;
@@ -89,7 +92,7 @@ fn parse(line: &str) -> Option<Packet> {
     let at = UNIX_EPOCH
         + Duration::from_secs(seconds.parse().ok()?)
         + Duration::from_micros(microseconds.parse().ok()?);
-    // Echo requests have no port: each is an exchange of its own.
+    // Echo requests have no port, so each one counts as a separate exchange.
     let from = if what.starts_with("ICMP") { what } else { from };
     Some(Packet {
         at,

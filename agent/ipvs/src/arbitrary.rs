@@ -1,4 +1,4 @@
-//! Generators of values for property tests.
+//! Generates random values for property tests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ fn family() -> impl Strategy<Value = Family> {
     select(vec![Family::V4, Family::V6])
 }
 
-/// Any key that a service can have in a kernel.
+/// Generates any key that a service can have in the kernel.
 pub(crate) fn service_key() -> impl Strategy<Value = ServiceKey> {
     prop_oneof![
         (any::<u16>(), address(), any::<u16>()).prop_map(|(protocol, address, port)| {
@@ -36,8 +36,9 @@ pub(crate) fn service_key() -> impl Strategy<Value = ServiceKey> {
     ]
 }
 
-/// Any configuration that a service of this family can have in a kernel, except
-/// masks with holes, which are read but never written.
+/// Generates any configuration that a service of this family can have in the
+/// kernel. Masks with holes are left out, because they are read but never
+/// written.
 pub(crate) fn service_config(family: Family) -> impl Strategy<Value = ServiceConfig> {
     let prefix_length = match family {
         Family::V4 => 0..=32u8,
@@ -125,7 +126,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// One of a few services, so that two generated tables have some in common.
+/// Generates one of a few service keys, so that two generated tables have some
+/// keys in common.
 pub(crate) fn few_services() -> impl Strategy<Value = ServiceKey> {
     let address = |protocol, address: &str| ServiceKey::Address {
         protocol,
@@ -147,7 +149,7 @@ pub(crate) fn few_services() -> impl Strategy<Value = ServiceKey> {
     ])
 }
 
-/// One of a few configurations that are valid for every service of
+/// Generates one of a few configurations that are valid for every service of
 /// [`few_services`].
 pub(crate) fn few_service_configs() -> impl Strategy<Value = ServiceConfig> {
     (select(vec!["rr", "wrr", "mh"]), any::<bool>()).prop_map(|(scheduler, persistent)| {
@@ -164,8 +166,8 @@ pub(crate) fn few_service_configs() -> impl Strategy<Value = ServiceConfig> {
     })
 }
 
-/// One of a few destinations. They use a tunnel, so that they are valid in
-/// services of both families.
+/// Generates one of a few destinations. All of these destinations use a tunnel,
+/// and so are valid in services of both address families.
 pub(crate) fn few_destinations() -> impl Strategy<Value = (DestinationKey, DestinationConfig)> {
     let key = select(vec![
         "198.51.100.1",

@@ -1,4 +1,4 @@
-//! The interface to the kernel, and the meaning of its answers.
+//! The interface to the kernel's IPVS, and the meaning of the kernel's answers.
 
 use std::{fmt, io};
 
@@ -9,63 +9,66 @@ use crate::{
     TunnelKind,
 };
 
-/// The interface to the kernel. It is small, so that tests can put a model in
-/// its place.
+/// The interface to the kernel's IPVS. The interface is small so that tests can
+/// replace the kernel with a model.
 pub trait Kernel {
-    /// What the kernel reports about IPVS itself.
+    /// Reads the version of IPVS and the size of its connection table.
     ///
     /// # Errors
     /// See [`Error`].
     fn info(&mut self) -> Result<Info, Error>;
 
-    /// The whole table, services and destinations.
+    /// Reads the whole table: all services with their destinations.
     ///
-    /// The kernel's dumps are consistent only within about 80 entries: if
-    /// another program adds or removes an entry meanwhile, another entry may be
-    /// missing. So the caller must not write during the reading, and an entry
-    /// that is missing from one reading may still exist.
+    /// The kernel dumps its table in parts of about 80 entries, and only each
+    /// part is consistent. If another program adds or removes an entry during
+    /// the dump, the dump may lack an unrelated entry. So the caller must not
+    /// write while it reads the table, and an entry that is missing from one
+    /// reading may still exist.
     ///
     /// # Errors
     /// See [`Error`].
     fn table(&mut self) -> Result<ActualTable, Error>;
 
-    /// One service with its destinations. None if the kernel has no service
-    /// with that key.
+    /// Reads one service with its destinations. Returns `None` if the kernel
+    /// has no service with that key.
     ///
     /// # Errors
     /// See [`Error`].
     fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error>;
 
-    /// How long the kernel remembers connections without packets.
+    /// Reads how long the kernel remembers idle connections.
     ///
     /// # Errors
     /// See [`Error`].
     fn timeouts(&mut self) -> Result<Timeouts, Error>;
 
-    /// Sets those timeouts that are not 0. A connection gets its new timeout
-    /// with its next packet.
+    /// Sets each timeout that is not 0. An existing connection gets the new
+    /// timeout with its next packet.
     ///
     /// # Errors
-    /// See [`Error`]; the kernel refuses more than 2^31 / HZ seconds with
-    /// `EINVAL`.
+    /// See [`Error`]. The kernel refuses timeouts of more than 2^31 / HZ
+    /// seconds with `EINVAL`.
     fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error>;
 
-    /// Applies operations in order, and returns those that the kernel refused.
-    /// A refused operation does not stop the others: if a service could not be
-    /// created, its destinations fail with `ESRCH`.
+    /// Applies operations in order, and returns the operations that the kernel
+    /// refused. A refused operation does not stop the others. If the kernel
+    /// refuses to create a service, the operations on its destinations fail
+    /// with `ESRCH`.
     ///
     /// # Errors
-    /// After an error it is unknown which operations took effect: read the
-    /// table again before planning.
+    /// After an error, it is unknown which operations took effect. The caller
+    /// must read the table again before planning.
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error>;
 }
 
 /// An operation that the kernel refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Failure {
-    /// The index of the operation among those passed to [`Kernel::apply`].
+    /// The index of the refused operation among those passed to
+    /// [`Kernel::apply`].
     pub index: usize,
-    /// Why the kernel refused it.
+    /// The error number with which the kernel refused the operation.
     pub errno: Errno,
 }
 
@@ -75,7 +78,7 @@ pub struct Failure {
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// The caller is not permitted to do this.
+    /// The caller lacks the permission for the request.
     pub const EPERM: Self = Self(nix::libc::EPERM);
     /// The destination, scheduler or persistence engine does not exist.
     pub const ENOENT: Self = Self(nix::libc::ENOENT);
@@ -83,18 +86,18 @@ impl Errno {
     pub const ESRCH: Self = Self(nix::libc::ESRCH);
     /// The kernel is out of memory.
     pub const ENOMEM: Self = Self(nix::libc::ENOMEM);
-    /// An entry with this key exists already.
+    /// An entry with the same key exists already.
     pub const EEXIST: Self = Self(nix::libc::EEXIST);
-    /// A value is not valid.
+    /// A value in the request is not valid.
     pub const EINVAL: Self = Self(nix::libc::EINVAL);
-    /// A number is out of range.
+    /// A number in the request is out of range.
     pub const ERANGE: Self = Self(nix::libc::ERANGE);
     /// The module ip_vs is being unloaded.
     pub const ENOPROTOOPT: Self = Self(nix::libc::ENOPROTOOPT);
     /// This kernel does not support the address family.
     pub const EAFNOSUPPORT: Self = Self(nix::libc::EAFNOSUPPORT);
 
-    /// What this means as the answer to an operation.
+    /// Returns what this error number means as the answer to an operation.
     pub fn meaning(self, op: &Op) -> Meaning {
         match (self, op) {
             (Self::EPERM, _) => Meaning::NotPermitted,
@@ -112,15 +115,15 @@ impl Errno {
         }
     }
 
-    /// The answer to an operation in one line: what happened, and what to do
-    /// about it if something is known to help. It is meant to follow the
-    /// operation's own text.
+    /// Explains this error number as the answer to an operation, in one line,
+    /// with a remedy if one is known. Callers print this line after the
+    /// operation itself.
     pub fn explain(self, op: &Op) -> String {
         match (self.meaning(op), op) {
             (Meaning::NotPermitted, _) => Error::NotPermitted.to_string(),
-            (Meaning::AlreadyGone, _) => format!("{self}: it is gone already"),
+            (Meaning::AlreadyGone, _) => format!("{self}: the entry is gone already"),
             (Meaning::Stale, _) if self == Self::EEXIST => {
-                format!("{self}: another program has made it meanwhile")
+                format!("{self}: another program has created the entry meanwhile")
             }
             (Meaning::Stale, _) if self == Self::ENOENT => {
                 format!("{self}: the destination is not in the kernel's table")
@@ -151,8 +154,9 @@ impl Errno {
     }
 }
 
-/// Why `ip_vs_ctl.c` refuses an operation with this errno. The kernel gives no
-/// reason itself: IPVS does not fill in extended acknowledgements.
+/// Returns the likely reason why `ip_vs_ctl.c` refused an operation with this
+/// error number. The kernel itself gives no reason, because IPVS does not fill
+/// in extended acknowledgements.
 fn refusal_hint(errno: Errno, op: &Op) -> Option<&'static str> {
     let (Op::NewDestination(service, destination, config)
     | Op::SetDestination(service, destination, config)) = op
@@ -164,14 +168,16 @@ fn refusal_hint(errno: Errno, op: &Op) -> Option<&'static str> {
         _ => None,
     };
     if errno == Errno::ERANGE {
-        return Some("a weight is at most 2^31-1, a lower threshold at most the upper one");
+        return Some(
+            "a weight is at most 2^31-1, and a lower threshold at most the upper threshold",
+        );
     }
     if service.family() != Family::of(destination.address) {
         return Some(match tunnel {
             None => "only TUN reaches a server of the other address family",
             Some(_) => {
-                "a server of the other address family and the connection sync daemon \
-                 exclude each other"
+                "a server of the other address family cannot be used while the connection \
+                 sync daemon runs"
             }
         });
     }
@@ -179,12 +185,13 @@ fn refusal_hint(errno: Errno, op: &Op) -> Option<&'static str> {
         return Some("a GUE tunnel needs a port");
     }
     Some(
-        "the address must be unicast, and in a network namespace where no interface was \
-         ever up no address is",
+        "the address must be unicast; in a network namespace where no interface was ever \
+         up, the kernel takes no address for unicast",
     )
 }
 
-/// Writes the name and the C library's text: `ESRCH (No such process)`.
+/// Writes the error's name and its standard description, such as `ESRCH (No
+/// such process)`.
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = nix::errno::Errno::from_raw(self.0);
@@ -195,78 +202,80 @@ impl fmt::Display for Errno {
     }
 }
 
-/// What a refusal means for the caller.
+/// The meaning of the kernel's refusal of an operation, for the caller.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Meaning {
     /// The entry that should be deleted does not exist, so nothing needs to be
     /// done.
     AlreadyGone,
-    /// The kernel's table differs from what the caller believes: read it again
-    /// and plan again.
+    /// The kernel's table differs from what the caller believes. The caller
+    /// should read the table again and plan again.
     Stale,
     /// This kernel does not have the scheduler, persistence engine or address
-    /// family. Each further try makes the kernel run modprobe, which takes
-    /// tenths of a second, so try rarely.
+    /// family. Each retry makes the kernel run modprobe, which takes tenths of
+    /// a second, so retry rarely.
     NotInThisKernel,
-    /// The kernel will refuse these values again.
+    /// The values are invalid, so the kernel will refuse them again.
     Refused,
-    /// `CAP_NET_ADMIN` is missing.
+    /// The process lacks the capability `CAP_NET_ADMIN`.
     NotPermitted,
-    /// Any other reason, mostly lack of memory: it may work later.
+    /// The kernel refused for another reason, mostly lack of memory. A retry
+    /// may succeed.
     Transient,
 }
 
-/// Why the kernel gave no useful answer. After any of these except
-/// [`RepliesLost`](Self::RepliesLost), open another socket.
+/// The reason why the kernel gave no useful answer. After any error except
+/// [`RepliesLost`](Self::RepliesLost), open a new socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel has no generic netlink family `IPVS`, and asking for it did
-    /// not load a module.
+    /// The kernel has no generic netlink family `IPVS`, and asking for the
+    /// family did not make the kernel load ip_vs.
     #[error(
         "this kernel has no ip_vs: run `modprobe ip_vs` on the host, \
          or install the kernel's package of modules"
     )]
     NoIpvs,
-    /// IPVS accepts requests, even readings, only from a process with
+    /// For any request to IPVS, even one that only reads, a process needs
     /// `CAP_NET_ADMIN` in the initial user namespace (`netlink_capable`).
     #[error(
         "not permitted to use ip_vs: CAP_NET_ADMIN is needed, \
          in the host's own user namespace (not in that of a rootless container)"
     )]
     NotPermitted,
-    /// The receive buffer overflowed (`ENOBUFS`). The operations were done, but
-    /// it is unknown which of them failed. Read the table again; the socket
-    /// stays usable.
-    #[error("answers of the kernel were lost (ENOBUFS): the table must be read again")]
+    /// The socket's receive buffer overflowed (`ENOBUFS`). The kernel processed
+    /// the operations that were sent, but it is unknown which of them failed.
+    /// The caller should read the table again. The socket stays usable.
+    #[error("answers from the kernel were lost (ENOBUFS): the table must be read again")]
     RepliesLost,
     /// The kernel did not answer in time.
     #[error("no answer from the kernel within {seconds} s while {doing}")]
     NoAnswer {
-        /// What was being done.
+        /// The action that got no answer, such as `reading the services`.
         doing: &'static str,
-        /// How long the caller waited, in seconds.
+        /// The number of seconds that the caller waited for the answer.
         seconds: u64,
     },
-    /// The kernel refused a reading.
+    /// The kernel refused a request other than the operations of
+    /// [`Kernel::apply`].
     #[error("the kernel refused {doing}: {errno}")]
     Refused {
-        /// What was being done.
+        /// The action that the kernel refused, such as `reading the services`.
         doing: &'static str,
-        /// Why the kernel refused it.
+        /// The error number with which the kernel refused the request.
         errno: Errno,
     },
-    /// A message that this build cannot read.
+    /// The kernel sent a message that this build cannot parse.
     #[error("while {doing}: {source}")]
     Malformed {
-        /// What was being done.
+        /// The action that got the message, such as `reading the services`.
         doing: &'static str,
-        /// What was being parsed, and what is wrong with it.
+        /// The parser's error, which names the malformed part of the message.
         source: DecodeError,
     },
-    /// The operating system reports an error of the socket.
+    /// A system call on the socket failed.
     #[error("while {doing}: {source}")]
     Io {
-        /// What was being done.
+        /// The action that failed, such as `reading the services`.
         doing: &'static str,
         /// The operating system's error.
         source: io::Error,

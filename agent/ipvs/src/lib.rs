@@ -1,20 +1,21 @@
-//! The kernel's IPVS table.
+//! Reads and writes the kernel's IPVS table.
 //!
 //! ```text
-//! what is wanted ─┐                     ┌─▶ codec ─▶ Socket ─▶ kernel
-//! what is there ──┼─▶ plan ─▶ [Op] ─────┤             (or a model of it)
-//! what is ours ───┘                     └─▶ Failure per operation
+//! wanted table ───┐                     ┌─▶ codec ─▶ Socket ─▶ kernel
+//! kernel's table ─┼─▶ plan ─▶ [Op] ─────┤             (or a model of it)
+//! our keys ───────┘                     └─▶ Failure per operation
 //!                                                     │
-//! what is there, statistics ◀─ codec ◀─ Socket ◀──────┘
+//! kernel's table, statistics ◀─ codec ◀─ Socket ◀─────┘
 //! ```
 //!
-//! In: a wanted table ([`WantedTable`]), the keys that are ours ([`Owned`]).
-//! Out: the kernel's table, changed with as few writes as possible ([`plan()`],
-//! [`Kernel::apply`]), a table as read ([`ActualTable`]), counters.
+//! In: the wanted table ([`WantedTable`]) and the keys that are ours
+//! ([`Owned`]). Out: the smallest number of writes to the kernel's table
+//! ([`plan()`], [`Kernel::apply`]), the table as the kernel has it
+//! ([`ActualTable`]), and counters.
 //!
 //! This crate knows nothing about Kubernetes, health, time, the disk, or why a
-//! table is wanted. It says what a failure means and leaves retries to the
-//! caller. It has no operation that empties a table.
+//! table is wanted. The crate says what a failure means and leaves retries to
+//! the caller. No operation of the crate empties a table.
 
 #[cfg(test)]
 mod arbitrary;

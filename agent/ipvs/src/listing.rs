@@ -1,6 +1,7 @@
-//! Reads `/proc/net/ip_vs` (`net/netfilter/ipvs/ip_vs_ctl.c`,
-//! `ip_vs_info_seq_show`): the whole table in few system calls, but without
-//! thresholds, tunnels, statistics and the address family of firewall marks.
+//! Parses `/proc/net/ip_vs` (`net/netfilter/ipvs/ip_vs_ctl.c`,
+//! `ip_vs_info_seq_show`). Reading the whole table from `/proc/net/ip_vs` takes
+//! few system calls. But the file lacks thresholds, tunnel parameters,
+//! statistics, and the address family of firewall marks.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use crate::{ActualService, DestinationKey, ForwardingMethod, Protocol, ServiceKe
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Listing {
     services: BTreeMap<ServiceKey, Listed>,
-    /// The services of each mark; there may be one per address family.
+    /// The services of each firewall mark, at most one per address family.
     marks: BTreeMap<u32, Vec<Listed>>,
 }
 
@@ -23,8 +24,8 @@ struct Listed {
     destinations: BTreeMap<DestinationKey, (Method, u32)>,
 }
 
-/// The method as `ip_vs_fwd_name` shows it. Methods that it does not know are
-/// shown as Masq.
+/// A forwarding method as the kernel's `ip_vs_fwd_name` shows it. The kernel
+/// shows Masq for every method other than Local, Tunnel and Route.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Method {
     Masquerade,
@@ -34,8 +35,8 @@ enum Method {
 }
 
 impl Listing {
-    /// Parses the file's text. Lines of an unknown form are left out, so that
-    /// their entries look as if they did not exist.
+    /// Parses the text of `/proc/net/ip_vs`. Entries on lines of an unknown
+    /// form are left out, as if they did not exist.
     pub fn parse(text: &str) -> Self {
         let mut listing = Self::default();
         let mut service: Option<(Key, Listed)> = None;
@@ -67,11 +68,13 @@ impl Listing {
         }
     }
 
-    /// Whether a service is as given, as far as this file can show. For a mark
-    /// with services of both families, either may match. A service that is not
-    /// listed counts as matching: where other network namespaces have tables,
-    /// the kernel counts their services too when it continues after a page, and
-    /// skips as many of ours (`ip_vs_info_seq_next`).
+    /// Returns whether the listing agrees with a service, as far as
+    /// `/proc/net/ip_vs` shows the service. If a firewall mark has services of
+    /// both address families, it is enough that one of them agrees. A service
+    /// that is not listed counts as agreeing, because the kernel may leave out
+    /// services that exist. When the kernel continues the listing after a page,
+    /// it also counts the services of other network namespaces, and so skips as
+    /// many services of this namespace (`ip_vs_info_seq_next`).
     pub fn agrees_with(&self, key: &ServiceKey, service: &ActualService) -> bool {
         let listed = match key {
             ServiceKey::FirewallMark { mark, .. } => {

@@ -1,9 +1,9 @@
-//! The contents of the kernel's table, in the kernel's terms.
+//! Types for the contents of the kernel's IPVS table, in the kernel's terms.
 //!
 //! Identity ([`ServiceKey`], [`DestinationKey`]), configuration
 //! ([`ServiceConfig`], [`DestinationConfig`]) and observation ([`Stats`],
-//! [`Connections`]) are separate types: a key never changes, a configuration is
-//! compared, an observation never is.
+//! [`Connections`]) are separate types. A key never changes. Configurations are
+//! compared; observations never are.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
-/// An address family, as the kernel's `AF_INET` and `AF_INET6`.
+/// An address family, `AF_INET` or `AF_INET6` in the kernel.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Family {
     /// IPv4 (`AF_INET`).
@@ -21,7 +21,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the address family of an IP address.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
@@ -30,9 +30,9 @@ impl Family {
     }
 }
 
-/// An IP protocol number. The kernel does not check it (`ip_vs_ctl.c`,
-/// `ip_vs_genl_parse_service`), so a table of another program may contain any
-/// number.
+/// An IP protocol number. The kernel does not check a service's protocol number
+/// (`ip_vs_ctl.c`, `ip_vs_genl_parse_service`), so another program's service
+/// may have any number.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Protocol(pub u16);
 
@@ -45,32 +45,33 @@ impl Protocol {
     pub const SCTP: Self = Self(132);
 }
 
-/// Identifies a service within one network namespace. A service cannot change
-/// its key.
+/// Identifies a service within one network namespace. A service's key cannot
+/// change.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum ServiceKey {
-    /// Packets to one address, port and protocol.
+    /// A service for packets to one address, port and protocol.
     Address {
         /// The transport protocol: TCP, UDP or SCTP.
         protocol: Protocol,
-        /// The virtual address (VIP).
+        /// The service's virtual address (VIP).
         address: IpAddr,
-        /// The port. 0 is every port, which the kernel supports only for
-        /// persistent services.
+        /// The service's port. Port 0 stands for every port, which the kernel
+        /// supports only for persistent services.
         port: u16,
     },
-    /// Packets with a firewall mark.
+    /// A service for packets with a firewall mark.
     FirewallMark {
-        /// The address family. Two services may have the same mark with
-        /// different families.
+        /// The service's address family. Two services may have the same
+        /// firewall mark if their address families differ.
         family: Family,
-        /// The mark. It is never 0 in a service of ours.
+        /// The firewall mark, never 0 in a service of ours.
         mark: u32,
     },
 }
 
 impl ServiceKey {
-    /// The service's virtual address (VIP). None for a firewall mark.
+    /// Returns the service's virtual address (VIP), or `None` for a firewall
+    /// mark.
     pub fn vip(&self) -> Option<IpAddr> {
         match self {
             Self::Address { address, .. } => Some(*address),
@@ -78,19 +79,11 @@ impl ServiceKey {
         }
     }
 
-    /// The address family of the service's packets.
+    /// Returns the address family of the service's packets.
     pub fn family(&self) -> Family {
         match self {
             Self::Address { address, .. } => Family::of(*address),
             Self::FirewallMark { family, .. } => *family,
-        }
-    }
-
-    /// The VIP; none for a firewall mark.
-    pub fn address(&self) -> Option<IpAddr> {
-        match self {
-            Self::Address { address, .. } => Some(*address),
-            Self::FirewallMark { .. } => None,
         }
     }
 }
@@ -126,8 +119,9 @@ impl fmt::Display for ServiceKey {
 pub struct DestinationKey {
     /// The server's address (RIP).
     pub address: IpAddr,
-    /// The server's port. It is part of the key even with DR and TUN, which
-    /// deliver to the service's port in any case.
+    /// The server's port. With DR and TUN, the kernel ignores a destination's
+    /// port and delivers to the service's port. The port is part of the key
+    /// even then.
     pub port: u16,
 }
 
@@ -138,61 +132,66 @@ impl fmt::Display for DestinationKey {
 }
 
 /// The flag bits of a service (`include/uapi/linux/ip_vs.h`, `IP_VS_SVC_F_*`).
-/// `HASHED` (0x2) belongs to the kernel and is never stored here. The kernel
-/// keeps bits that it does not define, so they are kept here too.
+/// The bit `HASHED` (0x2) belongs to the kernel and is never stored here. The
+/// kernel keeps bits that it does not define, and so does `ServiceFlags`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ServiceFlags(pub u32);
 
 impl ServiceFlags {
-    /// A client stays with its server for the service's timeout.
+    /// Persistence: a client stays with its server for the service's timeout.
     pub const PERSISTENT: Self = Self(0x1);
-    /// Set by the kernel only. It is masked out when a table is read.
+    /// A flag that only the kernel sets. The codec removes `HASHED` from every
+    /// service that it reads.
     pub const HASHED: Self = Self(0x2);
-    /// Every datagram is scheduled by itself; only for UDP.
+    /// One-packet scheduling, for UDP only: each datagram is scheduled by
+    /// itself.
     pub const ONE_PACKET: Self = Self(0x4);
     /// The scheduler flag sh-fallback or mh-fallback.
     pub const SCHEDULER_1: Self = Self(0x8);
     /// The scheduler flag sh-port or mh-port.
     pub const SCHEDULER_2: Self = Self(0x10);
-    /// No scheduler of Linux 6.1 uses it.
+    /// A third scheduler flag, which no scheduler of Linux 6.1 uses.
     pub const SCHEDULER_3: Self = Self(0x20);
 
-    /// The union of two sets of bits.
+    /// Returns the union of two sets of flags.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether every bit of `other` is set.
+    /// Returns whether every flag of `other` is set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
-/// The parts of a service that can be edited without making it another service.
+/// The part of a service that can be edited while the service's key stays the
+/// same.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ServiceConfig {
-    /// The kernel's name of the scheduler, at most 15 bytes; empty means
-    /// "none".
+    /// The kernel's name of the scheduler, at most 15 bytes. An empty name
+    /// means that the service has no scheduler.
     pub scheduler: String,
-    /// The flag bits, without `HASHED`.
+    /// The service's flag bits, without `HASHED`.
     pub flags: ServiceFlags,
-    /// The persistence timeout in seconds. The kernel keeps it even if the
-    /// service is not persistent. At most 4,294,967 with HZ=1000.
+    /// The persistence timeout in seconds, at most 4,294,967 with HZ=1000. The
+    /// kernel stores a timeout even if the service is not persistent.
     pub timeout: u32,
-    /// The length of the IPv4 mask or IPv6 prefix by which persistence groups
-    /// clients, 0 to 32 or 1 to 128. ipvsadm sends 32 and 128 by default. It is
-    /// [`IRREGULAR_MASK`](Self::IRREGULAR_MASK) for another program's service
-    /// with a mask that has holes.
+    /// The length of the IPv4 mask (0 to 32) or IPv6 prefix (1 to 128) by which
+    /// persistence groups clients. By default, ipvsadm sends the length 32 for
+    /// IPv4 and 128 for IPv6. The length is
+    /// [`IRREGULAR_MASK`](Self::IRREGULAR_MASK) if another program made the
+    /// service with a mask that has holes.
     pub prefix_length: u8,
-    /// The name of the persistence engine, if there is one: `sip`.
+    /// The name of the persistence engine, such as `sip`, if the service has
+    /// one.
     pub persistence_engine: Option<String>,
 }
 
 impl ServiceConfig {
     /// The [`prefix_length`](Self::prefix_length) of an IPv4 mask that is not a
-    /// prefix, such as 255.0.255.0. It differs from every valid length, so that
-    /// a service with such a mask is edited when it is adopted.
+    /// prefix, such as 255.0.255.0. `IRREGULAR_MASK` differs from every valid
+    /// length, so a service with such a mask is edited when it is adopted.
     pub const IRREGULAR_MASK: u8 = 255;
 }
 
@@ -207,10 +206,10 @@ pub enum ForwardingMethod {
     Tunnel(Tunnel),
     /// Direct routing (`IP_VS_CONN_F_DROUTE`).
     DirectRoute,
-    /// `IP_VS_CONN_F_BYPASS`. It is never written, but another program's entry
-    /// may have it.
+    /// Bypass (`IP_VS_CONN_F_BYPASS`). No wanted destination has the method
+    /// `Bypass`, but another program's destination may have it.
     Bypass,
-    /// A method that this build does not know.
+    /// A forwarding method that this build does not know.
     Other(u32),
 }
 
@@ -219,13 +218,13 @@ pub enum ForwardingMethod {
 pub struct Tunnel {
     /// The kind of tunnel (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
     pub kind: TunnelKind,
-    /// The UDP port of a GUE tunnel; 0 for other tunnels.
+    /// The UDP port of a GUE tunnel, or 0 for other tunnels.
     pub port: u16,
     /// The checksum of the outer header (`IP_VS_TUNNEL_ENCAP_FLAG_*`).
     pub checksum: TunnelChecksum,
 }
 
-/// The kinds of tunnels.
+/// The kind of a tunnel, by its encapsulation.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum TunnelKind {
     /// IP in IP (`IP_VS_CONN_F_TUNNEL_TYPE_IPIP`).
@@ -235,7 +234,8 @@ pub enum TunnelKind {
     Gue,
     /// Generic routing encapsulation (`IP_VS_CONN_F_TUNNEL_TYPE_GRE`).
     Gre,
-    /// A kind that this build does not know; the kernel accepts any.
+    /// A kind of tunnel that this build does not know. The kernel accepts any
+    /// number as the kind of a tunnel.
     Other(u8),
 }
 
@@ -250,29 +250,31 @@ pub enum TunnelChecksum {
     /// Remote checksum offload (`IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM`); only for
     /// GUE.
     Remote,
-    /// A flag that this build does not know.
+    /// Checksum flags that this build does not know.
     Other(u16),
 }
 
-/// The parts of a destination that can be edited without making it another
-/// destination.
+/// The part of a destination that can be edited while the destination's key
+/// stays the same.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DestinationConfig {
-    /// The forwarding method. Established connections keep the method they
-    /// began with.
+    /// The destination's forwarding method. Established connections keep the
+    /// forwarding method that they began with.
     pub method: ForwardingMethod,
-    /// The share of new connections, up to 2^31-1; 0 takes no new ones.
+    /// The destination's share of new connections, up to 2^31-1. A destination
+    /// with weight 0 gets no new connections.
     pub weight: u32,
-    /// At this many connections the destination counts as overloaded; 0 is no
-    /// limit.
+    /// The number of connections at which the destination counts as overloaded,
+    /// or 0 for no limit.
     pub upper_threshold: u32,
-    /// Below this many connections it no longer counts as overloaded; 0 means
-    /// three quarters of the upper threshold.
+    /// The number of connections below which the destination no longer counts
+    /// as overloaded. A lower threshold of 0 means three quarters of the upper
+    /// threshold.
     pub lower_threshold: u32,
 }
 
-/// Counters and rates. The kernel updates them every 2 s at most, and never
-/// with `net.ipv4.vs.run_estimation=0`.
+/// The counters and rates of a service or destination. The kernel updates
+/// statistics at most every 2 s, and never with `net.ipv4.vs.run_estimation=0`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
     /// The number of connections that were scheduled.
@@ -285,42 +287,44 @@ pub struct Stats {
     pub bytes_in: u64,
     /// The number of bytes from servers.
     pub bytes_out: u64,
-    /// New connections per second.
+    /// The number of new connections per second.
     pub connection_rate: u64,
-    /// Packets from clients per second.
+    /// The number of packets from clients per second.
     pub packet_rate_in: u64,
-    /// Packets from servers per second.
+    /// The number of packets from servers per second.
     pub packet_rate_out: u64,
-    /// Bytes from clients per second.
+    /// The number of bytes from clients per second.
     pub byte_rate_in: u64,
-    /// Bytes from servers per second.
+    /// The number of bytes from servers per second.
     pub byte_rate_out: u64,
 }
 
-/// The current numbers of a destination's connections.
+/// The numbers of a destination's current connections.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Connections {
-    /// Established connections.
+    /// The number of established connections.
     pub active: u32,
-    /// Connections in any other state, including TIME_WAIT.
+    /// The number of connections in any other state, including TIME_WAIT.
     pub inactive: u32,
-    /// Persistence templates.
+    /// The number of persistence templates.
     pub persistent: u32,
 }
 
 /// What the kernel reports about IPVS itself (`IPVS_CMD_GET_INFO`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Info {
-    /// Major, minor and patch version: 1.2.1 for every kernel since 2.6.28.
+    /// The major, minor and patch version of IPVS: 1.2.1 in every kernel since
+    /// 2.6.28.
     pub version: (u8, u8, u8),
     /// The number of buckets in the connection table.
     pub connection_table_size: u32,
 }
 
-/// How long the kernel remembers connections without packets, in seconds, in
-/// one network namespace (`IPVS_CMD_SET_CONFIG`). The defaults are 900, 120 and
-/// 300. In a request, 0 keeps the current value. In an answer, 0 means that the
-/// kernel was built without the protocol.
+/// How many seconds the kernel remembers idle connections in a network
+/// namespace (`IPVS_CMD_SET_CONFIG`). The kernel's defaults are 900 s for TCP,
+/// 120 s after a FIN, and 300 s for UDP. In a request, a timeout of 0 keeps the
+/// current value. In an answer, a timeout of 0 means that the kernel was built
+/// without the protocol.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Timeouts {
     /// The timeout of an established TCP connection.
@@ -331,11 +335,13 @@ pub struct Timeouts {
     pub udp: u32,
 }
 
-/// Destinations, oldest first, because dh, sh and mh build their tables in that
-/// order. Comparison ignores the order.
+/// The destinations of a service, oldest first, because the schedulers dh, sh
+/// and mh build their tables in that order. A comparison of two `Destinations`
+/// ignores the order.
 pub type Destinations = IndexMap<DestinationKey, DestinationConfig, FxBuildHasher>;
 
-/// A service as it should be: configuration and destinations.
+/// A service as it should be in the kernel: its configuration and its
+/// destinations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WantedService {
     /// The configuration of the service itself.
@@ -344,11 +350,11 @@ pub struct WantedService {
     pub destinations: Destinations,
 }
 
-/// The table as it should be.
+/// The kernel's table as it should be.
 pub type WantedTable = BTreeMap<ServiceKey, WantedService>;
 
-/// A service as the kernel has it. It contains configuration only, no
-/// observations.
+/// A service as the kernel has it: its configuration and its destinations,
+/// without counters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ActualService {
     /// The configuration of the service itself.
@@ -357,6 +363,6 @@ pub struct ActualService {
     pub destinations: Destinations,
 }
 
-/// The table as the kernel has it: the last reading, plus the operations
+/// The kernel's table as last read, with the operations that the kernel has
 /// acknowledged since.
 pub type ActualTable = BTreeMap<ServiceKey, ActualService>;

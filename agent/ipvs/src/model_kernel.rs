@@ -1,7 +1,7 @@
-//! A kernel in memory, for tests. It applies operations to a table as
-//! `net/netfilter/ipvs/ip_vs_ctl.c` does, refuses what the kernel refuses, and
-//! fails on demand. It exists only in tests and with the feature
-//! `model-kernel`.
+//! A model of the kernel's IPVS, for tests. The model applies operations to a
+//! table in memory as `net/netfilter/ipvs/ip_vs_ctl.c` does, refuses what the
+//! kernel refuses, and fails on demand. This module exists only in tests and
+//! with the feature `model-kernel`.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
@@ -13,29 +13,33 @@ use crate::{
 /// Decides whether an operation fails; see [`ModelKernel::fail_with`].
 pub type FailWith = Box<dyn FnMut(&Op) -> Option<Errno> + Send>;
 
-/// A kernel in memory; see the module.
+/// A model of the kernel's IPVS in memory.
 pub struct ModelKernel {
-    /// The table. Tests write here to play another program.
+    /// The model's table, which a test changes directly to act as another
+    /// program.
     pub table: ActualTable,
-    /// How long connections without packets are remembered.
+    /// The timeouts of idle connections.
     pub timeouts: Timeouts,
-    /// The schedulers that it has. The default is all of Linux 6.1 except twos.
+    /// The schedulers that the model has, by default all of Linux 6.1 except
+    /// twos.
     pub schedulers: BTreeSet<String>,
-    /// The persistence engines that it has. The default is `sip`.
+    /// The persistence engines that the model has, by default `sip`.
     pub persistence_engines: BTreeSet<String>,
-    /// Called before each operation; `Some` refuses the operation.
+    /// A function that the model calls before each operation. If the function
+    /// returns an error number, the model refuses the operation with that
+    /// number.
     pub fail_with: Option<FailWith>,
-    /// While set, every call does nothing and fails with the error that this
-    /// makes.
+    /// If this function is set, every call to the model fails with the error
+    /// that the function returns, and changes nothing.
     pub broken: Option<fn() -> Error>,
-    /// The next [`apply`](Kernel::apply) does its work and then loses the
-    /// answers, once.
+    /// If true, the next [`apply`](Kernel::apply) applies its operations and
+    /// then fails with [`Error::RepliesLost`], once.
     pub lose_replies: bool,
-    /// Every operation that was requested, with the reason if it was refused.
+    /// Every requested operation, with the error number if it was refused.
     pub log: Vec<(Op, Option<Errno>)>,
-    /// How often the whole table was read.
+    /// The number of times that the whole table was read.
     pub readings: usize,
-    /// How often a single service was read.
+    /// The number of times that a single service was read.
     pub service_readings: usize,
 }
 
@@ -46,7 +50,8 @@ impl Default for ModelKernel {
         ];
         Self {
             table: ActualTable::new(),
-            // The defaults of ip_vs_proto_tcp.c and ip_vs_proto_udp.c.
+            // These are the kernel's default timeouts, from ip_vs_proto_tcp.c
+            // and ip_vs_proto_udp.c.
             timeouts: Timeouts {
                 tcp: 900,
                 tcp_fin: 120,
@@ -74,7 +79,7 @@ impl fmt::Debug for ModelKernel {
 }
 
 impl ModelKernel {
-    /// A kernel that has this table.
+    /// Creates a model of a kernel that has this table.
     pub fn with_table(table: ActualTable) -> Self {
         Self {
             table,
@@ -82,7 +87,7 @@ impl ModelKernel {
         }
     }
 
-    /// The number of operations that were requested.
+    /// Returns the number of operations that were requested.
     pub fn writes(&self) -> usize {
         self.log.len()
     }
@@ -133,7 +138,8 @@ impl ModelKernel {
         }
     }
 
-    /// The checks of `ip_vs_add_service` and `ip_vs_edit_service`.
+    /// Repeats the checks of the kernel's `ip_vs_add_service` and
+    /// `ip_vs_edit_service`.
     fn check_service(&self, key: &ServiceKey, config: &ServiceConfig) -> Result<(), Errno> {
         let scheduler = &config.scheduler;
         if !scheduler.is_empty() && !self.schedulers.contains(scheduler) {
@@ -151,8 +157,8 @@ impl ModelKernel {
     }
 }
 
-/// The checks of `ip_vs_svc_policy`, which come before the service is looked
-/// up.
+/// Repeats the checks of the kernel's `ip_vs_svc_policy`, which come before the
+/// kernel looks up the service.
 fn check_names(config: &ServiceConfig) -> Result<(), Errno> {
     let engine = config.persistence_engine.as_deref().unwrap_or_default();
     match config.scheduler.len() > 15 || engine.len() > 15 {
@@ -161,8 +167,8 @@ fn check_names(config: &ServiceConfig) -> Result<(), Errno> {
     }
 }
 
-/// The checks of `ip_vs_genl_set_cmd`, and the first ones of `ip_vs_add_dest`
-/// and `ip_vs_edit_dest`.
+/// Repeats the checks of the kernel's `ip_vs_genl_set_cmd`, and the first
+/// checks of `ip_vs_add_dest` and `ip_vs_edit_dest`.
 fn check_destination(
     service: &ServiceKey,
     key: &DestinationKey,
@@ -184,7 +190,7 @@ fn check_destination(
     Ok(())
 }
 
-/// The checks of `ip_vs_new_dest`.
+/// Repeats the checks of the kernel's `ip_vs_new_dest`.
 fn check_address(address: IpAddr) -> Result<(), Errno> {
     let usable = match address {
         IpAddr::V4(address) => {

@@ -9,10 +9,10 @@ use crate::{
     ForwardingMethod, ServiceConfig, ServiceFlags, ServiceKey, Tunnel, TunnelChecksum, TunnelKind,
 };
 
-/// A single write to the kernel's table, which is one netlink message.
+/// A single write to the kernel's table, sent as one netlink message.
 ///
-/// Creating or editing an entry sends its whole configuration: the kernel has
-/// no partial edits.
+/// Creating or editing an entry sends the entry's whole configuration, because
+/// the kernel has no partial edits.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Op {
     /// Creates a service without destinations.
@@ -25,7 +25,8 @@ pub enum Op {
     /// forwarding method.
     SetDestination(ServiceKey, DestinationKey, DestinationConfig),
     /// Deletes a destination. With `net.ipv4.vs.expire_nodest_conn=0`, the
-    /// kernel then silently drops the packets of its connections.
+    /// kernel silently drops the packets of a deleted destination's
+    /// connections.
     DeleteDestination(ServiceKey, DestinationKey),
     /// Deletes a service with all its destinations, including those of other
     /// programs.
@@ -33,8 +34,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// The service that is written, or that contains the destination that is
-    /// written.
+    /// Returns the service that the operation writes, or the service of the
+    /// destination that it writes.
     pub fn service(&self) -> ServiceKey {
         match self {
             Self::NewService(service, _)
@@ -46,7 +47,7 @@ impl Op {
         }
     }
 
-    /// The destination that is written, if there is one.
+    /// Returns the destination that the operation writes, if it writes one.
     pub fn destination(&self) -> Option<DestinationKey> {
         match self {
             Self::NewDestination(_, destination, _)
@@ -56,20 +57,21 @@ impl Op {
         }
     }
 
-    /// Whether this creates an entry. Its owner records such an operation
-    /// first, so that it knows its own entries after a crash.
+    /// Returns whether the operation creates an entry. Callers record
+    /// operations that create entries before applying them, and so know their
+    /// own entries after a crash.
     pub fn creates(&self) -> bool {
         matches!(self, Self::NewService(..) | Self::NewDestination(..))
     }
 
-    /// Whether this deletes an entry.
+    /// Returns whether the operation deletes an entry.
     pub fn removes(&self) -> bool {
         matches!(self, Self::DeleteService(_) | Self::DeleteDestination(..))
     }
 
-    /// Changes a table in the way the kernel changes its own when it
-    /// acknowledges the operation. An operation whose service or destination is
-    /// missing, which the kernel would refuse, changes nothing.
+    /// Applies the operation to a table in memory, as the kernel applies it to
+    /// its own table. An operation whose service or destination is missing
+    /// changes nothing, because the kernel would refuse it.
     pub fn apply_to(&self, table: &mut ActualTable) {
         match self {
             Self::NewService(key, config) => {
@@ -91,8 +93,8 @@ impl Op {
         }
     }
 
-    /// Like [`apply_to`](Self::apply_to), on a single service, for operations
-    /// that leave the service in the table.
+    /// Like [`apply_to`](Self::apply_to), but for a single service.
+    /// `apply_within` ignores operations that create or delete the service.
     pub fn apply_within(&self, service: &mut ActualService) {
         match self {
             Self::NewService(..) | Self::DeleteService(_) => {}
@@ -112,8 +114,8 @@ impl Op {
     }
 }
 
-/// Writes the operation as `ipvsadm -Sn` does, in a form that `ipvsadm`
-/// accepts: `-a -t 192.0.2.1:80 -r 198.51.100.1:80 -m -w 1`.
+/// Writes the operation in the format of `ipvsadm -Sn`, such as `-a -t
+/// 192.0.2.1:80 -r 198.51.100.1:80 -m -w 1`.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

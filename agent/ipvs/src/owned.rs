@@ -1,39 +1,40 @@
-//! Which entries of the kernel's table are ours. Pure.
+//! Keeps track of the entries of the kernel's table that are ours, without any
+//! I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{ActualTable, DestinationKey, Op, ServiceKey};
 
-/// The keys of the entries of the kernel's table that are ours, which means
-/// that we created or adopted them. The kernel has no owner tag, so the caller
-/// has to remember them.
+/// The keys of the kernel's entries that are ours because we created or adopted
+/// them. The kernel does not record who owns an entry, so the caller must
+/// remember these keys.
 ///
-/// A destination can be ours only in a service that is ours.
+/// If a destination is ours, its service is ours too.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owned {
-    /// Our services, each with its destinations that are ours.
+    /// Our services, each with our destinations in that service.
     pub services: BTreeMap<ServiceKey, BTreeSet<DestinationKey>>,
 }
 
 impl Owned {
-    /// Whether nothing is ours.
+    /// Returns whether no entry is ours.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
 
-    /// Whether this service is ours.
+    /// Returns whether a service is ours.
     pub fn service(&self, service: &ServiceKey) -> bool {
         self.services.contains_key(service)
     }
 
-    /// Whether this destination is ours.
+    /// Returns whether a destination is ours.
     pub fn destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         self.services
             .get(service)
             .is_some_and(|destinations| destinations.contains(destination))
     }
 
-    /// Whether a table lacks an entry that is ours.
+    /// Returns whether a table lacks an entry that is ours.
     pub fn is_any_missing(&self, table: &ActualTable) -> bool {
         self.services.iter().any(|(key, destinations)| {
             table.get(key).is_none_or(|service| {
@@ -43,14 +44,14 @@ impl Owned {
         })
     }
 
-    /// Makes a service ours, and one of its destinations if given.
+    /// Makes a service ours, and also a destination in it if one is given.
     pub fn add(&mut self, service: ServiceKey, destination: Option<DestinationKey>) {
         let destinations = self.services.entry(service).or_default();
         destinations.extend(destination);
     }
 
-    /// Forgets a destination; without one, forgets the service with all its
-    /// destinations.
+    /// Forgets a destination, or the service with all its destinations if
+    /// `destination` is `None`.
     pub fn remove(&mut self, service: &ServiceKey, destination: Option<&DestinationKey>) {
         match destination {
             None => {
@@ -64,10 +65,10 @@ impl Owned {
         }
     }
 
-    /// Takes in operations that the kernel acknowledged: what they created
-    /// becomes ours, and what they deleted is forgotten. Edits change nothing.
-    /// Consecutive operations of one service need only one lookup, because
-    /// there may be tens of thousands.
+    /// Updates the keys after the kernel acknowledged operations: created
+    /// entries become ours, and deleted entries are forgotten. Edits do not
+    /// change which entries are ours. There may be tens of thousands of
+    /// operations, so consecutive operations on one service share one lookup.
     pub fn acknowledge(&mut self, ops: &[&Op]) {
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {
             let service = run[0].service();
@@ -95,7 +96,7 @@ impl Owned {
         }
     }
 
-    /// Makes everything in `adopted` ours ([`crate::Plan::adopt`]).
+    /// Makes every entry in `adopted` ours ([`crate::Plan::adopt`]).
     pub fn adopt(&mut self, adopted: &Self) {
         for (service, destinations) in &adopted.services {
             self.services
@@ -105,7 +106,7 @@ impl Owned {
         }
     }
 
-    /// Forgets everything in `gone` ([`crate::Plan::gone`]).
+    /// Forgets every entry in `gone` ([`crate::Plan::gone`]).
     pub fn forget(&mut self, gone: &Gone) {
         for service in &gone.services {
             self.remove(service, None);
@@ -116,11 +117,11 @@ impl Owned {
     }
 }
 
-/// Keys of ours that are neither wanted nor in the kernel any more.
+/// Keys of our entries that are no longer wanted and no longer in the kernel.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Gone {
-    /// Services, each with all its destinations.
+    /// Services that are gone, each with all its destinations.
     pub services: Vec<ServiceKey>,
-    /// Destinations of services that stay ours.
+    /// Destinations that are gone from services that stay ours.
     pub destinations: Vec<(ServiceKey, DestinationKey)>,
 }

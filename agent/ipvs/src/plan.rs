@@ -1,4 +1,4 @@
-//! Works out how to turn the kernel's table into the wanted one. Pure.
+//! Plans how to turn the kernel's table into the wanted table, without any I/O.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use crate::{
     WantedService, WantedTable,
 };
 
-/// What must change to turn the kernel's table into the wanted one.
+/// The changes that turn the kernel's table into the wanted table.
 ///
-/// A caller that may die at any moment uses it as follows:
+/// A caller that may crash at any moment uses a plan as follows:
 /// 1. record `adopt` as owned and forget `gone`;
-/// 2. record an intent for every operation of `ops` that
-///    [creates](Op::creates), and make all this durable;
+/// 2. record an intent for every operation of `ops` that [creates](Op::creates)
+///    an entry, and make these records durable;
 /// 3. apply `ops`;
 /// 4. for each operation that did not fail, call [`Op::apply_to`] on the
 ///    believed table and [`Owned::acknowledge`].
@@ -20,54 +20,58 @@ use crate::{
 pub struct Plan {
     /// The operations, in the order in which they must be applied: first all
     /// additions and edits, then all removals. A service comes before its
-    /// destinations. Destinations come in the wanted order, because sh and mh
-    /// build their tables in the order of insertion.
+    /// destinations. Destinations come in the wanted order, because dh, sh and
+    /// mh build their tables in the order of insertion.
     pub ops: Vec<Op>,
-    /// Wanted keys that exist in the kernel and were not ours. They become
-    /// ours, and are edited in place if they differ.
+    /// Keys of wanted entries that exist in the kernel and become ours. An
+    /// adopted entry that differs from the wanted entry is edited in place.
     pub adopt: Owned,
-    /// Keys of ours that are neither wanted nor in the kernel.
+    /// Keys of our entries that are neither wanted nor in the kernel.
     pub gone: Gone,
-    /// Destinations in services of ours that are neither ours nor wanted. They
-    /// are reported and not touched, but they disappear with their service when
-    /// it is deleted.
+    /// Destinations in our services that are neither ours nor wanted. Such
+    /// destinations are reported and left alone, but deleting their service
+    /// deletes them too.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
-    /// Wanted entries that are not ours and are left alone because they differ
-    /// from what is wanted: services, and destinations in services of ours.
+    /// Wanted entries that are left alone because they are not ours and differ
+    /// from the wanted configuration. `None` stands for the service itself, and
+    /// `Some` for a destination in it.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
-    /// Services whose scheduler depends on the order of the destinations, and
-    /// whose destinations will not be in the wanted order, because the order
-    /// cannot be edited.
+    /// Services whose destinations will not be in the wanted order, although
+    /// their scheduler depends on the order. The kernel cannot reorder the
+    /// destinations of a service.
     pub misordered: Vec<ServiceKey>,
 }
 
 impl Plan {
-    /// Whether the kernel's table needs no writes.
+    /// Returns whether the kernel's table needs no writes.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 }
 
-/// What to do with an entry that is not ours and differs from a wanted one with
-/// the same key. If it does not differ, it becomes ours in any case.
+/// The policy for an entry that is not ours and differs from the wanted entry
+/// with the same key. An entry that does not differ becomes ours in any case.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnConflict {
-    /// Make it ours, and edit it in place.
+    /// Make the entry ours, and edit it in place.
     #[default]
     Adopt,
-    /// Leave it alone with everything in it, and name it in [`Plan::left`].
+    /// Leave the entry and everything in it alone, and name the entry in
+    /// [`Plan::left`].
     Leave,
 }
 
-/// Compares three tables and works out what to do.
+/// Compares the wanted table, the kernel's table and the owned keys, and plans
+/// what to do.
 ///
-/// Only entries in `owned` are ever removed. A wanted entry that exists is
-/// edited in place, and never deleted and added again, so that its connections
-/// survive. An entry that is neither wanted nor owned is left alone. Deleting a
-/// service is one operation that takes all its destinations with it.
+/// Only entries in `owned` are ever removed. A wanted entry that exists in the
+/// kernel is edited in place. No plan deletes an entry and adds it again, so
+/// established connections survive. An entry that is neither wanted nor owned
+/// is left alone. A single operation deletes a service with all its
+/// destinations.
 ///
-/// There is no way to empty a table: with an empty `desired`, the owned entries
-/// are removed one by one.
+/// No operation empties the whole table. With an empty `desired`, the plan
+/// removes the owned services one by one.
 pub fn plan(
     desired: &WantedTable,
     actual: &ActualTable,
@@ -78,8 +82,8 @@ pub fn plan(
     plan_services(keys, desired, actual, owned, on_conflict)
 }
 
-/// Like [`plan`], for these services only. The plans of disjoint sets of
-/// services add up to the plan of their union.
+/// Like [`plan`], but only for the services in `keys`. The plans for disjoint
+/// sets of services add up to the plan for their union.
 pub fn plan_services<'a>(
     keys: impl IntoIterator<Item = &'a ServiceKey>,
     desired: &WantedTable,
@@ -181,14 +185,14 @@ impl Planner {
     }
 }
 
-/// Whether the choice of the server depends on the order in which the servers
-/// were added (`ip_vs_dh.c`, `ip_vs_sh.c`, `ip_vs_mh.c`).
+/// Returns whether the scheduler's choice depends on the order in which the
+/// servers were added (`ip_vs_dh.c`, `ip_vs_sh.c`, `ip_vs_mh.c`).
 fn is_order_kept(config: &ServiceConfig) -> bool {
     matches!(config.scheduler.as_str(), "dh" | "sh" | "mh")
 }
 
-/// Whether the wanted destinations will be in the wanted order after the
-/// missing ones were added behind the existing ones.
+/// Returns whether the wanted destinations will be in the wanted order once the
+/// missing ones are added after the existing ones.
 fn in_order(wanted: &WantedService, actual: &ActualService) -> bool {
     let is_there = |key: &&DestinationKey| actual.destinations.contains_key(*key);
     let is_wanted = |key: &&DestinationKey| wanted.destinations.contains_key(*key);

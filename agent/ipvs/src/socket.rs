@@ -1,4 +1,5 @@
-//! The only file with a socket.
+//! The netlink socket to the kernel's IPVS. All I/O of this crate is in this
+//! file.
 
 use std::{collections::BTreeMap, io, os::fd::AsRawFd, time::Duration};
 
@@ -23,50 +24,52 @@ use crate::{
     codec::{self, Batch, DumpedDestination, DumpedService, Message},
 };
 
-/// How many bytes of requests one send contains.
+/// The size in bytes at which a batch of requests is full and is sent.
 const BATCH: usize = 192 * 1024;
 
-/// The kernel accepts datagrams of up to this size less 32 bytes. The default
-/// (`net.core.wmem_default`) may be smaller than a batch.
+/// The size of the socket's send buffer in bytes. The kernel accepts datagrams
+/// of up to the send buffer's size minus 32 bytes. The default size of a send
+/// buffer (`net.core.wmem_default`) may be smaller than a batch.
 const SEND_QUEUE: usize = 2 * BATCH;
 
-/// The size of the receive buffer. The kernel sends a dump in datagrams of up
-/// to 32 KiB, but only to readers that offered that much before
-/// (`net/netlink/af_netlink.c`, `max_recvmsg_len`).
+/// The size in bytes of the buffer for a received datagram. The kernel sends a
+/// dump in datagrams of up to 32 KiB, but only to a reader that offered a
+/// buffer of that size before (`net/netlink/af_netlink.c`, `max_recvmsg_len`).
 const RECEIVE: usize = 64 * 1024;
 
-/// Room for the answers to a batch in which every operation fails. The kernel
-/// counts about 800 bytes per answer, and drops answers that do not fit.
+/// The size of the socket's receive queue in bytes. The queue has room for the
+/// answers to a batch in which every operation fails. The kernel counts about
+/// 800 bytes per answer, and drops answers that do not fit into the queue.
 const RECEIVE_QUEUE: usize = 8 * 1024 * 1024;
 
-/// How long to wait for an answer. Requests are processed within the send, so
-/// an answer is there at once or never: it is missing if the kernel's handler
-/// returns EINTR.
+/// How long to wait for the kernel's answer. The kernel processes requests
+/// during the send call, so an answer comes at once or never. No answer comes
+/// if the kernel's handler returns EINTR.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// All counters of the table.
+/// The counters of all services and destinations, by service.
 pub type Statistics = BTreeMap<ServiceKey, ServiceStatistics>;
 
 /// The counters of a service and its destinations.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServiceStatistics {
-    /// The counters of the service itself. They still include destinations that
-    /// were removed.
+    /// The counters of the service itself, which still include traffic of
+    /// destinations that were removed.
     pub stats: Stats,
-    /// The counters of its destinations.
+    /// The counters of the service's destinations.
     pub destinations: BTreeMap<DestinationKey, DestinationStatistics>,
 }
 
 /// The counters of a destination.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DestinationStatistics {
-    /// Counters and rates.
+    /// The destination's counters and rates.
     pub stats: Stats,
-    /// The current connections.
+    /// The numbers of the destination's current connections.
     pub connections: Connections,
 }
 
-/// The kernel, reached by a generic-netlink socket. The socket belongs to the
+/// A generic-netlink socket to the kernel's IPVS. The socket belongs to the
 /// network namespace in which it was opened, and keeps that namespace alive.
 #[derive(Debug)]
 pub struct Socket {
@@ -80,10 +83,12 @@ pub struct Socket {
 
 impl Socket {
     /// Opens a socket in the calling thread's network namespace and looks up
-    /// IPVS. The kernel loads ip_vs if necessary, even without CAP_SYS_MODULE.
+    /// the netlink family of IPVS. The kernel loads the module ip_vs if
+    /// necessary, even if the process lacks CAP_SYS_MODULE.
     ///
     /// # Errors
-    /// [`Error::NoIpvs`] and [`Error::NotPermitted`] say what to do.
+    /// The messages of [`Error::NoIpvs`] and [`Error::NotPermitted`] say what
+    /// to do.
     pub fn open() -> Result<Self, Error> {
         let doing = "opening a generic-netlink socket";
         let fail = |source| Error::Io { doing, source };
@@ -94,8 +99,9 @@ impl Socket {
         let timeout = TimeVal::new(ANSWER_TIMEOUT.as_secs().cast_signed(), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| fail(errno.into()))?;
-        // This fails without CAP_NET_ADMIN. So does the first request, with a
-        // better error.
+        // Enlarging the buffers fails without CAP_NET_ADMIN. Such a failure is
+        // ignored, because the first request then fails too, with a better
+        // error.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE);
 
@@ -105,7 +111,8 @@ impl Socket {
             sequence: 0,
             buffer: vec![0; RECEIVE],
             writes: 0,
-            // socket, bind, getsockname, connect, and four times setsockopt.
+            // The calls so far are socket, bind, getsockname, connect, and four
+            // times setsockopt.
             system_calls: 8,
         };
         this.family = this.resolve_family()?;
@@ -113,19 +120,19 @@ impl Socket {
         Ok(this)
     }
 
-    /// The number of write operations sent since the socket was opened,
+    /// Returns the number of write operations sent since the socket was opened,
     /// including refused ones.
     pub fn writes(&self) -> u64 {
         self.writes
     }
 
-    /// The number of system calls that this socket has made.
+    /// Returns the number of system calls that this socket has made.
     pub fn system_calls(&self) -> u64 {
         self.system_calls
     }
 
-    /// All services without their destinations, in one dump: a few system calls
-    /// for a thousand.
+    /// Reads all services without their destinations in one dump. A thousand
+    /// services take a few system calls.
     ///
     /// # Errors
     /// See [`Error`].
@@ -136,8 +143,8 @@ impl Socket {
             .collect())
     }
 
-    /// All counters of the table: one dump of the services, and one of the
-    /// destinations of each service.
+    /// Reads all counters of the table, with one dump of the services and one
+    /// dump of each service's destinations.
     ///
     /// # Errors
     /// See [`Error`].
@@ -201,8 +208,8 @@ impl Socket {
     }
 
     /// Sends a request and returns all messages that answer it. `flags` must
-    /// contain `NLM_F_ACK` or `NLM_F_DUMP`, so that the end of the answer is
-    /// marked.
+    /// contain `NLM_F_ACK` or `NLM_F_DUMP`, so that the kernel marks the end of
+    /// its answer.
     fn ask(
         &mut self,
         message: &Message,
@@ -293,12 +300,13 @@ impl Socket {
         }
     }
 
-    /// Reads a datagram into the buffer and returns its length.
+    /// Reads a datagram into the buffer and returns the datagram's length.
     fn receive(&mut self, doing: &'static str) -> Result<usize, Error> {
         loop {
             self.system_calls += 1;
             let fd = self.socket.as_raw_fd();
-            // With MSG_TRUNC, the datagram's own length is returned.
+            // With MSG_TRUNC, recv returns the datagram's full length even if
+            // the buffer is shorter.
             match nix::sys::socket::recv(fd, &mut self.buffer, MsgFlags::MSG_TRUNC) {
                 Ok(length) if length > self.buffer.len() => {
                     let source = io::Error::other(format!(
@@ -324,9 +332,9 @@ impl Socket {
     }
 
     /// Sends one datagram of operations and reads the answers. Only the last
-    /// operation asks for an acknowledgement, which comes last, because the
-    /// kernel answers in the order of the requests; the others are answered
-    /// only if they fail.
+    /// operation asks for an acknowledgement. The kernel answers in the order
+    /// of the requests, so this acknowledgement comes last. The kernel answers
+    /// the other operations only if they fail.
     fn exchange(&mut self, batch: &Batch, failures: &mut Vec<Failure>) -> Result<(), Error> {
         let doing = "applying operations";
         self.writes += batch.count as u64;
@@ -338,8 +346,8 @@ impl Socket {
                 let NetlinkPayload::Error(error) = answer.payload else {
                     continue;
                 };
-                // Answers to earlier requests that timed out get a position far
-                // beyond the end.
+                // An answer to an earlier request that timed out gets a
+                // position far beyond the end of the batch.
                 let position = answer
                     .header
                     .sequence_number
@@ -424,8 +432,8 @@ impl Kernel for Socket {
             batch.finish();
             self.exchange(&batch, &mut failures)?;
         }
-        // If the netlink family is gone, because ip_vs was unloaded, the kernel
-        // also answers ENOENT.
+        // ENOENT can also mean that ip_vs was unloaded and its netlink family
+        // is gone. If the family is gone, a request for the version fails too.
         if failures
             .iter()
             .any(|failure| failure.errno == Errno::ENOENT)
@@ -436,8 +444,8 @@ impl Kernel for Socket {
     }
 }
 
-/// Builds a service from its dump. The kernel dumps the destination that was
-/// added last first (`ip_vs_ctl.c`, `__ip_vs_update_dest`).
+/// Builds a service from its dump. The kernel dumps the newest destination
+/// first (`ip_vs_ctl.c`, `__ip_vs_update_dest`).
 fn actual(config: ServiceConfig, destinations: Vec<DumpedDestination>) -> ActualService {
     let oldest_first = destinations.into_iter().rev();
     ActualService {
@@ -456,7 +464,8 @@ fn refused(doing: &'static str, code: i32) -> Error {
     }
 }
 
-/// The only attribute needed from the answer to `CTRL_CMD_GETFAMILY`.
+/// The number of a netlink family, the only attribute needed from the answer to
+/// `CTRL_CMD_GETFAMILY`.
 #[derive(Debug)]
 struct FamilyId(u16);
 

@@ -1,19 +1,20 @@
-//! What is not believed of the kernel's table until it is read again.
+//! The parts of the kernel's table that the agent must read again before it
+//! believes them.
 
 use std::collections::BTreeSet;
 
 use ipvs::{DestinationKey, ServiceKey};
 
-/// If more services than this are in doubt, the whole table is read: that takes
-/// fewer calls per service.
+/// If more services than this are in doubt, the agent reads the whole table,
+/// because that takes fewer calls per service.
 pub(super) const MOST_SINGLE_READINGS: usize = 100;
 
-/// What must be read of the table before the next plan.
+/// The part of the kernel's table that must be read before the next plan.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Doubt {
-    /// These services, perhaps none.
+    /// Only the services in this set must be read. The set may be empty.
     Services(BTreeSet<ServiceKey>),
-    /// The whole table must be read.
+    /// The kernel's whole table must be read.
     Everything,
 }
 

@@ -1,24 +1,28 @@
-//! The order in which a plan's operations are applied: pure.
+//! Sorts a plan's operations into the phases in which a round applies them,
+//! without I/O.
 
 use std::net::IpAddr;
 
 use ipvs::Op;
 
-/// A plan's operations, by phase.
+/// The operations of a plan, grouped by phase.
 #[derive(Debug, Default)]
 pub(super) struct Phases {
-    /// The services to make or edit.
+    /// The operations that make or edit services.
     pub(super) services: Vec<Op>,
-    /// The destinations to make or edit, once their services are there.
+    /// The operations that make or edit destinations, applied after those on
+    /// services.
     pub(super) destinations: Vec<Op>,
-    /// The removals, once the virtual addresses are gone.
+    /// The removals of entries, applied after the virtual addresses are
+    /// removed.
     pub(super) removals: Vec<Op>,
-    /// The operations that failed before and are not due again.
+    /// The operations that failed before and are not due for another attempt.
     pub(super) waiting: Vec<Op>,
 }
 
 impl Phases {
-    /// Sorts the operations of a plan; within a phase they keep its order.
+    /// Groups the operations of a plan by phase. Each phase keeps the plan's
+    /// order.
     pub(super) fn of(mut ops: Vec<Op>, may_try: impl Fn(&Op) -> bool) -> Self {
         let waiting = ops.extract_if(.., |op| !may_try(op)).collect();
         let services = ops
@@ -33,7 +37,7 @@ impl Phases {
         }
     }
 
-    /// Returns the operations that make or edit something.
+    /// Returns the operations that make or edit services and destinations.
     pub(super) fn additions(&self) -> impl Iterator<Item = &Op> {
         self.services.iter().chain(&self.destinations)
     }
@@ -47,8 +51,8 @@ impl Phases {
         removals.any(|op| matches!(op, Op::DeleteService(_)))
     }
 
-    /// Takes out the operations that would create an entry, except those for
-    /// which `is_excepted` is true.
+    /// Removes and returns the operations that would create an entry, except
+    /// those for which `is_excepted` is true.
     pub(super) fn withhold_creations(&mut self, is_excepted: impl Fn(&Op) -> bool) -> Vec<Op> {
         let is_withheld = |op: &mut Op| op.creates() && !is_excepted(op);
         let mut withheld: Vec<_> = self.services.extract_if(.., is_withheld).collect();
@@ -56,10 +60,11 @@ impl Phases {
         withheld
     }
 
-    /// Takes out the removals of services for whose VIP `is_one` is true.
+    /// Removes and returns the operations that delete a service whose VIP
+    /// satisfies `is_one`.
     pub(super) fn withhold_removals_of(&mut self, is_one: impl Fn(IpAddr) -> bool) -> Vec<Op> {
         let is_withheld = |op: &mut Op| match op {
-            Op::DeleteService(service) => service.address().is_some_and(&is_one),
+            Op::DeleteService(service) => service.vip().is_some_and(&is_one),
             _ => false,
         };
         self.removals.extract_if(.., is_withheld).collect()

@@ -1,4 +1,4 @@
-//! Puts virtual addresses on interfaces and removes them, in a round.
+//! Adds virtual addresses to interfaces and removes them, as part of a round.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,14 +21,17 @@ use crate::{
     host::interface::{Interface, Mac},
 };
 
-/// How long after a claim found an address free the agent may add it.
+/// The time within which the agent may add an address after a claim found the
+/// address free.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// At most this many servers are asked at once whether they have a VIP.
+/// The maximum number of servers that one round asks for their Ethernet
+/// addresses, to find out whether one of them has a VIP.
 const MOST_SUSPECTS: usize = 100;
 
 impl State {
-    /// Records what was found about addresses on their segments.
+    /// Records the verdicts that claims reached about addresses at the time
+    /// `found`.
     pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {
         let verdicts = verdicts.into_iter();
         let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
@@ -42,15 +45,16 @@ impl State {
         self.are_addresses_unfinished = true;
     }
 
-    /// Makes the next round look at the interfaces again.
+    /// Makes the next round read the interfaces again.
     pub fn links_changed(&mut self) {
         self.are_addresses_unfinished = true;
     }
 }
 
 /// Adds virtual addresses after their services were made, and removes them
-/// before their services are removed: a VIP without its service answers with
-/// RST. Without a reason to look at them, the last result stands.
+/// before their services are removed. A host with a VIP but without the VIP's
+/// service answers clients with RST. If there is no reason to look at the
+/// interfaces again, this function returns the previous result.
 pub(super) fn place(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -96,7 +100,7 @@ fn look_and_place(
         Err(error) => {
             state.failed(Subject::Links, None, error.to_string(), now);
             state.are_addresses_unfinished = true;
-            // What cannot be seen cannot be removed either.
+            // Without a reading of the interfaces, no address can be removed.
             let ours = state.ours.addresses.clone().into_iter();
             return AddressPlan {
                 stays: ours.filter(|(vip, _)| !wanted.contains(vip)).collect(),
@@ -142,8 +146,8 @@ fn look_and_place(
     plan
 }
 
-/// Reads the interfaces and plans. Makes the agent's own device if it is
-/// missing.
+/// Reads the interfaces and plans the addresses. Makes the agent's own device
+/// if the plan needs it.
 fn look(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -166,7 +170,7 @@ fn look(
     };
     let mut plan = plan_of(state, &interfaces);
     if plan.needs_device && state.retry.allows(Subject::Device, now) {
-        // The journal must name the device as ours before it exists.
+        // The journal must name the device as ours before the device exists.
         if state.ours.device.is_none() {
             state.own(Entry::Device(DEVICE.to_owned()));
         }
@@ -186,8 +190,8 @@ fn look(
     Ok((interfaces, plan))
 }
 
-/// Makes ours every address that has the agent's mark, even if the journal,
-/// perhaps a new one, does not have it.
+/// Records as ours every address that has the agent's mark. The journal may
+/// lack a marked address, for example if the journal is new.
 fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
     for interface in interfaces {
         for address in &interface.marked {
@@ -198,8 +202,8 @@ fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
     }
 }
 
-/// Takes out of the plan what is not known to be free. Returns the claims to
-/// make.
+/// Removes from the plan every address that is not known to be free, and
+/// returns orders that claim those addresses.
 fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -> Orders {
     let mut orders = Orders::new();
     let segment = &state.segment;
@@ -262,7 +266,7 @@ fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Du
             }
         }
     }
-    // The segments hear of them at once.
+    // The added addresses must be announced on their segments at once.
     let added = plan
         .add
         .iter()
@@ -296,7 +300,8 @@ fn remove_all(
     }
 }
 
-/// Removes the agent's own device if nothing is on it or will go on it.
+/// Removes the agent's own device if no address is on it or will be added to
+/// it.
 fn remove_device(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -334,7 +339,7 @@ fn remove_device(
     }
 }
 
-/// Sends the orders to the segments if they have changed.
+/// Sends the orders about addresses to the claims thread if they have changed.
 fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
     let segment = &mut state.segment;
     if segment.orders == orders {
@@ -347,9 +352,10 @@ fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
     edges.segments.order(orders);
 }
 
-/// Finds out which host has a taken or contested address: all addresses known
-/// to be on that host. If none are known, the servers of the VIP are asked; a
-/// later round then knows more.
+/// Finds the known addresses of the host that has a taken or contested VIP. If
+/// the kernel knows no other address of that host, the agent makes the kernel
+/// look up the VIP's servers. A later round may then find the host among the
+/// VIP's servers.
 fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
     for address in plan.cards.keys() {
         if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
@@ -367,7 +373,8 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
     if others.is_empty() {
         return;
     }
-    // Without the neighbors, only the other host's MAC address is reported.
+    // If the neighbors cannot be read, only the other host's MAC address is
+    // reported.
     let neighbors = edges.links.neighbors().unwrap_or_default();
     let mut unknown = BTreeSet::new();
     for (vip, mac, theirs) in &mut others {
@@ -379,7 +386,7 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
     }
     let servers = wish.desired.servers.keys();
     let suspects = servers.filter_map(|(service, server)| {
-        let vip = service.address().filter(|vip| unknown.contains(vip))?;
+        let vip = service.vip().filter(|vip| unknown.contains(vip))?;
         let card = state.segment.orders.get(&vip)?.card();
         Some((card.index, server.address))
     });

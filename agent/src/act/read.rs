@@ -1,4 +1,4 @@
-//! Reads the kernel's table, at the beginning of a round.
+//! Reads the kernel's table at the beginning of a round.
 
 use std::{
     collections::{BTreeSet, btree_map},
@@ -14,13 +14,14 @@ use super::{
 };
 use crate::decide::ours::Entry;
 
-/// Reads what is in doubt of the kernel's table, or all of it if nothing is
-/// believed, and claims what an unsettled intent made. What was read will be
-/// planned. The timeouts are read if some are wanted and the kernel is not
-/// known to have them.
+/// Reads the services that are in doubt, or the kernel's whole table if nothing
+/// is believed. Records as ours the entries that were made under an unsettled
+/// intent. The round plans every service that was read. Reads the timeouts,
+/// too, if the group wants some and the kernel is not known to have them.
 ///
 /// # Errors
-/// If the kernel does not answer. What was in doubt stays in doubt.
+/// Returns an error if the kernel does not answer. After an error, services
+/// that were in doubt stay in doubt.
 pub fn read(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -73,13 +74,13 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
     let mut table = edges.kernel.table()?;
     if state.ours.table.is_any_missing(&table) {
         // The kernel's dump skips an entry if another process removes one at
-        // the same time. What is in neither of two readings is gone.
+        // the same time. An entry is gone only if two readings lack it.
         merge(&mut table, edges.kernel.table()?);
     }
     if std::mem::take(&mut state.in_doubt) {
         for entry in state.ours.intent.claims(&table) {
             match &entry {
-                // A service that is not ours has nothing of ours in it.
+                // A service that is not ours contains no destination of ours.
                 Entry::Destination(service, _) if !state.ours.table.service(service) => {}
                 _ => state.own(entry),
             }
@@ -96,8 +97,9 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
     Ok(())
 }
 
-/// Notes what another process did to entries of ours. `before` is what was
-/// believed of a service, if anything was, and `now` is what was read.
+/// Notes the changes that another process made to entries of ours. `before` is
+/// the service as believed until now, if it was known, and `now` is the service
+/// as just read.
 fn note_drift(
     state: &mut State,
     key: ServiceKey,
@@ -130,7 +132,7 @@ fn note_drift(
     }
 }
 
-/// Adds what only the second reading has.
+/// Adds to `table` the entries that only the second reading has.
 fn merge(table: &mut ActualTable, again: ActualTable) {
     for (key, service) in again {
         match table.entry(key) {

@@ -7,7 +7,7 @@ use ipvs::Op;
 use super::{Edges, State};
 use crate::{act::retry::Subject, decide::ours::Intent};
 
-/// Returns an intent for what these operations create.
+/// Returns an intent that lists the entries that these operations create.
 pub(super) fn created<'a>(additions: impl IntoIterator<Item = &'a Op>) -> Intent {
     let mut intent = Intent::default();
     for op in additions {
@@ -22,8 +22,8 @@ pub(super) fn created<'a>(additions: impl IntoIterator<Item = &'a Op>) -> Intent
     intent
 }
 
-/// Writes an intent to the journal, unless there is nothing to create. Returns
-/// false if the disk did not take it.
+/// Writes an intent to the journal, unless the intent is empty. Returns false
+/// if the journal could not be written.
 pub(super) fn intend(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -33,13 +33,13 @@ pub(super) fn intend(
     if intent.is_empty() {
         return true;
     }
-    // A new intent replaces the old one. What the old one made must be in the
-    // journal before.
+    // Before a new intent replaces the old one, the journal must list the
+    // entries that were made under the old intent.
     if !settle(state, edges, now) || !state.retry.allows(Subject::Journal, now) {
         return false;
     }
     let intended = edges.journal.intend(&intent);
-    // A write that failed may be on the disk nevertheless.
+    // A failed write may have reached the disk nevertheless.
     state.ours.intent = intent;
     match intended {
         Ok(()) => {
@@ -53,13 +53,15 @@ pub(super) fn intend(
     }
 }
 
-/// Writes what changed hands, and drops the intent with it.
+/// Writes to the journal which entries became ours or ceased to be ours, and
+/// removes the intent in the same write. Returns false if the journal could not
+/// be written.
 pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) -> bool {
     if state.unsettled.is_empty() && state.ours.intent.is_empty() {
         return true;
     }
-    // A round may settle several times; after the first failure it does not try
-    // again.
+    // A round may settle several times, but it does not try again after the
+    // first failure.
     if !state.retry.allows(Subject::Journal, now) {
         return false;
     }

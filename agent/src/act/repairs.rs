@@ -1,32 +1,33 @@
-//! What another process did to things of ours and the agent put right.
+//! Counts and logs repairs, which revert changes by other processes.
 
 use std::collections::VecDeque;
 
-/// At most this many of the latest repairs are reported.
+/// The maximum number of repairs that are reported, which are the latest ones.
 const LATEST: usize = 10;
-/// At most this many of them are named in a line of the log.
+/// The maximum number of repairs that one log line names.
 const NAMED: usize = 3;
 
-/// What was put right since the agent started.
+/// The repairs since the agent started.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Repairs {
-    /// How many operations that took.
+    /// The number of repair operations.
     pub count: u64,
-    /// The latest of them, as ipvsadm spells them, newest first.
+    /// The latest repairs, newest first, in the syntax of ipvsadm or of another
+    /// command.
     pub latest: VecDeque<String>,
-    /// How many of them have been logged.
+    /// The number of repairs that have been logged.
     told: u64,
 }
 
 impl Repairs {
-    /// Counts a repair, and keeps the operation as the latest.
+    /// Counts a repair and remembers its operation as the latest.
     pub(super) fn note(&mut self, operation: String) {
         self.count += 1;
         self.latest.push_front(operation);
         self.latest.truncate(LATEST);
     }
 
-    /// Logs the repairs since the last call, in one line.
+    /// Logs the repairs since the last call in one line.
     pub(super) fn tell(&mut self) {
         let news = usize::try_from(self.count - self.told).unwrap_or(usize::MAX);
         self.told = self.count;
@@ -40,7 +41,7 @@ impl Repairs {
             others => format!(" (and {others} more)"),
         };
         tracing::warn!(
-            "another process changed what is ours; put right: {}{others}",
+            "another process changed entries of this agent; repaired with: {}{others}",
             named.join(", ")
         );
     }

@@ -1,37 +1,38 @@
-//! Decides when to try again what failed: one back-off per key. Pure: time is
-//! an argument.
+//! Decides when a failed operation is tried again, with one back-off per
+//! [`Subject`]. The module is pure: time is an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use ipvs::{DestinationKey, ServiceKey};
 
-/// How long the first wait is.
+/// The wait after the first failure.
 const FIRST: Duration = Duration::from_millis(100);
-/// How long a wait can become.
+/// The longest wait between two attempts.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Something that can fail, and is tried again, independently of all others.
+/// Something that can fail and is tried again independently of all other
+/// subjects.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Subject {
-    /// The socket to the kernel, or a reading of its table.
+    /// The socket to the kernel, or a reading of the kernel's table.
     Kernel,
     /// A reading of the host's interfaces.
     Links,
-    /// The journal on the disk.
+    /// The agent's journal on the disk.
     Journal,
-    /// A service, and with it everything in it.
+    /// A service with all its destinations.
     Service(ServiceKey),
     /// One destination of a service.
     Destination(ServiceKey, DestinationKey),
-    /// The timeouts of connections.
+    /// The kernel's timeouts of connections.
     Timeouts,
-    /// The device for virtual addresses.
+    /// The agent's own device for virtual addresses.
     Device,
     /// One virtual address on an interface.
     Vip(std::net::IpAddr),
 }
 
-/// The failures that wait for their next attempt.
+/// The subjects that failed, each with the time of its next attempt.
 #[derive(Clone, Debug, Default)]
 pub struct Retry {
     waiting: BTreeMap<Subject, Wait>,
@@ -44,8 +45,8 @@ struct Wait {
 }
 
 impl Retry {
-    /// Records a failure at `now`: the next attempt is due after twice the last
-    /// wait, from 100 ms up to a minute.
+    /// Records a failure at `now`. The wait before the next attempt is 100 ms
+    /// at first and doubles with each failure, up to a minute.
     pub fn failed(&mut self, subject: Subject, now: Duration) {
         let step = self
             .waiting
@@ -65,13 +66,14 @@ impl Retry {
         self.waiting.remove(&subject);
     }
 
-    /// Forgets what was due at `now` and was not tried: it is no longer wanted.
-    /// For the end of a round that began at `now`.
+    /// Forgets every subject that was due at `now` and was not tried, because
+    /// it is no longer wanted. Call this method at the end of a round that
+    /// began at `now`.
     pub fn expire(&mut self, now: Duration) {
         self.waiting.retain(|_, wait| wait.due > now);
     }
 
-    /// Whether a subject's failure waits for its next attempt.
+    /// Whether a subject failed and waits for its next attempt.
     pub fn waits(&self, subject: Subject) -> bool {
         self.waiting.contains_key(&subject)
     }
@@ -83,7 +85,7 @@ impl Retry {
             .is_none_or(|wait| wait.due <= now)
     }
 
-    /// Returns when the next attempt is due.
+    /// Returns when the next attempt of any subject is due.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.waiting.values().map(|wait| wait.due).min()
     }

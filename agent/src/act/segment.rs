@@ -1,4 +1,4 @@
-//! What the round knows about the segments of its interfaces.
+//! The round's knowledge about the Ethernet segments of the host's interfaces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,19 +8,19 @@ use std::{
 
 use crate::{claim::Orders, event::claims::Verdict};
 
-/// What is known about addresses on their segments.
+/// The agent's knowledge about virtual addresses on their Ethernet segments.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
-    /// The latest verdict for each address, and when it was found.
+    /// The latest claim verdict for each address, and when it was reached.
     pub(super) verdicts: BTreeMap<IpAddr, (Verdict, Duration)>,
-    /// The interfaces whose segment the agent cannot listen to, each with the
+    /// The interfaces on whose segments the agent cannot listen, each with the
     /// reason.
     pub(super) deaf: BTreeMap<u32, String>,
-    /// The latest orders to the segments.
+    /// The orders that were last sent to the claims thread.
     pub(super) orders: Orders,
-    /// How often each address of ours was added in this run.
+    /// The number of times that each address of ours was added in this run.
     pub(super) times: BTreeMap<IpAddr, u64>,
-    /// Addresses of ours that were here in this run.
+    /// Addresses of ours that have been on an interface during this run.
     pub(super) seen: BTreeSet<IpAddr>,
     /// Whether the interfaces were read in this run.
     pub(super) is_known: bool,

@@ -1,4 +1,4 @@
-//! What the agent knows between rounds.
+//! The state that the agent keeps between rounds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,56 +26,60 @@ use crate::{
     host::reading::Reading,
 };
 
-/// What the agent knows between rounds.
+/// The agent's knowledge of the host, kept between rounds.
 #[derive(Debug, Default)]
 pub struct State {
-    /// What is ours, and the intent that is in the journal.
+    /// The entries that are ours, and the intent in the journal.
     pub(super) ours: Remembered,
-    /// The last reading plus what was acknowledged since; none if nothing is
-    /// known.
+    /// The kernel's table as last read, with the changes that the kernel has
+    /// acknowledged since, or none if the table is unknown.
     pub(super) believed: Option<ActualTable>,
-    /// The part of it that must be read again.
+    /// The part of the kernel's table that must be read again.
     pub(super) doubt: Doubt,
-    /// The services to plan, because what is wanted or known of them has
-    /// changed.
+    /// The services that the next round must plan because their wish or their
+    /// known state in the kernel changed.
     pub(super) dirty: BTreeSet<ServiceKey>,
-    /// Whether everything must be planned.
+    /// Whether the next round must plan all services.
     pub(super) everything_is_dirty: bool,
-    /// The services that were not as wanted after the last round.
+    /// The services that differed from the wish after the last round.
     pub(super) unfinished: BTreeSet<ServiceKey>,
-    /// Entries of ours that another process changed and that must be put right.
+    /// Entries of ours that another process changed and that the agent must
+    /// repair.
     pub(super) drifted: BTreeSet<Drifted>,
     pub(super) repairs: Repairs,
-    /// Strangers' destinations in services of ours.
+    /// Strangers' destinations in our services.
     pub(super) strangers: BTreeMap<ServiceKey, Vec<DestinationKey>>,
-    /// Wanted entries that are strangers' and were left alone.
+    /// Wanted entries that the agent left alone because they belong to
+    /// strangers.
     pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
     /// Services whose destinations are not in the wanted order.
     pub(super) misordered: BTreeSet<ServiceKey>,
-    /// The addresses as they were last found, and what was wanted then.
+    /// The addresses as last found on the interfaces, by a round whose wish was
+    /// `placed_for`.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
-    /// Whether some of it could not be done.
+    /// Whether the next round must look at the addresses again.
     pub(super) are_addresses_unfinished: bool,
-    /// The policy of the last plan for strangers' entries.
+    /// The policy for strangers' entries that the last plan followed.
     pub(super) on_conflict: OnConflict,
-    /// The wanted timeouts that the kernel was last made to have.
+    /// The wanted timeouts that the kernel is known to have.
     pub(super) timeouts_settled: Option<Timeouts>,
     /// The wanted timeouts that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
     /// The kernel's timeouts, read for this round.
     pub(super) timeouts_found: Option<Timeouts>,
-    /// What is known of the sysctls.
+    /// The known state of the sysctls.
     pub(super) tuned: Tuned,
-    /// What failed and waits, with the operation that failed if there was one.
+    /// The failures that wait for another attempt, each with the failed
+    /// operation if there was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
-    /// Whether it is unknown what was done of the intent.
+    /// Whether it is unknown how far the intent was carried out.
     pub(super) in_doubt: bool,
     /// The removals of the last round that the kernel acknowledged.
     pub(super) removed: Vec<Op>,
-    /// What changed hands and is not yet in the journal.
+    /// The changes of ownership that are not yet in the journal.
     pub(super) unsettled: Vec<Change>,
 }
 
@@ -86,7 +90,7 @@ pub(super) struct Failed {
 }
 
 impl State {
-    /// Returns the state of an agent that found this in its journal.
+    /// Returns the state of an agent whose journal contains `remembered`.
     pub fn new(remembered: Remembered) -> Self {
         Self {
             in_doubt: !remembered.intent.is_empty(),
@@ -95,13 +99,15 @@ impl State {
         }
     }
 
-    /// Takes a journal that could not be opened before. The changes
-    /// since then are applied to what it remembers.
+    /// Takes over the contents of a journal that could not be opened until now.
+    /// Changes of ownership since the agent's start are applied on top of the
+    /// journal's contents.
     pub fn remember(&mut self, remembered: Remembered) {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled {
             match change {
-                // Without a journal, none of these was set or made.
+                // Without a journal, the agent set no timeouts or sysctls and
+                // made no device.
                 Change::Own(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_))
                 | Change::Disown(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {}
                 Change::Own(entry) => self.own(entry),
@@ -113,13 +119,13 @@ impl State {
         self.repairs = since.repairs;
     }
 
-    /// Makes the next round read the kernel's table again.
+    /// Makes the next round read the kernel's whole table again.
     pub fn distrust(&mut self) {
         self.doubt = Doubt::Everything;
     }
 
-    /// Makes the next round plan these services. Those of them that are not
-    /// ours are read again, because what is believed of them may be old.
+    /// Makes the next round plan these services. The round first reads
+    /// strangers' services again, because their last reading may be old.
     pub fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let before = self.believed.as_ref();
         let is_believed = |key: &ServiceKey| before.is_some_and(|table| table.contains_key(key));
@@ -131,9 +137,9 @@ impl State {
         self.dirty.extend(changed);
     }
 
-    /// Makes the next round read those of these services again that are not
-    /// ours: readings do not show strangers' entries that came since the first
-    /// one.
+    /// Makes the next round read the given services again, except those that
+    /// are ours. A hint ([`State::hint`]) does not show strangers' services
+    /// that were made after the first reading.
     pub fn look_at_strangers(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let services = services.into_iter();
         let strangers: Vec<_> = services
@@ -142,44 +148,46 @@ impl State {
         self.doubt(strangers);
     }
 
-    /// Makes the next reading include these services, ours or not.
+    /// Makes the next round read these services, whether they are ours or not.
     pub fn look_at(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.doubt(services);
     }
 
-    /// Returns the addresses that the agent put on interfaces, or may have put
-    /// there just before it died, each with its interface.
+    /// Returns the addresses that the agent added to interfaces, or may have
+    /// added just before it died, each with its interface.
     pub fn our_addresses(&self) -> BTreeMap<IpAddr, String> {
         let mut ours = self.ours.addresses.clone();
         ours.extend(self.ours.intent.addresses.iter().cloned());
         ours
     }
 
-    /// Makes the round plan these services, whose state in the kernel is known.
+    /// Makes the round plan these services without reading them again.
     pub fn in_force_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let mut services = services.into_iter().peekable();
         self.tuned.is_due |= services.peek().is_some();
         self.dirty.extend(services);
     }
 
-    /// Makes the round plan these services, whose state in the kernel is known
-    /// and whose weights alone changed.
+    /// Makes the round plan these services, whose weights alone changed. A
+    /// round for new weights neither reads the services again nor checks the
+    /// sysctls.
     pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.dirty.extend(services);
     }
 
-    /// Returns the kernel's table as it was read and changed since; none before
-    /// the first reading.
+    /// Returns the kernel's table as last read, with the agent's changes since
+    /// then. Returns `None` before the first reading.
     pub fn believed(&self) -> Option<&ActualTable> {
         self.believed.as_ref()
     }
 
-    /// Returns what is ours, and the intent.
+    /// Returns the entries that are ours, and the intent in the journal.
     pub fn ours(&self) -> &Remembered {
         &self.ours
     }
 
-    /// Returns the services that the next round plans; none if it plans all.
+    /// Returns the services that the next round plans, or `None` if it plans
+    /// all services.
     pub fn dirty(&self) -> Option<&BTreeSet<ServiceKey>> {
         (!self.everything_is_dirty).then_some(&self.dirty)
     }
@@ -189,7 +197,8 @@ impl State {
         &self.removed
     }
 
-    /// Returns what the kernel has of a service.
+    /// Returns the kernel's entry for a service, and whether the service is
+    /// ours.
     pub fn found(&self, service: &ServiceKey) -> Found<'_> {
         Found {
             service: self.believed.as_ref().and_then(|table| table.get(service)),
@@ -197,14 +206,14 @@ impl State {
         }
     }
 
-    /// Takes a reading of the kernel's table as a hint. If it contradicts what
-    /// is believed of our services, or of strangers' services that are wanted,
-    /// the next round reads those again. After a complete reading, the next
-    /// round plans everything. Returns whether there is a reason for a round.
+    /// Compares a reading of the kernel's table with the believed table. If one
+    /// of our services differs, or a wanted service of a stranger, the next
+    /// round reads that service again. After a complete reading, the next round
+    /// plans everything. Returns whether a round is necessary.
     ///
-    /// `is_old` means that the reading began before the last round ended. If it
-    /// contradicts much, that round did it; the next reading will show the
-    /// result.
+    /// `is_old` means that the reading began before the last round ended. If an
+    /// old reading differs in very many services, the last round probably
+    /// changed them, and the reading is ignored.
     pub fn hint(&mut self, reading: &Reading, is_old: bool) -> bool {
         let Some(believed) = &self.believed else {
             return false;
@@ -232,8 +241,8 @@ impl State {
         }
     }
 
-    /// Whether nothing on this host is ours but sysctls, and the journal has it
-    /// so.
+    /// Whether this host has no entries of ours left apart from sysctls, and
+    /// the journal records that.
     pub fn is_clear(&self) -> bool {
         let ours = &self.ours;
         ours.table.services.is_empty()
@@ -243,12 +252,12 @@ impl State {
             && self.unsettled.is_empty()
     }
 
-    /// Returns when something that failed is due again.
+    /// Returns when the next failed operation is due for another attempt.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.retry.next_deadline()
     }
 
-    /// Returns when the sysctls must be looked at again.
+    /// Returns when the sysctls must be checked again.
     pub fn next_look(&self) -> Option<Duration> {
         self.tuned.next_look()
     }
@@ -271,7 +280,8 @@ impl State {
         self.change(Change::Own(entry));
     }
 
-    /// Forgets an entry; a service with all of its destinations.
+    /// Forgets an entry of ours, or a service of ours with all its
+    /// destinations.
     pub(super) fn disown(&mut self, entry: Entry) {
         self.change(Change::Disown(entry));
     }
@@ -281,9 +291,9 @@ impl State {
         self.unsettled.push(change);
     }
 
-    /// Records operations that the kernel did. The operations of one service,
-    /// which come one after the other, need one look-up: there may be tens of
-    /// thousands.
+    /// Records operations that the kernel carried out. Consecutive operations
+    /// on one service share a look-up, because there may be tens of thousands
+    /// of operations.
     pub(super) fn done(&mut self, ops: &[&Op]) {
         self.ours.table.acknowledge(ops);
         let removed = ops.iter().filter(|op| op.removes());
@@ -322,8 +332,9 @@ impl State {
         }
     }
 
-    /// Keeps the findings of a plan that are reported, in place of the previous
-    /// ones for the same services, or for all services if `services` is none.
+    /// Stores a plan's findings for the report. The new findings replace the
+    /// previous findings for `services`, or for all services if `services` is
+    /// `None`.
     pub(super) fn keep_findings(&mut self, plan: &Plan, services: Option<&BTreeSet<ServiceKey>>) {
         match services {
             None => {
@@ -362,8 +373,8 @@ impl State {
         self.retry.succeeded(subject);
     }
 
-    /// Forgets the failure of every operation that is no longer planned: a
-    /// failure of the old wish means nothing for a new one.
+    /// Forgets the failures of operations that are no longer planned: the
+    /// failure of an old wish says nothing about a new one.
     pub(super) fn forget_old_wishes(&mut self, plan: &Plan) {
         if self.failures.is_empty() {
             return;
@@ -384,8 +395,8 @@ impl State {
         self.unfinished.extend(ops.iter().map(Op::service));
     }
 
-    /// Forgets what was due in this round and was not tried, and makes the next
-    /// round plan again what failed.
+    /// Ends a round. Forgets failures that were due and not tried again, and
+    /// makes the next round plan the failed services again.
     pub(super) fn end_round(&mut self, now: Duration) {
         self.retry.expire(now);
         let retry = &self.retry;
@@ -401,22 +412,22 @@ impl State {
         self.repairs.tell();
     }
 
-    /// Whether an operation need not wait. The destinations of a service that
-    /// does not exist wait with it.
+    /// Whether an operation may be tried now. While the creation of a service
+    /// waits for another attempt, the service's destinations wait, too.
     pub(super) fn may_try(&self, op: &Op, now: Duration) -> bool {
         let service = op.service();
         self.retry.allows(subject(op), now)
             && (self.retry.allows(Subject::Service(service), now) || self.has(&service))
     }
 
-    /// Whether the kernel has a service, as far as is known.
+    /// Whether the kernel has a service, according to the believed table.
     pub(super) fn has(&self, service: &ServiceKey) -> bool {
         let table = self.believed.as_ref();
         table.is_some_and(|table| table.contains_key(service))
     }
 }
 
-/// Returns what an operation makes ours, or what is no longer ours after it.
+/// Returns the change of ownership that an operation causes, if any.
 fn changed_hands(op: &Op) -> Option<Change> {
     match *op {
         Op::NewService(service, _) => Some(Change::Own(Entry::Service(service))),

@@ -1,13 +1,13 @@
-//! Sets and restores the host's sysctls, in a round.
+//! Sets and restores the host's sysctls as part of a round.
 //!
 //! ```text
 //! services, group, host ─▶ what is wanted ─▶ read ─▶ journal ─▶ write
 //!                                             └─▶ a problem, per value
 //! ```
 //!
-//! A value that cannot be set does not keep anything else from being done. A
-//! value that another process changes is put right a few times, and then left
-//! and reported.
+//! If a value cannot be set, the round still does everything else. If another
+//! process changes a value, the agent sets the value again a few times, then
+//! leaves it alone and reports the problem.
 
 mod facts;
 mod words;
@@ -28,10 +28,11 @@ use crate::{
     host::sysctls::{self as host, ALL_IPV6_FORWARDING},
 };
 
-/// Sets what is needed. The value found before the agent first set a sysctl is
-/// in the journal from then on. IPVS's own sysctls get it back when nothing
-/// needs them, unless another process has changed them in the meantime. The
-/// others stay until the host is taken out of service.
+/// Sets the needed sysctls. The journal keeps the value that each sysctl had
+/// before the agent first set it. When nothing needs one of IPVS's own sysctls
+/// any longer, the agent restores the sysctl's previous value, unless another
+/// process has changed the sysctl since. Sysctls other than IPVS's own stay set
+/// until the host is taken out of service.
 pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
     let Some(tuning) = &wish.tuning else {
         return;
@@ -56,8 +57,8 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
             tuned.facts = facts;
             None
         }
-        // The last known facts are the best there are.
-        Err(error) => Some(format!("it is not known which sysctls are needed: {error}")),
+        // If the facts cannot be gathered, the last known facts are used.
+        Err(error) => Some(format!("cannot find out which sysctls are needed: {error}")),
     };
     if trouble != tuned.report.trouble {
         trouble.iter().for_each(|why| tracing::warn!("{why}"));
@@ -77,8 +78,8 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
     state.tuned.report = Sysctls { all, trouble };
 }
 
-/// Returns what may need a sysctl: what is wanted, and what the kernel still
-/// has and serves as before.
+/// Returns the needs of all services that may need a sysctl: the services in
+/// force, and ours that the kernel still has.
 fn needs(state: &State, wish: &Wish) -> Needs {
     let mut needs = Needs {
         checks: is_checked(wish),
@@ -112,7 +113,7 @@ fn is_checked(wish: &Wish) -> bool {
     !wish.desired.checks.is_empty()
 }
 
-/// Makes one sysctl what is wanted, and records its state.
+/// Sets one sysctl to its wanted value and records its state.
 fn apply_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: Duration) {
     let name = &setting.name;
     let before = state.tuned.progress.remove(name);
@@ -151,10 +152,10 @@ fn apply_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: D
     state.tuned.progress.insert(name.clone(), progress);
 }
 
-/// Sets a sysctl that was found with another value.
+/// Sets a sysctl whose current value is not the wanted one.
 ///
 /// # Errors
-/// What is wrong and what to do, for people.
+/// Returns an error message for people, with the problem and its remedy.
 fn change(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -184,13 +185,15 @@ fn change(
     for (name, before) in new.clone() {
         state.own(Entry::Sysctl(name, before));
     }
-    // If the previous value is not written down, nothing can restore it.
+    // The journal must have the previous value first, or nothing could restore
+    // it.
     let set = match !is_unsettled(state) || record::settle(state, edges, now) {
         true => host::set(edges.sysctls, name, value)
             .map_err(|error| words::unwritable(name, value, &error)),
         false => Err(words::NOT_WRITTEN_DOWN.to_owned()),
     };
-    // After a failure, the value itself shows whether anything was done.
+    // After a failed write, the current value shows whether the write had an
+    // effect.
     let is_touched = set.is_ok() || edges.sysctls.read(name).is_ok_and(|now| now != found);
     for (of, before) in new {
         let is_put_back = set.is_ok() && of != *name;
@@ -214,8 +217,9 @@ fn change(
     Ok(())
 }
 
-/// Returns the values that [`host::set`] changes for a moment. If the agent
-/// dies before it has restored them, the journal has their old values.
+/// Returns the sysctls that [`host::set`] changes for a moment besides `name`,
+/// with their current values. The journal keeps the previous values in case the
+/// agent dies before it has restored them.
 fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String)>, String> {
     if name != ALL_IPV6_FORWARDING {
         return Ok(Vec::new());
@@ -224,8 +228,8 @@ fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String
     all.map_err(|error| words::unreadable(name, &error))
 }
 
-/// Restores IPVS's own sysctls that nothing needs. Returns those that could not
-/// be restored.
+/// Restores IPVS's own sysctls that nothing needs any longer. Returns the
+/// sysctls that could not be restored.
 fn restore(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -250,7 +254,7 @@ fn restore(
                 found: made,
                 before: Some(before.clone()),
                 wanted: before,
-                reason: "no longer needed: it should have its previous value".to_owned(),
+                reason: "no longer needed: the previous value should be restored".to_owned(),
                 name,
             }),
         }
@@ -265,7 +269,7 @@ fn restore_one(
     made: Option<&str>,
 ) -> io::Result<()> {
     let found = match edges.sysctls.read(name) {
-        // ip_vs was unloaded, and the value with it.
+        // The module ip_vs was unloaded, so the sysctl no longer exists.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
     };
@@ -280,22 +284,23 @@ fn restore_one(
     Ok(())
 }
 
-/// The result of restoring all sysctls that agents had set.
+/// The result of restoring all sysctls that the agent set.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// What was restored, a line each.
+    /// A message for each sysctl that was restored.
     pub done: Vec<String>,
-    /// What could not be restored, and why.
+    /// A message for each sysctl that could not be restored, with the reason.
     pub stuck: Vec<String>,
 }
 
-/// Restores every sysctl that the agent set, the shared ones too: for a host
-/// that is taken out of service.
+/// Restores every sysctl that the agent set, also outside of `net.ipv4.vs`,
+/// when the host is taken out of service.
 pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
     let mut restored = Restored::default();
     for (name, before) in state.ours.sysctls.clone() {
         let result = match edges.sysctls.read(&name) {
-            // The interface or ip_vs is gone, and the value with it.
+            // The interface or the module ip_vs is gone, so the sysctl no
+            // longer exists.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(words::unreadable(&name, &error)),
             Ok(found) if sysctls::is_same(&found, &before) => Ok(()),
@@ -310,7 +315,7 @@ pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
         };
         match result {
             Ok(()) => state.disown(Entry::Sysctl(name, before)),
-            Err(why) => restored.stuck.push(why),
+            Err(why) => restored.stuck.push(format!("{name}: {why}")),
         }
     }
     if !record::settle(state, edges, Duration::MAX) {
@@ -331,7 +336,7 @@ fn told(state: &State, setting: &Setting) -> SysctlStatus {
     }
 }
 
-/// Whether a sysctl's previous value is not yet in the journal.
+/// Whether the journal still lacks the previous value of a sysctl.
 fn is_unsettled(state: &State) -> bool {
     state.unsettled.iter().any(|change| {
         let (Change::Own(entry) | Change::Disown(entry)) = change;

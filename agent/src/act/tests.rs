@@ -39,18 +39,18 @@ struct Agent {
     on_conflict: OnConflict,
     timeouts: Timeouts,
     tuning: Tuning,
-    /// What the last round wanted.
+    /// The wish of the last round.
     wished: Desired,
 }
 
 impl Agent {
-    /// Starts with what is on the world's disk.
+    /// Starts an agent with the records on the modelled host's disk.
     fn start(world: &ModelWorld) -> Self {
         let remembered = world.parts().disk.remembered();
         Self::with(world, Box::new(world.clone()), remembered)
     }
 
-    /// Starts with what was found in a journal.
+    /// Starts an agent with the records that were found in a journal.
     fn with(world: &ModelWorld, journal: Box<dyn Journal>, remembered: Remembered) -> Self {
         Self {
             world: world.clone(),
@@ -114,8 +114,8 @@ impl Agent {
         outcome
     }
 
-    /// A plan of everything must find only what will be planned again in any
-    /// case.
+    /// Checks that a plan of everything finds only changes that will be planned
+    /// again anyway.
     fn assert_nothing_is_overlooked(&self, wish: &Wish) {
         let state = &self.state;
         let believed = state.believed.as_ref().expect("there was a round");
@@ -141,14 +141,15 @@ impl Agent {
             .expect("the kernel answers")
     }
 
-    /// Runs a round at the moment when the first failure is due again.
+    /// Runs a round when the first failure is due for another attempt.
     fn round_when_due(&mut self, wish: &Desired) -> Outcome {
         self.now = self.state.next_deadline().expect("something waits");
         self.round(wish)
     }
 }
 
-/// Returns an agent that has made this, with nothing new in the log.
+/// Returns an agent that has carried out `wish`, and empties the log of the
+/// modelled host.
 fn settled(world: &ModelWorld, wish: &Desired) -> Agent {
     let mut agent = Agent::start(world);
     let outcome = agent.round(wish);

@@ -1,4 +1,4 @@
-//! Sets and restores the timeouts of connections, in a round.
+//! Sets and restores the kernel's timeouts of connections as part of a round.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::{
     decide::ours::{Change, Entry},
 };
 
-/// Whether the kernel may have other timeouts than these and must be asked.
+/// Whether the kernel's timeouts may differ from the wanted ones and must be
+/// read.
 pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -> bool {
     if wanted == Timeouts::default() && state.ours.timeouts == Timeouts::default() {
         state.timeouts_settled = Some(wanted);
@@ -27,10 +28,11 @@ pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -
     (!is_settled || state.everything_is_dirty) && state.retry.allows(Subject::Timeouts, now)
 }
 
-/// Makes the kernel's timeouts the wanted ones; 0 means that none is wanted.
-/// The timeout found before the agent first set it is in the journal from then
-/// on, and is restored when none is wanted any longer. A timeout that the agent
-/// never set is left alone. Without a reading there is nothing to do.
+/// Sets the kernel's timeouts to the wanted ones; 0 means that none is wanted.
+/// The journal keeps the value that each timeout had before the agent first set
+/// it. When a timeout is no longer wanted, the agent restores its previous
+/// value. The agent leaves alone the timeouts that it never set. If this round
+/// did not read the timeouts, this function does nothing.
 pub(super) fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -56,7 +58,7 @@ pub(super) fn apply(
     remember(state, before);
     let change = each(before, wanted, found, |before, wanted, found| {
         let target = if wanted == 0 { before } else { wanted };
-        // The kernel shows 0 for a protocol that it was built without.
+        // The kernel reports 0 for a protocol that it was built without.
         if target == found || found == 0 {
             0
         } else {
@@ -64,8 +66,8 @@ pub(super) fn apply(
         }
     });
     if change != Timeouts::default() {
-        // If the previous values are not written down, nothing can restore
-        // them.
+        // The journal must have the previous values first, or nothing could
+        // restore them.
         if is_unsettled(state) && !record::settle(state, edges, now) {
             return Ok(());
         }
@@ -102,14 +104,14 @@ pub(super) fn apply(
     if lacking == Timeouts::default() {
         state.succeeded(Subject::Timeouts);
     } else {
-        let message = "this kernel's ip_vs lacks one of the protocols that the group's \
-                       spec.timeouts names: leave its timeout out";
+        let message = "this kernel's ip_vs lacks a protocol that the group's spec.timeouts \
+                       names: remove that protocol's timeout";
         state.failed(Subject::Timeouts, None, message.to_owned(), now);
     }
     Ok(())
 }
 
-/// Whether a timeout's previous value is not yet in the journal.
+/// Whether the journal still lacks the previous value of a timeout.
 fn is_unsettled(state: &State) -> bool {
     state.unsettled.iter().any(|change| {
         let (Change::Own(entry) | Change::Disown(entry)) = change;
@@ -117,8 +119,8 @@ fn is_unsettled(state: &State) -> bool {
     })
 }
 
-/// Records what the timeouts were before the agent set them; 0 for one that it
-/// did not set.
+/// Records the timeouts from before the agent set them, with 0 for a timeout
+/// that it did not set.
 fn remember(state: &mut State, before: Timeouts) {
     if before == state.ours.timeouts {
         return;
@@ -131,7 +133,7 @@ fn remember(state: &mut State, before: Timeouts) {
     }
 }
 
-/// Combines three sets of timeouts, one timeout at a time.
+/// Combines three sets of timeouts field by field.
 fn each(a: Timeouts, b: Timeouts, c: Timeouts, combine: fn(u32, u32, u32) -> u32) -> Timeouts {
     Timeouts {
         tcp: combine(a.tcp, b.tcp, c.tcp),

@@ -1,4 +1,4 @@
-//! What the round knows of sysctls.
+//! The agent's knowledge about the host's sysctls.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,35 +10,37 @@ use crds::api::SysctlStatus;
 
 use crate::decide::sysctls::{Facts, Fight, Needs, Tuning};
 
-/// How often the needs and the values are checked without another reason.
+/// The interval at which the needs and the values are checked if nothing else
+/// causes a check.
 const PACE: Duration = Duration::from_secs(10);
 
 /// The state of the sysctls after a round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sysctls {
-    /// The needed sysctls, and those no longer needed that could not be
-    /// restored.
+    /// The needed sysctls, and sysctls that are no longer needed but could not
+    /// be restored.
     pub all: Vec<SysctlStatus>,
-    /// Why the agent cannot tell which sysctls are needed; none if it can.
+    /// Why the needed sysctls are unknown, or none if they are known.
     pub trouble: Option<String>,
 }
 
-/// What is known of sysctls between rounds.
+/// The knowledge about sysctls that is kept between rounds.
 #[derive(Debug, Default)]
 pub(super) struct Tuned {
     /// When the sysctls were last checked.
     pub(super) looked: Option<Duration>,
-    /// Whether there is a reason to check them.
+    /// Whether a change gives a reason to check the sysctls in this round.
     pub(super) is_due: bool,
-    /// The sysctls that stayed as they were, needed or not.
+    /// The sysctls that were left as they were at the last check, needed or
+    /// not.
     pub(super) kept: BTreeSet<String>,
-    /// What the group wanted at the last check.
+    /// The group's sysctl settings at the last check.
     pub(super) tuning: Option<Tuning>,
     pub(super) needs: Needs,
     pub(super) facts: Facts,
     pub(super) ways: Ways,
     pub(super) progress: BTreeMap<String, Progress>,
-    /// The values to which this run set those sysctls that are in the journal.
+    /// For each sysctl in the journal, the value to which this run set it.
     pub(super) made: BTreeMap<String, String>,
     pub(super) report: Sysctls,
 }
@@ -48,14 +50,14 @@ pub(super) struct Tuned {
 pub(super) struct Progress {
     pub(super) wanted: String,
     pub(super) found: Option<String>,
-    /// Whether it once had a wanted value.
+    /// Whether the sysctl has had the wanted value at some time.
     pub(super) was_met: bool,
     pub(super) fight: Fight,
     pub(super) problem: Option<String>,
 }
 
 impl Tuned {
-    /// Returns when the sysctls must be checked without another reason.
+    /// Returns when the next periodic check of the sysctls is due.
     pub(super) fn next_look(&self) -> Option<Duration> {
         let is_anything = self.needs != Needs::default() || !self.report.all.is_empty();
         let looked = self
@@ -65,7 +67,8 @@ impl Tuned {
     }
 }
 
-/// The interfaces that led to servers outside the host's subnets.
+/// The interfaces that lead to servers outside the host's subnets, as last
+/// looked up.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     pub(super) known: BTreeMap<IpAddr, Option<u32>>,

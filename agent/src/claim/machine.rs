@@ -1,16 +1,16 @@
-//! Whether virtual addresses are free on their segments, and what to send
-//! there: pure, time is an argument.
+//! Decides whether virtual addresses are free on their Ethernet segments, and
+//! which frames to send there. The module is pure: time is an argument.
 //!
 //! ```text
-//!            no answer to 3 probes               the address was put up
+//!            no answer to 3 probes               the address was added
 //! Asking ─────────────────────────────────▶ Free ──────────────────────▶ Held
-//!    ▲ ╲─▶ another host has it: ask again    │                            announced at once,
+//!    ▲ ╲─▶ another host has it: probe again  │                            announced at once,
 //!    ╰───────────────────────────────────────╯                            after 5 and 30 s
 //! ```
 //!
-//! It follows RFC 5227 for IPv4 and RFC 4862 for IPv6, and goes further: it
-//! keeps asking for an address that another host has, and keeps listening for
-//! other hosts that claim an address that is here.
+//! The machine follows RFC 5227 for IPv4 and RFC 4862 for IPv6, and goes
+//! further: it keeps probing for an address that another host has, and keeps
+//! listening for other hosts that claim an address of this host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,25 +27,28 @@ use crate::{
 /// The longest wait before the first probe (RFC 5227, `PROBE_WAIT`; RFC 4862,
 /// `MAX_RTR_SOLICITATION_DELAY`).
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// How many probes must stay without an answer (RFC 5227, `PROBE_NUM`).
+/// The number of probes that must remain unanswered before an address counts as
+/// free (RFC 5227, `PROBE_NUM`).
 const PROBES: u32 = 3;
-/// The shortest and longest wait between two probes (RFC 5227, `PROBE_MIN` and
-/// `PROBE_MAX`).
+/// The shortest and longest wait between two IPv4 probes (RFC 5227, `PROBE_MIN`
+/// and `PROBE_MAX`).
 const V4_SPACING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
-/// The wait after the last probe (RFC 5227, `ANNOUNCE_WAIT`).
+/// The wait after the last IPv4 probe (RFC 5227, `ANNOUNCE_WAIT`).
 const V4_LAST_WAIT: Duration = Duration::from_secs(2);
-/// The wait between two probes, and after the last (RFC 4861, `RETRANS_TIMER`).
+/// The wait between two IPv6 probes, and after the last one (RFC 4861,
+/// `RETRANS_TIMER`).
 const V6_SPACING: Duration = Duration::from_secs(1);
-/// After this many conflicts it asks less often (RFC 5227, `MAX_CONFLICTS`).
+/// After this many conflicts about an address, the agent probes for the address
+/// less often (RFC 5227, `MAX_CONFLICTS`).
 const MOST_CONFLICTS: u32 = 10;
 /// The wait between two probes for an address that another host keeps.
 const SELDOM: Duration = Duration::from_secs(10);
-/// How long to keep quiet when another host asks for the same address: longer
-/// than that host takes.
+/// How long to stop probing for an address after another host probed for the
+/// same address: longer than the other host's probing takes.
 const YIELD: Duration = Duration::from_secs(10);
-/// How long an address counts as free after no host answered.
+/// How long an address counts as free after its probes remained unanswered.
 const FREE_FOR: Duration = Duration::from_secs(10);
-/// When an address is announced, counted from when it was put up.
+/// When an address is announced, counted from the time at which it was added.
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_secs(5),
@@ -57,18 +60,18 @@ const DEFENCE: Duration = Duration::from_secs(10);
 /// How long another host's claim is reported after it was last heard.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
 
-/// What to do about an address.
+/// What the claims thread should do about an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
-    /// Find out whether it is free.
+    /// Find out whether the address is free.
     Ask(Card),
-    /// Announce and defend it: it is on the card. A new number means that it
-    /// was put there again.
+    /// Announce and defend the address, which is on the card. A new number
+    /// means that the address was added again.
     Hold(Card, u64),
 }
 
 impl Order {
-    /// The card that the order is about.
+    /// Returns the card that the order is about.
     pub fn card(&self) -> Card {
         let (Self::Ask(card) | Self::Hold(card, _)) = self;
         *card
@@ -78,21 +81,22 @@ impl Order {
 /// A frame to send on a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Say {
-    /// The card that sends it.
+    /// The card that sends the frame.
     pub card: Card,
-    /// The address that it is about.
+    /// The address that the frame is about.
     pub address: IpAddr,
-    /// What it says about the address: [`Word::Asks`] or [`Word::Has`].
+    /// What the frame says about the address: [`Word::Asks`] or [`Word::Has`].
     pub word: Word,
 }
 
-/// The addresses that are asked for or are here.
+/// The addresses that this host probes for or has.
 #[derive(Debug)]
 pub struct Claims {
     claims: BTreeMap<IpAddr, Claim>,
-    /// When each is due: a thousand of them may wait at the same time.
+    /// The addresses in the order in which they are due, because a thousand of
+    /// them may wait at the same time.
     due: BTreeSet<(Duration, IpAddr)>,
-    /// Addresses whose verdict may differ from the one reported last.
+    /// Addresses whose verdict may differ from the verdict last reported.
     changed: BTreeSet<IpAddr>,
     random: fastrand::Rng,
 }
@@ -108,17 +112,17 @@ struct Claim {
 #[derive(Debug)]
 enum State {
     Asking {
-        /// How many probes were sent since the last conflict.
+        /// The number of probes sent since the last conflict.
         quiet: u32,
         conflicts: u32,
-        /// The host that had it last.
+        /// The host that had the address when it was last heard.
         taken: Option<Mac>,
     },
     Free,
     Held {
         number: u64,
         since: Duration,
-        /// How many of [`ANNOUNCEMENTS`] were made.
+        /// The number of [`ANNOUNCEMENTS`] that were already made.
         said: usize,
         defended: Option<Duration>,
         contested: Option<(Mac, Duration)>,
@@ -134,7 +138,8 @@ impl State {
 }
 
 impl Claims {
-    /// Nothing is asked for yet. `seed` determines the random waits.
+    /// Returns a machine that claims no address yet. `seed` determines the
+    /// random waits.
     pub fn new(seed: u64) -> Self {
         Self {
             claims: BTreeMap::new(),
@@ -144,8 +149,9 @@ impl Claims {
         }
     }
 
-    /// The addresses that are asked for or are here, each with its card and
-    /// whether it is asked for.
+    /// Returns the addresses that this host probes for or has, each with its
+    /// card. The flag of an address says whether this host still probes for the
+    /// address.
     pub fn asked(&self) -> impl Iterator<Item = (IpAddr, Card, bool)> {
         self.claims.iter().map(|(address, claim)| {
             let is_asked = !matches!(claim.state, State::Held { .. });
@@ -153,7 +159,8 @@ impl Claims {
         })
     }
 
-    /// Sets what to do from `now` on. Other addresses are left alone.
+    /// Replaces all previous orders at `now`, and drops the claims of addresses
+    /// without an order.
     pub fn order(&mut self, orders: &BTreeMap<IpAddr, Order>, now: Duration) {
         self.claims.retain(|address, claim| {
             let stays = orders.contains_key(address);
@@ -207,7 +214,7 @@ impl Claims {
         self.changed.insert(address);
     }
 
-    /// Records what was heard on an interface.
+    /// Handles a frame that was heard on the interface with this index.
     pub fn hear(&mut self, index: u32, heard: &Heard, now: Duration) {
         let address = heard.address;
         let Some(claim) = self.claims.get_mut(&address) else {
@@ -235,8 +242,9 @@ impl Claims {
                     .map(|due| due.min(rest.max(now)))
                     .or(Some(rest.max(now)))
             }
-            // If two hosts ask at once, the one with the lower Ethernet address
-            // goes on, and makes sure that the other one hears it.
+            // If two hosts probe at once, the host with the lower Ethernet
+            // address goes on, and sends a probe at once so that the other host
+            // hears it.
             (state, Word::Asks) if mine < from => {
                 let (quiet, conflicts) = match state {
                     State::Asking {
@@ -273,7 +281,7 @@ impl Claims {
         self.changed.insert(address);
     }
 
-    /// What to send at `now`.
+    /// Returns the frames to send at `now`.
     pub fn say(&mut self, now: Duration) -> Vec<Say> {
         let mut words = Vec::new();
         while let Some(&(due, address)) = self.due.first()
@@ -301,12 +309,13 @@ impl Claims {
         words
     }
 
-    /// When there is something to send or to report, even if nothing is heard.
+    /// Returns when the next frame or verdict is due, even if no frame is heard
+    /// until then.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// The verdicts that changed since they were last reported.
+    /// Returns the verdicts that changed since they were last reported.
     pub fn news(&mut self) -> BTreeMap<IpAddr, Verdict> {
         let mut news = BTreeMap::new();
         for address in std::mem::take(&mut self.changed) {
@@ -325,7 +334,7 @@ impl Claims {
             .claims
             .get_mut(&address)
             .expect("the caller found it there");
-        // Nothing is sent on a segment that is not connected.
+        // Nothing is sent on a card that is down or not connected.
         let due = due.filter(|_| claim.card.up);
         if let Some(before) = std::mem::replace(&mut claim.due, due) {
             self.due.remove(&(before, address));
@@ -336,7 +345,8 @@ impl Claims {
     }
 }
 
-/// What to send for a claim that is due, and when it is due again.
+/// Returns what to send for a claim that is due, and when the claim is due
+/// again.
 fn step(
     claim: &mut Claim,
     address: IpAddr,

@@ -1,5 +1,6 @@
-//! The frames on an Ethernet segment about addresses: ARP for IPv4 (RFC 826,
-//! RFC 5227), Neighbor Discovery for IPv6 (RFC 4861, RFC 4862). Pure.
+//! Builds and parses, without I/O, the Ethernet frames that ask for or announce
+//! an address: ARP for IPv4 (RFC 826, RFC 5227) and Neighbor Discovery for IPv6
+//! (RFC 4861, RFC 4862).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,30 +21,31 @@ pub enum Word {
     Has,
 }
 
-/// What a frame that was heard says.
+/// A received frame's statement about an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Heard {
-    /// The address that it is about.
+    /// The address that the frame is about.
     pub address: IpAddr,
-    /// What it says about the address.
+    /// What the frame says about the address.
     pub word: Word,
-    /// The Ethernet address of the host that says it.
+    /// The Ethernet address of the host that asks for or has the address.
     pub from: Mac,
 }
 
 const BROADCAST: Mac = Mac([0xff; 6]);
 const NOBODY: Mac = Mac([0; 6]);
-/// The group of all nodes of a segment (RFC 4291).
+/// The IPv6 multicast group of all nodes on a segment (RFC 4291).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// The hop limit of a packet that did not come through a router (RFC 4861,
 /// 7.1).
 const HOP_LIMIT: u8 = 255;
-/// Options of Neighbor Discovery: the type, and the length in units of 8 bytes
-/// (RFC 4861, 4.6.1).
+/// The start of the Neighbor Discovery option with the target's Ethernet
+/// address: its type, and its length in units of 8 bytes (RFC 4861, 4.6.1).
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
 
-/// Asks whether another host has an address: an ARP probe (RFC 5227, 2.1.1), or
-/// the solicitation of a duplicate address detection (RFC 4862, 5.4.2).
+/// Returns a frame that asks whether another host has an address: an ARP probe
+/// (RFC 5227, 2.1.1), or a neighbor solicitation for duplicate address
+/// detection (RFC 4862, 5.4.2).
 pub fn probe(address: IpAddr, me: Mac) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp_request(Ipv4Addr::UNSPECIFIED, address, me),
@@ -59,9 +61,10 @@ pub fn probe(address: IpAddr, me: Mac) -> Vec<u8> {
     }
 }
 
-/// Announces that this host has an address, to hosts that remember another
-/// Ethernet address for it: an ARP announcement (RFC 5227, 2.3), or an
-/// unsolicited advertisement (RFC 4861, 7.2.6).
+/// Returns a frame that announces that this host has an address: an ARP
+/// announcement (RFC 5227, 2.3), or an unsolicited neighbor advertisement (RFC
+/// 4861, 7.2.6). Other hosts then replace the Ethernet address that they
+/// remember for the announced address.
 pub fn announcement(address: IpAddr, me: Mac) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp_request(address, address, me),
@@ -82,7 +85,7 @@ pub fn announcement(address: IpAddr, me: Mac) -> Vec<u8> {
     }
 }
 
-/// What a frame says about an address; none if it says nothing.
+/// Returns what a frame says about an address, or `None` if it says nothing.
 pub fn parse(frame: &[u8]) -> Option<Heard> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     match packet.net.as_ref()? {
@@ -136,7 +139,8 @@ pub fn parse(frame: &[u8]) -> Option<Heard> {
     }
 }
 
-/// The group in which the owner of an IPv6 address is asked (RFC 4291, 2.7.1).
+/// Returns the multicast group in which the owner of an IPv6 address receives
+/// solicitations (RFC 4291, 2.7.1).
 pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = address.octets();
     Ipv6Addr::new(
@@ -182,7 +186,7 @@ fn icmp(
     frame
 }
 
-/// The Ethernet address of an IPv6 multicast group (RFC 2464, 7).
+/// Returns the Ethernet address of an IPv6 multicast group (RFC 2464, 7).
 fn multicast(group: Ipv6Addr) -> Mac {
     let [.., a, b, c, d] = group.octets();
     Mac([0x33, 0x33, a, b, c, d])

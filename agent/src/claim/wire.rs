@@ -1,4 +1,4 @@
-//! The sockets to Ethernet segments.
+//! Packet sockets that send and receive frames on Ethernet segments.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
@@ -22,22 +22,25 @@ use super::{
 };
 use crate::host::interface::Card;
 
-/// ARP and IPv6 (`include/uapi/linux/if_ether.h`).
+/// The Ethernet protocol numbers of ARP and IPv6
+/// (`include/uapi/linux/if_ether.h`).
 const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;
-/// The longest frame that is read, in bytes. Those that concern us are shorter.
+/// The longest frame that is read, in bytes. ARP and Neighbor Discovery frames
+/// are shorter.
 const LONGEST_FRAME: usize = 2048;
-/// At most this many frames are read at once from one socket.
+/// The maximum number of frames that are read from one socket in a row.
 const MOST_AT_ONCE: usize = 1000;
 
-/// The segments that are listened to.
+/// The Ethernet segments on which the agent listens.
 #[derive(Default)]
 pub(super) struct Wires {
-    /// Packet sockets. They send and receive datagrams, which is all that the
-    /// type means here.
+    /// Packet sockets, of the type `UdpSocket` only because they send and
+    /// receive datagrams.
     wires: BTreeMap<(u32, Family), UdpSocket>,
-    /// Sockets that join a group to hear other hosts ask for the same IPv6
-    /// address. The kernel itself is in the group of an address that it has.
+    /// Sockets that join the multicast groups of IPv6 addresses for which this
+    /// host probes, to hear other hosts probe for them. For an address that the
+    /// host has, the kernel itself joins the multicast group.
     groups: BTreeMap<(u32, Ipv6Addr), net::UdpSocket>,
     troubles: BTreeMap<u32, String>,
 }
@@ -49,8 +52,8 @@ enum Family {
 }
 
 impl Wires {
-    /// Listens where these addresses are asked for or are here, and nowhere
-    /// else. Each address comes with whether it is asked for.
+    /// Listens on the cards of these addresses and on no other card. The flag
+    /// of an address says whether this host still probes for the address.
     pub(super) fn listen_for(&mut self, addresses: impl Iterator<Item = (IpAddr, Card, bool)>) {
         let mut wires = BTreeSet::new();
         let mut groups = BTreeSet::new();
@@ -67,7 +70,8 @@ impl Wires {
             .into_iter()
             .filter(|wire| !self.wires.contains_key(wire))
             .collect();
-        // This lists all addresses of the host, so it is done only if needed.
+        // `link_addresses` lists all addresses of the host, so it is called
+        // only if a socket is missing.
         let names = match missing.is_empty() {
             true => Ok(BTreeMap::new()),
             false => link_addresses(),
@@ -95,7 +99,8 @@ impl Wires {
         }
     }
 
-    /// Why interfaces cannot be listened to.
+    /// Returns why the agent cannot listen on some interfaces, by interface
+    /// index.
     pub(super) fn troubles(&self) -> &BTreeMap<u32, String> {
         &self.troubles
     }
@@ -108,7 +113,7 @@ impl Wires {
         self.troubles.insert(index, format!("{error}{remedy}"));
     }
 
-    /// Waits until there is something to [`Wires::hear`].
+    /// Waits until [`Wires::hear`] has something to read.
     pub(super) async fn readable(&self) {
         future::poll_fn(|context| {
             let mut wires = self.wires.values();
@@ -120,7 +125,7 @@ impl Wires {
         .await;
     }
 
-    /// Passes on what was received meanwhile.
+    /// Passes every frame received since the last call to `take`.
     pub(super) fn hear(&self, mut take: impl FnMut(u32, Heard)) {
         let mut frame = [0; LONGEST_FRAME];
         for ((index, _), wire) in &self.wires {
@@ -131,15 +136,15 @@ impl Wires {
                             take(*index, heard);
                         }
                     }
-                    // There is no more, or the interface is down: what it has
-                    // to report then comes with its next event.
+                    // No frame is left, or the interface is down. Frames that
+                    // arrive later come with the next event of the socket.
                     Err(_) => break,
                 }
             }
         }
     }
 
-    /// Sends a frame. One that cannot be sent counts as lost on the way.
+    /// Sends a frame. A frame that cannot be sent counts as lost on the way.
     pub(super) fn say(&self, say: &Say) {
         let frame = match say.word {
             Word::Asks => packet::probe(say.address, say.card.mac),
@@ -160,7 +165,7 @@ fn family(address: IpAddr) -> Family {
     }
 }
 
-/// For each interface, the address that binds a packet socket to it.
+/// Returns, for each interface, the address that binds a packet socket to it.
 fn link_addresses() -> Result<BTreeMap<u32, LinkAddr>, Errno> {
     let found = getifaddrs()?.filter_map(|interface| {
         let address = *interface.address?.as_link_addr()?;
@@ -185,12 +190,12 @@ fn open(interface: Option<&LinkAddr>, family: Family) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Lets solicitations and advertisements through, and nothing else: without
-/// this filter, all of the interface's IPv6 would come. They have no extension
-/// headers (RFC 6980).
+/// Returns a socket filter that passes only neighbor solicitations and
+/// advertisements, which have no extension headers (RFC 6980). Without the
+/// filter, the socket would receive all IPv6 packets of the interface.
 fn neighbor_discovery() -> [SockFilter; 7] {
-    // `include/uapi/linux/bpf_common.h`: BPF_LD | BPF_B | BPF_ABS,
-    // BPF_JMP | BPF_JEQ | BPF_K, BPF_RET | BPF_K.
+    // The values of BPF_LD | BPF_B | BPF_ABS, BPF_JMP | BPF_JEQ | BPF_K and
+    // BPF_RET | BPF_K in `include/uapi/linux/bpf_common.h`.
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;

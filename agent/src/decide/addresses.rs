@@ -1,4 +1,5 @@
-//! Decides which virtual addresses go on which interface of this host: pure.
+//! Decides which virtual addresses go on which interface of this host. The
+//! decision is pure: it does no I/O.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +10,8 @@ use crds::AddressRule;
 
 use crate::host::interface::{Card, Interface, Mac};
 
-/// The agent's own device. Virtual addresses go on it where no segment should
-/// learn of them.
+/// The name of the agent's own network device. Virtual addresses go on this
+/// device when no network segment should learn of them.
 pub const DEVICE: &str = "ipvs-vips";
 
 /// Whether this director should have its group's virtual addresses.
@@ -19,21 +20,23 @@ pub enum Holding {
     /// This director is the holder: it takes the addresses that it does not
     /// have.
     Take,
-    /// No holder is named and there are several directors: this one keeps the
-    /// addresses that it has and takes no others.
+    /// No holder is named and there are several directors: this director keeps
+    /// the addresses that it has and takes no others.
     KeepOnly,
     /// Another holder is named: this director removes the addresses that it
     /// added.
     Release,
-    /// Not known yet: nothing changes and nothing is reported missing.
+    /// The holder is not known yet: no address changes, and none is reported
+    /// missing.
     #[default]
     Undecided,
 }
 
-/// Returns whether the director `me` should have the VIPs of a group whose
-/// directors are `directors`. The directors are unknown until this one has seen
-/// its own registration among them: of two that start at the same moment, at
-/// least one then sees both. With rule Dummy every director may have them.
+/// Returns whether the director `me` should have the VIPs of a group with these
+/// `directors`. While no holder is named, the answer is undecided until `me` is
+/// among the directors: of two directors that start at the same moment, at
+/// least one then sees both. With rule Dummy, every director may have the VIPs
+/// if no holder is named.
 pub fn holding(
     rule: &AddressRule,
     holder: Option<&str>,
@@ -55,45 +58,46 @@ pub fn holding(
 pub struct Placement {
     /// The virtual address to place.
     pub address: IpAddr,
-    /// The interface's number.
+    /// The kernel's number of the interface.
     pub index: u32,
-    /// The interface's name.
+    /// The name of the interface.
     pub interface: String,
-    /// The Ethernet card on whose segment the address is claimed; none if the
-    /// interface is not Ethernet.
+    /// The Ethernet card on whose segment the address is claimed, or none if
+    /// the interface is not Ethernet.
     pub card: Option<Card>,
-    /// Whether the address was here in this run, and is restored without a
-    /// claim.
+    /// Whether the address was on this host earlier in this run, so that it is
+    /// restored without a claim.
     pub is_repair: bool,
 }
 
 impl Placement {
-    /// Returns the address and its interface's name.
+    /// Returns the address and the name of its interface.
     pub fn named(&self) -> (IpAddr, String) {
         (self.address, self.interface.clone())
     }
 }
 
-/// Why a virtual address that is wanted is not on this host.
+/// Why a wanted virtual address is not on this host.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// No interface has a subnet that contains it.
+    /// No interface has a subnet that contains the address.
     NoSubnet,
     /// The interface that the group names does not exist.
     NoInterface(String),
     /// The agent's own device does not exist.
     NoDevice,
-    /// This interface is not up and connected.
+    /// This interface is switched off or not connected.
     Down(String),
-    /// This interface has it and cannot use it, because another host had it.
+    /// The address is on this interface but unusable, because another host had
+    /// the address when it was added.
     Unusable(String),
-    /// Its claim is still running.
+    /// The claim for the address is still running.
     Asking,
     /// The agent cannot listen on the segment of this interface, for this
     /// reason.
     Deaf(String, String),
-    /// Another host has it or is about to take it: that host's MAC address, and
-    /// all addresses known to be on it.
+    /// Another host has the address or is about to take it. The fields are the
+    /// MAC address of that host and all its known addresses.
     Taken(Mac, Vec<IpAddr>),
     /// The group names no holder and has several directors.
     HolderNotNamed,
@@ -106,45 +110,51 @@ pub struct AddressPlan {
     pub add: Vec<Placement>,
     /// The addresses to remove; the agent added each of them.
     pub remove: Vec<Placement>,
-    /// Ours by the journal, and no longer on the host.
+    /// Addresses that the journal records as ours and that are no longer on the
+    /// host.
     pub forget: Vec<IpAddr>,
-    /// Wanted and on the host, each with its interface, even if the agent did
-    /// not add it.
+    /// The wanted addresses that are on the host, each with its interface,
+    /// including those that the agent did not add.
     pub vips: BTreeMap<IpAddr, String>,
-    /// The ones in `vips` that are ours and on an Ethernet segment.
+    /// The addresses in `vips` that are ours and on an Ethernet segment, each
+    /// with its card.
     pub cards: BTreeMap<IpAddr, Card>,
-    /// Not wanted here, but not yet removable. Filled in when the plan is
-    /// applied.
+    /// Unwanted addresses that cannot be removed yet, each with its interface.
+    /// Applying the plan fills in `stays`.
     pub stays: BTreeMap<IpAddr, String>,
-    /// The wanted addresses that cannot be here for now, each with the reason.
+    /// The wanted addresses that cannot be on this host for now, each with the
+    /// reason.
     pub missing: BTreeMap<IpAddr, Missing>,
-    /// Here, but another host claims it. Filled in when the plan is applied;
-    /// the fields are those of [`Missing::Taken`].
+    /// The addresses on this host that another host claims too; the fields are
+    /// those of [`Missing::Taken`]. Applying the plan fills in `contested`.
     pub contested: BTreeMap<IpAddr, (Mac, Vec<IpAddr>)>,
-    /// Whether the agent's own device must be made first.
+    /// Whether the agent's own device must be created before addresses are
+    /// added.
     pub needs_device: bool,
-    /// Whether an address leaves one interface now and goes on another with the
-    /// next plan.
+    /// Whether this plan removes an address from one interface so that the next
+    /// plan can add it to another.
     pub moves: bool,
 }
 
-/// What is wanted of the virtual addresses, and what is known of them.
+/// The wanted virtual addresses, and facts about this host's addresses.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// The wanted virtual addresses.
     pub addresses: &'a BTreeSet<IpAddr>,
-    /// The rule that says where they go.
+    /// The rule that chooses the interface of each address.
     pub rule: &'a AddressRule,
-    /// Whether this host should have them.
+    /// Whether this host should have the virtual addresses.
     pub holding: Holding,
-    /// Addresses of ours that stay on these interfaces in any case.
+    /// Addresses of ours that stay even if they are not wanted, each with its
+    /// interface.
     pub kept: &'a BTreeMap<IpAddr, String>,
-    /// What the agent added, by the journal. Nothing else is removed, and an
-    /// address that was there before the agent is used as it is.
+    /// The addresses that the agent added according to the journal, each with
+    /// its interface. Addresses that were on the host before the agent are used
+    /// as they are and never removed.
     pub ours: &'a BTreeMap<IpAddr, String>,
-    /// The addresses in `ours` that were seen here in this run. If one
-    /// disappears, it is restored at once, because no other host should have
-    /// taken it.
+    /// The addresses in `ours` that were seen on this host in this run. If such
+    /// an address disappears, it is restored at once, because no other host
+    /// should have taken it.
     pub seen: &'a BTreeSet<IpAddr>,
 }
 
@@ -291,7 +301,7 @@ fn placement(address: IpAddr, interface: &Interface) -> Placement {
     }
 }
 
-/// Returns an interface of that kind that has the address.
+/// Returns an interface that has the address and for which `kind` is true.
 fn interface_that(
     interfaces: &[Interface],
     address: IpAddr,
@@ -302,8 +312,8 @@ fn interface_that(
         .find(|interface| kind(interface) && interface.has(address))
 }
 
-/// Returns the interface with the longest prefix that contains the address, and
-/// of equals the one with the lowest index.
+/// Returns the interface with the longest prefix that contains the address;
+/// among equals, the interface with the lowest index.
 fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
     let longest = |interface: &Interface| {
         interface
@@ -321,7 +331,8 @@ fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
         .map(|(_, interface)| interface)
 }
 
-/// Whether a network of more than one address contains this one.
+/// Whether the network contains `address`; false if the network has only one
+/// address.
 pub(crate) fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
     match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {

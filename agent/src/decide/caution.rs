@@ -1,13 +1,14 @@
-//! What holds every removal, however small, besides the budget of the
-//! [`crate::decide::guard`]. Objects also disappear when the API server turns
-//! out to be another cluster's than the one that this director's table comes
-//! from, or when a custom resource definition is deleted. Nobody meant to
-//! delete those objects. Pure.
+//! Holds every removal, however small, while objects may be missing by mistake.
+//! Objects disappear, although nobody meant to delete them, when the API server
+//! belongs to another cluster than this director's table, or when a custom
+//! resource definition is deleted. The hold is independent of the removal
+//! budget of [`crate::decide::guard`]. The code is pure: it does no I/O.
 //!
-//! An input that asks an API server looks at both *after* it has received the
-//! objects of a listing or the removal of one, and reports what it found
-//! *before* it passes them on ([`crate::input::origin`]). So nothing is known
-//! here only while there is nothing to remove, or where there is no API server.
+//! An input that uses an API server looks up the cluster and the definitions
+//! *after* it has received a listing or a deletion, and reports the result
+//! *before* it passes the objects on ([`crate::input::origin`]). The state of
+//! the cluster and of the definitions is therefore known before any removal is
+//! due, if there is an API server.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -19,23 +20,24 @@ use crate::{
 /// Why every removal is held.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Hold {
-    /// The objects are another cluster's than those that were programmed.
+    /// The objects come from another cluster than the programmed entries.
     OtherCluster {
         /// The UID of namespace kube-system in the previous cluster.
         was: String,
         /// The UID of namespace kube-system in the cluster that answers now.
         is: String,
     },
-    /// A definition is being deleted or was deleted, and its objects with it.
+    /// A custom resource definition was deleted or is being deleted, and its
+    /// objects with it.
     Definition(&'static str, Definition),
-    /// An input could not find out, for this reason.
+    /// An input could not look up the cluster or a definition, for this reason.
     Unknown(String),
 }
 
 impl Hold {
     /// Whether the removals stay held after the reason is gone, until they are
-    /// released or the entries are wanted again: a definition that is back has
-    /// no objects yet.
+    /// released or the entries are wanted again. A definition that was deleted
+    /// and created again has no objects at first.
     fn lasts(&self) -> bool {
         !matches!(self, Self::Unknown(_))
     }
@@ -66,19 +68,20 @@ impl fmt::Display for Hold {
     }
 }
 
-/// What is known of the cluster and of the custom resource definitions.
+/// What is known about the cluster and the custom resource definitions.
 #[derive(Clone, Debug, Default)]
 pub struct Caution {
-    /// The cluster that this director's table comes from, by its journal.
+    /// The cluster that this director's table comes from, as recorded in the
+    /// journal or accepted since then.
     remembered: Option<String>,
-    /// Whether the journal does not remember that cluster yet.
+    /// Whether the cluster in `remembered` is not recorded in the journal yet.
     is_unsaved: bool,
     cluster: Option<Answer<String>>,
     definitions: BTreeMap<&'static str, Answer<Definition>>,
 }
 
 impl Caution {
-    /// Records the cluster that the journal names. It replaces any cluster that
+    /// Records the cluster that the journal names, in place of any cluster that
     /// was accepted while there was no journal.
     pub fn remember(&mut self, cluster: Option<String>) {
         if cluster.is_some() {
@@ -87,7 +90,7 @@ impl Caution {
         }
     }
 
-    /// Records what an input found. Returns whether it is news.
+    /// Records the answer that an input got. Returns whether the answer is new.
     pub fn hear(&mut self, word: Word) -> bool {
         match word {
             Word::Cluster(answer) => {
@@ -103,7 +106,7 @@ impl Caution {
         }
     }
 
-    /// Returns why every removal is held, if it is.
+    /// Returns the reason to hold every removal, if there is one.
     pub fn hold(&self) -> Option<Hold> {
         let other = match (&self.remembered, &self.cluster) {
             (Some(was), Some(Answer::Is(is))) if was != is => Some(Hold::OtherCluster {
@@ -128,15 +131,17 @@ impl Caution {
         other.or(gone).or_else(unknown)
     }
 
-    /// Whether the objects are another cluster's. Then the virtual addresses
-    /// stay where they are as well, because that cluster names their holder.
+    /// Whether the objects come from another cluster. Objects of another
+    /// cluster also leave the virtual addresses where they are, because the
+    /// holder that they name is not trusted.
     pub fn is_elsewhere(&self) -> bool {
         matches!(self.hold(), Some(Hold::OtherCluster { .. }))
     }
 
-    /// Decides whether what is no longer wanted may be removed, now that all
-    /// objects are known. The first cluster becomes this director's; another
-    /// one does when the removals are released.
+    /// Decides whether entries that are no longer wanted may be removed; all
+    /// objects must be known. The first cluster that answers becomes this
+    /// director's cluster; another cluster replaces it only when the removals
+    /// are released.
     pub fn judge(&mut self, is_released: bool) -> Removals {
         if let Some(Answer::Is(found)) = &self.cluster
             && (is_released || self.remembered.is_none())
@@ -154,7 +159,7 @@ impl Caution {
         }
     }
 
-    /// Returns the cluster that the journal must still record, if any.
+    /// Returns the cluster that must still be recorded in the journal, if any.
     pub fn unsaved(&self) -> Option<&str> {
         let remembered = self.remembered.as_deref();
         remembered.filter(|_| self.is_unsaved)
@@ -188,7 +193,8 @@ mod tests {
         Word::Definition(SERVICES, Answer::Is(how))
     }
 
-    /// A director of cluster a whose inputs have all answered.
+    /// Returns the caution of a director of cluster a whose inputs have all
+    /// answered.
     fn settled() -> Caution {
         let mut caution = Caution::default();
         caution.hear(cluster("a"));

@@ -1,5 +1,6 @@
-//! The one place where Kubernetes' words and the kernel's meet: resolved
-//! objects go in, and the tables that this director should have come out. Pure.
+//! Translates resolved Kubernetes objects into the kernel table and virtual
+//! addresses that this director should have. No other file knows the words of
+//! both the API and the kernel. The translation is pure: it does no I/O.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,13 +20,14 @@ use ipvs::{
 
 use crate::decide::{addresses::Holding, ours::Remembered, sysctls::Tuning};
 
-/// What the objects want of one director, and which object wants each part.
+/// The state that the objects want of one director, and the object that wants
+/// each part.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// The wanted kernel table.
     pub table: WantedTable,
-    /// The virtual addresses, each with the services that need it. They belong
-    /// on the director that holds the group's VIPs, and on no other.
+    /// The virtual addresses, each with the services that need it. Only the
+    /// director that holds the group's VIPs should have these addresses.
     pub vips: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     /// How the servers of each service with a health check are checked.
     pub checks: BTreeMap<ServiceKey, Arc<CheckPolicy>>,
@@ -35,41 +37,43 @@ pub struct Desired {
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
 }
 
-/// The wanted state of this host as a whole: what the objects want and what the
-/// group wants.
+/// The wanted state of this host as a whole, from the objects and from the
+/// group.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// What the objects want.
+    /// The state that the objects want.
     pub desired: Arc<Desired>,
-    /// Where the virtual addresses go, and whether this host has them.
+    /// The placement of the virtual addresses.
     pub addresses: Addresses,
-    /// What happens to strangers' entries whose keys are wanted.
+    /// How to treat strangers' entries that have the key of a wanted entry.
     pub on_conflict: OnConflict,
-    /// The timeouts of connections; 0 restores the previous value. None while
-    /// the wanted values are not known.
+    /// The wanted timeouts of connections, or none while they are not known. A
+    /// timeout of 0 restores the value from before the agent changed it.
     pub timeouts: Option<Timeouts>,
-    /// What the group wants of sysctls. None while it is not known.
+    /// What the group wants of sysctls, or none while the group is not known.
     pub tuning: Option<Tuning>,
-    /// Sysctls that the agent set and that stay as they are, needed or not.
+    /// Sysctls that keep the value that the agent set, even if nothing needs
+    /// them.
     pub kept_sysctls: BTreeSet<String>,
 }
 
-/// Where the virtual addresses go, and whether this host has them.
+/// Which interfaces the virtual addresses go on, and whether this host should
+/// have them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Addresses {
-    /// The interfaces that they go on.
+    /// The rule that chooses the interface of each address.
     pub rule: AddressRule,
-    /// Whether this host should have them.
+    /// Whether this host should have the virtual addresses.
     pub holding: Holding,
-    /// Addresses that stay where they are, each with its interface, whatever
-    /// the rule is and whether or not a service needs them.
+    /// Addresses that stay on their interfaces, whatever the rule says and even
+    /// if no service needs them.
     pub kept: BTreeMap<IpAddr, String>,
     /// Whether the agent's own device stays even if no address goes on it.
     pub is_device_kept: bool,
 }
 
 impl Wish {
-    /// Keeps everything of ours outside the table.
+    /// Keeps all addresses, sysctls and devices of ours, wanted or not.
     pub(crate) fn keep_all_of(&mut self, ours: &Remembered) {
         self.addresses.kept.clone_from(&ours.addresses);
         self.addresses.is_device_kept = ours.device.is_some();
@@ -78,16 +82,15 @@ impl Wish {
 }
 
 impl Desired {
-    /// Whether a service has this destination, be it only while too few of its
-    /// servers are healthy.
+    /// Whether a service has this destination, as a server or as its sorry
+    /// server.
     pub fn has_destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         let wanted = self.table.get(service);
         wanted.is_some_and(|wanted| wanted.destinations.contains_key(destination))
             || self.is_sorry_server(service, destination)
     }
 
-    /// Whether health checks put this destination into the service and take it
-    /// out.
+    /// Whether health checks decide when this destination is in the service.
     pub fn is_checked(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         self.checks.contains_key(service) && self.has_destination(service, destination)
     }
@@ -104,18 +107,18 @@ impl Desired {
 /// fail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckPolicy {
-    /// The health check of each server.
+    /// The health check that each server must pass.
     pub check: Arc<HealthCheck>,
     /// What to do when servers fail.
     pub availability: Availability,
     /// The sorry server, if the policy has one.
     pub sorry: Option<(DestinationKey, DestinationConfig)>,
-    /// Servers that get weight 0 where the policy would take them out of the
-    /// table.
+    /// Servers that get weight 0 in cases where the policy would remove other
+    /// servers from the table.
     pub quiesce_only: BTreeSet<DestinationKey>,
 }
 
-/// Returns what the directors of `group` should have.
+/// Returns the wanted state of the directors of `group`.
 pub fn desired(resolved: &Resolved, group: &str) -> Desired {
     let mut desired = Desired::default();
     for (object, service) in &resolved.services {
@@ -170,8 +173,8 @@ fn policy(check: &Arc<HealthCheck>, availability: &Availability) -> CheckPolicy 
     }
 }
 
-/// Returns the services whose wanted state differs, including the order of
-/// their destinations and their checks.
+/// Returns the services whose wanted configuration, destinations, destination
+/// order or health check differ between `before` and `after`.
 pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKey> {
     let same = |before: &WantedService, after: &WantedService| {
         before.config == after.config
@@ -188,7 +191,7 @@ pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKe
     new.chain(gone).collect()
 }
 
-/// Returns what should happen to strangers' entries.
+/// Returns how the group wants strangers' entries to be treated.
 pub fn on_conflict(group: &CheckedGroup) -> OnConflict {
     match group.on_conflict {
         crds::api::OnConflict::Adopt => OnConflict::Adopt,
@@ -196,7 +199,8 @@ pub fn on_conflict(group: &CheckedGroup) -> OnConflict {
     }
 }
 
-/// Returns the timeouts that the group wants; 0 is none.
+/// Returns the timeouts that the group wants; 0 means that the group wants
+/// none.
 pub fn timeouts(group: &CheckedGroup) -> Timeouts {
     let rule = group.timeouts;
     Timeouts {

@@ -1,6 +1,7 @@
-//! The removal guard: an answer that is valid and empty (etcd lost, another
-//! cluster's kubeconfig, a definition deleted) must not empty a director. Pure:
-//! time is an argument.
+//! The removal guard limits how many entries are removed at once. A valid but
+//! empty answer of the API server (etcd lost, another cluster's kubeconfig, a
+//! definition deleted) must not empty a director. The guard is pure: time is an
+//! argument.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -8,16 +9,16 @@ use ipvs::{Op, Owned};
 
 /// Removals within this time of each other are counted together.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// At most this many services, and this many destinations, may always be
+/// Up to this many services, and up to this many destinations, may always be
 /// removed within [`WINDOW`].
 pub const ALWAYS: usize = 10;
-/// Where that is more than [`ALWAYS`], one in this many of our services, and of
-/// our destinations, may be removed within [`WINDOW`] instead.
+/// One in this many of our services, and one in this many of our destinations,
+/// may be removed within [`WINDOW`] if that is more than [`ALWAYS`].
 pub const ONE_IN: usize = 4;
 
-/// Holds removals that exceed the budget: all of them, until they are released
-/// or no longer due. A restart may lose this memory: the guard then judges
-/// again what is left, as a whole.
+/// Holds all removals once they exceed the budget, until they are released or
+/// no longer due. After a restart the guard may have forgotten earlier
+/// removals, and then judges all remaining ones as one batch.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     recent: VecDeque<(Duration, Count)>,
@@ -45,8 +46,9 @@ impl Count {
 }
 
 impl Guard {
-    /// Decides whether `removals`, which are all that are due at `now`, must
-    /// wait. `owned` is what is ours before them.
+    /// Decides whether `removals` must wait; they must be all removals that are
+    /// due at `now`. `owned` lists the entries that are ours before the
+    /// removals.
     pub fn holds<'a>(
         &mut self,
         removals: impl IntoIterator<Item = &'a Op>,
@@ -89,8 +91,8 @@ impl Guard {
     }
 }
 
-/// Whether `wanted` removals exceed the budget, if `gone` were made before and
-/// `left` entries are left.
+/// Whether `wanted` more removals exceed the budget after `gone` recent
+/// removals, with `left` entries still present.
 fn exceeds(gone: usize, wanted: usize, left: usize) -> bool {
     let budget = ALWAYS.max((left + gone) / ONE_IN);
     wanted > 0 && gone + wanted > budget
@@ -111,7 +113,7 @@ mod tests {
         tcp("192.0.2.10", u16::try_from(number).expect("a port"))
     }
 
-    /// These services are ours, each with one server.
+    /// Returns these services as ours, each with one server.
     fn owned(services: std::ops::Range<usize>) -> Owned {
         let mut owned = Owned::default();
         for number in services {
@@ -206,7 +208,7 @@ mod tests {
                 let wanted = wanted.min(left);
                 let ops = deletions(0..wanted);
                 if guard.holds(&ops, &owned(0..left), false, s(now)) {
-                    // Somebody changes their mind.
+                    // The held entries are wanted again.
                     guard.holds(&[], &owned(0..left), false, s(now));
                     continue;
                 }

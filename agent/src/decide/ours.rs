@@ -1,4 +1,5 @@
-//! What is ours: what the agent made, adopted or set on this host. Pure.
+//! The record of what is ours: what the agent made, adopted or set on this
+//! host.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -7,32 +8,32 @@ use ipvs::{
 };
 use serde::{Deserialize, Serialize};
 
-/// One entry that is ours.
+/// One entry that is recorded as ours.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Entry {
     /// A service of the IPVS table.
     Service(ServiceKey),
     /// A destination in a service of ours.
     Destination(ServiceKey, DestinationKey),
-    /// An address that we put on an interface.
+    /// An address that the agent added to an interface.
     Address(IpAddr, String),
-    /// The timeouts of connections, as they were before we set them; 0 for one
-    /// that we did not set.
+    /// The timeouts of connections from before the agent set them; 0 for a
+    /// timeout that it did not set.
     Timeouts(Timeouts),
-    /// A sysctl that we set, with the value that it had before.
+    /// A sysctl that the agent set, with its previous value.
     Sysctl(String, String),
-    /// A device that we made for virtual addresses.
+    /// A device that the agent made for virtual addresses.
     Device(String),
 }
 
-/// What a round is about to create, with its configuration.
+/// The entries that a round is about to create, with their configuration.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Intent {
-    /// The services, each with its configuration.
+    /// The services to create, each with its configuration.
     pub services: Vec<(ServiceKey, ServiceConfig)>,
-    /// The destinations, each with its service and its configuration.
+    /// The destinations to create, each with its service and its configuration.
     pub destinations: Vec<(ServiceKey, DestinationKey, DestinationConfig)>,
-    /// The addresses, each with its interface.
+    /// The addresses to add, each with its interface.
     pub addresses: Vec<(IpAddr, String)>,
 }
 
@@ -55,26 +56,26 @@ pub enum Change {
 /// What an agent finds in its journal when it starts.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Remembered {
-    /// What is ours in the IPVS table.
+    /// Our services and destinations in the IPVS table.
     pub table: Owned,
-    /// The addresses that we put on interfaces.
+    /// The addresses that the agent added, each with its interface.
     pub addresses: BTreeMap<IpAddr, String>,
-    /// The timeouts of connections before we set them; 0 for one that we did
-    /// not set.
+    /// The timeouts of connections from before the agent set them; 0 for a
+    /// timeout that it did not set.
     pub timeouts: Timeouts,
-    /// The sysctls that we set, with the values that they had before.
+    /// The sysctls that the agent set, with their previous values.
     pub sysctls: BTreeMap<String, String>,
-    /// The device that we made for virtual addresses.
+    /// The device that the agent made for virtual addresses.
     pub device: Option<String>,
-    /// The intent of a round that was not settled.
+    /// The intent of a round that was never settled.
     pub intent: Intent,
-    /// The cluster that all this belongs to ([`crate::decide::caution`]).
+    /// The cluster that these entries come from ([`crate::decide::caution`]).
     pub cluster: Option<String>,
 }
 
 impl Remembered {
-    /// Records that an entry changed hands. What a service contains goes with
-    /// it.
+    /// Records that an entry became ours or ceased to be ours. When a service
+    /// ceases to be ours, so do its destinations.
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {
             Change::Own(Entry::Service(service)) => self.table.add(*service, None),
@@ -104,7 +105,7 @@ impl Remembered {
         }
     }
 
-    /// Everything that is ours, as the changes that make it ours.
+    /// Returns one [`Change::Own`] for each entry that is ours.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Change> {
         let services = self.table.services.iter();
         let table = services.flat_map(|(service, destinations)| {
@@ -126,10 +127,11 @@ impl Remembered {
 }
 
 impl Intent {
-    /// The entries that an unsettled intent made ours: those in the kernel's
-    /// table with exactly the intent's configuration. An entry that differs is
-    /// a stranger's by now. An address can differ only in its interface, which
-    /// is checked whenever addresses are planned.
+    /// Returns the entries of an unsettled intent that are ours: those that the
+    /// kernel's table has with exactly the intended configuration. An entry
+    /// with another configuration belongs to a stranger by now. An address can
+    /// differ only in its interface, which is checked whenever addresses are
+    /// planned.
     pub fn claims(&self, table: &ActualTable) -> Vec<Entry> {
         let mut claims = Vec::new();
         for (key, config) in &self.services {

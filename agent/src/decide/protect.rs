@@ -1,10 +1,12 @@
-//! Finds and refuses what would take this director's own traffic: pure.
+//! Finds and refuses services and servers that would take this director's own
+//! traffic. The code is pure: it does no I/O.
 //!
-//! IPVS comes before the host's own sockets. A service on an address and port
-//! on which the host itself is reached, or reaches its API server, takes that
-//! traffic away at once; a server that is itself a director sends packets back.
-//! What is already in the kernel is never removed for this: it is only
-//! reported.
+//! IPVS handles packets before the host's own sockets do. A service takes the
+//! host's traffic away at once if its address and port are those at which the
+//! host is reached, or at which the host reaches its API server. A server that
+//! is itself a director sends the packets of a service back. Entries that are
+//! already in the kernel are only reported, never removed for taking the host's
+//! traffic.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,11 +29,12 @@ use crate::{
 /// its group, in the Director's status.
 pub const MOST_ADDRESSES: usize = 100;
 
-/// What is known of this host and its group.
+/// What is known about this host and its group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// The addresses of this host that the agent did not add, each with its
-    /// interface. None while they cannot be read: then any address may be one.
+    /// interface, or none while they cannot be read. While this list is
+    /// unknown, any address may be the host's own.
     pub own: Option<BTreeMap<IpAddr, String>>,
     /// The sockets on which programs of this host listen, or why they cannot be
     /// read.
@@ -43,8 +46,8 @@ pub struct Facts {
     pub directors: BTreeMap<IpAddr, String>,
 }
 
-/// Returns the addresses of a host that the agent did not add: they are on an
-/// interface, and not in `ours` with that interface.
+/// Returns the addresses of a host that the agent did not add: they neither
+/// carry our mark nor are in `ours` with their interface.
 pub fn own_addresses(
     interfaces: &[Interface],
     ours: &BTreeMap<IpAddr, String>,
@@ -65,9 +68,9 @@ fn is_ours(interface: &Interface, ours: &BTreeMap<IpAddr, String>, address: &IpA
     ours.get(address) == Some(&interface.name) || interface.marked.contains(address)
 }
 
-/// Returns the host's own addresses by which other hosts reach it: without
-/// those of the loopback interface and IPv6's link-local ones, in the order of
-/// the interfaces, at most [`MOST_ADDRESSES`].
+/// Returns the host's own addresses by which other hosts reach it, in the order
+/// of the interfaces, at most [`MOST_ADDRESSES`]. The addresses of the loopback
+/// interface and link-local IPv6 addresses are left out.
 pub fn reachable_addresses(
     interfaces: &[Interface],
     ours: &BTreeMap<IpAddr, String>,
@@ -87,19 +90,19 @@ pub fn reachable_addresses(
     reachable
 }
 
-/// The parts of a service that would take the director's own traffic. Each has
-/// a message that says why and what to do.
+/// The parts of a service that would take the director's own traffic. Each part
+/// has a message that says why and what to do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Suspect {
-    /// Why the service as a whole would.
+    /// Why the service as a whole would take the director's own traffic.
     pub service: Option<String>,
-    /// The servers that would, including the sorry server, each with the
-    /// reason.
+    /// The servers that would send the director's packets back, including the
+    /// sorry server, each with the reason.
     pub servers: BTreeMap<DestinationKey, String>,
 }
 
-/// Returns every wanted service that would take the director's own traffic, or
-/// that has servers which would, whether or not it is already in the kernel.
+/// Returns every wanted service that would take the director's own traffic,
+/// itself or by one of its servers, even if it is already in the kernel.
 pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspect> {
     let mut suspects = BTreeMap::new();
     for (key, service) in &desired.table {
@@ -150,7 +153,7 @@ fn service_danger(key: &ServiceKey, facts: &Facts) -> Option<String> {
             "is this host's own address, on {} before the agent put anything there",
             own.get(&address)?
         ),
-        None => "may be this host's own address: its addresses cannot be read".to_owned(),
+        None => "may be this host's own address: the host's addresses cannot be read".to_owned(),
     };
     if port == 0 {
         return Some(format!(
@@ -201,8 +204,8 @@ fn server_dangers(
         let director = facts.directors.get(&key.address)?;
         let message = format!(
             "server {key} is Director {director} of the same group: with {method}, directors \
-             would send packets for the service to each other until their time to live ends; \
-             give it forwarding method NAT, or use a server that is no director"
+             would send packets for the service to each other until the packets' TTL ends; give \
+             the server forwarding method NAT, or use a server that is no director"
         );
         Some((key, message))
     };
@@ -212,20 +215,20 @@ fn server_dangers(
 /// What is in force after the refusals, and what to report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
-    /// What is wanted, without what is refused.
+    /// The wanted state without the refused entries.
     pub desired: Arc<Desired>,
-    /// The refused services (no server), and the refused servers of other
+    /// The refused services (with no server), and the refused servers of other
     /// services.
     pub refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
-    /// The same as conditions and log lines, with notices about what is not
-    /// refused.
+    /// The refusals as conditions and log lines, with notices about suspects
+    /// that are not refused.
     pub report: Report,
 }
 
 /// What a director reports about protecting itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The addresses by which other hosts reach this one, without those that
+    /// The addresses by which other hosts reach this host, without those that
     /// the agent added.
     pub addresses: Vec<IpAddr>,
     /// The refused services and servers.
@@ -235,9 +238,9 @@ pub struct Report {
     pub notices: Vec<String>,
 }
 
-/// Removes from `wanted` what is refused. `found` returns what the kernel has
-/// of a suspect: what is already in the kernel stays. With `is_allowed`
-/// everything stays.
+/// Removes the refused suspects from `wanted`. `found` returns a suspect's
+/// service in the kernel, and entries that the kernel already has stay. With
+/// `is_allowed`, every suspect stays.
 pub fn judge<'a>(
     wanted: &Arc<Desired>,
     suspects: &BTreeMap<ServiceKey, Suspect>,
@@ -280,9 +283,9 @@ pub fn judge<'a>(
 /// The decision about a suspect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ruling {
-    /// The administrator allowed it.
+    /// The administrator allowed the suspect.
     Allowed,
-    /// It is already in the kernel.
+    /// The suspect is already in the kernel and stays.
     Stands,
     Refused,
 }
@@ -298,7 +301,7 @@ impl Ruling {
 }
 
 impl Report {
-    /// Returns what is refused and the notices, one line each.
+    /// Returns one line for each refusal and each notice.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let refused = self.exceptions.iter().map(|exception| {
             let server = exception.real_server.as_ref();
@@ -332,7 +335,7 @@ impl Report {
     }
 }
 
-/// Returns everything that is wanted, without what is refused.
+/// Returns the wanted state without the refused entries.
 fn without(wanted: &Desired, refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>) -> Desired {
     let mut rest = wanted.clone();
     for (key, server) in refused {
@@ -369,7 +372,7 @@ fn remove_service(rest: &mut Desired, key: &ServiceKey) {
     }
     rest.checks.remove(key);
     if let Some(object) = rest.services.remove(key)
-        && let Some(address) = key.address()
+        && let Some(address) = key.vip()
         && let Some(users) = rest.vips.get_mut(&address)
     {
         users.remove(&object);

@@ -1,17 +1,18 @@
-//! What stays in force although it is no longer wanted: pure, time is an
-//! argument.
+//! Decides which entries stay in force although they are no longer wanted. The
+//! stage is pure: time is an argument.
 //!
 //! ```text
-//! wanted ───────────────────┐               ┌─▶ in force: wanted, and what is retained
+//! wanted ───────────────────┐               ┌─▶ in force: wanted plus retained
 //! before: ours and in the   ├─▶ Retention ──┤
 //!         kernel, checks    │    (memory)   └─▶ held: the removals that wait
 //! removals: allowed or not ─┘
 //! ```
 //!
-//! A removal that must not happen is prevented here, by wanting: what is ours,
-//! in the kernel and no longer wanted stays in force with its check, its VIP,
-//! its sysctls and its place in the order. Later stages plan the table that is
-//! in force, so they never plan such a removal and need not know of it.
+//! This stage prevents removals that must not happen, by keeping the entries in
+//! force. An entry that is ours, in the kernel and no longer wanted stays in
+//! force with its check, its VIP, its sysctls and its place in the order. Later
+//! stages plan the table in force, so they never plan a held removal and need
+//! not know about it.
 
 mod merge;
 
@@ -29,74 +30,77 @@ use crate::decide::{
     ours::Remembered,
 };
 
-/// Whether what is ours and no longer wanted may be removed.
+/// Whether entries of ours that are no longer wanted may be removed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Removals {
-    /// Everything is retained: not all objects are known yet, so it is not
-    /// known what is no longer wanted.
+    /// All entries are retained, because objects that are not known yet may
+    /// want them.
     NotYet,
-    /// As much is removed as the [`crate::decide::guard`] allows.
+    /// Entries are removed as far as the [`crate::decide::guard`] allows.
     Guarded,
-    /// Everything is retained, however little it is ([`crate::decide::caution`]).
+    /// All entries are retained, whatever their number, because
+    /// [`crate::decide::caution`] holds their removal.
     Held {
-        /// Whether the guard goes on holding what is retained when the reason
-        /// is gone.
+        /// Whether the guard keeps holding the retained entries after the
+        /// reason is gone.
         lasting: bool,
     },
     /// Nothing is retained: the administrator allowed the removals.
     Released,
 }
 
-/// What this director has, at the moment of a decision.
+/// The state of this director before a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Before<'a> {
-    /// What the journal owns.
+    /// The entries that are ours according to the journal.
     pub ours: &'a Remembered,
-    /// The kernel's table, as it was read.
+    /// The kernel's table as last read.
     pub kernel: &'a ActualTable,
-    /// The services whose wanted state or whose state in the kernel may have
-    /// changed since the last call; none if any may have.
+    /// The services whose wanted state or state in the kernel may have changed
+    /// since the last call, or none if every service may have changed.
     pub changed: Option<&'a BTreeSet<ServiceKey>>,
 }
 
-/// The result of a decision.
+/// What the retention stage decided.
 #[derive(Clone, Debug)]
 pub struct Retained {
-    /// What was wanted, and what stays in force with it.
+    /// The wanted state plus the entries that stay in force with it.
     pub in_force: Wish,
     /// The removals that wait until they are allowed or no longer due.
     pub held: Vec<Op>,
-    /// The services whose state in force differs from before because of what is
-    /// retained. Services whose wanted state changed are not among them.
+    /// The services whose state in force changed because of retained entries.
+    /// Services whose wanted state changed are left out.
     pub changed: BTreeSet<ServiceKey>,
 }
 
-/// What of a service is ours, in the kernel, and no longer wanted.
+/// The part of a service that is ours, in the kernel, and no longer wanted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Leaving {
-    /// The service, and with it every server of ours in it.
+    /// The whole service, with every server of ours in it.
     Service,
     /// Servers of a service that is still wanted, in the kernel's order.
     Servers(Vec<DestinationKey>),
 }
 
-/// What this stage remembers between calls.
+/// What the retention stage remembers between calls.
 #[derive(Debug, Default)]
 pub struct Retention {
     guard: Guard,
-    /// What is no longer wanted, retained or not, as of the last call.
+    /// The entries that were no longer wanted at the last call, retained or
+    /// not.
     leaving: BTreeMap<ServiceKey, Leaving>,
-    /// Of that, what was retained.
+    /// The part of `leaving` that was retained at the last call.
     retained: BTreeMap<ServiceKey, Leaving>,
-    /// What was wanted at the last call, and what came of it.
+    /// The wanted state at the last call, followed by the resulting state in
+    /// force.
     wanted: Arc<Desired>,
     in_force: Arc<Desired>,
 }
 
 impl Retention {
     /// Counts removals that the kernel acknowledged at `now`. Removals that
-    /// health checks caused do not concern the guard: the objects still want
-    /// these servers.
+    /// health checks caused do not count for the guard, because the objects
+    /// still want these servers.
     pub fn acknowledge<'a>(&mut self, removed: impl IntoIterator<Item = &'a Op>, now: Duration) {
         for op in removed {
             let is_leaving = match (self.leaving.get(&op.service()), op.destination()) {
@@ -110,10 +114,11 @@ impl Retention {
         }
     }
 
-    /// Decides what stays in force of what is no longer `wanted`.
+    /// Decides which entries that are no longer `wanted` stay in force.
     ///
-    /// Only what the journal owns *and* the kernel has is retained: an entry
-    /// that another process deleted meanwhile is gone.
+    /// Only entries that the journal records as ours *and* the kernel has are
+    /// retained. An entry that another process deleted meanwhile is not made
+    /// again.
     pub fn retain(
         &mut self,
         wanted: Wish,
@@ -148,7 +153,8 @@ impl Retention {
         }
         Retained {
             in_force,
-            // Before all objects are known there is nothing to allow.
+            // Until all objects are known, an administrator has no removals to
+            // allow.
             held: match are_held && removals != Removals::NotYet {
                 true => pending,
                 false => Vec::new(),
@@ -171,8 +177,8 @@ impl Retention {
         }
     }
 
-    /// Builds what is in force from what is wanted. Returns the services whose
-    /// retained part is new or changed.
+    /// Builds the state in force from the wanted state. Returns the services
+    /// whose retained part is new or changed.
     fn put_in_force(
         &mut self,
         wanted: &Arc<Desired>,
@@ -219,7 +225,8 @@ impl Retention {
 }
 
 impl Leaving {
-    /// Returns the operations that would remove it.
+    /// Returns the operations that would remove the leaving entries of
+    /// `service`.
     fn ops(&self, service: ServiceKey) -> Vec<Op> {
         match self {
             Self::Service => vec![Op::DeleteService(service)],
@@ -233,7 +240,8 @@ impl Leaving {
     }
 }
 
-/// Returns what of a service is ours, in the kernel, and no longer wanted.
+/// Returns the part of a service that is ours, in the kernel, and no longer
+/// wanted.
 fn leaving(key: &ServiceKey, wanted: &Desired, before: Before<'_>) -> Option<Leaving> {
     let ours = before.ours.table.services.get(key)?;
     let found = before.kernel.get(key)?;

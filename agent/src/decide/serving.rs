@@ -1,4 +1,5 @@
-//! Decides which servers are in service, and why: pure, time is an argument.
+//! Decides which servers are in service, and why. The code is pure: time is an
+//! argument.
 //!
 //! ```text
 //! wish, kernel ────▶ wish() ┐                     ┌─▶ take_dirty(): services to plan
@@ -8,7 +9,7 @@
 //!                                                 └─▶ take_news(): for the log
 //! ```
 //!
-//! It must never know the kernel's socket, nor how a probe is made.
+//! This module must never know the kernel's socket, nor how a probe is made.
 
 pub mod memory;
 pub mod news;
@@ -52,17 +53,17 @@ pub struct Serving {
     memory: Memory,
     /// The services whose wanted state in the kernel may have changed.
     dirty: BTreeSet<ServiceKey>,
-    /// When each service changes without an event, because time passed.
+    /// When each service next changes because of time alone.
     deadlines: BTreeMap<ServiceKey, Timestamp>,
     notes: BTreeMap<String, Option<String>>,
     /// Whether the report would differ from the last one.
     is_report_old: bool,
-    /// What happened and was not logged yet.
+    /// News that has not been logged yet.
     news: Vec<News>,
 }
 
 impl Serving {
-    /// Starts with what the previous run knew.
+    /// Starts with the health that the previous run recorded.
     pub fn remember(memory: Memory) -> Self {
         Self {
             memory,
@@ -70,8 +71,8 @@ impl Serving {
         }
     }
 
-    /// Takes the new wish for a service; none if it has no check or is no
-    /// longer wanted.
+    /// Replaces the wish for a service, which is none if the service has no
+    /// health check or is no longer wanted.
     pub fn wish(
         &mut self,
         key: ServiceKey,
@@ -98,7 +99,8 @@ impl Serving {
                 )
             }
         };
-        // What the kernel serves then is not known to be healthy.
+        // A service that fails open keeps servers in the kernel that may not be
+        // healthy.
         let fails_open =
             below_since.is_some() && policy.availability.below == BelowMinimum::FailOpen;
         let mut servers = IndexMap::with_capacity(wanted.destinations.len());
@@ -148,7 +150,7 @@ impl Serving {
                 .extend([memory::service_row(key, service.below_since)]);
         }
         for (server, member) in &mut service.servers {
-            // What is already known of the target is a verdict like any other.
+            // Known probe results of the target count at once.
             if let Some(tally) = self.targets.tally(member.probe) {
                 member.state.hear(tally, &policy.check, now);
             }
@@ -158,7 +160,7 @@ impl Serving {
         self.services.insert(key, service);
     }
 
-    /// Returns the servers that the previous run knew, if they are still
+    /// Returns the servers that the previous run knew and that are still
     /// wanted.
     fn recall(
         &mut self,
@@ -227,7 +229,7 @@ impl Serving {
         }
     }
 
-    /// Makes the changes that are due at `now`.
+    /// Makes the health changes that are due at `now`.
     pub fn pass(&mut self, now: Timestamp) {
         let due: Vec<_> = self
             .deadlines
@@ -252,8 +254,8 @@ impl Serving {
         }
     }
 
-    /// Returns when the next change is due without an event; none if nothing
-    /// waits.
+    /// Returns when the next timed change is due, or none if no change is
+    /// waiting.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.values().min().copied()
     }
@@ -281,7 +283,8 @@ impl Serving {
             });
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
-            // The change may have made servers forget their slow start.
+            // A service that recovers may end the slow start of its servers, so
+            // their rows change.
             for (server, member) in &service.servers {
                 let (name, row) = memory::server_row(key, *server, &member.state);
                 self.notes.insert(name, Some(row));
@@ -294,7 +297,7 @@ impl Serving {
         weighed
     }
 
-    /// Whether a service must be planned.
+    /// Whether any service must be planned again.
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
@@ -305,29 +308,29 @@ impl Serving {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Returns the probes to start and stop since the last call.
+    /// Returns the orders for the prober that were added since the last call.
     pub fn take_orders(&mut self) -> Vec<Order> {
         self.targets.take_orders()
     }
 
-    /// Returns the rows to write since the last call, by key; none deletes the
-    /// row. [`Memory::remember`] reads them.
+    /// Returns the rows that changed since the last call, by key; a row without
+    /// content must be deleted. [`Memory::remember`] reads the rows back.
     pub fn take_notes(&mut self) -> BTreeMap<String, Option<String>> {
         std::mem::take(&mut self.notes)
     }
 
-    /// Whether the report changed since the last call.
+    /// Whether the health report has changed since the last call.
     pub fn take_is_report_old(&mut self) -> bool {
         std::mem::take(&mut self.is_report_old)
     }
 
-    /// Returns what happened since the last call, for the log.
+    /// Returns the news since the last call, for the log.
     pub fn take_news(&mut self) -> impl Iterator<Item = News> {
         self.news.drain(..)
     }
 
-    /// Forgets what the previous run knew of services that are not wanted. To
-    /// be called once everything that is wanted is known.
+    /// Forgets what the previous run knew of services that are not wanted. Must
+    /// be called only when all wanted services are known.
     pub fn forget_the_rest(&mut self) {
         let rows = self.memory.forget().into_iter();
         self.notes.extend(rows.map(|row| (row, None)));

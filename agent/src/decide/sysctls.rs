@@ -1,4 +1,5 @@
-//! Decides which sysctls a director's services need, and why: pure.
+//! Decides which sysctls a director's services need, and why. The decision is
+//! pure: it does no I/O.
 //!
 //! ```text
 //! services, servers ─▶ Needs ─┐
@@ -6,8 +7,8 @@
 //! the host ─▶ Facts ──────────┘
 //! ```
 //!
-//! Only what a present service needs is wanted. The round finds out what must
-//! be written when, and which values another process set.
+//! A sysctl is wanted only while a service needs it. The round finds out which
+//! values to write and when, and which values another process set.
 
 mod fight;
 mod needs;
@@ -22,19 +23,19 @@ use crate::host::{
     sysctls::{ALL_IPV6_FORWARDING, spelled},
 };
 
-/// Sysctls that begin with this are IPVS's own, and are restored when nothing
-/// needs them.
+/// The prefix of IPVS's own sysctls, which are restored when nothing needs
+/// them.
 const IPVS: &str = "net.ipv4.vs.";
 const CONNTRACK: &str = "net.ipv4.vs.conntrack";
 const CONN_REUSE_MODE: &str = "net.ipv4.vs.conn_reuse_mode";
-/// From this version on, connection tracking does not delay a client's port
-/// that is used again (commit f0a5e4d7a594; kubernetes/kubernetes#93297).
+/// From this version on, connection tracking does not delay connections from a
+/// reused client port (commit f0a5e4d7a594; kubernetes/kubernetes#93297).
 const REUSE_IS_SOUND: KernelVersion = KernelVersion(5, 9);
 
 /// What a group wants of its directors' sysctls.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tuning {
-    /// Which sysctls are set.
+    /// The rule that says which sysctls the agent sets.
     pub rule: SysctlRule,
     /// Whether VIPs are on the agent's own device, for a routing daemon.
     pub are_vips_routed: bool,
@@ -49,20 +50,20 @@ impl From<&CheckedGroup> for Tuning {
     }
 }
 
-/// What is known of the host.
+/// What is known about the host.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Facts {
-    /// The running kernel's version; none if it is not known.
+    /// The version of the running kernel, or none if it is not known.
     pub kernel: Option<KernelVersion>,
-    /// The interfaces that lead to NAT servers of IPv4.
+    /// The interfaces that lead to IPv4 servers reached by NAT.
     pub facing_v4: BTreeSet<String>,
-    /// The interfaces that lead to NAT servers of IPv6.
+    /// The interfaces that lead to IPv6 servers reached by NAT.
     pub facing_v6: BTreeSet<String>,
-    /// The interfaces on which the kernel took a default route of IPv6 from a
+    /// The interfaces on which the kernel took an IPv6 default route from a
     /// router advertisement.
     pub advertised: BTreeSet<String>,
-    /// Whether IPv6 can be forwarded from single interfaces (Linux 6.17, commit
-    /// f24987ef6959).
+    /// Whether the kernel can forward IPv6 from single interfaces (Linux 6.17,
+    /// commit f24987ef6959).
     pub has_force_forwarding: bool,
     /// Whether connections are tracked on this host.
     pub is_tracking: bool,
@@ -73,11 +74,11 @@ pub struct Facts {
 pub struct Setting {
     /// The sysctl's name, as sysctl(8) spells it.
     pub name: String,
-    /// The value to write if none of the accepted ones is found.
+    /// The value to write unless the sysctl already has an accepted value.
     pub value: String,
     /// Other values that are accepted and left as they are.
     pub or: &'static [&'static str],
-    /// Why it is wanted, for people.
+    /// Why this value is wanted, as text for users.
     pub reason: String,
     /// The sysctls that must have their wanted values before this one is
     /// written.
@@ -95,26 +96,29 @@ impl Setting {
         }
     }
 
-    /// Whether the value that was read is an accepted one.
+    /// Whether the value that was read (`found`) is accepted.
     pub fn is_met_by(&self, found: &str) -> bool {
         is_same(&self.value, found) || self.or.iter().any(|value| is_same(value, found))
     }
 }
 
-/// Whether two spellings mean one value: the kernel puts tabs between numbers.
+/// Whether two spellings mean the same value, because the kernel puts tabs
+/// between numbers.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
 }
 
-/// Whether a sysctl is IPVS's own: it is restored when nothing needs it. The
-/// others are shared with everything else on the host. They are left as they
-/// are, because another program may depend on them by then.
+/// Whether a sysctl is IPVS's own, so that it is restored when nothing needs
+/// it. Other sysctls are shared with everything else on the host. A shared
+/// sysctl keeps the value that the agent wrote, because another program may
+/// depend on that value by then.
 pub fn is_ours(name: &str) -> bool {
     name.starts_with(IPVS)
 }
 
-/// Whether the agent may have set this value, if it is not known what it set: a
-/// value that is never recommended was set by another process.
+/// Whether the agent may have set this value, for use when the agent has lost
+/// its own record. A value that the agent never recommends was set by another
+/// process.
 pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
     let recommended: &[_] = match name.strip_prefix(IPVS) {
         Some("conn_reuse_mode") => &["0", "1"],
@@ -125,14 +129,14 @@ pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
             | "schedule_icmp"
             | "sloppy_tcp",
         ) => &["1"],
-        // For an override any value is possible.
+        // An override can have any value.
         _ => return true,
     };
     recommended.iter().any(|value| is_same(value, found))
 }
 
-/// Returns what is wanted, in the order in which to write it. Each name appears
-/// once.
+/// Returns the wanted settings in the order in which to write them. Each sysctl
+/// appears once.
 pub fn wanted(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
     let overrides = &tuning.rule.overrides;
     let mut settings = match tuning.rule.profile {
@@ -140,8 +144,8 @@ pub fn wanted(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         SysctlProfile::None => Vec::new(),
     };
     settings.retain(|setting| !overrides.contains_key(&setting.name));
-    // An override of accept_ra beside one of forwarding is meant to keep a
-    // default route.
+    // An override of accept_ra keeps a default route that an override of
+    // forwarding would remove, so accept_ra is written first.
     let is_first = |name: &str| name.ends_with(".accept_ra");
     for first in [true, false] {
         let now = overrides.iter().filter(|(name, _)| is_first(name) == first);
@@ -165,8 +169,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         settings.push(Setting::new(
             CONNTRACK,
             "1",
-            "connections are tracked on this host, and rules that match on it (ctstate INVALID, or \
-             only ESTABLISHED let through) would drop the replies of NAT servers",
+            "connections are tracked on this host, and firewall rules on their state (drop ctstate \
+             INVALID, or accept only ESTABLISHED) would drop the replies of NAT servers",
         ));
     }
     if needs.checks {
@@ -183,8 +187,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         ));
     }
     if needs.tcp {
-        // Otherwise, a tracked connection on a port that was used before waits
-        // for a second.
+        // Before Linux 5.9, the value 1 delays a tracked connection from a
+        // reused client port by a second.
         let is_slow = facts.kernel.is_some_and(|kernel| kernel < REUSE_IS_SOUND) && tracks;
         let (value, reason) = match is_slow {
             true => (
@@ -204,8 +208,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         settings.push(Setting::new(
             "net.ipv4.vs.sloppy_tcp",
             "1",
-            "with scheduler mh, a director that takes over chooses the same servers, and goes on \
-             with connections whose beginning it did not see",
+            "with scheduler mh, a director that takes over chooses the same servers, and continues \
+             connections that it did not see begin",
         ));
     }
     if needs.mh {
@@ -223,7 +227,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
             "VIPs are on a device of the agent's own (spec.addresses.mode Dummy): no interface \
              should answer ARP for them",
         );
-        // 2 also looks at the sender's address; 8 never answers.
+        // The value 2 of arp_ignore also checks the sender's address, and the
+        // value 8 never answers.
         ignore.or = &["2", "8"];
         settings.push(ignore);
         settings.push(Setting::new(
@@ -236,9 +241,10 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
     settings
 }
 
-/// Packets come in for an address of this host and need no forwarding. Replies
-/// do, and the interface on which they come in decides (`net/ipv4/route.c`,
-/// `ip_mkroute_input`).
+/// Returns the IPv4 settings that NAT servers need. Only the replies of servers
+/// need forwarding, because packets of clients are addressed to this host.
+/// Whether a reply is forwarded depends on the setting of the interface on
+/// which it comes in (`net/ipv4/route.c`, `ip_mkroute_input`).
 fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
     let redirects = "otherwise ICMP redirects make servers on the clients' own segment answer \
                      directly, past the director";
@@ -257,7 +263,8 @@ fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
         ));
     }
     if !facts.facing_v4.is_empty() {
-        // It is in force on an interface if either is 1 (IN_DEV_TX_REDIRECTS).
+        // An interface sends redirects if its own value or that of `all` is 1
+        // (IN_DEV_TX_REDIRECTS).
         settings.push(Setting::new(
             "net.ipv4.conf.all.send_redirects",
             "0",
@@ -267,8 +274,10 @@ fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
     settings
 }
 
-/// An interface's own `forwarding` forwards nothing (`net/ipv6/ip6_output.c`,
-/// `ip6_forward`): it makes the interface a router's instead of a host's.
+/// Returns the IPv6 settings that NAT servers need. An interface's own
+/// `forwarding` does not forward packets (`net/ipv6/ip6_output.c`,
+/// `ip6_forward`): it only makes the interface behave as a router's instead of
+/// a host's.
 fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
     if facts.facing_v6.is_empty() {
         return Vec::new();
@@ -295,16 +304,17 @@ fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
     )]
 }
 
-/// Whether writing it removes the default routes that came by router
-/// advertisement. Any `forwarding` of IPv6 that is switched on does so on all
-/// interfaces (`net/ipv6/route.c`, `rt6_purge_dflt_routers`).
+/// Whether writing the setting removes the default routes that came by router
+/// advertisement. Switching on any `forwarding` of IPv6 removes such default
+/// routes on all interfaces (`net/ipv6/route.c`, `rt6_purge_dflt_routers`).
 fn ends_hosthood(setting: &Setting) -> bool {
     setting.name.starts_with("net.ipv6.conf.")
         && setting.name.ends_with(".forwarding")
         && setting.value != "0"
 }
 
-/// Returns what must be set before IPv6 is forwarded.
+/// Returns the settings that must be written before IPv6 forwarding is switched
+/// on.
 fn before_forwarding(
     settings: &[Setting],
     overrides: &BTreeMap<String, String>,

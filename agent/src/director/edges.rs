@@ -1,5 +1,5 @@
-//! Opens the loop's edges to the world, each when it is first needed and again
-//! after it failed.
+//! Opens the loop's connections to the outside, called edges: each when it is
+//! first needed, and again after it failed.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     tell::report::Trouble,
 };
 
-/// Returns the edges for a round, which [`Loop::obstacle`] has opened.
+/// Returns the edges that a round uses; [`Loop::obstacle`] has opened them.
 pub(super) fn edges<'a>(
     kernel: &'a mut Option<Box<dyn Kernel>>,
     links: &'a mut Option<Box<dyn Links>>,
@@ -35,7 +35,7 @@ pub(super) fn edges<'a>(
 }
 
 impl Loop {
-    /// Opens the edges that are not open. The error is why no round can run.
+    /// Opens the edges that are not open. The error says why no round can run.
     pub(super) fn obstacle(
         &mut self,
         before: &Option<Trouble>,
@@ -66,8 +66,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Opens the journal if it is due. Without one, rounds go on as far as they
-    /// can.
+    /// Opens the journal if it is not open and the next try is due. Without a
+    /// journal, rounds go on as far as they can.
     fn open_journal(&mut self, now: Duration) {
         if self.journal.is_ok() || !self.retry.allows(Subject::Journal, now) {
             return;
@@ -76,7 +76,8 @@ impl Loop {
             Ok((journal, remembered)) => {
                 self.caution.remember(remembered.cluster.clone());
                 self.state.remember(remembered);
-                // The journal may name other addresses as ours.
+                // The opened journal may record other addresses as ours than
+                // before.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
                 self.reason = self.reason.max(Reason::Retry);
@@ -124,8 +125,8 @@ impl Loop {
         now: Duration,
     ) -> Result<T, Trouble> {
         match opened {
-            // The back-off ends with a round that succeeds, or with none to
-            // run.
+            // The back-off ends when a round succeeds, or when there is no
+            // round to run.
             Ok(edge) => Ok(edge),
             Err(trouble) => {
                 if before.as_ref() != Some(&trouble) {

@@ -1,4 +1,4 @@
-//! What the loop hears, and how long it waits for it.
+//! Receives the loop's events and decides how long to wait for the next one.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
@@ -10,16 +10,16 @@ use crate::{disk::checkpoint::Note, event::Event};
 
 /// Changes that come within this time of each other share one round.
 const QUIET: Duration = Duration::from_millis(20);
-/// A round is put off for at most this long.
+/// A round is delayed for at most this long to collect more changes.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A round for servers that fail or recover is put off for at most this long.
+/// A round for servers that fail or recover is delayed for at most this long.
 const HASTE: Duration = Duration::from_millis(5);
 /// The loop wakes at least this often.
 pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 impl Loop {
-    /// Waits for events until the next deadline, and handles all that come
-    /// close together. Returns false when the loop must stop.
+    /// Waits for events until the next deadline, and handles all events that
+    /// come close together. Returns false when the loop must stop.
     pub(super) fn hear(&mut self, events: &Receiver<Event>) -> bool {
         let now = self.clock.now();
         let wait = self.next_deadline(now).saturating_sub(now);
@@ -33,7 +33,8 @@ impl Loop {
         }
         let began = self.clock.now();
         loop {
-            // Until then, clients are sent to a server that is down.
+            // Urgent changes wait less, because meanwhile clients are sent to a
+            // server that is down.
             let (quiet, patience) = match self.health.is_urgent() {
                 true => (Duration::ZERO, HASTE),
                 false => (QUIET, PATIENCE),
@@ -49,7 +50,7 @@ impl Loop {
         }
     }
 
-    /// Handles an event, which may be a reason for the next round.
+    /// Handles an event and notes whether the event calls for a round.
     pub(super) fn note(&mut self, event: Event) {
         self.reason = self.reason.max(self.take(event));
     }
@@ -123,8 +124,8 @@ impl Loop {
         }
     }
 
-    /// Returns when there is something to do without an event. While no round
-    /// can run, nothing that needs one is due.
+    /// Returns when the loop must wake even if no event comes. While no round
+    /// can run, deadlines that need a round are left out.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
         let state = &self.state;
         let (round, look, protection) = match self.trouble {

@@ -1,5 +1,6 @@
-//! Protects the host, in the loop: what is wanted goes in, and what may be put
-//! in force comes out ([`crate::decide::protect`]).
+//! Protects the host's own traffic from wanted services: the wanted state goes
+//! in, and the part that may be put in force comes out
+//! ([`crate::decide::protect`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,36 +17,38 @@ use crate::decide::{
     protect::{self, Facts, Report, Suspect},
 };
 
-/// What may take the host's own traffic, by service.
+/// The entries that may take the host's own traffic, by service.
 pub(super) type Suspects = BTreeMap<ServiceKey, Suspect>;
 
-/// How often the loop checks whether refused entries may be in force by now.
+/// How often the loop checks the host again while entries are refused.
 pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
-/// How often this host is checked while nothing is refused.
+/// How often the loop checks the host while nothing is refused.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long the first round waits until the group's directors are known: a
-/// server that is one of them would already be in the kernel when they are.
+/// How long the first round waits to learn the group's directors. Without the
+/// wait, a server that is itself a director would be in the kernel before the
+/// group's directors are known.
 pub(super) const DIRECTORS_GRACE: Duration = Duration::from_secs(5);
 
-/// What protects the director, between rounds.
+/// What the protection of the director keeps between rounds.
 pub(super) struct Protection {
     may_hijack: bool,
-    /// Everything that is wanted, including what is refused.
+    /// The wanted state, including refused entries.
     wanted: Arc<Desired>,
     /// The addresses of the group's directors, as they report them.
     directors: BTreeMap<String, BTreeSet<IpAddr>>,
     facts: Facts,
     refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
-    /// What was last judged, and what was left of it.
+    /// The wanted state that was last judged, and the part of it that was
+    /// allowed.
     judged: (Arc<Desired>, Arc<Desired>),
     report: Arc<Report>,
     /// Whether the facts have changed since the last judgement.
     is_stale: bool,
     /// Whether this host's addresses could not be read.
     is_unsure: bool,
-    /// When this host must be checked again; none before the first check.
+    /// When this host must be checked again, or none before the first check.
     due: Option<Duration>,
-    /// Since when the first round waits for the group's directors.
+    /// When the first round began to wait for the group's directors.
     waits_since: Option<Duration>,
 }
 
@@ -72,23 +75,24 @@ impl Protection {
         }
     }
 
-    /// Sets what is wanted from now on.
+    /// Replaces the wanted state.
     pub(super) fn want(&mut self, wanted: Desired) {
         self.wanted = Arc::new(wanted);
     }
 
-    /// Returns everything that is wanted, including what is refused.
+    /// Returns the wanted state, including refused entries.
     pub(super) fn wanted(&self) -> &Desired {
         &self.wanted
     }
 
-    /// Returns what is wanted, without what the last judgement refused.
+    /// Returns the wanted state without the entries that the last judgement
+    /// refused.
     pub(super) fn desired(&self) -> &Arc<Desired> {
         &self.judged.1
     }
 
-    /// Records where the agent reaches its API server. Returns whether that is
-    /// new.
+    /// Records the addresses at which the agent reaches its API server, and
+    /// returns whether the addresses changed.
     pub(super) fn hear_api_servers(&mut self, servers: BTreeSet<SocketAddr>) -> bool {
         let is_new = self.facts.api_servers != servers;
         self.facts.api_servers = servers;
@@ -96,8 +100,8 @@ impl Protection {
         is_new
     }
 
-    /// Records the addresses of the group's directors. Returns whether they are
-    /// new.
+    /// Records the addresses of the group's directors, and returns whether the
+    /// addresses changed.
     pub(super) fn hear_directors(&mut self, directors: BTreeMap<String, BTreeSet<IpAddr>>) -> bool {
         let is_new = self.directors != directors;
         self.directors = directors;
@@ -110,37 +114,39 @@ impl Protection {
         self.is_stale = true;
     }
 
-    /// Whether the round must wait, although everything that it needs is
-    /// listed.
+    /// Whether the first round must still wait for the group's directors,
+    /// although all objects are listed.
     pub(super) fn waits(&mut self, are_directors_known: bool, now: Duration) -> bool {
         let since = *self.waits_since.get_or_insert(now);
         !are_directors_known && self.due.is_none() && now < since + DIRECTORS_GRACE
     }
 
-    /// Whether there is a reason to judge.
+    /// Whether the wanted state must be judged again.
     fn must_judge(&self, now: Duration) -> bool {
         !Arc::ptr_eq(&self.wanted, &self.judged.0) || self.is_due(now)
     }
 
-    /// Whether there is a reason to judge even if the same is wanted.
+    /// Whether a judgement is due even if the wanted state has not changed.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.is_stale || self.due.is_some_and(|due| due <= now)
     }
 
-    /// Returns when the next judgement is due; none before the first wait.
+    /// Returns when the next judgement is due, or none before the first round
+    /// began to wait.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let grace = self.waits_since.map(|since| since + DIRECTORS_GRACE);
         self.due.or(grace)
     }
 
-    /// Returns what to report about the protection.
+    /// Returns what to report about the protection of the director.
     pub(super) fn report(&self) -> Arc<Report> {
         self.report.clone()
     }
 
-    /// Takes what would take this host's own traffic out of what is wanted.
-    /// `found` returns what the kernel has of a suspect. Returns the services
-    /// for which the refusals have changed, theirs or their servers'.
+    /// Removes from the wanted state the entries that would take this host's
+    /// own traffic. `found` returns a suspect's service in the kernel. Returns
+    /// the services for which the refusal of the service or of its servers has
+    /// changed.
     pub(super) fn judge<'a>(
         &mut self,
         suspects: &Suspects,
@@ -173,11 +179,11 @@ impl Protection {
 }
 
 impl Loop {
-    /// Returns the services and servers that would take this host's own traffic
-    /// and must be judged; none if nothing changed since the last time. The
-    /// host is checked when that is due or when a service is new, and its
-    /// listening sockets only if a service asks for them. The next reading
-    /// includes the suspects, and what was refused before.
+    /// Returns the services and servers that would take this host's own
+    /// traffic, or none if no judgement is due. Checks the host when a check is
+    /// due or a service is new, and reads the listening sockets only if a
+    /// service depends on them. The next reading of the kernel includes the
+    /// returned services and the previously refused ones.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
         if !self.protection.must_judge(now) {
             return None;
@@ -217,9 +223,9 @@ impl Loop {
                         Arc::make_mut(&mut protection.report).addresses = reachable;
                     }
                 }
-                // What was known before is the best guess. An error of the
+                // The facts known before are the best guess. An error of the
                 // socket ends its connection, so a new one is opened for the
-                // next time.
+                // next check.
                 Err(error) => {
                     tracing::debug!("{error}");
                     if let Ok(again) = (self.world.links)() {

@@ -1,6 +1,6 @@
-//! Why a round runs.
+//! The reasons for which the loop runs a round.
 
-/// Why a round should run. A greater reason includes the lesser ones.
+/// The reason to run a round. A greater reason includes the lesser ones.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Reason {
     /// There is no reason to run a round.
@@ -10,15 +10,16 @@ pub(super) enum Reason {
     /// other than the objects changed: a server's health, the kernel's table,
     /// the interfaces.
     Retry,
-    /// This host or its group must be checked again: what was refused to
-    /// protect the host may be allowed by now, or the other way round.
+    /// This host or its group must be checked again. Entries refused to protect
+    /// the host may be allowed by now, and allowed ones may have to be refused.
     Look,
-    /// The objects changed: what is wanted must be worked out again.
+    /// The objects changed, so the wanted state must be computed again.
     Resolve,
 }
 
 impl Reason {
-    /// Returns this reason if `is_one` is true, and no reason if not.
+    /// Returns this reason if `is_one` is true, and [`Reason::Nothing`]
+    /// otherwise.
     pub(super) fn when(self, is_one: bool) -> Self {
         if is_one { self } else { Self::Nothing }
     }

@@ -42,7 +42,7 @@ impl Loop {
         }
     }
 
-    /// Logs what is odd on this host and was not so before.
+    /// Logs the oddities of this host that were not logged before.
     pub(super) fn log_oddities(&mut self, outcome: &Outcome) {
         let hold = self.caution.hold();
         let wishes = self.protection.desired();

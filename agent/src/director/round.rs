@@ -1,4 +1,4 @@
-//! One round in the loop, stage by stage.
+//! One round of the loop, stage by stage.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Loop {
-    /// Works out what the objects want.
+    /// Computes the state that the objects want.
     pub(super) fn resolve(&mut self) {
         let resolved = resolve(&self.objects);
         let wanted = desired(&resolved, &self.group);
@@ -38,10 +38,11 @@ impl Loop {
         self.protection.want(wanted);
     }
 
-    /// Makes the host what is wanted, stage by stage. The edges are open.
+    /// Brings the host to its wanted state, stage by stage. The edges must be
+    /// open.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    /// Fails if the kernel does not answer.
     pub(super) fn round(&mut self, now: Duration) -> Result<Outcome, ipvs::Error> {
         let suspects = self.suspects(now);
         self.read(now)?;
@@ -53,7 +54,7 @@ impl Loop {
         Ok(self.complete(made?))
     }
 
-    /// Reads the kernel: the only place of a round that does.
+    /// Reads the kernel's table, which no other stage of a round does.
     fn read(&mut self, now: Duration) -> Result<(), ipvs::Error> {
         let timeouts = self.in_force().map(timeouts);
         let mut edges = edges(
@@ -65,7 +66,7 @@ impl Loop {
         act::read(&mut self.state, &mut edges, timeouts, now)
     }
 
-    /// Leaves out what would take the host's own traffic.
+    /// Leaves out services and servers that would take the host's own traffic.
     fn protect(&mut self, suspects: Option<Suspects>, now: Duration) {
         if let Some(suspects) = suspects {
             let found = |key: &_| self.state.found(key).service;
@@ -76,7 +77,7 @@ impl Loop {
         self.state.in_force_changed(self.changed.iter().copied());
     }
 
-    /// Keeps in force what must not be removed yet.
+    /// Keeps entries in force that must not be removed yet.
     fn retain(&mut self, now: Duration) -> Wish {
         let (removals, wanted) = (self.removals(now), self.wish(now));
         let before = Before {
@@ -92,7 +93,7 @@ impl Loop {
         retained.in_force
     }
 
-    /// Gives servers the weights that their health leaves them.
+    /// Gives each server the weight that its health allows.
     fn weigh(&mut self, in_force: &Wish, now: Duration) {
         let changed = std::mem::take(&mut self.changed);
         let (is_listed, wall) = (self.objects.is_listed(), self.clock.wall(now));
@@ -101,7 +102,7 @@ impl Loop {
             .weigh(desired, changed, is_listed, &mut self.state, wall);
     }
 
-    /// Plans, and makes the host what is in force.
+    /// Plans and runs the operations that bring the host to the state in force.
     fn make(&mut self, in_force: &Wish, now: Duration) -> Result<Outcome, ipvs::Error> {
         let mut edges = edges(
             &mut self.kernel,
@@ -111,23 +112,25 @@ impl Loop {
         );
         let table = &self.health.table;
         let made = act::run(&mut self.state, &mut edges, in_force, table, now);
-        // Also what was removed before the kernel stopped answering.
+        // Removals made before the kernel stopped answering count for the guard
+        // too.
         self.retention.acknowledge(self.state.removed(), now);
         made
     }
 
-    /// Adds what the loop knows beside the round.
+    /// Adds to the outcome what the loop knows and the round itself does not.
     fn complete(&mut self, mut outcome: Outcome) -> Outcome {
         self.retry.succeeded(Subject::Kernel);
         if let Err(NoJournal(why)) = &self.journal {
             outcome.failures.insert(Subject::Journal, why.clone());
         }
         if outcome.failures.contains_key(&Subject::Links) {
-            // An error of the socket ends its connection.
+            // The connection must be opened again after an error of its socket.
             self.links = None;
         }
         if !self.objects.is_listed() {
-            // The strangers' entries are in no object's way yet.
+            // Until all objects are listed, no stranger's entry is known to
+            // conflict with one.
             outcome.left.clear();
         }
         outcome
@@ -137,9 +140,10 @@ impl Loop {
     fn wish(&self, now: Duration) -> Wish {
         let group = self.in_force();
         let rule = group.map_or(AddressRule::default(), |group| group.addresses.clone());
-        // For a group that was never accepted, the most careful policy is
-        // assumed. What the previous run knew may be another program's by now,
-        // and would be removed with the wish if it was adopted.
+        // Strangers' entries are left alone until the group was accepted and
+        // all objects are listed. An adopted entry is removed as soon as no
+        // object wants it, and an entry that the previous run made may belong
+        // to another program by now.
         let listed = group.filter(|_| self.objects.is_listed());
         Wish {
             desired: self.protection.desired().clone(),
@@ -155,7 +159,7 @@ impl Loop {
         }
     }
 
-    /// Returns the group as it was last accepted.
+    /// Returns the last accepted version of the group.
     fn in_force(&self) -> Option<&CheckedGroup> {
         let group = self.objects.group(&self.group);
         group.and_then(|group| group.in_force())
@@ -176,8 +180,8 @@ impl Loop {
         removals
     }
 
-    /// Makes the journal record which cluster this director's table comes from.
-    /// If the disk refuses, the next round tries again.
+    /// Records in the journal which cluster this director's table comes from.
+    /// If writing fails, the next round tries again.
     fn save_cluster(&mut self) {
         let (Some(cluster), Ok(journal)) = (self.caution.unsaved(), &mut self.journal) else {
             return;

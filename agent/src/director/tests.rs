@@ -177,7 +177,7 @@ fn lost_replies_keep_the_socket_and_other_errors_open_another() {
         running.world.parts().kernel.broken = Some(error);
         let edit = Change::Apply(service(80, "rr", 2));
         running.send([Event::VirtualService(edit)]);
-        // Only what is written meets the broken kernel.
+        // Only the round's writes reach the broken kernel.
         let trouble = running.trouble();
         assert_eq!(trouble, Trouble::Kernel(error().to_string()));
         running.world.parts().kernel.broken = None;
@@ -258,7 +258,8 @@ fn an_edit_that_does_not_parse_keeps_the_last_good_version_in_force() {
     assert!(exception.message.contains("quantum"), "{exception:?}");
     assert_eq!(running.world.news(), [""; 0], "the kernel stays as it is");
 
-    // Others go on, and so does the object's last good version.
+    // Changes of other objects still take effect, and the unreadable object's
+    // last good version stays in force.
     running.send([Event::RealServer(Change::Apply(server(3)))]);
     running.programmed(2, 6);
     let good = Change::Apply(service(80, "rr", 3));

@@ -1,5 +1,5 @@
-//! The health of servers, in the loop: what is in force goes in, and the same
-//! table with the weights of servers in service comes out.
+//! Applies the health of servers to the table in force: servers that are in
+//! service keep their weight, and the others lose it or leave the table.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,10 +25,10 @@ use crate::{
 /// The health of servers, and the table that results from it.
 pub(super) struct Health {
     serving: Serving,
-    /// What is in force, with the weights that the health of servers leaves
-    /// them.
+    /// The table in force, with the weights that the servers' health allows.
     pub(super) table: WantedTable,
-    /// Why probes are void, each with the number of targets.
+    /// The reasons why probes are void, each with the number of affected
+    /// targets.
     void: BTreeMap<Arc<str>, usize>,
     report: Arc<HealthReport>,
     is_report_old: bool,
@@ -47,15 +47,15 @@ impl Health {
         }
     }
 
-    /// Records the tally of a target's probes. Returns whether there is
-    /// anything to do or to report.
+    /// Records the tally of a target's probes. Returns whether the loop has to
+    /// act on the tally or report it.
     pub(super) fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) -> bool {
         self.serving.hear(probe, tally, now);
         self.take_news();
         self.is_report_old || self.is_urgent()
     }
 
-    /// Logs what happened to servers and services.
+    /// Logs the news about the health of servers and services.
     fn take_news(&mut self) {
         self.is_report_old |= self.serving.take_is_report_old();
         for news in self.serving.take_news() {
@@ -66,32 +66,34 @@ impl Health {
         }
     }
 
-    /// Notes that other objects than before may want the same.
+    /// Notes that the same kernel entries may now belong to other objects, so
+    /// the report must be made again.
     pub(super) fn names_changed(&mut self) {
         self.is_report_old = true;
     }
 
-    /// Sets why probes are void.
+    /// Sets the reasons why probes are void.
     pub(super) fn void(&mut self, why: BTreeMap<Arc<str>, usize>) {
         self.void = why;
         self.is_report_old = true;
     }
 
-    /// Whether clients must be sent to other servers.
+    /// Whether a change of health must be written to the kernel without delay.
     pub(super) fn is_urgent(&self) -> bool {
         self.serving.is_dirty()
     }
 
-    /// Returns when the next change is due without an event.
+    /// Returns when time alone will next change the health of a server or
+    /// service.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.serving.next_deadline()
     }
 
-    /// Brings the table up to date with what is `in_force` now, which differs
-    /// from before in the services that `changed`, and makes the round plan
-    /// what changed in it. The kernel has been read. Once everything that is
-    /// wanted is known (`is_listed`), what the previous run knew of other
-    /// services is forgotten.
+    /// Updates the table to what is `in_force` now, and marks the differing
+    /// services for planning. Since the last call, only the services in
+    /// `changed` have changed in `in_force`. The kernel's table must have been
+    /// read before. Once all wanted services are known (`is_listed`), the
+    /// previous run's memory of other services is dropped.
     pub(super) fn weigh(
         &mut self,
         in_force: &Desired,
@@ -125,7 +127,8 @@ impl Health {
         state.weights_changed(dirty);
     }
 
-    /// Passes on what will be probed and remembered.
+    /// Sends the probes to start and stop to the prober, and the rows to store
+    /// to the recorder.
     pub(super) fn tell(&mut self, recorder: &Recorder, orders: &UnboundedSender<Order>) {
         for order in self.serving.take_orders() {
             // Without a prober the orders are not needed.

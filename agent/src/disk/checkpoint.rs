@@ -1,15 +1,16 @@
-//! The last known good objects, on disk: what an agent starts with before any
-//! input has answered, and what is kept of an object that can no longer be
-//! read.
+//! The checkpoint: the last known good objects, on disk. An agent starts with
+//! the checkpoint's objects before any input has answered. The agent also falls
+//! back to the stored version of an object that it can no longer read.
 //!
 //! ```text
 //! disk ─▶ Restored ─▶ events, before those of the inputs
 //! events ─▶ Tee ─▶ Store; what is good in it ─▶ Recorder ─▶ thread ─▶ disk
 //! ```
 //!
-//! It may lag behind by seconds, and nothing waits for it. What it contains was
-//! accepted once, so it is good for making what is missing, and never for
-//! removing ([`crate::director`]).
+//! The checkpoint may lag behind by seconds, and nothing waits for it. The
+//! checkpoint's objects were accepted once, so the agent creates missing
+//! entries from them. The agent never removes an entry because of the
+//! checkpoint alone ([`crate::director`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,68 +34,71 @@ use serde_json::json;
 use super::database;
 use crate::{decide::serving::memory::Memory, event::Event, said::Said};
 
-/// From `kind/namespace/name` to the object, with the metadata that the agent
+/// Maps `kind/namespace/name` to the object, with the metadata that the agent
 /// uses.
 const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
-/// From a manifest's path to its last good text.
+/// Maps a manifest's path to its last good text.
 const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
-/// The standings of servers: rows of [`crate::decide::serving::memory`]. An
-/// older build leaves them alone.
+/// The remembered health of servers: rows of
+/// [`crate::decide::serving::memory`]. An older build of the agent ignores this
+/// table.
 const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standings");
-/// `schema`; `directors`: the names of the group's directors;
-/// `director-addresses`: their addresses by name; `api-servers`: where the API
-/// server was reached.
+/// The checkpoint's metadata by name: `schema`; `directors`, the names of the
+/// group's directors; `director-addresses`, the directors' addresses by name;
+/// `api-servers`, the addresses at which the agent reached the API server.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
-/// The name of the file in the state folder.
+/// The name of the checkpoint's file in the state folder.
 pub const FILE: &str = "checkpoint.redb";
-/// Changes that come within this time of each other are written together.
+/// Changes that arrive within this time of each other are written together.
 const QUIET: Duration = Duration::from_secs(1);
-/// The longest time that a write is put off.
+/// The longest time that a write is delayed to collect more changes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most changes in one write, so that a listing of many objects is not kept
-/// in memory as a whole.
+/// The most changes in one write of the checkpoint. The limit keeps a listing
+/// of many objects from being held in memory as a whole.
 const LARGEST: usize = 4000;
 
-/// What the previous run knew.
+/// The data of the previous run that the checkpoint restored.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// Its objects, as events.
+    /// The objects of the previous run, as events.
     pub events: Vec<Event>,
     /// The last good text of each manifest.
     pub files: BTreeMap<PathBuf, String>,
-    /// The standings of servers.
+    /// The remembered health of servers.
     pub standings: Memory,
 }
 
-/// One thing to remember.
+/// One change for the checkpoint to store.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Note {
-    /// An object's row; none when it was deleted.
+    /// An object's row, or `None` if the object was deleted.
     Object(Kind, ObjectKey, Option<String>),
-    /// The keys of all objects of a kind: no others are left.
+    /// The keys of all objects of a kind that still exist. The checkpoint
+    /// deletes the rows of all other objects of this kind.
     Listed(Kind, BTreeSet<ObjectKey>),
     /// The names of the group's directors.
     Directors(BTreeSet<String>),
     /// The addresses of the directors' hosts, by the director's name.
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
-    /// Where the API server was reached.
+    /// The addresses at which the agent reached the API server.
     ApiServers(BTreeSet<SocketAddr>),
-    /// A manifest's good text; none when the file is gone.
+    /// A manifest's good text, or `None` if the file is gone.
     File(PathBuf, Option<String>),
-    /// The standings of servers, by row; none for a row to forget.
+    /// The remembered health of servers, by row key. A row with the value
+    /// `None` is deleted.
     Standings(BTreeMap<String, Option<String>>),
-    /// The last note: everything must be written now.
+    /// The last note: the checkpoint writes everything now.
     End,
 }
 
-/// Sends notes to the checkpoint, from any thread. Without a disk they are
+/// Sends notes to the checkpoint, from any thread. Without a disk the notes are
 /// lost.
 #[derive(Clone, Debug)]
 pub struct Recorder(Sender<Note>);
 
 impl Recorder {
-    /// Returns a recorder, and the notes that it sends.
+    /// Returns a recorder and the receiver of its notes.
     pub fn new() -> (Self, Receiver<Note>) {
         let (sender, receiver) = mpsc::channel();
         (Self(sender), receiver)
@@ -102,12 +106,12 @@ impl Recorder {
 
     /// Sends one note to the checkpoint.
     pub fn note(&self, note: Note) {
-        // The send fails when there is no disk.
+        // Sending fails when there is no disk.
         self.0.send(note).unwrap_or_default();
     }
 }
 
-/// Why the checkpoint cannot be used.
+/// The error when the checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]
 pub struct CheckpointError {
@@ -122,11 +126,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in a state folder, or creates it, and reads what is
-    /// in it. A file that is damaged, or from a newer build, is set aside.
+    /// Opens or creates the checkpoint in a state folder, and reads its
+    /// content. A file that is damaged or from a newer build is renamed out of
+    /// the way.
     ///
     /// # Errors
-    /// When the folder cannot be used.
+    /// Returns an error if the folder cannot be used.
     pub fn open(folder: &Path) -> Result<(Self, Restored), CheckpointError> {
         let path = folder.join(FILE);
         let failed = |source: redb::Error| CheckpointError {
@@ -156,10 +161,10 @@ impl Checkpoint {
         Ok((Self { path, database }, restored))
     }
 
-    /// Writes the notes, on a thread of its own, until [`Note::End`].
+    /// Starts a thread that writes the notes until [`Note::End`].
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// Returns an error if the system has no thread left.
     pub fn record(self, notes: Receiver<Note>) -> std::io::Result<JoinHandle<()>> {
         thread::Builder::new()
             .name("checkpoint".to_owned())
@@ -172,8 +177,8 @@ impl Checkpoint {
             let (batch, is_last) = gather(first, notes);
             let outcome = self.write(&batch).map_err(|error| {
                 format!(
-                    "cannot write the checkpoint {}: {error}; an agent that starts while the API \
-                     server is away will know an older state",
+                    "cannot write the checkpoint {}: {error}; if the agent restarts while the API \
+                     server is away, it will start from an older state",
                     self.path.display()
                 )
             });
@@ -195,7 +200,8 @@ impl Checkpoint {
                 match note {
                     Note::Object(kind, key, Some(row)) => {
                         let key = &*row_key(*kind, key);
-                        // A listing mostly repeats what is already there.
+                        // A listing mostly repeats rows that are already
+                        // stored.
                         let is_there = objects.get(key)?.is_some_and(|found| found.value() == row);
                         if !is_there {
                             objects.insert(key, row.as_str())?;
@@ -253,8 +259,8 @@ fn row_key(kind: Kind, key: &ObjectKey) -> String {
     format!("{kind}/{}/{}", key.namespace, key.name)
 }
 
-/// Collects the notes that come close to the first one, and whether the last
-/// note is among them.
+/// Collects the notes that arrive soon after the first one. Also returns
+/// whether [`Note::End`] is among the notes.
 fn gather(first: Note, notes: &Receiver<Note>) -> (Vec<Note>, bool) {
     let mut is_last = first == Note::End;
     let mut batch = vec![first];
@@ -287,7 +293,7 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
             }
             Some(other) => {
                 return Err(redb::Error::Corrupted(format!(
-                    "its schema is {other}, and this build knows {SCHEMA}"
+                    "the file has schema {other}, and this build knows only schema {SCHEMA}"
                 )));
             }
         }
@@ -300,9 +306,9 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
         let (key, row) = row?;
         match event(key.value(), row.value()) {
             Ok(event) => restored.events.extend(event),
-            // One bad row must not make the others useless.
+            // One bad row must not make the other rows useless.
             Err(error) => {
-                tracing::warn!("the checkpoint's row {} is left out: {error}", key.value());
+                tracing::warn!("ignoring the checkpoint's row {}: {error}", key.value());
             }
         }
     }
@@ -315,7 +321,7 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
         let (key, row) = row?;
         if let Err(error) = restored.standings.remember(key.value(), row.value()) {
             tracing::warn!(
-                "the checkpoint's standing of {} is left out: {error}",
+                "ignoring the checkpoint's health record of {}: {error}",
                 key.value()
             );
         }
@@ -328,7 +334,7 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
     Ok(restored)
 }
 
-/// Reads a row of [`META`]. A row that cannot be read is logged, and counts as
+/// Reads a row of [`META`]. A row that cannot be parsed is logged and counts as
 /// missing.
 fn known<T: DeserializeOwned>(
     meta: &impl ReadableTable<&'static str, &'static str>,
@@ -339,7 +345,7 @@ fn known<T: DeserializeOwned>(
     };
     let read = serde_json::from_str(row.value());
     Ok(read
-        .inspect_err(|error| tracing::warn!("the checkpoint's {name} cannot be read: {error}"))
+        .inspect_err(|error| tracing::warn!("cannot read the checkpoint's {name}: {error}"))
         .ok())
 }
 
@@ -360,18 +366,18 @@ where
     serde_json::from_str::<Loose<K>>(row).map(Change::Apply)
 }
 
-/// Passes the changes of one kind on to its store, and notes what is good
-/// there.
+/// Passes changes of one kind of object to the store, and sends the good
+/// objects to the checkpoint.
 #[derive(Debug)]
 pub struct Tee {
     kind: Kind,
     recorder: Recorder,
-    /// What the current listing has named so far.
+    /// The keys of the objects that the current listing has returned so far.
     listing: BTreeSet<ObjectKey>,
 }
 
 impl Tee {
-    /// Makes a tee for the objects of a kind.
+    /// Makes a `Tee` for the objects of one kind.
     pub fn new(kind: Kind, recorder: Recorder) -> Self {
         Self {
             kind,
@@ -380,7 +386,7 @@ impl Tee {
         }
     }
 
-    /// Does what [`Store::change`] does, and notes the result.
+    /// Calls [`Store::change`], and sends the result to the checkpoint.
     pub fn change<C>(&mut self, store: &mut Store<C>, change: Change<C::Object>) -> bool
     where
         C: Checked,
@@ -427,8 +433,8 @@ impl Tee {
         }
     }
 
-    /// An object that cannot be read or is not accepted keeps the row that it
-    /// had.
+    /// Stores an object's row if the object is good. An object that cannot be
+    /// read or is not accepted keeps its previous row.
     fn note_good<C: Checked>(&self, store: &Store<C>, key: &ObjectKey, row: Option<String>) {
         let is_good = store
             .latest(key)
@@ -440,7 +446,8 @@ impl Tee {
     }
 }
 
-/// An object as it is stored here; none if it does not parse.
+/// Returns an object's row for the checkpoint, or `None` if the object does not
+/// parse.
 fn row<K: HasSpec<Spec: Serialize>>(object: &Loose<K>) -> Option<String> {
     let spec = object.spec.as_ref().ok()?;
     let metadata = &object.metadata;

@@ -1,5 +1,5 @@
-//! How a database file in the state folder is opened, and what happens to one
-//! that cannot be used.
+//! Opens database files in the state folder, and renames a file that cannot be
+//! used.
 
 use std::{
     fs, io,
@@ -8,10 +8,11 @@ use std::{
 
 use redb::Database;
 
-/// redb's own default is 1 GiB, a thousand times the journal of 10,000 services.
+/// The size of redb's cache. redb's default is 1 GiB, a thousand times the size
+/// of a journal with 10,000 services.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// The settings that every opening of a file shares.
+/// Returns the redb settings that all files of the state folder share.
 pub(crate) fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder
@@ -20,7 +21,8 @@ pub(crate) fn builder() -> redb::Builder {
     builder
 }
 
-/// Whether an error is about the file's content, so that a new file would help.
+/// Returns true if an error is about the file's content, so that a new file
+/// would help.
 pub(crate) fn is_content(error: &redb::Error) -> bool {
     !matches!(
         error,
@@ -35,10 +37,10 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
     )
 }
 
-/// Renames a file out of the way, and returns its new name.
+/// Renames a file out of the way, and returns the new path.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// Returns an error if the folder cannot be written.
 pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = path.with_extension("redb.unusable");
     fs::rename(path, &aside)?;

@@ -1,10 +1,12 @@
-//! What is ours in this kernel, on disk: the kernel has no owner tag.
+//! The journal: the record on disk of which kernel entries are ours. The kernel
+//! itself does not record an entry's owner.
 //!
-//! Keys only, never weights, so that an edit of our own entry writes nothing.
-//! Before a round creates anything, it writes one [`Intent`]; what the kernel
-//! acknowledged is then settled as owned. If the agent died between the two,
-//! the next run finds the intent, and takes as its own what has exactly the
-//! intent's configuration.
+//! The journal holds keys and no weights, so changing one of our entries writes
+//! nothing to it. Before a round creates anything, it writes one [`Intent`].
+//! After the kernel has acknowledged the entries, the round settles them: they
+//! become ours. If the agent dies between writing the intent and settling, the
+//! next run finds the intent. The next run takes over the entries that match
+//! the intent's configuration exactly.
 
 mod rows;
 
@@ -19,36 +21,42 @@ use super::database;
 use crate::decide::ours::{Change, Intent, Remembered};
 
 const FILE: &str = "journal.redb";
-/// How many bytes of changes are appended before the list of what is ours is
-/// written again as a whole.
+/// How many bytes of changes are appended before the journal is rewritten as
+/// one list.
 const GROWTH: usize = 4 << 20;
 
-/// The edge to the disk, small, so that tests can use a modelled disk.
+/// The agent's interface to the journal on disk. The interface is small, so
+/// that tests can model the disk.
 pub trait Journal {
-    /// Makes an intent durable before any part of it is done. Replaces the
-    /// previous one.
+    /// Makes an intent durable before any part of it is done. The new intent
+    /// replaces the previous one.
     ///
     /// # Errors
-    /// When the disk cannot take it. Then no part of it may be done.
+    /// Returns an error if the disk cannot take the intent. Without a durable
+    /// intent, no part of it may be done.
     fn intend(&mut self, intent: &Intent) -> Result<(), JournalError>;
 
-    /// Makes durable what the round changed, and drops its intent, in one step.
+    /// Makes the round's changes durable and removes its intent, in one
+    /// transaction.
     ///
     /// # Errors
-    /// When the disk cannot take it. The intent stays.
+    /// Returns an error if the disk cannot take the changes. After an error,
+    /// the intent stays in the journal.
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError>;
 
-    /// Makes durable which cluster all this belongs to. A reboot does not
-    /// change it.
+    /// Stores the id of the cluster that the entries belong to. A reboot does
+    /// not change the cluster.
     ///
     /// # Errors
-    /// When the disk cannot take it.
+    /// Returns an error if the disk cannot take the id.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError>;
 }
 
-/// No journal. Nothing new can be made, because nothing would say that it is
-/// ours. Entries that are there are still edited, and what was adopted or given
-/// up meanwhile is recorded once there is a journal.
+/// The journal to use when the state folder cannot be used. Without a real
+/// journal, the agent creates no entries, because no record would show that
+/// they are ours. The agent still edits existing entries. Entries that are
+/// adopted or given up in the meantime are recorded as soon as there is a
+/// journal.
 #[derive(Debug)]
 pub struct NoJournal(pub String);
 
@@ -66,32 +74,32 @@ impl Journal for NoJournal {
     }
 }
 
-/// What can go wrong with the state folder.
+/// The errors of the journal and its state folder.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The folder cannot be made or used.
+    /// The state folder cannot be created or used.
     #[error(
         "cannot use the state folder {path}: {source}; make it writable for the agent, or name another one with --state-dir"
     )]
     Folder {
-        /// The path of the folder.
+        /// The path of the state folder.
         path: PathBuf,
-        /// The error from the system.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The journal could not be opened.
     #[error("{0}")]
     Absent(String),
-    /// Another process holds the file.
+    /// Another process has the journal's file open.
     #[error("{path} is in use by another agent; give each agent a --state-dir of its own")]
     InUse {
-        /// The path of the file.
+        /// The path of the journal's file.
         path: PathBuf,
     },
-    /// Reading or writing failed.
+    /// The journal's file cannot be read or written.
     #[error("the journal {path} cannot be read or written: {source}")]
     Database {
-        /// The path of the file.
+        /// The path of the journal's file.
         path: PathBuf,
         /// The error from redb.
         source: Box<redb::Error>,
@@ -104,22 +112,24 @@ pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Er
 pub struct FileJournal {
     path: PathBuf,
     open: OpenDatabase,
-    /// None after a failure: once a write has failed, redb does nothing more
-    /// with a file until it is opened again.
+    /// The open file, or `None` after a failed write: redb refuses further work
+    /// on a file until the file is opened again.
     database: Option<Database>,
-    /// How many bytes were written since what is ours was written as a whole.
+    /// How many bytes were appended since the journal was last rewritten as one
+    /// list.
     grown: usize,
 }
 
 impl FileJournal {
-    /// Opens the journal in a state folder, or creates it. A file that is
-    /// damaged, or from a newer build, is set aside: then entries that are
-    /// wanted and in the kernel are adopted, and nothing else is touched. What
-    /// was recorded before this machine last booted is forgotten, because it is
-    /// no longer in the kernel.
+    /// Opens or creates the journal in a state folder. A file that is damaged
+    /// or from a newer build is renamed out of the way. With a new journal, the
+    /// agent adopts wanted entries that it finds in the kernel, and touches no
+    /// other entry. Records from before the machine's last boot are dropped,
+    /// because a boot empties the kernel's table.
     ///
     /// # Errors
-    /// When the folder cannot be used, or another agent uses it.
+    /// Returns an error if the folder cannot be used or if another agent uses
+    /// it.
     pub fn open(folder: &Path, boot_id: &str) -> Result<(Self, Remembered), JournalError> {
         fs::create_dir_all(folder).map_err(|source| JournalError::Folder {
             path: folder.to_owned(),
@@ -144,7 +154,7 @@ impl FileJournal {
         let failed = |error| failure(path, error);
         let database = open(path).map_err(failed)?;
         let remembered = rows::open(&database, boot_id).map_err(failed)?;
-        // A later transaction must be able to read the file, too.
+        // Checks that later transactions can read the file too.
         let read = database.begin_read();
         read.map_err(|error| failed(error.into()))?;
         let journal = Self {
@@ -219,7 +229,7 @@ fn set_aside(path: &Path, why: &str) -> Result<(), JournalError> {
         source,
     })?;
     tracing::warn!(
-        "the journal {} cannot be used ({why}); set aside as {}. Entries that are wanted and already in the kernel are adopted; no other entry is deleted",
+        "the journal {} cannot be used ({why}); set aside as {}. The agent adopts wanted entries that are already in the kernel; no other entry is deleted",
         path.display(),
         aside.display()
     );

@@ -1,18 +1,20 @@
-//! What is known about virtual addresses on their segments.
+//! What claims have found out about virtual addresses on their network
+//! segments.
 
 use crate::host::interface::Mac;
 
-/// What is known about an address.
+/// What a claim has found out about one virtual address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// Nothing is known yet.
+    /// The claim has no result yet.
     Asking,
-    /// No other host answers for it on the interface of this number.
+    /// No other host answers for the address on the interface with this number.
     Free(u32),
-    /// Another host has it, or is about to take it.
+    /// The host with this MAC address has the address or is about to take it.
     Taken(Mac),
-    /// It is here, and no other host claims it.
+    /// This host has the address, and no other host claims it.
     Held,
-    /// It is here, and another host claims it too.
+    /// This host has the address, and the host with this MAC address claims it
+    /// too.
     Contested(Mac),
 }

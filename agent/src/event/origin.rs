@@ -1,7 +1,7 @@
-//! Where the objects come from: which cluster answers, and whether it still has
-//! their definitions.
+//! Facts about the origin of the objects: which cluster answers, and whether
+//! the cluster still has their custom resource definitions.
 
-/// One thing that an input looked at, and what it found.
+/// A fact that an input looked up in its cluster, with the answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Word {
     /// The UID of the cluster whose API server answers.
@@ -10,27 +10,30 @@ pub enum Word {
     Definition(&'static str, Answer<Definition>),
 }
 
-/// The result of a look.
+/// The result of looking up one fact.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer<T> {
-    /// The API server answered this.
+    /// The API server gave this answer.
     Is(T),
-    /// No answer, for this reason; the input looks again.
+    /// The API server gave no answer, for this reason; the input asks again.
     None(String),
-    /// The agent is not allowed to look. Its RBAC comes from an older chart,
-    /// whose agents had only the budget.
+    /// The agent is not allowed to look the fact up. The agent's RBAC rules
+    /// come from an older chart, whose agents limited removals only by their
+    /// number.
     NotAllowed,
 }
 
-/// The state of a custom resource definition.
+/// The state of a custom resource definition in the cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Definition {
-    /// It exists and is not being deleted.
+    /// The definition exists and is not being deleted.
     Stands,
-    /// It is being deleted: its objects are deleted first, one by one.
+    /// The definition is being deleted; the API server first deletes its
+    /// objects, one by one.
     Terminating,
-    /// It does not exist.
+    /// The definition does not exist.
     Missing,
-    /// It is a new one. The one that the objects belonged to was deleted.
+    /// The definition was deleted and created again; the known objects belonged
+    /// to the deleted one.
     Replaced,
 }

@@ -1,20 +1,23 @@
-//! What probes found, as the loop hears it.
+//! The probe results of targets, as the loop receives them.
 
 use std::sync::Arc;
 
-/// A name for a target. The sender of the orders chooses it.
+/// Identifies a probed target. The sender of the probe orders chooses the
+/// number.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ProbeId(pub u64);
 
-/// The latest results of one target.
+/// The latest probe results of one target.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tally {
-    /// Successes in a row at the end, counted up to the threshold.
+    /// The number of latest probes that succeeded in a row, counted up to the
+    /// threshold.
     pub successes: u32,
-    /// Failures in a row at the end, counted up to the threshold.
+    /// The number of latest probes that failed in a row, counted up to the
+    /// threshold.
     pub failures: u32,
     /// Whether successes and failures keep alternating.
     pub is_flapping: bool,
-    /// Why the latest failure happened.
+    /// The reason of the latest failed probe.
     pub why: Option<Arc<str>>,
 }

@@ -1,34 +1,35 @@
-//! A host's interfaces as facts: what other parts of the agent know of them.
+//! Describes a host's network interfaces for the other parts of the agent.
 
 use std::{fmt, net::IpAddr};
 
 /// A network interface as the kernel shows it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Interface {
-    /// The kernel's number for it.
+    /// The kernel's index of the interface.
     pub index: u32,
     /// The name of the interface.
     pub name: String,
-    /// Whether it is the loopback interface.
+    /// Whether the interface is the loopback interface.
     pub loopback: bool,
-    /// Its own Ethernet address, if it is on an Ethernet segment where hosts
-    /// can be asked whether they have an address.
+    /// The interface's own Ethernet address, if it is on an Ethernet segment
+    /// where ARP and Neighbor Discovery work.
     pub mac: Option<Mac>,
-    /// Whether it is switched on.
+    /// Whether the interface is switched on.
     pub up: bool,
-    /// Whether it is connected.
+    /// Whether the interface is connected, that is, has carrier.
     pub connected: bool,
-    /// Its addresses, with the lengths of their prefixes.
+    /// The interface's addresses, each with the length of its prefix.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Addresses that it has and cannot use: another host on the segment had
-    /// them when they were put there.
+    /// Addresses that the interface has but cannot use, because another host on
+    /// the segment had them when they were added.
     pub unusable: Vec<IpAddr>,
-    /// Those of the addresses that carry our mark.
+    /// The interface's addresses that carry the agent's mark.
     pub marked: Vec<IpAddr>,
 }
 
 impl Interface {
-    /// As a card of an Ethernet segment; none if it is not on one.
+    /// Returns the interface as a card on an Ethernet segment, or `None` if it
+    /// is not on one.
     pub fn card(&self) -> Option<Card> {
         self.mac.map(|mac| Card {
             index: self.index,
@@ -37,7 +38,7 @@ impl Interface {
         })
     }
 
-    /// Whether an address is on it.
+    /// Whether the interface has an address.
     pub fn has(&self, address: IpAddr) -> bool {
         let mut addresses = self.addresses.iter();
         addresses.any(|(found, _)| *found == address)
@@ -47,11 +48,11 @@ impl Interface {
 /// An interface on an Ethernet segment.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Card {
-    /// The kernel's number for it.
+    /// The kernel's index of the interface.
     pub index: u32,
-    /// Its own Ethernet address.
+    /// The interface's own Ethernet address.
     pub mac: Mac,
-    /// Whether it is up and connected.
+    /// Whether the interface is up and connected.
     pub up: bool,
 }
 

@@ -1,6 +1,6 @@
-//! The ports on which programs of this host listen, as the kernel lists them
-//! over netlink (`sock_diag(7)`, as `ss` does). Only listening sockets are
-//! asked for, so a host with many connections costs no more.
+//! Lists the ports on which programs of this host listen, as `ss` does: the
+//! kernel returns them over netlink (`sock_diag(7)`). The agent requests
+//! listening sockets only, so a host with many connections costs no more.
 
 use std::{
     fs,
@@ -25,43 +25,50 @@ use nix::sys::{
     time::TimeVal,
 };
 
-/// The SCTP endpoints of this thread's network namespace. The file does not
-/// exist while the kernel has no SCTP; sock_diag would make the kernel load it.
+/// The file that lists the SCTP endpoints of this thread's network namespace.
+/// The file exists only after the kernel has loaded SCTP; a request over
+/// sock_diag would make the kernel load SCTP.
 const SCTP_ENDPOINTS: &str = "/proc/thread-self/net/sctp/eps";
-/// `SCTP_SS_LISTENING` is TCP's LISTEN (`include/net/sctp/constants.h`).
+/// The state of a listening SCTP endpoint: `SCTP_SS_LISTENING` equals TCP's
+/// LISTEN (`include/net/sctp/constants.h`).
 const SCTP_LISTENING: &str = "10";
-/// A dump comes in datagrams of up to 32 KiB (`net/netlink/af_netlink.c`).
+/// The size of the receive buffer in bytes. The kernel sends a dump in
+/// datagrams of up to 32 KiB (`net/netlink/af_netlink.c`).
 const RECEIVE: usize = 64 * 1024;
-/// How long to wait for the kernel, which answers at once if it ever does.
+/// How long to wait for the kernel's answer, which comes at once if it comes at
+/// all.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The edge to the host's sockets, small, so that tests can use modelled
-/// ones.
+/// The boundary to the host's sockets, kept small so that tests can replace it
+/// with a model.
 pub trait Listening {
-    /// Every socket on which a program of this host waits for clients.
+    /// Returns every socket on which a program of this host waits for clients.
     ///
     /// # Errors
-    /// When the kernel does not answer. Then nothing is known.
+    /// Returns an error if the kernel does not answer, so that the listeners
+    /// are unknown.
     fn listeners(&mut self) -> io::Result<Vec<Listener>>;
 }
 
-/// A socket that waits for clients: one of TCP or SCTP that listens, or one of
-/// UDP that is bound and not connected.
+/// A socket that waits for clients: a listening TCP or SCTP socket, or a UDP
+/// socket that is bound and not connected.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Listener {
     /// The protocol of the socket.
     pub protocol: Protocol,
-    /// The address that it is bound to; 0.0.0.0 or :: is every one.
+    /// The address that the socket is bound to; 0.0.0.0 or :: means every
+    /// address.
     pub address: IpAddr,
-    /// The port that it is bound to.
+    /// The port that the socket is bound to.
     pub port: u16,
-    /// Whether one that is bound to :: takes no clients of IPv4
+    /// Whether a socket that is bound to :: accepts no IPv4 clients
     /// (`IPV6_V6ONLY`).
     pub is_v6_only: bool,
 }
 
 impl Listener {
-    /// Whether it takes clients of this address and port.
+    /// Whether the socket accepts clients that connect to this address and
+    /// port.
     pub fn takes(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
         let is_for_it = match self.address.to_canonical() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.is_ipv4(),
@@ -72,7 +79,7 @@ impl Listener {
     }
 }
 
-/// Asks the kernel for the listeners.
+/// Lists this host's listeners by asking the kernel over sock_diag.
 #[derive(Debug)]
 pub struct SockDiag;
 
@@ -127,7 +134,7 @@ fn request(family: u8, protocol: Protocol) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let (protocol, states) = match protocol {
-        // A bound UDP socket without a peer is in this state
+        // A bound UDP socket without a peer is in the state CLOSE
         // (`net/ipv4/udp.c`).
         Protocol::UDP => (IPPROTO_UDP, StateFlags::CLOSE),
         _ => (IPPROTO_TCP, StateFlags::LISTEN),
@@ -149,8 +156,9 @@ fn request(family: u8, protocol: Protocol) -> Vec<u8> {
     bytes
 }
 
-/// The kernel reports IPV6_V6ONLY for every IPv6 socket that listens or is not
-/// connected (`net/ipv4/inet_diag.c`, `inet_diag_msg_attrs_fill`).
+/// Reads a listener from the kernel's answer. The kernel reports IPV6_V6ONLY
+/// for every IPv6 socket that listens or is not connected
+/// (`net/ipv4/inet_diag.c`, `inet_diag_msg_attrs_fill`).
 fn listener(protocol: Protocol, response: &InetResponse) -> Listener {
     let id = &response.header.socket_id;
     Listener {
@@ -169,8 +177,8 @@ fn sctp_endpoints() -> io::Result<Vec<Listener>> {
     }
 }
 
-/// Lines of `ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS`
-/// (`net/sctp/proc.c`, `sctp_eps_seq_show`). Other lines are ignored.
+/// Parses lines of `ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS`
+/// (`net/sctp/proc.c`, `sctp_eps_seq_show`), and ignores all other lines.
 fn parse_sctp(text: &str) -> Vec<Listener> {
     let endpoint = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -253,8 +261,9 @@ mod tests {
         }
     }
 
-    /// In the format of `net/sctp/proc.c`, `sctp_eps_seq_show`: one endpoint that
-    /// listens on every address, one on two, and one of a client.
+    /// The text has the format of `net/sctp/proc.c`, `sctp_eps_seq_show`. The
+    /// text lists an endpoint that listens on every address, one that listens
+    /// on two addresses, and one of a client.
     #[test]
     fn endpoints_of_sctp_are_read_as_the_kernel_writes_them() {
         let text = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS

@@ -1,4 +1,5 @@
-//! One agent per network namespace: two would undo each other's work.
+//! Allows one agent per network namespace: two agents would undo each other's
+//! work.
 
 use std::{
     io,
@@ -10,26 +11,27 @@ use std::{
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
-/// Abstract socket names live in the network namespace, and the kernel frees
-/// them when their owner dies, however it dies (unix(7)).
+/// The name of the abstract socket that serves as the lock. An abstract name
+/// belongs to a network namespace, and the kernel frees the name when its owner
+/// dies for whatever reason (unix(7)).
 const NAME: &str = "ipvs-operator/agent";
 
-/// The lock of the namespace's agent, for as long as this process is that
-/// agent.
+/// The lock of a network namespace, held as long as this process is the
+/// namespace's agent.
 #[derive(Debug)]
 pub struct Lock {
     _listener: UnixListener,
 }
 
-/// Why the lock was not taken.
+/// The reason why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another agent has the lock: see [`Lock::owner`].
+    /// Another agent has the lock. [`Lock::owner`] returns its process ID.
     #[error(
-        "another ipvs-agent runs in this network namespace: stop it, or this one. Waiting until it is gone"
+        "another ipvs-agent runs in this network namespace: waiting until it ends. Stop one of the two agents"
     )]
     Taken,
-    /// The socket could not be made.
+    /// The socket that serves as the lock could not be made.
     #[error("cannot take the agent's lock: {0}")]
     Io(#[from] io::Error),
 }
@@ -38,7 +40,8 @@ impl Lock {
     /// Takes the lock of the calling thread's network namespace.
     ///
     /// # Errors
-    /// When another agent has it.
+    /// Returns an error if another agent has the lock or the socket cannot be
+    /// made.
     pub fn take() -> Result<Self, LockError> {
         let address = SocketAddr::from_abstract_name(NAME)?;
         match UnixListener::bind_addr(&address) {
@@ -50,14 +53,15 @@ impl Lock {
         }
     }
 
-    /// The process that has the lock, as the kernel knows it (SO_PEERCRED). Do
-    /// not ask again and again: the owner never accepts, and its queue of
-    /// connections would fill up.
+    /// Returns the ID of the process that has the lock, as the kernel knows it
+    /// (SO_PEERCRED). Do not call this function repeatedly: the owner never
+    /// accepts connections, so its queue would fill up.
     pub fn owner() -> Option<i32> {
         let address = SocketAddr::from_abstract_name(NAME).ok()?;
         let stream = UnixStream::connect_addr(&address).ok()?;
         let pid = getsockopt(&stream, PeerCredentials).ok()?.pid();
-        // 0 is a process in a pid namespace that cannot be seen from here.
+        // The kernel reports 0 for a process in a pid namespace that this
+        // process cannot see.
         (pid != 0).then_some(pid)
     }
 }

@@ -1,6 +1,6 @@
-//! This host: its interfaces, listeners, routes, sysctls, and the kernel's
-//! table as a reader finds it. Facts in, writes out; decisions are made in
-//! [`crate::decide`].
+//! Reads and writes this host: its interfaces, listeners, routes and sysctls,
+//! and readings of the kernel's table. This module makes no decisions:
+//! [`crate::decide`] does.
 
 pub mod interface;
 pub mod listeners;

@@ -1,5 +1,6 @@
-//! Reads interfaces, addresses and neighbors, adds and removes addresses and the
-//! device of our own: rtnetlink on a small runtime of the loop's own thread.
+//! Reads interfaces, addresses and neighbors, and adds and removes addresses
+//! and the agent's own device. The module uses rtnetlink on a small runtime in
+//! the loop's thread.
 
 use std::{io, net::IpAddr};
 
@@ -22,74 +23,78 @@ use tokio::runtime::Runtime;
 
 use super::interface::{Interface, Mac};
 
-/// The edge to the host's interfaces, small, so that tests can use modelled
-/// ones.
+/// The boundary to the host's interfaces, kept small so that tests can replace
+/// it with a model.
 pub trait Links {
-    /// Every interface with its addresses.
+    /// Returns every interface with its addresses.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError>;
 
-    /// Adds a virtual address with our mark: /32 or /128, so that no route
-    /// comes with it; an IPv6 address without duplicate detection, and never as
-    /// a source address.
+    /// Adds a virtual address with the agent's mark, as /32 or /128, so that
+    /// the kernel adds no route for it. An IPv6 address skips duplicate address
+    /// detection and is never chosen as a source address.
     ///
     /// # Errors
-    /// When the kernel refuses. That it is there already is not an error.
+    /// Returns an error if the kernel refuses the request. An address that is
+    /// already there is not an error.
     fn add(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
 
-    /// Removes a virtual address that [`Links::add`] put there.
+    /// Removes a virtual address that [`Links::add`] added.
     ///
     /// # Errors
-    /// When the kernel refuses. That it is gone already is not an error.
+    /// Returns an error if the kernel refuses the request. An address that is
+    /// already gone is not an error.
     fn remove(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
 
-    /// Makes a device for addresses that are this host's and on no segment, and
-    /// switches it on.
+    /// Makes a dummy device for this host's addresses that are on no segment,
+    /// and switches the device on.
     ///
     /// # Errors
-    /// When the kernel refuses. That it is there already is not an error.
+    /// Returns an error if the kernel refuses the request. A device that is
+    /// already there is not an error.
     fn make_device(&mut self, name: &str) -> Result<(), LinkError>;
 
     /// Removes a device that [`Links::make_device`] made.
     ///
     /// # Errors
-    /// When the kernel refuses. That it is gone already is not an error.
+    /// Returns an error if the kernel refuses the request. A device that is
+    /// already gone is not an error.
     fn remove_device(&mut self, name: &str) -> Result<(), LinkError>;
 
-    /// The Ethernet addresses of other hosts on this host's segments that the
-    /// kernel knows, each with an address of that host.
+    /// Returns the neighbors on this host's segments that the kernel knows,
+    /// each as an Ethernet address and an IP address.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError>;
 
-    /// Makes the kernel find out the Ethernet address of a neighbor.
-    /// [`Links::neighbors`] has it once the neighbor has answered.
+    /// Makes the kernel find out the Ethernet address of a neighbor. Once the
+    /// neighbor has answered, [`Links::neighbors`] includes it.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Returns an error if the kernel refuses the request.
     fn look_for_neighbor(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
 }
 
-/// The mark of an address that we put up: its protocol (`IFA_PROTO`, since
-/// Linux 5.18), as routes have one. The kernel's own are 1 to 3
-/// (`include/uapi/linux/if_addr.h`).
+/// The mark of an address that the agent added: its address protocol
+/// (`IFA_PROTO`, since Linux 5.18), which is like the protocol of a route. The
+/// kernel's own address protocols are 1 to 3 (`include/uapi/linux/if_addr.h`).
 const MARK: AddressProtocol = AddressProtocol::Other(0x76);
 
-/// Why the kernel did not do what it was asked for.
+/// The reason why a request to the kernel failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The socket could not be made.
+    /// The route socket could not be opened.
     #[error("cannot open a route socket: {0}")]
     Open(#[source] io::Error),
-    /// The kernel refused or did not answer.
+    /// The kernel refused a request or did not answer it.
     #[error("{what}: {source}{}", remedy(source))]
     Kernel {
-        /// What the kernel was asked for.
+        /// A description of the failed request, such as "cannot add 192.0.2.1".
         what: String,
-        /// The error that came back.
+        /// The error that the failed request returned.
         source: Box<rtnetlink::Error>,
     },
 }
@@ -104,16 +109,17 @@ impl RouteSocket {
     /// Opens a socket in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// When the system has no socket left.
+    /// Returns an error if the system has no socket left.
     pub fn open() -> Result<Self, LinkError> {
         let (runtime, handle) = connect(false).map_err(LinkError::Open)?;
         Ok(Self { runtime, handle })
     }
 }
 
-/// Opens a connection in the network namespace of the calling thread, with the
-/// runtime that it lives on. If it is strict, the kernel honours every part of
-/// a request, and refuses what it does not know (`NETLINK_GET_STRICT_CHK`).
+/// Opens a connection in the network namespace of the calling thread, and the
+/// runtime on which the connection runs. If `is_strict` is true, the kernel
+/// honours every part of a request and refuses parts that it does not know
+/// (`NETLINK_GET_STRICT_CHK`).
 pub(super) fn connect(is_strict: bool) -> io::Result<(Runtime, Handle)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -323,8 +329,9 @@ fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
     interface
 }
 
-/// The interface's own address: IFA_LOCAL where there is one, as on
-/// point-to-point links IFA_ADDRESS is the peer's (`include/uapi/linux/if_addr.h`).
+/// Returns the interface's own address: IFA_LOCAL if there is one, and
+/// IFA_ADDRESS otherwise. On point-to-point links, IFA_ADDRESS is the peer's
+/// address (`include/uapi/linux/if_addr.h`).
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let attributes = || message.attributes.iter();
     attributes()

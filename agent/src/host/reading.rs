@@ -1,22 +1,23 @@
-//! A reading of the kernel's table, as a hint of what another process changed.
+//! A reading of the kernel's table that hints at changes by other processes.
 
 use std::collections::BTreeMap;
 
 use ipvs::{ActualService, ActualTable, Listing, ServiceConfig, ServiceKey};
 
-/// What a reading found.
+/// The result of reading the kernel's table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
     /// The services, without their destinations.
     Services(BTreeMap<ServiceKey, ServiceConfig>),
-    /// The services, and what /proc/net/ip_vs shows of their destinations.
+    /// The services, and their destinations as far as /proc/net/ip_vs shows
+    /// them.
     Listing(Listing),
     /// The whole table, with every destination.
     Table(ActualTable),
 }
 
 impl Reading {
-    /// The services that differ between this reading and a table.
+    /// Returns the services of `table` that this reading shows differently.
     pub fn contradictions(&self, table: &ActualTable) -> Vec<ServiceKey> {
         let services = table.iter();
         match self {
@@ -39,7 +40,7 @@ impl Reading {
     }
 }
 
-/// Compares the order of the destinations, too.
+/// Whether two services are equal, including the order of their destinations.
 fn is_same(one: &ActualService, other: &ActualService) -> bool {
     one.config == other.config && one.destinations.as_slice() == other.destinations.as_slice()
 }

@@ -1,4 +1,4 @@
-//! The host's network around the table: where its routes lead, where they came
+//! Reads facts about the host's network: where its routes lead, where they came
 //! from, and whether connections are tracked.
 
 use std::{collections::BTreeSet, fs, io, net::IpAddr};
@@ -15,12 +15,13 @@ use tokio::runtime::Runtime;
 
 use super::netlink::connect;
 
-/// A kernel's version: the first two numbers.
+/// The first two numbers of a kernel's version.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct KernelVersion(pub u32, pub u32);
 
 impl KernelVersion {
-    /// Reads one as uname(2) gives it: `6.1.0-28-amd64`.
+    /// Parses a kernel's release as uname(2) returns it, such as
+    /// `6.1.0-28-amd64`.
     pub fn parse(release: &str) -> Option<Self> {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit());
         let mut next = || numbers.next()?.parse().ok();
@@ -28,33 +29,35 @@ impl KernelVersion {
     }
 }
 
-/// The edge to the network, small, so that tests can use modelled
-/// surroundings.
+/// The boundary to the host's network, kept small so that tests can replace it
+/// with a model.
 pub trait Surroundings {
-    /// The number of the interface that leads to an address; none when no route
-    /// does.
+    /// Returns the index of the interface that leads to an address, or `None`
+    /// if no route does.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     fn toward(&mut self, address: IpAddr) -> io::Result<Option<u32>>;
 
-    /// The numbers of the interfaces that have a default route of IPv6 from
-    /// router advertisements.
+    /// Returns the indexes of the interfaces that have an IPv6 default route
+    /// from router advertisements.
     ///
     /// # Errors
-    /// When the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     fn advertised(&mut self) -> io::Result<BTreeSet<u32>>;
 
-    /// Whether connection tracking has called a packet invalid. Then it is
-    /// active here, or was since the host was booted.
+    /// Whether connection tracking has counted a packet as invalid, which shows
+    /// that it is active in this network namespace or was active since the host
+    /// booted.
     fn calls_packets_invalid(&mut self) -> bool;
 
-    /// The running kernel's version; none if it cannot be read.
+    /// Returns the running kernel's version, or `None` if it cannot be read.
     fn kernel(&mut self) -> Option<KernelVersion>;
 }
 
-/// The host itself. Its socket is opened when it is first needed, in the
-/// network namespace of the calling thread, and opened again after a failure.
+/// The network of this real host. The route socket is opened when it is first
+/// needed, in the network namespace of the calling thread, and again after a
+/// failure.
 #[derive(Default)]
 pub struct ThisHost {
     routes: Option<(Runtime, Handle)>,
@@ -67,8 +70,8 @@ impl ThisHost {
     ) -> io::Result<T> {
         let (runtime, handle) = match self.routes.take() {
             Some(routes) => routes,
-            // If it is not strict, the kernel returns every route of a full
-            // table.
+            // On a socket without strict checks, the kernel ignores the filter
+            // and returns every route of a full table.
             None => connect(true)?,
         };
         match runtime.block_on(question(handle.clone())) {
@@ -115,8 +118,8 @@ impl Surroundings for ThisHost {
     }
 }
 
-/// Asks for the route to an address. A kernel that checks strictly wants the
-/// rest of the header empty (`net/ipv4/route.c`,
+/// Returns a request for the route to an address. A kernel that checks strictly
+/// wants the rest of the header to be empty (`net/ipv4/route.c`,
 /// `inet_rtm_valid_getroute_req`).
 fn lookup(address: IpAddr) -> RouteMessage {
     let (family, length, destination) = match address {
@@ -131,8 +134,9 @@ fn lookup(address: IpAddr) -> RouteMessage {
     message
 }
 
-/// Asks for all routes from router advertisements: the kernel leaves the others
-/// out (`net/ipv4/fib_frontend.c`, `ip_valid_fib_dump_req`).
+/// Returns a request for all routes from router advertisements. For this
+/// request, the kernel leaves out all other routes (`net/ipv4/fib_frontend.c`,
+/// `ip_valid_fib_dump_req`).
 fn from_advertisements() -> RouteMessage {
     let mut message = empty(AddressFamily::Inet6);
     message.header.protocol = RouteProtocol::Ra;
@@ -157,7 +161,8 @@ fn interface(route: &RouteMessage) -> Option<u32> {
     })
 }
 
-/// The file has a line of names and one of hexadecimal numbers for each
+/// Whether any processor has counted an invalid packet. The file nf_conntrack
+/// has a line of column names, then a line of hexadecimal numbers for each
 /// processor (`net/netfilter/nf_conntrack_standalone.c`, `ct_cpu_seq_show`).
 fn has_invalid(counts: &str) -> bool {
     let mut lines = counts.lines();
@@ -176,7 +181,7 @@ mod tests {
 
     #[test]
     fn invalid_packets_are_seen_on_whichever_processor_counted_them() {
-        // From Linux 6.1.
+        // The column names are those of Linux 6.1.
         let names =
             "entries  clashres found new invalid ignore delete chainlength insert insert_failed";
         let row = |invalid| {

@@ -1,48 +1,51 @@
-//! Reads and writes the host's sysctls, as files.
+//! Reads and writes the host's sysctls as files.
 
 use std::{fs, io, path::PathBuf};
 
-/// The switch of IPv6 forwarding for the whole host.
+/// The sysctl that turns on IPv6 forwarding for the whole host.
 pub const ALL_IPV6_FORWARDING: &str = "net.ipv6.conf.all.forwarding";
 const IPV6_INTERFACES: &str = "net.ipv6.conf";
 
-/// The edge to the host's sysctls, small, so that tests can use modelled
-/// ones. Names are those of sysctl(8), such as
-/// `net.ipv4.vs.expire_nodest_conn`. A dot in an interface's name is a slash
-/// there: `net.ipv4.conf.eth0/100.forwarding`.
+/// The boundary to the host's sysctls, kept small so that tests can replace it
+/// with a model. Sysctls are named as in sysctl(8), such as
+/// `net.ipv4.vs.expire_nodest_conn`. A dot in an interface's name is written as
+/// a slash: `net.ipv4.conf.eth0/100.forwarding`.
 pub trait Sysctls {
-    /// Reads a value, without the end of its line.
+    /// Reads the value of a sysctl, without the line break at its end.
     ///
     /// # Errors
-    /// When there is no sysctl of that name, or it cannot be read.
+    /// Returns an error if the sysctl does not exist or cannot be read.
     fn read(&mut self, name: &str) -> io::Result<String>;
 
     /// Sets the value of a sysctl.
     ///
     /// # Errors
-    /// When it cannot be written, or the kernel refuses the value.
+    /// Returns an error if the sysctl cannot be written or the kernel refuses
+    /// the value.
     fn write(&mut self, name: &str, value: &str) -> io::Result<()>;
 
-    /// Lists what is below a name: for `net.ipv6.conf`, the interfaces, `all`
-    /// and `default`, each spelled as in a sysctl's name.
+    /// Lists the entries below a name. For `net.ipv6.conf`, the entries are the
+    /// interfaces, `all` and `default`, each spelled as in a sysctl's name.
     ///
     /// # Errors
-    /// When there is nothing of that name, or it cannot be read.
+    /// Returns an error if the name does not exist or cannot be read.
     fn list(&mut self, name: &str) -> io::Result<Vec<String>>;
 }
 
-/// An interface's name as it is spelled in a sysctl's name.
+/// Returns an interface's name as it is spelled in a sysctl's name.
 pub fn spelled(interface: &str) -> String {
     interface.replace('.', "/")
 }
 
-/// Sets a value and nothing else. Writing `net.ipv6.conf.all.forwarding` also
-/// sets `forwarding` of every interface, and of later ones, and writing 0 there
-/// also sets `force_forwarding` (`net/ipv6/addrconf.c`,
-/// `addrconf_forward_change`). These are put back at once.
+/// Sets one sysctl and no other. Writing `net.ipv6.conf.all.forwarding` also
+/// changes `forwarding` of every interface, present and future. Writing 0 to
+/// `net.ipv6.conf.all.forwarding` also changes `force_forwarding`
+/// (`net/ipv6/addrconf.c`, `addrconf_forward_change`). This function at once
+/// restores all other sysctls that the write changed.
 ///
 /// # Errors
-/// When it cannot be written, or one of the others cannot be put back.
+/// Returns an error if the sysctl cannot be written or another sysctl cannot be
+/// restored.
 pub fn set(sysctls: &mut dyn Sysctls, name: &str, value: &str) -> io::Result<()> {
     if name != ALL_IPV6_FORWARDING {
         return sysctls.write(name, value);
@@ -50,7 +53,7 @@ pub fn set(sysctls: &mut dyn Sysctls, name: &str, value: &str) -> io::Result<()>
     let before = changed_with_it(sysctls)?;
     sysctls.write(name, value)?;
     for (name, value) in before {
-        // An interface may have gone meanwhile.
+        // An interface may have disappeared in the meantime.
         if sysctls.read(&name).is_ok_and(|now| now != value) {
             sysctls.write(&name, &value)?;
         }
@@ -58,11 +61,11 @@ pub fn set(sysctls: &mut dyn Sysctls, name: &str, value: &str) -> io::Result<()>
     Ok(())
 }
 
-/// What [`set`] puts back after it wrote `net.ipv6.conf.all.forwarding`, with
-/// the current values.
+/// Returns the sysctls that [`set`] restores after it wrote
+/// `net.ipv6.conf.all.forwarding`, with their current values.
 ///
 /// # Errors
-/// When the interfaces cannot be listed.
+/// Returns an error if the interfaces cannot be listed.
 pub fn changed_with_it(sysctls: &mut dyn Sysctls) -> io::Result<Vec<(String, String)>> {
     let interfaces = sysctls.list(IPV6_INTERFACES)?.into_iter();
     let names = interfaces
@@ -78,8 +81,9 @@ pub fn changed_with_it(sysctls: &mut dyn Sysctls) -> io::Result<Vec<(String, Str
     Ok(found.collect())
 }
 
-/// /proc/sys, or a folder where it can be written. Below `net` the kernel shows
-/// the network namespace of the process that opens a file.
+/// The folder /proc/sys, or another folder where its files can be written.
+/// Below `net`, the kernel shows the network namespace of the process that
+/// opens a file.
 #[derive(Debug)]
 pub struct SysctlFolder(pub PathBuf);
 
@@ -106,7 +110,7 @@ impl Sysctls for SysctlFolder {
     }
 
     fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
-        // It is never created: a file that does not exist is no sysctl.
+        // The file is never created: a file that does not exist is no sysctl.
         let mut file = fs::OpenOptions::new().write(true).open(self.path(name))?;
         io::Write::write_all(&mut file, value.as_bytes())
     }

@@ -1,5 +1,5 @@
-//! Where the agent reaches its API server: the addresses that services must
-//! not take ([`crate::decide::protect`]).
+//! Finds the addresses at which the agent reaches its API server. Services must
+//! not take these addresses ([`crate::decide::protect`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,28 +15,30 @@ use tokio::{net::lookup_host, time};
 
 use crate::event::Event;
 
-/// How often a name is resolved again.
+/// How often the API server's host name is resolved again.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// How long to wait for an answer from DNS.
+/// How long to wait for DNS to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-/// How long an address counts after DNS last gave it: some servers give a few
-/// of many in turn, and a connection outlives the answer that it was made with.
+/// How long an address counts after DNS last returned it. Some DNS servers
+/// return a few of many addresses in turn, and a connection outlives the answer
+/// with which it was opened.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
-/// The API server's addresses, as far as they are known.
+/// The known addresses of the API server.
 #[derive(Debug)]
 pub struct ApiServers {
-    /// Name or address, and port.
+    /// The host name or IP address of each place to reach the API server, with
+    /// its port.
     places: BTreeSet<(String, u16)>,
-    /// When each address was last seen.
+    /// The time at which DNS last returned each address.
     seen: BTreeMap<SocketAddr, Instant>,
     told: Option<BTreeSet<SocketAddr>>,
 }
 
 impl ApiServers {
-    /// Takes the API server of a configuration, or the proxy in front of it.
-    /// Inside a cluster (`is_inferred`: no kubeconfig was named) also what the
-    /// kubelet sets in the environment.
+    /// Takes the API server's URL from a configuration, and the URL of the
+    /// proxy in front of it. Inside a cluster (`is_inferred`: no kubeconfig was
+    /// named), also takes the address that the kubelet sets in the environment.
     pub fn of(config: &Config, is_inferred: bool) -> Self {
         let urls = [config.proxy_url.as_ref(), Some(&config.cluster_url)];
         let urls = urls.into_iter().flatten().filter_map(place);
@@ -55,8 +57,8 @@ impl ApiServers {
         }
     }
 
-    /// Resolves the names, and sends the addresses to the loop if they changed.
-    /// A name that cannot be resolved now keeps its addresses.
+    /// Resolves the host names, and sends the addresses to the loop if they
+    /// changed. A name that cannot be resolved now keeps its addresses.
     pub async fn look(&mut self, events: &Sender<Event>) {
         self.look_at(Instant::now(), events).await;
     }
@@ -72,14 +74,15 @@ impl ApiServers {
                 Err(_) => tracing::debug!("cannot resolve {host}: no answer in time"),
             }
         }
-        // Only the age of answers counts: without any answer, everything stays.
+        // Ages are compared with the newest answer, so nothing expires while
+        // DNS does not answer.
         let newest = self.seen.values().max().copied();
         if let Some(newest) = newest {
             self.seen.retain(|_, at| *at + KEEP_TIME > newest);
         }
         let known: BTreeSet<_> = self.seen.keys().copied().collect();
         if !known.is_empty() && self.told.as_ref() != Some(&known) {
-            // The send fails when the loop has ended.
+            // Sending fails when the loop has ended.
             events
                 .send(Event::ApiServers(known.clone()))
                 .unwrap_or_default();
@@ -87,8 +90,8 @@ impl ApiServers {
         }
     }
 
-    /// Looks again and again, forever. If there are only addresses and no
-    /// names, there is nothing to look up again.
+    /// Resolves the host names again and again, forever. Returns at once if all
+    /// hosts are given as IP addresses.
     pub async fn watch(mut self, events: Sender<Event>) {
         let mut places = self.places.iter();
         if places.all(|(host, _)| host.parse::<IpAddr>().is_ok()) {
@@ -111,7 +114,7 @@ fn place(url: &Uri) -> Option<(String, u16)> {
     Some((host, port))
 }
 
-/// An IPv4 address as IPv4, even if it is written as IPv6.
+/// Converts an IPv4-mapped IPv6 address to IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,4 +1,4 @@
-//! Objects from the API server: four watches.
+//! Reads objects from the API server with four watches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,13 +31,13 @@ use super::{
 };
 use crate::{event::Event, said::Said};
 
-/// At most this many steps of a watch are handled together.
+/// The most steps of a watch that are handled together.
 const CHUNK: usize = 256;
 
 /// Watches everything that a director of `group` needs, forever. While the API
-/// server is away nothing is sent, so nothing changes. `vanished` is notified
-/// when the Director of `me` was deleted. When another cluster answers at the
-/// same address, everything is watched anew.
+/// server is away no event is sent, so nothing changes. `vanished` is notified
+/// when the Director named `me` was deleted. When another cluster answers at
+/// the same address, all watches start again.
 pub async fn watch(
     client: Client,
     group: &str,
@@ -50,7 +50,9 @@ pub async fn watch(
         tokio::select! {
             () = everything(&client, group, me, &events, vanished, &moved) => return,
             () = moved.notified() => {
-                tracing::warn!("another cluster answers: everything is listed anew");
+                tracing::warn!(
+                    "another cluster answers at the same address: listing all objects again"
+                );
             }
         }
     }
@@ -89,8 +91,8 @@ async fn objects<K>(
     let kind = K::kind(&());
     let mut origin = Origin::new(client.clone(), K::crd_name());
     let api = Api::<Loose<K>>::all(client.clone());
-    // The record of who wrote which field is several times an object's size,
-    // and is not used.
+    // The managed fields of an object are several times its size, and the agent
+    // does not use them.
     let stream = watcher(api, config)
         .default_backoff()
         .modify(|object| object.metadata.managed_fields = None);
@@ -146,7 +148,7 @@ where
     }
 }
 
-/// Sends the names of the group's directors, and their addresses, whenever they
+/// Sends the names and the addresses of the group's directors whenever they
 /// change.
 async fn directors(
     client: Client,
@@ -193,7 +195,7 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// What was last sent to the loop.
+/// The names and addresses of directors that were last sent to the loop.
 #[derive(Default)]
 struct Sent {
     names: Option<BTreeSet<String>>,
@@ -201,8 +203,8 @@ struct Sent {
 }
 
 fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender<Event>) {
-    // Sending fails when the loop has ended. Addresses go first: when the loop
-    // knows the names, it knows the addresses.
+    // Sending fails when the loop has ended. Addresses are sent first, so that
+    // the loop knows the addresses of every director that it knows by name.
     let addresses = membership.addresses(now);
     if let Some(addresses) = &addresses
         && sent.addresses.as_ref() != Some(addresses)
@@ -221,7 +223,7 @@ fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender
     }
 }
 
-/// Logs once that the API server does not answer, and once that it answers
+/// Logs one line when the API server stops answering, and one when it answers
 /// again.
 #[derive(Default)]
 struct Away {
@@ -234,10 +236,10 @@ impl Away {
     }
 
     fn saw<K>(&mut self, kind: &str, step: &watcher::Event<K>) {
-        // A listing that has only begun is not an answer.
+        // The start of a listing is no answer from the API server yet.
         let answered = !matches!(step, watcher::Event::Init);
         if answered && self.said.clear() {
-            tracing::info!("the API server answers again about {kind}s");
+            tracing::info!("the API server answers requests for {kind}s again");
         }
     }
 }
@@ -251,7 +253,7 @@ fn explain(kind: &str, error: &watcher::Error) -> String {
             return format!("the watch of {kind}s ended: {}", status.message);
         }
         watcher::Error::NoResourceVersion => {
-            return format!("the API server gave {kind}s without a resourceVersion");
+            return format!("the API server returned {kind}s without a resourceVersion");
         }
     };
     let why = match source {

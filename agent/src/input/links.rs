@@ -1,5 +1,5 @@
-//! A thread that hears from the kernel when interfaces and addresses change. It
-//! decides nothing: the loop looks at them again.
+//! A thread that the kernel notifies of changed interfaces and addresses. The
+//! thread decides nothing: the loop reads the interfaces again.
 
 use std::{io, sync::mpsc::Sender, thread, time::Duration};
 
@@ -9,15 +9,16 @@ use tokio::{runtime, time};
 
 use crate::event::Event;
 
-/// The shortest time between two events: interfaces of pods come and go often.
+/// The shortest time between two events that the thread sends. Pods' interfaces
+/// come and go often.
 const LEAST_REST: Duration = Duration::from_millis(200);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// Starts the thread, in the caller's network namespace. It ends when the loop
-/// has ended.
+/// Starts the thread in the caller's network namespace. The thread ends when
+/// the loop has ended.
 ///
 /// # Errors
-/// When the system has no thread or descriptor left.
+/// Returns an error if the system has no thread or descriptor left.
 pub fn start(events: Sender<Event>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -40,14 +41,16 @@ async fn run(events: &Sender<Event>) {
             Ok((connection, _handle, mut messages)) => {
                 said = None;
                 let connection = tokio::spawn(connection);
-                // Nothing is known of what happened before.
+                // Changes before the subscription are unknown, so the loop
+                // reads the interfaces now.
                 loop {
                     while messages.try_recv().is_ok() {}
                     if events.send(Event::Links).is_err() {
                         return;
                     }
                     time::sleep(LEAST_REST).await;
-                    // It ends when the kernel had more to report than was read.
+                    // The stream ends when the kernel dropped messages because
+                    // they were not read in time.
                     if messages.next().await.is_none() {
                         break;
                     }
@@ -58,8 +61,8 @@ async fn run(events: &Sender<Event>) {
                 let message = error.to_string();
                 if said.as_ref() != Some(&message) {
                     tracing::warn!(
-                        "cannot hear of changed interfaces: {message}. An address that another process \
-                         removes is restored later"
+                        "cannot watch for changed interfaces: {message}. An address that another \
+                         process removes is restored with a delay"
                     );
                     said = Some(message);
                 }

@@ -1,5 +1,5 @@
-//! Objects from a folder of YAML files, as a kubelet's static pods: how a
-//! director serves without a Kubernetes API.
+//! Reads objects from a folder of YAML files, like a kubelet's static pods.
+//! With such a folder a director works without a Kubernetes API.
 
 mod file;
 mod yaml;
@@ -23,14 +23,14 @@ use self::file::{Document, Object, identify, parse};
 use super::Input;
 use crate::{disk::checkpoint::Note, event::Event, said::Said};
 
-/// How often the folder is read. Its content is compared, because a folder that
-/// is mounted from elsewhere sends no notifications.
+/// How often the folder is read. Changes are found by comparing the content,
+/// because a mounted folder may send no notifications.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a change must stay as it is before it counts.
+/// How long the folder's content must stay the same before a change is used.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// Reads the folder, and sends what is in it whenever that changes, until the
-/// loop has ended. `me` is the only director of `group`.
+/// Reads the folder, and sends its objects whenever they change, until the loop
+/// has ended. `me` is the only director of `group`.
 pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let Input {
         events,
@@ -41,7 +41,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let mut said = Said::default();
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
-        // There is no API server, whatever the previous run used.
+        // There is no API server now, even if the previous run used one.
         Event::ApiServers(BTreeSet::new()),
         Event::DirectorAddresses(BTreeMap::new()),
     ];
@@ -83,9 +83,9 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     }
 }
 
-/// The folder's files, once they stay the same for a moment: half of a file
-/// that is being written must not look like the removal of the other half.
-/// None while it is being written to.
+/// Reads the folder's files, or returns `None` while they are still changing.
+/// Half of a file that is being written must not look like the removal of the
+/// other half.
 fn quiet_files(folder: &Path, seen: &Files) -> io::Result<Option<Files>> {
     let files = read(folder)?;
     if files == *seen {
@@ -95,7 +95,8 @@ fn quiet_files(folder: &Path, seen: &Files) -> io::Result<Option<Files>> {
     Ok((read(folder)? == files).then_some(files))
 }
 
-/// Each file's text, or why it cannot be read.
+/// Maps each file's path to its text, or to the reason why the file cannot be
+/// read.
 type Files = BTreeMap<PathBuf, Result<String, String>>;
 
 fn read(folder: &Path) -> io::Result<Files> {
@@ -112,7 +113,7 @@ fn read(folder: &Path) -> io::Result<Files> {
             continue;
         }
         match fs::read_to_string(&path) {
-            // Removed a moment ago.
+            // The file was removed after the folder was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             text => {
                 files.insert(path, text.map_err(|error| error.to_string()));
@@ -122,7 +123,7 @@ fn read(folder: &Path) -> io::Result<Files> {
     Ok(files)
 }
 
-/// What is wrong with a file, for one line of the log.
+/// A mistake in a file, for one line of the log.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Problem {
     file: PathBuf,
@@ -131,14 +132,14 @@ struct Problem {
     severity: Severity,
 }
 
-/// What happens because of a problem.
+/// The consequence of a problem in a file.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Severity {
-    /// The object is used, without the part that is wrong.
+    /// The object is used without its unknown field.
     Ignored,
     /// The object is not used at all.
     NotUsed,
-    /// The file is not used; its last good version stays in force.
+    /// The file is not used, and its last good version stays in force.
     KeptOld,
 }
 
@@ -154,22 +155,22 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The folder's objects, file by file.
+/// The objects of the manifest folder, by file.
 struct Manifests {
     group: String,
-    /// The folder as last read, good or bad.
+    /// The text of all files as last read, whether good or bad.
     seen: Files,
-    /// The objects in force, by file.
+    /// The objects in force, by the file that contains them.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
-    /// Objects that are in more than one place, as last logged.
+    /// The problems last logged about objects that appear more than once.
     repeated: BTreeSet<Problem>,
     /// The last good text of each file, even if it is from the previous run.
     last_good: BTreeMap<PathBuf, String>,
-    /// Whether anything was ever sent.
+    /// Whether the objects were sent at least once.
     begun: bool,
 }
 
-/// The loop has ended.
+/// The error when the loop has ended and receives no events.
 #[derive(Debug)]
 struct NobodyListens;
 
@@ -177,7 +178,7 @@ struct NobodyListens;
 struct Taken {
     changed: bool,
     problems: Vec<Problem>,
-    /// What the checkpoint must record.
+    /// The notes that the checkpoint must record.
     notes: Vec<Note>,
 }
 
@@ -193,8 +194,9 @@ impl Manifests {
         }
     }
 
-    /// Reads the folder as it is now. A file with a mistake keeps its last good
-    /// version; if it never had one, its good objects are used.
+    /// Replaces the objects in force with those of the folder's current files.
+    /// A file with a mistake keeps its last good version. If the file never had
+    /// a good version, its good objects are used.
     fn take(&mut self, files: Files) -> Taken {
         let mut taken = Taken {
             changed: !std::mem::replace(&mut self.begun, true),
@@ -252,8 +254,9 @@ impl Manifests {
         taken
     }
 
-    /// The objects that count, and a problem for each object that does not
-    /// count because an earlier file, by name, has it already.
+    /// Returns the objects that are used, and a problem for each repeated
+    /// object. If an object appears in several files, the first file by name
+    /// counts.
     fn effective(&self) -> (Vec<&Object>, BTreeSet<Problem>) {
         let mut places = BTreeMap::new();
         let mut objects = Vec::new();
@@ -285,7 +288,7 @@ impl Manifests {
         (objects, repeated)
     }
 
-    /// Sends everything that is in force, as three listings.
+    /// Sends all objects in force, as one listing for each of the three kinds.
     fn send(&self, events: &Sender<Event>) -> Result<(), NobodyListens> {
         let (mut services, mut servers) = (Vec::new(), Vec::new());
         let mut implied = DirectorGroup::new(&self.group, DirectorGroupSpec::default());

@@ -1,5 +1,5 @@
-//! Which directors a group has, as its members see it: pure, but for the types
-//! of the watch.
+//! Tracks which directors a group has, as one of its members sees it. The
+//! module is pure, and takes the watch's events as arguments.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +11,13 @@ use kube::{core::DynamicObject, runtime::watcher};
 
 use crate::decide::protect::MOST_ADDRESSES;
 
-/// How long a director still counts after its Director was deleted. Its agent
-/// may be cut off while its host still has the VIPs; an agent that is alive
-/// creates its Director again within this time.
+/// How long a director still counts as a member after its Director was deleted.
+/// The director's agent may be cut off from the API server while its host still
+/// has the VIPs. An agent that is connected creates its Director again within
+/// this time.
 pub const LEAVE_TIME: Duration = Duration::from_secs(90);
 
-/// The directors of one group.
+/// The directors of one DirectorGroup, as the watch of Directors shows them.
 #[derive(Debug)]
 pub struct Membership {
     group: String,
@@ -24,16 +25,17 @@ pub struct Membership {
     members: Members,
     listing: Members,
     listed: bool,
-    /// The directors that left: when, and with which addresses.
+    /// The directors that left, each with the time when it left and its
+    /// addresses.
     left: BTreeMap<String, (Duration, BTreeSet<IpAddr>)>,
 }
 
-/// Names of directors, each with the addresses that its agent reports.
+/// Maps a director's name to the addresses that its agent reports.
 type Members = BTreeMap<String, BTreeSet<IpAddr>>;
 
 impl Membership {
-    /// Starts without members: those of `group`, as the director `me` sees
-    /// them.
+    /// Starts to track the members of `group` as the director `me` sees them.
+    /// At first no member is known.
     pub fn new(group: &str, me: &str) -> Self {
         Self {
             group: group.to_owned(),
@@ -45,8 +47,8 @@ impl Membership {
         }
     }
 
-    /// Records what the watch of Directors shows at `now`. Returns true when
-    /// this director's own Director was there and no longer is.
+    /// Records an event that the watch of Directors delivers at `now`. Returns
+    /// true if this director's own Director has just disappeared.
     pub fn see(&mut self, event: watcher::Event<DynamicObject>, now: Duration) -> bool {
         let was_member = self.members.contains_key(&self.me);
         match event {
@@ -83,14 +85,15 @@ impl Membership {
         was_member && !self.members.contains_key(&self.me)
     }
 
-    /// The members at `now`; none before the first listing is complete.
+    /// Returns the names of the members at `now`, or `None` before the first
+    /// listing is complete.
     pub fn names(&self, now: Duration) -> Option<BTreeSet<String>> {
         let addresses = self.addresses(now);
         addresses.map(|addresses| addresses.into_keys().collect())
     }
 
-    /// The members at `now`, each with the addresses of its host as its agent
-    /// reports them.
+    /// Returns the members at `now`, each with the host addresses that its
+    /// agent reports.
     pub fn addresses(&self, now: Duration) -> Option<BTreeMap<String, BTreeSet<IpAddr>>> {
         let leaving = self.left.iter();
         let leaving = leaving.filter(|(_, (at, _))| *at + LEAVE_TIME > now);
@@ -102,15 +105,16 @@ impl Membership {
         })
     }
 
-    /// When [`Membership::names`] changes after `now` without an event.
+    /// Returns the next time after `now` at which [`Membership::names`] changes
+    /// without an event.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
         let ends = self.left.values().map(|(at, _)| *at + LEAVE_TIME);
         ends.filter(|end| *end > now).min()
     }
 
-    /// The addresses that parse; an agent of a newer version may report more. A
-    /// director that reports none, because it has just begun, keeps those that
-    /// it had before.
+    /// Returns the reported addresses that this build can parse, since an agent
+    /// of a newer version may report others. A director that has just started
+    /// and reports no addresses keeps its previous ones.
     fn addresses_of(&self, director: &DynamicObject) -> BTreeSet<IpAddr> {
         let addresses = director.data.pointer("/status/addresses");
         let addresses = addresses.and_then(|addresses| addresses.as_array());
@@ -127,8 +131,8 @@ impl Membership {
         before.cloned().unwrap_or_default()
     }
 
-    /// Only what its agent reports about its group counts, whatever else the
-    /// status contains: the agent may be of a newer version.
+    /// Returns true if the Director's status names this group. The rest of the
+    /// status is ignored, because the agent may be of a newer version.
     fn is_of_group(&self, director: &DynamicObject) -> bool {
         let group = director.data.pointer("/status/directorGroupName");
         group.and_then(|group| group.as_str()) == Some(&self.group)
@@ -165,7 +169,7 @@ mod tests {
             membership.see(InitApply(director(name, "edge")), s(0));
         }
         membership.see(InitApply(director("other", "core")), s(0));
-        assert_eq!(membership.names(s(0)), None, "the listing is not complete");
+        assert_eq!(membership.names(s(0)), None, "no names before the listing");
         membership.see(InitDone, s(0));
         membership
     }

@@ -1,4 +1,4 @@
-//! Where objects come from. An input sends events and decides nothing.
+//! The inputs: sources of objects. An input sends events and decides nothing.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::mpsc::Sender};
 
@@ -12,12 +12,13 @@ pub mod membership;
 pub mod origin;
 pub mod reader;
 
-/// Where an input sends to, and what the previous run knew.
+/// The channels that an input sends to, and the manifests known from the
+/// previous run.
 #[derive(Debug)]
 pub struct Input {
-    /// The channel to the loop.
+    /// The channel for events to the loop.
     pub events: Sender<Event>,
-    /// The way to the checkpoint.
+    /// The recorder for notes to the checkpoint.
     pub recorder: Recorder,
     /// The last good text of each manifest.
     pub files: BTreeMap<PathBuf, String>,

@@ -1,18 +1,20 @@
-//! What is behind a watch: the cluster, and the custom resource definition of
-//! the kind. Both are looked at when objects came in a listing or were deleted,
-//! and what was found is sent before the objects: a definition is terminating
-//! before the first of its objects goes, and an API server that returns an
-//! empty list is asked for its cluster. [`crate::decide::caution`] decides.
+//! Checks the source of a watch: the cluster, and the CustomResourceDefinition
+//! of the kind. The agent reads the cluster and the definition when a listing
+//! ends or an object was deleted. It sends the result to the loop before the
+//! objects. So the loop learns that a definition is terminating before the
+//! first of its objects is deleted. If an API server returns an empty list, the
+//! loop learns which cluster the list is from. [`crate::decide::caution`]
+//! decides whether removals must wait.
 //!
-//! They are also looked at when the connection was lost. Afterwards an API
-//! server with an emptied etcd may be behind the same address, and a watch that
-//! goes on there at its old position hears nothing until the new server has
-//! counted that far.
+//! The agent also reads the cluster and the definition after a lost connection.
+//! Afterwards an API server with an emptied etcd may answer at the same
+//! address. A watch that continues on this server at its old resource version
+//! receives no events until the new server has reached that version.
 //!
-//! This costs one or two small requests per listing, and one for all deletions
-//! that come together. For the API server of a fleet that is cheaper than two
-//! more watches by each agent, and there is no race between those and the
-//! objects' own watch.
+//! These checks cost two small requests per listing, and two for all deletions
+//! that arrive together. For the API server of a fleet, these requests are
+//! cheaper than two more watches by each agent. Requests also avoid a race
+//! between two more watches and the watch of the objects.
 
 use std::{collections::BTreeSet, future::Future, sync::mpsc::Sender, time::Duration};
 
@@ -32,42 +34,43 @@ use crate::{
     said::Said,
 };
 
-/// The namespace whose UID identifies the cluster: every cluster has it, and it
-/// is never made again.
+/// The namespace whose UID identifies the cluster. Every cluster has this
+/// namespace, and it is never created again.
 const CLUSTER: &str = "kube-system";
-/// How long to wait for the answer to a request.
+/// How long to wait for the API server's answer to a request.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// How long to wait before asking again after a request without an answer.
+/// How long to wait before repeating a request that got no answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long after a failure of the watch the cluster is looked at, and how
-/// often until it answers.
+/// How long after a failure of the watch the cluster is checked, and how often
+/// the check is repeated until the cluster answers.
 const RECHECK: Duration = Duration::from_secs(10);
 
-/// The result of a look.
+/// The result of checking the cluster and the definition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
-    /// What was new is sent.
+    /// The findings were sent to the loop, or nothing had to be sent.
     Done,
-    /// The objects that are known are another cluster's: everything must be
-    /// listed anew.
+    /// The known objects are from another cluster, so everything must be listed
+    /// again.
     Moved,
-    /// The loop has ended, and hears nothing.
+    /// The loop has ended and receives no more events.
     Unheard,
 }
 
-/// Looks at what is behind one kind's objects when they change.
+/// Checks the cluster and the definition of one kind when objects of that kind
+/// change.
 pub(super) struct Origin {
     namespaces: Api<Namespace>,
     definitions: Api<CustomResourceDefinition>,
-    /// The name of the kind's definition.
+    /// The name of the kind's CustomResourceDefinition.
     name: &'static str,
-    /// The cluster whose objects are known.
+    /// The UID of the cluster that the known objects are from.
     cluster: Option<String>,
-    /// The UID of the definition that the last listing was of.
+    /// The UID of the CustomResourceDefinition at the time of the last listing.
     listed: Option<String>,
-    /// Whether removals wait for what is found.
+    /// Whether removals wait for the result of the next check.
     owed: bool,
-    /// When there is something to look at again.
+    /// The time of the next check, if one is planned.
     due: Option<Instant>,
     said: Said,
 }
@@ -86,7 +89,7 @@ impl Origin {
         }
     }
 
-    /// Waits until there is something to look at again.
+    /// Waits until the next check is due.
     pub(super) async fn due(&self) {
         match self.due {
             Some(due) => time::sleep_until(due).await,
@@ -94,7 +97,8 @@ impl Origin {
         }
     }
 
-    /// Looks, if one of these steps of the watch gives a reason.
+    /// Checks the cluster and the definition if one of these steps of the watch
+    /// requires it.
     pub(super) async fn before<K>(
         &mut self,
         steps: &[watcher::Result<watcher::Event<K>>],
@@ -122,8 +126,9 @@ impl Origin {
         self.look(events).await
     }
 
-    /// Looks, and sends what is found. Without an answer, nothing is sent
-    /// unless removals wait for it.
+    /// Checks the cluster and the definition, and sends the result to the loop.
+    /// If the API server does not answer, nothing is sent unless removals wait
+    /// for the result.
     pub(super) async fn look(&mut self, events: &Sender<Event>) -> Look {
         let (cluster, definition) = tokio::join!(
             answer(self.namespaces.get_metadata_opt(CLUSTER)),
@@ -135,7 +140,7 @@ impl Origin {
         );
         let cluster = match cluster {
             Answer::Is(Some(found)) => uid(found).map_or_else(nameless, Answer::Is),
-            Answer::Is(None) => Answer::None(format!("there is no namespace {CLUSTER} so far")),
+            Answer::Is(None) => Answer::None(format!("there is no namespace {CLUSTER} yet")),
             Answer::None(why) => Answer::None(format!("cannot read namespace {CLUSTER}: {why}")),
             Answer::NotAllowed => Answer::NotAllowed,
         };
@@ -170,13 +175,13 @@ impl Origin {
         look
     }
 
-    /// An agent that was allowed to look once, and now is not, will be allowed
-    /// again: an API server that just started has not read its rules yet, and
-    /// one that lost everything gets the chart's again.
+    /// Treats a denied permission as temporary if the agent had it before. An
+    /// API server that has just started has not read its RBAC rules yet, and
+    /// one that lost its data gets the chart's rules again.
     fn unless_it_was_allowed<T>(&self, answer: Answer<T>) -> Answer<T> {
         match answer {
             Answer::NotAllowed if self.cluster.is_some() => {
-                Answer::None("no longer allowed to".to_owned())
+                Answer::None("permission was lost".to_owned())
             }
             answer => answer,
         }
@@ -199,16 +204,16 @@ impl Origin {
         }
     }
 
-    /// Logs once what keeps the agent from knowing.
+    /// Logs once why the agent cannot read the cluster or the definition.
     fn say(&mut self, cluster: &Answer<String>, definition: &Answer<Definition>) {
         let message = match (cluster, definition) {
-            (Answer::None(why), _) | (_, Answer::None(why)) => {
-                Some(format!("{why}. Nothing is removed until it is known"))
-            }
+            (Answer::None(why), _) | (_, Answer::None(why)) => Some(format!(
+                "{why}. Until the agent can read it, nothing is removed"
+            )),
             (Answer::NotAllowed, _) | (_, Answer::NotAllowed) => Some(format!(
-                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: how much \
-                 is removed is limited, but neither another cluster nor a deleted definition is \
-                 recognised; upgrade the chart's RBAC",
+                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: \
+                 removals are limited in number, but the agent cannot detect another cluster or a \
+                 deleted definition; upgrade the chart's RBAC",
                 self.name
             )),
             _ => None,
@@ -234,7 +239,8 @@ async fn answer<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Ans
     }
 }
 
-/// Whether an API server answers that it does not know the kind at all.
+/// Returns true if the API server answers that it does not know the kind at
+/// all.
 fn is_unknown_kind(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(source)
     | watcher::Error::WatchStartFailed(source)

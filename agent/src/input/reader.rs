@@ -1,10 +1,11 @@
-//! A thread that takes readings of the kernel's table, as hints that another
-//! process changed it. It decides nothing: the loop reads again before it
-//! writes ([`crate::director`]).
+//! A thread that reads the kernel's table regularly, to notice changes by other
+//! processes. The thread decides nothing: the loop reads the table again before
+//! it writes ([`crate::director`]).
 //!
-//! There are three kinds, from the cheapest to the most complete. After each
-//! reading the thread rests for a multiple of the reading's duration, so that a
-//! large table costs no more than a small part of a processor.
+//! There are three kinds of readings, from the cheapest to the most complete.
+//! After each reading the thread rests for a multiple of the reading's
+//! duration. So reading even a large table takes only a small share of a
+//! processor.
 
 use std::{
     fs,
@@ -17,10 +18,11 @@ use ipvs::{Kernel, Listing, Socket};
 
 use crate::{event::Event, host::reading::Reading};
 
-/// The table as text, of this thread's network namespace.
+/// The file with the kernel's table as text, for this thread's network
+/// namespace.
 const LISTING: &str = "/proc/thread-self/net/ip_vs";
-/// How long to wait after a failure: opening a socket may make the kernel run
-/// modprobe.
+/// How long to wait after a failed reading. Opening a socket may make the
+/// kernel run modprobe.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy)]
@@ -30,7 +32,7 @@ enum Kind {
     Table,
 }
 
-/// When to take one kind of reading.
+/// The times at which one kind of reading is taken.
 struct Schedule {
     kind: Kind,
     interval: Duration,
@@ -57,7 +59,7 @@ impl Schedule {
     }
 }
 
-/// Takes readings until the loop has ended.
+/// Takes readings of the kernel's table until the loop has ended.
 pub fn watch(events: &Sender<Event>) {
     let mut schedules = [
         Schedule::new(Kind::Services, 1500, 60, 60),
@@ -71,7 +73,7 @@ pub fn watch(events: &Sender<Event>) {
         let next = [first, second, third]
             .into_iter()
             .min_by_key(|schedule| schedule.due)
-            .expect("there are three");
+            .expect("there are three schedules");
         thread::sleep(next.due.saturating_duration_since(Instant::now()));
         let began = Instant::now();
         match take(next.kind, &mut socket) {
@@ -83,7 +85,9 @@ pub fn watch(events: &Sender<Event>) {
             }
             Err(error) if matches!(next.kind, Kind::Listing) => {
                 if !is_said {
-                    tracing::warn!("{error}: a changed weight is noticed later");
+                    tracing::warn!(
+                        "{error}: a weight that another process changes is noticed later"
+                    );
                     is_said = true;
                 }
                 next.due = Instant::now() + next.longest;

@@ -1,4 +1,4 @@
-//! One probe, from its beginning to a verdict or to a void result.
+//! Runs one probe, from its start to a verdict or a void result.
 
 use std::{io, sync::Arc};
 
@@ -20,7 +20,8 @@ use super::{
 };
 use crate::probe::tally::Verdict;
 
-/// The most characters of a failure's words: a server may have chosen them.
+/// The most characters that are kept of a failure's message. The text of the
+/// message may come from a server.
 const LONGEST: usize = 200;
 
 /// The result of a probe.
@@ -32,19 +33,19 @@ pub(super) enum Outcome {
     Void(Arc<str>),
 }
 
-/// What is made once for all probes of a check.
+/// The parts of a probe that are made once for all probes of a check.
 pub(super) enum Prepared {
-    /// A request over HTTP.
+    /// The HTTP requests of the check.
     Http(Box<Http>),
-    /// A query over DNS.
+    /// The DNS queries of the check.
     Dns(Dns),
-    /// Nothing needs to be made.
+    /// The check needs no preparation.
     Plain,
     /// The check can never be made, for this reason.
     Unfit(String),
 }
 
-/// What all probes share.
+/// The sockets and caches that all probes share.
 pub(super) struct Shared {
     pings: Pings,
     routes: Routes,
@@ -52,7 +53,7 @@ pub(super) struct Shared {
 }
 
 impl Prepared {
-    /// Makes what the probes of a check need.
+    /// Prepares the requests or queries of a check.
     pub(super) fn new(check: &HealthCheck) -> Self {
         let prepared = match &check.probe {
             Probe::Http(probe) => Http::new(probe).map(|http| Self::Http(Box::new(http))),
@@ -66,10 +67,11 @@ impl Prepared {
 }
 
 impl Shared {
-    /// Must be called inside a runtime.
+    /// Opens the shared sockets. This function must be called inside a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// When the system has no socket left.
+    /// Returns an error if the system has no socket left.
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self {
             pings: Pings::default(),
@@ -78,7 +80,8 @@ impl Shared {
         })
     }
 
-    /// Why this host, and not the server, may have caused a failure.
+    /// Returns the reason why this host, and not the server, may have caused a
+    /// failure.
     async fn trouble(
         &self,
         target: &Target,
@@ -102,7 +105,7 @@ impl Shared {
     }
 }
 
-/// Probes a target once. Its time counts from `began`.
+/// Probes a target once. The check's timeout counts from `began`.
 pub(super) async fn attempt(
     target: &Target,
     prepared: &Prepared,
@@ -114,7 +117,7 @@ pub(super) async fn attempt(
     let deadline = began + check.timeout;
     let exchange = exchange(target, prepared, shared, &progress);
     let in_time = timeout_at(deadline, exchange).await;
-    // For this check only an error would have been a failure.
+    // A UDP check without an expected answer fails only on an error.
     let is_silence_good =
         in_time.is_err() && matches!(&check.probe, Probe::Udp { expect, .. } if expect.is_empty());
     let result = in_time.unwrap_or_else(|_| Err(progress.out_of_time(check.timeout)));
@@ -153,8 +156,8 @@ async fn exchange(
 ) -> Result<(), Failed> {
     let address = target.address;
     match (&target.check.probe, prepared) {
-        // These probes are the most frequent, and the futures of the others are
-        // large.
+        // Probes with large futures are boxed, so that the most frequent
+        // probes, those over TCP, take less memory.
         (Probe::Tcp { send, expect }, _) => tcp::probe(address, send, expect, progress).await,
         (Probe::Grpc { service }, _) => Box::pin(grpc::probe(address, service, progress)).await,
         (Probe::Udp { send, expect }, _) => udp::probe(address, send, expect).await,

@@ -1,5 +1,6 @@
-//! A connection over which a server can send only a limited number of bytes: a
-//! server that floods its probe would keep the thread from all other probes.
+//! A connection over which a server can send only a limited number of bytes.
+//! Without the limit, a server that floods its probe would delay all other
+//! probes.
 
 use std::{
     io::{self, IoSlice},
@@ -13,11 +14,12 @@ use tokio::{
     net::TcpStream,
 };
 
-/// How many bytes a server can send. There is room for the headers and the body
-/// that are looked at, and for TLS and HTTP/2 around them.
+/// The most bytes that a server can send. The limit leaves room for the headers
+/// and the part of the body that are checked, plus the overhead of TLS and
+/// HTTP/2.
 const MOST: usize = 256 << 10;
 
-/// A connection that fails to read after [`MOST`] bytes.
+/// A connection whose reads fail after [`MOST`] bytes.
 #[derive(Debug)]
 pub(super) struct Bounded {
     stream: TcpStream,
@@ -25,12 +27,12 @@ pub(super) struct Bounded {
 }
 
 impl Bounded {
-    /// A connection over which nothing has come yet.
+    /// Wraps a connection from which nothing has been read yet.
     pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, room: MOST }
     }
 
-    /// The server's address.
+    /// Returns the address of the server at the other end.
     pub(super) fn peer_address(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
     }

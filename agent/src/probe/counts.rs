@@ -1,4 +1,4 @@
-//! What the engine counts of its own work.
+//! Counters of the probe engine's own work.
 
 use std::{
     array,
@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-/// How many buckets each power of two microseconds has.
+/// The number of histogram buckets for each power of two of microseconds.
 const PARTS: u64 = 4;
 const BUCKETS: usize = 40 * PARTS as usize;
 
-/// How many probes were made, and how punctually. Any thread can read it.
+/// Counts how many probes were made, and how late they began. Any thread can
+/// read the counts.
 #[derive(Debug)]
 pub struct Counts {
     probes: AtomicU64,
@@ -31,19 +32,19 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// How many probes have ended.
+    /// Returns how many probes have ended.
     pub fn probes(&self) -> u64 {
         self.probes.load(Relaxed)
     }
 
-    /// How many of them were void.
+    /// Returns how many of the ended probes were void.
     pub fn voids(&self) -> u64 {
         self.voids.load(Relaxed)
     }
 
-    /// The lateness that this part of the probes (0 to 1) did not exceed, to
-    /// within a quarter. A target's first probe does not count, because it is
-    /// due at no certain time.
+    /// Returns the lateness that the given part of the probes (0 to 1) did not
+    /// exceed, accurate to within a quarter. A target's first probe does not
+    /// count, because it has no fixed due time.
     pub fn lateness(&self, part: f64) -> Duration {
         let counts: Vec<_> = self.lateness.iter().map(|one| one.load(Relaxed)).collect();
         let total: u64 = counts.iter().sum();
@@ -57,12 +58,12 @@ impl Counts {
         self.greatest_lateness()
     }
 
-    /// The lateness of the least punctual probe.
+    /// Returns the greatest lateness of all probes.
     pub fn greatest_lateness(&self) -> Duration {
         Duration::from_micros(self.longest.load(Relaxed))
     }
 
-    /// Makes all counts 0 again, for example after a start.
+    /// Resets all counts to 0, for example after a start.
     pub fn reset(&self) {
         for count in self.lateness.iter().chain([&self.probes, &self.voids]) {
             count.store(0, Relaxed);

@@ -1,5 +1,5 @@
-//! A query over UDP. A resolver is not used: it would ask again, ask other
-//! servers, and remember answers.
+//! Sends a DNS query over UDP. The probe does not use a resolver, because a
+//! resolver repeats queries, asks other servers, and caches answers.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,10 +14,10 @@ use hickory_proto::{
 
 use super::{trouble::Failed, udp};
 
-/// The longest datagram, in bytes.
+/// The size of the longest datagram that is read, in bytes.
 const MOST: usize = 64 << 10;
 
-/// The queries of one check.
+/// The DNS queries of one check.
 pub(super) struct Dns {
     query: Query,
     expect: Option<String>,
@@ -25,7 +25,7 @@ pub(super) struct Dns {
 
 impl Dns {
     /// # Errors
-    /// When such a query cannot be made; the error says why.
+    /// Returns an error, with the reason, if the query cannot be made.
     pub(super) fn new(probe: &DnsProbe) -> Result<Self, String> {
         let mut name = Name::from_ascii(&probe.name).map_err(|error| error.to_string())?;
         name.set_fqdn(true);
@@ -37,13 +37,14 @@ impl Dns {
         })
     }
 
-    /// Asks, and looks at the first answer to exactly this question.
+    /// Sends the query, and judges the first answer to exactly this question.
     pub(super) async fn probe(&self, address: SocketAddr) -> Result<(), Failed> {
         let mut question = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
         question.metadata.recursion_desired = true;
         question.add_query(self.query.clone());
         let bytes = question.to_vec();
-        let bytes = bytes.map_err(|error| Failed::Answer(format!("no such query: {error}")))?;
+        let bytes =
+            bytes.map_err(|error| Failed::Answer(format!("cannot make the DNS query: {error}")))?;
         let socket = udp::connect(address).await?;
         socket
             .send(&bytes)
@@ -55,8 +56,8 @@ impl Dns {
                 .recv(&mut came)
                 .await
                 .map_err(|error| udp::failed(&error))?;
-            // An answer to another question may be forged, and the real one may
-            // still come.
+            // An answer to another question may be forged, and the real answer
+            // may still come.
             if let Ok(answer) = Message::from_vec(&came[..count])
                 && answer.metadata.id == question.metadata.id
                 && answer.metadata.message_type == MessageType::Response
@@ -87,19 +88,19 @@ impl Dns {
     }
 }
 
-/// Whether an answer is to this question. A server that cannot read a query
-/// does not repeat it.
+/// Returns true if `answer` is an answer to `question`. A server that cannot
+/// parse a query does not repeat the question in its answer.
 fn is_to(answer: &Message, question: &Message) -> bool {
     answer.queries == question.queries
         || answer.queries.is_empty() && answer.metadata.response_code != ResponseCode::NoError
 }
 
-/// The name of a code, as in RFC 1035.
+/// Returns the name of a response code, as in RFC 1035.
 fn mnemonic(code: ResponseCode) -> String {
     format!("{code:?}").to_ascii_uppercase()
 }
 
-/// A form of a record that is the same for all records that mean the same.
+/// Normalizes a record's text, so that equivalent records compare as equal.
 fn comparable(data: &str) -> String {
     match data.parse::<IpAddr>() {
         Ok(address) => address.to_string(),

@@ -1,5 +1,5 @@
-//! The thread that makes probes: it gives the schedule its clock and its
-//! sockets.
+//! The thread that makes probes. The thread provides the clock and the sockets
+//! for the schedule.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,31 +31,32 @@ use crate::{
     probe::tally::{Results, Verdict},
 };
 
-/// The most sockets at once. Half of the files that the process may open is a
-/// second limit: the other half is for the API client, the kernel and the
-/// journal.
+/// The most probes in flight at once. Probes also use at most half of the files
+/// that the process may open. The other half is for the API client, the kernel
+/// and the journal.
 const MOST_IN_FLIGHT: u64 = 16 << 10;
-/// Probes that are due within this time of each other begin together: each wake
-/// of the thread costs as much as a part of a probe.
+/// Probes that are due within this time of each other begin together, because
+/// each wake of the thread costs time.
 const GATHER: Duration = Duration::from_millis(10);
-/// How long to sleep when there is nothing to do.
+/// How long the thread sleeps when it has nothing to do.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How often the thread looks at the clock while probes are in flight, to know
-/// whether it stood still in the meantime.
+/// How often the thread reads the clock while probes are in flight, to detect
+/// that it did not run for a while.
 const PULSE: Duration = Duration::from_millis(250);
-/// How late the thread may wake without having stood still: on a busy machine
-/// this may happen again and again, and answers are still read.
+/// The thread counts as stalled if it wakes more than this time after the
+/// planned time. Shorter delays are frequent on a busy machine, and answers are
+/// still read in time.
 const PUNCTUAL: Duration = Duration::from_millis(250);
-/// The shortest time between two reports of void probes.
+/// The shortest time between two [`Event::ProbesVoid`] events.
 const BETWEEN_WORDS: Duration = Duration::from_secs(1);
 
-/// Starts the thread that probes what it is ordered to, in the calling thread's
-/// network namespace. It sends what is new as `events`, and ends when no sender
-/// of orders or no receiver of events is left. The process's soft limit of open
-/// files (`RLIMIT_NOFILE`) is raised towards the hard one.
+/// Starts the thread that makes the ordered probes, in the calling thread's
+/// network namespace. The thread sends new results to `events`. The thread ends
+/// when all senders of orders or the receiver of events are gone. The process's
+/// soft limit of open files (`RLIMIT_NOFILE`) is raised towards the hard limit.
 ///
 /// # Errors
-/// When the system has no thread or no file descriptor left.
+/// Returns an error if the system has no thread or no file descriptor left.
 pub fn start(
     orders: UnboundedReceiver<Order>,
     events: Sender<Event>,
@@ -72,8 +73,9 @@ pub fn start(
     thread::Builder::new()
         .name("prober".to_owned())
         .spawn(move || {
-            // Whatever wakes the future of block_on() interrupts tokio's wait,
-            // with two system calls; what wakes a task does not.
+            // Waking the future of block_on() interrupts tokio's wait, which
+            // costs two system calls. Waking a spawned task costs no system
+            // call.
             let ended = runtime.block_on(async { tokio::spawn(engine.run(orders)).await });
             if let Err(panic) = ended {
                 resume_unwind(panic.into_panic());
@@ -88,7 +90,7 @@ fn most_in_flight() -> io::Result<usize> {
         soft = wanted.min(hard);
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
     }
-    Ok(usize::try_from((soft / 2).min(MOST_IN_FLIGHT)).expect("it is small"))
+    Ok(usize::try_from((soft / 2).min(MOST_IN_FLIGHT)).expect("at most MOST_IN_FLIGHT"))
 }
 
 struct Engine {
@@ -100,9 +102,9 @@ struct Engine {
     voids: Voids,
     events: Sender<Event>,
     counts: Arc<Counts>,
-    /// When the thread plans to wake next.
+    /// The time at which the thread plans to wake next.
     planned: Instant,
-    /// How late the thread was to wake, in total.
+    /// The total time for which the thread was stalled.
     stood_still: Duration,
 }
 
@@ -116,15 +118,15 @@ struct Watched {
 /// A probe that has ended.
 struct Landed {
     flight: Flight,
-    /// The latest time at which it should have ended.
+    /// The time by which the probe should have ended.
     deadline: Instant,
     timeout: Duration,
-    /// How late the thread was to wake, in total, when the probe began.
+    /// The thread's total stalled time when the probe began.
     stood_still: Duration,
     outcome: Outcome,
 }
 
-/// The receiver of events is gone.
+/// The error when the receiver of events is gone.
 struct Unheard;
 
 type Flights = FuturesUnordered<BoxFuture<'static, Landed>>;
@@ -194,7 +196,7 @@ impl Engine {
         }
     }
 
-    /// Returns the time, and notices whether the thread stood still.
+    /// Returns the current time, and records whether the thread was stalled.
     fn wake(&mut self) -> Instant {
         let now = Instant::now();
         let late = now.saturating_duration_since(self.planned);
@@ -205,7 +207,7 @@ impl Engine {
         now
     }
 
-    /// When there is something to do next, and when after that.
+    /// Returns the next two times at which the thread has something to do.
     fn next_wakes(&self, launched: Duration, are_in_flight: bool) -> [Duration; 2] {
         let launch = self.schedule.next_deadline();
         let launch = launch.map(|due| due.max(launched + GATHER));
@@ -245,12 +247,14 @@ impl Engine {
         self.voids.change(watched.void, None);
     }
 
-    /// What the probes of a check need; all its targets share it.
+    /// Returns the prepared parts of a check's probes, which all targets of the
+    /// check share.
     fn prepare(&mut self, check: &Arc<HealthCheck>) -> Arc<Prepared> {
         if let Some(prepared) = self.prepared.get(check).and_then(Weak::upgrade) {
             return prepared;
         }
-        // A probe in flight may have been the last user of one.
+        // Drops prepared checks whose last user, such as a probe in flight, is
+        // gone.
         self.prepared.retain(|_, known| known.strong_count() > 0);
         let prepared = Arc::new(Prepared::new(check));
         let weak = Arc::downgrade(&prepared);
@@ -263,7 +267,7 @@ impl Engine {
             self.counts.began(lateness);
         }
         let watched = self.watched.get(&flight.id);
-        let watched = watched.expect("what is scheduled is known");
+        let watched = watched.expect("every scheduled target is watched");
         let (target, prepared) = (watched.target.clone(), watched.prepared.clone());
         let shared = self.shared.clone();
         let stood_still = self.stood_still;
@@ -285,7 +289,8 @@ impl Engine {
         let is_wanted = self.schedule.ended(landed.flight, now - self.epoch);
         let late = now.saturating_duration_since(landed.deadline);
         let held_up = match landed.outcome {
-            // The server did answer, whatever the thread did in the meantime.
+            // The server has answered, so it does not matter whether the thread
+            // was stalled before.
             Outcome::Verdict(Verdict::Success) => late,
             _ => late.max(self.stood_still - landed.stood_still),
         };
@@ -299,7 +304,7 @@ impl Engine {
             return Ok(());
         }
         let watched = self.watched.get_mut(&id);
-        let watched = watched.expect("what is scheduled is known");
+        let watched = watched.expect("every scheduled target is watched");
         let (void, verdict) = match outcome {
             Outcome::Void(why) => (Some(why), None),
             Outcome::Verdict(verdict) => (None, Some(verdict)),
@@ -326,9 +331,9 @@ impl Engine {
     }
 }
 
-/// Rings at the time that it is set to. When a timer is set that rings before
-/// all others, tokio interrupts its own wait, with two system calls; so the
-/// ring after the next one is set already.
+/// A timer for the thread's next wake. Setting a timer that fires before all
+/// others makes tokio interrupt its own wait, which costs two system calls. The
+/// alarm therefore sets its second-next timer in advance.
 struct Alarm([Pin<Box<Sleep>>; 2]);
 
 impl Alarm {
@@ -350,13 +355,13 @@ impl Alarm {
 
     async fn rings(&mut self) {
         let Self([one, other]) = self;
-        // Polling sets it.
+        // Polling a `Sleep` registers its timer.
         let _ = other.as_mut().now_or_never();
         one.as_mut().await;
     }
 }
 
-/// How many targets had a void last probe, for each reason.
+/// Counts the targets whose last probe was void, by reason.
 #[derive(Debug, Default)]
 struct Voids {
     reasons: BTreeMap<Arc<str>, usize>,
@@ -366,7 +371,8 @@ struct Voids {
 }
 
 impl Voids {
-    /// Records why a target's last probe was void before, and why it is now.
+    /// Records that the reason for a target's void probe changed from `before`
+    /// to `after`.
     fn change(&mut self, before: Option<Arc<str>>, after: Option<Arc<str>>) {
         if let Some(before) = before {
             self.is_changed = true;
@@ -386,7 +392,7 @@ impl Voids {
         self.is_changed.then_some(self.next)
     }
 
-    /// What must be reported now, if anything.
+    /// Returns the counts of void probes if they must be reported now.
     fn news(&mut self, now: Duration) -> Option<BTreeMap<Arc<str>, usize>> {
         if self.next_deadline()? > now {
             return None;

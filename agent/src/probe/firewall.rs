@@ -1,10 +1,10 @@
-//! Whether this host's own firewall lets a connection out.
+//! Tests whether this host's own firewall lets a connection out.
 //!
-//! When the firewall drops a SYN, the kernel hides that from the socket
-//! (`net/ipv4/tcp_output.c`, tcp_connect), and when the firewall rejects a SYN,
-//! that looks like the server's answer. Only a raw socket gets the error
-//! (EPERM). So one SYN to the same port goes out over a raw socket, and if the
-//! server answers it, the kernel resets that connection.
+//! When the firewall drops a SYN, the kernel hides the drop from the socket
+//! (`net/ipv4/tcp_output.c`, tcp_connect). When the firewall rejects a SYN, the
+//! rejection looks like the server's answer. Only a raw socket gets the error
+//! (EPERM). So the agent sends one SYN to the same port over a raw socket. If
+//! the server answers this SYN, the kernel resets the connection.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -23,31 +23,34 @@ use nix::{
 
 use super::recent::Recent;
 
-/// How long a server that keeps failing in the same way counts as let through.
+/// How long the firewall counts as open for a server that keeps failing in the
+/// same way.
 const BELIEVED: Duration = Duration::from_secs(30);
 const NO_FLAGS: MsgFlags = MsgFlags::empty();
-/// The protocol number of TCP (IPPROTO_TCP).
+/// The IP protocol number of TCP (IPPROTO_TCP).
 const TCP: u8 = 6;
 
 /// How a server failed to answer a SYN.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unheard {
-    /// No answer came back.
+    /// The server sent no answer.
     Silent,
-    /// A rejection came back.
+    /// A rejection of the SYN came back.
     Refused,
 }
 
-/// Sends SYNs. Without the capability `CAP_NET_RAW` it finds nothing.
+/// Tests the firewall with raw SYNs. Without the capability `CAP_NET_RAW` the
+/// test finds no problem.
 pub(super) struct Firewall {
-    /// The servers that were let through, and how they had failed.
+    /// The servers that the firewall let through, each with the way in which
+    /// its probe failed.
     let_through: Recent<SocketAddr, Unheard>,
     v4: OnceLock<Option<OwnedFd>>,
     v6: OnceLock<Option<OwnedFd>>,
 }
 
 impl Firewall {
-    /// Nothing was sent yet.
+    /// Returns a tester that has not sent any SYN yet.
     pub(super) fn new() -> Self {
         Self {
             let_through: Recent::new(BELIEVED),
@@ -56,8 +59,9 @@ impl Firewall {
         }
     }
 
-    /// Whether a SYN to this address is dropped or rejected before it leaves. A
-    /// server that was let through is not checked again for a while.
+    /// Returns true if this host drops or rejects a SYN to this address before
+    /// it leaves. After a SYN was let through, the address is not tested again
+    /// for a while.
     pub(super) fn forbids(&self, address: SocketAddr, unheard: Unheard) -> bool {
         let now = Instant::now();
         if self.let_through.get(&address, now) == Some(unheard) {
@@ -73,12 +77,13 @@ impl Firewall {
         }
     }
 
-    /// Records that the server has answered: its next failure is a new one.
+    /// Records that the server has answered, so that its next failure is tested
+    /// again.
     pub(super) fn answered(&self, address: SocketAddr) {
         self.let_through.forget(&address);
     }
 
-    /// What became of a SYN; none if it could not be tried.
+    /// Sends a SYN and returns the result, or `None` if no SYN could be sent.
     fn send_syn(&self, address: SocketAddr) -> Option<Result<(), Errno>> {
         let (socket, family) = match address {
             SocketAddr::V4(_) => (&self.v4, AddressFamily::Inet),
@@ -88,14 +93,16 @@ impl Firewall {
             Some(socket) => socket,
             None => match raw(family) {
                 Ok(made) => socket.get_or_init(|| Some(made)),
-                // This stays so: the agent lacks the capability.
+                // The agent lacks the capability, so later attempts would fail
+                // too.
                 Err(Errno::EPERM | Errno::EACCES) => socket.get_or_init(|| None),
                 Err(_) => return None,
             },
         };
         let socket = socket.as_ref()?.as_raw_fd();
         let segment = syn(own_address(address)?, address);
-        // A raw socket's port is the protocol, or 0 (raw(7)).
+        // The port of a raw socket's address is the protocol number or 0
+        // (raw(7)).
         let mut address = address;
         address.set_port(0);
         let sent = match address {
@@ -111,7 +118,8 @@ fn raw(family: AddressFamily) -> Result<OwnedFd, Errno> {
     socket(family, SockType::Raw, flags, SockProtocol::Tcp)
 }
 
-/// The address that the kernel would send from. No packet is sent to find it.
+/// Returns the source address that the kernel would use. No packet is sent to
+/// find the address.
 fn own_address(address: SocketAddr) -> Option<IpAddr> {
     let any = match address {
         SocketAddr::V4(_) => "0.0.0.0:0",
@@ -122,21 +130,21 @@ fn own_address(address: SocketAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// A SYN from some high port (RFC 9293, section 3.1).
+/// Builds a SYN segment from some high port (RFC 9293, section 3.1).
 fn syn(source: IpAddr, destination: SocketAddr) -> [u8; 20] {
     let mut segment = [0; 20];
     segment[0..2].copy_from_slice(&fastrand::u16(61_000..65_000).to_be_bytes());
     segment[2..4].copy_from_slice(&destination.port().to_be_bytes());
     segment[4..8].copy_from_slice(&fastrand::u32(..).to_be_bytes());
-    // Five words of header; SYN; a window.
+    // Sets a header length of five words, the flag SYN, and a window.
     segment[12..16].copy_from_slice(&[5 << 4, 0x02, 0xff, 0xff]);
     let checksum = checksum(source, destination.ip(), &segment);
     segment[16..18].copy_from_slice(&checksum.to_be_bytes());
     segment
 }
 
-/// The checksum, with the pseudo-header (RFC 9293, section 3.1; RFC 8200,
-/// section 8.1).
+/// Computes the TCP checksum with the pseudo-header (RFC 9293, section 3.1; RFC
+/// 8200, section 8.1).
 fn checksum(source: IpAddr, destination: IpAddr, segment: &[u8; 20]) -> u16 {
     let mut bytes = Vec::with_capacity(60);
     for address in [source, destination] {
@@ -161,7 +169,7 @@ fn checksum(source: IpAddr, destination: IpAddr, segment: &[u8; 20]) -> u16 {
 mod tests {
     use super::*;
 
-    /// A whole segment with its checksum sums up to nothing.
+    /// A segment that contains its correct checksum has the checksum 0.
     #[test]
     fn the_checksum_is_the_internets() {
         for (source, destination) in [

@@ -1,4 +1,5 @@
-//! Servers on the loopback, many of which behave as no server should.
+//! Test servers on the loopback interface. Many of these servers misbehave on
+//! purpose.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,17 +16,17 @@ use super::{
 };
 use crate::probe::tally::Verdict;
 
-/// Longer than any answer takes that comes at all.
+/// A timeout for probes that get an answer; every answer takes less.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// How long to wait for an answer that does not come.
+/// A short timeout for probes that get no answer.
 pub(super) const SOON: Duration = Duration::from_millis(300);
 
-/// The result of a probe of a server, in words.
+/// Probes a server once, and returns the result in words.
 pub(super) async fn said(probe: Probe, address: SocketAddr) -> String {
     said_within(PATIENCE, probe, address).await
 }
 
-/// The same, with a limit on how long an answer may take.
+/// Probes a server once with this timeout, and returns the result in words.
 pub(super) async fn said_within(timeout: Duration, probe: Probe, address: SocketAddr) -> String {
     let check = HealthCheck {
         probe,
@@ -45,7 +46,7 @@ pub(super) async fn said_within(timeout: Duration, probe: Probe, address: Socket
     }
 }
 
-/// A server that does this with each connection.
+/// Starts a server that handles each connection with the given function.
 pub(super) async fn serve<F: Future<Output = ()> + Send>(
     act: impl Fn(TcpStream) -> F + Clone + Send + 'static,
 ) -> SocketAddr {
@@ -59,14 +60,14 @@ pub(super) async fn serve<F: Future<Output = ()> + Send>(
     address
 }
 
-/// A server that reads something, sends this, and closes.
+/// Starts a server that reads something, sends these bytes, and closes.
 pub(super) async fn says(words: impl Into<Vec<u8>>) -> SocketAddr {
     let words: Arc<[u8]> = words.into().into();
     serve(move |mut stream| {
         let words = words.clone();
         async move {
             let mut read = [0; 4096];
-            // The probe may have closed the connection before.
+            // The probe may already have closed the connection.
             let _ = stream.read(&mut read).await;
             let _ = stream.write_all(&words).await;
         }
@@ -74,7 +75,7 @@ pub(super) async fn says(words: impl Into<Vec<u8>>) -> SocketAddr {
     .await
 }
 
-/// A server that sends these bytes again and again.
+/// Starts a server that sends `first`, and then `again` without end.
 pub(super) async fn says_for_ever(first: &'static str, again: &'static str) -> SocketAddr {
     serve(move |mut stream| async move {
         let mut read = [0; 4096];
@@ -85,7 +86,8 @@ pub(super) async fn says_for_ever(first: &'static str, again: &'static str) -> S
     .await
 }
 
-/// A server that sends this and then nothing, and does not close.
+/// Starts a server that sends these words, then sends nothing and does not
+/// close.
 pub(super) async fn says_and_waits(words: &'static str) -> SocketAddr {
     serve(move |mut stream| async move {
         let _ = stream.write_all(words.as_bytes()).await;
@@ -95,7 +97,7 @@ pub(super) async fn says_and_waits(words: &'static str) -> SocketAddr {
     .await
 }
 
-/// A server that resets each connection.
+/// Starts a server that resets each connection.
 pub(super) async fn resets() -> SocketAddr {
     serve(|stream| async move {
         stream.readable().await.unwrap();
@@ -104,18 +106,19 @@ pub(super) async fn resets() -> SocketAddr {
     .await
 }
 
-/// An address where nothing listens. No other test uses it.
+/// Returns an address where nothing listens. No other test uses this address.
 pub(super) async fn closed() -> SocketAddr {
     let listener = TcpListener::bind("127.5.5.5:0").await.unwrap();
     listener.local_addr().unwrap()
 }
 
-/// An address that does not answer a SYN, while what comes with it is held: its
-/// queue of connections to accept is full.
+/// Returns an address that does not answer a SYN, because its accept queue is
+/// full. The address stays silent until the other returned value is dropped.
 pub(super) async fn silent() -> (impl Sized, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    // A backlog of 0 is a queue of one (`include/net/sock.h`, sk_acceptq_is_full).
+    // With a backlog of 0, the accept queue holds one connection
+    // (`include/net/sock.h`, sk_acceptq_is_full).
     let listener = socket.listen(0).unwrap();
     let address = listener.local_addr().unwrap();
     let queued = TcpStream::connect(address).await.unwrap();

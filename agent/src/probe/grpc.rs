@@ -1,4 +1,4 @@
-//! The standard health service of gRPC, over HTTP/2 without TLS.
+//! Probes the standard health service of gRPC, over HTTP/2 without TLS.
 
 use std::{
     error::Error,
@@ -24,12 +24,15 @@ use super::{
     trouble::Failed,
 };
 
-/// The longest message of an answer, in bytes. A longer one is a failure.
+/// The longest message that an answer may have, in bytes. A longer message is a
+/// failure.
 const MOST_MESSAGE: usize = 64 << 10;
-/// The longest headers of an answer, in bytes. Longer ones are a failure.
+/// The longest headers that an answer may have, in bytes. Longer headers are a
+/// failure.
 const MOST_HEADERS: u32 = 16 << 10;
 
-/// Asks whether a service is serving; an empty name is the whole server.
+/// Asks a server whether a service is serving. An empty name means the whole
+/// server.
 pub(super) async fn probe(
     address: SocketAddr,
     service: &str,
@@ -52,7 +55,7 @@ pub(super) async fn probe(
     });
     let answer = match select(pin!(answer), pin!(connection)).await {
         Either::Left((answer, _)) => answer,
-        // The connection has ended, but it may have read the answer.
+        // The connection has ended, but the answer may have been read before.
         Either::Right((_, answer)) => answer.await,
     };
     let answer = answer.map_err(|status| refused(&status))?;
@@ -63,11 +66,12 @@ pub(super) async fn probe(
     }
 }
 
-/// The tasks that hyper leaves a connection to. They end with the probe.
+/// The background tasks in which hyper runs a connection. The tasks end with
+/// the probe.
 #[derive(Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
-/// Adds hyper's tasks to [`Tasks`].
+/// An executor that adds hyper's tasks to [`Tasks`].
 #[derive(Clone)]
 struct Spawn(Weak<Mutex<JoinSet<()>>>);
 
@@ -85,7 +89,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawn {
     }
 }
 
-/// A status with a source means that the connection failed.
+/// Converts a gRPC status to a failure. A status with a source means that the
+/// connection failed.
 fn refused(status: &Status) -> Failed {
     if let Some(source) = status.source() {
         return failed(source);
@@ -97,8 +102,8 @@ fn refused(status: &Status) -> Failed {
     })
 }
 
-/// The name of a code, as the specification of gRPC has it: `NotFound` is
-/// `NOT_FOUND`.
+/// Returns the name of a code as in the gRPC specification, such as `NOT_FOUND`
+/// for `NotFound`.
 fn mnemonic(code: Code) -> String {
     let mut words = String::new();
     for letter in format!("{code:?}").chars() {

@@ -1,4 +1,5 @@
-//! A GET request over HTTP/1.1, plain or over TLS. Redirects are answers.
+//! Sends a GET request over HTTP/1.1, plain or over TLS. A redirect counts as
+//! an answer and is not followed.
 
 use std::{error::Error, io, net::SocketAddr, pin::pin};
 
@@ -24,14 +25,15 @@ use super::{
     trouble::Failed,
 };
 
-/// At most this many bytes of a body are looked at.
+/// The most bytes of a body that are searched.
 const MOST_BODY: usize = 64 << 10;
-/// The longest headers, in bytes. Longer ones are a failure.
+/// The longest headers that an answer may have, in bytes. Longer headers are a
+/// failure.
 const MOST_HEADERS: usize = 16 << 10;
-/// The most headers. More of them are a failure.
+/// The most headers that an answer may have. More headers are a failure.
 const MOST_NUMBER: usize = 256;
 
-/// The requests of one check.
+/// The HTTP requests of one check.
 pub(super) struct Http {
     tls: Option<Tls>,
     path: PathAndQuery,
@@ -41,7 +43,7 @@ pub(super) struct Http {
     body: Option<Body>,
 }
 
-/// What must be found in a body.
+/// The text or pattern that a body must contain.
 enum Body {
     Contains(Box<Finder<'static>>),
     Matches(Regex),
@@ -49,7 +51,7 @@ enum Body {
 
 impl Http {
     /// # Errors
-    /// When such a request cannot be made; the error says why.
+    /// Returns an error, with the reason, if the request cannot be made.
     pub(super) fn new(probe: &HttpProbe) -> Result<Self, String> {
         let host_name = probe.host.as_deref().map(name_of).transpose()?;
         let tls = probe.tls.as_ref();
@@ -93,7 +95,7 @@ impl Http {
         })
     }
 
-    /// Asks, and judges the answer.
+    /// Sends the request, and judges the answer.
     pub(super) async fn probe(
         &self,
         address: SocketAddr,
@@ -136,8 +138,8 @@ impl Http {
         };
         match select(pin!(answer), pin!(connection)).await {
             Either::Left((judgement, _)) => judgement,
-            // The connection has ended, but what it has read must still be
-            // judged.
+            // The connection has ended, but the data that was read must still
+            // be judged.
             Either::Right((_, answer)) => answer.await,
         }
     }
@@ -151,7 +153,7 @@ impl Http {
             let host = match &self.host {
                 Some(host) => host.clone(),
                 None => HeaderValue::try_from(address.to_string())
-                    .expect("an address and a port are fit for a header"),
+                    .expect("an address and a port make a valid header"),
             };
             request.headers_mut().insert(HOST, host);
         }
@@ -188,7 +190,7 @@ impl Body {
             let known = came.len();
             came.extend_from_slice(&data[..data.len().min(MOST_BODY - known)]);
             if let Self::Contains(text) = self {
-                // The match may have begun in an earlier part.
+                // A match may begin in a part that was read earlier.
                 let from = known.saturating_sub(text.needle().len());
                 if text.find(&came[from..]).is_some() {
                     return Ok(());
@@ -218,7 +220,7 @@ impl Body {
     }
 }
 
-/// A host without its port.
+/// Returns a host without its port.
 fn name_of(host: &str) -> Result<String, String> {
     let authority = Authority::try_from(host).map_err(|error| error.to_string())?;
     let name = authority.host();
@@ -233,7 +235,8 @@ fn range_in_words(statuses: &StatusRange) -> String {
 }
 
 fn failed(error: &hyper::Error) -> Failed {
-    // hyper has a method for this, but only with its server compiled in.
+    // hyper has a method for this test, but only if its server part is compiled
+    // in.
     if error.is_parse() && error.to_string().contains("too large") {
         return Failed::Answer(format!(
             "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"

@@ -1,4 +1,4 @@
-//! Echo requests, all over one socket per family.
+//! Sends ICMP echo requests, over one socket per address family.
 
 use std::{
     io,
@@ -15,13 +15,13 @@ use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence,
 
 use super::trouble::Failed;
 
-/// What a request carries. The answer repeats it.
+/// The payload of an echo request. The answer repeats this payload.
 const PAYLOAD: &[u8] = b"ipvs-operator";
-/// The timeout of surge-ping. The probe's own is shorter.
+/// The timeout of surge-ping. The probe's own timeout is shorter.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// Sends echo requests. The sockets are opened when they are first needed: most
-/// agents send none.
+/// Sends echo requests. The sockets are opened when they are first needed,
+/// because most agents send no echo requests.
 #[derive(Default)]
 pub(super) struct Pings {
     v4: Mutex<Option<Client>>,
@@ -30,7 +30,7 @@ pub(super) struct Pings {
 }
 
 impl Pings {
-    /// Waits for the answer to an echo request.
+    /// Sends an echo request, and waits for the answer.
     pub(super) async fn probe(&self, address: IpAddr) -> Result<(), Failed> {
         let client = self.client(address)?;
         let number = self.number.fetch_add(1, Relaxed);
@@ -50,7 +50,9 @@ impl Pings {
             IpAddr::V4(_) => (&self.v4, ICMP::V4),
             IpAddr::V6(_) => (&self.v6, ICMP::V6),
         };
-        let mut client = client.lock().expect("nothing panics while it is held");
+        let mut client = client
+            .lock()
+            .expect("nothing panics while the lock is held");
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
@@ -60,8 +62,8 @@ impl Pings {
     }
 }
 
-/// An echo reply is 0 (RFC 792) and 129 (RFC 4443); with a raw socket an error
-/// about the request comes the same way.
+/// Accepts an echo reply: type 0 in ICMP (RFC 792), type 129 in ICMPv6 (RFC
+/// 4443). A raw socket also receives ICMP errors about the request.
 fn judge(packet: &IcmpPacket) -> Result<(), Failed> {
     let (kind, reply, unreachable) = match packet {
         IcmpPacket::V4(packet) => (packet.get_icmp_type().0, 0, 3),

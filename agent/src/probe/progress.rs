@@ -1,4 +1,4 @@
-//! How far a probe has come.
+//! Tracks how far a probe has come before its timeout.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -7,7 +7,7 @@ use std::{
 
 use super::trouble::Failed;
 
-/// How far a probe has come, for the words when its time is over.
+/// The progress of a probe, for the failure message after a timeout.
 #[derive(Debug, Default)]
 pub(super) struct Progress(AtomicU32);
 
@@ -16,12 +16,12 @@ pub(super) struct Progress(AtomicU32);
 pub(super) enum Reached {
     /// The server accepted the connection.
     Connected = 1,
-    /// The server sent something, but not all that was expected.
+    /// The server sent a part of the expected answer.
     Answer = 2,
 }
 
 impl Progress {
-    /// Records that the probe has come this far.
+    /// Records that the probe has reached this step.
     pub(super) fn reached(&self, reached: Reached) {
         self.0.store(reached as u32, Relaxed);
     }
@@ -35,7 +35,7 @@ impl Progress {
         Failed::Silence(match self.0.load(Relaxed) {
             0 => format!("no answer in {seconds} s"),
             1 => format!("connected, and no answer in {seconds} s"),
-            _ => format!("not the whole answer in {seconds} s"),
+            _ => format!("incomplete answer in {seconds} s"),
         })
     }
 }

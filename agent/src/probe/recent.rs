@@ -1,4 +1,5 @@
-//! Answers that are believed for a while. Pure: time is an argument.
+//! A cache of answers that are valid for a limited time. The module is pure:
+//! time is an argument.
 
 use std::{
     collections::HashMap,
@@ -7,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The latest answers, each with its time.
+/// The latest answer for each key, with the time of the answer.
 pub(super) struct Recent<K, V> {
     believed: Duration,
     answers: Mutex<HashMap<K, (Instant, V)>>,
 }
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    /// Starts without answers. Each will be believed for this long.
+    /// Makes an empty cache. Each answer is valid for the time `believed`.
     pub(super) fn new(believed: Duration) -> Self {
         Self {
             believed,
@@ -22,14 +23,14 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
         }
     }
 
-    /// The answer about this, unless it is too old.
+    /// Returns the answer for a key, unless the answer is too old.
     pub(super) fn get(&self, key: &K, now: Instant) -> Option<V> {
         let answers = self.answers.lock().expect(UNHURT);
         let (when, answer) = answers.get(key)?;
         (now - *when < self.believed).then(|| answer.clone())
     }
 
-    /// Remembers an answer, and returns it.
+    /// Stores an answer for a key, and returns the answer.
     pub(super) fn put(&self, key: K, answer: V, now: Instant) -> V {
         let mut answers = self.answers.lock().expect(UNHURT);
         if answers.len() == answers.capacity() {
@@ -39,14 +40,14 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
         answer
     }
 
-    /// Forgets the answer about this.
+    /// Removes the answer for a key.
     pub(super) fn forget(&self, key: &K) {
         let mut answers = self.answers.lock().expect(UNHURT);
         answers.remove(key);
     }
 }
 
-const UNHURT: &str = "nothing panics while it is held";
+const UNHURT: &str = "nothing panics while the lock is held";
 
 #[cfg(test)]
 mod tests {

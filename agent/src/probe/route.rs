@@ -1,5 +1,5 @@
-//! Whether this host has a way to a server at all: asked of the kernel's routes
-//! and interfaces when the server did not answer.
+//! Finds out whether this host has a working route to a server. After a server
+//! did not answer, the module asks the kernel about routes and interfaces.
 
 use std::{
     io,
@@ -20,12 +20,13 @@ use tokio::time::timeout;
 
 use super::recent::Recent;
 
-/// How long an answer is believed: hundreds of servers may be silent at once.
+/// How long the kernel's answer is cached. Without a cache, hundreds of silent
+/// servers would cause as many requests.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// How long to wait for the kernel, which answers at once.
+/// How long to wait for the kernel, which normally answers at once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Asks the kernel, over rtnetlink.
+/// Asks the kernel about routes and interfaces, over rtnetlink.
 pub(super) struct Routes {
     handle: Handle,
     interfaces: Recent<IpAddr, Result<u32, Arc<str>>>,
@@ -33,11 +34,11 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Opens a socket in the network namespace of the calling thread. Call it
-    /// inside a runtime.
+    /// Opens a socket in the network namespace of the calling thread. This
+    /// function must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the system has no socket left.
+    /// Returns an error if the system has no socket left.
     pub(super) fn open() -> io::Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
@@ -48,8 +49,8 @@ impl Routes {
         })
     }
 
-    /// Why no answer can come from there, in words; none if the kernel reports
-    /// nothing wrong.
+    /// Returns the reason why no answer can come from this address, or `None`
+    /// if the kernel reports no problem.
     pub(super) async fn trouble(&self, address: IpAddr) -> Option<Arc<str>> {
         let now = Instant::now();
         let asked = async {
@@ -74,24 +75,26 @@ impl Routes {
         };
         match timeout(PATIENCE, asked).await {
             Ok(Ok::<_, Error>(trouble)) => trouble,
-            // Nothing is known against this host then.
+            // Without an answer from the kernel, no problem of this host is
+            // known.
             Ok(Err(_)) | Err(_) => None,
         }
     }
 
-    /// Which interface leads there, or why none does.
+    /// Returns the index of the interface that leads to this address, or the
+    /// reason why there is none.
     async fn interface(&self, address: IpAddr) -> Result<Result<u32, Arc<str>>, Error> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let request = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(address, length)
-            .expect("the length is the family's")
+            .expect("the prefix length fits the address family")
             .build();
         let mut routes = Box::pin(self.handle.route().get(request).execute());
         let route = match routes.try_next().await {
             Err(Error::NetlinkError(_)) | Ok(None) => {
                 return Ok(Err("this host has no route to the server: add one".into()));
             }
-            route => route?.expect("it is none of the above"),
+            route => route?.expect("Ok(None) was handled above"),
         };
         let index = route
             .attributes
@@ -100,7 +103,7 @@ impl Routes {
                 RouteAttribute::Oif(index) => Some(*index),
                 _ => None,
             });
-        Ok(index.ok_or_else(|| "this host's route to the server leads nowhere".into()))
+        Ok(index.ok_or_else(|| "this host's route to the server has no interface".into()))
     }
 
     async fn interface_trouble(&self, index: u32) -> Result<Option<Arc<str>>, Error> {

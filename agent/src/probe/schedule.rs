@@ -1,10 +1,10 @@
-//! When each target is probed. Pure: time is an argument, counted from some
-//! start.
+//! Decides when each target is probed. The module is pure: time is an argument,
+//! counted from a fixed start.
 //!
-//! Each target has a grid of its own, with one slot per period. The grids'
-//! phases are spread over the period, from a random start, so that several
-//! directors are not in step. A probe that could not begin in its slot begins
-//! later; slots that were missed are not made up for.
+//! Each target has a time grid of its own, with one slot per period. The grids'
+//! phases are spread over the period. The phases begin at a random offset, so
+//! that several directors do not probe in step. A probe that could not begin in
+//! its slot begins later. Missed slots are not made up for.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -13,22 +13,24 @@ use std::{
 
 use crate::event::probed::ProbeId;
 
-/// The longest time between the first probes of two new targets.
+/// The longest time between the first probes of two targets that are new at
+/// once.
 const NEW_ONES_APART: Duration = Duration::from_millis(20);
-/// The shortest period of a target.
+/// The shortest period with which a target is probed.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// A probe is late by a random part of its period, at most the period divided
-/// by this.
+/// Limits the random delay of a probe: at most the period divided by this
+/// number.
 const JITTER: u32 = 50;
-/// How many probes may begin at once, however few are due on average.
+/// How many probes may always begin at once, even if few are due on average.
 const BURST: u32 = 16;
-/// As many more may begin at once as the pace allows in this time.
+/// Additional probes may begin at once: as many as the pace allows in this
+/// time.
 const BURST_TIME: Duration = Duration::from_millis(40);
-/// 2^64 divided by the golden ratio: multiples of it, modulo 2^64, are spread
-/// evenly, however many there are (D. Knuth, TAOCP 3, section 6.4).
+/// 2^64 divided by the golden ratio. Any number of multiples of this constant,
+/// modulo 2^64, are spread evenly (D. Knuth, TAOCP 3, section 6.4).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// What is probed, and when next.
+/// The targets that are probed, each with the time of its next probe.
 #[derive(Debug)]
 pub(super) struct Schedule {
     keys: HashMap<ProbeId, Key>,
@@ -46,10 +48,10 @@ pub(super) struct Schedule {
 pub(super) struct Flight {
     /// The target that is probed.
     pub(super) id: ProbeId,
-    /// The number of this probe, counted over all targets.
+    /// The sequence number of this probe, counted over all targets.
     number: u64,
-    /// How long after it was due the probe began. None for the first probe of a
-    /// target, which is due at no certain time.
+    /// How late the probe began, or `None` for a target's first probe, which
+    /// has no fixed due time.
     pub(super) lateness: Option<Duration>,
 }
 
@@ -60,13 +62,14 @@ struct Key {
     phase: Duration,
     due: Duration,
     is_new: bool,
-    /// Flights up to this number were of an earlier target with the same name.
+    /// Flights up to this number belong to an earlier target with the same id.
     others: u64,
 }
 
 impl Schedule {
-    /// Nothing is probed yet. At most `most_in_flight` probes will be in flight
-    /// at once; what is due and does not fit waits.
+    /// Makes a schedule without targets. At most `most_in_flight` probes are in
+    /// flight at once. Further probes that are due wait until another probe
+    /// ends.
     pub(super) fn new(most_in_flight: usize, random: fastrand::Rng) -> Self {
         Self {
             keys: HashMap::new(),
@@ -80,9 +83,9 @@ impl Schedule {
         }
     }
 
-    /// From now on this is probed once per period, for the first time soon:
-    /// when many targets are new at once, each begins at most 20 ms after the one
-    /// before, or a fair part of the period if that is less.
+    /// Adds a target that is probed once per period, starting soon. When many
+    /// targets are new at once, each first probe begins at most 20 ms after the
+    /// previous one, or sooner if the period is too short for that.
     pub(super) fn insert(&mut self, id: ProbeId, period: Duration, now: Duration) {
         self.remove(id);
         let period = period.max(SHORTEST);
@@ -108,32 +111,41 @@ impl Schedule {
         self.adjust_pace();
     }
 
-    /// Stops probing this. A probe of it that is in flight takes up room until
-    /// it has ended.
+    /// Removes a target. A probe of this target that is in flight still counts
+    /// towards `most_in_flight` until it ends.
     pub(super) fn remove(&mut self, id: ProbeId) {
         let Some(key) = self.keys.remove(&id) else {
             return;
         };
         self.waiting.remove(&(key.due, id));
-        let grid = self.grids.get_mut(&key.period).expect("made with the key");
+        let grid = self
+            .grids
+            .get_mut(&key.period)
+            .expect("every key has a grid");
         if grid.give_back(key.slot) {
             self.grids.remove(&key.period);
         }
         self.adjust_pace();
     }
 
-    /// Returns a target that is due, if there is one. Its probe is in flight
-    /// from now on.
+    /// Starts the probe of a target that is due, if there is one. The probe is
+    /// in flight from now on.
     pub(super) fn take(&mut self, now: Duration) -> Option<Flight> {
         if self.next_deadline()? > now {
             return None;
         }
-        let (due, id) = self.waiting.pop_first().expect("there is a deadline");
+        let (due, id) = self
+            .waiting
+            .pop_first()
+            .expect("a deadline implies a waiting target");
         self.pace.went(now);
         self.flights += 1;
         self.in_flight.insert(id);
         let jitter = self.random.f64();
-        let key = self.keys.get_mut(&id).expect("what waits is known");
+        let key = self
+            .keys
+            .get_mut(&id)
+            .expect("every waiting target has a key");
         key.due = key.after(now) + (key.period / JITTER).mul_f64(jitter);
         Some(Flight {
             id,
@@ -142,8 +154,8 @@ impl Schedule {
         })
     }
 
-    /// Records that a probe has ended. Returns false when its result is no
-    /// longer wanted.
+    /// Records that a probe has ended. Returns false if the probe's result is
+    /// no longer wanted.
     pub(super) fn ended(&mut self, flight: Flight, now: Duration) -> bool {
         self.in_flight.remove(&flight.id);
         let Some(key) = self.keys.get_mut(&flight.id) else {
@@ -154,8 +166,8 @@ impl Schedule {
         flight.number > key.others
     }
 
-    /// When [`Schedule::take`] returns something next; none if not before a
-    /// probe has ended or a target is new.
+    /// Returns the next time at which [`Schedule::take`] returns a probe.
+    /// Returns `None` if a probe must end or a target be added first.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         if self.in_flight.len() >= self.most_in_flight {
             return None;
@@ -164,7 +176,8 @@ impl Schedule {
         Some((*due).max(self.pace.next()))
     }
 
-    /// The same, when everything that is due up to this time has been taken.
+    /// Works as [`Schedule::next_deadline`], but assumes that all probes due up
+    /// to `time` have been taken.
     pub(super) fn next_deadline_after(&self, time: Duration) -> Option<Duration> {
         let (due, _) = self.waiting.range((time, ProbeId(u64::MAX))..).next()?;
         Some(*due)
@@ -182,10 +195,11 @@ impl Schedule {
 }
 
 impl Key {
-    /// When the next probe is due after one that begins now: in its next slot;
-    /// or, when that is near because this probe is off the grid, halfway to the
-    /// slot after it. So two probes are never less than half a period apart,
-    /// nor more than one.
+    /// Returns the time of the next probe, after one that begins now. The next
+    /// probe is usually in the target's next slot. If that slot is less than
+    /// half a period away, the next probe is halfway between now and the slot
+    /// after that one. So two probes are at least half a period and at most one
+    /// period apart.
     fn after(&self, now: Duration) -> Duration {
         let period = self.period.as_nanos();
         let since_slot = (now.as_nanos() + period - self.phase.as_nanos()) % period;
@@ -199,11 +213,11 @@ impl Key {
     }
 }
 
-/// The slots of one period's length.
+/// The slots of all targets with the same period.
 #[derive(Debug)]
 struct Grid {
     origin: u64,
-    /// Slots that were given out and are free again.
+    /// Slots that were used before and are free again.
     free: BTreeSet<u32>,
     used: u32,
 }
@@ -215,7 +229,7 @@ impl Grid {
         slot
     }
 
-    /// Takes a slot back. Returns whether it was the last one in use.
+    /// Takes a slot back. Returns true if no slot is in use any more.
     fn give_back(&mut self, slot: u32) -> bool {
         self.used -= 1;
         self.free.insert(slot);
@@ -229,9 +243,9 @@ impl Grid {
     }
 }
 
-/// Holds back what would begin faster than twice the average: many new targets,
-/// and many that could not begin while the process stood still (the generic
-/// cell rate algorithm, ITU-T I.371).
+/// Delays probes that would begin at more than twice the average rate, with the
+/// generic cell rate algorithm (ITU-T I.371). Probes are delayed after many
+/// targets were added, and after the process could not run for a while.
 #[derive(Debug, Default)]
 struct Pace {
     gap: Duration,

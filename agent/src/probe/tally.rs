@@ -1,42 +1,44 @@
-//! The latest probe results of one target, kept where probes are made, so that
-//! the loop hears only what is new. Pure.
+//! Keeps the latest probe results of one target on the prober's thread, so that
+//! the loop gets an event only for a new result. The module is pure.
 
 use std::sync::Arc;
 
 use crate::event::probed::Tally;
 
-/// How many of the latest results are looked at for flapping.
+/// How many of the latest results count for detecting flapping.
 const WINDOW: u32 = 20;
-/// With this many changes from one result to the next, a target flaps.
+/// A target starts to flap with this many changes between consecutive results.
 const CHANGES: u32 = 10;
-/// A target flaps until there are no more changes than this.
+/// A target stops flapping with this many changes or fewer.
 const CALM: u32 = 4;
 
-/// The result of one probe. A void probe has none.
+/// The result of one probe. A void probe has no verdict.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// The answer was as it should be.
+    /// The server gave the expected answer.
     Success,
-    /// The answer was wrong or missing; why, in words for people.
+    /// The answer was wrong or missing, for this reason in plain words.
     Failure(Arc<str>),
 }
 
-/// Keeps the tally of one target.
+/// The probe results of one target.
 #[derive(Clone, Debug)]
 pub struct Results {
     most_successes: u32,
     most_failures: u32,
     tally: Tally,
-    /// The latest results, the last one in the lowest bit: 1 is a failure.
+    /// The latest results as bits: 1 for a failure, with the last result in the
+    /// lowest bit.
     history: u32,
     known: u32,
-    /// The words of the latest failure, even if they were not reported.
+    /// The reason for the latest failure, even if it was not reported.
     other_words: Option<Arc<str>>,
 }
 
 impl Results {
-    /// No results yet. They are counted up to these thresholds; more of the
-    /// same are not new.
+    /// Makes a tally without results. Successes and failures in a row are
+    /// counted up to these thresholds. Further equal results do not change the
+    /// tally.
     pub fn new(success_threshold: u32, failure_threshold: u32) -> Self {
         Self {
             most_successes: success_threshold,
@@ -64,7 +66,8 @@ impl Results {
                 self.tally.failures = 0;
             }
             Verdict::Failure(why) => {
-                // A server that finds new words each time would always be news.
+                // A server whose failures have a different reason each time
+                // must not cause an event each time.
                 if self.tally.failures < self.most_failures
                     || self.other_words.as_ref() == Some(&why)
                 {

@@ -1,4 +1,4 @@
-//! What is probed, and the orders to probe it.
+//! The targets of probes, and the orders to start and stop probing them.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -6,22 +6,22 @@ use crds::HealthCheck;
 
 use crate::event::probed::ProbeId;
 
-/// What is probed: a server as one check looks at it. Equal targets are probed
-/// once, however many services use them.
+/// A target of probes: a server, together with the check that is made on it.
+/// Equal targets are probed once, even if several services use them.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Target {
-    /// How the server is checked.
+    /// The health check that is made on the server.
     pub check: Arc<HealthCheck>,
-    /// The address of the server. The port does not matter to ICMP.
+    /// The address of the server. ICMP probes ignore the port.
     pub address: SocketAddr,
 }
 
-/// A change to what is probed.
+/// An order to start or stop probing a target.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Probe this target, too.
+    /// Start probing this target.
     Start(ProbeId, Arc<Target>),
-    /// Stop probing this target. The result of a probe in flight is not
-    /// reported.
+    /// Stop probing the target with this id. The result of the target's probe
+    /// in flight is not reported.
     Stop(ProbeId),
 }

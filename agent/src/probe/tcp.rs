@@ -1,4 +1,4 @@
-//! A TCP connection, and perhaps an exchange over it.
+//! Opens a TCP connection, and optionally sends data and waits for an answer.
 
 use std::{io, net::SocketAddr};
 
@@ -13,11 +13,11 @@ use super::{
     trouble::Failed,
 };
 
-/// At most this many bytes of an answer are looked at.
+/// The most bytes of an answer that are searched.
 const MOST: usize = 64 << 10;
 
-/// Connects, sends, and waits until what is expected has come; what is empty is
-/// not sent or not waited for.
+/// Connects, sends `send`, and waits until the answer contains `expect`. If
+/// `send` is empty, nothing is sent. If `expect` is empty, no answer is needed.
 pub(super) async fn probe(
     address: SocketAddr,
     send: &str,
@@ -34,7 +34,7 @@ pub(super) async fn probe(
         let known = came.len();
         let room = (MOST - known) as u64;
         let count = (&mut stream).take(room).read_buf(&mut came).await?;
-        // The match may have begun in an earlier part.
+        // A match may begin in a part that was read earlier.
         let from = known.saturating_sub(expect.len());
         if memchr::memmem::find(&came[from..], expect.as_bytes()).is_some() {
             return Ok(());
@@ -60,7 +60,7 @@ pub(super) async fn probe(
     }
 }
 
-/// A connection that is closed with RST, whatever came of it.
+/// Opens a connection that is closed with RST, after success and failure alike.
 pub(super) async fn connect(address: SocketAddr, progress: &Progress) -> io::Result<Bounded> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -118,7 +118,7 @@ mod tests {
         let waits = said_within(SOON, ping(), says_and_waits("").await).await;
         assert_eq!(waits, "connected, and no answer in 0.3 s");
         let half = said_within(SOON, ping(), says_and_waits("+PO").await).await;
-        assert_eq!(half, "not the whole answer in 0.3 s");
+        assert_eq!(half, "incomplete answer in 0.3 s");
         let closes = said(ping(), says("").await).await;
         assert_eq!(closes, "connected, and closed without an answer");
         assert_eq!(said(ping(), resets().await).await, "connection reset");

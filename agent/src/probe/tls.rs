@@ -1,4 +1,4 @@
-//! TLS to servers: which certificates to trust.
+//! TLS connections to servers, and which certificates they trust.
 
 use std::sync::Arc;
 
@@ -16,17 +16,18 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{bounded::Bounded, tls_failure, trouble::Failed};
 
-/// Makes the connections of one check.
+/// Opens the TLS connections of one check.
 pub(super) struct Tls {
     connector: TlsConnector,
     name: Option<ServerName<'static>>,
 }
 
 impl Tls {
-    /// Follows this rule. The host is the check's, without a port.
+    /// Prepares TLS connections that follow this rule. `host` is the check's
+    /// host name without a port.
     ///
     /// # Errors
-    /// When the rule can never work; the error says why.
+    /// Returns an error, with the reason, if the rule can never work.
     pub(super) fn new(rule: &TlsRule, host: Option<&str>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -52,7 +53,7 @@ impl Tls {
         let name = match rule.server_name.as_deref().or(host) {
             Some(name) => {
                 let fit = ServerName::try_from(name.to_owned());
-                Some(fit.map_err(|error| format!("{name:?} is no server name: {error}"))?)
+                Some(fit.map_err(|error| format!("{name:?} is not a valid server name: {error}"))?)
             }
             None => None,
         };
@@ -62,7 +63,7 @@ impl Tls {
         })
     }
 
-    /// Makes a TLS connection over a TCP connection.
+    /// Opens a TLS connection over a TCP connection.
     pub(super) async fn connect(&self, stream: Bounded) -> Result<TlsStream<Bounded>, Failed> {
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -72,7 +73,7 @@ impl Tls {
     }
 }
 
-/// Trusts every server, because the check asks for that.
+/// Accepts every certificate, for checks that ask for no verification.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -1,17 +1,18 @@
-//! Why TLS to a server failed, in words.
+//! Describes in words why TLS to a server failed.
 
 use std::io;
 
 use jiff::{Timestamp, tz::TimeZone};
 use rustls::{CertificateError, Error, pki_types::UnixTime};
 
-/// Why TLS failed, in words; none if the error is not one of TLS.
+/// Returns the reason for a TLS failure in words, or `None` if the error is not
+/// from TLS.
 pub(super) fn in_words(error: &io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(words(error))
 }
 
-/// Why TLS failed, in words.
+/// Returns the reason for a TLS failure in words.
 pub(super) fn words(error: &Error) -> String {
     let Error::InvalidCertificate(error) = error else {
         return match error {
@@ -38,7 +39,7 @@ pub(super) fn words(error: &Error) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "not meant for a server".to_owned()
         }
-        // webpki's own, which rustls does not name.
+        // This error is from webpki, and rustls has no variant for it.
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
             "it belongs to an authority, not to a server (CA:TRUE)".to_owned()
         }

@@ -1,4 +1,5 @@
-//! What went wrong with a probe, which side caused it, and the words for it.
+//! Classifies the failures of probes by the side that caused them, and
+//! describes them in words.
 
 use std::{borrow::Cow, io};
 
@@ -6,22 +7,22 @@ use nix::errno::Errno;
 
 use super::tls_failure;
 
-/// How a probe can fail.
+/// The ways in which a probe can fail.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failed {
-    /// The server, or a router on the way, answered, but not as it should.
+    /// The server, or a router on the way, gave a wrong answer.
     Answer(String),
-    /// The server refused the connection, or the firewall of this host did.
+    /// The server or this host's firewall refused the connection.
     Refused,
-    /// The server did not answer. It must be found out whether this host can
-    /// reach anything that way.
+    /// The server did not answer. The caller must check whether this host has a
+    /// working route to the server.
     Silence(String),
-    /// The cause is on this host: nothing is known about the server.
+    /// The cause is on this host, so nothing is known about the server.
     Own(Cow<'static, str>),
 }
 
 impl Failed {
-    /// What this error of a socket to a server means.
+    /// Classifies an error of a socket to a server.
     pub(super) fn of(error: &io::Error) -> Self {
         if let Some(words) = tls_failure::in_words(error) {
             return Self::Answer(words);
@@ -46,7 +47,7 @@ impl Failed {
             Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Self::Silence("no route to host".to_owned()),
             Errno::ENETUNREACH => Self::Silence("network unreachable".to_owned()),
             Errno::ETIMEDOUT => Self::Silence("no answer".to_owned()),
-            // The kernel's word for a route of type blackhole.
+            // The kernel returns this error for a route of type blackhole.
             Errno::EINVAL => Self::Silence("invalid argument".to_owned()),
             other => Self::Answer(other.desc().to_lowercase()),
         }
@@ -79,12 +80,12 @@ fn of_this_host(errno: Errno) -> Option<&'static str> {
     })
 }
 
-/// The firewall refused to let a probe out.
+/// The reason for a void probe when this host's firewall blocks the probe.
 pub(super) const OWN_FIREWALL: &str =
-    "this host's own firewall forbids probes (EPERM): let them out to the real servers";
-/// A probe ended so late that its result means nothing.
+    "this host's own firewall forbids probes (EPERM): allow outgoing packets to the real servers";
+/// The reason for a void probe that ended too late to mean anything.
 pub(super) const HELD_UP: &str =
-    "the agent itself was held up for more than half a timeout: it needs more processor time";
+    "the agent itself could not run for more than half a timeout: give it more processor time";
 
 #[cfg(test)]
 mod tests {

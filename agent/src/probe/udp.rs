@@ -1,4 +1,4 @@
-//! A datagram, and perhaps one in answer.
+//! Sends a UDP datagram, and optionally waits for an answer.
 
 use std::{
     io,
@@ -11,11 +11,11 @@ use tokio::net::UdpSocket;
 
 use super::trouble::Failed;
 
-/// The longest datagram, in bytes.
+/// The size of the longest datagram that is read, in bytes.
 const MOST: usize = 64 << 10;
 
-/// Sends, and waits for an answer that contains what is expected. If nothing is
-/// expected, any answer will do.
+/// Sends `send`, and waits for an answer that contains `expect`. If `expect` is
+/// empty, any answer is accepted.
 pub(super) async fn probe(address: SocketAddr, send: &str, expect: &str) -> Result<(), Failed> {
     let socket = connect(address).await?;
     socket
@@ -34,7 +34,7 @@ pub(super) async fn probe(address: SocketAddr, send: &str, expect: &str) -> Resu
     Ok(())
 }
 
-/// A socket that hears only this server.
+/// Opens a socket that receives datagrams only from this server.
 pub(super) async fn connect(address: SocketAddr) -> Result<UdpSocket, Failed> {
     let any = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -48,7 +48,7 @@ pub(super) async fn connect(address: SocketAddr) -> Result<UdpSocket, Failed> {
     Ok(socket)
 }
 
-/// What an error of such a socket means.
+/// Classifies an error of a UDP socket to a server.
 pub(super) fn failed(error: &io::Error) -> Failed {
     if error.raw_os_error() == Some(Errno::ECONNREFUSED as i32) {
         return Failed::Answer("port unreachable (ICMP)".to_owned());
@@ -70,7 +70,7 @@ mod tests {
         }
     }
 
-    /// A server that answers each datagram with this.
+    /// Starts a server that answers each datagram with `answer`.
     async fn server(answer: &'static str) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();

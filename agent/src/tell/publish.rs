@@ -1,5 +1,5 @@
-//! Reports to the API server what the loop found: the Director, its status, and
-//! the Lease that shows that the agent is alive.
+//! Publishes the loop's findings on the API server. Writes the Director, its
+//! status, and the Lease that shows that the agent is alive.
 
 use std::time::Duration;
 
@@ -23,42 +23,43 @@ use tokio::{
 
 use crate::tell::report::{self, Observed};
 
-/// The field manager of everything that the agent applies.
+/// The field manager of all objects that the agent applies.
 const FIELD_MANAGER: &str = "ipvs-agent";
-/// The shortest time between two writes of a director's status.
+/// The shortest time between two writes of a Director's status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a status that did not change is written again, so that a deleted
-/// Director comes back. If it was not deleted, the API server stores nothing
-/// new.
+/// How often an unchanged status is written again. Writing an unchanged status
+/// recreates a deleted Director. If the Director still exists, the API server
+/// stores nothing new.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the Lease is renewed. A kubelet renews its own as often.
+/// How often the Lease is renewed, the same as a kubelet's interval.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a Lease is valid, the same as a kubelet's.
+/// How long a Lease is valid, the same as for a kubelet's Lease.
 const LEASE_SECONDS: i32 = 40;
-/// How long to wait for the answer to a write: the connection may be dead.
+/// How long to wait for the answer to a write, because the connection may be
+/// dead.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The longest wait after a failed write.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// The longest wait after a failed renewal. With [`ANSWER_TIME`] it is well
-/// below [`LEASE_SECONDS`].
+/// The longest wait after a failed renewal of the Lease. Together with
+/// [`ANSWER_TIME`], this wait is well below [`LEASE_SECONDS`].
 const LONGEST_LEASE_WAIT: Duration = Duration::from_secs(5);
 
-/// The director that publishes.
+/// The identity under which a director publishes.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The name of the director.
     pub name: String,
-    /// The name of its DirectorGroup.
+    /// The name of the director's DirectorGroup.
     pub group: String,
-    /// The current boot of this machine. A status from another boot is no
-    /// longer true.
+    /// The id of the machine's current boot. A status from another boot is
+    /// outdated.
     pub boot_id: String,
-    /// The namespace of its Lease.
+    /// The namespace of the director's Lease.
     pub lease_namespace: String,
 }
 
-/// Registers the director, then publishes every observation and renews the
-/// Lease, forever. `vanished` is notified when the Director was deleted.
+/// Registers the director, then publishes its status and renews its Lease,
+/// forever. The caller notifies `vanished` when the Director was deleted.
 pub async fn publish(
     client: Client,
     identity: &Identity,
@@ -70,7 +71,8 @@ pub async fn publish(
         identity,
     };
     let leases = Api::<Lease>::namespaced(client, &identity.lease_namespace);
-    // A live Lease vouches for the status, so the status comes first.
+    // Readers trust a status while its Lease is renewed, so the status is
+    // written before the Lease.
     let (mut last, generation) = insist("register this director", LONGEST_WAIT, || {
         director.register()
     })
@@ -112,10 +114,10 @@ struct DirectorWriter<'a> {
 }
 
 impl DirectorWriter<'_> {
-    /// Creates the Director if there is none, and writes which group it belongs
-    /// to, so that other directors see it before it takes any VIP. Returns the
-    /// status that the previous run left in this boot, and the object's
-    /// generation.
+    /// Creates the Director if there is none, and writes its group into the
+    /// status. So other directors see this director before it takes any VIP.
+    /// Returns the object's generation, and the status if a previous run left
+    /// one in this boot.
     async fn register(&self) -> Result<(DirectorStatus, i64), kube::Error> {
         let object = Director::new(&self.identity.name, DirectorSpec::default());
         let existing = self.apply(&object, false).await?;
@@ -127,8 +129,8 @@ impl DirectorWriter<'_> {
                 director_group_name: group.clone(),
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 boot_id: boot_id.clone(),
-                // Other directors use them to keep this host out of their
-                // servers.
+                // Other directors read these addresses to notice a server on
+                // this host.
                 addresses: status.addresses,
                 ..DirectorStatus::default()
             };
@@ -164,8 +166,8 @@ impl DirectorWriter<'_> {
     }
 }
 
-/// Renews the Lease, forever. Its readers measure the time between renewals on
-/// their own clock, so it need not agree with ours.
+/// Renews the Lease, forever. Readers of the Lease measure the time between
+/// renewals with their own clock, so the clocks need not agree.
 async fn renew(leases: &Api<Lease>, name: &str) {
     let mut ticks = time::interval(RENEW_INTERVAL);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -198,8 +200,8 @@ async fn renew(leases: &Api<Lease>, name: &str) {
     }
 }
 
-/// Retries until it works, less and less often, at least once in
-/// `longest_wait`. Logs a problem once.
+/// Repeats an attempt until it succeeds, with growing pauses of at most
+/// `longest_wait`. Logs each problem once.
 async fn insist<T, F>(what: &str, longest_wait: Duration, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, kube::Error>>,

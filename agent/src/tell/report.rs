@@ -1,4 +1,4 @@
-//! What a director reports about itself, as data: pure.
+//! Computes a Director's status from the loop's findings. The module is pure.
 
 mod vips;
 
@@ -24,24 +24,24 @@ use crate::{
     decide::{addresses::Missing, caution::Hold, desired::Desired, protect},
 };
 
-/// The condition types that the agent sets.
+/// The condition types that the agent sets on its Director.
 pub const CONDITIONS: [&str; 4] = [
     condition::kind::PROGRAMMED,
     condition::kind::REMOVALS_HELD,
     condition::kind::HEALTH_CHECKS,
     condition::kind::SYSCTLS,
 ];
-/// How many exceptions a status names. More are only counted, so that a
-/// Director stays well below the size that an API server accepts.
+/// The most exceptions that a status lists. Further exceptions are only
+/// counted, to keep a Director well below the API server's size limit.
 const MOST_EXCEPTIONS: usize = 200;
-/// How many VIPs a status names, for the same reason.
+/// The most VIPs that a status lists, to limit its size.
 const MOST_VIPS: usize = 1000;
-/// How many sysctls a status names, for the same reason.
+/// The most sysctls that a status lists, to limit its size.
 const MOST_SYSCTLS: usize = 100;
-/// How many notices a status names, for the same reason.
+/// The most notices that a status lists, to limit its size.
 const MOST_NOTICES: usize = 50;
 
-/// Why no round can run.
+/// The reason why no round can run.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Trouble {
     /// The kernel's IPVS table cannot be used.
@@ -67,47 +67,48 @@ impl Trouble {
     }
 }
 
-/// What the loop found.
+/// The loop's findings at one time, from which the status is computed.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// When the loop found it.
+    /// The time of the loop's findings.
     pub at: Timestamp,
     /// The name of the director's group.
     pub group: String,
-    /// The state of the world that the round used; none without a round.
+    /// Digests of the objects that the round used, or `None` if no round ran.
     pub used: Option<WorldDigests>,
-    /// The result of the round; none without a round.
+    /// The result of the round, or `None` if no round ran.
     pub outcome: Option<Outcome>,
-    /// Why there was no round.
+    /// The reason why no round ran, if none did.
     pub trouble: Option<Trouble>,
     /// The removals that are held until they are allowed.
     pub removals_held: Vec<Op>,
-    /// Which object wants each part of the tables.
+    /// The wanted table, with the object that wants each entry.
     pub wishes: Arc<Desired>,
-    /// Objects that this build cannot read.
+    /// An exception for each object that this build cannot read.
     pub unreadable: Vec<DirectorException>,
-    /// What the health checks found.
+    /// The results of the health checks.
     pub health: Arc<HealthReport>,
-    /// Why every removal is held, if it is.
+    /// The reason why all removals are held, if they are.
     pub hold: Option<Hold>,
-    /// What the director protects itself from.
+    /// The report of the checks that protect the host's own traffic.
     pub protection: Arc<protect::Report>,
 }
 
-/// What the health checks found.
+/// The results of the health checks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HealthReport {
-    /// The counts of servers; none without checks.
+    /// The number of servers in each health state, or `None` without health
+    /// checks.
     pub found: Option<DirectorHealth>,
-    /// How many targets are probed.
+    /// The number of probed targets.
     pub targets: usize,
-    /// Why probes are void, and how many targets have each reason.
+    /// The reasons for void probes, each with the number of its targets.
     pub void: BTreeMap<Arc<str>, usize>,
 }
 
-/// The Director's status. What a round did not find out again stays as it was
-/// `before`; a condition's time changes only when its status does. `generation`
-/// is the Director object's.
+/// Returns the Director's new status. Fields that `observed` does not cover
+/// keep their value from `before`. A condition's time changes only with its
+/// status. `generation` is that of the Director object.
 pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> DirectorStatus {
     let mut status = DirectorStatus {
         director_group_name: observed.group.clone(),
@@ -119,8 +120,9 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         exceptions.extend_from_slice(&observed.protection.exceptions);
         let held = &observed.removals_held;
         exceptions.extend(exceptions_of(outcome, held, &observed.wishes));
-        // Without a journal or the interfaces, something wanted may be missing
-        // without an exception of its own. It must not count as programmed.
+        // Without a journal or the interfaces, a wanted entry may be missing
+        // without an exception of its own. The service of a missing entry must
+        // not count as programmed.
         if host_failure(outcome).is_none() {
             status.used.clone_from(&observed.used);
         }
@@ -159,7 +161,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     status
 }
 
-/// If there are too many sysctls, those with a problem come first.
+/// Writes the sysctls into the status. If there are too many sysctls, those
+/// with a problem are listed first.
 fn tell_sysctls(status: &mut DirectorStatus, sysctls: &Sysctls) {
     let mut all = sysctls.all.clone();
     status.sysctls_omitted = int32(all.len().saturating_sub(MOST_SYSCTLS));
@@ -217,7 +220,7 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
-    // A failure of an entry that no object wants any longer.
+    // Some failures are about an entry that no object wants any longer.
     let mut failures = observed
         .outcome
         .iter()
@@ -232,7 +235,8 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
     condition::director_programmed(status.services, status.destinations, generation)
 }
 
-/// What kept a round from doing everything, whatever the objects are.
+/// Returns the reason and message of a host failure that made the round
+/// incomplete.
 fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
     outcome
         .failures
@@ -312,7 +316,8 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
             exceptions.push(exception(service, server, reason, &left(key, *destination)));
         }
     }
-    // A service that has a server too many is not as wanted.
+    // A service with a server whose removal is held differs from the wanted
+    // service.
     for op in held {
         if op.destination().is_some()
             && let Some(service) = wishes.services.get(&op.service())
@@ -334,7 +339,8 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
     exceptions
 }
 
-/// Why a wanted entry is not ours.
+/// Describes a wanted entry that is in the kernel with other settings and not
+/// ours.
 fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
     let (entry, delete) = match destination {
         None => (service.to_string(), Op::DeleteService(*service)),
@@ -344,11 +350,12 @@ fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
         ),
     };
     format!(
-        "the kernel's table has an entry {entry} with other settings that the agent did not make, and the group's spec.onConflict is Leave: delete it with `ipvsadm {delete}`, or set spec.onConflict to Adopt"
+        "the kernel's table has an entry {entry} that the agent did not make, with other settings than the objects want, and the group's spec.onConflict is Leave: delete it with `ipvsadm {delete}`, or set spec.onConflict to Adopt"
     )
 }
 
-/// What is unusual on this host but no failure, one line each.
+/// Returns one line for each condition of this host that is unusual but no
+/// failure.
 pub fn oddities(
     outcome: &Outcome,
     held: &[Op],
@@ -357,7 +364,7 @@ pub fn oddities(
     group: &str,
 ) -> BTreeSet<String> {
     let absences = outcome.missing.iter();
-    // Asking for an address is not unusual.
+    // Asking the segment whether an address is free is not unusual.
     let absences = absences.filter(|(_, why)| **why != Missing::Asking);
     let absences = absences.map(|(address, why)| vips::absence(*address, why, wishes));
     let contests = outcome.contested.iter();
@@ -373,16 +380,17 @@ pub fn oddities(
         .collect()
 }
 
-/// What is unusual in the kernel's table but no failure.
+/// Returns a line for each unusual entry of the kernel's table that is no
+/// failure.
 fn notices(outcome: &Outcome) -> impl Iterator<Item = String> {
     let strangers = outcome.strangers.iter().map(|(service, destination)| {
         format!(
-            "service {service} has a server that the agent did not add, {destination}: it is left alone and gets its share of the connections"
+            "service {service} has a server {destination} that the agent did not add: the agent leaves this server alone, and it gets its share of the connections"
         )
     });
     let misordered = outcome.misordered.iter().map(|service| {
         format!(
-            "the servers of service {service} were not added in the order of their age, and its scheduler depends on the order: a director that loads the service afresh sends some clients to other servers. Only deleting the service and making it again changes that, and it ends the service's connections"
+            "the servers of service {service} were not added in the order of their age, and the service's scheduler depends on this order: a director that creates the service anew sends some clients to other servers. To correct the order, delete the service and create it again, which ends its connections"
         )
     });
     strangers.chain(misordered)
@@ -426,10 +434,10 @@ fn held_vips(held: &BTreeMap<IpAddr, String>) -> Vec<HeldVip> {
         .collect()
 }
 
-/// Objects that this build cannot read, though the controller's build may:
-/// services of the group, and servers that its services select. Also services
-/// that lose their key to one of those, as only an agent that knows the last
-/// good version can tell.
+/// Returns exceptions for the group's services and their servers that this
+/// build cannot read, though the controller's build may. Also returns
+/// exceptions for services whose key an unreadable service has, since only
+/// agents know the last good version of that service.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = condition::reason::UNREADABLE;
     let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
@@ -460,7 +468,7 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
     services.chain(servers).chain(losers).collect()
 }
 
-/// What is wrong with the objects that concern a group, one line each.
+/// Returns one line for each problem with the objects that concern a group.
 pub fn complaints(objects: &Objects, resolved: &Resolved, group: &str) -> BTreeSet<String> {
     let concerns = |kind: Kind, key: &ObjectKey| {
         let service = objects.virtual_services.get(key);

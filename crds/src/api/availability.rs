@@ -15,38 +15,43 @@ use crate::bounds;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = availability::recovery_above_the_minimum())]
 pub struct Availability {
-    /// What to do with a real server that fails. Quiesce: its weight becomes 0,
-    /// so it gets no new connections and keeps those it has. Remove: it is
-    /// removed from the service, which cuts its connections. Default: Remove
-    /// with vip.protocol UDP, onePacketScheduling, persistence or scheduler dh,
-    /// because clients would stay on a failed server; otherwise Quiesce.
-    /// Schedulers sh and mh always quiesce and do not allow Remove, because it
-    /// would move the clients of other servers.
+    /// What to do with a real server that fails its health check. Quiesce: the
+    /// server's weight becomes 0, so it gets no new connections and keeps those
+    /// it has. Remove: the server is removed from the service, which cuts its
+    /// connections. The default is Remove with vip.protocol UDP,
+    /// onePacketScheduling, persistence or scheduler dh, because in these cases
+    /// a quiesced server would keep its clients; otherwise Quiesce. Schedulers
+    /// sh and mh always quiesce and do not allow Remove, because removing a
+    /// server would move the clients of other servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnFailure")]
     pub on_failure: Option<OnFailure>,
-    /// With fewer healthy servers than this, belowMinimum is in force. A count
-    /// of 0 to 10000, or "0%" to "100%" of the servers whose weight is not 0,
-    /// rounded up. Default: belowMinimum is in force when no server is healthy.
-    /// With 0 it is never in force.
+    /// The fewest healthy servers with which the service works normally. With
+    /// fewer healthy servers, belowMinimum is in force. The value is a count of
+    /// 0 to 10000, or "0%" to "100%" of the servers whose weight is not 0,
+    /// rounded up. Without minimumHealthy, belowMinimum is in force when no
+    /// server is healthy. With minimumHealthy 0, belowMinimum is never in
+    /// force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub minimum_healthy: Option<IntOrString>,
-    /// Once belowMinimum is in force, it stays in force until more servers than
-    /// this are healthy, or all of them. A count or a percentage, as in
-    /// minimumHealthy, which must be given too. Default: until minimumHealthy
-    /// is reached.
+    /// Once in force, belowMinimum stays in force until more than this number
+    /// of servers, or all of them, are healthy. The value is a count or a
+    /// percentage, as in minimumHealthy, which must be given too. Without
+    /// recoverAbove, belowMinimum ends when minimumHealthy is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub recover_above: Option<IntOrString>,
-    /// What to do below the minimum. Default: FailOpen.
+    /// What to do while fewer servers than minimumHealthy are healthy. The
+    /// default action is FailOpen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below_minimum: Option<BelowMinimum>,
-    /// How many seconds the weight of a server that became healthy takes to
-    /// grow to its full value, in at most 10 steps; 1 to 3600. Default: the
-    /// server gets its full weight at once. It has no effect on servers of
-    /// weight 1, because there is no smaller weight. Not allowed with
-    /// schedulers sh, mh and dh.
+    /// How many seconds the weight of a newly healthy server takes to grow to
+    /// its full value, in at most 10 steps; 1 to 3600. Without
+    /// slowStartSeconds, the server gets its full weight at once. The slow
+    /// start has no effect on servers of weight 1, because their weight cannot
+    /// be smaller. slowStartSeconds is not allowed with schedulers sh, mh and
+    /// dh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::SLOW_START_SECONDS))]
     pub slow_start_seconds: Option<i32>,
@@ -59,12 +64,13 @@ fn quantity(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// What to do with a real server that fails.
+/// What to do with a real server that fails its health check.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum OnFailure {
-    /// Set its weight to 0: it keeps its connections and gets no new ones.
+    /// Set the server's weight to 0: it keeps its connections and gets no new
+    /// ones.
     Quiesce,
-    /// Remove it from the service, which cuts its connections.
+    /// Remove the server from the service, which cuts its connections.
     Remove,
 }
 
@@ -77,13 +83,13 @@ pub struct BelowMinimum {
     /// healthy. Reject: no server gets new connections, and clients are refused
     /// at once. SorryServer: sorryServer gets the new connections.
     pub action: BelowMinimumAction,
-    /// The server for action SorryServer. Required with that action, and not
-    /// allowed with the others.
+    /// The server for action SorryServer. sorryServer is required with action
+    /// SorryServer, and not allowed with the other actions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sorry_server: Option<SorryServer>,
 }
 
-/// What to do when too few servers are healthy.
+/// The possible actions when too few servers are healthy.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum BelowMinimumAction {
     /// Treat every server that is not drained as healthy.
@@ -95,23 +101,25 @@ pub enum BelowMinimumAction {
 }
 
 /// A server that replaces the service's own servers when too few are healthy.
-/// It is not checked itself.
+/// The sorry server itself is not checked.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SorryServer {
-    /// The server's unicast address, IPv4 or IPv6. It must be of the service's
-    /// address family, unless the forwarding method is TUN. A loopback address
-    /// is the director itself, which packets reach by DR and not by NAT.
+    /// The server's unicast address, IPv4 or IPv6. The address must be of the
+    /// service's address family, unless the forwarding method is TUN. A
+    /// loopback address means the director itself, which packets reach with DR
+    /// but not with NAT.
     #[schemars(length(max = 45))]
     #[x_kube(validation = rule::ip(), validation = rule::server_address())]
     pub address: String,
-    /// The server's port, 1 to 65535. Default: the service's port. DR and TUN
-    /// cannot change the port, so with them it must be absent or equal to the
-    /// service's.
+    /// The server's port, 1 to 65535. The default port is the service's port.
+    /// DR and TUN cannot change the port, so with these methods the port must
+    /// be absent or equal to the service's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// How packets reach the server. Default: the service's forwarding.
+    /// How packets reach the sorry server. The default is the service's
+    /// forwarding method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
 }

@@ -3,14 +3,14 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One director node. Its agent creates it with the node's name, and writes its
-/// status.
+/// One director node. The node's agent creates this object with the node's
+/// name, and writes its status.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "Director",
-    doc = "One director node. Its agent creates it with the node's name, and writes its status.",
+    doc = "One director node. The node's agent creates this object with the node's name, and writes its status.",
     plural = "directors",
     shortname = "idir",
     category = "ipvs",
@@ -55,14 +55,14 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Repairs",
         type_ = "integer",
-        description = "How many changes by other programs the agent reversed",
+        description = "The number of kernel entries that the agent has repaired",
         json_path = ".status.repairs.count",
         priority = 1
     ),
     printcolumn(
         name = "Message",
         type_ = "string",
-        description = "What to do",
+        description = "What the Director's condition Programmed says",
         json_path = ".status.conditions[?(@.type==\"Programmed\")].message",
         priority = 1
     ),
@@ -86,12 +86,12 @@ pub struct DirectorStatus {
     /// The version of the agent.
     #[serde(default)]
     pub agent_version: String,
-    /// The boot of the director's machine that this status describes, from
-    /// /proc/sys/kernel/random/boot_id.
+    /// The boot ID of the director's machine when the agent wrote this status,
+    /// from /proc/sys/kernel/random/boot_id.
     #[serde(default)]
     pub boot_id: String,
-    /// Identifies the objects that the last completed round used. Absent before
-    /// the first round.
+    /// Digests of the objects that the last completed round used. The digests
+    /// are absent until the agent has completed a round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<WorldDigests>,
     /// The number of services in the kernel that belong to the agent.
@@ -100,8 +100,8 @@ pub struct DirectorStatus {
     /// The number of destinations in the kernel that belong to the agent.
     #[serde(default)]
     pub destinations: i32,
-    /// What differs from what the objects want. Everything else is as the
-    /// objects want it, if exceptionsOmitted is 0.
+    /// Where the director's state differs from the state that the objects want.
+    /// If exceptionsOmitted is 0, everything else is as the objects want it.
     #[serde(default)]
     pub exceptions: Vec<DirectorException>,
     /// The number of exceptions that did not fit into this status.
@@ -113,14 +113,14 @@ pub struct DirectorStatus {
     /// The number of held addresses that did not fit into this status.
     #[serde(default)]
     pub vips_omitted: i32,
-    /// The first 100 addresses of this director's interfaces that the agent did
-    /// not add, without loopback and IPv6 link-local ones. A real server with
-    /// one of these addresses is refused by the directors of the group if its
-    /// forwarding method is DR or TUN.
+    /// The first 100 addresses of this director's interfaces, without addresses
+    /// that the agent added, loopback addresses and IPv6 link-local addresses.
+    /// The directors of the group refuse a real server that has one of these
+    /// addresses if its forwarding method is DR or TUN.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
     /// The sysctls that the services need, and their values. If there are more
-    /// than 100, those with a problem come first.
+    /// than 100 sysctls, those with a problem come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sysctls: Vec<SysctlStatus>,
     /// The number of sysctls that did not fit into this status.
@@ -130,19 +130,19 @@ pub struct DirectorStatus {
     /// reversed.
     #[serde(default)]
     pub repairs: Repairs,
-    /// The results of the director's health checks. Absent if there are no
-    /// checks.
+    /// The results of the director's health checks. The results are absent if
+    /// no server is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<DirectorHealth>,
-    /// Unusual things that are no failure, one sentence each: servers of other
-    /// programs in our services, for example.
+    /// Unusual findings that are not failures, one sentence each: for example,
+    /// that another program added servers to a service of the agent.
     #[serde(default)]
     pub notices: Vec<String>,
     /// The number of notices that did not fit into this status.
     #[serde(default)]
     pub notices_omitted: i32,
-    /// Programmed, RemovalsHeld, HealthChecks and Sysctls, set by the agent;
-    /// Alive, set by the controller.
+    /// The director's conditions. The agent sets Programmed, RemovalsHeld,
+    /// HealthChecks and Sysctls; the controller sets Alive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -151,20 +151,20 @@ pub struct DirectorStatus {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SysctlStatus {
-    /// The sysctl's name, as sysctl(8) writes it.
+    /// The sysctl's name, in the notation of sysctl(8).
     pub name: String,
     /// The value that the sysctl should have.
     pub wanted: String,
-    /// The value that the sysctl has, if it can be read.
+    /// The sysctl's current value, if the agent can read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// The value that the sysctl had before the agent set it. Absent if the
-    /// agent did not set it.
+    /// The value that the sysctl had before the agent set it. The value is
+    /// absent if the agent has not set the sysctl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// Why the sysctl should have that value.
+    /// Why the sysctl should have the wanted value.
     pub reason: String,
-    /// What is wrong, and what to do about it.
+    /// What is wrong with the sysctl, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -174,36 +174,37 @@ pub struct SysctlStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Repairs {
-    /// The number of entries that were repaired since the agent started.
+    /// The number of kernel entries that the agent has repaired since it
+    /// started.
     #[serde(default)]
     pub count: i64,
-    /// The last 10 operations that repaired something, newest first, as ipvsadm
-    /// writes them.
+    /// The last 10 operations that repaired an entry, newest first, in the
+    /// notation of ipvsadm.
     #[serde(default)]
     pub latest: Vec<String>,
 }
 
-/// The results of a director's health checks. A server that belongs to several
-/// services with a check counts once for each.
+/// The results of a director's health checks. A server counts once for each
+/// checked service that it belongs to.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorHealth {
-    /// The number of servers that are checked.
+    /// The number of checked servers.
     #[serde(default)]
     pub checked: i32,
     /// The number of healthy servers. A server that was in service before its
-    /// check began counts as healthy until the check decides otherwise.
+    /// check began counts as healthy until the check finds it unhealthy.
     #[serde(default)]
     pub healthy: i32,
-    /// The servers that are not healthy. All others are healthy, if
-    /// unhealthyOmitted is 0.
+    /// The servers that are not healthy. If unhealthyOmitted is 0, all other
+    /// checked servers are healthy.
     #[serde(default)]
     pub unhealthy: Vec<UnhealthyServer>,
     /// The number of unhealthy servers that did not fit into this status.
     #[serde(default)]
     pub unhealthy_omitted: i32,
-    /// Services with fewer healthy servers than their minimum, and what is in
-    /// force for them.
+    /// Services with fewer healthy servers than their minimum, and the action
+    /// in force for each of them.
     #[serde(default)]
     pub below_minimum: Vec<ServiceBelowMinimum>,
     /// The number of services below their minimum that did not fit into this
@@ -216,14 +217,14 @@ pub struct DirectorHealth {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnhealthyServer {
-    /// The RealServer, as namespace/name.
+    /// The unhealthy RealServer, as namespace/name.
     pub real_server: String,
     /// The VirtualServices for which the server is not healthy, as
     /// namespace/name.
     pub virtual_services: Vec<String>,
-    /// Down, Flapping or Unknown.
+    /// The server's state: Down, Flapping or Unknown.
     pub state: UnhealthyState,
-    /// The time since which the server has been in this state.
+    /// When the server entered this state.
     pub since: Time,
     /// Why the server is not healthy: "connection refused", for example.
     pub message: String,
@@ -234,12 +235,13 @@ pub struct UnhealthyServer {
     Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub enum UnhealthyState {
-    /// Its probes fail, often enough to count.
+    /// The server failed failureThreshold probes in a row and has not
+    /// recovered.
     Down,
-    /// Its probes succeed and fail by turns. It must succeed for longer before
-    /// it is trusted again.
+    /// The server's probes alternate between success and failure. A flapping
+    /// server must succeed for longer before it counts as healthy again.
     Flapping,
-    /// It is new, and no probe has succeeded yet.
+    /// The server is new, and none of its probes has succeeded yet.
     Unknown,
 }
 
@@ -247,22 +249,23 @@ pub enum UnhealthyState {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceBelowMinimum {
-    /// The VirtualService, as namespace/name.
+    /// The VirtualService with too few healthy servers, as namespace/name.
     pub virtual_service: String,
-    /// What is in force: FailOpen, Reject or SorryServer.
+    /// The action in force for the service: FailOpen, Reject or SorryServer.
     pub action: String,
-    /// The number of healthy servers that are not drained.
+    /// The number of the service's healthy servers that are not drained.
     pub healthy: i32,
-    /// The number of servers that are not drained.
+    /// The number of the service's servers that are not drained.
     pub total: i32,
     /// The number of healthy servers that the service needs.
     pub minimum: i32,
-    /// The time since which the service has been below its minimum.
+    /// When the service fell below its minimum.
     pub since: Time,
 }
 
-/// Identifies the objects that were used, by kind: the XOR of a 128-bit hash
-/// over uid, generation and labels of each object, in hexadecimal.
+/// The objects that the agent used, as one digest for each kind. A digest is
+/// the XOR of a 128-bit hash over uid, generation and labels of each object, in
+/// hexadecimal.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorldDigests {
@@ -274,18 +277,19 @@ pub struct WorldDigests {
     pub director_groups: String,
 }
 
-/// Something that a director could not do.
+/// Something that a director could not do for a virtual service.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorException {
-    /// The VirtualService that is affected, as namespace/name.
+    /// The affected VirtualService, as namespace/name.
     pub virtual_service: String,
-    /// The RealServer that is affected, as namespace/name, if it is about one.
+    /// The affected RealServer, as namespace/name, if the exception is about
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_server: Option<String>,
-    /// One word, for programs.
+    /// The reason of the exception as one word, for programs.
     pub reason: String,
-    /// One sentence for people, with what to do.
+    /// What is wrong and what to do about it, as one sentence for people.
     pub message: String,
 }
 
@@ -293,8 +297,8 @@ pub struct DirectorException {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldVip {
-    /// The virtual address.
+    /// The virtual IP address (VIP).
     pub address: String,
-    /// The name of the interface.
+    /// The name of the interface that has the virtual address.
     pub interface: String,
 }

@@ -35,13 +35,13 @@ use crate::bounds;
     printcolumn(
         name = "Live",
         type_ = "integer",
-        description = "Of those, with a live Lease",
+        description = "Directors of the group with a live Lease",
         json_path = ".status.liveDirectors"
     ),
     printcolumn(
         name = "Services",
         type_ = "integer",
-        description = "Accepted virtual services",
+        description = "Accepted virtual services of the group",
         json_path = ".status.virtualServices"
     ),
     printcolumn(
@@ -59,7 +59,8 @@ use crate::bounds;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupSpec {
-    /// Where virtual addresses go, and which director holds them.
+    /// Where the directors put virtual addresses, and which director holds
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
     /// The virtual addresses that VirtualServices may use, 1 to 64 entries. An
@@ -88,14 +89,14 @@ pub struct DirectorGroupSpec {
     /// Limits on how much a director removes at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,
-    /// What to do with an entry in the kernel's table that another program
-    /// made, that a VirtualService or RealServer wants, and that differs from
-    /// what is wanted. Adopt: edit it in place; from then on it belongs to the
-    /// director. Leave: do not touch it, and report it. An entry that does not
-    /// differ is always adopted.
+    /// What to do with an entry that another program made in the kernel's
+    /// table, if a VirtualService or RealServer wants the entry but with other
+    /// values. Adopt: the director edits the entry in place, and owns it from
+    /// then on. Leave: the director leaves the entry alone and reports it. An
+    /// entry that already has the wanted values is always adopted.
     #[serde(default)]
     pub on_conflict: OnConflict,
-    /// How long the kernel remembers connections without packets.
+    /// How long the kernel remembers idle connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
     /// Which sysctls the directors set.
@@ -107,15 +108,16 @@ pub struct DirectorGroupSpec {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sysctls {
-    /// Recommended: set what the current services need, and nothing else. None:
-    /// set only the overrides.
+    /// With profile Recommended, the directors set the overrides, and what the
+    /// current services need. With profile None, the directors set only the
+    /// overrides.
     #[serde(default)]
     pub profile: SysctlProfile,
-    /// Sysctls by name, with the value that they must have on every director of
-    /// the group, whatever the profile says. Allowed are all of net.ipv4.vs,
-    /// and some of net.ipv4.conf.INTERFACE and net.ipv6.conf.INTERFACE. A dot
-    /// in an interface's name is written as '/', as sysctl(8) does:
-    /// net.ipv4.conf.eth0/100.rp_filter.
+    /// Sysctls by name, with the value that each must have on every director of
+    /// the group, whatever the profile says. All sysctls of net.ipv4.vs are
+    /// allowed, and some of net.ipv4.conf.INTERFACE and
+    /// net.ipv6.conf.INTERFACE. Write a dot in an interface's name as '/', as
+    /// sysctl(8) does: net.ipv4.conf.eth0/100.rp_filter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "sysctl::overrides")]
     pub overrides: BTreeMap<String, String>,
@@ -124,98 +126,105 @@ pub struct Sysctls {
 /// Which sysctls a director sets by itself.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum SysctlProfile {
-    /// Set what the current services need.
+    /// Set the sysctls that the current services need.
     #[default]
     Recommended,
-    /// Set no sysctl.
+    /// Set no sysctl except the overrides.
     None,
 }
 
-/// What to do with an entry of another program that differs from what is
-/// wanted.
+/// What to do with an entry that another program made and that differs from the
+/// wanted entry.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum OnConflict {
-    /// Edit it in place; from then on it belongs to the director.
+    /// Edit the entry in place; from then on it belongs to the director.
     #[default]
     Adopt,
-    /// Leave it alone, and report it.
+    /// Leave the entry alone, and report it.
     Leave,
 }
 
-/// How long the kernel remembers connections without packets, in seconds, 1 to
-/// 2147483. The timeouts apply to all services on the director, including those
-/// of other programs. Default: the value that the kernel had before it was set
-/// here.
+/// How long the kernel remembers idle connections, in seconds, 1 to 2147483.
+/// The timeouts apply to all services on the director, including those of other
+/// programs. The default timeout is the value that the kernel had before a
+/// director set it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// The timeout of an established TCP connection. The kernel's default is
-    /// 900.
+    /// The timeout of an established TCP connection. The kernel's default
+    /// timeout is 900 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub tcp_seconds: Option<i64>,
-    /// The timeout of a TCP connection after a FIN. The kernel's default is
-    /// 120.
+    /// The timeout of a TCP connection after a FIN. The kernel's default
+    /// timeout is 120 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub tcp_fin_seconds: Option<i64>,
-    /// The timeout of a flow of UDP datagrams. The kernel's default is 300.
+    /// The timeout of a flow of UDP datagrams. The kernel's default timeout is
+    /// 300 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
     pub udp_seconds: Option<i64>,
 }
 
 /// Limits on how much a director removes at once. If more than 10 services and
-/// more than a quarter of them must be removed within a minute, the director
-/// holds the removals and reports it in its condition RemovalsHeld. The same
-/// applies to servers. It holds every removal if the API server belongs to
-/// another cluster than before, or if one of our custom resource definitions is
-/// deleted.
+/// more than a quarter of all services must be removed within a minute, the
+/// director holds the removals and reports them in its condition RemovalsHeld.
+/// The limit for servers is the same as for services. The director holds every
+/// removal if the API server belongs to another cluster than before, or if one
+/// of ipvs-operator's custom resource definitions is deleted.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {
-    /// Until this time, removals are made without a limit.
+    /// Until this time, directors remove any number of entries at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_until: Option<Time>,
 }
 
-/// Where virtual addresses go, and which director holds them.
+/// Where the directors put virtual addresses, and which director holds them.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::interface_only_if_placed_there())]
 pub struct Addresses {
-    /// Where VIPs go. Interface: on the interface that the field interface
-    /// names, or else on the one whose subnet contains the VIP, if no other
-    /// host on the segment answers for it. Dummy: on a device that the agent
-    /// creates, for a routing daemon to announce; no host answers ARP for them.
-    /// Manual: another program adds them.
+    /// Where the directors put VIPs. Mode Interface puts VIPs on the interface
+    /// that the field interface names, or else on the interface whose subnet
+    /// contains the VIP. With mode Interface, a director takes a VIP only if no
+    /// other host on the segment answers for it. Mode Dummy puts VIPs on a
+    /// device that the agent creates, for a routing daemon to announce; no host
+    /// answers ARP for these VIPs. With mode Manual, another program adds the
+    /// VIPs.
     #[serde(default)]
     pub mode: AddressMode,
-    /// The interface for VIPs with mode Interface, on every director of the
-    /// group. Default: the interface whose subnet contains the VIP.
+    /// The interface that gets the VIPs on every director of the group, for
+    /// mode Interface. The default is the interface whose subnet contains the
+    /// VIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::INTERFACE))]
     #[x_kube(validation = rule::interface_name())]
     pub interface: Option<String>,
-    /// The Director that holds the group's VIPs. Default: with mode Dummy,
-    /// every director holds them. With the other modes, a group's only director
-    /// holds them; if there are several, each keeps the VIPs that it has and
-    /// takes no others.
+    /// The Director that holds the group's VIPs. Without a named holder, every
+    /// director of a group with mode Dummy holds all VIPs. Without a named
+    /// holder and with another mode, a group's only director holds the VIPs; in
+    /// a group of several, each director keeps the VIPs that it has and takes
+    /// no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name())]
     pub holder: Option<String>,
 }
 
-/// Where VIPs go.
+/// Where the directors put VIPs.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum AddressMode {
-    /// On an interface of the segment to which the addresses belong.
+    /// The directors put VIPs on an interface of the network segment that the
+    /// VIPs belong to.
     #[default]
     Interface,
-    /// On a device that the agent creates, so that no segment hears of them.
+    /// The directors put VIPs on a dummy device that the agent creates; no host
+    /// answers ARP for these VIPs.
     Dummy,
-    /// Nowhere: another program adds them.
+    /// Another program adds the VIPs, and the agent adds none.
     Manual,
 }
 
@@ -223,13 +232,13 @@ pub enum AddressMode {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupStatus {
-    /// The condition Accepted.
+    /// The group's conditions; the only one is Accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// The number of directors that say they belong to the group.
+    /// The number of Directors whose status names the group.
     #[serde(default)]
     pub directors: i32,
-    /// The number of those directors with a live Lease.
+    /// The number of Directors of the group with a live Lease.
     #[serde(default)]
     pub live_directors: i32,
     /// The number of accepted virtual services of the group.

@@ -7,8 +7,8 @@ use super::rule::health_check as rule;
 use crate::bounds;
 
 /// How the real servers of a service are checked, in the terms of Kubernetes'
-/// own probes. Exactly one of the six probes must be given. Directors send it
-/// to each server's own address, never to the VIP.
+/// own probes. Exactly one of the six probes must be given. Directors send the
+/// probe to each server's own address, never to the VIP.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -22,8 +22,8 @@ pub struct HealthCheck {
     /// A TCP connection, and optionally an exchange of text over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_socket: Option<TcpSocketProbe>,
-    /// The standard health service of gRPC (grpc.health.v1.Health), without
-    /// TLS. A server that answers SERVING is healthy.
+    /// A call to gRPC's standard health service (grpc.health.v1.Health),
+    /// without TLS. A server that answers SERVING is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<GrpcProbe>,
     /// A UDP datagram. A server that answers with ICMP port unreachable is not
@@ -34,8 +34,8 @@ pub struct HealthCheck {
     /// NXDOMAIN) is not healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsProbe>,
-    /// An ICMP echo request (ping). It shows that the host is up, not that the
-    /// server on it works.
+    /// An ICMP echo request (ping). A reply shows that the host is up, but not
+    /// that the server on the host works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp: Option<IcmpProbe>,
     /// Seconds from one probe of a server to the next, 1 to 3600.
@@ -47,12 +47,13 @@ pub struct HealthCheck {
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = bounds::PROBE_SECONDS))]
     pub timeout_seconds: i32,
-    /// How many successes in a row make a failed server healthy again; 1 to 10.
-    /// A new server needs only one.
+    /// How many successful probes in a row make a failed server healthy again;
+    /// 1 to 10. A new server needs only one successful probe.
     #[serde(default = "default_success_threshold")]
     #[schemars(range(min = 1, max = bounds::THRESHOLD))]
     pub success_threshold: i32,
-    /// How many failures in a row make a server a failed one; 1 to 10.
+    /// How many failed probes in a row make a healthy server unhealthy; 1 to
+    /// 10.
     #[serde(default = "default_failure_threshold")]
     #[schemars(range(min = 1, max = bounds::THRESHOLD))]
     pub failure_threshold: i32,
@@ -79,22 +80,24 @@ fn default_failure_threshold() -> i32 {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::tls_with_https())]
 pub struct HttpGetProbe {
-    /// Path and query, beginning with a slash: /healthz or /status?deep=1.
-    /// Characters that are not allowed in a URL must be percent-encoded.
+    /// The path and query of the request, beginning with a slash: /healthz or
+    /// /status?deep=1. Characters that are not allowed in a URL must be
+    /// percent-encoded.
     #[serde(default = "default_path")]
     #[schemars(length(max = bounds::PATH))]
     #[x_kube(validation = rule::path())]
     pub path: String,
-    /// The port to probe, 1 to 65535. Default: each real server's own port.
-    /// Required if the service has no single port.
+    /// The port to probe, 1 to 65535. The default port is each real server's
+    /// own port. The port is required if the service has a firewall mark or
+    /// port 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// HTTP or HTTPS. HTTPS requires tls.
+    /// The scheme of the request: HTTP or HTTPS. HTTPS requires tls.
     #[serde(default)]
     pub scheme: HttpScheme,
-    /// The Host header: a DNS name, or an IP address without brackets. Default:
-    /// the server's own address and port.
+    /// The value of the Host header: a DNS name, or an IP address without
+    /// brackets. The default header is the server's own address and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
@@ -104,16 +107,16 @@ pub struct HttpGetProbe {
     #[schemars(length(max = bounds::HEADERS))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub http_headers: Vec<HttpHeader>,
-    /// The statuses of a good answer: "204", or a range such as "200-299"; 1 to
-    /// 16 of them, from 100 to 599.
+    /// The statuses of a good answer: 1 to 16 statuses such as "204" or ranges
+    /// such as "200-299", from 100 to 599.
     #[serde(default = "default_statuses")]
     #[schemars(schema_with = "expected_statuses")]
     pub expected_statuses: Vec<String>,
-    /// What the first 64 KiB of the body of a good answer must contain.
-    /// Default: the body is not read.
+    /// What a good answer must contain in the first 64 KiB of its body. Without
+    /// expectedBody, the body is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_body: Option<ExpectedBody>,
-    /// Whom to trust at the other end of the connection. Required with scheme
+    /// How the server's certificate is verified. tls is required with scheme
     /// HTTPS, and not allowed with HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ProbeTls>,
@@ -157,9 +160,9 @@ pub enum HttpScheme {
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpHeader {
-    /// The header's name, in upper or lower case. Not Host (use host instead),
-    /// and none of the headers that frame the message: Connection,
-    /// Content-Length, Transfer-Encoding.
+    /// The header's name, in upper or lower case. Host is not allowed (use the
+    /// field host instead), nor are the headers that frame the message:
+    /// Connection, Content-Length, Transfer-Encoding.
     #[schemars(length(max = bounds::HEADER_NAME))]
     #[x_kube(validation = rule::header_name(), validation = rule::header_allowed())]
     pub name: String,
@@ -170,46 +173,47 @@ pub struct HttpHeader {
     pub value: String,
 }
 
-/// What the body of a good answer must contain. Exactly one of the two must be
-/// given.
+/// What the body of a good answer must contain. Exactly one of contains and
+/// matches must be given.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::contains_or_matches())]
 pub struct ExpectedBody {
-    /// This text, literally; 1 to 4096 characters.
+    /// Text that the body must contain, literally; 1 to 4096 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub contains: Option<String>,
-    /// A match of this regular expression, anywhere in the body unless ^ and $
-    /// are used; 1 to 1024 characters. The syntax is the common part of Rust's
-    /// crate regex and Go's RE2: no look-around, no back-references, no
-    /// \Q...\E, no repetition above 1000.
+    /// A regular expression of 1 to 1024 characters that the body must match,
+    /// at any place unless ^ and $ are used. The syntax is what Rust's crate
+    /// regex and Go's RE2 have in common: no look-around, no back-references,
+    /// no \Q...\E, no repetition above 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::PATTERN))]
     #[x_kube(validation = rule::pattern())]
     pub matches: Option<String>,
 }
 
-/// Whom to trust at the other end of a TLS connection. Exactly one of caBundle
-/// and insecureSkipVerify: true must be given.
+/// How the server's certificate is verified. Exactly one of caBundle and
+/// insecureSkipVerify: true must be given.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::trust())]
 pub struct ProbeTls {
-    /// The name to ask for (SNI), which the certificate must be for: a DNS name
-    /// or an IP address. Default: httpGet's host; if that is absent, the
-    /// server's own address.
+    /// The DNS name or IP address that the probe asks for (SNI) and that the
+    /// server's certificate must be valid for. The default name is httpGet's
+    /// host, or else the server's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
     pub server_name: Option<String>,
     /// The certificates of the trusted authorities, as PEM in base64 of at most
-    /// 128 KiB. No other authorities are trusted, not even the system's.
+    /// 128 KiB. Other authorities are not trusted, even if the system trusts
+    /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "ca_bundle")]
     pub ca_bundle: Option<ByteString>,
-    /// Trust every certificate, even if it is expired, is for another name, or
-    /// is signed by an unknown authority.
+    /// Trust every certificate, even one that is expired, is for another name,
+    /// or is signed by an unknown authority.
     #[serde(default)]
     pub insecure_skip_verify: bool,
 }
@@ -228,53 +232,57 @@ fn ca_bundle(_: &mut SchemaGenerator) -> Schema {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpSocketProbe {
-    /// The port to probe, 1 to 65535. Default: each real server's own port.
-    /// Required if the service has no single port.
+    /// The port to probe, 1 to 65535. The default port is each real server's
+    /// own port. The port is required if the service has a firewall mark or
+    /// port 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// Text to send once the connection is established; 1 to 4096 characters.
-    /// Default: nothing is sent.
+    /// By default, the probe sends nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub send: Option<String>,
-    /// Text that the server's answer must contain; 1 to 4096 characters.
-    /// Default: an established connection is enough.
+    /// Text that the server's answer must contain; 1 to 4096 characters. By
+    /// default, an established connection is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub expect: Option<String>,
 }
 
-/// A call of grpc.health.v1.Health/Check.
+/// A call to the gRPC method grpc.health.v1.Health/Check.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GrpcProbe {
-    /// The port to probe, 1 to 65535. Default: each real server's own port.
-    /// Required if the service has no single port.
+    /// The port to probe, 1 to 65535. The default port is each real server's
+    /// own port. The port is required if the service has a firewall mark or
+    /// port 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// The name of the gRPC service to ask about; 1 to 256 characters. Default:
-    /// the server as a whole.
+    /// The name of the gRPC service to ask about; 1 to 256 characters. By
+    /// default, the probe asks about the server as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::GRPC_SERVICE))]
     pub service: Option<String>,
 }
 
-/// A UDP datagram, and optionally its answer.
+/// A UDP datagram, and optionally the answer that it must get.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UdpProbe {
-    /// The port to probe, 1 to 65535. Default: each real server's own port.
-    /// Required if the service has no single port.
+    /// The port to probe, 1 to 65535. The default port is each real server's
+    /// own port. The port is required if the service has a firewall mark or
+    /// port 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// The text of the datagram; 1 to 4096 characters.
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub send: String,
-    /// Text that the answer must contain; 1 to 4096 characters. Default: no
-    /// answer is needed and any is good; only an ICMP error is a failure.
+    /// Text that the answer must contain; 1 to 4096 characters. By default, no
+    /// answer is needed, any answer is good, and only an ICMP error is a
+    /// failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub expect: Option<String>,
@@ -285,21 +293,22 @@ pub struct UdpProbe {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::answer_of_the_type())]
 pub struct DnsProbe {
-    /// The port to probe, 1 to 65535. Default: each real server's own port.
-    /// Required if the service has no single port.
+    /// The port to probe, 1 to 65535. The default port is each real server's
+    /// own port. The port is required if the service has a firewall mark or
+    /// port 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// The name to ask for, as a full name: no search list is used.
+    /// The full DNS name to query: no search list is used.
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::dns_name())]
     pub name: String,
-    /// The type of the record to ask for.
+    /// The type of the DNS record to query.
     #[serde(default, rename = "type")]
     pub record_type: DnsRecordType,
-    /// A record that the answer must contain: an address for A and AAAA,
-    /// otherwise as dig prints it; at most 1024 characters. Default: any answer
-    /// without an error is good.
+    /// A record that the answer must contain, of at most 1024 characters. For A
+    /// and AAAA, write an address; for other types, write what dig prints. By
+    /// default, any answer without an error is good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::DNS_ANSWER))]
     pub expected_answer: Option<String>,
@@ -309,29 +318,29 @@ pub struct DnsProbe {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DnsRecordType {
-    /// An IPv4 address.
+    /// Record type A: an IPv4 address.
     #[default]
     A,
-    /// An IPv6 address.
+    /// Record type AAAA: an IPv6 address.
     Aaaa,
-    /// The name for which this one is an alias.
+    /// Record type CNAME: the name that the queried name is an alias of.
     Cname,
-    /// A mail server of the name.
+    /// Record type MX: a mail server of the name.
     Mx,
-    /// A name server of the zone.
+    /// Record type NS: a name server of the zone.
     Ns,
-    /// The name of an address, for reverse lookups.
+    /// Record type PTR: the name of an address, for reverse lookups.
     Ptr,
-    /// The start of a zone of authority.
+    /// Record type SOA: the start of a zone of authority.
     Soa,
-    /// The location of a service.
+    /// Record type SRV: the location of a service.
     Srv,
-    /// A text record.
+    /// Record type TXT: a text.
     Txt,
 }
 
 impl DnsRecordType {
-    /// The record type's mnemonic (RFC 1035, section 3.2.2).
+    /// Returns the record type's mnemonic (RFC 1035, section 3.2.2).
     pub fn mnemonic(self) -> &'static str {
         match self {
             Self::A => "A",
@@ -347,6 +356,6 @@ impl DnsRecordType {
     }
 }
 
-/// An ICMP echo request. It has no options: write icmp: {}.
+/// An ICMP echo request (ping). The probe has no options: write icmp: {}.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct IcmpProbe {}

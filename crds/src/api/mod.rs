@@ -1,5 +1,6 @@
 //! The types of the API, as users write them. Values of these types are not
-//! checked; [`crate::resolve`] does that.
+//! checked yet: [`crate::Store`] checks each object by itself, and
+//! [`crate::resolve`] checks objects against each other.
 
 #![allow(
     unreachable_pub,
@@ -29,8 +30,8 @@ pub use health_check::*;
 pub use real_server::*;
 pub use virtual_service::*;
 
-/// A count for a status. Kubernetes' API conventions want int32; larger counts
-/// become the largest int32.
+/// Converts a count for a status. Kubernetes' API conventions want int32, so a
+/// larger count becomes the largest int32.
 pub fn int32(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

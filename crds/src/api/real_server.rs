@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::{Forwarding, rule};
 use crate::bounds;
 
-/// One real server, for any number of VirtualServices of its namespace.
+/// One real server, which any number of VirtualServices of its namespace can
+/// use.
 #[derive(CustomResource, Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "RealServer",
-    doc = "One real server, for any number of VirtualServices of its namespace.",
+    doc = "One real server, which any number of VirtualServices of its namespace can use.",
     plural = "realservers",
     shortname = "irs",
     category = "ipvs",
@@ -34,44 +35,44 @@ use crate::bounds;
     printcolumn(
         name = "Weight",
         type_ = "integer",
-        description = "Its share of new connections",
+        description = "The server's share of new connections",
         json_path = ".spec.weight"
     ),
     printcolumn(
         name = "Method",
         type_ = "string",
-        description = "How packets reach it; as the service says if empty",
+        description = "How packets reach the server; the service's forwarding if empty",
         json_path = ".spec.forwarding.method"
     ),
     printcolumn(
         name = "Healthy",
         type_ = "string",
-        description = "Directors that find it healthy, of those that check it",
+        description = "Directors that find the server healthy, of those that check it",
         json_path = ".status.directors.summary"
     ),
     printcolumn(
         name = "Ready",
         type_ = "string",
-        description = "Whether it works",
+        description = "Whether the server works",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
     printcolumn(
         name = "Reason",
         type_ = "string",
-        description = "Why it does or does not",
+        description = "Why the server works or does not work",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
     printcolumn(
         name = "Services",
         type_ = "integer",
-        description = "Virtual services that it serves",
+        description = "Virtual services that use the server",
         json_path = ".status.virtualServices",
         priority = 1
     ),
     printcolumn(
         name = "Message",
         type_ = "string",
-        description = "What to do",
+        description = "What the server's condition Ready says",
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
@@ -84,13 +85,13 @@ use crate::bounds;
 #[serde(rename_all = "camelCase")]
 pub struct RealServerSpec {
     /// The server's own unicast address (RIP), IPv4 or IPv6; not an IPv6
-    /// link-local one. A loopback address is the director itself.
+    /// link-local address. A loopback address means the director itself.
     #[schemars(length(max = 45))]
     #[x_kube(validation = rule::ip(), validation = rule::server_address())]
     pub address: String,
-    /// The server's port, 1 to 65535. Default: the service's port. DR and TUN
-    /// cannot change the port, so with them it must be absent or equal to the
-    /// service's.
+    /// The server's port, 1 to 65535. The default port is the service's port.
+    /// DR and TUN cannot change the port, so with these methods the port must
+    /// be absent or equal to the service's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
@@ -100,8 +101,8 @@ pub struct RealServerSpec {
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = u16::MAX))]
     pub weight: i32,
-    /// How packets reach this server. It replaces the service's forwarding as a
-    /// whole.
+    /// How packets reach this server. A server's forwarding replaces the
+    /// service's forwarding as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
     /// Limits on the number of the server's connections.
@@ -114,7 +115,7 @@ fn default_weight() -> i32 {
 }
 
 /// The kernel's connection thresholds. Established and closing connections both
-/// count.
+/// count toward the thresholds.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::lower_below_upper())]
@@ -123,7 +124,8 @@ pub struct ConnectionThresholds {
     #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
     pub upper_threshold: i64,
     /// Below this many connections the server gets new ones again; 1 to
-    /// upperThreshold. Default: three quarters of upperThreshold.
+    /// upperThreshold. The default threshold is three quarters of
+    /// upperThreshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
     pub lower_threshold: Option<i64>,
@@ -133,35 +135,38 @@ pub struct ConnectionThresholds {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerStatus {
-    /// Accepted and Ready. With a health check, Ready is True if at least one
-    /// director finds the server healthy; the message names the directors that
-    /// do not. It is Unknown while the server is new and no probe has
-    /// succeeded.
+    /// The server's conditions, Accepted and Ready. With a health check, Ready
+    /// is True if at least one director finds the server healthy; the message
+    /// names the directors that do not. Ready is Unknown while the server is
+    /// new and no probe has succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// The number of virtual services that the server serves.
+    /// The number of virtual services that use the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_services: Option<i32>,
-    /// The numbers of directors that check the server. Absent if none does.
+    /// How many directors check the server, and how many find it healthy. The
+    /// numbers are absent if no director checks the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directors: Option<CheckingDirectors>,
 }
 
-/// The numbers of directors that check one real server.
+/// How many directors check one real server, and how many find it healthy.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckingDirectors {
-    /// The number of directors that check the server: those with a live Lease
-    /// in the groups of its virtual services that have a health check.
+    /// The number of directors that check the server. A director counts if it
+    /// has a live Lease and if its group has a virtual service that uses the
+    /// server and has a health check.
     pub checking: i32,
-    /// The number of directors that find it healthy for each of these services.
+    /// The number of checking directors that find the server healthy for each
+    /// of its checked services.
     pub healthy: i32,
-    /// The number of directors on which its probes fail for at least one of
-    /// these services. The remaining directors do not know: the server is new
-    /// to them, they have not reported it yet, or they left unhealthy servers
-    /// out of their report.
+    /// The number of directors whose probes of the server fail for at least one
+    /// service. The other directors do not know the server's health: the server
+    /// is new to them, they have not reported it yet, or they left unhealthy
+    /// servers out of their report.
     pub unhealthy: i32,
-    /// "healthy/checking", followed by a question mark if some directors do not
-    /// know.
+    /// Text of the form "healthy/checking", followed by a question mark if some
+    /// directors do not know the server's health.
     pub summary: String,
 }

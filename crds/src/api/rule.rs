@@ -1,6 +1,6 @@
-//! The rules that the API server applies at admission, in CEL. Each has its
-//! counterpart in [`crate::check`]. The comment of a rule names what it is a
-//! rule of.
+//! The CEL rules that the API server applies at admission. Each rule has its
+//! counterpart in [`crate::check`]. The comment of a rule names the part of an
+//! object that the rule applies to.
 
 use kube::core::Rule;
 
@@ -9,14 +9,14 @@ use crate::bounds;
 pub(super) mod availability;
 pub(super) mod health_check;
 
-/// The pattern of a DNS subdomain (RFC 1123), as objects are named.
+/// The pattern of an object's name, which is a DNS subdomain (RFC 1123).
 const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 fn rule(expression: impl Into<String>, message: &str) -> Rule {
     Rule::new(expression).message(message)
 }
 
-/// Rule of a string: the name of an object.
+/// Rule of a string: the string is the name of an object.
 pub(super) fn object_name() -> Rule {
     rule(
         format!("self.matches('{SUBDOMAIN}')"),
@@ -52,8 +52,9 @@ pub(super) fn first_mark_below_last() -> Rule {
     .field_path(".last")
 }
 
-/// Rule of a string: a name that the kernel accepts for an interface
-/// (`net/core/dev.c`, `dev_valid_name`). Only ASCII is allowed.
+/// Rule of a string: the kernel accepts the string as the name of an interface
+/// (`net/core/dev.c`, `dev_valid_name`). Names may contain only ASCII
+/// characters.
 pub(super) fn interface_name() -> Rule {
     rule(
         format!(
@@ -65,7 +66,8 @@ pub(super) fn interface_name() -> Rule {
     )
 }
 
-/// Rule of a DirectorGroup's addresses.
+/// Rule of a DirectorGroup's addresses: only mode Interface allows the field
+/// interface.
 pub(super) fn interface_only_if_placed_there() -> Rule {
     rule(
         "!has(self.interface) || self.mode == 'Interface'",
@@ -73,7 +75,7 @@ pub(super) fn interface_only_if_placed_there() -> Rule {
     )
 }
 
-/// Rule of a string: an IP address.
+/// Rule of a string: the string is an IP address.
 pub(super) fn ip() -> Rule {
     rule(
         "isIP(self)",
@@ -82,7 +84,7 @@ pub(super) fn ip() -> Rule {
     )
 }
 
-/// Rule of a string: the address of a VIP.
+/// Rule of a string: the string is an address that can be a VIP.
 pub(super) fn vip_address() -> Rule {
     rule(
         format!("!isIP(self) || {UNICAST}"),
@@ -91,21 +93,22 @@ pub(super) fn vip_address() -> Rule {
     )
 }
 
-/// Rule of a string: the address of a real server.
+/// Rule of a string: the string is an address that a real server can have.
 pub(super) fn server_address() -> Rule {
     rule(
         format!("!isIP(self) || {UNICAST} || ip(self).isLoopback()"),
-        "cannot be a real server's; write a unicast address: not an unspecified, multicast or \
-         broadcast one, and not an IPv6 link-local one",
+        "cannot be a real server's address; write a unicast address: not an unspecified, multicast \
+         or broadcast one, and not an IPv6 link-local one",
     )
 }
 
-/// Unicast addresses. Go's net/netip calls private and unique local addresses
-/// global, and IPv4 link-local ones not.
+/// The CEL expression for a unicast address. Go's net/netip counts private and
+/// unique local addresses as global, but not IPv4 link-local addresses.
 const UNICAST: &str =
     "ip(self).isGlobalUnicast() || (ip(self).isLinkLocalUnicast() && ip(self).family() == 4)";
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: exactly one of vip and firewallMark is
+/// given.
 pub(super) fn vip_or_mark() -> Rule {
     rule(
         "has(self.vip) != has(self.firewallMark)",
@@ -114,8 +117,8 @@ pub(super) fn vip_or_mark() -> Rule {
     .field_path(".vip")
 }
 
-/// Rule of a VirtualService's spec. Writing the same address in another form
-/// does not count as a change.
+/// Rule of a VirtualService's spec: vip never changes. Writing the same address
+/// in another form does not count as a change.
 pub(super) fn immutable_vip() -> Rule {
     rule(
         "has(self.vip) == has(oldSelf.vip) && (!has(self.vip) || (self.vip.port == \
@@ -127,7 +130,7 @@ pub(super) fn immutable_vip() -> Rule {
     .field_path(".vip")
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: firewallMark never changes.
 pub(super) fn immutable_mark() -> Rule {
     rule(
         "has(self.firewallMark) == has(oldSelf.firewallMark) && (!has(self.firewallMark) || \
@@ -137,7 +140,7 @@ pub(super) fn immutable_mark() -> Rule {
     .field_path(".firewallMark")
 }
 
-/// Rule of a VirtualService's directorGroupName.
+/// Rule of a VirtualService's directorGroupName: the name never changes.
 pub(super) fn immutable_group() -> Rule {
     rule(
         "self == oldSelf",
@@ -145,7 +148,8 @@ pub(super) fn immutable_group() -> Rule {
     )
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: port 0, which serves every port, requires
+/// persistence.
 pub(super) fn every_port_needs_persistence() -> Rule {
     rule(
         "!has(self.vip) || self.vip.port != 0 || has(self.persistence)",
@@ -154,7 +158,8 @@ pub(super) fn every_port_needs_persistence() -> Rule {
     .field_path(".vip.port")
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: schedulerFlags are flags of the service's
+/// own scheduler.
 pub(super) fn flags_of_the_scheduler() -> Rule {
     rule(
         "!has(self.schedulerFlags) || self.schedulerFlags.all(flag, \
@@ -165,7 +170,8 @@ pub(super) fn flags_of_the_scheduler() -> Rule {
     .field_path(".schedulerFlags")
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: onePacketScheduling requires UDP or a
+/// firewall mark.
 pub(super) fn one_packet_is_udp() -> Rule {
     rule(
         "!self.onePacketScheduling || !has(self.vip) || self.vip.protocol == 'UDP'",
@@ -174,7 +180,8 @@ pub(super) fn one_packet_is_udp() -> Rule {
     .field_path(".onePacketScheduling")
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: the persistence engine sip requires UDP or
+/// a firewall mark.
 pub(super) fn sip_is_udp() -> Rule {
     rule(
         "!has(self.persistence) || !has(self.persistence.engine) || !has(self.vip) || \
@@ -184,7 +191,8 @@ pub(super) fn sip_is_udp() -> Rule {
     .field_path(".persistence.engine")
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: the persistence prefix is no longer than an
+/// address of the service's family.
 pub(super) fn prefix_of_the_family() -> Rule {
     rule(
         "!has(self.persistence) || !has(self.persistence.prefixLength) || \
@@ -196,7 +204,7 @@ pub(super) fn prefix_of_the_family() -> Rule {
     .field_path(".persistence.prefixLength")
 }
 
-/// Rule of a forwarding.
+/// Rule of a forwarding: only method TUN has a tunnel.
 pub(super) fn tunnel_is_tun() -> Rule {
     rule(
         "!has(self.tunnel) || self.method == 'TUN'",
@@ -205,7 +213,7 @@ pub(super) fn tunnel_is_tun() -> Rule {
     .field_path(".tunnel")
 }
 
-/// Rule of a tunnel.
+/// Rule of a tunnel: a GUE tunnel has a port, and other tunnels have none.
 pub(super) fn port_of_gue() -> Rule {
     rule(
         "has(self.port) == (self.type == 'GUE')",
@@ -215,7 +223,7 @@ pub(super) fn port_of_gue() -> Rule {
     .field_path(".port")
 }
 
-/// Rule of a tunnel.
+/// Rule of a tunnel: the tunnel's type supports the checksum.
 pub(super) fn checksum_of_the_tunnel() -> Rule {
     rule(
         "!has(self.checksum) || self.checksum == 'None' || self.type == 'GUE' || (self.type == \
@@ -226,7 +234,8 @@ pub(super) fn checksum_of_the_tunnel() -> Rule {
     .field_path(".checksum")
 }
 
-/// Rule of a real server's connections.
+/// Rule of a real server's connections: lowerThreshold is at most
+/// upperThreshold.
 pub(super) fn lower_below_upper() -> Rule {
     rule(
         "!has(self.lowerThreshold) || self.lowerThreshold <= self.upperThreshold",

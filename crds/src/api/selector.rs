@@ -2,7 +2,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::bounds;
 
-/// The pattern of a label's key.
+/// The CEL pattern of a label's key.
 const KEY: &str = "key.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?\
                    [A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')";
 const KEY_MESSAGE: &str = "cannot be a label's key; write a name of up to 63 letters, digits, \
@@ -11,16 +11,16 @@ const VALUE: &str = "self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9]
 const VALUE_MESSAGE: &str = "cannot be a label's value; write up to 63 letters, digits, '-', '_' \
                              and '.', beginning and ending with a letter or digit";
 
-/// Kubernetes' LabelSelector with bounds. The API server checks the labels of
-/// selectors in its own kinds, but not in custom ones, so this adds those
-/// checks.
+/// Returns the schema of Kubernetes' LabelSelector, with bounds. The API server
+/// checks label selectors in its own kinds but not in custom ones, so this
+/// schema adds the checks.
 pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "x-kubernetes-map-type": "atomic",
         "properties": {
             "matchLabels": {
-                "description": "Labels that a RealServer must have, each with this value.",
+                "description": "Labels that a RealServer must have, with their values.",
                 "type": "object",
                 "maxProperties": bounds::SELECTOR_LABELS,
                 "additionalProperties": {
@@ -33,7 +33,7 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                 ],
             },
             "matchExpressions": {
-                "description": "Conditions on labels. All of them must hold.",
+                "description": "Conditions on labels, all of which must hold.",
                 "type": "array",
                 "maxItems": bounds::SELECTOR_EXPRESSIONS,
                 "x-kubernetes-list-type": "atomic",
@@ -88,8 +88,9 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The CEL rule of a label's key. A schema cannot bound the length of a map's
-/// keys, nor of the part before the slash, so the rule does.
+/// Returns the CEL rule of a label's key. A schema can bound neither the length
+/// of a map's keys nor the length of the part before the slash, so the rule
+/// bounds both.
 fn key_rule() -> String {
     format!(
         "key.size() <= {} && key.indexOf('/') <= {} && {KEY}",

@@ -13,13 +13,13 @@ use super::{
 use crate::bounds;
 
 /// One service of the kernel's IPVS table: traffic to a virtual address (or
-/// with a firewall mark) and the real servers that share it.
+/// with a firewall mark), and the real servers that share this traffic.
 #[derive(CustomResource, Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "ipvs.dev",
     version = "v1alpha1",
     kind = "VirtualService",
-    doc = "One service of the kernel's IPVS table: traffic to a virtual address (or with a firewall mark) and the real servers that share it.",
+    doc = "One service of the kernel's IPVS table: traffic to a virtual address (or with a firewall mark), and the real servers that share this traffic.",
     plural = "ipvsvirtualservices",
     singular = "ipvsvirtualservice",
     shortname = "ivs",
@@ -39,7 +39,7 @@ use crate::bounds;
     printcolumn(
         name = "Port",
         type_ = "integer",
-        description = "The port; 0 is every port",
+        description = "The port; 0 means every port",
         json_path = ".spec.vip.port"
     ),
     printcolumn(
@@ -57,19 +57,19 @@ use crate::bounds;
     printcolumn(
         name = "Healthy",
         type_ = "string",
-        description = "Real servers in service, of those selected",
+        description = "Real servers in service, of those that the service selects",
         json_path = ".status.realServers.summary"
     ),
     printcolumn(
         name = "Ready",
         type_ = "string",
-        description = "Whether it works",
+        description = "Whether the service works",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
     printcolumn(
         name = "Reason",
         type_ = "string",
-        description = "Why it does or does not",
+        description = "Why the service works or does not work",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
     printcolumn(
@@ -89,14 +89,14 @@ use crate::bounds;
     printcolumn(
         name = "Directors",
         type_ = "string",
-        description = "Directors that have programmed it, of those alive",
+        description = "Directors that have programmed the service, of those alive",
         json_path = ".status.directors.summary",
         priority = 1
     ),
     printcolumn(
         name = "Message",
         type_ = "string",
-        description = "What to do",
+        description = "What the service's condition Ready says",
         json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
@@ -126,48 +126,50 @@ use crate::bounds;
 )]
 pub struct VirtualServiceSpec {
     /// The virtual address, port and protocol. Exactly one of vip and
-    /// firewallMark must be given. Immutable: create a new object and delete
-    /// this one instead.
+    /// firewallMark must be given. vip is immutable: create a new object and
+    /// delete this one instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip: Option<Vip>,
     /// Serve packets that netfilter marked, instead of packets to a vip.
-    /// Immutable, like vip.
+    /// firewallMark is immutable, like vip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall_mark: Option<FirewallMark>,
-    /// How the real server for the next connection is chosen, by the kernel's
-    /// names. Changing it does not move established connections.
+    /// The scheduler that chooses the real server for each new connection, by
+    /// the kernel's name. A change does not move established connections.
     #[serde(default)]
     pub scheduler: Scheduler,
-    /// Options of the sh and mh schedulers. Default: sh and mh get their
+    /// Options of the sh and mh schedulers. By default, sh and mh get their
     /// fallback flag, without which the clients of a server of weight 0 are
-    /// refused; an empty list turns it off.
+    /// refused. An empty list turns the fallback flag off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scheduler_flags: Option<Vec<SchedulerFlag>>,
-    /// Schedule every datagram by itself, without a connection entry. Only for
-    /// UDP; with a firewallMark, it applies to the UDP datagrams among the
-    /// marked packets.
+    /// Schedule every UDP datagram by itself, without a connection entry. This
+    /// field is allowed with protocol UDP and with a firewallMark.
     #[serde(default)]
     pub one_packet_scheduling: bool,
-    /// Send a client to the server that it had before.
+    /// Send new connections of a client to the server that the client used
+    /// before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
-    /// How packets reach real servers whose RealServer does not say it.
+    /// How packets reach real servers whose RealServer sets no forwarding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
-    /// How the real servers are checked. Without a check, all of them count as
-    /// healthy.
+    /// How the real servers are checked. Without a check, all real servers
+    /// count as healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<Box<HealthCheck>>,
-    /// What to do about servers that fail their check. Requires healthCheck.
+    /// What to do about servers that fail their check. availability requires
+    /// healthCheck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability: Option<Box<Availability>>,
     /// Which RealServers of this namespace belong to the service. An empty
     /// selector is not allowed.
     #[schemars(schema_with = "label_selector")]
     pub real_server_selector: LabelSelector,
-    /// The DirectorGroup whose directors serve this. Immutable, like vip.
+    /// The DirectorGroup whose directors serve the service. directorGroupName
+    /// is immutable, like vip.
     #[serde(default = "default_group")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name(), validation = rule::immutable_group())]
@@ -183,11 +185,11 @@ pub(crate) fn default_group() -> String {
 #[serde(rename_all = "camelCase")]
 pub struct Vip {
     /// An IPv4 or IPv6 unicast address that clients can reach; not a loopback
-    /// or IPv6 link-local one.
+    /// or IPv6 link-local address.
     #[schemars(length(max = 45))]
     #[x_kube(validation = rule::ip(), validation = rule::vip_address())]
     pub address: String,
-    /// The port, 1 to 65535; 0 serves every port, and requires persistence.
+    /// The port, 1 to 65535. Port 0 serves every port and requires persistence.
     #[schemars(range(min = 0, max = u16::MAX))]
     pub port: i32,
     /// The transport protocol: TCP, UDP or SCTP.
@@ -223,7 +225,7 @@ pub enum Protocol {
     Sctp,
 }
 
-/// Writes TCP, UDP or SCTP.
+/// Writes the protocol's name: TCP, UDP or SCTP.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -238,7 +240,7 @@ impl fmt::Display for Protocol {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FirewallMark {
-    /// The mark, 1 to 4294967295.
+    /// The value of the firewall mark, 1 to 4294967295.
     #[schemars(range(min = 1, max = u32::MAX))]
     pub mark: i64,
     /// The address family of the marked packets.
@@ -313,11 +315,11 @@ pub enum Scheduler {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum SchedulerFlag {
-    /// sh: another server takes over for one that is unavailable.
+    /// sh: the clients of an unavailable server go to another server.
     ShFallback,
     /// sh: hash the source port too.
     ShPort,
-    /// mh: another server takes over for one that is unavailable.
+    /// mh: the clients of an unavailable server go to another server.
     MhFallback,
     /// mh: hash the source port too.
     MhPort,
@@ -333,11 +335,12 @@ pub struct Persistence {
     #[schemars(range(min = 1, max = bounds::PERSISTENCE_SECONDS))]
     pub timeout_seconds: i64,
     /// Clients whose addresses agree in this many leading bits share one
-    /// server: 1 to 32 for IPv4, 1 to 128 for IPv6. Default: the whole address.
+    /// server: 1 to 32 for IPv4, 1 to 128 for IPv6. By default, each client
+    /// address is treated separately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::PREFIX_IPV6))]
     pub prefix_length: Option<i32>,
-    /// Identify clients by something other than their address. sip requires
+    /// What identifies a client instead of its address. The engine sip requires
     /// UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PersistenceEngine")]
@@ -363,9 +366,10 @@ pub enum PersistenceEngine {
 pub struct Forwarding {
     /// NAT: replies come back through the director. DR: the server answers
     /// clients directly, has the VIP without answering ARP for it, and listens
-    /// on the service's own port. TUN: like DR, through a tunnel.
+    /// on the service's own port. TUN: like DR, but packets reach the server
+    /// through a tunnel.
     pub method: ForwardingMethod,
-    /// The tunnel for method TUN. Default: IPIP.
+    /// The tunnel for method TUN, by default IPIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
 }
@@ -386,7 +390,7 @@ pub enum ForwardingMethod {
     Tun,
 }
 
-/// The outer header of method TUN.
+/// The tunnel of method TUN, which adds an outer header to each packet.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -397,8 +401,8 @@ pub struct Tunnel {
     /// The kind of tunnel: IPIP, GUE or GRE.
     #[serde(default, rename = "type")]
     pub kind: TunnelType,
-    /// The UDP port of a GUE tunnel, 1 to 65535. Required for GUE, and not
-    /// allowed for other tunnels.
+    /// The UDP port of a GUE tunnel, 1 to 65535. The port is required for GUE,
+    /// and not allowed for other tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
@@ -408,7 +412,7 @@ pub struct Tunnel {
     pub checksum: Option<TunnelChecksum>,
 }
 
-/// The kinds of tunnel that IPVS can send into.
+/// The kinds of tunnel that IPVS can send packets through.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
@@ -430,11 +434,11 @@ pub enum TunnelType {
     Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub enum TunnelChecksum {
-    /// No checksum is sent.
+    /// Send no checksum.
     None,
-    /// A checksum over the whole packet.
+    /// Send a checksum over the whole packet.
     Full,
-    /// Remote checksum offload; only for GUE.
+    /// Use remote checksum offload; only for GUE.
     Remote,
 }
 
@@ -442,51 +446,54 @@ pub enum TunnelChecksum {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualServiceStatus {
-    /// Accepted, ResolvedRefs, Programmed and Ready. Ready repeats the first of
-    /// them that is not True. If all are True, Ready is False when the service
-    /// has fewer healthy servers than its minimum on a live director
+    /// The service's conditions: Accepted, ResolvedRefs, Programmed and Ready.
+    /// Ready repeats the first of the other three that is not True. If
+    /// Accepted, ResolvedRefs and Programmed are True, Ready is False when the
+    /// service has fewer healthy servers than its minimum on a live director
     /// (BelowMinimum).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// The numbers of its real servers.
+    /// How many real servers the service selects, and how many are healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_servers: Option<RealServerCounts>,
-    /// The numbers of its directors.
+    /// How many live directors the service's group has, and how many of them
+    /// have programmed the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directors: Option<DirectorCounts>,
 }
 
-/// The numbers of the real servers of one virtual service.
+/// How many real servers one virtual service selects, and how many are healthy.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerCounts {
-    /// The number of servers that the service selects.
+    /// The number of real servers that the service selects.
     pub selected: i32,
-    /// The number of servers in service: they fit the service and get new
-    /// connections. Without a health check these are all fitting servers whose
-    /// weight is not 0. With one, a live director must have reported them, and
-    /// no live director may report them unhealthy. Servers that only
-    /// belowMinimum puts into service do not count.
+    /// The number of servers that fit the service and get new connections.
+    /// Without a health check, all fitting servers whose weight is not 0 count.
+    /// With a health check, a server counts if a live director has reported it
+    /// and no live director reports it unhealthy. Servers that get connections
+    /// only because of belowMinimum do not count.
     pub healthy: i32,
     /// The number of servers with unknown health: no live director has reported
-    /// them yet, or one left unhealthy servers out of its report. Absent if
-    /// there are none.
+    /// them yet, or a director left unhealthy servers out of its report. The
+    /// number is absent if the health of all servers is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<i32>,
-    /// "healthy/selected", followed by a question mark if the health of some is
-    /// unknown.
+    /// Text of the form "healthy/selected", followed by a question mark if the
+    /// health of some servers is unknown.
     pub summary: String,
 }
 
-/// The numbers of the directors of one virtual service.
+/// How many live directors the group of one virtual service has, and how many
+/// of them have programmed the service.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorCounts {
-    /// The number of directors of the group with a live Lease.
+    /// The number of the group's directors with a live Lease.
     pub live: i32,
-    /// The number of those directors whose kernel holds the service as it is
+    /// The number of live directors whose kernel holds the service as it is
     /// now.
     pub programmed: i32,
-    /// Both numbers, as "programmed/live".
+    /// Text of the form "programmed/live", with the two numbers.
     pub summary: String,
 }

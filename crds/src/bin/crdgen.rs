@@ -1,5 +1,6 @@
 //! Writes the chart's CustomResourceDefinitions into the folder given as
-//! argument, or else into the chart beside this crate.
+//! argument. Without an argument, the program writes them into the chart in
+//! this repository.
 
 use std::{env, fs, io, path::PathBuf};
 

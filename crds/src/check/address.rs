@@ -3,7 +3,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::invalid;
 use crate::Rejection;
 
-/// Parses an address that clients send to: unicast, and not a loopback address.
+/// Parses the address of a VIP, which must be a unicast address other than a
+/// loopback address.
 pub(super) fn vip(path: &str, text: &str) -> Result<IpAddr, Rejection> {
     let address = unicast(path, text)?;
     if address.is_loopback() {

@@ -45,13 +45,14 @@ pub(super) fn availability(
     })
 }
 
-/// The default removes a failed server where weight 0 would leave clients with
-/// it: clients of UDP, for example, because the kernel never takes their
-/// packets for a new connection, even with `expire_nodest_conn`
-/// (`ip_vs_in_hook` in `net/netfilter/ipvs/ip_vs_core.c`). It never removes a
-/// server from sh and mh: their tables depend on the order in which servers
-/// were added, so removing one and adding it again would move the clients of
-/// others. The protocol behind a firewall mark is not known.
+/// Returns what happens to a server that fails. By default, a failed server is
+/// removed if weight 0 would leave clients with it. UDP clients are an example:
+/// the kernel never treats their packets as a new connection, even with
+/// `expire_nodest_conn` (`ip_vs_in_hook` in `net/netfilter/ipvs/ip_vs_core.c`).
+/// With sh and mh, a server is never removed: their tables depend on the order
+/// in which servers were added, so removing a server and adding it again would
+/// move the clients of others. A firewall mark does not count as UDP, because
+/// the protocol of its packets is not known.
 fn on_failure(
     raw: &api::Availability,
     spec: &VirtualServiceSpec,
@@ -82,7 +83,7 @@ fn on_failure(
     }
 }
 
-/// Returns (minimum, recover above).
+/// Returns the checked values of minimumHealthy and recoverAbove.
 fn minimum(raw: &api::Availability) -> Result<(Option<Quantity>, Option<Quantity>), Rejection> {
     let path = format!("{PATH}.recoverAbove");
     let checked = |field, raw: &Option<_>| raw.as_ref().map(|it| quantity(field, it)).transpose();
@@ -92,7 +93,7 @@ fn minimum(raw: &api::Availability) -> Result<(Option<Quantity>, Option<Quantity
         (None, Some(_)) => {
             return Err(invalid(
                 &path,
-                "has no minimumHealthy to recover from; write that too, or leave it out",
+                "needs minimumHealthy; write minimumHealthy too, or leave recoverAbove out",
             ));
         }
         (Some(Quantity::Count(minimum)), Some(Quantity::Count(recover))) => recover < minimum,
@@ -102,7 +103,7 @@ fn minimum(raw: &api::Availability) -> Result<(Option<Quantity>, Option<Quantity
     if is_below {
         return Err(invalid(
             &path,
-            "is below minimumHealthy; raise it to that, or leave it out",
+            "is below minimumHealthy; raise it to minimumHealthy, or leave it out",
         ));
     }
     Ok((minimum, recover_above))
@@ -133,7 +134,7 @@ fn quantity(field: &str, raw: &IntOrString) -> Result<Quantity, Rejection> {
     })
 }
 
-/// Parses a number of digits without leading zeros.
+/// Parses a decimal number without leading zeros.
 fn number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
@@ -152,11 +153,11 @@ fn below_minimum(
         }
         (BelowMinimumAction::SorryServer, None) => Err(invalid(
             SORRY,
-            "action SorryServer needs one; write its address, or set another action",
+            "action SorryServer needs sorryServer; write its address, or set another action",
         )),
         (BelowMinimumAction::FailOpen | BelowMinimumAction::Reject, Some(_)) => Err(invalid(
             SORRY,
-            "only action SorryServer has one; leave it out, or set action to SorryServer",
+            "only action SorryServer has sorryServer; leave it out, or set action to SorryServer",
         )),
     }
 }
@@ -188,8 +189,8 @@ fn sorry_server(
     if forwarding != ForwardingRule::Nat && port.is_some_and(|port| port != own_port) {
         return Err(invalid(
             &port_path,
-            "DR and TUN cannot change the port, and this is not the service's; leave it out, or \
-             set the sorry server's forwarding.method to NAT",
+            "DR and TUN cannot change the port, and this is not the service's port; leave it out, \
+             or set the sorry server's forwarding.method to NAT",
         ));
     }
     if family(address) != service.family() && !forwarding.is_tunnel() {

@@ -5,7 +5,7 @@ use crate::{
 };
 
 /// Checks the forwarding of a service, a server or a sorry server; `path` is
-/// its field.
+/// the path of the checked field.
 pub(super) fn forwarding(path: &str, raw: &Forwarding) -> Result<ForwardingRule, Rejection> {
     let tunnel_path = format!("{path}.tunnel");
     match (raw.method, &raw.tunnel) {

@@ -10,54 +10,54 @@ use crate::{
     bounds,
 };
 
-/// A DirectorGroup that was checked.
+/// A checked DirectorGroup.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CheckedGroup {
     /// The addresses and firewall marks that objects of the API may use.
     pub grants: Grants,
-    /// Where the group's VIPs go.
+    /// Where the directors put the group's VIPs.
     pub addresses: AddressRule,
     /// The Director that holds the group's VIPs, if one is named.
     pub holder: Option<String>,
-    /// Removals of any number are allowed until this time, in seconds since
-    /// 1970.
+    /// Until this time, in seconds since 1970, the directors may remove any
+    /// number of entries.
     pub removals_allowed_until: Option<i64>,
     /// What a director does with an entry of the kernel's table that another
-    /// program made and that differs from the wanted one.
+    /// program made and that differs from the wanted entry.
     pub on_conflict: OnConflict,
-    /// How long the kernel remembers connections without packets.
+    /// How long the kernel remembers idle connections.
     pub timeouts: TimeoutRule,
-    /// The sysctls that the directors set.
+    /// The sysctls that the directors of the group set.
     pub sysctls: SysctlRule,
 }
 
-/// The sysctls that directors set.
+/// The sysctls that the directors of a group set.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SysctlRule {
-    /// The sysctls that directors set by themselves.
+    /// The sysctls that the directors set by themselves.
     pub profile: SysctlProfile,
-    /// The sysctls that the group sets, by name as sysctl(8) writes it. All
-    /// belong to an interface or to IPVS, and none leads out of the folder of
-    /// sysctls.
+    /// The sysctls that the group sets, by name as sysctl(8) writes it. Each
+    /// sysctl belongs to an interface or to IPVS, and no name leads out of
+    /// `/proc/sys`.
     pub overrides: BTreeMap<String, String>,
 }
 
-/// Where VIPs go.
+/// Where the directors put VIPs.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub enum AddressRule {
-    /// On the interface whose subnet contains the VIP.
+    /// The directors put a VIP on the interface whose subnet contains it.
     #[default]
     Subnet,
-    /// On the interface with this name.
+    /// The directors put VIPs on the interface with this name.
     Interface(String),
-    /// On a device that the agent creates.
+    /// The directors put VIPs on a device that the agent creates.
     Dummy,
-    /// Nowhere: another program adds the VIPs.
+    /// Another program adds the VIPs, and the agent adds none.
     Manual,
 }
 
-/// How long the kernel remembers connections without packets, in seconds. None:
-/// the value that the kernel had before.
+/// How long the kernel remembers idle connections, in seconds. A timeout of
+/// None means the value that the kernel had before a director set it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TimeoutRule {
     /// The timeout of an established TCP connection.

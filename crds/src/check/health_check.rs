@@ -38,7 +38,7 @@ pub(super) fn health_check(
     })
 }
 
-/// Checks that there is one probe, and returns it with its port.
+/// Checks that exactly one probe is given, and returns it with its port.
 fn probe(raw: &api::HealthCheck, service: ServiceId) -> Result<(Probe, Option<u16>), Rejection> {
     let mut given = Vec::new();
     if let Some(raw) = &raw.http_get {
@@ -125,7 +125,8 @@ fn dns(raw: &api::DnsProbe) -> Result<DnsProbe, Rejection> {
     })
 }
 
-/// Writes an address in the form in which answers are written.
+/// Checks an expected address and rewrites it in its standard form, because
+/// answers are compared as text.
 fn answer_address(
     family: &str,
     text: &str,
@@ -144,8 +145,8 @@ fn answer_address(
     Ok(address.to_string())
 }
 
-/// Checks a text. An absent text becomes an empty one; therefore an empty text
-/// is refused.
+/// Checks a text field. An empty text is refused, because an absent text
+/// becomes an empty one.
 fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Rejection> {
     let Some(raw) = raw else {
         return Ok(String::new());

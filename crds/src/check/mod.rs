@@ -1,8 +1,8 @@
 //! Turns raw specs into checked ones, which are valid by themselves.
 //!
-//! Every rule here is about a single object. The schema or CEL refuse the same
-//! at admission, and a test proves that both agree. [`crate::resolve`] checks
-//! objects against each other.
+//! Every rule here is about a single object. At admission, the schema or a CEL
+//! rule refuses the same specs, and a test compares the two. [`crate::resolve`]
+//! checks objects against each other.
 
 mod address;
 mod availability;
@@ -34,33 +34,34 @@ pub trait Checked: Sized + Clone + PartialEq {
     /// The type of the object as users write it.
     type Object: HasSpec + Resource<DynamicType = ()>;
 
-    /// Whether a deleted object keeps its last spec ([`crate::Store::gone`]).
+    /// Whether the store keeps the last spec of a deleted object
+    /// ([`crate::Store::gone`]).
     const KEPT_WHEN_GONE: bool = false;
 
     /// Checks a spec by itself.
     ///
     /// # Errors
-    /// Names the invalid field and says what to write instead.
+    /// The error names the invalid field and says what to write instead.
     fn check(spec: &<Self::Object as HasSpec>::Spec) -> Result<Self, Rejection>;
 
-    /// Checks whether an object with the spec `before` may be edited to this.
+    /// Checks whether an edit may replace the spec `before` by this one.
     ///
     /// # Errors
-    /// Names the field that must not change.
+    /// The error names the field that must not change.
     fn may_follow(&self, before: &Self) -> Result<(), Rejection> {
         let _ = before;
         Ok(())
     }
 
-    /// The DirectorGroup that an object names, even if its spec does not parse.
-    /// None for kinds that name none.
+    /// Returns the DirectorGroup that an object names, even if its spec does
+    /// not parse. Returns None for kinds that belong to no group.
     fn group(object: &Loose<Self::Object>) -> Option<String> {
         let _ = object;
         None
     }
 }
 
-/// The rejection of a field's value.
+/// Returns the rejection of a field's value.
 fn invalid(path: &str, what: impl fmt::Display) -> Rejection {
     Rejection {
         reason: reason::INVALID,
@@ -68,7 +69,8 @@ fn invalid(path: &str, what: impl fmt::Display) -> Rejection {
     }
 }
 
-/// Checks a port; `otherwise` is the default that the message offers.
+/// Checks a port. `otherwise` is the default port that the error message
+/// offers.
 fn port(path: &str, raw: i32, otherwise: &str) -> Result<u16, Rejection> {
     u16::try_from(raw)
         .ok()

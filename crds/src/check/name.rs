@@ -55,8 +55,8 @@ pub(super) fn host(path: &str, name: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// Parses an address as Kubernetes does: without a zone, and not as an
-/// IPv4-mapped one.
+/// Parses an IP address as Kubernetes does: zones and IPv4-mapped addresses are
+/// refused.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
     match text.parse().ok()? {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => None,
@@ -122,7 +122,8 @@ pub(super) fn label_key(path: &str, key: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// Checks the value of a label: empty, or as the name in a label's key.
+/// Checks the value of a label: it is empty, or follows the rules for the name
+/// in a label's key.
 pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
     if value.is_empty() || is_label_name(value) {
         return Ok(());
@@ -136,8 +137,9 @@ pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// Whether the kernel accepts this name for an interface (`net/core/dev.c`,
-/// `dev_valid_name`). Only ASCII is allowed here.
+/// Returns whether the kernel accepts this name for an interface
+/// (`net/core/dev.c`, `dev_valid_name`). Names may contain only ASCII
+/// characters here.
 pub(super) fn is_interface(name: &str) -> bool {
     let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
     let is_long = !(1..=bounds::INTERFACE).contains(&name.len());
@@ -158,8 +160,9 @@ fn is_label_name(name: &str) -> bool {
         )
 }
 
-/// Whether a text is not empty, begins and ends with bytes of one kind, and has
-/// only bytes of the other kind between.
+/// Returns whether a text begins and ends with bytes that `end` accepts, and
+/// has only bytes that `between` accepts in the middle. Returns false for an
+/// empty text.
 fn is_framed(text: &str, end: impl Fn(u8) -> bool, between: impl Fn(u8) -> bool) -> bool {
     match text.as_bytes() {
         [] => false,

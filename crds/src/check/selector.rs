@@ -10,7 +10,7 @@ use crate::{Labels, Rejection, bounds};
 
 const PATH: &str = "spec.realServerSelector";
 
-/// A label selector that was checked; it has at least one condition.
+/// A checked label selector; it has at least one condition.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Selector {
     labels: Labels,
@@ -26,7 +26,7 @@ enum Requirement {
 }
 
 impl Selector {
-    /// Whether the selector matches these labels.
+    /// Returns whether the selector matches these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.labels
             .iter()
@@ -34,7 +34,7 @@ impl Selector {
             && self.requirements.iter().all(|it| it.matches(labels))
     }
 
-    /// The labels that a selected object must have, with their values.
+    /// Returns the labels that a selected object must have, with their values.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         self.labels.iter()
     }

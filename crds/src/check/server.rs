@@ -7,21 +7,23 @@ use crate::{
     bounds,
 };
 
-/// A RealServer that was checked.
+/// A checked RealServer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CheckedServer {
     /// The server's address (RIP).
     pub address: IpAddr,
-    /// The server's port, 1 to 65535. None: the service's port.
+    /// The server's port, 1 to 65535. A port of None means the service's port.
     pub port: Option<u16>,
-    /// The share of new connections, 0 to 65535; 0 takes no new ones.
+    /// The server's share of new connections, 0 to 65535. A server of weight 0
+    /// gets no new connections.
     pub weight: u16,
-    /// How packets reach the server. None: as the service says.
+    /// How packets reach the server. If this is None, the service's forwarding
+    /// applies.
     pub forwarding: Option<ForwardingRule>,
-    /// At this many connections the server gets no new ones; 0 is no limit.
+    /// At this many connections the server gets no new ones; 0 means no limit.
     pub upper_threshold: u32,
-    /// Below this many connections it gets new ones again; 0 means three
-    /// quarters of the upper threshold.
+    /// Below this many connections the server gets new ones again; 0 means
+    /// three quarters of the upper threshold.
     pub lower_threshold: u32,
 }
 

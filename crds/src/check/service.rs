@@ -14,28 +14,29 @@ use crate::{
     condition::reason,
 };
 
-/// A VirtualService that was checked.
+/// A checked VirtualService.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CheckedService {
-    /// The name of the DirectorGroup whose directors serve this.
+    /// The name of the DirectorGroup whose directors serve the service.
     pub group: String,
-    /// The key of the service in the kernel.
+    /// The key of the service in the kernel's table.
     pub id: ServiceId,
     /// The scheduler, which chooses the server of each new connection.
     pub scheduler: Scheduler,
-    /// The scheduler flag sh-fallback or mh-fallback.
+    /// Whether the scheduler flag sh-fallback or mh-fallback is set.
     pub fallback: bool,
-    /// The scheduler flag sh-port or mh-port.
+    /// Whether the scheduler flag sh-port or mh-port is set.
     pub hash_port: bool,
     /// Whether every datagram is scheduled by itself.
     pub one_packet: bool,
-    /// How clients are kept with their server, if they are.
+    /// How a client stays with its server. None: the service has no
+    /// persistence.
     pub persistence: Option<PersistenceRule>,
-    /// How the servers are probed, if they are.
+    /// How the servers are probed. None: the servers are not checked.
     pub health_check: Option<Arc<HealthCheck>>,
-    /// How the service reacts to servers that fail.
+    /// How the service reacts to servers that fail their health check.
     pub availability: Availability,
-    /// How packets reach the servers that do not say so themselves.
+    /// How packets reach the servers that have no forwarding of their own.
     pub forwarding: Option<ForwardingRule>,
     /// Which servers belong to the service.
     pub selector: Selector,
@@ -158,7 +159,7 @@ fn firewall_mark(raw: &FirewallMark) -> Result<ServiceId, Rejection> {
     })
 }
 
-/// Returns (fallback, hash_port).
+/// Returns the scheduler flags (fallback, hash_port).
 fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection> {
     const PATH: &str = "spec.schedulerFlags";
     let hashes = matches!(spec.scheduler, Scheduler::Sh | Scheduler::Mh);
@@ -167,7 +168,7 @@ fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection>
     };
     for (index, flag) in flags.iter().enumerate() {
         if flags[..index].contains(flag) {
-            return Err(invalid(PATH, "each flag is written once"));
+            return Err(invalid(PATH, "write each flag only once"));
         }
         let owner = match flag {
             SchedulerFlag::ShFallback | SchedulerFlag::ShPort => Scheduler::Sh,
@@ -190,7 +191,8 @@ fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection>
 
 /// One-packet scheduling is allowed with a firewall mark: the kernel applies it
 /// to the UDP packets among the marked ones (`ip_vs_schedule` in
-/// `net/netfilter/ipvs/ip_vs_core.c`), and ipvsadm(8) documents that use.
+/// `net/netfilter/ipvs/ip_vs_core.c`), and ipvsadm(8) documents one-packet
+/// scheduling for marks.
 fn one_packet(spec: &VirtualServiceSpec, id: ServiceId) -> Result<(), Rejection> {
     if spec.one_packet_scheduling && !may_be_udp(id) {
         return Err(invalid(

@@ -6,8 +6,8 @@ use crate::{Rejection, api::Sysctls, bounds};
 const PATH: &str = "spec.sysctls.overrides";
 
 /// The sysctls of an interface that a group may set in `net.ipv4.conf`. The
-/// others have nothing to do with a director's work, and some open a host to
-/// attacks.
+/// other sysctls of an interface do not affect a director's work, and some of
+/// them open a host to attacks.
 const OF_IPV4: [&str; 7] = [
     "accept_local",
     "arp_announce",
@@ -20,8 +20,8 @@ const OF_IPV4: [&str; 7] = [
 /// The sysctls of an interface that a group may set in `net.ipv6.conf`.
 const OF_IPV6: [&str; 3] = ["accept_ra", "force_forwarding", "forwarding"];
 
-/// Checks the overrides of a group, which must not reach every sysctl of a
-/// host.
+/// Checks the overrides of a group, because a group may set only some of a
+/// host's sysctls.
 pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejection> {
     if raw.overrides.len() > bounds::SYSCTLS {
         let most = bounds::SYSCTLS;
@@ -38,7 +38,7 @@ pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejec
             return Err(invalid(
                 PATH,
                 format_args!(
-                    "{name:?} is not for a group to set; write net.ipv4.vs.NAME, \
+                    "{name:?} is not a sysctl that a group may set; write net.ipv4.vs.NAME, \
                      net.ipv4.conf.INTERFACE.NAME with {}, or net.ipv6.conf.INTERFACE.NAME with {}",
                     OF_IPV4.join(", "),
                     OF_IPV6.join(", ")
@@ -49,7 +49,7 @@ pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejec
             return Err(invalid(
                 &format!("{PATH}[{name}]"),
                 format_args!(
-                    "{value:?} is no value of a sysctl; write a number, or several with a blank \
+                    "{value:?} is not a value of a sysctl; write a number, or several with a blank \
                      between them"
                 ),
             ));
@@ -65,7 +65,7 @@ fn is_for_a_group(name: &str) -> bool {
             let is_letter = |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_');
             !name.is_empty() && name.bytes().all(is_letter)
         }
-        // An interface name with a dot is written with a slash instead.
+        // A dot in an interface's name is written as a slash.
         ["net", "ipv4", "conf", of, name] => {
             OF_IPV4.contains(&name) && is_interface(&of.replace('/', "."))
         }

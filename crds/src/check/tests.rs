@@ -1,5 +1,5 @@
-//! Tests of specs that are accepted, and of the values they become. Specs that
-//! are refused are in `tests/bad`, one file each.
+//! Tests of specs that are accepted, and of the values they become. The specs
+//! that must be refused are in `tests/bad`, one file each.
 
 mod availability;
 mod health_check;
@@ -79,7 +79,7 @@ fn a_firewall_mark_is_any_number_of_32_bits_but_0() {
     }
 }
 
-/// Each case: (scheduler, flags) and (fallback, hash_port).
+/// Each case has (scheduler, flags) and the expected (fallback, hash_port).
 #[test]
 fn sh_and_mh_fall_back_unless_told_otherwise() {
     let absent = Value::Null;

@@ -18,8 +18,8 @@ pub fn director_programmed(services: i32, destinations: i32, generation: i64) ->
     )
 }
 
-/// Programmed of a Director is False: it can do nothing, or there are
-/// exceptions. `reason` is one of the consts of [`reason`].
+/// Programmed of a Director is False: the director cannot program anything, or
+/// there are exceptions. `reason` is one of the consts of [`reason`].
 pub fn director_not_programmed(
     reason: &'static str,
     message: impl Into<String>,
@@ -28,7 +28,7 @@ pub fn director_not_programmed(
     condition(kind::PROGRAMMED, FALSE, reason, message, generation)
 }
 
-/// RemovalsHeld of a Director is True: these removals wait for permission.
+/// RemovalsHeld of a Director is True: the listed removals wait for permission.
 pub fn removals_held<'a>(
     removals: impl IntoIterator<Item = &'a str>,
     group: &str,
@@ -44,8 +44,8 @@ pub fn removals_held<'a>(
     )
 }
 
-/// RemovalsHeld of a Director is True, for `why`: every removal waits for
-/// permission. `removals` are the ones so far.
+/// RemovalsHeld of a Director is True: every removal waits for permission, for
+/// the reason in `why`. `removals` lists the removals held so far.
 pub fn every_removal_held<'a>(
     reason: &'static str,
     why: &str,
@@ -97,7 +97,7 @@ pub fn no_removals_held(generation: i64) -> Condition {
 }
 
 /// HealthChecks of a Director is True, with the number of targets that it
-/// probes. A target is one server as one health check sees it.
+/// probes. A target is one server under one health check.
 pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
     let is = if targets == 1 { "is" } else { "are" };
     condition(
@@ -109,8 +109,8 @@ pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
     )
 }
 
-/// HealthChecks of a Director is True: no service that it serves has a health
-/// check.
+/// HealthChecks of a Director is True: none of the director's services has a
+/// health check.
 pub fn health_checks_nothing(generation: i64) -> Condition {
     condition(
         kind::HEALTH_CHECKS,
@@ -121,9 +121,9 @@ pub fn health_checks_nothing(generation: i64) -> Condition {
     )
 }
 
-/// HealthChecks of a Director is False: some targets cannot be probed, for
-/// these reasons that lie with the director itself. Each reason comes with the
-/// number of its targets.
+/// HealthChecks of a Director is False: problems of the director itself prevent
+/// probes of some targets. Each problem comes with the number of targets that
+/// it affects.
 pub fn health_checks_void<'a>(
     reasons: impl Iterator<Item = (&'a str, usize)>,
     targets: usize,
@@ -151,7 +151,7 @@ pub fn health_checks_void<'a>(
 }
 
 /// Sysctls of a Director is True: all sysctls that the services need have the
-/// value they need.
+/// needed value.
 pub fn sysctls_as_needed(count_of: usize, generation: i64) -> Condition {
     let (reason, message) = match count_of {
         0 => (reason::NOTHING_NEEDED, "No sysctl is needed".to_owned()),
@@ -164,7 +164,7 @@ pub fn sysctls_as_needed(count_of: usize, generation: i64) -> Condition {
     condition(kind::SYSCTLS, TRUE, reason, message, generation)
 }
 
-/// Sysctls of a Director is False, for these problems.
+/// Sysctls of a Director is False: some sysctls have the listed problems.
 pub fn sysctls_not_as_needed<'a>(
     problems: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -182,7 +182,7 @@ pub fn sysctls_not_as_needed<'a>(
     )
 }
 
-/// Alive of a Director is True: its Lease is renewed.
+/// Alive of a Director is True: the agent renews the director's Lease.
 pub fn alive(generation: i64) -> Condition {
     condition(
         kind::ALIVE,
@@ -193,9 +193,9 @@ pub fn alive(generation: i64) -> Condition {
     )
 }
 
-/// Alive of a Director is False: it has not renewed its Lease for this many
-/// seconds. `last` is the time of its last renewal by its own clock, if it is
-/// known.
+/// Alive of a Director is False: the agent has not renewed its Lease for
+/// `seconds`. `last` is the time of the last renewal by the agent's own clock,
+/// if known.
 pub fn lease_expired(seconds: u64, last: Option<&str>, generation: i64) -> Condition {
     let last = last.map_or_else(String::new, |last| {
         format!(". Its last renewal was at {last}")
@@ -212,8 +212,8 @@ pub fn lease_expired(seconds: u64, last: Option<&str>, generation: i64) -> Condi
     )
 }
 
-/// Alive of a Director is False: it never had a Lease, or the Lease was
-/// deleted.
+/// Alive of a Director is False: the director never had a Lease, or its Lease
+/// was deleted.
 pub fn no_lease(director: &str, generation: i64) -> Condition {
     condition(
         kind::ALIVE,

@@ -11,34 +11,36 @@ use crate::{
     api::{CheckingDirectors, UnhealthyServer, UnhealthyState, int32},
 };
 
-/// What the live directors that check a server say about its health, for all of
-/// its services together.
+/// What the live directors that check a server report about its health, for all
+/// services of the server together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerHealth<'a> {
     healthy: usize,
-    /// The directors that do not report it healthy, by name.
+    /// The directors that do not report the server healthy, by name.
     others: BTreeMap<&'a str, Sight>,
-    /// The messages of those directors, each with the directors that sent it.
+    /// The reasons why the server is not healthy, each with the directors that
+    /// report it.
     words: BTreeMap<String, BTreeSet<&'a str>>,
 }
 
-/// What a director that does not report a server healthy says about it. If a
-/// director says several things, the greatest counts.
+/// Why a director does not report a server healthy. If a director has several
+/// of these reasons, the greatest counts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Sight {
-    /// It has not reported yet that it has the server.
+    /// The director has not reported yet that it has the server.
     Waiting,
-    /// It left unhealthy servers out of its report, and does not name this one.
+    /// The director left unhealthy servers out of its report, and does not name
+    /// this server.
     LeftOut,
-    /// The server is new to it: probes have not yet succeeded, and have not
-    /// failed often enough to count.
+    /// The server is new to the director: no probe has succeeded yet, and too
+    /// few have failed for a verdict.
     New,
-    /// Its probes of the server fail.
+    /// The director's probes of the server fail.
     Failing,
 }
 
 impl<'a> ServerHealth<'a> {
-    /// Counts this many directors more that report the server healthy for all
+    /// Counts `directors` more directors that report the server healthy for all
     /// of its services.
     pub fn healthy(&mut self, directors: usize) {
         self.healthy += directors;
@@ -54,20 +56,20 @@ impl<'a> ServerHealth<'a> {
         self.words.entry(words(entry)).or_default().insert(director);
     }
 
-    /// Adds a director that does not name the server, which does not prove the
-    /// server healthy.
+    /// Adds a director whose report does not name the server, for the reason
+    /// `sight`: the server may be unhealthy there.
     pub fn unnamed(&mut self, director: &'a str, sight: Sight) {
         let before = self.others.entry(director).or_insert(sight);
         *before = sight.max(*before);
     }
 
-    /// The directors that do not report the server healthy for all of its
-    /// services.
+    /// Returns the directors that do not report the server healthy for all of
+    /// its services.
     pub fn others(&self) -> impl Iterator<Item = &'a str> {
         self.others.keys().copied()
     }
 
-    /// The numbers of directors for the server's status.
+    /// Returns the numbers of directors for the server's status.
     pub fn counts(&self) -> CheckingDirectors {
         let unhealthy = self.seen_as(Sight::Failing).count();
         let mark = match unhealthy == self.others.len() {
@@ -146,14 +148,15 @@ fn words(entry: &UnhealthyServer) -> String {
     text
 }
 
-/// Ready of an accepted RealServer. It is True if at least one service uses the
-/// server and, if the server is checked, at least one director reports it
-/// healthy. It is False if probes fail on a director and no other director
-/// reports it healthy. It is Unknown if no director knows.
+/// The condition Ready of an accepted RealServer. Ready is True if at least one
+/// service uses the server and, if the server is checked, at least one director
+/// reports it healthy. Ready is False if probes fail on a director and no other
+/// director reports the server healthy. Ready is Unknown if no director knows
+/// the server's health.
 ///
-/// A server that some directors reach and others do not is Ready: it serves,
-/// and there may be nothing wrong with the server itself. The message says
-/// which directors do not reach it.
+/// A server that only some directors reach is Ready: it serves, and the fault
+/// may not be in the server itself. The condition's message names the directors
+/// that do not reach the server.
 pub fn server_ready<'a>(
     services: usize,
     health: Option<&ServerHealth<'_>>,
@@ -209,7 +212,8 @@ fn not_healthy(services: usize, health: &ServerHealth<'_>) -> (&'static str, &'s
     (status, reason, message)
 }
 
-/// Ready of a RealServer that is not accepted: it repeats what Accepted says.
+/// The condition Ready of a RealServer that is not accepted: it repeats the
+/// condition Accepted.
 pub fn server_not_ready(accepted: &Condition, generation: i64) -> Condition {
     condition(
         kind::READY,

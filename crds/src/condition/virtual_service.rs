@@ -46,8 +46,8 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
     )
 }
 
-/// ResolvedRefs is False: these servers do not fit, and the others serve.
-/// `refused` must not be empty ([`crate::Resolved::refused_by`]).
+/// ResolvedRefs is False: some servers do not fit the service, and the others
+/// serve. `refused` must not be empty ([`crate::Resolved::refused_by`]).
 pub fn refused_refs<'a>(
     refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
     generation: i64,
@@ -75,7 +75,7 @@ pub fn programmed(directors: usize, generation: i64) -> Condition {
     )
 }
 
-/// Programmed is False: these directors have not used the current state yet.
+/// Programmed is False: some directors have not used the current objects yet.
 pub fn programming<'a>(
     waiting_for: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -89,12 +89,12 @@ pub fn programming<'a>(
     )
 }
 
-/// Programmed is False: a director failed, for this exception. `others` is the
-/// number of other directors that failed too.
+/// Programmed is False: a director failed, as the exception `why` says.
+/// `others` is the number of other directors that failed too.
 ///
-/// If the director's reason does not follow Kubernetes' rules for a condition's
-/// reason, it is replaced: it comes from another version of the agent, and
-/// programs rely on those rules.
+/// A director with another version of the agent may report a reason that is not
+/// valid as a condition's reason in Kubernetes. Such a reason is replaced,
+/// because programs rely on Kubernetes' rules.
 pub fn not_programmed(
     director: &str,
     why: &DirectorException,
@@ -121,7 +121,7 @@ pub fn not_programmed(
 }
 
 /// Programmed is False: the service is not accepted. With `in_force`, directors
-/// serve an earlier version of it.
+/// serve an earlier version of the service.
 pub fn not_accepted_not_programmed(in_force: bool, generation: i64) -> Condition {
     let message = if in_force {
         "Not accepted as it is now; its last accepted version stays in force"
@@ -138,7 +138,7 @@ pub fn not_accepted_not_programmed(in_force: bool, generation: i64) -> Condition
 }
 
 /// Programmed is Unknown: the DirectorGroup was deleted, and some directors may
-/// never have known it.
+/// never have known the group.
 pub fn programmed_without_group(group: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -152,8 +152,9 @@ pub fn programmed_without_group(group: &str, generation: i64) -> Condition {
     )
 }
 
-/// Programmed is Unknown: these servers (as namespace/name) are not accepted in
-/// their current form, and some directors may never have known an accepted one.
+/// Programmed is Unknown: some servers (given as namespace/name) are not
+/// accepted in their current version, and some directors may never have known
+/// an accepted version.
 pub fn programmed_with_outdated<'a>(
     servers: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -171,7 +172,7 @@ pub fn programmed_with_outdated<'a>(
     )
 }
 
-/// Programmed is Unknown: these directors left exceptions out of their status.
+/// Programmed is Unknown: some directors left exceptions out of their status.
 pub fn more_exceptions<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -188,7 +189,7 @@ pub fn more_exceptions<'a>(
     )
 }
 
-/// Programmed is False: no director of the group is alive.
+/// Programmed is False: no director of the group renews its Lease.
 pub fn no_directors(group: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -203,7 +204,7 @@ pub fn no_directors(group: &str, generation: i64) -> Condition {
 }
 
 /// Programmed is False: the kernels hold the service, but no director holds the
-/// address.
+/// VIP.
 pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -217,8 +218,8 @@ pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
     )
 }
 
-/// Programmed is Unknown: these directors left addresses out of their status,
-/// and no director names this one.
+/// Programmed is Unknown: some directors left addresses out of their status,
+/// and no director names the service's VIP.
 pub fn more_vips<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     address: &str,
@@ -236,8 +237,8 @@ pub fn more_vips<'a>(
     )
 }
 
-/// Programmed is False: no director holds the address, and the group does not
-/// name the one that should.
+/// Programmed is False: no director holds the VIP, and the group does not name
+/// a holder.
 pub fn holder_not_named(address: &str, group: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -252,8 +253,9 @@ pub fn holder_not_named(address: &str, group: &str, generation: i64) -> Conditio
     )
 }
 
-/// Ready of a VirtualService: it repeats the first of Accepted, ResolvedRefs
-/// and Programmed that is not True. If all are True, Ready is True.
+/// The condition Ready of a VirtualService repeats the first of Accepted,
+/// ResolvedRefs and Programmed that is not True. If Accepted, ResolvedRefs and
+/// Programmed are True, Ready is True.
 pub fn service_ready(conditions: &[Condition], generation: i64) -> Condition {
     let mut last = None;
     for kind in [kind::ACCEPTED, kind::RESOLVED_REFS, kind::PROGRAMMED] {
@@ -275,8 +277,8 @@ pub fn service_ready(conditions: &[Condition], generation: i64) -> Condition {
     condition(kind::READY, TRUE, reason::READY, message, generation)
 }
 
-/// Ready is False: everything is as the objects say, but no server takes new
-/// connections.
+/// Ready is False: the service is programmed, but no server takes new
+/// connections because all weights are 0.
 pub fn no_weight(servers: i32, generation: i64) -> Condition {
     condition(
         kind::READY,
@@ -290,9 +292,9 @@ pub fn no_weight(servers: i32, generation: i64) -> Condition {
     )
 }
 
-/// Ready is False: a director has too few healthy servers, and does what the
-/// service wants in that case. `others` is the number of other directors in the
-/// same state.
+/// Ready is False: a director has too few healthy servers, and applies the
+/// service's action for this case. `others` is the number of other directors in
+/// the same state.
 pub fn below_minimum(
     director: &str,
     below: &ServiceBelowMinimum,
@@ -334,7 +336,7 @@ pub fn below_minimum(
     )
 }
 
-/// Ready is Unknown: these directors left services with too few healthy servers
+/// Ready is Unknown: some directors left services with too few healthy servers
 /// out of their status.
 pub fn more_below_minimum<'a>(
     directors: impl IntoIterator<Item = &'a str>,
@@ -353,8 +355,8 @@ pub fn more_below_minimum<'a>(
     )
 }
 
-/// Ready is False: no server is healthy on these directors, and the service's
-/// minimum is 0, so nothing is done about it.
+/// Ready is False: some directors have no healthy server, and take no action
+/// because the service's minimum is 0.
 pub fn none_healthy<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -372,8 +374,8 @@ pub fn none_healthy<'a>(
     )
 }
 
-/// Ready is Unknown: no server is healthy on these directors, but first probe
-/// results are outstanding.
+/// Ready is Unknown: some directors have no healthy server, but the first probe
+/// results are still outstanding.
 pub fn first_results<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -391,7 +393,7 @@ pub fn first_results<'a>(
     )
 }
 
-/// Whether Kubernetes accepts a text as a condition's reason.
+/// Returns whether Kubernetes accepts a text as a condition's reason.
 fn is_reason(text: &str) -> bool {
     let mut bytes = text.bytes();
     text.len() <= 1024

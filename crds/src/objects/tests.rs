@@ -163,7 +163,7 @@ fn what_is_immutable_stays() {
             rejection.message
         );
         assert_eq!(stored.group.as_deref(), Some("default"), "{place}");
-        // The same object again, as a watch that starts again delivers it.
+        // A restarted watch delivers the same object again.
         assert!(!store.change(Change::Apply(edited.read())), "{place}");
     }
 }

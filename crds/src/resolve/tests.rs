@@ -6,7 +6,7 @@ use crate::fixtures::{Fixture, group, key, objects, resolved, server, service};
 mod grants;
 mod properties;
 
-/// The servers of a service as `address:port`, oldest first.
+/// Returns the servers of a service as `address:port`, oldest first.
 fn servers(resolved: &Resolved, name: &str) -> Vec<String> {
     resolved.services[&key(name)]
         .servers
@@ -143,9 +143,9 @@ fn a_group_that_is_gone_goes_on() {
     assert!(resolve(&objects).gone_groups.is_empty());
 }
 
-/// The subject; the service's forwarding and vip (None: a mark); the server's
-/// forwarding, address and port; the port by which the kernel knows the server,
-/// or why it does not fit.
+/// One row of the table: the subject; the service's forwarding and vip (None: a
+/// firewall mark); the server's forwarding, address and port; the port by which
+/// the kernel knows the server, or the reason why the server does not fit.
 type Row<'a> = (
     &'a str,
     &'a Value,

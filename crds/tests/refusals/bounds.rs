@@ -1,10 +1,11 @@
-//! Texts and lists of a health check at their bounds, and beyond them.
+//! Tests texts and lists of a health check that are as long as allowed, or
+//! longer.
 
 use serde_json::{Value, json};
 
 use crate::{AUTHORITY, base64, refusal, schema::Admission};
 
-/// A service with this check.
+/// A service with this health check.
 fn checked(check: &Value) -> Value {
     json!({
         "apiVersion": "ipvs.dev/v1alpha1",
@@ -24,14 +25,14 @@ fn dns_name(length: usize) -> String {
     format!("{}b", &labels[..length - 1])
 }
 
-/// A certificate with a comment before it, of this length in base64.
+/// A PEM bundle of this length in base64: a comment and a certificate.
 fn bundle(length: usize) -> String {
     let comment = "#".repeat(length / 4 * 3 - AUTHORITY.len() - 1);
     base64(&format!("{comment}\n{AUTHORITY}"))
 }
 
-/// A field, the length of its longest value, and a check whose value has a
-/// given length.
+/// A field, the length of its longest allowed value, and a function that writes
+/// a health check whose value has a given length.
 type Bound = (&'static str, usize, fn(usize) -> Value);
 
 const BOUNDS: [Bound; 17] = [

@@ -1,4 +1,5 @@
-//! Randomly generated specs, some nearly valid and some wild.
+//! Randomly generated specs: some are nearly valid, and some have almost
+//! arbitrary values.
 
 mod group;
 mod health_check;
@@ -76,7 +77,7 @@ fn object(kind: &str, spec: &Value) -> Value {
     })
 }
 
-/// An object with the fields that were drawn.
+/// Generates an object in which each of the fields may be absent.
 fn fields<const N: usize>(
     fields: [(&'static str, BoxedStrategy<Option<Value>>); N],
 ) -> BoxedStrategy<Value> {
@@ -105,8 +106,8 @@ fn seldom(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Option
     option::weighted(0.2, value).boxed()
 }
 
-/// Mostly one of the good values, sometimes a bad one, and rarely a value of
-/// another type.
+/// Draws mostly one of the good values, sometimes a bad one, and rarely a value
+/// of another type.
 fn pool(good: Vec<Value>, bad: Vec<Value>) -> BoxedStrategy<Value> {
     prop_oneof![
         120 => select(good),
@@ -433,8 +434,9 @@ fn server() -> BoxedStrategy<Value> {
     ])
 }
 
-/// A service with the parts that edits need. There are few identities, so that
-/// some agree, and one of them in three forms.
+/// Generates a service with only the parts that tests of edits need. Only a few
+/// addresses are possible, so that a service often keeps its address in an
+/// edit. One of the addresses is written in three forms.
 fn near_valid_service() -> BoxedStrategy<Value> {
     let vip = fields([
         (

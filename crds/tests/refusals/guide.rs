@@ -12,7 +12,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// The YAML examples of the guide. Each is a part of a service's spec.
+/// Returns the YAML examples of the guide, each of which is a part of a
+/// service's spec.
 fn pieces() -> Vec<Value> {
     let guide = read("docs/health-checks.md");
     let fences = guide.split("```yaml\n").skip(1);

@@ -1,6 +1,6 @@
-//! Admission and [`crds::Store`] refuse the same objects. Here, the generated
-//! schema and its CEL rules play the API server's part; the end-to-end tests
-//! send the same files to a real one.
+//! Tests that admission and [`crds::Store`] refuse the same objects. Here, the
+//! generated schema and its CEL rules take the place of the API server; the
+//! end-to-end tests send the same files to a real API server.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::schema::Admission;
 
-/// The certificate of an authority, as PEM.
+/// The certificate of a certificate authority, as PEM.
 const AUTHORITY: &str = include_str!("../authority.pem");
 
 fn base64(text: &str) -> String {
@@ -30,8 +30,9 @@ fn base64(text: &str) -> String {
     encoded.as_str().unwrap().to_owned()
 }
 
-/// A file of `tests/bad`: `# expect: PATH`, then optionally an object, then the
-/// object that replaces it and is refused for that field.
+/// A file of `tests/bad`: a line `# expect: PATH`, then an object that must be
+/// refused for the field PATH. An earlier version of the object may precede it
+/// in the file.
 struct Case {
     name: String,
     path: String,
@@ -62,7 +63,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Why a store refuses an object, given its earlier version.
+/// Returns why a store refuses an object, given the object's earlier version.
 pub(crate) fn refusal(object: &Value, before: Option<&Value>) -> Option<String> {
     match object["kind"].as_str() {
         Some("VirtualService") => stored::<CheckedService>(object, before),

@@ -1,12 +1,12 @@
-//! The admission of a custom resource as an API server does it: defaults,
-//! structure, CEL.
+//! Admits custom resources as an API server does: fills in defaults, checks the
+//! structure, then applies the CEL rules.
 
 use crds::crd;
 use k8s_openapi::{ByteString, jiff::Timestamp};
 use kube::core::cel::{CompiledSchema, Validator, apply_defaults, compile_schema};
 use serde_json::Value;
 
-/// The schema of one kind.
+/// The schema of one kind, with its compiled CEL rules.
 pub(crate) struct Admission {
     schema: Value,
     rules: CompiledSchema,
@@ -25,13 +25,15 @@ impl Admission {
         Self { schema, rules }
     }
 
-    /// Why an object is refused; empty if it is accepted.
+    /// Returns the reasons why an object is refused. The list is empty if the
+    /// object is accepted.
     pub(crate) fn refusals(&self, object: &Value, before: Option<&Value>) -> Vec<String> {
         let object = apply_defaults(&self.schema, object);
         let before = before.map(|before| apply_defaults(&self.schema, before));
         let mut refusals = Vec::new();
         structure(&self.schema, &object, "", &mut refusals);
-        // An API server does the same, because rules rely on the structure.
+        // Like an API server, apply the rules only if the structure is valid,
+        // because the rules rely on the structure.
         if refusals.is_empty()
             && let Err(errors) =
                 Validator::new().validate_compiled(&self.rules, &object, before.as_ref())
@@ -42,7 +44,8 @@ impl Admission {
     }
 }
 
-/// Checks the keywords that our schemas use. Any other keyword fails the test.
+/// Checks a value against the keywords that our schemas use. Any other keyword
+/// fails the test.
 fn structure(schema: &Value, value: &Value, path: &str, refusals: &mut Vec<String>) {
     let mut refuse = |what: String| refusals.push(format!("{path}: {what}"));
     let number = |keyword: &Value| keyword.as_f64().unwrap();

@@ -1,5 +1,5 @@
-//! Objects that pass admission and are found wrong by [`resolve`], because each
-//! is valid by itself.
+//! Tests objects that pass admission, because each is valid by itself, but that
+//! [`resolve`] finds wrong together.
 
 use std::{fs, path::Path};
 
@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::schema::Admission;
 
 /// A line `# expect: VirtualService NAME TYPE REASON TEXT | TEXT`. The
-/// condition of that type would be False, for that reason, with a message that
-/// contains the texts.
+/// service's condition of that type must be False for that reason, with a
+/// message that contains the texts.
 struct Expected<'a> {
     service: ObjectKey,
     kind: &'a str,
@@ -80,8 +80,8 @@ fn admitted(documents: &[Value]) -> Objects {
     objects
 }
 
-/// Why a service is not accepted, which of its servers it refuses, or that it
-/// has none: reason and message.
+/// Returns the reason and message of the first problem: the service is not
+/// accepted, it refuses a server, or it has no server.
 fn finding(resolved: &Resolved, service: &ObjectKey, kind: &str) -> (&'static str, String) {
     let said = |rejection: &Rejection| (rejection.reason, rejection.message.clone());
     if kind == condition::kind::ACCEPTED {

@@ -1,5 +1,6 @@
-//! `make demo`: the first three cases of the course, from `kubectl apply` to
-//! packets, on a real kernel and a real API server. It runs inside the lab.
+//! `make demo` runs this program inside the lab. The program shows the first
+//! three cases of the LVS course, from `kubectl apply` to packets, on a real
+//! kernel and a real API server.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -90,8 +91,8 @@ fn dr_cluster() {
     scene.close();
 }
 
-/// A case's network, with an agent on its director and a service that was made
-/// there by hand.
+/// The network of one case of the demo. The case's director runs an agent and
+/// has an IPVS service that was created by hand.
 struct Scene {
     course: Course,
     _agent: Process,
@@ -110,7 +111,8 @@ impl Scene {
         }
     }
 
-    /// Applies an example, waits as a user does, and shows the objects.
+    /// Applies an example manifest, waits until its objects are Ready, and
+    /// shows them.
     fn apply(&self, name: &str) {
         let manifest = example(name);
         command(&format!("cat examples/{name}"));
@@ -132,7 +134,8 @@ impl Scene {
         show(&self.course.director.run(line));
     }
 
-    /// Edits an object and waits until the kernel's table shows it.
+    /// Patches an object and waits until the kernel's table contains the text
+    /// `shows`.
     fn change(&self, object: &str, patch: &str, shows: &str) {
         command(&format!("kubectl patch {object} --type=merge -p '{patch}'"));
         show(&kubectl(&["patch", object, "--type=merge", "-p", patch]));
@@ -146,7 +149,7 @@ impl Scene {
         });
     }
 
-    /// Shows what the client receives, with counts per server.
+    /// Sends requests from the client and shows how many each server answered.
     fn ask(&self, vip: &str) {
         const REQUESTS: usize = 12;
         let url = vip.trim_end_matches(":80");
@@ -160,7 +163,8 @@ impl Scene {
         }
     }
 
-    /// Deletes every object of ours.
+    /// Deletes the case's objects, and shows that the service created by hand
+    /// remains.
     fn close(self) {
         say("Everything is deleted; what the operator did not make is still there.");
         run("kubectl delete ivs,irs --all");
@@ -173,7 +177,7 @@ impl Scene {
             }
         });
         self.table();
-        // The next case's director is another machine of the same name.
+        // The next case's director is a different machine with the same name.
         drop(self);
         kubectl(&["delete", "idir", "--all"]);
     }
@@ -204,7 +208,7 @@ fn show(output: &str) {
     }
 }
 
-/// A kubectl command line without quotes.
+/// Shows and runs a kubectl command line, which must not contain quotes.
 fn run(line: &str) {
     command(line);
     let args: Vec<_> = line.split(' ').skip(1).collect();

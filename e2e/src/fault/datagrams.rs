@@ -1,4 +1,4 @@
-//! Servers of datagrams: an echo, and DNS.
+//! UDP servers for tests: an echo server and a DNS server.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -11,21 +11,22 @@ use super::Behaviour;
 use super::log::{Arrival, Log};
 use crate::Host;
 
-/// How long a server takes at most to notice that it must stop.
+/// The longest time that a server takes to notice that it must stop.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The protocol of a server of datagrams.
+/// The protocol that a UDP server speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
-    /// An echo: it answers with its page, a space, and what was sent.
+    /// Echo: the server answers with its page, a space, and the received
+    /// datagram.
     Echo,
-    /// DNS: every name has the address 192.0.2.1.
+    /// DNS: the server answers that every name has the address 192.0.2.1.
     Dns,
 }
 
-/// A server of datagrams on a thread inside a host. It answers every datagram,
-/// stays silent or returns errors. It stops when dropped: its port is closed
-/// then, and the kernel reports that to any client that sends to it.
+/// A UDP server on a thread inside a host. The server answers every datagram,
+/// stays silent or returns errors. Dropping the server closes its port, and the
+/// kernel then reports the closed port to clients.
 #[derive(Debug)]
 pub struct DatagramServer {
     host: Host,
@@ -49,11 +50,11 @@ struct Listening {
 }
 
 impl DatagramServer {
-    /// Starts a server in `host` on an address such as `0.0.0.0:53`. Its page
-    /// tells it apart from other servers.
+    /// Starts a server in `host` on an address such as `0.0.0.0:53`. The text
+    /// `page` identifies the server to tests.
     ///
     /// # Panics
-    /// When the address is invalid, or cannot be bound.
+    /// Panics if the address is invalid or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str, protocol: Protocol, page: &str) -> Self {
         let shared = Arc::new(Shared {
@@ -69,31 +70,31 @@ impl DatagramServer {
         }
     }
 
-    /// Treats every datagram like this from now on.
+    /// Applies `behaviour` to every datagram from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, None);
     }
 
-    /// Stops the server: its port is closed.
+    /// Stops the server and closes its port.
     pub fn stop(&mut self) {
         self.listening = None;
     }
 
-    /// Starts the server again at the same address.
+    /// Starts a stopped server again on its previous address.
     ///
     /// # Panics
-    /// When another socket has taken the address meanwhile.
+    /// Panics if another socket has taken the address.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.listening = Some(Listening::start(&self.host, &self.address, &self.shared));
     }
 
-    /// Every datagram that has come so far.
+    /// Returns every datagram that has arrived so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.log.arrivals()
     }
 
-    /// How many datagrams came from an address since a given time.
+    /// Counts the datagrams from an address since a given time.
     pub fn came(&self, from: IpAddr, since: Instant) -> usize {
         self.shared.log.came(from, since)
     }
@@ -133,11 +134,12 @@ impl Drop for Listening {
 fn read(socket: &UdpSocket, stopped: &AtomicBool, shared: &Shared) {
     let mut datagram = [0; 2048];
     while !stopped.load(Ordering::Relaxed) {
-        // No datagram came, or the error is about an earlier answer.
+        // An error means that no datagram came, or that an earlier answer could
+        // not be delivered.
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             continue;
         };
-        // A client that has already gone is no fault of the server.
+        // A client that has already gone is not an error of the server.
         let _ = answer(socket, &datagram[..length], from, shared);
     }
 }
@@ -156,14 +158,15 @@ fn answer(socket: &UdpSocket, asked: &[u8], from: SocketAddr, shared: &Shared) -
     socket.send_to(&answer, from).map(drop)
 }
 
-/// Builds an answer to a query with one question (RFC 1035, section 4.1). It is
-/// built by hand: a library that the agent uses too would not notice its own
-/// mistakes.
+/// Builds a DNS answer to a query with one question (RFC 1035, section 4.1). No
+/// DNS library is used, because one shared with the agent would not notice its
+/// own mistakes.
 fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     const ANSWER_TO_RECURSION: u16 = 0x8180;
     let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
-    // The end of the name, then type and class.
+    // A zero byte ends the question's name; two bytes each for type and class
+    // follow.
     let question = query.get(HEADER..HEADER + name + 1 + 4)?;
     let answers: u16 = if code == 0 { 1 } else { 0 };
     let mut answer = query[..2].to_vec();
@@ -172,7 +175,8 @@ fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
     }
     answer.extend(question);
     if answers > 0 {
-        // The name of the question, A, IN, a minute, and the address.
+        // The answer record holds a pointer to the question's name, type A,
+        // class IN, a lifetime of 60 seconds, and an address of 4 bytes.
         answer.extend([0xc0, HEADER as u8, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
         answer.extend([192, 0, 2, 1]);
     }
@@ -183,7 +187,7 @@ fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// A recursive question for the address of shop.example.
+    /// A recursive DNS query for the address of shop.example.
     const QUERY: &[u8] = b"\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x00\
                            \x04shop\x07example\x00\x00\x01\x00\x01";
 

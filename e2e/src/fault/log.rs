@@ -1,4 +1,4 @@
-//! The connections and datagrams that came to a server, and when.
+//! A log of the connections and datagrams that a server received.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,16 +6,17 @@ use std::time::Instant;
 
 use super::Behaviour;
 
-/// A connection, or a datagram.
+/// A connection or datagram that a server received.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// When the server saw it.
+    /// When the server received the connection or datagram.
     pub at: Instant,
-    /// Where it came from.
+    /// The address of the client that sent the datagram or opened the
+    /// connection.
     pub from: IpAddr,
 }
 
-/// The log of one server, and how the server must behave now.
+/// The log of one server, and the behaviour that the test has chosen for it.
 #[derive(Debug)]
 pub(super) struct Log {
     state: Mutex<State>,
@@ -25,8 +26,8 @@ pub(super) struct Log {
 struct State {
     behaviour: Behaviour,
     since: Instant,
-    /// How many requests it treats like this before it is good again; none: it
-    /// stays so.
+    /// How many more requests the server treats with this behaviour before it
+    /// turns good again. `None` means that the server keeps this behaviour.
     left: Option<usize>,
     arrivals: Vec<Arrival>,
 }
@@ -50,13 +51,13 @@ impl Log {
         state.left = times;
     }
 
-    /// Records a connection or datagram from this address.
+    /// Records a connection or datagram from the address `from`.
     pub(super) fn arrived(&self, from: IpAddr) {
         let at = Instant::now();
         self.lock().arrivals.push(Arrival { at, from });
     }
 
-    /// Returns how to treat a client that asks about health now, and counts it.
+    /// Returns how to answer a health request now, and counts the request.
     pub(super) fn behaviour(&self) -> Behaviour {
         let mut state = self.lock();
         match &mut state.left {
@@ -76,7 +77,7 @@ impl Log {
         self.lock().arrivals.clone()
     }
 
-    /// How many came from an address since a given time.
+    /// Counts the connections or datagrams from an address since a given time.
     pub(super) fn came(&self, from: IpAddr, since: Instant) -> usize {
         let state = self.lock();
         let latest = state
@@ -88,7 +89,8 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole after each operation.
+        // The state is consistent after each operation, so a poisoned lock is
+        // safe to use.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

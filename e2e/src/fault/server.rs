@@ -1,4 +1,4 @@
-//! A web server that misbehaves, with TLS or without.
+//! A web server that misbehaves on command, with or without TLS.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -13,16 +13,16 @@ use super::{Behaviour, Certificate};
 use crate::Host;
 use crate::acceptor::Acceptor;
 
-/// How the paths begin that ask about the server's health.
+/// The prefix of the paths for health requests.
 const HEALTH: &str = "/health";
 
-/// How many bytes of an endless answer are sent at a time.
+/// About how many bytes of an endless answer are sent at a time.
 const BLOCK: usize = 16 << 10;
 
-/// A web server on threads inside a host. It answers requests for `/health…` as
-/// the test has chosen; it always answers every other request with its page, so
-/// that traffic shows which servers are in service. It stops when dropped, and
-/// its open connections end then.
+/// A web server on threads inside a host. The server answers requests for
+/// `/health…` with the behaviour that the test has chosen. The server answers
+/// every other request with its page, so that traffic shows which servers are
+/// in service. Dropping the server stops it and ends its open connections.
 #[derive(Debug)]
 pub struct FaultServer {
     host: Host,
@@ -39,20 +39,20 @@ struct Shared {
 }
 
 impl FaultServer {
-    /// Starts a server in `host` on an address such as `0.0.0.0:80`. Its page
-    /// tells it apart from other servers.
+    /// Starts a server in `host` on an address such as `0.0.0.0:80`. The text
+    /// `page` identifies the server to tests.
     ///
     /// # Panics
-    /// When the address is invalid, or cannot be bound.
+    /// Panics if the address is invalid or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str, page: &str) -> Self {
         Self::start_with(host, address, page, None)
     }
 
-    /// Starts a server that speaks TLS.
+    /// Starts a server that speaks TLS with the given certificate.
     ///
     /// # Panics
-    /// When the address is invalid, or cannot be bound.
+    /// Panics if the address is invalid or cannot be bound.
     #[track_caller]
     pub fn start_tls(host: &Host, address: &str, page: &str, certificate: Certificate) -> Self {
         Self::start_with(host, address, page, Some(Mutex::new(certificate)))
@@ -79,21 +79,21 @@ impl FaultServer {
         }
     }
 
-    /// Treats requests about its health like this from now on.
+    /// Applies `behaviour` to all health requests from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, None);
     }
 
-    /// Treats the next `times` requests about its health like this, and those
-    /// after them well.
+    /// Applies `behaviour` to the next `times` health requests. The server
+    /// answers later health requests correctly.
     pub fn behave_times(&self, times: usize, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, Some(times));
     }
 
-    /// Shows another certificate from now on.
+    /// Presents another certificate to clients from now on.
     ///
     /// # Panics
-    /// When it was started without one.
+    /// Panics if the server was started without a certificate.
     pub fn present(&self, certificate: Certificate) {
         let shown = self.shared.certificate.as_ref();
         let shown = shown.expect("it was started with a certificate");
@@ -105,27 +105,27 @@ impl FaultServer {
         self.acceptor = None;
     }
 
-    /// Starts the server again at the same address.
+    /// Starts a stopped server again on its previous address.
     ///
     /// # Panics
-    /// When another socket has taken the address meanwhile.
+    /// Panics if another socket has taken the address.
     #[track_caller]
     pub fn start_again(&mut self) {
         let address = self.address.to_string();
         self.acceptor = Some(accept(&self.host, &address, &self.shared));
     }
 
-    /// Every connection that has come so far.
+    /// Returns every connection that has arrived so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.log.arrivals()
     }
 
-    /// How many connections came from an address since a given time.
+    /// Counts the connections from an address since a given time.
     pub fn came(&self, from: IpAddr, since: Instant) -> usize {
         self.shared.log.came(from, since)
     }
 
-    /// The page that tells it apart from other servers.
+    /// The page that identifies this server.
     pub fn page(&self) -> &str {
         &self.shared.page
     }
@@ -154,7 +154,7 @@ fn answer(stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut lines = reader.by_ref().lines();
     let Some(request) = lines.next().transpose()? else {
-        // A bare connect and close, as a TCP health check makes.
+        // A TCP health check connects and closes without sending a request.
         return Ok(());
     };
     while lines
@@ -194,7 +194,8 @@ fn answer(stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
 
 fn page(mut stream: impl Write, status: &str, headers: &str, page: &str) -> io::Result<()> {
     let length = page.len();
-    // In one write: half a head in a segment of its own would wait for Nagle.
+    // The answer is sent in one write, because Nagle's algorithm would delay a
+    // second one.
     let answer = format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{page}"
     );
@@ -205,7 +206,7 @@ fn until_it_goes(mut stream: impl Read) -> io::Result<()> {
     io::copy(&mut stream, &mut io::sink()).map(drop)
 }
 
-/// Sends until the client closes the connection.
+/// Sends `line` again and again until the client closes the connection.
 fn without_end(mut stream: impl Write, line: &[u8]) -> io::Result<()> {
     let block = line.repeat(BLOCK / line.len());
     loop {

@@ -1,4 +1,4 @@
-//! Certificates, good and bad.
+//! Valid and expired TLS certificates for test servers.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// An authority that signs certificates.
+/// A certificate authority that signs test certificates.
 #[derive(Debug)]
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// A certificate with its key, ready to be served.
+/// A certificate with its key, as a configuration for TLS servers.
 #[derive(Clone, Debug)]
 pub struct Certificate(pub(super) Arc<ServerConfig>);
 
 impl Authority {
-    /// Makes a new authority, which no client trusts yet.
+    /// Creates a certificate authority that no client trusts yet.
     ///
     /// # Panics
-    /// When no key can be made.
+    /// Panics if no key can be generated.
     pub fn new(name: &str) -> Self {
         let mut params = params(&[]);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -32,23 +32,24 @@ impl Authority {
         Self(issuer.expect("an authority signs itself"))
     }
 
-    /// Its own certificate, for clients that must trust it.
+    /// Returns the authority's own certificate as PEM, for clients that must
+    /// trust the authority.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate for a name, good for the next years.
+    /// Issues a certificate for a name, valid for many years.
     ///
     /// # Panics
-    /// When the name is invalid.
+    /// Panics if the name is invalid.
     pub fn issue(&self, name: &str) -> Certificate {
         self.sign(&params(&[name]))
     }
 
-    /// A certificate for a name that expired years ago.
+    /// Issues an expired certificate for a name, which was valid only in 2020.
     ///
     /// # Panics
-    /// When the name is invalid.
+    /// Panics if the name is invalid.
     pub fn issue_expired(&self, name: &str) -> Certificate {
         let mut params = params(&[name]);
         params.not_before = date_time_ymd(2020, 1, 1);

@@ -1,9 +1,9 @@
-//! What a web server answers.
+//! An HTTP answer as the test client reads it.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::TcpStream;
 
-/// An answer; its head has been read.
+/// An HTTP answer whose head has been read.
 pub(super) struct Answer {
     pub(super) server: String,
     pub(super) length: u64,
@@ -34,7 +34,7 @@ impl Answer {
         }
     }
 
-    /// Returns everything that follows the head.
+    /// Reads and returns the whole body.
     pub(super) fn page(mut self) -> io::Result<String> {
         let mut page = String::new();
         self.body.read_to_string(&mut page)?;

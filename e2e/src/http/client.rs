@@ -19,7 +19,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client in `host` that gives up after ten seconds without an
+    /// Creates a client in `host` that gives up after ten seconds without an
     /// answer.
     pub fn new(host: &Host) -> Self {
         Self {
@@ -28,31 +28,32 @@ impl Client {
         }
     }
 
-    /// Sets how long to wait for the connection, and for each read.
+    /// Sets the timeout for connecting and for each read.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// The page at `path` of the server at an address such as
-    /// `192.168.4.100:80`, over a new connection.
+    /// Requests `path` from the server at an address such as
+    /// `192.168.4.100:80`, over a new connection, and returns the page.
     ///
-    /// When there is no connection, no answer in time, or no complete answer
-    /// with a good status.
+    /// # Errors
+    /// Returns an error if the connection fails, or if no complete answer with
+    /// status 200 arrives in time.
     ///
     /// # Panics
-    /// When the address is invalid.
+    /// Panics if the address is invalid.
     pub fn get(&self, address: &str, path: &str) -> io::Result<String> {
         let address = parse(address);
         self.host.enter(|| self.page(address, path))
     }
 
-    /// Sends `requests` requests, each over a new connection, and counts the
-    /// pages. A failed request is counted by its error, so that it shows when a
-    /// test compares.
+    /// Sends `requests` requests, each over a new connection, and counts how
+    /// often each page is returned. Failed requests are counted by error, so
+    /// that a test that compares the counts notices them.
     ///
     /// # Panics
-    /// When the address is invalid.
+    /// Panics if the address is invalid.
     pub fn counts(&self, requests: usize, address: &str) -> BTreeMap<String, usize> {
         let address = parse(address);
         let mut counts = BTreeMap::new();
@@ -66,14 +67,14 @@ impl Client {
         counts
     }
 
-    /// Starts a download of `bytes` bytes at a bounded rate, in the background.
+    /// Starts a download of `bytes` bytes in the background, at a limited rate.
     /// Returns when the server has begun to answer.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// Returns an error in the same cases as [`get`](Self::get).
     ///
     /// # Panics
-    /// When the address is invalid.
+    /// Panics if the address is invalid.
     pub fn download(
         &self,
         address: &str,
@@ -98,14 +99,14 @@ impl Client {
         })
     }
 
-    /// Starts an upload at a bounded rate, in the background, which runs until
-    /// it is ended.
+    /// Starts an upload in the background, at a limited rate. The upload runs
+    /// until the caller ends it or it fails.
     ///
     /// # Errors
-    /// When there is no connection.
+    /// Returns an error if the connection fails.
     ///
     /// # Panics
-    /// When the address is invalid.
+    /// Panics if the address is invalid.
     pub fn upload(&self, address: &str, bytes_per_second: u64) -> io::Result<Upload> {
         let address = parse(address);
         let connect = || TcpStream::connect_timeout(&address, self.timeout);
@@ -127,7 +128,8 @@ impl Client {
     }
 }
 
-/// A download that is running, or has ended. Dropping it aborts it.
+/// A download that is running or has ended. Dropping the value aborts a running
+/// download.
 #[derive(Debug)]
 pub struct Download {
     server: String,
@@ -137,28 +139,29 @@ pub struct Download {
 }
 
 impl Download {
-    /// The first line of the page of the server that sends it.
+    /// The name of the server that sends the download: the first line of the
+    /// server's page.
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// How many bytes have arrived, each of them the right one.
+    /// How many correct bytes have arrived so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Whether more bytes are expected: it has not failed and has not ended.
+    /// Whether the download is still running: it has neither failed nor ended.
     pub fn is_running(&self) -> bool {
         self.reader
             .as_ref()
             .is_some_and(|reader| !reader.is_finished())
     }
 
-    /// Waits until it has ended and returns the number of bytes.
+    /// Waits until the download ends, and returns the number of bytes received.
     ///
     /// # Errors
-    /// When it was aborted, stopped for longer than the client's timeout, or
-    /// brought a wrong byte.
+    /// Returns an error if the download was aborted, stalled for longer than
+    /// the client's timeout, or contained a wrong byte.
     pub fn finish(mut self) -> io::Result<u64> {
         let reader = self.reader.take().expect("only this takes it, and once");
         reader.join().expect("the reader does not panic")
@@ -167,7 +170,7 @@ impl Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The connection may already be closed.
         let _ = self.connection.shutdown(Shutdown::Both);
     }
 }

@@ -1,4 +1,4 @@
-//! A web server whose page names it.
+//! A web server whose page identifies it to tests.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,17 +11,18 @@ use super::stream_byte;
 use crate::Host;
 use crate::acceptor::Acceptor;
 
-/// How often a stream sends its share of bytes.
+/// The pause between two writes of a stream.
 const STREAM_TICK: Duration = Duration::from_millis(50);
 
-/// The rate of a stream, if the request names none.
+/// The rate of a stream if the request does not set one.
 const STREAM_BYTES_PER_SECOND: u64 = 64 * 1024;
 
-/// A web server on threads inside a host. Every page is the text with which it
-/// was started. `/stream?bytes=N&rate=BYTES_PER_SECOND` is a long download.
-/// `PUT /stream` is an upload that lasts until the client ends it: the answer
-/// is the number of bytes, or names the first wrong byte. It stops when
-/// dropped, and its open connections end then.
+/// A web server on threads inside a host. The path
+/// `/stream?bytes=N&rate=BYTES_PER_SECOND` is a long download. `PUT /stream` is
+/// an upload that lasts until the client ends it; the answer is the number of
+/// bytes received, or the position of the first wrong byte. Every other path
+/// returns the server's page. Dropping the server stops it and ends its open
+/// connections.
 #[derive(Debug)]
 pub struct WebServer {
     acceptor: Acceptor,
@@ -36,10 +37,10 @@ struct Shared {
 
 impl WebServer {
     /// Starts a server in `host` on an address such as `0.0.0.0:80`; port 0
-    /// takes a free one.
+    /// means any free port.
     ///
     /// # Panics
-    /// When the address is invalid, or cannot be bound.
+    /// Panics if the address is invalid or cannot be bound.
     #[track_caller]
     pub fn start(host: &Host, address: &str, page: &str) -> Self {
         let shared = Arc::new(Shared {
@@ -53,12 +54,12 @@ impl WebServer {
         Self { acceptor, shared }
     }
 
-    /// The address on which it listens.
+    /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.acceptor.address()
     }
 
-    /// How many requests it has answered, or begun to answer.
+    /// How many requests the server has answered or begun to answer.
     pub fn served(&self) -> usize {
         self.shared.served.load(Ordering::Relaxed)
     }
@@ -74,7 +75,7 @@ fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         .is_some_and(|line| !line.is_empty())
     {}
     if request.is_empty() {
-        // A bare connect and close, as a TCP health check makes.
+        // A TCP health check connects and closes without sending a request.
         return Ok(());
     }
     shared.served.fetch_add(1, Ordering::Relaxed);
@@ -100,7 +101,8 @@ fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
 
 fn head(mut stream: &TcpStream, shared: &Shared, length: u64) -> io::Result<()> {
     let name = shared.page.lines().next().unwrap_or_default();
-    // In one write: half a head in a segment of its own would wait for Nagle.
+    // The head is sent in one write, because Nagle's algorithm would delay a
+    // second one.
     let head = format!(
         "HTTP/1.1 200 OK\r\nServer: {name}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     );
@@ -121,7 +123,8 @@ fn send_stream(mut stream: &TcpStream, bytes: u64, rate: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Reads an upload to its end, and returns its length.
+/// Reads an upload to its end. Returns the page to answer with: the upload's
+/// length, or the position of the first wrong byte.
 fn receive_stream(mut body: impl Read) -> io::Result<String> {
     let mut block = [0; 4096];
     let mut position = 0;

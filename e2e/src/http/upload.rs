@@ -12,14 +12,16 @@ use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 use super::answer::Answer;
 use super::stream_byte;
 
-/// How often it sends its share of bytes.
+/// The pause between two writes of an upload.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The size of the send buffer: small, so that nearly all that was sent has
-/// arrived. The kernel doubles it (socket(7)).
+/// The size of the socket's send buffer in bytes. The send buffer is small, so
+/// that nearly all bytes that were sent have also arrived. The kernel doubles
+/// the requested buffer size (socket(7)).
 const SEND_BUFFER: usize = 8 << 10;
 
-/// An upload that runs until it is ended or fails. Dropping it aborts it.
+/// An upload that runs until it fails or the caller ends it. Dropping the value
+/// aborts a running upload.
 #[derive(Debug)]
 pub struct Upload {
     sent: Arc<AtomicU64>,
@@ -55,25 +57,24 @@ impl Upload {
         })
     }
 
-    /// How many bytes the kernel has accepted for the server. All but the last
-    /// 16 KiB of them have arrived.
+    /// How many bytes the client's kernel has accepted for sending. All of
+    /// these bytes have arrived at the server, except at most the last 16 KiB.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Whether it is still running.
+    /// Whether the upload is still running.
     pub fn is_running(&self) -> bool {
         self.writer
             .as_ref()
             .is_some_and(|writer| !writer.is_finished())
     }
 
-    /// Ends it and returns how many bytes the server received, each of them the
-    /// right one.
+    /// Ends the upload and returns how many bytes the server received.
     ///
     /// # Errors
-    /// When it was aborted, stopped for longer than the client's timeout, or
-    /// sent a wrong byte.
+    /// Returns an error if the upload was aborted, stalled for longer than the
+    /// client's timeout, or reached the server with a wrong byte.
     pub fn finish(mut self) -> io::Result<u64> {
         self.ended.store(true, Ordering::Relaxed);
         let writer = self.writer.take().expect("only this takes it, and once");
@@ -86,7 +87,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // It may have ended by itself.
+        // The connection may already be closed.
         let _ = self.connection.shutdown(Shutdown::Both);
     }
 }

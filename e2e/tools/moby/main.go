@@ -1,6 +1,6 @@
 // Loads a table of `ipvsadm -S` lines with github.com/moby/ipvs, the library
-// that kube-proxy and Docker use for IPVS, and prints how many seconds its
-// calls took.
+// that kube-proxy and Docker use for IPVS. Prints how many seconds the
+// library's calls took.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// One line of the table: a service, or a destination in one.
+// One line of the table: a service, or a destination of a service.
 type entry struct {
 	service     ipvs.Service
 	destination *ipvs.Destination
@@ -68,7 +68,7 @@ func read(path string) ([]entry, error) {
 	return entries, lines.Err()
 }
 
-// Only the options that the benchmark's tables have.
+// Parses one line of the table, which has only options that the benchmark uses.
 func parse(words []string) (entry, error) {
 	found := entry{service: ipvs.Service{
 		AddressFamily: unix.AF_INET,

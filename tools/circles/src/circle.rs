@@ -1,4 +1,4 @@
-//! Sibling modules that import each other.
+//! Finds sibling modules that import each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,26 +12,27 @@ use crate::tree::{Error, Index, Tree};
 /// others.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Circle {
-    /// The module that contains them, such as `crate::check`.
+    /// The path of the module that contains the siblings, such as
+    /// `crate::check`.
     pub parent: String,
     /// The names of the siblings.
     pub siblings: Vec<String>,
-    /// All imports from one of them to another.
+    /// All imports from one sibling to another.
     pub imports: Vec<Import>,
 }
 
-/// One import from a module, or from a module inside it, to a sibling.
+/// An import by a module, or by a module inside it, from a sibling module.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Import {
-    /// The sibling that imports.
+    /// The name of the sibling that imports.
     pub from: String,
-    /// The sibling that defines the imported item.
+    /// The name of the sibling that defines the imported item.
     pub to: String,
     /// The file that contains the import.
     pub file: PathBuf,
-    /// The import's line, from 1.
+    /// The line number of the import, counted from 1.
     pub line: usize,
-    /// The imported path, as it is written there.
+    /// The imported path, as written in the file.
     pub path: String,
 }
 
@@ -63,7 +64,7 @@ impl fmt::Display for Circle {
 /// Finds the circles in a crate, given its root file.
 ///
 /// # Errors
-/// When its source cannot be read.
+/// Returns an error if the crate's source cannot be read.
 pub fn circles(root: &Path) -> Result<Vec<Circle>, Error> {
     let tree = Tree::read(root)?;
     let mut by_parent: BTreeMap<Index, BTreeSet<Import>> = BTreeMap::new();
@@ -91,15 +92,16 @@ pub fn circles(root: &Path) -> Result<Vec<Circle>, Error> {
 }
 
 impl Tree {
-    /// The imports of one module. Each has the module in which it leads from
-    /// one sibling to another.
+    /// Returns the imports of one module. Each import comes with the parent of
+    /// the two sibling modules that it connects.
     fn imports_of(&self, index: Index) -> Vec<(Index, Import)> {
         let module = &self.modules[index];
         let uses = module.uses.iter();
         let uses = uses.map(|it| (&it.path, it.line, self.find(index, &it.path)));
         let references = module.references.iter().map(|it| {
             let found = self.find(index, &it.path);
-            // The `use` declaration of its first name is counted already.
+            // The `use` declaration that brings in the path's first name is
+            // counted already.
             let known = it.path.first().and_then(|name| self.imported(index, name));
             let known = known.map(|known| known.module());
             let found = found.filter(|found| Some(found.module()) != known);
@@ -120,8 +122,9 @@ impl Tree {
             .collect()
     }
 
-    /// The two siblings that contain two modules, and the module that contains
-    /// those siblings. None if one of the two modules contains the other.
+    /// Finds the two siblings that contain the given modules, and returns their
+    /// parent and their names. Returns `None` if one of the given modules
+    /// contains the other.
     fn siblings(&self, from: Index, to: Index) -> Option<(Index, String, String)> {
         let (from, to) = (self.ancestry(from), self.ancestry(to));
         let mut both = from.iter().zip(&to).skip_while(|(from, to)| from == to);
@@ -135,7 +138,8 @@ impl Tree {
         Some((parent, name(from)?, name(to)?))
     }
 
-    /// A module and everything that contains it, from the crate's root down.
+    /// Returns all modules that contain a module, from the crate's root down to
+    /// the module itself.
     fn ancestry(&self, module: Index) -> Vec<Index> {
         let parent = |index: &Index| self.modules[*index].parent;
         let mut ancestry: Vec<_> = std::iter::successors(Some(module), parent).collect();
@@ -144,7 +148,7 @@ impl Tree {
     }
 }
 
-/// The sets of names that all reach each other by imports.
+/// Returns the sets of siblings that all reach each other through imports.
 fn among(imports: &BTreeSet<Import>) -> Vec<BTreeSet<String>> {
     let mut reaches: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for import in imports {

@@ -1,5 +1,5 @@
-//! `circles [--except PACKAGE]...`: fails if modules of a crate of the
-//! workspace import each other, and prints the lines that do.
+//! The program `circles [--except PACKAGE]...` fails if modules of a crate in
+//! the workspace import each other, and prints these imports.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints every circle, and returns their number.
+/// Prints every circle, and returns the number of circles.
 fn run() -> Result<usize> {
     let mut except = exceptions()?;
     let folder = env::current_dir().context("the current folder")?;
@@ -50,7 +50,7 @@ fn run() -> Result<usize> {
         except.is_empty(),
         "--except: the workspace has no package {except:?}"
     );
-    ensure!(checked > 0, "no package is left to look at");
+    ensure!(checked > 0, "no package is left to check");
     Ok(found)
 }
 
@@ -69,8 +69,8 @@ fn exceptions() -> Result<BTreeSet<String>> {
     Ok(except)
 }
 
-/// The packages of the workspace, each with the root files of its crates: its
-/// library, its programs, and those of its tests that have a folder.
+/// Returns the packages of the workspace, each with the root files of its
+/// crates, such as its library, its programs and its tests.
 fn packages() -> Result<Vec<(String, Vec<PathBuf>)>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

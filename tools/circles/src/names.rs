@@ -4,17 +4,19 @@ use std::collections::HashSet;
 
 use crate::tree::{Index, Tree};
 
-/// The target of a path.
+/// The module or item to which a path leads.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Found {
-    /// A module of the crate.
+    /// The path leads to a module of the crate.
     Module(Index),
-    /// An item, or a part of an item, that this module defines.
+    /// The path leads to an item, or to a part of an item, that this module
+    /// defines.
     ItemOf(Index),
 }
 
 impl Found {
-    /// The module itself, or the one that defines the item.
+    /// Returns the module that the path leads to, or the module that defines
+    /// the item.
     pub(crate) fn module(self) -> Index {
         match self {
             Self::Module(module) | Self::ItemOf(module) => module,
@@ -22,13 +24,14 @@ impl Found {
     }
 }
 
-/// The names that are being looked up now: an import may name itself, as in
-/// `use serde;`, or two imports may name each other.
+/// The names that are being looked up now, each with its module. The set
+/// prevents an endless search if an import names itself, as in `use serde;`, or
+/// if two imports name each other.
 type Asked = HashSet<(Index, String)>;
 
 impl Tree {
-    /// Returns where a path in a module leads. None for a path of another
-    /// crate, and for names that are local to a function.
+    /// Returns the target of a path in a module. Returns `None` for a path into
+    /// another crate and for a name that is local to a function.
     pub(crate) fn find(&self, module: Index, path: &[String]) -> Option<Found> {
         self.find_path(module, path, &mut Asked::new())
     }
@@ -52,8 +55,8 @@ impl Tree {
                     Some(Found::Module(child)) => at = child,
                     Some(item) => return Some(item),
                     None if position == 0 => return None,
-                    // A macro made it, or it belongs to another crate and is
-                    // exported from here.
+                    // A macro made this name, or this module exports the name
+                    // from another crate.
                     None => return Some(Found::ItemOf(at)),
                 },
             }

@@ -1,4 +1,4 @@
-//! The imports in the text of one module, as they are written.
+//! Collects the imports in the source of one module, as they are written.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::{
@@ -10,31 +10,32 @@ use syn::{
 /// One name that a `use` declaration brings into a module.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Use {
-    /// The name that the module gets; none for a `*`.
+    /// The name that the declaration adds to the module, or `None` for a `*`.
     pub(crate) name: Option<String>,
-    /// The path that the name stands for; for a `*`, the module whose items it
-    /// imports.
+    /// The imported path; for a `*`, the path of the module that contains the
+    /// imported items.
     pub(crate) path: Vec<String>,
     pub(crate) line: usize,
 }
 
-/// A path in code.
+/// A path in code, outside a `use` declaration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Reference {
     pub(crate) path: Vec<String>,
     pub(crate) line: usize,
 }
 
-/// All imports of a module's items. It leaves out the modules inside it, and
-/// what is compiled for tests only.
+/// Returns all imports of a module's items, except those of inner modules and
+/// of code that is compiled only for tests.
 pub(crate) fn imports(items: &[Item]) -> (Vec<Use>, Vec<Reference>) {
     let mut found = Found::default();
     items.iter().for_each(|item| found.visit_item(item));
     (found.uses, found.references)
 }
 
-/// The name of an item that a module defines; none for modules, imports and
-/// items without a name.
+/// Returns the name of an item that a module defines. Returns `None` for
+/// modules, imports, items without a name, and items that are compiled only for
+/// tests.
 pub(crate) fn name(item: &Item) -> Option<String> {
     let ident = match item {
         Item::Const(item) => &item.ident,
@@ -52,7 +53,7 @@ pub(crate) fn name(item: &Item) -> Option<String> {
     (!is_for_tests(attributes(item))).then(|| ident.to_string())
 }
 
-/// Whether an item with these attributes is compiled for tests only:
+/// Returns whether an item with these attributes is compiled only for tests:
 /// `#[test]`, `#[cfg(test)]`, or `#[cfg(all(…))]` with `test` in it.
 pub(crate) fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
@@ -116,7 +117,7 @@ impl Found {
             UseTree::Name(tree) => {
                 let ident = &tree.ident;
                 let (name, path) = match ident == "self" {
-                    // `a::{self}` is `a`.
+                    // The path `a::{self}` means `a`.
                     true => (before.last().cloned(), before.to_vec()),
                     false => (Some(ident.to_string()), path(ident)),
                 };
@@ -134,7 +135,7 @@ impl Found {
         self.uses.push(Use { name, path, line });
     }
 
-    /// The paths among tokens that have no syntax of their own, such as the
+    /// Adds the paths in tokens that `syn` does not parse, such as the
     /// arguments of a macro or an attribute.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path = Vec::new();
@@ -144,8 +145,8 @@ impl Found {
             match &token {
                 TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
                 TokenTree::Ident(ident) => {
-                    // Two colons continue a path. A single colon, as in `name:
-                    // value`, does not, and neither does any other token.
+                    // Two colons continue a path. Any other token ends the
+                    // path, and so does a single colon, as in `name: value`.
                     if colons != 2 {
                         self.add_path(std::mem::take(&mut path), line);
                         line = ident.span().start().line;

@@ -1,4 +1,4 @@
-//! The modules of a crate, as its files declare them.
+//! Reads the modules of a crate, as the crate's files declare them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use syn::Item;
 
 use crate::syntax::{self, Reference, Use};
 
-/// Why a crate's source could not be read.
+/// The reason why a crate's source could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file of the crate cannot be read.
@@ -21,28 +21,28 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// A file of the crate is not Rust.
+    /// A file of the crate is not valid Rust.
     #[error("{}:{}: {source}", path.display(), source.span().start().line)]
     Syntax {
-        /// The file that is not Rust.
+        /// The file that is not valid Rust.
         path: PathBuf,
-        /// The place where the parser stopped, and its error.
+        /// The parser's error, with the place where the parser stopped.
         source: syn::Error,
     },
-    /// A module is declared and has no file.
+    /// A declared module has no file.
     #[error("{}: there is no file for `mod {module};`", path.display())]
     NoFile {
         /// The file that declares the module.
         path: PathBuf,
-        /// The module's name.
+        /// The name of the module that has no file.
         module: String,
     },
 }
 
-/// A module's place in [`Tree::modules`]. The crate's root is the first.
+/// A module's index in [`Tree::modules`]. The crate's root has index 0.
 pub(crate) type Index = usize;
 
-/// All modules of a crate, except those that are compiled for tests only.
+/// All modules of a crate, except those that are compiled only for tests.
 #[derive(Debug, Default)]
 pub struct Tree {
     pub(crate) modules: Vec<Module>,
@@ -50,10 +50,10 @@ pub struct Tree {
 
 #[derive(Debug)]
 pub(crate) struct Module {
-    /// `crate::a::b`, for messages.
+    /// The module's path, such as `crate::a::b`, for messages.
     pub(crate) path: String,
     pub(crate) file: PathBuf,
-    /// None for the crate's root.
+    /// The module that contains this module, or `None` for the crate's root.
     pub(crate) parent: Option<Index>,
     pub(crate) children: BTreeMap<String, Index>,
     /// The names of the items that the module defines itself.
@@ -66,7 +66,8 @@ impl Tree {
     /// Reads a crate from its root file, and the files of its modules.
     ///
     /// # Errors
-    /// When a file is missing, cannot be read, or is not Rust.
+    /// Returns an error if a file is missing, cannot be read, or is not valid
+    /// Rust.
     pub fn read(root: &Path) -> Result<Self, Error> {
         let mut tree = Self::default();
         let folder = root.parent().unwrap_or(Path::new("."));
@@ -126,7 +127,8 @@ impl Tree {
     }
 }
 
-/// Where a module's text is, and the folder of its children's files.
+/// The file with a module's source, and the folder with the files of its child
+/// modules.
 struct Place {
     file: PathBuf,
     children_in: PathBuf,

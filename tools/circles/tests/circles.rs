@@ -1,13 +1,13 @@
-//! Tests of whole crates, each made up as a list of files.
+//! Tests that look for circles in whole crates, each given as a list of files.
 
-#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+#![allow(clippy::unwrap_used, reason = "the whole file is test code")]
 
 use std::fs;
 
 use circles::{Circle, Error, circles};
 
-/// The circles in a crate of these files. The first file is its root. Paths in
-/// the answer are relative to the crate's folder.
+/// Returns the circles in a crate of these files. The first file is the crate's
+/// root. The paths in the result are relative to the crate's folder.
 fn try_in(files: &[(&str, &str)]) -> Result<Vec<Circle>, Error> {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -22,7 +22,7 @@ fn try_in(files: &[(&str, &str)]) -> Result<Vec<Circle>, Error> {
     Ok(found)
 }
 
-/// The output about the circles in a crate of these files.
+/// Returns the printed text of each circle in a crate of these files.
 fn told(files: &[(&str, &str)]) -> Vec<String> {
     let found = try_in(files).unwrap();
     found.iter().map(ToString::to_string).collect()

@@ -1,4 +1,4 @@
-//! Turns the attributes of the kernel's answers into the model.
+//! Turns the attributes of the kernel's answers into values of the model.
 
 use netlink_packet_core::{DecodeError, ErrorContext};
 
@@ -86,8 +86,8 @@ impl DumpedService {
     }
 }
 
-/// A destination as the kernel dumps it. The dump does not say which service it
-/// belongs to; the caller knows, because it asked.
+/// A destination as the kernel dumps it. The dump does not name the
+/// destination's service, but the caller knows which service it asked about.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct DumpedDestination {
     pub(crate) key: DestinationKey,
@@ -97,7 +97,8 @@ pub(crate) struct DumpedDestination {
 }
 
 impl DumpedDestination {
-    /// Parses an answer to a dump of the destinations of a service of `family`.
+    /// Parses one destination from a dump. `family` is the address family of
+    /// its service.
     pub(crate) fn parse(message: Message, family: Family) -> Result<Self, DecodeError> {
         let attributes = message.attributes.into_iter().find_map(|attribute| {
             let Attribute::Destination(attributes) = attribute else {
@@ -178,8 +179,8 @@ impl From<Message> for Timeouts {
                 _ => {}
             }
         }
-        // A kernel that was built without a protocol leaves its timeouts out
-        // (`ip_vs_genl_get_cmd`).
+        // A kernel that was built without a protocol leaves out that protocol's
+        // timeouts (`ip_vs_genl_get_cmd`).
         Self {
             tcp: tcp.unwrap_or(0),
             tcp_fin: tcp_fin.unwrap_or(0),

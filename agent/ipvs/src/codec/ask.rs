@@ -1,4 +1,4 @@
-//! Turns operations and questions into attributes for the kernel.
+//! Turns operations and queries into netlink attributes for the kernel.
 
 use super::{
     Attribute, Command, DestinationAttribute, Message, ServiceAttribute,
@@ -14,7 +14,7 @@ use crate::{
 
 const ALL_FLAGS: u32 = u32::MAX;
 
-/// The request for an operation.
+/// Builds the request for an operation.
 impl From<&Op> for Message {
     fn from(op: &Op) -> Self {
         let (mut service, mut destination) = (Vec::new(), Vec::new());
@@ -31,7 +31,7 @@ impl From<&Op> for Message {
     }
 }
 
-/// The command for an operation.
+/// Returns the netlink command for an operation.
 pub(super) fn command(op: &Op) -> Command {
     match op {
         Op::NewService(..) => Command::NewService,
@@ -43,8 +43,10 @@ pub(super) fn command(op: &Op) -> Command {
     }
 }
 
-/// Takes the attributes of a nest, one after the other. It is a list, the bytes
-/// of a datagram (so that thousands of operations need no lists), or a counter.
+/// Receives the attributes of a nested attribute, one after another. A `Nest`
+/// collects attributes in a list, writes them to a datagram, or counts their
+/// bytes. Operations are written to a datagram directly, which saves thousands
+/// of lists.
 pub(super) trait Nest<A> {
     fn put(&mut self, attribute: A);
 }
@@ -55,7 +57,7 @@ impl<A> Nest<A> for Vec<A> {
     }
 }
 
-/// Puts the attributes of an operation's service nest.
+/// Adds the attributes of an operation's service to a nest.
 #[inline]
 pub(super) fn service_attributes(op: &Op, nest: &mut impl Nest<ServiceAttribute>) {
     match op {
@@ -70,7 +72,8 @@ pub(super) fn service_attributes(op: &Op, nest: &mut impl Nest<ServiceAttribute>
     }
 }
 
-/// Puts the attributes of an operation's destination nest, if it has one.
+/// Adds the attributes of an operation's destination to a nest, if the
+/// operation has a destination.
 #[inline]
 pub(super) fn destination_attributes(op: &Op, nest: &mut impl Nest<DestinationAttribute>) {
     match op {
@@ -84,7 +87,8 @@ pub(super) fn destination_attributes(op: &Op, nest: &mut impl Nest<DestinationAt
 }
 
 impl Message {
-    /// Asks for the version and the size of the connection table.
+    /// Builds a request for the version of IPVS and the size of its connection
+    /// table.
     pub fn info() -> Self {
         Self {
             command: Command::GetInfo,
@@ -92,7 +96,7 @@ impl Message {
         }
     }
 
-    /// Asks for all services; must be sent as a dump.
+    /// Builds a request for all services, which must be sent as a dump.
     pub fn services() -> Self {
         Self {
             command: Command::GetService,
@@ -100,7 +104,7 @@ impl Message {
         }
     }
 
-    /// Asks for one service.
+    /// Builds a request for one service.
     pub fn service(key: &ServiceKey) -> Self {
         Self {
             command: Command::GetService,
@@ -108,7 +112,7 @@ impl Message {
         }
     }
 
-    /// Asks for the connection timeouts.
+    /// Builds a request for the connection timeouts.
     pub fn timeouts() -> Self {
         Self {
             command: Command::GetConfig,
@@ -116,7 +120,7 @@ impl Message {
         }
     }
 
-    /// Sets those connection timeouts that are not 0.
+    /// Builds a request that sets each connection timeout that is not 0.
     pub fn set_timeouts(timeouts: Timeouts) -> Self {
         Self {
             command: Command::SetConfig,
@@ -128,9 +132,9 @@ impl Message {
         }
     }
 
-    /// Asks for all destinations of a service; must be sent as a dump. For a
-    /// service that does not exist, the answer is the same as for one without
-    /// destinations.
+    /// Builds a request for all destinations of a service, which must be sent
+    /// as a dump. If the service does not exist, the kernel answers as for a
+    /// service without destinations.
     pub fn destinations(service: &ServiceKey) -> Self {
         Self {
             command: Command::GetDestination,
@@ -182,8 +186,9 @@ fn service_config_attributes(
     }
 }
 
-/// The family is always included. Without it the kernel takes the service's
-/// family, and then does not find a destination of the other family (ENOENT).
+/// Adds the attributes of a destination's key to a nest, always with the
+/// address family. Without an address family, the kernel assumes the service's
+/// family, and does not find a destination of the other family (ENOENT).
 #[inline]
 fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<DestinationAttribute>) {
     let family = family_number(Family::of(key.address));
@@ -192,7 +197,8 @@ fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<Destina
     nest.put(DestinationAttribute::Port(key.port));
 }
 
-/// A tunnel's attributes are always included, because an edit without them
+/// Adds the attributes of a destination's configuration to a nest. The tunnel
+/// attributes are always included, because an edit without these attributes
 /// changes the tunnel to IPIP.
 #[inline]
 fn destination_config_attributes(

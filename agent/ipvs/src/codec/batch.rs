@@ -3,18 +3,20 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader};
 use super::append_request;
 use crate::Op;
 
-/// Requests for one send. Only the last one asks for an acknowledgement; the
-/// others are answered before it, and only if they fail.
+/// Requests that are sent together in one datagram. Only the last request asks
+/// for an acknowledgement. The kernel answers an earlier request only if it
+/// fails, and always before the acknowledgement.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) bytes: Vec<u8>,
-    /// The number of requests.
+    /// The number of requests in the batch.
     pub(crate) count: usize,
     /// The offset of the last request in `bytes`.
     last: usize,
     /// The index of the first request among the caller's operations.
     pub(crate) first_index: usize,
-    /// The sequence number of the first request; the others follow it.
+    /// The sequence number of the first request. Each later request has the
+    /// next sequence number.
     pub(crate) first_sequence: u32,
 }
 
@@ -32,9 +34,10 @@ impl Batch {
         append_request(op, &mut self.bytes, header);
     }
 
-    /// Asks for an acknowledgement of the last request.
+    /// Marks the last request so that the kernel acknowledges it.
     pub(crate) fn finish(&mut self) {
-        // In nlmsghdr, length takes 4 bytes, type 2 and flags 2.
+        // A netlink header begins with 4 bytes for the length, 2 for the type
+        // and 2 for the flags.
         if let Some(flags) = self.bytes.get_mut(self.last + 6..self.last + 8) {
             flags.copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
         }

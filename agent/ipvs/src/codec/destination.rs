@@ -24,40 +24,44 @@ const IPVS_DEST_ATTR_TUN_FLAGS: u16 = 15;
 /// An attribute in the nest `IPVS_CMD_ATTR_DEST` (`IPVS_DEST_ATTR_*`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DestinationAttribute {
-    /// `ADDR`: the address. For IPv4, only the first four bytes count.
+    /// `ADDR`: the destination's address. An IPv4 address uses only the first
+    /// four bytes.
     Address([u8; 16]),
-    /// `PORT`: the port, big endian on the wire.
+    /// `PORT`: the destination's port, big endian on the wire.
     Port(u16),
     /// `FWD_METHOD`: the forwarding method, `IP_VS_CONN_F_*` masked with
     /// `IP_VS_CONN_F_FWD_MASK`.
     ForwardingMethod(u32),
-    /// `WEIGHT`: the weight, up to 2^31-1.
+    /// `WEIGHT`: the destination's weight, up to 2^31-1.
     Weight(u32),
     /// `U_THRESH`: the upper connection threshold.
     UpperThreshold(u32),
     /// `L_THRESH`: the lower connection threshold.
     LowerThreshold(u32),
-    /// `ACTIVE_CONNS`: the number of established connections; sent by the
+    /// `ACTIVE_CONNS`: the number of established connections, sent by the
     /// kernel only.
     ActiveConnections(u32),
-    /// `INACT_CONNS`: the number of other connections; sent by the kernel only.
+    /// `INACT_CONNS`: the number of connections that are not established, sent
+    /// by the kernel only.
     InactiveConnections(u32),
-    /// `PERSIST_CONNS`: the number of persistence templates; sent by the kernel
+    /// `PERSIST_CONNS`: the number of persistence templates, sent by the kernel
     /// only.
     PersistentConnections(u32),
-    /// `STATS`: counters of 32 bits; sent by the kernel only.
+    /// `STATS`: 32-bit counters, sent by the kernel only.
     Stats(Vec<StatsAttribute>),
-    /// `ADDR_FAMILY`: the address family, by default the service's; since 3.18.
+    /// `ADDR_FAMILY`: the destination's address family, by default that of the
+    /// service; since Linux 3.18.
     Family(u16),
-    /// `STATS64`: counters of 64 bits; sent by the kernel only, since 4.1.
+    /// `STATS64`: 64-bit counters, sent by the kernel only; since Linux 4.1.
     Stats64(Vec<StatsAttribute>),
-    /// `TUN_TYPE`: the kind of tunnel; since 5.2.
+    /// `TUN_TYPE`: the kind of tunnel; since Linux 5.2.
     TunnelKind(u8),
-    /// `TUN_PORT`: the tunnel's UDP port, big endian on the wire; since 5.2.
+    /// `TUN_PORT`: the tunnel's UDP port, big endian on the wire; since Linux
+    /// 5.2.
     TunnelPort(u16),
-    /// `TUN_FLAGS`: the checksum flags of the tunnel; since 5.3.
+    /// `TUN_FLAGS`: the checksum flags of the tunnel; since Linux 5.3.
     TunnelFlags(u16),
-    /// An attribute that this build does not know.
+    /// A destination attribute that this build does not know.
     Other(DefaultNla),
 }
 

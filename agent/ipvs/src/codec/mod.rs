@@ -1,6 +1,6 @@
 //! Generic-netlink messages of the family `IPVS` (`include/uapi/linux/ip_vs.h`,
-//! `net/netfilter/ipvs/ip_vs_ctl.c`). Converts bytes to attributes to the
-//! model, and back. Knows no socket.
+//! `net/netfilter/ipvs/ip_vs_ctl.c`). The codec converts bytes to attributes
+//! and attributes to values of the model, and back. The codec does no I/O.
 
 mod answer;
 mod ask;
@@ -50,10 +50,12 @@ const IPVS_CMD_GET_CONFIG: u8 = 13;
 const IPVS_CMD_SET_INFO: u8 = 14;
 const IPVS_CMD_GET_INFO: u8 = 15;
 
-/// A command of the family. No command here empties a table.
+/// A command of the netlink family `IPVS`. The kernel's command that empties
+/// the table is left out on purpose.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Creates a service; also the answer to [`GetService`](Self::GetService).
+    /// Creates a service. In an answer to [`GetService`](Self::GetService), the
+    /// kernel describes a service with `NewService`.
     NewService,
     /// Edits a service.
     SetService,
@@ -61,23 +63,25 @@ pub enum Command {
     DeleteService,
     /// Reads one service, or all services as a dump.
     GetService,
-    /// Creates a destination; also the answer to
-    /// [`GetDestination`](Self::GetDestination).
+    /// Creates a destination. In an answer to
+    /// [`GetDestination`](Self::GetDestination), the kernel describes a
+    /// destination with `NewDestination`.
     NewDestination,
     /// Edits a destination.
     SetDestination,
     /// Deletes a destination.
     DeleteDestination,
-    /// Reads the destinations of a service; only as a dump.
+    /// Reads the destinations of a service, always as a dump.
     GetDestination,
-    /// Sets the protocols' timeouts; also the answer to
-    /// [`GetConfig`](Self::GetConfig).
+    /// Sets the connection timeouts. In an answer to
+    /// [`GetConfig`](Self::GetConfig), the kernel reports the timeouts with
+    /// `SetConfig`.
     SetConfig,
-    /// Reads the protocols' timeouts.
+    /// Reads the connection timeouts.
     GetConfig,
-    /// The answer to [`GetInfo`](Self::GetInfo), and never a request.
+    /// Answers [`GetInfo`](Self::GetInfo); `SetInfo` is never a request.
     SetInfo,
-    /// Reads the version and the size of the connection table.
+    /// Reads the version of IPVS and the size of its connection table.
     GetInfo,
     /// A command that this build does not use.
     Other(u8),
@@ -123,12 +127,12 @@ impl From<u8> for Command {
     }
 }
 
-/// A message of the family: a command and its attributes.
+/// A message of the netlink family `IPVS`: a command and its attributes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Message {
-    /// The command: what is asked or answered.
+    /// The command that the message requests or answers.
     pub command: Command,
-    /// The attributes, in the order of the wire.
+    /// The attributes, in their order in the message.
     pub attributes: Vec<Attribute>,
 }
 
@@ -170,27 +174,31 @@ impl ParseableParametrized<[u8], GenlHeader> for Message {
     }
 }
 
-/// A top-level attribute.
+/// A top-level attribute of a message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Attribute {
-    /// `IPVS_CMD_ATTR_SERVICE`: a nest with a service.
+    /// `IPVS_CMD_ATTR_SERVICE`: the nested attributes of a service.
     Service(Vec<ServiceAttribute>),
-    /// `IPVS_CMD_ATTR_DEST`: a nest with a destination.
+    /// `IPVS_CMD_ATTR_DEST`: the nested attributes of a destination.
     Destination(Vec<DestinationAttribute>),
-    /// `IPVS_CMD_ATTR_TIMEOUT_TCP`: seconds; 0 keeps the current value.
+    /// `IPVS_CMD_ATTR_TIMEOUT_TCP`: a timeout in seconds, or 0 to keep the
+    /// current value.
     TimeoutTcp(u32),
-    /// `IPVS_CMD_ATTR_TIMEOUT_TCP_FIN`: seconds; 0 keeps the current value.
+    /// `IPVS_CMD_ATTR_TIMEOUT_TCP_FIN`: a timeout in seconds, or 0 to keep the
+    /// current value.
     TimeoutTcpFin(u32),
-    /// `IPVS_CMD_ATTR_TIMEOUT_UDP`: seconds; 0 keeps the current value.
+    /// `IPVS_CMD_ATTR_TIMEOUT_UDP`: a timeout in seconds, or 0 to keep the
+    /// current value.
     TimeoutUdp(u32),
-    /// `IPVS_INFO_ATTR_VERSION`: 0x010201 is 1.2.1. Only in
-    /// [`Command::SetInfo`]; elsewhere, its number means a service.
+    /// `IPVS_INFO_ATTR_VERSION`: the version of IPVS, where 0x010201 is 1.2.1.
+    /// `InfoVersion` occurs only in [`Command::SetInfo`]. In other messages,
+    /// the number of `IPVS_INFO_ATTR_VERSION` means `IPVS_CMD_ATTR_SERVICE`.
     InfoVersion(u32),
-    /// `IPVS_INFO_ATTR_CONN_TAB_SIZE`: the number of buckets. Only in
-    /// [`Command::SetInfo`].
+    /// `IPVS_INFO_ATTR_CONN_TAB_SIZE`: the number of buckets in the connection
+    /// table. `InfoConnectionTableSize` occurs only in [`Command::SetInfo`].
     InfoConnectionTableSize(u32),
-    /// An attribute that this build does not use: those of the sync daemon, for
-    /// example.
+    /// An attribute that this build does not use, such as one of the sync
+    /// daemon.
     Other(DefaultNla),
 }
 
@@ -241,8 +249,8 @@ impl Nla for Attribute {
         }
     }
 
-    // NLA_F_NESTED is not set, because the kernel does not set it on its nests
-    // either.
+    // NLA_F_NESTED is not set, because the kernel does not set this flag on
+    // nested attributes either.
     fn kind(&self) -> u16 {
         match self {
             Self::Service(_) => IPVS_CMD_ATTR_SERVICE,
@@ -271,8 +279,8 @@ impl Nla for Attribute {
 }
 
 /// Iterates over the messages of a datagram. A message that cannot be parsed
-/// gives an error, and the next ones follow. After a header that cannot be
-/// parsed, the iterator ends.
+/// yields an error, and the iterator continues with the next message. After a
+/// header that cannot be parsed, the iterator ends.
 pub fn messages(
     datagram: &[u8],
 ) -> impl Iterator<Item = Result<NetlinkMessage<GenlMessage<Message>>, DecodeError>> {
@@ -282,8 +290,9 @@ pub fn messages(
             return None;
         }
         let message = NetlinkMessage::deserialize(rest);
-        // nlmsghdr begins with the length. deserialize checks that it covers
-        // the header and does not exceed the buffer.
+        // A netlink header begins with the message's length. `deserialize`
+        // checks that the length covers the header and does not exceed the
+        // buffer.
         let length = match rest.first_chunk() {
             Some(bytes) => u32::from_ne_bytes(*bytes) as usize,
             None => 0,
@@ -296,7 +305,7 @@ pub fn messages(
     })
 }
 
-/// Parses the attributes of a nest.
+/// Parses the list of attributes inside a nested attribute.
 fn nested<T>(value: &[u8]) -> Result<Vec<T>, DecodeError>
 where
     T: for<'a> Parseable<NlaBuffer<&'a [u8]>>,
@@ -306,8 +315,8 @@ where
         .collect()
 }
 
-/// Parses an address. The kernel uses 16 bytes for both families, and pads
-/// shorter addresses with zeros, and so does this.
+/// Parses an address. The kernel uses 16 bytes for both address families and
+/// pads shorter addresses with zeros, and so does this function.
 fn parse_address(value: &[u8]) -> Result<[u8; 16], DecodeError> {
     let mut address = [0; 16];
     match address.get_mut(..value.len()) {

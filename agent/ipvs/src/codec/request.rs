@@ -15,10 +15,11 @@ const NLA_ALIGNTO: usize = 4;
 impl Message {
     /// Appends the message to a datagram.
     ///
-    /// The bytes are the same as those of
-    /// [`NetlinkMessage`](netlink_packet_core::NetlinkMessage), which takes
-    /// twice as long because it asks each nest for its length many times.
-    /// `header` names the family; its length is filled in.
+    /// The bytes are those that
+    /// [`NetlinkMessage`](netlink_packet_core::NetlinkMessage) would write.
+    /// `NetlinkMessage` takes twice as long, because it computes the length of
+    /// each nest many times. `header` must name the netlink family; this
+    /// function fills in the length in `header`.
     pub fn append_to(&self, datagram: &mut Vec<u8>, header: NetlinkHeader) {
         let room = self.buffer_len();
         append_message(datagram, header, self.command, room, |rest| {
@@ -40,8 +41,9 @@ impl Message {
     }
 }
 
-/// Appends the request for an operation. The bytes are those of its
-/// [`Message`], which is not built, to save time.
+/// Appends the request for an operation. The request has the same bytes as the
+/// operation's [`Message`]. To save time, `append_request` does not build a
+/// `Message`.
 pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
     append_message(datagram, header, command(op), room(op), |rest| {
         rest.put_nest(IPVS_CMD_ATTR_SERVICE, |rest| {
@@ -55,8 +57,8 @@ pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
     });
 }
 
-/// The size of an operation's attributes and of the headers of both nests, even
-/// if there is only one nest.
+/// Returns the size of an operation's attributes and of two nest headers, even
+/// if the operation needs only one nest.
 #[inline]
 fn room(op: &Op) -> usize {
     let (mut service, mut destination) = (Length::default(), Length::default());
@@ -65,7 +67,7 @@ fn room(op: &Op) -> usize {
     NLA_HDRLEN + service.0 + NLA_HDRLEN + destination.0
 }
 
-/// Counts the bytes of attributes.
+/// Counts the bytes that attributes take in a datagram.
 #[derive(Default)]
 struct Length(usize);
 
@@ -107,7 +109,7 @@ fn append_message(
     datagram.truncate(start + filled);
 }
 
-/// The bytes at the end of a datagram that are still zero.
+/// The end of a datagram, into which a message is being written.
 struct Rest<'a> {
     bytes: &'a mut [u8],
     filled: usize,
@@ -123,8 +125,8 @@ impl Rest<'_> {
         put_header(&mut self.bytes[start..], length, kind);
     }
 
-    // The compiler reduces this to a few moves where the kind of attribute is
-    // known.
+    // Where the compiler knows the kind of attribute, it reduces this function
+    // to a few moves.
     #[inline(always)]
     fn put_attribute<N: Nla>(&mut self, attribute: &N) {
         let length = length(attribute);

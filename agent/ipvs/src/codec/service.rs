@@ -21,25 +21,28 @@ const IPVS_SVC_ATTR_STATS64: u16 = 12;
 /// An attribute in the nest `IPVS_CMD_ATTR_SERVICE` (`IPVS_SVC_ATTR_*`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ServiceAttribute {
-    /// `AF`: the address family, `AF_INET` or `AF_INET6`.
+    /// `AF`: the service's address family, `AF_INET` or `AF_INET6`.
     Family(u16),
     /// `PROTOCOL`: any IP protocol number.
     Protocol(u16),
-    /// `ADDR`: the address. For IPv4, only the first four bytes count.
+    /// `ADDR`: the service's address. An IPv4 address uses only the first four
+    /// bytes.
     Address([u8; 16]),
-    /// `PORT`: the port, big endian on the wire.
+    /// `PORT`: the service's port, big endian on the wire.
     Port(u16),
-    /// `FWMARK`: the firewall mark, instead of protocol, address and port.
+    /// `FWMARK`: the service's firewall mark, which replaces the protocol,
+    /// address and port.
     FirewallMark(u32),
-    /// `SCHED_NAME`: the scheduler's name of at most 15 bytes; "none" means
-    /// none.
+    /// `SCHED_NAME`: the scheduler's name, at most 15 bytes, or "none" if the
+    /// service has no scheduler.
     Scheduler(String),
-    /// `FLAGS`: the new flags are `old & !mask | flags & mask`.
+    /// `FLAGS`: the change of the service's flags. The kernel computes the new
+    /// flags as `old & !mask | flags & mask`.
     Flags {
-        /// The flags, `IP_VS_SVC_F_*`.
+        /// The values of the flags (`IP_VS_SVC_F_*`).
         flags: u32,
-        /// The mask of the flags to set. It is all ones in messages of the
-        /// kernel.
+        /// The mask of the flags to change. In messages from the kernel, every
+        /// bit of the mask is set.
         mask: u32,
     },
     /// `TIMEOUT`: the persistence timeout in seconds.
@@ -47,13 +50,14 @@ pub enum ServiceAttribute {
     /// `NETMASK`: an IPv4 mask in network byte order, or the length of an IPv6
     /// prefix in host byte order.
     Netmask([u8; 4]),
-    /// `STATS`: counters of 32 bits; sent by the kernel only.
+    /// `STATS`: 32-bit counters, sent by the kernel only.
     Stats(Vec<StatsAttribute>),
-    /// `PE_NAME`: the name of the persistence engine; absent if there is none.
+    /// `PE_NAME`: the name of the persistence engine. A service without an
+    /// engine lacks this attribute.
     PersistenceEngine(String),
-    /// `STATS64`: counters of 64 bits; sent by the kernel only, since 4.1.
+    /// `STATS64`: 64-bit counters, sent by the kernel only; since Linux 4.1.
     Stats64(Vec<StatsAttribute>),
-    /// An attribute that this build does not know.
+    /// A service attribute that this build does not know.
     Other(DefaultNla),
 }
 

@@ -18,8 +18,8 @@ const IPVS_STATS_ATTR_INBPS: u16 = 9;
 const IPVS_STATS_ATTR_OUTBPS: u16 = 10;
 const IPVS_STATS_ATTR_PAD: u16 = 11;
 
-/// An attribute in a nest `STATS` or `STATS64` (`IPVS_STATS_ATTR_*`). Both
-/// nests use the same numbers for attributes of different widths.
+/// An attribute in the nest `STATS` or `STATS64` (`IPVS_STATS_ATTR_*`). An
+/// attribute has the same number in both nests, but its width may differ.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StatsAttribute {
     /// `CONNS`: the number of connections that were scheduled.
@@ -28,27 +28,29 @@ pub enum StatsAttribute {
     PacketsIn(Number),
     /// `OUTPKTS`: the number of packets from servers.
     PacketsOut(Number),
-    /// `INBYTES`: the number of bytes from clients, of 64 bits in both nests.
+    /// `INBYTES`: the number of bytes from clients, 64 bits wide in both nests.
     BytesIn(Number),
-    /// `OUTBYTES`: the number of bytes from servers, of 64 bits in both nests.
+    /// `OUTBYTES`: the number of bytes from servers, 64 bits wide in both
+    /// nests.
     BytesOut(Number),
-    /// `CPS`: new connections per second.
+    /// `CPS`: the number of new connections per second.
     ConnectionRate(Number),
-    /// `INPPS`: packets from clients per second.
+    /// `INPPS`: the number of packets from clients per second.
     PacketRateIn(Number),
-    /// `OUTPPS`: packets from servers per second.
+    /// `OUTPPS`: the number of packets from servers per second.
     PacketRateOut(Number),
-    /// `INBPS`: bytes from clients per second.
+    /// `INBPS`: the number of bytes from clients per second.
     ByteRateIn(Number),
-    /// `OUTBPS`: bytes from servers per second.
+    /// `OUTBPS`: the number of bytes from servers per second.
     ByteRateOut(Number),
-    /// `PAD`: empty; it aligns the 64-bit number that follows. Since 4.7.
+    /// `PAD`: an empty attribute that aligns the 64-bit number after it; since
+    /// Linux 4.7.
     Pad,
-    /// An attribute that this build does not know.
+    /// A statistics attribute that this build does not know.
     Other(DefaultNla),
 }
 
-/// A counter, in the width in which the kernel sent it.
+/// A counter in the width in which the kernel sent it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Number {
     /// A counter of 4 bytes.

@@ -47,7 +47,7 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The captured messages of this command line.
+/// Returns the captured messages of an ipvsadm command line.
 fn capture(command: &str) -> Capture {
     captures()
         .into_iter()
@@ -70,8 +70,8 @@ fn emit(message: &NetlinkMessage<GenlMessage<Message>>) -> Vec<u8> {
     bytes
 }
 
-/// The message without the flag on its top-level attributes: libnl marks nests,
-/// while the kernel and this crate do not.
+/// Returns a message without the flag NLA_F_NESTED on its top-level attributes.
+/// libnl sets NLA_F_NESTED on nests, while the kernel and this crate do not.
 fn without_nested_flag(mut message: Vec<u8>) -> Vec<u8> {
     let mut position = 20;
     while position < message.len() {
@@ -146,7 +146,7 @@ fn the_captures_hold_every_attribute() {
     );
 }
 
-/// The contents of a request's service and destination nests, sorted by
+/// Returns the contents of a request's service and destination nests, sorted by
 /// attribute number.
 fn nests(message: Message) -> (Vec<ServiceAttribute>, Vec<DestinationAttribute>) {
     let (mut service, mut destination) = (Vec::new(), Vec::new());
@@ -162,9 +162,10 @@ fn nests(message: Message) -> (Vec<ServiceAttribute>, Vec<DestinationAttribute>)
     (service, destination)
 }
 
-/// For creating and editing, the attributes are those of ipvsadm in another
-/// order. But ipvsadm repeats a service's configuration where the key is
-/// enough, and sends tunnel attributes for destinations that have no tunnel.
+/// To create or edit an entry, this crate sends the same attributes as ipvsadm,
+/// in another order. In addition, ipvsadm repeats a service's configuration
+/// where the key would be enough, and sends tunnel attributes for destinations
+/// without a tunnel.
 #[test]
 fn requests_say_what_those_of_ipvsadm_say() {
     for (command, op) in requests() {
@@ -247,7 +248,7 @@ fn the_dumped_table_is_the_one_that_was_made() {
             Op::NewDestination(_, key, config) | Op::SetDestination(_, key, config) => {
                 wanted_destinations.insert(key, config);
             }
-            // These operations came after the dump.
+            // The deletions were captured after the dump.
             Op::DeleteDestination(..) | Op::DeleteService(_) => {}
         }
     }
@@ -263,7 +264,8 @@ fn the_dumped_table_is_the_one_that_was_made() {
         .collect();
     assert_eq!(configs, wanted_destinations);
 
-    // The values that `ipvsadm -Ln --stats` and `--rate` printed at that time.
+    // These are the values that `ipvsadm -Ln --stats` and `--rate` printed when
+    // the dump was captured.
     let traffic = Stats {
         connections: 5,
         packets_in: 44,
@@ -313,7 +315,7 @@ fn timeouts_are_seconds() {
     );
 }
 
-/// A message with these bytes as its attributes.
+/// Builds a message with these bytes as its attributes.
 fn datagram(command: Command, attributes: &[u8]) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST;
@@ -336,11 +338,11 @@ fn emitted(attribute: &Attribute) -> Vec<u8> {
     bytes
 }
 
-/// A dumped IPv4 service with changed attributes.
+/// Returns a dumped IPv4 service whose attributes `change` has changed.
 fn dumped(change: impl FnOnce(&mut Vec<ServiceAttribute>)) -> Result<DumpedService, String> {
     let mut message = Message::from(&Op::NewService(web(), persistent("wrr", 360, 24)));
     let Attribute::Service(attributes) = &mut message.attributes[0] else {
-        unreachable!("the only nest");
+        unreachable!("the message has only a service nest");
     };
     change(attributes);
     DumpedService::try_from(message).map_err(|error| error.to_string())
@@ -380,7 +382,7 @@ fn a_missing_attribute_is_named() {
                 .attributes
                 .remove(0)
         else {
-            unreachable!("the only nest");
+            unreachable!("the message has only a service nest");
         };
         attributes
     });

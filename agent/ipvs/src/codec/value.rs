@@ -1,4 +1,5 @@
-//! Converts single values between the model's form and the kernel's.
+//! Converts single values between the model's types and the kernel's numbers,
+//! names and addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -50,8 +51,9 @@ pub(super) fn method_number(method: ForwardingMethod) -> u32 {
     }
 }
 
-/// `tunnel` comes from the tunnel's own attributes. It is used only for the
-/// tunnel method.
+/// Returns the forwarding method for a method number of the kernel. `tunnel`
+/// comes from the destination's tunnel attributes, and is used only if the
+/// method is a tunnel.
 pub(super) fn parse_method(number: u32, tunnel: Tunnel) -> ForwardingMethod {
     match number & IP_VS_CONN_F_FWD_MASK {
         IP_VS_CONN_F_MASQ => ForwardingMethod::Masquerade,

@@ -80,13 +80,13 @@ fn each_refusal_says_what_it_means_and_what_helps() {
             Errno::EEXIST,
             &new_service,
             Meaning::Stale,
-            "another program has made it",
+            "another program has created the entry",
         ),
         (
             Errno::EEXIST,
             &new_server,
             Meaning::Stale,
-            "another program has made it",
+            "another program has created the entry",
         ),
         (
             Errno::ESRCH,
@@ -182,6 +182,6 @@ fn a_modelled_kernel_can_break_and_lose_answers() {
     kernel.broken = None;
     kernel.lose_replies = true;
     assert!(matches!(kernel.apply(&ops), Err(Error::RepliesLost)));
-    assert_eq!(kernel.table().unwrap().len(), 1, "it was done all the same");
+    assert_eq!(kernel.table().unwrap().len(), 1, "the service was created");
     assert_eq!(kernel.apply(&ops).unwrap()[0].errno, Errno::EEXIST);
 }

@@ -200,7 +200,7 @@ fn a_conflict_is_left_if_that_is_wanted_and_what_agrees_becomes_ours() {
             "-a -t 192.0.2.1:80 -r 198.51.100.3:80 -m -w 1",
             "-E -u 192.0.2.1:53 -s rr",
         ],
-        "what is ours is put right all the same"
+        "our own entries are corrected in any case"
     );
 }
 
@@ -213,11 +213,11 @@ fn an_order_that_cannot_be_had_is_told_where_the_scheduler_goes_by_it() {
         ("mh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("dh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("wrr", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], false),
-        // The missing destination is added last: once where that is its wanted
-        // place, and once where it is not.
+        // The missing destination is added last, which is the wanted order in
+        // the first case and not in the second.
         ("mh", &[(1, 1), (2, 1)], &[(1, 1)], false),
         ("mh", &[(2, 1), (1, 1)], &[(1, 1)], true),
-        // A destination that will be removed does not count.
+        // A destination that will be removed does not count in the order.
         ("mh", &[(1, 1), (2, 1)], &[(9, 1), (1, 1), (2, 1)], false),
     ];
     for (scheduler, wish, there, told) in cases {
@@ -263,8 +263,8 @@ fn a_service_that_the_kernel_refuses_stops_no_other() {
     assert!(plan(&desired, &kernel.table, &ours, OnConflict::Adopt).is_empty());
 }
 
-/// The wanted table as the kernel shows it, plus everything in `before` that is
-/// not ours.
+/// Returns the wanted table as the kernel shows it, plus every entry of
+/// `before` that is not ours.
 fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> ActualTable {
     let mut table = before.clone();
     table.retain(|key, _| desired.contains_key(key) || !owned.service(key));
@@ -294,7 +294,7 @@ fn wanted_keys(desired: &WantedTable) -> Owned {
     Owned { services }
 }
 
-/// Runs a round as a caller does, and returns the plan.
+/// Plans and applies as a caller would, and returns the plan.
 fn round(kernel: &mut ModelKernel, desired: &WantedTable, ours: &mut Owned) -> Plan {
     let plan = plan(desired, &kernel.table().unwrap(), ours, OnConflict::Adopt);
     ours.adopt(&plan.adopt);
@@ -350,7 +350,7 @@ proptest! {
             }, "{} is not ours", op);
         }
         let keys: BTreeSet<_> = plan.ops.iter().map(|op| (op.service(), op.destination())).collect();
-        prop_assert_eq!(keys.len(), plan.ops.len(), "one operation for one entry");
+        prop_assert_eq!(keys.len(), plan.ops.len(), "at most one operation per entry");
     }
 
     #[test]
@@ -377,7 +377,8 @@ proptest! {
         prop_assert_eq!(sum, all);
     }
 
-    /// Operations fail at random, and other programs write between the rounds.
+    /// In this test, operations fail at random, and other programs write
+    /// between the rounds.
     #[test]
     fn once_failures_and_strangers_stop_the_table_is_right(
         desired in arbitrary::wanted_table(),

@@ -1,4 +1,4 @@
-//! Many operations at once.
+//! Tests of many operations in one call.
 
 use std::net::Ipv4Addr;
 
@@ -41,7 +41,8 @@ fn each_failure_names_its_operation() {
         for number in 0..200 {
             let key = vip(number);
             match number % 10 {
-                // Its destinations fail for want of it.
+                // The kernel refuses a service with an unknown scheduler, and
+                // then also the service's destination.
                 3 => {
                     fails(&ops, Errno::ENOENT);
                     ops.push(Op::NewService(key, scheduled(key, "nonesuch")));
@@ -72,8 +73,8 @@ fn each_failure_names_its_operation() {
     });
 }
 
-/// More answers than the default receive buffer holds (277), from batches in
-/// which everything fails.
+/// Every operation of this test fails, which gives more answers than the
+/// default receive buffer holds (277).
 #[test]
 fn thousands_of_failures_are_all_told() {
     Namespace::run(|mut ns| {
@@ -107,7 +108,7 @@ fn a_thousand_services_are_written_read_edited_and_removed() {
         let calls = ns.socket.system_calls();
         ns.accept(&plan.ops);
         let calls = ns.socket.system_calls() - calls;
-        // Issue 4's measure is 0.02 system calls for an operation.
+        // Issue 4 allows at most 0.02 system calls per operation.
         assert!(
             calls * 50 <= 4000,
             "{calls} system calls for 4,000 operations"

@@ -1,5 +1,6 @@
-//! The crate against a real kernel: as root, in network namespaces of its
-//! own. `cargo test -p ipvs --test kernel` finds a kernel for it.
+//! Tests of the crate against a real kernel, as root, each in its own network
+//! namespace. `cargo test -p ipvs --test kernel` runs these tests in the lab's
+//! kernel.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

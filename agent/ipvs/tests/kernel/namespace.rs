@@ -11,30 +11,31 @@ use ipvs::{
 };
 use nix::sched::{CloneFlags, unshare};
 
-/// A network namespace with nothing but its loopback, a socket there, and the thread
-/// that lives in it. Ends with the test.
+/// A network namespace with only a loopback interface, and a socket in that
+/// namespace. The namespace exists until the test ends.
 pub(crate) struct Namespace {
     pub(crate) socket: Socket,
-    /// Every service that the test asked for.
+    /// Every service that the test tried to create.
     asked_for: BTreeSet<ServiceKey>,
 }
 
-/// How often a table is read until a reading is complete. Tests beside this one
-/// spoil one reading in two at most.
+/// How many times a table is read, at most, to get a complete reading. Tests
+/// that run at the same time spoil at most every second reading.
 const READINGS: usize = 50;
 
 impl Namespace {
-    /// Runs a test in a network namespace of its own.
+    /// Runs a test in its own network namespace.
     pub(crate) fn run(test: impl FnOnce(Self) + Send) {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).expect(
-                    "a network namespace cannot be made: \
-                     this test runs as root, in the lab: cargo test -p ipvs --test kernel",
+                    "a network namespace cannot be created: \
+                     run this test as root, in the lab: cargo test -p ipvs --test kernel",
                 );
-                // A namespace that never had an address has no table of local
-                // addresses yet, and ip_vs then takes every IPv4 destination
-                // for a broadcast address (EINVAL).
+                // A network namespace gets its table of local addresses with
+                // its first address. Without a table of local addresses, ip_vs
+                // takes every IPv4 destination for a broadcast address
+                // (EINVAL).
                 let status = Command::new("ip")
                     .args(["link", "set", "lo", "up"])
                     .status();
@@ -52,13 +53,14 @@ impl Namespace {
         });
     }
 
-    /// A complete reading of the table.
+    /// Reads the complete table.
     ///
-    /// The kernel's dump of more services than fit into a datagram continues at
-    /// an index that counts the services of all namespaces
-    /// (`ip_vs_genl_dump_services`). When another test adds or removes services
-    /// meanwhile, the dump repeats some of ours or leaves some out. Whether it
-    /// left one out is known from asking the kernel for that one alone.
+    /// If the services do not fit into one datagram, the kernel continues its
+    /// dump at an index that counts the services of all network namespaces
+    /// (`ip_vs_genl_dump_services`). If another test adds or removes services
+    /// during the dump, the dump repeats or leaves out services of this test.
+    /// To find out whether a missing service exists, this function asks the
+    /// kernel for that service alone.
     pub(crate) fn table(&mut self) -> ActualTable {
         for _ in 0..READINGS {
             let table = self.socket.table().unwrap();
@@ -70,7 +72,7 @@ impl Namespace {
                 return table;
             }
         }
-        panic!("{READINGS} readings of the table all lack services that the kernel has")
+        panic!("each of {READINGS} readings of the table lacks services that the kernel has")
     }
 
     pub(crate) fn apply(&mut self, ops: &[Op]) -> Vec<Failure> {
@@ -81,7 +83,7 @@ impl Namespace {
         self.socket.apply(ops).unwrap()
     }
 
-    /// Applies operations that the kernel is to accept.
+    /// Applies operations, and panics if the kernel refuses any of them.
     pub(crate) fn accept(&mut self, ops: &[Op]) {
         let failures = self.apply(ops);
         let explained: Vec<_> = failures
@@ -99,12 +101,13 @@ impl Namespace {
         );
     }
 
-    /// The plan from what the kernel has.
+    /// Returns the plan that turns the kernel's current table into the wanted
+    /// table.
     pub(crate) fn plan(&mut self, desired: &WantedTable, ours: &Owned) -> Plan {
         plan(desired, &self.table(), ours, OnConflict::Adopt)
     }
 
-    /// Plans, applies, and is then the owner of what it made.
+    /// Plans and applies, and records the created and adopted entries as ours.
     pub(crate) fn settle(&mut self, desired: &WantedTable, ours: &mut Owned) -> Plan {
         let plan = self.plan(desired, ours);
         ours.adopt(&plan.adopt);
@@ -114,8 +117,9 @@ impl Namespace {
         plan
     }
 
-    /// `ipvsadm -Sn`, sorted. What fits into a datagram is complete, but another
-    /// test's services can make the kernel repeat it ([`table`](Self::table)).
+    /// Returns the lines of `ipvsadm -Sn`, sorted and without duplicates. A
+    /// dump that fits into one datagram is complete, but the services of other
+    /// tests can make the kernel repeat entries (see [`table`](Self::table)).
     pub(crate) fn ipvsadm_save(&self) -> Vec<String> {
         let output = Command::new("ipvsadm").arg("-Sn").output();
         let output = output.expect("ipvsadm does not start: apt-get install ipvsadm");
@@ -130,7 +134,7 @@ impl Namespace {
         lines
     }
 
-    /// Runs `ipvsadm -R` on these lines.
+    /// Runs `ipvsadm -R` with these lines as its input.
     pub(crate) fn ipvsadm_restore(&self, lines: &str) {
         let mut child = Command::new("ipvsadm")
             .arg("-R")

@@ -1,4 +1,5 @@
-//! What of the table is read besides all of it.
+//! Tests of the readings other than the whole table: one service, the timeouts
+//! and `/proc/net/ip_vs`.
 
 use std::fs;
 
@@ -8,7 +9,7 @@ use ipvs::{
 
 use crate::{namespace::Namespace, rows::*};
 
-/// Of this thread's network namespace.
+/// Reads `/proc/net/ip_vs` of this thread's network namespace.
 fn listing() -> Listing {
     Listing::parse(&fs::read_to_string("/proc/thread-self/net/ip_vs").unwrap())
 }
@@ -17,7 +18,7 @@ fn listing() -> Listing {
 fn destinations_are_read_in_the_order_in_which_they_were_added() {
     Namespace::run(|mut ns| {
         let key = tcp("10.0.0.1", 80);
-        // More than fit into one datagram of a dump.
+        // 250 servers are too many for one datagram of a dump.
         let servers: Vec<_> = (0..250u16)
             .map(|number| server(&format!("10.1.{}.1", number * 7 % 250), 80))
             .collect();
@@ -141,6 +142,6 @@ fn proc_shows_every_key_and_what_of_it_was_changed() {
             service.destinations.insert(server("10.1.0.9", 80), nat(1));
         }));
         let is_shown = changed(|service| service.destinations[0].upper_threshold = 9);
-        assert!(!is_shown, "thresholds are not in it");
+        assert!(!is_shown, "/proc/net/ip_vs does not show thresholds");
     });
 }

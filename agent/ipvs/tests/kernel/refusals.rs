@@ -1,5 +1,5 @@
-//! What the kernel refuses, what that means, and that the model of it refuses
-//! the same.
+//! Tests of what the kernel refuses, how this crate explains the refusals, and
+//! whether the model of the kernel refuses the same operations.
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 
@@ -23,7 +23,7 @@ fn a_scheduler_that_the_kernel_does_not_have_is_named() {
             let op = Op::NewService(key, scheduled(key, scheduler));
             let failures = ns.apply(std::slice::from_ref(&op));
             match failures.as_slice() {
-                // This kernel has it.
+                // Some kernels have the scheduler twos.
                 [] if scheduler == "twos" => ns.accept(&[Op::DeleteService(key)]),
                 [failure] => {
                     assert_eq!(failure.errno, Errno::ENOENT);
@@ -79,7 +79,8 @@ fn without_the_capability_the_error_says_which() {
     assert!(text.contains("CAP_NET_ADMIN is needed"), "{text}");
 }
 
-/// Eleven times out of twelve something that the kernel takes.
+/// Generates one of the `good` values in eleven cases out of twelve, and
+/// otherwise one of the `bad` values, which the kernel refuses.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(good: &[T], bad: &[T]) -> BoxedStrategy<T> {
     prop_oneof![11 => select(good.to_vec()), 1 => select(bad.to_vec())].boxed()
 }
@@ -174,8 +175,9 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The model that plans are tested on is the kernel, as far as it goes: on
-/// random operations it refuses the same for the same reason, and holds the
+/// Compares the model of the kernel, on which plans are tested, with the kernel
+/// itself. Given the same random operations, the model and the kernel must
+/// refuse the same operations with the same error numbers, and end with the
 /// same table.
 #[test]
 fn the_model_of_the_kernel_agrees_with_the_kernel() {

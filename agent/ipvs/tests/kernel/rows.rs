@@ -1,4 +1,4 @@
-//! Tables in short words.
+//! Short functions that build tables for the tests.
 
 use ipvs::{
     ActualService, ActualTable, DestinationConfig, DestinationKey, Family, ForwardingMethod, Op,
@@ -22,7 +22,8 @@ pub(crate) fn mark(family: Family, mark: u32) -> ServiceKey {
     ServiceKey::FirewallMark { family, mark }
 }
 
-/// As ipvsadm makes it when only a scheduler is named.
+/// Returns the configuration that ipvsadm gives a service if only a scheduler
+/// is named.
 pub(crate) fn scheduled(key: ServiceKey, scheduler: &str) -> ServiceConfig {
     ServiceConfig {
         scheduler: scheduler.to_owned(),
@@ -120,7 +121,7 @@ pub(crate) fn wanted(rows: impl IntoIterator<Item = Row>) -> WantedTable {
         .collect()
 }
 
-/// How the kernel is to show a wanted table.
+/// Returns the table that the kernel should show for a wanted table.
 pub(crate) fn shown(wanted: &WantedTable) -> ActualTable {
     wanted
         .iter()
@@ -134,7 +135,8 @@ pub(crate) fn shown(wanted: &WantedTable) -> ActualTable {
         .collect()
 }
 
-/// A table as `ipvsadm -Sn` prints it, sorted. It leaves thresholds out.
+/// Returns the lines that `ipvsadm -Sn` prints for a table, sorted. ipvsadm
+/// leaves out the thresholds.
 pub(crate) fn spelled(table: &ActualTable) -> Vec<String> {
     let mut lines = Vec::new();
     for (key, service) in table {

@@ -1,5 +1,5 @@
-//! Everything that the table can hold: written, read back, and compared with
-//! what ipvsadm sees.
+//! Tests that write every feature of the kernel's table, read it back, and
+//! compare it with the output of ipvsadm.
 
 use ipvs::{
     Family, ForwardingMethod, Kernel, Op, Owned, Plan, Protocol, ServiceConfig, ServiceFlags,
@@ -12,7 +12,7 @@ const SCHEDULERS: [&str; 13] = [
     "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh",
 ];
 
-/// A row for each feature that the kernel has.
+/// Returns a table with a row for each feature that the kernel has.
 fn everything() -> WantedTable {
     let web = tcp("10.0.0.1", 80);
     let web6 = tcp("2001:db8::1", 80);
@@ -128,7 +128,7 @@ fn everything() -> WantedTable {
     ])
 }
 
-/// The same keys, every configuration another.
+/// Returns a table with the keys of `everything` and different configurations.
 fn everything_edited() -> WantedTable {
     let mut table = everything();
     for service in table.values_mut() {
@@ -181,7 +181,7 @@ fn what_ipvsadm_restores_from_our_spelling_is_the_same_table() {
     Namespace::run(|mut ns| {
         let desired = everything();
         ns.ipvsadm_restore(&(spelled(&shown(&desired)).join("\n") + "\n"));
-        // -x and -y are for ipvsadm -a alone, and not among what it saves.
+        // ipvsadm -S does not save the thresholds (-x and -y).
         let mut expected = shown(&desired);
         for service in expected.values_mut() {
             for config in service.destinations.values_mut() {
@@ -229,7 +229,7 @@ fn one_destination_is_added_edited_and_taken_away() {
             [Op::NewDestination(key, other_family, gue(1))],
             "adding"
         );
-        // The tunnel stays what it is when the weight alone is edited.
+        // An edit of the weight alone leaves the tunnel as it was.
         let desired = service(vec![(first, nat(1)), (other_family, gue(9))]);
         let plan = ns.settle(&desired, &mut ours);
         assert_eq!(

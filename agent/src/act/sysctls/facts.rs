@@ -12,16 +12,18 @@ use crate::{
     host::{interface::Interface, sysctls::spelled},
 };
 
-/// At most this many routes to servers outside the host's subnets are looked up
-/// again at each check, in turn: there may be tens of thousands.
+/// The maximum number of routes to servers outside the host's subnets that one
+/// check looks up again. Each check looks up only some of the servers in turn,
+/// because there may be tens of thousands.
 const LOOKED_UP_AGAIN: usize = 64;
 
-/// Gathers the facts that matter to these needs. `is_ours` means that the agent
-/// has shown NAT's connections to connection tracking before: what it has
-/// tracked since proves nothing.
+/// Gathers the facts that these needs depend on. `is_ours` means that the agent
+/// itself made NAT connections visible to connection tracking. Connections that
+/// are tracked because of the agent do not show whether anything else uses
+/// connection tracking.
 ///
 /// # Errors
-/// Why the kernel does not answer, for people.
+/// Returns a message for people if the kernel does not answer.
 pub(super) fn gather(
     ways: &mut Ways,
     edges: &mut Edges<'_>,
@@ -62,10 +64,10 @@ pub(super) fn gather(
             .is_ok();
         let advertised = edges.surroundings.advertised();
         let advertised = advertised
-            .map_err(|error| format!("cannot list this host's default routes of IPv6: {error}"))?;
+            .map_err(|error| format!("cannot list this host's IPv6 default routes: {error}"))?;
         for interface in advertised.into_iter().filter_map(name) {
-            // With 0, another program listens to routers, and the kernel does
-            // not remove its route.
+            // If `accept_ra` is 0, another program listens to routers, and the
+            // kernel does not remove that program's route.
             let accept = format!("net.ipv6.conf.{}.accept_ra", spelled(&interface.name));
             if edges.sysctls.read(&accept).is_ok_and(|value| value != "0") {
                 facts.advertised.insert(interface.name.clone());
@@ -76,20 +78,20 @@ pub(super) fn gather(
     Ok(facts)
 }
 
-/// Whether connection tracking is active. It is active in a network namespace
-/// if rules want it, which shows only in its work: it knows connections (if it
-/// is not active, its count stays 0, whatever IPVS does), or it called packets
-/// invalid, as it calls the replies of NAT servers while no other traffic
-/// flows.
+/// Whether connection tracking is active in this network namespace. Firewall
+/// rules activate connection tracking, but only its effects show that it is
+/// active. While connection tracking is inactive, its count of connections
+/// stays 0, whatever IPVS does. While it is active and only NAT servers'
+/// replies flow, connection tracking counts the replies as invalid packets.
 fn is_tracking(edges: &mut Edges<'_>) -> bool {
     let count = edges.sysctls.read("net.netfilter.nf_conntrack_count");
     count.is_ok_and(|count| count != "0") || edges.surroundings.calls_packets_invalid()
 }
 
 impl Ways {
-    /// Returns the interface that leads to each of these addresses, if one
-    /// does: the one whose subnet contains the address, or else the one of the
-    /// route.
+    /// Returns the interface that leads to each address, if there is one. The
+    /// interface is the one whose subnet contains the address, or else the one
+    /// of the route to the address.
     fn to(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
@@ -125,7 +127,7 @@ impl Ways {
         Ok(all)
     }
 
-    /// Returns the addresses whose turn it is.
+    /// Returns the known addresses whose routes this check looks up again.
     fn next_known(&mut self) -> Vec<IpAddr> {
         let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = self.known.range((from, Bound::Unbounded));
@@ -133,7 +135,8 @@ impl Ways {
             .map(|(address, _)| *address)
             .take(LOOKED_UP_AGAIN)
             .collect();
-        // After the last address the first one is next.
+        // After the last address, the next check starts again at the first
+        // address.
         self.last = next
             .last()
             .copied()
@@ -142,7 +145,8 @@ impl Ways {
     }
 }
 
-/// The networks of a host. It may have ten thousand addresses of its own.
+/// The networks of a host's interfaces. A host may have ten thousand addresses
+/// of its own.
 struct Subnets {
     own: BTreeSet<IpAddr>,
     networks: Vec<(IpAddr, u8, u32)>,
@@ -167,7 +171,8 @@ impl Subnets {
         }
     }
 
-    /// Returns the interface with the longest prefix that contains an address.
+    /// Returns the interface of the longest network prefix that contains an
+    /// address.
     fn nearest(&self, address: IpAddr) -> Option<u32> {
         let networks = self.networks.iter();
         networks

@@ -1,4 +1,4 @@
-//! Wanted entries that exist already and are strangers'.
+//! Tests of wanted entries that strangers have already made.
 
 use super::*;
 use crate::{fixtures::weight, host::reading::Reading};
@@ -30,7 +30,7 @@ fn a_strangers_service_that_differs_is_left_and_reported_and_our_vip_is_not_adde
     assert_eq!(outcome.left, [(tcp(WEB, 80), None)]);
     assert_eq!((outcome.services, outcome.vips.len()), (0, 0));
 
-    // The stranger removes it.
+    // The stranger removes its service.
     world.parts().kernel.table.clear();
     let table = world.parts().kernel.table.clone();
     assert!(agent.state.hint(&Reading::Table(table), false));
@@ -54,7 +54,7 @@ fn a_strangers_server_that_differs_is_left_and_one_that_does_not_is_ours() {
     assert_eq!(found, weight(9), "it is as they made it");
     world.news();
 
-    // The group's policy changes now.
+    // The group's policy now changes to `Adopt`.
     agent.on_conflict = OnConflict::Adopt;
     let outcome = agent.round(&ours);
     assert_eq!(outcome.left, []);

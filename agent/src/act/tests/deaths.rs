@@ -1,6 +1,6 @@
 use super::*;
 
-/// More calls than any round here makes.
+/// A number of calls that no round of these tests reaches.
 const IMMORTAL: usize = 1000;
 
 /// Runs a round in which the agent dies after this many calls. Returns false if
@@ -13,8 +13,9 @@ fn dies_after(calls: usize, agent: &mut Agent, wish: &Desired) -> bool {
     died
 }
 
-/// Returns a world for each call after which an agent can die in the first
-/// round for `second`, after it had settled `first`.
+/// Returns one modelled host for each call at which an agent can die. On each
+/// host, the agent settled `first` and then died in its first round for
+/// `second`.
 fn deaths(first: &Desired, second: &Desired) -> Vec<ModelWorld> {
     let mut worlds = Vec::new();
     for calls in 0..IMMORTAL {

@@ -2,7 +2,7 @@ use ipvs::Errno;
 
 use super::*;
 
-/// Makes the kernel refuse every operation whose text contains `part`, from now
+/// Makes the kernel refuse every operation whose text contains `part` from now
 /// on.
 fn refuse(world: &ModelWorld, part: &'static str, errno: Errno) {
     world.parts().kernel.fail_with = Some(Box::new(move |op| {
@@ -188,8 +188,9 @@ fn an_intent_that_failed_may_be_on_the_disk_and_does_not_stay_there() {
     world.parts().disk_broken = true;
     agent.round(&wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
     world.parts().disk_broken = false;
-    // Otherwise, the next agent would take for its own, and remove, what
-    // another process makes in the meantime.
+    // If the intent stayed in the journal, the next agent would remove entries
+    // that another process makes in the meantime, because it would take them
+    // for its own.
     agent.round_when_due(&wish(&[]));
     assert_eq!(world.news(), ["settle"]);
     assert_eq!(agent.state.next_deadline(), None);
@@ -349,7 +350,8 @@ fn what_one_reading_leaves_out_is_not_taken_for_gone() {
     assert_eq!(world.news(), [""; 0], "nothing is written and no VIP moves");
     assert_eq!(outcome.failures, BTreeMap::new());
 
-    // Nor is it forgotten when it must be removed.
+    // The service is removed when it is no longer wanted, even if one reading
+    // leaves it out.
     world.parts().skipped = Some(tcp(WEB, 80));
     agent.state.distrust();
     agent.round(&wish(&[(tcp("192.0.2.11", 80), "wrr", &[(1, 1)])]));
@@ -374,7 +376,7 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     );
     assert!(outcome.failures.contains_key(&Subject::Vip(ip(WEB))));
 
-    // Another event does not make it try sooner.
+    // Another event does not cause an earlier attempt to remove the VIP.
     let due = agent.state.next_deadline();
     assert_eq!(agent.round(&nothing).stays, outcome.stays);
     assert_eq!(agent.state.next_deadline(), due);

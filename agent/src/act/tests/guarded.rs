@@ -1,6 +1,6 @@
 use super::*;
 
-/// Returns this many services on one VIP, each with two servers.
+/// Returns a wish for a range of services on one VIP, each with two servers.
 fn many(services: std::ops::Range<u16>) -> Desired {
     let rows: Vec<_> = services
         .map(|number| (tcp(WEB, 8000 + number), "wrr", &[(1, 1), (2, 1)][..]))
@@ -41,8 +41,7 @@ fn what_is_held_is_served_and_edits_of_the_rest_go_on() {
     assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
     assert_eq!(agent.held.len(), 20);
 
-    // One more removal joins the held ones, and then all are wanted again at
-    // once.
+    // One more removal is held, and then all services are wanted again at once.
     agent.now = Duration::from_secs(600);
     agent.round(&many(0..19));
     assert_eq!(agent.held.len(), 21);
@@ -93,7 +92,7 @@ fn a_hold_holds_even_one_and_edits_go_on() {
         assert_eq!(agent.held.len(), 1);
         assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
 
-        // One that lasts is released like any other.
+        // A lasting hold stays until the removals are released.
         agent.removals = Removals::Guarded;
         agent.round(&fewer);
         assert_eq!(agent.held.len(), afterwards, "{lasting}");

@@ -1,4 +1,5 @@
-//! What another process did long ago, and what the agent learns late.
+//! Tests of changes that other processes made long ago, and of a journal that
+//! the agent can open only late.
 
 use ipvs::ActualService;
 
@@ -11,13 +12,13 @@ const TIMEOUTS: Timeouts = Timeouts {
     udp: 60,
 };
 
-/// Lets the next round have a reading of everything behind it.
+/// Gives the agent a complete reading of the kernel's table.
 fn look(agent: &mut Agent) {
     let table = agent.world.parts().kernel.table.clone();
     agent.state.hint(&Reading::Table(table), false);
 }
 
-/// Returns an agent that cannot open its journal, which exists.
+/// Returns an agent that cannot open its existing journal.
 fn without_journal(world: &ModelWorld) -> Agent {
     world.parts().disk_broken = true;
     Agent {
@@ -26,7 +27,7 @@ fn without_journal(world: &ModelWorld) -> Agent {
     }
 }
 
-/// Lets the agent open its journal from now on.
+/// Makes the agent's journal readable and gives it to the agent.
 fn find_the_journal(agent: &mut Agent) {
     agent.world.parts().disk_broken = false;
     let remembered = agent.world.parts().disk.remembered();

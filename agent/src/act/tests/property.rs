@@ -1,16 +1,17 @@
-//! Whatever happens, when things calm down the host is as wanted, strangers'
-//! things are as strangers left them, and the disk has on record which is
-//! which.
+//! Checks random histories: once all faults are healed, the host matches the
+//! wish, strangers' entries are as strangers left them, and the disk records
+//! which entries are ours.
 //!
-//! The owner of an entry is decided here without looking at the plan. What
-//! another process made is a stranger's unless its key was ours, or until it is
-//! wanted: then it must be adopted, and while it is not known how far that came
-//! its owner is unclear. A virtual address is never adopted.
+//! The test decides the owner of an entry without looking at the plan. An entry
+//! that another process made is a stranger's unless its key was ours. Once a
+//! stranger's entry is wanted, the agent must adopt it, and the owner is
+//! unclear until the adoption is known to be complete. A virtual address is
+//! never adopted.
 //!
-//! The journal is the real one, on a disk that loses, keeps or tears what was
-//! not synced when the agent died. The kernel outlives that, which demands more
-//! than a real disk does: a disk loses only what a power failure cuts off, and
-//! then the kernel's table is gone, too.
+//! The test runs the real journal on a modelled disk. When the agent dies, the
+//! modelled disk loses, keeps or tears unsynced writes, while the kernel's
+//! table survives. A real disk demands less: it loses writes only in a power
+//! failure, which clears the kernel's table, too.
 
 mod calm;
 mod disk;
@@ -41,7 +42,7 @@ use crate::{
     fixtures::{Effect, broken, config, disk::Fate, spelled, weight},
 };
 
-/// The scheduler that only strangers write.
+/// A scheduler that only strangers use.
 const THEIR_SCHEDULER: &str = "sed";
 const THEIR_WEIGHT: u32 = 900;
 
@@ -49,25 +50,25 @@ const THEIR_WEIGHT: u32 = 900;
 enum Whose {
     Ours,
     Theirs,
-    /// A stranger's, but wanted, or with a key that was ours.
+    /// The entry is a stranger's but wanted, or its key was ours.
     Unclear,
-    /// Ours, and changed by another process before the agent could write down
-    /// that it is.
+    /// The entry is ours, but another process changed it before the agent could
+    /// record it as ours.
     Lost,
 }
 
 struct Story {
     world: ModelWorld,
     disk: MayHold,
-    /// How often the host was booted.
+    /// The number of times that the host was rebooted.
     boots: usize,
     agent: Agent,
     wish: Desired,
     holding: Holding,
-    /// The owner of everything that is there, except the host's own addresses.
+    /// The owner of every entry on the host, except the host's own addresses.
     whose: BTreeMap<Entry, Whose>,
-    /// Whether an agent ended that had not been able to write down what is
-    /// ours.
+    /// Whether an agent ended before it could write down all entries that
+    /// became ours.
     forgetful: bool,
 }
 
@@ -121,7 +122,8 @@ impl Story {
         self.audit();
     }
 
-    /// The agent is dead; the next ones may die before they have begun.
+    /// Starts the next agent after a death, perhaps after further runs that die
+    /// while they open the journal.
     fn bury(&mut self, death: &Death) {
         self.world.parts().file.room = None;
         self.world.parts().file.crash(&death.fates);
@@ -144,7 +146,7 @@ impl Story {
         self.agent.now = now;
     }
 
-    /// Ends the agent in good order, and starts the next run.
+    /// Stops the agent cleanly and starts the next run.
     fn restart(&mut self) {
         self.forgetful |= self.has_unwritten();
         self.agent.journal = Box::new(self.world.clone());
@@ -152,7 +154,7 @@ impl Story {
         self.start();
     }
 
-    /// The host loses its power, and with it what the kernel knew.
+    /// Simulates a power failure: the host loses the state of its kernel.
     fn reboot(&mut self, fates: &[Fate]) {
         let fresh = ModelWorld::new().parts().interfaces.clone();
         self.world.parts().interfaces = fresh;
@@ -172,13 +174,13 @@ impl Story {
         self.world.parts().file.room == Some(0)
     }
 
-    /// Whether the agent knows something that the disk refused.
+    /// Whether the agent has changes that the disk refused.
     fn has_unwritten(&self) -> bool {
         self.agent.state.failures.contains_key(&Subject::Journal)
     }
 
-    /// Checks that the agent changed only what was its business, and records
-    /// it.
+    /// Checks that the agent changed only entries that it may change, and
+    /// records the changes.
     fn audit(&mut self) {
         let effects = std::mem::take(&mut self.world.parts().log);
         for effect in effects {
@@ -256,7 +258,8 @@ impl Story {
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
-            // A stranger's service or destination has another configuration.
+            // A stranger's service or destination differs from the intent in
+            // its configuration.
             _ => false,
         };
         let intended = intended(&self.agent.state.ours.intent)
@@ -296,7 +299,8 @@ impl Story {
         }
     }
 
-    /// Does the deed. Returns whether it could be done.
+    /// Carries out another process's deed, and returns whether that was
+    /// possible.
     fn can(&self, deed: &Deed) -> bool {
         let (Deed::Make(entry) | Deed::Change(entry) | Deed::Remove(entry)) = deed;
         if let Entry::Address(address, on) = entry {
@@ -331,8 +335,9 @@ impl Story {
         }
     }
 
-    /// What the agent made and did not write down is known by its
-    /// configuration, and a service's servers by the service.
+    /// Marks entries as lost that another process changed before the agent
+    /// recorded them as ours. The agent recognizes an unrecorded entry by its
+    /// configuration, and an unrecorded destination by its service.
     fn lose(&mut self, changed: &Entry, now: Whose) {
         if now == Whose::Ours {
             return;
@@ -377,7 +382,7 @@ impl Story {
     }
 }
 
-/// As many cases as PROPTEST_CASES asks for, and at least the usual number.
+/// Runs as many cases as PROPTEST_CASES asks for, but at least 10,000.
 fn walks() -> ProptestConfig {
     let asked = ProptestConfig::default();
     ProptestConfig {

@@ -1,4 +1,4 @@
-//! Virtual addresses on Ethernet segments.
+//! Tests of virtual addresses on Ethernet segments.
 
 use super::*;
 use crate::{claim::machine::Order, event::claims::Verdict, host::interface::Card};
@@ -14,7 +14,7 @@ fn card() -> Card {
     }
 }
 
-/// A world whose eth0 is on a segment.
+/// Returns a modelled host whose eth0 is on an Ethernet segment.
 fn world() -> ModelWorld {
     let world = ModelWorld::new();
     world.parts().interfaces[1].mac = Some(MAC);

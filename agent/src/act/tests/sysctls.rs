@@ -1,4 +1,4 @@
-//! The sysctls that services need, in rounds.
+//! Tests of the sysctls that services need.
 
 mod others;
 
@@ -17,7 +17,7 @@ const NAMES: [&str; 2] = [
 const FORWARDING: &str = "net.ipv4.conf.eth1.forwarding";
 const LOOK: Duration = Duration::from_secs(10);
 
-/// A service with a health check.
+/// Returns a wish with a health check.
 fn checked() -> Desired {
     let mut desired = wish(&[]);
     let policy = CheckPolicy {
@@ -31,7 +31,7 @@ fn checked() -> Desired {
     desired
 }
 
-/// A service with a NAT server behind eth1.
+/// Returns a wish for a service with a NAT server behind eth1.
 fn nat() -> Desired {
     wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])])
 }
@@ -49,13 +49,13 @@ fn put(world: &ModelWorld, name: &str, value: &str) {
     world.parts().sysctls.insert(name.into(), value.into());
 }
 
-/// Returns the previous value that the journal has of a sysctl.
+/// Returns the previous value that the journal records for a sysctl.
 fn before(world: &ModelWorld, name: &str) -> Option<String> {
     let remembered = world.parts().disk.remembered();
     remembered.sysctls.get(name).cloned()
 }
 
-/// Returns what is reported about a sysctl.
+/// Returns the reported status of a sysctl.
 #[track_caller]
 fn told<'a>(outcome: &'a Outcome, name: &str) -> &'a crds::api::SysctlStatus {
     let all = &outcome.sysctls.all;
@@ -71,7 +71,7 @@ fn problem(outcome: &Outcome, name: &str) -> String {
 }
 
 impl Agent {
-    /// Runs a round when the sysctls are due again.
+    /// Runs a round when the next check of the sysctls is due.
     fn later(&mut self, wish: &Desired) -> Outcome {
         self.now += LOOK;
         self.round(wish)
@@ -270,7 +270,8 @@ fn shared_ones_stay_when_nothing_needs_them_and_the_journal_has_their_previous_v
     let redirects = before(&world, "net.ipv4.conf.all.send_redirects");
     assert_eq!(redirects.as_deref(), Some("1"));
 
-    // The first value counts, whatever the value is when it is needed again.
+    // The journal keeps a sysctl's first value, even if the sysctl has another
+    // value when it is needed again.
     put(&world, FORWARDING, "0");
     Agent::start(&world).round(&nat());
     assert_eq!(before(&world, FORWARDING).as_deref(), Some("0"));

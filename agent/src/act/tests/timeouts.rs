@@ -1,4 +1,4 @@
-//! The timeouts of connections, in rounds.
+//! Tests of the kernel's timeouts of connections.
 
 use super::*;
 

@@ -16,13 +16,13 @@ fn card(mac: Mac) -> Card {
     }
 }
 
-/// A host with one address that it asks for or has.
+/// A host with one address that it probes for or has.
 struct Host {
     claims: Claims,
     address: IpAddr,
     card: Card,
     verdict: Verdict,
-    /// What it sent, and when.
+    /// The frames that the host sent, each with its time.
     said: Vec<(Duration, Word)>,
 }
 
@@ -69,8 +69,8 @@ impl Host {
     }
 }
 
-/// Lets time pass up to `end`. Hosts hear each other at once; a host that finds
-/// its address free takes it.
+/// Lets time pass from `from` to `end`. Hosts hear each other without delay. A
+/// host that finds its address free takes the address.
 fn live(hosts: &mut [Host], from: Duration, end: Duration) {
     let mut now = from;
     loop {
@@ -84,7 +84,7 @@ fn live(hosts: &mut [Host], from: Duration, end: Duration) {
                 for other in 0..hosts.len() {
                     if other != index {
                         hosts[other].hear(say.word, say.card.mac, now);
-                        // Its kernel answers.
+                        // The kernel of the host that has the address answers.
                         if say.word == Word::Asks && hosts[other].is_holder() {
                             let mac = hosts[other].card.mac;
                             hosts[index].hear(Word::Has, mac, now);
@@ -174,7 +174,7 @@ fn of_two_hosts_that_ask_at_once_one_gets_it_and_the_other_knows_which() {
         for address in ["192.0.2.15", "2001:db8::15"] {
             let mut hosts = [
                 Host::asking(address, LOW, seed),
-                // Every second time with the same waits.
+                // For every second seed, both hosts wait equally long.
                 Host::asking(address, HIGH, seed + (seed & 1)),
             ];
             live(&mut hosts, Duration::ZERO, 60 * SECOND);

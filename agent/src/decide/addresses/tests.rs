@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixtures::{interface, ip};
 
-/// What a director knows and wants.
+/// The situation of a director that plans its addresses.
 struct Case {
     wanted: BTreeSet<IpAddr>,
     rule: AddressRule,

@@ -28,9 +28,9 @@ fn listener(protocol: Protocol, address: &str, port: u16) -> Listener {
     }
 }
 
-/// Returns a host that has OWN and 2001:db8::1 on eth0. Its ssh listens there,
-/// its agent uses an API server at 203.0.113.9:6443, and its group has another
-/// director at 198.51.100.2.
+/// Returns the facts of a host that has OWN and 2001:db8::1 on eth0. An ssh
+/// server listens on the host, the agent uses an API server at
+/// 203.0.113.9:6443, and the group has another director at 198.51.100.2.
 fn facts() -> Facts {
     Facts {
         own: Some(
@@ -128,8 +128,8 @@ fn listeners_matter_for_ports_of_the_hosts_addresses_alone() {
     assert!(asks_for_listeners(&tcp(VIP, 80), None), "not known");
 }
 
-/// Returns a service with the servers .1, .2 (director b's address) and .3, all
-/// reached by one method.
+/// Returns a service with the servers .1, .2 (the address of director b) and
+/// .3, all reached by `method`.
 fn with_method(method: ForwardingMethod) -> (ServiceKey, Desired) {
     let key = tcp(VIP, 80);
     let mut desired = wish(&[(key, "rr", &[(1, 1), (2, 1), (3, 1)])]);

@@ -1,4 +1,4 @@
-//! Merges what stays of a service with what is wanted of it.
+//! Merges the retained servers of a service with its wanted servers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +11,11 @@ use ipvs::{
 
 use crate::decide::desired::{CheckPolicy, Desired};
 
-/// Adds servers of a service that stay, and the service itself if it is no
-/// longer wanted. `found` is what the kernel has of it. `before` is what was in
-/// force until now: it has the check, the objects, and the weights that the
-/// administrator gave. What `before` does not have is kept as it is in the
-/// kernel.
+/// Adds the retained servers of a service, and the service itself if it is no
+/// longer wanted. `found` is the service in the kernel. `before` is the
+/// previous state in force, which has the service's check, its objects, and the
+/// weights that the administrator gave. A server that `before` lacks is kept as
+/// it is in the kernel.
 pub(super) fn keep(
     in_force: &mut Desired,
     key: &ServiceKey,
@@ -36,14 +36,14 @@ pub(super) fn keep(
         let current = found.destinations[server];
         let config = match known {
             Some(known) if is_checked => *known,
-            // It served while too few others were healthy, and no longer does.
+            // A former sorry server is kept without new connections.
             None if is_checked && was_sorry(before, key, server) => DestinationConfig {
                 weight: 0,
                 ..current
             },
             _ => current,
         };
-        // The check puts the sorry server in and takes it out.
+        // The health check itself adds and removes the sorry server.
         if known.is_some() || !is_sorry(server) {
             kept.insert(*server, config);
         }
@@ -73,7 +73,7 @@ fn keep_service(in_force: &mut Desired, key: &ServiceKey, found: &ActualService,
         in_force.checks.insert(*key, policy.clone());
     }
     let object = before.services.get(key);
-    if let Some(address) = key.address() {
+    if let Some(address) = key.vip() {
         let users = in_force.vips.entry(address).or_default();
         users.extend(object.cloned());
     }
@@ -87,9 +87,9 @@ fn was_sorry(before: &Desired, key: &ServiceKey, server: &DestinationKey) -> boo
     policy.is_some_and(|policy| matches!(policy.sorry, Some((sorry, _)) if sorry == *server))
 }
 
-/// Returns the wanted servers in their order, with each kept server behind the
-/// wanted one that it follows in the kernel. A service whose servers are in the
-/// wanted order stays so.
+/// Returns the wanted servers in their order. Each kept server is placed behind
+/// the wanted server that it follows in the kernel, so a service in the wanted
+/// order needs no reordering.
 fn in_order(wanted: &Destinations, kept: &Destinations, found: &Destinations) -> Destinations {
     let mut behind: BTreeMap<Option<DestinationKey>, Vec<_>> = BTreeMap::new();
     let mut last = None;

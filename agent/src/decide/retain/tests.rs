@@ -27,7 +27,8 @@ fn wish_for(desired: Desired) -> Wish {
     }
 }
 
-/// What is ours, what the kernel has, and the memory of the stage.
+/// The entries that are ours, the kernel's table, and the memory of the
+/// retention stage.
 #[derive(Default)]
 struct Scene {
     ours: Remembered,
@@ -36,7 +37,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Returns a scene in which all of this is ours and in the kernel.
+    /// Returns a scene in which the whole table is ours and in the kernel.
     fn with(table: &WantedTable) -> Self {
         let mut scene = Self::default();
         for (key, wanted) in table {
@@ -64,7 +65,7 @@ impl Scene {
             .retain(wanted, before, removals, Duration::ZERO)
     }
 
-    /// Returns what would be removed from this host if this was in force.
+    /// Returns the removals that would follow if this wish were in force.
     fn removals(&self, in_force: &Wish) -> Vec<String> {
         let table = &in_force.desired.table;
         let plan = ipvs::plan(table, &self.kernel, &self.ours.table, OnConflict::Adopt);
@@ -172,7 +173,7 @@ fn what_another_process_deleted_or_made_is_not_retained() {
 fn a_retained_server_keeps_its_check_and_its_weight_and_is_never_taken_out() {
     let mut scene = Scene::with(&web(&[(1, 10), (2, 20)]).table);
     scene.retain(&checked(&[(1, 10), (2, 20)]), Removals::Guarded);
-    // It failed meanwhile, and the sorry server is in the table.
+    // Meanwhile server 2 failed, and the sorry server is in the table.
     let found = scene.kernel.get_mut(&tcp(WEB, 80)).expect("it is there");
     found.destinations[1].weight = 0;
     found.destinations.insert(server(99), weight(1));
@@ -217,7 +218,7 @@ fn what_checks_took_out_does_not_concern_the_guard() {
     let fewer = scene.retain(&many(35), Removals::Guarded);
     assert_eq!(fewer.held, [], "5 of 40 are within the budget");
 
-    // Five are no longer wanted, and these do count.
+    // The removals of five unwanted servers do count for the guard.
     let gone = (36..=40).map(|last| Op::DeleteDestination(tcp(WEB, 80), server(last)));
     let gone: Vec<_> = gone.collect();
     scene.retention.acknowledge(&gone, Duration::ZERO);

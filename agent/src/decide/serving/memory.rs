@@ -1,5 +1,5 @@
-//! The part of the servers' state that outlives the agent, and its form on the
-//! disk.
+//! The part of the servers' state that survives a restart of the agent, and its
+//! format on disk.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use super::server::{Health, ServerState};
 
-/// What the previous run knew, by service.
+/// What the previous run knew about the health of servers, by service.
 #[derive(Debug, Default)]
 pub struct Memory {
     services: BTreeMap<ServiceKey, ServiceMemory>,
 }
 
-/// What the previous run knew of one service.
+/// What the previous run knew about one service.
 #[derive(Debug, Default)]
 pub(super) struct ServiceMemory {
-    /// Since when the service was below its minimum; none if it was not.
+    /// Since when the service was below its minimum, or none if it was not.
     pub(super) below_since: Option<Timestamp>,
     pub(super) servers: BTreeMap<DestinationKey, ServerState>,
 }
 
-/// Names a server of a service, or the service itself.
+/// Identifies a server of a service, or the service itself.
 type Key = (ServiceKey, Option<DestinationKey>);
 
 /// The remembered state of a server.
@@ -55,8 +55,8 @@ pub(super) fn server_row(
     (key(service, Some(server)), json(&row))
 }
 
-/// Returns the key and the content of a service's row; it has one while it is
-/// below its minimum.
+/// Returns the key and the content of a service's row. A row has content only
+/// while its service is below its minimum.
 pub(super) fn service_row(
     service: ServiceKey,
     below_since: Option<Timestamp>,
@@ -75,10 +75,10 @@ fn json<T: Serialize>(value: &T) -> String {
 }
 
 impl Memory {
-    /// Records a row as it was written.
+    /// Reads a row that a previous run wrote.
     ///
     /// # Errors
-    /// If the row cannot be read; the other rows are still of use.
+    /// Fails if the row cannot be parsed; the other rows can still be used.
     pub fn remember(&mut self, key: &str, row: &str) -> serde_json::Result<()> {
         let (service, server): Key = serde_json::from_str(key)?;
         match server {
@@ -98,7 +98,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Returns what is remembered of a service, and forgets it.
+    /// Removes and returns the memory of a service.
     pub(super) fn take(&mut self, service: &ServiceKey) -> ServiceMemory {
         self.services.remove(service).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What happened to servers and services, for the log.
+//! News about the health of servers and services, for the log.
 
 use std::{fmt, sync::Arc};
 
@@ -14,20 +14,21 @@ use super::{
 pub enum News {
     /// The server is healthy.
     Healthy(ServiceKey, DestinationKey),
-    /// The server failed; with the reason, for people.
+    /// The server failed, for this reason.
     Down(ServiceKey, DestinationKey, Option<Arc<str>>),
-    /// The server fails and succeeds by turns; with the reason of the last
-    /// failure.
+    /// The server alternates between failure and success; the reason is that of
+    /// the last failure.
     Flapping(ServiceKey, DestinationKey, Option<Arc<str>>),
-    /// The service has fewer healthy servers than its minimum; with the action
-    /// in force.
+    /// The service has fewer healthy servers than its minimum, and this action
+    /// is in force.
     BelowMinimum(ServiceKey, Count, &'static str),
     /// The service has enough healthy servers again.
     Recovered(ServiceKey, Count),
 }
 
 impl News {
-    /// Returns the news of a server's health; none while it is unknown.
+    /// Returns the news about a server's health, or none while its health is
+    /// unknown.
     pub(super) fn of(
         service: ServiceKey,
         server: DestinationKey,
@@ -42,7 +43,7 @@ impl News {
         }
     }
 
-    /// Whether to log it as a warning.
+    /// Whether the news is logged as a warning.
     pub fn is_bad(&self) -> bool {
         !matches!(self, Self::Healthy(..) | Self::Recovered(..))
     }

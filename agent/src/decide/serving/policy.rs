@@ -1,4 +1,5 @@
-//! Decides each server's weight by its health and the service's policy: pure.
+//! Decides each server's weight by its health and the service's policy. The
+//! code is pure: it does no I/O.
 
 use std::time::Duration;
 
@@ -10,23 +11,23 @@ use super::{
     server::{Health, ServerState},
 };
 
-/// What the policy needs to know of one server.
+/// The properties of one server that the policy depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Server<'a> {
-    /// The weight that the administrator gave it; 0 is drained.
+    /// The weight that the administrator gave the server; 0 means drained.
     pub weight: u32,
-    /// The state of its health.
+    /// The health state of the server.
     pub state: &'a ServerState,
-    /// Whether the kernel had it when its check began.
+    /// Whether the server was in the kernel when its health check began.
     pub was_there: bool,
 }
 
-/// The numbers of a service's servers.
+/// How many servers a service has, and how many of them are healthy.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Count {
-    /// How many are not drained.
+    /// The number of servers that are not drained.
     pub total: usize,
-    /// How many of those are up.
+    /// The number of servers that are up and not drained.
     pub healthy: usize,
 }
 
@@ -44,9 +45,9 @@ impl Count {
     }
 }
 
-/// Whether a service is below its minimum. Once below, it stays below until it
-/// has recovered. While first verdicts are awaited (`is_awaited`) it does not
-/// become so.
+/// Whether a service is below its minimum of healthy servers. Once below its
+/// minimum, a service stays below until it has recovered. While first verdicts
+/// are awaited (`is_awaited`), a service does not fall below its minimum.
 pub fn is_below(
     availability: &Availability,
     count: Count,
@@ -64,8 +65,9 @@ pub fn is_below(
     !(has_minimum && is_enough)
 }
 
-/// Returns the server's weight in the kernel, or none if it should not be
-/// there; and when that changes without an event, if it does.
+/// Returns the server's weight in the kernel, or none if the server should not
+/// be in the kernel. Also returns when the weight will change because of time
+/// alone, if it will.
 pub fn weight(
     server: Server<'_>,
     availability: &Availability,
@@ -74,7 +76,8 @@ pub fn weight(
 ) -> (Option<u32>, Option<Timestamp>) {
     let is_up = server.state.health() == Health::Up;
     let failed = || match availability.on_failure {
-        // It may have connections, and nothing shows that they are lost.
+        // The server may have connections, and nothing shows that they are
+        // lost.
         _ if server.was_there && server.state.health() == Health::Unknown => (Some(0), None),
         OnFailure::Quiesce => (Some(0), None),
         OnFailure::Remove => (None, None),
@@ -82,7 +85,7 @@ pub fn weight(
     match (is_below, &availability.below) {
         (false, _) if is_up => grown(server, availability, now),
         (true, BelowMinimum::FailOpen) => (Some(server.weight), None),
-        // Its connections are not at fault.
+        // The server is healthy, so its connections may continue.
         (true, BelowMinimum::Reject | BelowMinimum::Sorry(_)) if is_up => (Some(0), None),
         _ => failed(),
     }
@@ -96,7 +99,7 @@ fn grown(
     let (Some(slow_start), Some(risen)) = (availability.slow_start, server.state.risen()) else {
         return (Some(server.weight), None);
     };
-    // A clock that was set back in the meantime makes it begin again.
+    // If the clock was set back in the meantime, the slow start begins again.
     let since = Duration::try_from(now.duration_since(risen)).unwrap_or(Duration::ZERO);
     let (weight, next) = ramp::weight(server.weight, since, slow_start);
     let next = next.and_then(|next| risen.checked_add(next).ok());

@@ -1,14 +1,15 @@
-//! Slow start: the part of its weight that a server gets after it came into
-//! service. Pure.
+//! Slow start: a server that came into service gets its weight in steps. The
+//! code is pure: time is an argument.
 
 use std::time::Duration;
 
 /// A weight grows in at most this many steps.
 const MOST_STEPS: u32 = 10;
 
-/// Returns the weight of a server `since` it came into service, and how long
-/// after its rise it gets the next one; none when the weight is whole. It is
-/// never rounded to 0, so a weight of 1 is whole at once.
+/// Returns the weight of a server that came into service `since` ago. Also
+/// returns the time from coming into service to the next growth of the weight,
+/// or none once the weight is full. The weight is never rounded to 0, so a
+/// server of weight 1 has its full weight at once.
 pub(super) fn weight(full: u32, since: Duration, slow_start: Duration) -> (u32, Option<Duration>) {
     let steps = full.clamp(1, MOST_STEPS);
     let step = slow_start / steps;
@@ -31,7 +32,7 @@ mod tests {
 
     const SLOW: Duration = Duration::from_secs(30);
 
-    /// Returns the weights that a server has one after the other.
+    /// Returns the successive weights of a server during its slow start.
     fn weights(full: u32) -> Vec<u32> {
         let mut weights = Vec::new();
         let mut since = Duration::ZERO;

@@ -1,4 +1,5 @@
-//! What a director reports about the health of servers, as data: pure.
+//! Builds the report of a director on the health of its servers. The code is
+//! pure: it does no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,20 +16,21 @@ use super::{
 };
 use crate::decide::desired::Desired;
 
-/// At most this many unhealthy servers are named; the others are counted.
+/// At most this many unhealthy servers are named in a report; the others are
+/// only counted.
 const MOST_SERVERS: usize = 300;
-/// At most this many services are named with unhealthy servers in all, so that
-/// a Director stays well below the size limit of an API server.
+/// The unhealthy servers of a report name at most this many services in all, so
+/// that a Director stays well below the size limit of an API server.
 const MOST_NAMES: usize = 3000;
-/// At most this many services below their minimum are named.
+/// At most this many services below their minimum are named in a report.
 const MOST_SERVICES: usize = 300;
 
 /// A server that is not healthy, its state, and why.
 type Ailment<'a> = (&'a ObjectKey, UnhealthyState, &'a str);
 
 impl Serving {
-    /// Returns what the checks found; none without checks. `wishes` maps the
-    /// entries of the kernel's table to their objects.
+    /// Returns the results of the health checks, or none if no service has a
+    /// check. `wishes` maps the entries of the kernel's table to their objects.
     pub fn report(&self, wishes: &Desired) -> Option<DirectorHealth> {
         if self.services.is_empty() {
             return None;

@@ -1,4 +1,5 @@
-//! The health of one server in one service: pure, time is an argument.
+//! The health of one server in one service, as a pure state machine: time is an
+//! argument.
 //!
 //! ```text
 //!             first success                 failures in a row, or flapping
@@ -15,23 +16,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::probed::Tally;
 
-/// A server that was up for this long since it last had to show patience no
-/// longer counts as flapping.
+/// A server that stays up for at least this long after its return no longer
+/// counts as flapping.
 const CALM: SignedDuration = SignedDuration::from_mins(5);
-/// A flapping server must succeed for at most this long before it is back.
+/// The longest time for which a flapping server must succeed before it is back
+/// in service.
 const MOST_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// From this many falls on, each soon after the last return, a server must
-/// succeed for longer before it is back.
+/// A server that failed this many times in a row, each time soon after its
+/// return, must succeed for longer before it is back.
 const FLAPPING: u32 = 3;
 
-/// What is known of a server's health.
+/// What is known about a server's health.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Health {
-    /// It is new to the service, and no probe has succeeded yet.
+    /// The server is new to the service, and no probe has succeeded yet.
     Unknown,
-    /// It may have new connections.
+    /// The server is healthy and may get new connections.
     Up,
-    /// It failed and has not recovered yet.
+    /// The server failed and has not recovered yet.
     Down,
 }
 
@@ -41,23 +43,25 @@ pub struct ServerState {
     health: Health,
     since: Timestamp,
     why: Option<Arc<str>>,
-    /// How many falls it had, each soon after the return before it.
+    /// How many times in a row the server failed soon after its return.
     falls: u32,
-    /// Whether successes and failures come by turns, according to the tally.
+    /// Whether successes and failures alternate, according to the tally.
     is_flapping: bool,
-    /// When it is trusted again, if it goes on succeeding.
+    /// When the server is back in service if it keeps succeeding.
     back_at: Option<Timestamp>,
-    /// When a verdict brought it into service, for the slow start.
+    /// When a verdict brought the server into service; its slow start begins
+    /// there.
     risen: Option<Timestamp>,
-    /// When this run of the agent began to probe it.
+    /// When this run of the agent began to probe the server.
     begun: Timestamp,
-    /// Whether this run has a probe result of it.
+    /// Whether this run has a probe result of the server.
     is_probed: bool,
 }
 
 impl ServerState {
     /// Returns the state of a server that the kernel already serves when its
-    /// check begins: up until a verdict shows the opposite.
+    /// check begins: the server counts as up until a verdict shows the
+    /// opposite.
     pub fn served(now: Timestamp) -> Self {
         Self::new(Health::Up, now)
     }
@@ -81,7 +85,7 @@ impl ServerState {
         }
     }
 
-    /// Returns the state of a server that the previous run knew.
+    /// Returns the state of a server as the previous run recorded it.
     pub fn remembered(health: Health, since: Timestamp, why: Option<Arc<str>>, falls: u32) -> Self {
         Self {
             why,
@@ -90,71 +94,73 @@ impl ServerState {
         }
     }
 
-    /// Cancels its return, because other probes decide from now on: they must
-    /// show again that it can be trusted.
+    /// Cancels the server's return because its probes have changed: the new
+    /// probes must show again that the server is healthy.
     pub fn probed_otherwise(&mut self) {
         self.back_at = None;
     }
 
-    /// Notes that this run begins to probe it.
+    /// Notes that this run begins to probe the server.
     pub fn begin(&mut self, now: Timestamp) {
         self.begun = now;
     }
 
-    /// Sets when a verdict brought it into service.
+    /// Sets when a verdict brought the server into service.
     pub fn with_rise(self, risen: Option<Timestamp>) -> Self {
         Self { risen, ..self }
     }
 
-    /// Returns what is known of the server.
+    /// Returns the health of the server.
     pub fn health(&self) -> Health {
         self.health
     }
 
-    /// Returns since when its health is as it is now.
+    /// Returns when the server's health last changed.
     pub fn since(&self) -> Timestamp {
         self.since
     }
 
-    /// Returns why its latest failed probe failed, while it is not up.
+    /// Returns why the latest failed probe failed, or none while the server is
+    /// up.
     pub fn why(&self) -> Option<&Arc<str>> {
         self.why.as_ref().filter(|_| self.health != Health::Up)
     }
 
-    /// Returns how many falls it had, each soon after the return before it.
+    /// Returns how many times in a row the server failed soon after its return.
     pub fn falls(&self) -> u32 {
         self.falls
     }
 
-    /// Whether it is down because it comes and goes.
+    /// Whether the server is down because it keeps failing and recovering.
     pub fn is_flapping(&self) -> bool {
         self.health == Health::Down && (self.is_flapping || self.falls >= FLAPPING)
     }
 
-    /// Returns when a verdict brought it into service; none if it was there
-    /// before.
+    /// Returns when a verdict brought the server into service, or none if no
+    /// verdict did.
     pub fn risen(&self) -> Option<Timestamp> {
         self.risen
     }
 
-    /// Forgets the rise: the server has served with its whole weight since, so
-    /// no slow start is left to do.
+    /// Forgets when the server came into service. The server already has its
+    /// full weight, so no slow start is left to do.
     pub fn forget_rise(&mut self) {
         self.risen = None;
     }
 
-    /// Whether this run's own probes have had a result of it.
+    /// Whether a probe of this run has given a result for the server.
     pub fn is_probed(&self) -> bool {
         self.is_probed
     }
 
-    /// Returns until when this run's first result is worth waiting for; none if
-    /// it has come.
+    /// Returns the time until which this run's first probe result is awaited,
+    /// or none if the result has come.
     pub fn first_result_due(&self, check: &HealthCheck) -> Option<Timestamp> {
         (!self.is_probed).then(|| later(self.begun, signed(check.period + check.timeout)))
     }
 
-    /// Records the tally of its probes. Returns whether that changed anything.
+    /// Records the tally of the server's probes. Returns whether the state
+    /// changed.
     pub fn hear(&mut self, tally: &Tally, check: &HealthCheck, now: Timestamp) -> bool {
         let before = self.clone();
         self.is_probed = true;
@@ -178,7 +184,8 @@ impl ServerState {
         *self != before
     }
 
-    /// Makes the changes that are due at `now`. Returns whether there were any.
+    /// Makes the state change that is due at `now`. Returns whether a change
+    /// was due.
     pub fn pass(&mut self, now: Timestamp) -> bool {
         let is_back = self.back_at.is_some_and(|back_at| back_at <= now);
         if is_back {
@@ -187,14 +194,14 @@ impl ServerState {
         is_back
     }
 
-    /// Returns when the next change is due without an event.
+    /// Returns when the server returns to service, if it is waiting for that.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.back_at
     }
 
     fn fall(&mut self, now: Timestamp) {
         let is_soon = now.duration_since(self.since) < CALM;
-        // A server that was never seen to rise does not come and go.
+        // A first fall follows no earlier return, so it starts the count.
         let is_again = self.falls > 0 && is_soon;
         self.falls = if is_again { self.falls + 1 } else { 1 };
         self.become_(Health::Down, now);
@@ -212,9 +219,9 @@ impl ServerState {
         self.risen = None;
     }
 
-    /// Returns how long it must go on succeeding before it is back: zero for
-    /// the first two falls, then as long as the wanted successes take, and
-    /// twice as long after each further fall.
+    /// Returns how long the server must keep succeeding before it is back. The
+    /// time is zero for the first two falls, then as long as the required
+    /// successes take, and doubles after each further fall.
     fn patience(&self, check: &HealthCheck) -> SignedDuration {
         match self.falls.cmp(&FLAPPING) {
             Ordering::Less => SignedDuration::ZERO,
@@ -248,7 +255,8 @@ mod tests {
         Timestamp::from_second(1_000_000 + second).unwrap()
     }
 
-    /// A server, its probes, and a clock that moves on by a period with each.
+    /// A server with its probes, and a clock that advances by one period with
+    /// each probe.
     struct Scene {
         state: ServerState,
         results: Results,
@@ -264,8 +272,9 @@ mod tests {
             }
         }
 
-        /// `+` is a success, `-` a failure. Returns the health after each: U, +
-        /// or -.
+        /// Probes the server once for each character: `+` is a success, `-` a
+        /// failure. Returns the health after each probe: U for unknown, + for
+        /// up, - for down.
         fn see(&mut self, results: &str) -> String {
             let mut seen = String::new();
             for result in results.chars() {
@@ -322,12 +331,13 @@ mod tests {
         let mut scene = Scene::of(ServerState::served(at(0)));
         let mut waits = Vec::new();
         for _ in 0..6 {
-            // Far enough apart that the tally itself is calm.
+            // The falls are far enough apart that the tally itself shows no
+            // flapping.
             scene.see("---");
             assert_eq!(scene.state.health(), Health::Down);
             let seen = scene.see(&"+".repeat(80));
             waits.push(seen.find('+').expect("it comes back in the end") + 1);
-            // As if it had just come back.
+            // The clock goes back to the moment at which the server returned.
             scene.second -= 5 * (80 - i64::try_from(*waits.last().unwrap()).unwrap());
         }
         assert_eq!(

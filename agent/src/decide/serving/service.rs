@@ -17,9 +17,9 @@ use crate::{decide::desired::CheckPolicy, event::probed::ProbeId};
 pub(super) struct Service {
     pub(super) policy: Arc<CheckPolicy>,
     pub(super) servers: IndexMap<DestinationKey, Member>,
-    /// Since when it is below its minimum; none if it is not.
+    /// Since when the service is below its minimum, or none if it is not.
     pub(super) below_since: Option<Timestamp>,
-    /// Whether first results are outstanding that may change whether it is
+    /// Whether outstanding first results may change whether the service is
     /// below its minimum.
     pub(super) is_waiting: bool,
 }
@@ -27,10 +27,10 @@ pub(super) struct Service {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) probe: ProbeId,
-    /// The weight that the administrator gave it.
+    /// The weight that the administrator gave the server.
     pub(super) weight: u32,
     pub(super) state: ServerState,
-    /// Whether the kernel had it when its check began.
+    /// Whether the server was in the kernel when its health check began.
     pub(super) was_there: bool,
 }
 
@@ -44,13 +44,13 @@ impl Member {
     }
 }
 
-/// What the kernel has of a service when its check begins.
+/// What the kernel has of a service when its health check begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    /// The service; none if it is not in the kernel.
+    /// The service in the kernel, or none if the kernel does not have it.
     pub service: Option<&'a ActualService>,
-    /// Whether it was ours before, in this boot: then a server that is not
-    /// there was taken out.
+    /// Whether the service was already ours in this boot, so that a server
+    /// missing from the kernel must have been taken out by its check.
     pub is_ours: bool,
 }
 
@@ -73,9 +73,9 @@ impl Service {
         Count::of(self.servers.values().map(Member::server))
     }
 
-    /// Counts as [`Self::count`] does, but only those servers as healthy that
-    /// this run has probed itself. What is remembered may be old: a service
-    /// below its minimum does not recover because of it.
+    /// Counts servers as [`Self::count`] does, but only servers that this run
+    /// has probed can be healthy. A service below its minimum must not recover
+    /// because of remembered health, which may be old.
     fn probed_count(&self) -> Count {
         let is_probed = |member: &&Member| member.state.is_probed();
         let probed = self.servers.values().filter(is_probed).map(Member::server);
@@ -85,17 +85,18 @@ impl Service {
         }
     }
 
-    /// Returns until when first results are awaited, if any are.
+    /// Returns the time until which first probe results are awaited, or none if
+    /// no result is outstanding.
     pub(super) fn first_results_due(&self, now: Timestamp) -> Option<Timestamp> {
         let members = self.servers.values().filter(|member| member.weight > 0);
         let due = members.filter_map(|member| member.state.first_result_due(&self.policy.check));
         due.filter(|due| *due > now).max()
     }
 
-    /// Makes what the previous run knew agree with what the kernel has, which
-    /// is where this run begins: nothing should change before a verdict. The
-    /// previous run's last step may not have been written down. After a reboot
-    /// there is nothing to agree with.
+    /// Makes the memory of the previous run agree with the kernel, so that
+    /// nothing changes before a verdict. The previous run may have ended before
+    /// it recorded its last step. After a reboot the kernel has no service to
+    /// agree with.
     pub(super) fn believe(&mut self, found: Found<'_>, now: Timestamp) {
         if found.service.is_none() {
             return;
@@ -110,8 +111,9 @@ impl Service {
         let sorry = self.policy.sorry.map(|(sorry, _)| sorry);
         let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
-            // It serves only below the minimum. If that was not written down,
-            // neither was which servers failed.
+            // The sorry server serves only while the service is below its
+            // minimum. If the memory does not say so, it also lacks which
+            // servers failed.
             if self.below_since.is_none() {
                 self.below_since = Some(now);
                 for member in self.servers.values_mut() {
@@ -128,7 +130,7 @@ impl Service {
             }
             match in_kernel(server) {
                 Some(true) => member.state = ServerState::served(now),
-                // It may have been written down in another boot.
+                // The memory of the server may be from before a reboot.
                 None if !found.is_ours => {}
                 Some(false) | None => member.state = ServerState::unknown(now),
             }

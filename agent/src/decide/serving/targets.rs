@@ -1,5 +1,5 @@
-//! Which servers share a target: a server of several services with the same
-//! check is one target and is probed once.
+//! Records which servers share a probe target. A server of several services
+//! with the same check is one target and is probed once.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,7 +13,7 @@ use crate::{
     probe::target::{Order, Target},
 };
 
-/// Names a server of a service.
+/// Identifies a server of a service.
 pub(super) type Member = (ServiceKey, DestinationKey);
 
 /// The targets that are probed, each with the servers that share it.
@@ -29,7 +29,7 @@ pub(super) struct Targets {
 struct Audience {
     target: Arc<Target>,
     members: BTreeSet<Member>,
-    /// The latest tally of its probes.
+    /// The latest tally of the target's probes.
     tally: Option<Tally>,
 }
 
@@ -56,7 +56,7 @@ impl Targets {
         id
     }
 
-    /// Takes a server from a target. A target without servers is no longer
+    /// Removes a server from a target. A target without servers is no longer
     /// probed.
     pub(super) fn leave(&mut self, id: ProbeId, member: &Member) {
         let Some(audience) = self.audiences.get_mut(&id) else {
@@ -70,7 +70,8 @@ impl Targets {
         }
     }
 
-    /// Records the latest tally of a target. Returns the servers that share it.
+    /// Records the latest tally of a target, and returns the servers that share
+    /// the target.
     pub(super) fn note(&mut self, id: ProbeId, tally: &Tally) -> Vec<Member> {
         let Some(audience) = self.audiences.get_mut(&id) else {
             return Vec::new();
@@ -89,7 +90,7 @@ impl Targets {
         self.ids.len()
     }
 
-    /// Returns the probes to start and stop since the last call.
+    /// Returns the orders for the prober that were added since the last call.
     pub(super) fn take_orders(&mut self) -> Vec<Order> {
         std::mem::take(&mut self.orders)
     }

@@ -5,11 +5,12 @@ use std::{collections::VecDeque, time::Duration};
 
 /// A value is corrected at most this many times within [`WINDOW`].
 const MOST: usize = 3;
-/// That is more than a person does while trying something out by hand, and less
-/// than a program does that runs every few minutes.
+/// The time in which corrections are counted. In this time, a person who tries
+/// something out by hand causes fewer than [`MOST`] corrections, and a program
+/// that runs every few minutes causes more.
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// How often one sysctl was corrected recently.
+/// The recent corrections of one sysctl.
 #[derive(Clone, Debug, Default)]
 pub struct Fight {
     put_right: VecDeque<Duration>,
@@ -18,7 +19,8 @@ pub struct Fight {
 
 impl Fight {
     /// Notes that another process changed the value. Returns whether to correct
-    /// it once more; once the answer is no, it stays no until [`Self::end`].
+    /// the value once more. Once the answer is false, it stays false until
+    /// [`Self::end`] is called.
     pub fn goes_on(&mut self, now: Duration) -> bool {
         let is_old = |at: &Duration| *at + WINDOW <= now;
         while self.put_right.front().is_some_and(is_old) {
@@ -31,8 +33,8 @@ impl Fight {
         !self.is_over
     }
 
-    /// Notes that the value is as wanted, whichever process set it. A value
-    /// that was left alone is corrected again from now on.
+    /// Notes that the value is as wanted, whichever process set it. From now
+    /// on, a value that was left alone is corrected again.
     pub fn end(&mut self) {
         if self.is_over {
             *self = Self::default();

@@ -1,4 +1,4 @@
-//! What of the services and servers may need a sysctl.
+//! Collects the properties of services and servers that sysctls depend on.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -15,17 +15,17 @@ pub struct Needs {
     pub checks: bool,
     /// The servers that are reached by NAT.
     pub nat_servers: BTreeSet<IpAddr>,
-    /// Whether a service may be of TCP; behind a firewall mark any protocol may
-    /// come.
+    /// Whether a service may carry TCP; a service with a firewall mark may
+    /// carry any protocol.
     pub tcp: bool,
-    /// Whether a service that may be of TCP is scheduled by mh.
+    /// Whether a service that may carry TCP has the scheduler mh.
     pub mh_tcp: bool,
-    /// Whether any service is scheduled by mh.
+    /// Whether any service has the scheduler mh.
     pub mh: bool,
 }
 
 impl Needs {
-    /// Adds what a service needs.
+    /// Adds the properties of a service.
     pub fn service(&mut self, key: &ServiceKey, config: &ServiceConfig) {
         let may_be_tcp = match key {
             ServiceKey::Address { protocol, .. } => *protocol == Protocol::TCP,
@@ -38,8 +38,8 @@ impl Needs {
         self.mh_tcp |= is_mh && may_be_tcp;
     }
 
-    /// Adds what a server needs. A host does not forward what it sends to
-    /// itself.
+    /// Adds the properties of a server. A loopback server is left out, because
+    /// the host does not forward packets to itself.
     pub fn server(&mut self, key: &DestinationKey, config: &DestinationConfig) {
         if config.method == ForwardingMethod::Masquerade && !key.address.is_loopback() {
             self.nat_servers.insert(key.address);

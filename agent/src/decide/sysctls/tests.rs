@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixtures::{config, ip, server, tcp, weight};
 
-/// A host with Linux 6.1 that leads to NAT servers on eth1.
+/// Returns a host with Linux 6.1 that reaches its NAT servers by eth1.
 fn host() -> Facts {
     Facts {
         kernel: Some(KernelVersion(6, 1)),
@@ -10,7 +10,7 @@ fn host() -> Facts {
     }
 }
 
-/// The needs of a service of TCP by wrr with a NAT server.
+/// Returns the needs of a TCP service with scheduler wrr and one NAT server.
 fn nat() -> Needs {
     let mut needs = Needs::default();
     needs.service(&tcp("192.0.2.10", 80), &config("wrr"));
@@ -37,7 +37,7 @@ fn overriding(overrides: &[(&str, &str)], profile: SysctlProfile) -> Tuning {
     }
 }
 
-/// The settings as `sysctl -w` takes them, in their order.
+/// Returns the settings as `sysctl -w` takes them, in their order.
 fn spelled_out(settings: &[Setting]) -> Vec<String> {
     let each = settings.iter();
     each.map(|setting| format!("{}={}", setting.name, setting.value))

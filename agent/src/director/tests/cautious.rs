@@ -1,5 +1,5 @@
-//! Another cluster, and definitions that are deleted: nothing is removed,
-//! however little, until it is released.
+//! Tests that nothing is removed, however little, after a change of cluster or
+//! the deletion of a definition, until the removals are released.
 
 use super::*;
 use crate::{
@@ -17,7 +17,7 @@ fn definition(how: Definition) -> Event {
     Event::Caution(Word::Definition(SERVICES, Answer::Is(how)))
 }
 
-/// The group, with removals released until 2100.
+/// Returns the group with removals released until 2100.
 fn released(holder: Option<&str>) -> Event {
     let mut group = group(holder);
     let spec = group.spec.as_mut().expect("it parses");
@@ -29,7 +29,7 @@ fn released(holder: Option<&str>) -> Event {
     Event::DirectorGroup(Change::Apply(group))
 }
 
-/// A director of cluster a with everything in the kernel.
+/// Returns a director of cluster a whose kernel has every wanted entry.
 fn settled(world: &ModelWorld) -> Loop {
     let mut agent = director(&Doors::default(), world);
     agent.note(cluster("a"));
@@ -112,7 +112,8 @@ fn objects_that_go_with_their_definition_stay_until_they_are_back() {
     let hold = Hold::Definition(SERVICES, Definition::Terminating);
     assert_eq!((observed.hold.as_ref(), held(&observed)), (Some(&hold), 1));
 
-    // A definition that is back has no objects, which is not what was meant.
+    // A definition that was created again has no objects at first, although
+    // nobody meant to delete them.
     let empty = services([]).into_iter();
     let observed = act(
         &mut agent,

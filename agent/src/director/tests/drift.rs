@@ -1,4 +1,5 @@
-//! Another process changes the kernel's table.
+//! Tests what the director does when another process changes the kernel's
+//! table.
 
 use ipvs::Listing;
 
@@ -8,7 +9,7 @@ use crate::{
     host::reading::Reading,
 };
 
-/// Returns a director whose table is as wanted.
+/// Returns a director whose kernel table is as wanted.
 fn settled(world: &ModelWorld) -> Loop {
     let mut agent = director(&Doors::default(), world);
     everything().into_iter().for_each(|event| agent.note(event));
@@ -28,8 +29,8 @@ fn table(world: &ModelWorld) -> Reading {
     Reading::Table(world.parts().kernel.table.clone())
 }
 
-/// Returns a listing as the model's kernel would print it: two NAT services of
-/// TCP.
+/// Returns the model's kernel table as the text that a kernel would print for
+/// two TCP services with NAT servers.
 fn listing(world: &ModelWorld) -> Reading {
     let table = world.parts().kernel.table.clone();
     let mut text = "IP Virtual Server version 1.2.1 (size=4096)\n\
@@ -61,7 +62,7 @@ fn change(world: &ModelWorld, port: u16, change: impl FnOnce(&mut ipvs::ActualSe
     change(service.expect("a service of everything"));
 }
 
-/// Returns what the director does after a reading that was taken now.
+/// Returns the operations that follow a reading taken now.
 fn after(agent: &mut Loop, world: &ModelWorld, reading: Reading) -> Vec<String> {
     agent.note(Event::Reading(Instant::now(), reading));
     agent.act(Duration::from_secs(2));
@@ -134,7 +135,7 @@ fn what_was_put_right_is_counted_and_named() {
         ["-e -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1"]
     );
 
-    // Changes by the agent itself are no repairs.
+    // The agent's own changes do not count as repairs.
     agent.note(Event::VirtualService(Change::Apply(service(80, "rr", 2))));
     let observed = agent.act(Duration::from_secs(3)).expect("a round");
     assert_eq!(observed.outcome.expect("a round").repairs.count, 1);

@@ -1,4 +1,4 @@
-//! The health of servers, in the loop.
+//! Tests how the loop handles the health of servers.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::{
     probe::target::{Order, Target},
 };
 
-/// A director on its thread, and the prober's side of its channels.
+/// A director that runs on its thread, and the prober's ends of its channels.
 struct Scene {
     running: Running,
     orders: UnboundedReceiver<Order>,
@@ -18,7 +18,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// Starts a director that serves all of these, each service with a check.
+    /// Starts a director with these services and servers, each service with a
+    /// health check.
     fn of(services_: impl IntoIterator<Item = Loose<VirtualService>>, servers_: u8) -> Self {
         let (orders, ordered) = unbounded_channel();
         let doors = Doors {

@@ -1,4 +1,5 @@
-//! The health of servers in the loop, step by step, without its thread.
+//! Tests how the loop handles the health of servers, step by step and without
+//! its thread.
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -83,8 +84,8 @@ fn with(port: i32, availability: serde_json::Value) -> Loose<VirtualService> {
     service
 }
 
-/// Returns a service with the sorry server 192.0.2.99, for fewer healthy
-/// servers than `minimum`.
+/// Returns a service whose sorry server 192.0.2.99 serves while fewer than
+/// `minimum` servers are healthy.
 fn with_sorry_server(port: i32, minimum: i32) -> Loose<VirtualService> {
     let sorry = json!({"address": "192.0.2.99", "port": 80});
     let below = json!({"action": "SorryServer", "sorryServer": sorry});

@@ -1,11 +1,11 @@
-//! A director whose state folder cannot be used.
+//! Tests a director whose state folder cannot be used.
 
 use std::io;
 
 use super::*;
 use crate::act::retry::Subject;
 
-/// A world whose journal fails to open this many times.
+/// Returns a world whose journal fails to open the first `times` times.
 fn without_journal(world: &ModelWorld, times: usize) -> World {
     let doors = Doors::default();
     let mut opens = doors.world(world);
@@ -62,7 +62,7 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_reported() {
     let told = &outcome.failures[&Subject::Journal];
     assert!(told.contains("--state-dir"), "{told}");
 
-    // What was there before is not ours to remove, unless it was once wanted.
+    // An entry from before this run may be removed only if it was wanted once.
     agent.note(Event::VirtualService(Change::Delete(ObjectKey::new(
         "shop", "web80",
     ))));
@@ -73,7 +73,8 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_reported() {
 #[test]
 fn once_there_is_one_everything_is_made_and_what_changed_hands_is_in_it() {
     let world = ModelWorld::new();
-    // From an earlier run: a service that is no longer wanted, and one that is.
+    // An earlier run made two services: one is no longer wanted, the other
+    // still is.
     let running = Running::start(world.clone());
     running.send(everything());
     running.programmed(2, 4);

@@ -1,4 +1,5 @@
-//! What would take the host's own traffic.
+//! Tests that services and servers that would take the host's own traffic are
+//! refused.
 
 use ipvs::Protocol;
 
@@ -13,7 +14,7 @@ use crate::{
 const OWN: &str = "192.0.2.1";
 const START: Duration = Duration::from_secs(1);
 
-/// A host on which a program listens on a port of every address.
+/// Returns a host on which a program listens on this port of every address.
 fn listening(port: u16) -> ModelWorld {
     let world = ModelWorld::new();
     world.parts().listeners.push(Listener {
@@ -25,7 +26,7 @@ fn listening(port: u16) -> ModelWorld {
     world
 }
 
-/// Returns a service of this port on the host's own address.
+/// Returns a service with this port on the host's own address.
 fn own_service(port: i32) -> Loose<VirtualService> {
     let mut service = service(port, "wrr", 1);
     let spec = service.spec.as_mut().expect("a spec that parses");
@@ -41,7 +42,7 @@ fn forwarded(service: Loose<VirtualService>, method: &str) -> Loose<VirtualServi
     service
 }
 
-/// Returns the listing of everything, with these services.
+/// Returns the events that list all objects, with these services.
 fn listed(all: impl IntoIterator<Item = Loose<VirtualService>>) -> Vec<Event> {
     let mut events = vec![directors(&["a"])];
     events.extend(services(all));
@@ -68,7 +69,8 @@ fn act(agent: &mut Loop, now: Duration) -> Observed {
     agent.act(now).expect("a round")
 }
 
-/// Returns (service, server) of each exception; all must have this reason.
+/// Returns (service, server) of each exception; all must have the reason
+/// WouldHijackDirector.
 fn refused(observed: &Observed) -> Vec<(&str, Option<&str>)> {
     let exceptions = observed.protection.exceptions.iter();
     exceptions
@@ -136,7 +138,7 @@ fn a_service_in_the_kernel_is_not_removed_for_what_listens_later_or_for_a_restar
     };
     told(&observed);
 
-    // An edited service is not a new one.
+    // Editing a service does not make it a new one.
     let mut edited = own_service(22);
     edited.metadata.generation = Some(2);
     first.note(Event::VirtualService(Change::Apply(edited)));
@@ -258,8 +260,8 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
     let mut events = listed([direct, nat]);
     let b = BTreeMap::from([
         ("b".to_owned(), [ip("198.51.100.2")].into()),
-        // The addresses that Director a reported are older than those that a
-        // sees itself.
+        // Director a's last report is older than the addresses that it now
+        // reads from its own host.
         ("a".to_owned(), [ip("198.51.100.3")].into()),
     ]);
     events.push(Event::DirectorAddresses(b));
@@ -283,7 +285,7 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
         ]
     );
 
-    // Another host has the address by now.
+    // Another host has the address of Director b by now.
     agent.note(Event::DirectorAddresses(BTreeMap::new()));
     let observed = act(&mut agent, START);
     assert_eq!(refused(&observed), [(web80, Some("shop/web1"))]);

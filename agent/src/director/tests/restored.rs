@@ -1,8 +1,9 @@
-//! A start from the checkpoint, before any input has answered.
+//! Tests a start from the checkpoint, before any input has answered.
 
 use super::*;
 
-/// What a checkpoint restores: everything, before any input has answered.
+/// Returns the events that restore all objects from a checkpoint, before any
+/// input has answered.
 fn restored() -> Vec<Event> {
     let mut events = vec![directors(&["a"])];
     for service in [service(80, "wrr", 1), service(443, "wrr", 1)] {
@@ -96,7 +97,8 @@ fn before_every_input_has_answered_nothing_is_removed() {
         "the VIP is still there too"
     );
 
-    // All inputs answer, and what is in no answer is removed.
+    // Once all inputs have answered, entries that no answer contains are
+    // removed.
     let answers = [
         services([service(80, "rr", 2)]),
         servers([server(1)]),

@@ -1,4 +1,4 @@
-//! A director on its thread, and the objects that tests send to it.
+//! Runs a director on its thread, and builds the objects that tests send to it.
 
 use super::*;
 
@@ -6,15 +6,16 @@ pub(super) const VIP: &str = "192.0.2.10";
 /// How long tests wait before they give up.
 pub(super) const PATIENCE_OF_TESTS: Duration = Duration::from_secs(20);
 
-/// How often each edge was opened, and how many times it must fail first.
+/// How often each edge was opened, and how many times opening it must fail
+/// first.
 #[derive(Clone, Default)]
 pub(super) struct Doors {
     pub(super) opened: Arc<AtomicUsize>,
     pub(super) kernel_opened: Arc<AtomicUsize>,
     pub(super) kernel_fails: Arc<AtomicUsize>,
-    /// Receives what must be probed; none if no test needs it.
+    /// Receives the orders to the prober, or none if the test needs no probes.
     pub(super) orders: Option<UnboundedSender<Order>>,
-    /// Whether the host's own traffic may be taken.
+    /// Whether services may take the host's own traffic.
     pub(super) may_hijack: bool,
 }
 
@@ -78,7 +79,7 @@ impl Running {
         let (doors_of_thread, world_of_thread) = (doors.clone(), world.clone());
         let thread = thread::spawn(move || {
             director(&doors_of_thread, &world_of_thread).run(&heard, &mut |found| {
-                // A test that has seen enough does not listen any longer.
+                // A test that has seen enough drops its end of the channel.
                 let _ = observe.send(found);
             });
         });
@@ -107,8 +108,7 @@ impl Running {
         }
     }
 
-    /// Waits for a round after which nothing fails, and returns what was
-    /// observed.
+    /// Waits for a round without failures, and returns what the loop observed.
     pub(super) fn programmed(&self, services: usize, destinations: usize) -> Observed {
         let what = format!("{services} services, {destinations} destinations");
         self.until(&what, |observed| {
@@ -190,7 +190,8 @@ pub(super) fn directors(names: &[&str]) -> Event {
     Event::Directors(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-/// Returns two services with two servers, and one director that holds the VIP.
+/// Returns the events for two services with two servers, and for one director
+/// that holds the VIP.
 pub(super) fn everything() -> Vec<Event> {
     let mut events = vec![directors(&["a"])];
     events.extend(services([service(80, "wrr", 1), service(443, "wrr", 1)]));
@@ -209,7 +210,8 @@ pub(super) fn started_with_everything() -> Running {
 }
 
 impl Running {
-    /// Checks that the VIP is there once the observed round is over.
+    /// Checks that the VIP is on its interface, as it must be after the
+    /// observed round.
     pub(super) fn until_held(&self) {
         assert_eq!(self.world.interfaces_with(ip(VIP)), ["eth0"]);
     }

@@ -23,7 +23,8 @@ fn group() -> Loose<DirectorGroup> {
     .expect("an envelope that parses")
 }
 
-/// One run of an agent: what it found, and what it noted until it ended.
+/// Simulates one run of an agent that sends the notes of `live`. Returns the
+/// checkpoint's content at the start of the run.
 fn run(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
     let (checkpoint, restored) = Checkpoint::open(folder).expect("a folder of our own");
     let (recorder, notes) = Recorder::new();
@@ -34,7 +35,7 @@ fn run(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
     restored
 }
 
-/// The services that a run finds, by name and scheduler.
+/// Returns the name and the scheduler of each service that a run restored.
 fn services(restored: Restored) -> Vec<(String, String)> {
     let mut store = Store::<crds::check::CheckedService>::default();
     for event in restored.events {
@@ -77,9 +78,12 @@ fn the_next_run_finds_the_last_good_version_of_what_was_there() {
         tee.change(&mut store, Change::Apply(service("kept", "quantum", 2)));
         tee.change(&mut store, Change::Delete(ObjectKey::new("shop", "gone")));
     });
-    assert!(first.events.is_empty(), "a new folder knows nothing");
+    assert!(
+        first.events.is_empty(),
+        "the checkpoint of a new folder is empty"
+    );
     let second = run(folder.path(), |recorder| {
-        // A listing in which one object cannot be read and one is missing.
+        // In this listing one object cannot be read and another one is missing.
         let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
         let mut store = Store::<crds::check::CheckedService>::default();
         tee.change(&mut store, Change::Listing);
@@ -153,7 +157,11 @@ fn a_damaged_or_newer_checkpoint_is_set_aside() {
     run(folder.path(), |recorder| {
         recorder.note(Note::Directors(["a".to_owned()].into()));
     });
-    assert_eq!(fs::read(&aside).unwrap(), [0x5a; 8192], "as it was");
+    assert_eq!(
+        fs::read(&aside).unwrap(),
+        [0x5a; 8192],
+        "the damaged file keeps its content"
+    );
     fs::remove_file(&aside).unwrap();
 
     let (checkpoint, found) = Checkpoint::open(folder.path()).unwrap();
@@ -166,7 +174,7 @@ fn a_damaged_or_newer_checkpoint_is_set_aside() {
     drop(checkpoint);
     let (_, found) = Checkpoint::open(folder.path()).unwrap();
     assert!(found.events.is_empty(), "the newer file was set aside");
-    assert!(aside.exists(), "and is still there for an inspection");
+    assert!(aside.exists(), "the newer file is kept for inspection");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! The rows of the journal's file.
+//! Reads and writes the rows of the journal's file.
 //!
-//! Changes are appended in the order in which they happened. They are folded
-//! into one list when the file is opened, and whenever they have grown long. So
-//! a round writes only what it changed and reads nothing, and a table of 10,000
-//! services is a few hundred kilobytes in a few writes.
+//! Changes are appended in the order in which they happened. Appended changes
+//! are merged into one list when the file is opened, and whenever they have
+//! become long. So a round writes only its own changes and reads nothing. A
+//! table of 10,000 services takes a few hundred kilobytes in a few writes.
 
 use std::iter;
 
@@ -13,17 +13,20 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::decide::ours::{Change, Intent, Remembered};
 
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-/// [`Change`]s end to end (postcard), cut into rows anywhere.
+/// The [`Change`]s in postcard encoding, concatenated and split into rows at
+/// any byte.
 const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
-/// One [`Intent`] (postcard), cut into rows anywhere.
+/// One [`Intent`] in postcard encoding, split into rows at any byte.
 const INTENT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("intents");
-/// Raised when an older build could misread what a newer one wrote.
+/// The version of the file's schema. The version is raised when an older build
+/// could misread the file of a newer build.
 const SCHEMA: &str = "2";
-/// redb keeps a value in a page of a power of two bytes, and this just fits
-/// one together with its key.
+/// The size of a row in bytes. redb stores a value in a page whose size is a
+/// power of two, and a row of this size fits into such a page together with its
+/// key.
 const ROW: usize = (256 << 10) - 64;
 
-/// Schema 1: entries and the intent as JSON, with one row per entry.
+/// Schema 1 stored the entries and the intent as JSON, with one row per entry.
 mod schema_1 {
     use redb::TableDefinition;
 
@@ -32,8 +35,8 @@ mod schema_1 {
     pub(super) const INTENT: TableDefinition<'_, &str, &str> = TableDefinition::new("intent");
 }
 
-/// Reads everything, and leaves it in this schema and as one list. A file of
-/// another boot starts afresh.
+/// Reads the whole file, and rewrites it in the current schema and as one list.
+/// A file from another boot starts empty.
 pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
     let transaction = database.begin_write()?;
     let (schema, boot, cluster) = {
@@ -49,7 +52,7 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
         Some(SCHEMA) => read(&transaction)?,
         Some(other) => {
             return Err(redb::Error::Corrupted(format!(
-                "its schema is {other}, and this build knows {SCHEMA}"
+                "the file has schema {other}, and this build knows only schema {SCHEMA}"
             )));
         }
     };
@@ -68,7 +71,7 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     Ok(remembered)
 }
 
-/// Writes which cluster everything belongs to.
+/// Writes the id of the cluster that all entries belong to.
 pub(super) fn put_cluster(
     transaction: &WriteTransaction,
     cluster: &str,
@@ -87,7 +90,7 @@ pub(super) fn encoded(changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-/// Appends changes that were [`encoded`].
+/// Appends changes that [`encoded`] returned.
 pub(super) fn append(transaction: &WriteTransaction, bytes: &[u8]) -> Result<(), redb::Error> {
     let next = {
         let table = transaction.open_table(CHANGES)?;
@@ -97,7 +100,7 @@ pub(super) fn append(transaction: &WriteTransaction, bytes: &[u8]) -> Result<(),
     put(transaction, CHANGES, next, bytes)
 }
 
-/// Writes what is ours again, as one list.
+/// Rewrites the appended changes as one list of the entries that are ours.
 pub(super) fn rewrite(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     let remembered = read(transaction)?;
     replace_changes(transaction, &remembered)
@@ -117,7 +120,7 @@ pub(super) fn replace_intent(
     put(transaction, INTENT, 0, &bytes)
 }
 
-/// Removes the intent, if there is one.
+/// Removes the intent from the file, if there is one.
 pub(super) fn drop_intent(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     clear(transaction, INTENT)
 }
@@ -201,15 +204,17 @@ fn encode<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<T, redb::Error> {
-    let (value, rest) = postcard::take_from_bytes(bytes)
-        .map_err(|error| redb::Error::Corrupted(format!("cannot read its entries: {error}")))?;
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|error| {
+        redb::Error::Corrupted(format!("cannot read the journal's entries: {error}"))
+    })?;
     *bytes = rest;
     Ok(value)
 }
 
 fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, redb::Error> {
-    serde_json::from_str(text)
-        .map_err(|error| redb::Error::Corrupted(format!("cannot read its entry {text:?}: {error}")))
+    serde_json::from_str(text).map_err(|error| {
+        redb::Error::Corrupted(format!("cannot read the journal's entry {text:?}: {error}"))
+    })
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn open(folder: &Path, boot: &str) -> (FileJournal, Remembered) {
 fn what_was_settled_is_remembered_and_what_was_disowned_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, empty) = open(folder.path(), BOOT);
-    assert_eq!(empty, Remembered::default(), "a new journal knows nothing");
+    assert_eq!(empty, Remembered::default(), "a new journal is empty");
     let vip = Entry::Address("192.0.2.1".parse().unwrap(), "eth0".into());
     journal
         .settle(&[
@@ -59,7 +59,10 @@ fn what_was_settled_is_remembered_and_what_was_disowned_is_not() {
     drop(journal);
     let (_, found) = open(folder.path(), BOOT);
     assert!(found.table.destination(&service(80), &server()));
-    assert!(!found.table.service(&service(443)), "it was disowned");
+    assert!(
+        !found.table.service(&service(443)),
+        "the service was disowned"
+    );
     assert_eq!(found.addresses.len(), 1, "the VIP is remembered");
 }
 
@@ -146,7 +149,11 @@ fn a_damaged_or_newer_journal_is_set_aside() {
         Remembered::default(),
         "the damaged file was set aside"
     );
-    assert_eq!(fs::read(&aside).unwrap(), [0x5a; 8192], "as it was");
+    assert_eq!(
+        fs::read(&aside).unwrap(),
+        [0x5a; 8192],
+        "the damaged file keeps its content"
+    );
     fs::remove_file(&aside).unwrap();
 
     journal
@@ -163,10 +170,10 @@ fn a_damaged_or_newer_journal_is_set_aside() {
     drop(journal);
     let (_, found) = open(folder.path(), BOOT);
     assert_eq!(found, Remembered::default(), "the newer file was set aside");
-    assert!(aside.exists(), "and is still there for an inspection");
+    assert!(aside.exists(), "the newer file is kept for inspection");
 }
 
-/// A file on a disk that can be full.
+/// A database file on a disk that a test can fill up.
 #[derive(Debug)]
 struct Disk {
     file: redb::backends::FileBackend,

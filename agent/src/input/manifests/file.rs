@@ -1,4 +1,4 @@
-//! The objects of one YAML file.
+//! Parses the objects of one YAML file.
 
 use std::{
     fmt::{self, Debug},
@@ -21,14 +21,14 @@ use super::{
 
 const API_VERSION: &str = "ipvs.dev/v1alpha1";
 
-/// One object of a file, and the line where it begins.
+/// One object of a manifest file, and the line where it begins.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Document {
     pub(super) line: u64,
     pub(super) object: Object,
 }
 
-/// An object of one of our kinds.
+/// An object of one of the kinds that manifest files may contain.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Object {
     VirtualService(Box<VirtualService>),
@@ -36,7 +36,7 @@ pub(super) enum Object {
     DirectorGroup(Box<DirectorGroup>),
 }
 
-/// Kind and name, as in `RealServer default/web1`.
+/// Formats the object's kind and name, as in `RealServer default/web1`.
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,7 +53,7 @@ impl fmt::Display for Object {
     }
 }
 
-/// The good objects of a file, and what is wrong with the others.
+/// Returns the good objects of a file, and the problems with the other objects.
 pub(super) fn parse(path: &Path, text: &str) -> (Vec<Document>, Vec<Problem>) {
     let mut documents = Vec::new();
     let mut problems = Vec::new();
@@ -85,7 +85,8 @@ pub(super) fn parse(path: &Path, text: &str) -> (Vec<Document>, Vec<Problem>) {
     (documents, problems)
 }
 
-/// The documents of a YAML stream, each with the number of lines before it.
+/// Splits a YAML stream into documents, each with the number of lines before
+/// it.
 fn split(text: &str) -> Vec<(usize, String)> {
     let mut parts = vec![(0, String::new())];
     for (number, line) in text.lines().enumerate() {
@@ -103,7 +104,7 @@ fn split(text: &str) -> Vec<(usize, String)> {
     parts
 }
 
-/// Where a document's text begins, counted from 1.
+/// Returns the line at which a document's text begins, counted from 1.
 fn first_line(before: usize, part: &str) -> u64 {
     let blank = part
         .lines()
@@ -115,8 +116,8 @@ fn first_line(before: usize, part: &str) -> u64 {
 type Found = (Object, Vec<Wrong>);
 
 /// Reads one document's object, and finds the fields that this build does not
-/// know. None for kinds that are not ours, such as a Namespace in a file that
-/// kubectl uses too.
+/// know. Returns `None` for other projects' kinds, such as a Namespace in a
+/// file that kubectl uses too.
 fn document(yaml: &Yaml) -> Result<Option<Found>, Wrong> {
     let at = |path: &str, reason: String| (yaml.line(path), format!("{path}: {reason}"));
     let text = |pointer: &str| {
@@ -128,7 +129,7 @@ fn document(yaml: &Yaml) -> Result<Option<Found>, Wrong> {
         return Err(at("apiVersion", "apiVersion or kind is missing".to_owned()));
     }
     if kind == "List" {
-        let reason = "a List is not read; write its items as documents of their own, with --- \
+        let reason = "kind List is not supported; write its items as separate documents, with --- \
                       between them";
         return Err(at("kind", reason.to_owned()));
     }
@@ -173,7 +174,7 @@ where
         + DeserializeOwned,
     C: Checked<Object = K>,
 {
-    // The reason begins with the field's path in both cases.
+    // Every reason that reaches this closure begins with the field's path.
     let at = |reason: String| {
         let path = reason.split(": ").next().unwrap_or_default();
         (yaml.line(&path.replace('[', ".").replace(']', "")), reason)
@@ -195,8 +196,9 @@ where
     Ok((object, unknown))
 }
 
-/// Sets on an object of a file what an API server would have set: a uid from
-/// its name, a generation from its content, the namespace `default`.
+/// Sets the metadata that an API server would have set on an object: a uid from
+/// the object's name, a generation from its content, and the namespace
+/// `default`.
 pub(super) fn identify<K>(object: &mut K)
 where
     K: HasSpec<Spec: Serialize> + Resource<DynamicType = ()>,

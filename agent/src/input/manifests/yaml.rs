@@ -1,4 +1,4 @@
-//! A YAML document as JSON, and the line of its file for each field.
+//! Reads a YAML document as JSON, and remembers the line of each field.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,19 +9,19 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-/// What is wrong, with its line if that is known.
+/// A mistake in a document, with its line if the line is known.
 pub(super) type Wrong = (Option<u64>, String);
 
-/// A document that was read.
+/// A YAML document that was read.
 #[derive(Debug)]
 pub(super) struct Yaml {
-    /// The content of the document.
+    /// The content of the YAML document, as JSON.
     pub(super) value: Value,
     lines: BTreeMap<String, u64>,
 }
 
 impl Yaml {
-    /// Reads a document. Lines are counted from the beginning of `text`.
+    /// Reads a YAML document. Lines are counted from the beginning of `text`.
     pub(super) fn read(text: &str) -> Result<Self, Wrong> {
         let node: Node = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map(|location| location.line());
@@ -33,8 +33,8 @@ impl Yaml {
         Ok(Self { value, lines })
     }
 
-    /// The line of the field at a path such as `spec.vip.port`, or of the
-    /// nearest one around it that is there.
+    /// Returns the line of the field at a path such as `spec.vip.port`. If the
+    /// field is absent, returns the line of the nearest field around it.
     pub(super) fn line(&self, path: &str) -> Option<u64> {
         let mut path = path;
         loop {

@@ -40,8 +40,8 @@ impl Prober {
         self.orders.send(order).unwrap();
     }
 
-    /// The next tally. On a busy machine a probe may be void meanwhile, and is
-    /// made again.
+    /// Returns the next tally. Void probes are skipped, because a busy machine
+    /// causes them too.
     fn next(&self) -> (u64, Tally) {
         loop {
             match self.heard.recv_timeout(PATIENCE) {
@@ -96,7 +96,8 @@ fn a_server_that_accepts_is_reported_up_to_the_threshold_and_then_no_longer() {
 
 #[test]
 fn a_closed_port_is_refused_and_a_server_that_comes_back_is_news() {
-    // Of its own address, so that no other test takes the port meanwhile.
+    // The listener uses an address of its own, so that no other test can take
+    // the port.
     let listener = TcpListener::bind("127.5.5.5:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -187,8 +188,8 @@ fn void_probes_are_reported_when_they_change_and_once_a_second_at_most() {
     assert_eq!(voids.news(second * 5), Some(BTreeMap::new()), "it is over");
 }
 
-/// An engine that made one probe, which ends now with this outcome, while the
-/// thread was late and stood still for these times.
+/// Ends one probe with this outcome in an engine whose thread was late and
+/// stalled for these times. Returns the event that the engine sent.
 fn landed(outcome: Outcome, late: Duration, stood_still: Duration) -> Option<Event> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

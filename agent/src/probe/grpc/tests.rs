@@ -14,7 +14,8 @@ fn health(service: &str) -> Probe {
     }
 }
 
-/// A server that is serving as a whole, but not the service `shop.Cart`.
+/// Starts a server that reports itself as serving, but not its service
+/// `shop.Cart`.
 async fn server() -> SocketAddr {
     let (reporter, health) = health_reporter();
     reporter.set_service_status("shop.Cart", NotServing).await;
@@ -23,7 +24,7 @@ async fn server() -> SocketAddr {
         async move {
             let connection = conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service);
-            // The probe resets it.
+            // The probe resets the connection.
             let _ = connection.await;
         }
     })

@@ -41,7 +41,7 @@ fn contains(text: &str) -> BodyRule {
     BodyRule::Contains(text.to_owned())
 }
 
-/// The request that a server gets.
+/// Probes a server. Returns the server's address and the request that it got.
 async fn request(probe: HttpProbe) -> (SocketAddr, String) {
     let (asked, mut heard) = mpsc::unbounded_channel();
     let address = serve(move |mut stream| {
@@ -192,7 +192,7 @@ async fn a_body_that_does_not_end_is_good_when_it_already_contains_what_is_expec
     };
     assert_eq!(
         said_within(SOON, Probe::Http(probe), address).await,
-        "not the whole answer in 0.3 s"
+        "incomplete answer in 0.3 s"
     );
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 
-/// The answer; none if this user may not send ICMP.
+/// Pings an address and returns the result, or `None` if this user may not send
+/// ICMP.
 async fn said(address: &str) -> Option<Result<(), Failed>> {
     match Pings::default().probe(address.parse().unwrap()).await {
         Err(Failed::Own(words)) if words.contains("CAP_NET_RAW") => None,

@@ -11,11 +11,11 @@ fn schedule(seed: u64) -> Schedule {
     Schedule::new(usize::MAX, fastrand::Rng::with_seed(seed))
 }
 
-/// A schedule in simulated time, and what began when.
+/// A schedule in simulated time, with the start times of its probes.
 struct World {
     schedule: Schedule,
     now: Duration,
-    /// How long a probe takes.
+    /// Returns how long a probe of this target takes.
     answers_after: fn(ProbeId) -> Duration,
     in_flight: BTreeMap<(Duration, u64), Flight>,
     began: BTreeMap<ProbeId, Vec<Duration>>,
@@ -71,7 +71,8 @@ impl World {
         times.filter(|time| from <= **time && **time < to).count()
     }
 
-    /// The shortest and the longest time between two probes of a target.
+    /// Returns the shortest and the longest time between two probes of a
+    /// target.
     fn gaps(&self) -> (Duration, Duration) {
         let gaps = self
             .began
@@ -113,7 +114,7 @@ fn many_new_targets_begin_close_together_and_not_all_at_once() {
 fn the_probes_of_many_targets_are_spread_over_the_period() {
     for seed in 0..5 {
         let mut world = World::new(schedule(seed), |_| MILLISECOND);
-        // As they come and go: a third of them, all in a row, has left.
+        // A third of the targets, with consecutive slots, is removed.
         world.insert(0..1000, 5 * SECOND);
         world.run(7 * SECOND);
         world.insert(1000..1500, 5 * SECOND);
@@ -199,7 +200,7 @@ fn what_is_no_longer_wanted_is_not_reported() {
     assert_eq!(schedule.take(SECOND), None, "there are never two at once");
     assert!(
         !schedule.ended(flight, SECOND),
-        "it is of the earlier target"
+        "the probe belongs to the earlier target"
     );
     assert!(schedule.take(SECOND).is_some());
 }
@@ -224,7 +225,7 @@ proptest! {
                     periods.remove(&ProbeId(id));
                 }
             }
-            // The probes of what was replaced are over before the next step.
+            // The probes of the replaced targets end before the next step.
             world.run(SECOND + MILLISECOND * rest);
         }
         let from = world.now;

@@ -16,7 +16,7 @@ fn later() -> Timestamp {
     NOON + Duration::from_secs(60)
 }
 
-/// Two services of one VIP, the second with two servers.
+/// Returns two wanted services of one VIP, the second one with two servers.
 fn wishes() -> Desired {
     wish(&[
         (tcp(WEB, 80), "wrr", &[(1, 1)]),
@@ -31,7 +31,7 @@ fn digests(of: &str) -> Option<WorldDigests> {
     })
 }
 
-/// A round in which all went well.
+/// Returns the findings of a round in which everything succeeded.
 fn well() -> Observed {
     Observed {
         at: NOON,
@@ -74,7 +74,7 @@ fn fresh(observed: &Observed) -> DirectorStatus {
     status(observed, &DirectorStatus::default(), 3)
 }
 
-/// (status, reason, message) of its condition Programmed.
+/// Returns (status, reason, message) of the status's condition Programmed.
 fn programmed(status: &DirectorStatus) -> (&str, &str, &str) {
     said(status, "Programmed")
 }
@@ -209,7 +209,7 @@ fn what_the_kernel_refused_is_reported_by_the_names_of_objects() {
             tls,
             Some("shop/server2"),
         ),
-        // A server that must go no longer has an object.
+        // A server that must be removed no longer has an object.
         (Subject::Destination(tls, server(9)), tls, None),
     ] {
         let status = fresh(&failing(subject, "cannot do it"));
@@ -230,7 +230,7 @@ fn what_the_kernel_refused_is_reported_by_the_names_of_objects() {
         assert_eq!(
             status.used,
             digests("now"),
-            "everything else is of this round"
+            "all other fields are from this round"
         );
     }
 }
@@ -298,7 +298,7 @@ fn a_disk_or_interfaces_that_fail_are_the_directors_own_condition() {
         assert_eq!(programmed(&status), ("False", reason, "it is full"));
         assert_eq!(
             status.used, before.used,
-            "what could not be made must not count as programmed"
+            "entries that could not be created must not count as programmed"
         );
     }
 }

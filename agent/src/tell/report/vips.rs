@@ -1,5 +1,5 @@
-//! What is reported about virtual addresses that are not as they should be:
-//! pure.
+//! Messages about virtual addresses that are missing or contested. The module
+//! is pure.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::{
     host::interface::Mac,
 };
 
-/// The condition's reason for an address that is not here.
+/// Returns the condition reason for an address that is not on this host.
 pub(super) fn reason(why: &Missing) -> &'static str {
     match why {
         Missing::NoSubnet
@@ -28,7 +28,8 @@ pub(super) fn reason(why: &Missing) -> &'static str {
     }
 }
 
-/// Says in one sentence why an address is not here, and what to do.
+/// Returns a sentence that says why an address is not on this host, and what to
+/// do.
 pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> String {
     match why {
         Missing::NoSubnet => format!(
@@ -41,13 +42,13 @@ pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> Strin
             "{address} belongs on the agent's own device, {DEVICE}, which cannot be made: the Director's status says why; if the kernel lacks the module dummy, load it"
         ),
         Missing::Down(name) => format!(
-            "{address} belongs on {name}, which is not up and connected: the agent puts it there as soon as it is"
+            "{address} belongs on {name}, which is not up and connected: the agent adds the address there as soon as the interface is connected"
         ),
         Missing::Unusable(name) => format!(
             "{name} has {address} and cannot use it, as another host on the segment had it (dadfailed): remove it from that host, then `ip address del {address} dev {name}`"
         ),
         Missing::Asking => format!(
-            "the agent is asking whether another host has {address}; without an answer it is put up within 7 s"
+            "the agent is asking whether another host has {address}; without an answer the agent adds the address within 7 s"
         ),
         Missing::Deaf(name, why) => format!(
             "{address} is not put up, as the agent cannot ask on {name} whether another host has it: {why}"
@@ -62,21 +63,21 @@ pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> Strin
     }
 }
 
-/// Says in one sentence that an address is here, and that another host claims
-/// it too.
+/// Returns a sentence that says that this host has an address and another host
+/// claims it too.
 pub(super) fn contest(
     address: IpAddr,
     (mac, theirs): &(Mac, Vec<IpAddr>),
     wishes: &Desired,
 ) -> String {
     format!(
-        "{address} is here, and {} claims it too: clients reach sometimes one and sometimes the other; remove it from that host",
+        "this director has {address}, and {} claims it too: clients reach sometimes one host and sometimes the other; remove the address from that host",
         named(*mac, theirs, address, wishes)
     )
 }
 
-/// Names another host on the segment: its Ethernet address, the other addresses
-/// that it is known to have, and its RealServer, if it is one.
+/// Returns a description of another host on the segment: its Ethernet address,
+/// its other known IP addresses, and the RealServer that it is, if any.
 fn named(mac: Mac, theirs: &[IpAddr], vip: IpAddr, wishes: &Desired) -> String {
     let theirs: Vec<_> = theirs.iter().filter(|address| **address != vip).collect();
     let servers = wishes.servers.iter();

@@ -1,10 +1,10 @@
-//! Rules about servers that fail their health check.
+//! CEL rules about servers that fail their health check.
 
 use kube::core::Rule;
 
 use super::rule;
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: availability requires healthCheck.
 pub(in crate::api) fn availability_of_checked_servers() -> Rule {
     rule(
         "!has(self.availability) || has(self.healthCheck)",
@@ -13,7 +13,8 @@ pub(in crate::api) fn availability_of_checked_servers() -> Rule {
     .field_path(".availability")
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: schedulers sh and mh do not allow onFailure
+/// Remove.
 pub(in crate::api) fn hashing_quiesces() -> Rule {
     rule(
         "!has(self.availability) || !has(self.availability.onFailure) || \
@@ -24,7 +25,8 @@ pub(in crate::api) fn hashing_quiesces() -> Rule {
     .field_path(".availability.onFailure")
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: schedulers sh, mh and dh do not allow
+/// slowStartSeconds.
 pub(in crate::api) fn hashing_starts_at_once() -> Rule {
     rule(
         "!has(self.availability) || !has(self.availability.slowStartSeconds) || \
@@ -35,7 +37,7 @@ pub(in crate::api) fn hashing_starts_at_once() -> Rule {
     .field_path(".availability.slowStartSeconds")
 }
 
-/// Rule of a count or percentage.
+/// Rule of a count or percentage: the value is 0 to 10000, or "0%" to "100%".
 pub(in crate::api) fn quantity() -> Rule {
     rule(
         "string(self).matches('^(0|[1-9][0-9]{0,3}|10000|(100|[1-9]?[0-9])%)$')",
@@ -43,31 +45,33 @@ pub(in crate::api) fn quantity() -> Rule {
     )
 }
 
-/// Rule of an availability.
+/// Rule of an availability: recoverAbove requires minimumHealthy and is not
+/// below it.
 pub(in crate::api) fn recovery_above_the_minimum() -> Rule {
     rule(
         "!has(self.recoverAbove) || (has(self.minimumHealthy) && \
          (string(self.recoverAbove).endsWith('%') != string(self.minimumHealthy).endsWith('%') || \
          int(string(self.recoverAbove).replace('%', '')) >= \
          int(string(self.minimumHealthy).replace('%', ''))))",
-        "needs minimumHealthy, and is not below it; write minimumHealthy too, or raise it to that",
+        "must not be below minimumHealthy, nor without it; raise it, or write minimumHealthy too",
     )
     .field_path(".recoverAbove")
 }
 
-/// Rule of a belowMinimum.
+/// Rule of a belowMinimum: action SorryServer has a sorryServer, and other
+/// actions have none.
 pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
     rule(
         "has(self.sorryServer) == (self.action == 'SorryServer')",
-        "action SorryServer needs sorryServer, and the others have none; write it, leave it out, \
-         or set the other action",
+        "action SorryServer needs sorryServer, and other actions have none; write it, leave it \
+         out, or set the other action",
     )
     .field_path(".sorryServer")
 }
 
-/// A rule of a VirtualService's spec that applies if it has a sorry server. In
-/// `expression`, SORRY stands for the sorry server and METHOD for its
-/// forwarding method, or '' if there is none.
+/// Builds a rule of a VirtualService's spec that applies if the spec has a
+/// sorry server. In `expression`, SORRY stands for the sorry server and METHOD
+/// for its forwarding method, or '' if it has no method.
 fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     const SORRY: &str = "self.availability.belowMinimum.sorryServer";
     const METHOD: &str = "(has(SORRY.forwarding) ? SORRY.forwarding.method : \
@@ -83,7 +87,8 @@ fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     .field_path(format!(".availability.belowMinimum.sorryServer{field}"))
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: the sorry server has a forwarding method,
+/// its own or the service's.
 pub(in crate::api) fn sorry_server_is_reached() -> Rule {
     of_the_sorry_server(
         "METHOD != ''",
@@ -93,18 +98,20 @@ pub(in crate::api) fn sorry_server_is_reached() -> Rule {
     )
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: with DR and TUN, the sorry server's port is
+/// the service's port.
 pub(in crate::api) fn port_of_the_sorry_server() -> Rule {
     of_the_sorry_server(
         "!has(SORRY.port) || !(METHOD in ['DR', 'TUN']) || (has(self.vip) && SORRY.port == \
          self.vip.port)",
-        "DR and TUN cannot change the port, and this is not the service's; leave it out, or set \
-         the sorry server's forwarding.method to NAT",
+        "DR and TUN cannot change the port, and this is not the service's port; leave it out, or \
+         set the sorry server's forwarding.method to NAT",
         ".port",
     )
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: without a tunnel, the sorry server's
+/// address is of the service's family.
 pub(in crate::api) fn family_of_the_sorry_server() -> Rule {
     of_the_sorry_server(
         "METHOD == 'TUN' || !isIP(SORRY.address) || (has(self.vip) ? !isIP(self.vip.address) || \

@@ -1,10 +1,10 @@
-//! Rules of health checks.
+//! CEL rules of health checks.
 
 use kube::core::Rule;
 
 use super::rule;
 
-/// Rule of a health check.
+/// Rule of a health check: exactly one probe is given.
 pub(in crate::api) fn exactly_one_probe() -> Rule {
     rule(
         "[has(self.httpGet), has(self.tcpSocket), has(self.grpc), has(self.udp), has(self.dns), \
@@ -13,7 +13,7 @@ pub(in crate::api) fn exactly_one_probe() -> Rule {
     )
 }
 
-/// Rule of a health check.
+/// Rule of a health check: timeoutSeconds is at most periodSeconds.
 pub(in crate::api) fn timeout_within_period() -> Rule {
     rule(
         "self.timeoutSeconds <= self.periodSeconds",
@@ -22,7 +22,8 @@ pub(in crate::api) fn timeout_within_period() -> Rule {
     .field_path(".timeoutSeconds")
 }
 
-/// Rule of a VirtualService's spec.
+/// Rule of a VirtualService's spec: a probe names its port if the service has
+/// no single port.
 pub(in crate::api) fn port_to_probe() -> Rule {
     rule(
         "!has(self.healthCheck) || (has(self.vip) && self.vip.port != 0) || \
@@ -37,7 +38,7 @@ pub(in crate::api) fn port_to_probe() -> Rule {
     .field_path(".healthCheck")
 }
 
-/// Rule of an httpGet probe.
+/// Rule of an httpGet probe: scheme HTTPS has tls, and scheme HTTP has none.
 pub(in crate::api) fn tls_with_https() -> Rule {
     rule(
         "has(self.tls) == (self.scheme == 'HTTPS')",
@@ -47,7 +48,8 @@ pub(in crate::api) fn tls_with_https() -> Rule {
     .field_path(".tls")
 }
 
-/// Rule of a string: path and query (RFC 3986, sections 3.3 and 3.4).
+/// Rule of a string: the string is a path with an optional query (RFC 3986,
+/// sections 3.3 and 3.4).
 pub(in crate::api) fn path() -> Rule {
     rule(
         r"self.matches('^/[-A-Za-z0-9._~!$&\'()*+,;=:@%/?]*$')",
@@ -56,7 +58,8 @@ pub(in crate::api) fn path() -> Rule {
     )
 }
 
-/// Rule of a string: a DNS name as in certificates, or an IP address.
+/// Rule of a string: the string is a DNS name as in certificates, or an IP
+/// address.
 pub(in crate::api) fn host() -> Rule {
     rule(
         r"isIP(self) || (self.matches('^[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?(\\.[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?)*$') && !self.matches('(^|\\.)[0-9]+$'))",
@@ -65,7 +68,8 @@ pub(in crate::api) fn host() -> Rule {
     )
 }
 
-/// Rule of a string: a token (RFC 9110, section 5.6.2).
+/// Rule of a string: the string is a header's name, a token (RFC 9110, section
+/// 5.6.2).
 pub(in crate::api) fn header_name() -> Rule {
     rule(
         r"self.matches('^[-!#$%&\'*+.^_`|~A-Za-z0-9]+$')",
@@ -73,7 +77,8 @@ pub(in crate::api) fn header_name() -> Rule {
     )
 }
 
-/// Rule of a string: the name of a header that the probe does not write itself.
+/// Rule of a string: the string is not the name of a header that the probe
+/// writes itself.
 pub(in crate::api) fn header_allowed() -> Rule {
     rule(
         "!(self.lowerAscii() in ['host', 'connection', 'content-length', 'transfer-encoding'])",
@@ -82,7 +87,7 @@ pub(in crate::api) fn header_allowed() -> Rule {
     )
 }
 
-/// Rule of a string: the value of a header.
+/// Rule of a string: the string can be the value of a header.
 pub(in crate::api) fn header_value() -> Rule {
     rule(
         "self.matches('^[ -~]*$')",
@@ -90,7 +95,7 @@ pub(in crate::api) fn header_value() -> Rule {
     )
 }
 
-/// Rule of a string: a status or a range of statuses.
+/// Rule of a string: the string is an HTTP status or a range of statuses.
 pub(in crate::api) fn status_range() -> Rule {
     rule(
         "self.matches('^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$') && (self.size() == 3 || \
@@ -100,7 +105,7 @@ pub(in crate::api) fn status_range() -> Rule {
     )
 }
 
-/// Rule of an expected body.
+/// Rule of an expected body: exactly one of contains and matches is given.
 pub(in crate::api) fn contains_or_matches() -> Rule {
     rule(
         "has(self.contains) != has(self.matches)",
@@ -108,9 +113,9 @@ pub(in crate::api) fn contains_or_matches() -> Rule {
     )
 }
 
-/// Rule of a string: a regular expression. If it does not compile, the
-/// expression has no value and the object is refused: `in` keeps that error,
-/// while `||` would drop it.
+/// Rule of a string: the string is a regular expression. If the string does not
+/// compile, the expression has no value, and the object is refused: `in` keeps
+/// the compile error, while `||` would drop it.
 pub(in crate::api) fn pattern() -> Rule {
     rule(
         "''.matches(self) in [true, false]",
@@ -119,7 +124,8 @@ pub(in crate::api) fn pattern() -> Rule {
     )
 }
 
-/// Rule of a probe's tls.
+/// Rule of a probe's tls: exactly one of caBundle and insecureSkipVerify is
+/// used.
 pub(in crate::api) fn trust() -> Rule {
     rule(
         "has(self.caBundle) != self.insecureSkipVerify",
@@ -128,8 +134,8 @@ pub(in crate::api) fn trust() -> Rule {
     .field_path(".caBundle")
 }
 
-/// Rule of a string in base64, which CEL sees as bytes. CEL cannot check
-/// whether the certificates are readable.
+/// Rule of a base64 string, which CEL sees as bytes: the bytes contain a PEM
+/// certificate. CEL cannot check whether the certificates are readable.
 pub(in crate::api) fn pem() -> Rule {
     rule(
         "string(self).contains('-----BEGIN CERTIFICATE-----')",
@@ -137,8 +143,8 @@ pub(in crate::api) fn pem() -> Rule {
     )
 }
 
-/// Rule of a string: a name for a DNS query (RFC 1035, section 2.3.1, with the
-/// underscores of RFC 8552).
+/// Rule of a string: the string is a name for a DNS query (RFC 1035, section
+/// 2.3.1, with the underscores of RFC 8552).
 pub(in crate::api) fn dns_name() -> Rule {
     rule(
         r"self.matches('^(\\.|[_A-Za-z0-9][-_A-Za-z0-9]{0,62}(\\.[_A-Za-z0-9][-_A-Za-z0-9]{0,62})*\\.?)$')",
@@ -147,7 +153,8 @@ pub(in crate::api) fn dns_name() -> Rule {
     )
 }
 
-/// Rule of a dns probe.
+/// Rule of a dns probe: an answer expected for type A or AAAA is an address of
+/// that type.
 pub(in crate::api) fn answer_of_the_type() -> Rule {
     rule(
         "!has(self.expectedAnswer) || !(self.type in ['A', 'AAAA']) || (isIP(self.expectedAnswer) \

@@ -40,7 +40,7 @@ pub(super) fn probe(raw: &HttpGetProbe) -> Result<HttpProbe, Rejection> {
     })
 }
 
-/// Checks path and query (RFC 3986, sections 3.3 and 3.4).
+/// Checks the path and query of a request (RFC 3986, sections 3.3 and 3.4).
 fn path(raw: &str) -> Result<(), Rejection> {
     const SPECIAL: &[u8] = b"-._~!$&'()*+,;=:@%/?";
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || SPECIAL.contains(&byte);
@@ -57,8 +57,8 @@ fn path(raw: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// The Host header for a host. It has brackets around an IPv6 address (RFC
-/// 3986, section 3.2.2).
+/// Returns the Host header for a host, with brackets around an IPv6 address
+/// (RFC 3986, section 3.2.2).
 fn host_header(host: &str) -> String {
     match name::address(host) {
         Some(IpAddr::V6(address)) => format!("[{address}]"),
@@ -66,8 +66,8 @@ fn host_header(host: &str) -> String {
     }
 }
 
-/// Checks a header: the name is a token (RFC 9110, section 5.6.2), the value is
-/// visible ASCII.
+/// Checks a header: the name must be a token (RFC 9110, section 5.6.2), and the
+/// value must be visible ASCII.
 fn header(index: usize, raw: &HttpHeader) -> Result<(String, String), Rejection> {
     const OWN: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
     let path = format!("{PATH}.httpHeaders[{index}]");
@@ -178,8 +178,9 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
     }
 }
 
-/// The last line of the error, which says what is wrong. The lines before it
-/// draw the pattern, which does not fit into a condition.
+/// Returns the last line of a regex error, which says what is wrong. The
+/// earlier lines of the error show the pattern, which does not fit into a
+/// condition.
 fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
@@ -213,8 +214,8 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
         (Some(_), true) => {
             return Err(invalid(
                 BUNDLE,
-                "has no effect with insecureSkipVerify, which trusts everybody; leave one of the two \
-                 out",
+                "has no effect with insecureSkipVerify, which trusts every server; leave one of the \
+                 two out",
             ));
         }
         (None, false) => {
@@ -230,7 +231,8 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
     })
 }
 
-/// Reads the certificates of a bundle. Each must be usable as an authority.
+/// Reads the certificates of a bundle. Each certificate must be usable as an
+/// authority.
 fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
     /// Four characters of base64 hold three bytes.
     const LARGEST: usize = bounds::CA_BUNDLE_BASE64 / 4 * 3;
@@ -261,7 +263,9 @@ fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
             webpki::anchor_from_trusted_cert(&certificate).map_err(|error| {
                 invalid(
                     path,
-                    format_args!("certificate {number}: it is not one of X.509 ({error:?})"),
+                    format_args!(
+                        "certificate {number}: it is not an X.509 certificate ({error:?})"
+                    ),
                 )
             })?;
             Ok(certificate.to_vec())
@@ -286,7 +290,9 @@ fn pem_error(error: &pem::Error) -> String {
         pem::Error::IllegalSectionStart { line } => {
             format!("{:?} does not begin it", String::from_utf8_lossy(line))
         }
-        pem::Error::Base64Decode(_) => "what is between its lines is not base64".to_owned(),
+        pem::Error::Base64Decode(_) => {
+            "the text between its first and last line is not base64".to_owned()
+        }
         other => other.to_string(),
     }
 }

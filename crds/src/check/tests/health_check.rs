@@ -19,7 +19,7 @@ fn http(probe: &Value) -> Result<HttpProbe, Rejection> {
     }
 }
 
-/// Checks a probe's `tls` by itself.
+/// Checks an httpGet probe that has only this `tls`.
 fn tls(tls: &Value) -> Result<TlsRule, Rejection> {
     Ok(http(&json!({"scheme": "HTTPS", "tls": tls}))?.tls.unwrap())
 }
@@ -127,7 +127,8 @@ fn a_pattern_that_does_not_compile_says_why_in_one_line() {
     }
 }
 
-/// Each case: (probe, serverName) and (Host header, name in the certificate).
+/// Each case has (probe, serverName) and the expected (Host header, name in the
+/// certificate).
 #[test]
 fn the_name_in_the_certificate_is_the_hosts_unless_told_otherwise() {
     for (probe, server_name, host, expected) in [
@@ -195,13 +196,13 @@ fn a_bundle_that_cannot_be_read_says_which_certificate_and_why() {
         ),
         (
             format!("{begin}\n!!!!\n{end}\n"),
-            "certificate 1: what is between its lines is not base64",
+            "certificate 1: the text between its first and last line is not base64",
         ),
         (
             format!("{begin}\nAAAA\n{end}\n"),
-            "certificate 1: it is not one of X.509",
+            "certificate 1: it is not an X.509 certificate",
         ),
-        (short, "certificate 1: it is not one of X.509"),
+        (short, "certificate 1: it is not an X.509 certificate"),
         (
             format!("{begin}--\n"),
             "certificate 1: \"-----BEGIN CERTIFICATE-------\" does not begin it",
@@ -266,7 +267,7 @@ fn the_other_probes_say_and_expect_what_they_are_told() {
     }
 }
 
-/// Each case: (dns, type and expected answer).
+/// Each case has the fields of a dns probe, and the expected type and answer.
 #[test]
 fn an_address_in_an_answer_has_one_spelling() {
     for (raw, record_type, expect) in [

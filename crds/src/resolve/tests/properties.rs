@@ -1,4 +1,5 @@
-//! Properties of worlds with many objects: good, bad and conflicting ones.
+//! Property tests of `resolve` with many objects: good, bad and conflicting
+//! ones.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::{Change, check::CheckedServer};
 
-/// Objects with different names, in any order.
+/// Generates objects with different names, in any order.
 fn world() -> impl Strategy<Value = Vec<Fixture>> {
     (
         vec(any_service(), 0..8),

@@ -1,4 +1,4 @@
-//! Generated specs of DirectorGroups.
+//! Generates specs of DirectorGroups.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! Generated specs of services with a health check.
+//! Generates specs of services with a health check.
 
 use std::sync::LazyLock;
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{always, fields, forwarding, numbers, often, pool, port, seldom, texts};
 use crate::{AUTHORITY, base64};
 
-/// A spec that is valid except for its health check and availability, so that
-/// admission and the store differ only about these.
+/// Generates a spec that is valid except for its health check and availability,
+/// so that admission and the store can disagree only about these two.
 pub(super) fn checked_service() -> BoxedStrategy<Value> {
     let known = prop_oneof![
         4 => vip().prop_map(|vip| json!({"vip": vip})),
@@ -37,7 +37,7 @@ pub(super) fn checked_service() -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// Mostly a plain method; other tests try the rest.
+/// Mostly generates a plain forwarding method, because other tests try tunnels.
 fn method() -> BoxedStrategy<Value> {
     let plain = select(texts(&["NAT", "DR", "TUN"])).prop_map(|method| json!({"method": method}));
     prop_oneof![15 => plain, 1 => forwarding()].boxed()
@@ -63,7 +63,8 @@ fn mark() -> BoxedStrategy<Value> {
     ])
 }
 
-/// One probe, and sometimes a second one or none.
+/// Generates a health check with one probe; sometimes with two probes, or with
+/// none.
 fn health_check() -> BoxedStrategy<Value> {
     let probe = prop_oneof![
         5 => http_get().prop_map(|probe| ("httpGet", probe)),
@@ -122,7 +123,7 @@ fn http_get() -> BoxedStrategy<Value> {
             ),
             ("expectedBody", seldom(expected_body())),
         ]),
-        // Scheme and tls usually match.
+        // The scheme and tls usually match.
         prop_oneof![
             8 => Just((None, None)),
             1 => Just((Some(json!("HTTP")), None)),

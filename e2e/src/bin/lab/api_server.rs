@@ -1,4 +1,4 @@
-//! etcd and kube-apiserver of one cluster: their files, their processes.
+//! The files and processes of one cluster's etcd and kube-apiserver.
 
 use std::fs;
 use std::process::Command;
@@ -16,11 +16,13 @@ use e2e::layout::{
 use crate::background::Background;
 use crate::tools::built;
 
-/// Starting from nothing takes five seconds on an idle machine.
+/// The deadline for starting an API server, which takes five seconds on an idle
+/// machine.
 const READY_WITHIN: Duration = Duration::from_secs(300);
 
-/// One etcd and one kube-apiserver, without controllers: namespaces do not
-/// finish terminating, and the dependents of deleted owners stay.
+/// One etcd and one kube-apiserver, without Kubernetes controllers. Without
+/// controllers, no namespace is fully deleted, and the dependents of deleted
+/// owners stay.
 pub(crate) struct ApiServer {
     of: Which,
     processes: Mutex<Processes>,
@@ -50,7 +52,8 @@ impl ApiServer {
         })
     }
 
-    /// Starts the API server unless it is running, and waits until it is ready.
+    /// Starts etcd and the API server if necessary, and waits until the API
+    /// server is ready.
     pub(crate) fn start(&self) -> Result<()> {
         let mut processes = unpoisoned(&self.processes);
         let Processes { etcd, server } = &mut *processes;
@@ -60,8 +63,9 @@ impl ApiServer {
         loop {
             etcd.check()?;
             server.check()?;
-            // The API server is ready before these namespaces exist: the one
-            // that holds most objects, and the one that names the cluster.
+            // The API server reports ready before the namespaces `default` and
+            // `kube-system` exist. Most objects of tests are in `default`, and
+            // the UID of `kube-system` identifies the cluster.
             let ready = self
                 .kubectl(&["get", "--raw", "/readyz"])
                 .and_then(|_| self.kubectl(&["get", "namespace", "default", "kube-system"]));
@@ -82,7 +86,8 @@ impl ApiServer {
         unpoisoned(&self.processes).server.stop()
     }
 
-    /// Stops both, and deletes everything that etcd has stored.
+    /// Stops the API server and etcd, and deletes everything that etcd has
+    /// stored.
     pub(crate) fn lose_everything(&self) -> Result<()> {
         let mut processes = unpoisoned(&self.processes);
         processes.server.stop()?;
@@ -100,8 +105,8 @@ impl ApiServer {
         api_server_dir(self.of).join("etcd")
     }
 
-    /// The port of its etcd, which only its API server uses. The next port is
-    /// for etcd's peers; there are none.
+    /// Returns the port of the cluster's etcd, which only this API server uses.
+    /// etcd opens the next port for its peers, although there are no peers.
     fn etcd_port(&self) -> u16 {
         match self.of {
             Which::First => 2379,
@@ -131,7 +136,8 @@ impl ApiServer {
             &format!("--bind-address={HOST_SIDE}"),
             &format!("--advertise-address={HOST_SIDE}"),
             &format!("--secure-port={}", api_server(self.of).port()),
-            // It signs a certificate for that address by itself, and keeps it.
+            // kube-apiserver writes a self-signed certificate for its address
+            // to this folder.
             &format!("--cert-dir={}", api_server_dir(self.of).display()),
             "--authorization-mode=RBAC",
             &format!("--token-auth-file={DIR}/tokens.csv"),
@@ -144,10 +150,12 @@ impl ApiServer {
     }
 }
 
-/// A program that talks to an API server as its administrator.
+/// Returns a command for a program that talks to an API server as its
+/// administrator.
 pub(crate) fn administrator(of: Which, program: &str) -> Command {
     let mut command = Command::new(built(program));
-    // The programs' caches are removed with the lab.
+    // Programs such as kubectl keep caches in HOME, so HOME is a folder that is
+    // removed with the lab.
     command
         .env("KUBECONFIG", admin_kubeconfig(of))
         .env("HOME", file("home"));
@@ -155,6 +163,6 @@ pub(crate) fn administrator(of: Which, program: &str) -> Command {
 }
 
 pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whether there is a child stays true after a panic.
+    // A panic leaves the value consistent, so a poisoned lock is safe to use.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,11 +12,12 @@ use e2e::layout::file;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long to wait before it is killed: an API server would wait a minute for
-/// watches that stay open.
+/// How long a program may take to stop before it is killed. Without this limit,
+/// an API server would wait a minute for open watches.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A program that runs at most once at a time. Its log is kept when it ends.
+/// A background program with at most one running process. The program's log is
+/// kept after the program ends.
 pub(crate) struct Background {
     name: String,
     child: Option<Child>,
@@ -27,7 +28,7 @@ impl Background {
         Self { name, child: None }
     }
 
-    /// Starts it unless it is running.
+    /// Starts the program unless it is running.
     pub(crate) fn start(&mut self, command: &mut Command) -> Result<()> {
         if self.child.is_some() {
             return Ok(());
@@ -37,7 +38,8 @@ impl Background {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // The cage handles Ctrl-C.
+            // Ctrl-C must not reach this program, so it gets its own process
+            // group. The lab's top process (`cage`) handles Ctrl-C.
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", self.name))?;
@@ -45,7 +47,7 @@ impl Background {
         Ok(())
     }
 
-    /// Fails if it ended by itself.
+    /// Returns an error if the program has ended by itself.
     pub(crate) fn check(&mut self) -> Result<()> {
         let child = self.child.as_mut();
         if let Some(ended) = child.and_then(|child| child.try_wait().transpose()) {
@@ -55,7 +57,8 @@ impl Background {
         Ok(())
     }
 
-    /// Ends it, with time to finish its work, and waits until it has ended.
+    /// Ends the program, with time to finish its work, and waits until it has
+    /// ended.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -71,7 +74,7 @@ impl Background {
         Ok(())
     }
 
-    /// The end of its log.
+    /// Returns the end of the program's log.
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();

@@ -1,7 +1,7 @@
-//! Each run has namespaces of its own, so that the end of one process removes
-//! everything: every process with the pid namespace, every link with the
-//! network namespace, every file with the mount namespace. Two labs side by
-//! side cannot meet.
+//! Gives each run its own namespaces, so that the end of one process removes
+//! everything. The end of the pid namespace ends all processes. Network links
+//! disappear with the network namespace, and files with the mount namespace.
+//! Labs that run side by side cannot affect each other.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,8 +20,7 @@ use crate::kind::Kind;
 use crate::signals::Signals;
 use crate::{Run, outside, tools};
 
-/// The environment variables that are passed through sudo, by how their names
-/// begin.
+/// The prefixes of the environment variables that are passed through sudo.
 const KEPT_BY_SUDO: [&str; 8] = [
     "PATH=",
     "CARGO",
@@ -33,7 +32,7 @@ const KEPT_BY_SUDO: [&str; 8] = [
     "NEXTEST",
 ];
 
-/// Runs the lab in its cage and returns the exit of the program.
+/// Runs the lab in its own namespaces and returns the program's exit code.
 pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     if !geteuid().is_root() {
         return again_with_sudo();
@@ -62,8 +61,9 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         .spawn()
         .context("starting the first process of the namespaces")?;
     let outcome = wait(&mut lab, &signals, run);
-    // When the first process of a pid namespace ends, the kernel ends all the
-    // others, and waiting for it waits for them.
+    // When the first process of a pid namespace ends, the kernel kills all
+    // others in the namespace. Waiting for the first process of a pid namespace
+    // also waits for all the others.
     let _ = lab.kill();
     lab.wait().context("waiting for the lab to be gone")?;
     outcome
@@ -84,7 +84,8 @@ fn wait(lab: &mut Child, signals: &Signals, run: &Run) -> Result<ExitCode> {
                 timeout.as_secs()
             );
         }
-        // Nothing is written to it, so it can be read only at its end.
+        // Nothing is written to standard input, so it becomes readable only
+        // when it ends.
         if signals.wait(left, input.as_ref().map(AsFd::as_fd))? {
             bail!("standard input ended: taken down");
         }
@@ -100,13 +101,14 @@ fn exit_code(status: ExitStatus) -> Result<ExitCode> {
     ))
 }
 
-/// Asks whoever is not root for a password, once for the labs that come, and
-/// loads what root alone may load.
+/// Runs sudo once if the user is not root, so that the labs started later need
+/// no password. The sudo command loads the kernel module ip_vs.
 pub(crate) fn prepare_root() -> Result<()> {
     if !geteuid().is_root() {
         let mut modprobe = Command::new("sudo");
         modprobe.args(["--", "modprobe", "--quiet", "ip_vs"]);
-        // Most kernels that lack it have none to load.
+        // Most kernels that lack IPVS have no module to load, so the exit
+        // status of modprobe is ignored.
         modprobe
             .status()
             .context("the lab needs root, and sudo does not start")?;

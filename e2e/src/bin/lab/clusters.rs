@@ -1,5 +1,5 @@
 //! The clusters of the lab: two API servers, each with its own etcd. The second
-//! one and the controllers start only on request.
+//! API server and the namespace controller start only on request.
 
 use std::fs;
 use std::process::Command;
@@ -43,12 +43,13 @@ impl Clusters {
     }
 }
 
-/// kube-controller-manager with only this controller: the others would delete
-/// objects that tests leave without an owner, and make pods.
+/// A kube-controller-manager that runs only the namespace controller. Other
+/// controllers would create pods, and delete objects that tests leave without
+/// an owner.
 pub(crate) struct NamespaceController(Mutex<Background>);
 
 impl NamespaceController {
-    /// Starts it unless it is running.
+    /// Starts the namespace controller unless it is running.
     pub(crate) fn start(&self) -> Result<()> {
         let kubeconfig = admin_kubeconfig(Which::First);
         let mut controller = unpoisoned(&self.0);
@@ -65,7 +66,7 @@ impl NamespaceController {
         controller.check()
     }
 
-    /// Stops it if it is running.
+    /// Stops the namespace controller if it is running.
     pub(crate) fn stop(&self) -> Result<()> {
         unpoisoned(&self.0).stop()
     }

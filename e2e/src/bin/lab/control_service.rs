@@ -1,4 +1,4 @@
-//! Carries out the requests of the guest to the host side (`e2e::control`).
+//! Carries out the guest's requests to the host side (`e2e::control`).
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,8 @@ use e2e::layout::control_service;
 use crate::api_server::administrator;
 use crate::clusters::Clusters;
 
-/// Listens at the host side's address until the lab ends.
+/// Starts the control service, which listens at the host side's address until
+/// the lab ends.
 pub(crate) fn start(clusters: Option<Arc<Clusters>>) -> Result<()> {
     let listener = TcpListener::bind(control_service()).context("the control service")?;
     thread::spawn(move || {
@@ -83,8 +84,8 @@ fn run_program(command: &mut Command, input: &str) -> Result<Response> {
         .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let mut stdin = child.stdin.take().expect("standard input was asked for");
-    // On a thread of its own: the program may write before it has read
-    // everything.
+    // A separate thread writes the input, because the program may write output
+    // before it has read all input.
     let (output, written) = thread::scope(|scope| {
         let writer = scope.spawn(move || stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output();
@@ -92,7 +93,7 @@ fn run_program(command: &mut Command, input: &str) -> Result<Response> {
     });
     let output = output?;
     match written {
-        // The program may end before it has read everything.
+        // The program may end before it has read all its input.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! Inside the kernel: the guest's network, then the program.
+//! Runs inside the guest's kernel: sets up the network, then runs the program.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +13,10 @@ use e2e::layout::Which;
 use e2e::layout::{GUEST, MANAGEMENT_GATEWAY, file};
 use serde::{Deserialize, Serialize};
 
-/// The line that precedes the program's own output on its console.
+/// The line that precedes the program's own output on the guest's console.
 pub(crate) const BEGINNING: &str = "\u{1}lab: the program begins\n";
 
-/// What the guest must run.
+/// The order for the guest: which program to run, and how to run it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) program: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Order {
 impl Order {
     const FILE: &str = "order.json";
 
-    /// Writes it where the guest looks for it.
+    /// Writes the order to a file, from which the guest reads it.
     pub(crate) fn write(&self) -> Result<()> {
         fs::write(file(Self::FILE), serde_json::to_vec(self)?).context("writing the guest's order")
     }
@@ -40,14 +40,15 @@ impl Order {
     }
 }
 
-/// The exit status that the guest left; none if it did not get that far.
+/// Returns the exit status that the guest wrote to a file, or `None` if the
+/// program did not end.
 pub(crate) fn exit_status() -> Option<u8> {
     fs::read_to_string(file(STATUS)).ok()?.trim().parse().ok()
 }
 
 const STATUS: &str = "status";
 
-/// Carries out the order.
+/// Reads the order, sets up the guest's network, and runs the ordered program.
 pub(crate) fn run() -> Result<ExitCode> {
     let order = Order::read()?;
     bring_up_network()?;
@@ -83,12 +84,13 @@ fn bring_up_network() -> Result<()> {
          address add {MANAGEMENT_GATEWAY}/17 dev mgmt
          link set mgmt up"
     ))?;
-    // Forwards between the management network and the host side.
+    // The guest forwards packets between the management network and the host
+    // side.
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forwarding in the guest")
 }
 
-/// The exit code as in a shell: 128 and the signal's number for a program that
-/// was killed.
+/// Returns the exit code as a shell does: for a program killed by a signal, 128
+/// plus the signal's number.
 fn byte(status: ExitStatus) -> u8 {
     let signalled = status.signal().map(|signal| 128 + signal);
     let code = status.code().or(signalled).unwrap_or(1);

@@ -1,4 +1,4 @@
-//! The kernel on which the program runs.
+//! Starts the kernel on which the lab's program runs.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -13,11 +13,12 @@ use crate::boot::{MEMORY, TAP, prepare_boot};
 use crate::kind::Kind;
 use crate::qemu;
 
-/// The modules of user-mode Linux, by its Debian package.
+/// The folder in which Debian's package installs the modules of user-mode
+/// Linux.
 const UML_MODULES: &str = "/usr/lib/uml/modules";
 
-/// Makes the wire to the guest and starts the guest on it. What the guest's
-/// program prints comes out of the child's standard error.
+/// Creates the network link to the guest and starts the guest. The output of
+/// the guest's program comes from the returned child's standard error.
 pub(crate) fn start(kind: Kind) -> Result<Child> {
     let mut machine = match kind {
         Kind::Uml => uml()?,
@@ -28,7 +29,8 @@ pub(crate) fn start(kind: Kind) -> Result<Child> {
     machine
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
-        // The cage handles Ctrl-C.
+        // Ctrl-C must not reach the kernel, so it gets its own process group.
+        // The lab's top process (`cage`) handles Ctrl-C.
         .process_group(0)
         .spawn()
         .with_context(|| format!("starting {}", kind.description()))
@@ -43,8 +45,8 @@ fn uml() -> Result<Command> {
         .arg(format!("mem={MEMORY}M"))
         .args(["rootfstype=hostfs", "rootflags=/", "ro"])
         .args([format!("init={init}"), "LAB_KERNEL=uml".to_owned()])
-        // The first console has the kernel's messages and goes to the log; the
-        // second has only what the program prints.
+        // The first console carries the kernel's messages to the log. The
+        // second console carries only the program's output.
         .args([
             "con=null",
             "con0=fd:0,fd:1",
@@ -54,24 +56,28 @@ fn uml() -> Result<Command> {
         ])
         .arg(format!("uml_dir={}", scratch.display()))
         .arg(format!("vec0:transport=tap,ifname={TAP},depth=128,gro=1"))
-        // The file that is the guest's memory: /dev/shm is small in containers.
+        // TMPDIR holds the file with the guest's memory, because /dev/shm is
+        // small in containers.
         .env("TMPDIR", &scratch)
         .stdout(File::create(file("logs/kernel.log"))?);
     Ok(machine)
 }
 
 fn namespace() -> Result<Command> {
-    // As init.sh does, for the same reasons, if this machine has them as
-    // modules.
+    // The schedulers lblc and lblcr can deadlock the kernel if they are loaded
+    // on demand (see init.sh). A failure of modprobe is ignored, because this
+    // machine's kernel may not have the schedulers as modules.
     let _ = run_here(Command::new("modprobe").args(["-qa", "ip_vs_lblc", "ip_vs_lblcr"]));
-    // The tests' own namespaces get their names there too.
+    // The lab mounts its own /run/netns, because tests create network
+    // namespaces there too.
     fs::create_dir_all("/run/netns")?;
     run_here(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run/netns"]))?;
     ip_here(&format!(
         "netns add lab-guest
          link add {TAP} type veth peer name wire netns lab-guest"
     ))?;
-    // One stream for both outputs, as on a console.
+    // The program's standard output and standard error share one stream, as on
+    // a console.
     let script = "exec \"$@\" >&2";
     let mut machine = Command::new("ip");
     machine

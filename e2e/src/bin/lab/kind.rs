@@ -1,4 +1,5 @@
-//! Which kernels there are, and what each needs.
+//! The kernels on which a lab can run, and the programs and files that each
+//! needs.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,26 +7,27 @@ use std::process::Command;
 use clap::ValueEnum;
 use e2e::host::run_here;
 
-/// The second kernel's image, its initramfs and its modules, among the files
-/// that `e2e/tools/install` makes.
+/// The paths of the second kernel's image, initramfs and modules, below the
+/// folder that `e2e/tools/install` fills.
 pub(crate) const IMAGE: &str = "kernel/vmlinuz";
 pub(crate) const INITRAMFS: &str = "kernel/initramfs";
 pub(crate) const MODULES: &str = "kernel/modules";
 
-/// A kernel with IPVS.
+/// A kernel with IPVS on which a lab can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// User-mode Linux: a kernel as a program, booted for this run.
+    /// User-mode Linux: a kernel that runs as a program, booted for this run.
     Uml,
-    /// A stock Debian kernel under QEMU: newer, and with two processors.
+    /// A stock Debian kernel under QEMU: newer than `uml`, and with two
+    /// processors.
     Qemu,
-    /// The kernel of this machine, with the guest as one more namespace.
+    /// The kernel of this machine; the guest is only a network namespace.
     Host,
 }
 
 impl Kind {
-    /// Returns the machine's own kernel if that has IPVS: it is faster, and
-    /// uses all processors of the machine.
+    /// Returns this machine's own kernel if it has IPVS, otherwise user-mode
+    /// Linux. This machine's own kernel is faster and uses all processors.
     pub(crate) fn of_this_machine() -> Self {
         let has_ipvs = || Path::new("/proc/net/ip_vs").exists();
         let load = || run_here(Command::new("modprobe").args(["-q", "ip_vs"])).is_ok();
@@ -36,7 +38,7 @@ impl Kind {
         }
     }
 
-    /// The name in LAB_KERNEL.
+    /// Returns the kernel's name in the environment variable LAB_KERNEL.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Uml => "uml",
@@ -45,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// The name in a sentence.
+    /// Returns the kernel's name for use in a sentence.
     pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Uml => "user-mode Linux",
@@ -54,7 +56,7 @@ impl Kind {
         }
     }
 
-    /// Programs of Debian packages that it needs.
+    /// Returns the programs from Debian packages that this kernel needs.
     pub(crate) fn packaged(self) -> &'static [&'static str] {
         match self {
             Self::Uml => &["linux.uml", "busybox"],
@@ -63,7 +65,7 @@ impl Kind {
         }
     }
 
-    /// The files that it needs among those that `e2e/tools/install` makes.
+    /// Returns the files made by `e2e/tools/install` that this kernel needs.
     pub(crate) fn built(self) -> &'static [&'static str] {
         match self {
             Self::Qemu => &[IMAGE, INITRAMFS, MODULES],

@@ -1,16 +1,16 @@
-//! `lab run PROGRAM ARGS…`: runs a program as root inside a kernel with IPVS,
-//! with a real API server next to it if it wants one.
+//! `lab run PROGRAM ARGS…` runs a program as root inside a kernel with IPVS.
+//! With `--api-server`, a real API server runs next to that kernel.
 //!
-//! `lab tests`: runs every test that needs a lab, several labs at once.
+//! `lab tests` runs every test that needs a lab, in several labs at once.
 //!
 //! ```text
 //! tests    builds the test binaries and starts a `lab run` for each
-//! cage     the process that the user started: makes the namespaces, keeps the
-//!          deadline, hears signals. Its end is the end of all below.
-//! └ outside   first process of the namespaces: etcd, kube-apiserver, control
-//!   │         service, and the kernel; passes on what the program prints
-//!   └ guest      inside the kernel: network, then the program; its exit status
-//!                travels back through a file
+//! cage     the process that the user started: creates the namespaces, enforces
+//!          the deadline, handles signals. When it ends, all below end too.
+//! └ outside   first process of the namespaces: starts etcd, kube-apiserver, the
+//!   │         control service and the kernel; prints the program's output
+//!   └ guest      inside the kernel: sets up the network, runs the program, and
+//!                writes its exit status to a file
 //! ```
 
 mod api_server;
@@ -43,45 +43,46 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a program in the lab; exits as the program does
+    /// Run a program in a lab, and exit with the program's exit status
     Run(Run),
-    /// Run the tests that need the lab, each binary in a lab of its own, several
+    /// Run the tests that need a lab, each binary in its own lab, in several
     /// labs at once
     Tests(tests::Tests),
-    /// What `run` starts in its namespaces
+    /// Run the host side of a lab; `lab run` starts this in its namespaces
     #[command(hide = true)]
     Outside(Run),
-    /// What the kernel starts
+    /// Run the program inside the guest; the kernel starts this
     #[command(hide = true)]
     Guest,
 }
 
 #[derive(Args)]
 struct Run {
-    /// Start an API server for it
+    /// Start an API server for the program
     #[arg(long)]
     api_server: bool,
 
-    /// The kernel to run it on [default: host if that has ip_vs, else uml]
+    /// The kernel to run the program on [default: host if its kernel has ip_vs,
+    /// else uml]
     #[arg(long, env = "LAB_KERNEL")]
     kernel: Option<kind::Kind>,
 
-    /// Seconds after which everything is taken down and the run has failed
+    /// Seconds after which the lab is stopped and the run fails
     #[arg(long, env = "LAB_TIMEOUT", default_value_t = 2400)]
     timeout: u64,
 
-    /// A folder for the logs of all parts
+    /// A folder for the logs of all the lab's programs
     #[arg(long, env = "LAB_LOGS")]
     logs: Option<std::path::PathBuf>,
 
-    /// Take everything down when standard input ends
+    /// Stop the lab when standard input ends
     #[arg(long, hide = true)]
     while_input_lasts: bool,
 
-    /// The program
+    /// The program to run
     program: std::path::PathBuf,
 
-    /// Its arguments
+    /// The program's arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

@@ -22,18 +22,18 @@ use crate::guest::{self, BEGINNING, Order};
 use crate::kernel;
 use crate::{Run, control_service};
 
-/// How much of a log is shown when the guest dies.
+/// How many lines from the end of each log are shown when the guest dies.
 const TAIL: usize = 30;
 
-/// Makes the lab's folder. It stays empty on this machine: the lab mounts its
-/// files there in a mount namespace of its own.
+/// Creates the lab's folder, `DIR`. Outside the lab, the folder `DIR` stays
+/// empty: the lab mounts its files there in its own mount namespace.
 pub(crate) fn make_folder() -> Result<()> {
     fs::create_dir_all(DIR).with_context(|| format!("making {DIR}"))
 }
 
-/// Runs the lab in the namespaces that the cage has made.
+/// Runs the lab in the namespaces that the parent process (`cage`) has created.
 pub(crate) fn run(run: &Run) -> Result<ExitCode> {
-    // The cage may be killed before it can end this process.
+    // The parent process (`cage`) may be killed before it can end this process.
     set_pdeathsig(Signal::SIGKILL).context("ending with the cage")?;
     let start = Instant::now();
     mount_over("proc", "/proc", None)?;
@@ -69,11 +69,12 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     )?;
 
     let mut machine = kernel::start(kernel)?;
-    // After the wire, because the service listens on its address.
+    // The control service listens on the address of the link to the guest, so
+    // the link must exist first.
     control_service::start(clusters.clone())?;
     if let Some(clusters) = clusters {
-        // While the kernel boots. The guest asks for the API server too, waits,
-        // and gets the error if it fails.
+        // The API server starts while the kernel boots. The guest also requests
+        // the API server, waits for it, and gets the error if the start fails.
         thread::spawn(move || clusters.first.start());
     }
     let output = machine.stderr.take().expect("a machine's output is piped");
@@ -110,7 +111,7 @@ fn order(run: &Run) -> Result<Order> {
     let mut environment: BTreeMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    // The guest's console is not much of a terminal.
+    // The guest's console lacks the features of the user's terminal.
     environment.remove("TERM");
     let path = environment.entry("PATH".into()).or_default();
     path.push_str(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
@@ -121,11 +122,12 @@ fn order(run: &Run) -> Result<Order> {
         "KUBECONFIG".into(),
         file("kubeconfig").to_string_lossy().into_owned(),
     );
-    // Tests of one binary share the kernel, the API server and names of hosts.
+    // Tests of one binary run one at a time, because they share the kernel, the
+    // API server and the names of hosts.
     environment
         .entry("RUST_TEST_THREADS".into())
         .or_insert_with(|| "1".into());
-    // Listing the tests runs none of them.
+    // With --list the test binary runs no test, so it needs no API server.
     let lists = arguments.iter().any(|argument| argument == "--list");
     let folder = env::current_dir().context("the current folder")?;
     Ok(Order {
@@ -142,16 +144,16 @@ fn mount_over(kind: &str, path: &str, options: Option<&str>) -> Result<()> {
         .with_context(|| format!("mounting {kind} on {path}"))
 }
 
-/// Copies what the program prints, line by line, and returns whether it has
-/// begun. What is printed before that comes from the kernel and the guest, and
-/// goes to a log.
+/// Copies the program's output line by line, and returns whether the program
+/// has begun. Output before the program begins comes from the kernel and the
+/// guest's setup, and goes to a log.
 fn pass_on(output: ChildStderr) -> io::Result<bool> {
     let mut lines = BufReader::new(output);
     let mut log = fs::File::create(file("logs/guest.log"))?;
     let mut began = false;
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {
-        // The console ends its lines with CR LF.
+        // The guest's console ends its lines with CR LF.
         if line.ends_with(b"\r\n") {
             line.truncate(line.len() - 2);
             line.push(b'\n');
@@ -170,8 +172,8 @@ fn pass_on(output: ChildStderr) -> io::Result<bool> {
     Ok(began)
 }
 
-/// The logs' folder. If one is given, the logs are written there directly, so
-/// that they exist however the lab ends.
+/// Creates the folder for logs. If the user has given a folder, the logs are
+/// written to it directly, so that they exist however the lab ends.
 fn make_logs(given: Option<&Path>) -> Result<()> {
     let logs = file("logs");
     fs::create_dir(&logs)?;

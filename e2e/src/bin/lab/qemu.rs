@@ -1,5 +1,6 @@
-//! A stock Debian kernel under QEMU, without acceleration. It needs only files
-//! of this machine, and QEMU emulates the processor.
+//! A stock Debian kernel under QEMU. QEMU emulates the processor, so this
+//! machine needs no hardware acceleration. The guest needs only files of this
+//! machine.
 //!
 //! ```text
 //! QEMU ── kernel, initramfs     unpacked by e2e/tools/install
@@ -21,11 +22,12 @@ use crate::boot::{MEMORY, TAP, prepare_boot};
 use crate::kind::{IMAGE, INITRAMFS, MODULES};
 use crate::tools::built;
 
-/// Prepares the machine: two processors that run at the same time.
+/// Returns the command that starts QEMU, with two processors that run in
+/// parallel.
 pub(crate) fn machine() -> Result<Command> {
     let init = prepare_boot(&built(MODULES))?;
-    // On a busy machine the guest may take its timer for broken, and panic over
-    // it: no_timer_check turns that test off.
+    // On a busy machine the guest's check of its timer may fail, and the guest
+    // panics. The kernel option no_timer_check turns the timer check off.
     let arguments =
         format!("console=ttyS0 quiet panic=-1 no_timer_check LAB_INIT={init} LAB_KERNEL=qemu");
     let log = file("logs/kernel.log");
@@ -34,7 +36,8 @@ pub(crate) fn machine() -> Result<Command> {
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
         .args(["-m", &format!("{MEMORY}M")])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        // After a panic `panic=-1` restarts at once, and this ends QEMU then.
+        // After a panic, `panic=-1` restarts the guest at once. With
+        // -no-reboot, QEMU ends when the guest restarts.
         .arg("-no-reboot")
         .arg("-kernel")
         .arg(built(IMAGE))
@@ -51,15 +54,15 @@ pub(crate) fn machine() -> Result<Command> {
             "-netdev",
             &format!("tap,id=wire,ifname={TAP},script=no,downscript=no"),
         ])
-        // Without the ROM for booting from it.
+        // An empty `romfile` leaves out the boot ROM of the network card.
         .args(["-device", "virtio-net-pci,netdev=wire,romfile="])
         .stdout(Stdio::null());
     Ok(machine)
 }
 
 fn share(tag: &str, path: &str, options: &str) -> [String; 2] {
-    // Other file systems may be mounted below, with files of the same inode
-    // numbers.
+    // Files in other file systems below `path` may have the same inode numbers.
+    // The option multidevs=remap makes the inode numbers unique.
     let all = "local,security_model=none,multidevs=remap";
     let options = format!("{all},mount_tag={tag},path={path}{options}");
     ["-virtfs".to_owned(), options]

@@ -1,4 +1,4 @@
-//! Waiting for children and hearing the signals that end a run, in one place
+//! Waits for child processes and for the signals that end a run, in one place
 //! and in order.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,12 +9,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// SIGINT, SIGTERM and SIGHUP, which the lab handles, and SIGCHLD.
+/// The file from which the lab reads SIGINT, SIGTERM, SIGHUP and SIGCHLD.
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks the signals. Call it before anything exists that must be taken
-    /// down. Children begin with none blocked.
+    /// Blocks the signals that the lab reads. Call this function before
+    /// creating anything that must be removed at the end. Child processes begin
+    /// with no signal blocked.
     pub(crate) fn block() -> Result<Self> {
         let heard = [
             Signal::SIGINT,
@@ -29,11 +30,11 @@ impl Signals {
         Ok(Self(file))
     }
 
-    /// Waits until a child may have ended or `other` can be read, but at most
-    /// this long. Returns whether `other` can be read.
+    /// Waits until a child may have ended or `other` can be read, but no longer
+    /// than `at_most`. Returns whether `other` can be read.
     ///
     /// # Errors
-    /// When a signal asks for the lab to be taken down.
+    /// Returns an error if a signal asks the lab to stop.
     pub(crate) fn wait(&self, at_most: Duration, other: Option<BorrowedFd<'_>>) -> Result<bool> {
         let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
         let files = [Some(self.0.as_fd()), other].into_iter().flatten();

@@ -1,4 +1,4 @@
-//! The test binaries that need a lab, as Cargo builds them.
+//! Builds and lists the test binaries that need a lab, with Cargo.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,24 +6,27 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-/// Which test files need a lab, as in `e2e/tools/runner`.
+/// The name patterns of test files that need a lab. `e2e/tools/runner` uses the
+/// same patterns.
 const NEED_A_LAB: [&str; 2] = ["kernel*", "e2e_*"];
 
 /// A test binary that needs a lab.
 pub(crate) struct TestBinary {
-    /// The name of its test file, such as `e2e_table`.
+    /// The name of the test file, such as `e2e_table`.
     pub(crate) name: String,
     /// The package of the test file.
     pub(crate) package: String,
-    /// The folder of that package. The binary runs there.
+    /// The folder of the test file's package. The test binary runs in this
+    /// folder.
     pub(crate) folder: PathBuf,
-    /// The path of its source file.
+    /// The path of the test's source file.
     pub(crate) source: PathBuf,
     pub(crate) program: PathBuf,
 }
 
-/// Builds all of them, and then the programs that run in a lab, `lab` among
-/// them. Returns the folder of those programs too.
+/// Builds the test binaries that need a lab, and then the programs that run in
+/// a lab, including `lab` itself. Returns the test binaries, and the folder of
+/// the programs.
 pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools");
     let mut cargo = Command::new(tools.join("cargo"));
@@ -49,7 +52,8 @@ pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
     let mut binaries: Vec<_> = binaries.into_iter().flatten().collect();
     binaries.sort_by(|one, other| one.name.cmp(&other.name));
 
-    // target/debug/deps/e2e_table-0123456789abcdef
+    // A test binary's path is like
+    // target/debug/deps/e2e_table-0123456789abcdef.
     let folder = binaries
         .first()
         .and_then(|first| first.program.ancestors().nth(2))
@@ -66,7 +70,7 @@ pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
 }
 
 impl TestBinary {
-    /// The names of its tests.
+    /// Returns the names of the binary's tests.
     pub(crate) fn tests(&self) -> Result<Vec<String>> {
         let listed = Command::new(&self.program)
             .args(["--list", "--format=terse"])
@@ -88,7 +92,7 @@ impl TestBinary {
     }
 }
 
-/// The project's folder.
+/// The root folder of the repository.
 pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -117,7 +121,8 @@ struct Profile {
     test: bool,
 }
 
-/// Reads a message; none if it is about something else.
+/// Reads a message from Cargo. Returns `None` if the message is not about a
+/// test binary.
 fn read(message: &str) -> Result<Option<TestBinary>> {
     let Ok(artifact) = serde_json::from_str::<Artifact>(message) else {
         return Ok(None);
@@ -137,8 +142,9 @@ fn read(message: &str) -> Result<Option<TestBinary>> {
     }))
 }
 
-/// `path+file:///…/agent/ipvs#0.1.0`, or `…/folder#name@0.1.0` where the
-/// folder has another name.
+/// Returns the package's name from a package id such as
+/// `path+file:///…/agent/ipvs#0.1.0`, or `…/folder#name@0.1.0` if the folder
+/// has another name.
 fn package(id: &str) -> String {
     let (path, fragment) = id.split_once('#').unwrap_or((id, ""));
     let folder = path.rsplit('/').next().unwrap_or(path);

@@ -1,5 +1,5 @@
-//! `lab tests`: every test that needs a lab, several labs at once. What each
-//! printed comes out in one piece when it has ended.
+//! `lab tests` runs every test that needs a lab, in several labs at once. The
+//! output of each lab is printed in one piece when the lab has ended.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -20,31 +20,34 @@ use crate::test_binaries::{self, TestBinary, workspace};
 
 #[derive(Args)]
 pub(crate) struct Tests {
-    /// How many labs run at once [default: by processors and free memory; one
-    /// on this machine's own kernel, whose modules all labs share]
+    /// How many labs run at once [default: depends on processors and free
+    /// memory; one on this machine's own kernel, because all labs would share
+    /// its modules]
     #[arg(long, env = "LAB_JOBS", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
 
-    /// The kernel to run them on [default: host if that has ip_vs, else uml]
+    /// The kernel to run the tests on [default: host if its kernel has ip_vs,
+    /// else uml]
     #[arg(long, env = "LAB_KERNEL")]
     kernel: Option<Kind>,
 
-    /// Build everything that is needed, and run nothing
+    /// Build the tests and the programs that they need, but run nothing
     #[arg(long)]
     no_run: bool,
 
-    /// A file to add the times of the labs to (e2e/tools/timed)
+    /// A file to which the run time of each lab is appended (see
+    /// e2e/tools/timed)
     #[arg(long, env = "TEST_TIMES")]
     times: Option<PathBuf>,
 
-    /// Only these test binaries, such as e2e_table [default: all]
+    /// The test binaries to run, such as e2e_table [default: all]
     names: Vec<String>,
 }
 
-/// How long to sleep when nothing is heard.
+/// The longest sleep between two checks for labs that have ended.
 const A_WHILE: Duration = Duration::from_secs(60);
 
-/// Builds and runs them.
+/// Builds and runs the tests that need a lab.
 pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     let (mut binaries, programs) = test_binaries::build()?;
     if tests.no_run {
@@ -107,18 +110,17 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     Ok(conclude(&ended, began.elapsed()))
 }
 
-/// What one lab does.
+/// The tests that one lab runs, and the kernel on which it runs them.
 struct Job<'a> {
     binary: &'a TestBinary,
     share: Share,
     kernel: Kind,
-    /// Whether it runs on the second kernel, beside the same tests on the
-    /// first.
+    /// Whether the job repeats tests of another job on the second kernel.
     is_second: bool,
 }
 
-/// All jobs on a kernel, the longest first, and some of them on the second
-/// kernel too if that `is_second_wanted`.
+/// Returns the jobs of all binaries, the longest first. If `is_second_wanted`,
+/// some binaries get a further job on the second kernel.
 fn queue(
     binaries: &[TestBinary],
     kernel: Kind,
@@ -147,7 +149,7 @@ fn queue(
 }
 
 impl Job<'_> {
-    /// A name for messages and files.
+    /// Returns the job's name for messages and files.
     fn label(&self) -> String {
         let name = &self.binary.name;
         match self.share.number {
@@ -157,7 +159,8 @@ impl Job<'_> {
         }
     }
 
-    /// What differs on the second kernel, which is slow.
+    /// Returns the additional environment variables for the second kernel,
+    /// which is slow and gets a shorter test.
     fn environment(&self) -> Vec<(&'static str, &'static str)> {
         match self.is_second {
             true => vec![
@@ -171,7 +174,8 @@ impl Job<'_> {
     fn command(&self, lab: &Path, logs: &Path) -> Command {
         let mut command = Command::new(lab);
         command.arg("run");
-        // By the name, as e2e/tools/runner does.
+        // The binary's name decides whether it gets an API server, as in
+        // e2e/tools/runner.
         if self.binary.name.starts_with("e2e_") {
             command.arg("--api-server");
         }
@@ -184,7 +188,8 @@ impl Job<'_> {
         if !self.share.tests.is_empty() {
             command.arg("--exact").args(&self.share.tests);
         }
-        // As Cargo does it.
+        // Cargo sets the same folder and CARGO_MANIFEST_DIR when it runs a
+        // test.
         command
             .current_dir(&self.binary.folder)
             .env("CARGO_MANIFEST_DIR", &self.binary.folder)
@@ -193,7 +198,7 @@ impl Job<'_> {
         command
     }
 
-    /// The line by which a person runs one of its tests again.
+    /// Returns the command line that runs one of the job's tests again.
     fn again(&self, test: &str) -> String {
         let TestBinary { package, name, .. } = self.binary;
         let environment = self.environment().into_iter();
@@ -204,7 +209,7 @@ impl Job<'_> {
     }
 }
 
-/// A lab that runs.
+/// A lab that is running.
 struct Running<'a> {
     job: Job<'a>,
     child: Tied,
@@ -213,12 +218,14 @@ struct Running<'a> {
     output: PathBuf,
 }
 
-/// A lab's process. Dropping it takes the lab down, and waits for that.
+/// A lab's process. Dropping the value stops the lab and waits until the lab
+/// has ended.
 struct Tied(Child);
 
 impl Drop for Tied {
     fn drop(&mut self) {
-        // The lab lasts no longer than its standard input, which this closes.
+        // Waiting closes the lab's standard input, and the lab stops when its
+        // input ends.
         let _ = self.0.wait();
     }
 }
@@ -264,7 +271,8 @@ impl<'a> Running<'a> {
     }
 }
 
-/// The first of them that has ended, and how.
+/// Returns the index and exit status of the first lab in `running` that has
+/// ended.
 fn first_ended(running: &mut [Running<'_>]) -> Result<Option<(usize, ExitStatus)>> {
     for (index, lab) in running.iter_mut().enumerate() {
         if let Some(status) = lab.child.0.try_wait().context("looking at a lab")? {
@@ -278,7 +286,7 @@ fn first_ended(running: &mut [Running<'_>]) -> Result<Option<(usize, ExitStatus)
 struct Ended<'a> {
     job: Job<'a>,
     status: ExitStatus,
-    /// None if its tests came to no end.
+    /// The result of the lab's tests, or `None` if the tests did not finish.
     verdict: Option<Verdict>,
     output: String,
     took: Duration,
@@ -286,13 +294,14 @@ struct Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// Whether all is well.
+    /// Whether the lab succeeded and no test failed.
     fn is_good(&self) -> bool {
         let verdict = self.verdict.as_ref();
         self.status.success() && verdict.is_some_and(|verdict| verdict.failed.is_empty())
     }
 
-    /// Prints what it printed, under a line as Cargo has it.
+    /// Prints the lab's output, below a line such as Cargo prints for a test
+    /// binary.
     fn show(&self) -> Result<()> {
         let TestBinary {
             folder,
@@ -313,7 +322,7 @@ impl Ended<'_> {
         Ok(stdout.flush()?)
     }
 
-    /// Adds a line to a file of times.
+    /// Appends the lab's run time to the file `times`.
     fn note_time(&self, times: &Path) -> Result<()> {
         let mut file = File::options().create(true).append(true).open(times)?;
         let (name, seconds) = (self.job.label(), self.took.as_secs_f64());
@@ -321,7 +330,8 @@ impl Ended<'_> {
             .with_context(|| format!("writing {}", times.display()))
     }
 
-    /// What failed, and how to look at it.
+    /// Prints which tests failed, how to run them again, and where the lab's
+    /// logs are.
     fn complain(&self) {
         let label = self.job.label();
         match &self.verdict {
@@ -343,7 +353,7 @@ impl Ended<'_> {
     }
 }
 
-/// Says what came of all, the failures last.
+/// Prints the result of all labs, the failures last, and returns the exit code.
 fn conclude(ended: &[Ended<'_>], took: Duration) -> ExitCode {
     let verdicts = ended.iter().filter_map(|lab| lab.verdict.as_ref());
     let passed: usize = verdicts.clone().map(|verdict| verdict.passed).sum();
@@ -361,7 +371,7 @@ fn conclude(ended: &[Ended<'_>], took: Duration) -> ExitCode {
     }
 }
 
-/// Of the machine, in MiB.
+/// Returns the machine's available memory in MiB.
 fn free_mebibytes() -> Result<usize> {
     let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
     let line = meminfo
@@ -375,7 +385,7 @@ fn free_mebibytes() -> Result<usize> {
     Ok(kibibytes / 1024)
 }
 
-/// A path as seen from the project's folder.
+/// Returns a path relative to the root folder of the repository.
 fn shortened(path: &Path) -> &Path {
     path.strip_prefix(workspace()).unwrap_or(path)
 }

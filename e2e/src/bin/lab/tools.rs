@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::kind::Kind;
 
-/// Programs of Debian packages that every lab uses.
+/// Programs from Debian packages that every lab needs.
 const ALWAYS: [&str; 6] = [
     "ip",
     "iptables-legacy",
@@ -17,7 +17,8 @@ const ALWAYS: [&str; 6] = [
     "tcpdump",
 ];
 
-/// Finds everything that a run needs, or reports how to get it.
+/// Checks that all programs and files that a run needs exist. If something is
+/// missing, the error names the command that installs it.
 pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
     let api: &[&str] = if api_server { &["openssl"] } else { &[] };
     let built: &[&str] = if api_server {
@@ -46,7 +47,7 @@ pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
     )
 }
 
-/// A program that `e2e/tools/install` built.
+/// Returns the path of a program that `e2e/tools/install` built.
 pub(crate) fn built(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tools/bin")
@@ -54,7 +55,8 @@ pub(crate) fn built(name: &str) -> PathBuf {
 }
 
 fn is_installed(name: &str) -> bool {
-    // A user's PATH has no sbin on Debian; the lab's PATH has it.
+    // On Debian a user's PATH lacks the sbin folders, which the lab's PATH
+    // contains.
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.into_iter().any(|folder| folder.join(name).exists())

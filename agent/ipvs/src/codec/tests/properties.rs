@@ -3,7 +3,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use super::*;
 use crate::arbitrary;
 
-/// Reads bytes as the socket does, and ignores the result.
+/// Parses bytes as the socket does, and ignores the result.
 fn read(bytes: &[u8]) {
     for message in messages(bytes).flatten() {
         if let NetlinkPayload::InnerMessage(message) = message.payload {
@@ -24,7 +24,7 @@ proptest! {
             GenlMessage::from_payload(message.clone()).into(),
         );
         netlink.finalize();
-        // Types below 16 are netlink's own messages.
+        // Message types below 16 are reserved for netlink's own messages.
         let mut bytes = emit(&netlink);
         bytes[4..6].copy_from_slice(&28u16.to_ne_bytes());
 
@@ -36,7 +36,7 @@ proptest! {
 
         let mut datagram = vec![1, 2, 3, 4];
         append_request(&op, &mut datagram, header);
-        prop_assert_eq!(&datagram[4..], &bytes[..], "the same without a message");
+        prop_assert_eq!(&datagram[4..], &bytes[..], "append_request writes the same bytes");
         prop_assert_eq!(parse(&bytes), message);
     }
 
@@ -85,7 +85,8 @@ proptest! {
         read(&bytes);
     }
 
-    /// Only the payload is arbitrary, so that netlink's own checks pass.
+    /// Only the payload is arbitrary, so that the message passes netlink's own
+    /// checks.
     #[test]
     fn arbitrary_attributes_never_panic(
         command in any::<u8>(),

@@ -1,4 +1,4 @@
-//! Calls of ipvsadm, and the operations that they mean.
+//! Command lines of ipvsadm, and the same operations in this crate's types.
 
 use crate::{
     DestinationConfig, DestinationKey, Family, ForwardingMethod, Op, Protocol, ServiceConfig,
@@ -74,7 +74,8 @@ pub(super) fn tunnel(kind: TunnelKind, port: u16, checksum: TunnelChecksum) -> D
     forward(ForwardingMethod::Tunnel(tunnel), 0)
 }
 
-/// Command lines of ipvsadm, with the same operation in this crate's types.
+/// Returns command lines of ipvsadm, each with the same operation in this
+/// crate's types.
 pub(super) fn requests() -> Vec<(&'static str, Op)> {
     let ipip = tunnel(TunnelKind::Ipip, 0, TunnelChecksum::None);
     let direct = forward(ForwardingMethod::DirectRoute, 0);

@@ -1,10 +1,10 @@
-//! What must hold when things have calmed down.
+//! Checks the conditions that must hold after all faults are healed.
 
 use super::*;
 
 impl Story {
-    /// Runs a full comparison and the retries that it may need, with every
-    /// module loaded and every fault healed.
+    /// Heals every fault and loads every module, then runs a full comparison
+    /// and the retries that it may need.
     fn calm(&mut self) {
         self.heal();
         self.world
@@ -120,9 +120,9 @@ impl Story {
         }
     }
 
-    /// Checks what the agent found on the disk when it started just now:
-    /// everything that is wanted and here is ours, except addresses that others
-    /// put there.
+    /// Checks the records that the agent found on the disk when it just
+    /// started: every wanted entry on the host is ours, except addresses that
+    /// others added.
     fn check_disk(&self) {
         let disk = self.disk.all()[0].clone();
         assert!(disk.intent.is_empty(), "no round is unsettled");
@@ -149,7 +149,7 @@ impl Story {
     }
 }
 
-/// Returns what is wanted of the kernel's table.
+/// Returns the wanted entries of the kernel's table.
 pub(super) fn wanted(wish: &Desired) -> BTreeSet<Entry> {
     let mut entries = BTreeSet::new();
     for (key, service) in &wish.table {

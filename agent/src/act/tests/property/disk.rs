@@ -1,5 +1,6 @@
-//! The real journal on the model's disk, and what the disk may hold: all or
-//! nothing of a write that failed or in which the agent died.
+//! The real journal on the modelled disk, with a record of what that disk may
+//! contain. A write that failed, or in which the agent died, is on the disk
+//! completely or not at all.
 
 use std::path::Path;
 
@@ -13,17 +14,17 @@ use crate::{
     fixtures::{Disk, disk::OpenFile},
 };
 
-/// The possible contents of a disk that was not looked at: one of these.
+/// All contents that the disk may have after writes whose outcome is uncertain.
 #[derive(Clone, Debug)]
 pub(super) struct MayHold(Arc<Mutex<Vec<Disk>>>);
 
 impl MayHold {
-    /// Returns a disk with nothing on it.
+    /// Returns the record of an empty disk.
     pub(super) fn nothing() -> Self {
         Self(Arc::new(Mutex::new(vec![Disk::default()])))
     }
 
-    /// Makes everything on it void.
+    /// Notes that everything on the disk has become void.
     pub(super) fn forget(&self) {
         *self.all() = vec![Disk::default()];
     }
@@ -42,7 +43,7 @@ impl MayHold {
         }
     }
 
-    /// Notes that the disk was looked at and has this on it.
+    /// Notes that the disk was read and contains `found`.
     fn holds(&self, found: &Remembered) {
         let mut all = self.all();
         let held = all.iter().find(|disk| disk.remembered() == *found);
@@ -51,7 +52,7 @@ impl MayHold {
     }
 }
 
-/// The journal of one agent.
+/// The journal of one run of the agent.
 pub(super) struct DiskJournal {
     world: ModelWorld,
     file: FileJournal,
@@ -59,8 +60,8 @@ pub(super) struct DiskJournal {
 }
 
 impl DiskJournal {
-    /// Opens the journal, or makes one if there is none or none that was ever
-    /// opened.
+    /// Opens the journal, or makes a new one if there is none or the existing
+    /// journal was never opened successfully.
     pub(super) fn open(
         world: &ModelWorld,
         may_hold: &MayHold,

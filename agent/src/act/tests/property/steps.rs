@@ -1,30 +1,31 @@
-//! The steps that may happen, and how often each does.
+//! The random steps of the property test, and how often each occurs.
 
 use super::*;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Other things are wanted from now on.
+    /// The wish changes.
     Wish(Wish, Holding),
-    /// A round runs, this much later; it may be the agent's last.
+    /// A round runs after this time, and the agent may die in it.
     Round(Duration, Option<Death>),
-    /// The agent stops in good order and starts again.
+    /// The agent stops cleanly and starts again.
     Restart,
-    /// The host loses its power.
+    /// The host loses its power and boots again.
     Reboot(Vec<Fate>),
-    /// The next round reads the table again.
+    /// The next round reads the kernel's table again.
     Distrust,
-    /// Another process does something.
+    /// Another process makes, changes or removes an entry.
     Stranger(Deed),
-    /// Something does not work from now on.
+    /// A part of the host fails from now on.
     Fault(Fault),
-    /// Everything that failed works again.
+    /// Every part of the host that failed works again.
     Heal,
-    /// Things calm down, and what must hold then is checked.
+    /// All faults are healed, and the test checks the conditions that must then
+    /// hold.
     Calm,
 }
 
-/// The wanted table; a failing test shows it as ipvsadm spells it.
+/// The wanted table, which a failing test prints in ipvsadm's syntax.
 #[derive(Clone)]
 pub(super) struct Wish(pub(super) Desired);
 
@@ -43,31 +44,31 @@ pub(super) enum Deed {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
-    /// One in this many operations is refused.
+    /// The kernel refuses one in this many operations.
     Refusals(usize, Errno),
     /// The kernel does not answer at all.
     Kernel,
-    /// The answers to one batch are lost.
+    /// The kernel's answers to one batch of operations are lost.
     Replies,
     Interfaces,
     Addresses,
-    /// The disk is full, but for this many more writes.
+    /// The disk is full after this many more writes.
     Disk(usize),
 }
 
 /// How and when an agent dies.
 #[derive(Clone, Debug)]
 pub(super) struct Death {
-    /// It dies after this many calls.
+    /// The agent dies after this many calls.
     pub(super) calls: usize,
-    /// What happens to the writes that were not synced.
+    /// The fate of the writes that were not synced.
     pub(super) fates: Vec<Fate>,
-    /// The runs after it each die after this many calls.
+    /// For each of the next runs, the number of calls after which it dies.
     pub(super) openings: Vec<usize>,
 }
 
-/// Two services of one VIP, one of another, one of a VIP without a subnet, and
-/// one without a VIP.
+/// Chooses one of five services: two on one VIP, one on another VIP, one on a
+/// VIP without a subnet, and one without a VIP.
 fn key() -> impl Strategy<Value = ServiceKey> {
     select(vec![
         tcp(WEB, 80),

@@ -1,4 +1,4 @@
-//! The sysctls that depend on the host and on the group.
+//! Tests of the sysctls that depend on the host and on the group.
 
 use crds::api::SysctlProfile;
 
@@ -7,7 +7,7 @@ use crate::fixtures::{ip, weight};
 
 const ALL_V6: &str = "net.ipv6.conf.all.forwarding";
 
-/// A service with a NAT server of IPv6 in eth0's subnet.
+/// Returns a wish for a service with an IPv6 NAT server in eth0's subnet.
 fn nat_v6() -> Desired {
     let key = tcp("2001:db8::10", 80);
     let mut desired = wish(&[(key, "wrr", &[])]);
@@ -20,8 +20,8 @@ fn nat_v6() -> Desired {
     desired
 }
 
-/// A host that forwards no IPv6, as after an installation; another program has
-/// made eth1 a router's interface.
+/// Returns a host that does not forward IPv6, as after an installation, except
+/// on eth1, where another program turned on forwarding.
 fn v6_host() -> ModelWorld {
     let world = ModelWorld::new();
     for (name, value) in [
@@ -78,8 +78,8 @@ fn whenever_it_dies_the_journal_can_bring_every_interface_back() {
 #[test]
 fn a_default_route_by_router_advertisement_is_kept_first_or_nothing_is_forwarded() {
     let world = v6_host();
-    // eth0 has a default route that the kernel took, eth1 one of another
-    // program's.
+    // The kernel took eth0's default route from an advertisement; another
+    // program took eth1's.
     world.parts().advertised = [2, 3].into();
     let accept_ra = "net.ipv6.conf.eth0.accept_ra";
     world.parts().read_only.insert(accept_ra.into());
@@ -174,7 +174,8 @@ fn an_override_is_set_and_restored_if_it_is_ipvss_own() {
     agent.later(&wish(&[]));
     assert_eq!(world.news(), [""; 0], "the kernel spells it in its own way");
 
-    // A run that does not know which value was set restores it.
+    // The next run restores the value although it does not know which value was
+    // set.
     let mut next = Agent::start(&world);
     next.round(&wish(&[]));
     assert_eq!(value(&world, own), "3\t50");
@@ -220,7 +221,7 @@ fn interfaces_that_cannot_be_read_are_reported_and_what_was_known_stays_wanted()
     put(&world, FORWARDING, "0");
     let outcome = agent.later(&nat());
     let trouble = outcome.sysctls.trouble.expect("the trouble is reported");
-    assert!(trouble.contains("not known which sysctls"), "{trouble}");
+    assert!(trouble.contains("which sysctls are needed"), "{trouble}");
     assert_eq!(value(&world, FORWARDING), "1", "it was known before");
 }
 

@@ -1,5 +1,5 @@
-//! Looking only at what changed comes to the same as looking at everything, and
-//! nothing that must not be removed is ever planned to be.
+//! Tests that looking only at changed services has the same result as looking
+//! at all services, and that no held removal is ever planned.
 
 use ipvs::{ActualService, Destinations, WantedService};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -7,14 +7,14 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::*;
 use crate::decide::desired::changed_services;
 
-/// One event before a decision.
+/// An event that happens before the next decision.
 #[derive(Clone, Debug)]
 enum Step {
     /// A service is wanted with these servers, or no longer wanted.
     Want(u16, Option<Vec<u8>>),
     /// Another process deletes a server of a service.
     Delete(u16, u8),
-    /// The kernel takes what is in force.
+    /// The kernel takes over the state in force.
     Apply,
 }
 
@@ -39,8 +39,8 @@ fn removals() -> impl Strategy<Value = Removals> {
     ])
 }
 
-/// Two memories of one host: one hears what changed, the other looks at
-/// everything each time.
+/// Two retention stages for one host: one looks only at the changed services,
+/// the other at all services each time.
 #[derive(Default)]
 struct Twins {
     told: Scene,
@@ -93,7 +93,7 @@ impl Twins {
         self.whole.acknowledge(&removed, Duration::ZERO);
     }
 
-    /// Lets both decide, and compares.
+    /// Lets both stages decide, and compares their results.
     fn decide(&mut self, removals: Removals) -> Wish {
         let changed = std::mem::take(&mut self.changed);
         let Scene {
@@ -127,8 +127,8 @@ impl Twins {
         told.in_force
     }
 
-    /// Checks that everything of ours in the kernel is in force while it must
-    /// not be removed, and that what is wanted always is.
+    /// Checks that everything of ours in the kernel is in force while removals
+    /// are held, and that everything wanted is always in force.
     fn check(&self, in_force: &Wish, held: bool) {
         let table = &in_force.desired.table;
         for (key, wanted) in &self.wanted.table {

@@ -1,4 +1,4 @@
-//! Whatever happens to the servers and to the agent: which servers serve?
+//! Tests which servers serve, whatever happens to the servers and to the agent.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,8 @@ enum Step {
     Probe(String),
     /// Seconds pass without results.
     Wait(i64),
-    /// The agent dies, and this many of its last steps are not on the disk.
+    /// The agent dies, and this many of its last steps are missing from the
+    /// disk.
     Restart(usize),
     /// The state folder is lost.
     Forget,
@@ -56,7 +57,7 @@ fn policy() -> impl Strategy<Value = Availability> {
     })
 }
 
-/// A scene, and what was written down after each of its steps.
+/// A scene, and the rows on disk after each of its steps.
 struct Walk {
     scene: Scene,
     availability: Availability,
@@ -108,7 +109,8 @@ impl Walk {
         self.check();
     }
 
-    /// Checks that nothing changes before a verdict, however old the rows are.
+    /// Restarts the agent with these rows, and checks that no weight changes
+    /// before a verdict, however old the rows are.
     fn restart(&mut self, rows: &BTreeMap<String, String>) {
         let before = self.scene.weights();
         let after = self.scene.restart_with(rows);

@@ -1,4 +1,5 @@
-//! One run of an agent, beside a kernel that does what it is asked.
+//! A scene for tests: one run of the agent's health logic, with a model kernel
+//! that accepts every change.
 
 use ipvs::ActualService;
 
@@ -21,7 +22,8 @@ pub(super) fn check_policy(availability: Availability, path: &str) -> Arc<CheckP
     })
 }
 
-/// One run of an agent, beside a kernel that does what it is asked.
+/// One run of the agent's health logic, with a model kernel that accepts every
+/// change.
 pub(super) struct Scene {
     pub(super) serving: Serving,
     pub(super) key: ServiceKey,
@@ -61,7 +63,7 @@ impl Scene {
         }
     }
 
-    /// Makes the kernel serve all of them before there is a check.
+    /// Makes the kernel serve all servers before their health check begins.
     pub(super) fn served(mut self) -> Self {
         self.kernel = Some(ActualService {
             config: self.wanted.config.clone(),
@@ -114,7 +116,7 @@ impl Scene {
     }
 
     /// Lets a period pass in which each server's probe has this result: `+`,
-    /// `-`, or `.` for none.
+    /// `-`, or `.` for none. Returns the weights afterwards.
     pub(super) fn probe(&mut self, results: &str) -> String {
         self.second += 5;
         for (server, result) in self.wanted.destinations.clone().keys().zip(results.chars()) {
@@ -141,7 +143,8 @@ impl Scene {
         self.weights()
     }
 
-    /// Returns the kernel's weights, by server; `x` is one that is not there.
+    /// Returns the servers' weights in the kernel; `x` stands for a server that
+    /// the kernel does not have.
     pub(super) fn weights(&self) -> String {
         let kernel = self.kernel.as_ref().expect("something was weighed");
         let weights: Vec<_> = self
@@ -156,7 +159,7 @@ impl Scene {
         weights.join(" ")
     }
 
-    /// Starts another run of the agent with what the last one wrote down.
+    /// Starts another run of the agent with the rows that the last run wrote.
     pub(super) fn restart(&mut self) -> String {
         let rows = self.rows.clone();
         self.restart_with(&rows)

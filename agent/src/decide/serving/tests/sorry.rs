@@ -1,8 +1,8 @@
-//! The sorry server of a service that has too few healthy ones.
+//! Tests the sorry server of a service that has too few healthy servers.
 
 use super::*;
 
-/// Two servers, and a sorry server.
+/// Returns a scene with two servers and a sorry server.
 fn scene(minimum: u32, recover_above: Option<u32>) -> Scene {
     let availability = Availability {
         minimum: Some(Quantity::Count(minimum)),

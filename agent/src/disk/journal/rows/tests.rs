@@ -30,7 +30,8 @@ fn open(folder: &Path, boot: &str) -> (FileJournal, Remembered) {
     FileJournal::open(folder, boot).expect("the folder is a fresh temporary one")
 }
 
-/// A file as builds with schema 1 left it, in the middle of a round.
+/// Writes a file with schema 1, as left by an agent that stops in the middle of
+/// a round.
 fn write_schema_1(folder: &Path) {
     let database = Database::create(folder.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
@@ -73,13 +74,16 @@ fn what_an_older_build_left_is_taken_over() {
 
     drop(journal);
     let (mut journal, again) = open(folder.path(), BOOT);
-    assert_eq!(again, found, "it is remembered in this build's form");
+    assert_eq!(
+        again, found,
+        "the entries were rewritten in the current schema"
+    );
     journal
         .settle(&[Change::Disown(Entry::Service(mark))])
         .unwrap();
     drop(journal);
     let (_, later) = open(folder.path(), BOOT);
-    assert!(!later.table.service(&mark), "it was disowned");
+    assert!(!later.table.service(&mark), "the service was disowned");
     assert!(later.table.service(&service(80)));
 }
 
@@ -155,7 +159,10 @@ fn a_table_and_an_intent_of_many_rows_come_back() {
     };
     let own = |key: &ServiceKey| Change::Own(Entry::Service(*key));
     let changes: Vec<_> = services.iter().map(own).collect();
-    assert!(encoded(&changes).len() > 2 * ROW, "it takes several rows");
+    assert!(
+        encoded(&changes).len() > 2 * ROW,
+        "the changes take several rows"
+    );
     journal.settle(&changes).unwrap();
     journal.intend(&intent).unwrap();
     drop(journal);

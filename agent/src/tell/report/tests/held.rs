@@ -1,4 +1,4 @@
-//! What is reported in condition RemovalsHeld.
+//! Tests of the condition RemovalsHeld.
 
 use super::*;
 use crate::event::origin::Definition;

@@ -1,4 +1,4 @@
-//! What is reported about sysctls.
+//! Tests of the status's list of sysctls.
 
 use crds::api::SysctlStatus;
 

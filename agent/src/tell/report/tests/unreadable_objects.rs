@@ -1,4 +1,4 @@
-//! Objects that this build cannot read.
+//! Tests of the exceptions for objects that this build cannot read.
 
 use crds::{Change, Store, resolve};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn world() -> Objects {
     objects
 }
 
-/// The service, the server and the reason of each exception.
+/// Returns the service, the server and the reason of each exception.
 fn exceptions(objects: &Objects) -> Vec<(String, Option<String>, String)> {
     unreadable(objects, &resolve(objects), "default")
         .into_iter()
