@@ -98,7 +98,7 @@ struct Group<'a> {
     /// Addresses that a live director holds.
     held: HashSet<IpAddr>,
     /// What live directors could not do, by service.
-    exceptions: HashMap<&'a str, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
+    exceptions: HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
     /// The position that every live director has reached. None if there is no
     /// live director, or if one has not used anything yet.
@@ -198,7 +198,7 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
         for exception in &status.exceptions {
             group
                 .exceptions
-                .entry(exception.virtual_service.as_str())
+                .entry(&exception.virtual_service)
                 .or_default()
                 .push((director, exception));
         }

@@ -66,7 +66,7 @@ pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
     })
 }
 
-/// A change of a Director's condition HealthChecks. Its agent writes that
+/// A change of a Director's condition ProbesWorking. Its agent writes that
 /// condition itself, so there is no [`Letter`] for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentFlip {
@@ -84,8 +84,8 @@ impl AgentFlip {
         after: &[Condition],
     ) -> Option<Self> {
         let fails = |condition: &Condition| condition.status == "False";
-        let old = condition::find(before, kind::HEALTH_CHECKS);
-        let new = condition::find(after, kind::HEALTH_CHECKS)?;
+        let old = condition::find(before, kind::PROBES_WORKING);
+        let new = condition::find(after, kind::PROBES_WORKING)?;
         (fails(new) != old.is_some_and(fails)).then(|| Self {
             director: director.clone(),
             uid: uid.to_owned(),
@@ -270,7 +270,7 @@ mod tests {
 
     fn refused_by_the_kernel() -> Condition {
         let why = DirectorException {
-            virtual_service: "shop/web".to_owned(),
+            virtual_service: ObjectKey::new("shop", "web"),
             real_server: None,
             reason: reason::KERNEL_REFUSED.to_owned(),
             message: "no such scheduler".to_owned(),

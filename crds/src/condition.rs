@@ -34,9 +34,9 @@ pub mod kind {
     /// A director holds removals back until someone permits them.
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
     /// A director can probe real servers, and its probe results are valid.
-    pub const HEALTH_CHECKS: &str = "HealthChecks";
+    pub const PROBES_WORKING: &str = "ProbesWorking";
     /// A director's sysctls have the values that its services need.
-    pub const SYSCTLS: &str = "Sysctls";
+    pub const SYSCTLS_APPLIED: &str = "SysctlsApplied";
     /// A director's agent renews its Lease.
     pub const ALIVE: &str = "Alive";
 }

@@ -81,6 +81,42 @@ fn not_seen(kind: &str) -> Value {
     })
 }
 
+/// Returns the fields of a definition's spec that have a default which their
+/// description does not name, as `kubectl explain` shows it.
+pub fn unnamed_defaults(crd: &CustomResourceDefinition) -> Vec<String> {
+    let crd = serde_json::to_value(crd).expect("a CRD is JSON");
+    let mut unnamed = Vec::new();
+    for version in crd["spec"]["versions"].as_array().into_iter().flatten() {
+        let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        find_unnamed_defaults(spec, "spec", &mut unnamed);
+    }
+    unnamed
+}
+
+fn find_unnamed_defaults(schema: &Value, path: &str, unnamed: &mut Vec<String>) {
+    if let Some(default) = schema.get("default") {
+        let wanted = match default {
+            Value::String(text) => format!("Defaults to {text}."),
+            Value::Array(items) => {
+                let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
+                format!("Defaults to {}.", items.join(", "))
+            }
+            other => format!("Defaults to {other}."),
+        };
+        let description = schema["description"].as_str().unwrap_or_default();
+        let words = description.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !words.contains(&wanted) {
+            unnamed.push(format!("{path}: {wanted}"));
+        }
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        find_unnamed_defaults(field, &format!("{path}.{name}"), unnamed);
+    }
+    if let Some(items) = schema.get("items") {
+        find_unnamed_defaults(items, &format!("{path}[]"), unnamed);
+    }
+}
+
 /// Returns the name of a definition's file in the chart.
 pub fn file_name(crd: &CustomResourceDefinition) -> String {
     format!("{}.yaml", crd.spec.names.plural)

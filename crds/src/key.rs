@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The kinds of objects that users write.
@@ -25,7 +26,9 @@ impl fmt::Display for Kind {
 
 /// The namespace and name of an object. Cluster-scoped objects have an empty
 /// namespace. A clone is cheap, because all clones share both texts.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
 pub struct ObjectKey {
     /// The object's namespace; empty for cluster-scoped kinds.
     pub namespace: Arc<str>,

@@ -181,7 +181,7 @@ fn link_servers(objects: &Objects, candidates: &[Candidate<'_>], resolved: &mut 
                 match granted.judge_server(server_key, &server, stored.source) {
                     Ok(is_listed) => server.is_listed = is_listed,
                     Err(rejection) => {
-                        ungranted.push(server);
+                        ungranted.push((servers.len(), server));
                         return Err(rejection);
                     }
                 }

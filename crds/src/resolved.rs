@@ -76,8 +76,9 @@ pub struct Service {
     /// address and port.
     pub servers: Vec<Server>,
     /// Servers that are refused only because the group does not grant their
-    /// addresses, oldest first. A director that serves one goes on.
-    pub ungranted: Vec<Server>,
+    /// addresses, oldest first, each with the number of older servers in
+    /// `servers`. A director that serves one goes on.
+    pub ungranted: Vec<(usize, Server)>,
     /// Whether the group grants the VIP by itself, and not within a network.
     pub is_meant: bool,
 }

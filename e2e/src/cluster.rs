@@ -89,7 +89,8 @@ impl Drop for Cluster {
                 eprintln!("kubectl {}: {}", args.join(" "), deleted.stderr);
             }
         }
-        control::try_kubectl(&["patch", "idg", "default", "--type=json", "-p", NO_HOLDER]);
+        let patch = format!(r#"[{{"op":"replace","path":"/spec","value":{GRANTS}}}]"#);
+        control::try_kubectl(&["patch", "idg", "default", "--type=json", "-p", &patch]);
         // The journals of this test's agents refer to hosts that no longer
         // exist.
         if let Err(error) = fs::remove_dir_all(state_dir("")) {
@@ -107,7 +108,8 @@ pub fn name_holder(director: &str) {
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-const NO_HOLDER: &str = r#"[{"op":"replace","path":"/spec","value":{}}]"#;
+/// What the group `default` grants in tests: every address and mark.
+const GRANTS: &str = r#"{"addressPools":[{"name":"lab","cidrs":["0.0.0.0/0","::/0"]}],"firewallMarks":[{"name":"lab","first":1,"last":4294967295}]}"#;
 
 fn install_chart() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
@@ -136,6 +138,8 @@ pub fn upgrade_chart_in(cluster: Which) {
         "--namespace",
         NAMESPACE,
         "--create-namespace",
+        "--set-json",
+        &format!("directorGroups.default={GRANTS}"),
         "--kubeconfig",
         &kubeconfig.to_string_lossy(),
     ]);

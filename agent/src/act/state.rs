@@ -206,6 +206,19 @@ impl State {
         }
     }
 
+    /// Whether a service, or a server of the service, is ours and in the kernel
+    /// as last read.
+    pub fn stands(&self, service: &ServiceKey, server: Option<&DestinationKey>) -> bool {
+        let ours = &self.ours.table;
+        let found = self.believed.as_ref().and_then(|table| table.get(service));
+        found.is_some_and(|found| match server {
+            None => ours.service(service),
+            Some(server) => {
+                ours.destination(service, server) && found.destinations.contains_key(server)
+            }
+        })
+    }
+
     /// Compares a reading of the kernel's table with the believed table. If one
     /// of our services differs, or a wanted service of a stranger, the next
     /// round reads that service again. After a complete reading, the next round

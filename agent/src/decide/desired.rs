@@ -9,8 +9,8 @@ use std::{
 };
 
 use crds::{
-    AddressRule, Availability, BelowMinimum, CheckedGroup, ForwardingRule, HealthCheck, ObjectKey,
-    Resolved, Server, Service, ServiceId,
+    AddressRule, Availability, BelowMinimum, CheckedGroup, ForwardingRule, HealthCheck, Kind,
+    ObjectKey, Rejection, Resolved, Server, Service, ServiceId,
     api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
 };
 use ipvs::{
@@ -35,6 +35,14 @@ pub struct Desired {
     pub services: BTreeMap<ServiceKey, ObjectKey>,
     /// The RealServer that wants each destination.
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
+    /// The services (with no server) that the group does not grant, and the
+    /// servers of other services that it does not grant, each with the reason.
+    /// They are in the other fields too, because
+    /// [`crate::decide::protect`] decides which of them stay.
+    pub ungranted: BTreeMap<(ServiceKey, Option<DestinationKey>), Rejection>,
+    /// The services whose VIP the group grants by itself, and not within a
+    /// network. Such a VIP may be an address of the host.
+    pub meant: BTreeSet<ServiceKey>,
 }
 
 /// The wanted state of this host as a whole, from the objects and from the
@@ -121,11 +129,20 @@ pub struct CheckPolicy {
 /// Returns the wanted state of the directors of `group`.
 pub fn desired(resolved: &Resolved, group: &str) -> Desired {
     let mut desired = Desired::default();
-    for (object, service) in &resolved.services {
+    let granted = resolved.services.iter();
+    for (object, service) in granted.chain(&resolved.ungranted) {
         if service.group != group {
             continue;
         }
         let key = service_key(service.id);
+        if resolved.ungranted.contains_key(object)
+            && let Some(why) = resolved.rejection(Kind::VirtualService, object)
+        {
+            desired.ungranted.insert((key, None), why.clone());
+        }
+        if service.is_meant {
+            desired.meant.insert(key);
+        }
         if let ServiceId::Vip { address, .. } = service.id {
             desired
                 .vips
@@ -142,8 +159,26 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
             let policy = policy(check, &service.availability);
             desired.checks.insert(key, Arc::new(policy));
         }
+        let mut wanted = wanted_service(service);
+        for (inserted, (older, server)) in service.ungranted.iter().enumerate() {
+            let destination = destination_key(server);
+            let refused = (object.clone(), server.object.clone());
+            if let Some(why) = resolved.refused.get(&refused)
+                && !wanted.destinations.contains_key(&destination)
+            {
+                let at = (older + inserted).min(wanted.destinations.len());
+                let config = destination_config(server);
+                wanted.destinations.shift_insert(at, destination, config);
+                desired
+                    .servers
+                    .insert((key, destination), server.object.clone());
+                desired
+                    .ungranted
+                    .insert((key, Some(destination)), why.clone());
+            }
+        }
         desired.services.insert(key, object.clone());
-        desired.table.insert(key, wanted_service(service));
+        desired.table.insert(key, wanted);
     }
     desired
 }
@@ -356,6 +391,8 @@ mod tests {
             health_check: None,
             availability: availability(),
             servers: Vec::new(),
+            ungranted: Vec::new(),
+            is_meant: false,
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
 
 use crds::{ObjectKey, api::DirectorException, condition};
 use ipvs::{
-    ActualService, DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceKey,
+    DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceKey,
     WantedService,
 };
 
@@ -220,6 +220,9 @@ pub struct Verdict {
     /// The refused services (with no server), and the refused servers of other
     /// services.
     pub refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
+    /// The entries without a grant that are left out, in the same form. Their
+    /// objects' own conditions report them.
+    pub ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The refusals as conditions and log lines, with notices about suspects
     /// that are not refused.
     pub report: Report,
@@ -238,23 +241,56 @@ pub struct Report {
     pub notices: Vec<String>,
 }
 
-/// Removes the refused suspects from `wanted`. `found` returns a suspect's
-/// service in the kernel, and entries that the kernel already has stay. With
-/// `is_allowed`, every suspect stays.
-pub fn judge<'a>(
+/// What the administrator allows beyond the grants of the group.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Permissions {
+    /// Suspects may be programmed (`--allow-hijack`).
+    pub may_hijack: bool,
+    /// Removals are allowed, so entries without a grant need not stay.
+    pub is_released: bool,
+}
+
+/// Removes from `wanted` the refused suspects and the entries without a grant.
+/// `stands` returns whether a service, or a server of a service, is ours and in
+/// the kernel: such entries stay.
+pub fn judge(
     wanted: &Arc<Desired>,
     suspects: &BTreeMap<ServiceKey, Suspect>,
-    found: impl Fn(&ServiceKey) -> Option<&'a ActualService>,
-    is_allowed: bool,
+    stands: impl Fn(&ServiceKey, Option<&DestinationKey>) -> bool,
+    permissions: Permissions,
 ) -> Verdict {
     let mut verdict = Verdict::default();
+    for ((key, server), why) in &wanted.ungranted {
+        let is_whole_ungranted = wanted.ungranted.contains_key(&(*key, None));
+        if server.is_some() && is_whole_ungranted && !stands(key, None) {
+            continue;
+        }
+        if permissions.is_released || !stands(key, server.as_ref()) {
+            verdict.ungranted.insert((*key, *server));
+        } else if let Some(object) = wanted.services.get(key) {
+            let server = server.and_then(|server| wanted.servers.get(&(*key, server)));
+            verdict.report.exceptions.push(DirectorException {
+                virtual_service: object.clone(),
+                real_server: server.cloned(),
+                reason: why.reason.to_owned(),
+                message: format!(
+                    "still served, until its object is deleted or spec.removals.allowUntil of \
+                     the DirectorGroup allows removals. {}",
+                    why.message
+                ),
+            });
+        }
+    }
     for (key, suspect) in suspects {
         let Some(object) = wanted.services.get(key) else {
             continue;
         };
-        let found = found(key);
+        if verdict.ungranted.contains(&(*key, None)) {
+            continue;
+        }
         if let Some(why) = &suspect.service {
-            let ruling = Ruling::of(is_allowed, found.is_some());
+            let is_meant = wanted.meant.contains(key);
+            let ruling = Ruling::of(permissions.may_hijack, stands(key, None), is_meant);
             if ruling == Ruling::Refused {
                 verdict.refused.insert((*key, None));
             }
@@ -264,8 +300,11 @@ pub fn judge<'a>(
             }
         }
         for (server, why) in &suspect.servers {
-            let stands = found.is_some_and(|found| found.destinations.contains_key(server));
-            let ruling = Ruling::of(is_allowed, stands);
+            if verdict.ungranted.contains(&(*key, Some(*server))) {
+                continue;
+            }
+            let stands = stands(key, Some(server));
+            let ruling = Ruling::of(permissions.may_hijack, stands, false);
             if ruling == Ruling::Refused {
                 verdict.refused.insert((*key, Some(*server)));
             }
@@ -273,9 +312,10 @@ pub fn judge<'a>(
             verdict.report.say(ruling, object, real_server, why);
         }
     }
-    verdict.desired = match verdict.refused.is_empty() {
+    let removed: BTreeSet<_> = verdict.refused.union(&verdict.ungranted).copied().collect();
+    verdict.desired = match removed.is_empty() {
         true => wanted.clone(),
-        false => Arc::new(without(wanted, &verdict.refused)),
+        false => Arc::new(without(wanted, &removed)),
     };
     verdict
 }
@@ -285,17 +325,20 @@ pub fn judge<'a>(
 enum Ruling {
     /// The administrator allowed the suspect.
     Allowed,
-    /// The suspect is already in the kernel and stays.
+    /// The group grants exactly this address.
+    Meant,
+    /// The suspect is ours, already in the kernel, and stays.
     Stands,
     Refused,
 }
 
 impl Ruling {
-    fn of(is_allowed: bool, stands: bool) -> Self {
-        match (is_allowed, stands) {
-            (true, _) => Self::Allowed,
-            (false, true) => Self::Stands,
-            (false, false) => Self::Refused,
+    fn of(is_allowed: bool, stands: bool, is_meant: bool) -> Self {
+        match (is_allowed, stands, is_meant) {
+            (true, _, _) => Self::Allowed,
+            (false, true, _) => Self::Stands,
+            (false, false, true) => Self::Meant,
+            (false, false, false) => Self::Refused,
         }
     }
 }
@@ -321,13 +364,17 @@ impl Report {
             Ruling::Allowed => self.notices.push(format!(
                 "VirtualService {object} is programmed anyway, as --allow-hijack says: {why}"
             )),
+            Ruling::Meant => self.notices.push(format!(
+                "VirtualService {object} is programmed, because the DirectorGroup grants exactly \
+                 its address: {why}"
+            )),
             Ruling::Stands => self.notices.push(format!(
                 "VirtualService {object} is programmed already and stays so, but a new one would \
                  be refused: {why}"
             )),
             Ruling::Refused => self.exceptions.push(DirectorException {
-                virtual_service: object.to_string(),
-                real_server: server.map(ToString::to_string),
+                virtual_service: object.clone(),
+                real_server: server.cloned(),
                 reason: condition::reason::WOULD_HIJACK_DIRECTOR.to_owned(),
                 message: format!("refused, to protect the director: {why}"),
             }),

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use ipvs::{ActualService, DestinationKey, ServiceKey};
+use ipvs::{DestinationKey, ServiceKey};
 
 use super::Loop;
 use crate::decide::{
     desired::Desired,
-    protect::{self, Facts, Report, Suspect},
+    protect::{self, Facts, Permissions, Report, Suspect},
 };
 
 /// The entries that may take the host's own traffic, by service.
@@ -38,6 +38,10 @@ pub(super) struct Protection {
     directors: BTreeMap<String, BTreeSet<IpAddr>>,
     facts: Facts,
     refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
+    /// The entries without a grant that the last judgement left out.
+    ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
+    /// Whether removals were allowed at the last judgement.
+    was_released: bool,
     /// The wanted state that was last judged, and the part of it that was
     /// allowed.
     judged: (Arc<Desired>, Arc<Desired>),
@@ -66,6 +70,8 @@ impl Protection {
                 directors: BTreeMap::new(),
             },
             refused: BTreeSet::new(),
+            ungranted: BTreeSet::new(),
+            was_released: false,
             judged: Default::default(),
             report: Arc::default(),
             is_stale: true,
@@ -122,8 +128,10 @@ impl Protection {
     }
 
     /// Whether the wanted state must be judged again.
-    fn must_judge(&self, now: Duration) -> bool {
-        !Arc::ptr_eq(&self.wanted, &self.judged.0) || self.is_due(now)
+    fn must_judge(&self, is_released: bool, now: Duration) -> bool {
+        !Arc::ptr_eq(&self.wanted, &self.judged.0)
+            || (is_released != self.was_released && !self.wanted.ungranted.is_empty())
+            || self.is_due(now)
     }
 
     /// Whether a judgement is due even if the wanted state has not changed.
@@ -144,27 +152,35 @@ impl Protection {
     }
 
     /// Removes from the wanted state the entries that would take this host's
-    /// own traffic. `found` returns a suspect's service in the kernel. Returns
-    /// the services for which the refusal of the service or of its servers has
-    /// changed.
-    pub(super) fn judge<'a>(
+    /// own traffic, and those without a grant. `stands` returns whether an
+    /// entry is ours and in the kernel. Returns the services for which the
+    /// refusal of the service or of its servers has changed.
+    pub(super) fn judge(
         &mut self,
         suspects: &Suspects,
-        found: impl Fn(&ServiceKey) -> Option<&'a ActualService>,
+        stands: impl Fn(&ServiceKey, Option<&DestinationKey>) -> bool,
+        is_released: bool,
         now: Duration,
     ) -> BTreeSet<ServiceKey> {
-        let verdict = protect::judge(&self.wanted, suspects, found, self.may_hijack);
+        let permissions = Permissions {
+            may_hijack: self.may_hijack,
+            is_released,
+        };
+        let verdict = protect::judge(&self.wanted, suspects, stands, permissions);
+        self.was_released = is_released;
         let (mut report, reachable) = (verdict.report, &self.report.addresses);
         report.addresses.clone_from(reachable);
         if report != *self.report {
             self.report = Arc::new(report);
         }
         let differing = self.refused.symmetric_difference(&verdict.refused);
-        let differing = differing.map(|(service, _)| *service).collect();
+        let differing = differing.chain(self.ungranted.symmetric_difference(&verdict.ungranted));
+        let differing: BTreeSet<_> = differing.map(|(service, _)| *service).collect();
         let is_same_wish = Arc::ptr_eq(&self.wanted, &self.judged.0);
-        if !is_same_wish || self.refused != verdict.refused {
+        if !is_same_wish || !differing.is_empty() {
             self.judged = (self.wanted.clone(), verdict.desired);
             self.refused = verdict.refused;
+            self.ungranted = verdict.ungranted;
         }
         let interval = match self.refused.is_empty() && !self.is_unsure {
             true => LOOK_INTERVAL,
@@ -185,12 +201,19 @@ impl Loop {
     /// service depends on them. The next reading of the kernel includes the
     /// returned services and the previously refused ones.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
-        if !self.protection.must_judge(now) {
+        let is_released = self.is_released(now);
+        if !self.protection.must_judge(is_released, now) {
             return None;
         }
         self.look(now);
         let protection = &self.protection;
         let suspects = protect::suspects(&protection.wanted, &protection.facts);
+        // Only an entry of ours can stay without a grant.
+        let ungranted = protection.wanted.ungranted.keys().map(|(key, _)| *key);
+        let ours: Vec<_> = ungranted
+            .filter(|key| self.state.found(key).is_ours)
+            .collect();
+        self.state.look_at(ours);
         if !protection.may_hijack {
             self.state.look_at(suspects.keys().copied());
             let refused = protection.refused.iter();

@@ -69,8 +69,11 @@ impl Loop {
     /// Leaves out services and servers that would take the host's own traffic.
     fn protect(&mut self, suspects: Option<Suspects>, now: Duration) {
         if let Some(suspects) = suspects {
-            let found = |key: &_| self.state.found(key).service;
-            let refused = self.protection.judge(&suspects, found, now);
+            let is_released = self.is_released(now);
+            let stands = |service: &_, server: Option<&_>| self.state.stands(service, server);
+            let refused = self
+                .protection
+                .judge(&suspects, stands, is_released, now);
             self.changed.extend(refused);
             self.health.names_changed();
         }
@@ -165,17 +168,20 @@ impl Loop {
         group.and_then(|group| group.in_force())
     }
 
+    /// Whether the group allows removals of any number.
+    pub(super) fn is_released(&self, now: Duration) -> bool {
+        let group = self.in_force();
+        let until = group.and_then(|group| group.removals_allowed_until);
+        let wall = self.clock.wall(now).as_second();
+        self.objects.is_listed() && until.is_some_and(|until| wall < until)
+    }
+
     fn removals(&mut self, now: Duration) -> Removals {
         if !self.objects.is_listed() {
             return Removals::NotYet;
         }
-        let allowed_until = self
-            .in_force()
-            .and_then(|group| group.removals_allowed_until);
-        let wall = self.clock.wall(now).as_second();
-        let removals = self
-            .caution
-            .judge(allowed_until.is_some_and(|until| wall < until));
+        let is_released = self.is_released(now);
+        let removals = self.caution.judge(is_released);
         self.save_cluster();
         removals
     }

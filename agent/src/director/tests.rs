@@ -254,7 +254,7 @@ fn an_edit_that_does_not_parse_keeps_the_last_good_version_in_force() {
     let [exception] = observed.unreadable.as_slice() else {
         panic!("one object is unreadable: {:?}", observed.unreadable);
     };
-    assert_eq!(exception.virtual_service, "shop/web80");
+    assert_eq!(exception.virtual_service.to_string(), "shop/web80");
     assert!(exception.message.contains("quantum"), "{exception:?}");
     assert_eq!(running.world.news(), [""; 0], "the kernel stays as it is");
 

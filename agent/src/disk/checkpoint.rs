@@ -23,12 +23,12 @@ use std::{
 };
 
 use crds::{
-    Change, Checked, Kind, Loose, ObjectKey, Store,
+    Change, Checked, Kind, Loose, ObjectKey, Source, Store,
     api::{DirectorGroup, RealServer, VirtualService},
 };
 use kube::core::object::HasSpec;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::database;
@@ -363,7 +363,23 @@ fn apply<K>(row: &str) -> serde_json::Result<Change<K>>
 where
     K: HasSpec<Spec: fmt::Debug + DeserializeOwned>,
 {
-    serde_json::from_str::<Loose<K>>(row).map(Change::Apply)
+    let mut object = serde_json::from_str::<Loose<K>>(row)?;
+    let RowSource { is_from_file } = serde_json::from_str(row)?;
+    // A build that did not record the source knew files by their objects'
+    // missing creation time.
+    let is_from_file = is_from_file.unwrap_or(object.metadata.creation_timestamp.is_none());
+    if is_from_file {
+        object.source = Source::File;
+    }
+    Ok(Change::Apply(object))
+}
+
+/// The part of an object's row that is not part of the object.
+#[derive(Deserialize)]
+struct RowSource {
+    /// Whether the object is from a file. None in the rows of older builds.
+    #[serde(rename = "fromFile")]
+    is_from_file: Option<bool>,
 }
 
 /// Passes changes of one kind of object to the store, and sends the good
@@ -461,6 +477,7 @@ fn row<K: HasSpec<Spec: Serialize>>(object: &Loose<K>) -> Option<String> {
             "creationTimestamp": metadata.creation_timestamp,
         },
         "spec": spec,
+        "fromFile": object.source == Source::File,
     });
     Some(row.to_string())
 }

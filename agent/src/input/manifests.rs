@@ -326,12 +326,11 @@ fn list<K>(
 ) -> Result<(), NobodyListens>
 where
     K: HasSpec<Spec: fmt::Debug + Clone> + Resource,
-    Loose<K>: From<K>,
 {
     let send = |change| events.send(event(change)).map_err(|_| NobodyListens);
     send(Change::Listing)?;
     for object in objects {
-        send(Change::Item(object.into()))?;
+        send(Change::Item(Loose::from_file(&object)))?;
     }
     send(Change::Listed)
 }

@@ -120,7 +120,7 @@ impl Membership {
         let addresses = addresses.and_then(|addresses| addresses.as_array());
         let texts = addresses.into_iter().flatten().take(MOST_ADDRESSES);
         let said: BTreeSet<_> = texts
-            .filter_map(|address| address.as_str()?.parse().ok())
+            .filter_map(|found| found.get("address")?.as_str()?.parse().ok())
             .collect();
         if !said.is_empty() {
             return said;
@@ -192,7 +192,9 @@ mod tests {
     fn members_come_with_the_addresses_that_they_report_also_while_they_leave() {
         let mut membership = listed(&["a"]);
         let mut b = director("b", "edge");
-        b.data["status"]["addresses"] = json!(["192.0.2.2", "2001:db8::2", "of a newer version"]);
+        b.data["status"]["addresses"] = json!([
+            {"address": "192.0.2.2"}, {"address": "2001:db8::2"}, "of a newer version",
+        ]);
         membership.see(Apply(b), s(1));
         let b = BTreeSet::from(["192.0.2.2", "2001:db8::2"].map(|text| text.parse().unwrap()));
         let both = BTreeMap::from([("a".to_owned(), BTreeSet::new()), ("b".to_owned(), b)]);

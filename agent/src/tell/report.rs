@@ -28,8 +28,8 @@ use crate::{
 pub const CONDITIONS: [&str; 4] = [
     condition::kind::PROGRAMMED,
     condition::kind::REMOVALS_HELD,
-    condition::kind::HEALTH_CHECKS,
-    condition::kind::SYSCTLS,
+    condition::kind::PROBES_WORKING,
+    condition::kind::SYSCTLS_APPLIED,
 ];
 /// The most exceptions that a status lists. Further exceptions are only
 /// counted, to keep a Director well below the API server's size limit.
@@ -127,7 +127,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
             status.used.clone_from(&observed.used);
         }
         status.services = int32(outcome.services);
-        status.destinations = int32(outcome.destinations);
+        status.real_servers = int32(outcome.destinations);
         status.exceptions_omitted = int32(exceptions.len().saturating_sub(MOST_EXCEPTIONS));
         exceptions.truncate(MOST_EXCEPTIONS);
         status.exceptions = exceptions;
@@ -136,11 +136,11 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
             status.vips = held_vips(&outcome.vips);
         }
         status.repairs = Repairs {
-            count: outcome.repairs.count.cast_signed(),
+            count: i32::try_from(outcome.repairs.count).unwrap_or(i32::MAX),
             latest: outcome.repairs.latest.iter().cloned().collect(),
         };
         let addresses = observed.protection.addresses.iter();
-        status.addresses = addresses.map(ToString::to_string).collect();
+        status.addresses = addresses.map(host_address).collect();
         let protected = observed.protection.notices.iter().cloned();
         let mut notices: Vec<_> = protected.chain(notices(outcome)).collect();
         status.notices_omitted = int32(notices.len().saturating_sub(MOST_NOTICES));
@@ -232,7 +232,7 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
-    condition::director_programmed(status.services, status.destinations, generation)
+    condition::director_programmed(status.services, status.real_servers, generation)
 }
 
 /// Returns the reason and message of a host failure that made the round
@@ -417,10 +417,16 @@ fn exception(
     message: &str,
 ) -> DirectorException {
     DirectorException {
-        virtual_service: service.to_string(),
-        real_server: server.map(ToString::to_string),
+        virtual_service: service.clone(),
+        real_server: server.cloned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
+    }
+}
+
+fn host_address(address: &IpAddr) -> HostAddress {
+    HostAddress {
+        address: address.to_string(),
     }
 }
 

@@ -12,9 +12,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{DirectorView, Group};
 use crate::{history::Positions, need::Need};
 
-/// Namespace and name of an object. Directors write them with a slash between.
-type Name<'a> = (&'a str, &'a str);
-
 /// The directors that do not find a server healthy, and their reports.
 type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 
@@ -25,9 +22,9 @@ pub(super) struct HealthReports<'a> {
     /// The directors that report health at all. The others check nothing.
     pub(super) checking: HashSet<&'a str>,
     /// By service, those of its servers that are not healthy.
-    unhealthy: HashMap<Name<'a>, HashMap<Name<'a>, Unhealthy<'a>>>,
+    unhealthy: HashMap<&'a ObjectKey, HashMap<&'a ObjectKey, Unhealthy<'a>>>,
     /// By service, the directors on which it is below its minimum.
-    below: HashMap<Name<'a>, Vec<(&'a DirectorView<'a>, &'a ServiceBelowMinimum)>>,
+    below: HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a ServiceBelowMinimum)>>,
     /// The directors that left unhealthy servers out of their reports.
     pub(super) leaving_servers_out: BTreeSet<&'a str>,
     /// The directors that left services below their minimum out of their
@@ -50,36 +47,21 @@ impl<'a> HealthReports<'a> {
     /// Takes in the report of a live director.
     pub(super) fn hear(&mut self, director: &'a DirectorView<'a>, health: &'a DirectorHealth) {
         self.checking.insert(director.name);
-        let mut left_out = health.unhealthy_omitted > 0;
         for entry in &health.unhealthy {
             for service in &entry.virtual_services {
-                match (name(service), name(&entry.real_server)) {
-                    (Some(service), Some(server)) => self
-                        .unhealthy
-                        .entry(service)
-                        .or_default()
-                        .entry(server)
-                        .or_default()
-                        .push((director, entry)),
-                    _ => left_out = true,
-                }
+                let of_service = self.unhealthy.entry(service).or_default();
+                let of_server = of_service.entry(&entry.real_server).or_default();
+                of_server.push((director, entry));
             }
         }
-        if left_out {
+        if health.unhealthy_omitted > 0 {
             self.leaving_servers_out.insert(director.name);
         }
-        let mut left_out = health.below_minimum_omitted > 0;
         for entry in &health.below_minimum {
-            match name(&entry.virtual_service) {
-                Some(service) => self
-                    .below
-                    .entry(service)
-                    .or_default()
-                    .push((director, entry)),
-                None => left_out = true,
-            }
+            let of_service = self.below.entry(&entry.virtual_service).or_default();
+            of_service.push((director, entry));
         }
-        if left_out {
+        if health.below_minimum_omitted > 0 {
             self.leaving_services_out.push(director);
         }
     }
@@ -89,7 +71,7 @@ impl<'a> HealthReports<'a> {
 pub(super) struct Servers<'b, 'a> {
     group: &'b Group<'a>,
     need: Option<&'b Need>,
-    unhealthy: Option<&'b HashMap<Name<'a>, Unhealthy<'a>>>,
+    unhealthy: Option<&'b HashMap<&'a ObjectKey, Unhealthy<'a>>>,
 }
 
 impl<'b, 'a> Servers<'b, 'a> {
@@ -97,7 +79,7 @@ impl<'b, 'a> Servers<'b, 'a> {
         Self {
             group,
             need,
-            unhealthy: named(&group.health.unhealthy, key),
+            unhealthy: group.health.unhealthy.get(key),
         }
     }
 
@@ -117,7 +99,7 @@ impl<'b, 'a> Servers<'b, 'a> {
         server: &'b ObjectKey,
     ) -> &'b [(&'a DirectorView<'a>, &'a UnhealthyServer)] {
         self.unhealthy
-            .and_then(|all| named(all, server))
+            .and_then(|all| all.get(server))
             .map_or(&[], Vec::as_slice)
     }
 
@@ -157,7 +139,7 @@ pub(super) fn below_minimum(
 ) -> Option<Condition> {
     service.health_check.as_ref()?;
     let health = &group.health;
-    let below = named(&health.below, key).map(Vec::as_slice);
+    let below = health.below.get(key).map(Vec::as_slice);
     if let Some([(director, entry), others @ ..]) = below {
         let (name, others) = (director.name, others.len());
         return Some(condition::below_minimum(name, entry, others, generation));
@@ -201,13 +183,4 @@ pub(super) fn below_minimum(
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
     healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)
-}
-
-fn name(text: &str) -> Option<Name<'_>> {
-    text.split_once('/')
-}
-
-/// The entry of an object in a map.
-fn named<'b, V>(map: &'b HashMap<Name<'_>, V>, key: &'b ObjectKey) -> Option<&'b V> {
-    map.get::<Name<'b>>(&(&key.namespace, &key.name))
 }

@@ -97,14 +97,13 @@ fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
     let (Some(service), Some(need), true) = (view.service, view.need, view.accepted) else {
         return answers;
     };
-    let name = view.key.to_string();
     let exceptions = view
         .group
         .exceptions
-        .get(name.as_str())
+        .get(view.key)
         .map_or(&[][..], Vec::as_slice);
     for director in &view.group.live {
-        if let Some(why) = broken(director, &name) {
+        if let Some(why) = broken(director, view.key) {
             answers.broken.push((director, why));
             continue;
         }
@@ -149,13 +148,13 @@ fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
 
 /// The reason why a director cannot do anything, if that is so. Its report of
 /// the last round is then not reliable, and waiting for it does not help.
-fn broken(director: &DirectorView<'_>, service: &str) -> Option<DirectorException> {
+fn broken(director: &DirectorView<'_>, service: &ObjectKey) -> Option<DirectorException> {
     let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED)?;
     if programmed.status != "False" || programmed.reason == reason::EXCEPTIONS {
         return None;
     }
     Some(DirectorException {
-        virtual_service: service.to_owned(),
+        virtual_service: service.clone(),
         real_server: None,
         reason: programmed.reason.clone(),
         message: programmed.message.clone(),

@@ -428,7 +428,7 @@ fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     });
     losers
         .map(|(key, _)| {
-            json!({"virtualService": key.to_string(), "reason": "Conflict", "message": "it is taken"})
+            json!({"virtualService": key, "reason": "Conflict", "message": "it is taken"})
         })
         .collect()
 }

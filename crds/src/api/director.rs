@@ -1,7 +1,9 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::ObjectKey;
 
 /// One director node. The node's agent creates this object with the node's
 /// name, and writes its status.
@@ -29,10 +31,10 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.services"
     ),
     printcolumn(
-        name = "Destinations",
+        name = "Servers",
         type_ = "integer",
         description = "Destinations in the kernel that belong to the agent",
-        json_path = ".status.destinations"
+        json_path = ".status.realServers"
     ),
     printcolumn(
         name = "Programmed",
@@ -77,7 +79,7 @@ pub struct DirectorSpec {}
 
 /// What a director's agent reports about its kernel. The controller adds the
 /// condition Alive.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorStatus {
     /// The DirectorGroup that the agent was started for.
@@ -97,9 +99,10 @@ pub struct DirectorStatus {
     /// The number of services in the kernel that belong to the agent.
     #[serde(default)]
     pub services: i32,
-    /// The number of destinations in the kernel that belong to the agent.
+    /// The number of real servers in the kernel that belong to the agent. A real
+    /// server counts once for each service that has it.
     #[serde(default)]
-    pub destinations: i32,
+    pub real_servers: i32,
     /// Where the director's state differs from the state that the objects want.
     /// If exceptionsOmitted is 0, everything else is as the objects want it.
     #[serde(default)]
@@ -118,10 +121,12 @@ pub struct DirectorStatus {
     /// The directors of the group refuse a real server that has one of these
     /// addresses if its forwarding method is DR or TUN.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<String>,
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["address".to_owned()]))]
+    pub addresses: Vec<HostAddress>,
     /// The sysctls that the services need, and their values. If there are more
     /// than 100 sysctls, those with a problem come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub sysctls: Vec<SysctlStatus>,
     /// The number of sysctls that did not fit into this status.
     #[serde(default)]
@@ -142,7 +147,7 @@ pub struct DirectorStatus {
     #[serde(default)]
     pub notices_omitted: i32,
     /// The director's conditions. The agent sets Programmed, RemovalsHeld,
-    /// HealthChecks and Sysctls; the controller sets Alive.
+    /// ProbesWorking and SysctlsApplied; the controller sets Alive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -177,7 +182,7 @@ pub struct Repairs {
     /// The number of kernel entries that the agent has repaired since it
     /// started.
     #[serde(default)]
-    pub count: i64,
+    pub count: i32,
     /// The last 10 operations that repaired an entry, newest first, in the
     /// notation of ipvsadm.
     #[serde(default)]
@@ -217,11 +222,10 @@ pub struct DirectorHealth {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnhealthyServer {
-    /// The unhealthy RealServer, as namespace/name.
-    pub real_server: String,
-    /// The VirtualServices for which the server is not healthy, as
-    /// namespace/name.
-    pub virtual_services: Vec<String>,
+    /// The unhealthy RealServer.
+    pub real_server: ObjectKey,
+    /// The VirtualServices for which the server is not healthy.
+    pub virtual_services: Vec<ObjectKey>,
     /// The server's state: Down, Flapping or Unknown.
     pub state: UnhealthyState,
     /// When the server entered this state.
@@ -249,8 +253,8 @@ pub enum UnhealthyState {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceBelowMinimum {
-    /// The VirtualService with too few healthy servers, as namespace/name.
-    pub virtual_service: String,
+    /// The VirtualService with too few healthy servers.
+    pub virtual_service: ObjectKey,
     /// The action in force for the service: FailOpen, Reject or SorryServer.
     pub action: String,
     /// The number of the service's healthy servers that are not drained.
@@ -281,16 +285,23 @@ pub struct WorldDigests {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorException {
-    /// The affected VirtualService, as namespace/name.
-    pub virtual_service: String,
-    /// The affected RealServer, as namespace/name, if the exception is about
-    /// one.
+    /// The affected VirtualService.
+    pub virtual_service: ObjectKey,
+    /// The affected RealServer, if the exception is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub real_server: Option<String>,
+    pub real_server: Option<ObjectKey>,
     /// The reason of the exception as one word, for programs.
     pub reason: String,
     /// What is wrong and what to do about it, as one sentence for people.
     pub message: String,
+}
+
+/// An address of a director's host.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostAddress {
+    /// The IPv4 or IPv6 address.
+    pub address: String,
 }
 
 /// A virtual address on a director's interface.

@@ -93,7 +93,8 @@ pub struct DirectorGroupSpec {
     /// table, if a VirtualService or RealServer wants the entry but with other
     /// values. Adopt: the director edits the entry in place, and owns it from
     /// then on. Leave: the director leaves the entry alone and reports it. An
-    /// entry that already has the wanted values is always adopted.
+    /// entry that already has the wanted values is always adopted. Defaults to
+    /// Adopt.
     #[serde(default)]
     pub on_conflict: OnConflict,
     /// How long the kernel remembers idle connections.
@@ -110,7 +111,7 @@ pub struct DirectorGroupSpec {
 pub struct Sysctls {
     /// With profile Recommended, the directors set the overrides, and what the
     /// current services need. With profile None, the directors set only the
-    /// overrides.
+    /// overrides. Defaults to Recommended.
     #[serde(default)]
     pub profile: SysctlProfile,
     /// Sysctls by name, with the value that each must have on every director of
@@ -155,17 +156,17 @@ pub struct Timeouts {
     /// timeout is 900 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
-    pub tcp_seconds: Option<i64>,
+    pub tcp_seconds: Option<i32>,
     /// The timeout of a TCP connection after a FIN. The kernel's default
     /// timeout is 120 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
-    pub tcp_fin_seconds: Option<i64>,
+    pub tcp_fin_seconds: Option<i32>,
     /// The timeout of a flow of UDP datagrams. The kernel's default timeout is
     /// 300 seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::TIMEOUT_SECONDS))]
-    pub udp_seconds: Option<i64>,
+    pub udp_seconds: Option<i32>,
 }
 
 /// Limits on how much a director removes at once. If more than 10 services and
@@ -193,7 +194,7 @@ pub struct Addresses {
     /// other host on the segment answers for it. Mode Dummy puts VIPs on a
     /// device that the agent creates, for a routing daemon to announce; no host
     /// answers ARP for these VIPs. With mode Manual, another program adds the
-    /// VIPs.
+    /// VIPs. Defaults to Interface.
     #[serde(default)]
     pub mode: AddressMode,
     /// The interface that gets the VIPs on every director of the group, for

@@ -38,22 +38,23 @@ pub struct HealthCheck {
     /// that the server on the host works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp: Option<IcmpProbe>,
-    /// Seconds from one probe of a server to the next, 1 to 3600.
+    /// Seconds from one probe of a server to the next, 1 to 3600. Defaults to
+    /// 5.
     #[serde(default = "default_period")]
     #[schemars(range(min = 1, max = bounds::PERIOD_SECONDS))]
     pub period_seconds: i32,
     /// How many seconds a probe waits for a good answer before it fails; 1 to
-    /// 60, and at most periodSeconds.
+    /// 60, and at most periodSeconds. Defaults to 2.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = bounds::PROBE_SECONDS))]
     pub timeout_seconds: i32,
     /// How many successful probes in a row make a failed server healthy again;
-    /// 1 to 10. A new server needs only one successful probe.
+    /// 1 to 10. A new server needs only one successful probe. Defaults to 2.
     #[serde(default = "default_success_threshold")]
     #[schemars(range(min = 1, max = bounds::THRESHOLD))]
     pub success_threshold: i32,
     /// How many failed probes in a row make a healthy server unhealthy; 1 to
-    /// 10.
+    /// 10. Defaults to 3.
     #[serde(default = "default_failure_threshold")]
     #[schemars(range(min = 1, max = bounds::THRESHOLD))]
     pub failure_threshold: i32,
@@ -82,7 +83,7 @@ fn default_failure_threshold() -> i32 {
 pub struct HttpGetProbe {
     /// The path and query of the request, beginning with a slash: /healthz or
     /// /status?deep=1. Characters that are not allowed in a URL must be
-    /// percent-encoded.
+    /// percent-encoded. Defaults to /.
     #[serde(default = "default_path")]
     #[schemars(length(max = bounds::PATH))]
     #[x_kube(validation = rule::path())]
@@ -93,7 +94,8 @@ pub struct HttpGetProbe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// The scheme of the request: HTTP or HTTPS. HTTPS requires tls.
+    /// The scheme of the request: HTTP or HTTPS. HTTPS requires tls. Defaults to
+    /// HTTP.
     #[serde(default)]
     pub scheme: HttpScheme,
     /// The value of the Host header: a DNS name, or an IP address without
@@ -108,7 +110,7 @@ pub struct HttpGetProbe {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub http_headers: Vec<HttpHeader>,
     /// The statuses of a good answer: 1 to 16 statuses such as "204" or ranges
-    /// such as "200-299", from 100 to 599.
+    /// such as "200-299", from 100 to 599. Defaults to 200-299.
     #[serde(default = "default_statuses")]
     #[schemars(schema_with = "expected_statuses")]
     pub expected_statuses: Vec<String>,
@@ -213,7 +215,7 @@ pub struct ProbeTls {
     #[schemars(schema_with = "ca_bundle")]
     pub ca_bundle: Option<ByteString>,
     /// Trust every certificate, even one that is expired, is for another name,
-    /// or is signed by an unknown authority.
+    /// or is signed by an unknown authority. Defaults to false.
     #[serde(default)]
     pub insecure_skip_verify: bool,
 }
@@ -303,7 +305,7 @@ pub struct DnsProbe {
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::dns_name())]
     pub name: String,
-    /// The type of the DNS record to query.
+    /// The type of the DNS record to query. Defaults to A.
     #[serde(default, rename = "type")]
     pub record_type: DnsRecordType,
     /// A record that the answer must contain, of at most 1024 characters. For A

@@ -14,6 +14,7 @@
 mod availability;
 mod director;
 mod director_group;
+mod forwarding;
 mod grant;
 mod health_check;
 mod real_server;
@@ -25,6 +26,7 @@ mod virtual_service;
 pub use availability::*;
 pub use director::*;
 pub use director_group::*;
+pub use forwarding::*;
 pub use grant::*;
 pub use health_check::*;
 pub use real_server::*;

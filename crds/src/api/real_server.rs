@@ -97,7 +97,7 @@ pub struct RealServerSpec {
     pub port: Option<i32>,
     /// The server's share of new connections relative to the service's other
     /// servers, 0 to 65535. A server of weight 0 gets no new connections and
-    /// keeps those it has.
+    /// keeps those it has. Defaults to 1.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = u16::MAX))]
     pub weight: i32,
@@ -122,13 +122,13 @@ fn default_weight() -> i32 {
 pub struct ConnectionThresholds {
     /// At this many connections the server gets no new ones; 1 to 2147483647.
     #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
-    pub upper_threshold: i64,
+    pub upper_threshold: i32,
     /// Below this many connections the server gets new ones again; 1 to
     /// upperThreshold. The default threshold is three quarters of
     /// upperThreshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
-    pub lower_threshold: Option<i64>,
+    pub lower_threshold: Option<i32>,
 }
 
 /// What the controller reports about a RealServer.

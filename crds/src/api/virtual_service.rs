@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Availability, HealthCheck,
+    Availability, Forwarding, HealthCheck,
     rule::{self, availability, health_check},
     selector::label_selector,
 };
@@ -136,6 +136,7 @@ pub struct VirtualServiceSpec {
     pub firewall_mark: Option<FirewallMark>,
     /// The scheduler that chooses the real server for each new connection, by
     /// the kernel's name. A change does not move established connections.
+    /// Defaults to wlc.
     #[serde(default)]
     pub scheduler: Scheduler,
     /// Options of the sh and mh schedulers. By default, sh and mh get their
@@ -146,7 +147,8 @@ pub struct VirtualServiceSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scheduler_flags: Option<Vec<SchedulerFlag>>,
     /// Schedule every UDP datagram by itself, without a connection entry. This
-    /// field is allowed with protocol UDP and with a firewallMark.
+    /// field is allowed with protocol UDP and with a firewallMark. Defaults to
+    /// false.
     #[serde(default)]
     pub one_packet_scheduling: bool,
     /// Send new connections of a client to the server that the client used
@@ -169,7 +171,7 @@ pub struct VirtualServiceSpec {
     #[schemars(schema_with = "label_selector")]
     pub real_server_selector: LabelSelector,
     /// The DirectorGroup whose directors serve the service. directorGroupName
-    /// is immutable, like vip.
+    /// is immutable, like vip. Defaults to default.
     #[serde(default = "default_group")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name(), validation = rule::immutable_group())]
@@ -192,7 +194,7 @@ pub struct Vip {
     /// The port, 1 to 65535. Port 0 serves every port and requires persistence.
     #[schemars(range(min = 0, max = u16::MAX))]
     pub port: i32,
-    /// The transport protocol: TCP, UDP or SCTP.
+    /// The transport protocol: TCP, UDP or SCTP. Defaults to TCP.
     #[serde(default)]
     pub protocol: Protocol,
 }
@@ -243,7 +245,7 @@ pub struct FirewallMark {
     /// The value of the firewall mark, 1 to 4294967295.
     #[schemars(range(min = 1, max = u32::MAX))]
     pub mark: i64,
-    /// The address family of the marked packets.
+    /// The address family of the marked packets. Defaults to IPv4.
     #[serde(default)]
     pub ip_family: IpFamily,
 }
@@ -330,10 +332,10 @@ pub enum SchedulerFlag {
 #[serde(rename_all = "camelCase")]
 pub struct Persistence {
     /// How long after its last connection a client keeps its server, in
-    /// seconds, 1 to 4294967.
+    /// seconds, 1 to 4294967. Defaults to 300.
     #[serde(default = "default_persistence_timeout")]
     #[schemars(range(min = 1, max = bounds::PERSISTENCE_SECONDS))]
-    pub timeout_seconds: i64,
+    pub timeout_seconds: i32,
     /// Clients whose addresses agree in this many leading bits share one
     /// server: 1 to 32 for IPv4, 1 to 128 for IPv6. By default, each client
     /// address is treated separately.
@@ -347,7 +349,7 @@ pub struct Persistence {
     pub engine: Option<PersistenceEngine>,
 }
 
-fn default_persistence_timeout() -> i64 {
+fn default_persistence_timeout() -> i32 {
     300
 }
 
@@ -357,89 +359,6 @@ fn default_persistence_timeout() -> i64 {
 pub enum PersistenceEngine {
     /// Identifies clients by the Call-ID of SIP over UDP.
     Sip,
-}
-
-/// How packets reach a real server.
-#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = rule::tunnel_is_tun())]
-pub struct Forwarding {
-    /// NAT: replies come back through the director. DR: the server answers
-    /// clients directly, has the VIP without answering ARP for it, and listens
-    /// on the service's own port. TUN: like DR, but packets reach the server
-    /// through a tunnel.
-    pub method: ForwardingMethod,
-    /// The tunnel for method TUN, by default IPIP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tunnel: Option<Tunnel>,
-}
-
-/// The forwarding methods of LVS.
-#[derive(
-    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
-)]
-pub enum ForwardingMethod {
-    /// Network address translation: replies come back through the director.
-    #[serde(rename = "NAT")]
-    Nat,
-    /// Direct routing: the server answers clients directly.
-    #[serde(rename = "DR")]
-    Dr,
-    /// Tunnelling: like direct routing, through a tunnel.
-    #[serde(rename = "TUN")]
-    Tun,
-}
-
-/// The tunnel of method TUN, which adds an outer header to each packet.
-#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = rule::port_of_gue(),
-    validation = rule::checksum_of_the_tunnel()
-)]
-pub struct Tunnel {
-    /// The kind of tunnel: IPIP, GUE or GRE.
-    #[serde(default, rename = "type")]
-    pub kind: TunnelType,
-    /// The UDP port of a GUE tunnel, 1 to 65535. The port is required for GUE,
-    /// and not allowed for other tunnels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = u16::MAX))]
-    pub port: Option<i32>,
-    /// The checksum of GUE (None, Full or Remote) or GRE (None or Full).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "TunnelChecksum")]
-    pub checksum: Option<TunnelChecksum>,
-}
-
-/// The kinds of tunnel that IPVS can send packets through.
-#[derive(
-    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
-)]
-pub enum TunnelType {
-    /// IP in IP (IPIP).
-    #[default]
-    #[serde(rename = "IPIP")]
-    Ipip,
-    /// Generic UDP encapsulation (GUE).
-    #[serde(rename = "GUE")]
-    Gue,
-    /// Generic routing encapsulation (GRE).
-    #[serde(rename = "GRE")]
-    Gre,
-}
-
-/// The checksum of a tunnel's outer header.
-#[derive(
-    Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
-)]
-pub enum TunnelChecksum {
-    /// Send no checksum.
-    None,
-    /// Send a checksum over the whole packet.
-    Full,
-    /// Use remote checksum offload; only for GUE.
-    Remote,
 }
 
 /// What the controller reports about a VirtualService.

@@ -11,6 +11,16 @@ fn main() -> io::Result<()> {
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/ipvs-operator/crds"),
         PathBuf::from,
     );
+    for definition in crd::definitions() {
+        let unnamed = crd::unnamed_defaults(&definition);
+        if !unnamed.is_empty() {
+            let kind = definition.spec.names.kind;
+            let fields = unnamed.join("; ");
+            return Err(io::Error::other(format!(
+                "the doc comments of these fields of {kind} must name their defaults: {fields}"
+            )));
+        }
+    }
     fs::create_dir_all(&folder)?;
     for definition in crd::definitions() {
         fs::write(

@@ -134,7 +134,7 @@ fn timeouts(raw: &Timeouts) -> Result<TimeoutRule, Rejection> {
     })
 }
 
-fn timeout(path: &str, raw: Option<i64>) -> Result<Option<u32>, Rejection> {
+fn timeout(path: &str, raw: Option<i32>) -> Result<Option<u32>, Rejection> {
     const LONGEST: u32 = bounds::TIMEOUT_SECONDS;
     let Some(raw) = raw else {
         return Ok(None);

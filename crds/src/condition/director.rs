@@ -96,12 +96,12 @@ pub fn no_removals_held(generation: i64) -> Condition {
     )
 }
 
-/// HealthChecks of a Director is True, with the number of targets that it
+/// ProbesWorking of a Director is True, with the number of targets that it
 /// probes. A target is one server under one health check.
 pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
     let is = if targets == 1 { "is" } else { "are" };
     condition(
-        kind::HEALTH_CHECKS,
+        kind::PROBES_WORKING,
         TRUE,
         reason::PROBING,
         format!("{} {is} probed", count(targets, "target")),
@@ -109,11 +109,11 @@ pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
     )
 }
 
-/// HealthChecks of a Director is True: none of the director's services has a
+/// ProbesWorking of a Director is True: none of the director's services has a
 /// health check.
 pub fn health_checks_nothing(generation: i64) -> Condition {
     condition(
-        kind::HEALTH_CHECKS,
+        kind::PROBES_WORKING,
         TRUE,
         reason::NOTHING_TO_CHECK,
         "No service has a health check",
@@ -121,7 +121,7 @@ pub fn health_checks_nothing(generation: i64) -> Condition {
     )
 }
 
-/// HealthChecks of a Director is False: problems of the director itself prevent
+/// ProbesWorking of a Director is False: problems of the director itself prevent
 /// probes of some targets. Each problem comes with the number of targets that
 /// it affects.
 pub fn health_checks_void<'a>(
@@ -137,7 +137,7 @@ pub fn health_checks_void<'a>(
         })
         .collect();
     condition(
-        kind::HEALTH_CHECKS,
+        kind::PROBES_WORKING,
         FALSE,
         reason::PROBES_VOID,
         format!(
@@ -150,7 +150,7 @@ pub fn health_checks_void<'a>(
     )
 }
 
-/// Sysctls of a Director is True: all sysctls that the services need have the
+/// SysctlsApplied of a Director is True: all sysctls that the services need have the
 /// needed value.
 pub fn sysctls_as_needed(count_of: usize, generation: i64) -> Condition {
     let (reason, message) = match count_of {
@@ -161,17 +161,17 @@ pub fn sysctls_as_needed(count_of: usize, generation: i64) -> Condition {
             (reason::AS_NEEDED, message)
         }
     };
-    condition(kind::SYSCTLS, TRUE, reason, message, generation)
+    condition(kind::SYSCTLS_APPLIED, TRUE, reason, message, generation)
 }
 
-/// Sysctls of a Director is False: some sysctls have the listed problems.
+/// SysctlsApplied of a Director is False: some sysctls have the listed problems.
 pub fn sysctls_not_as_needed<'a>(
     problems: impl IntoIterator<Item = &'a str>,
     generation: i64,
 ) -> Condition {
     let problems: Vec<_> = problems.into_iter().collect();
     condition(
-        kind::SYSCTLS,
+        kind::SYSCTLS_APPLIED,
         FALSE,
         reason::NOT_AS_NEEDED,
         format!(

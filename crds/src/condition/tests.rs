@@ -126,8 +126,8 @@ fn a_server_is_ready_where_one_service_uses_it() {
 
 fn sees(state: UnhealthyState, message: &str) -> UnhealthyServer {
     UnhealthyServer {
-        real_server: "shop/a".to_owned(),
-        virtual_services: vec!["shop/web".to_owned()],
+        real_server: ObjectKey::new("shop", "a"),
+        virtual_services: vec![ObjectKey::new("shop", "web")],
         state,
         since: Time(at(10)),
         message: message.to_owned(),
@@ -216,7 +216,7 @@ fn a_director_that_sees_a_server_in_several_ways_is_counted_once() {
     health.healthy(1);
     health.unnamed("d1", Sight::LeftOut);
     let mut down = sees(UnhealthyState::Down, "connection refused");
-    down.virtual_services.push("shop/mail".to_owned());
+    down.virtual_services.push(ObjectKey::new("shop", "mail"));
     health.named("d1", &down);
     health.unnamed("d1", Sight::Waiting);
     let counts = health.counts();
@@ -248,7 +248,7 @@ fn a_server_that_many_directors_see_unhealthy_for_one_reason_is_told_in_one_phra
 #[test]
 fn a_service_below_its_minimum_says_on_which_director_by_how_much_and_what_is_in_force() {
     let below = |action: &str, healthy| ServiceBelowMinimum {
-        virtual_service: "shop/web".to_owned(),
+        virtual_service: ObjectKey::new("shop", "web"),
         action: action.to_owned(),
         healthy,
         total: 4,
@@ -317,7 +317,7 @@ fn what_a_director_could_not_do_is_said_with_its_word_where_that_can_be_a_reason
         ("Colon:", "NotProgrammed"),
     ] {
         let why = DirectorException {
-            virtual_service: "shop/web".to_owned(),
+            virtual_service: ObjectKey::new("shop", "web"),
             real_server: None,
             reason: word.to_owned(),
             message: "why".to_owned(),
@@ -331,8 +331,8 @@ fn what_a_director_could_not_do_is_said_with_its_word_where_that_can_be_a_reason
 #[test]
 fn what_a_director_could_not_do_names_the_server_and_counts_the_other_directors() {
     let mut why = DirectorException {
-        virtual_service: "shop/web".to_owned(),
-        real_server: Some("shop/a".to_owned()),
+        virtual_service: ObjectKey::new("shop", "web"),
+        real_server: Some(ObjectKey::new("shop", "a")),
         reason: "KernelRefused".to_owned(),
         message: "no memory".to_owned(),
     };

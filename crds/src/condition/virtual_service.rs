@@ -108,7 +108,7 @@ pub fn not_programmed(
     };
     let mut message = format!("Director {director}: ");
     if let Some(server) = &why.real_server
-        && !why.message.contains(server.as_str())
+        && !why.message.contains(&server.to_string())
     {
         let _ = write!(message, "RealServer {server}: ");
     }

@@ -154,6 +154,14 @@ fn an_edit_that_keeps_the_identity_is_let_pass_by_both() {
 }
 
 #[test]
+fn every_field_with_a_default_names_it_in_its_description() {
+    for definition in crd::definitions() {
+        let kind = &definition.spec.names.kind;
+        assert_eq!(crd::unnamed_defaults(&definition), [""; 0], "{kind}");
+    }
+}
+
+#[test]
 fn the_charts_definitions_are_those_of_the_types() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/ipvs-operator/crds");
     let mut expected: Vec<_> = crd::definitions().iter().map(crd::file_name).collect();

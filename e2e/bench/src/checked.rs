@@ -123,7 +123,8 @@ impl Checked {
     /// The events from which a director learns of every object.
     pub(crate) fn events(self) -> Result<Vec<Event>> {
         let metadata = json!({"name": "default", "uid": "default", "generation": 1});
-        let group = json!({"metadata": metadata, "spec": {}});
+        let pools = json!([{"name": "all", "cidrs": ["0.0.0.0/0"]}]);
+        let group = json!({"metadata": metadata, "spec": {"addressPools": pools}});
         let services = listing(self.virtual_services_objects())?;
         let servers = listing(self.real_servers())?;
         let groups = listing([group].into_iter())?;

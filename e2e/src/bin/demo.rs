@@ -12,6 +12,9 @@ use e2e::{
     eventually, ipvsadm, kubectl,
 };
 
+/// The virtual addresses of all three cases.
+const POOL: &str = r#"{"spec":{"addressPools":[{"name":"course","cidrs":["192.168.4.0/24","10.10.10.0/24"]}]}}"#;
+
 fn main() {
     let started = Instant::now();
     chapter("A real API server with the chart installed, and a controller");
@@ -20,6 +23,12 @@ fn main() {
     );
     let cluster = Cluster::start();
     run("kubectl api-resources --api-group=ipvs.dev");
+    say("A DirectorGroup grants the virtual addresses that VirtualServices may use:");
+    command(&format!(
+        "kubectl patch directorgroup default --type=merge -p '{POOL}'"
+    ));
+    let patch = ["patch", "directorgroup", "default", "--type=merge", "-p", POOL];
+    show(&kubectl(&patch));
 
     table_by_hand();
     nat_cluster();

@@ -60,17 +60,17 @@ fn not_one_request_fails_while_nothing_is_wrong_with_the_servers() {
 
     // All file descriptors up to the limit are taken: no file can be opened.
     limit_files(&agent, 3);
-    wait_for("idir/director1", "HealthChecks", "False");
+    wait_for("idir/director1", "ProbesWorking", "False");
     // The condition says why.
     wait_for_words(
         "idir/director1",
-        "HealthChecks",
+        "ProbesWorking",
         &["ProbesVoid: ", "EMFILE"],
     );
     // Sleep longer than it takes to find a server down.
     thread::sleep(Duration::from_secs(8));
     limit_files(&agent, 1024);
-    wait_for("idir/director1", "HealthChecks", "True");
+    wait_for("idir/director1", "ProbesWorking", "True");
     calm.expect("no file descriptor was free");
 
     agent.kill();

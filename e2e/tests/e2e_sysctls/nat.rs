@@ -135,7 +135,7 @@ fn nat_works_where_only_what_is_known_is_forwarded() {
     let _agent = start_agent(farm.director(), DIRECTOR);
     apply_both();
     expect_both(&farm);
-    wait_for("idir/director1", "Sysctls", "True");
+    wait_for("idir/director1", "SysctlsApplied", "True");
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn where_nothing_can_be_written_each_value_is_told_and_traffic_that_needs_none_g
         assert_eq!(said(name, "found"), "0", "{name} can be read");
     }
     wait_for("idir/director1", "Programmed", "True");
-    let message = condition("idir/director1", "Sysctls", "message");
+    let message = condition("idir/director1", "SysctlsApplied", "message");
     assert!(message.contains("everything else goes on"), "{message}");
     agent.kill();
 

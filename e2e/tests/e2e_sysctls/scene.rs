@@ -177,13 +177,13 @@ pub(crate) fn expect_problem(name: &str, part: &str) {
     });
 }
 
-/// Waits until the Director's condition Sysctls has a status.
+/// Waits until the Director's condition SysctlsApplied has a status.
 #[track_caller]
 pub(crate) fn expect_condition(status: &str) {
     expect_part("status", status);
 }
 
-/// Waits until the Director's condition Sysctls has a reason.
+/// Waits until the Director's condition SysctlsApplied has a reason.
 #[track_caller]
 pub(crate) fn expect_reason(reason: &str) {
     expect_part("reason", reason);
@@ -191,11 +191,11 @@ pub(crate) fn expect_reason(reason: &str) {
 
 #[track_caller]
 fn expect_part(part: &str, expected: &str) {
-    let what = format!("the {part} of Sysctls to be {expected}");
+    let what = format!("the {part} of SysctlsApplied to be {expected}");
     eventually(&what, PATIENCE, || {
         let of = |part| {
             look_up(&format!(
-                ".status.conditions[?(@.type==\"Sysctls\")].{part}"
+                ".status.conditions[?(@.type==\"SysctlsApplied\")].{part}"
             ))
         };
         match of(part) {

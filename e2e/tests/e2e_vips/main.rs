@@ -138,7 +138,7 @@ fn the_second_director_says_who_holds_the_vip_and_gets_it_when_it_is_free() {
 const OTHER_GROUP: &str = "apiVersion: ipvs.dev/v1alpha1
 kind: DirectorGroup
 metadata: {name: other}
-spec: {}
+spec: {addressPools: [{name: lab, cidrs: [0.0.0.0/0]}]}
 ";
 
 const OTHER_SERVICE: &str = "apiVersion: ipvs.dev/v1alpha1

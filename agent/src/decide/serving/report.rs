@@ -68,7 +68,7 @@ impl Serving {
             let availability = &service.policy.availability;
             let count = service.count();
             health.below_minimum.push(ServiceBelowMinimum {
-                virtual_service: name.to_string(),
+                virtual_service: name.clone(),
                 action: action(&availability.below).to_owned(),
                 healthy: int32(count.healthy),
                 total: int32(count.total),
@@ -84,8 +84,8 @@ impl Serving {
             }
             names += services.len();
             health.unhealthy.push(UnhealthyServer {
-                real_server: server.to_string(),
-                virtual_services: services.iter().map(ToString::to_string).collect(),
+                real_server: server.clone(),
+                virtual_services: services.into_iter().cloned().collect(),
                 state,
                 since: Time(since),
                 message: why.to_owned(),

@@ -458,7 +458,7 @@ fn the_report_names_each_ailing_server_once_with_its_services() {
     let [ailing] = &health.unhealthy[..] else {
         panic!("one server is named: {:?}", health.unhealthy);
     };
-    assert!(ailing.real_server.ends_with("server2"), "{ailing:?}");
+    assert!(ailing.real_server.name.ends_with("server2"), "{ailing:?}");
     assert_eq!(ailing.virtual_services.len(), 2, "{ailing:?}");
     assert_eq!(ailing.message, "connection refused");
 }

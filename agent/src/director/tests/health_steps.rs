@@ -176,7 +176,7 @@ fn the_report_names_only_current_objects() {
     steps.take([Event::RealServer(Change::Apply(renamed))]);
     let observed = steps.act(3).expect("there is a round");
     let found = observed.health.found.clone().expect("there are checks");
-    assert_eq!(found.unhealthy[0].real_server, "shop/new1");
+    assert_eq!(found.unhealthy[0].real_server.to_string(), "shop/new1");
 }
 
 #[test]

@@ -160,7 +160,10 @@ pub(super) fn server(last: u8) -> Loose<RealServer> {
 pub(super) fn group(holder: Option<&str>) -> Loose<DirectorGroup> {
     serde_json::from_value(json!({
         "metadata": {"name": "default", "uid": "group", "generation": 1},
-        "spec": {"addresses": {"holder": holder}},
+        "spec": {
+            "addresses": {"holder": holder},
+            "addressPools": [{"name": "all", "cidrs": ["0.0.0.0/0", "::/0"]}],
+        },
     }))
     .expect("an envelope that parses")
 }

@@ -95,7 +95,7 @@ fn a_round_that_went_well_says_what_is_in_the_kernel() {
     );
     assert_eq!(status.director_group_name, "default");
     assert_eq!(status.agent_version, env!("CARGO_PKG_VERSION"));
-    assert_eq!((status.services, status.destinations), (2, 3));
+    assert_eq!((status.services, status.real_servers), (2, 3));
     assert_eq!(status.used, digests("now"));
     assert_eq!(
         status.vips,
@@ -201,13 +201,13 @@ fn a_director_that_never_had_a_round_claims_nothing() {
 #[test]
 fn what_the_kernel_refused_is_reported_by_the_names_of_objects() {
     let (web, tls) = (tcp(WEB, 80), tcp(WEB, 443));
-    let named_after = |key: &ServiceKey| named(&key.to_string()).to_string();
+    let named_after = |key: &ServiceKey| named(&key.to_string());
     for (subject, service, real_server) in [
         (Subject::Service(web), web, None),
         (
             Subject::Destination(tls, server(2)),
             tls,
-            Some("shop/server2"),
+            Some(named("server2")),
         ),
         // A server that must be removed no longer has an object.
         (Subject::Destination(tls, server(9)), tls, None),
@@ -217,7 +217,7 @@ fn what_the_kernel_refused_is_reported_by_the_names_of_objects() {
             status.exceptions,
             [DirectorException {
                 virtual_service: named_after(&service),
-                real_server: real_server.map(str::to_owned),
+                real_server: real_server.clone(),
                 reason: "KernelRefused".into(),
                 message: "cannot do it".into(),
             }]

@@ -196,16 +196,22 @@ pub(super) fn merge(into: &mut Value, changes: Value) {
     }
 }
 
+/// A reference to an object that is named as namespace/name.
+fn reference(name: &str) -> Value {
+    let (namespace, name) = name.split_once('/').expect("a namespace and a name");
+    json!({"namespace": namespace, "name": name})
+}
+
 pub(super) fn exception(service: &str, reason: &str, message: &str) -> Value {
-    json!({"virtualService": service, "reason": reason, "message": message})
+    json!({"virtualService": reference(service), "reason": reason, "message": message})
 }
 
 /// The entry in a director's report for a server that is not healthy for some
 /// services.
 pub(super) fn sick(server: &str, state: &str, message: &str, services: &[&str]) -> Value {
     json!({
-        "realServer": server,
-        "virtualServices": services,
+        "realServer": reference(server),
+        "virtualServices": services.iter().map(|name| reference(name)).collect::<Vec<_>>(),
         "state": state,
         "since": "2026-01-01T00:00:00Z",
         "message": message,
@@ -237,7 +243,7 @@ pub(super) fn sees(unhealthy: &[Value]) -> Value {
 
 pub(super) fn below(service: &str) -> Value {
     json!({
-        "virtualService": service,
+        "virtualService": reference(service),
         "action": "FailOpen",
         "healthy": 1,
         "total": 4,

@@ -29,13 +29,13 @@ fn with(all: Vec<SysctlStatus>, trouble: Option<&str>) -> Observed {
 fn those_that_are_as_needed_are_counted_and_listed() {
     let none = fresh(&with(Vec::new(), None));
     assert_eq!(
-        said(&none, "Sysctls"),
+        said(&none, "SysctlsApplied"),
         ("True", "NothingNeeded", "No sysctl is needed")
     );
     let two = vec![sysctl("net.ipv4.vs.a", None), sysctl("net.ipv4.vs.b", None)];
     let status = fresh(&with(two.clone(), None));
     assert_eq!(
-        said(&status, "Sysctls"),
+        said(&status, "SysctlsApplied"),
         ("True", "AsNeeded", "2 sysctls are as needed")
     );
     assert_eq!((status.sysctls, status.sysctls_omitted), (two, 0));
@@ -48,7 +48,7 @@ fn one_with_a_problem_is_named_and_the_table_is_programmed_all_the_same() {
         sysctl("net.ipv4.vs.b", Some("cannot be written: do this")),
     ];
     let status = fresh(&with(all, None));
-    let (is, reason, message) = said(&status, "Sysctls");
+    let (is, reason, message) = said(&status, "SysctlsApplied");
     assert_eq!((is, reason), ("False", "NotAsNeeded"));
     let problem = "net.ipv4.vs.b cannot be written: do this";
     assert!(message.contains(problem), "{problem} in: {message}");
@@ -60,7 +60,7 @@ fn one_with_a_problem_is_named_and_the_table_is_programmed_all_the_same() {
 #[test]
 fn unknown_needs_are_reported_too() {
     let status = fresh(&with(Vec::new(), Some("no route socket")));
-    let (is, _, message) = said(&status, "Sysctls");
+    let (is, _, message) = said(&status, "SysctlsApplied");
     assert_eq!(is, "False");
     assert!(message.contains("no route socket"), "{message}");
 }

@@ -41,7 +41,11 @@ where
 
 fn world() -> Objects {
     let mut objects = Objects::default();
-    let group = json!({"metadata": {"name": "default", "uid": "g"}, "spec": {}});
+    let pools = json!([{"name": "all", "cidrs": ["0.0.0.0/0"]}]);
+    let group = json!({
+        "metadata": {"name": "default", "uid": "g"},
+        "spec": {"addressPools": pools},
+    });
     apply(&mut objects.director_groups, &group);
     apply(&mut objects.virtual_services, &service("web", 1, "rr"));
     apply(&mut objects.real_servers, &server(&json!(1)));
@@ -52,7 +56,10 @@ fn world() -> Objects {
 fn exceptions(objects: &Objects) -> Vec<(String, Option<String>, String)> {
     unreadable(objects, &resolve(objects), "default")
         .into_iter()
-        .map(|found| (found.virtual_service, found.real_server, found.reason))
+        .map(|found| {
+            let server = found.real_server.map(|server| server.to_string());
+            (found.virtual_service.to_string(), server, found.reason)
+        })
         .collect()
 }
 
