@@ -402,6 +402,6 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
 fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
     let services = desired.table.keys();
     let served = services.filter(|key| state.has(key) && !state.is_left(key));
-    let vips = served.filter_map(ServiceKey::address);
+    let vips = served.filter_map(ServiceKey::vip);
     vips.filter(|vip| desired.vips.contains_key(vip)).collect()
 }
