@@ -1,8 +1,8 @@
-//! Works out every object's status from the state of the world. Pure: no clock,
-//! no client.
+//! Computes every object's status from the state of the world. Pure: reads no
+//! clock and sends no requests.
 //!
-//! Times of transition are 1970 here; the publisher sets them
-//! ([`crds::condition::set`]).
+//! Every condition's transition time is 1970 here; the publisher sets the real
+//! time ([`crds::condition::set`]).
 
 mod alive;
 mod health_reports;
@@ -34,18 +34,19 @@ use crate::{
 
 use health_reports::HealthReports;
 
-/// What is known about one director.
+/// What the controller knows about one director.
 #[derive(Clone, Debug)]
 pub struct DirectorView<'a> {
     /// The director's name.
     pub name: &'a str,
-    /// Whether the director is alive: only then its reports count.
+    /// Whether the director is alive. Reports count only while their director
+    /// is alive.
     pub life: Life,
-    /// Which states its last completed round used.
+    /// The states that the director's last completed round used.
     pub places: &'a Places,
-    /// The status that its agent reported.
+    /// The status that the director's agent reported.
     pub status: &'a DirectorStatus,
-    /// The fields of its status that this controller cannot read.
+    /// The fields of the director's status that this controller cannot read.
     pub unreadable: &'a [String],
 }
 
@@ -56,14 +57,15 @@ pub struct Wanted {
     pub virtual_services: BTreeMap<ObjectKey, VirtualServiceStatus>,
     /// The statuses of RealServers, by namespace and name.
     pub real_servers: BTreeMap<ObjectKey, RealServerStatus>,
-    /// The statuses of DirectorGroups, by name; not of deleted ones.
+    /// The statuses of existing DirectorGroups, by name.
     pub director_groups: BTreeMap<ObjectKey, DirectorGroupStatus>,
-    /// The condition Alive of each Director, by name, if it is known.
+    /// The condition Alive of each Director, by name. A Director is missing
+    /// while the controller does not know whether the Director is alive.
     pub directors: BTreeMap<String, Condition>,
 }
 
 impl Wanted {
-    /// All statuses, each with the object that it is for.
+    /// Returns all statuses, each with the id of its object.
     pub fn into_statuses(self) -> impl Iterator<Item = (Id, Status)> {
         let id = |subject| move |key| Id { subject, key };
         let directors = self.directors.into_iter().map(move |(name, alive)| {
@@ -90,31 +92,33 @@ impl Wanted {
     }
 }
 
-/// What is known about the directors of one group.
+/// What the controller knows about the directors of one group.
 #[derive(Debug, Default)]
 struct Group<'a> {
     live: Vec<&'a DirectorView<'a>>,
     dead: Vec<&'a str>,
-    /// Addresses that a live director holds.
+    /// The VIPs that live directors hold.
     held: HashSet<IpAddr>,
-    /// What live directors could not do, by service.
-    exceptions: HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
+    /// The exceptions that live directors report, by VirtualService.
+    exceptions:
+        HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
-    /// The position that every live director has reached. None if there is no
-    /// live director, or if one has not used anything yet.
+    /// The positions that every live director has reached. The positions are
+    /// `None` if the group has no live director, or if a live director's place
+    /// is unknown.
     least: Option<Positions>,
     accepted_services: i32,
 }
 
 impl Group<'_> {
-    /// Whether there are live directors and all of them have used a state at
-    /// least as new as `needed`.
+    /// Whether the group has live directors, and all of them have used states
+    /// at least as new as `needed`.
     fn has_reached(&self, needed: &Positions) -> bool {
         self.least.is_some_and(|least| least.has_reached(needed))
     }
 }
 
-/// Works out the status of every object.
+/// Computes the status of every object.
 pub fn wanted(
     objects: &Objects,
     resolved: &Resolved,

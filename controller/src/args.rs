@@ -7,18 +7,18 @@ use clap_complete::Shell;
 
 /// Accepts the objects of ipvs-operator and publishes their conditions.
 ///
-/// Runs in the cluster with the rights of its service account, or anywhere
-/// with a kubeconfig. Several may run: one leads and writes, the others watch
-/// and take over.
+/// Runs in the cluster with the rights of its service account, or anywhere with
+/// a kubeconfig. Several controllers may run: one leads and writes; the others
+/// watch, and one of them takes over if the leader fails.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ipvs-controller", version, max_term_width = 100)]
 pub struct Args {
-    /// Kubeconfig file. Without it: the service account of the pod, or else
-    /// what kubectl would use.
+    /// Kubeconfig file. Without this option, the controller uses the pod's
+    /// service account, or else the kubeconfig that kubectl would use.
     #[arg(long, env = "IPVS_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Namespace of the Leases: the directors' own, one each, and the leader's.
+    /// Namespace of the Leases: one for each director, and the leader's Lease.
     #[arg(
         long,
         env = "IPVS_LEASE_NAMESPACE",
@@ -27,7 +27,8 @@ pub struct Args {
     )]
     pub lease_namespace: String,
 
-    /// Name of the leader's Lease. No director may have that name.
+    /// Name of the leader's Lease. No director may have the same name as this
+    /// Lease.
     #[arg(
         long,
         env = "IPVS_LEASE_NAME",
@@ -55,7 +56,7 @@ pub struct Args {
     pub command: Option<Command>,
 }
 
-/// The commands besides running the controller.
+/// The commands that the program can run instead of the controller.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Command {
     /// Print a completion script for a shell.

@@ -1,11 +1,11 @@
-//! A limit on how often something happens.
+//! A limit on how often an action may happen.
 
 use std::time::Duration;
 
 use crate::liveness::Time;
 
-/// Lets a number of things happen at once, and from then on one per pause. The
-/// number, the pause and the time are arguments.
+/// A token bucket: lets a burst of actions happen at once, then one action per
+/// pause. The size of the burst, the pause and the time are arguments.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     taken: u32,
@@ -13,7 +13,8 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Whether one more may happen now. If so, it is counted.
+    /// Whether one more action may happen now. Counts the action if it may
+    /// happen.
     pub(crate) fn take(&mut self, burst: u32, pause: Duration, now: Time) -> bool {
         while self.taken > 0 && self.since + pause <= now {
             self.taken -= 1;
@@ -29,7 +30,7 @@ impl Bucket {
         is_free
     }
 
-    /// The time at which the next one may happen.
+    /// The time at which the next action may happen.
     pub(crate) fn ready_at(&self, burst: u32, pause: Duration, now: Time) -> Time {
         if self.taken < burst {
             now

@@ -15,20 +15,21 @@ pub enum Difference {
     /// The statuses are equal, except for times.
     None,
     /// Only numbers or names of directors differ, without consequences. When a
-    /// director dies, every service of its group differs like that, and must
-    /// not be patched at once. The same holds for information that is lost
-    /// because a director has more to report than fits.
+    /// director dies, every service of its group has a soft difference, and the
+    /// services must not all be patched at once. If a director has more to
+    /// report than fits into its status, the lost information is a soft
+    /// difference too.
     Soft,
-    /// A reason, a generation, another count, or the message of a failure
-    /// differs.
+    /// A reason, a generation, the message of a failure, or a count of
+    /// something other than directors differs.
     Plain,
     /// A condition's status differs, or the condition is new.
     Flip,
 }
 
 impl Status {
-    /// How this status differs from the published one. Conditions that are only
-    /// in the published one belong to another writer.
+    /// How this status differs from the published one. Another writer owns the
+    /// conditions that only the published status has.
     pub fn difference(&self, published: Option<&Self>) -> Difference {
         let conditions = published.map_or(&[][..], Self::conditions);
         let of_conditions = self
@@ -39,7 +40,7 @@ impl Status {
             .unwrap_or(Difference::None);
         let difference = of_conditions.max(self.difference_of_counts(published));
         // The message of an unhealthy server says which directors do not reach
-        // it, and why, so it matters.
+        // the server and why, so a change of the message matters.
         if difference == Difference::Soft && self.unhealthy_on() > 0 {
             return Difference::Plain;
         }
@@ -85,8 +86,8 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     let Some(old) = old else {
         return Difference::Flip;
     };
-    // Lost because a director has no room to report it: see
-    // [`Difference::Soft`].
+    // The Ready state is unknown because a director has no room to report it:
+    // see [`Difference::Soft`].
     let lost = new.reason == reason::MORE_TO_REPORT && old.reason == reason::READY;
     if lost {
         return Difference::Soft;
@@ -100,8 +101,9 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     if old.message == new.message {
         return Difference::None;
     }
-    // Only the number or names of directors differ. The message of a failure
-    // says what to do, and somebody may be waiting for it.
+    // While a condition is True or has the reason Programming, only the number
+    // or the names of directors can differ in its message. The message of a
+    // failure says what to do, and a user may be waiting for it.
     let only_counts = new.status == "True" || new.reason == reason::PROGRAMMING;
     match new.type_.as_str() {
         kind::PROGRAMMED | kind::READY if only_counts => Difference::Soft,

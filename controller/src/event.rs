@@ -1,4 +1,4 @@
-//! The events that the watches deliver.
+//! The events that the controller's watches deliver.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,7 +15,7 @@ use kube::{
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use serde_json::{Map, Value, json};
 
-/// An event of one of the watches.
+/// An event of one of the controller's watches.
 #[derive(Debug)]
 pub enum Event {
     /// An event of the watch of VirtualServices.
@@ -28,11 +28,13 @@ pub enum Event {
     Directors(watcher::Event<ObservedDirector>),
     /// An event of the watch of Leases.
     Leases(watcher::Event<Lease>),
-    /// The watch of Leases failed. Renewals are unknown until its next event.
+    /// The watch of Leases failed. Renewals are unknown until the watch's next
+    /// event.
     LeasesUnseen,
 }
 
-/// An object whose spec may not parse, with its status if that parses.
+/// An object whose spec may be unreadable, with its status if the status
+/// parses.
 pub struct Observed<K: HasSpec + HasStatus> {
     /// The object's metadata and spec.
     pub object: Loose<K>,
@@ -109,15 +111,17 @@ impl<K: HasSpec + HasStatus + Resource> Resource for Observed<K> {
     }
 }
 
-/// A Director whose metadata must parse and nothing else, so that one agent that
-/// is newer than this controller does not stop the watch of all others.
+/// A Director whose status and spec may be unreadable: only its metadata must
+/// parse. So an agent that is newer than this controller does not stop the
+/// watch of all Directors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedDirector {
-    /// The object's metadata.
+    /// The Director's metadata.
     pub metadata: ObjectMeta,
-    /// The fields of the status that parse. If one does not parse, `used` is
-    /// left out as well: it says that everything is as the objects want it
-    /// except for the exceptions, and those may be unreadable.
+    /// The fields of the Director's status that parse. If any field does not
+    /// parse, `used` is left out as well: `used` means that the kernel matches
+    /// the objects except for the reported exceptions, and the exceptions may
+    /// be unreadable.
     pub status: DirectorStatus,
     /// The names of the fields that do not parse, such as `status.vips`.
     pub unreadable: Vec<String>,
@@ -146,14 +150,16 @@ impl<'de> Deserialize<'de> for ObservedDirector {
     }
 }
 
-/// The fields of a Director's status that parse, and the names of the others.
+/// Returns the fields of a Director's status that parse, and the names of the
+/// other fields.
 fn readable_part(fields: Map<String, Value>) -> (DirectorStatus, Vec<String>) {
     if let Ok(status) = DirectorStatus::deserialize(&fields) {
         return (status, Vec::new());
     }
     let (readable, others): (Map<_, _>, Map<_, _>) =
         fields.into_iter().partition(|(name, value)| {
-            // Each field is tried by itself, because all others may be absent.
+            // Each field can be tried alone, because all other fields are
+            // optional.
             DirectorStatus::deserialize(json!({ name.as_str(): value })).is_ok()
         });
     let unreadable = others.keys().map(|name| format!("status.{name}")).collect();

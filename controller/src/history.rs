@@ -1,10 +1,10 @@
-//! The states of the world that the controller has seen, and which of them the
-//! directors have reached.
+//! The states of the world that the controller has seen, and the directors'
+//! places among these states.
 //!
-//! Each kind has a watch of its own, in the controller and in every director,
-//! and the watches are not in step. So a director has one place for each kind of
-//! object. It has used an object once each of its places is at or after the
-//! position that the object needs there.
+//! The controller and every director have a separate watch for each kind of
+//! object, and the watches are not in step. So a director has one place for
+//! each kind of object. A director has used an object once its place for each
+//! kind is at or after the position that the object needs for that kind.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use crds::{Digest, ObjectKey, api::WorldDigests};
 
 use crate::ring::{Place, Position, Ring};
 
-/// A position in the order of states, for each kind.
+/// For each kind of object, a position in the order of its states.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Positions {
     /// The position among the states of the group's VirtualServices.
@@ -24,7 +24,7 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// The earlier of two positions, for each kind.
+    /// Returns the earlier of the two positions of each kind.
     pub fn least(self, other: Self) -> Self {
         Self {
             virtual_services: self.virtual_services.min(other.virtual_services),
@@ -33,7 +33,8 @@ impl Positions {
         }
     }
 
-    /// Whether this is at least as far as `needed`, in every kind.
+    /// Whether the position of every kind is at or after the position in
+    /// `needed`.
     pub fn has_reached(&self, needed: &Self) -> bool {
         self.virtual_services >= needed.virtual_services
             && self.real_servers >= needed.real_servers
@@ -41,8 +42,8 @@ impl Positions {
     }
 }
 
-/// The place of a director's last completed round among the states of each
-/// kind. None: nothing is known about that kind.
+/// For each kind of object, the place of the state that a director's last
+/// completed round used. A place is `None` if it is unknown.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Places {
     group: String,
@@ -52,13 +53,14 @@ pub struct Places {
 }
 
 impl Places {
-    /// Whether the last completed round used a state at least as new as
-    /// `needed`, in every kind.
+    /// Whether the director's last completed round used, for every kind, a
+    /// state at least as new as `needed`.
     pub fn has_reached(&self, needed: &Positions) -> bool {
         self.position().is_some_and(|at| at.has_reached(needed))
     }
 
-    /// The position in every kind. None if one is unknown.
+    /// The director's positions, or `None` if the position of any kind is
+    /// unknown.
     pub fn position(&self) -> Option<Positions> {
         Some(Positions {
             virtual_services: self.virtual_services?.latest,
@@ -68,7 +70,7 @@ impl Places {
     }
 }
 
-/// All states that are remembered, by kind.
+/// All remembered states of the world, by kind of object.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     clock: Position,
@@ -82,33 +84,34 @@ pub struct History {
 pub struct Step<'a> {
     /// The object that changed.
     pub object: &'a ObjectKey,
-    /// The XOR of its digests before and after. A missing object has the
-    /// default digest.
+    /// The XOR of the object's digests before and after the change. A missing
+    /// object has the default digest.
     pub difference: Digest,
-    /// Whether the object was like this before.
+    /// Whether an earlier state may have contained the object in its new form.
     pub novelty: Novelty,
 }
 
-/// How an object differs from its previous state.
+/// Whether a changed object may have had its new form before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Novelty {
-    /// It has a new uid or generation, so no earlier state of the world
-    /// contained it.
+    /// The object has a new uid or generation, so no earlier state of the world
+    /// contained the object in this form.
     New,
-    /// An earlier state may have contained it like this, because labels can
-    /// change back.
+    /// An earlier state may have contained the object in this form, because
+    /// labels can change back.
     Known,
     /// The object was deleted.
     Gone,
 }
 
-/// The current digest of a set of objects, and the earlier ones.
+/// The current digest of a set of objects, and its earlier digests.
 #[derive(Clone, Debug, Default)]
 struct Tracked {
     digest: Digest,
     ring: Ring,
-    /// Existing objects whose generation is newer than the last gap. A state
-    /// with one of them cannot have existed before the gap.
+    /// Existing objects whose generation is newer than the last gap in the
+    /// watch. A state that contains one of these objects cannot have existed
+    /// before the gap.
     new: HashSet<ObjectKey>,
 }
 
@@ -132,8 +135,8 @@ impl Tracked {
         self.ring.push(digest, *clock, !self.new.is_empty());
     }
 
-    /// Adds the state that a listing found. States before it may have been
-    /// missed.
+    /// Adds the state that a listing found. States before the listing may have
+    /// been missed.
     fn listed(&mut self, digest: Digest, clock: &mut Position) {
         *clock += 1;
         self.ring.missed(*clock);
@@ -158,8 +161,8 @@ impl History {
         tracked(&mut self.director_groups, &step.object.name).step(step, &mut self.clock);
     }
 
-    /// Adds a new listing of VirtualServices. States before it may have been
-    /// missed.
+    /// Adds a new listing of VirtualServices. States before the listing may
+    /// have been missed.
     pub fn virtual_services_listed<'a>(
         &mut self,
         objects: impl Iterator<Item = (&'a str, Digest)>,
@@ -167,20 +170,20 @@ impl History {
         listed(&mut self.virtual_services, objects, &mut self.clock);
     }
 
-    /// Adds a new listing of RealServers. States before it may have been
-    /// missed.
+    /// Adds a new listing of RealServers. States before the listing may have
+    /// been missed.
     pub fn real_servers_listed(&mut self, digest: Digest) {
         self.real_servers.listed(digest, &mut self.clock);
     }
 
-    /// Adds a new listing of DirectorGroups. States before it may have been
-    /// missed.
+    /// Adds a new listing of DirectorGroups. States before the listing may have
+    /// been missed.
     pub fn director_groups_listed<'a>(&mut self, objects: impl Iterator<Item = (&'a str, Digest)>) {
         listed(&mut self.director_groups, objects, &mut self.clock);
     }
 
-    /// Remembers the current state of a group, even if nothing has happened in
-    /// it yet.
+    /// Remembers the current state of a group, even if no object of the group
+    /// has changed yet.
     pub fn know_group(&mut self, group: &str) {
         for kind in [&mut self.virtual_services, &mut self.director_groups] {
             if !kind.contains_key(group) {
@@ -205,8 +208,8 @@ impl History {
         }
     }
 
-    /// Moves a director to the place of its last report. Before its first
-    /// completed round, no place is known.
+    /// Moves a director's places to the states that its last report names in
+    /// `used`. Before the director's first completed round, no place is known.
     pub fn follow(&self, places: &mut Places, group: &str, used: Option<&WorldDigests>) {
         if places.group != group {
             *places = Places {
@@ -243,7 +246,7 @@ fn tracked<'a>(kind: &'a mut BTreeMap<String, Tracked>, group: &str) -> &'a mut 
     if !kind.contains_key(group) {
         kind.insert(group.to_owned(), Tracked::default());
     }
-    kind.get_mut(group).expect("it was inserted above")
+    kind.get_mut(group).expect("the group was inserted above")
 }
 
 fn listed<'a>(
@@ -264,7 +267,8 @@ fn listed<'a>(
     }
 }
 
-/// A digest that does not parse is treated as an unknown one.
+/// Returns a director's new place among the states of one kind. If the reported
+/// digest does not parse, the place is unknown.
 fn place(kind: Option<&Tracked>, said: &str, before: Option<Place>) -> Option<Place> {
     kind?.ring.follow(&said.parse().ok()?, before)
 }

@@ -21,30 +21,30 @@ use crate::{
     status::{Status, Subject},
 };
 
-/// The longest note, in bytes, before the mark that something was cut off. An
-/// API server accepts at most 1024.
+/// The longest note of an Event, in bytes, without the mark that text was cut
+/// off. An API server accepts at most 1024 bytes.
 const LONGEST_NOTE: usize = 1000;
 
-/// This many Events are made at once, then one per [`PAUSE`]. People read them;
-/// the full truth is in the conditions. Minor Events may use only half of the
-/// number.
+/// The number of Events that may be made at once; after that, one per
+/// [`PAUSE`]. People read Events; the complete state is in the conditions.
+/// Minor Events may use only half of [`BURST`].
 const BURST: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A Kubernetes Event and the object that it is about.
 pub struct KubernetesEvent {
-    /// The Event itself.
+    /// The Event to create.
     pub event: Event,
     /// The object that the Event is about.
     pub about: ObjectReference,
-    /// Whether other Events have priority over it.
+    /// Whether the Event is minor: other Events have priority over it.
     pub is_minor: bool,
 }
 
-/// The Event for a status that was just written, if there is anything to say.
-/// It is about the condition that summarises the others, if there is one. For a
-/// server that stays Ready, it says that more or fewer directors find it
-/// unhealthy.
+/// Returns the Event for a status that was just written, if the change is worth
+/// an Event. The Event reports a change of the object's main condition, such as
+/// Ready. For a RealServer that stays Ready, the Event reports that more or
+/// fewer directors find the server unhealthy.
 pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
     let subject = letter.id.subject;
     let kind = match subject {
@@ -66,8 +66,8 @@ pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
     })
 }
 
-/// A change of a Director's condition ProbesWorking. Its agent writes that
-/// condition itself, so there is no [`Letter`] for it.
+/// A change of a Director's condition ProbesWorking. The Director's agent writes
+/// that condition, so the controller has no [`Letter`] for the change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentFlip {
     director: ObjectKey,
@@ -76,7 +76,8 @@ pub struct AgentFlip {
 }
 
 impl AgentFlip {
-    /// The change between two versions of a Director, if there is one.
+    /// Returns the change of the condition HealthChecks between two versions of
+    /// a Director, if any.
     pub fn between(
         director: &ObjectKey,
         uid: &str,
@@ -93,7 +94,7 @@ impl AgentFlip {
         })
     }
 
-    /// The Event for this change.
+    /// Returns the Event that reports this change.
     pub fn event(&self) -> KubernetesEvent {
         KubernetesEvent {
             event: event(&self.says),
@@ -103,8 +104,9 @@ impl AgentFlip {
     }
 }
 
-/// The Event for a Ready server that another number of directors finds
-/// unhealthy, while the number of directors that check it is the same.
+/// Returns the Event for a Ready server that more or fewer directors find
+/// unhealthy. Returns no Event if the number of directors that check the server
+/// changed too.
 fn unhealthy_elsewhere(
     old: &Status,
     new: &Status,
@@ -153,16 +155,17 @@ fn event(of: &Condition) -> Event {
     }
 }
 
-/// Whether a condition says something new. For a failed condition, a changed
-/// reason is new: every edit fails with Programming first, and a later refusal
-/// by the kernel must not be missed.
+/// Whether a condition changed in a way that users should see. For a failed
+/// condition, a changed reason is enough: every edit first fails with the
+/// reason Programming, and a later refusal by the kernel must not be missed.
 fn is_news(old: Option<&Condition>, new: &Condition) -> bool {
     old.is_none_or(|old| {
         old.status != new.status || (new.status == "False" && old.reason != new.reason)
     })
 }
 
-/// Whether an Event is useful. Steps that every object goes through are not.
+/// Whether a changed condition is worth an Event. Steps that every object goes
+/// through are not worth an Event.
 fn is_worth_saying(subject: Subject, changed: &Condition) -> bool {
     match (subject, changed.status.as_str()) {
         (_, "Unknown") => false,
@@ -188,7 +191,7 @@ fn reference(subject: Subject, key: &ObjectKey, uid: &str) -> ObjectReference {
     }
 }
 
-/// Limits the number of Events. Time is an argument.
+/// Limits how often Events are made. Callers pass the current time.
 #[derive(Debug, Default)]
 pub struct Ration {
     made: Bucket,
@@ -196,7 +199,8 @@ pub struct Ration {
 }
 
 impl Ration {
-    /// Whether an Event may be made now. If so, it is counted.
+    /// Whether an Event may be made now. The call counts the Event as made or
+    /// as left out.
     pub fn take(&mut self, is_minor: bool, now: Time) -> bool {
         let burst = if is_minor { BURST / 2 } else { BURST };
         let may_be_made = self.made.take(burst, PAUSE, now);

@@ -16,41 +16,44 @@ use crate::{
 /// that is gone.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// How long before its Lease expires a leader renews it.
+/// How long before its expiry the leader's Lease is renewed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often an unreachable API server is tried again.
+/// The pause before the next attempt after a failed request.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The leader's Lease, and the process that wants it.
+/// The leader's Lease, and the process that competes for it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The Lease's namespace.
+    /// The namespace of the leader's Lease.
     pub namespace: String,
-    /// The Lease's name.
+    /// The name of the leader's Lease.
     pub name: String,
     /// The name of this process, unique among the candidates.
     pub identity: String,
 }
 
-/// Signals to the election from the rest of the controller.
+/// Signals that the rest of the controller sends to the election.
 #[derive(Clone, Debug)]
 pub struct Signals {
-    /// Whether the Lease has no holder.
+    /// Whether the leader's Lease has no holder.
     pub free: watch::Receiver<bool>,
-    /// Whether the Lease is held in vain: see [`Tenure::is_in_vain`].
+    /// Whether this process holds the leader's Lease in vain: see
+    /// [`Tenure::is_in_vain`].
     pub in_vain: watch::Receiver<bool>,
     /// Whether the process must stop.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Takes the Lease whenever it is free and renews it, until the process must
-/// stop. Then it gives the Lease back, so that the next leader need not wait.
-/// It also gives back a Lease that it holds in vain, and leaves time for
-/// another candidate to take it.
+/// Takes the leader's Lease whenever the Lease is free, and renews it until the
+/// process must stop. At the end, the process gives the Lease back, so that the
+/// next leader does not have to wait. The process also gives back a Lease that
+/// it holds in vain, and then waits so that another candidate can take the
+/// Lease.
 ///
-/// `leading` is the last answer of the API server. That is not enough to act
-/// on: see [`Tenure`].
+/// `leading` says whether this process has the Lease, by the last answer of the
+/// API server. A leader needs more than the API server's answer to publish: see
+/// [`Tenure`].
 pub async fn campaign(
     client: Client,
     candidate: Candidate,
@@ -78,8 +81,8 @@ pub async fn campaign(
             Ok(End::Stop | End::Free) => continue,
             Ok(End::InVain) => {
                 warn!(
-                    "{} holds the leader's Lease and has not seen its own renewals of it: it gives \
-                     the Lease back, so that another one can lead",
+                    "{} holds the leader's Lease but has not seen its own renewals: it gives \
+                     the Lease back, so that another controller can lead",
                     candidate.identity
                 );
                 LEASE_DURATION
@@ -103,9 +106,9 @@ pub async fn campaign(
 enum End {
     /// The process must stop.
     Stop,
-    /// The Lease has no holder.
+    /// The leader's Lease has no holder, so this process can try to take it.
     Free,
-    /// The Lease was held in vain.
+    /// This process held the leader's Lease in vain.
     InVain,
 }
 
@@ -122,10 +125,11 @@ async fn manager(
         .await
 }
 
-/// Tries to take the Lease and keeps it, until one of the signals ends that.
+/// Tries to take the leader's Lease and keeps it, until one of the signals ends
+/// the attempt.
 ///
 /// # Errors
-/// When a request fails.
+/// Returns an error if a request to the API server fails.
 async fn hold(
     manager: &LeaseManager,
     leading: &watch::Sender<bool>,
@@ -137,8 +141,8 @@ async fn hold(
             biased;
             () = becomes(&mut signals.stop) => End::Stop,
             () = becomes(&mut signals.in_vain), if leads => End::InVain,
-            // Without this, the manager would wait for the expiry time it read
-            // last.
+            // Without this branch, the manager would wait until the expiry time
+            // that it last read.
             () = becomes(&mut signals.free), if !leads => return Ok(End::Free),
             changed = manager.changed() => {
                 leading.send_replace(changed?);
@@ -172,21 +176,23 @@ fn complaint(candidate: &Candidate, error: &LeaseManagerError) -> Option<String>
     }
 }
 
-/// Whether this process may publish. Pure.
+/// Decides whether this process may publish. Callers pass the current time.
 ///
 /// The last answer of the API server may be old, because the process slept or
-/// requests hang. So a leader must also have seen a renewal of its own, on its
-/// watch and by its own clock, within the duration of the Lease.
+/// requests hang. So a leader must also see its own renewals of the Lease on
+/// its watch. By the leader's own clock, the last seen renewal must be younger
+/// than the duration of the Lease.
 #[derive(Debug, Default)]
 pub struct Tenure {
-    /// The time since which the election says that this process leads.
+    /// The time at which this process won the election, if it still has the
+    /// Lease.
     elected: Option<Time>,
-    /// The time until which the last renewal that was seen counts.
+    /// The time until which the last seen renewal counts.
     until: Time,
 }
 
 impl Tenure {
-    /// Takes in the result of the election.
+    /// Records the result of the election.
     pub fn elected(&mut self, elected: bool, now: Time) {
         if elected {
             self.elected.get_or_insert(now);
@@ -195,14 +201,16 @@ impl Tenure {
         }
     }
 
-    /// This process's own Lease was seen, renewed `age` ago by its own clock.
-    /// The time of the renewal counts, and not the time when it was seen,
-    /// because others count from the renewal too.
+    /// Records a renewal that this process made `age` ago by its own clock. The
+    /// Lease's duration counts from the time of the renewal, not from the time
+    /// when the watch showed it, because other candidates count from the
+    /// renewal too.
     pub fn renewed(&mut self, age: Duration, now: Time) {
         self.until = (now + LEASE_DURATION).saturating_sub(age);
     }
 
-    /// The leader's Lease was seen to belong to another process, or to none.
+    /// Records that the leader's Lease belongs to another process, or to no
+    /// process.
     pub fn lost(&mut self, now: Time) {
         self.until = self.until.min(now);
     }
@@ -212,9 +220,9 @@ impl Tenure {
         self.elected.is_some() && now < self.until
     }
 
-    /// Whether the Lease is held in vain: this process holds it and so keeps
-    /// others from leading, but for a whole Lease duration it could not lead
-    /// itself, because it did not see its own renewals.
+    /// Whether this process holds the leader's Lease in vain. A process that
+    /// has not seen its own renewals for a whole Lease duration cannot lead,
+    /// and keeps other controllers from leading.
     pub fn is_in_vain(&self, now: Time) -> bool {
         self.elected
             .is_some_and(|since| now >= since.max(self.until) + LEASE_DURATION)
@@ -275,13 +283,13 @@ mod tests {
         assert!(tenure.is_in_vain(s(115)), "no renewal was seen at all");
         tenure.renewed(s(0), s(116));
         assert!(!tenure.is_in_vain(s(145)));
-        assert!(tenure.is_in_vain(s(146)), "none was seen any more");
+        assert!(tenure.is_in_vain(s(146)), "no further renewal was seen");
         tenure.renewed(s(0), s(147));
         tenure.lost(s(148));
         assert!(!tenure.is_in_vain(s(162)));
-        assert!(tenure.is_in_vain(s(163)), "it was seen to be another's");
+        assert!(tenure.is_in_vain(s(163)), "the Lease is another's");
         tenure.elected(false, s(164));
         tenure.elected(true, s(164));
-        assert!(!tenure.is_in_vain(s(178)), "the time begins anew");
+        assert!(!tenure.is_in_vain(s(178)), "an election restarts the time");
     }
 }

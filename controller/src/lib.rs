@@ -5,18 +5,18 @@
 //! watches ─▶ Event ─▶ World ───────────▶ aggregate ─▶ Wanted ─▶ Outbox ─▶ publish ─▶ status patches,
 //!                      │ Objects, resolve() (pure)             (pure: what, when)     Events
 //!                      │ History: the states of the world, in the order they were seen
-//!                      │ Liveness: whose Lease was renewed, by this process's own clock
-//!                      └ directors: what each says that its kernel holds
+//!                      │ Liveness: which directors renewed their Leases, by this process's own clock
+//!                      └ directors: what each reports about its kernel
 //! leader ─▶ whether this process may publish
 //! ```
 //!
-//! In: the four kinds and the directors' Leases. Out: status, never spec. An
-//! agent makes one report for all objects: a digest of the states that its last
-//! completed round used. [`history`] works out which services that proves to be
-//! programmed.
+//! In: the objects of all four kinds, and the directors' Leases. Out: status,
+//! never spec. An agent makes one report for all objects: a digest of the
+//! states that its last completed round used. [`history`] finds out from the
+//! digest which services are programmed.
 //!
-//! This crate knows no kernel, and nothing waits for it: directors serve whether
-//! it runs or not.
+//! This crate knows nothing of the kernel. Directors never wait for the
+//! controller: they serve whether it runs or not.
 
 pub mod aggregate;
 pub mod args;

@@ -1,28 +1,30 @@
 //! Decides which directors are alive.
 //!
-//! A director renews a Lease of its own name. A renewal counts from the time
-//! when it is *seen*, by the observer's own clock, because other machines'
-//! clocks may be wrong. While the observer sees nothing at all, no director is
-//! declared dead.
+//! Every director renews a Lease that has the director's name. A renewal counts
+//! from the time when the observer *sees* it, by the observer's own clock,
+//! because other machines' clocks may be wrong. While the observer sees no
+//! events at all, no director is declared dead.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// The duration of a Lease that does not give one.
+/// The duration of a Lease that has no leaseDurationSeconds.
 pub const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(40);
 
-/// After this time without any event of a Lease, the watch is considered
-/// broken. The controllers' own leader Lease causes more events than that.
+/// If no event of any Lease arrives for this long, the watch of Leases is
+/// considered broken. The leader's Lease alone is renewed more often than every
+/// [`BLIND_AFTER`].
 pub const BLIND_AFTER: Duration = Duration::from_secs(25);
 
-/// A time since the process started, by the monotonic clock.
+/// A point in time, as the time since the process started, by the monotonic
+/// clock.
 pub type Time = Duration;
 
-/// The fields of a Lease that change when it is renewed, and its duration.
+/// The renewTime of a Lease, and its duration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Renewal {
-    /// The Lease's renewTime as its holder wrote it. It is shown, and never
-    /// compared with a clock. Only a changed renewTime is a renewal: a new
-    /// label on the Lease, for example, is not.
+    /// The Lease's renewTime as its holder wrote it. The controller shows the
+    /// renewTime to users, and never compares it with a clock. Only a changed
+    /// renewTime is a renewal: a new label on the Lease, for example, is not.
     pub renew_time: Option<String>,
     /// The Lease's leaseDurationSeconds.
     pub duration: Option<Duration>,
@@ -31,16 +33,17 @@ pub struct Renewal {
 /// Whether a director is alive.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Life {
-    /// A renewal was seen, and its Lease has not expired.
+    /// A renewal of the director's Lease was seen, and the Lease has not
+    /// expired.
     Alive,
-    /// This observer has not watched long enough to know; nothing shows that
-    /// the director is dead.
+    /// This observer has not watched long enough to know whether the director
+    /// is alive, and nothing shows that the director is dead.
     Presumed,
-    /// The Lease of its last renewal has expired.
+    /// The director's Lease has expired since its last renewal.
     Expired {
         /// The last renewTime, as the director wrote it.
         last: Option<String>,
-        /// The duration of that Lease.
+        /// The duration of the expired Lease.
         duration: Duration,
     },
     /// The director has no Lease.
@@ -48,13 +51,14 @@ pub enum Life {
 }
 
 impl Life {
-    /// Whether the director's reports count and others wait for it.
+    /// Whether the director counts as live: its reports count, and conditions
+    /// wait for its reports.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Alive | Self::Presumed)
     }
 }
 
-/// Follows the Leases of all directors. Time is an argument.
+/// Follows the Leases of all directors. Callers pass the current time.
 #[derive(Clone, Debug, Default)]
 pub struct Liveness {
     directors: BTreeMap<String, Watched>,
@@ -74,16 +78,18 @@ struct Watched {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Evidence {
-    /// A renewal was seen.
+    /// A renewal of the director's Lease was seen.
     Renewed,
-    /// The director exists; no renewal was seen yet.
+    /// The director exists, but no renewal of its Lease was seen yet.
     Presumed,
-    /// An earlier observer reported it dead, and no renewal was seen since.
+    /// An earlier observer reported the director dead, and no renewal was seen
+    /// since.
     Dead,
 }
 
 impl Liveness {
-    /// Takes in a director; `reported_dead` is what its status says.
+    /// Adds a director, if it is not known yet. `reported_dead` says whether
+    /// the director's published status reports it dead.
     pub fn director(&mut self, name: &str, reported_dead: bool, now: Time) {
         self.directors
             .entry(name.to_owned())
@@ -97,15 +103,16 @@ impl Liveness {
             });
     }
 
-    /// Takes in that a director was deleted.
+    /// Forgets a deleted director.
     pub fn director_gone(&mut self, name: &str) {
         self.directors.remove(name);
     }
 
-    /// Takes in a Lease.
+    /// Records a Lease that the watch showed.
     pub fn lease(&mut self, name: &str, renewal: Renewal, now: Time) {
         self.see(now);
-        // A Lease in the first listing may be old.
+        // A Lease in the first listing may be old, so it does not count as
+        // renewed.
         let renewed = renewal.renew_time.is_some()
             && match self.leases.get(name) {
                 Some(before) => before.renew_time != renewal.renew_time,
@@ -120,14 +127,15 @@ impl Liveness {
         self.leases.insert(name.to_owned(), renewal);
     }
 
-    /// Takes in that a Lease was deleted. The duration of its last renewal goes
-    /// on.
+    /// Forgets a deleted Lease. The Lease's director stays live for
+    /// [`DEFAULT_LEASE_DURATION`] after the last renewal.
     pub fn lease_gone(&mut self, name: &str, now: Time) {
         self.see(now);
         self.leases.remove(name);
     }
 
-    /// Takes in a complete listing, with the names of all Leases.
+    /// Records a complete listing of Leases; `names` are the names of all
+    /// Leases.
     pub fn leases_listed<'a>(&mut self, names: impl Iterator<Item = &'a str>, now: Time) {
         self.see(now);
         self.listed = true;
@@ -135,12 +143,13 @@ impl Liveness {
         self.leases.retain(|name, _| there.contains(name.as_str()));
     }
 
-    /// Takes in that the watch of Leases failed.
+    /// Records that the watch of Leases failed.
     pub fn blind(&mut self, now: Time) {
         self.blind_since.get_or_insert(now);
     }
 
-    /// Whether a director is alive. An unknown director is not.
+    /// Whether a director is alive. An unknown director is treated as one that
+    /// has no Lease.
     pub fn life(&self, name: &str, now: Time) -> Life {
         let Some(watched) = self.directors.get(name) else {
             return Life::NoLease;
@@ -160,8 +169,9 @@ impl Liveness {
         }
     }
 
-    /// When the next director dies if no renewal is seen until then. None while
-    /// the watch is broken, because no director dies then.
+    /// The time at which the next director is declared dead, unless a renewal
+    /// is seen before. Returns `None` while the watch is broken, because then
+    /// no director is declared dead.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         if self.seeing(now) < now {
             return None;
@@ -173,15 +183,15 @@ impl Liveness {
             .min()
     }
 
-    /// The last time at which the watch worked.
+    /// The last time, up to `now`, at which the watch of Leases worked.
     fn seeing(&self, now: Time) -> Time {
         let until = now.min(self.last_event + BLIND_AFTER);
         self.blind_since.map_or(until, |blind| until.min(blind))
     }
 
-    /// Takes in that the watch works. If it was broken, every director that was
-    /// alive before gets a whole Lease duration, because it may not have
-    /// reached the API server either.
+    /// Records that the watch works. If the watch was broken, every live
+    /// director gets a whole new Lease duration, because the director may not
+    /// have reached the API server either.
     fn see(&mut self, now: Time) {
         let seeing = self.seeing(now);
         if seeing < now {
@@ -223,7 +233,8 @@ mod tests {
         }
     }
 
-    /// Director a with its Lease in the first listing, both first seen at 0.
+    /// Returns a `Liveness` that saw director `a` and its Lease at second 0, in
+    /// the first listing.
     fn started(reported_dead: bool) -> Liveness {
         let mut liveness = Liveness::default();
         liveness.director("a", reported_dead, s(0));
@@ -332,7 +343,8 @@ mod tests {
         liveness.blind(s(10));
         assert_eq!(liveness.life("a", s(1000)), Life::Alive);
         assert_eq!(liveness.next_deadline(s(1000)), None);
-        // The watch works again: a has a whole Lease duration from now.
+        // The watch works again, so director `a` gets a whole Lease duration
+        // from now.
         others(&mut liveness, 1000..=1040);
         assert_eq!(liveness.life("a", s(1039)), Life::Alive);
         assert!(!liveness.life("a", s(1040)).is_live());

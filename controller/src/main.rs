@@ -20,12 +20,12 @@ use tokio::{
 };
 use tracing::info;
 
-/// How long making a connection, or sending to it, may take.
+/// The time limit for opening a connection, and for each write to a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a request may wait for an answer. It is longer than a watch may be
-/// silent ([`controller::watch::SILENCE`]), because each event of a watch
-/// counts as an answer.
+/// How long a request may wait for an answer. The limit is longer than the
+/// silence that a watch may keep ([`controller::watch::SILENCE`]), because each
+/// event of a watch counts as an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[tokio::main]
@@ -94,11 +94,12 @@ fn set_timeouts(config: &mut Config) {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.write_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
-    // Counts from the request, and not from the last use of its connection.
+    // The read timeout counts from the request, not from the last use of the
+    // connection.
     config.reset_reader_on_write = true;
 }
 
-/// Becomes true when the process must stop.
+/// Returns a channel whose value becomes true when the process must stop.
 fn stop() -> Result<watch::Receiver<bool>> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;

@@ -12,21 +12,23 @@ use crate::history::Positions;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Need {
     pub(crate) fingerprint: Fingerprint,
-    /// A director must have reached these positions. The service's current form
-    /// began there, or a little later.
+    /// The positions that a director must have reached. The service's current
+    /// form began at these positions, or a little later.
     pub since: Positions,
-    /// Whether digests can prove that it is programmed: what is in force
-    /// depends only on the current objects, and not on earlier ones.
+    /// Whether digests can prove that the service is programmed, because the
+    /// entries in force depend only on current objects and not on earlier ones.
     pub provable: bool,
-    /// For a service with a health check: the positions from which each server
-    /// belongs to it. A director that has not reached them does not know the
-    /// server, so its silence does not mean that the server is healthy.
+    /// For a service with a health check: the positions at which each server
+    /// joined the service. A director that has not reached a server's positions
+    /// does not know the server, so the director's silence does not mean that
+    /// the server is healthy.
     pub servers: BTreeMap<ObjectKey, Positions>,
 }
 
-/// Everything that decides the form of one VirtualService in the kernel.
-/// Digests show a change even if the resulting form is the same, so that a
-/// change in one kind is noticed whatever the states of the other kinds are.
+/// Everything that decides the form of one VirtualService in the kernel. A
+/// digest changes with the objects, even if the service's form stays the same.
+/// So a change of one kind of object is noticed, whatever the states of the
+/// other kinds are.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fingerprint {
     pub(crate) own: Digest,
@@ -35,9 +37,10 @@ pub(crate) struct Fingerprint {
     pub(crate) group_gone: bool,
 }
 
-/// The positions from which each server of a checked service belongs to it.
-/// `before` is the service's previous form with its need. Servers of a service
-/// that was not checked before have belonged to it long enough.
+/// Returns the positions at which each server joined `service`, if the service
+/// has a health check. `before` is the service's previous form with its
+/// previous [`Need`]. A server that joined before the service had a health
+/// check gets the default positions, which every director has reached.
 pub(crate) fn servers(
     service: Option<&Service>,
     before: Option<(&Service, &Need)>,

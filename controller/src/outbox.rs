@@ -1,4 +1,5 @@
-//! Decides which statuses are published, and when. Time is an argument.
+//! Decides which statuses are published, and when. Callers pass the current
+//! time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,18 +14,19 @@ use crate::{
     status::{Id, Status},
 };
 
-/// The pause between two patches of one object, unless a condition's status
-/// changes.
+/// The shortest time between two patches of one object. A patch that changes a
+/// condition's status does not wait.
 pub const PAUSE: Duration = Duration::from_secs(5);
 
 /// The largest number of concurrent patches.
 pub const CONCURRENT: usize = 16;
 
 /// The number of soft differences that are published at once; after that, one
-/// per [`SOFT_PAUSE`]. They come for all services of a group at the same time.
+/// per [`SOFT_PAUSE`]. Soft differences often appear for all services of a
+/// group at the same time.
 pub const SOFT_BURST: u32 = 20;
 
-/// The pause between soft differences: see [`SOFT_BURST`].
+/// The pause between two soft differences after the first [`SOFT_BURST`] ones.
 pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -36,13 +38,13 @@ pub struct Letter {
     /// The object that the status is for.
     pub id: Id,
     /// The object's uid, so that a later object of the same name does not get
-    /// it.
+    /// this status.
     pub uid: String,
-    /// The status, without times of transition.
+    /// The wanted status, without the transition times of its conditions.
     pub status: Status,
-    /// The status that is published now.
+    /// The status that the object has now, if any.
     pub published: Option<Status>,
-    /// How the two statuses differ.
+    /// How the wanted status differs from the published one.
     pub difference: Difference,
 }
 
@@ -51,13 +53,13 @@ pub struct Letter {
 pub enum Outcome {
     /// The status was written.
     Written,
-    /// The object was deleted, or replaced by another of the same name.
+    /// The object was deleted, or replaced by a new object of the same name.
     Gone,
-    /// The patch failed, and may work later.
+    /// The patch failed, but a later attempt may succeed.
     Failed,
 }
 
-/// The letters to send, and what was sent recently.
+/// The statuses that wait to be published, and the recently sent patches.
 #[derive(Debug, Default)]
 pub struct Outbox {
     letters: BTreeMap<Id, Letter>,
@@ -65,8 +67,8 @@ pub struct Outbox {
     sent: BTreeMap<Id, Sent>,
     retries: BTreeMap<Id, Retry>,
     soft: Bucket,
-    /// The object whose soft difference was sent last. The next one in order
-    /// follows, so that all get their turn.
+    /// The object whose soft difference was sent last. The next object in order
+    /// follows, so that all objects get their turn.
     last_soft: Option<Id>,
 }
 
@@ -83,15 +85,17 @@ struct Retry {
 }
 
 impl Outbox {
-    /// Replaces all letters. Letters of an earlier call that were not sent are
-    /// dropped.
+    /// Replaces all statuses that wait to be published. Statuses of an earlier
+    /// call that were not sent yet are dropped.
     pub fn replace(&mut self, letters: impl IntoIterator<Item = Letter>, now: Time) {
         self.letters.clear();
         for mut letter in letters {
             let repeated = self.sent.get(&letter.id).is_some_and(|sent| {
                 letter.status.difference(Some(&sent.status)) == Difference::None
             });
-            // The watch has not shown it yet, or another writer overwrites it.
+            // This status was sent recently but is not published: either the
+            // watch has not shown the patch yet, or another writer overwrites
+            // it.
             if repeated {
                 letter.difference = letter.difference.min(Difference::Plain);
             }
@@ -102,8 +106,8 @@ impl Outbox {
         self.retries.retain(|id, _| letters.contains_key(id));
     }
 
-    /// The letters to send now. The caller must report the result of each to
-    /// [`Outbox::done`].
+    /// Returns the statuses to send now. The caller must report the result of
+    /// each patch to [`Outbox::done`].
     pub fn due(&mut self, now: Time) -> Vec<Letter> {
         let mut due = Vec::new();
         for difference in [Difference::Flip, Difference::Plain, Difference::Soft] {
@@ -130,7 +134,8 @@ impl Outbox {
         due
     }
 
-    /// The next objects in order, up to the limit of concurrent patches.
+    /// Returns the next objects with this kind of difference, in order, up to
+    /// the limit of concurrent patches.
     fn next(&self, difference: Difference, now: Time) -> Vec<Id> {
         let turn = match (difference, &self.last_soft) {
             (Difference::Soft, Some(last)) => Bound::Excluded(last),
@@ -152,7 +157,7 @@ impl Outbox {
             .collect()
     }
 
-    /// Takes in the result of a letter.
+    /// Records the result of a patch.
     pub fn done(&mut self, id: &Id, outcome: Outcome, now: Time) {
         self.under_way.remove(id);
         match outcome {
@@ -176,7 +181,8 @@ impl Outbox {
         }
     }
 
-    /// Forgets all letters and patches, because another process leads.
+    /// Forgets all waiting statuses and all patches, because this process no
+    /// longer leads.
     pub fn clear(&mut self) {
         *self = Self {
             soft: std::mem::take(&mut self.soft),
@@ -185,7 +191,8 @@ impl Outbox {
         };
     }
 
-    /// When [`Outbox::due`] next returns something, if nothing else happens.
+    /// The time at which [`Outbox::due`] next returns a status, if nothing
+    /// changes until then.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         if self.under_way.len() >= CONCURRENT {
             return None;

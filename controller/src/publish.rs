@@ -18,13 +18,14 @@ use crate::{
     status::{Id, Status, Subject},
 };
 
-/// The field manager of the controller, in server-side apply.
+/// The controller's field manager for server-side apply.
 pub const FIELD_MANAGER: &str = "ipvs-controller";
 
-/// Writes one status, and returns it with its times of transition.
+/// Writes one status, and returns the status with its conditions' transition
+/// times.
 ///
 /// # Errors
-/// The API server's error; [`outcome`] says what it means.
+/// Returns the API server's error; [`outcome`] classifies the error.
 pub async fn write(client: Client, letter: &Letter, now: Timestamp) -> Result<Status> {
     let status = letter.status.dated(letter.published.as_ref(), now);
     match letter.id.subject {
@@ -42,11 +43,11 @@ pub async fn write(client: Client, letter: &Letter, now: Timestamp) -> Result<St
     Ok(status)
 }
 
-/// What a result means for the letter.
+/// Translates the result of a write into an [`Outcome`].
 pub fn outcome<T>(result: &Result<T>) -> Outcome {
     match result {
         Ok(_) => Outcome::Written,
-        // The object was deleted, or replaced by another of that name.
+        // The object was deleted, or replaced by a new object of the same name.
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Outcome::Gone,
         Err(_) => Outcome::Failed,
     }
@@ -73,7 +74,8 @@ where
 {
     let mut metadata = json!({
         "name": letter.id.key.name,
-        // With the uid, a later object of the same name is refused.
+        // With the uid, the API server refuses to patch a later object of the
+        // same name.
         "uid": letter.uid,
     });
     if !letter.id.key.namespace.is_empty() {

@@ -5,41 +5,43 @@ use std::collections::{HashMap, VecDeque};
 
 use crds::Digest;
 
-/// How many states are remembered. If a director's last completed round used an
-/// older one, its place is unknown until its next report.
+/// The number of states that a ring remembers. If a director's last completed
+/// round used an older state, the director's place is unknown until its next
+/// report.
 pub const REMEMBERED: usize = 1024;
 
-/// A position in the order of states. Later positions are greater, and
-/// positions of different rings of one [`crate::history::History`] never
-/// repeat.
+/// A position in the order of states. Later positions are greater, and two
+/// rings of one [`crate::history::History`] never share a position.
 pub type Position = u64;
 
 /// The place of a state in a ring.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Place {
-    /// The position where the state was first seen, as far as it is remembered.
+    /// The earliest remembered position of the state.
     pub first: Position,
-    /// The position where the state was last seen. A state that came back has
-    /// the same content, so a director that used it the first time has used it.
+    /// The position where the state was last seen. A state that returns has the
+    /// same content, so a director that used the state once need not use it
+    /// again.
     pub latest: Position,
-    /// Whether the state cannot have existed before the last gap, because
-    /// something in it is newer.
+    /// Whether the state contains an object that is newer than the last gap in
+    /// the watch, and so cannot have existed before the gap.
     pub unique: bool,
 }
 
-/// A bounded list of states.
+/// A bounded list of the latest states of one kind of objects.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
     order: VecDeque<(Digest, Position)>,
     places: HashMap<Digest, Place>,
-    /// The last position before which states may have been missed.
+    /// The position of the last gap in the watch. States before the gap may
+    /// have been missed.
     gap: Position,
 }
 
 impl Ring {
     /// Adds the state `digest` at position `at`, which must be greater than all
-    /// before. A state that is already the current one is not added again.
-    /// `unique`: see [`Place::unique`].
+    /// earlier positions. Does nothing if the state is already the current one.
+    /// [`Place::unique`] explains `unique`.
     pub fn push(&mut self, digest: Digest, at: Position, unique: bool) {
         if self.order.back().is_some_and(|(last, _)| *last == digest) {
             return;
@@ -58,25 +60,26 @@ impl Ring {
         }
     }
 
-    /// Notes that states may have been missed before `at`, because a watch was
-    /// started again. See [`Ring::follow`].
+    /// Records a gap: states before `at` may have been missed, because a watch
+    /// was restarted. [`Ring::follow`] explains the consequences.
     pub fn missed(&mut self, at: Position) {
         self.gap = at;
     }
 
-    /// The position of the current state; 0 if there is none yet.
+    /// The position of the current state, or 0 before the first state.
     pub fn latest(&self) -> Position {
         self.order.back().map_or(0, |(_, at)| *at)
     }
 
-    /// The place of a director that reports `digest` and was at `before`.
+    /// Returns the new place of a director that reports `digest` and whose last
+    /// known place is `before`.
     ///
-    /// If the digest is unknown, the director may have seen a state that has
-    /// not arrived here yet. Then it keeps its place, because it can only be
-    /// further on. This conclusion needs a place that was first seen after the
-    /// last gap, with a state that cannot have existed before the gap:
-    /// otherwise the unknown digest may be one that was missed, and older than
-    /// the place.
+    /// An unknown digest may belong to a state that has not reached the
+    /// controller yet. The director then keeps its place, because directors
+    /// only move forward. A place can be kept only if its state was first seen
+    /// after the last gap and cannot have existed before the gap. Otherwise the
+    /// unknown digest may belong to a missed state that is older than the
+    /// place.
     pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
         match self.places.get(digest) {
             Some(place) => Some(*place),
@@ -162,7 +165,7 @@ mod tests {
         let mut ring = ring(&[7]);
         ring.push(digest(8), 2, false);
         let place = ring.follow(&digest(8), None);
-        assert!(place.is_some(), "a director that reports it has used it");
+        assert!(place.is_some(), "a reported state counts as used");
         assert_eq!(ring.follow(&digest(99), place), None);
     }
 

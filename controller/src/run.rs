@@ -27,20 +27,21 @@ use crate::{
     world::World,
 };
 
-/// The shortest time for which events are gathered before they are worked out
-/// together. Working them out takes time for all objects: see
-/// [`Controller::gather`].
+/// The shortest time for which events are gathered before they are processed
+/// together. Processing events computes the statuses of all objects again,
+/// which is expensive: see [`Controller::gather`].
 const GATHER: Duration = Duration::from_millis(75);
 
-/// How long a write may wait for its answer.
+/// How long a write may wait for the API server's answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The shortest pause. It limits how often a deadline that has passed is looked
-/// at again.
+/// The shortest pause before the loop checks a director's passed deadline
+/// again. The loop never pauses for longer than [`LEAST_PAUSE`] either.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs until `stop` is true: watches all the time, and publishes while it
-/// leads. At the end it gives the leader's Lease back.
+/// Runs the controller until `stop` is true. The controller watches all the
+/// time, publishes while it leads, and at the end gives the leader's Lease
+/// back.
 pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let complaints = Complaints::default();
@@ -82,7 +83,7 @@ pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiv
         }
         controller.work();
     }
-    // Ends all writes before another process can lead.
+    // All writes must end before another process can lead.
     controller.writes.shutdown().await;
     drop(controller);
     drop(tasks);
@@ -110,10 +111,11 @@ struct Controller {
     lease_renewed_at: Option<Timestamp>,
     free: channel::Sender<bool>,
     in_vain: channel::Sender<bool>,
-    /// When to work out what the gathered events mean.
+    /// The time at which the gathered events must be processed.
     due: Option<Time>,
-    /// How long events are gathered: several times as long as the last working
-    /// out took, so that it never uses a whole processor.
+    /// How long events are gathered: four times as long as the last processing
+    /// took, but at least [`GATHER`], so that processing never uses a whole
+    /// processor.
     gather: Duration,
     listed: bool,
     complaints: Complaints,
@@ -194,7 +196,7 @@ impl Controller {
         }
     }
 
-    /// How long nothing needs to be done, if no event arrives.
+    /// How long the loop may sleep, if no event arrives.
     fn pause(&self) -> Duration {
         let now = self.now();
         let lease = self
@@ -278,7 +280,7 @@ impl Controller {
     }
 
     fn written(&mut self, written: Result<Written, tokio::task::JoinError>) {
-        // The write was aborted.
+        // An aborted write has no result.
         let Ok((letter, result)) = written else {
             return;
         };
@@ -328,7 +330,8 @@ impl Controller {
     }
 }
 
-/// How long ago this process wrote that time, by its own clock.
+/// How long ago `renewed_at` is, by this process's own clock. A time in the
+/// future counts as now.
 fn age(renewed_at: Timestamp) -> Duration {
     Duration::try_from(Timestamp::now().duration_since(renewed_at)).unwrap_or_default()
 }
@@ -340,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    /// A controller that is elected, and whose API server is never called.
+    /// Returns an elected controller whose API server is never called.
     fn elected() -> (Controller, channel::Receiver<bool>) {
         let config = Config::new("http://192.0.2.1".parse().unwrap());
         let candidate = Candidate {

@@ -10,13 +10,14 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 /// The kinds that have a status.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Subject {
-    /// A Director. It is first, because it explains why others change.
+    /// The kind Director. Directors come first, because their statuses explain
+    /// why other statuses change.
     Director,
-    /// A DirectorGroup.
+    /// The kind DirectorGroup.
     DirectorGroup,
-    /// A VirtualService.
+    /// The kind VirtualService.
     VirtualService,
-    /// A RealServer.
+    /// The kind RealServer.
     RealServer,
 }
 
@@ -39,7 +40,7 @@ pub struct Id {
     pub key: ObjectKey,
 }
 
-/// What the controller publishes about one object.
+/// The status that the controller publishes for one object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
     /// The status of a VirtualService.
@@ -48,13 +49,13 @@ pub enum Status {
     RealServer(RealServerStatus),
     /// The status of a DirectorGroup.
     DirectorGroup(DirectorGroupStatus),
-    /// The condition Alive of a Director, the only one that the controller
-    /// writes.
+    /// The condition Alive of a Director, the only condition of a Director that
+    /// the controller writes.
     Director(Vec<Condition>),
 }
 
 impl Status {
-    /// The conditions of the status.
+    /// Returns the conditions in this status.
     pub fn conditions(&self) -> &[Condition] {
         match self {
             Self::VirtualService(status) => &status.conditions,
@@ -75,8 +76,8 @@ impl Status {
         }
     }
 
-    /// This status with times of transition: `now` where a condition's status
-    /// differs from the published one, and the published time otherwise.
+    /// Returns this status with transition times. A condition whose status
+    /// changed gets `now`; any other condition keeps its published time.
     pub fn dated(&self, published: Option<&Self>, now: Timestamp) -> Self {
         let old = published.map_or(&[][..], Self::conditions);
         let date = |conditions: &[Condition]| {

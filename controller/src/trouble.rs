@@ -11,10 +11,11 @@ use crds::advice;
 use kube::runtime::watcher;
 use tracing::warn;
 
-/// How often a complaint that has not changed is repeated.
+/// How often an unchanged complaint is logged again.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// Why a watch failed. None if the watch recovers by itself.
+/// Describes why a watch failed. Returns `None` if the watch recovers by
+/// itself.
 pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
     let what = format!("watch {plural}");
     match error {
@@ -28,11 +29,13 @@ pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
     }
 }
 
-/// Why a request failed. None if it recovers by itself.
+/// Describes why a request failed. Returns `None` if a retry alone can solve
+/// the problem.
 pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
     match error {
         kube::Error::Api(answer) => advice::api_error(what, answer),
-        // The text is the same for all requests, so that it is logged once.
+        // This text does not name the request, so that the complaint is logged
+        // once for all requests.
         kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => Some(
             format!("the API server cannot be reached: {}", innermost(error)),
         ),
@@ -40,7 +43,8 @@ pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
     }
 }
 
-/// The innermost source of an error: what the operating system said.
+/// Returns the text of an error's innermost source, usually the operating
+/// system's message.
 fn innermost(error: &dyn Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -49,15 +53,16 @@ fn innermost(error: &dyn Error) -> String {
     innermost.to_string().replace('\n', " ")
 }
 
-/// The complaints of this process that were logged recently, so that each is
-/// logged once.
+/// Remembers the complaints that were logged recently, so that an unchanged
+/// complaint is not logged again at once.
 #[derive(Clone, Debug, Default)]
 pub struct Complaints {
     made: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 impl Complaints {
-    /// Logs a warning, unless the same one was logged recently.
+    /// Logs `complaint` as a warning, unless the same complaint was logged
+    /// recently.
     pub fn warn(&self, complaint: &str) {
         if self.is_news(complaint, Instant::now()) {
             warn!("{complaint}; trying again");

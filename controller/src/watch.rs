@@ -1,4 +1,4 @@
-//! The watches: the only way by which objects come in.
+//! The controller's watches, through which all objects come in.
 
 use std::{
     fmt::Debug,
@@ -21,20 +21,21 @@ use crate::{
     trouble::{self, Complaints},
 };
 
-/// The largest number of events that wait for the loop.
+/// The largest number of watch events that wait for the main loop.
 const WAITING_EVENTS: usize = 1024;
 
-/// How many seconds a watch lasts before it is opened again. If it shows
+/// How many seconds a watch lasts before it is opened again. If the watch shows
 /// nothing for five seconds more, not even its end, the connection is
-/// considered dead and the watch is opened again. So this is how long it takes
-/// to notice a connection that hangs.
+/// considered dead and the watch is opened again. So a hanging connection is
+/// noticed after [`SILENCE`] plus five seconds.
 pub const SILENCE: u32 = 60;
 
-/// How many seconds the watch of Leases lasts. It is shorter, because a leader
-/// must see its own renewals.
+/// How many seconds the watch of Leases lasts. This watch is shorter than the
+/// others, because a leader must see its own renewals.
 const SILENCE_OF_LEASES: u32 = 20;
 
-/// Starts all watches. They run until the receiver or `tasks` is dropped.
+/// Starts all watches. The watches run until the receiver or `tasks` is
+/// dropped.
 pub fn start(
     client: &Client,
     lease_namespace: &str,
@@ -109,7 +110,8 @@ impl Watches {
         while let Some(item) = stream.next().await {
             let sent = match item {
                 Ok(seen) => {
-                    // The start of a listing is not an answer yet.
+                    // The start of a listing does not prove that the API server
+                    // answers.
                     if !matches!(seen, watcher::Event::Init) && std::mem::take(&mut failed) {
                         info!("watching {plural} again");
                     }
@@ -134,8 +136,8 @@ impl Watches {
 }
 
 /// How long a watch waits after a failure: half a second at first, then twice
-/// as long each time up to ten seconds. After a minute without a failure it
-/// starts again with half a second.
+/// as long after each failure, up to ten seconds. After a minute without a
+/// failure, the pause starts again at half a second.
 #[derive(Debug, Default)]
 struct WatchBackoff {
     failures: u32,
@@ -161,7 +163,8 @@ impl Iterator for WatchBackoff {
 }
 
 impl Backoff for WatchBackoff {
-    /// Does nothing: kube calls this when a listing begins, which is no success
-    /// yet. Only time resets the pause.
+    /// Does nothing, because the kube crate calls `reset` when a listing
+    /// begins, and the listing may still fail. Only a minute without a failure
+    /// resets the pause.
     fn reset(&mut self) {}
 }

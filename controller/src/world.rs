@@ -1,4 +1,5 @@
-//! Everything that the controller has seen, and what follows from it.
+//! The state of the world: everything that the controller has seen, and the
+//! statuses that follow.
 
 mod take;
 
@@ -25,7 +26,7 @@ use crate::{
     status::{Id, Status, Subject},
 };
 
-/// Everything that the controller knows. Events and times go in, wanted
+/// Everything that the controller knows. Events and times go in; wanted
 /// statuses come out.
 #[derive(Debug, Default)]
 pub struct World {
@@ -39,12 +40,12 @@ pub struct World {
     published: BTreeMap<Id, Status>,
     /// Objects that changed since the last [`World::resolve`].
     touched: BTreeSet<(Kind, ObjectKey)>,
-    /// Kinds that were listed again since then; any of their objects may have
-    /// changed.
+    /// Kinds that were listed again since the last [`World::resolve`], so that
+    /// any of their objects may have changed.
     relisted: BTreeSet<Kind>,
     unresolved: bool,
     listing: Listing,
-    /// What [`World::agent_flips`] returns next.
+    /// The changes that [`World::agent_flips`] returns next.
     agent_flips: Vec<AgentFlip>,
 }
 
@@ -55,11 +56,12 @@ struct KnownDirector {
     status: DirectorStatus,
     unreadable: Vec<String>,
     places: Places,
-    /// Whether it was alive at the last [`World::lives_changed`].
+    /// Whether the director was alive at the last call of
+    /// [`World::lives_changed`].
     life: Life,
 }
 
-/// The progress of listings, for the kinds that have no store.
+/// The progress of the listings of Directors and Leases, which have no store.
 #[derive(Debug, Default)]
 struct Listing {
     directors: BTreeSet<String>,
@@ -69,7 +71,7 @@ struct Listing {
 }
 
 impl World {
-    /// Whether every watch has been listed once. Before that, nothing may be
+    /// Whether every watch has completed a listing, so that statuses may be
     /// published.
     pub fn is_listed(&self) -> bool {
         self.objects.is_listed() && self.listing.directors_listed && self.listing.leases_listed
@@ -80,25 +82,27 @@ impl World {
         &self.objects
     }
 
-    /// The meaning of all objects, as of the last [`World::resolve`].
+    /// The services that the objects resolved to at the last
+    /// [`World::resolve`].
     pub fn resolved(&self) -> &Resolved {
         &self.resolved
     }
 
-    /// Takes in a status that was written, before the watch shows it.
+    /// Records a status that was just written, before the watch shows it.
     pub fn wrote(&mut self, id: &Id, status: Status) {
         if let Some(published) = self.published.get_mut(id) {
             *published = status;
         }
     }
 
-    /// Changes since the last call in conditions that agents write themselves.
+    /// Returns the changes since the last call in conditions that agents write.
     pub fn agent_flips(&mut self) -> Vec<AgentFlip> {
         std::mem::take(&mut self.agent_flips)
     }
 
-    /// All statuses that differ from the published ones. Call
-    /// [`World::resolve`] first. Empty until everything is listed.
+    /// Returns all statuses that differ from the published ones. The caller
+    /// must call [`World::resolve`] first. Returns nothing until every watch
+    /// has completed a listing.
     pub fn letters(&mut self, now: Time) -> Vec<Letter> {
         if !self.is_listed() {
             return Vec::new();
@@ -139,8 +143,8 @@ impl World {
         Some((uid.clone(), status))
     }
 
-    /// When the next Lease expires, so that [`World::lives_changed`] may return
-    /// true.
+    /// The time at which the next Lease expires and [`World::lives_changed`]
+    /// may return true.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         self.liveness.next_deadline(now)
     }
@@ -159,10 +163,10 @@ impl World {
         changed
     }
 
-    /// Takes in an event, and returns whether [`World::wanted`] may have
-    /// changed. An event of a single Lease never changes it by itself: only a
-    /// director's death or return does ([`World::lives_changed`]), and most
-    /// renewals cause neither.
+    /// Applies an event, and returns whether [`World::wanted`] may have
+    /// changed. A single Lease event alone never changes the wanted statuses.
+    /// Wanted statuses change when a director dies or returns
+    /// ([`World::lives_changed`]), but most renewals cause neither.
     pub fn apply(&mut self, event: Event, now: Time) -> bool {
         let matters = !matches!(
             event,
@@ -179,7 +183,7 @@ impl World {
         matters
     }
 
-    /// Works out what the objects mean now, and which states directors must
+    /// Resolves the current objects, and decides which states directors must
     /// have used.
     pub fn resolve(&mut self) {
         self.touched.clear();
@@ -237,8 +241,8 @@ impl World {
         self.resolved = resolved;
     }
 
-    /// The status that every object should have now. Call [`World::resolve`]
-    /// first.
+    /// Computes the status that every object should have now. The caller must
+    /// call [`World::resolve`] first.
     pub fn wanted(&mut self, now: Time) -> Wanted {
         for director in self.directors.values_mut() {
             self.history.follow(

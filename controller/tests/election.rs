@@ -1,4 +1,4 @@
-//! Candidates for the lead, and an API server that knows one Lease.
+//! Tests the election of a leader, with an API server that has one Lease.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
@@ -18,10 +18,11 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time};
 use tower::service_fn;
 
-/// Long enough for a few requests that are answered at once.
+/// How long a test waits: enough for a few requests to an API server that
+/// answers at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The Lease; null until it is created.
+/// The leader's Lease, which is null until a candidate creates it.
 #[derive(Clone, Default)]
 struct Lease(Arc<Mutex<Value>>);
 
@@ -76,7 +77,7 @@ fn merge(into: &mut Value, patch: Value) {
     }
 }
 
-/// The campaign of one controller, and its signals.
+/// The election campaign of one controller, and the signals to the campaign.
 struct Runner {
     leading: watch::Receiver<bool>,
     free: watch::Sender<bool>,
@@ -131,7 +132,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
             time::sleep(Duration::from_millis(5)).await;
         }
     });
-    assert!(waited.await.is_ok(), "in vain waited for: {what}");
+    assert!(waited.await.is_ok(), "waited in vain for: {what}");
 }
 
 #[tokio::test]
@@ -144,11 +145,11 @@ async fn who_holds_the_lease_in_vain_gives_it_back_and_lets_another_lead() {
 
     first.in_vain.send_replace(true);
     first.leads(false).await;
-    until("the Lease is not the first one's any more", || {
+    until("the first controller no longer holds the Lease", || {
         lease.holder().as_deref() != Some("first")
     })
     .await;
-    // The controller's own watch would send this signal.
+    // In a real controller, the watch of Leases sends this signal.
     second.free.send_replace(true);
     second.leads(true).await;
     assert_eq!(lease.holder().as_deref(), Some("second"));

@@ -1,5 +1,5 @@
-//! The whole controller, with an API server that never answers the write of a
-//! status.
+//! Tests the whole controller with an API server that never answers the write
+//! of a status.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
@@ -32,11 +32,11 @@ struct State {
     version: AtomicUsize,
     /// The number of status writes that wait for an answer.
     under_way: AtomicUsize,
-    /// That number at the time when the Lease was given back.
+    /// The number of unanswered status writes when the Lease was given back.
     at_release: Mutex<Option<usize>>,
 }
 
-/// Counts a write until its connection is closed.
+/// Counts a status write as under way until the write's connection is closed.
 struct UnderWay(ApiServer);
 
 impl Drop for UnderWay {
@@ -71,7 +71,8 @@ impl ApiServer {
         }
         match (is_watch, path.rsplit('/').next().unwrap()) {
             (true, "leases") => {
-                // One event per watch; the watch is then opened again.
+                // Each watch ends after one event, and the controller opens it
+                // again.
                 time::sleep(Duration::from_millis(20)).await;
                 let object = lease(&self.0.lease.lock().unwrap(), &self.version());
                 json!({"type": "MODIFIED", "object": object})
@@ -127,7 +128,8 @@ fn lease(spec: &Value, version: &str) -> Value {
     })
 }
 
-/// Otherwise this leader and the next could write at the same time.
+/// A write that outlives the leader's Lease could collide with a write of the
+/// next leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lease_is_given_back_when_no_write_is_under_way_any_more() {
     let server = ApiServer::default();

@@ -1,5 +1,5 @@
-//! The watches, with an API server that answers every listing and then sends
-//! nothing.
+//! Tests the watches with an API server that answers every listing and then
+//! sends nothing.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
@@ -19,11 +19,12 @@ use tower::service_fn;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// For each watch that was opened, by the plural of its kind: the timeout that
-/// it asked for.
+/// The timeout that each opened watch asked for, by the plural of the watched
+/// kind.
 type Opened = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// A client of an API server that has these Directors and nothing else.
+/// Returns a client of an API server that has only `directors` and no other
+/// objects.
 fn client(directors: Value, opened: &Opened) -> Client {
     let opened = Arc::clone(opened);
     let service = service_fn(move |request: Request<Body>| {
@@ -57,7 +58,7 @@ fn client(directors: Value, opened: &Opened) -> Client {
 async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
     time::timeout(PATIENCE, events.recv())
         .await
-        .expect("something was expected to be seen")
+        .expect("an event was expected")
         .unwrap()
 }
 

@@ -1,8 +1,7 @@
-//! The networks of the classic LVS course, as `CASES.md` and `examples/`
-//! describe them. The lab configures the VIP and the ARP settings on the DR
-//! cluster's real servers; a later release of ipvs-operator will do that. The
-//! lab also turns on forwarding for the NAT director, except in tests about
-//! forwarding.
+//! The networks of the classic LVS course, as `examples/` describes them. The
+//! lab configures the VIP and the ARP settings on the DR cluster's real servers;
+//! a later release of ipvs-operator will do that. The lab also turns on
+//! forwarding for the NAT director, except in tests about forwarding.
 
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 

@@ -1,4 +1,4 @@
-//! Bad input is refused with a message that helps, and nothing else is lost.
+//! Bad input is refused with a helpful message, and good objects stay in force.
 
 use std::{fs, path::Path};
 
@@ -54,7 +54,8 @@ fn the_api_server_lets_pass_what_is_good() {
         .iter()
         .filter_map(|(name, text)| {
             let answer = try_kubectl_apply(text);
-            // The next object may have this name and differ in fixed fields.
+            // The object is deleted, because the next one may have its name and
+            // differ in immutable fields.
             kubectl(&["delete", "ivs", "--all"]);
             (!answer.is_success()).then(|| format!("{name}: {answer:?}"))
         })
@@ -96,16 +97,21 @@ fn the_second_of_two_services_with_one_vip_and_port_is_not_accepted() {
     let _agent = start_agent(&course.director, "director1");
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // Creation times are whole seconds; for equal times the names decide.
+    // Of two services with the same VIP and port, the older one is accepted.
+    // Creation times are whole seconds, and names decide between equal times.
     let created = value("ivs/web", ".metadata.creationTimestamp");
-    eventually("the second after web's", PATIENCE, || {
-        let now = course.client.run("date -u +%Y-%m-%dT%H:%M:%SZ");
-        if now.trim() > created.as_str() {
-            Ok(())
-        } else {
-            Err(now)
-        }
-    });
+    eventually(
+        "the clock to pass the second in which web was created",
+        PATIENCE,
+        || {
+            let now = course.client.run("date -u +%Y-%m-%dT%H:%M:%SZ");
+            if now.trim() > created.as_str() {
+                Ok(())
+            } else {
+                Err(now)
+            }
+        },
+    );
     kubectl_apply(
         "apiVersion: ipvs.dev/v1alpha1
 kind: VirtualService
@@ -117,17 +123,17 @@ spec:
 ",
     );
     wait_for("ivs/a-rival", "Accepted", "False");
-    // The message names the other object.
+    // The message names the service that already has the VIP and port.
     wait_for_words("ivs/a-rival", "Accepted", &["default/web"]);
     wait_for_words("ivs/a-rival", "Ready", &["Conflict: "]);
     assert_eq!(
         condition("ivs/web", "Ready", "status"),
         "True",
-        "the older one is unmoved"
+        "the older service stays Ready"
     );
     expect_table(&course.director, &TABLE);
 
-    // The second is accepted once the first is gone.
+    // The second service is accepted once the first service is deleted.
     kubectl(&["delete", "ivs/web"]);
     wait_until_ready(&["a-rival"]);
 }
@@ -158,7 +164,7 @@ fn servers_that_do_not_fit_are_refused_and_the_others_serve() {
         wait_until_ready(&["web"]);
     }
 
-    // Neither service nor server has a forwarding method.
+    // Neither the service nor its server has a forwarding method.
     kubectl(&[
         "patch",
         "ivs/web",
@@ -178,7 +184,8 @@ fn an_object_of_a_newer_version_holds_up_no_other() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
 
-    // A newer CRD knows a scheduler that this build does not.
+    // A newer CRD allows a scheduler that this build of the agent does not
+    // support.
     let schedulers =
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/scheduler/enum/-";
     let crd = "crd/ipvsvirtualservices.ipvs.dev";
@@ -195,7 +202,7 @@ fn an_object_of_a_newer_version_holds_up_no_other() {
         }
     });
     wait_for("ivs/web", "Accepted", "False");
-    // The message names the field and the value.
+    // The condition's message names the field and the unknown value.
     let words = ["Unreadable: ", "spec.scheduler", "quantum"];
     wait_for_words("ivs/web", "Accepted", &words);
 
@@ -206,7 +213,7 @@ fn an_object_of_a_newer_version_holds_up_no_other() {
     );
     wait_until_ready(&["other"]);
     eventually(
-        "the other service beside the last good version of the first",
+        "the table must have the other service and the last good version of the first",
         PATIENCE,
         || {
             let table = ipvsadm::saved(&course.director);
@@ -251,15 +258,18 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
     let number = good
         .lines()
         .position(|line| line.contains("scheduler: wrr"));
-    let place = format!("web.yaml:{}:", number.expect("it has a scheduler") + 1);
+    let place = format!(
+        "web.yaml:{}:",
+        number.expect("the example sets a scheduler") + 1
+    );
     assert!(
         line.contains(&place) && line.contains("wrrr"),
-        "file, line and reason are named: {line}"
+        "the log line must name file, line and reason: {line}"
     );
     expect_table(&director, &TABLE);
 
-    // Every bad manifest of the tests, each in a file of its own: all are
-    // reported, and the good file stays in force.
+    // Each bad manifest of the tests goes into its own file. The agent reports
+    // every bad file, and the good file stays in force.
     let cases: Vec<_> = bad_manifests()
         .into_iter()
         .filter(|(_, text)| !text.contains("\n---\n"))
@@ -281,7 +291,7 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
         if silent.is_empty() {
             Ok(())
         } else {
-            Err(format!("silent about {silent:?}"))
+            Err(format!("the log does not mention {silent:?}"))
         }
     });
     expect_table(
@@ -289,9 +299,9 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
         &["-A -t 192.168.4.5:80 -s rr", TABLE[1], TABLE[2]],
     );
 
-    // An edit of the good file still works once the bad ones are gone.
+    // Once the bad files are deleted, an edit of the good file takes effect.
     for (name, _) in &cases {
-        fs::remove_file(folder.join(name)).expect("it was written above");
+        fs::remove_file(folder.join(name)).expect("the test wrote the file above");
     }
     write(&web, &example("nat-cluster.yaml"));
     expect_table(&director, &TABLE);
@@ -302,7 +312,7 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-/// Name and text of each manifest that must be refused.
+/// Returns the name and text of each manifest that must be refused.
 fn bad_manifests() -> Vec<(String, String)> {
     manifests("crds/tests/bad")
 }
@@ -325,10 +335,11 @@ fn manifests(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// What the refusal must name, from the manifest's first line.
+/// Returns the field that the refusal must name, from the manifest's first
+/// line.
 fn expectation(text: &str) -> &str {
     text.lines()
         .next()
         .and_then(|line| line.strip_prefix("# expect: "))
-        .expect("the first line says what is expected")
+        .expect("the first line names the expected field")
 }

@@ -1,5 +1,4 @@
-//! The chart and its custom resource definitions, as a real API server sees
-//! them.
+//! A real API server accepts the chart and its custom resource definitions.
 
 use e2e::{
     cluster::{Cluster, NAMESPACE, chart, example, upgrade_chart, value},
@@ -11,7 +10,7 @@ use e2e::{
 fn the_definitions_are_installed_and_the_api_server_warns_of_nothing() {
     let folder = chart().join("crds");
     let folder = folder.to_string_lossy();
-    // With --warnings-as-errors an API server's warning fails the command.
+    // With --warnings-as-errors, kubectl fails if the API server warns.
     let applied = try_kubectl(&[
         "apply",
         "--server-side",
@@ -33,10 +32,10 @@ fn the_definitions_are_installed_and_the_api_server_warns_of_nothing() {
         let crd = format!("crd/{name}.ipvs.dev");
         kubectl(&["wait", &crd, "--for=condition=Established", "--timeout=30s"]);
         for (condition, why) in [
-            ("NonStructuralSchema", "its schema is structural"),
+            ("NonStructuralSchema", "the schema must be structural"),
             (
                 "KubernetesAPIApprovalPolicyConformant",
-                "it is not one of Kubernetes' own APIs",
+                "the API must not count as one of Kubernetes' own",
             ),
         ] {
             let path =
@@ -86,12 +85,12 @@ fn the_chart_is_installed_and_an_upgrade_changes_nothing() {
     ]);
     assert!(
         !revision.contains("revision: 1\n"),
-        "it was an upgrade:\n{revision}"
+        "the chart must have been upgraded:\n{revision}"
     );
     assert_eq!(
         value("idg/default", ".spec.addresses.holder"),
         "lb-1",
-        "an upgrade leaves a holder that was named by hand"
+        "an upgrade must not change a holder that was named by hand"
     );
     kubectl(&["patch", "idg", "default", "--type=json", "-p", NO_HOLDER]);
     assert_as_rendered("after the upgrade");
@@ -206,7 +205,7 @@ fn every_name_that_a_user_would_try_is_known_to_kubectl() {
     ] {
         assert!(
             found.lines().any(|line| line == object),
-            "kubectl get ipvs was expected to show {object}:\n{found}"
+            "kubectl get ipvs must show {object}:\n{found}"
         );
     }
     let of_group = kubectl(&[
@@ -217,7 +216,7 @@ fn every_name_that_a_user_would_try_is_known_to_kubectl() {
         "-o",
         "name",
     ]);
-    assert_eq!(of_group, "", "services can be selected by their group");
+    assert_eq!(of_group, "", "no service is in the group edge");
     let explained = kubectl(&["explain", "ivs.spec.vip.port"]);
     assert!(
         explained.contains("0 serves every port"),

@@ -1,4 +1,5 @@
-//! The kernel's table is changed by hand.
+//! The agent repairs its entries after changes by hand, and leaves strangers'
+//! entries alone.
 
 use std::time::Instant;
 
@@ -56,7 +57,9 @@ fn what_somebody_does_to_ours_is_undone_and_told_and_strangers_are_left_alone() 
     let server = thresholds
         .lines()
         .find(|line| line.contains("192.168.2.100:80"));
-    let server = server.expect("it is there").split_whitespace();
+    let server = server
+        .expect("the server is in the table")
+        .split_whitespace();
     assert!(server.skip(2).take(2).eq(["0", "0"]), "{thresholds}");
     assert_eq!(
         value("idir/director1", ".status.repairs.latest[0]"),
@@ -67,9 +70,9 @@ fn what_somebody_does_to_ours_is_undone_and_told_and_strangers_are_left_alone() 
     expect_soon(director, &TABLE[..3], "ipvsadm -C");
     expect_repairs(count + 4);
     let counts = course.browser().counts(10, NAT_VIP);
-    assert_eq!(counts.len(), 2, "both servers serve: {counts:?}");
+    assert_eq!(counts.len(), 2, "both servers must answer: {counts:?}");
 
-    // A stranger's server in a service of ours.
+    // A stranger adds a server to one of our services.
     let theirs = "-a -t 192.168.4.5:80 -r 192.168.2.77:80 -m -w 0";
     director.run(&format!("ipvsadm {theirs}"));
     eventually("a notice of the stranger's server", PATIENCE, || {
@@ -129,17 +132,21 @@ fn expect_repairs(count: usize) {
 #[track_caller]
 fn expect_soon(director: &Host, expected: &[&str], after: &str) {
     let start = Instant::now();
-    eventually(&format!("the table as before {after}"), PATIENCE, || {
-        let found = ipvsadm::sorted(director);
-        let mut expected: Vec<_> = expected.iter().map(|line| (*line).to_owned()).collect();
-        expected.sort();
-        let mut sorted = found.clone();
-        sorted.sort();
-        if sorted == expected {
-            Ok(())
-        } else {
-            Err(format!("{found:#?}"))
-        }
-    });
-    println!("put right after {:.1?}: {after}", start.elapsed());
+    eventually(
+        &format!("the table to be as before {after}"),
+        PATIENCE,
+        || {
+            let found = ipvsadm::sorted(director);
+            let mut expected: Vec<_> = expected.iter().map(|line| (*line).to_owned()).collect();
+            expected.sort();
+            let mut sorted = found.clone();
+            sorted.sort();
+            if sorted == expected {
+                Ok(())
+            } else {
+                Err(format!("{found:#?}"))
+            }
+        },
+    );
+    println!("repaired after {:.1?}: {after}", start.elapsed());
 }

@@ -1,5 +1,5 @@
 //! A service that would take the director's own traffic is refused with a
-//! message that helps, and open ssh sessions on the director go on.
+//! helpful message, and open ssh sessions on the director continue.
 
 use std::{fs, path::Path};
 
@@ -15,10 +15,11 @@ use e2e::{
     shell::{Session, Shell},
 };
 
-/// The director's own address, and ssh's port on it.
+/// The director's own address with the port of ssh.
 const SSH: &str = "192.168.4.5:22";
 
-/// The course's web servers, by NAT, whatever port the service has.
+/// The course's web servers as RealServers, with NAT. The servers listen on
+/// port 80, whatever port a service has.
 const WEB_SERVERS: &str = "
 ---
 apiVersion: ipvs.dev/v1alpha1
@@ -46,12 +47,12 @@ spec:
     )
 }
 
-/// A service that would take the director's ssh traffic.
+/// Returns a service that would take the director's ssh traffic.
 fn ssh_service() -> String {
     service("rival", "{address: 192.168.4.5, port: 22}", "")
 }
 
-/// The NAT cluster, with an open ssh session on its director.
+/// The NAT cluster with an open ssh session on its director.
 struct Office {
     course: Course,
     shell: Option<Shell>,
@@ -72,13 +73,14 @@ impl Office {
         }
     }
 
-    /// The session goes on, another can be opened, and a new service is
-    /// programmed and reported: the agent still reaches its API server.
+    /// Asserts that the ssh session continues, that another session can be
+    /// opened, and that the agent still reaches its API server: it programs and
+    /// reports a new service.
     #[track_caller]
     fn expect_alive(&mut self, after: &str) {
         self.session
             .say(after)
-            .unwrap_or_else(|error| panic!("the session was expected to go on {after}: {error}"));
+            .unwrap_or_else(|error| panic!("the ssh session must continue {after}: {error}"));
         log_in(&self.course);
         self.proofs += 1;
         let (name, port) = (format!("proof{}", self.proofs), 8000 + self.proofs);
@@ -86,7 +88,7 @@ impl Office {
         wait_until_ready(&[&name]);
         self.session
             .say("and still")
-            .unwrap_or_else(|error| panic!("the session goes on beside {name}: {error}"));
+            .unwrap_or_else(|error| panic!("the ssh session must continue beside {name}: {error}"));
     }
 }
 
@@ -95,8 +97,8 @@ fn log_in(course: &Course) -> Session {
         .unwrap_or_else(|error| panic!("ssh on the director was expected to answer: {error}"))
 }
 
-/// Waits until a service is refused with these words, both in its own
-/// conditions and in the Director's.
+/// Waits until the service's conditions and the Director's conditions report
+/// with these words that the service is refused.
 #[track_caller]
 fn expect_refused(name: &str, director: &str, words: &[&str]) {
     let object = format!("ivs/{name}");
@@ -109,8 +111,8 @@ fn expect_refused(name: &str, director: &str, words: &[&str]) {
     );
     wait_for(&object, "Programmed", "False");
     let director = format!("idir/{director}");
-    // Another director may have reported first: each reports at most once a
-    // second.
+    // Another director may have reported the refusal first, because each
+    // director reports at most once a second.
     wait_for_words(&director, "Programmed", words);
     wait_for(&director, "Programmed", "False");
     let reasons = value(&director, ".status.exceptions[*].reason");
@@ -170,7 +172,7 @@ fn what_would_take_the_hosts_own_traffic_is_refused_and_the_host_stays_reachable
         let addresses = office.course.director.run("ip -brief address");
         assert!(
             !addresses.contains("10.77.0.1/"),
-            "the API server's address is not put here: {addresses}"
+            "the agent must not add the API server's address: {addresses}"
         );
         kubectl(&["delete", "ivs", name]);
         wait_for("idir/director1", "Programmed", "True");
@@ -192,25 +194,30 @@ fn a_service_comes_when_nothing_listens_there_any_more_and_stays_when_something_
     wait_until_ready(&["rival"]);
     wait_for("idir/director1", "Programmed", "True");
     let page = office.course.browser().get(SSH, "/");
-    let page = page.unwrap_or_else(|error| panic!("a web server was expected behind it: {error}"));
+    let page =
+        page.unwrap_or_else(|error| panic!("a web server must answer behind the service: {error}"));
     assert!(page.starts_with("192.168.2."), "{page}");
 
-    // A program that listens there now gets no traffic; but no service is
-    // removed for its sake.
+    // A program that starts to listen on the port gets no traffic, and the
+    // agent does not remove the service for this program.
     let _late = Shell::start(&office.course.director, "0.0.0.0:22");
     let table = ipvsadm::sorted(&office.course.director);
     agent.kill();
     forget_director("director1", &["rival"]);
     let _agent = start_agent(&office.course.director, "director1");
     wait_until_ready(&["rival"]);
-    eventually("the Director to note that it stays", PATIENCE, || {
-        let notices = value("idir/director1", ".status.notices");
-        let words = ["default/rival", "stays so", "listens on 0.0.0.0:22"];
-        match words.iter().all(|word| notices.contains(word)) {
-            true => Ok(()),
-            false => Err(notices),
-        }
-    });
+    eventually(
+        "the Director's notices to say that the service stays",
+        PATIENCE,
+        || {
+            let notices = value("idir/director1", ".status.notices");
+            let words = ["default/rival", "stays so", "listens on 0.0.0.0:22"];
+            match words.iter().all(|word| notices.contains(word)) {
+                true => Ok(()),
+                false => Err(notices),
+            }
+        },
+    );
     assert_eq!(ipvsadm::sorted(&office.course.director), table);
     wait_until_ready(&["rival"]);
 }
@@ -227,7 +234,7 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
     let _two = start_agent(&other, "director2");
     for (director, address) in [("director1", "192.168.4.5"), ("director2", "192.168.4.6")] {
         eventually(
-            &format!("{director} to say its addresses"),
+            &format!("{director} to report its addresses"),
             PATIENCE,
             || {
                 let object = format!("idir/{director}");
@@ -258,15 +265,15 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
         let counts = course.browser().counts(10, DR_VIP);
         assert!(
             counts.keys().all(|page| page.starts_with("192.168.4.")) && counts.len() == 2,
-            "the others were expected to serve: {counts:?}"
+            "the other two servers must answer: {counts:?}"
         );
         session
             .say("while a server is refused")
-            .expect("the session goes on");
+            .expect("the ssh session continues");
         kubectl(&["delete", "irs", name]);
         wait_until_ready(&["web"]);
     }
-    // By NAT the director is as good a server as any other.
+    // With NAT, a director may be a server of its own group.
     kubectl_apply(
         "{apiVersion: ipvs.dev/v1alpha1, kind: RealServer, metadata: {name: web3, labels: {app: web}}, spec: {address: 192.168.4.6, forwarding: {method: NAT}}}",
     );
@@ -274,7 +281,9 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
     let [service, one, two] = DR_TABLE;
     expect_table(&course.director, &[service, one, two, by_nat]);
     wait_until_ready(&["web"]);
-    session.say("to the end").expect("the session goes on");
+    session
+        .say("to the end")
+        .expect("the ssh session continues");
 }
 
 const DR_TABLE: [&str; 3] = [
@@ -307,7 +316,7 @@ fn with_manifests_it_is_refused_in_the_log_and_done_if_the_flag_says_so() {
     office
         .session
         .say("without the flag")
-        .expect("the session goes on");
+        .expect("the ssh session continues");
     drop(log_in(&office.course));
 
     agent.kill();
@@ -328,10 +337,10 @@ fn with_manifests_it_is_refused_in_the_log_and_done_if_the_flag_says_so() {
         .collect();
     expect_table(director, &both);
     let page = office.course.browser().get(SSH, "/");
-    let page = page.expect("a web server answers in place of ssh, as in --help");
+    let page = page.expect("a web server answers in place of ssh");
     assert!(page.starts_with("192.168.2."), "{page}");
     fs::remove_dir_all(&folder).expect("the folder is the test's own");
-    fs::remove_dir_all(state_dir("standalone")).expect("it had a state folder");
+    fs::remove_dir_all(state_dir("standalone")).expect("the agent had a state folder");
 }
 
 fn start_agent_that_may_hijack(host: &Host, folder: &Path) -> Process {
@@ -345,8 +354,7 @@ fn start_agent_that_may_hijack(host: &Host, folder: &Path) -> Process {
     Process::start(host, "agent-standalone", &mut command)
 }
 
-/// What the kernel reports of sockets, where it is not obvious which addresses
-/// they serve.
+/// Tests sockets for which it is not obvious which addresses they serve.
 #[test]
 fn each_kind_of_listener_is_seen_on_the_addresses_that_it_serves_and_on_no_others() {
     let _cluster = Cluster::start();

@@ -1,4 +1,4 @@
-//! The lab itself works as the other tests assume.
+//! The lab behaves as the other tests assume.
 
 use std::collections::BTreeMap;
 

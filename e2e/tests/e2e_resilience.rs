@@ -1,5 +1,5 @@
 //! Agents, controllers and the API server go away and come back, and the VIP
-//! moves between directors. None of it may change the kernel's table.
+//! moves between directors. No such event may change the kernel's table.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
 
     for (how, name) in [("after a normal stop", "second"), ("after a kill", "third")] {
         let (mut agent, path) = start_agent_traced(&course.director, "director1", name);
-        // The agent has caught up once it has made something new.
+        // The agent has caught up once it has made a new service.
         kubectl_apply(&another_service(name));
         wait_until_ready(&[name]);
         agent.kill();
@@ -53,7 +53,7 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
     assert_eq!(
         counts.values().sum::<usize>(),
         10,
-        "all are answered with no agent at all"
+        "all requests must be answered without an agent"
     );
     assert!(
         counts.keys().all(|page| DR_WEB.contains(&page.as_str())),
@@ -75,15 +75,15 @@ fn the_api_server_may_go_away_and_nothing_is_lost() {
     assert_eq!(
         ipvsadm::saved(&course.director),
         table,
-        "the table while the API is away"
+        "the table must stay while the API server is away"
     );
     assert_eq!(
         course.browser().counts(10, NAT_VIP),
         shares(NAT_WEB, [5, 5])
     );
 
-    // An agent that starts meanwhile logs this, and keeps trying. What the
-    // previous run made is there again, as after a reboot.
+    // An agent that starts while the API server is away keeps trying, and
+    // restores the table of the previous run, as after a reboot.
     agent.terminate(PATIENCE);
     course.director.run("ipvsadm -C");
     let agent = start_agent(&course.director, "director1");
@@ -93,7 +93,7 @@ fn the_api_server_may_go_away_and_nothing_is_lost() {
     assert_eq!(
         course.browser().counts(10, NAT_VIP),
         shares(NAT_WEB, [5, 5]),
-        "served with no API server since the start"
+        "requests must be answered without an API server since the agent's start"
     );
 
     drop(away);
@@ -152,8 +152,8 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     assert_vip_on(&course.director, true);
     assert_vip_on(&other, false);
 
-    // Programmed is True only when both directors are programmed: one hangs,
-    // the other goes on.
+    // While director-b hangs, Programmed must not be True, although director-a
+    // goes on.
     b.pause();
     kubectl(&[
         "patch",
@@ -175,7 +175,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     b.resume();
     wait_for("ivs/web", "Programmed", "True");
 
-    // The group names the other director as the holder.
+    // The group names director-b as the holder.
     name_holder("director-b");
     eventually("the VIP to have moved", PATIENCE, || {
         match (has_vip(&course.director), has_vip(&other)) {
@@ -185,8 +185,8 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     });
     wait_until_ready(&["web"]);
 
-    // No holder is named: the director that has the VIP keeps it, and no
-    // director takes another VIP.
+    // When no holder is named, the director that has the VIP keeps it, and no
+    // director takes a new VIP.
     kubectl(&[
         "patch",
         "idg/default",
@@ -248,24 +248,27 @@ fn a_controller_restart_flips_no_condition() {
     kubectl_apply(&example("nat-cluster.yaml"));
     kubectl_apply(&service_for("none", "unserved", "192.168.4.20"));
     wait_until_ready(&["web"]);
-    // The director first asks the segment for the VIP.
+    // The director probes the segment before it takes the VIP, so Programmed
+    // becomes True seconds later.
     wait_for("ivs/unserved", "Programmed", "True");
     wait_for("ivs/unserved", "Ready", "False");
     wait_for("irs/web1", "Ready", "True");
     wait_for("irs/web2", "Ready", "True");
     wait_for("idir/director1", "Alive", "True");
-    // A message may follow its status by seconds: these are the last ones.
+    // A condition's message may change seconds after its status, so the test
+    // waits for the final messages.
     wait_for_words("ivs/web", "ResolvedRefs", &["2 real servers"]);
     wait_for_words("idir/director1", "Programmed", &["2 services, 2 dest"]);
     let before = conditions();
 
     cluster.restart_controller();
-    // The new controller has taken over once it judges a new object.
+    // The new controller has taken over once it sets the conditions of a new
+    // object.
     kubectl_apply(&another_service("new"));
     wait_until_ready(&["new"]);
     kubectl(&["delete", "ivs/new"]);
     eventually_equal(
-        "every condition as before, time and word",
+        "every condition to be as before, with its time and message",
         PATIENCE,
         &before,
         conditions,
@@ -294,7 +297,7 @@ fn a_director_whose_lease_ran_out_is_reported_and_not_trusted() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
     agent.kill();
-    // The Lease is good for 40 s.
+    // The director's Lease expires after 40 s.
     wait_for("idir/director1", "Alive", "False");
     wait_for("ivs/web", "Programmed", "False");
     wait_for_words("ivs/web", "Ready", &["NoDirectors: "]);
@@ -312,7 +315,8 @@ fn a_director_whose_lease_ran_out_is_reported_and_not_trusted() {
     wait_until_ready(&["web"]);
 }
 
-/// Type, status, reason, message and time of each condition of each object.
+/// Returns the conditions of each object, with type, status, reason, message
+/// and time.
 fn conditions() -> BTreeMap<String, String> {
     let template = "{range .items[*]}{.kind}/{.metadata.name}={.status.conditions}{\"\\n\"}{end}";
     kubectl(&["get", "ivs,irs,idir", "-o", &format!("jsonpath={template}")])
@@ -322,8 +326,8 @@ fn conditions() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A service on a free port of the director's primary address, with the
-/// RealServers that exist already.
+/// Returns a service on a free port of the director's primary address, with the
+/// RealServers that already exist.
 fn another_service(name: &str) -> String {
     service_for("web", name, "192.168.4.5")
 }

@@ -1,5 +1,5 @@
-//! An agent starts where another one ran before: another build, and after a
-//! reboot of the machine.
+//! An agent starts on a host where an agent ran before: a different build, or
+//! after a reboot of the host.
 
 use std::{fs, mem};
 
@@ -22,7 +22,7 @@ const DIRECTOR: &str = "director1";
 
 #[test]
 fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
-    let read = |name| fs::read(program(name).get_program()).expect("it is built");
+    let read = |name| fs::read(program(name).get_program()).expect("the agent is built");
     let is_same = read("ipvs-agent") == read("ipvs-agent-other");
     assert!(!is_same, "the two builds differ");
 
@@ -39,8 +39,8 @@ fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
     expect_one_service_written(back, &trace, "from-usual", 8082);
 }
 
-/// Adds a service: once the agent has made it, the agent has caught up. The
-/// agent must have written nothing else.
+/// Adds a service and waits for it, so that the agent has caught up. Asserts
+/// that the agent wrote only this service to the kernel.
 #[track_caller]
 fn expect_one_service_written(
     mut agent: e2e::Process,
@@ -75,7 +75,8 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     let (agent, trace) = start_agent_traced(&course.director, DIRECTOR, "older-schema");
     expect_one_service_written(agent, &trace, "new", 8081);
 
-    // What is ours in the old file still is: it goes with its objects.
+    // Entries that are ours in the old journal are still ours: the agent
+    // removes them when their objects are deleted.
     let _agent = start_agent(&course.director, DIRECTOR);
     kubectl(&["delete", "ivs", "--all"]);
     expect_table(&course.director, &[]);
@@ -88,7 +89,8 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     });
 }
 
-/// Writes the journal as the first builds did: a row of JSON for each entry.
+/// Writes the journal in the format of the first builds: a row of JSON for each
+/// entry.
 fn write_journal_of_schema_1(table: &ActualTable) {
     const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
     const OWNED: TableDefinition<'_, &str, ()> = TableDefinition::new("owned");
@@ -99,9 +101,10 @@ fn write_journal_of_schema_1(table: &ActualTable) {
             entries.push(json!({"Destination": [service, destination]}));
         }
     }
-    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux has it");
+    let boot_id =
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux has a boot ID");
     let file = state_dir(DIRECTOR).join("journal.redb");
-    fs::remove_file(&file).expect("the journal of this build");
+    fs::remove_file(&file).expect("the agent left a journal");
     let database = Database::create(&file).expect("a database");
     let transaction = database.begin_write().expect("a transaction");
     {
@@ -113,7 +116,7 @@ fn write_journal_of_schema_1(table: &ActualTable) {
             owned.insert(&*entry.to_string(), ()).expect("a row");
         }
     }
-    transaction.commit().expect("it is written");
+    transaction.commit().expect("the journal is written");
 }
 
 #[test]
@@ -125,11 +128,12 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     kubectl_apply(&another_service("former", 8081));
     wait_until_ready(&["web", "former"]);
     let ours = ipvsadm::sorted(&course.director);
-    // The agent writes what it knows to disk within seconds.
+    // The agent writes the journal and the checkpoint to disk within seconds.
     agent.terminate(PATIENCE);
 
-    // The API server does not answer: the agent starts with what it had, beside
-    // a stranger's services that differ in port, in protocol, or in address.
+    // While the API server does not answer, the agent starts from its
+    // checkpoint, next to a stranger's services that differ in port, in
+    // protocol, or in address.
     let away = ApiServerAway::begin();
     reboot(&mut course, "rebooted");
     for line in STRANGERS {
@@ -146,11 +150,12 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_table(&course.director, &all);
     agent.terminate(PATIENCE);
 
-    // The entries in the journal are from the kernel before the reboot. A
-    // service was deleted meanwhile, a stranger's service has its key now, and
-    // there is no checkpoint that would want it.
+    // The entries in the journal are from the kernel before the reboot.
+    // Meanwhile a service was deleted, a stranger's service got its key, and no
+    // checkpoint asks for the service.
     kubectl(&["delete", "ivs/former"]);
-    fs::remove_file(state_dir(DIRECTOR).join("checkpoint.redb")).expect("there is one");
+    fs::remove_file(state_dir(DIRECTOR).join("checkpoint.redb"))
+        .expect("the agent left a checkpoint");
     reboot(&mut course, "rebooted-again");
     let taken = "-A -t 192.168.4.5:8081 -s sed";
     for line in STRANGERS.iter().chain(&[taken]) {
@@ -175,7 +180,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_answers(&course);
 }
 
-/// Strangers' services with keys that are almost ours.
+/// Strangers' services whose keys differ from ours in one part only.
 const STRANGERS: [&str; 5] = [
     "-A -t 192.168.4.15:81 -s lc",
     "-a -t 192.168.4.15:81 -r 192.168.4.100:81 -g -w 7",
@@ -184,8 +189,8 @@ const STRANGERS: [&str; 5] = [
     "-A -f 80 -s rr",
 ];
 
-/// Replaces the director's machine by another with the same name and address:
-/// its kernel has nothing of what the old one had.
+/// Replaces the director by a new host with the same address, whose kernel has
+/// an empty table and none of the agent's addresses.
 fn reboot(course: &mut Course, name: &str) {
     drop(mem::replace(
         &mut course.director,
@@ -208,7 +213,7 @@ fn expect_vip(director: &Host) {
 
 #[track_caller]
 fn expect_answers(course: &Course) {
-    // The client still knows the MAC address of the old card.
+    // The client's neighbor table still has the MAC address of the old host.
     course.client.run("ip neighbour flush all");
     let counts = course.browser().counts(10, DR_VIP);
     let expected: Vec<_> = DR_WEB.iter().map(|web| ((*web).to_owned(), 5)).collect();

@@ -1,5 +1,6 @@
-//! The state folder is read-only, full, or damaged: the table stays, the agent
-//! does what it can without a journal, and the Director reports what to do.
+//! When the state folder is read-only, full, or damaged, the table stays, the
+//! agent does whatever needs no journal, and the Director reports how to fix
+//! the folder.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -23,7 +24,7 @@ struct StateFolder(PathBuf);
 impl StateFolder {
     fn mount(name: &str) -> Self {
         let folder = layout::file(name);
-        fs::create_dir_all(&folder).expect("the lab's folder takes one more");
+        fs::create_dir_all(&folder).expect("the lab's folder can be written");
         let this = Self(folder);
         this.shell("mount -t tmpfs -o size=4m none");
         this
@@ -60,7 +61,7 @@ fn set_weight(weight: u32) {
 
 #[track_caller]
 fn expect_told() {
-    // The message also says what to do.
+    // The condition's message also says how to fix the problem.
     let words = ["StateFolderUnavailable", "--state-dir"];
     wait_for_words("idir/director1", "Programmed", &words);
 }
@@ -97,13 +98,13 @@ fn a_full_disk_is_told_and_served_once_there_is_space() {
     let course = Course::nat();
     let folder = StateFolder::mount("state-full");
     let filler = folder.0.join("filler");
-    fs::write(&filler, vec![0; 8 << 20]).expect_err("it is larger than the disk");
+    fs::write(&filler, vec![0; 8 << 20]).expect_err("the filler is larger than the disk");
     let _agent = folder.start_agent(&course.director);
     kubectl_apply(&example("nat-cluster.yaml"));
     expect_told();
     expect_table(&course.director, &[]);
 
-    fs::remove_file(&filler).expect("the filler");
+    fs::remove_file(&filler).expect("the filler can be removed");
     wait_until_ready(&["web"]);
     expect_table(&course.director, &TABLE);
 }
@@ -121,22 +122,23 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     first.kill();
     kubectl(&["delete", "ivs/other"]);
     let journal = folder.0.join("journal.redb");
-    let mut bytes = fs::read(&journal).expect("the journal");
+    let mut bytes = fs::read(&journal).expect("the agent left a journal");
     for byte in bytes.iter_mut().skip(4096).step_by(7) {
         *byte ^= 0x5a;
     }
-    fs::write(&journal, bytes).expect("a damaged journal");
+    fs::write(&journal, bytes).expect("the journal can be written");
 
-    // Nor is there a checkpoint that shows what was wanted.
-    fs::remove_file(folder.0.join("checkpoint.redb")).expect("there is one");
+    // Without a checkpoint, the agent cannot learn which services were wanted
+    // before.
+    fs::remove_file(folder.0.join("checkpoint.redb")).expect("the agent left a checkpoint");
 
     let mut second = folder.start_agent(director);
     let line = second.wait_for_log("set aside", PATIENCE);
     assert!(
         line.contains("journal.redb.unusable"),
-        "it says where: {line}"
+        "the log line must name the file: {line}"
     );
-    // Once the agent has made something new, it has done all that it will do.
+    // Once the agent has made a new service, it has caught up with all objects.
     kubectl_apply(&another_service("new", 82));
     wait_until_ready(&["new", "web"]);
     let new = [
@@ -144,7 +146,8 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
         "-a -t 192.168.4.5:82 -r 192.168.2.100:82 -m -w 1",
         "-a -t 192.168.4.5:82 -r 192.168.2.200:82 -m -w 1",
     ];
-    // Without the journal that entry is a stranger's.
+    // Without the journal, the entries of the deleted service count as a
+    // stranger's and stay.
     let other = [
         "-A -t 192.168.4.5:81 -s wrr",
         "-a -t 192.168.4.5:81 -r 192.168.2.100:81 -m -w 1",

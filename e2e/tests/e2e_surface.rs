@@ -1,5 +1,5 @@
-//! Every feature of the kernel's table, from the manifest through the API into
-//! the kernel and back.
+//! Every feature of the kernel's table reaches the kernel from a manifest,
+//! through the API, and is read back unchanged.
 
 use e2e::{
     Host, Segment,
@@ -33,15 +33,23 @@ fn every_feature_is_in_the_kernel_as_the_ipvsadm_command_beside_it_says() {
         .lines()
         .filter_map(|line| line.strip_prefix("# ipvsadm "))
         .partition(|line| line.starts_with("--set "));
-    assert_eq!(timeouts, ["--set 7200 30 60"], "the group's");
+    assert_eq!(
+        timeouts,
+        ["--set 7200 30 60"],
+        "the timeouts of the DirectorGroup"
+    );
     let set = "Timeout (tcp tcpfin udp): 7200 30 60";
     expect_timeouts(&director, set);
     assert!(
         commands.len() > 50,
         "the commands were found: {commands:#?}"
     );
-    assert_eq!(dumped(&director), sorted(&commands), "as we read it");
-    // ipvsadm does not save thresholds.
+    assert_eq!(
+        dumped(&director),
+        sorted(&commands),
+        "the table as our own code reads it"
+    );
+    // The output of ipvsadm-save has no thresholds.
     let saved: Vec<_> = commands
         .iter()
         .map(|line| line.split(" -x ").next().unwrap_or(line))
@@ -66,8 +74,8 @@ fn expect_timeouts(director: &Host, expected: &str) {
     });
 }
 
-/// The table as our own dump reads it, in the format of `ipvsadm -Sn` with
-/// thresholds added.
+/// Returns the table as our own code reads it, in the format of `ipvsadm -Sn`
+/// with thresholds added.
 fn dumped(director: &Host) -> Vec<String> {
     let table = director.enter(|| {
         let mut socket = Socket::open().expect("the lab's kernel has ip_vs");

@@ -1,4 +1,5 @@
-//! CASES.md 1: the table by hand, row by row, with kubectl in ipvsadm's place.
+//! The table that the LVS course makes by hand, row by row, with kubectl
+//! instead of ipvsadm.
 
 use e2e::{
     Host, Segment,
@@ -37,7 +38,8 @@ fn the_table_by_hand() {
     director.run("ipvsadm -A -t 192.168.4.5:8080 -s rr");
     let agent = start_agent(&director, "director1");
 
-    // -A and -a: three services, one with mixed forwarding methods.
+    // In place of ipvsadm -A and -a: three services, one of which mixes
+    // forwarding methods.
     let mut table = vec![
         STRANGER,
         WEB,
@@ -58,10 +60,10 @@ fn the_table_by_hand() {
         director
             .run("ip -brief address show eth1")
             .contains("10.10.10.1/32"),
-        "the VIP is on the interface whose subnet holds it"
+        "the VIP must be on the interface whose subnet contains it"
     );
 
-    // -Ln: what kubectl shows agrees.
+    // In place of ipvsadm -Ln: kubectl shows the same services.
     for line in [
         "web 192.168.4.5 80 TCP wrr 4/4 True Ready",
         "mysql 192.168.4.5 3306 TCP lc 2/2 True Ready",
@@ -80,17 +82,19 @@ fn the_table_by_hand() {
         );
     }
 
-    // -E -s rr: real servers stay.
+    // In place of ipvsadm -E -s rr: the scheduler changes and the real servers
+    // stay.
     patch("ivs/web", r#"{"spec":{"scheduler":"rr"}}"#);
     replace(&mut table, WEB, WEB_RR);
     expect_table(&director, &table);
 
-    // -e -g: the weight stays what the manifest says.
+    // In place of ipvsadm -e -g: the forwarding method changes and the weight
+    // stays.
     patch("irs/web-202", r#"{"spec":{"forwarding":{"method":"DR"}}}"#);
     replace(&mut table, WEB_202, WEB_202_DR);
     expect_table(&director, &table);
 
-    // Persistence: the same client always gets the same server.
+    // In place of ipvsadm -E -p 60: the service becomes persistent.
     patch(
         "ivs/mysql",
         r#"{"spec":{"persistence":{"timeoutSeconds":60}}}"#,
@@ -98,7 +102,8 @@ fn the_table_by_hand() {
     replace(&mut table, MYSQL, MYSQL_PERSISTENT);
     expect_table(&director, &table);
 
-    // -d and -D: a service takes its servers with it.
+    // In place of ipvsadm -d and -D: with a service, its servers leave the
+    // table.
     kubectl(&["delete", "irs/web-100", "ivs/mysql"]);
     table.retain(|line| *line != WEB_100 && !line.contains(":3306"));
     expect_table(&director, &table);
@@ -106,23 +111,24 @@ fn the_table_by_hand() {
     let three = "3/3".to_owned();
     eventually_equal("web's real servers", PATIENCE, &three, summary);
     wait_until_ready(&["web"]);
-    // Now no service selects the server.
+    // No service selects the servers of mysql any more.
     wait_for_words("irs/mysql-100", "Ready", &["NotSelected: "]);
 
-    // -C: ours goes, the stranger's entry stays, and so does its VIP.
+    // In place of ipvsadm -C: our entries are removed, while the stranger's
+    // entry and its VIP stay.
     kubectl(&["delete", "ivs,irs", "--all"]);
     expect_table(&director, &[STRANGER]);
     assert!(
         !director
             .run("ip -brief address show eth1")
             .contains("10.10.10.1/32"),
-        "the VIP that the agent added goes with its last service"
+        "the VIP that the agent added must be removed with its last service"
     );
     assert!(
         director
             .run("ip -brief address show eth0")
             .contains("192.168.4.5/24"),
-        "the director's own address was there before and stays"
+        "the director's own address must stay"
     );
     assert_eq!(ipvsadm::saved(&director).lines().count(), 1);
     drop(agent);

@@ -1,4 +1,4 @@
-//! CASES.md 2 and 3: packets go through NAT and DR in proportion to the weights.
+//! Packets go through NAT and DR in proportion to the weights.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ fn nat_traffic_follows_the_weights() {
         ipvsadm::listed(&course.director)
     );
 
-    // The same client always gets the same server.
+    // With persistence, a client always gets the same server.
     patch(
         "ivs/web",
         r#"{"spec":{"persistence":{"timeoutSeconds":60}}}"#,
@@ -47,7 +47,11 @@ fn nat_traffic_follows_the_weights() {
         }
     });
     let counts = browser.counts(12, NAT_VIP);
-    assert_eq!(counts.len(), 1, "one client, one server: {counts:?}");
+    assert_eq!(
+        counts.len(),
+        1,
+        "one client must get one server: {counts:?}"
+    );
 }
 
 #[test]
@@ -78,20 +82,20 @@ fn dr_traffic_follows_the_weights_and_replies_do_not_pass_the_director() {
         ipvsadm::listed(&course.director)
     );
 
-    // A download is much larger than what the director sees of it.
+    // The director sees only a small part of a download's bytes.
     let bytes = 2 << 20;
     let before = received(&course.director);
     let download = browser
         .download(DR_VIP, bytes, 4 << 20)
         .expect("the download begins");
-    assert_eq!(download.finish().expect("it comes to its end"), bytes);
+    assert_eq!(download.finish().expect("the download ends"), bytes);
     let seen = received(&course.director) - before;
     assert!(
         seen < bytes / 4,
         "the director received {seen} bytes while {bytes} went to the client"
     );
 
-    // An ARP request for the VIP is answered by the director alone.
+    // Only the director answers an ARP request for the VIP.
     let answers = course
         .client
         .run("busybox arping -b -c 3 -w 60 -I eth0 192.168.4.15")
@@ -104,11 +108,11 @@ fn dr_traffic_follows_the_weights_and_replies_do_not_pass_the_director() {
     assert_eq!(
         replies.len(),
         3,
-        "three requests, three replies:\n{answers}"
+        "each of three requests must get one reply:\n{answers}"
     );
     assert!(
         replies.iter().all(|reply| reply.contains(mac)),
-        "each from the director, {mac}:\n{answers}"
+        "each reply must come from the director, {mac}:\n{answers}"
     );
 }
 
@@ -120,7 +124,7 @@ fn an_established_download_survives_every_edit_that_does_not_remove_its_server()
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
 
-    // The download lasts longer than all edits, however long those take.
+    // The download lasts longer than all edits, however long the edits take.
     let rate = 60_000;
     let browser = course.browser().with_timeout(PATIENCE);
     let download = browser
@@ -193,9 +197,9 @@ fn an_established_download_survives_every_edit_that_does_not_remove_its_server()
             Err(table)
         }
     });
-    // The download ends at the first wrong byte.
+    // The download stops at the first wrong byte.
     let before = download.received();
-    eventually("the download to survive all of them", PATIENCE, || {
+    eventually("the download to survive all edits", PATIENCE, || {
         match download.received() - before {
             bytes if bytes > rate => Ok(()),
             bytes => Err(format!(
@@ -212,13 +216,13 @@ fn shares(web: [&str; 2], counts: [usize; 2]) -> BTreeMap<String, usize> {
 }
 
 fn received(host: &Host) -> u64 {
-    // Interface, then the bytes received.
+    // The received bytes are in the first column after the interface.
     let table = host.run("cat /proc/net/dev");
     let bytes = table
         .lines()
         .find_map(|line| line.trim().strip_prefix("eth0:"))
         .and_then(|counters| counters.split_whitespace().next());
-    let bytes = bytes.unwrap_or_else(|| panic!("eth0 counts what it receives:\n{table}"));
+    let bytes = bytes.unwrap_or_else(|| panic!("/proc/net/dev has no line for eth0:\n{table}"));
     bytes.parse().expect("a counter is a number")
 }
 

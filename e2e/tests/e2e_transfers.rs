@@ -1,5 +1,5 @@
-//! Transfers that are under way go on whatever happens to the agent and the API
-//! server: in both directions, through NAT and DR, with every byte compared.
+//! Uploads and downloads continue, whatever happens to the agent and the API
+//! server. The tests use NAT and DR and compare every byte.
 
 use std::fs;
 
@@ -61,9 +61,10 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     fs::remove_file(&journal).expect("the agent has a journal");
     let _agent = start_agent(&course.director, "director1");
     wait_until_it_writes("after-adoption", 8085);
-    transfers.expect_to_move("after the adoption of what is there");
+    transfers.expect_to_move("after the adoption of the table");
     expect_table(&course.director, &table);
-    // The adopted entries are ours again.
+    // The adopted entries are ours again, so the agent removes one when its
+    // object is deleted.
     kubectl(&["delete", "ivs/other"]);
     eventually("the adopted service to be removed", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);
@@ -76,8 +77,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     transfers.finish();
 }
 
-/// Waits until an agent that was just started has caught up: it makes something
-/// new, and removes it.
+/// Waits until an agent that was just started has caught up, by creating a new
+/// service and deleting it again.
 #[track_caller]
 fn wait_until_it_writes(name: &str, port: u16) {
     kubectl_apply(&another_service(name, port));
@@ -85,7 +86,7 @@ fn wait_until_it_writes(name: &str, port: u16) {
     kubectl(&["delete", &format!("ivs/{name}")]);
 }
 
-/// One transfer in each direction from each of the two servers.
+/// One upload to and one download from each of the two servers.
 struct Transfers {
     downloads: Vec<Download>,
     uploads: Vec<Upload>,
@@ -93,7 +94,7 @@ struct Transfers {
 
 impl Transfers {
     const RATE: u64 = 40_000;
-    /// The size of each transfer: at this rate it would last for hours.
+    /// The size of each download, large enough to last for hours at `RATE`.
     const BYTES: u64 = 1 << 30;
 
     fn begin(browser: &Client, vip: &str) -> Self {
@@ -106,7 +107,7 @@ impl Transfers {
         assert_ne!(
             downloads[0].server(),
             downloads[1].server(),
-            "they take turns"
+            "each server must get one download"
         );
         let upload = |_| browser.upload(vip, Self::RATE);
         let uploads = (0..2)
@@ -116,7 +117,7 @@ impl Transfers {
         Self { downloads, uploads }
     }
 
-    /// Waits until each transfer has moved by more than any buffer holds back.
+    /// Waits until each transfer has moved more bytes than any buffer can hold.
     #[track_caller]
     fn expect_to_move(&self, when: &str) {
         let before = self.moved();
@@ -141,11 +142,12 @@ impl Transfers {
         down.chain(self.uploads.iter().map(Upload::sent)).collect()
     }
 
-    /// Ends the uploads, and asserts that the servers have got what was sent.
+    /// Ends the uploads, and asserts that the servers have received every byte
+    /// that was sent.
     fn finish(self) {
         for upload in self.uploads {
             let sent = upload.sent();
-            let got = upload.finish().expect("the upload comes to its end");
+            let got = upload.finish().expect("the upload ends");
             assert!(got >= sent, "{got} of at least {sent} bytes arrived");
         }
     }

@@ -1,5 +1,5 @@
-//! Faults of the machine: the agent logs one line that says what to do, and
-//! keeps trying where the fault may go away by itself.
+//! When the machine has a fault, the agent logs one line that says what to do,
+//! and keeps trying if the fault may go away by itself.
 
 use std::process::Command;
 
@@ -30,13 +30,13 @@ fn a_kernel_without_ip_vs_is_told_and_served_once_it_has_it() {
     let line = agent.wait_for_log("no ip_vs", PATIENCE);
     assert!(
         line.contains("modprobe ip_vs"),
-        "it says what to do: {line}"
+        "the log line must say what to do: {line}"
     );
     wait_for_words("idir/director1", "Programmed", &["KernelUnavailable"]);
     assert_eq!(
         agent.log().matches("no ip_vs").count(),
         1,
-        "once:\n{}",
+        "the fault must be logged once:\n{}",
         agent.log()
     );
 
@@ -57,12 +57,13 @@ fn a_scheduler_that_the_kernel_lacks_is_told_and_holds_up_no_other_service() {
     kubectl_apply(&twos);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // The message has the scheduler, the director and the remedy.
+    // The condition's message names the scheduler, the director and the remedy.
     wait_for_words("ivs/choosy", "Ready", &["twos", "director1", "modprobe"]);
     wait_for("ivs/choosy", "Programmed", "False");
     expect_table(&course.director, &TABLE);
 
-    // The fault is gone as soon as the wish changes, whatever the back-off.
+    // When the service asks for another scheduler, the agent tries again at
+    // once, without waiting for the back-off.
     kubectl(&[
         "patch",
         "ivs/choosy",
@@ -94,7 +95,7 @@ fn an_agent_without_cap_net_admin_says_so() {
     let line = agent.wait_for_log("CAP_NET_ADMIN", PATIENCE);
     assert!(
         line.contains("user namespace"),
-        "it names the user namespace: {line}"
+        "the log line must name the user namespace: {line}"
     );
     wait_for_words("idir/director1", "Programmed", &["CAP_NET_ADMIN"]);
 }
@@ -110,10 +111,10 @@ fn a_second_agent_on_a_machine_says_who_is_first_and_waits() {
     let line = second.wait_for_log("another ipvs-agent", PATIENCE);
     assert!(
         line.contains(&format!("pid {}", first.id())),
-        "it names the first, {}: {line}",
+        "the log line must name the first agent, {}: {line}",
         first.id()
     );
-    assert!(second.is_running(), "it waits");
+    assert!(second.is_running(), "the second agent must wait");
     expect_table(&course.director, &TABLE);
 
     first.terminate(PATIENCE);
@@ -143,9 +144,12 @@ fn an_agent_with_no_way_to_an_api_server_says_what_to_give_it() {
     let line = agent.wait_for_log("Trying again", PATIENCE);
     assert!(
         line.contains("--kubeconfig") && line.contains("--manifests"),
-        "it names both ways: {line}"
+        "the log line must name both options: {line}"
     );
-    assert!(agent.terminate(PATIENCE).success(), "it stops cleanly");
+    assert!(
+        agent.terminate(PATIENCE).success(),
+        "the agent must stop cleanly"
+    );
 }
 
 fn agent_command_without_kubeconfig() -> Command {
@@ -157,7 +161,8 @@ fn agent_command_without_kubeconfig() -> Command {
     command
 }
 
-/// While this value exists, the kernel has no ip_vs and cannot load it.
+/// While this value exists, the kernel has no module ip_vs and cannot load the
+/// module.
 struct KernelWithoutIpvs;
 
 impl KernelWithoutIpvs {

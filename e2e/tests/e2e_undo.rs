@@ -1,5 +1,5 @@
-//! A host that is taken out of service is left as it was before the agent,
-//! whatever happened meanwhile.
+//! `ipvs-agent undo` leaves a host as it was before the agent ran, whatever
+//! happened in between.
 
 use std::{collections::BTreeMap, process::Command};
 
@@ -14,8 +14,8 @@ use e2e::{
     trace,
 };
 
-/// Two VIPs beside the director's own address, one of each family, and a
-/// service with a health check.
+/// Services on two more VIPs, one IPv4 and one IPv6. The IPv4 service has a
+/// health check.
 const MORE: &str = "apiVersion: ipvs.dev/v1alpha1
 kind: VirtualService
 metadata: {name: fourth}
@@ -39,10 +39,10 @@ metadata: {name: sixth, labels: {app: sixth}}
 spec: {address: '2001:db8:2::64'}
 ";
 
-/// The services of the NAT cluster and of those VIPs.
+/// The names of all services: the NAT cluster's and those of `MORE`.
 const ALL: [&str; 3] = ["web", "fourth", "sixth"];
 
-/// Addresses, links, routes and sysctls of a host, and its table.
+/// The addresses, links, routes, sysctls and IPVS table of a host.
 #[derive(Debug, Eq, PartialEq)]
 struct Snapshot {
     addresses: String,
@@ -111,7 +111,11 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     let refused = refused.expect_err("the agent runs").stderr();
     let expected = format!("an agent runs here (pid {})", agent.id());
     assert!(refused.contains(&expected), "{expected:?} in {refused:?}");
-    assert_ne!(Snapshot::of(director), before, "there is something to undo");
+    assert_ne!(
+        Snapshot::of(director),
+        before,
+        "the agent must have changed the host"
+    );
 
     agent.terminate(PATIENCE);
     let said = director
@@ -124,10 +128,10 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     );
     before.expect(director, "after undo");
     let again = director.try_command(&mut undo("director1"));
-    again.unwrap_or_else(|error| panic!("a second time there is nothing to do: {error}"));
+    again.unwrap_or_else(|error| panic!("undo must succeed a second time: {error}"));
     before.expect(director, "after undo, twice");
 
-    // When nothing is wanted, shared sysctls stay as set until undo.
+    // When no service is left, shared sysctls keep their values until undo.
     forget_director("director1", &ALL);
     let mut agent = start_agent(director, "director1");
     wait_until_ready(&ALL);
@@ -141,14 +145,18 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
         },
     );
     agent.terminate(PATIENCE);
-    assert_ne!(Snapshot::of(director), before, "shared sysctls are as set");
+    assert_ne!(
+        Snapshot::of(director),
+        before,
+        "shared sysctls must keep their values"
+    );
     let undone = director.try_command(&mut undo("director1"));
     undone.unwrap_or_else(|error| panic!("{error}"));
     before.expect(director, "after everything was deleted, and undo");
 }
 
-/// In each round undo is killed a few system calls later, counting the calls
-/// by which it changes the host.
+/// Kills undo at a system call by which undo changes the host. Each pass of the
+/// loop kills undo at a later call.
 #[test]
 fn undo_that_was_killed_goes_on_where_it_stopped() {
     let _cluster = Cluster::start();
@@ -171,8 +179,8 @@ fn undo_that_was_killed_goes_on_where_it_stopped() {
         before.expect(director, &format!("after a kill at call {nth}"));
         forget_director("director1", &ALL);
     }
-    println!("it was killed {kills} times");
-    assert!(kills >= 6, "it was killed {kills} times");
+    println!("undo was killed {kills} times");
+    assert!(kills >= 6, "undo was killed only {kills} times");
 }
 
 #[test]
@@ -197,7 +205,7 @@ fn undo_that_waits_lets_an_upload_end() {
         }
     });
     let sent = upload.sent();
-    let got = upload.finish().expect("it comes to its end");
+    let got = upload.finish().expect("the upload ends");
     assert!(got >= sent, "{got} of at least {sent} bytes arrived");
     let status = waiting.wait(PATIENCE);
     let said = waiting.log();

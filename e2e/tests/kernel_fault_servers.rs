@@ -1,4 +1,4 @@
-//! The lab's misbehaving servers and its watchers behave as the tests of health
+//! The lab's faulty servers and its watchers behave as the tests of health
 //! checks assume.
 
 use std::{
@@ -14,7 +14,7 @@ use e2e::{
 };
 
 const SERVER: &str = "192.168.2.100:80";
-/// How long to wait for an answer that must not come.
+/// How long a test waits for an answer that must not come.
 const SHORT: Duration = Duration::from_millis(500);
 
 struct Pair {
@@ -35,7 +35,8 @@ fn pair() -> Pair {
     }
 }
 
-/// Returns the answer, up to a bound. Fails after a pause of `patience`.
+/// Requests a path from the server and returns up to 1 MiB of the answer. Fails
+/// if the server sends nothing for `patience`.
 fn ask(host: &Host, path: &str, patience: Duration) -> io::Result<String> {
     host.enter(|| {
         let mut stream = TcpStream::connect(SERVER)?;
@@ -73,7 +74,7 @@ fn a_server_misbehaves_as_it_is_told_and_only_towards_who_asks_about_its_health(
     server.behave(Behaviour::Silent);
     health_soon().expect_err("there is no answer");
     server.behave(Behaviour::Late(PATIENCE));
-    health_soon().expect_err("there is none so soon");
+    health_soon().expect_err("the answer comes later");
     let page = ask(&pair.director, "/", PATIENCE);
     assert!(page.expect("a page").ends_with("one"));
     assert_eq!(server.came(director(), begun), 9);
@@ -111,21 +112,22 @@ fn a_certificate_is_what_a_client_is_shown() {
     let file = e2e::layout::file("authority.pem");
     std::fs::write(&file, authority.pem()).expect("the lab has a folder");
     let verify = || {
-        // openssl ends with its input, and its exit status is the verdict.
+        // openssl exits when its input ends, and its exit status shows whether
+        // the certificate is valid.
         let line = "openssl s_client -connect 192.168.2.100:443 -verify_return_error \
                     -verify_hostname shop.example -CAfile";
         let answer = pair.director.try_run(&format!("{line} {}", file.display()));
         answer.map_err(|failed| failed.stderr())
     };
-    verify().expect("it is good");
+    verify().expect("the certificate is valid");
     server.present(authority.issue("other.example"));
-    let failed = verify().expect_err("it is for another name");
+    let failed = verify().expect_err("the certificate is for another name");
     assert!(failed.contains("hostname mismatch"), "{failed}");
     server.present(authority.issue_expired("shop.example"));
-    let failed = verify().expect_err("it has expired");
+    let failed = verify().expect_err("the certificate has expired");
     assert!(failed.contains("certificate has expired"), "{failed}");
     server.present(Authority::new("stranger").issue("shop.example"));
-    let failed = verify().expect_err("its authority is unknown");
+    let failed = verify().expect_err("the certificate's authority is unknown");
     assert!(failed.contains("unable to get local issuer"), "{failed}");
 }
 
@@ -146,7 +148,7 @@ fn a_closed_port_says_so_and_an_open_one_echoes() {
     };
     assert_eq!(echo(PATIENCE).expect("an answer"), b"one ping");
     server.behave(Behaviour::Silent);
-    let silent = echo(SHORT).expect_err("there is none");
+    let silent = echo(SHORT).expect_err("the server does not answer");
     assert_eq!(silent.kind(), io::ErrorKind::WouldBlock);
     server.stop();
     let closed = echo(PATIENCE).expect_err("the port is closed");
@@ -191,14 +193,14 @@ fn weights_packets_and_requests_are_seen_by_those_who_watch() {
     let is_cut_once = first_bad.is_none_or(|index| index == good);
     assert!(
         good >= 5 && is_cut_once,
-        "requests succeed until the server is drained, and none after: {before:#?}"
+        "requests must succeed until the server is drained, and then fail: {before:#?}"
     );
     assert!(
         after.iter().all(|asked| asked.outcome.is_err()),
         "{after:#?}"
     );
     let flows = || wire.flows("192.168.2.100.80", begun, drained);
-    e2e::eventually("tcpdump to have written all", PATIENCE, || {
+    e2e::eventually("tcpdump to have written every packet", PATIENCE, || {
         let found = flows();
         if (good..=good + 1).contains(&found) {
             Ok(())

@@ -16,8 +16,7 @@ use std::{
 
 use crds::{ObjectKey, api::DirectorException, condition};
 use ipvs::{
-    DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceKey,
-    WantedService,
+    DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceKey, WantedService,
 };
 
 use crate::{

@@ -71,9 +71,7 @@ impl Loop {
         if let Some(suspects) = suspects {
             let is_released = self.is_released(now);
             let stands = |service: &_, server: Option<&_>| self.state.stands(service, server);
-            let refused = self
-                .protection
-                .judge(&suspects, stands, is_released, now);
+            let refused = self.protection.judge(&suspects, stands, is_released, now);
             self.changed.extend(refused);
             self.health.names_changed();
         }

@@ -11,7 +11,8 @@ use std::{
 use crds::{
     Kind, ObjectKey, Objects, Resolved,
     api::{
-        DirectorException, DirectorHealth, DirectorStatus, HeldVip, Repairs, WorldDigests, int32,
+        DirectorException, DirectorHealth, DirectorStatus, HeldVip, HostAddress, Repairs,
+        WorldDigests, int32,
     },
     condition,
 };

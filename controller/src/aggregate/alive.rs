@@ -4,11 +4,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::DirectorView;
 use crate::liveness::Life;
 
-/// The condition Alive. None while this observer does not know; then the
-/// published one stays.
+/// Returns the condition Alive of a Director. Returns `None` while this
+/// observer does not know whether the director is alive; the published
+/// condition then stays.
 ///
-/// The publisher fills in the generation, because a Director's spec does not
-/// matter here.
+/// The condition's observedGeneration is 0 here;
+/// [`crate::world::World::letters`] sets it.
 pub(super) fn condition(director: &DirectorView<'_>) -> Option<Condition> {
     match &director.life {
         Life::Presumed => None,

@@ -1,4 +1,4 @@
-//! What the live directors of one group report about the health of servers.
+//! The reports of one group's live directors about the health of servers.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -12,18 +12,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{DirectorView, Group};
 use crate::{history::Positions, need::Need};
 
-/// The directors that do not find a server healthy, and their reports.
+/// The directors that find a server unhealthy, and their reports.
 type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 
-/// The reports of one group, by what they are about. If a director left
-/// something out of its report, that says nothing about what it does not name.
+/// The health reports of one group, by service. If a director left entries out
+/// of its report, nothing is known about services and servers that the report
+/// does not name.
 #[derive(Debug, Default)]
 pub(super) struct HealthReports<'a> {
-    /// The directors that report health at all. The others check nothing.
+    /// The directors that report health. All other directors check no servers.
     pub(super) checking: HashSet<&'a str>,
-    /// By service, those of its servers that are not healthy.
+    /// For each service, its unhealthy servers.
     unhealthy: HashMap<&'a ObjectKey, HashMap<&'a ObjectKey, Unhealthy<'a>>>,
-    /// By service, the directors on which it is below its minimum.
+    /// For each service, the directors on which it has fewer healthy servers
+    /// than its minimum.
     below: HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a ServiceBelowMinimum)>>,
     /// The directors that left unhealthy servers out of their reports.
     pub(super) leaving_servers_out: BTreeSet<&'a str>,
@@ -35,16 +37,18 @@ pub(super) struct HealthReports<'a> {
 /// What all live directors together know about one server of one service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Known {
-    /// At least one director has it, and no director reports it unhealthy.
+    /// At least one director has the server, and no director reports it
+    /// unhealthy.
     Healthy,
-    /// At least one director reports it unhealthy.
+    /// At least one director reports the server unhealthy.
     Unhealthy,
-    /// No director has it yet, or one left something out.
+    /// No director has the server yet, or a director left servers out of its
+    /// report.
     Nothing,
 }
 
 impl<'a> HealthReports<'a> {
-    /// Takes in the report of a live director.
+    /// Adds the health report of a live director.
     pub(super) fn hear(&mut self, director: &'a DirectorView<'a>, health: &'a DirectorHealth) {
         self.checking.insert(director.name);
         for entry in &health.unhealthy {
@@ -67,7 +71,7 @@ impl<'a> HealthReports<'a> {
     }
 }
 
-/// What is known about the servers of one checked service.
+/// What is known about the servers of one service that has a health check.
 pub(super) struct Servers<'b, 'a> {
     group: &'b Group<'a>,
     need: Option<&'b Need>,
@@ -103,7 +107,8 @@ impl<'b, 'a> Servers<'b, 'a> {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The live directors that have not reported yet that they have the server.
+    /// The live directors whose reports do not yet prove that they know the
+    /// server.
     pub(super) fn waiting(&self, server: &ObjectKey) -> impl Iterator<Item = &'b DirectorView<'a>> {
         let since = self.since(server);
         let all = match self.group.has_reached(&since) {
@@ -129,8 +134,9 @@ impl<'b, 'a> Servers<'b, 'a> {
     }
 }
 
-/// Ready if it is False or Unknown, because a director has too few healthy
-/// servers or may have. None if all have enough.
+/// Returns the condition Ready as False or Unknown if any director has, or may
+/// have, too few healthy servers. Returns `None` if every director has enough
+/// healthy servers.
 pub(super) fn below_minimum(
     group: &Group<'_>,
     key: &ObjectKey,
@@ -172,14 +178,14 @@ pub(super) fn below_minimum(
     match (names.is_empty(), service.availability.minimum_of(total)) {
         (true, _) => None,
         (false, 0) => Some(condition::none_healthy(names, generation)),
-        // Below the minimum, it would be reported as such, unless first results
-        // are outstanding.
+        // A director reports a service that is below its minimum, unless first
+        // probe results are outstanding.
         (false, _) => Some(condition::first_results(names, generation)),
     }
 }
 
-/// Whether a service with this many healthy servers is above its minimum,
-/// whatever its previous state was.
+/// Whether a service with `healthy` of its `total` servers is certainly not
+/// below its minimum, whatever its previous state was.
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
     healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)

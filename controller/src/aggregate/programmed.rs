@@ -1,4 +1,4 @@
-//! Whether the directors' kernels hold the current form of one service.
+//! Decides whether the directors' kernels have the current form of one service.
 
 use std::fmt::Write as _;
 
@@ -12,26 +12,28 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{DirectorView, Group};
 use crate::need::Need;
 
-/// One service, and what is known about it.
+/// One service, with the objects and reports that decide its condition
+/// Programmed.
 pub(super) struct ServiceView<'a> {
     pub(super) objects: &'a Objects,
     pub(super) resolved: &'a Resolved,
     pub(super) key: &'a ObjectKey,
-    /// The service in force, if there is one.
+    /// The form of the service that is in force, if any.
     pub(super) service: Option<&'a Service>,
-    /// Whether the current version is accepted, and not only an earlier one.
+    /// Whether the service's current version is accepted, not only an earlier
+    /// version.
     pub(super) accepted: bool,
     pub(super) need: Option<&'a Need>,
     pub(super) generation: i64,
     pub(super) group: &'a Group<'a>,
 }
 
-/// The answers of the group's live directors. Each director is in one list, or
-/// counted as programmed.
+/// What the group's live directors report about one service. Each director is
+/// in at most one of the lists, or counts as programmed.
 #[derive(Default)]
 struct Answers<'a> {
     failing: Vec<(&'a DirectorView<'a>, &'a DirectorException)>,
-    /// The directors that cannot do anything, with the reason.
+    /// The directors that cannot program any service, with the reason.
     broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
     waiting: Vec<&'a DirectorView<'a>>,
     /// The directors that left exceptions out of their report and did not name
@@ -40,7 +42,7 @@ struct Answers<'a> {
     programmed: usize,
 }
 
-/// The condition Programmed, and the numbers of directors.
+/// Computes a service's condition Programmed, and its numbers of directors.
 pub(super) fn programmed(view: &ServiceView<'_>) -> (Condition, DirectorCounts) {
     let answers = answers(view);
     let live = view.group.live.len();
@@ -53,7 +55,7 @@ pub(super) fn programmed(view: &ServiceView<'_>) -> (Condition, DirectorCounts) 
     if view.accepted && !view.group.dead.is_empty() {
         let _ = write!(
             programmed.message,
-            ". Without a live Lease, and not counted: {}",
+            ". Directors without a live Lease are not counted: {}",
             condition::named(view.group.dead.iter().copied())
         );
     }
@@ -111,8 +113,8 @@ fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
             answers.waiting.push(director);
             continue;
         }
-        // If no director may take the VIP, this director's table is correct all
-        // the same. Whether a director holds the VIP is checked separately.
+        // A director's table is correct even if no director may take the VIP.
+        // `vip_not_held` checks whether a director holds the VIP.
         let exception = exceptions.iter().find(|(by, exception)| {
             by.name == director.name && exception.reason != reason::HOLDER_NOT_NAMED
         });
@@ -137,8 +139,8 @@ fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
     if let Some(director) = unreadable {
         let _ = write!(
             waiting.message,
-            ". {} of Director {} cannot be read: its agent is newer than this controller, \
-             probably. Upgrade the controller",
+            ". {} of Director {} cannot be read: its agent is probably newer than this \
+             controller. Upgrade the controller",
             director.unreadable.join(", "),
             director.name
         );
@@ -146,8 +148,10 @@ fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
     waiting
 }
 
-/// The reason why a director cannot do anything, if that is so. Its report of
-/// the last round is then not reliable, and waiting for it does not help.
+/// Returns the reason why a director cannot program any service, if its
+/// condition Programmed gives one. The last report of a director that cannot
+/// program any service is not reliable, and waiting for that director does not
+/// help.
 fn broken(director: &DirectorView<'_>, service: &ObjectKey) -> Option<DirectorException> {
     let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED)?;
     if programmed.status != "False" || programmed.reason == reason::EXCEPTIONS {
@@ -198,12 +202,13 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         .map(|director| director.name)
         .collect();
     // The directors decide in the same way: a dead director may still have the
-    // VIP, so no other takes it by itself.
+    // VIP, so no other director takes the VIP without a named holder.
     let to_hold = holder.or(match (&live[..], &view.group.dead[..]) {
         ([only], []) => Some(only.name),
         _ => None,
     });
-    // A director that tried and failed reports an exception.
+    // A director that failed to take the VIP reports an exception, so a
+    // director that only left VIPs out of its report holds the VIP.
     if to_hold.is_some_and(|director| leaving_out.contains(&director)) {
         return None;
     }
@@ -223,7 +228,7 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
     {
         let _ = write!(
             not_held.message,
-            ". That is {holder}, which is no live director of the group"
+            ". {holder}, the named holder, is no live director of the group"
         );
     }
     Some(not_held)

@@ -13,13 +13,14 @@ use crate::need::Need;
 #[derive(Default)]
 struct Uses<'a> {
     services: usize,
-    /// The groups of the services that have a health check, without duplicates.
+    /// The groups of the services that check the server's health, without
+    /// duplicates.
     checked_by: Vec<&'a Group<'a>>,
     health: ServerHealth<'a>,
     refused: Vec<(&'a ObjectKey, &'a Rejection)>,
 }
 
-/// The status of every RealServer.
+/// Computes the status of every RealServer.
 pub(super) fn statuses<'a>(
     objects: &Objects,
     resolved: &'a Resolved,
@@ -58,7 +59,7 @@ pub(super) fn statuses<'a>(
 }
 
 impl<'a> Uses<'a> {
-    /// Adds one more service with a health check that uses the server.
+    /// Adds the health reports of one more service that checks the server.
     fn check(&mut self, server: &'a ObjectKey, all: &Servers<'a, 'a>, group: &'a Group<'a>) {
         if !self.checked_by.iter().any(|by| std::ptr::eq(*by, group)) {
             self.checked_by.push(group);
@@ -101,8 +102,9 @@ impl<'a> Uses<'a> {
         }
     }
 
-    /// What the directors that check the server report. None if no service
-    /// wants it checked, or if all directors have it but none reports any
+    /// Combines the reports of the directors that check the server. Returns
+    /// `None` if no service has a health check for the server. Also returns
+    /// `None` if all live directors have the server but none of them reports
     /// health yet.
     fn seen(&mut self) -> Option<ServerHealth<'a>> {
         if self.checked_by.is_empty() {

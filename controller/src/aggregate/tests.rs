@@ -76,7 +76,7 @@ fn a_director_whose_status_cannot_be_read_is_waited_for_and_stops_nobody() {
     assert_eq!(
         scene.says(kind::READY),
         "False/Programming: Waiting for director d2. status.exceptions of Director d2 cannot be \
-         read: its agent is newer than this controller, probably. Upgrade the controller"
+         read: its agent is probably newer than this controller. Upgrade the controller"
     );
     assert_eq!(scene.status().directors.unwrap().summary, "1/2");
     let group = &scene.wanted().director_groups[&ObjectKey::cluster("default")];
@@ -121,7 +121,7 @@ fn without_a_live_director_nothing_is_programmed() {
     let said = scene.says(kind::READY);
     assert!(said.starts_with("False/NoDirectors: "), "{said}");
     assert!(
-        said.ends_with("Without a live Lease, and not counted: d1"),
+        said.ends_with("Directors without a live Lease are not counted: d1"),
         "{said}"
     );
     let group = &scene.wanted().director_groups[&ObjectKey::cluster("default")];
@@ -146,7 +146,7 @@ fn a_dead_director_is_named_and_not_waited_for() {
     scene.report("d2", json!({}));
     assert_eq!(
         scene.says(kind::PROGRAMMED),
-        "True/Programmed: On 1 director. Without a live Lease, and not counted: d1"
+        "True/Programmed: On 1 director. Directors without a live Lease are not counted: d1"
     );
     let wanted = scene.wanted();
     let alive = |name: &str| said(&[wanted.directors[name].clone()], kind::ALIVE);
@@ -268,11 +268,12 @@ fn a_vip_that_nobody_holds_is_said_with_what_to_do() {
          Name the one that is to: kubectl patch idg default --type=merge -p \
          '{\"spec\":{\"addresses\":{\"holder\":\"NAME\"}}}'"
     );
-    // The director that has the VIP keeps it; what the others report does not
-    // matter.
+    // The director that has the VIP keeps it, whatever the other directors
+    // report.
     scene.report("d2", json!({}));
     assert!(scene.says(kind::READY).starts_with("True"));
-    // When that director dies, no other takes the VIP by itself.
+    // When the director that has the VIP dies, no other director takes the VIP
+    // by itself.
     for _ in 0..5 {
         scene.now += Duration::from_secs(10);
         scene.renew("d1");
@@ -286,7 +287,7 @@ fn a_vip_that_nobody_holds_is_said_with_what_to_do() {
         "{said}"
     );
     assert!(
-        said.ends_with("Without a live Lease, and not counted: d2"),
+        said.ends_with("Directors without a live Lease are not counted: d2"),
         "{said}"
     );
 }
@@ -299,7 +300,7 @@ fn a_holder_that_is_no_live_director_is_named() {
     let said = scene.says(kind::READY);
     assert!(said.starts_with("False/VipNotHeld: "), "{said}");
     assert!(
-        said.ends_with("That is d9, which is no live director of the group"),
+        said.ends_with("d9, the named holder, is no live director of the group"),
         "{said}"
     );
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::need::Need;
 
-/// The status of one VirtualService; `key` must be among the objects.
+/// Computes the status of one VirtualService. `key` must be in `objects`.
 pub(super) fn status(
     objects: &Objects,
     resolved: &Resolved,
@@ -119,8 +119,9 @@ fn no_weight(service: &Service, generation: i64) -> Option<Condition> {
     (!has_weight).then(|| condition::no_weight(int32(servers.len()), generation))
 }
 
-/// The numbers of the service's servers. A server counts as healthy if it gets
-/// new connections: without a health check, every server with a weight.
+/// Counts the service's servers. A server counts as healthy if it gets new
+/// connections. Without a health check, every server with a weight above 0
+/// counts as healthy.
 fn real_servers(
     resolved: &Resolved,
     key: &ObjectKey,

@@ -14,7 +14,7 @@ fn id(name: usize) -> Id {
     }
 }
 
-/// A letter. Tests tell letters apart by their generation.
+/// Returns a status to publish. Tests tell statuses apart by their generation.
 fn letter(name: usize, difference: Difference, generation: i64) -> Letter {
     Letter {
         id: id(name),
@@ -63,8 +63,8 @@ fn what_was_written_a_moment_ago_is_not_written_again_because_the_watch_is_behin
     assert_eq!(sent(&mut outbox, s(0)), [id(1)]);
     outbox.replace([letter(1, Difference::Flip, 1)], s(1));
     assert_eq!(sent(&mut outbox, s(1)), []);
-    // If it is still not published after the pause, another writer overwrites
-    // it.
+    // If the status is still not published after the pause, another writer has
+    // overwritten it.
     outbox.replace([letter(1, Difference::Flip, 1)], s(5));
     assert_eq!(sent(&mut outbox, s(5)), [id(1)]);
 }
@@ -123,8 +123,8 @@ fn soft_differences_of_ten_thousand_services_trickle() {
 fn soft_differences_that_never_cease_come_in_turn() {
     let mut outbox = Outbox::default();
     let mut patches: BTreeMap<Id, u32> = (0..100).map(|name| (id(name), 0)).collect();
-    // Every second the statuses of a hundred services change, and one patch per
-    // five seconds and object is allowed.
+    // Every second the statuses of a hundred services change, but only one soft
+    // difference is sent every five seconds after the burst.
     for second in 0..1000 {
         let generation = i64::try_from(second).unwrap();
         outbox.replace(

@@ -1,4 +1,4 @@
-//! Takes in what the watch of one kind delivers.
+//! Applies the events from the watch of one kind.
 
 use std::fmt::Debug;
 
@@ -18,8 +18,8 @@ use crate::{
     world::World,
 };
 
-/// A kind whose objects the world keeps. The trait has what differs between the
-/// three kinds.
+/// A kind whose objects [`World`] stores. The trait has the functions that
+/// differ between the three kinds.
 pub(super) trait Watched:
     Checked<Object: HasSpec<Spec: Debug> + HasStatus<Status: Default>>
 {
@@ -107,7 +107,7 @@ impl Watched for CheckedGroup {
 }
 
 impl World {
-    /// Takes in an event of the watch of one kind.
+    /// Applies an event from the watch of one kind.
     pub(super) fn take<C: Watched>(&mut self, event: watcher::Event<Observed<C::Object>>) {
         self.resolve_before::<C>(&event);
         let subject = Subject::from(C::KIND);
@@ -159,11 +159,11 @@ impl World {
         self.unresolved = true;
     }
 
-    /// Resolves earlier events, where `event` could hide them: an object that
-    /// changes twice could return to its first state, while directors may have
-    /// used the state in between. So the first change is resolved before the
-    /// second, everything before a new listing, and a listing before later
-    /// changes.
+    /// Resolves earlier events if `event` could hide them. An object that
+    /// changes twice may return to its first state, while directors may have
+    /// used the state in between. So the first change of an object is resolved
+    /// before its second change. All changes are resolved before a new listing,
+    /// and the listing before later changes.
     fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
         let twice = match event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
@@ -186,7 +186,7 @@ pub(super) struct Changed {
     after: Option<ObjectState>,
 }
 
-/// The parts of an object that decide the state of the world.
+/// The fields of an object that belong to the state of the world.
 #[derive(Clone)]
 struct ObjectState {
     group: Option<String>,
@@ -207,8 +207,8 @@ impl ObjectState {
 }
 
 impl Changed {
-    /// The change as each group sees it. An object that moves to another group
-    /// leaves the one and enters the other.
+    /// Splits the change by group. An object that moves to another group leaves
+    /// its old group and enters the new one.
     fn by_group(&self) -> Vec<(String, Self)> {
         let group = |seen: &Option<ObjectState>| {
             let seen = seen.as_ref();
@@ -231,12 +231,13 @@ impl Changed {
         }
     }
 
-    /// The change in the form that the history needs.
+    /// Returns the change in the form that [`History`] needs.
     fn step(&self) -> Step<'_> {
         let digest = |seen: &Option<ObjectState>| seen.as_ref().map(|seen| seen.digest);
         Step {
             object: &self.key,
-            // A missing object has the default digest, which changes nothing.
+            // A missing object has the default digest, which does not change
+            // the XOR.
             difference: digest(&self.before).unwrap_or_default()
                 ^ digest(&self.after).unwrap_or_default(),
             novelty: match (&self.before, &self.after) {

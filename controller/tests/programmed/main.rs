@@ -1,11 +1,11 @@
-//! Property: whatever happens in whatever order, `Programmed` is never True
-//! while a live director has not used the state that the object needs. When
-//! everything has arrived everywhere, it is True.
+//! Property: whatever steps happen in whatever order, `Programmed` is never
+//! True while a live director has not used the state that the object needs.
+//! When all events and reports have arrived, `Programmed` is True.
 //!
 //! The model contains the API server's true history per kind, a controller and
 //! directors that follow each kind at their own pace, and reports that arrive
-//! late. The model knows the content that a director has used; the controller
-//! knows only the digests.
+//! late. The model knows the objects that a director has used; the controller
+//! knows only their digests.
 
 mod model;
 
@@ -19,7 +19,8 @@ fn kind() -> impl Strategy<Value = usize> {
     0..3_usize
 }
 
-/// Only a few names, so that the same objects change again and again.
+/// Generates one of a few names, so that the same objects change again and
+/// again.
 fn name() -> impl Strategy<Value = u8> {
     0..2_u8
 }
@@ -29,7 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
     let director = 0..DIRECTORS;
     let app = 0..2_u8;
     prop_oneof![
-        // Edits by users.
+        // Steps in which users edit objects.
         6 => (name(), 0..2_u8, app.clone())
             .prop_map(|(name, vip, app)| Step::MakeService { name, vip, app }),
         2 => name().prop_map(Step::RescheduleService),
@@ -46,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::EditGroup),
         1 => Just(Step::DeleteGroup),
         2 => Just(Step::MakeGroup),
-        // Single deliveries of events.
+        // Single steps of a director or of the controller.
         10 => (observer.clone(), kind(), 1..3_usize)
             .prop_map(|(observer, kind, events)| Step::Deliver { observer, kind, events }),
         4 => observer.clone().prop_map(|observer| Step::DeliverAll { observer }),
@@ -57,7 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(director, reports)| Step::DeliverReports { director, reports }),
         1 => Just(Step::RestartController),
         8 => Just(Step::Resolve),
-        // Steps that usually follow each other.
+        // Combinations of steps that usually follow each other.
         20 => (director.clone(), kind(), 1..3_usize)
             .prop_map(|(director, kind, events)| Step::Follow { director, kind, events }),
         6 => director.prop_map(|director| Step::FollowAll { director }),
@@ -79,7 +80,7 @@ proptest! {
         let mut model = Model::new(DIRECTORS);
         for step in &steps {
             model.take(step);
-            // The controller publishes what it last resolved.
+            // Conditions change only when the controller resolves objects.
             if let (Step::Resolve | Step::Notice { .. }, Some(lie)) = (step, model.lie()) {
                 return Err(TestCaseError::fail(lie));
             }
@@ -97,7 +98,7 @@ proptest! {
 }
 
 /// A server is created, appears in a listing, and is removed by the next event.
-/// A director that used the state in between still has it.
+/// A director that used the state in between still has the server.
 #[test]
 fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     let controller = DIRECTORS;
@@ -134,9 +135,10 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     assert_eq!(model.lie(), None);
 }
 
-/// The servers go, and leave the world as it was before them. A director that
-/// has not seen them reports the same digest as one that has seen them go, and
-/// a controller that started later cannot tell the two apart.
+/// When the server is deleted, the world returns to the state before its
+/// creation. A director that never saw the server reports the same digest as a
+/// director that saw the deletion. A controller that started later cannot tell
+/// the two directors apart.
 #[test]
 fn a_state_that_was_there_before_the_controller_started_proves_nothing_later() {
     let (services, servers) = (0, 1);

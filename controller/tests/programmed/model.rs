@@ -18,12 +18,13 @@ const NAMESPACE: &str = "shop";
 const GROUP: &str = "default";
 const NOW: Duration = Duration::from_secs(1);
 
-/// The kinds, as indices. Each has its own history and stream of events.
+/// The kinds of objects, as indices. Each kind has its own history and stream
+/// of events.
 const SERVICES: usize = 0;
 const SERVERS: usize = 1;
 const GROUPS: usize = 2;
 
-/// Something that happens. Director n is observer n, and the controller is the
+/// One step of a test case. Director n is observer n, and the controller is the
 /// observer after the last director.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
@@ -72,17 +73,19 @@ pub(crate) enum Step {
     },
     RestartController,
     Resolve,
-    /// Events arrive at a director, which runs a round and reports.
+    /// Delivers events of one kind to a director, which runs a round and
+    /// reports.
     Follow {
         director: usize,
         kind: usize,
         events: usize,
     },
-    /// All events arrive at a director, which runs a round and reports.
+    /// Delivers all events to a director, which runs a round and reports.
     FollowAll {
         director: usize,
     },
-    /// Events arrive at the controller, which resolves them.
+    /// Delivers events of one kind to the controller, which resolves its
+    /// objects.
     Notice {
         kind: usize,
         events: usize,
@@ -92,13 +95,13 @@ pub(crate) enum Step {
 /// The objects of one kind at one time.
 type State = BTreeMap<String, Value>;
 
-/// A director's report, and what the model knows about it.
+/// A director's report, and the true states behind the report.
 #[derive(Clone)]
 struct Report {
     director: Value,
-    /// Which state of each kind the round used.
+    /// For each kind, the index of the state that the director's round used.
     used: [usize; 3],
-    /// The services that the round made of them.
+    /// The services that the director's round resolved.
     services: BTreeMap<ObjectKey, Service>,
 }
 
@@ -107,7 +110,7 @@ struct Agent {
     objects: Objects,
     at: [usize; 3],
     reports: Vec<Report>,
-    /// The number of reports that the controller has seen.
+    /// The number of this director's reports that the controller has seen.
     seen: usize,
 }
 
@@ -346,7 +349,7 @@ impl Model {
             "spec": {},
             "status": {"directorGroupName": GROUP, "used": used, "vips": vips, "exceptions": exceptions},
         });
-        // A report that is equal to the last one is not written.
+        // An agent does not write a report that equals its last one.
         if agent
             .reports
             .last()
@@ -410,8 +413,8 @@ impl Model {
     }
 }
 
-/// The exceptions that only an agent can know: services that lose their VIP to
-/// the last valid version of a service that is not acceptable any more.
+/// Returns the exceptions that only an agent can know. A service loses its VIP
+/// if the last valid version of a service that is now invalid has the same VIP.
 fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     let losers = objects.virtual_services.iter().filter(|(key, stored)| {
         let loses_to = |owner: &ObjectKey| {

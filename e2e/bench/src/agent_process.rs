@@ -1,4 +1,5 @@
-//! What the agent's process costs when it reads from the real API server.
+//! Measures what the agent's process costs when it reads from a real API
+//! server.
 
 use std::{thread, time::Duration};
 
@@ -14,14 +15,14 @@ use crate::{
 
 /// How long the agent is measured while no object changes.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long to wait until the agent has finished what its start left to do.
+/// How long to wait until the agent has finished the work of its start.
 const REST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A director whose agent has programmed a table and holds its VIPs.
 struct Running {
     agent: Process,
-    // Its network namespace ends with it.
+    // The host's network namespace ends when this field is dropped.
     _host: Host,
 }
 
@@ -32,12 +33,12 @@ impl Running {
         objects::create(size)?;
         let host = Host::new("director");
         attach_to_management(&host);
-        // A subnet that contains every VIP.
+        // An interface whose subnet contains every VIP.
         host.ip("link add vips type dummy
                  address add 10.127.255.254/10 dev vips
                  link set vips up");
         let agent = cluster::start_agent(&host, "director");
-        println!("  the agent begins");
+        println!("  the agent starts");
         eventually("the whole table in the kernel", PATIENCE, || {
             let expected = (size.services, size.services * size.servers);
             match loaded(&host) {
@@ -57,7 +58,7 @@ pub(crate) fn measure_idle() -> Result<()> {
     let before = processor_seconds(running.agent.id())?;
     thread::sleep(IDLE);
     let used = processor_seconds(running.agent.id())? - before;
-    println!("  {used:.2} s of the processor in {} s", IDLE.as_secs());
+    println!("  {used:.2} s of processor time in {} s", IDLE.as_secs());
     let share = used / IDLE.as_secs_f64() * 100.0;
     let name = format!("idle_{}", size.name());
     println!("{}", Figure::new(name, share, "%", Target::AtMost(3.0)));

@@ -1,4 +1,4 @@
-//! The threads of an agent, in this process.
+//! Runs the threads of an agent in the benchmark's process.
 
 use std::{
     path::Path,
@@ -17,20 +17,20 @@ use agent::{
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 
-/// The name of the only director.
+/// The name of the only director in the benchmark.
 pub(crate) const NAME: &str = "director";
-/// How often to look whether something has happened.
+/// How often [`AgentThreads::until_healthy`] checks the state of the agent.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The threads of the loop and of the checkpoint, which end with the process.
+/// The threads of an agent's loop and checkpoint, which end with the process.
 pub(crate) struct AgentThreads {
-    /// Where to send the events that the loop receives.
+    /// The channel for events to the agent's loop.
     pub(crate) events: Sender<Event>,
     observed: watch::Receiver<Option<Observed>>,
 }
 
 impl AgentThreads {
-    /// Starts the threads, with a new state folder.
+    /// Starts the agent's threads, with a new state folder.
     pub(crate) fn start(world: World, state_dir: &Path) -> Result<Self> {
         let (events, heard) = mpsc::channel();
         let (observe, observed) = watch::channel(None);
@@ -52,7 +52,7 @@ impl AgentThreads {
         Ok(Self { events, observed })
     }
 
-    /// Sends these events to the loop.
+    /// Sends `events` to the agent's loop.
     pub(crate) fn hear(&self, events: impl IntoIterator<Item = Event>) -> Result<()> {
         for event in events {
             self.events.send(event).context("the loop runs")?;

@@ -1,4 +1,4 @@
-//! Services whose servers are checked.
+//! Tables of services whose servers are probed.
 
 use std::{
     fmt,
@@ -15,56 +15,63 @@ use serde_json::{Value, json};
 
 use crate::servers::{self, PORT};
 
-/// The first VIP; the others follow.
+/// The first VIP; the VIPs of further services are consecutive.
 const VIPS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
-/// Lines for `ip` that make an interface whose subnet contains every VIP.
+/// Commands for `ip` that create an interface whose subnet contains every VIP.
 pub(crate) const VIP_INTERFACE: &str = "link add vips type dummy
     address add 10.127.255.254/10 dev vips
     link set vips up";
-/// The time from one probe of a server to the next, in seconds; the default.
+/// The time from one probe of a server to the next, in seconds (the API's
+/// default).
 pub(crate) const PERIOD_SECONDS: u32 = 5;
-/// How long an answer may take, in seconds; the default.
+/// How long a server may take to answer a probe, in seconds (the API's
+/// default).
 pub(crate) const TIMEOUT_SECONDS: u32 = 2;
-/// How many failures in a row make a verdict; the default.
+/// The number of failed probes in a row after which a server has failed (the
+/// API's default).
 pub(crate) const FAILURES: u32 = 3;
-/// How many successes in a row make a verdict; the default.
+/// The number of successful probes in a row after which a server is healthy
+/// (the API's default).
 pub(crate) const SUCCESSES: u32 = 2;
 
-/// Groups of services with the same servers: each server is one target, and
-/// stands behind all services of its group.
+/// Groups of services that share servers. Each server is one probe target and
+/// belongs to all services of its group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checked {
     pub(crate) groups: u32,
-    /// How many services each group has.
+    /// The number of services in each group.
     pub(crate) services: u32,
-    /// How many servers each group has.
+    /// The number of servers in each group.
     pub(crate) servers: u32,
-    /// The address of the first server; the others follow.
+    /// The address of the first server; the addresses of further servers are
+    /// consecutive.
     pub(crate) first: Ipv4Addr,
 }
 
 impl Checked {
-    /// How many servers there are, which is the number of probe targets.
+    /// The number of servers in all groups, which is the number of probe
+    /// targets.
     pub(crate) fn targets(self) -> u32 {
         self.groups * self.servers
     }
 
-    /// How many services there are.
+    /// The number of services in all groups.
     pub(crate) fn virtual_services(self) -> u32 {
         self.groups * self.services
     }
 
-    /// How many servers all services have, counted once for each service.
+    /// The number of servers of all services, where a server counts once for
+    /// each of its services.
     pub(crate) fn destinations(self) -> u32 {
         self.virtual_services() * self.servers
     }
 
-    /// The address and port of a server.
+    /// The address and port of the server with this number.
     pub(crate) fn server(self, number: u32) -> SocketAddr {
         servers::address(self.first, number)
     }
 
-    /// Each service's VIP and the numbers of its servers.
+    /// Returns each service's VIP and the numbers of the service's servers.
     pub(crate) fn tables(self) -> impl Iterator<Item = (Ipv4Addr, Range<u32>)> {
         (0..self.virtual_services()).map(move |service| {
             let first = service / self.services * self.servers;
@@ -113,14 +120,14 @@ impl Checked {
         })
     }
 
-    /// A manifest with every object.
+    /// Returns a manifest with every object of the table.
     pub(crate) fn manifest(self) -> String {
         let objects = self.virtual_services_objects().chain(self.real_servers());
-        // JSON is YAML.
+        // Every JSON document is also YAML.
         objects.map(|object| format!("---\n{object}\n")).collect()
     }
 
-    /// The events from which a director learns of every object.
+    /// Returns the events that deliver every object of the table to a director.
     pub(crate) fn events(self) -> Result<Vec<Event>> {
         let metadata = json!({"name": "default", "uid": "default", "generation": 1});
         let pools = json!([{"name": "all", "cidrs": ["0.0.0.0/0"]}]);

@@ -1,6 +1,6 @@
-//! The programs that load a table. Each has a process and a network namespace
-//! of its own, so that the kernel's table is empty and no earlier removal slows
-//! it down (`ip_vs_ctl.c`, `ip_vs_trash_get_dest`).
+//! The compared programs that load a table. Each program has its own process
+//! and network namespace, so that the kernel's table is empty and no earlier
+//! removal slows the load down (`ip_vs_ctl.c`, `ip_vs_trash_get_dest`).
 
 use std::{
     fs::{self, File},
@@ -22,25 +22,27 @@ use crate::{
     trace,
 };
 
-/// After this many rounds no further page is touched for the first time.
+/// The number of rehearsal rounds, after which a round touches no new memory
+/// page.
 const REHEARSALS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Contestant {
     /// The agent's round, journal included.
     Ours,
-    /// The same, in a process that has just started.
+    /// The agent's round, journal included, in a process that has just started.
     OursCold,
-    /// The same messages, prebuilt, from a bare loop.
+    /// The agent's messages to the kernel, built beforehand and sent in a loop
+    /// that does nothing else.
     Floor,
-    /// `ipvsadm -R`.
+    /// The command `ipvsadm -R`.
     Ipvsadm,
-    /// github.com/moby/ipvs.
+    /// The Go library github.com/moby/ipvs.
     Moby,
 }
 
 impl Contestant {
-    /// The name that people know it by.
+    /// The program's name in the printed output.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Ours => "ours, with the journal",
@@ -51,22 +53,24 @@ impl Contestant {
         }
     }
 
-    /// Makes it load a table in a process of its own; returns the time that it
-    /// took.
+    /// Makes the program load a table in a new process, and returns how long
+    /// the load took.
     pub(crate) fn sample(self, size: Size) -> Result<Duration> {
         read(&mut self.command(size)?)
     }
 
-    /// Returns the system calls between its marks in the trace.
+    /// Loads a table under strace, and returns the system calls between the
+    /// program's marks.
     pub(crate) fn system_calls(self, size: Size) -> Result<Vec<String>> {
         trace::window(&self.command(size)?)
     }
 
     fn command(self, size: Size) -> Result<Command> {
-        let name = self.to_possible_value().expect("none is skipped");
+        let name = self.to_possible_value().expect("no contestant is skipped");
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("contestant").arg(name.get_name());
-        // Freed memory stays with the process: see `ours`.
+        // The process keeps its freed memory, so that rehearsals help: see
+        // `ours`.
         command.env(
             "GLIBC_TUNABLES",
             "glibc.malloc.trim_threshold=1073741824:glibc.malloc.mmap_max=0",
@@ -75,7 +79,8 @@ impl Contestant {
         Ok(command)
     }
 
-    /// Loads the table in this process, and prints how many seconds it took.
+    /// Loads a table in the current process, and prints how many seconds the
+    /// load took.
     pub(crate) fn run(self, size: Size) -> Result<()> {
         empty_namespace()?;
         let took = match self {
@@ -91,15 +96,16 @@ impl Contestant {
     }
 }
 
-/// Moves this process into a new network namespace. The loopback is up: as long
-/// as there is no address, ip_vs takes every address for a broadcast.
+/// Moves this process into a new network namespace, and sets the loopback
+/// interface up. While a namespace has no address, ip_vs takes every address
+/// for a broadcast address.
 pub(crate) fn empty_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
     ip_here("link set lo up")?;
     Ok(())
 }
 
-/// Runs a program that prints seconds.
+/// Runs a program that prints a number of seconds, and returns the number.
 fn read(command: &mut Command) -> Result<Duration> {
     let output = command.output()?;
     ensure!(
@@ -116,12 +122,13 @@ fn read(command: &mut Command) -> Result<Duration> {
 }
 
 /// Measures a whole round, from the plan until the journal has recorded the
-/// round, less the time that its planning takes.
+/// round, minus the time for planning.
 ///
-/// The round was rehearsed before, on a kernel that does nothing. In user-mode
-/// Linux a process pays about 50 us for each page that it touches for the first
-/// time, hundreds of times the price elsewhere: a cold start would measure only
-/// that. The floor's messages are in memory before it begins, too.
+/// The round is first rehearsed with a simulated kernel. In user-mode Linux,
+/// the first access to a memory page costs a process about 50 us, hundreds of
+/// times more than elsewhere. Without rehearsals, the benchmark would measure
+/// only the cost of first accesses. The prebuilt messages of
+/// [`Contestant::Floor`] are in memory before its load begins, too.
 fn ours(size: Size, rehearsals: usize) -> Result<Duration> {
     let folder = scratch("journal")?;
     let desired = director::desired(size.wanted());
@@ -169,8 +176,8 @@ fn moby(size: Size) -> Result<Duration> {
     Ok(took)
 }
 
-/// Checks that the whole table is loaded: a load is fast only if it is
-/// complete.
+/// Checks that the kernel has the whole table, because an incomplete load must
+/// not count as fast.
 fn expect_loaded(size: Size) -> Result<()> {
     let table = fs::read_to_string("/proc/net/ip_vs").context("reading the table")?;
     let count = |start: &str| table.lines().filter(|line| line.starts_with(start)).count();

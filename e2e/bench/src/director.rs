@@ -1,5 +1,5 @@
-//! The product's own round, as the agent's loop runs it, on the real kernel
-//! and the real journal.
+//! Runs the agent's round as the agent's loop does, with the real kernel and
+//! the real journal.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use ipvs::{DestinationKey, Kernel, OnConflict, ServiceKey, Socket, Timeouts, Wan
 
 use crate::no_host::Nowhere;
 
-/// A director that has no entries yet. It manages no virtual addresses, as
-/// neither `ipvsadm` nor the libraries do.
+/// A director that has no entries yet. The director manages no VIPs, because
+/// `ipvsadm` and the compared libraries manage none either.
 pub(crate) struct Director {
     state: State,
     pub(crate) kernel: Socket,
@@ -39,13 +39,13 @@ impl Director {
         })
     }
 
-    /// Marks these services as changed: another table is wanted than in the
-    /// last round.
+    /// Marks `services` as dirty, because their wanted state has changed since
+    /// the last round.
     pub(crate) fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.state.wish_changed(services);
     }
 
-    /// Makes the kernel's table this one, in one round.
+    /// Changes the kernel's table to `desired` in one round.
     pub(crate) fn round(&mut self, desired: &Arc<Desired>) -> Result<()> {
         let mut edges = Edges {
             kernel: &mut self.kernel,
@@ -76,13 +76,13 @@ impl Director {
     }
 }
 
-/// The lab's own sysctls.
+/// The sysctls of the lab's kernel.
 pub(crate) fn sysctls() -> SysctlFolder {
     SysctlFolder("/proc/sys".into())
 }
 
-/// Runs a round of a director that knows only its table, with the stages of the
-/// agent's loop.
+/// Runs one round, with the stages of the agent's loop, for a director that
+/// wants only a table.
 pub(crate) fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -95,7 +95,7 @@ pub(crate) fn run(
         addresses: Addresses::default(),
         on_conflict: OnConflict::Adopt,
         timeouts,
-        // Some benchmarks run natively.
+        // No sysctl is tuned, because some benchmarks run outside the lab.
         tuning: None,
         kept_sysctls: BTreeSet::new(),
     };
@@ -103,7 +103,7 @@ pub(crate) fn run(
         .context("the kernel did not answer")
 }
 
-/// Returns what a director wants that must have this table.
+/// Returns the wanted state of a director that wants only `table`.
 pub(crate) fn desired(table: WantedTable) -> Arc<Desired> {
     Arc::new(Desired {
         table,

@@ -1,13 +1,14 @@
-//! A figure with its target: one line for scripts, one table row for people.
+//! A measured figure with its target, printed as a line for scripts and as a
+//! table row for people.
 
 use std::{fmt, str::FromStr};
 
 /// The target of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Target {
-    /// The figure must be this or less.
+    /// The figure must be at most this number.
     AtMost(f64),
-    /// The figure must be this or more.
+    /// The figure must be at least this number.
     AtLeast(f64),
 }
 
@@ -32,7 +33,8 @@ impl Figure {
     }
 
     pub(crate) fn is_short(&self) -> bool {
-        // Compared as printed, so that no line reads "1.3 <= 1.3 short".
+        // Compares the value as it is printed, so that no line reads "1.3 <=
+        // 1.3 short".
         let value = shown(self.value).parse().unwrap_or(self.value);
         match self.target {
             Target::AtMost(limit) => value > limit,
@@ -54,7 +56,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// `BENCH <name> <value> <unit> <= or >= <target> ok|short`.
+/// Writes `BENCH <name> <value> <unit> <= or >= <target> ok|short`.
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -69,7 +71,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Parses what [`Display`](fmt::Display) writes.
+/// Parses the line that [`Display`](fmt::Display) writes.
 impl FromStr for Figure {
     type Err = ();
 

@@ -1,5 +1,6 @@
-//! The fastest possible load: its messages, prebuilt, sent in batches of 64
-//! KiB. Only the last message of a batch asks for an answer.
+//! The fastest possible load of a table: the netlink messages are built
+//! beforehand and sent in batches of 64 KiB. Only the last message of a batch
+//! asks for an answer.
 
 use std::{
     os::fd::AsRawFd,
@@ -22,7 +23,8 @@ use crate::{size::Size, trace};
 
 const BATCH: usize = 64 * 1024;
 
-/// Loads the table; returns the time that the sends and their answers took.
+/// Loads a table, and returns the time that the sends and the kernel's answers
+/// took.
 pub(crate) fn load(size: Size) -> Result<Duration> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;
@@ -36,7 +38,8 @@ pub(crate) fn load(size: Size) -> Result<Duration> {
         send(fd, batch, MsgFlags::empty())?;
         let length = recv(fd, &mut answer, MsgFlags::empty())?;
         // The first answer acknowledges the last message, unless a message
-        // failed: nlmsghdr is 16 bytes, then comes the error.
+        // failed. In an answer, the error number follows the 16 bytes of
+        // nlmsghdr.
         ensure!(
             answer[..length].get(16..20) == Some(&[0; 4]),
             "the kernel refused a message"
@@ -60,12 +63,12 @@ fn batches(size: Size, family: u16) -> Vec<Vec<u8>> {
     let mut batches = vec![Vec::with_capacity(BATCH)];
     let mut last = 0;
     for message in &mut messages {
-        let batch = batches.last_mut().expect("it begins with one");
+        let batch = batches.last_mut().expect("there is always a batch");
         if batch.len() + message.len() > BATCH {
             ask_for_answer(&mut batch[last..]);
             batches.push(Vec::with_capacity(BATCH));
         }
-        let batch = batches.last_mut().expect("it begins with one");
+        let batch = batches.last_mut().expect("there is always a batch");
         last = batch.len();
         batch.append(message);
     }
@@ -75,12 +78,13 @@ fn batches(size: Size, family: u16) -> Vec<Vec<u8>> {
     batches
 }
 
-/// nlmsghdr: length 4, type 2, flags 2.
+/// Sets the flags in the nlmsghdr of a message, which follow the length (4
+/// bytes) and the type (2 bytes).
 fn ask_for_answer(message: &mut [u8]) {
     message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
 }
 
-/// Returns the number that this kernel gave to the family IPVS.
+/// Returns the number that this kernel gave to the generic netlink family IPVS.
 fn family(socket: &Socket) -> Result<u16> {
     let question = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,

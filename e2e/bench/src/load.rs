@@ -1,5 +1,5 @@
-//! Loads a table into an empty kernel, with our agent and with others, side by
-//! side.
+//! Measures how long our agent and other programs take to load a table into an
+//! empty kernel.
 
 use std::{thread, time::Duration};
 
@@ -12,16 +12,16 @@ use crate::{
 };
 
 const SIZES: [Size; 2] = [Size::new(1_000, 10), Size::new(10_000, 2)];
-/// How many samples to take of contestants that need milliseconds.
+/// The number of samples of a program that loads a table in milliseconds.
 const FAST_SAMPLES: usize = 11;
-/// How many samples to take of contestants that need up to a minute each.
+/// The number of samples of a program that takes up to a minute per load.
 const SLOW_SAMPLES: usize = 3;
-/// How long to wait while the kernel removes the last namespace in the
-/// background.
+/// The pause after a load, while the kernel removes the program's network
+/// namespace in the background.
 const REST: Duration = Duration::from_millis(500);
 
 pub(crate) fn measure() -> Result<()> {
-    // Makes the kernel load now whatever it loads on first use.
+    // The first loads make the kernel load its modules before the measurement.
     for contestant in [Contestant::Floor, Contestant::Ours] {
         contestant.sample(Size::new(10, 1))?;
     }
@@ -78,7 +78,7 @@ fn compare(size: Size) -> Result<()> {
     Ok(())
 }
 
-/// Returns the medians of contestants that take turns.
+/// Lets programs take turns, and returns the median time of each program.
 fn alternate<const N: usize>(
     contestants: [Contestant; N],
     size: Size,
@@ -108,7 +108,7 @@ fn alternate<const N: usize>(
     Ok(medians)
 }
 
-/// Counts the calls by name: `sendto 24, recvfrom 24`.
+/// Counts system calls by name, in a text such as `sendto 24, recvfrom 24`.
 pub(crate) fn tally(calls: &[String]) -> String {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     for call in calls {

@@ -3,16 +3,15 @@
 //!
 //! ```text
 //! bench              collects the figures
-//! ├ bench here …       natively: what needs no kernel with IPVS
+//! ├ bench here …       natively: the parts that need no IPVS
 //! └ lab run …          the lab
-//!   └ bench here …       in the lab's kernel: everything else
-//!     └ bench contestant …   one sample, in a network namespace of its own
-//! bench servers …        is probed by either
+//!   └ bench here …       in the lab's kernel: all other parts
+//!     └ bench contestant …   one sample, in a new network namespace
+//! bench servers …        the servers that agents probe
 //! ```
 //!
-//! Prints what it is doing, one line per figure
-//! (`BENCH <name> <value> <unit> <= or >= <target> ok|short`), and a table of
-//! all of them at the end.
+//! The program prints its progress, one line per figure (`BENCH <name> <value>
+//! <unit> <= or >= <target> ok|short`), and at the end a table of all figures.
 
 mod agent_process;
 mod agent_threads;
@@ -44,14 +43,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{contestant::Contestant, size::Size};
 
-/// Measures the product, and compares it with others.
+/// Measures ipvs-operator, and compares it with other programs.
 #[derive(Parser)]
 #[command(name = "bench", max_term_width = 100)]
 struct Arguments {
-    /// What to measure; everything by default
+    /// The parts to measure; all parts by default
     parts: Vec<Part>,
 
-    /// Exit with 1 when a figure is short of its target
+    /// Exit with 1 if a figure misses its target
     #[arg(long)]
     check: bool,
 
@@ -62,17 +61,18 @@ struct Arguments {
 /// A part of the benchmark that can be measured alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Part {
-    /// A plan with nothing to do
+    /// A plan for a table that needs no change
     Plan,
-    /// Loading a table: ours, its floor, ipvsadm, moby/ipvs
+    /// Loading a table with our agent, with prebuilt messages, with ipvsadm,
+    /// and with moby/ipvs
     Load,
     /// Changing one weight in a big table
     WeightEdit,
-    /// From a failed probe to the changed weight
+    /// The time from a failed probe to the changed weight
     Transition,
     /// Punctuality and cost of 10,000 probes
     Probes,
-    /// What a probe costs beside keepalived's
+    /// The cost of a probe, compared with keepalived
     ProbesLab,
     /// What an idle agent costs
     Idle,
@@ -81,12 +81,12 @@ enum Part {
 }
 
 impl Part {
-    /// Whether it is measured outside of the lab.
+    /// Whether the part is measured outside the lab.
     fn is_native(self) -> bool {
         matches!(self, Self::Plan | Self::Probes)
     }
 
-    /// Whether it needs an API server that has no other objects.
+    /// Whether the part needs an API server that has no other objects.
     fn needs_api_server(self) -> bool {
         matches!(self, Self::Idle | Self::Memory)
     }
@@ -107,34 +107,35 @@ impl Part {
 
 #[derive(Subcommand)]
 enum Command {
-    /// How our load spends its time, natively, without a kernel
+    /// Where our agent spends time while it loads a table, outside the lab and
+    /// without a kernel
     Profile {
         services: u32,
         servers: u32,
-        /// The journal's folder
+        /// The folder for the journal
         #[arg(long, default_value = "/dev/shm")]
         state_dir: PathBuf,
     },
-    /// Measures these parts in this process
+    /// Measures `parts` in the current process
     #[command(hide = true)]
     Here { parts: Vec<Part> },
-    /// Takes one sample of a contestant
+    /// Loads a table once with one of the compared programs
     #[command(hide = true)]
     Contestant {
         contestant: Contestant,
         services: u32,
         servers: u32,
     },
-    /// The process that edits a weight
+    /// Edits a weight in the current process
     #[command(hide = true)]
     EditWeight,
-    /// The process in which servers fail and come back
+    /// Makes servers fail and return, for the part `transition`
     #[command(hide = true)]
     FailServers,
-    /// The process that probes
+    /// Runs an agent that probes, for the part `probes`
     #[command(hide = true)]
     Probe { silent_percent: u32 },
-    /// The servers that are probed
+    /// Runs the servers that agents probe
     #[command(hide = true)]
     Servers { first: Ipv4Addr, count: u32 },
 }

@@ -1,4 +1,4 @@
-//! A host that does nothing: it accepts every operation at no cost.
+//! A simulated host that accepts every operation at no cost and does nothing.
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +20,11 @@ use ipvs::{
     ActualService, ActualTable, Error, Failure, Info, Kernel, Op, ServiceKey, Timeouts, codec,
 };
 
-/// A kernel without entries: it encodes each operation and acknowledges it.
+/// A simulated kernel without entries, which encodes each operation and
+/// acknowledges it.
 #[derive(Default)]
 pub(crate) struct Nothing {
-    /// How long the encoding took.
+    /// How long the encoding of all operations took.
     pub(crate) encoding: Duration,
     bytes: Vec<u8>,
 }
@@ -65,7 +66,7 @@ impl Kernel for Nothing {
     }
 }
 
-/// A host without interfaces, where every sysctl has the value 1.
+/// A simulated host without interfaces, where every sysctl has the value 1.
 pub(crate) struct Nowhere;
 
 impl Links for Nowhere {

@@ -1,4 +1,4 @@
-//! The objects of a table, in the API server.
+//! Creates the objects of a table in the API server.
 
 use std::time::{Duration, Instant};
 

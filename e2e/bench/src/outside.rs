@@ -1,4 +1,4 @@
-//! Runs every measurement where it can run, and collects the figures.
+//! Runs every measurement, natively or in the lab, and collects the figures.
 
 use std::{
     env,
@@ -15,7 +15,8 @@ use crate::{
     figure::{self, Figure},
 };
 
-/// Longer than all measurements take together.
+/// The time limit of the lab, which is longer than all measurements take
+/// together.
 const LAB_TIMEOUT_SECONDS: u32 = 3600;
 
 pub(crate) fn run(parts: Vec<Part>, check: bool) -> Result<ExitCode> {
@@ -47,7 +48,7 @@ pub(crate) fn run(parts: Vec<Part>, check: bool) -> Result<ExitCode> {
 fn here<'a>(command: &'a mut Command, parts: &[Part]) -> &'a mut Command {
     command.arg("here");
     for part in parts {
-        let name = part.to_possible_value().expect("none is skipped");
+        let name = part.to_possible_value().expect("no part is skipped");
         command.arg(name.get_name());
     }
     command
@@ -65,14 +66,14 @@ fn in_lab(bench: &Path, options: &[&str]) -> Command {
     command
 }
 
-/// Runs a command, passes on what it prints, and returns the figures in its
+/// Runs a command, prints the command's output, and returns the figures in the
 /// output.
 fn collect(command: &mut Command) -> Result<Vec<Figure>> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("{command:?} starts"))?;
-    let output = child.stdout.take().expect("it is piped");
+    let output = child.stdout.take().expect("the output is piped");
     let mut figures = Vec::new();
     for line in BufReader::new(output).lines() {
         let line = line?;

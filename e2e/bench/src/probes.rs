@@ -1,5 +1,6 @@
-//! How punctually one agent probes 10,000 targets, and what that costs:
-//! natively, over loopback, in a process that does nothing else.
+//! Measures how punctually one agent probes 10,000 targets, and what the probes
+//! cost. The agent runs outside the lab, in a separate process, and probes over
+//! loopback.
 
 use std::{
     net::Ipv4Addr,
@@ -34,14 +35,14 @@ const TABLE: Checked = Checked {
     servers: 10,
     first: Ipv4Addr::new(127, 2, 0, 1),
 };
-/// How many percent of the servers do not answer, in the second run.
+/// The percentage of servers that do not answer in the second run.
 const SILENT_PERCENT: u32 = 3;
 const PERIOD: Duration = Duration::from_secs(PERIOD_SECONDS as u64);
-/// How many periods are measured.
+/// The number of probe periods that are measured.
 const PERIODS: u32 = 6;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Measures an agent in a process of its own, first without silent servers and
+/// Measures an agent in a separate process, first without silent servers and
 /// then with some.
 pub(crate) fn measure() -> Result<()> {
     for silent_percent in [0, SILENT_PERCENT] {
@@ -54,13 +55,14 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Runs in that process: it is the agent.
+/// Runs the measured agent in the current process, and prints the figures.
 pub(crate) fn run(silent_percent: u32) -> Result<()> {
     let targets = TABLE.targets();
     let silent = targets * silent_percent / 100;
     println!("{targets} targets every {PERIOD_SECONDS} s, {silent} of them silent, natively:");
     let mut servers = Servers::start(TABLE.first, targets, None)?;
-    // Spread over the services, so that no service has only silent servers.
+    // Silent servers are spread over the services, so that no service has only
+    // silent servers.
     for number in 0..silent {
         servers.silence(number * (targets / silent))?;
     }
@@ -99,7 +101,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
     let accepted = servers.connections()? - accepted;
     let seconds = (PERIOD * PERIODS).as_secs_f64();
     println!(
-        "  {probes} probes in {seconds} s, {accepted} of them accepted by servers; {used:.2} s of the processor, \
+        "  {probes} probes in {seconds} s, {accepted} of them accepted by servers; {used:.2} s of processor time, \
          {:.1} us a probe",
         used / probes as f64 * 1e6
     );

@@ -1,6 +1,6 @@
-//! What a probe costs, for our agent and for keepalived: each has the same
-//! table and the same servers, on a host of its own in the lab, one after the
-//! other.
+//! Measures what a probe costs in our agent and in keepalived. Both programs
+//! get the same table and the same servers. The programs run one after the
+//! other, each on a separate host in the lab.
 
 use std::{
     collections::BTreeMap, fs, net::Ipv4Addr, path::Path, process::Command, thread, time::Duration,
@@ -25,18 +25,19 @@ const TABLE: Checked = Checked {
     servers: 10,
     first: Ipv4Addr::new(172, 16, 0, 1),
 };
-/// The number of probes that strace can follow: with more, it slows both
-/// programs down until they do at once what they would do one by one.
+/// A table with so few probes that strace can follow them. With more probes,
+/// strace slows both programs down until they handle several probes at once
+/// instead of one by one.
 const FEW: Checked = Checked {
     groups: 40,
     ..TABLE
 };
-/// The network of the servers, which are all on one host.
+/// The network of the servers; all servers are on one host.
 const NETWORK: &str = "172.16.0.0/12";
 const PERIOD: Duration = Duration::from_secs(PERIOD_SECONDS as u64);
-/// How long processor time is counted.
+/// How long the measurement counts processor time.
 const COSTS: Duration = Duration::from_secs(60);
-/// How long system calls are counted.
+/// How long the measurement counts system calls.
 const CALLS: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -54,8 +55,8 @@ impl Checker {
         }
     }
 
-    /// Returns the command that runs it, with all files that it needs in this
-    /// folder.
+    /// Returns the command that runs the checker, after writing the checker's
+    /// files to `folder`.
     fn command(self, table: Checked, folder: &Path) -> Result<Command> {
         match self {
             Self::Ours => {
@@ -84,7 +85,7 @@ impl Checker {
     }
 }
 
-/// The same table, as keepalived's configuration.
+/// Returns `table` as keepalived's configuration.
 fn keepalived_config(table: Checked) -> String {
     let services = table.tables().map(|(vip, servers)| {
         let servers: String = servers
@@ -126,13 +127,13 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Counts what processes use in a time.
+/// Measures the resources that processes use during a time.
 type Count = fn(&[u32], Duration) -> Result<Cost>;
 
-/// What processes used, in total and by part.
+/// The resources that processes used, by part.
 struct Cost {
     unit: &'static str,
-    /// The share of each thread, or of each system call.
+    /// The used amount for each thread or each system call, by name.
     parts: BTreeMap<String, f64>,
 }
 
@@ -153,7 +154,7 @@ fn processor(processes: &[u32], time: Duration) -> Result<Cost> {
         *used -= before.get(name).copied().unwrap_or_default();
     }
     Ok(Cost {
-        unit: "us of the processor",
+        unit: "us of processor time",
         parts,
     })
 }
@@ -166,7 +167,7 @@ fn system_calls(processes: &[u32], time: Duration) -> Result<Cost> {
     })
 }
 
-/// The servers, and the wire to the host that checks them.
+/// The servers, and the network segment to the host that checks them.
 struct Scene {
     wire: Segment,
     servers: Servers,
@@ -187,7 +188,7 @@ impl Scene {
         })
     }
 
-    /// Measures what a probe costs.
+    /// Runs a checker on a new host, and returns the average cost of a probe.
     fn cost(
         &mut self,
         checker: Checker,
@@ -245,7 +246,8 @@ impl Scene {
     }
 }
 
-/// Lists the parts per probe, the largest first: `connect 1.00, close 1.00`.
+/// Lists the cost of each part per probe, the largest first, such as `connect
+/// 1.00, close 1.00`.
 fn named(parts: &BTreeMap<String, f64>, probes: f64) -> String {
     let mut parts: Vec<_> = parts.iter().collect();
     parts.sort_by(|(_, one), (_, other)| other.total_cmp(one));

@@ -1,5 +1,6 @@
-//! How the time of our load is spent: natively, on a kernel that accepts
-//! everything at no cost. Use it to make the load faster.
+//! Measures how much time each part of the agent takes to load a table. The
+//! measurement runs outside the lab, with a simulated kernel that accepts every
+//! operation at no cost. The profile helps to make the load faster.
 
 use std::{
     path::Path,
@@ -21,7 +22,8 @@ use crate::{
     size::Size,
 };
 
-/// Loads a table a few times, and prints the median of each part.
+/// Loads a table a few times, and prints the median time of each part of the
+/// load.
 pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
     let mut samples = Vec::new();
     for number in 0..11 {

@@ -1,5 +1,5 @@
-//! Servers for the probes, in a process of their own, so that what they cost is
-//! not counted with the agent that probes them.
+//! The servers that the agents probe. The servers run in a separate process, so
+//! that their cost is not counted as the agent's.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -21,9 +21,10 @@ use nix::{
 
 /// The port on which each server listens.
 pub(crate) const PORT: u16 = 20080;
-/// How many open files the process needs besides the listeners.
+/// How many open files the servers' process needs besides the listeners.
 const OTHER_FILES: u64 = 100;
-/// The number of the standard input, among those of the listeners.
+/// Identifies the standard input in epoll events. A listener is identified by
+/// the number of its server.
 const INPUT: u64 = u64::MAX;
 
 /// Returns the address of the server with this number.
@@ -33,7 +34,7 @@ pub(crate) fn address(first: Ipv4Addr, number: u32) -> SocketAddr {
 }
 
 /// Servers at consecutive addresses, which accept connections and close them.
-/// Dropping this ends them.
+/// Dropping a `Servers` ends its servers.
 pub(crate) struct Servers {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -57,7 +58,7 @@ impl Servers {
         .context("the servers start")?;
         let mut servers = Self {
             input: child.stdin.take(),
-            output: BufReader::new(child.stdout.take().expect("it is piped")),
+            output: BufReader::new(child.stdout.take().expect("the output is piped")),
             child,
         };
         servers.connections().context("the servers listen")?;
@@ -79,13 +80,14 @@ impl Servers {
         self.ask(&format!("listen {number}")).map(drop)
     }
 
-    /// Makes one server stop answering: what is sent to it is lost.
+    /// Makes one server stop answering: the kernel drops every connection
+    /// attempt to the server.
     pub(crate) fn silence(&mut self, number: u32) -> Result<()> {
         self.ask(&format!("silence {number}")).map(drop)
     }
 
     fn ask(&mut self, what: &str) -> Result<u64> {
-        let input = self.input.as_mut().expect("open until this is dropped");
+        let input = self.input.as_mut().expect("the input is open until drop");
         writeln!(input, "{what}")?;
         let mut answer = String::new();
         self.output.read_line(&mut answer)?;
@@ -97,7 +99,7 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         drop(self.input.take());
-        // How the process ended does not matter now.
+        // The exit status of the servers' process does not matter.
         let _ = self.child.wait();
     }
 }
@@ -105,14 +107,16 @@ impl Drop for Servers {
 enum Server {
     Listening(TcpListener),
     Stopped,
-    /// The server's queue of connections to accept is full.
+    /// The server does not answer, because its queue of connections to accept
+    /// is full.
     Silent {
         _listener: TcpListener,
         _queued: TcpStream,
     },
 }
 
-/// Runs as the servers' process: obeys the standard input until it ends.
+/// Runs the servers, and obeys commands on the standard input until the input
+/// ends.
 pub(crate) fn run(first: Ipv4Addr, count: u32) -> Result<()> {
     allow_files(u64::from(count) + OTHER_FILES)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -137,7 +141,8 @@ pub(crate) fn run(first: Ipv4Addr, count: u32) -> Result<()> {
                 obey(&line?, &epoll, first, &mut servers)?;
                 println!("{connections}");
             } else if let Server::Listening(listener) = &servers[usize::try_from(event.data())?] {
-                // The client may have gone again.
+                // `accept` fails if the client has closed the connection
+                // already.
                 connections += u64::from(listener.accept().is_ok());
             }
         }
@@ -148,7 +153,7 @@ fn allow_files(wanted: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     ensure!(
         hard >= wanted,
-        "{wanted} open files are needed and {hard} allowed: raise `ulimit -Hn`"
+        "{wanted} open files are needed, but only {hard} are allowed: raise `ulimit -Hn`"
     );
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted), hard)?;
     Ok(())
@@ -182,8 +187,9 @@ fn obey(line: &str, epoll: &Epoll, first: Ipv4Addr, servers: &mut [Server]) -> R
     Ok(())
 }
 
-/// A backlog of 0 makes a queue of one (`include/net/sock.h`,
-/// sk_acceptq_is_full). A SYN for which the queue has no room is dropped
+/// Makes a server silent by filling its queue of connections to accept. A
+/// backlog of 0 makes a queue of one connection (`include/net/sock.h`,
+/// sk_acceptq_is_full). The kernel drops a SYN for which the queue has no room
 /// (`net/ipv4/tcp_input.c`, tcp_conn_request).
 fn silence(listener: TcpListener, epoll: &Epoll) -> Result<Server> {
     epoll.delete(&listener)?;

@@ -1,4 +1,4 @@
-//! The sizes of the tables that are loaded.
+//! The sizes of the tables that the benchmarks load.
 
 use std::{
     fmt,
@@ -15,8 +15,8 @@ use ipvs::{
 const VIPS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 const SERVERS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
 
-/// A number of services and of servers for each; no server stands behind two
-/// services.
+/// A number of services, and the number of servers for each service. No two
+/// services share a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Size {
     pub(crate) services: u32,
@@ -28,12 +28,12 @@ impl Size {
         Self { services, servers }
     }
 
-    /// How many write operations load the table.
+    /// The number of write operations that load a table of this size.
     pub(crate) fn operations(self) -> u32 {
         self.services * (1 + self.servers)
     }
 
-    /// The size's name in figures: `1000x10`.
+    /// The size's name in the names of figures, such as `1000x10`.
     pub(crate) fn name(self) -> String {
         format!("{}x{}", self.services, self.servers)
     }
@@ -47,7 +47,8 @@ impl Size {
         })
     }
 
-    /// The wanted table: TCP port 80, wrr, NAT.
+    /// The wanted table of this size. Every service has TCP port 80, the
+    /// scheduler wrr and NAT.
     pub(crate) fn wanted(self) -> WantedTable {
         self.addresses()
             .map(|(vip, servers)| {
@@ -73,7 +74,8 @@ impl Size {
             .collect()
     }
 
-    /// The kernel's table when it is as wanted, with every entry ours.
+    /// Returns the kernel's table after the wanted table was loaded, with every
+    /// entry ours.
     pub(crate) fn loaded(self) -> (ActualTable, Owned) {
         let (mut table, mut owned) = (ActualTable::new(), Owned::default());
         for (key, wanted) in self.wanted() {
@@ -94,13 +96,13 @@ impl Size {
         ipvs::plan(&self.wanted(), &actual, &owned, OnConflict::Adopt).ops
     }
 
-    /// The table as lines of `ipvsadm -S`.
+    /// The wanted table in the format of `ipvsadm -S`.
     pub(crate) fn lines(self) -> String {
         self.load().iter().map(|op| format!("{op}\n")).collect()
     }
 }
 
-/// Names the size for people: `1000 services x 10 servers`.
+/// Writes the size for people, such as `1000 services x 10 servers`.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} services x {} servers", self.services, self.servers)

@@ -1,5 +1,5 @@
-//! System calls of a program, or of a part of its run, as strace recorded them:
-//! counted from outside, whatever the program itself reports.
+//! Counts the system calls of a program, or of a part of its run, with strace.
+//! The counts do not depend on the program's own reports.
 
 use std::{
     collections::BTreeMap,
@@ -21,24 +21,26 @@ use crate::scratch::scratch;
 const BEGIN: &str = "bench: begin\n";
 const END: &str = "bench: end\n";
 
-/// Marks where the traced part begins.
+/// Marks the beginning of the traced part of the run.
 pub(crate) fn begin() {
     mark(BEGIN);
 }
 
-/// Marks where the traced part ends.
+/// Marks the end of the traced part of the run.
 pub(crate) fn end() {
     mark(END);
 }
 
-/// One call, so that it adds no other to the traced part.
+/// Writes a mark with a single system call, so that the mark adds no other call
+/// to the traced part.
 fn mark(text: &str) {
-    // If it fails, the reader of the trace finds that the mark is missing.
+    // If the write fails, the reader of the trace finds that the mark is
+    // missing.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Runs a program under strace, with all its threads, and returns the system
-/// calls between [`begin`] and [`end`]: `sendto(3, [{...`.
+/// calls between [`begin`] and [`end`], such as `sendto(3, [{...`.
 pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
     let folder = scratch("trace")?;
     let file = folder.join("trace");
@@ -66,8 +68,8 @@ pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
     calls.with_context(|| format!("the marks in the trace of {program:?}"))
 }
 
-/// Counts the system calls that processes make in a time, by name, over all
-/// their threads.
+/// Counts by name the system calls that all threads of `processes` make during
+/// `time`.
 pub(crate) fn count(processes: &[u32], time: Duration) -> Result<BTreeMap<String, u64>> {
     let folder = scratch("count")?;
     let file = folder.join("counts");
@@ -90,7 +92,7 @@ pub(crate) fn count(processes: &[u32], time: Duration) -> Result<BTreeMap<String
     Ok(counts)
 }
 
-/// Returns the rows of strace's table, each a count and the name of a call.
+/// Parses strace's table: each row has a count and the name of a system call.
 fn counts(table: &str) -> BTreeMap<String, u64> {
     let rows = table.lines().filter_map(|line| {
         let (count, name) = line.trim().split_once(char::is_whitespace)?;
@@ -106,14 +108,15 @@ fn between_marks(trace: &str) -> Option<Vec<String>> {
     };
     let (begin, end) = (mark(BEGIN)?, mark(END)?);
     let calls = trace.lines().take(end).skip(begin + 1);
-    // The second half of an interrupted call, or a line that is no call.
+    // Drops the second half of an interrupted call, and every line that is no
+    // call.
     let is_call = |line: &&str| {
         !["resumed>", " --- ", " +++ "]
             .iter()
             .any(|no| line.contains(no))
     };
     let calls = calls.filter(is_call);
-    // Removes the thread's id.
+    // Removes the thread's id from the start of a line.
     let call = |line: &str| Some(line.split_once(' ')?.1.trim_start().to_owned());
     Some(calls.filter_map(call).collect())
 }

@@ -1,6 +1,6 @@
-//! The time from the last failing probe's result to the kernel's
-//! acknowledgement of the changed weight, with every thread of the agent and a
-//! clock at both ends.
+//! Measures the time from the last failing probe's result to the kernel's
+//! acknowledgement of the changed weight. All threads of the agent run, and the
+//! benchmark reads a clock at both ends.
 //!
 //! ```text
 //! prober ─▶ relay: clock ─▶ loop ─▶ the kernel's socket: clock
@@ -47,33 +47,35 @@ use crate::{
 };
 
 /// A table of 1,000 services with 10 servers each; each of the 1,000 servers
-/// stands behind 10 services.
+/// belongs to 10 services.
 const TABLE: Checked = Checked {
     groups: 100,
     services: 10,
     servers: 10,
     first: Ipv4Addr::new(127, 1, 0, 1),
 };
-/// How many servers fail: one of each group.
+/// The number of servers that fail: one server in each group.
 const SAMPLES: u32 = TABLE.groups;
-/// How long to wait between two failures.
+/// How long the benchmark waits between the failures of two servers.
 const APART: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How long a server's verdict may take after its last answer.
+/// How long all verdicts and weights may take after the last server failed or
+/// returned.
 const VERDICTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A moment that is timed.
+/// A moment at which the clock is read.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// A probe's result made the verdict on a server.
+    /// A probe's result completed the verdict on a server.
     Verdict { server: IpAddr, is_up: bool },
-    /// The kernel has a new weight of a server, in one service.
+    /// The kernel acknowledged a server's new weight in one service.
     Weight { server: IpAddr, weight: u32 },
 }
 
 type Moments = Sender<(Instant, Moment)>;
 
-/// Runs the measurement in a process of its own; its threads end with it.
+/// Runs the measurement in a separate process, so that its threads end with the
+/// process.
 pub(crate) fn measure() -> Result<()> {
     let status = Command::new(std::env::current_exe()?)
         .arg("fail-servers")
@@ -82,7 +84,7 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Makes servers fail and come back, and prints the figures.
+/// Makes servers fail and return, and prints the figures.
 pub(crate) fn run() -> Result<()> {
     empty_namespace()?;
     ip_here(VIP_INTERFACE)?;
@@ -157,13 +159,15 @@ fn pass_on_orders(
             let mut targets = targets.lock().unwrap_or_else(PoisonError::into_inner);
             targets.insert(*id, target.address.ip());
         }
-        // The prober ends with the process.
+        // Sending cannot fail before the process ends, because the prober runs
+        // until then.
         passed_on.send(order).unwrap_or_default();
     }
 }
 
-/// Passes on the prober's events, and records when a verdict was reached. It
-/// runs before every other thread, so that no waiting of its own is left out.
+/// Passes on the prober's events, and records when a verdict was reached. The
+/// thread has real-time priority, so that it reads the clock without waiting
+/// for other threads.
 fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, moments: &Moments) {
     let thread = gettid().to_string();
     let first = run_here(Command::new("chrt").args(["--fifo", "--pid", "1", &thread]));
@@ -190,12 +194,12 @@ fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, mom
 /// The failure or the return of one server.
 struct Transition {
     took: Duration,
-    /// How many writes of weights the kernel acknowledged.
+    /// The number of weight writes that the kernel acknowledged.
     writes: u32,
 }
 
-/// Stops the servers, or starts them again, and waits until the kernel has
-/// every weight that follows from it.
+/// Stops the servers or starts them again, and waits until the kernel has every
+/// resulting weight.
 fn transitions(
     servers: &mut Servers,
     timed: &Receiver<(Instant, Moment)>,
@@ -226,7 +230,7 @@ fn transitions(
     while !is_complete(&writes) {
         let (at, moment) = match timed.recv_timeout(deadline - Instant::now()) {
             Err(RecvTimeoutError::Timeout) => bail!(
-                "the kernel has the weights of {} of {SAMPLES} servers, and {} have a verdict",
+                "the kernel has the weights of {} of {SAMPLES} servers, and {} servers have a verdict",
                 writes.len(),
                 verdicts.len()
             ),
@@ -242,14 +246,15 @@ fn transitions(
             Moment::Weight { server, weight } => {
                 bail!("unexpected weight {weight} of {server}")
             }
-            // One late answer makes the next ones repeat a known verdict.
+            // After a late answer, further probe results can repeat a known
+            // verdict.
             Moment::Verdict { .. } => {}
         }
     }
     let transition = |server| {
         let writes: &Vec<_> = &writes[server];
         let verdict = verdicts.get(server).context("a verdict came first")?;
-        let last = writes.iter().max().expect("it is complete");
+        let last = writes.iter().max().expect("every server has writes");
         Ok(Transition {
             took: last.saturating_duration_since(*verdict),
             writes: u32::try_from(writes.len())?,
@@ -287,7 +292,7 @@ fn report(transitions: &[Transition], is_up: bool) {
     );
 }
 
-/// The kernel's table, with a clock that is read when the kernel has
+/// The kernel's socket, with a clock that is read when the kernel has
 /// acknowledged a weight.
 struct Timed {
     socket: Socket,

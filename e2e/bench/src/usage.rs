@@ -1,26 +1,26 @@
-//! What a process has used, as the kernel counts it.
+//! Reads the kernel's counts of the processor time and memory of processes.
 
 use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 
-/// Clock ticks a second in /proc, on every architecture that Linux runs on
-/// today (`USER_HZ`).
+/// Clock ticks per second in /proc (`USER_HZ`); the value is the same on every
+/// architecture that Linux runs on today.
 const TICKS: f64 = 100.0;
 
-/// Seconds of processor time that a process has used with all its threads, in
-/// its own code and in the kernel.
+/// Returns the seconds of processor time that all threads of a process have
+/// used, in user mode and in the kernel.
 pub(crate) fn processor_seconds(id: u32) -> Result<f64> {
     seconds(&read(id, "stat")?)
 }
 
-/// The processor time of each existing thread of a process, by name: threads of
-/// the same name are added up.
+/// Returns the seconds of processor time of a process's existing threads, by
+/// name. Threads of the same name are added up.
 pub(crate) fn thread_seconds(id: u32) -> Result<BTreeMap<String, f64>> {
     let mut threads = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{id}/task"))? {
         let folder = entry?.path();
-        // The thread may have ended meanwhile.
+        // A thread may have ended since its folder was listed.
         let Ok(name) = fs::read_to_string(folder.join("comm")) else {
             continue;
         };
@@ -33,8 +33,8 @@ pub(crate) fn thread_seconds(id: u32) -> Result<BTreeMap<String, f64>> {
 }
 
 fn seconds(stat: &str) -> Result<f64> {
-    // After the name, which may hold anything, come the fields from the
-    // third on: utime is the 14th, stime the 15th.
+    // The command's name, field 2, may contain any character. Field 3 follows
+    // the last `)`; utime is field 14 and stime is field 15.
     let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a name")?;
     let ticks: Vec<f64> = fields
         .split_whitespace()
@@ -46,7 +46,7 @@ fn seconds(stat: &str) -> Result<f64> {
     Ok(ticks.iter().sum::<f64>() / TICKS)
 }
 
-/// A size in /proc/PID/status, such as VmRSS, in MiB.
+/// Returns a size from /proc/PID/status, such as VmRSS, in MiB.
 pub(crate) fn mebibytes(id: u32, name: &str) -> Result<f64> {
     let status = read(id, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -63,7 +63,7 @@ pub(crate) fn family(id: u32) -> Result<Vec<u32>> {
         let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // The process may have ended meanwhile.
+        // A process may have ended since its folder was listed.
         let Ok(stat) = read(child, "stat") else {
             continue;
         };

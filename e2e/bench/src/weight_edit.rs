@@ -1,4 +1,4 @@
-//! What one changed weight costs in a big table.
+//! Measures what one changed weight costs in a big table.
 
 use std::{fs, process::Command, sync::Arc};
 
@@ -17,10 +17,11 @@ use crate::{
 
 const SIZE: Size = Size::new(10_000, 5);
 const WEIGHT: u32 = 7;
-/// strace does not know our family, and so cannot name its flags.
+/// The flags of a dump request as strace prints them: strace does not know the
+/// IPVS netlink family, and prints some flags as numbers.
 const DUMP: [&str; 2] = ["NLM_F_DUMP", "NLM_F_REQUEST|0x300"];
 
-/// Traces an edit in a process of its own, and counts its system calls.
+/// Traces an edit in a separate process, and counts the system calls.
 pub(crate) fn measure() -> Result<()> {
     println!("one server's weight in a table of {SIZE}:");
     let mut command = Command::new(std::env::current_exe()?);
@@ -32,7 +33,8 @@ pub(crate) fn measure() -> Result<()> {
         let named = calls.filter(|call| words.iter().any(|word| call.contains(word)));
         named.count() as f64
     };
-    // Each datagram holds one request: none is long enough for two.
+    // Each datagram contains one request, because no datagram is long enough
+    // for two requests.
     let writes = count(&["sendto(", "sendmsg("]) - count(&DUMP);
     for (name, value, unit, most) in [
         ("writes", writes, "writes", 1.0),
@@ -46,7 +48,7 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Loads the table, and edits one weight between the marks of the trace.
+/// Loads a table, and edits one weight between the marks of the trace.
 pub(crate) fn run() -> Result<()> {
     empty_namespace()?;
     let folder = scratch("weight-edit")?;
@@ -63,7 +65,7 @@ pub(crate) fn run() -> Result<()> {
     let writes = director.kernel.writes() - before;
     ensure!(
         writes == 1,
-        "one operation was expected, {writes} were sent"
+        "one write was expected, but {writes} were sent"
     );
     let found = director.weight_of(&service, &server)?;
     ensure!(
@@ -77,7 +79,7 @@ pub(crate) fn run() -> Result<()> {
 fn edit(table: &mut ipvs::WantedTable) -> (ServiceKey, DestinationKey) {
     let middle = table.len() / 2;
     let (service, wanted) = table.iter_mut().nth(middle).expect("there are services");
-    let (server, config) = wanted.destinations.first_mut().expect("it has servers");
+    let (server, config) = wanted.destinations.first_mut().expect("there are servers");
     config.weight = WEIGHT;
     (*service, *server)
 }

@@ -13,7 +13,8 @@ use e2e::{
 };
 
 /// The virtual addresses of all three cases.
-const POOL: &str = r#"{"spec":{"addressPools":[{"name":"course","cidrs":["192.168.4.0/24","10.10.10.0/24"]}]}}"#;
+const POOL: &str =
+    r#"{"spec":{"addressPools":[{"name":"course","cidrs":["192.168.4.0/24","10.10.10.0/24"]}]}}"#;
 
 fn main() {
     let started = Instant::now();
@@ -27,7 +28,14 @@ fn main() {
     command(&format!(
         "kubectl patch directorgroup default --type=merge -p '{POOL}'"
     ));
-    let patch = ["patch", "directorgroup", "default", "--type=merge", "-p", POOL];
+    let patch = [
+        "patch",
+        "directorgroup",
+        "default",
+        "--type=merge",
+        "-p",
+        POOL,
+    ];
     show(&kubectl(&patch));
 
     table_by_hand();

@@ -1,5 +1,5 @@
-//! The fault table: what goes wrong with a server, which check must notice it,
-//! and what the Director must report.
+//! The fault table: for each fault of a server, the check that must notice the
+//! fault and the message that the Director must report.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use e2e::fault::Behaviour::{
     self, ByTurns, EndlessBody, EndlessHead, Error, RedirectLoop, Silent, WrongBody,
 };
 
-/// One line of the table.
+/// One line of the fault table.
 pub(crate) struct Case {
-    /// The name of its objects.
+    /// The name of the case's objects.
     pub(crate) name: &'static str,
     pub(crate) speaks: Speaks,
-    /// The probe as the API has it, `CA` for the authority's certificate.
+    /// The probe as YAML, with `CA` in place of the authority's certificate.
     pub(crate) probe: &'static str,
-    /// Seconds between probes: twice the timeout, so that one probe has failed
-    /// before the next begins, and they can be counted.
+    /// The seconds between probes: twice the timeout, so that a probe has
+    /// failed before the next one begins and the probes can be counted.
     pub(crate) period: u8,
     pub(crate) fault: Fault,
     pub(crate) state: UnhealthyState,
@@ -36,11 +36,11 @@ pub(crate) enum Speaks {
 /// What goes wrong with a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
-    /// The program ends; its host reports a closed port.
+    /// The server program ends, and its host reports a closed port.
     Stopped,
-    /// The host's cable is pulled out.
+    /// The link of the server's host goes down, as if its cable was pulled out.
     PoweredOff,
-    /// What the server sends is lost on the way.
+    /// All packets that the server sends are lost on the way.
     RepliesDropped,
     Behaves(Behaviour),
     /// The server shows a certificate for another name.
@@ -65,11 +65,12 @@ const NAME: Fault = Fault::OthersCertificate;
 const EXPIRED: Fault = Fault::ExpiredCertificate;
 const UNKNOWN: Fault = Fault::StrangersCertificate;
 
-/// Every case. Each has its own port, and each case in which a cable is pulled
-/// out has its own host.
+/// All cases of the fault table. Each case has its own port, and each case that
+/// pulls a cable has its own host.
 pub(crate) const CASES: [Case; 20] = [
     http("stopped", TCP, Fault::Stopped).says("connection refused"),
-    // The kernel itself reports this when its ARP requests get no answer.
+    // The kernel reports "no route to host" when its ARP requests get no
+    // answer.
     http("powered-off", TCP, Fault::PoweredOff)
         .says("no answer in 1 s")
         .or("no route to host"),

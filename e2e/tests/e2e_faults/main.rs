@@ -1,7 +1,7 @@
-//! The fault table: each way in which a server fails is seen by the check meant
-//! for it, after no fewer probes than the threshold, and reported in words that
-//! say what is wrong. (That no more probes are needed is tested in `e2e_health`,
-//! with a server that fails exactly as often as the threshold.)
+//! The tests of the fault table: each fault of a server is noticed by the check
+//! meant for the fault, after no fewer probes than the threshold, and reported
+//! in clear words. (The test that no more probes are needed is in `e2e_health`:
+//! a server there fails exactly as many probes as the threshold.)
 
 mod cases;
 mod scene;
@@ -28,19 +28,20 @@ use crate::{
 /// The default thresholds: how many failures and how many successes in a row.
 const FAILURES: usize = 3;
 const SUCCESSES: usize = 2;
-/// How many probes may begin after the deciding one before a busy machine shows
-/// the result.
+/// The number of probes that a busy machine may begin between the probe that
+/// decides a verdict and the change of the weight.
 const LATE: usize = 5;
 
 /// The result of one case.
 #[derive(Debug)]
 struct Line {
-    /// How many probes came while the fault was certainly there, up to how many
-    /// came while it may have been there.
+    /// The number of probes that met the fault: from those that certainly met
+    /// it to those that may have met it.
     probes: RangeInclusive<usize>,
     seconds: f64,
     seen: UnhealthyServer,
-    /// The same for the server's return.
+    /// The number of probes that met the recovered server, as a range like
+    /// `probes`.
     probes_back: RangeInclusive<usize>,
 }
 
@@ -107,13 +108,17 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
         let (_, server) = &change.key;
         server.starts_with("192.168.2.100:")
     });
-    assert_eq!(others.count(), 0, "the steady servers were left alone");
+    assert_eq!(
+        others.count(),
+        0,
+        "the weight of a steady server must not change"
+    );
     for (case, line) in CASES.iter().zip(&lines) {
         let found = (&line.probes, &line.probes_back);
         match case.state {
             UnhealthyState::Flapping => {
-                // A verdict takes ten changes between success and failure, or
-                // three failures in a row.
+                // The server fails after ten changes between success and
+                // failure, or after three failures in a row.
                 assert!(*line.probes.end() >= FAILURES, "{}: {found:?}", case.name);
                 assert!(
                     *line.probes_back.end() > SUCCESSES,
@@ -132,17 +137,17 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
     }
 }
 
-/// When something was done to a case.
+/// The time at which the test began or ended the fault of a case.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    /// A probe that began from here on may have met what was done: the last one
-    /// seen before it had begun, and ended, earlier.
+    /// Probes that began at or after this time may have met the change. All
+    /// earlier probes had ended before the change.
     unseen: Instant,
-    /// A probe that began from here on met it.
+    /// Probes that began at or after this time certainly met the change.
     after: Instant,
 }
 
-/// Does something to each case, between two of its probes.
+/// Runs `act` on each case, between two probes of the case.
 fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> Vec<Done> {
     let indices = 0..CASES.len();
     indices
@@ -157,12 +162,13 @@ fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> V
         .collect()
 }
 
-/// Waits until a probe has ended and the next one is not near. Returns when
-/// that probe began.
+/// Waits until a probe has ended and the next probe is not yet due. Returns
+/// when the last probe began.
 #[track_caller]
 fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) -> Instant {
     let to = scene.troubled[index].on_the_wire();
-    // For a probe that is answered at once, and for one that may time out.
+    // In cases with a period of 1 s, a probe is answered at once. In all other
+    // cases, a probe may time out after 1 s.
     let pause = match CASES[index].period {
         1 => 200..700,
         _ => 1100..1600,
@@ -176,7 +182,10 @@ fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) -> Instant {
         {
             return at;
         }
-        assert!(start.elapsed() < PATIENCE, "{what}: the last at {latest:?}");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{what}: the last probe at {latest:?}"
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,5 +1,5 @@
-//! A director with a service for each case. Each service has two servers, and
-//! one of them will fail.
+//! A director with a service for each case. Each service has two servers, one
+//! of which will fail.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -30,7 +30,8 @@ pub(crate) struct Scene {
 /// The server of a case that will fail.
 pub(crate) struct Troubled {
     pub(crate) case: &'static Case,
-    /// The keys of its service and of itself in the kernel's table.
+    /// The address and port of the service, which are its key in the kernel's
+    /// table.
     pub(crate) service: String,
     pub(crate) address: String,
     server: Server,
@@ -83,7 +84,7 @@ impl Scene {
         }
     }
 
-    /// The objects of all cases.
+    /// Returns the manifests of all cases.
     pub(crate) fn manifests(&self) -> String {
         let bundle = ByteString(self.authority.pem().into_bytes());
         let bundle = serde_json::to_string(&bundle).expect("base64");
@@ -121,7 +122,7 @@ spec: {{address: {troubled}}}
         manifests.collect()
     }
 
-    /// Switches the fault of a case on.
+    /// Starts the fault of a case.
     pub(crate) fn trouble(&mut self, index: usize) {
         let others = || self.authority.issue("other.example");
         let expired = || self.authority.issue_expired("shop.example");
@@ -160,7 +161,7 @@ spec: {{address: {troubled}}}
 }
 
 impl Troubled {
-    /// The destination of its probes as tcpdump writes it.
+    /// Returns the destination of the server's probes as tcpdump writes it.
     pub(crate) fn on_the_wire(&self) -> String {
         let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
         match self.case.probe.starts_with("icmp") {
@@ -169,9 +170,9 @@ impl Troubled {
         }
     }
 
-    /// Makes the server's MAC address permanent on the director. Without it the
-    /// director would stop sending probes when ARP gets no answer, and there
-    /// would be none to count.
+    /// Makes the server's MAC address permanent on the director. With a normal
+    /// ARP entry, the director would stop sending probes when ARP gets no
+    /// answer, and the test could not count the probes.
     fn keep_known_to(&self, director: &Host) {
         let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
         let mac = self.host.mac("eth0");
@@ -217,7 +218,7 @@ impl Server {
     }
 }
 
-/// What the cases with a body look for in it.
+/// The page that every web server of the scene serves.
 const PAGE: &str = "served by the lab";
 
 fn good(authority: &Authority) -> Certificate {

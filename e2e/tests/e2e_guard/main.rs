@@ -1,5 +1,5 @@
-//! The removal guard: a valid but empty answer does not empty a director, nor
-//! does another cluster or a deleted definition.
+//! The removal guard: a valid but empty answer of the API server does not empty
+//! a director, nor does another cluster or a deleted CustomResourceDefinition.
 
 mod scene;
 
@@ -29,7 +29,8 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     set_up(&course, "default");
     assert_eq!(condition(DIRECTOR, "RemovalsHeld", "status"), "False");
 
-    // The services are deleted and made again: held entries never went.
+    // The services are deleted and made again. Held entries stay in the kernel
+    // throughout.
     let traffic = Traffic::start(&course);
     kubectl(&["delete", "ivs", "--all"]);
     let message = expect_held(&admin, "TooManyRemovals");
@@ -42,7 +43,7 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     wait_for(DIRECTOR, "RemovalsHeld", "False");
     expect_services(&course, SERVICES);
 
-    // Once released, the held entries go.
+    // Once the removals are released, the held entries are removed.
     kubectl(&["delete", "ivs", "--all"]);
     expect_held(&admin, "TooManyRemovals");
     release_everything(&course, &admin);
@@ -65,9 +66,14 @@ fn deleted_definitions_cut_nothing_until_it_is_released() {
     let message = expect_held(&admin, "DefinitionDeleted");
     assert!(message.contains("CustomResourceDefinition"), "{message}");
     traffic.wait_for_a_round();
-    assert_eq!(in_kernel(&course), SERVICES, "not even the budget goes");
+    assert_eq!(
+        in_kernel(&course),
+        SERVICES,
+        "no service may be removed, not even within the budget"
+    );
 
-    // The definitions are back without objects: the removals stay held.
+    // The definitions are installed again, without objects, and the removals
+    // stay held.
     let crds = chart().join("crds");
     kubectl(&["apply", "--server-side", "-f", &crds.to_string_lossy()]);
     for crd in definitions {
@@ -91,7 +97,7 @@ fn a_deleted_namespace_cuts_no_more_than_the_budget_until_it_is_released() {
     set_up(&course, "shop");
     let traffic = Traffic::start(&course);
 
-    // kubectl waits until the namespace and everything in it are gone.
+    // kubectl returns once the namespace and everything in it are deleted.
     kubectl(&["delete", "namespace", "shop"]);
     assert_eq!(kubectl(&["get", "ivs,irs", "-A", "-o", "name"]), "");
     expect_held(&admin, "TooManyRemovals");
@@ -111,8 +117,9 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     set_up(&course, "default");
     let traffic = Traffic::start(&course);
 
-    // One agent runs all the time: first there is no API server, then one
-    // without our definitions, then one with the definitions and no object.
+    // A single agent runs throughout. The API server first goes away, then
+    // comes back without our definitions, and then has the definitions but no
+    // objects.
     let away = ApiServerAway::begin_and_lose_everything();
     agent.wait_for_log("Trying again", PATIENCE);
     drop(away);
@@ -122,7 +129,7 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     assert!(message.contains("etcd was emptied"), "{message}");
     traffic.wait_for_a_round();
 
-    // Another agent starts once all of that has happened.
+    // A new agent starts after the API server has lost its objects.
     agent.kill();
     let agent = start_agent_of(Which::First, &course.director, "director1");
     agent.wait_for_log("Every removal is held", PATIENCE);
@@ -159,7 +166,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
         assert!(message.contains(&uid), "{cluster:?} {uid} in: {message}");
     }
 
-    // What the other cluster wants is made all the same.
+    // The agent still makes a service that the other cluster wants.
     let manifest = layout::file("other.yaml");
     std::fs::write(&manifest, service("default", 9000, "wrr")).expect("a file of the lab");
     kubectl(&[
@@ -171,7 +178,8 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     ]);
     expect_services(&course, SERVICES + 1);
 
-    // The other cluster was a mistake: back in the first, nothing is missing.
+    // The kubeconfig was a mistake: after the return to the first cluster, no
+    // service is missing.
     agent.kill();
     kubectl(&["delete", DIRECTOR]);
     let mut agent = start_agent_of(Which::First, &course.director, "director1");
@@ -179,7 +187,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     wait_for(DIRECTOR, "RemovalsHeld", "False");
     assert_eq!(traffic.end(), [].into(), "every service answers throughout");
 
-    // The move to the other cluster is intended.
+    // This time the move to the other cluster is intended.
     agent.kill();
     kubectl(&["delete", DIRECTOR, "--kubeconfig", &other]);
     let _agent = start_agent_of(Which::Other, &course.director, "director1");

@@ -13,17 +13,19 @@ use std::{
 use e2e::{cluster::PATIENCE, control, course::Course, eventually, ipvsadm, kubectl};
 
 pub(crate) const SERVICES: usize = 40;
-/// How many of 40 services a director removes without a release.
+/// The number of services that a director with 40 services removes without a
+/// release.
 pub(crate) const BUDGET: usize = 10;
 pub(crate) const PORTS: RangeInclusive<u16> = 8000..=8039;
 pub(crate) const DIRECTOR: &str = "idir/director1";
 
-/// The services, each with the NAT cluster's two web servers, in a namespace.
+/// Returns the 40 services in a namespace, each with the NAT cluster's two web
+/// servers.
 pub(crate) fn services(namespace: &str) -> String {
     PORTS.map(|port| service(namespace, port, "rr")).collect()
 }
 
-/// One of the services, by its port.
+/// Returns the service for a port.
 pub(crate) fn service(namespace: &str, port: u16, scheduler: &str) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -39,7 +41,8 @@ spec:
     )
 }
 
-/// The two web servers, which listen on port 80 whatever port a service has.
+/// Returns the two web servers, which listen on port 80 whatever port a service
+/// has.
 pub(crate) fn servers(namespace: &str) -> String {
     [100, 200]
         .map(|last| {
@@ -83,7 +86,7 @@ pub(crate) fn wait_until_all_are_ready(namespace: &str) {
     }
 }
 
-/// How many services the director's kernel has.
+/// Returns how many services the director's kernel has.
 pub(crate) fn in_kernel(course: &Course) -> usize {
     ipvsadm::saved(&course.director).matches("-A ").count()
 }
@@ -107,8 +110,9 @@ pub(crate) fn assert_no_more_gone_than_the_budget(course: &Course) {
     );
 }
 
-/// Waits until RemovalsHeld is True for a reason. Returns its message, which
-/// explains how to release. `kubeconfig` is the cluster administrator's.
+/// Waits until RemovalsHeld is True with the given reason. Returns the
+/// condition's message, which explains how to release the removals.
+/// `kubeconfig` is the cluster administrator's.
 #[track_caller]
 pub(crate) fn expect_held(kubeconfig: &str, reason: &str) -> String {
     let path = "jsonpath={range .status.conditions[?(@.type==\"RemovalsHeld\")]}{.status} \
@@ -127,7 +131,7 @@ pub(crate) fn expect_held(kubeconfig: &str, reason: &str) -> String {
     message
 }
 
-/// Releases all removals, as the message explains.
+/// Releases all held removals, as the message of RemovalsHeld explains.
 pub(crate) fn release(course: &Course, kubeconfig: &str) {
     let until = course.client.run("date -u -d +1hour +%Y-%m-%dT%H:%M:%SZ");
     let until = until.trim();
@@ -143,8 +147,8 @@ pub(crate) fn release(course: &Course, kubeconfig: &str) {
     ]);
 }
 
-/// A client that asks every service in turn, without end, each time over a new
-/// connection.
+/// A client that requests a page from every service in turn, without end, each
+/// time over a new connection.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
@@ -175,20 +179,22 @@ impl Traffic {
         }
     }
 
-    /// Waits until each service has been asked once more.
+    /// Waits until the client has sent each service another request.
     #[track_caller]
     pub(crate) fn wait_for_a_round(&self) {
         let before = self.rounds.load(Ordering::Relaxed);
         eventually("a round over all services", PATIENCE, || {
             match self.rounds.load(Ordering::Relaxed) {
-                // The round under way began before the call.
+                // The client's current round began before this call, so it does
+                // not count.
                 rounds if rounds >= before + 2 => Ok(()),
                 rounds => Err(rounds - before),
             }
         });
     }
 
-    /// Returns the services that failed to answer at least once, and why.
+    /// Stops the client and returns the services that failed to answer at least
+    /// once, with the error.
     pub(crate) fn end(self) -> BTreeMap<u16, String> {
         self.wait_for_a_round();
         self.stop.store(true, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Events that are no failure of a server: no request fails, and no weight
-//! changes.
+//! Events that are not a failure of a server make no request fail and change no
+//! weight.
 
 use std::{
     fs,
@@ -21,8 +21,7 @@ use e2e::{
 
 use crate::farm::{CHECK, Farm, VIP, service, wait_for_healthy};
 
-/// How many probes to wait for: more than the failures in a row that take a
-/// server out.
+/// The number of probes to wait for, which is more than the failure threshold.
 const PROBES: usize = 5;
 
 #[test]
@@ -42,32 +41,33 @@ fn not_one_request_fails_while_nothing_is_wrong_with_the_servers() {
 
     kubectl_apply(&service(&CHECK.replace("/healthz", "/health/other")));
     wait_until_ready(&["web"]);
-    calm.expect("its path was edited");
+    calm.expect("the check's path was edited");
 
     kubectl_apply(&service(
         &CHECK.replace("httpGet: {path: /healthz}", "tcpSocket: {}"),
     ));
     wait_until_ready(&["web"]);
-    calm.expect("it became another check");
+    calm.expect("the check became a tcpSocket check");
     kubectl_apply(&service(CHECK));
     wait_until_ready(&["web"]);
-    calm.expect("it became the check that it was");
+    calm.expect("the check became an httpGet check again");
 
     agent.pause();
     thread::sleep(Duration::from_secs(10));
     agent.resume();
-    calm.expect("the agent stood still for 10 s");
+    calm.expect("the agent was paused for 10 s");
 
-    // All file descriptors up to the limit are taken: no file can be opened.
+    // The limit is lower than the number of open files, so the agent can open
+    // no socket.
     limit_files(&agent, 3);
     wait_for("idir/director1", "ProbesWorking", "False");
-    // The condition says why.
+    // The condition's message says why the probes are void.
     wait_for_words(
         "idir/director1",
         "ProbesWorking",
         &["ProbesVoid: ", "EMFILE"],
     );
-    // Sleep longer than it takes to find a server down.
+    // The test sleeps longer than the agent takes to find a server down.
     thread::sleep(Duration::from_secs(8));
     limit_files(&agent, 1024);
     wait_for("idir/director1", "ProbesWorking", "True");
@@ -111,11 +111,11 @@ fn not_one_request_fails_when_an_entry_made_by_hand_is_adopted() {
     kubectl_apply(&farm.real_servers(1));
     kubectl_apply(&service(CHECK));
     wait_until_ready(&["web"]);
-    calm.expect("what was made by hand was adopted");
+    calm.expect("a table made by hand was adopted");
     wait_for_healthy(2, 2);
 }
 
-/// Traffic, and a watch on the weights.
+/// A client that keeps sending requests, and a watch on the servers' weights.
 struct Calm<'a> {
     farm: &'a Farm,
     asking: Asking,
@@ -133,7 +133,8 @@ impl<'a> Calm<'a> {
         }
     }
 
-    /// Waits for any effect of what happened, and asserts that there is none.
+    /// Waits until an effect of the latest event would show, and asserts that
+    /// no request failed and no weight changed.
     #[track_caller]
     fn expect(&self, when: &str) {
         self.farm.wait_for_probes(PROBES);
@@ -159,5 +160,5 @@ fn limit_files(agent: &Process, soft: u32) {
     let mut command = Command::new("prlimit");
     command.args(["--pid", &agent.id().to_string()]);
     command.arg(format!("--nofile={soft}:"));
-    run_here(&mut command).expect("root may limit others");
+    run_here(&mut command).expect("root may set the limits of another process");
 }

@@ -1,5 +1,6 @@
-//! A server fails under traffic: the only clients to notice are those sent to it
-//! before its probes had failed as often as the threshold demands.
+//! When a server fails under traffic, the only clients to notice are those that
+//! were sent to the failed server before its probes reached the failure
+//! threshold.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,8 @@ use crate::farm::{
 
 const SERVER: [&str; 2] = ["192.168.2.100:80", "192.168.2.200:80"];
 
-/// The server fails an exact number of probes and then recovers, so that the
-/// agent sees exactly that many failures, however busy the machine is.
+/// The server fails an exact number of probes and then recovers. The agent
+/// therefore sees the exact number of failures, however busy the machine is.
 #[test]
 fn a_server_is_out_after_as_many_failures_in_a_row_as_its_threshold_says_and_not_before() {
     let _cluster = Cluster::start();
@@ -52,7 +53,7 @@ fn a_server_is_out_after_as_many_failures_in_a_row_as_its_threshold_says_and_not
     eventually_equal(&what, PATIENCE, &out_and_back, || changes(begun));
 }
 
-/// How a web server goes away.
+/// How a web server fails.
 #[derive(Clone, Copy, Debug)]
 enum How {
     Stopped,
@@ -84,8 +85,9 @@ metadata: {name: web2, labels: {app: web}}
 spec: {address: 192.168.2.200}
 ";
 
-/// The first web server goes away and comes back; `out` is its weight meanwhile
-/// in the service `web`. All services have both servers.
+/// Lets the first web server fail and come back under traffic. In between, the
+/// server must have weight `out` in the service `web`. All services have both
+/// servers.
 fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u32>) {
     let _cluster = Cluster::start();
     let mut course = Course::nat();
@@ -112,22 +114,23 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
     assert!(counts.contains_key(NAT_WEB[1]), "{counts:?}");
     let health = wait_for_healthy(all / 2, all);
     let [unhealthy] = &*health.unhealthy else {
-        panic!("one unhealthy server was expected: {health:#?}");
+        panic!("expected one unhealthy server: {health:#?}");
     };
     let of_services = services.iter().map(|service| format!("default/{service}"));
     assert_eq!(unhealthy.real_server, "default/web1");
     assert_eq!(unhealthy.virtual_services, of_services.collect::<Vec<_>>());
-    // The message may change, from no answer to no route.
+    // The message may change from "no answer" to "no route" while the server is
+    // down.
     let words = || match &*self::health().unhealthy {
         [unhealthy] => unhealthy.message.clone(),
-        others => format!("one unhealthy server was expected, not {others:?}"),
+        others => format!("expected one unhealthy server, not {others:?}"),
     };
     expect_shown("web1", "False", words, "1/2");
 
     let cured = Instant::now();
     come_back(&mut course, how);
     weights.wait_for((NAT_VIP, SERVER[0]), weight, PATIENCE);
-    eventually("the server to be asked again", PATIENCE, || {
+    eventually("clients to be sent to the server again", PATIENCE, || {
         let counts = asking.counts(cured);
         match counts.contains_key(NAT_WEB[0]) {
             true => Ok(()),
@@ -135,34 +138,45 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
         }
     });
     let failed = asking.failed(cured);
-    assert!(failed.is_empty(), "failed on its return: {failed:#?}");
+    assert!(
+        failed.is_empty(),
+        "requests failed when the server came back: {failed:#?}"
+    );
     let changes = weights.changes(begun);
     let other = (NAT_VIP.to_owned(), SERVER[1].to_owned());
     let others: Vec<_> = changes
         .iter()
         .filter(|change| change.key == other)
         .collect();
-    assert!(others.is_empty(), "the other was left alone: {others:?}");
-    expect_to_move("the other's", &download);
+    assert!(
+        others.is_empty(),
+        "the other server's weight must not change: {others:?}"
+    );
+    expect_to_move("the other server's", &download);
     wait_for_healthy(all, all);
     let is_healthy = || "healthy on 1 of 1 director".to_owned();
     expect_shown("web1", "True", is_healthy, "2/2");
 }
 
-/// Waits until a server and its service `web` show this to users.
+/// Waits until the status of a server and of its service `web` shows the given
+/// values.
 #[track_caller]
 fn expect_shown(server: &str, ready: &str, words: impl Fn() -> String, summary: &str) {
     let server = format!("irs/{server}");
     wait_for(&server, "Ready", ready);
-    eventually(&format!("its words and {summary}"), PATIENCE, || {
-        let (message, words) = (condition(&server, "Ready", "message"), words());
-        let shown = value("ivs/web", ".status.realServers.summary");
-        match message.contains(&words) && shown == summary {
-            true => Ok(()),
-            false => Err(format!("{message:?} and {shown}, not {words:?}")),
-        }
-    });
-    // The servers that are left serve.
+    eventually(
+        &format!("{server} to show its message and web to show {summary}"),
+        PATIENCE,
+        || {
+            let (message, words) = (condition(&server, "Ready", "message"), words());
+            let shown = value("ivs/web", ".status.realServers.summary");
+            match message.contains(&words) && shown == summary {
+                true => Ok(()),
+                false => Err(format!("{message:?} and {shown}, not {words:?}")),
+            }
+        },
+    );
+    // The service stays Ready with the remaining servers.
     wait_until_ready(&["web"]);
 }
 
@@ -180,16 +194,16 @@ fn come_back(course: &mut Course, how: How) {
     }
 }
 
-/// Restores the link and the routes, which the host lost with it.
+/// Restores the host's link, and the default route that was lost with the link.
 fn switch_on(host: &Host) {
     host.ip("link set eth0 up
              route add default via 192.168.2.5");
 }
 
-/// A download that has stood still for this long counts as cut.
+/// A download that receives nothing for this long counts as cut.
 const HALT: Duration = Duration::from_secs(30);
 
-/// Starts a long download from one of the servers.
+/// Starts a long download from the given server.
 #[track_caller]
 fn download_from(browser: &Client, server: &str) -> Download {
     let browser = browser.clone().with_timeout(HALT);
@@ -207,8 +221,8 @@ fn download_from(browser: &Client, server: &str) -> Download {
 fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_removed() {
     let _cluster = Cluster::start();
     let course = Course::nat();
-    // Another program answers the probes: it may fail while the server's
-    // connections stay whole.
+    // A separate program answers the probes, so that probes can fail without
+    // breaking the server's connections.
     let asked = [0, 1].map(|index| {
         let host = &course.web[index];
         FaultServer::start(host, "0.0.0.0:9000", NAT_WEB[index])
@@ -227,17 +241,18 @@ fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_r
 
     asked[0].behave(Behaviour::Error(500));
     weights.wait_for((NAT_VIP, SERVER[0]), Some(0), PATIENCE);
-    expect_to_move("its own", &own);
+    expect_to_move("the failed server's", &own);
 
     kubectl_apply(&manifest("Remove"));
     weights.wait_for((NAT_VIP, SERVER[0]), None, PATIENCE);
-    // A client that only receives gets nothing after that, and no RST before
-    // it sends.
-    own.finish().expect_err("its own download is cut");
-    expect_to_move("the other's", &other);
+    // A client that only receives gets no data from the removed server, and no
+    // RST until it sends a packet.
+    own.finish()
+        .expect_err("the removed server's download is cut");
+    expect_to_move("the other server's", &other);
 }
 
-/// Waits until a download has moved by more than any buffer holds back.
+/// Waits until a download has received more bytes than any buffer can hold.
 #[track_caller]
 fn expect_to_move(whose: &str, download: &Download) {
     let before = download.received();
@@ -275,9 +290,13 @@ fn a_client_that_always_gets_the_same_server_is_served_elsewhere_once_it_is_out(
         let begun = Instant::now();
         asking.wait_for_more(20);
         let counts = asking.counts(begun);
-        assert_eq!(counts.len(), 1, "{what}: one server: {counts:?}");
+        assert_eq!(
+            counts.len(),
+            1,
+            "{what}: one client must get one server: {counts:?}"
+        );
         let own = NAT_WEB.iter().position(|web| counts.contains_key(*web));
-        let own = own.expect("it is one of the two");
+        let own = own.expect("the server is one of the two");
 
         let failed = Instant::now();
         course.stop_web(own);
@@ -315,9 +334,9 @@ fn a_flow_of_datagrams_is_served_elsewhere_once_its_server_is_out() {
         let begun = Instant::now();
         asking.wait_for_more(20);
         let counts = asking.counts(begun);
-        assert_eq!(counts.len(), 1, "one flow, one server: {counts:?}");
+        assert_eq!(counts.len(), 1, "one flow must get one server: {counts:?}");
         let own = NAT_WEB.iter().position(|web| counts.contains_key(*web));
-        let own = own.expect("it is one of the two");
+        let own = own.expect("the server is one of the two");
         let address = SERVER[own].replace(":80", ":7");
 
         let failed = Instant::now();
@@ -342,7 +361,7 @@ fn a_flow_of_datagrams_is_served_elsewhere_once_its_server_is_out() {
         let failed = asking.failed(cured);
         assert!(
             failed.is_empty(),
-            "{how:?}: none fails on its return: {failed:#?}"
+            "{how:?}: requests failed when the server came back: {failed:#?}"
         );
     }
 }

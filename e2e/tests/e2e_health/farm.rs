@@ -1,5 +1,5 @@
-//! A NAT cluster with as many web servers as a test wants. Each answers probes
-//! as the test chooses, and serves its page all the same.
+//! A NAT cluster with as many web servers as a test wants. A test chooses how a
+//! server answers probes; clients get the server's page in any case.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -16,19 +16,20 @@ use e2e::{
     fault::FaultServer,
 };
 
-/// The service of all tests.
+/// The VIP and port of the service `web`, which all tests use.
 pub(crate) const VIP: &str = "192.168.4.5:80";
 /// The address from which probes come.
 pub(crate) const DIRECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 2, 5));
-/// The check of most tests: a probe each second, and the default thresholds.
+/// The health check of most tests: one probe per second, with the default
+/// thresholds.
 pub(crate) const CHECK: &str = "healthCheck:
     httpGet: {path: /healthz}
     periodSeconds: 1
     timeoutSeconds: 1";
-/// How many failures in a row take a server out.
+/// The number of failures in a row after which a server is out of service.
 pub(crate) const FAILURES: usize = 3;
 
-/// The NAT cluster and its servers.
+/// The NAT cluster with its web servers.
 pub(crate) struct Farm {
     pub(crate) course: Course,
     pub(crate) servers: Vec<FaultServer>,
@@ -45,12 +46,12 @@ impl Farm {
         Self { course, servers }
     }
 
-    /// A server's address and port, as the kernel's table has it.
+    /// Returns a server's address and port as in the kernel's table.
     pub(crate) fn address(&self, index: usize) -> String {
         format!("{}:{}", ip(index), port(index))
     }
 
-    /// The RealServers, each with this weight.
+    /// Returns the RealServers, each with the given weight.
     pub(crate) fn real_servers(&self, weight: u32) -> String {
         let server = |index| {
             let (name, ip, port) = (page(index), ip(index), port(index));
@@ -66,7 +67,7 @@ spec: {{address: {ip}, port: {port}, weight: {weight}}}
         (0..self.servers.len()).map(server).collect()
     }
 
-    /// Waits until each server has received this many more probes.
+    /// Waits until each server has received `each` more probes.
     #[track_caller]
     pub(crate) fn wait_for_probes(&self, each: usize) {
         self.wait_for_probes_since(Instant::now(), each);
@@ -88,13 +89,13 @@ spec: {{address: {ip}, port: {port}, weight: {weight}}}
     }
 }
 
-/// The service `web`, round robin over all servers, with more fields of its
-/// spec.
+/// Returns the service `web`, with scheduler rr, all servers and the given
+/// extra fields of its spec.
 pub(crate) fn service(more: &str) -> String {
     service_named("web", 80, more)
 }
 
-/// The same service under another name and port.
+/// Returns a service like [`service`] with the given name and port.
 pub(crate) fn service_named(name: &str, port: usize, more: &str) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -111,13 +112,14 @@ spec:
     )
 }
 
-/// The text of a server's page, which is also its RealServer's name.
+/// Returns the text of a server's page, which is also the name of its
+/// RealServer.
 pub(crate) fn page(index: usize) -> String {
     format!("server{index}")
 }
 
-/// Waits until the director reports `healthy` healthy servers of `checked`
-/// checked ones.
+/// Waits until the director reports that `healthy` of `checked` servers are
+/// healthy.
 #[track_caller]
 pub(crate) fn wait_for_healthy(healthy: usize, checked: usize) -> DirectorHealth {
     let what = format!("{healthy} healthy servers of {checked}");
@@ -138,9 +140,9 @@ pub(crate) fn health() -> DirectorHealth {
     serde_json::from_str(&value("idir/director1", ".status.health")).unwrap_or_default()
 }
 
-/// Asserts that every request that failed was under way while clients were sent
-/// to the failed server: it began before the server was out of service, and
-/// ended after it had failed.
+/// Asserts that every failed request was under way while clients were sent to
+/// the failed server: the request began before the server was out of service,
+/// and ended after the server had failed.
 #[track_caller]
 pub(crate) fn assert_failed_between(asking: &Asking, failed: Instant, out: Instant) {
     let outside = |asked: &Asked| asked.at + asked.took < failed || asked.at > out;
@@ -152,7 +154,7 @@ pub(crate) fn assert_failed_between(asking: &Asking, failed: Instant, out: Insta
     let (first, last) = (bad.first(), bad.last());
     let after = |asked: Option<&&Asked>| asked.map(|asked| asked.at.duration_since(failed));
     println!(
-        "{} of {} requests failed, from {:?} to {:?} after the server, which was out after {:?}",
+        "{} of {} requests failed, {:?} to {:?} after the server, which was out of service after {:?}",
         bad.len(),
         asked.len(),
         after(first),

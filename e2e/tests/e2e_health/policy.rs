@@ -1,5 +1,5 @@
-//! Too few servers are left, or one comes back: clients get what the service's
-//! policy says.
+//! When too few healthy servers are left, or a server comes back, clients are
+//! treated as the service's `availability` says.
 
 use std::{
     collections::BTreeSet,
@@ -127,7 +127,8 @@ fn a_service_below_its_minimum_is_so_until_it_has_more_than_that_again() {
     scene.expect_pages(&[0, 1, 2, 3]);
     scene.expect_below("FailOpen", 1, 4, 2);
 
-    // Two servers are the minimum, and recovery needs more.
+    // Recovery needs more than two healthy servers, because `recoverAbove` is
+    // 2.
     farm.servers[2].behave(Behaviour::Good);
     wait_for_healthy(2, 4);
     scene.expect_below("FailOpen", 2, 4, 2);
@@ -136,7 +137,7 @@ fn a_service_below_its_minimum_is_so_until_it_has_more_than_that_again() {
     wait_for_healthy(3, 4);
     scene.expect_pages(&[1, 2, 3]);
 
-    // The fallback does not begin again before fewer than the minimum are left.
+    // The fallback begins again only when fewer than two servers are healthy.
     farm.servers[1].behave(DOWN);
     wait_for_healthy(2, 4);
     scene.expect_pages(&[2, 3]);
@@ -177,21 +178,24 @@ fn a_server_that_comes_back_starts_slowly() {
         .filter(|change| change.key.1 == address && change.weight != Some(0))
         .collect();
     let weights: Vec<_> = steps.iter().filter_map(|step| step.weight).collect();
-    println!("its weights were {weights:?}");
-    assert!(weights.is_sorted(), "it grows: {weights:?}");
+    println!("the weights of the returning server were {weights:?}");
+    assert!(
+        weights.is_sorted(),
+        "the weight must only grow: {weights:?}"
+    );
     assert!(
         (3..=10).contains(&weights.len()),
-        "in a few steps: {weights:?}"
+        "the weight must grow in 3 to 10 steps: {weights:?}"
     );
     assert!(
         weights[0] > 0 && weights[0] <= FULL / 5,
-        "from little: {weights:?}"
+        "the first weight must be small: {weights:?}"
     );
 
-    // While the server had less than half of its weight, it got fewer requests
-    // than its full share.
+    // While the server had at most half of its full weight, it got less than
+    // half as many requests as the other server.
     let half = steps.iter().find(|step| step.weight > Some(FULL / 2));
-    let half = half.expect("it became full").at;
+    let half = half.expect("the server got its full weight").at;
     let asked = scene.asking.so_far();
     let early = asked
         .iter()
@@ -199,7 +203,7 @@ fn a_server_that_comes_back_starts_slowly() {
         .filter_map(|asked| asked.outcome.as_ref().ok());
     let (own, others): (Vec<_>, Vec<_>) = early.partition(|answered| **answered == page(0));
     println!(
-        "{} requests, beside {} of the other's",
+        "{} requests, and {} to the other server",
         own.len(),
         others.len()
     );
@@ -212,7 +216,7 @@ fn a_server_that_comes_back_starts_slowly() {
     scene.expect_none_failed();
 }
 
-/// Starts a farm of `size` servers with this weight and this policy.
+/// Starts a farm of `size` servers with the given weight and `availability`.
 fn start(size: usize, weight: u32, availability: &str) -> (Cluster, Farm) {
     let cluster = Cluster::start();
     let farm = Farm::new(size);
@@ -222,7 +226,8 @@ fn start(size: usize, weight: u32, availability: &str) -> (Cluster, Farm) {
     (cluster, farm)
 }
 
-/// Traffic, and a watch on the weights, from when all servers are healthy.
+/// A client that keeps sending requests, and a watch on the servers' weights.
+/// The client and the watch start when all servers are healthy.
 struct Scene {
     asking: Asking,
     weights: Weights,
@@ -241,7 +246,7 @@ impl Scene {
         }
     }
 
-    /// Waits until clients get the pages of all these servers and of no others.
+    /// Waits until clients get the pages of exactly these servers.
     #[track_caller]
     fn expect_pages(&self, servers: &[usize]) {
         let pages: Vec<_> = servers.iter().map(|&index| page(index)).collect();
@@ -262,7 +267,8 @@ impl Scene {
         });
     }
 
-    /// Waits until the director reports which fallback is in force.
+    /// Waits until the director reports that `action` is in force for the
+    /// service.
     #[track_caller]
     fn expect_below(&self, action: &str, healthy: i32, total: i32, minimum: i32) {
         let what = format!("{action} with {healthy} of {total} servers healthy");
@@ -283,6 +289,6 @@ impl Scene {
     #[track_caller]
     fn expect_none_failed(&self) {
         let failed = self.asking.failed(self.begun);
-        assert!(failed.is_empty(), "no request fails: {failed:#?}");
+        assert!(failed.is_empty(), "no request may fail: {failed:#?}");
     }
 }

@@ -1,5 +1,5 @@
-//! An agent restarts, or dies in the middle of a change: it still knows what its
-//! checks found, and does not write what did not change.
+//! An agent that restarts, or is killed in the middle of a change, still knows
+//! the health of its servers, and writes only changes to the kernel.
 
 use std::{
     fs, thread,
@@ -20,7 +20,7 @@ const DOWN: [usize; 3] = [2, 5, 9];
 const SERVERS: usize = 10;
 const DOWN_FOR_GOOD: Behaviour = Behaviour::Error(500);
 
-/// A farm of ten servers, three of them down.
+/// Makes a farm of ten servers, three of which are down.
 fn with_three_down() -> (Cluster, Farm) {
     let cluster = Cluster::start();
     let farm = Farm::new(SERVERS);
@@ -55,8 +55,8 @@ fn a_restart_with_servers_down_writes_no_weight() {
             fs::remove_dir_all(state_dir("director1")).expect("the agent has a state folder");
         }
         let (mut agent, file) = start_agent_traced(director, "director1", name);
-        // The agent has caught up once it has made something new; five probes
-        // later its checks have come to verdicts.
+        // The agent has caught up once it has made a new service. Five probes
+        // later, the agent has a verdict on each server.
         kubectl_apply(&another_service(name, port));
         wait_until_ready(&[name]);
         farm.wait_for_probes(5);
@@ -71,15 +71,15 @@ fn a_restart_with_servers_down_writes_no_weight() {
         .iter()
         .filter(|change| change.key.0 == VIP)
         .collect();
-    assert!(changes.is_empty(), "no weight changes: {changes:#?}");
+    assert!(changes.is_empty(), "no weight may change: {changes:#?}");
 }
 
-/// When the agent is killed, while a server is about to go or to come back.
+/// The moment at which the agent is killed while a server fails or recovers.
 #[derive(Clone, Copy, Debug)]
 enum When {
-    /// This many probes have found the server changed.
+    /// The agent is killed after this many probes of the changed server.
     Probed(usize),
-    /// The kernel has the new weight.
+    /// The agent is killed once the kernel has the new weight.
     Changed,
 }
 
@@ -129,8 +129,8 @@ fn an_agent_that_dies_in_the_middle_of_a_change_makes_it_once_and_no_other() {
     }
 }
 
-/// Waits for probes of one server, without a pause, so that the caller acts
-/// right after the last one.
+/// Waits for `count` probes of one server, looking every millisecond, so that
+/// the caller acts right after the last probe.
 #[track_caller]
 fn wait_closely(farm: &Farm, index: usize, since: Instant, count: usize) {
     while farm.servers[index].came(DIRECTOR, since) < count {

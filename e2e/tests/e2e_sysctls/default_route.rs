@@ -1,4 +1,5 @@
-//! A host whose IPv6 default route came by router advertisement keeps it.
+//! A host keeps an IPv6 default route from a router advertisement when the
+//! agent turns on forwarding.
 
 use std::{net::Ipv6Addr, os::fd::AsRawFd};
 
@@ -22,8 +23,8 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
     let farm = Both::nat();
     let director = farm.director();
     let router = Host::new("router");
-    // Without forwarding the router declares itself a host as soon as the
-    // director asks for its MAC address, and the route by it goes.
+    // Without forwarding, the router would answer neighbor solicitations as a
+    // host, and the director would then delete the route through the router.
     router.sysctl("net.ipv6.conf.all.forwarding", "1");
     farm.course
         .segment
@@ -38,7 +39,10 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
     expect_traffic(&farm.course, NAT_VIP_V6, NAT_WEB_V6);
     expect_sysctl(director, "net.ipv6.conf.eth0.accept_ra", "2");
     let routes = default_routes(director);
-    assert!(routes.contains("dev eth0"), "it must stay: {routes:?}");
+    assert!(
+        routes.contains("dev eth0"),
+        "the default route must stay: {routes:?}"
+    );
 
     let set = crate::scene::changed(&before, &interfaces());
     assert_eq!(
@@ -47,14 +51,15 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
             "/proc/sys/net/ipv6/conf/all/forwarding",
             "/proc/sys/net/ipv6/conf/eth0/accept_ra"
         ],
-        "no interface may become a router's"
+        "the agent may change no other sysctl"
     );
-    // Later router advertisements still take effect.
+    // Router advertisements that come later still take effect.
     director.run("ip -6 route del default");
     advertise(&router, director);
 }
 
-/// Sends router advertisements until the host has a default route from them.
+/// Sends router advertisements until the host has a default route through the
+/// router.
 #[track_caller]
 fn advertise(router: &Host, host: &Host) {
     let (to, index) = (link_local(host, "eth0"), index(router, "eth0"));
@@ -68,7 +73,8 @@ fn advertise(router: &Host, host: &Host) {
     });
 }
 
-/// RFC 4861, 4.2: hop limit 64, no flags, a router for 1800 s.
+/// Sends a router advertisement as in RFC 4861, 4.2, with hop limit 64, no
+/// flags and a router lifetime of 1800 s.
 fn send_advertisement(to: Ipv6Addr, interface: u32) {
     let raw = socket(
         AddressFamily::Inet6,
@@ -77,12 +83,13 @@ fn send_advertisement(to: Ipv6Addr, interface: u32) {
         SockProtocol::IcmpV6,
     )
     .expect("root may open a raw socket");
-    setsockopt(&raw, sockopt::Ipv6Ttl, &255).expect("a hop limit");
+    setsockopt(&raw, sockopt::Ipv6Ttl, &255).expect("the socket takes a hop limit");
     let mut message = [0_u8; 16];
     (message[0], message[4]) = (134, 64);
     message[6..8].copy_from_slice(&1800_u16.to_be_bytes());
     let to = std::net::SocketAddrV6::new(to, 0, 0, interface);
-    // The router's address may still be tentative: a later attempt succeeds.
+    // An error is ignored, because the router's address may still be tentative
+    // and the caller tries again.
     let _ = sendto(
         raw.as_raw_fd(),
         &message,
@@ -102,13 +109,18 @@ fn link_local(host: &Host, device: &str) -> Ipv6Addr {
     let address = shown
         .split_whitespace()
         .find(|word| word.starts_with("fe80"));
-    let address = address.unwrap_or_else(|| panic!("{device} has a link-local address: {shown:?}"));
-    let (address, _) = address.split_once('/').expect("with its prefix length");
+    let address =
+        address.unwrap_or_else(|| panic!("{device} has no link-local address: {shown:?}"));
+    let (address, _) = address
+        .split_once('/')
+        .expect("the address has a prefix length");
     address.parse().expect("an address")
 }
 
 fn index(host: &Host, device: &str) -> u32 {
     let shown = host.run(&format!("ip -oneline link show dev {device}"));
-    let (index, _) = shown.split_once(':').expect("its number comes first");
+    let (index, _) = shown
+        .split_once(':')
+        .expect("the interface's index comes first");
     index.trim().parse().expect("a number")
 }

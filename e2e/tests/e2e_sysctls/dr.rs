@@ -23,7 +23,7 @@ fn dr_works_on_a_director_as_it_was_installed_and_changes_nothing_of_it() {
     expect_condition("True");
     let mut set = changed(&before, &farm.director().sysctls("net.ipv4"));
     set.retain(|name| !name.contains("/neigh/"));
-    assert_eq!(set, [""; 0], "DR needs nothing on a director");
+    assert_eq!(set, [""; 0], "DR needs no sysctl on a director");
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn expect_both(farm: &Both) {
     expect_traffic(&farm.course, NAT_VIP_V6, NAT_WEB_V6);
 }
 
-/// Lines of iptables, for both families.
+/// Adds iptables rules for IPv4 and for IPv6.
 fn firewall(farm: &Both, rules: &[&str]) {
     for program in ["iptables-legacy", "ip6tables-legacy"] {
         for rule in rules {
@@ -30,7 +30,8 @@ fn firewall(farm: &Both, rules: &[&str]) {
     }
 }
 
-/// What kube-proxy has on every node (`pkg/proxy/iptables/proxier.go`).
+/// The firewall rule that kube-proxy adds on every node
+/// (`pkg/proxy/iptables/proxier.go`).
 const KUBE_PROXY: [&str; 1] = ["-A FORWARD -m conntrack --ctstate INVALID -j DROP"];
 
 #[test]
@@ -51,12 +52,21 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
         ("net.ipv6.conf.all.forwarding", "1"),
     ] {
         assert_eq!(director.read_sysctl(name), value, "{name}");
-        assert_eq!(said(name, "found"), value, "{name} in the Director");
-        assert_ne!(said(name, "before"), value, "{name} was set by the agent");
-        assert_ne!(said(name, "reason"), "", "{name} has a reason");
+        assert_eq!(
+            said(name, "found"),
+            value,
+            "{name} in the Director's status"
+        );
+        assert_ne!(
+            said(name, "before"),
+            value,
+            "{name} must have been set by the agent"
+        );
+        assert_ne!(said(name, "reason"), "", "{name} must have a reason");
     }
     let mut set = changed(&before, &director.sysctls("net"));
-    // These are counters and not settings.
+    // The sysctls in these folders include counters, which change by
+    // themselves.
     set.retain(|name| !name.contains("/netfilter/") && !name.contains("/neigh/"));
     assert_eq!(
         set,
@@ -66,7 +76,7 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
             "/proc/sys/net/ipv4/conf/eth1/send_redirects",
             "/proc/sys/net/ipv6/conf/all/forwarding",
         ],
-        "nothing else of the host may change"
+        "no other sysctl of the host may change"
     );
 
     kubectl(&["delete", "ivs,irs", "--all"]);
@@ -78,11 +88,15 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
             .filter(|name| name.contains("/vs/"))
     };
     let after = director.sysctls("net");
-    assert_eq!(ipvs(&after).count(), 0, "what is IPVS's own is as it was");
+    assert_eq!(
+        ipvs(&after).count(),
+        0,
+        "IPVS's own sysctls must be restored"
+    );
     assert_eq!(
         director.read_sysctl("net.ipv4.conf.eth1.forwarding"),
         "1",
-        "what others may count on by now stays"
+        "a sysctl on which other programs may depend must stay"
     );
 }
 
@@ -98,22 +112,27 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
     expect_both(&farm);
     expect_sysctl(director, "net.ipv4.vs.conntrack", "1");
 
-    // Without services the sysctl is reset, whatever is tracked.
+    // Without services the agent restores the sysctl, even while connections
+    // are tracked.
     kubectl(&["delete", "ivs,irs", "--all"]);
     expect_table(director, &[]);
     expect_sysctl(director, "net.ipv4.vs.conntrack", "0");
     let after = director.sysctls("net.ipv4.vs");
-    assert_eq!(changed(&before, &after), [""; 0], "all of IPVS's own");
+    assert_eq!(
+        changed(&before, &after),
+        [""; 0],
+        "IPVS's own sysctls must be restored"
+    );
     drop(agent);
     drop(farm);
 
-    // The other order: the rule comes when services are being served.
+    // In the second case, the firewall rule is added while services are in use.
     let farm = Both::nat();
     let _agent = start_agent(farm.director(), DIRECTOR);
     apply_both();
     expect_both(&farm);
     let conntrack = farm.director().read_sysctl("net.ipv4.vs.conntrack");
-    assert_eq!(conntrack, "0", "nothing is tracked here so far");
+    assert_eq!(conntrack, "0", "no connection may be tracked so far");
     firewall(&farm, &KUBE_PROXY);
     expect_both(&farm);
     expect_sysctl(farm.director(), "net.ipv4.vs.conntrack", "1");
@@ -123,7 +142,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
 fn nat_works_where_only_what_is_known_is_forwarded() {
     let _cluster = Cluster::start();
     let farm = Both::nat();
-    // The rules that Docker and firewalld add.
+    // Docker and firewalld add rules like these.
     firewall(
         &farm,
         &[
@@ -151,7 +170,7 @@ fn without_a_profile_the_host_is_nobodys_but_its_administrators() {
     expect_condition("True");
     let mut set = changed(&before, &director.sysctls("net.ipv4"));
     set.retain(|name| !name.contains("/neigh/"));
-    assert_eq!(set, [""; 0], "the group said so");
+    assert_eq!(set, [""; 0], "profile None must set no sysctl");
     expect_no_traffic(&farm.course.browser(), NAT_VIP);
 
     let overrides = r#"{"spec":{"sysctls":{"overrides":{

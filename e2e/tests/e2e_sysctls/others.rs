@@ -41,29 +41,35 @@ fn a_value_that_is_changed_is_put_right_and_one_that_is_fought_over_is_left_and_
         });
     }
     director.sysctl(FORWARDING, "0");
-    expect_problem(FORWARDING, "somebody else sets it to 0 again and again");
+    expect_problem(FORWARDING, "another program sets it to 0 again and again");
     expect_condition("False");
-    // The look that corrects another sysctl has seen this one too.
+    // The agent reads all sysctls together. Once it has repaired
+    // send_redirects, it has also seen the value of forwarding.
     for _ in 0..2 {
         director.sysctl(REDIRECTS, "1");
         expect_sysctl(director, REDIRECTS, "0");
-        assert_eq!(director.read_sysctl(FORWARDING), "0", "it is left alone");
+        assert_eq!(
+            director.read_sysctl(FORWARDING),
+            "0",
+            "the agent must leave the value alone"
+        );
     }
     assert_eq!(
         condition("idir/director1", "Programmed", "status"),
         "True",
-        "the table is as the objects want it"
+        "a sysctl problem must not affect Programmed"
     );
     expect_no_traffic(&farm.course.browser(), NAT_VIP);
 
-    // Do what the problem's message advises.
+    // The test sets the sysctl as the problem's message advises.
     director.sysctl(FORWARDING, "1");
     expect_condition("True");
     assert_eq!(said(FORWARDING, "problem"), "");
     expect_traffic(&farm.course, NAT_VIP, web("NAT"));
 }
 
-/// Makes /proc/sys read-only, as in a container, and runs its arguments.
+/// A shell script that makes /proc/sys read-only, as in a container, and then
+/// runs its arguments.
 const READ_ONLY: &str = r#"
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
@@ -98,14 +104,18 @@ fn where_nothing_can_be_written_each_value_is_told_and_traffic_that_needs_none_g
     ] {
         expect_problem(name, "Read-only file system");
         expect_problem(name, "--sysctl-dir");
-        assert_eq!(said(name, "found"), "0", "{name} can be read");
+        assert_eq!(
+            said(name, "found"),
+            "0",
+            "the value of {name} must be reported"
+        );
     }
     wait_for("idir/director1", "Programmed", "True");
     let message = condition("idir/director1", "SysctlsApplied", "message");
     assert!(message.contains("everything else goes on"), "{message}");
     agent.kill();
 
-    // The chart's way out of it.
+    // With --sysctl-dir, as in the chart, the agent can write the sysctls.
     let _agent = start_agent(&course.director, DIRECTOR);
     expect_condition("True");
     expect_sysctl(&course.director, "net.ipv4.vs.expire_nodest_conn", "1");

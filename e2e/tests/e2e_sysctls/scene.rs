@@ -1,5 +1,5 @@
-//! The course's networks with IPv6 beside IPv4, and what a Director reports
-//! about its sysctls.
+//! The course's networks with IPv6 in addition to IPv4, and the sysctls in a
+//! Director's status.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,14 +18,14 @@ pub(crate) const NAT_WEB_V6: [&str; 2] = ["fd00:2::100", "fd00:2::200"];
 pub(crate) const DR_VIP_V6: &str = "[fd00:4::15]:8080";
 pub(crate) const DR_WEB_V6: [&str; 2] = ["fd00:4::100", "fd00:4::200"];
 
-/// A course with IPv6 beside IPv4.
+/// A course with IPv6 in addition to IPv4.
 pub(crate) struct Both {
     pub(crate) course: Course,
     _servers: [WebServer; 2],
 }
 
 impl Both {
-    /// The course's NAT cluster, with IPv6.
+    /// Makes the course's NAT cluster with IPv6.
     pub(crate) fn nat() -> Self {
         let course = Course::nat_as_installed();
         add(&course.director, "eth1", "fd00:2::5/64");
@@ -36,7 +36,7 @@ impl Both {
         Self::with_servers(course, NAT_WEB_V6)
     }
 
-    /// The course's DR cluster, with IPv6.
+    /// Makes the course's DR cluster with IPv6.
     pub(crate) fn dr() -> Self {
         let course = Course::dr();
         for (web, address) in course.web.iter().zip(DR_WEB_V6) {
@@ -49,7 +49,7 @@ impl Both {
     fn with_servers(course: Course, addresses: [&str; 2]) -> Self {
         add(&course.client, "eth0", "fd00:4::10/64");
         add(&course.director, "eth0", "fd00:4::5/64");
-        // The strictest setting of any distribution.
+        // rp_filter=1 is the strictest default of any distribution.
         for interface in ["all", "eth0"] {
             let name = format!("net.ipv4.conf.{interface}.rp_filter");
             course.director.sysctl(&name, "1");
@@ -71,7 +71,7 @@ fn add(host: &Host, device: &str, address: &str) {
     host.run(&format!("ip address add {address} dev {device} nodad"));
 }
 
-/// The second service of a cluster, with IPv6, on port 8080.
+/// Returns the second service of a cluster, an IPv6 service on port 8080.
 pub(crate) fn of_ipv6(vip: &str, method: &str, servers: [&str; 2]) -> String {
     let mut manifest = format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -97,14 +97,14 @@ spec: {{address: \"{server}\"}}
     manifest
 }
 
-/// How long to wait for an answer that may not come.
+/// How long a client waits for an answer that may not come.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Waits until each server answers half of what a client asks.
+/// Waits until each of the two servers answers half of a client's requests.
 #[track_caller]
 pub(crate) fn expect_traffic(course: &Course, vip: &str, web: [&str; 2]) {
     let expected: BTreeMap<_, _> = web.map(|server| (server.to_owned(), 10)).into();
-    // The first request may be sent before the host is ready for it.
+    // The first request may be sent before the director forwards packets.
     let browser = course.browser().with_timeout(SHORT);
     let what = format!("an answer from {vip}");
     eventually(&what, PATIENCE, || browser.get(vip, "/"));
@@ -128,7 +128,7 @@ pub(crate) fn expect_no_traffic(client: &Client, vip: &str) {
     assert!(page.is_err(), "{vip} must not answer, but sent {page:?}");
 }
 
-/// The IPv4 servers of a cluster.
+/// Returns the IPv4 servers of the NAT or DR cluster.
 pub(crate) fn web(method: &str) -> [&'static str; 2] {
     match method {
         "NAT" => NAT_WEB,
@@ -136,7 +136,7 @@ pub(crate) fn web(method: &str) -> [&'static str; 2] {
     }
 }
 
-/// Waits until a sysctl of a host has a value.
+/// Waits until a sysctl of a host has the expected value.
 #[track_caller]
 pub(crate) fn expect_sysctl(host: &Host, name: &str, expected: &str) {
     eventually(&format!("{name}={expected}"), PATIENCE, || {
@@ -147,14 +147,15 @@ pub(crate) fn expect_sysctl(host: &Host, name: &str, expected: &str) {
     });
 }
 
-/// What the Director reports about a sysctl: a value, or its problem.
+/// Returns a field of a sysctl in the Director's status, such as `found` or
+/// `problem`.
 #[track_caller]
 pub(crate) fn said(name: &str, part: &str) -> String {
     look_up(&format!(".status.sysctls[?(@.name==\"{name}\")].{part}"))
 }
 
-/// A value of the Director, or why there is none: the agent may not have
-/// created it yet.
+/// Returns a value of the Director, or kubectl's error if the agent has not
+/// created the Director yet.
 fn look_up(path: &str) -> String {
     let path = format!("jsonpath={{{path}}}");
     let director = format!("idir/{DIRECTOR}");
@@ -165,7 +166,8 @@ fn look_up(path: &str) -> String {
     }
 }
 
-/// Waits until the Director reports this problem of a sysctl.
+/// Waits until the problem that the Director reports for a sysctl contains
+/// `part`.
 #[track_caller]
 pub(crate) fn expect_problem(name: &str, part: &str) {
     eventually(&format!("{name} to be reported: {part}"), PATIENCE, || {
@@ -177,13 +179,13 @@ pub(crate) fn expect_problem(name: &str, part: &str) {
     });
 }
 
-/// Waits until the Director's condition SysctlsApplied has a status.
+/// Waits until the Director's condition SysctlsApplied has the given status.
 #[track_caller]
 pub(crate) fn expect_condition(status: &str) {
     expect_part("status", status);
 }
 
-/// Waits until the Director's condition SysctlsApplied has a reason.
+/// Waits until the Director's condition SysctlsApplied has the given reason.
 #[track_caller]
 pub(crate) fn expect_reason(reason: &str) {
     expect_part("reason", reason);
@@ -205,7 +207,7 @@ fn expect_part(part: &str, expected: &str) {
     });
 }
 
-/// The names of the sysctls that differ.
+/// Returns the names of the sysctls whose values differ.
 pub(crate) fn changed(
     before: &BTreeMap<String, String>,
     after: &BTreeMap<String, String>,

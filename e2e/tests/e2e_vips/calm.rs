@@ -1,4 +1,5 @@
-//! What clients on the segment see while services come and go.
+//! Clients on the segment notice nothing wrong while services are created and
+//! deleted.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,8 @@ use e2e::{
 
 use crate::{VIP, scene::addresses};
 
-/// One client keeps connecting, and another keeps asking for the address.
+/// One client keeps connecting to the VIP, while arping keeps asking for the
+/// VIP's MAC address.
 #[test]
 fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answers() {
     let _cluster = Cluster::start();
@@ -55,7 +57,7 @@ fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answ
         kubectl_apply(&example("dr-cluster.yaml"));
         wait_until_ready(&["web"]);
         eventually(
-            "a client to connect while it is there",
+            "a client to connect while the service exists",
             PATIENCE,
             || match connected.load(Ordering::SeqCst) - before {
                 count if count > 35 => Ok(()),
@@ -71,7 +73,11 @@ fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answ
         });
         thread::sleep(Duration::from_secs(2));
     }
-    assert!(asking.is_running(), "it asks to the end: {}", asking.log());
+    assert!(
+        asking.is_running(),
+        "arping must run to the end: {}",
+        asking.log()
+    );
     ends.store(true, Ordering::SeqCst);
     client.join().expect("connecting does not panic");
     println!("{} connections", connected.load(Ordering::SeqCst));
@@ -102,12 +108,14 @@ fn on_devices_of_their_own_two_directors_hold_a_vip_and_answer_nobody() {
     kubectl_apply(&example("dr-cluster.yaml"));
     wait_until_ready(&["web"]);
     for director in directors {
-        eventually("both to hold it", PATIENCE, || {
-            match addresses(director).get(VIP).map(String::as_str) {
+        eventually(
+            "both directors to hold the VIP",
+            PATIENCE,
+            || match addresses(director).get(VIP).map(String::as_str) {
                 Some("ipvs-vips") => Ok(()),
                 elsewhere => Err(format!("{elsewhere:?}")),
-            }
-        });
+            },
+        );
     }
     let ask = format!("busybox arping -b -c 5 -w 60 -I eth0 {VIP} || true");
     let mut command = Command::new("sh");
@@ -116,7 +124,7 @@ fn on_devices_of_their_own_two_directors_hold_a_vip_and_answer_nobody() {
     let answers = answers.unwrap_or_else(|error| panic!("{error}"));
     assert!(
         answers.contains("Sent 5"),
-        "it asked five times:\n{answers}"
+        "arping must ask five times:\n{answers}"
     );
     assert!(
         !answers.contains("reply from"),

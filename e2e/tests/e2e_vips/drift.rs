@@ -46,7 +46,8 @@ impl Announcements {
         Self { tcpdump }
     }
 
-    /// How many announcements of an address came from a network card so far.
+    /// Returns how many announcements of an address a network card has sent so
+    /// far.
     fn of(&self, vip: &str, mac: &str) -> usize {
         let announces = |line: &&str| {
             let said = match vip.contains(':') {
@@ -68,7 +69,8 @@ fn vips_that_were_taken_away_are_back_and_announced() {
     let course = Course::dr();
     let director = &course.director;
     director.ip("address add 2001:db8:4::5/64 dev eth0 nodad");
-    // Without this the host's own subnet would go with the link.
+    // Without keep_addr_on_down, the host's own IPv6 address and subnet would
+    // go away with the link.
     director.sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1");
     let _agent = start_agent(director, "director1");
     let heard = Announcements::listen(&course);
@@ -77,7 +79,7 @@ fn vips_that_were_taken_away_are_back_and_announced() {
     expect_form(director);
     let mac = director.mac("eth0");
     let announced = || VIPS.map(|vip| heard.of(vip, &mac));
-    eventually("each to be announced three times", PATIENCE, || {
+    eventually("each VIP to be announced three times", PATIENCE, || {
         let announced = announced();
         match announced.iter().all(|times| *times == 3) {
             true => Ok(()),
@@ -100,7 +102,7 @@ fn vips_that_were_taken_away_are_back_and_announced() {
         ),
         ("flushed", "address flush dev eth0 scope global", &VIPS),
         (
-            "one of them removed",
+            "one VIP removed",
             "address delete 192.168.4.15/32 dev eth0",
             &VIPS[..1],
         ),
@@ -127,20 +129,24 @@ fn vips_that_were_taken_away_are_back_and_announced() {
                 "{primary}\n address add 2001:db8:4::5/64 dev eth0 nodad"
             ));
         }
-        eventually(&format!("{what}: to be announced"), PATIENCE, || {
-            let now = announced();
-            let is_announced = |vip: &&&str| {
-                let index = VIPS
-                    .iter()
-                    .position(|known| known == *vip)
-                    .expect("one of them");
-                now[index] > before[index]
-            };
-            match vips.iter().filter(is_announced).count() == vips.len() {
-                true => Ok(()),
-                false => Err(format!("{before:?}, then {now:?}")),
-            }
-        });
+        eventually(
+            &format!("the VIPs to be announced after {what}"),
+            PATIENCE,
+            || {
+                let now = announced();
+                let is_announced = |vip: &&&str| {
+                    let index = VIPS
+                        .iter()
+                        .position(|known| known == *vip)
+                        .expect("the VIP is in VIPS");
+                    now[index] > before[index]
+                };
+                match vips.iter().filter(is_announced).count() == vips.len() {
+                    true => Ok(()),
+                    false => Err(format!("{before:?}, then {now:?}")),
+                }
+            },
+        );
         expect_form(director);
     }
     eventually("the repairs to be reported", PATIENCE, || {
@@ -152,8 +158,8 @@ fn vips_that_were_taken_away_are_back_and_announced() {
     });
 }
 
-/// Asserts that the VIPs are single addresses without a route, and that the IPv6
-/// one is never a source address.
+/// Asserts that the VIPs are single addresses without a route, and that the
+/// IPv6 VIP is never used as a source address.
 #[track_caller]
 fn expect_form(director: &Host) {
     let list = director.run("ip -details -oneline address show dev eth0");
@@ -165,9 +171,9 @@ fn expect_form(director: &Host) {
         ),
     ] {
         let line = list.lines().find(|line| line.contains(vip));
-        let line = line.unwrap_or_else(|| panic!("{vip} was expected on eth0:\n{list}"));
+        let line = line.unwrap_or_else(|| panic!("{vip} is missing on eth0:\n{list}"));
         for part in parts {
-            assert!(line.contains(part), "{part:?} was expected in {line:?}");
+            assert!(line.contains(part), "{part:?} is missing in {line:?}");
         }
     }
 }

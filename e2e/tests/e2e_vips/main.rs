@@ -1,5 +1,6 @@
-//! VIPs on real segments: no other host's address is taken, every host hears
-//! where ours are, and changes that another process makes to them are undone.
+//! VIPs on real segments: the agent takes no other host's address, announces
+//! its VIPs to every host, and undoes changes that another process makes to the
+//! VIPs.
 
 mod calm;
 mod drift;
@@ -25,8 +26,8 @@ use self::scene::{ByManifests, Watch, addresses, services};
 
 const VIP: &str = "192.168.4.15";
 
-/// Two directors that know nothing of each other are given the same 50 IPv4 and
-/// 50 IPv6 addresses at the same instant.
+/// Two directors that do not know each other get the same 50 IPv4 and 50 IPv6
+/// VIPs at the same moment.
 #[test]
 fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_other_says_who() {
     let course = Course::dr();
@@ -50,16 +51,24 @@ fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_othe
         agent.apply(&yaml);
     }
     let held = || hosts.map(|host| addresses(host).into_keys().collect::<BTreeSet<_>>());
-    eventually("each VIP to be on one of the two", PATIENCE, || {
-        let [one, two] = held();
-        match one.len() + two.len() == vips.len() {
-            true => Ok(()),
-            false => Err(format!("{} and {} of {}", one.len(), two.len(), vips.len())),
-        }
-    });
-    // Each loser keeps asking, and now gets answers.
+    eventually(
+        "each VIP to be on one of the two directors",
+        PATIENCE,
+        || {
+            let [one, two] = held();
+            match one.len() + two.len() == vips.len() {
+                true => Ok(()),
+                false => Err(format!("{} and {} of {}", one.len(), two.len(), vips.len())),
+            }
+        },
+    );
+    // The director that lost a VIP keeps probing, and now the winner answers.
     let [one, two] = held();
-    println!("{} on the one, {} on the other", one.len(), two.len());
+    println!(
+        "{} VIPs on the first director, {} on the second",
+        one.len(),
+        two.len()
+    );
     for (loser, mine, winner) in [
         (&agents[0], &one, &other),
         (&agents[1], &two, &course.director),
@@ -73,17 +82,21 @@ fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_othe
             let log = loser.agent.log();
             match said.iter().find(|said| !log.contains(*said)) {
                 None => Ok(()),
-                Some(said) => Err(format!("{said:?} was expected in:\n{log}")),
+                Some(said) => Err(format!("{said:?} is missing in:\n{log}")),
             }
         });
     }
     assert_eq!(
         watch.came(),
         vips.iter().cloned().collect(),
-        "all were seen"
+        "the watch must have seen every VIP"
     );
-    assert_eq!(watch.doubled(), BTreeSet::new(), "nothing was ever on both");
-    assert_eq!(held(), [one, two], "nothing moved");
+    assert_eq!(
+        watch.doubled(),
+        BTreeSet::new(),
+        "no VIP may ever be on both directors"
+    );
+    assert_eq!(held(), [one, two], "no VIP may have moved");
 }
 
 #[test]
@@ -179,7 +192,11 @@ fn a_real_server_that_answers_arp_for_the_vip_is_named() {
         careless.sysctl(&format!("net.ipv4.conf.{interface}.arp_ignore"), "1");
     }
     wait_until_ready(&["web"]);
-    assert_eq!(course.browser().counts(10, DR_VIP).len(), 2, "both serve");
+    assert_eq!(
+        course.browser().counts(10, DR_VIP).len(),
+        2,
+        "both servers must answer"
+    );
 }
 
 #[test]
@@ -201,7 +218,8 @@ fn an_address_that_was_there_before_stays_when_its_service_goes() {
     assert_eq!(course.director.addresses(), before);
 }
 
-/// The mark on an address shows that it is ours when the journal is lost.
+/// When the journal is lost, the address protocol of an address still shows
+/// that the address is ours.
 #[test]
 fn a_vip_goes_with_its_service_though_the_journal_was_lost() {
     let _cluster = Cluster::start();
@@ -246,7 +264,7 @@ fn a_change_of_holder_releases_first_and_takes_after() {
         }
     });
     assert_eq!(watch.doubled(), BTreeSet::new(), "never on both");
-    // The client's neighbor table was put right by the announcement.
+    // The announcement has updated the client's neighbor table.
     assert_eq!(browser.counts(4, DR_VIP), both);
     let neighbors = course.client.run("ip neighbor show 192.168.4.15");
     assert!(neighbors.contains(&other.mac("eth0")), "{neighbors}");

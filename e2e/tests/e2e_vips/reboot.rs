@@ -1,4 +1,4 @@
-//! After a reboot the journal's addresses and sysctls are no longer ours.
+//! After a reboot, the addresses and sysctls in the journal are no longer ours.
 
 use e2e::{
     cluster::{
@@ -35,8 +35,8 @@ fn what_others_put_there_after_a_reboot_is_not_taken_for_ours() {
     agent.kill();
     course.director.ip("link set eth0 down");
 
-    // The same machine after a reboot: a new kernel, on which the machine's own
-    // configuration adds the address and sets the values.
+    // The same machine after a reboot: a new kernel, where the machine's own
+    // configuration adds the VIP and sets the sysctls.
     let rebooted = course.another_director("rebooted", "192.168.4.6/24");
     rebooted.ip(&format!("address add {VIP}/32 dev eth0"));
     SYSCTLS.iter().for_each(|name| rebooted.sysctl(name, "1"));
@@ -56,7 +56,11 @@ fn what_others_put_there_after_a_reboot_is_not_taken_for_ours() {
             services => Err(services.to_owned()),
         }
     });
-    assert_eq!(addresses(&rebooted)[VIP], "eth0", "it is the host's own");
+    assert_eq!(
+        addresses(&rebooted)[VIP],
+        "eth0",
+        "the VIP is the host's own"
+    );
     for name in SYSCTLS {
         assert_eq!(rebooted.read_sysctl(name), "1", "{name} is the host's own");
     }

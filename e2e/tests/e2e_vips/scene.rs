@@ -1,4 +1,5 @@
-//! Directors on a segment, and the addresses that each of them has.
+//! Directors on a segment, and a record of the addresses that each director
+//! has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use e2e::{
     eventually, layout,
 };
 
-/// A service without servers for each VIP, as YAML.
+/// Returns a service without servers for each VIP, as YAML.
 pub(crate) fn services(vips: &[String]) -> String {
     let mut yaml = String::new();
     for (index, vip) in vips.iter().enumerate() {
@@ -30,12 +31,12 @@ spec:
 ---
 "
         )
-        .expect("a string takes it");
+        .expect("writing to a string never fails");
     }
     yaml
 }
 
-/// An agent that reads manifests from a folder of its own.
+/// An agent that reads manifests from its own folder.
 pub(crate) struct ByManifests {
     pub(crate) folder: PathBuf,
     pub(crate) agent: Process,
@@ -52,15 +53,16 @@ impl ByManifests {
     }
 
     pub(crate) fn apply(&self, yaml: &str) {
-        // Renaming keeps the agent from reading half a file.
+        // The file is written under another name and then renamed, so that the
+        // agent never reads half a file.
         let whole = self.folder.join("services.yaml");
         let part = self.folder.join("services.part");
-        fs::write(&part, yaml).expect("it can be written");
-        fs::rename(&part, &whole).expect("it can be moved");
+        fs::write(&part, yaml).expect("the file can be written");
+        fs::rename(&part, &whole).expect("the file can be renamed");
     }
 }
 
-/// The VIPs on a host, each with its interface.
+/// Returns the VIPs on a host, each with its interface.
 pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
     let list = host.run("ip -oneline address show");
     let lines = list.lines().filter_map(|line| {
@@ -72,18 +74,18 @@ pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
     lines.filter(|(_, device)| device != "lo").collect()
 }
 
-/// A record of the addresses that come to some hosts and go from them, as the
-/// kernel reports it: all on one socket, so that the record is in the order of
-/// the events.
+/// A record of the addresses that are added to some hosts and removed from
+/// them. The kernel reports all changes on one socket, so the record is in the
+/// order of the changes.
 pub(crate) struct Watch {
     monitor: Process,
-    /// The hosts that had each address when the watch began.
+    /// For each address, the hosts that had the address when the watch began.
     before: BTreeMap<String, BTreeSet<usize>>,
-    /// The host whose network namespace numbers the watched hosts.
+    /// The host whose network namespace gives each watched host a number.
     _watcher: Host,
 }
 
-/// An address that came to a host, or went.
+/// An address that was added to a host or removed from it.
 struct Change {
     /// The host's number, from 1.
     host: usize,
@@ -100,9 +102,10 @@ impl Watch {
         let mut command = Command::new("ip");
         command.args(["-oneline", "monitor", "all-nsid", "address"]);
         let monitor = Process::start(&watcher, "monitor", &mut command);
-        // The monitor does not report when it has begun.
+        // `ip monitor` does not report when it is ready, so the test changes an
+        // address until `ip monitor` reports the change.
         for (index, host) in hosts.iter().enumerate() {
-            eventually("the monitor to hear", PATIENCE, || {
+            eventually("the monitor to report a change", PATIENCE, || {
                 host.ip("address add 127.9.9.9/32 dev lo
                          address delete 127.9.9.9/32 dev lo");
                 let log = monitor.log();
@@ -126,13 +129,13 @@ impl Watch {
         }
     }
 
-    /// The addresses that came to any of the hosts.
+    /// Returns the addresses that were added to any of the hosts.
     pub(crate) fn came(&self) -> BTreeSet<String> {
         let came = self.changes().into_iter().filter(|change| change.came);
         came.map(|change| change.address).collect()
     }
 
-    /// The addresses that two of the hosts had at the same time.
+    /// Returns the addresses that two of the hosts had at the same time.
     pub(crate) fn doubled(&self) -> BTreeSet<String> {
         let mut held = self.before.clone();
         let mut doubled = BTreeSet::new();
@@ -158,7 +161,8 @@ impl Watch {
     }
 }
 
-/// `[nsid 1]Deleted 2: if2    inet 192.0.2.1/32 …`
+/// Parses a line of `ip monitor`, such as
+/// `[nsid 1]Deleted 2: if2    inet 192.0.2.1/32 …`.
 fn change(line: &str) -> Option<Change> {
     let (number, rest) = line.strip_prefix("[nsid ")?.split_once(']')?;
     let address = rest.split_whitespace().find_map(|word| {

@@ -1,4 +1,4 @@
-//! What can happen in one step, and how often it does.
+//! The steps that the walk can take, with the probability of each step.
 
 use fastrand::Rng;
 
@@ -20,29 +20,30 @@ pub(crate) enum Step {
     Kill,
     /// Sends SIGTERM to the agent.
     Stop,
-    /// Sends SIGKILL to the agent; the next agent gets it at this system call.
+    /// Sends SIGKILL to the agent, and to the next agent at the given system
+    /// call.
     Doom(&'static str, u32),
     Resume,
 }
 
-/// What a stranger does with ipvsadm.
+/// A change that a stranger makes with ipvsadm.
 #[derive(Clone, Debug)]
 pub(crate) enum Deed {
     MakeService(String, &'static str),
     MakeServer(String, String, u32),
-    /// Edits an entry that exists: a service's scheduler or a server's weight.
+    /// Edits an existing entry: a service's scheduler or a server's weight.
     Edit(usize, &'static str, u32),
-    /// Removes an entry that exists.
+    /// Removes an existing entry.
     Remove(usize),
     Clear,
 }
 
-/// Keys that no object ever asks for.
+/// Service keys that no object ever asks for.
 const FOREIGN: [&str; 2] = ["-t 192.168.4.30:80", "-u 192.168.4.30:53"];
 /// Servers that no object ever names; the last one has an IPv6 address.
 const FOREIGN_SERVERS: [&str; 3] = ["192.168.2.201", "192.168.2.202", "2001:db8:2::201"];
 
-/// A step while the API server is there.
+/// Chooses a step while the API server is running.
 pub(crate) fn any_step(rng: &mut Rng) -> Step {
     match rng.u32(..100) {
         0..14 => Step::PutService(rng.usize(..SERVICES.len()), service(rng)),
@@ -53,7 +54,7 @@ pub(crate) fn any_step(rng: &mut Rng) -> Step {
     }
 }
 
-/// A step that needs no API server.
+/// Chooses a step that needs no API server.
 pub(crate) fn step_without_objects(rng: &mut Rng) -> Step {
     match rng.u32(..46) {
         0..30 => Step::Stranger(deed(rng)),
@@ -131,7 +132,8 @@ fn one_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
     all[rng.usize(..all.len())]
 }
 
-/// The line that shows a stranger's entry, which is also ipvsadm's arguments.
+/// Returns the line that shows a stranger's entry. The line is also the
+/// arguments with which ipvsadm makes the entry.
 pub(crate) fn stranger_makes(entry: &Entry, scheduler: &str, weight: u32) -> String {
     match &entry.server {
         None => format!("-A {} -s {scheduler}", entry.service),

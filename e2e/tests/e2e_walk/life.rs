@@ -1,4 +1,4 @@
-//! The agent's runs, one after the other, as an init system restarts it.
+//! Runs the agent again and again, as an init system would.
 
 use e2e::{
     Host, Process,
@@ -7,10 +7,10 @@ use e2e::{
 
 const DIRECTOR: &str = "director1";
 
-/// The system calls by which an agent acts on the kernel and on the disk, and
-/// before which it may be killed. The number is the last call of that name at
-/// which this happens, counted in each thread. The first calls belong to its
-/// start.
+/// The system calls by which an agent changes the kernel and the disk, and
+/// before which the walk may kill the agent. The number is the last call of
+/// that name at which the walk may kill, counted in each thread. The first
+/// calls of each name are made while the agent starts.
 pub(crate) const LAST_CALLS: [(&str, u32); 5] = [
     ("sendto", 16),
     ("recvfrom", 24),
@@ -23,8 +23,8 @@ pub(crate) struct Life {
     director: Host,
     agent: Process,
     is_doomed: bool,
-    /// How often the agent was killed, and how many of these kills were at a
-    /// chosen system call.
+    /// The number of times that the agent was killed, and how many of these
+    /// kills were at a chosen system call.
     pub(crate) deaths: (usize, usize),
 }
 
@@ -38,7 +38,7 @@ impl Life {
         }
     }
 
-    /// Starts the agent if it does not run.
+    /// Starts the agent if it is not running.
     pub(crate) fn resume(&mut self) {
         if !self.agent.is_running() {
             self.count();
@@ -46,14 +46,15 @@ impl Life {
         }
     }
 
-    /// Counts the death of an agent that was doomed.
+    /// Counts the death of the agent if strace killed it at the chosen system
+    /// call.
     fn count(&mut self) {
         let met_its_end = std::mem::take(&mut self.is_doomed);
         self.deaths.0 += usize::from(met_its_end);
         self.deaths.1 += usize::from(met_its_end);
     }
 
-    /// Kills the agent if it runs.
+    /// Kills the agent if it is running.
     pub(crate) fn kill(&mut self) {
         if self.agent.is_running() {
             self.is_doomed = false;
@@ -62,7 +63,7 @@ impl Life {
         }
     }
 
-    /// Terminates the agent in good order.
+    /// Terminates the agent with SIGTERM if it is running.
     pub(crate) fn stop(&mut self) {
         if self.agent.is_running() {
             self.is_doomed = false;
@@ -70,8 +71,8 @@ impl Life {
         }
     }
 
-    /// Kills the agent, and starts one that dies when it begins its `nth` system
-    /// call of this name.
+    /// Kills the agent, and starts a new one that is killed when it begins its
+    /// `nth` system call of this name.
     pub(crate) fn doom(&mut self, system_call: &str, nth: u32) {
         self.kill();
         self.count();

@@ -1,10 +1,10 @@
 //! A random walk: objects change, strangers edit the kernel's table, the agent
-//! is killed between any two of its system calls, the API server goes away.
-//! Whenever things settle, the kernel's table is what is wanted, plus what
-//! strangers made.
+//! is killed between any two of its system calls, and the API server goes away.
+//! Whenever the walk pauses, the kernel's table must come to hold exactly the
+//! wanted entries and the strangers' entries.
 //!
-//! `IPVS_WALK_SEED` chooses another walk, or the same again: the steps depend on
-//! nothing else, though their timing does. `IPVS_WALK_STEPS` makes it longer.
+//! `IPVS_WALK_SEED` chooses the walk: the same seed gives the same steps,
+//! though not the same timing. `IPVS_WALK_STEPS` sets the number of steps.
 
 mod deeds;
 mod life;
@@ -17,7 +17,8 @@ use std::env;
 
 use walk::Walk;
 
-/// Two runs of one commit take the same walk.
+/// The default seed is fixed, so that two runs of one commit take the same
+/// walk.
 const SEED: u64 = 2026;
 const STEPS: usize = 500;
 
@@ -32,5 +33,5 @@ fn at_every_settling_the_kernel_has_what_is_wanted_and_what_strangers_made() {
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
     let number = text.parse().ok();
-    Some(number.unwrap_or_else(|| panic!("{name}={text}, which is no number")))
+    Some(number.unwrap_or_else(|| panic!("{name}={text} is not a number")))
 }

@@ -1,5 +1,6 @@
-//! The objects of the walk, and the table that they ask for. The table is worked
-//! out here independently of the product, in the words of ipvsadm.
+//! The objects of the walk, and the kernel's table that they ask for. This
+//! module computes the table without the product's code, as commands of
+//! ipvsadm.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,20 +8,20 @@ use serde_json::{Value, json};
 
 use crate::table::{Entry, Table};
 
-/// The labels that servers may have, and services ask for.
+/// The values of the label `app`, which servers have and services select.
 pub(crate) const APPS: [&str; 3] = ["web", "mail", "wide"];
 pub(crate) const SCHEDULERS: [&str; 7] = ["rr", "wrr", "lc", "wlc", "sed", "sh", "mh"];
 
-/// The name, key and VIP of a service, which the walk never changes.
+/// The parts of a service that the walk never changes: its name, key and VIP.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     pub(crate) name: &'static str,
-    /// The key as ipvsadm writes it.
+    /// The service's key as ipvsadm writes it.
     pub(crate) key: &'static str,
     vip: Option<(&'static str, u16, &'static str)>,
 }
 
-/// The services of the walk. The last two want the same key.
+/// The services of the walk. The last two services want the same key.
 pub(crate) const SERVICES: [Identity; 7] = [
     tcp("web", "-t 192.168.4.20:80", "192.168.4.20", 80),
     tcp("secure", "-t 192.168.4.20:443", "192.168.4.20", 443),
@@ -48,7 +49,7 @@ const fn tcp(name: &'static str, key: &'static str, vip: &'static str, port: u16
 }
 
 impl Identity {
-    /// A virtual service without a port has port 0.
+    /// Returns the service's port, which is 0 for a firewall mark.
     pub(crate) fn port(&self) -> u16 {
         self.vip.map_or(0, |(_, port, _)| port)
     }
@@ -58,8 +59,8 @@ impl Identity {
     }
 }
 
-/// The name and address of each server. The second and the third are one
-/// machine.
+/// The name and address of each server. The servers `two` and `twin` have the
+/// same address.
 pub(crate) const SERVERS: [(&str, &str); 7] = [
     ("one", "192.168.2.11"),
     ("two", "192.168.2.12"),
@@ -91,7 +92,7 @@ impl Method {
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) scheduler: &'static str,
-    /// Persistence timeout in seconds.
+    /// The persistence timeout in seconds.
     pub(crate) persistence: Option<u32>,
     pub(crate) method: Method,
     pub(crate) apps: Vec<&'static str>,
@@ -106,21 +107,22 @@ pub(crate) struct Server {
     pub(crate) app: &'static str,
 }
 
-/// When the API server made an object, and its name: of two objects that want
-/// the same key, the one with the lesser age gets it.
+/// An object's creation time and name. If two objects want the same key, the
+/// object with the lesser `Age` gets the key.
 pub(crate) type Age = (String, &'static str);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
     pub(crate) services: BTreeMap<usize, (Age, Service)>,
     pub(crate) servers: BTreeMap<usize, (Age, Server)>,
-    /// See [`beacon`].
+    /// The number of the latest beacon, as in [`beacon`].
     pub(crate) beacon: u32,
 }
 
-/// A service and a server that show how far the director has come: a director
-/// that has both with this number has seen every earlier change, because the
-/// changes of each kind of object arrive in order.
+/// A service and a server whose persistence timeout and weight are the number
+/// of the latest beacon. When the kernel has the beacon's service and server,
+/// the director has seen every earlier change, because the changes of each kind
+/// of object arrive in order.
 pub(crate) const BEACON: Identity = tcp("beacon", "-t 192.168.4.29:9", "192.168.4.29", 9);
 const BEACON_SERVER: &str = "192.168.2.99";
 
@@ -145,7 +147,7 @@ pub(crate) fn beacon(number: u32) -> (Value, Value) {
 }
 
 impl Objects {
-    /// The entries that the kernel must have for the objects.
+    /// Returns the entries that the kernel must have for the objects.
     pub(crate) fn desired(&self) -> Table {
         let mut table = Table::new();
         let mut taken = BTreeSet::new();
@@ -185,7 +187,7 @@ impl Objects {
         }
     }
 
-    /// The VIPs that the director must hold.
+    /// Returns the VIPs that the director must hold.
     pub(crate) fn vips(&self) -> BTreeSet<String> {
         let vips = self
             .services
@@ -236,8 +238,9 @@ impl Service {
 }
 
 impl Server {
-    /// The destination and line, or none if the server does not fit the service:
-    /// DR and TUN cannot change the port, and only TUN joins two families.
+    /// Returns the server's destination and ipvsadm command, or none if the
+    /// server does not fit the service: DR and TUN cannot change the port, and
+    /// only TUN can connect IPv4 with IPv6.
     fn line(
         &self,
         address: &str,

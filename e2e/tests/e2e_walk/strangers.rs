@@ -1,11 +1,13 @@
-//! What strangers put into the kernel's table, and how much of it is certain.
+//! The entries that strangers put into the kernel's table, and whether each
+//! entry must still be there. The walk checks the table now and then; "the last
+//! check" is the last one that passed.
 //!
-//! An entry that is not wanted and never was ours is as the stranger left it. A
-//! wanted entry is adopted. An entry that was wanted at some time since things
-//! last settled, and no longer is, may or may not have been adopted: it may be
-//! there as the stranger made it, or be gone. An entry that was ours when things
-//! last settled, is not wanted, and was not made by a stranger since, must be
-//! gone.
+//! An entry that is not wanted and never was ours must be as the stranger left
+//! it. A wanted entry is adopted. An entry that was wanted for a while since
+//! the last check, and is no longer wanted, may have been adopted or not: it
+//! may be there as the stranger made it, or be gone. An entry that was ours at
+//! the last check must be gone if it is no longer wanted and no stranger has
+//! made it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +16,12 @@ use crate::table::{Entry, Table};
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     theirs: BTreeMap<Entry, Theirs>,
-    /// Entries wanted when things last settled.
+    /// Entries that were wanted at the last check.
     ours: BTreeSet<Entry>,
-    /// Entries wanted at some time since then.
+    /// Entries that were wanted at some time since the last check.
     claimed: BTreeSet<Entry>,
-    /// Claimed entries that were not wanted at some time since then.
+    /// Claimed entries that stopped being wanted at some time since the last
+    /// check.
     dropped: BTreeSet<Entry>,
 }
 
@@ -29,8 +32,8 @@ struct Theirs {
 }
 
 impl Strangers {
-    /// Records that things have settled: entries that are there and not wanted
-    /// are the strangers'.
+    /// Records a check of the table that passed: entries that are in the kernel
+    /// but not wanted belong to strangers.
     pub(crate) fn settled(&mut self, found: &Table, desired: &Table) {
         let theirs = found
             .iter()
@@ -49,7 +52,7 @@ impl Strangers {
         self.dropped.clear();
     }
 
-    /// Records what is wanted after a change of objects.
+    /// Records which entries are wanted after a change of objects.
     pub(crate) fn wish(&mut self, desired: &Table) {
         for entry in self.claimed.clone() {
             if !desired.contains_key(&entry) {
@@ -69,8 +72,8 @@ impl Strangers {
         self.dropped.insert(dropped.clone());
     }
 
-    /// The entries that a stranger may edit or remove: ours when things last
-    /// settled, and strangers' entries that were never wanted since.
+    /// Returns the entries that a stranger may edit or remove: our entries at
+    /// the last check, and strangers' entries that were not wanted since then.
     pub(crate) fn within_reach(&self) -> Vec<Entry> {
         let theirs = self.theirs.keys();
         let theirs = theirs.filter(|entry| !self.claimed.contains(entry));
@@ -88,14 +91,16 @@ impl Strangers {
         self.theirs.insert(entry.clone(), theirs);
     }
 
-    /// Records that a stranger edited an entry within reach.
+    /// Records that a stranger edited one of the entries of
+    /// [`Self::within_reach`].
     pub(crate) fn edited(&mut self, entry: &Entry, line: String) {
         if let Some(theirs) = self.theirs.get_mut(entry) {
             theirs.line = line;
         }
     }
 
-    /// Records that a stranger removed an entry, and with a service its servers.
+    /// Records that a stranger removed an entry. If the entry is a service, its
+    /// servers are gone too.
     pub(crate) fn removed(&mut self, gone: &Entry) {
         self.theirs.retain(|entry, _| match gone.server {
             None => entry.service != gone.service,
@@ -108,7 +113,8 @@ impl Strangers {
         self.theirs.clear();
     }
 
-    /// How a table differs from what is wanted and what strangers made.
+    /// Returns the differences between a table and the wanted and strangers'
+    /// entries.
     pub(crate) fn objections(&self, found: &Table, desired: &Table) -> Vec<String> {
         let mut objections = Vec::new();
         for (entry, line) in desired {
@@ -126,19 +132,19 @@ impl Strangers {
                     "a stranger made: {}\n   there: {line}",
                     theirs.line
                 )),
-                None => objections.push(format!("not wanted, nor a stranger's: {line}")),
+                None => objections.push(format!("neither wanted nor a stranger's: {line}")),
             }
         }
         for (entry, theirs) in &self.theirs {
             let is_gone = !desired.contains_key(entry) && !found.contains_key(entry);
             if theirs.must_be_there && is_gone {
-                objections.push(format!("a stranger's is gone: {}", theirs.line));
+                objections.push(format!("a stranger's entry is gone: {}", theirs.line));
             }
         }
         objections
     }
 
-    /// The strangers' entries as readable text.
+    /// Returns the strangers' entries as readable text.
     pub(crate) fn lines(&self) -> String {
         let line = |theirs: &Theirs| match theirs.must_be_there {
             true => format!("  {}\n", theirs.line),

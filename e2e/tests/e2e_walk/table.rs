@@ -1,11 +1,11 @@
-//! The kernel's table as entries that can be compared with the wanted ones.
+//! The kernel's table, as entries that can be compared with the wanted entries.
 
 use std::collections::BTreeMap;
 
 use e2e::Host;
 use ipvs::{Kernel, Op, Socket};
 
-/// The identity of a service, or of a server in a service.
+/// The key of a service, or of a server in a service.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Entry {
     pub(crate) service: String,
@@ -27,16 +27,17 @@ impl Entry {
         }
     }
 
-    /// The entry's service: itself, or the one that has the server.
+    /// Returns the entry of the service: this entry, or the service to which
+    /// this server belongs.
     pub(crate) fn of_service(&self) -> Self {
         Self::service(&self.service)
     }
 }
 
-/// Entries, each with the ipvsadm command that makes it.
+/// Entries, each with the ipvsadm command that makes the entry.
 pub(crate) type Table = BTreeMap<Entry, String>;
 
-/// What is in a director's kernel.
+/// Returns the IPVS table of a director's kernel.
 pub(crate) fn of_kernel(director: &Host) -> Table {
     let found = director.enter(|| {
         let mut socket = Socket::open().expect("the lab's kernel has ip_vs");
@@ -56,7 +57,7 @@ pub(crate) fn of_kernel(director: &Host) -> Table {
     table
 }
 
-/// A table as readable text.
+/// Returns a table as readable text.
 pub(crate) fn lines(table: &Table) -> String {
     let lines: Vec<_> = table.values().map(|line| format!("  {line}\n")).collect();
     lines.concat()

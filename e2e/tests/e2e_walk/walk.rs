@@ -1,4 +1,5 @@
-//! The walk itself: step after step, and what must hold when things settle.
+//! Takes the walk's steps one after another, and checks the kernel after every
+//! few steps.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +31,8 @@ use crate::{
     table::{self, Entry, Table},
 };
 
-/// How often to look at the table while waiting for it to settle.
+/// The time between two readings of the table while the walk waits for it to
+/// settle.
 const INTERVAL: Duration = Duration::from_millis(150);
 
 pub(crate) struct Walk {
@@ -46,7 +48,8 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// A director with an empty table, and no objects but the group.
+    /// Starts a director with an empty table. The only objects are the group
+    /// and the first beacon.
     pub(crate) fn new(seed: u64) -> Self {
         let cluster = Cluster::start();
         let segments = [Segment::new("outer"), Segment::new("inner")];
@@ -55,7 +58,8 @@ impl Walk {
         segments[1].attach(&director, "eth1", "192.168.2.5/24");
         director.ip("address add 2001:db8:4::5/64 dev eth0 nodad");
         attach_to_management(&director);
-        // This test does not limit how many entries may go at once.
+        // The group allows all removals for a day, so that the removal guard
+        // holds none during the walk.
         let until = director.run("date -u -d +1day +%Y-%m-%dT%H:%M:%SZ");
         let release = format!(
             r#"{{"spec":{{"removals":{{"allowUntil":"{}"}}}}}}"#,
@@ -97,14 +101,17 @@ impl Walk {
         self.end();
         let (deaths, at_a_call) = self.life.deaths;
         println!(
-            "{} steps; the agent was killed {deaths} times, {at_a_call} of them at a call of its own",
+            "{} steps; the agent was killed {deaths} times, {at_a_call} of them at a chosen system call",
             self.steps
         );
-        assert!(at_a_call > 0 || self.steps < 100, "strace kills it");
+        assert!(
+            at_a_call > 0 || self.steps < 100,
+            "strace must have killed the agent at least once"
+        );
     }
 
-    /// The random numbers for the next step. They do not depend on how many
-    /// numbers earlier steps drew.
+    /// Returns the random numbers for the next step, independent of the random
+    /// numbers that earlier steps used.
     fn rng(&self) -> Rng {
         let step = u64::try_from(self.steps).expect("steps can be counted");
         let mut rng = Rng::with_seed(self.seed);
@@ -133,7 +140,7 @@ impl Walk {
         self.settle("the API server came back");
     }
 
-    /// Deletes every object, and waits until nothing of ours is left.
+    /// Deletes every object, and waits until none of our entries is left.
     fn end(&mut self) {
         for index in 0..SERVICES.len() {
             self.take(Step::DeleteService(index));
@@ -253,7 +260,7 @@ impl Walk {
     }
 
     /// Waits until the director has seen every change of an object and the
-    /// kernel is as it must be.
+    /// kernel has the expected table and VIPs.
     fn settle(&mut self, when: &str) {
         self.objects.beacon += 1;
         let (service, server) = beacon(self.objects.beacon);
@@ -284,7 +291,7 @@ impl Walk {
         self.strangers.settled(&found, &desired);
     }
 
-    /// How the VIPs that the director holds differ from those it must hold.
+    /// Returns how the director's VIPs differ from the VIPs that it must hold.
     fn wrong_addresses(&self) -> Vec<String> {
         let shown = self.director.run("ip -brief address show dev eth0");
         let words = shown.split_whitespace();
@@ -301,7 +308,7 @@ impl Walk {
 
     fn fail(&self, when: &str, objections: &[String], found: &Table, desired: &Table) -> ! {
         panic!(
-            "{when}, and the kernel is not as it must be:\n{}\n\n\
+            "{when}, but the kernel is wrong:\n{}\n\n\
              in the kernel:\n{}\nwanted:\n{}\nstrangers':\n{}\n\
              again: IPVS_WALK_SEED={} IPVS_WALK_STEPS={}",
             objections.join("\n"),
@@ -344,11 +351,11 @@ impl Kinds {
         }
     }
 
-    /// Makes or edits an object, and returns when it was made.
+    /// Creates or edits an object, and returns the object's creation time.
     fn put(&mut self, object: &Value, is_new: bool) -> String {
         let typed: DynamicObject =
-            serde_json::from_value(object.clone()).expect("it has kind and name");
-        let name = typed.metadata.name.clone().expect("it has a name");
+            serde_json::from_value(object.clone()).expect("the object has kind and name");
+        let name = typed.metadata.name.clone().expect("the object has a name");
         let api = match object["kind"] == "VirtualService" {
             true => &self.services,
             false => &self.servers,
@@ -362,8 +369,11 @@ impl Kinds {
                 }
             }
         });
-        let put = put.unwrap_or_else(|error| panic!("{object} is put: {error}"));
-        let made = put.metadata.creation_timestamp.expect("it was made");
+        let put = put.unwrap_or_else(|error| panic!("cannot write {object}: {error}"));
+        let made = put
+            .metadata
+            .creation_timestamp
+            .expect("the API server sets the creation time");
         made.0.to_string()
     }
 
@@ -379,6 +389,6 @@ impl Kinds {
         let deleted = self
             .runtime
             .block_on(api.delete(name, &DeleteParams::default()));
-        deleted.unwrap_or_else(|error| panic!("{name} is deleted: {error}"));
+        deleted.unwrap_or_else(|error| panic!("cannot delete {name}: {error}"));
     }
 }

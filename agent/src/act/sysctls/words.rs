@@ -50,7 +50,7 @@ pub(super) fn waits_for(first: &str) -> String {
 
 pub(super) fn fought_over(name: &str, value: &str, found: &str) -> String {
     format!(
-        "somebody else sets it to {found} again and again, so the agent leaves it alone: find \
+        "another program sets it to {found} again and again, so the agent leaves it alone: find \
          the program that does that (files of /etc/sysctl.d, tuned, a network manager, another \
          agent) and stop it, then run sysctl -w {name}='{value}'; or set {found} in the group's \
          spec.sysctls.overrides"

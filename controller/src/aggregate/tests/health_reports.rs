@@ -110,7 +110,7 @@ fn a_new_server_is_not_known_before_a_director_has_it() {
         "Unknown/Checking: Behind 1 virtual service; healthy on 0 of 2 directors; waiting for d1, \
          d2"
     );
-    // The other server's state does not change.
+    // The new server c does not change the state of server a.
     assert_eq!(scene.server_healthy("a").as_deref(), Some("2/2"));
     scene.report("d1", sees(&[unproven("shop/c")]));
     assert_eq!(scene.healthy(), "2/3");
@@ -143,7 +143,7 @@ fn what_is_known_of_servers_outlasts_edits_that_are_on_their_way() {
     scene.service(json!({"healthCheck": {"httpGet": {}}, "scheduler": "rr"}));
     assert!(
         scene.says(kind::READY).starts_with("False/Programming"),
-        "the edit is on its way"
+        "no director has the edit yet"
     );
     assert_eq!(scene.healthy(), "1/2");
     assert_eq!(scene.wanted().real_servers, before);
@@ -192,7 +192,7 @@ fn a_director_that_left_servers_out_proves_nothing_about_those_that_it_does_not_
     assert_eq!(scene.status().real_servers.unwrap().unknown, Some(1));
     assert!(
         scene.says(kind::READY).starts_with("True/Ready"),
-        "below its minimum it would be named"
+        "a service below its minimum is named"
     );
     assert!(
         scene
@@ -238,7 +238,8 @@ fn a_service_below_its_minimum_is_programmed_and_not_ready() {
         "False/BelowMinimum: Director d2: 1 of 4 real servers healthy, 2 needed. FailOpen: every \
          server that is not drained counts as healthy. The same on 1 more director"
     );
-    // The reason for not being programmed has priority.
+    // Ready gives the reason of Programmed rather than the reason of the health
+    // check.
     let exceptions = json!([exception("shop/web", "KernelRefused", "no memory")]);
     scene.report("d1", json!({"health": {}, "exceptions": exceptions}));
     assert!(

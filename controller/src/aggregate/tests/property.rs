@@ -1,5 +1,5 @@
-//! Property: statuses count the directors' reports, whatever the order of the
-//! reports.
+//! Property: statuses count the directors' reports correctly, in whatever order
+//! the reports arrive.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ enum Word {
 const SERVICES: [&str; 2] = ["mail", "web"];
 const SERVERS: [&str; 3] = ["a", "b", "c"];
 
-/// By service, then by server.
+/// The reports of one director, by service and then by server.
 type Words = [[Word; 3]; 2];
 
 fn word() -> impl Strategy<Value = Word> {

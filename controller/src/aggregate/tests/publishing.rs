@@ -1,4 +1,4 @@
-//! Which health reports cause patches and Events, and how often.
+//! Tests which health reports cause patches and Events, and how often.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct Published {
     events: Vec<String>,
 }
 
-/// Publishes what is due, except statuses of Directors.
+/// Publishes all due statuses, except those of Directors.
 fn publish(scene: &mut Scene, outbox: &mut Outbox) -> Vec<Published> {
     scene.world.resolve();
     let letters = scene.world.letters(scene.now);

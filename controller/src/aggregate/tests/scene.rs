@@ -18,8 +18,8 @@ pub(super) const START: Time = Duration::from_secs(1);
 pub(super) const REFUSED: &str = "connection refused";
 
 /// A world in which VirtualService shop/web has VIP 10.0.0.1 and two servers,
-/// in the group default. A director's report uses the objects that exist at
-/// that moment.
+/// in the group default. A director's report uses the objects that exist when
+/// the report is made.
 pub(super) struct Scene {
     pub(super) world: World,
     pub(super) now: Time,
@@ -105,8 +105,9 @@ impl Scene {
         self.world.apply(Event::DirectorGroups(event), self.now);
     }
 
-    /// A director reports that its last round used the current objects and that
-    /// it holds 10.0.0.1, with `changes` to that status.
+    /// Delivers a report of `director`: its last round used the current
+    /// objects, and it holds 10.0.0.1. `changes` replace fields of the reported
+    /// status.
     pub(super) fn report(&mut self, director: &str, changes: Value) {
         let objects = self.world.objects();
         let group = ObjectKey::cluster("default");
@@ -141,7 +142,8 @@ impl Scene {
         }
     }
 
-    /// Renews a director's Lease. Returns what [`World::apply`] returns.
+    /// Renews a director's Lease. Returns the result of [`World::apply`] for
+    /// the renewal.
     pub(super) fn renew(&mut self, director: &str) -> bool {
         self.version += 1;
         let renewed = format!("2026-01-01T00:00:00.{:06}Z", self.version);
@@ -162,7 +164,7 @@ impl Scene {
         self.wanted().virtual_services[&ObjectKey::new("shop", "web")].clone()
     }
 
-    /// A condition of the service, as `Status/Reason: message`.
+    /// Returns a condition of shop/web, as `Status/Reason: message`.
     pub(super) fn says(&mut self, kind: &str) -> String {
         said(&self.status().conditions, kind)
     }
@@ -206,8 +208,8 @@ pub(super) fn exception(service: &str, reason: &str, message: &str) -> Value {
     json!({"virtualService": reference(service), "reason": reason, "message": message})
 }
 
-/// The entry in a director's report for a server that is not healthy for some
-/// services.
+/// Returns the entry of a director's report for a server that is unhealthy for
+/// `services`.
 pub(super) fn sick(server: &str, state: &str, message: &str, services: &[&str]) -> Value {
     json!({
         "realServer": reference(server),
@@ -218,8 +220,8 @@ pub(super) fn sick(server: &str, state: &str, message: &str, services: &[&str]) 
     })
 }
 
-/// A scene in which shop/web has a health check, and each director has used it
-/// and finds both servers healthy.
+/// Returns a scene in which shop/web has a health check. Each director has used
+/// the health check and finds both servers healthy.
 pub(super) fn checked(directors: &[&str]) -> Scene {
     let mut scene = Scene::new();
     scene.service(json!({"healthCheck": {"tcpSocket": {}}}));

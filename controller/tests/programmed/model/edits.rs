@@ -1,4 +1,4 @@
-//! Edits by users. Each adds a state to the true history of its kind.
+//! Edits by users. Each edit adds a state to the true history of one kind.
 
 use serde_json::{Value, json};
 
@@ -42,8 +42,8 @@ impl Model {
         self.history[kind].push(state);
     }
 
-    /// Changes the labels. They do not change the generation, so an object can
-    /// return to an earlier state.
+    /// Changes the labels of an object. Labels do not change the generation, so
+    /// the object can return to an earlier state.
     pub(super) fn relabel(&mut self, kind: usize, name: &str, app: Option<u8>) {
         let mut state = self.latest(kind).clone();
         let Some(object) = state.get_mut(name) else {

@@ -1,4 +1,4 @@
-//! Compares what the controller says with what the model knows.
+//! Compares the controller's conditions with the true states in the model.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use serde_json::json;
 use super::{GROUP, GROUPS, Model, Report, SERVERS, SERVICES, watch::list};
 
 impl Model {
-    /// A service that the controller calls programmed although a director does
-    /// not have it, with the reason.
+    /// Describes a service that the controller calls programmed although a
+    /// director does not have it. Returns `None` if there is no such service.
     pub(crate) fn lie(&self) -> Option<String> {
         let programmed = self
             .conditions
@@ -31,8 +31,8 @@ impl Model {
                 let has = self.as_far_as_the_controller_is(report).get(key).cloned();
                 if has.as_ref() != wanted {
                     return Some(format!(
-                        "{key} is not programmed on director {director}, which stands at {:?}; the \
-                         controller stands at {:?}.\nwanted {wanted:?}\nhas {has:?}",
+                        "{key} is not programmed on director {director}, which is at {:?}; the \
+                         controller is at {:?}.\nwanted {wanted:?}\nhas {has:?}",
                         report.used, self.at
                     ));
                 }
@@ -41,11 +41,11 @@ impl Model {
         None
     }
 
-    /// Services that should be programmed by now and are not.
+    /// Returns the services that should be programmed by now but are not.
     pub(crate) fn not_programmed(&self) -> Vec<String> {
         let resolved = self.controller.resolved();
-        // If an object is not acceptable any more, what is in force depends on
-        // the past, which digests do not show.
+        // If an object is now invalid, the state in force depends on the
+        // object's past, which digests do not show.
         let is_sound = |key: &ObjectKey, service: &Service| {
             !resolved.gone_groups.contains(&service.group)
                 && service
@@ -71,10 +71,11 @@ impl Model {
             .collect()
     }
 
-    /// Every status, from what was resolved last.
+    /// Returns the statuses that the controller computed when it last resolved
+    /// the objects. Returns no statuses if they depend on earlier states.
     pub(crate) fn conditions(&self) -> BTreeMap<ObjectKey, VirtualServiceStatus> {
-        // A controller that was restarted does not know a deleted group, nor
-        // what was in force before a rejected edit.
+        // A restarted controller knows neither a deleted group nor the state in
+        // force before a rejected edit.
         let resolved = self.controller.resolved();
         if !resolved.gone_groups.is_empty()
             || !resolved.rejected.is_empty()
@@ -87,8 +88,9 @@ impl Model {
         self.conditions.clone()
     }
 
-    /// The services that a report's director has. If it is further than the
-    /// controller, the services that it had at the controller's position.
+    /// Returns the services that the report's director has. If the director is
+    /// ahead of the controller, returns the services that the director had at
+    /// the controller's position.
     fn as_far_as_the_controller_is(&self, report: &Report) -> BTreeMap<ObjectKey, Service> {
         if (0..3).all(|kind| report.used[kind] <= self.at[kind]) {
             return report.services.clone();
@@ -101,9 +103,9 @@ impl Model {
         resolve(&objects).services
     }
 
-    /// A service that is not acceptable any more keeps its VIP on directors
-    /// that knew its last valid version. A controller that started later cannot
-    /// know which VIP that is.
+    /// Whether an invalid service may have the VIP of service `key`. An invalid
+    /// service keeps its VIP on directors that knew its last valid version, and
+    /// a controller that started later cannot know that VIP.
     fn has_an_unreadable_rival(&self, key: &ObjectKey) -> bool {
         let services = &self.history[SERVICES][self.at[SERVICES]];
         let vip = |name: &str| {

@@ -1,5 +1,5 @@
-//! Delivers objects: to the controller as events, to a director as changes of
-//! its store.
+//! Delivers objects to the controller as events, and to a director as changes
+//! of its store.
 
 use controller::event::Event;
 use crds::{
