@@ -143,7 +143,10 @@ fn one_that_another_process_keeps_setting_back_is_left_and_reported() {
     for _ in 0..100 {
         let outcome = agent.later(&checked());
         let problem = problem(&outcome, NAMES[0]);
-        assert!(problem.contains("another program sets it to 0"), "{problem}");
+        assert!(
+            problem.contains("another program sets it to 0"),
+            "{problem}"
+        );
         assert_eq!(
             outcome.failures,
             BTreeMap::new(),
