@@ -44,8 +44,7 @@ pub(super) fn command(op: &Op) -> Command {
 }
 
 /// Receives the attributes of a nested attribute, one after another. A `Nest`
-/// collects attributes in a list, writes them to a datagram, or counts their
-/// bytes. Operations are written to a datagram directly, which saves thousands
+/// collects attributes in a list or writes them to a datagram. Operations are written to a datagram directly, which saves thousands
 /// of lists.
 pub(super) trait Nest<A> {
     fn put(&mut self, attribute: A);

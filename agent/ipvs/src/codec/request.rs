@@ -21,8 +21,7 @@ impl Message {
     /// each nest many times. `header` must name the netlink family; this
     /// function fills in the length in `header`.
     pub fn append_to(&self, datagram: &mut Vec<u8>, header: NetlinkHeader) {
-        let room = self.buffer_len();
-        append_message(datagram, header, self.command, room, |rest| {
+        append_message(datagram, header, self.command, |rest| {
             for attribute in &self.attributes {
                 let kind = attribute.kind();
                 match attribute {
@@ -45,7 +44,7 @@ impl Message {
 /// operation's [`Message`]. To save time, `append_request` does not build a
 /// `Message`.
 pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
-    append_message(datagram, header, command(op), room(op), |rest| {
+    append_message(datagram, header, command(op), |rest| {
         rest.put_nest(IPVS_CMD_ATTR_SERVICE, |rest| {
             service_attributes(op, rest);
         });
@@ -57,83 +56,54 @@ pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
     });
 }
 
-/// Returns the size of an operation's attributes and of two nest headers, even
-/// if the operation needs only one nest.
-#[inline]
-fn room(op: &Op) -> usize {
-    let (mut service, mut destination) = (Length::default(), Length::default());
-    service_attributes(op, &mut service);
-    destination_attributes(op, &mut destination);
-    NLA_HDRLEN + service.0 + NLA_HDRLEN + destination.0
-}
-
-/// Counts the bytes that attributes take in a datagram.
-#[derive(Default)]
-struct Length(usize);
-
-impl<N: Nla> Nest<N> for Length {
-    #[inline(always)]
-    fn put(&mut self, attribute: N) {
-        self.0 += length(&attribute).next_multiple_of(NLA_ALIGNTO);
-    }
-}
-
-#[inline(always)]
-fn length<N: Nla>(attribute: &N) -> usize {
-    NLA_HDRLEN + attribute.value_len()
-}
-
 #[inline]
 fn append_message(
     datagram: &mut Vec<u8>,
     mut header: NetlinkHeader,
     command: Command,
-    room: usize,
     attributes: impl FnOnce(&mut Rest<'_>),
 ) {
     let start = datagram.len();
-    datagram.resize(start + NLMSG_HDRLEN + GENL_HDRLEN + room, 0);
-    let mut rest = Rest {
-        bytes: &mut datagram[start..],
-        filled: NLMSG_HDRLEN + GENL_HDRLEN,
-    };
-    attributes(&mut rest);
-    let Rest { bytes, filled } = rest;
-    header.length = u32::try_from(filled).expect("a message is below 4 GiB");
-    header.emit(bytes);
+    datagram.resize(start + NLMSG_HDRLEN + GENL_HDRLEN, 0);
+    attributes(&mut Rest { datagram });
+    let message = &mut datagram[start..];
+    header.length = u32::try_from(message.len()).expect("a message is below 4 GiB");
+    header.emit(message);
     let generic = GenlHeader {
         cmd: command.into(),
         version: IPVS_GENL_VERSION,
     };
-    generic.emit(&mut bytes[NLMSG_HDRLEN..]);
-    datagram.truncate(start + filled);
+    generic.emit(&mut message[NLMSG_HDRLEN..]);
 }
 
-/// The end of a datagram, into which a message is being written.
+/// The end of a datagram, to which attributes are appended. The datagram grows
+/// with each attribute, so no attribute needs room that was counted before.
 struct Rest<'a> {
-    bytes: &'a mut [u8],
-    filled: usize,
+    datagram: &'a mut Vec<u8>,
 }
 
 impl Rest<'_> {
     #[inline]
     fn put_nest(&mut self, kind: u16, attributes: impl FnOnce(&mut Self)) {
-        let start = self.filled;
-        self.filled += NLA_HDRLEN;
+        let start = self.datagram.len();
+        self.datagram.extend_from_slice(&[0; NLA_HDRLEN]);
         attributes(self);
-        let length = self.filled - start;
-        put_header(&mut self.bytes[start..], length, kind);
+        let nest = &mut self.datagram[start..];
+        let length = nest.len();
+        put_header(nest, length, kind);
     }
 
     // Where the compiler knows the kind of attribute, it reduces this function
     // to a few moves.
     #[inline(always)]
     fn put_attribute<N: Nla>(&mut self, attribute: &N) {
-        let length = length(attribute);
-        let bytes = &mut self.bytes[self.filled..][..length];
+        let length = NLA_HDRLEN + attribute.value_len();
+        let start = self.datagram.len();
+        self.datagram
+            .resize(start + length.next_multiple_of(NLA_ALIGNTO), 0);
+        let bytes = &mut self.datagram[start..][..length];
         put_header(bytes, length, attribute.kind());
         attribute.emit_value(&mut bytes[NLA_HDRLEN..]);
-        self.filled += length.next_multiple_of(NLA_ALIGNTO);
     }
 }
 

@@ -25,6 +25,7 @@ const IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM: u16 = 0;
 const IP_VS_TUNNEL_ENCAP_FLAG_CSUM: u16 = 1;
 const IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM: u16 = 2;
 
+#[inline]
 pub(super) fn scheduler_name(scheduler: &str) -> &str {
     match scheduler {
         "" => NO_SCHEDULER,
@@ -103,6 +104,7 @@ pub(super) fn parse_checksum(flags: u16) -> TunnelChecksum {
     }
 }
 
+#[inline]
 pub(super) fn family_number(family: Family) -> u16 {
     let number = match family {
         Family::V4 => AF_INET,
@@ -119,6 +121,7 @@ pub(super) fn parse_family(number: u16) -> Result<Family, DecodeError> {
     }
 }
 
+#[inline]
 pub(super) fn address_bytes(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => {
@@ -136,6 +139,7 @@ pub(super) fn parse_ip(family: Family, bytes: [u8; 16]) -> IpAddr {
     }
 }
 
+#[inline]
 pub(super) fn netmask(family: Family, prefix_length: u8) -> [u8; 4] {
     match family {
         Family::V4 => {
