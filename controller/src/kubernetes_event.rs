@@ -76,7 +76,7 @@ pub struct AgentFlip {
 }
 
 impl AgentFlip {
-    /// Returns the change of the condition HealthChecks between two versions of
+    /// Returns the change of the condition ProbesWorking between two versions of
     /// a Director, if any.
     pub fn between(
         director: &ObjectKey,

@@ -25,6 +25,7 @@ use crate::{
 
 mod cautious;
 mod drift;
+mod grants;
 mod health;
 mod health_steps;
 mod no_journal;

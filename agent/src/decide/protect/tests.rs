@@ -1,3 +1,4 @@
+use crds::Rejection;
 use ipvs::{Family, Tunnel};
 
 use super::*;
@@ -163,7 +164,7 @@ fn a_service_goes_on_without_the_server_that_is_a_director() {
     let (key, desired) = with_method(ForwardingMethod::DirectRoute);
     let desired = Arc::new(desired);
     let suspects = suspects(&desired, &facts());
-    let verdict = judge(&desired, &suspects, |_| None, false);
+    let verdict = judge(&desired, &suspects, |_, _| false, Permissions::default());
     let left: Vec<_> = verdict.desired.table[&key]
         .destinations
         .keys()
@@ -200,7 +201,7 @@ fn a_sorry_server_that_is_a_director_is_left_out_too() {
     desired.checks.insert(key, Arc::new(policy));
     let desired = Arc::new(desired);
     let suspects = suspects(&desired, &facts());
-    let verdict = judge(&desired, &suspects, |_| None, false);
+    let verdict = judge(&desired, &suspects, |_, _| false, Permissions::default());
     assert_eq!(verdict.desired.checks[&key].sorry, None);
 }
 
@@ -210,11 +211,11 @@ fn nothing_of_a_refused_service_is_wanted_and_its_vip_stays_for_the_others() {
     let servers: &[_] = &[(1, 1)];
     let both = Arc::new(wish(&[(ssh, "rr", servers), (web, "rr", servers)]));
     let suspects = suspects(&both, &facts());
-    let verdict = judge(&both, &suspects, |_| None, false);
+    let verdict = judge(&both, &suspects, |_, _| false, Permissions::default());
     assert_eq!(*verdict.desired, wish(&[(web, "rr", servers)]));
 
     let alone = Arc::new(wish(&[(ssh, "rr", servers)]));
-    let verdict = judge(&alone, &suspects, |_| None, false);
+    let verdict = judge(&alone, &suspects, |_, _| false, Permissions::default());
     assert_eq!(*verdict.desired, Desired::default(), "no VIP is left over");
 }
 
@@ -227,12 +228,11 @@ fn what_is_already_in_the_kernel_stays_and_is_reported() {
     desired.services.extend(service.services);
     let desired = Arc::new(desired);
     let suspects = suspects(&desired, &facts());
-    let found = [
-        (key, fixtures::service("rr", &[(2, 1)])),
-        (ssh, fixtures::service("rr", &[])),
-    ];
-    let found = BTreeMap::from(found);
-    let verdict = judge(&desired, &suspects, |key| found.get(key), false);
+    let standing = [(key, None), (key, Some(server(2))), (ssh, None)];
+    let stands = |key: &ServiceKey, server: Option<&DestinationKey>| {
+        standing.contains(&(*key, server.copied()))
+    };
+    let verdict = judge(&desired, &suspects, stands, Permissions::default());
     assert!(Arc::ptr_eq(&verdict.desired, &desired), "all of it stays");
     assert_eq!(verdict.report.exceptions, []);
     let [one, other] = verdict.report.notices.as_slice() else {
@@ -242,11 +242,93 @@ fn what_is_already_in_the_kernel_stays_and_is_reported() {
     assert!(other.contains("Director b"), "{other}");
 }
 
+/// Returns a wish for one service with servers 1 and 2, in which these entries
+/// have no grant.
+fn ungranted(entries: &[Option<DestinationKey>]) -> (ServiceKey, Arc<Desired>) {
+    let key = tcp(VIP, 80);
+    let mut desired = wish(&[(key, "rr", &[(1, 1), (2, 1)])]);
+    for server in entries {
+        let why = Rejection {
+            reason: condition::reason::ADDRESS_NOT_GRANTED,
+            message: "the group does not grant it".to_owned(),
+        };
+        desired.ungranted.insert((key, *server), why);
+    }
+    (key, Arc::new(desired))
+}
+
+#[test]
+fn without_a_grant_an_entry_stays_only_if_it_is_ours_and_in_the_kernel() {
+    for (entry, stands, left) in [
+        (None, false, None),
+        (None, true, Some(2)),
+        (Some(server(2)), false, Some(1)),
+        (Some(server(2)), true, Some(2)),
+    ] {
+        let (key, desired) = ungranted(&[entry]);
+        let verdict = judge(
+            &desired,
+            &BTreeMap::new(),
+            |_, _| stands,
+            Permissions::default(),
+        );
+        let servers = verdict.desired.table.get(&key);
+        let servers = servers.map(|service| service.destinations.len());
+        assert_eq!(servers, left, "{entry:?}, in force before: {stands}");
+        let told: Vec<_> = verdict.report.exceptions.iter().collect();
+        match (stands, &told[..]) {
+            (false, []) => {}
+            (true, [exception]) => {
+                assert_eq!(exception.reason, "AddressNotGranted");
+                assert!(
+                    exception.message.starts_with("still served"),
+                    "{exception:?}"
+                );
+                assert_eq!(exception.real_server.is_some(), entry.is_some());
+            }
+            _ => panic!("only what is still served is reported: {told:?}"),
+        }
+    }
+}
+
+#[test]
+fn allowed_removals_end_what_stays_without_a_grant() {
+    let (key, desired) = ungranted(&[None]);
+    let permissions = Permissions {
+        is_released: true,
+        ..Permissions::default()
+    };
+    let verdict = judge(&desired, &BTreeMap::new(), |_, _| true, permissions);
+    assert!(!verdict.desired.table.contains_key(&key));
+    assert!(verdict.desired.vips.is_empty(), "its VIP goes too");
+    assert_eq!(verdict.ungranted, [(key, None)].into());
+    assert_eq!(verdict.report, Report::default());
+}
+
+#[test]
+fn an_address_that_is_granted_by_itself_may_be_the_hosts_own() {
+    let ssh = tcp(OWN, 22);
+    let mut desired = wish(&[(ssh, "rr", &[])]);
+    desired.meant.insert(ssh);
+    let desired = Arc::new(desired);
+    let suspects = suspects(&desired, &facts());
+    let verdict = judge(&desired, &suspects, |_, _| false, Permissions::default());
+    assert!(Arc::ptr_eq(&verdict.desired, &desired));
+    let [notice] = verdict.report.notices.as_slice() else {
+        panic!("one notice: {:?}", verdict.report);
+    };
+    assert!(notice.contains("grants exactly"), "{notice}");
+}
+
 #[test]
 fn what_is_allowed_is_programmed_and_reported() {
     let desired = Arc::new(wish(&[(tcp(OWN, 22), "rr", &[])]));
     let suspects = suspects(&desired, &facts());
-    let verdict = judge(&desired, &suspects, |_| None, true);
+    let permissions = Permissions {
+        may_hijack: true,
+        ..Permissions::default()
+    };
+    let verdict = judge(&desired, &suspects, |_, _| false, permissions);
     assert!(Arc::ptr_eq(&verdict.desired, &desired));
     let [notice] = verdict.report.notices.as_slice() else {
         panic!("one notice: {:?}", verdict.report);

@@ -130,7 +130,7 @@ fn a_service_in_the_kernel_is_not_removed_for_what_listens_later_or_for_a_restar
     let before = world.table();
     let observed = act(&mut first, START + LOOK_INTERVAL);
     let told = |observed: &Observed| {
-        assert_eq!(refused(observed), []);
+        assert_eq!(refused(observed), [""; 0]);
         let [notice] = observed.protection.notices.as_slice() else {
             panic!("one notice: {:?}", observed.protection);
         };
@@ -171,15 +171,18 @@ fn after_a_reboot_a_service_is_new() {
 }
 
 #[test]
-fn a_strangers_service_with_that_key_is_adopted() {
+fn a_strangers_service_with_that_key_is_refused_and_left_alone() {
     let world = listening(22);
     let theirs = kernel_service("sed", &[]);
     world.parts().kernel.table = [(tcp(OWN, 22), theirs)].into();
     let mut agent = agent(&world, listed([own_service(22)]));
     let observed = act(&mut agent, START);
-    assert_eq!(refused(&observed), [""; 0]);
-    assert_eq!(observed.protection.notices.len(), 1);
-    assert_eq!(world.table()[0], "-A -t 192.0.2.1:22 -s wrr");
+    assert_eq!(refused(&observed), ["shop/web22"]);
+    assert_eq!(
+        world.table(),
+        ["-A -t 192.0.2.1:22 -s sed"],
+        "only what is ours by the journal may stay for being in the kernel"
+    );
 }
 
 #[test]
@@ -379,7 +382,7 @@ fn while_the_hosts_addresses_cannot_be_read_only_what_may_be_in_a_programs_way_w
     let observed = act(&mut agent, START + REFUSED_INTERVAL);
     assert_eq!(
         refused(&observed),
-        [],
+        [""; 0],
         "the VIP is no address of the host's"
     );
     assert_eq!(world.parts().kernel.table.len(), 2);

@@ -396,7 +396,12 @@ fn what_is_refused_to_protect_the_director_is_an_exception_and_its_addresses_are
         protection: Arc::new(protection),
         ..well()
     });
-    assert_eq!(status.addresses, ["192.0.2.1", "2001:db8::1"]);
+    let addresses: Vec<_> = status
+        .addresses
+        .iter()
+        .map(|found| &*found.address)
+        .collect();
+    assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
     assert_eq!(status.exceptions, [refused]);
     assert_eq!(status.notices, ["it stands"]);
     assert_eq!(
