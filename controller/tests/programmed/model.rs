@@ -217,7 +217,10 @@ impl Model {
                 GROUPS,
                 GROUP,
                 &json!({}),
-                json!({"addresses": {"holder": "a"}}),
+                json!({
+                    "addresses": {"holder": "a"},
+                    "addressPools": [{"name": "all", "cidrs": ["0.0.0.0/0"]}],
+                }),
             ),
             Step::EditGroup => {
                 self.edit(

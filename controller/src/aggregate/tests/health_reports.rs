@@ -214,10 +214,18 @@ fn a_director_that_left_servers_out_proves_nothing_about_those_that_it_does_not_
 }
 
 #[test]
-fn a_name_that_is_none_counts_as_left_out() {
+fn a_report_that_names_objects_in_another_way_is_not_believed() {
     let mut scene = checked(&["d1"]);
-    scene.report("d1", sees(&[down("a")]));
-    assert_eq!(scene.healthy(), "0/2?");
+    let mut entry = down("shop/a");
+    entry["realServer"] = json!("shop/a");
+    scene.report("d1", sees(&[entry]));
+    assert!(
+        scene
+            .says(kind::PROGRAMMED)
+            .contains("status.health of Director d1 cannot be read"),
+        "{}",
+        scene.says(kind::PROGRAMMED)
+    );
 }
 
 #[test]

@@ -93,7 +93,10 @@ impl Scene {
         self.world.apply(Event::RealServers(event), self.now);
     }
 
-    pub(super) fn group(&mut self, spec: Value) {
+    /// Sets the spec of the group, which grants every VIP and mark.
+    pub(super) fn group(&mut self, mut spec: Value) {
+        spec["addressPools"] = json!([{"name": "all", "cidrs": ["0.0.0.0/0", "::/0"]}]);
+        spec["firewallMarks"] = json!([{"name": "all", "first": 1, "last": u32::MAX}]);
         let object = self.object(None, "default", spec);
         let event = watcher::Event::Apply(parsed(&object));
         self.world.apply(Event::DirectorGroups(event), self.now);
