@@ -210,11 +210,14 @@ fn expect_told(index: usize) -> UnhealthyServer {
         let name = format!("default/{}-troubled", case.name);
         let named = health.unhealthy.into_iter();
         let told = named
-            .filter(|server| server.real_server == name)
+            .filter(|server| server.real_server.to_string() == name)
             .find(|server| server.state == case.state);
         match told {
             Some(server) if case.words.contains(&&*server.message) => {
-                assert_eq!(server.virtual_services, [format!("default/{}", case.name)]);
+                let [service] = &server.virtual_services[..] else {
+                    panic!("one service is named: {server:?}");
+                };
+                assert_eq!(service.to_string(), format!("default/{}", case.name));
                 Ok(server)
             }
             told => Err(format!("{told:#?}")),

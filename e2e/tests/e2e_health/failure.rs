@@ -117,8 +117,9 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
         panic!("expected one unhealthy server: {health:#?}");
     };
     let of_services = services.iter().map(|service| format!("default/{service}"));
-    assert_eq!(unhealthy.real_server, "default/web1");
-    assert_eq!(unhealthy.virtual_services, of_services.collect::<Vec<_>>());
+    assert_eq!(unhealthy.real_server.to_string(), "default/web1");
+    let named = unhealthy.virtual_services.iter().map(ToString::to_string);
+    assert_eq!(named.collect::<Vec<_>>(), of_services.collect::<Vec<_>>());
     // The message may change from "no answer" to "no route" while the server is
     // down.
     let words = || match &*self::health().unhealthy {

@@ -275,7 +275,7 @@ impl Scene {
         eventually(&what, PATIENCE, || {
             let health = health();
             let expected = |below: &ServiceBelowMinimum| {
-                below.virtual_service == "default/web"
+                below.virtual_service.to_string() == "default/web"
                     && below.action == action
                     && (below.healthy, below.total, below.minimum) == (healthy, total, minimum)
             };

@@ -8,7 +8,7 @@ fn granting(spec: Value) -> Fixture {
     group("default").with("spec", spec)
 }
 
-fn pool(cidr: &str, namespaces: Value) -> Value {
+fn pool(cidr: &str, namespaces: &Value) -> Value {
     json!({"addressPools": [{"name": "pool", "cidrs": [cidr], "namespaces": namespaces}]})
 }
 
@@ -46,7 +46,7 @@ fn a_vip_is_granted_to_the_namespaces_of_its_pool_and_to_no_other() {
         ("10.0.1.0/24", json!(["shop"]), false),
         ("::/0", json!(["shop"]), false),
     ] {
-        let group = granting(pool(cidr, namespaces.clone()));
+        let group = granting(pool(cidr, &namespaces));
         let resolved = resolved(&[group, service("web")]);
         assert_eq!(
             resolved.services.contains_key(&key("web")),
@@ -58,7 +58,7 @@ fn a_vip_is_granted_to_the_namespaces_of_its_pool_and_to_no_other() {
 
 #[test]
 fn the_next_grant_is_added_to_the_list_that_is_there() {
-    let group = granting(pool("10.9.0.0/24", json!(["bank"])));
+    let group = granting(pool("10.9.0.0/24", &json!(["bank"])));
     let resolved = resolved(&[group, service("web")]);
     assert_not_granted(
         &resolved,
@@ -86,7 +86,7 @@ fn a_service_without_a_grant_takes_no_part_in_conflicts() {
     let squatter = service("squatter")
         .with("metadata.namespace", "evil")
         .created(1);
-    let group = granting(pool("10.0.0.0/24", json!(["shop"])));
+    let group = granting(pool("10.0.0.0/24", &json!(["shop"])));
     let resolved = resolved(&[group, squatter.clone(), service("web").created(2)]);
     assert!(
         resolved.services.contains_key(&key("web")),
