@@ -205,7 +205,12 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
     let mut said = None;
     loop {
         match Lock::take() {
-            Ok(lock) => return Some(lock),
+            Ok(lock) => {
+                if let Some(remark) = lock.remark() {
+                    tracing::warn!("{remark}");
+                }
+                return Some(lock);
+            }
             Err(error) => {
                 let message = error.to_string();
                 if said.as_ref() != Some(&message) {
@@ -214,7 +219,9 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
                             let pid = Lock::owner().map(|pid| format!(" (pid {pid})"));
                             tracing::warn!("{message}{}", pid.unwrap_or_default());
                         }
-                        LockError::Io(_) => tracing::error!("{message}"),
+                        LockError::NoPart { .. } | LockError::Io(_) => {
+                            tracing::error!("{message}");
+                        }
                     }
                     said = Some(message);
                 }
