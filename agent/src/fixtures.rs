@@ -3,6 +3,7 @@
 
 pub(crate) mod disk;
 mod edges;
+pub(crate) mod filling_disk;
 pub(crate) mod health;
 mod table;
 
@@ -102,6 +103,11 @@ impl Disk {
         for change in changes {
             match change {
                 Change::Own(entry) => {
+                    // The journal has one interface for each address.
+                    if let Entry::Address(address, _) = entry {
+                        let is_same = |owned: &Entry| matches!(owned, Entry::Address(found, _) if found == address);
+                        self.owned.retain(|owned| !is_same(owned));
+                    }
                     self.owned.insert(entry.clone());
                 }
                 Change::Disown(gone) => self.owned.retain(|entry| match (gone, entry) {

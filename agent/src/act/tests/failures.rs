@@ -261,7 +261,7 @@ fn a_service_that_another_process_made_meanwhile_is_adopted_with_the_next_readin
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
     let outcome = agent.round(&ours);
     let message = &outcome.failures[&Subject::Service(tcp(WEB, 80))];
-    assert!(message.contains("another program has made"), "{message}");
+    assert!(message.contains("another program has created"), "{message}");
     assert_eq!(
         sent(&world.news(), "-a "),
         0,
@@ -388,4 +388,43 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
         ["- 192.0.2.10 eth0", "-D -t 192.0.2.10:80", "settle"]
     );
     assert_eq!(outcome, Outcome::default(), "nothing is left");
+}
+
+/// Another process adds a server that is wanted now and then, so that the
+/// server becomes ours and ceases to be ours again and again.
+#[test]
+fn what_changes_hands_again_and_again_while_the_disk_refuses_stays_little() {
+    let world = ModelWorld::new();
+    let mut agent = Agent::start(&world);
+    let (with, without) = (
+        wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (2, 1)])]),
+        wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]),
+    );
+    agent.round(&without);
+    world.parts().disk_broken = true;
+    for _ in 0..2000 {
+        let added = service("wrr", &[(1, 1), (2, 1)]);
+        world.parts().kernel.table.insert(tcp(WEB, 80), added);
+        agent.state.distrust();
+        agent.now += Duration::from_secs(1);
+        agent.round(&with);
+        assert!(
+            agent
+                .state
+                .ours()
+                .table
+                .destination(&tcp(WEB, 80), &server(2))
+        );
+        agent.now += Duration::from_secs(1);
+        agent.round(&without);
+    }
+    let unsettled = agent.state.unsettled.changes().len();
+    assert!(unsettled < 1100, "{unsettled} changes of two entries");
+
+    world.parts().disk_broken = false;
+    agent.now += Duration::from_secs(60);
+    agent.round(&with);
+    let on_disk = world.parts().disk.remembered().table;
+    assert!(on_disk.destination(&tcp(WEB, 80), &server(2)));
+    assert_eq!(on_disk, agent.state.ours().table);
 }
