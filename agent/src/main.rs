@@ -16,7 +16,7 @@ use std::{
 use agent::{
     args::{Args, Command},
     claim::{self, Orders},
-    clock::Clock,
+    clock::{Clock, local_daytime},
     director::{Loop, World},
     disk::{
         checkpoint::{Checkpoint, Note, Recorder, Restored},
@@ -30,7 +30,9 @@ use agent::{
         surroundings::ThisHost,
         sysctls::SysctlFolder,
     },
-    input::{Input, api_servers::ApiServers, kubernetes, links, manifests, reader},
+    input::{
+        Input, api_servers::ApiServers, api_time::ApiTime, kubernetes, links, manifests, reader,
+    },
     probe::{self, target::Order},
     tell::{
         publish::{self, Identity},
@@ -42,6 +44,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::{
@@ -152,7 +155,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         recorder: recorder.clone(),
         files: restored.files,
     };
-    start_input(args, identity, &runtime, input, observed);
+    let api_time = ApiTime::default();
+    start_input(args, identity, &runtime, input, observed, api_time.clone());
     thread::Builder::new()
         .name("reader".to_owned())
         .spawn(move || reader::watch(&readings))
@@ -163,7 +167,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     claim::start(claimed, links.clone())
         .context("cannot start the thread that claims addresses")?;
     links::start(links).context("cannot start the thread that watches interfaces")?;
-    let world = world(args, boot_id, orders, claims);
+    let world = world(args, boot_id, api_time, orders, claims);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
@@ -239,6 +243,7 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
 fn world(
     args: &Args,
     boot_id: String,
+    api_time: ApiTime,
     orders: UnboundedSender<Order>,
     claims: UnboundedSender<Orders>,
 ) -> World {
@@ -255,6 +260,10 @@ fn world(
         listeners: Box::new(SockDiag),
         may_hijack: args.allow_hijack,
         surroundings: Box::new(ThisHost::default()),
+        daytime: match args.manifests {
+            Some(_) => Box::new(local_daytime),
+            None => Box::new(move || api_time.daytime()),
+        },
         orders,
     }
 }
@@ -288,6 +297,7 @@ fn start_input(
     runtime: &tokio::runtime::Runtime,
     input: Input,
     observed: watch::Receiver<Option<Observed>>,
+    api_time: ApiTime,
 ) {
     match args.manifests.clone() {
         Some(folder) => {
@@ -298,7 +308,7 @@ fn start_input(
         None => {
             let kubeconfig = args.kubeconfig.clone();
             runtime.spawn(async move {
-                let (client, mut api_servers) = connect(kubeconfig.as_deref()).await;
+                let (client, mut api_servers) = connect(kubeconfig.as_deref(), &api_time).await;
                 // The loop must know the API server's address before the first
                 // object, because a service may want that address.
                 api_servers.look(&input.events).await;
@@ -317,7 +327,7 @@ fn start_input(
 
 /// Waits for a usable configuration, and returns a client of the API server.
 /// The API server itself need not answer yet.
-async fn connect(kubeconfig: Option<&std::path::Path>) -> (Client, ApiServers) {
+async fn connect(kubeconfig: Option<&std::path::Path>, api_time: &ApiTime) -> (Client, ApiServers) {
     let mut said = None;
     loop {
         let result = match kubeconfig {
@@ -330,8 +340,8 @@ async fn connect(kubeconfig: Option<&std::path::Path>) -> (Client, ApiServers) {
             config.read_timeout = Some(ANSWER_TIME);
             config.reset_reader_on_write = true;
             let api_servers = ApiServers::of(&config, kubeconfig.is_none());
-            let client = Client::try_from(config).context("cannot use TLS")?;
-            Ok((client, api_servers))
+            let client = ClientBuilder::try_from(config).context("cannot use TLS")?;
+            Ok((client.with_layer(&api_time.layer()).build(), api_servers))
         });
         match client {
             Ok(client) => return client,

@@ -100,7 +100,7 @@ impl Loop {
                 Reason::Look.when(self.protection.hear_api_servers(servers))
             }
             Event::Probed(probe, tally) => {
-                let now = self.clock.wall(self.clock.now());
+                let now = self.clock.steady_wall(self.clock.now());
                 Reason::Retry.when(self.health.hear(probe, &tally, now))
             }
             Event::ProbesVoid(why) => {

@@ -11,6 +11,7 @@ use crate::{
     decide::{
         addresses::{Holding, holding},
         desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
+        permission::Permission,
         retain::{Before, Removals},
         sysctls::Tuning,
     },
@@ -79,7 +80,7 @@ impl Loop {
 
     /// Keeps entries in force that must not be removed yet.
     fn retain(&mut self, now: Duration) -> Wish {
-        let (removals, wanted) = (self.removals(now), self.wish(now));
+        let (removals, wanted) = (self.removals(), self.wish(now));
         let before = Before {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was read"),
@@ -96,7 +97,7 @@ impl Loop {
     /// Gives each server the weight that its health allows.
     fn weigh(&mut self, in_force: &Wish, now: Duration) {
         let changed = std::mem::take(&mut self.changed);
-        let (is_listed, wall) = (self.objects.is_listed(), self.clock.wall(now));
+        let (is_listed, wall) = (self.objects.is_listed(), self.clock.steady_wall(now));
         let desired = &in_force.desired;
         self.health
             .weigh(desired, changed, is_listed, &mut self.state, wall);
@@ -165,17 +166,15 @@ impl Loop {
         group.and_then(|group| group.in_force())
     }
 
-    fn removals(&mut self, now: Duration) -> Removals {
+    fn removals(&mut self) -> Removals {
         if !self.objects.is_listed() {
             return Removals::NotYet;
         }
-        let allowed_until = self
-            .in_force()
-            .and_then(|group| group.removals_allowed_until);
-        let wall = self.clock.wall(now).as_second();
-        let removals = self
-            .caution
-            .judge(allowed_until.is_some_and(|until| wall < until));
+        let group = self.in_force();
+        let until = group.and_then(|group| group.removals_allowed_until);
+        let permission = Permission::of(until, (self.world.daytime)());
+        let removals = self.caution.judge(permission == Permission::Given);
+        self.doubt = permission.doubt();
         self.save_cluster();
         removals
     }

@@ -49,6 +49,7 @@ fn well() -> Observed {
         unreadable: Vec::new(),
         health: Arc::default(),
         hold: None,
+        doubt: None,
         protection: Arc::default(),
     }
 }
