@@ -95,6 +95,8 @@ pub struct Loop {
     servers: Tee,
     groups: Tee,
     recorder: Recorder,
+    /// Why the checkpoint cannot be written, if it cannot.
+    checkpoint_trouble: Option<String>,
     /// Whether objects of the previous run were restored, for use until the
     /// inputs have listed all objects.
     restored: bool,
@@ -143,6 +145,7 @@ impl Loop {
             services: tee(Kind::VirtualService),
             servers: tee(Kind::RealServer),
             groups: tee(Kind::DirectorGroup),
+            checkpoint_trouble: None,
             restored: false,
             name,
             group,

@@ -139,7 +139,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         lease_namespace: args.lease_namespace.clone(),
     };
     let (recorder, notes) = Recorder::new();
-    let (restored, writer) = restore(args, notes)?;
+    let (restored, writer) = restore(args, notes, events.clone())?;
     if !restored.events.is_empty() {
         tracing::info!(
             "{} objects are known from the previous run; nothing is removed until all current objects are known",
@@ -184,9 +184,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .context("cannot start the director's thread")?;
     let ended = loop_thread.join();
     note_end.note(Note::End);
-    if let Some(writer) = writer
-        && writer.join().is_err()
-    {
+    if writer.join().is_err() {
         tracing::error!("the checkpoint's thread failed");
     }
     runtime.shutdown_background();
@@ -269,26 +267,26 @@ fn world(
 }
 
 /// Returns the data of the previous run, and the thread that writes the
-/// checkpoint. If the checkpoint cannot be used, the agent starts with no data
-/// and no such thread.
+/// checkpoint. If the checkpoint cannot be used, the agent starts with no data,
+/// and the thread tries again.
 fn restore(
     args: &Args,
     notes: mpsc::Receiver<Note>,
-) -> anyhow::Result<(Restored, Option<thread::JoinHandle<()>>)> {
-    match Checkpoint::open(&args.state_dir) {
-        Ok((checkpoint, restored)) => {
-            let writer = checkpoint
-                .record(notes)
-                .context("cannot start the checkpoint's thread")?;
-            Ok((restored, Some(writer)))
-        }
-        Err(error) => {
-            tracing::warn!(
-                "no checkpoint: {error}. If the agent restarts while the API server is away, it will know no objects"
-            );
-            Ok((Restored::default(), None))
-        }
-    }
+    events: Sender<Event>,
+) -> anyhow::Result<(Restored, thread::JoinHandle<()>)> {
+    let (checkpoint, restored) = Checkpoint::open(&args.state_dir);
+    let report = move |trouble| {
+        // Sending fails when the loop has ended.
+        events.send(Event::Checkpoint(trouble)).unwrap_or_default();
+    };
+    let writer = checkpoint
+        .record(notes, report)
+        .context("cannot start the checkpoint's thread")?;
+    let restored = restored.unwrap_or_else(|error| {
+        tracing::warn!("cannot read what the previous run knew: {error}");
+        Restored::default()
+    });
+    Ok((restored, writer))
 }
 
 fn start_input(

@@ -1,12 +1,13 @@
 //! The state folder is read-only, full, or damaged: the table stays, the agent
 //! does what it can without a journal, and the Director reports what to do.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command};
 
 use e2e::{
     Host, Process,
     cluster::{Cluster, PATIENCE, agent, example, expect_table, wait_for_words, wait_until_ready},
     course::{Course, another_service},
+    eventually,
     host::run_here,
     kubectl, kubectl_apply, layout,
 };
@@ -65,6 +66,19 @@ fn expect_told() {
     wait_for_words("idir/director1", "Programmed", &words);
 }
 
+/// Waits until the Director's notices are as expected.
+#[track_caller]
+fn wait_for_notices(are_expected: impl Fn(&str) -> bool) {
+    let path = "jsonpath={.status.notices}";
+    eventually("the Director's notices", PATIENCE, || {
+        let notices = kubectl(&["get", "idir/director1", "-o", path]);
+        match are_expected(&notices) {
+            true => Ok(()),
+            false => Err(notices),
+        }
+    });
+}
+
 #[test]
 fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made() {
     let _cluster = Cluster::start();
@@ -102,10 +116,16 @@ fn a_full_disk_is_told_and_served_once_there_is_space() {
     kubectl_apply(&example("nat-cluster.yaml"));
     expect_told();
     expect_table(&course.director, &[]);
+    wait_for_notices(|notices| notices.contains("cannot write the checkpoint"));
 
     fs::remove_file(&filler).expect("the filler");
     wait_until_ready(&["web"]);
     expect_table(&course.director, &TABLE);
+    wait_for_notices(str::is_empty);
+    for name in ["journal.redb", "checkpoint.redb"] {
+        let file = fs::metadata(folder.0.join(name)).expect("it was made");
+        assert_eq!(file.mode() & 0o777, 0o600, "{name}");
+    }
 }
 
 #[test]

@@ -115,6 +115,11 @@ impl Loop {
                 self.state.hear_hindered(why);
                 Reason::Retry
             }
+            Event::Checkpoint(trouble) => {
+                let changed = self.checkpoint_trouble != trouble;
+                self.checkpoint_trouble = trouble;
+                Reason::Retry.when(changed)
+            }
             Event::Links => {
                 self.state.links_changed();
                 self.protection.look_again();

@@ -37,6 +37,7 @@ impl Loop {
             unreadable: self.unreadable.clone(),
             hold: self.caution.hold(),
             doubt: self.doubt.clone(),
+            checkpoint_trouble: self.checkpoint_trouble.clone(),
             protection: self.protection.report(),
         }
     }

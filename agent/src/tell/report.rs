@@ -94,6 +94,8 @@ pub struct Observed {
     pub hold: Option<Hold>,
     /// Why the group's permission for removals is not believed, if it is not.
     pub doubt: Option<Doubt>,
+    /// Why the checkpoint cannot be written, if it cannot.
+    pub checkpoint_trouble: Option<String>,
     /// The report of the checks that protect the host's own traffic.
     pub protection: Arc<protect::Report>,
 }
@@ -146,7 +148,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let addresses = observed.protection.addresses.iter();
         status.addresses = addresses.map(ToString::to_string).collect();
         let doubt = observed.doubt.as_ref().map(ToString::to_string);
-        let own = doubt.into_iter();
+        let own = doubt.into_iter().chain(observed.checkpoint_trouble.clone());
         let protected = observed.protection.notices.iter().cloned();
         let mut notices: Vec<_> = own.chain(protected).chain(notices(outcome)).collect();
         status.notices_omitted = int32(notices.len().saturating_sub(MOST_NOTICES));

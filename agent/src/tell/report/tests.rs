@@ -50,6 +50,7 @@ fn well() -> Observed {
         health: Arc::default(),
         hold: None,
         doubt: None,
+        checkpoint_trouble: None,
         protection: Arc::default(),
     }
 }
