@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Database, backends::FileBackend};
+use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
 
 /// Opens a database file. Tests replace it by one whose disk can fail.
 pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
@@ -45,7 +45,14 @@ pub(crate) fn open(path: &Path) -> Result<Database, redb::Error> {
     let mut options = File::options();
     let options = options.read(true).write(true).create(true).truncate(false);
     let file = options.mode(FILE_MODE).open(path)?;
-    Ok(builder().create_with_backend(FileBackend::new(file)?)?)
+    let is_new = file.metadata()?.len() == 0;
+    let opened = builder().create_with_backend(FileBackend::new(file)?);
+    if let (true, Err(DatabaseError::Storage(StorageError::Io(_)))) = (is_new, &opened) {
+        // On a full disk, a part of a new file would be taken for a damaged
+        // file later. If the part cannot be removed, that is what happens.
+        fs::remove_file(path).unwrap_or_default();
+    }
+    Ok(opened?)
 }
 
 /// Creates the state folder if there is none. Takes the permissions of other
