@@ -12,7 +12,7 @@ use ipvs::{DestinationKey, ServiceKey};
 use crate::decide::ours::{Change, Entry, Remembered};
 
 /// Up to this many changes are not worth merging.
-const FEW: usize = 1024;
+const FEW: usize = 16;
 
 /// The changes that the journal does not record yet, oldest first.
 #[derive(Debug, Default)]
@@ -210,7 +210,7 @@ mod tests {
     fn entries_that_change_all_the_time_stay_few() {
         let mut unsettled = Unsettled::default();
         let (service, server) = (tcp("192.0.2.10", 80), server(1));
-        for _ in 0..10 * FEW {
+        for _ in 0..1000 {
             unsettled.add(Change::Disown(Entry::Destination(service, server)));
             unsettled.add(Change::Own(Entry::Destination(service, server)));
             unsettled.refused();
