@@ -23,6 +23,7 @@ mod state;
 mod sysctls;
 mod timeouts;
 mod tuned;
+mod unsettled;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

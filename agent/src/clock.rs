@@ -1,9 +1,12 @@
-//! The agent's only clock: the time of day at the start plus the monotonic time
-//! since then. A step of the wall clock moves no deadline of the agent.
+//! The agent's clock. A deadline is a time since the agent's start, so a step
+//! of the time of day moves no deadline. The time of day is read when it is
+//! needed, because it may be wrong when the agent starts and right later.
 
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+
+use crate::decide::permission::{ApiServerTime, Daytime};
 
 /// A clock that counts from the agent's start.
 #[derive(Clone, Copy, Debug)]
@@ -33,18 +36,29 @@ impl Clock {
         instant.saturating_duration_since(self.started)
     }
 
-    /// Converts a time of day to a time since the agent's start. Returns zero
-    /// for a time before the start.
+    /// Converts a time that [`Clock::steady_wall`] returned to a time since the
+    /// agent's start. Returns zero for a time before the start.
     pub fn since_start(&self, wall: Timestamp) -> Duration {
         let since = wall.duration_since(self.wall);
         Duration::try_from(since).unwrap_or(Duration::ZERO)
     }
 
-    /// Converts a time that [`Clock::now`] returned to a time of day, for
-    /// people.
-    pub fn wall(&self, now: Duration) -> Timestamp {
+    /// Converts a time that [`Clock::now`] returned to the time of day at the
+    /// agent's start plus the time since then. The result is for state machines
+    /// that compare such times with each other: it never jumps, but it may
+    /// differ from the time of day. Use [`Daytime`] to compare with a time that
+    /// a person set.
+    pub fn steady_wall(&self, now: Duration) -> Timestamp {
         self.wall
             .checked_add(now)
             .expect("a process does not run until the year 9999")
+    }
+}
+
+/// Reads the time of day, for an agent that uses no API server.
+pub fn local_daytime() -> Daytime {
+    Daytime {
+        here: Timestamp::now(),
+        api_server: ApiServerTime::NoApiServer,
     }
 }

@@ -7,6 +7,7 @@ pub mod caution;
 pub mod desired;
 pub mod guard;
 pub mod ours;
+pub mod permission;
 pub mod protect;
 pub mod retain;
 pub mod serving;

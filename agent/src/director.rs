@@ -20,7 +20,13 @@ use crate::{
     act::{State, retry::Retry},
     claim::Segments,
     clock::Clock,
-    decide::{caution::Caution, ours::Remembered, retain::Retention, serving::memory::Memory},
+    decide::{
+        caution::Caution,
+        ours::Remembered,
+        permission::{Daytime, Doubt},
+        retain::Retention,
+        serving::memory::Memory,
+    },
     disk::{
         checkpoint::{Recorder, Tee},
         journal::{Journal, JournalError, NoJournal},
@@ -66,6 +72,8 @@ pub struct World {
     pub may_hijack: bool,
     /// The parts of the host's network that sysctls depend on.
     pub surroundings: Box<dyn Surroundings + Send>,
+    /// Reads the time of day.
+    pub daytime: Box<dyn FnMut() -> Daytime + Send>,
     /// The channel for orders to start and stop probes.
     pub orders: UnboundedSender<Order>,
 }
@@ -87,6 +95,8 @@ pub struct Loop {
     servers: Tee,
     groups: Tee,
     recorder: Recorder,
+    /// Why the checkpoint cannot be written, if it cannot.
+    checkpoint_trouble: Option<String>,
     /// Whether objects of the previous run were restored, for use until the
     /// inputs have listed all objects.
     restored: bool,
@@ -101,6 +111,8 @@ pub struct Loop {
     changed: BTreeSet<ServiceKey>,
     /// The removals that wait until they are allowed.
     held: Vec<Op>,
+    /// Why the group's permission for removals is not believed, if it is not.
+    doubt: Option<Doubt>,
     health: Health,
     unreadable: Vec<DirectorException>,
     /// The last logged problems of objects.
@@ -133,6 +145,7 @@ impl Loop {
             services: tee(Kind::VirtualService),
             servers: tee(Kind::RealServer),
             groups: tee(Kind::DirectorGroup),
+            checkpoint_trouble: None,
             restored: false,
             name,
             group,
@@ -149,6 +162,7 @@ impl Loop {
             retention: Retention::default(),
             changed: BTreeSet::new(),
             held: Vec::new(),
+            doubt: None,
             health: Health::new(standings),
             unreadable: Vec::new(),
             complaints: Said::default(),
@@ -189,7 +203,7 @@ impl Loop {
         let before = self.trouble.take();
         self.trouble = self.obstacle(&before, now).err();
         if self.trouble.is_some() {
-            return (self.trouble != before).then(|| self.observed(None, now));
+            return (self.trouble != before).then(|| self.observed(None));
         }
         let reason = self.reason(&before, now);
         let listed = self.objects.is_listed();
@@ -215,7 +229,7 @@ impl Loop {
         if let Some(outcome) = &outcome {
             self.log_oddities(outcome);
         }
-        listed.then(|| self.observed(outcome, now))
+        listed.then(|| self.observed(outcome))
     }
 
     /// Returns why a round should run now.

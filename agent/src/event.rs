@@ -63,6 +63,9 @@ pub enum Event {
     /// The interfaces on whose segments the agent cannot listen, by interface
     /// number, each with the reason; sent whenever they change.
     ClaimsHindered(BTreeMap<u32, String>),
+    /// Why the checkpoint cannot be written, or `None` if it can be written
+    /// again; sent whenever this changes.
+    Checkpoint(Option<String>),
     /// The interfaces or addresses of the host changed.
     Links,
     /// All objects that the previous run knew have been sent. The loop may now

@@ -3,6 +3,7 @@
 
 pub(crate) mod disk;
 mod edges;
+pub(crate) mod filling_disk;
 pub(crate) mod health;
 mod table;
 
@@ -14,13 +15,17 @@ use std::{
 };
 
 use ipvs::{Errno, Op, ServiceKey, Timeouts, model_kernel::ModelKernel};
+use jiff::Timestamp;
 
 pub(crate) use self::table::{config, named, server, service, spelled, tcp, weight, wish};
 
 use self::{disk::ModelFile, table::lines};
 use crate::{
     claim::Orders,
-    decide::ours::{Change, Entry, Intent, Remembered},
+    decide::{
+        ours::{Change, Entry, Intent, Remembered},
+        permission::{ApiServerTime, Daytime},
+    },
     disk::journal::JournalError,
     host::{
         interface::{Interface, Mac},
@@ -39,6 +44,9 @@ const SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.conf.eth1.send_redirects", "0"),
     ("net.ipv4.conf.all.send_redirects", "0"),
 ];
+
+/// The time of day of the modelled world, as long as a test does not change it.
+pub(crate) const NOON: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
 /// One thing that an agent did to the modelled world.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +110,11 @@ impl Disk {
         for change in changes {
             match change {
                 Change::Own(entry) => {
+                    // The journal has one interface for each address.
+                    if let Entry::Address(address, _) = entry {
+                        let is_same = |owned: &Entry| matches!(owned, Entry::Address(found, _) if found == address);
+                        self.owned.retain(|owned| !is_same(owned));
+                    }
                     self.owned.insert(entry.clone());
                 }
                 Change::Disown(gone) => self.owned.retain(|entry| match (gone, entry) {
@@ -130,6 +143,8 @@ impl Disk {
 /// The parts of the modelled world that outlive an agent.
 #[derive(Debug)]
 pub(crate) struct Parts {
+    /// The time of day that the agent reads.
+    pub(crate) daytime: Daytime,
     pub(crate) kernel: ModelKernel,
     pub(crate) interfaces: Vec<Interface>,
     /// The other hosts on the modelled host's segments.
@@ -220,6 +235,10 @@ impl ModelWorld {
     /// in 192.0.2.0/24 and 2001:db8::/64, and its eth1 is in 198.51.100.0/24.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Parts {
+            daytime: Daytime {
+                here: NOON,
+                api_server: ApiServerTime::Is(NOON),
+            },
             kernel: ModelKernel::default(),
             interfaces: vec![
                 interface(1, "lo", &[("127.0.0.1", 8), ("::1", 128)]),

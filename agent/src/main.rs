@@ -16,7 +16,7 @@ use std::{
 use agent::{
     args::{Args, Command},
     claim::{self, Orders},
-    clock::Clock,
+    clock::{Clock, local_daytime},
     director::{Loop, World},
     disk::{
         checkpoint::{Checkpoint, Note, Recorder, Restored},
@@ -30,7 +30,9 @@ use agent::{
         surroundings::ThisHost,
         sysctls::SysctlFolder,
     },
-    input::{Input, api_servers::ApiServers, kubernetes, links, manifests, reader},
+    input::{
+        Input, api_servers::ApiServers, api_time::ApiTime, kubernetes, links, manifests, reader,
+    },
     probe::{self, target::Order},
     tell::{
         publish::{self, Identity},
@@ -42,6 +44,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::{
@@ -136,7 +139,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         lease_namespace: args.lease_namespace.clone(),
     };
     let (recorder, notes) = Recorder::new();
-    let (restored, writer) = restore(args, notes)?;
+    let (restored, writer) = restore(args, notes, events.clone())?;
     if !restored.events.is_empty() {
         tracing::info!(
             "{} objects are known from the previous run; nothing is removed until all current objects are known",
@@ -152,7 +155,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         recorder: recorder.clone(),
         files: restored.files,
     };
-    start_input(args, identity, &runtime, input, observed);
+    let api_time = ApiTime::default();
+    start_input(args, identity, &runtime, input, observed, api_time.clone());
     thread::Builder::new()
         .name("reader".to_owned())
         .spawn(move || reader::watch(&readings))
@@ -163,7 +167,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     claim::start(claimed, links.clone())
         .context("cannot start the thread that claims addresses")?;
     links::start(links).context("cannot start the thread that watches interfaces")?;
-    let world = world(args, boot_id, orders, claims);
+    let world = world(args, boot_id, api_time, orders, claims);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
@@ -180,9 +184,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .context("cannot start the director's thread")?;
     let ended = loop_thread.join();
     note_end.note(Note::End);
-    if let Some(writer) = writer
-        && writer.join().is_err()
-    {
+    if writer.join().is_err() {
         tracing::error!("the checkpoint's thread failed");
     }
     runtime.shutdown_background();
@@ -205,7 +207,12 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
     let mut said = None;
     loop {
         match Lock::take() {
-            Ok(lock) => return Some(lock),
+            Ok(lock) => {
+                if let Some(remark) = lock.remark() {
+                    tracing::warn!("{remark}");
+                }
+                return Some(lock);
+            }
             Err(error) => {
                 let message = error.to_string();
                 if said.as_ref() != Some(&message) {
@@ -214,7 +221,9 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
                             let pid = Lock::owner().map(|pid| format!(" (pid {pid})"));
                             tracing::warn!("{message}{}", pid.unwrap_or_default());
                         }
-                        LockError::Io(_) => tracing::error!("{message}"),
+                        LockError::NoPart { .. } | LockError::Io(_) => {
+                            tracing::error!("{message}");
+                        }
                     }
                     said = Some(message);
                 }
@@ -232,6 +241,7 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
 fn world(
     args: &Args,
     boot_id: String,
+    api_time: ApiTime,
     orders: UnboundedSender<Order>,
     claims: UnboundedSender<Orders>,
 ) -> World {
@@ -248,31 +258,35 @@ fn world(
         listeners: Box::new(SockDiag),
         may_hijack: args.allow_hijack,
         surroundings: Box::new(ThisHost::default()),
+        daytime: match args.manifests {
+            Some(_) => Box::new(local_daytime),
+            None => Box::new(move || api_time.daytime()),
+        },
         orders,
     }
 }
 
 /// Returns the data of the previous run, and the thread that writes the
-/// checkpoint. If the checkpoint cannot be used, the agent starts with no data
-/// and no such thread.
+/// checkpoint. If the checkpoint cannot be used, the agent starts with no data,
+/// and the thread tries again.
 fn restore(
     args: &Args,
     notes: mpsc::Receiver<Note>,
-) -> anyhow::Result<(Restored, Option<thread::JoinHandle<()>>)> {
-    match Checkpoint::open(&args.state_dir) {
-        Ok((checkpoint, restored)) => {
-            let writer = checkpoint
-                .record(notes)
-                .context("cannot start the checkpoint's thread")?;
-            Ok((restored, Some(writer)))
-        }
-        Err(error) => {
-            tracing::warn!(
-                "no checkpoint: {error}. If the agent restarts while the API server is away, it will know no objects"
-            );
-            Ok((Restored::default(), None))
-        }
-    }
+    events: Sender<Event>,
+) -> anyhow::Result<(Restored, thread::JoinHandle<()>)> {
+    let (checkpoint, restored) = Checkpoint::open(&args.state_dir);
+    let report = move |trouble| {
+        // Sending fails when the loop has ended.
+        events.send(Event::Checkpoint(trouble)).unwrap_or_default();
+    };
+    let writer = checkpoint
+        .record(notes, report)
+        .context("cannot start the checkpoint's thread")?;
+    let restored = restored.unwrap_or_else(|error| {
+        tracing::warn!("cannot read what the previous run knew: {error}");
+        Restored::default()
+    });
+    Ok((restored, writer))
 }
 
 fn start_input(
@@ -281,6 +295,7 @@ fn start_input(
     runtime: &tokio::runtime::Runtime,
     input: Input,
     observed: watch::Receiver<Option<Observed>>,
+    api_time: ApiTime,
 ) {
     match args.manifests.clone() {
         Some(folder) => {
@@ -291,7 +306,7 @@ fn start_input(
         None => {
             let kubeconfig = args.kubeconfig.clone();
             runtime.spawn(async move {
-                let (client, mut api_servers) = connect(kubeconfig.as_deref()).await;
+                let (client, mut api_servers) = connect(kubeconfig.as_deref(), &api_time).await;
                 // The loop must know the API server's address before the first
                 // object, because a service may want that address.
                 api_servers.look(&input.events).await;
@@ -310,7 +325,7 @@ fn start_input(
 
 /// Waits for a usable configuration, and returns a client of the API server.
 /// The API server itself need not answer yet.
-async fn connect(kubeconfig: Option<&std::path::Path>) -> (Client, ApiServers) {
+async fn connect(kubeconfig: Option<&std::path::Path>, api_time: &ApiTime) -> (Client, ApiServers) {
     let mut said = None;
     loop {
         let result = match kubeconfig {
@@ -323,8 +338,8 @@ async fn connect(kubeconfig: Option<&std::path::Path>) -> (Client, ApiServers) {
             config.read_timeout = Some(ANSWER_TIME);
             config.reset_reader_on_write = true;
             let api_servers = ApiServers::of(&config, kubeconfig.is_none());
-            let client = Client::try_from(config).context("cannot use TLS")?;
-            Ok((client, api_servers))
+            let client = ClientBuilder::try_from(config).context("cannot use TLS")?;
+            Ok((client.with_layer(&api_time.layer()).build(), api_servers))
         });
         match client {
             Ok(client) => return client,

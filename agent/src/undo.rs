@@ -65,15 +65,19 @@ pub struct Undo<'a> {
 /// cannot be used, or if a change cannot be undone. The error message says what
 /// to do.
 pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
-    let _lock = Lock::take().map_err(|error| match (error, Lock::owner()) {
-        (LockError::Taken, Some(pid)) => anyhow::anyhow!(
-            "an agent runs here (pid {pid}) and would put everything back: stop it first"
-        ),
-        (LockError::Taken, None) => {
-            anyhow::anyhow!("an agent runs here and would put everything back: stop it first")
+    let lock = Lock::take().map_err(|error| match error {
+        LockError::Taken => {
+            let pid = Lock::owner().map(|pid| format!(" (pid {pid})"));
+            anyhow::anyhow!(
+                "an agent runs here{} and would put everything back: stop it first",
+                pid.unwrap_or_default()
+            )
         }
-        (LockError::Io(error), _) => error.into(),
+        error => error.into(),
     })?;
+    if let Some(remark) = lock.remark() {
+        say(remark);
+    }
     let mut host = Host::open(undo)?;
     say(&summary(host.state.ours()));
     if !undo.wait.is_zero() {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use agent::{
-    clock::Clock,
+    clock::{Clock, local_daytime},
     decide::serving::memory::Memory,
     director::{Loop, World},
     disk::{checkpoint::Recorder, journal::FileJournal},
@@ -134,6 +134,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
+        daytime: Box::new(local_daytime),
         // Orders for segments and probes go nowhere, so no packet is sent.
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,

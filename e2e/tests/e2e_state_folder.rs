@@ -2,12 +2,19 @@
 //! agent does whatever needs no journal, and the Director reports how to fix
 //! the folder.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirEntry},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    process::Command,
+};
 
 use e2e::{
     Host, Process,
     cluster::{Cluster, PATIENCE, agent, example, expect_table, wait_for_words, wait_until_ready},
     course::{Course, another_service},
+    eventually,
     host::run_here,
     kubectl, kubectl_apply, layout,
 };
@@ -66,6 +73,19 @@ fn expect_told() {
     wait_for_words("idir/director1", "Programmed", &words);
 }
 
+/// Waits until the Director's notices are as expected.
+#[track_caller]
+fn wait_for_notices(are_expected: impl Fn(&str) -> bool) {
+    let path = "jsonpath={.status.notices}";
+    eventually("the Director's notices", PATIENCE, || {
+        let notices = kubectl(&["get", "idir/director1", "-o", path]);
+        match are_expected(&notices) {
+            true => Ok(()),
+            false => Err(notices),
+        }
+    });
+}
+
 #[test]
 fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made() {
     let _cluster = Cluster::start();
@@ -103,10 +123,20 @@ fn a_full_disk_is_told_and_served_once_there_is_space() {
     kubectl_apply(&example("nat-cluster.yaml"));
     expect_told();
     expect_table(&course.director, &[]);
+    wait_for_notices(|notices| notices.contains("cannot write the checkpoint"));
 
     fs::remove_file(&filler).expect("the filler can be removed");
     wait_until_ready(&["web"]);
     expect_table(&course.director, &TABLE);
+    wait_for_notices(|notices| matches!(notices, "" | "[]"));
+    let entries = fs::read_dir(&folder.0).expect("the state folder");
+    let entries = entries.map(|entry| entry.expect("a file that stays"));
+    let mode = |file: &DirEntry| file.metadata().expect("a file that stays").mode() & 0o777;
+    let files: BTreeMap<_, _> = entries
+        .map(|file| (file.file_name(), mode(&file)))
+        .collect();
+    let expected = ["checkpoint.redb", "journal.redb"].map(|name| (name.into(), 0o600));
+    assert_eq!(files, expected.into(), "nothing was set aside");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipvs::Op;
 
 use super::{Edges, State};
-use crate::{act::retry::Subject, decide::ours::Intent};
+use crate::{act::retry::Subject, decide::ours::Intent, disk::journal::JournalError};
 
 /// Returns an intent that lists the entries that these operations create.
 pub(super) fn created<'a>(additions: impl IntoIterator<Item = &'a Op>) -> Intent {
@@ -47,7 +47,7 @@ pub(super) fn intend(
             true
         }
         Err(error) => {
-            state.failed(Subject::Journal, None, error.to_string(), now);
+            refused(state, &error, now);
             false
         }
     }
@@ -63,18 +63,28 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) ->
     // A round may settle several times, but it does not try again after the
     // first failure.
     if !state.retry.allows(Subject::Journal, now) {
+        state.unsettled.refused();
         return false;
     }
-    match edges.journal.settle(&state.unsettled) {
+    match edges.journal.settle(state.unsettled.changes()) {
         Ok(()) => {
-            state.unsettled.clear();
+            state.unsettled.settled();
             state.ours.intent = Intent::default();
             state.succeeded(Subject::Journal);
             true
         }
         Err(error) => {
-            state.failed(Subject::Journal, None, error.to_string(), now);
+            refused(state, &error, now);
             false
         }
     }
+}
+
+/// Records that the journal could not be written.
+fn refused(state: &mut State, error: &JournalError, now: Duration) {
+    match error {
+        JournalError::Replaced { .. } => state.unsettled.everything(&state.ours),
+        _ => state.unsettled.refused(),
+    }
+    state.failed(Subject::Journal, None, error.to_string(), now);
 }

@@ -14,6 +14,7 @@ use super::{
     segment::Segment,
     subject,
     tuned::Tuned,
+    unsettled::Unsettled,
 };
 use crate::{
     act::retry::{Retry, Subject},
@@ -80,7 +81,7 @@ pub struct State {
     /// The removals of the last round that the kernel acknowledged.
     pub(super) removed: Vec<Op>,
     /// The changes of ownership that are not yet in the journal.
-    pub(super) unsettled: Vec<Change>,
+    pub(super) unsettled: Unsettled,
 }
 
 #[derive(Clone, Debug)]
@@ -104,7 +105,7 @@ impl State {
     /// journal's contents.
     pub fn remember(&mut self, remembered: Remembered) {
         let since = std::mem::replace(self, Self::new(remembered));
-        for change in since.unsettled {
+        for change in since.unsettled.into_changes() {
             match change {
                 // Without a journal, the agent set no timeouts or sysctls and
                 // made no device.
@@ -301,7 +302,7 @@ impl State {
 
     fn change(&mut self, change: Change) {
         self.ours.apply(&change);
-        self.unsettled.push(change);
+        self.unsettled.add(change);
     }
 
     /// Records operations that the kernel carried out. Consecutive operations
@@ -311,9 +312,8 @@ impl State {
         self.ours.table.acknowledge(ops);
         let removed = ops.iter().filter(|op| op.removes());
         self.removed.extend(removed.map(|op| Op::clone(op)));
-        self.unsettled.reserve(ops.len());
-        self.unsettled
-            .extend(ops.iter().filter_map(|op| changed_hands(op)));
+        let changes = ops.iter().filter_map(|op| changed_hands(op));
+        self.unsettled.extend(changes, ops.len());
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {
             let service = run[0].service();
             if !self.failures.is_empty() {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     decide::{
-        ours::{Change, Entry},
+        ours::Entry,
         sysctls::{self, Needs, Setting},
     },
     host::sysctls::{self as host, ALL_IPV6_FORWARDING},
@@ -338,8 +338,6 @@ fn told(state: &State, setting: &Setting) -> SysctlStatus {
 
 /// Whether the journal still lacks the previous value of a sysctl.
 fn is_unsettled(state: &State) -> bool {
-    state.unsettled.iter().any(|change| {
-        let (Change::Own(entry) | Change::Disown(entry)) = change;
-        matches!(entry, Entry::Sysctl(..))
-    })
+    let is_sysctl = |entry: &Entry| matches!(entry, Entry::Sysctl(..));
+    state.unsettled.has(is_sysctl)
 }

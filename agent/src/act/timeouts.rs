@@ -5,10 +5,7 @@ use std::time::Duration;
 use ipvs::Timeouts;
 
 use super::{Edges, State, record};
-use crate::{
-    act::retry::Subject,
-    decide::ours::{Change, Entry},
-};
+use crate::{act::retry::Subject, decide::ours::Entry};
 
 /// Whether the kernel's timeouts may differ from the wanted ones and must be
 /// read.
@@ -113,10 +110,8 @@ pub(super) fn apply(
 
 /// Whether the journal still lacks the previous value of a timeout.
 fn is_unsettled(state: &State) -> bool {
-    state.unsettled.iter().any(|change| {
-        let (Change::Own(entry) | Change::Disown(entry)) = change;
-        matches!(entry, Entry::Timeouts(_))
-    })
+    let is_timeouts = |entry: &Entry| matches!(entry, Entry::Timeouts(_));
+    state.unsettled.has(is_timeouts)
 }
 
 /// Records the timeouts from before the agent set them, with 0 for a timeout

@@ -91,7 +91,8 @@ impl Serving {
             Some(service) => (service.servers, service.below_since, false),
             None => {
                 let memory = self.memory.take(&key);
-                let below_since = memory.below_since;
+                // A time in the future was recorded with a wrong clock.
+                let below_since = memory.below_since.map(|since| since.min(now));
                 (
                     self.recall(key, memory, wanted, found, now),
                     below_since,

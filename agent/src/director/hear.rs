@@ -100,7 +100,7 @@ impl Loop {
                 Reason::Look.when(self.protection.hear_api_servers(servers))
             }
             Event::Probed(probe, tally) => {
-                let now = self.clock.wall(self.clock.now());
+                let now = self.clock.steady_wall(self.clock.now());
                 Reason::Retry.when(self.health.hear(probe, &tally, now))
             }
             Event::ProbesVoid(why) => {
@@ -114,6 +114,11 @@ impl Loop {
             Event::ClaimsHindered(why) => {
                 self.state.hear_hindered(why);
                 Reason::Retry
+            }
+            Event::Checkpoint(trouble) => {
+                let changed = self.checkpoint_trouble != trouble;
+                self.checkpoint_trouble = trouble;
+                Reason::Retry.when(changed)
             }
             Event::Links => {
                 self.state.links_changed();

@@ -201,7 +201,7 @@ impl Loop {
     /// service depends on them. The next reading of the kernel includes the
     /// returned services and the previously refused ones.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
-        let is_released = self.is_released(now);
+        let is_released = self.is_released();
         if !self.protection.must_judge(is_released, now) {
             return None;
         }

@@ -1,7 +1,5 @@
 //! What the loop reports after a round.
 
-use std::time::Duration;
-
 use crds::{ObjectKey, api::WorldDigests};
 
 use super::Loop;
@@ -11,8 +9,8 @@ use crate::{
 };
 
 impl Loop {
-    /// Returns what the loop observed of the director at `now`.
-    pub(super) fn observed(&mut self, outcome: Option<Outcome>, now: Duration) -> Observed {
+    /// Returns what the loop observed of the director.
+    pub(super) fn observed(&mut self, outcome: Option<Outcome>) -> Observed {
         let used = outcome.as_ref().map(|_| WorldDigests {
             virtual_services: self
                 .objects
@@ -28,7 +26,7 @@ impl Loop {
         });
         let wishes = self.protection.desired().clone();
         Observed {
-            at: self.clock.wall(now),
+            at: (self.world.daytime)().here,
             group: self.group.clone(),
             used,
             outcome,
@@ -38,6 +36,8 @@ impl Loop {
             wishes,
             unreadable: self.unreadable.clone(),
             hold: self.caution.hold(),
+            doubt: self.doubt.clone(),
+            checkpoint_trouble: self.checkpoint_trouble.clone(),
             protection: self.protection.report(),
         }
     }
@@ -48,6 +48,7 @@ impl Loop {
         let wishes = self.protection.desired();
         let mut found = oddities(outcome, &self.held, wishes, hold.as_ref(), &self.group);
         found.extend(self.protection.report().lines());
+        found.extend(self.doubt.as_ref().map(ToString::to_string));
         self.oddities.warn(found);
     }
 }

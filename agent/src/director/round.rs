@@ -11,6 +11,7 @@ use crate::{
     decide::{
         addresses::{Holding, holding},
         desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
+        permission::Permission,
         retain::{Before, Removals},
         sysctls::Tuning,
     },
@@ -69,7 +70,7 @@ impl Loop {
     /// Leaves out services and servers that would take the host's own traffic.
     fn protect(&mut self, suspects: Option<Suspects>, now: Duration) {
         if let Some(suspects) = suspects {
-            let is_released = self.is_released(now);
+            let is_released = self.is_released();
             let stands = |service: &_, server: Option<&_>| self.state.stands(service, server);
             let refused = self.protection.judge(&suspects, stands, is_released, now);
             self.changed.extend(refused);
@@ -80,7 +81,7 @@ impl Loop {
 
     /// Keeps entries in force that must not be removed yet.
     fn retain(&mut self, now: Duration) -> Wish {
-        let (removals, wanted) = (self.removals(now), self.wish(now));
+        let (removals, wanted) = (self.removals(), self.wish(now));
         let before = Before {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was read"),
@@ -97,7 +98,7 @@ impl Loop {
     /// Gives each server the weight that its health allows.
     fn weigh(&mut self, in_force: &Wish, now: Duration) {
         let changed = std::mem::take(&mut self.changed);
-        let (is_listed, wall) = (self.objects.is_listed(), self.clock.wall(now));
+        let (is_listed, wall) = (self.objects.is_listed(), self.clock.steady_wall(now));
         let desired = &in_force.desired;
         self.health
             .weigh(desired, changed, is_listed, &mut self.state, wall);
@@ -166,20 +167,26 @@ impl Loop {
         group.and_then(|group| group.in_force())
     }
 
-    /// Whether the group allows removals of any number.
-    pub(super) fn is_released(&self, now: Duration) -> bool {
+    /// Returns what the group says about removals of any number, and whether it
+    /// is believed.
+    fn permission(&mut self) -> Permission {
         let group = self.in_force();
         let until = group.and_then(|group| group.removals_allowed_until);
-        let wall = self.clock.wall(now).as_second();
-        self.objects.is_listed() && until.is_some_and(|until| wall < until)
+        Permission::of(until, (self.world.daytime)())
     }
 
-    fn removals(&mut self, now: Duration) -> Removals {
+    /// Whether removals of any number are allowed.
+    pub(super) fn is_released(&mut self) -> bool {
+        self.objects.is_listed() && self.permission() == Permission::Given
+    }
+
+    fn removals(&mut self) -> Removals {
         if !self.objects.is_listed() {
             return Removals::NotYet;
         }
-        let is_released = self.is_released(now);
-        let removals = self.caution.judge(is_released);
+        let permission = self.permission();
+        let removals = self.caution.judge(permission == Permission::Given);
+        self.doubt = permission.doubt();
         self.save_cluster();
         removals
     }

@@ -7,19 +7,23 @@
 //! events ─▶ Tee ─▶ Store; what is good in it ─▶ Recorder ─▶ thread ─▶ disk
 //! ```
 //!
-//! The checkpoint may lag behind by seconds, and nothing waits for it. The
+//! The checkpoint may lag behind by seconds, and nothing waits for it. While
+//! the disk refuses, the thread keeps what it must write, opens the file again
+//! and again, and reports that. The
 //! checkpoint's objects were accepted once, so the agent creates missing
 //! entries from them. The agent never removes an entry because of the
 //! checkpoint alone ([`crate::director`]).
 
+mod pending;
+mod writer;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
+    fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::mpsc::{self, Receiver, Sender},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use crds::{
@@ -31,8 +35,9 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::database;
-use crate::{decide::serving::memory::Memory, event::Event, said::Said};
+use self::writer::Writer;
+use super::database::{self, OpenDatabase};
+use crate::{decide::serving::memory::Memory, event::Event};
 
 /// Maps `kind/namespace/name` to the object, with the metadata that the agent
 /// uses.
@@ -50,13 +55,6 @@ const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
 /// The name of the checkpoint's file in the state folder.
 pub const FILE: &str = "checkpoint.redb";
-/// Changes that arrive within this time of each other are written together.
-const QUIET: Duration = Duration::from_secs(1);
-/// The longest time that a write is delayed to collect more changes.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The most changes in one write of the checkpoint. The limit keeps a listing
-/// of many objects from being held in memory as a whole.
-const LARGEST: usize = 4000;
 
 /// The data of the previous run that the checkpoint restored.
 #[derive(Debug, Default)]
@@ -92,8 +90,7 @@ pub enum Note {
     End,
 }
 
-/// Sends notes to the checkpoint, from any thread. Without a disk the notes are
-/// lost.
+/// Sends notes to the checkpoint, from any thread.
 #[derive(Clone, Debug)]
 pub struct Recorder(Sender<Note>);
 
@@ -106,7 +103,7 @@ impl Recorder {
 
     /// Sends one note to the checkpoint.
     pub fn note(&self, note: Note) {
-        // Sending fails when there is no disk.
+        // Sending fails when the checkpoint's thread has ended.
         self.0.send(note).unwrap_or_default();
     }
 }
@@ -121,8 +118,11 @@ pub struct CheckpointError {
 
 /// The checkpoint in the state folder.
 pub struct Checkpoint {
-    path: PathBuf,
-    database: Database,
+    folder: PathBuf,
+    open: OpenDatabase,
+    /// The open file, or `None` after an error: redb refuses further work on a
+    /// file until the file is opened again.
+    database: Option<Database>,
 }
 
 impl Checkpoint {
@@ -130,128 +130,82 @@ impl Checkpoint {
     /// content. A file that is damaged or from a newer build is renamed out of
     /// the way.
     ///
-    /// # Errors
-    /// Returns an error if the folder cannot be used.
-    pub fn open(folder: &Path) -> Result<(Self, Restored), CheckpointError> {
-        let path = folder.join(FILE);
-        let failed = |source: redb::Error| CheckpointError {
-            path: path.clone(),
-            source: Box::new(source),
+    /// If the folder cannot be used, the returned checkpoint has an error
+    /// instead of a content. The checkpoint's thread ([`Checkpoint::record`])
+    /// tries again, and so the notes of this run are stored as soon as the
+    /// folder can be used.
+    pub fn open(folder: &Path) -> (Self, Result<Restored, CheckpointError>) {
+        Self::open_with(folder, Box::new(database::open))
+    }
+
+    fn open_with(folder: &Path, open: OpenDatabase) -> (Self, Result<Restored, CheckpointError>) {
+        let mut checkpoint = Self {
+            folder: folder.to_owned(),
+            open,
+            database: None,
         };
-        fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
-        match Self::open_file(&path) {
+        let restored = checkpoint.opened(|database| {
+            prepare(database)?;
+            read(database)
+        });
+        let restored = restored.map_err(|source| checkpoint.failure(source));
+        (checkpoint, restored)
+    }
+
+    /// Starts a thread that writes the notes until [`Note::End`]. The thread
+    /// calls `report` with the reason why the checkpoint cannot be written, and
+    /// with `None` as soon as it can be written again.
+    ///
+    /// # Errors
+    /// Returns an error if the system has no thread left.
+    pub fn record(
+        self,
+        notes: Receiver<Note>,
+        report: impl Fn(Option<String>) + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || Writer::new(self, Box::new(report)).run(&notes))
+    }
+
+    /// Opens the file, and lets `begin` read it.
+    fn opened<T>(
+        &mut self,
+        begin: impl Fn(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let path = self.folder.join(FILE);
+        let mut attempt = || {
+            let database = (self.open)(&path)?;
+            let found = begin(&database)?;
+            Ok((database, found))
+        };
+        let (database, found) = match attempt() {
             Err(error) if database::is_content(&error) => {
-                let aside = database::set_aside(&path).map_err(|error| failed(error.into()))?;
+                let aside = database::set_aside(&path)?;
                 tracing::warn!(
                     "the checkpoint {} cannot be used ({error}); set aside as {}",
                     path.display(),
                     aside.display()
                 );
-                Self::open_file(&path)
+                attempt()?
             }
-            other => other,
+            other => other?,
+        };
+        self.database = Some(database);
+        Ok(found)
+    }
+
+    fn failure(&self, source: redb::Error) -> CheckpointError {
+        CheckpointError {
+            path: self.folder.join(FILE),
+            source: Box::new(source),
         }
-        .map_err(failed)
-    }
-
-    fn open_file(path: &Path) -> Result<(Self, Restored), redb::Error> {
-        let database = database::builder().create(path)?;
-        let restored = read(&database)?;
-        let path = path.to_owned();
-        Ok((Self { path, database }, restored))
-    }
-
-    /// Starts a thread that writes the notes until [`Note::End`].
-    ///
-    /// # Errors
-    /// Returns an error if the system has no thread left.
-    pub fn record(self, notes: Receiver<Note>) -> std::io::Result<JoinHandle<()>> {
-        thread::Builder::new()
-            .name("checkpoint".to_owned())
-            .spawn(move || self.write_all(&notes))
-    }
-
-    fn write_all(self, notes: &Receiver<Note>) {
-        let mut said = Said::default();
-        while let Ok(first) = notes.recv() {
-            let (batch, is_last) = gather(first, notes);
-            let outcome = self.write(&batch).map_err(|error| {
-                format!(
-                    "cannot write the checkpoint {}: {error}; if the agent restarts while the API \
-                     server is away, it will start from an older state",
-                    self.path.display()
-                )
-            });
-            said.warn(outcome.err().into_iter().collect::<BTreeSet<_>>());
-            if is_last {
-                return;
-            }
-        }
-    }
-
-    fn write(&self, batch: &[Note]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut objects = transaction.open_table(OBJECTS)?;
-            let mut files = transaction.open_table(FILES)?;
-            let mut standings = transaction.open_table(STANDINGS)?;
-            let mut meta = transaction.open_table(META)?;
-            for note in batch {
-                match note {
-                    Note::Object(kind, key, Some(row)) => {
-                        let key = &*row_key(*kind, key);
-                        // A listing mostly repeats rows that are already
-                        // stored.
-                        let is_there = objects.get(key)?.is_some_and(|found| found.value() == row);
-                        if !is_there {
-                            objects.insert(key, row.as_str())?;
-                        }
-                    }
-                    Note::Object(kind, key, None) => {
-                        objects.remove(&*row_key(*kind, key))?;
-                    }
-                    Note::Listed(kind, names) => {
-                        let kept: BTreeSet<_> =
-                            names.iter().map(|key| row_key(*kind, key)).collect();
-                        let prefix = format!("{kind}/");
-                        objects.retain(|key, _| !key.starts_with(&prefix) || kept.contains(key))?;
-                    }
-                    Note::Directors(names) => {
-                        meta.insert("directors", json!(names).to_string().as_str())?;
-                    }
-                    Note::DirectorAddresses(addresses) => {
-                        let row = json!(addresses).to_string();
-                        meta.insert("director-addresses", row.as_str())?;
-                    }
-                    Note::ApiServers(servers) => {
-                        meta.insert("api-servers", json!(servers).to_string().as_str())?;
-                    }
-                    Note::File(path, Some(text)) => {
-                        files.insert(&*path.to_string_lossy(), text.as_str())?;
-                    }
-                    Note::File(path, None) => {
-                        files.remove(&*path.to_string_lossy())?;
-                    }
-                    Note::Standings(rows) => {
-                        for (key, row) in rows {
-                            match row {
-                                Some(row) => standings.insert(&**key, &**row)?,
-                                None => standings.remove(&**key)?,
-                            };
-                        }
-                    }
-                    Note::End => {}
-                }
-            }
-        }
-        transaction.commit()?;
-        Ok(())
     }
 }
 
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Checkpoint({})", self.path.display())
+        write!(f, "Checkpoint({})", self.folder.display())
     }
 }
 
@@ -259,26 +213,9 @@ fn row_key(kind: Kind, key: &ObjectKey) -> String {
     format!("{kind}/{}/{}", key.namespace, key.name)
 }
 
-/// Collects the notes that arrive soon after the first one. Also returns
-/// whether [`Note::End`] is among the notes.
-fn gather(first: Note, notes: &Receiver<Note>) -> (Vec<Note>, bool) {
-    let mut is_last = first == Note::End;
-    let mut batch = vec![first];
-    let latest = Instant::now() + PATIENCE;
-    while !is_last && batch.len() < LARGEST && Instant::now() < latest {
-        match notes.recv_timeout(QUIET) {
-            Ok(note) => {
-                is_last = note == Note::End;
-                batch.push(note);
-            }
-            Err(RecvTimeoutError::Timeout) => break,
-            Err(RecvTimeoutError::Disconnected) => is_last = true,
-        }
-    }
-    (batch, is_last)
-}
-
-fn read(database: &Database) -> Result<Restored, redb::Error> {
+/// Creates the tables of a new file. Checks that this build knows the schema of
+/// an existing one.
+fn prepare(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         transaction.open_table(OBJECTS)?;
@@ -299,7 +236,10 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
         }
     }
     transaction.commit()?;
+    Ok(())
+}
 
+fn read(database: &Database) -> Result<Restored, redb::Error> {
     let transaction = database.begin_read()?;
     let mut restored = Restored::default();
     for row in transaction.open_table(OBJECTS)?.iter()? {

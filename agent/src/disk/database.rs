@@ -1,16 +1,28 @@
-//! Opens database files in the state folder, and renames a file that cannot be
-//! used.
+//! Opens database files in the state folder, lets only their owner read them,
+//! and renames a file that cannot be used.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder, File, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use redb::Database;
+use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
+
+/// Opens a database file. Tests replace it by one whose disk can fail.
+pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
 
 /// The size of redb's cache. redb's default is 1 GiB, a thousand times the size
 /// of a journal with 10,000 services.
 const CACHE_BYTES: usize = 4 << 20;
+/// The mode of the state folder.
+const FOLDER_MODE: u32 = 0o700;
+/// The mode of the files in the state folder: the objects in them may contain
+/// credentials, such as the HTTP headers of a health check.
+const FILE_MODE: u32 = 0o600;
+/// The permissions of everybody but the owner.
+const OTHERS: u32 = 0o077;
 
 /// Returns the redb settings that all files of the state folder share.
 pub(crate) fn builder() -> redb::Builder {
@@ -19,6 +31,94 @@ pub(crate) fn builder() -> redb::Builder {
         .set_cache_size(CACHE_BYTES)
         .set_check_integrity_on_open(true);
     builder
+}
+
+/// Opens or creates a database file, and its folder ([`prepare`]). Only its
+/// owner can read a new file.
+///
+/// # Errors
+/// Returns an error if the file cannot be used, or if another process uses it.
+pub(crate) fn open(path: &Path) -> Result<Database, redb::Error> {
+    if let Some(folder) = path.parent() {
+        prepare(folder)?;
+    }
+    let mut options = File::options();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let file = options.mode(FILE_MODE).open(path)?;
+    let is_new = file.metadata()?.len() == 0;
+    let opened = builder().create_with_backend(FileBackend::new(file)?);
+    if let (true, Err(DatabaseError::Storage(StorageError::Io(_)))) = (is_new, &opened) {
+        // On a full disk, a part of a new file would be taken for a damaged
+        // file later. If the part cannot be removed, that is what happens.
+        fs::remove_file(path).unwrap_or_default();
+    }
+    Ok(opened?)
+}
+
+/// Creates the state folder if there is none. Takes the permissions of other
+/// users away from an existing folder and from the database files in it, which
+/// earlier builds created with the usual permissions. The mode of a folder that
+/// also contains other files is not changed, because other programs may need
+/// it. Returns a remark if other users may still look into the folder.
+///
+/// # Errors
+/// Returns an error if the folder cannot be created.
+pub(crate) fn prepare(folder: &Path) -> io::Result<Option<String>> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
+        Err(error) if !folder.is_dir() => return Err(error),
+        _ => {}
+    }
+    // A folder whose mode cannot be changed can be used all the same.
+    Ok(restrict(folder).unwrap_or_else(|error| {
+        let folder = folder.display();
+        Some(format!(
+            "other users may be able to read the state folder {folder}: {error}. Run `chmod -R go= {folder}`"
+        ))
+    }))
+}
+
+fn restrict(folder: &Path) -> io::Result<Option<String>> {
+    let mut has_others_files = false;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if is_database(&name) && entry.file_type()?.is_file() {
+            restrict_one(&entry.path(), FILE_MODE)?;
+        } else {
+            has_others_files |= name != "lost+found";
+        }
+    }
+    if !has_others_files {
+        return restrict_one(folder, FOLDER_MODE).map(|()| None);
+    }
+    let is_open = mode(folder)? & OTHERS != 0;
+    Ok(is_open.then(|| {
+        format!(
+            "other users may look into the state folder {}, and the agent does not change its mode because it contains other files too; use --state-dir to name a folder that only the agent uses",
+            folder.display()
+        )
+    }))
+}
+
+fn restrict_one(path: &Path, mode_of_owner: u32) -> io::Result<()> {
+    match mode(path)? & OTHERS {
+        0 => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(mode_of_owner)),
+    }
+}
+
+fn mode(path: &Path) -> io::Result<u32> {
+    Ok(fs::metadata(path)?.permissions().mode())
+}
+
+/// Whether a file of the state folder is one of the agent's databases, or one
+/// that was set aside.
+fn is_database(name: &str) -> bool {
+    name.ends_with(".redb") || name.ends_with(".redb.unusable")
 }
 
 /// Returns true if an error is about the file's content, so that a new file
@@ -45,4 +145,68 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = path.with_extension("redb.unusable");
     fs::rename(path, &aside)?;
     Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_modes(modes: &[(&str, u32)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, mode) in modes {
+            let path = folder.path().join(name);
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(*mode)).unwrap();
+        }
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        folder
+    }
+
+    fn permissions(path: &Path) -> u32 {
+        mode(path).unwrap() & 0o7777
+    }
+
+    #[test]
+    fn a_new_folder_and_a_new_file_are_their_owners_alone() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join("lib/ipvs-operator");
+        assert_eq!(prepare(&folder).unwrap(), None);
+        assert_eq!(permissions(&folder), FOLDER_MODE);
+        let file = folder.join("journal.redb");
+        open(&file).unwrap();
+        assert_eq!(permissions(&file), FILE_MODE);
+    }
+
+    #[test]
+    fn a_folder_of_an_earlier_build_and_all_its_files_become_their_owners_alone() {
+        let names = [
+            "journal.redb",
+            "checkpoint.redb",
+            "journal.redb.unusable",
+            "checkpoint.redb.unusable",
+        ];
+        let folder = with_modes(&names.map(|name| (name, 0o644)));
+        assert_eq!(prepare(folder.path()).unwrap(), None);
+        assert_eq!(permissions(folder.path()), FOLDER_MODE);
+        for name in names {
+            assert_eq!(permissions(&folder.path().join(name)), FILE_MODE, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_use_too_keeps_its_mode_and_the_others_files_theirs() {
+        let folder = with_modes(&[("journal.redb", 0o644), ("readme", 0o644)]);
+        let remark = prepare(folder.path()).unwrap().expect("it is open");
+        assert!(remark.contains("--state-dir"), "{remark}");
+        let of = |name| permissions(&folder.path().join(name));
+        assert_eq!(permissions(folder.path()), 0o755);
+        assert_eq!((of("journal.redb"), of("readme")), (FILE_MODE, 0o644));
+    }
+
+    #[test]
+    fn a_folder_below_a_file_is_an_error() {
+        let folder = with_modes(&[("file", 0o600)]);
+        let error = prepare(&folder.path().join("file")).expect_err("a file is no folder");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    }
 }

@@ -11,13 +11,13 @@
 mod rows;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use redb::{Database, ReadableDatabase};
 
-use super::database;
+use super::database::{self, OpenDatabase};
 use crate::decide::ours::{Change, Intent, Remembered};
 
 const FILE: &str = "journal.redb";
@@ -41,7 +41,8 @@ pub trait Journal {
     ///
     /// # Errors
     /// Returns an error if the disk cannot take the changes. After an error,
-    /// the intent stays in the journal.
+    /// the intent stays in the journal. After [`JournalError::Replaced`], the
+    /// journal has no entries, and all entries that are ours must be settled.
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError>;
 
     /// Stores the id of the cluster that the entries belong to. A reboot does
@@ -96,6 +97,13 @@ pub enum JournalError {
         /// The path of the journal's file.
         path: PathBuf,
     },
+    /// The journal's file was replaced by another one while the agent ran, so
+    /// what was settled before is not in it. Everything must be settled again.
+    #[error("the journal {path} was replaced: writing everything again")]
+    Replaced {
+        /// The path of the journal's file.
+        path: PathBuf,
+    },
     /// The journal's file cannot be read or written.
     #[error("the journal {path} cannot be read or written: {source}")]
     Database {
@@ -106,11 +114,12 @@ pub enum JournalError {
     },
 }
 
-pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
-
 /// The journal in the state folder.
 pub struct FileJournal {
     path: PathBuf,
+    boot_id: String,
+    /// The cluster that the entries belong to, if it is known.
+    cluster: Option<String>,
     open: OpenDatabase,
     /// The open file, or `None` after a failed write: redb refuses further work
     /// on a file until the file is opened again.
@@ -131,19 +140,24 @@ impl FileJournal {
     /// Returns an error if the folder cannot be used or if another agent uses
     /// it.
     pub fn open(folder: &Path, boot_id: &str) -> Result<(Self, Remembered), JournalError> {
-        fs::create_dir_all(folder).map_err(|source| JournalError::Folder {
+        let remark = database::prepare(folder).map_err(|source| JournalError::Folder {
             path: folder.to_owned(),
             source,
         })?;
         let path = folder.join(FILE);
-        let open = |path: &Path| Ok(database::builder().create(path)?);
-        match Self::open_with(&path, boot_id, Box::new(open)) {
+        let opened = match Self::open_with(&path, boot_id, Box::new(database::open)) {
             Err(JournalError::Database { source, .. }) if database::is_content(&source) => {
-                set_aside(&path, &source.to_string())?;
-                Self::open_with(&path, boot_id, Box::new(open))
+                let then = "The agent adopts wanted entries that are already in the kernel; no other entry is deleted";
+                set_aside(&path, &source.to_string(), then)?;
+                Self::open_with(&path, boot_id, Box::new(database::open))
             }
             other => other,
+        }?;
+        // A folder that cannot be used yet is opened again and again.
+        if let Some(remark) = remark {
+            tracing::warn!("{remark}");
         }
+        Ok(opened)
     }
 
     pub(crate) fn open_with(
@@ -159,6 +173,8 @@ impl FileJournal {
         read.map_err(|error| failed(error.into()))?;
         let journal = Self {
             path: path.to_owned(),
+            boot_id: boot_id.to_owned(),
+            cluster: remembered.cluster.clone(),
             open,
             database: Some(database),
             grown: 0,
@@ -170,11 +186,11 @@ impl FileJournal {
         &mut self,
         change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), JournalError> {
+        if self.database.is_none() {
+            self.reopen()?;
+        }
         let write = || {
-            let database = match self.database.take() {
-                Some(database) => database,
-                None => (self.open)(&self.path)?,
-            };
+            let database = self.database.take().expect("it was just opened");
             let transaction = database.begin_write()?;
             change(&transaction)?;
             transaction.commit()?;
@@ -182,6 +198,44 @@ impl FileJournal {
             Ok(())
         };
         write().map_err(|error| failure(&self.path, error))
+    }
+
+    /// Opens the file again after an error. Fails with
+    /// [`JournalError::Replaced`] if the opened file has no entries, because it
+    /// is another one or because the former one was damaged.
+    fn reopen(&mut self) -> Result<(), JournalError> {
+        let is_same = match self.is_same_file() {
+            Err(error) if database::is_content(&error) => {
+                let then = "The agent writes everything again";
+                set_aside(&self.path, &error.to_string(), then)?;
+                self.is_same_file()
+            }
+            other => other,
+        };
+        match is_same.map_err(|error| failure(&self.path, error))? {
+            true => Ok(()),
+            false => Err(JournalError::Replaced {
+                path: self.path.clone(),
+            }),
+        }
+    }
+
+    /// Opens the file, and returns whether it was opened before in this boot. A
+    /// new file gets the cluster that was known.
+    fn is_same_file(&mut self) -> Result<bool, redb::Error> {
+        let database = (self.open)(&self.path)?;
+        let is_same = rows::is_from(&database, &self.boot_id)?;
+        if !is_same {
+            rows::open(&database, &self.boot_id)?;
+            if let Some(cluster) = &self.cluster {
+                let transaction = database.begin_write()?;
+                rows::put_cluster(&transaction, cluster)?;
+                transaction.commit()?;
+            }
+            self.grown = 0;
+        }
+        self.database = Some(database);
+        Ok(is_same)
     }
 }
 
@@ -219,17 +273,19 @@ impl Journal for FileJournal {
     }
 
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
-        self.write(|transaction| rows::put_cluster(transaction, cluster))
+        self.write(|transaction| rows::put_cluster(transaction, cluster))?;
+        self.cluster = Some(cluster.to_owned());
+        Ok(())
     }
 }
 
-fn set_aside(path: &Path, why: &str) -> Result<(), JournalError> {
+fn set_aside(path: &Path, why: &str, then: &str) -> Result<(), JournalError> {
     let aside = database::set_aside(path).map_err(|source| JournalError::Folder {
         path: path.to_owned(),
         source,
     })?;
     tracing::warn!(
-        "the journal {} cannot be used ({why}); set aside as {}. The agent adopts wanted entries that are already in the kernel; no other entry is deleted",
+        "the journal {} cannot be used ({why}); set aside as {}. {then}",
         path.display(),
         aside.display()
     );

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::mpsc::Sender};
 use crate::{disk::checkpoint::Recorder, event::Event};
 
 pub mod api_servers;
+pub mod api_time;
 pub mod kubernetes;
 pub mod links;
 pub mod manifests;

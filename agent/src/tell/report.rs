@@ -1,5 +1,6 @@
 //! Computes a Director's status from the loop's findings. The module is pure.
 
+mod held;
 mod vips;
 
 use std::{
@@ -20,9 +21,10 @@ use ipvs::{DestinationKey, Op, ServiceKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use self::held::removals_held;
 use crate::{
     act::{Outcome, Sysctls, retry::Subject},
-    decide::{addresses::Missing, caution::Hold, desired::Desired, protect},
+    decide::{addresses::Missing, caution::Hold, desired::Desired, permission::Doubt, protect},
 };
 
 /// The condition types that the agent sets on its Director.
@@ -91,6 +93,10 @@ pub struct Observed {
     pub health: Arc<HealthReport>,
     /// The reason why all removals are held, if they are.
     pub hold: Option<Hold>,
+    /// Why the group's permission for removals is not believed, if it is not.
+    pub doubt: Option<Doubt>,
+    /// Why the checkpoint cannot be written, if it cannot.
+    pub checkpoint_trouble: Option<String>,
     /// The report of the checks that protect the host's own traffic.
     pub protection: Arc<protect::Report>,
 }
@@ -142,8 +148,10 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         };
         let addresses = observed.protection.addresses.iter();
         status.addresses = addresses.map(host_address).collect();
+        let doubt = observed.doubt.as_ref().map(ToString::to_string);
+        let own = doubt.into_iter().chain(observed.checkpoint_trouble.clone());
         let protected = observed.protection.notices.iter().cloned();
-        let mut notices: Vec<_> = protected.chain(notices(outcome)).collect();
+        let mut notices: Vec<_> = own.chain(protected).chain(notices(outcome)).collect();
         status.notices_omitted = int32(notices.len().saturating_sub(MOST_NOTICES));
         notices.truncate(MOST_NOTICES);
         status.notices = notices;
@@ -151,7 +159,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let sysctls = sysctls(&outcome.sysctls, generation);
         condition::set(&mut status.conditions, sysctls, observed.at);
         let hold = observed.hold.as_ref();
-        let removals = removals_held(held, hold, &observed.group, generation);
+        let mut removals = removals_held(held, hold, &observed.group, generation);
+        held::explain(&mut removals, observed.doubt.as_ref());
         condition::set(&mut status.conditions, removals, observed.at);
     }
     status.health.clone_from(&observed.health.found);
@@ -247,23 +256,6 @@ fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
             Subject::Links => Some((condition::reason::INTERFACES_UNAVAILABLE, &**message)),
             _ => None,
         })
-}
-
-fn removals_held(held: &[Op], hold: Option<&Hold>, group: &str, generation: i64) -> Condition {
-    let held: Vec<_> = held.iter().map(Op::to_string).collect();
-    let names = held.iter().map(String::as_str);
-    match hold {
-        Some(hold) => {
-            let reason = match hold {
-                Hold::OtherCluster { .. } => condition::reason::OTHER_CLUSTER,
-                Hold::Definition(..) => condition::reason::DEFINITION_DELETED,
-                Hold::Unknown(_) => condition::reason::CLUSTER_UNKNOWN,
-            };
-            condition::every_removal_held(reason, &hold.to_string(), names, group, generation)
-        }
-        None if held.is_empty() => condition::no_removals_held(generation),
-        None => condition::removals_held(names, group, generation),
-    }
 }
 
 fn omitted(status: &DirectorStatus) -> usize {

@@ -178,7 +178,8 @@ pub struct Timeouts {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {
-    /// Until this time, directors remove any number of entries at once.
+    /// Until this time, directors remove any number of entries at once. A time
+    /// that is more than a day ahead is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_until: Option<Time>,
 }

@@ -35,8 +35,13 @@ impl AgentThreads {
         let (events, heard) = mpsc::channel();
         let (observe, observed) = watch::channel(None);
         let (recorder, notes) = Recorder::new();
-        let (checkpoint, restored) = Checkpoint::open(state_dir)?;
-        checkpoint.record(notes)?;
+        let (checkpoint, restored) = Checkpoint::open(state_dir);
+        let restored = restored?;
+        let report = events.clone();
+        checkpoint.record(notes, move |trouble| {
+            // Sending fails when the loop has ended.
+            report.send(Event::Checkpoint(trouble)).unwrap_or_default();
+        })?;
         thread::Builder::new()
             .name("director".to_owned())
             .spawn(move || {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use agent::{
+    clock,
     director::World,
     disk::journal::FileJournal,
     event::Event,
@@ -81,6 +82,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(Nowhere),
+        daytime: Box::new(clock::local_daytime),
         orders,
     };
     let agent = AgentThreads::start(world, folder.path())?;

@@ -20,6 +20,7 @@ use std::{
 };
 
 use agent::{
+    clock,
     director::World,
     disk::journal::FileJournal,
     event::{Event, probed::ProbeId},
@@ -130,6 +131,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
+        daytime: Box::new(clock::local_daytime),
         orders,
     };
     let agent = AgentThreads::start(world, folder)?;

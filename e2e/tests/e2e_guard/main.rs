@@ -16,8 +16,9 @@ use e2e::{
 };
 
 use self::scene::{
-    BUDGET, DIRECTOR, SERVICES, Traffic, assert_no_more_gone_than_the_budget, expect_held,
-    expect_services, in_kernel, release, servers, service, services, wait_until_all_are_ready,
+    BUDGET, DIRECTOR, SERVICES, Traffic, allow_until, assert_no_more_gone_than_the_budget,
+    expect_held, expect_services, in_kernel, release, servers, service, services,
+    wait_until_all_are_ready,
 };
 
 #[test]
@@ -193,6 +194,15 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     let _agent = start_agent_of(Which::Other, &course.director, "director1");
     expect_services(&course, SERVICES + 1);
     expect_held(&other, "OtherCluster");
+    allow_until(&other, "2099-01-01T00:00:00Z");
+    eventually("a permission for decades to be ignored", PATIENCE, || {
+        let message = expect_held(&other, "OtherCluster");
+        match message.contains("more than a day ahead") {
+            true => Ok(()),
+            false => Err(message),
+        }
+    });
+    expect_services(&course, SERVICES + 1);
     release(&course, &other);
     expect_services(&course, 1);
     eventually("nothing to be held in the other cluster", PATIENCE, || {

@@ -134,7 +134,11 @@ pub(crate) fn expect_held(kubeconfig: &str, reason: &str) -> String {
 /// Releases all held removals, as the message of RemovalsHeld explains.
 pub(crate) fn release(course: &Course, kubeconfig: &str) {
     let until = course.client.run("date -u -d +1hour +%Y-%m-%dT%H:%M:%SZ");
-    let until = until.trim();
+    allow_until(kubeconfig, until.trim());
+}
+
+/// Sets the time until which the group releases all removals.
+pub(crate) fn allow_until(kubeconfig: &str, until: &str) {
     let patch = format!(r#"{{"spec":{{"removals":{{"allowUntil":"{until}"}}}}}}"#);
     kubectl(&[
         "patch",

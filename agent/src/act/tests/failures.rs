@@ -389,3 +389,42 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     );
     assert_eq!(outcome, Outcome::default(), "nothing is left");
 }
+
+/// Another process adds a server that is wanted now and then, so that the
+/// server becomes ours and ceases to be ours again and again.
+#[test]
+fn what_changes_hands_again_and_again_while_the_disk_refuses_stays_little() {
+    let world = ModelWorld::new();
+    let mut agent = Agent::start(&world);
+    let (with, without) = (
+        wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (2, 1)])]),
+        wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]),
+    );
+    agent.round(&without);
+    world.parts().disk_broken = true;
+    for _ in 0..200 {
+        let added = service("wrr", &[(1, 1), (2, 1)]);
+        world.parts().kernel.table.insert(tcp(WEB, 80), added);
+        agent.state.distrust();
+        agent.now += Duration::from_secs(1);
+        agent.round(&with);
+        assert!(
+            agent
+                .state
+                .ours()
+                .table
+                .destination(&tcp(WEB, 80), &server(2))
+        );
+        agent.now += Duration::from_secs(1);
+        agent.round(&without);
+    }
+    let unsettled = agent.state.unsettled.changes().len();
+    assert!(unsettled < 40, "{unsettled} changes of two entries");
+
+    world.parts().disk_broken = false;
+    agent.now += Duration::from_secs(60);
+    agent.round(&with);
+    let on_disk = world.parts().disk.remembered().table;
+    assert!(on_disk.destination(&tcp(WEB, 80), &server(2)));
+    assert_eq!(on_disk, agent.state.ours().table);
+}

@@ -100,9 +100,13 @@ impl ServerState {
         self.back_at = None;
     }
 
-    /// Notes that this run begins to probe the server.
+    /// Notes that this run begins to probe the server. Recorded times that lie
+    /// in the future are wrong: the clock was ahead when they were recorded, or
+    /// is behind now. They count as now.
     pub fn begin(&mut self, now: Timestamp) {
         self.begun = now;
+        self.since = self.since.min(now);
+        self.risen = self.risen.map(|risen| risen.min(now));
     }
 
     /// Sets when a verdict brought the server into service.

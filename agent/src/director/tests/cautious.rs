@@ -1,12 +1,19 @@
 //! Tests that nothing is removed, however little, after a change of cluster or
 //! the deletion of a definition, until the removals are released.
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::{
-    decide::caution::Hold,
+    decide::{
+        caution::Hold,
+        permission::{ApiServerTime, Daytime, Doubt},
+    },
     event::origin::{Answer, Definition, Word},
+    fixtures::NOON,
 };
 
+const MINUTE: Duration = Duration::from_secs(60);
 const SERVICES: &str = "ipvsvirtualservices.ipvs.dev";
 
 fn cluster(uid: &str) -> Event {
@@ -17,15 +24,18 @@ fn definition(how: Definition) -> Event {
     Event::Caution(Word::Definition(SERVICES, Answer::Is(how)))
 }
 
-/// Returns the group with removals released until 2100.
+/// Returns the group with removals released for ten minutes.
 fn released(holder: Option<&str>) -> Event {
+    released_until(holder, NOON + 10 * MINUTE)
+}
+
+fn released_until(holder: Option<&str>, until: Timestamp) -> Event {
     let mut group = group(holder);
     let spec = group.spec.as_mut().expect("it parses");
-    let until = "2100-01-01T00:00:00Z".parse().expect("a time");
     spec.removals = Some(crds::api::Removals {
         allow_until: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(until)),
     });
-    group.metadata.generation = Some(2);
+    group.metadata.generation = Some(until.as_second());
     Event::DirectorGroup(Change::Apply(group))
 }
 
@@ -144,4 +154,86 @@ fn a_cluster_that_the_disk_did_not_take_is_remembered_once_it_does() {
     agent.note(Event::Unread);
     agent.act(Duration::from_secs(61)).expect("a round");
     assert_eq!(world.news(), [""; 0], "the cluster is written only once");
+}
+
+/// Returns a director that holds the removal of everything because its
+/// objects' definition is being deleted.
+fn holding(world: &ModelWorld) -> Loop {
+    let mut agent = settled(world);
+    let gone = services([]);
+    let events = [definition(Definition::Terminating)]
+        .into_iter()
+        .chain(gone);
+    assert_eq!(held(&act(&mut agent, events)), 2);
+    agent
+}
+
+/// Lets the agent run a round although nothing has happened.
+fn another_round(agent: &mut Loop) -> Observed {
+    act(agent, [Event::Unread])
+}
+
+#[test]
+fn a_permission_that_ends_more_than_a_day_ahead_releases_nothing_and_is_reported() {
+    let world = ModelWorld::new();
+    let mut agent = holding(&world);
+    let until = "2100-01-01T00:00:00Z".parse().expect("a time");
+    let observed = act(&mut agent, [released_until(None, until)]);
+    assert_eq!(held(&observed), 2);
+    assert_eq!(observed.doubt, Some(Doubt::TooFarAhead(until)));
+    assert_eq!(world.news(), [""; 0]);
+
+    let observed = act(&mut agent, [released(None)]);
+    assert_eq!((held(&observed), observed.doubt), (0, None));
+    assert!(world.table().is_empty());
+}
+
+#[test]
+fn a_clock_that_was_wrong_at_the_start_releases_nothing_until_it_is_right() {
+    let world = ModelWorld::new();
+    let there = ApiServerTime::Is(NOON);
+    let set = |here, api_server| world.parts().daytime = Daytime { here, api_server };
+    let years = Duration::from_secs(20 * 365 * 24 * 60 * 60);
+    // The machine has no clock that runs without power. A permission that ended
+    // an hour ago is still to come on such a machine.
+    set(NOON - years, there);
+    let mut agent = holding(&world);
+    let ended = released_until(None, NOON - 60 * MINUTE);
+    let observed = act(&mut agent, [ended]);
+    assert_eq!((held(&observed), observed.doubt), (2, Some(Doubt::Behind)));
+
+    set(NOON - years, ApiServerTime::Unknown);
+    let observed = another_round(&mut agent);
+    assert_eq!((held(&observed), observed.doubt), (2, Some(Doubt::NoDate)));
+
+    set(NOON, there);
+    let observed = another_round(&mut agent);
+    assert_eq!((held(&observed), observed.doubt), (2, None), "it has ended");
+    assert_eq!(world.news(), [""; 0]);
+
+    // A valid permission takes effect as soon as the clock is right.
+    set(NOON + 2 * MINUTE, there);
+    let observed = act(&mut agent, [released(None)]);
+    assert_eq!((held(&observed), observed.doubt), (2, Some(Doubt::Ahead)));
+    set(NOON + MINUTE / 2, there);
+    let observed = another_round(&mut agent);
+    assert_eq!((held(&observed), observed.doubt), (0, None));
+}
+
+#[test]
+fn without_an_api_server_the_hosts_clock_is_believed() {
+    let world = ModelWorld::new();
+    let mut agent = holding(&world);
+    world.parts().daytime.api_server = ApiServerTime::NoApiServer;
+    let observed = act(&mut agent, [released(None)]);
+    assert_eq!((held(&observed), observed.doubt), (0, None));
+}
+
+#[test]
+fn what_is_observed_has_the_time_of_day_as_it_is_then() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world);
+    let corrected = NOON + 60 * MINUTE;
+    world.parts().daytime.here = corrected;
+    assert_eq!(another_round(&mut agent).at, corrected);
 }

@@ -99,10 +99,9 @@ fn when_the_grant_goes_what_is_served_stays_until_removals_are_allowed() {
     agent.act(START).expect("a round");
     assert_eq!(world.table().len(), 6, "the new service is not made");
 
-    agent.note(edited(
-        &json!({"removals": {"allowUntil": "2100-01-01T00:00:00Z"}}),
-        3,
-    ));
+    let until = (crate::fixtures::NOON + jiff::SignedDuration::from_mins(10)).to_string();
+    let released = json!({"removals": {"allowUntil": until}});
+    agent.note(edited(&released, 3));
     let observed = agent.act(START).expect("a round");
     assert_eq!(world.table(), [""; 0], "the administrator allowed it");
     assert_eq!(world.interfaces_with(ip(VIP)), [""; 0]);

@@ -1,9 +1,12 @@
-//! Tests a director whose state folder cannot be used.
+//! Tests a director whose state folder cannot be used, as a whole or for one of
+//! its files.
 
 use std::io;
 
+use crds::api::DirectorStatus;
+
 use super::*;
-use crate::act::retry::Subject;
+use crate::{act::retry::Subject, tell::report::status};
 
 /// Returns a world whose journal fails to open the first `times` times.
 fn without_journal(world: &ModelWorld, times: usize) -> World {
@@ -114,4 +117,26 @@ fn for_a_group_that_was_never_accepted_the_most_careful_policy_is_assumed() {
     let edits: Vec<_> = world.news();
     let touched = edits.iter().any(|line| line.contains("192.0.2.10:80 "));
     assert!(!touched, "a stranger's service was edited: {edits:?}");
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_reported_and_so_is_its_recovery() {
+    let world = ModelWorld::new();
+    let mut agent = director(&Doors::default(), &world);
+    everything().into_iter().for_each(|event| agent.note(event));
+    agent.act(Duration::ZERO).expect("a round");
+    let told = |agent: &mut Loop, trouble: Option<&str>| {
+        agent.note(Event::Checkpoint(trouble.map(str::to_owned)));
+        let observed = agent.act(Duration::ZERO);
+        observed.map(|observed| {
+            let status = status(&observed, &DirectorStatus::default(), 1);
+            let programmed = status.conditions.iter().find(|of| of.type_ == "Programmed");
+            assert_eq!(programmed.expect("it is always set").status, "True");
+            status.notices
+        })
+    };
+    let full = "cannot write the checkpoint";
+    assert_eq!(told(&mut agent, Some(full)), Some(vec![full.to_owned()]));
+    assert_eq!(told(&mut agent, Some(full)), None, "this is no news");
+    assert_eq!(told(&mut agent, None), Some(Vec::new()));
 }

@@ -39,6 +39,10 @@ impl Doors {
             listeners: Box::new(world.clone()),
             may_hijack: self.may_hijack,
             surroundings: Box::new(world.clone()),
+            daytime: Box::new({
+                let world = world.clone();
+                move || world.parts().daytime
+            }),
             orders: self.orders.clone().unwrap_or_else(|| unbounded_channel().0),
             journal: Box::new({
                 let opened = self.opened.clone();

@@ -1,4 +1,18 @@
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
 use super::*;
+use crate::fixtures::filling_disk;
+
+/// How long tests wait before they give up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn service(name: &str, scheduler: &str, generation: i64) -> Loose<VirtualService> {
     serde_json::from_value(json!({
@@ -26,9 +40,11 @@ fn group() -> Loose<DirectorGroup> {
 /// Simulates one run of an agent that sends the notes of `live`. Returns the
 /// checkpoint's content at the start of the run.
 fn run(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
-    let (checkpoint, restored) = Checkpoint::open(folder).expect("a folder of our own");
+    let (checkpoint, restored) = Checkpoint::open(folder);
+    let restored = restored.expect("a folder of our own");
     let (recorder, notes) = Recorder::new();
-    let writer = checkpoint.record(notes).expect("a thread");
+    let report = |trouble| assert_eq!(trouble, None, "the disk works");
+    let writer = checkpoint.record(notes, report).expect("a thread");
     live(&recorder);
     recorder.note(Note::End);
     writer.join().expect("the writer does not panic");
@@ -164,15 +180,17 @@ fn a_damaged_or_newer_checkpoint_is_set_aside() {
     );
     fs::remove_file(&aside).unwrap();
 
-    let (checkpoint, found) = Checkpoint::open(folder.path()).unwrap();
-    assert_eq!(found.events.len(), 1);
-    let transaction = checkpoint.database.begin_write().unwrap();
+    let (checkpoint, found) = Checkpoint::open(folder.path());
+    assert_eq!(found.unwrap().events.len(), 1);
+    let database = checkpoint.database.expect("it was opened");
+    let transaction = database.begin_write().unwrap();
     let mut meta = transaction.open_table(META).unwrap();
     meta.insert("schema", "999").unwrap();
     drop(meta);
     transaction.commit().unwrap();
-    drop(checkpoint);
-    let (_, found) = Checkpoint::open(folder.path()).unwrap();
+    drop(database);
+    let (_, found) = Checkpoint::open(folder.path());
+    let found = found.unwrap();
     assert!(found.events.is_empty(), "the newer file was set aside");
     assert!(aside.exists(), "the newer file is kept for inspection");
 }
@@ -182,6 +200,137 @@ fn a_folder_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = Checkpoint::open(&file).expect_err("a file is no folder");
+    let (_, restored) = Checkpoint::open(&file);
+    let error = restored.expect_err("a file is no folder");
     assert!(error.to_string().contains("checkpoint.redb"), "{error}");
+}
+
+/// A checkpoint whose thread runs, with the reports of the thread.
+struct Recording {
+    recorder: Recorder,
+    reports: Receiver<Option<String>>,
+    writer: JoinHandle<()>,
+}
+
+impl Recording {
+    fn start(checkpoint: Checkpoint) -> Self {
+        let (recorder, notes) = Recorder::new();
+        let (report, reports) = mpsc::channel();
+        let report = move |trouble| report.send(trouble).expect("the test listens");
+        let writer = checkpoint.record(notes, report).expect("a thread");
+        Self {
+            recorder,
+            reports,
+            writer,
+        }
+    }
+
+    fn apply(&self, name: &str, scheduler: &str) {
+        let mut tee = Tee::new(Kind::VirtualService, self.recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        tee.change(&mut store, Change::Apply(service(name, scheduler, 1)));
+    }
+
+    fn reported(&self, what: &str) -> Option<String> {
+        let report = self.reports.recv_timeout(PATIENCE);
+        report.unwrap_or_else(|error| panic!("waited for the report of {what}: {error}"))
+    }
+
+    #[track_caller]
+    fn reported_trouble(&self) {
+        let trouble = self.reported("a disk that refuses");
+        let trouble = trouble.expect("it is trouble");
+        for part in ["checkpoint.redb", "older state", "--state-dir"] {
+            assert!(trouble.contains(part), "{part} in: {trouble}");
+        }
+    }
+
+    fn end(self) {
+        self.recorder.note(Note::End);
+        self.writer.join().expect("the writer does not panic");
+    }
+}
+
+fn stored(folder: &Path) -> Vec<(String, String)> {
+    let (_, restored) = Checkpoint::open(folder);
+    services(restored.expect("the disk works"))
+}
+
+#[test]
+fn a_disk_that_was_full_loses_no_change_and_both_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let (checkpoint, restored) = Checkpoint::open_with(folder.path(), filling_disk::opens(&full));
+    restored.expect("the disk has room");
+    let recording = Recording::start(checkpoint);
+    recording.apply("before", "rr");
+    full.store(true, Ordering::Relaxed);
+    recording.apply("during", "rr");
+    recording.reported_trouble();
+    recording.apply("later", "rr");
+    recording.apply("during", "wlc");
+    full.store(false, Ordering::Relaxed);
+    assert_eq!(recording.reported("the disk that has room again"), None);
+    recording.apply("after", "rr");
+    recording.end();
+    let all = [
+        named("after", "rr"),
+        named("before", "rr"),
+        named("during", "wlc"),
+        named("later", "rr"),
+    ];
+    assert_eq!(stored(folder.path()), all);
+}
+
+#[test]
+fn what_the_disk_refused_is_written_when_the_agent_ends_if_it_has_room_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let (checkpoint, _) = Checkpoint::open_with(folder.path(), filling_disk::opens(&full));
+    full.store(true, Ordering::Relaxed);
+    let recording = Recording::start(checkpoint);
+    recording.apply("web", "rr");
+    recording.reported_trouble();
+    full.store(false, Ordering::Relaxed);
+    recording.end();
+    assert_eq!(stored(folder.path()), [named("web", "rr")]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_at_the_start_is_used_as_soon_as_it_can() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("state");
+    run(&folder, |recorder| {
+        recorder.note(Note::Directors(["a".to_owned()].into()));
+    });
+    let elsewhere = above.path().join("elsewhere");
+    fs::rename(&folder, &elsewhere).unwrap();
+    fs::write(&folder, "").unwrap();
+
+    let (checkpoint, restored) = Checkpoint::open(&folder);
+    restored.expect_err("a file is no folder");
+    let recording = Recording::start(checkpoint);
+    recording.reported_trouble();
+    recording.apply("web", "rr");
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&elsewhere, &folder).unwrap();
+    assert_eq!(recording.reported("the folder that is back"), None);
+    recording.end();
+    let (_, restored) = Checkpoint::open(&folder);
+    let restored = restored.expect("the folder can be used");
+    assert_eq!(restored.events.len(), 2, "nothing was lost: {restored:?}");
+}
+
+#[test]
+fn only_the_owner_can_read_the_checkpoint_even_if_an_earlier_build_made_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    run(folder.path(), |_| ());
+    assert_eq!(mode(&path), 0o600);
+    open(&path);
+    open(folder.path());
+    run(folder.path(), |_| ());
+    assert_eq!((mode(folder.path()), mode(&path)), (0o700, 0o600));
 }

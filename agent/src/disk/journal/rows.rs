@@ -7,7 +7,10 @@
 
 use std::iter;
 
-use redb::{Database, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::decide::ours::{Change, Intent, Remembered};
@@ -69,6 +72,17 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     }
     transaction.commit()?;
     Ok(remembered)
+}
+
+/// Whether a file was already opened in this boot. A new file was not.
+pub(super) fn is_from(database: &Database, boot_id: &str) -> Result<bool, redb::Error> {
+    let transaction = database.begin_read()?;
+    let meta = match transaction.open_table(META) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(false),
+        opened => opened?,
+    };
+    let boot = meta.get("boot")?;
+    Ok(boot.is_some_and(|found| found.value() == boot_id))
 }
 
 /// Writes the id of the cluster that all entries belong to.

@@ -1,12 +1,16 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ipvs::{DestinationKey, ServiceConfig, ServiceKey};
 
 use super::*;
-use crate::decide::ours::Entry;
+use crate::{decide::ours::Entry, fixtures::filling_disk};
 
 const BOOT: &str = "a-boot";
 
@@ -173,64 +177,12 @@ fn a_damaged_or_newer_journal_is_set_aside() {
     assert!(aside.exists(), "the newer file is kept for inspection");
 }
 
-/// A database file on a disk that a test can fill up.
-#[derive(Debug)]
-struct Disk {
-    file: redb::backends::FileBackend,
-    full: Arc<AtomicBool>,
-}
-
-impl Disk {
-    fn has_room(&self) -> io::Result<()> {
-        match self.full.load(Ordering::Relaxed) {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => Ok(()),
-        }
-    }
-}
-
-impl redb::StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.has_room().and_then(|()| self.file.set_len(len))
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.has_room().and_then(|()| self.file.sync_data())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.has_room().and_then(|()| self.file.write(offset, data))
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-}
-
 #[test]
 fn a_disk_that_was_full_is_written_to_again_once_it_has_room() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE);
     let full = Arc::new(AtomicBool::new(false));
-    let open_file = {
-        let full = Arc::clone(&full);
-        move |path: &Path| {
-            let mut options = fs::File::options();
-            let options = options.read(true).write(true).create(true).truncate(false);
-            let file = redb::backends::FileBackend::new(options.open(path)?)?;
-            let full = Arc::clone(&full);
-            Ok(Database::builder().create_with_backend(Disk { file, full })?)
-        }
-    };
-    let (mut journal, _) = FileJournal::open_with(&path, BOOT, Box::new(open_file)).unwrap();
+    let (mut journal, _) = FileJournal::open_with(&path, BOOT, filling_disk::opens(&full)).unwrap();
     let own = |port| [Change::Own(Entry::Service(service(port)))];
     journal.settle(&own(80)).unwrap();
     full.store(true, Ordering::Relaxed);
@@ -257,4 +209,47 @@ fn a_second_agent_cannot_use_the_same_folder() {
         error.to_string().contains("--state-dir"),
         "the message says what to do: {error}"
     );
+}
+
+#[test]
+fn a_journal_that_was_replaced_while_it_could_not_be_written_asks_for_everything() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("state");
+    fs::create_dir(&folder).unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let opened = FileJournal::open_with(&folder.join(FILE), BOOT, filling_disk::opens(&full));
+    let (mut journal, _) = opened.unwrap();
+    let own = |port| [Change::Own(Entry::Service(service(port)))];
+    journal.remember_cluster("ours").unwrap();
+    journal.settle(&own(80)).unwrap();
+    full.store(true, Ordering::Relaxed);
+    journal.settle(&own(81)).expect_err("the disk is full");
+    full.store(false, Ordering::Relaxed);
+    fs::remove_dir_all(&folder).unwrap();
+    let error = journal
+        .settle(&own(81))
+        .expect_err("the folder is another one");
+    assert!(matches!(error, JournalError::Replaced { .. }), "{error}");
+    journal.settle(&[own(80), own(81)].concat()).unwrap();
+    drop(journal);
+    let (_, found) = open(&folder, BOOT);
+    let services: Vec<_> = found.table.services.into_keys().collect();
+    assert_eq!(services, [service(80), service(81)]);
+    assert_eq!(found.cluster.as_deref(), Some("ours"));
+}
+
+#[test]
+fn only_the_owner_can_read_the_journal_and_one_that_was_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |name: &str| {
+        let path = folder.path().join(name);
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    let path = folder.path().join(FILE);
+    fs::write(&path, [0x5a; 8192]).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    open(folder.path(), BOOT);
+    let modes = [".", FILE, "journal.redb.unusable"].map(mode);
+    assert_eq!(modes, [0o700, 0o600, 0o600]);
 }

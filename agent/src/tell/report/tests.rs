@@ -49,6 +49,8 @@ fn well() -> Observed {
         unreadable: Vec::new(),
         health: Arc::default(),
         hold: None,
+        doubt: None,
+        checkpoint_trouble: None,
         protection: Arc::default(),
     }
 }

@@ -84,3 +84,24 @@ fn what_holds_every_removal_is_reported_whether_there_is_one_or_not() {
     );
     assert!(log.iter().any(|line| line.contains("no answer")), "{log:?}");
 }
+
+#[test]
+fn a_permission_that_is_not_believed_is_in_the_notices_and_with_what_it_does_not_release() {
+    let mut observed = well();
+    observed.doubt = Some(Doubt::Behind);
+    let status = fresh(&observed);
+    let (held, _, message) = said(&status, "RemovalsHeld");
+    assert_eq!((held, message), ("False", "No removal is held"));
+    let [notice] = status.notices.as_slice() else {
+        panic!("one notice: {:?}", status.notices);
+    };
+    for part in ["spec.removals.allowUntil", "clock is behind", "NTP"] {
+        assert!(notice.contains(part), "{part} in: {notice}");
+    }
+
+    observed.removals_held = vec![Op::DeleteService(tcp("192.0.2.99", 80))];
+    let status = fresh(&observed);
+    let (held, reason, message) = said(&status, "RemovalsHeld");
+    assert_eq!((held, reason), ("True", "TooManyRemovals"));
+    assert!(message.contains(notice.as_str()), "{message}");
+}

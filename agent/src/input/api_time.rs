@@ -1,0 +1,124 @@
+//! The API server's time of day, from the Date header of its answers. The agent
+//! compares its own clock with it before it believes a time that a person set
+//! ([`crate::decide::permission`]). This costs no request: every answer has the
+//! header, and the agent renews its Lease every few seconds.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use hyper::{HeaderMap, Response, header::DATE};
+use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
+use tower::util::MapResponseLayer;
+
+use crate::decide::permission::{ApiServerTime, Daytime};
+
+/// The API server's time of day, as last heard. All clones share what was
+/// heard.
+#[derive(Clone, Debug, Default)]
+pub struct ApiTime(Arc<Mutex<Option<Heard>>>);
+
+/// The Date of an answer, and when the answer came.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    date: Timestamp,
+    at: Instant,
+}
+
+impl ApiTime {
+    /// Returns a layer for a client of the API server, which notes the Date of
+    /// each answer and passes the answer on.
+    pub fn layer<B>(
+        &self,
+    ) -> MapResponseLayer<impl Fn(Response<B>) -> Response<B> + Clone + use<B>> {
+        let this = self.clone();
+        MapResponseLayer::new(move |answer: Response<B>| {
+            this.hear(answer.headers(), Instant::now());
+            answer
+        })
+    }
+
+    /// Returns the time of day on this host, and the API server's time of day
+    /// if an answer had one. The time since that answer is measured, so a step
+    /// of this host's clock shows at once.
+    pub fn daytime(&self) -> Daytime {
+        Daytime {
+            here: Timestamp::now(),
+            api_server: self.at(Instant::now()),
+        }
+    }
+
+    fn hear(&self, headers: &HeaderMap, at: Instant) {
+        let date = headers.get(DATE).map(|date| date.as_bytes());
+        // An answer without a date that can be read says nothing.
+        let date = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
+        if let Some(date) = date {
+            *self.heard() = Some(Heard { date, at });
+        }
+    }
+
+    fn at(&self, now: Instant) -> ApiServerTime {
+        let heard = *self.heard();
+        let time = heard.and_then(|Heard { date, at }| {
+            let since = now.saturating_duration_since(at);
+            date.checked_add(since).ok()
+        });
+        time.map_or(ApiServerTime::Unknown, ApiServerTime::Is)
+    }
+
+    fn heard(&self) -> std::sync::MutexGuard<'_, Option<Heard>> {
+        // The value is whole after each assignment, so a poisoned lock is fine.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+
+    /// The example of RFC 9110, section 5.6.7, in seconds since 1970.
+    const EXAMPLE: (&str, i64) = ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777);
+
+    fn headers(date: &str) -> HeaderMap {
+        HeaderMap::from_iter([(DATE, date.parse().expect("a header"))])
+    }
+
+    fn is(second: i64) -> ApiServerTime {
+        ApiServerTime::Is(Timestamp::from_second(second).expect("a time"))
+    }
+
+    #[tokio::test]
+    async fn the_date_of_an_answer_is_the_api_servers_time_when_it_came() {
+        let time = ApiTime::default();
+        assert_eq!(time.daytime().api_server, ApiServerTime::Unknown);
+        let server = service_fn(|date: &'static str| async move {
+            let mut answer = Response::new("body");
+            *answer.headers_mut() = headers(date);
+            Ok::<_, Infallible>(answer)
+        });
+        let client = time.layer().layer(server);
+        let answer = client.oneshot(EXAMPLE.0).await.expect("it cannot fail");
+        assert_eq!(*answer.body(), "body", "the answer is passed on");
+        let heard = time.heard().expect("the header was read");
+        assert_eq!(time.at(heard.at), is(EXAMPLE.1));
+    }
+
+    #[test]
+    fn the_api_servers_time_goes_on_between_answers_and_the_latest_counts() {
+        let (time, start) = (ApiTime::default(), Instant::now());
+        time.hear(&headers(EXAMPLE.0), start);
+        let minute = Duration::from_secs(60);
+        assert_eq!(time.at(start + minute), is(EXAMPLE.1 + 60));
+        time.hear(&headers("Sun, 06 Nov 1994 09:49:37 GMT"), start + minute);
+        assert_eq!(time.at(start + minute), is(EXAMPLE.1 + 3600));
+        for nothing in [HeaderMap::new(), headers("yesterday")] {
+            time.hear(&nothing, start + minute);
+            assert_eq!(time.at(start + minute), is(EXAMPLE.1 + 3600));
+        }
+    }
+}
