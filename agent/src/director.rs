@@ -20,7 +20,10 @@ use crate::{
     act::{State, retry::Retry},
     claim::Segments,
     clock::Clock,
-    decide::{caution::Caution, ours::Remembered, retain::Retention, serving::memory::Memory},
+    decide::{
+        absence::Absence, caution::Caution, ours::Remembered, retain::Retention,
+        serving::memory::Memory,
+    },
     disk::{
         checkpoint::{Recorder, Tee},
         journal::{Journal, JournalError, NoJournal},
@@ -92,6 +95,8 @@ pub struct Loop {
     restored: bool,
     directors: Option<BTreeSet<String>>,
     caution: Caution,
+    /// The objects that listings left out.
+    absence: Absence,
     /// The last logged reason why the journal does not record the cluster.
     unsaved: Said,
     protection: Protection,
@@ -143,6 +148,7 @@ impl Loop {
             objects: Objects::default(),
             directors: None,
             caution: Caution::default(),
+            absence: Absence::of_new_run(),
             unsaved: Said::default(),
             protection: Protection::new(world.may_hijack),
             world,

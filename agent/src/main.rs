@@ -151,6 +151,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         events,
         recorder: recorder.clone(),
         files: restored.files,
+        folder: restored.folder,
     };
     start_input(args, identity, &runtime, input, observed);
     thread::Builder::new()

@@ -37,14 +37,14 @@ impl Loop {
             health: self.health.report(&wishes),
             wishes,
             unreadable: self.unreadable.clone(),
-            hold: self.caution.hold(),
+            hold: self.hold(),
             protection: self.protection.report(),
         }
     }
 
     /// Logs the oddities of this host that were not logged before.
     pub(super) fn log_oddities(&mut self, outcome: &Outcome) {
-        let hold = self.caution.hold();
+        let hold = self.hold();
         let wishes = self.protection.desired();
         let mut found = oddities(outcome, &self.held, wishes, hold.as_ref(), &self.group);
         found.extend(self.protection.report().lines());

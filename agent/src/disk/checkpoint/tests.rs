@@ -1,3 +1,5 @@
+use crds::Store;
+
 use super::*;
 
 fn service(name: &str, scheduler: &str, generation: i64) -> Loose<VirtualService> {

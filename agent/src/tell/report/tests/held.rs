@@ -1,7 +1,10 @@
 //! Tests of the condition RemovalsHeld.
 
 use super::*;
-use crate::event::origin::Definition;
+use crate::{
+    decide::absence::Missing,
+    event::origin::{Definition, Doubt},
+};
 
 #[test]
 fn held_removals_are_named_with_the_way_to_release_them() {
@@ -83,4 +86,34 @@ fn what_holds_every_removal_is_reported_whether_there_is_one_or_not() {
         "default",
     );
     assert!(log.iter().any(|line| line.contains("no answer")), "{log:?}");
+}
+
+#[test]
+fn removals_of_missing_objects_are_reported_with_the_reason_while_there_are_any() {
+    let mut observed = well();
+    observed.hold = Some(Hold::Missing(Missing {
+        doubt: Doubt::Older {
+            known: 1000,
+            found: 900,
+        },
+        objects: 3,
+    }));
+    let none = fresh(&observed);
+    let (held, reason, _) = said(&none, "RemovalsHeld");
+    assert_eq!((held, reason), ("False", "NothingHeld"));
+
+    observed.removals_held = vec![Op::DeleteService(tcp("192.0.2.99", 80))];
+    let some = fresh(&observed);
+    let (held, reason, message) = said(&some, "RemovalsHeld");
+    assert_eq!((held, reason), ("True", "ObjectsMissing"));
+    for part in [
+        "-D -t 192.0.2.99:80",
+        "3 objects are missing",
+        "resourceVersion 900",
+        "higher than 1000",
+        "older backup",
+        "kubectl patch idg default",
+    ] {
+        assert!(message.contains(part), "{part} in: {message}");
+    }
 }
