@@ -220,9 +220,10 @@ impl Origin {
                 "{why}. Until the agent can read it, nothing is removed"
             )),
             (Answer::NotAllowed, _) | (_, Answer::NotAllowed) => Some(format!(
-                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: \
-                 removals are limited in number, but the agent cannot detect another cluster or a \
-                 deleted definition; upgrade the chart's RBAC",
+                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: the \
+                 agent cannot detect another cluster or a deleted definition. If an earlier run \
+                 was allowed to, nothing is removed; otherwise removals are only limited in \
+                 number. Upgrade the chart's RBAC",
                 self.name
             )),
             _ => None,

@@ -2,6 +2,7 @@
 //! does another cluster or a deleted definition.
 
 mod scene;
+mod small;
 
 use e2e::{
     ApiServerAway,
