@@ -1,6 +1,7 @@
 use crds::Store;
 
 use super::*;
+use crate::event::origin::Doubt;
 
 fn service(name: &str, scheduler: &str, generation: i64) -> Loose<VirtualService> {
     serde_json::from_value(json!({
@@ -186,4 +187,69 @@ fn a_folder_that_cannot_be_used_is_named() {
     fs::write(&file, "").unwrap();
     let error = Checkpoint::open(&file).expect_err("a file is no folder");
     assert!(error.to_string().contains("checkpoint.redb"), "{error}");
+}
+
+#[test]
+fn what_is_known_about_listings_is_restored_after_the_objects() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifests = Folder {
+        device: 1,
+        inode: 2,
+        is_empty: false,
+    };
+    let known = Known {
+        sources: [
+            (Kind::RealServer, Source::Version(7)),
+            (Kind::VirtualService, Source::Folder(manifests)),
+        ]
+        .into(),
+        doubted: vec![(
+            Kind::VirtualService,
+            ObjectKey::new("shop", "web"),
+            Doubt::EmptyFolder,
+        )],
+    };
+    run(folder.path(), |recorder| {
+        recorder.note(Note::Listings(known.clone()));
+        let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        tee.change(&mut store, Change::Apply(service("web", "rr", 1)));
+    });
+    let restored = run(folder.path(), |_| ());
+    assert_eq!(restored.folder, Some(manifests));
+    let [Event::VirtualService(_), Event::Known(found)] = restored.events.as_slice() else {
+        panic!("the object and what is known: {:?}", restored.events);
+    };
+    assert_eq!(*found, known);
+}
+
+#[test]
+fn the_row_of_an_object_that_a_listing_left_out_is_kept_until_it_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = |name| ObjectKey::new("shop", name);
+    let listed = |recorder: &Recorder, is_forgotten: bool| {
+        let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        tee.change(&mut store, Change::Listing);
+        tee.keep([key("web"), key("there")]);
+        tee.change(&mut store, Change::Item(service("there", "rr", 1)));
+        tee.change(&mut store, Change::Listed);
+        if is_forgotten {
+            tee.forget(key("web"));
+            // It is not missing, so it is not forgotten.
+            tee.forget(key("there"));
+        }
+    };
+    run(folder.path(), |recorder| {
+        let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        for name in ["web", "there", "gone"] {
+            tee.change(&mut store, Change::Apply(service(name, "rr", 1)));
+        }
+    });
+    run(folder.path(), |recorder| listed(recorder, false));
+    let kept = run(folder.path(), |recorder| listed(recorder, true));
+    assert_eq!(services(kept), [named("there", "rr"), named("web", "rr")]);
+    let forgotten = run(folder.path(), |_| ());
+    assert_eq!(services(forgotten), [named("there", "rr")]);
 }
