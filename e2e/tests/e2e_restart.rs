@@ -75,8 +75,12 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     let (agent, trace) = start_agent_traced(&course.director, DIRECTOR, "older-schema");
     expect_one_service_written(agent, &trace, "new", 8081);
 
-    // What is ours in the old file still is: it goes with its objects.
+    // What is ours in the old file still is: it goes with its objects. The agent
+    // must be there to see them being deleted: once it has made a new service, it
+    // knows all objects.
     let _agent = start_agent(&course.director, DIRECTOR);
+    kubectl_apply(&another_service("newer", 8082));
+    wait_until_ready(&["newer"]);
     kubectl(&["delete", "ivs", "--all"]);
     expect_table(&course.director, &[]);
     eventually("the VIP to be gone", PATIENCE, || {

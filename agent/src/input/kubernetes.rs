@@ -175,17 +175,7 @@ impl Objects<'_> {
                 () = origin.due() => Vec::new(),
             };
             let look = match steps.is_empty() {
-                true => match origin.look(events).await {
-                    Look::Done => match version::current(&api).await {
-                        Some(current) if highest.is_above(&current) => Look::Moved,
-                        Some(_) => Look::Done,
-                        None => {
-                            origin.look_again();
-                            Look::Done
-                        }
-                    },
-                    look => look,
-                },
+                true => look_again(origin, &api, &highest, events).await,
                 false => {
                     origin
                         .before(steps.iter().map(|(step, _)| step), events)
@@ -222,6 +212,31 @@ impl Objects<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Checks the cluster, the definition and the resourceVersion although no step
+/// of the watch requires it.
+async fn look_again<K>(
+    origin: &mut Origin,
+    api: &Api<K>,
+    highest: &Highest,
+    events: &Sender<Event>,
+) -> Look
+where
+    K: Resource + DeserializeOwned + Clone + Debug,
+{
+    let look = origin.look(events).await;
+    if look != Look::Done {
+        return look;
+    }
+    match version::current(api).await {
+        Some(current) if highest.is_above(&current) => Look::Moved,
+        Some(_) => Look::Done,
+        None => {
+            origin.look_again();
+            Look::Done
         }
     }
 }
