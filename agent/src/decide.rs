@@ -2,6 +2,7 @@
 //! and the wanted state of the host comes out, stage by stage. The stages are
 //! pure: time is an argument, and no stage opens a socket or a file, or logs.
 
+pub mod absence;
 pub mod addresses;
 pub mod caution;
 pub mod desired;

@@ -21,6 +21,7 @@ use crate::{
     claim::Segments,
     clock::Clock,
     decide::{
+        absence::Absence,
         caution::Caution,
         ours::Remembered,
         permission::{Daytime, Doubt},
@@ -102,6 +103,8 @@ pub struct Loop {
     restored: bool,
     directors: Option<BTreeSet<String>>,
     caution: Caution,
+    /// The objects that listings left out.
+    absence: Absence,
     /// The last logged reason why the journal does not record the cluster.
     unsaved: Said,
     protection: Protection,
@@ -156,6 +159,7 @@ impl Loop {
             objects: Objects::default(),
             directors: None,
             caution: Caution::default(),
+            absence: Absence::of_new_run(),
             unsaved: Said::default(),
             protection: Protection::new(world.may_hijack),
             world,

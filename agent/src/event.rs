@@ -12,14 +12,14 @@ use std::{
 };
 
 use crds::{
-    Change,
+    Change, Kind,
     api::{DirectorGroup, RealServer, VirtualService},
 };
 
 use crate::{
     event::{
         claims::Verdict,
-        origin::Word,
+        origin::{Known, Source, Word},
         probed::{ProbeId, Tally},
     },
     host::reading::Reading,
@@ -46,6 +46,11 @@ pub enum Event {
     /// What an input found out about the cluster or about the custom resource
     /// definitions of the objects.
     Caution(Word),
+    /// A listing of the objects of this kind begins, from this source. The event
+    /// comes before [`Change::Listing`].
+    Listing(Kind, Source),
+    /// What the previous run knew about its listings.
+    Known(Known),
     /// The kernel's table as the reader found it, and the time at which the
     /// reading began.
     Reading(Instant, Reading),

@@ -154,6 +154,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         events,
         recorder: recorder.clone(),
         files: restored.files,
+        folder: restored.folder,
     };
     let api_time = ApiTime::default();
     start_input(args, identity, &runtime, input, observed, api_time.clone());

@@ -23,6 +23,7 @@ use crate::{
     act::{self, Edges, Outcome, Restored, State},
     claim::{Orders, Segments},
     decide::{
+        absence::Absence,
         addresses::Holding,
         desired::{Addresses, Desired, Wish},
         ours::Remembered,
@@ -179,6 +180,7 @@ impl Host {
                 ours: state.ours(),
                 kernel,
                 changed: None,
+                absence: &Absence::default(),
             };
             let retention = &mut self.retention;
             let wish = retention.retain(wish, before, Removals::Released, now);

@@ -111,6 +111,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         events: events.clone(),
         recorder: recorder.clone(),
         files: Default::default(),
+        folder: None,
     };
     let objects = objects.to_owned();
     // This thread ends when the folder is gone and the loop has ended, or with

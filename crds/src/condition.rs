@@ -131,6 +131,9 @@ pub mod reason {
     /// The API server does not report its cluster's identity, or the state of
     /// our custom resource definitions.
     pub const CLUSTER_UNKNOWN: &str = "ClusterUnknown";
+    /// Objects are missing from a listing, and the listing is not enough to
+    /// believe that they were deleted.
+    pub const OBJECTS_MISSING: &str = "ObjectsMissing";
     /// No removal is held back.
     pub const NOTHING_HELD: &str = "NothingHeld";
     /// The director is probing real servers.

@@ -123,6 +123,16 @@ impl<C> Store<C> {
         self.gone.iter().map(|(key, stored)| (key, &**stored))
     }
 
+    /// Returns the keys of the objects that the current listing has not named so
+    /// far. The end of the listing removes these objects from the store.
+    pub fn left_out(&self) -> impl Iterator<Item = &ObjectKey> {
+        let is_named = |key: &ObjectKey| {
+            let listing = self.listing.as_ref();
+            listing.is_some_and(|listing| listing.contains_key(key))
+        };
+        self.objects.keys().filter(move |key| !is_named(key))
+    }
+
     /// Returns the number of objects in the store.
     pub fn len(&self) -> usize {
         self.objects.len()

@@ -72,6 +72,10 @@ pub enum Switch {
     Start,
     /// Stop the program, and delete everything that it has stored.
     Lose,
+    /// Stop the program, copy everything that it has stored, and start it again.
+    BackUp,
+    /// Stop the program, and replace everything that it has stored by the copy.
+    Restore,
 }
 
 /// The result of a request. For a request to run a program, the result is the
@@ -190,6 +194,17 @@ impl ApiServerAway {
         switch(Which::First, Switch::Lose);
         Self(())
     }
+
+    /// Stops the API server and etcd, and puts back etcd's data as
+    /// [`back_up_etcd`] copied it.
+    ///
+    /// # Panics
+    /// Panics if there is no copy, or if the host side does not answer.
+    #[track_caller]
+    pub fn begin_and_restore_the_backup() -> Self {
+        switch(Which::First, Switch::Restore);
+        Self(())
+    }
 }
 
 impl Drop for ApiServerAway {
@@ -203,6 +218,15 @@ impl Drop for ApiServerAway {
             failed => panic!("the API server starts again: {failed:?}"),
         }
     }
+}
+
+/// Copies etcd's data. The API server is away for some seconds meanwhile.
+///
+/// # Panics
+/// Panics if the API server does not start again.
+#[track_caller]
+pub fn back_up_etcd() {
+    switch(Which::First, Switch::BackUp);
 }
 
 /// Starts the API server of the lab's second cluster. Returns the path of the

@@ -34,7 +34,7 @@ const LONG: [Long; 10] = [
     long("e2e_vips", 230, 1),
     long("e2e_sysctls", 150, 1),
     long("e2e_resilience", 150, 1),
-    long("e2e_guard", 110, 1),
+    long("e2e_guard", 240, 2),
     long("e2e_transfers", 100, 1),
     long("e2e_undo", 100, 1),
     long("e2e_hijack", 100, 1),

@@ -77,7 +77,10 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
 
     // Entries that are ours in the old journal are still ours: the agent
     // removes them when their objects are deleted.
+    // The agent must know all objects before: it has made a new service then.
     let _agent = start_agent(&course.director, DIRECTOR);
+    kubectl_apply(&another_service("newer", 8082));
+    wait_until_ready(&["newer"]);
     kubectl(&["delete", "ivs", "--all"]);
     expect_table(&course.director, &[]);
     eventually("the VIP to be gone", PATIENCE, || {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     decide::{
+        absence::Absence,
         addresses::Holding,
         desired::{Addresses, Desired, changed_services},
         ours::Remembered,
@@ -100,6 +101,7 @@ impl Agent {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was just read"),
             changed: self.state.dirty(),
+            absence: &Absence::default(),
         };
         let retained = self.retention.retain(wish, before, self.removals, self.now);
         self.held = retained.held;

@@ -13,11 +13,11 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
-    decide::retain::Removals,
+    decide::{absence::Missing, retain::Removals},
     event::origin::{Answer, Definition, Word},
 };
 
-/// Why every removal is held.
+/// Why removals are held, whatever their number.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Hold {
     /// The objects come from another cluster than the programmed entries.
@@ -32,6 +32,10 @@ pub enum Hold {
     Definition(&'static str, Definition),
     /// An input could not look up the cluster or a definition, for this reason.
     Unknown(String),
+    /// Listings left objects out, and their absence is not believed. Only the
+    /// removals of these objects' entries are held. [`Caution`] never returns
+    /// this reason; it comes from [`crate::decide::absence`].
+    Missing(Missing),
 }
 
 impl Hold {
@@ -64,6 +68,7 @@ impl fmt::Display for Hold {
                  chart's CRDs again, and then the objects"
             ),
             Self::Unknown(why) => write!(f, "{why}; trying again"),
+            Self::Missing(missing) => missing.fmt(f),
         }
     }
 }
@@ -120,15 +125,33 @@ impl Caution {
             (*how != Definition::Stands).then_some(Hold::Definition(name, *how))
         });
         let unknown = || {
-            let definitions = self.definitions.values().filter_map(unanswered);
-            let all = self
-                .cluster
-                .iter()
-                .filter_map(unanswered)
-                .chain(definitions);
-            all.map(Hold::Unknown).next()
+            let cluster = self.cluster.iter();
+            let cluster =
+                cluster.filter_map(|answer| self.unanswered(answer, "namespace kube-system"));
+            let definitions = self.definitions.iter().filter_map(|(name, answer)| {
+                self.unanswered(answer, &format!("CustomResourceDefinition {name}"))
+            });
+            cluster.chain(definitions).map(Hold::Unknown).next()
         };
         other.or(gone).or_else(unknown)
+    }
+
+    /// Returns why nothing is known about the cluster or a definition, if that
+    /// is so. A permission counts as lost if a run of the agent had it: the
+    /// journal knows the cluster. Whoever took the permission away may also have
+    /// given the agent another cluster.
+    fn unanswered<T>(&self, answer: &Answer<T>, what: &str) -> Option<String> {
+        match answer {
+            Answer::Is(_) => None,
+            Answer::None(why) => Some(why.clone()),
+            Answer::NotAllowed => self.remembered.as_ref().map(|_| {
+                format!(
+                    "the agent is no longer allowed to read {what}, so this may be another \
+                     cluster than before, or one without our definitions; grant the permission \
+                     again by upgrading the chart"
+                )
+            }),
+        }
     }
 
     /// Whether the objects come from another cluster. Objects of another
@@ -168,13 +191,6 @@ impl Caution {
     /// Notes that the journal has recorded the cluster.
     pub fn saved(&mut self) {
         self.is_unsaved = false;
-    }
-}
-
-fn unanswered<T>(answer: &Answer<T>) -> Option<String> {
-    match answer {
-        Answer::None(why) => Some(why.clone()),
-        Answer::Is(_) | Answer::NotAllowed => None,
     }
 }
 
@@ -299,7 +315,30 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_may_not_look_has_only_the_budget() {
+    fn who_may_no_longer_look_knows_nothing_if_an_earlier_run_did() {
+        let waits = Removals::Held { lasting: false };
+        for (word, what) in [
+            (Word::Cluster(Answer::NotAllowed), "namespace kube-system"),
+            (Word::Definition(SERVICES, Answer::NotAllowed), SERVICES),
+        ] {
+            let mut caution = Caution::default();
+            caution.remember(Some("a".to_owned()));
+            caution.hear(word);
+            assert_eq!(caution.judge(false), waits, "{what}");
+            let message = caution.hold().expect("it is held").to_string();
+            for part in [what, "no longer allowed", "upgrading the chart"] {
+                assert!(message.contains(part), "{part} in: {message}");
+            }
+            assert_eq!(caution.judge(true), Removals::Released, "{what}");
+            assert_eq!(caution.judge(false), waits, "{what}: nothing is known yet");
+            caution.hear(cluster("a"));
+            caution.hear(definition(Definition::Stands));
+            assert_eq!(caution.judge(false), Removals::Guarded, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_agent_that_could_never_look_has_only_the_budget() {
         let mut caution = Caution::default();
         caution.hear(Word::Cluster(Answer::NotAllowed));
         caution.hear(Word::Definition(SERVICES, Answer::NotAllowed));

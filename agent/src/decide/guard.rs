@@ -43,6 +43,13 @@ impl Count {
         }
         count
     }
+
+    fn of_owned(owned: &Owned) -> Self {
+        Self {
+            services: owned.services.len(),
+            destinations: owned.services.values().map(|all| all.len()).sum(),
+        }
+    }
 }
 
 impl Guard {
@@ -84,11 +91,19 @@ impl Guard {
         let sum = |of: fn(&Count) -> usize| self.recent.iter().map(|(_, count)| of(count)).sum();
         let gone_services: usize = sum(|count| count.services);
         let gone_destinations: usize = sum(|count| count.destinations);
-        let services = owned.services.len();
-        let destinations = owned.services.values().map(|all| all.len()).sum::<usize>();
-        exceeds(gone_services, wanted.services, services)
-            || exceeds(gone_destinations, wanted.destinations, destinations)
+        let left = Count::of_owned(owned);
+        exceeds(gone_services, wanted.services, left.services)
+            || exceeds(gone_destinations, wanted.destinations, left.destinations)
     }
+}
+
+/// Whether `removals` would leave less than half of our services, or less than
+/// half of our destinations. A removed service counts as a service only.
+pub fn is_most<'a>(removals: impl IntoIterator<Item = &'a Op>, owned: &Owned) -> bool {
+    let wanted = Count::of(removals);
+    let all = Count::of_owned(owned);
+    wanted.services * 2 > all.services && wanted.services > 0
+        || wanted.destinations * 2 > all.destinations && wanted.destinations > 0
 }
 
 /// Whether `wanted` more removals exceed the budget after `gone` recent
@@ -141,6 +156,28 @@ mod tests {
             let held = guard.holds(&deletions(0..wanted), &owned(0..all), false, s(1));
             assert_eq!(held, holds, "{wanted} of {all}");
         }
+    }
+
+    #[test]
+    fn more_than_half_of_the_services_or_of_the_servers_is_most() {
+        for (all, wanted, is) in [
+            (1, 1, true),
+            (2, 1, false),
+            (3, 1, false),
+            (3, 2, true),
+            (10, 5, false),
+            (10, 6, true),
+            (10, 0, false),
+        ] {
+            let found = is_most(&deletions(0..wanted), &owned(0..all));
+            assert_eq!(found, is, "{wanted} of {all} services");
+            let servers: Vec<_> = (0..wanted)
+                .map(|number| Op::DeleteDestination(service(number), server(1)))
+                .collect();
+            let found = is_most(&servers, &owned(0..all));
+            assert_eq!(found, is, "{wanted} of {all} servers");
+        }
+        assert!(!is_most(&[], &owned(0..0)), "nothing of nothing");
     }
 
     #[test]

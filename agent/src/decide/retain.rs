@@ -5,7 +5,8 @@
 //! wanted ───────────────────┐               ┌─▶ in force: wanted plus retained
 //! before: ours and in the   ├─▶ Retention ──┤
 //!         kernel, checks    │    (memory)   └─▶ held: the removals that wait
-//! removals: allowed or not ─┘
+//! removals: allowed or not, │
+//!         absent objects ───┘
 //! ```
 //!
 //! This stage prevents removals that must not happen, by keeping the entries in
@@ -22,11 +23,13 @@ use std::{
     time::Duration,
 };
 
+use crds::Kind;
 use ipvs::{ActualTable, DestinationKey, Op, ServiceKey};
 
 use crate::decide::{
+    absence::{Absence, Cause, Doubtful},
     desired::{Desired, Wish},
-    guard::Guard,
+    guard::{Guard, is_most},
     ours::Remembered,
 };
 
@@ -36,7 +39,9 @@ pub enum Removals {
     /// All entries are retained, because objects that are not known yet may
     /// want them.
     NotYet,
-    /// Entries are removed as far as the [`crate::decide::guard`] allows.
+    /// Entries are removed as far as the [`crate::decide::guard`] allows, unless
+    /// the absence of their objects is not believed
+    /// ([`crate::decide::absence`]).
     Guarded,
     /// All entries are retained, whatever their number, because
     /// [`crate::decide::caution`] holds their removal.
@@ -59,6 +64,8 @@ pub struct Before<'a> {
     /// The services whose wanted state or state in the kernel may have changed
     /// since the last call, or none if every service may have changed.
     pub changed: Option<&'a BTreeSet<ServiceKey>>,
+    /// The objects that listings left out.
+    pub absence: &'a Absence,
 }
 
 /// What the retention stage decided.
@@ -71,6 +78,9 @@ pub struct Retained {
     /// The services whose state in force changed because of retained entries.
     /// Services whose wanted state changed are left out.
     pub changed: BTreeSet<ServiceKey>,
+    /// The objects of the removals that are held because their absence is not
+    /// believed, or none if that was not decided now.
+    pub doubtful: Option<Doubtful>,
 }
 
 /// The part of a service that is ours, in the kernel, and no longer wanted.
@@ -82,15 +92,18 @@ enum Leaving {
     Servers(Vec<DestinationKey>),
 }
 
+/// The entries that are no longer wanted, by service.
+type Leavings = BTreeMap<ServiceKey, Leaving>;
+
 /// What the retention stage remembers between calls.
 #[derive(Debug, Default)]
 pub struct Retention {
     guard: Guard,
     /// The entries that were no longer wanted at the last call, retained or
     /// not.
-    leaving: BTreeMap<ServiceKey, Leaving>,
+    leaving: Leavings,
     /// The part of `leaving` that was retained at the last call.
-    retained: BTreeMap<ServiceKey, Leaving>,
+    retained: Leavings,
     /// The wanted state at the last call, followed by the resulting state in
     /// force.
     wanted: Arc<Desired>,
@@ -127,23 +140,31 @@ impl Retention {
         now: Duration,
     ) -> Retained {
         self.find_leaving(&wanted.desired, before);
-        let removed = || self.leaving.iter().map(|(key, leaving)| leaving.ops(*key));
-        let pending: Vec<_> = removed().flatten().collect();
-        let are_held = match removals {
-            Removals::NotYet => true,
+        let owned = &before.ours.table;
+        let mut doubtful = None;
+        let retained = match removals {
+            Removals::NotYet => self.leaving.clone(),
             Removals::Held { lasting } => {
                 if lasting {
-                    self.guard.hold(&pending);
+                    self.guard.hold(&ops(&self.leaving));
                 }
-                true
+                self.leaving.clone()
             }
-            Removals::Guarded | Removals::Released => {
-                let is_released = removals == Removals::Released;
-                let owned = &before.ours.table;
-                self.guard.holds(&pending, owned, is_released, now)
+            Removals::Guarded => {
+                let (doubted, certain) = self.divide(before);
+                doubtful = Some(self.objects_of(&doubted));
+                match self.guard.holds(&ops(&certain), owned, false, now) {
+                    true => self.leaving.clone(),
+                    false => doubted,
+                }
+            }
+            Removals::Released => {
+                self.guard.holds(&ops(&self.leaving), owned, true, now);
+                BTreeMap::new()
             }
         };
-        let changed = self.put_in_force(&wanted.desired, before, are_held);
+        let held = ops(&retained);
+        let changed = self.put_in_force(&wanted.desired, before, retained);
         let mut in_force = Wish {
             desired: self.in_force.clone(),
             ..wanted
@@ -155,12 +176,84 @@ impl Retention {
             in_force,
             // Until all objects are known, an administrator has no removals to
             // allow.
-            held: match are_held && removals != Removals::NotYet {
-                true => pending,
-                false => Vec::new(),
+            held: match removals {
+                Removals::NotYet => Vec::new(),
+                _ => held,
             },
             changed,
+            doubtful,
         }
+    }
+
+    /// Divides the leaving entries into those whose objects are absent and not
+    /// believed to be deleted, and all others.
+    fn divide(&self, before: Before<'_>) -> (Leavings, Leavings) {
+        let absence = before.absence;
+        let listed = self.part(absence, |cause| cause != Cause::Certain);
+        let is_most = is_most(&ops(&listed), &before.ours.table);
+        let is_doubted = |cause| cause == Cause::Doubted || is_most && cause == Cause::Unjudged;
+        let doubted = self.part(absence, is_doubted);
+        let certain = self.part(absence, |cause| !is_doubted(cause));
+        (doubted, certain)
+    }
+
+    /// Returns the leaving entries that leave for one of these causes.
+    fn part(&self, absence: &Absence, is_one: impl Fn(Cause) -> bool) -> Leavings {
+        let of_server = |key: &ServiceKey, server: &DestinationKey| {
+            let object = self.in_force.servers.get(&(*key, *server));
+            is_one(absence.cause(Kind::RealServer, object))
+        };
+        let parts = self.leaving.iter().filter_map(|(key, leaving)| {
+            let part = match leaving {
+                Leaving::Service => {
+                    let object = self.in_force.services.get(key);
+                    let is_part = is_one(absence.cause(Kind::VirtualService, object));
+                    is_part.then_some(Leaving::Service)?
+                }
+                Leaving::Servers(servers) => {
+                    let servers = servers.iter().filter(|server| of_server(key, server));
+                    let servers: Vec<_> = servers.copied().collect();
+                    (!servers.is_empty()).then_some(Leaving::Servers(servers))?
+                }
+            };
+            Some((*key, part))
+        });
+        parts.collect()
+    }
+
+    /// Returns the objects that wanted these entries. The servers of a leaving
+    /// service belong to it.
+    fn objects_of(&self, leaving: &Leavings) -> Doubtful {
+        let mut found = Doubtful::default();
+        let known = &self.in_force;
+        for (key, leaving) in leaving {
+            let mut servers: Vec<_> = Vec::new();
+            match leaving {
+                Leaving::Service => {
+                    match known.services.get(key) {
+                        Some(service) => {
+                            let object = (Kind::VirtualService, service.clone());
+                            found.objects.insert(object);
+                        }
+                        None => found.has_orphans = true,
+                    }
+                    let service = known.table.get(key);
+                    let keys = service.map(|service| service.destinations.keys());
+                    servers.extend(keys.into_iter().flatten().copied());
+                }
+                Leaving::Servers(leaving) => {
+                    let is_orphan = |server| !known.servers.contains_key(&(*key, server));
+                    found.has_orphans |= leaving.iter().copied().any(is_orphan);
+                    servers.extend(leaving);
+                }
+            }
+            for server in servers {
+                if let Some(object) = known.servers.get(&(*key, server)) {
+                    found.objects.insert((Kind::RealServer, object.clone()));
+                }
+            }
+        }
+        found
     }
 
     fn find_leaving(&mut self, wanted: &Desired, before: Before<'_>) {
@@ -183,12 +276,8 @@ impl Retention {
         &mut self,
         wanted: &Arc<Desired>,
         before: Before<'_>,
-        are_held: bool,
+        retained: Leavings,
     ) -> BTreeSet<ServiceKey> {
-        let retained = match are_held {
-            true => self.leaving.clone(),
-            false => BTreeMap::new(),
-        };
         let may_differ = |key| before.changed.is_none_or(|changed| changed.contains(key));
         let is_same = Arc::ptr_eq(wanted, &self.wanted)
             && retained == self.retained
@@ -238,6 +327,12 @@ impl Leaving {
             }
         }
     }
+}
+
+/// Returns the operations that would remove these entries.
+fn ops(leaving: &Leavings) -> Vec<Op> {
+    let each = leaving.iter().map(|(key, leaving)| leaving.ops(*key));
+    each.flatten().collect()
 }
 
 /// Returns the part of a service that is ours, in the kernel, and no longer

@@ -1,12 +1,21 @@
 //! Receives the loop's events and decides how long to wait for the next one.
 
 use std::{
+    fmt,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::Duration,
 };
 
+use crds::{Change, Checked, Kind, ObjectKey, Store};
+use kube::core::object::HasSpec;
+use serde::Serialize;
+
 use super::{Loop, VIP_GRACE, reason::Reason};
-use crate::{disk::checkpoint::Note, event::Event};
+use crate::{
+    decide::absence::Absence,
+    disk::checkpoint::{Note, Tee},
+    event::Event,
+};
 
 /// Changes that come within this time of each other share one round.
 const QUIET: Duration = Duration::from_millis(20);
@@ -59,15 +68,29 @@ impl Loop {
         match event {
             Event::VirtualService(change) => {
                 let store = &mut self.objects.virtual_services;
-                Reason::Resolve.when(self.services.change(store, change))
+                let tee = &mut self.services;
+                Reason::Resolve.when(take_change(&mut self.absence, tee, store, change))
             }
             Event::RealServer(change) => {
                 let store = &mut self.objects.real_servers;
-                Reason::Resolve.when(self.servers.change(store, change))
+                let tee = &mut self.servers;
+                Reason::Resolve.when(take_change(&mut self.absence, tee, store, change))
             }
             Event::DirectorGroup(change) => {
                 let store = &mut self.objects.director_groups;
-                Reason::Resolve.when(self.groups.change(store, change))
+                let tee = &mut self.groups;
+                Reason::Resolve.when(take_change(&mut self.absence, tee, store, change))
+            }
+            Event::Listing(kind, source) => {
+                self.absence.begin(kind, source);
+                Reason::Nothing
+            }
+            Event::Known(known) => {
+                for (kind, key, _) in &known.doubted {
+                    self.tee(*kind).keep([key.clone()]);
+                }
+                self.absence.restore(known);
+                Reason::Nothing
             }
             Event::Caution(word) => Reason::Retry.when(self.caution.hear(word)),
             Event::Reading(began, reading) => {
@@ -129,6 +152,15 @@ impl Loop {
         }
     }
 
+    /// Returns the tee through which the objects of a kind go.
+    pub(super) fn tee(&mut self, kind: Kind) -> &mut Tee {
+        match kind {
+            Kind::VirtualService => &mut self.services,
+            Kind::RealServer => &mut self.servers,
+            Kind::DirectorGroup => &mut self.groups,
+        }
+    }
+
     /// Returns when the loop must wake even if no event comes. While no round
     /// can run, deadlines that need a round are left out.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
@@ -155,4 +187,55 @@ impl Loop {
             .flatten()
             .fold(now + LONGEST_SLEEP, Duration::min)
     }
+}
+
+/// Passes a change to the store and the checkpoint, and notes which objects a
+/// listing leaves out. Returns whether the change affects any part of an object
+/// that is used.
+fn take_change<C>(
+    absence: &mut Absence,
+    tee: &mut Tee,
+    store: &mut Store<C>,
+    change: Change<C::Object>,
+) -> bool
+where
+    C: Checked,
+    <C::Object as HasSpec>::Spec: fmt::Debug + Serialize,
+{
+    let kind = tee.kind();
+    match change {
+        Change::Item(object) => {
+            absence.list(kind, number(object.metadata.resource_version.as_deref()));
+            tee.change(store, Change::Item(object))
+        }
+        Change::Listed => {
+            // A deleted group keeps its last spec, whatever deleted it.
+            let left_out: Vec<_> = match C::KEPT_WHEN_GONE {
+                true => Vec::new(),
+                false => store.left_out().cloned().collect(),
+            };
+            tee.keep(left_out.iter().cloned());
+            let is_used = tee.change(store, Change::Listed);
+            absence.end(kind, left_out, |key| store.get(key).is_some());
+            is_used
+        }
+        Change::Apply(object) => {
+            let key = ObjectKey::of_metadata(&object.metadata);
+            let version = number(object.metadata.resource_version.as_deref());
+            let is_used = tee.change(store, Change::Apply(object));
+            absence.apply(kind, &key, version, is_used);
+            is_used
+        }
+        Change::Delete(key) => {
+            absence.forget(kind, &key);
+            tee.change(store, Change::Delete(key))
+        }
+        Change::Listing => tee.change(store, Change::Listing),
+    }
+}
+
+/// Returns a resourceVersion as a number. Since Kubernetes 1.35 every
+/// resourceVersion is a number (KEP-5504); before, those of etcd already were.
+fn number(version: Option<&str>) -> Option<u64> {
+    version.and_then(|version| version.parse().ok())
 }

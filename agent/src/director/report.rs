@@ -35,7 +35,7 @@ impl Loop {
             health: self.health.report(&wishes),
             wishes,
             unreadable: self.unreadable.clone(),
-            hold: self.caution.hold(),
+            hold: self.hold(),
             doubt: self.doubt.clone(),
             checkpoint_trouble: self.checkpoint_trouble.clone(),
             protection: self.protection.report(),
@@ -44,7 +44,7 @@ impl Loop {
 
     /// Logs the oddities of this host that were not logged before.
     pub(super) fn log_oddities(&mut self, outcome: &Outcome) {
-        let hold = self.caution.hold();
+        let hold = self.hold();
         let wishes = self.protection.desired();
         let mut found = oddities(outcome, &self.held, wishes, hold.as_ref(), &self.group);
         found.extend(self.protection.report().lines());

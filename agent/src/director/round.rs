@@ -9,13 +9,15 @@ use super::{Loop, VIP_GRACE, edges::edges, protect::Suspects};
 use crate::{
     act::{self, Outcome, retry::Subject},
     decide::{
+        absence::Object,
         addresses::{Holding, holding},
+        caution::Hold,
         desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
         permission::Permission,
         retain::{Before, Removals},
         sysctls::Tuning,
     },
-    disk::journal::NoJournal,
+    disk::{checkpoint::Note, journal::NoJournal},
     tell::report::{complaints, unreadable},
 };
 
@@ -86,13 +88,31 @@ impl Loop {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was read"),
             changed: self.state.dirty(),
+            absence: &self.absence,
         };
         let retained = self.retention.retain(wanted, before, removals, now);
+        let believed = match &retained.doubtful {
+            _ if removals == Removals::Released => self.absence.release(),
+            Some(doubtful) => self.absence.judge(doubtful),
+            None => Vec::new(),
+        };
+        self.believe(believed);
         self.held = retained.held;
         let changed = retained.changed.iter().copied();
         self.state.in_force_changed(changed);
         self.changed.extend(retained.changed);
         retained.in_force
+    }
+
+    /// Forgets objects whose absence from a listing is believed, and notes for
+    /// the next run what is known about the listings.
+    fn believe(&mut self, absent: Vec<Object>) {
+        for (kind, key) in absent {
+            self.tee(kind).forget(key);
+        }
+        if let Some(known) = self.absence.unsaved() {
+            self.recorder.note(Note::Listings(known));
+        }
     }
 
     /// Gives each server the weight that its health allows.
@@ -205,6 +225,12 @@ impl Loop {
             }
             Err(error) => self.unsaved.warn([error.to_string()]),
         }
+    }
+
+    /// Returns why removals are held whatever their number, if they are.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        let missing = || self.absence.missing().map(Hold::Missing);
+        self.caution.hold().or_else(missing)
     }
 
     pub(super) fn is_in_grace(&self, now: Duration) -> bool {

@@ -23,6 +23,7 @@ use crate::{
     fixtures::{ModelWorld, ip, service as kernel_service, tcp},
 };
 
+mod absent;
 mod cautious;
 mod drift;
 mod grants;

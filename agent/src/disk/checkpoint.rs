@@ -15,6 +15,7 @@
 //! checkpoint alone ([`crate::director`]).
 
 mod pending;
+mod tee;
 mod writer;
 
 use std::{
@@ -27,17 +28,23 @@ use std::{
 };
 
 use crds::{
-    Change, Checked, Kind, Loose, ObjectKey, Source, Store,
+    Change, Kind, Loose, ObjectKey, Source as ObjectSource,
     api::{DirectorGroup, RealServer, VirtualService},
 };
 use kube::core::object::HasSpec;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde::{Deserialize, de::DeserializeOwned};
 
+pub use self::tee::Tee;
 use self::writer::Writer;
 use super::database::{self, OpenDatabase};
-use crate::{decide::serving::memory::Memory, event::Event};
+use crate::{
+    decide::serving::memory::Memory,
+    event::{
+        Event,
+        origin::{Folder, Known, Source},
+    },
+};
 
 /// Maps `kind/namespace/name` to the object, with the metadata that the agent
 /// uses.
@@ -50,7 +57,9 @@ const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
 const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standings");
 /// The checkpoint's metadata by name: `schema`; `directors`, the names of the
 /// group's directors; `director-addresses`, the directors' addresses by name;
-/// `api-servers`, the addresses at which the agent reached the API server.
+/// `api-servers`, the addresses at which the agent reached the API server;
+/// `listings`, how new the known objects are, and the objects whose absence from
+/// a listing is not believed.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
 /// The name of the checkpoint's file in the state folder.
@@ -63,6 +72,8 @@ pub struct Restored {
     pub events: Vec<Event>,
     /// The last good text of each manifest.
     pub files: BTreeMap<PathBuf, String>,
+    /// The folder of manifests, if the previous run read one.
+    pub folder: Option<Folder>,
     /// The remembered health of servers.
     pub standings: Memory,
 }
@@ -72,8 +83,9 @@ pub struct Restored {
 pub enum Note {
     /// An object's row, or `None` if the object was deleted.
     Object(Kind, ObjectKey, Option<String>),
-    /// The keys of all objects of a kind that still exist. The checkpoint
-    /// deletes the rows of all other objects of this kind.
+    /// The keys of all objects of a kind that still exist, or that may exist
+    /// although a listing left them out. The checkpoint deletes the rows of all
+    /// other objects of this kind.
     Listed(Kind, BTreeSet<ObjectKey>),
     /// The names of the group's directors.
     Directors(BTreeSet<String>),
@@ -81,6 +93,8 @@ pub enum Note {
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
     /// The addresses at which the agent reached the API server.
     ApiServers(BTreeSet<SocketAddr>),
+    /// What is known about the listings.
+    Listings(Known),
     /// A manifest's good text, or `None` if the file is gone.
     File(PathBuf, Option<String>),
     /// The remembered health of servers, by row key. A row with the value
@@ -271,6 +285,15 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
     events.extend(known(&meta, "directors")?.map(Event::Directors));
     events.extend(known(&meta, "director-addresses")?.map(Event::DirectorAddresses));
     events.extend(known(&meta, "api-servers")?.map(Event::ApiServers));
+    // The loop must hear of the objects before it hears which ones are doubted.
+    if let Some(listings) = known::<Known>(&meta, "listings")? {
+        let folder = listings.sources.values().find_map(|source| match source {
+            Source::Folder(folder) => Some(*folder),
+            Source::Version(_) | Source::Unordered(_) => None,
+        });
+        restored.folder = folder;
+        events.push(Event::Known(listings));
+    }
     Ok(restored)
 }
 
@@ -309,7 +332,7 @@ where
     // missing creation time.
     let is_from_file = is_from_file.unwrap_or(object.metadata.creation_timestamp.is_none());
     if is_from_file {
-        object.source = Source::File;
+        object.source = ObjectSource::File;
     }
     Ok(Change::Apply(object))
 }
@@ -320,106 +343,6 @@ struct RowSource {
     /// Whether the object is from a file. None in the rows of older builds.
     #[serde(rename = "fromFile")]
     is_from_file: Option<bool>,
-}
-
-/// Passes changes of one kind of object to the store, and sends the good
-/// objects to the checkpoint.
-#[derive(Debug)]
-pub struct Tee {
-    kind: Kind,
-    recorder: Recorder,
-    /// The keys of the objects that the current listing has returned so far.
-    listing: BTreeSet<ObjectKey>,
-}
-
-impl Tee {
-    /// Makes a `Tee` for the objects of one kind.
-    pub fn new(kind: Kind, recorder: Recorder) -> Self {
-        Self {
-            kind,
-            recorder,
-            listing: BTreeSet::new(),
-        }
-    }
-
-    /// Calls [`Store::change`], and sends the result to the checkpoint.
-    pub fn change<C>(&mut self, store: &mut Store<C>, change: Change<C::Object>) -> bool
-    where
-        C: Checked,
-        <C::Object as HasSpec>::Spec: fmt::Debug + Serialize,
-    {
-        match change {
-            Change::Listing => {
-                self.listing.clear();
-                store.change(change)
-            }
-            Change::Item(object) => {
-                let key = ObjectKey::of_metadata(&object.metadata);
-                let row = row(&object);
-                let changed = store.change(Change::Item(object));
-                self.note_good(store, &key, row);
-                self.listing.insert(key);
-                changed
-            }
-            Change::Listed => {
-                let changed = store.change(change);
-                let mut names = std::mem::take(&mut self.listing);
-                if C::KEPT_WHEN_GONE {
-                    names.extend(store.gone().map(|(key, _)| key.clone()));
-                }
-                self.recorder.note(Note::Listed(self.kind, names));
-                changed
-            }
-            Change::Apply(object) => {
-                let key = ObjectKey::of_metadata(&object.metadata);
-                let row = row(&object);
-                let changed = store.change(Change::Apply(object));
-                if changed {
-                    self.note_good(store, &key, row);
-                }
-                changed
-            }
-            Change::Delete(key) => {
-                if !C::KEPT_WHEN_GONE {
-                    let note = Note::Object(self.kind, key.clone(), None);
-                    self.recorder.note(note);
-                }
-                store.change(Change::Delete(key))
-            }
-        }
-    }
-
-    /// Stores an object's row if the object is good. An object that cannot be
-    /// read or is not accepted keeps its previous row.
-    fn note_good<C: Checked>(&self, store: &Store<C>, key: &ObjectKey, row: Option<String>) {
-        let is_good = store
-            .latest(key)
-            .is_some_and(|stored| stored.current.is_ok());
-        if let Some(row) = row.filter(|_| is_good) {
-            let note = Note::Object(self.kind, key.clone(), Some(row));
-            self.recorder.note(note);
-        }
-    }
-}
-
-/// Returns an object's row for the checkpoint, or `None` if the object does not
-/// parse.
-fn row<K: HasSpec<Spec: Serialize>>(object: &Loose<K>) -> Option<String> {
-    let spec = object.spec.as_ref().ok()?;
-    let metadata = &object.metadata;
-    let row = json!({
-        "metadata": {
-            "namespace": metadata.namespace,
-            "name": metadata.name,
-            "uid": metadata.uid,
-            "generation": metadata.generation,
-            "labels": metadata.labels,
-            "creationTimestamp": metadata.creation_timestamp,
-        },
-        "spec": spec,
-        "fromFile": object.source == Source::File,
-    });
-    Some(row.to_string())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crds::{
-    Change, Loose, ObjectKey, advice,
+    Change, Kind, Loose, ObjectKey, advice,
     api::{Director, DirectorGroup, RealServer, VirtualService},
 };
 use futures::StreamExt;
@@ -28,16 +28,21 @@ use tokio::{
 use super::{
     membership::Membership,
     origin::{Look, Origin},
+    version::{self, Highest},
 };
 use crate::{event::Event, said::Said};
 
 /// The most steps of a watch that are handled together.
 const CHUNK: usize = 256;
+/// How long to wait before listing objects again, if the API server did not say
+/// how new its list is.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Watches everything that a director of `group` needs, forever. While the API
 /// server is away no event is sent, so nothing changes. `vanished` is notified
 /// when the Director named `me` was deleted. When another cluster answers at
-/// the same address, all watches start again.
+/// the same address, or an older state of the same cluster, all watches start
+/// again.
 pub async fn watch(
     client: Client,
     group: &str,
@@ -51,7 +56,8 @@ pub async fn watch(
             () = everything(&client, group, me, &events, vanished, &moved) => return,
             () = moved.notified() => {
                 tracing::warn!(
-                    "another cluster answers at the same address: listing all objects again"
+                    "another cluster answers at the same address, or an older state of the same \
+                     cluster: listing all objects again"
                 );
             }
         }
@@ -69,66 +75,168 @@ async fn everything(
     let of_group = watcher::Config::default().fields(&format!("spec.directorGroupName={group}"));
     let own_group = watcher::Config::default().fields(&format!("metadata.name={group}"));
     let all = watcher::Config::default();
+    let objects = Objects {
+        client,
+        events,
+        moved,
+    };
     tokio::join!(
-        objects::<VirtualService>(client, of_group, events, Event::VirtualService, moved),
-        objects::<RealServer>(client, all, events, Event::RealServer, moved),
-        objects::<DirectorGroup>(client, own_group, events, Event::DirectorGroup, moved),
+        objects.watch::<VirtualService>(Kind::VirtualService, of_group, Event::VirtualService),
+        objects.watch::<RealServer>(Kind::RealServer, all, Event::RealServer),
+        objects.watch::<DirectorGroup>(Kind::DirectorGroup, own_group, Event::DirectorGroup),
         directors(client.clone(), group, me, events, vanished),
     );
 }
 
-async fn objects<K>(
-    client: &Client,
-    config: watcher::Config,
-    events: &Sender<Event>,
-    event: impl Fn(Change<K>) -> Event,
-    moved: &Notify,
-) where
-    K: Resource<DynamicType = ()> + CustomResourceExt + HasSpec + Clone + Debug + Send + 'static,
-    Loose<K>: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
-    <K as HasSpec>::Spec: Debug,
-{
-    let kind = K::kind(&());
-    let mut origin = Origin::new(client.clone(), K::crd_name());
-    let api = Api::<Loose<K>>::all(client.clone());
-    // The managed fields of an object are several times its size, and the agent
-    // does not use them.
-    let stream = watcher(api, config)
-        .default_backoff()
-        .modify(|object| object.metadata.managed_fields = None);
-    let mut stream = pin!(stream.ready_chunks(CHUNK));
-    let mut away = Away::default();
-    loop {
-        let steps = tokio::select! {
-            steps = stream.next() => match steps {
-                Some(steps) => steps,
-                None => return,
-            },
-            () = origin.due() => Vec::new(),
-        };
-        let look = match steps.is_empty() {
-            true => origin.look(events).await,
-            false => origin.before(&steps, events).await,
-        };
-        match look {
-            Look::Done => {}
-            Look::Moved => moved.notify_one(),
-            Look::Unheard => return,
+/// What the watches of objects share.
+struct Objects<'a> {
+    client: &'a Client,
+    events: &'a Sender<Event>,
+    /// Notified when all objects must be listed again.
+    moved: &'a Notify,
+}
+
+/// Why a watch ended.
+enum End {
+    /// The loop has ended and receives no more events.
+    Unheard,
+    /// The API server listed objects, but did not say how new the list is.
+    Undated,
+}
+
+impl Objects<'_> {
+    /// Watches the objects of one kind until the loop has ended.
+    async fn watch<K>(
+        &self,
+        kind: Kind,
+        config: watcher::Config,
+        event: impl Fn(Change<K>) -> Event,
+    ) where
+        K: Resource<DynamicType = ()>
+            + CustomResourceExt
+            + HasSpec
+            + Clone
+            + Debug
+            + Send
+            + 'static,
+        Loose<K>: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+        <K as HasSpec>::Spec: Debug,
+    {
+        let mut origin = Origin::new(self.client.clone(), K::crd_name());
+        while let End::Undated = self.follow(kind, &config, &event, &mut origin).await {
+            tracing::warn!(
+                "the API server listed its {kind}s, but did not say at which resourceVersion: \
+                 listing them again"
+            );
+            time::sleep(RETRY).await;
         }
-        for step in steps {
-            let change = match step {
-                Ok(step) => {
-                    away.saw(&kind, &step);
-                    change(step)
-                }
-                Err(error) => {
-                    away.failed(&kind, &error);
-                    continue;
+    }
+
+    /// Lists the objects of one kind, and watches them.
+    async fn follow<K>(
+        &self,
+        kind: Kind,
+        config: &watcher::Config,
+        event: &impl Fn(Change<K>) -> Event,
+        origin: &mut Origin,
+    ) -> End
+    where
+        K: Resource<DynamicType = ()> + HasSpec + Clone + Debug + Send + 'static,
+        Loose<K>: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+        <K as HasSpec>::Spec: Debug,
+    {
+        let events = self.events;
+        let name = K::kind(&());
+        let api = Api::<Loose<K>>::all(self.client.clone());
+        // The managed fields of an object are several times its size, and the
+        // agent does not use them.
+        let stream = watcher(api.clone(), config.clone())
+            .default_backoff()
+            .modify(|object| object.metadata.managed_fields = None);
+        // `then` asks for the next step only when it has passed this one on, so
+        // the answer is there before the request for the listing is sent.
+        let stream = stream.then(|step| async {
+            let source = match &step {
+                Ok(watcher::Event::Init) => version::current(&api).await,
+                _ => None,
+            };
+            (step, source)
+        });
+        let mut stream = pin!(stream.ready_chunks(CHUNK));
+        let mut away = Away::default();
+        let mut highest = Highest::default();
+        let mut is_dated = false;
+        loop {
+            let steps = tokio::select! {
+                steps = stream.next() => match steps {
+                    Some(steps) => steps,
+                    None => return End::Unheard,
+                },
+                () = origin.due() => Vec::new(),
+            };
+            let look = match steps.is_empty() {
+                true => look_again(origin, &api, &highest, events).await,
+                false => {
+                    origin
+                        .before(steps.iter().map(|(step, _)| step), events)
+                        .await
                 }
             };
-            if events.send(event(change)).is_err() {
-                return;
+            match look {
+                Look::Done => {}
+                Look::Moved => self.moved.notify_one(),
+                Look::Unheard => return End::Unheard,
             }
+            for (step, source) in steps {
+                highest.saw(&step);
+                let step = match step {
+                    Ok(step) => step,
+                    Err(error) => {
+                        away.failed(&name, &error);
+                        continue;
+                    }
+                };
+                away.saw(&name, &step);
+                match &step {
+                    watcher::Event::Init => is_dated = source.is_some(),
+                    // Without its version, nobody knows what the absence of an
+                    // object from the listing means.
+                    watcher::Event::InitDone if !is_dated => return End::Undated,
+                    _ => {}
+                }
+                let source = source.inspect(|source| highest.heard(source));
+                let source = source.map(|source| Event::Listing(kind, source));
+                for event in source.into_iter().chain([event(change(step))]) {
+                    if events.send(event).is_err() {
+                        return End::Unheard;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Checks the cluster, the definition and the resourceVersion although no step
+/// of the watch requires it.
+async fn look_again<K>(
+    origin: &mut Origin,
+    api: &Api<K>,
+    highest: &Highest,
+    events: &Sender<Event>,
+) -> Look
+where
+    K: Resource + DeserializeOwned + Clone + Debug,
+{
+    let look = origin.look(events).await;
+    if look != Look::Done {
+        return look;
+    }
+    match version::current(api).await {
+        Some(current) if highest.is_above(&current) => Look::Moved,
+        Some(_) => Look::Done,
+        None => {
+            origin.look_again();
+            Look::Done
         }
     }
 }

@@ -7,6 +7,7 @@ mod yaml;
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt, fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::mpsc::Sender,
     thread,
@@ -14,14 +15,21 @@ use std::{
 };
 
 use crds::{
-    Change, Loose,
+    Change, Kind, Loose, ObjectKey,
     api::{DirectorGroup, DirectorGroupSpec},
 };
 use kube::{Resource, core::object::HasSpec};
 
 use self::file::{Document, Object, identify, parse};
 use super::Input;
-use crate::{disk::checkpoint::Note, event::Event, said::Said};
+use crate::{
+    disk::checkpoint::Note,
+    event::{
+        Event,
+        origin::{Folder, Source},
+    },
+    said::Said,
+};
 
 /// How often the folder is read. Changes are found by comparing the content,
 /// because a mounted folder may send no notifications.
@@ -36,8 +44,9 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
         events,
         recorder,
         files,
+        folder: known,
     } = input;
-    let mut manifests = Manifests::new(group, files);
+    let mut manifests = Manifests::new(group, files, known);
     let mut said = Said::default();
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
@@ -51,13 +60,13 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
         }
     }
     loop {
-        match quiet_files(folder, &manifests.seen) {
+        match quiet_contents(folder, &manifests.seen) {
             Ok(None) => {
                 said.clear();
             }
-            Ok(Some(files)) => {
+            Ok(Some(contents)) => {
                 said.clear();
-                let taken = manifests.take(files);
+                let taken = manifests.take(contents);
                 for problem in &taken.problems {
                     match problem.severity {
                         Severity::Ignored => tracing::warn!("{problem}"),
@@ -83,23 +92,32 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     }
 }
 
-/// Reads the folder's files, or returns `None` while they are still changing.
+/// Reads the folder, or returns `None` while its contents are still changing.
 /// Half of a file that is being written must not look like the removal of the
 /// other half.
-fn quiet_files(folder: &Path, seen: &Files) -> io::Result<Option<Files>> {
-    let files = read(folder)?;
-    if files == *seen {
-        return Ok(Some(files));
+fn quiet_contents(folder: &Path, seen: &Contents) -> io::Result<Option<Contents>> {
+    let contents = read(folder)?;
+    if contents == *seen {
+        return Ok(Some(contents));
     }
     thread::sleep(SETTLE_TIME);
-    Ok((read(folder)? == files).then_some(files))
+    Ok((read(folder)? == contents).then_some(contents))
 }
 
 /// Maps each file's path to its text, or to the reason why the file cannot be
 /// read.
 type Files = BTreeMap<PathBuf, Result<String, String>>;
 
-fn read(folder: &Path) -> io::Result<Files> {
+/// The folder as read.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Contents {
+    /// The folder that was read, or none before the first reading.
+    folder: Option<Folder>,
+    files: Files,
+}
+
+fn read(folder: &Path) -> io::Result<Contents> {
+    let metadata = fs::metadata(folder)?;
     let mut files = Files::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -120,7 +138,15 @@ fn read(folder: &Path) -> io::Result<Files> {
             }
         }
     }
-    Ok(files)
+    let folder = Folder {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        is_empty: files.is_empty(),
+    };
+    Ok(Contents {
+        folder: Some(folder),
+        files,
+    })
 }
 
 /// A mistake in a file, for one line of the log.
@@ -158,8 +184,13 @@ impl fmt::Display for Problem {
 /// The objects of the manifest folder, by file.
 struct Manifests {
     group: String,
-    /// The text of all files as last read, whether good or bad.
-    seen: Files,
+    /// The folder as last read, with the text of all files, whether good or bad.
+    seen: Contents,
+    /// The folder that was read before, if one was.
+    known: Option<Folder>,
+    /// Whether the manifest of the director's own group is missing, and its
+    /// absence is doubtful. The group's last spec then stays in force.
+    is_group_missing: bool,
     /// The objects in force, by the file that contains them.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
     /// The problems last logged about objects that appear more than once.
@@ -183,11 +214,15 @@ struct Taken {
 }
 
 impl Manifests {
-    fn new(group: &str, last_good: BTreeMap<PathBuf, String>) -> Self {
+    /// Makes an empty folder. `last_good` and `known` are what the previous run
+    /// knew.
+    fn new(group: &str, last_good: BTreeMap<PathBuf, String>, known: Option<Folder>) -> Self {
         Self {
             group: group.to_owned(),
             last_good,
-            seen: Files::new(),
+            seen: Contents::default(),
+            known,
+            is_group_missing: false,
             in_force: BTreeMap::new(),
             repeated: BTreeSet::new(),
             begun: false,
@@ -197,22 +232,33 @@ impl Manifests {
     /// Replaces the objects in force with those of the folder's current files.
     /// A file with a mistake keeps its last good version. If the file never had
     /// a good version, its good objects are used.
-    fn take(&mut self, files: Files) -> Taken {
+    ///
+    /// The loop decides whether the objects of files that are gone may be
+    /// removed ([`crate::decide::absence`]). If the folder has no file or is
+    /// another one than before, what was known of the files is not forgotten.
+    fn take(&mut self, contents: Contents) -> Taken {
+        let Contents { folder, files } = &contents;
         let mut taken = Taken {
             changed: !std::mem::replace(&mut self.begun, true),
             ..Taken::default()
         };
+        let is_doubtful = files.is_empty() || is_another(&self.known, folder);
+        taken.changed |= is_another(&self.known, folder);
+        self.known = *folder;
+        let had_group = self.has_group();
         let before = self.in_force.clone();
         self.in_force.retain(|path, _| files.contains_key(path));
-        self.last_good.retain(|path, _| {
-            let is_there = files.contains_key(path);
-            if !is_there {
-                taken.notes.push(Note::File(path.clone(), None));
-            }
-            is_there
-        });
-        for (path, text) in &files {
-            if self.seen.get(path) == Some(text) {
+        if !is_doubtful {
+            self.last_good.retain(|path, _| {
+                let is_there = files.contains_key(path);
+                if !is_there {
+                    taken.notes.push(Note::File(path.clone(), None));
+                }
+                is_there
+            });
+        }
+        for (path, text) in files {
+            if self.seen.files.get(path) == Some(text) {
                 continue;
             }
             let (documents, mut problems) = match text {
@@ -244,7 +290,9 @@ impl Manifests {
             }
             taken.problems.extend(problems);
         }
-        self.seen = files;
+        let has_group = self.in_force.values().flatten().any(|of| self.is_group(of));
+        self.is_group_missing = !has_group && had_group && (is_doubtful || self.is_group_missing);
+        self.seen = contents;
         let repeated = self.effective().1;
         taken
             .problems
@@ -252,6 +300,28 @@ impl Manifests {
         self.repeated = repeated;
         taken.changed |= self.in_force != before;
         taken
+    }
+
+    /// Whether a manifest of the director's own group is in force, or was in
+    /// force in the previous run, or is missing.
+    fn has_group(&self) -> bool {
+        let in_force = || self.in_force.values().flatten().any(|of| self.is_group(of));
+        // Before the first reading, only the texts of the previous run are known.
+        let before = || {
+            let parsed = self.last_good.iter();
+            let mut parsed = parsed.flat_map(|(path, text)| parse(path, text).0);
+            self.seen.folder.is_none() && parsed.any(|of| self.is_group(&of))
+        };
+        self.is_group_missing || in_force() || before()
+    }
+
+    fn is_group(&self, document: &Document) -> bool {
+        match &document.object {
+            Object::DirectorGroup(group) => {
+                ObjectKey::of(group.as_ref()) == ObjectKey::cluster(self.group.as_str())
+            }
+            Object::VirtualService(_) | Object::RealServer(_) => false,
+        }
     }
 
     /// Returns the objects that are used, and a problem for each repeated
@@ -288,12 +358,16 @@ impl Manifests {
         (objects, repeated)
     }
 
-    /// Sends all objects in force, as one listing for each of the three kinds.
+    /// Sends all objects in force, as one listing for each of the three kinds. A
+    /// group without a manifest is implied, with the default settings.
     fn send(&self, events: &Sender<Event>) -> Result<(), NobodyListens> {
         let (mut services, mut servers) = (Vec::new(), Vec::new());
-        let mut implied = DirectorGroup::new(&self.group, DirectorGroupSpec::default());
-        identify(&mut implied);
-        let mut groups = BTreeMap::from([(self.group.clone(), implied)]);
+        let mut groups = BTreeMap::new();
+        if !self.is_group_missing {
+            let mut implied = DirectorGroup::new(&self.group, DirectorGroupSpec::default());
+            identify(&mut implied);
+            groups.insert(self.group.clone(), implied);
+        }
         for object in self.effective().0 {
             match object {
                 Object::VirtualService(service) => services.push((**service).clone()),
@@ -304,10 +378,26 @@ impl Manifests {
                 }
             }
         }
+        let groups = groups.into_values().collect();
+        let begin = |kind| {
+            let source = self.seen.folder.map(Source::Folder);
+            let begun = source.map(|source| Event::Listing(kind, source));
+            begun.map_or(Ok(()), |event| {
+                events.send(event).map_err(|_| NobodyListens)
+            })
+        };
+        begin(Kind::VirtualService)?;
         list(events, services, Event::VirtualService)?;
+        begin(Kind::RealServer)?;
         list(events, servers, Event::RealServer)?;
-        list(events, groups.into_values().collect(), Event::DirectorGroup)
+        begin(Kind::DirectorGroup)?;
+        list(events, groups, Event::DirectorGroup)
     }
+}
+
+/// Whether both folders are known and are not the same.
+fn is_another(known: &Option<Folder>, found: &Option<Folder>) -> bool {
+    matches!((known, found), (Some(known), Some(found)) if !known.is_same(found))
 }
 
 fn unreadable(file: &Path, why: &str) -> Problem {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::mpsc::Sender};
 
-use crate::{disk::checkpoint::Recorder, event::Event};
+use crate::{
+    disk::checkpoint::Recorder,
+    event::{Event, origin::Folder},
+};
 
 pub mod api_servers;
 pub mod api_time;
@@ -12,6 +15,7 @@ pub mod manifests;
 pub mod membership;
 pub mod origin;
 pub mod reader;
+mod version;
 
 /// The channels that an input sends to, and the manifests known from the
 /// previous run.
@@ -23,4 +27,6 @@ pub struct Input {
     pub recorder: Recorder,
     /// The last good text of each manifest.
     pub files: BTreeMap<PathBuf, String>,
+    /// The folder of manifests, if the previous run read one.
+    pub folder: Option<Folder>,
 }

@@ -8,8 +8,11 @@
 //!
 //! The agent also reads the cluster and the definition after a lost connection.
 //! Afterwards an API server with an emptied etcd may answer at the same
-//! address. A watch that continues on this server at its old resource version
-//! receives no events until the new server has reached that version.
+//! address, or one whose etcd was restored from an older backup. A watch that
+//! continues on this server at its old resource version receives no events
+//! until the new server has reached that version. So the agent also asks for the
+//! current resource version ([`super::version`]), and lists everything again if
+//! it is lower than before.
 //!
 //! These checks cost two small requests per listing, and two for all deletions
 //! that arrive together. For the API server of a fleet, these requests are
@@ -38,7 +41,7 @@ use crate::{
 /// namespace, and it is never created again.
 const CLUSTER: &str = "kube-system";
 /// How long to wait for the API server's answer to a request.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long to wait before repeating a request that got no answer.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long after a failure of the watch the cluster is checked, and how often
@@ -50,8 +53,8 @@ const RECHECK: Duration = Duration::from_secs(10);
 pub(super) enum Look {
     /// The findings were sent to the loop, or nothing had to be sent.
     Done,
-    /// The known objects are from another cluster, so everything must be listed
-    /// again.
+    /// The known objects are from another cluster, or from a later state of this
+    /// one, so everything must be listed again.
     Moved,
     /// The loop has ended and receives no more events.
     Unheard,
@@ -97,25 +100,31 @@ impl Origin {
         }
     }
 
+    /// Plans another check, because the API server did not answer a question
+    /// about its objects.
+    pub(super) fn look_again(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + RECHECK);
+    }
+
     /// Checks the cluster and the definition if one of these steps of the watch
     /// requires it.
-    pub(super) async fn before<K>(
+    pub(super) async fn before<'a, K: 'a>(
         &mut self,
-        steps: &[watcher::Result<watcher::Event<K>>],
+        steps: impl Iterator<Item = &'a watcher::Result<watcher::Event<K>>> + Clone,
         events: &Sender<Event>,
     ) -> Look {
         let listed = steps
-            .iter()
+            .clone()
             .any(|step| matches!(step, Ok(watcher::Event::InitDone)));
         let less = steps
-            .iter()
+            .clone()
             .any(|step| matches!(step, Ok(watcher::Event::Delete(_))));
         let unknown = steps
-            .iter()
+            .clone()
             .any(|step| matches!(step, Err(error) if is_unknown_kind(error)));
         if !(listed || less || unknown) {
-            if self.due.is_none() && steps.iter().any(Result::is_err) {
-                self.due = Some(Instant::now() + RECHECK);
+            if steps.clone().any(Result::is_err) {
+                self.look_again();
             }
             return Look::Done;
         }
@@ -211,9 +220,10 @@ impl Origin {
                 "{why}. Until the agent can read it, nothing is removed"
             )),
             (Answer::NotAllowed, _) | (_, Answer::NotAllowed) => Some(format!(
-                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: \
-                 removals are limited in number, but the agent cannot detect another cluster or a \
-                 deleted definition; upgrade the chart's RBAC",
+                "not allowed to read namespace {CLUSTER} and CustomResourceDefinition {}: the \
+                 agent cannot detect another cluster or a deleted definition. If an earlier run \
+                 was allowed to, nothing is removed; otherwise removals are only limited in \
+                 number. Upgrade the chart's RBAC",
                 self.name
             )),
             _ => None,

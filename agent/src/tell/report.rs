@@ -91,7 +91,7 @@ pub struct Observed {
     pub unreadable: Vec<DirectorException>,
     /// The results of the health checks.
     pub health: Arc<HealthReport>,
-    /// The reason why all removals are held, if they are.
+    /// The reason why removals are held whatever their number, if they are.
     pub hold: Option<Hold>,
     /// Why the group's permission for removals is not believed, if it is not.
     pub doubt: Option<Doubt>,

@@ -174,7 +174,10 @@ pub struct Timeouts {
 /// director holds the removals and reports them in its condition RemovalsHeld.
 /// The limit for servers is the same as for services. The director holds every
 /// removal if the API server belongs to another cluster than before, or if one
-/// of ipvs-operator's custom resource definitions is deleted.
+/// of ipvs-operator's custom resource definitions is deleted. If objects are
+/// missing from a list that is older than what the director has seen, or if more
+/// than half of its services or servers are missing, the director holds the
+/// removal of what is missing.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {

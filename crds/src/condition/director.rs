@@ -44,6 +44,24 @@ pub fn removals_held<'a>(
     )
 }
 
+/// RemovalsHeld of a Director is True: the listed removals wait for permission,
+/// for the reason in `why`. Other removals do not wait.
+pub fn missing_objects_held<'a>(
+    why: &str,
+    removals: impl IntoIterator<Item = &'a str>,
+    group: &str,
+    generation: i64,
+) -> Condition {
+    let removals: Vec<_> = removals.into_iter().collect();
+    condition(
+        kind::REMOVALS_HELD,
+        TRUE,
+        reason::OBJECTS_MISSING,
+        format!("{}; {why}. {}", held(removals), release(group)),
+        generation,
+    )
+}
+
 /// RemovalsHeld of a Director is True: every removal waits for permission, for
 /// the reason in `why`. `removals` lists the removals held so far.
 pub fn every_removal_held<'a>(

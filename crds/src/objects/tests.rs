@@ -43,6 +43,19 @@ fn what_a_listing_does_not_name_is_gone() {
 }
 
 #[test]
+fn what_a_listing_leaves_out_is_known_before_it_is_complete() {
+    let mut store = Store::<CheckedService>::default();
+    listing(&mut store, &[service("a"), service("b"), service("c")]);
+    store.change(Change::Listing);
+    store.change(Change::Item(service("b").read()));
+    store.change(Change::Delete(key("c")));
+    let left_out: Vec<_> = store.left_out().cloned().collect();
+    assert_eq!(left_out, [key("a")], "c was deleted by an event");
+    store.change(Change::Listed);
+    assert_eq!(store.len(), 1);
+}
+
+#[test]
 fn a_change_during_a_listing_is_not_lost() {
     let mut store = Store::<CheckedService>::default();
     listing(&mut store, &[service("a"), service("b")]);

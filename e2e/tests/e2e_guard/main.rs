@@ -2,6 +2,7 @@
 //! a director, nor does another cluster or a deleted CustomResourceDefinition.
 
 mod scene;
+mod small;
 
 use e2e::{
     ApiServerAway,

@@ -59,6 +59,7 @@ impl Scene {
             ours: &self.ours,
             kernel: &self.kernel,
             changed: None,
+            absence: &Absence::default(),
         };
         let wanted = wish_for(wanted.clone());
         self.retention

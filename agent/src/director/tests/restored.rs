@@ -61,17 +61,20 @@ fn what_another_process_made_since_is_not_taken_for_what_the_previous_run_knew()
     let found = world.parts().kernel.table[&tcp(VIP, 80)].clone();
     assert_eq!(found, table[0].1, "it is left as it is");
 
-    let answers = [services([]), servers([server(1)]), groups([group(None)])];
+    let answers = [
+        services([service(443, "wrr", 1)]),
+        servers([server(1)]),
+        groups([group(None)]),
+    ];
     answers
         .into_iter()
         .flatten()
         .for_each(|event| agent.note(event));
     agent.act(Duration::from_secs(2)).expect("now it is known");
-    assert_eq!(
-        world.parts().kernel.table,
-        table.into(),
-        "it is not wanted, and not ours"
-    );
+    let found = world.parts().kernel.table[&tcp(VIP, 80)].clone();
+    assert_eq!(found, table[0].1, "it is not wanted, and not ours");
+    let ours = "-A -t 192.0.2.10:443 -s wrr".to_owned();
+    assert!(world.table().contains(&ours), "all is known and done");
 }
 
 #[test]

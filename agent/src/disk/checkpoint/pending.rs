@@ -52,6 +52,7 @@ impl Pending {
                 self.put_meta("director-addresses", &addresses);
             }
             Note::ApiServers(servers) => self.put_meta("api-servers", &servers),
+            Note::Listings(known) => self.put_meta("listings", &known),
             Note::File(path, text) => {
                 self.files.insert(path.to_string_lossy().into_owned(), text);
             }

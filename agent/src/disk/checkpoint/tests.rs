@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
+use crds::Store;
+use serde_json::json;
+
 use super::*;
-use crate::fixtures::filling_disk;
+use crate::{event::origin::Doubt, fixtures::filling_disk};
 
 /// How long tests wait before they give up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -333,4 +336,69 @@ fn only_the_owner_can_read_the_checkpoint_even_if_an_earlier_build_made_it() {
     open(folder.path());
     run(folder.path(), |_| ());
     assert_eq!((mode(folder.path()), mode(&path)), (0o700, 0o600));
+}
+
+#[test]
+fn what_is_known_about_listings_is_restored_after_the_objects() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifests = Folder {
+        device: 1,
+        inode: 2,
+        is_empty: false,
+    };
+    let known = Known {
+        sources: [
+            (Kind::RealServer, Source::Version(7)),
+            (Kind::VirtualService, Source::Folder(manifests)),
+        ]
+        .into(),
+        doubted: vec![(
+            Kind::VirtualService,
+            ObjectKey::new("shop", "web"),
+            Doubt::EmptyFolder,
+        )],
+    };
+    run(folder.path(), |recorder| {
+        recorder.note(Note::Listings(known.clone()));
+        let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        tee.change(&mut store, Change::Apply(service("web", "rr", 1)));
+    });
+    let restored = run(folder.path(), |_| ());
+    assert_eq!(restored.folder, Some(manifests));
+    let [Event::VirtualService(_), Event::Known(found)] = restored.events.as_slice() else {
+        panic!("the object and what is known: {:?}", restored.events);
+    };
+    assert_eq!(*found, known);
+}
+
+#[test]
+fn the_row_of_an_object_that_a_listing_left_out_is_kept_until_it_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = |name| ObjectKey::new("shop", name);
+    let listed = |recorder: &Recorder, is_forgotten: bool| {
+        let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        tee.change(&mut store, Change::Listing);
+        tee.keep([key("web"), key("there")]);
+        tee.change(&mut store, Change::Item(service("there", "rr", 1)));
+        tee.change(&mut store, Change::Listed);
+        if is_forgotten {
+            tee.forget(key("web"));
+            // It is not missing, so it is not forgotten.
+            tee.forget(key("there"));
+        }
+    };
+    run(folder.path(), |recorder| {
+        let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
+        let mut store = Store::<crds::check::CheckedService>::default();
+        for name in ["web", "there", "gone"] {
+            tee.change(&mut store, Change::Apply(service(name, "rr", 1)));
+        }
+    });
+    run(folder.path(), |recorder| listed(recorder, false));
+    let kept = run(folder.path(), |recorder| listed(recorder, true));
+    assert_eq!(services(kept), [named("there", "rr"), named("web", "rr")]);
+    let forgotten = run(folder.path(), |_| ());
+    assert_eq!(services(forgotten), [named("there", "rr")]);
 }

@@ -16,16 +16,18 @@ pub(super) fn removals_held(
 ) -> Condition {
     let held: Vec<_> = held.iter().map(Op::to_string).collect();
     let names = held.iter().map(String::as_str);
+    let all = |hold: &Hold, reason| {
+        condition::every_removal_held(reason, &hold.to_string(), names.clone(), group, generation)
+    };
     match hold {
-        Some(hold) => {
-            let reason = match hold {
-                Hold::OtherCluster { .. } => condition::reason::OTHER_CLUSTER,
-                Hold::Definition(..) => condition::reason::DEFINITION_DELETED,
-                Hold::Unknown(_) => condition::reason::CLUSTER_UNKNOWN,
-            };
-            condition::every_removal_held(reason, &hold.to_string(), names, group, generation)
+        Some(hold @ Hold::OtherCluster { .. }) => all(hold, condition::reason::OTHER_CLUSTER),
+        Some(hold @ Hold::Definition(..)) => all(hold, condition::reason::DEFINITION_DELETED),
+        Some(hold @ Hold::Unknown(_)) => all(hold, condition::reason::CLUSTER_UNKNOWN),
+        _ if held.is_empty() => condition::no_removals_held(generation),
+        Some(Hold::Missing(missing)) => {
+            let why = missing.to_string();
+            condition::missing_objects_held(&why, names, group, generation)
         }
-        None if held.is_empty() => condition::no_removals_held(generation),
         None => condition::removals_held(names, group, generation),
     }
 }

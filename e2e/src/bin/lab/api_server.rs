@@ -1,6 +1,7 @@
 //! The files and processes of one cluster's etcd and kube-apiserver.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -89,11 +90,30 @@ impl ApiServer {
     /// Stops the API server and etcd, and deletes everything that etcd has
     /// stored.
     pub(crate) fn lose_everything(&self) -> Result<()> {
-        let mut processes = unpoisoned(&self.processes);
-        processes.server.stop()?;
-        processes.etcd.stop()?;
+        self.stop_all()?;
         fs::remove_dir_all(self.data())?;
         Ok(())
+    }
+
+    /// Copies etcd's data while the API server and etcd are stopped, and starts
+    /// both again.
+    pub(crate) fn back_up(&self) -> Result<()> {
+        self.stop_all()?;
+        replace(&self.backup(), &self.data())?;
+        self.start()
+    }
+
+    /// Stops the API server and etcd, and puts back etcd's data as it was last
+    /// copied.
+    pub(crate) fn restore(&self) -> Result<()> {
+        self.stop_all()?;
+        replace(&self.data(), &self.backup())
+    }
+
+    fn stop_all(&self) -> Result<()> {
+        let mut processes = unpoisoned(&self.processes);
+        processes.server.stop()?;
+        processes.etcd.stop()
     }
 
     fn kubectl(&self, args: &[&str]) -> Result<String> {
@@ -101,8 +121,12 @@ impl ApiServer {
         Ok(run_here(command.args(args).arg("--request-timeout=5s"))?)
     }
 
-    fn data(&self) -> std::path::PathBuf {
+    fn data(&self) -> PathBuf {
         api_server_dir(self.of).join("etcd")
+    }
+
+    fn backup(&self) -> PathBuf {
+        api_server_dir(self.of).join("etcd-backup")
     }
 
     /// Returns the port of the cluster's etcd, which only this API server uses.
@@ -148,6 +172,15 @@ impl ApiServer {
         ]);
         command
     }
+}
+
+/// Replaces a folder by a copy of another one.
+fn replace(folder: &Path, by: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    run_here(Command::new("cp").arg("-a").arg(by).arg(folder))?;
+    Ok(())
 }
 
 /// Returns a command for a program that talks to an API server as its

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use e2e::control::{Request, Response, Switch, Tool};
 use e2e::layout::Which;
 use e2e::layout::control_service;
@@ -64,6 +64,8 @@ fn answer(request: &Request, clusters: Option<&Clusters>) -> Result<Response> {
                 Switch::Start => api_server.start()?,
                 Switch::Stop => api_server.stop()?,
                 Switch::Lose => api_server.lose_everything()?,
+                Switch::BackUp => api_server.back_up()?,
+                Switch::Restore => api_server.restore()?,
             }
             Ok(done())
         }
@@ -71,6 +73,9 @@ fn answer(request: &Request, clusters: Option<&Clusters>) -> Result<Response> {
             match namespaces {
                 Switch::Start => clusters.namespaces.start()?,
                 Switch::Stop | Switch::Lose => clusters.namespaces.stop()?,
+                Switch::BackUp | Switch::Restore => {
+                    bail!("the namespace controller stores nothing")
+                }
             }
             Ok(done())
         }

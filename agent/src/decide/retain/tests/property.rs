@@ -105,10 +105,12 @@ impl Twins {
             desired: self.wanted.clone(),
             ..wish_for(Desired::default())
         };
+        let absence = Absence::default();
         let before = |changed| Before {
             ours,
             kernel,
             changed,
+            absence: &absence,
         };
         let now = Duration::ZERO;
         let told = retention.retain(wish(), before(Some(&changed)), removals, now);

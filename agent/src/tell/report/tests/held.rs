@@ -1,7 +1,10 @@
 //! Tests of the condition RemovalsHeld.
 
 use super::*;
-use crate::event::origin::Definition;
+use crate::{
+    decide::{absence::Missing, permission},
+    event::origin::{Definition, Doubt},
+};
 
 #[test]
 fn held_removals_are_named_with_the_way_to_release_them() {
@@ -88,7 +91,7 @@ fn what_holds_every_removal_is_reported_whether_there_is_one_or_not() {
 #[test]
 fn a_permission_that_is_not_believed_is_in_the_notices_and_with_what_it_does_not_release() {
     let mut observed = well();
-    observed.doubt = Some(Doubt::Behind);
+    observed.doubt = Some(permission::Doubt::Behind);
     let status = fresh(&observed);
     let (held, _, message) = said(&status, "RemovalsHeld");
     assert_eq!((held, message), ("False", "No removal is held"));
@@ -104,4 +107,34 @@ fn a_permission_that_is_not_believed_is_in_the_notices_and_with_what_it_does_not
     let (held, reason, message) = said(&status, "RemovalsHeld");
     assert_eq!((held, reason), ("True", "TooManyRemovals"));
     assert!(message.contains(notice.as_str()), "{message}");
+}
+
+#[test]
+fn removals_of_missing_objects_are_reported_with_the_reason_while_there_are_any() {
+    let mut observed = well();
+    observed.hold = Some(Hold::Missing(Missing {
+        doubt: Doubt::Older {
+            known: 1000,
+            found: 900,
+        },
+        objects: 3,
+    }));
+    let none = fresh(&observed);
+    let (held, reason, _) = said(&none, "RemovalsHeld");
+    assert_eq!((held, reason), ("False", "NothingHeld"));
+
+    observed.removals_held = vec![Op::DeleteService(tcp("192.0.2.99", 80))];
+    let some = fresh(&observed);
+    let (held, reason, message) = said(&some, "RemovalsHeld");
+    assert_eq!((held, reason), ("True", "ObjectsMissing"));
+    for part in [
+        "-D -t 192.0.2.99:80",
+        "3 objects are missing",
+        "resourceVersion 900",
+        "higher than 1000",
+        "older backup",
+        "kubectl patch idg default",
+    ] {
+        assert!(message.contains(part), "{part} in: {message}");
+    }
 }

@@ -1,0 +1,384 @@
+//! Decides whether objects that a listing leaves out were really deleted. The
+//! code is pure: it does no I/O.
+//!
+//! A DELETED event on a running watch is believed. The absence of an object
+//! from a *listing* is believed only if two things hold:
+//!
+//! - The listing is newer than everything that this director has seen: its
+//!   resourceVersion is higher than the highest known one. For a folder of
+//!   manifests, it is the same folder as before and has at least one manifest.
+//! - At least half of this director's table stays
+//!   ([`crate::decide::guard::is_most`]).
+//!
+//! So an etcd that was restored from an older backup, or a folder that was
+//! swapped or emptied, takes nothing away, however small the table is. The
+//! absence of an object stays doubted until the object is there again, is
+//! deleted by an event, or the administrator allows the removals.
+//!
+//! ```text
+//! listings ─▶ absent objects: doubted, or not judged yet
+//!                  │ cause of each removal
+//!                  ▼
+//!       decide/retain: does half of the table stay? ─▶ Absence::judge
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, mem,
+};
+
+use crds::{Kind, ObjectKey};
+
+use crate::event::origin::{Doubt, Known, Source};
+
+/// The kind and the key of an object.
+pub type Object = (Kind, ObjectKey);
+
+/// Why an entry of ours is no longer wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// Its object was edited or deleted, or its absence is believed.
+    Certain,
+    /// A listing left its object out, and nothing speaks against the listing
+    /// but possibly the number of removals.
+    Unjudged,
+    /// A listing left its object out, and the absence is not believed.
+    Doubted,
+}
+
+/// The objects to which the entries belong whose removal a round held because
+/// their absence is not believed.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Doubtful {
+    /// The objects that wanted these entries.
+    pub objects: BTreeSet<Object>,
+    /// Whether there are such entries for which no object is known.
+    pub has_orphans: bool,
+}
+
+/// The objects whose absence is not believed, summed up for a status.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Missing {
+    /// Why the absence is not believed.
+    pub doubt: Doubt,
+    /// The number of absent objects, or 0 if the objects are not known.
+    pub objects: usize,
+}
+
+/// What is known about orphans: entries of ours for which this run has never
+/// known an object, because the checkpoint was lost or because the listings came
+/// before the first round.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+enum Orphans {
+    /// No round has decided about them yet.
+    Unjudged,
+    /// It is believed that no object wants them.
+    #[default]
+    Believed,
+    /// The listings that want none of them are not believed.
+    Doubted(Doubt),
+}
+
+/// A listing that has begun and is not complete.
+#[derive(Clone, Debug)]
+struct Listing {
+    source: Source,
+    /// The highest resourceVersion of the listed objects.
+    highest: u64,
+}
+
+/// The objects that listings left out, and how new the listings were.
+#[derive(Clone, Debug, Default)]
+pub struct Absence {
+    /// The newest known state of each source.
+    known: BTreeMap<Kind, Source>,
+    /// The state of each source as last listed, which may be older.
+    latest: BTreeMap<Kind, Source>,
+    listings: BTreeMap<Kind, Listing>,
+    /// The absent objects, with the reason for which the absence is not
+    /// believed, or none if no round has judged it yet.
+    absent: BTreeMap<Object, Option<Doubt>>,
+    orphans: Orphans,
+    /// Whether the checkpoint lacks something of this.
+    is_unsaved: bool,
+}
+
+impl Absence {
+    /// Returns the state of a run that has heard of no object yet. Entries that
+    /// the first listings do not explain count as left out by them.
+    pub fn of_new_run() -> Self {
+        Self {
+            orphans: Orphans::Unjudged,
+            ..Self::default()
+        }
+    }
+
+    /// Records what the previous run knew. The objects themselves must have
+    /// been restored before.
+    pub fn restore(&mut self, known: Known) {
+        self.known = known.sources;
+        let doubted = known.doubted.into_iter();
+        let doubted = doubted.map(|(kind, key, doubt)| ((kind, key), Some(doubt)));
+        self.absent = doubted.collect();
+    }
+
+    /// Notes that a listing begins.
+    pub fn begin(&mut self, kind: Kind, source: Source) {
+        let highest = 0;
+        self.listings.insert(kind, Listing { source, highest });
+    }
+
+    /// Notes that the current listing names an object with this
+    /// resourceVersion, if that is a number.
+    pub fn list(&mut self, kind: Kind, version: Option<u64>) {
+        if let (Some(listing), Some(version)) = (self.listings.get_mut(&kind), version) {
+            listing.highest = listing.highest.max(version);
+        }
+    }
+
+    /// Notes that an event showed an object at this resourceVersion, if that is
+    /// a number. `is_used` says whether the event changed a part of the object
+    /// that is used. The checkpoint is not written for other changes: a listing
+    /// that lacks an object is older than the object's creation, so later
+    /// versions of the object are not needed to see that.
+    pub fn apply(&mut self, kind: Kind, key: &ObjectKey, version: Option<u64>, is_used: bool) {
+        self.forget(kind, key);
+        let Some(version) = version else {
+            return;
+        };
+        for sources in [&mut self.known, &mut self.latest] {
+            match sources.get_mut(&kind) {
+                Some(Source::Version(highest)) if *highest < version => {
+                    *highest = version;
+                    self.is_unsaved |= is_used;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Notes that an event showed or deleted an object. What a listing said
+    /// about the object no longer counts.
+    pub fn forget(&mut self, kind: Kind, key: &ObjectKey) {
+        if !self.absent.is_empty() && self.absent.remove(&(kind, key.clone())).is_some() {
+            self.is_unsaved = true;
+        }
+    }
+
+    /// Notes that a listing is complete. `left_out` lists the known objects that
+    /// the listing does not name, and `is_there` returns whether the listing
+    /// names an object.
+    pub fn end(
+        &mut self,
+        kind: Kind,
+        left_out: impl IntoIterator<Item = ObjectKey>,
+        is_there: impl Fn(&ObjectKey) -> bool,
+    ) {
+        let listing = self.listings.remove(&kind);
+        let doubt = listing
+            .as_ref()
+            .and_then(|listing| self.doubt_of(kind, &listing.source));
+        for key in left_out {
+            let why = self.absent.entry((kind, key)).or_default();
+            if why.is_none() {
+                why.clone_from(&doubt);
+            }
+            self.is_unsaved = true;
+        }
+        let before = self.absent.len();
+        self.absent
+            .retain(|(of, key), _| *of != kind || !is_there(key));
+        self.is_unsaved |= self.absent.len() != before;
+        if let Some(listing) = listing {
+            self.note_source(kind, listing);
+        }
+    }
+
+    fn doubt_of(&self, kind: Kind, source: &Source) -> Option<Doubt> {
+        match (self.known.get(&kind), source) {
+            (_, Source::Unordered(version)) => Some(Doubt::Unordered(version.clone())),
+            (_, Source::Folder(folder)) if folder.is_empty => Some(Doubt::EmptyFolder),
+            (None, _) => None,
+            (Some(Source::Version(known)), Source::Version(found)) => {
+                let (known, found) = (*known, *found);
+                (found <= known).then_some(Doubt::Older { known, found })
+            }
+            (Some(Source::Unordered(_)), Source::Version(_)) => None,
+            (Some(Source::Folder(known)), Source::Folder(found)) => {
+                (!known.is_same(found)).then_some(Doubt::OtherFolder)
+            }
+            (Some(Source::Folder(_)), Source::Version(_))
+            | (Some(Source::Version(_) | Source::Unordered(_)), Source::Folder(_)) => {
+                Some(Doubt::OtherSource)
+            }
+        }
+    }
+
+    /// Records the source of a complete listing. The highest known
+    /// resourceVersion never falls.
+    fn note_source(&mut self, kind: Kind, listing: Listing) {
+        let Listing { source, highest } = listing;
+        let latest = match source {
+            Source::Version(version) => Source::Version(version.max(highest)),
+            source => source,
+        };
+        let known = match (self.known.get(&kind), &latest) {
+            (Some(Source::Version(known)), Source::Version(found)) => {
+                Source::Version(*known.max(found))
+            }
+            _ => latest.clone(),
+        };
+        self.is_unsaved |= self.known.get(&kind) != Some(&known);
+        self.known.insert(kind, known);
+        self.latest.insert(kind, latest);
+    }
+
+    /// Returns why an entry is no longer wanted. `object` is the object that
+    /// wanted the entry, if that is known.
+    pub fn cause(&self, kind: Kind, object: Option<&ObjectKey>) -> Cause {
+        let Some(object) = object else {
+            return self.cause_of_orphans();
+        };
+        if self.absent.is_empty() {
+            return Cause::Certain;
+        }
+        match self.absent.get(&(kind, object.clone())) {
+            None => Cause::Certain,
+            Some(None) => Cause::Unjudged,
+            Some(Some(_)) => Cause::Doubted,
+        }
+    }
+
+    fn cause_of_orphans(&self) -> Cause {
+        match self.orphans {
+            Orphans::Believed => Cause::Certain,
+            Orphans::Doubted(_) => Cause::Doubted,
+            // An orphan may belong to any absent object.
+            Orphans::Unjudged if self.first_doubt().is_some() => Cause::Doubted,
+            Orphans::Unjudged => Cause::Unjudged,
+        }
+    }
+
+    fn first_doubt(&self) -> Option<&Doubt> {
+        self.absent.values().flatten().next()
+    }
+
+    /// Notes what a round decided. The absence of objects in `doubtful` is
+    /// doubted from now on, and the absence of all other objects is believed.
+    /// Returns the objects whose absence is believed now.
+    pub fn judge(&mut self, doubtful: &Doubtful) -> Vec<Object> {
+        if self.absent.is_empty() && self.orphans == Orphans::Believed {
+            return Vec::new();
+        }
+        let first = self.first_doubt().cloned();
+        let mut believed = Vec::new();
+        for (object, doubt) in mem::take(&mut self.absent) {
+            // The object of an orphan may be any of them.
+            if doubtful.has_orphans || doubtful.objects.contains(&object) {
+                self.is_unsaved |= doubt.is_none();
+                let doubt = doubt.unwrap_or(Doubt::MostMissing);
+                self.absent.insert(object, Some(doubt));
+            } else {
+                self.is_unsaved |= doubt.is_some();
+                believed.push(object);
+            }
+        }
+        self.orphans = match (&self.orphans, doubtful.has_orphans) {
+            (_, false) => Orphans::Believed,
+            (Orphans::Doubted(doubt), true) => Orphans::Doubted(doubt.clone()),
+            (_, true) => Orphans::Doubted(first.unwrap_or(Doubt::MostMissing)),
+        };
+        believed
+    }
+
+    /// Believes every absence, because the administrator allowed the removals.
+    /// From now on, the state of each source as last listed counts as the newest
+    /// one. Returns the objects that were absent.
+    pub fn release(&mut self) -> Vec<Object> {
+        self.orphans = Orphans::Believed;
+        for (kind, latest) in &self.latest {
+            self.is_unsaved |= self.known.get(kind) != Some(latest);
+            self.known.insert(*kind, latest.clone());
+        }
+        self.is_unsaved |= !self.absent.is_empty();
+        mem::take(&mut self.absent).into_keys().collect()
+    }
+
+    /// Returns what is missing and not believed, if there is anything.
+    pub fn missing(&self) -> Option<Missing> {
+        let orphans = match &self.orphans {
+            Orphans::Doubted(doubt) => Some(doubt),
+            Orphans::Unjudged | Orphans::Believed => None,
+        };
+        let doubt = self.first_doubt().or(orphans)?.clone();
+        let objects = self.absent.values().flatten().count();
+        Some(Missing { doubt, objects })
+    }
+
+    /// Returns what the next run must know, if that has changed since the last
+    /// call.
+    pub fn unsaved(&mut self) -> Option<Known> {
+        let doubted = self.absent.iter().filter_map(|((kind, key), doubt)| {
+            let doubt = doubt.clone()?;
+            Some((*kind, key.clone(), doubt))
+        });
+        mem::take(&mut self.is_unsaved).then(|| Known {
+            sources: self.known.clone(),
+            doubted: doubted.collect(),
+        })
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.objects {
+            0 => f.write_str("the objects of these entries are missing")?,
+            1 => f.write_str("1 object is missing, but was not seen being deleted")?,
+            objects => write!(
+                f,
+                "{objects} objects are missing, but were not seen being deleted"
+            )?,
+        }
+        match &self.doubt {
+            Doubt::Older { known, found } => write!(
+                f,
+                ", and the API server lists its objects at resourceVersion {found}, which is not \
+                 higher than {known}, the highest that this director has seen: etcd was probably \
+                 restored from an older backup. Apply the missing objects again, or allow the \
+                 removals"
+            ),
+            Doubt::Unordered(version) => write!(
+                f,
+                ", and the API server lists its objects at resourceVersion {version}, which is \
+                 not a number, so the list may be an old one. Apply the missing objects again, or \
+                 allow the removals"
+            ),
+            Doubt::EmptyFolder => write!(
+                f,
+                ": the folder of manifests has no file. Put the files back, or allow the removals: \
+                 without an API server, set spec.removals.allowUntil in a manifest of the \
+                 DirectorGroup"
+            ),
+            Doubt::OtherFolder => write!(
+                f,
+                ": the folder of manifests is another one than before. Put the files back, or \
+                 allow the removals: without an API server, set spec.removals.allowUntil in a \
+                 manifest of the DirectorGroup"
+            ),
+            Doubt::OtherSource => write!(
+                f,
+                ": the previous run of the agent read the objects of an API server and this one \
+                 reads a folder of manifests, or the other way around. Add the missing objects to \
+                 the new source, or allow the removals"
+            ),
+            Doubt::MostMissing => write!(
+                f,
+                ", and more than half of this director's table would go. Apply the missing \
+                 objects again, or allow the removals"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,361 @@
+//! Tests that an object that a listing leaves out is removed only if the
+//! listing can be believed, however small the table is.
+
+use super::*;
+use crate::{
+    decide::{absence::Missing, caution::Hold},
+    disk::checkpoint::{Checkpoint, Note},
+    event::origin::{Doubt, Folder, Known, Source},
+};
+
+const S1: Duration = Duration::from_secs(1);
+
+/// Returns a service as the API server lists it at a resourceVersion.
+fn service_at(port: i32, version: u64) -> Loose<VirtualService> {
+    let mut service = service(port, "wrr", 1);
+    service.metadata.resource_version = Some(version.to_string());
+    service
+}
+
+/// Returns the listings of these services and two servers, from one source.
+fn listings(source: &Source, ports: impl IntoIterator<Item = i32>) -> Vec<Event> {
+    let of = |kind| Event::Listing(kind, source.clone());
+    let mut events = vec![directors(&["a"]), of(Kind::VirtualService)];
+    events.extend(services(
+        ports.into_iter().map(|port| service(port, "wrr", 1)),
+    ));
+    events.push(of(Kind::RealServer));
+    events.extend(servers([server(1), server(2)]));
+    events.push(of(Kind::DirectorGroup));
+    events.extend(groups([group(None)]));
+    events
+}
+
+/// Returns a director that has listed this many services at version 1000, and
+/// has seen the last of them being made at version 2000.
+fn settled(world: &ModelWorld, count: i32) -> Loop {
+    let mut agent = director(&Doors::default(), world);
+    hear(&mut agent, listings(&Source::Version(1000), 1..count));
+    let made = Change::Apply(service_at(count, 2000));
+    hear(&mut agent, [Event::VirtualService(made)]);
+    let observed = agent.act(Duration::ZERO).expect("all is known");
+    assert_eq!(services_of(&observed), usize::try_from(count).expect("few"));
+    world.news();
+    agent
+}
+
+fn hear(agent: &mut Loop, events: impl IntoIterator<Item = Event>) {
+    events.into_iter().for_each(|event| agent.note(event));
+}
+
+/// Lets the director hear these events, and run a round in any case.
+fn act(agent: &mut Loop, events: impl IntoIterator<Item = Event>) -> Observed {
+    hear(agent, events);
+    agent.note(Event::Unread);
+    agent.act(S1).expect("there is news")
+}
+
+fn services_of(observed: &Observed) -> usize {
+    observed.outcome.as_ref().expect("a round").services
+}
+
+fn delete(port: i32) -> Event {
+    let key = ObjectKey::of(&service(port, "wrr", 1));
+    Event::VirtualService(Change::Delete(key))
+}
+
+/// Returns the group with removals allowed for ten minutes.
+fn released() -> Event {
+    let mut group = group(None);
+    let spec = group.spec.as_mut().expect("it parses");
+    let until = crate::fixtures::NOON + Duration::from_secs(600);
+    spec.removals = Some(crds::api::Removals {
+        allow_until: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(until)),
+    });
+    group.metadata.generation = Some(2);
+    Event::DirectorGroup(Change::Apply(group))
+}
+
+#[track_caller]
+fn assert_held(observed: &Observed, world: &ModelWorld, doubt: &Doubt, objects: usize) {
+    let doubt = doubt.clone();
+    let hold = Some(Hold::Missing(Missing { doubt, objects }));
+    assert_eq!(observed.hold, hold, "{:?}", observed.outcome);
+    assert_eq!(observed.removals_held.len(), objects);
+    assert_eq!(world.news(), [""; 0], "nothing was written");
+    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "the VIP stays");
+}
+
+#[test]
+fn an_older_list_takes_nothing_away_until_it_is_released() {
+    for count in [1, 3, 10] {
+        let world = ModelWorld::new();
+        let mut agent = settled(&world, count);
+        // The backup is from before the last service was made.
+        let restored = listings(&Source::Version(1500), 1..count);
+        let observed = act(&mut agent, restored);
+        let older = Doubt::Older {
+            known: 2000,
+            found: 1500,
+        };
+        assert_held(&observed, &world, &older, 1);
+
+        // A newer list of the same state changes nothing.
+        let observed = act(&mut agent, listings(&Source::Version(3000), 1..count));
+        assert_held(&observed, &world, &older, 1);
+
+        let observed = act(&mut agent, [released()]);
+        let left = usize::try_from(count - 1).expect("few");
+        assert_eq!(
+            (observed.hold.as_ref(), services_of(&observed)),
+            (None, left)
+        );
+        assert_eq!(observed.removals_held, []);
+    }
+}
+
+#[test]
+fn a_newer_list_takes_at_most_half_of_the_table_away() {
+    for (count, left, is_held) in [
+        (1, 0, true),
+        (2, 1, false),
+        (3, 1, true),
+        (10, 5, false),
+        (10, 4, true),
+    ] {
+        let world = ModelWorld::new();
+        let mut agent = settled(&world, count);
+        let observed = act(&mut agent, listings(&Source::Version(2001), 1..=left));
+        let missing = usize::try_from(count - left).expect("few");
+        match is_held {
+            true => assert_held(&observed, &world, &Doubt::MostMissing, missing),
+            false => {
+                assert_eq!(
+                    (observed.hold.as_ref(), observed.removals_held.len()),
+                    (None, 0)
+                );
+                assert_eq!(services_of(&observed), usize::try_from(left).expect("few"));
+            }
+        }
+    }
+}
+
+#[test]
+fn servers_that_a_list_leaves_out_stay_if_they_are_most() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, 2);
+    let begin = Event::Listing(Kind::RealServer, Source::Version(1001));
+    let observed = act(&mut agent, [begin].into_iter().chain(servers([])));
+    assert_eq!(observed.removals_held.len(), 4, "two of each service");
+    assert_eq!(world.news(), [""; 0], "nothing was written");
+    let observed = act(&mut agent, servers([server(1), server(2)]));
+    assert_eq!(
+        (observed.hold.as_ref(), observed.removals_held.len()),
+        (None, 0)
+    );
+    assert_eq!(world.news(), [""; 0], "nothing was lost");
+}
+
+#[test]
+fn what_is_deleted_by_an_event_goes_be_it_the_only_service_or_the_last_of_three() {
+    for count in [1, 3] {
+        let world = ModelWorld::new();
+        let mut agent = settled(&world, count);
+        for port in 1..=count {
+            let observed = act(&mut agent, [delete(port)]);
+            let left = usize::try_from(count - port).expect("few");
+            assert_eq!(
+                (observed.hold.as_ref(), services_of(&observed)),
+                (None, left)
+            );
+        }
+        assert_eq!(world.table(), [""; 0]);
+    }
+}
+
+#[test]
+fn an_event_removes_its_object_also_while_others_are_held() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, 3);
+    let observed = act(&mut agent, listings(&Source::Version(1500), 1..3));
+    assert_eq!(observed.removals_held.len(), 1);
+    let observed = act(&mut agent, [delete(1)]);
+    assert_eq!(
+        (observed.removals_held.len(), services_of(&observed)),
+        (1, 2)
+    );
+    // The held one comes back and is deleted.
+    let observed = act(
+        &mut agent,
+        [Event::VirtualService(Change::Apply(service_at(3, 1501)))],
+    );
+    assert_eq!(
+        (observed.hold.as_ref(), observed.removals_held.len()),
+        (None, 0)
+    );
+    let observed = act(&mut agent, [delete(3)]);
+    assert_eq!((observed.hold.as_ref(), services_of(&observed)), (None, 1));
+}
+
+#[test]
+fn what_an_older_list_has_is_made_and_edited() {
+    let world = ModelWorld::new();
+    let mut agent = settled(&world, 2);
+    let begin = Event::Listing(Kind::VirtualService, Source::Version(1500));
+    let listed = services([service(1, "rr", 2), service(9, "wrr", 1)]);
+    let observed = act(&mut agent, [begin].into_iter().chain(listed));
+    assert_eq!(observed.removals_held.len(), 1, "service 2 is missing");
+    let table = world.table();
+    for line in [
+        "-A -t 192.0.2.10:1 -s rr",
+        "-A -t 192.0.2.10:2 -s wrr",
+        "-A -t 192.0.2.10:9 -s wrr",
+    ] {
+        assert!(table.contains(&line.to_owned()), "{line} in {table:#?}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_empty_or_another_one_takes_nothing_away_until_it_is_released() {
+    let folder = |inode, is_empty| {
+        Source::Folder(Folder {
+            device: 1,
+            inode,
+            is_empty,
+        })
+    };
+    for count in [1, 3, 10] {
+        for (found, left, doubt) in [
+            (folder(1, true), 0, Doubt::EmptyFolder),
+            (folder(2, false), count - 1, Doubt::OtherFolder),
+        ] {
+            let world = ModelWorld::new();
+            let mut agent = director(&Doors::default(), &world);
+            act(&mut agent, listings(&folder(1, false), 1..=count));
+            world.news();
+            let observed = act(&mut agent, listings(&found, 1..=left));
+            let missing = usize::try_from(count - left).expect("few");
+            let objects = observed.removals_held.len();
+            assert_eq!(objects, missing, "{found:?}");
+            assert_held(&observed, &world, &doubt, missing);
+            let observed = act(&mut agent, [released()]);
+            let left = usize::try_from(left).expect("few");
+            assert_eq!(
+                (observed.hold.as_ref(), services_of(&observed)),
+                (None, left)
+            );
+        }
+    }
+}
+
+/// Runs a director whose checkpoint is in this folder, which hears these events
+/// after what was restored. `is_hasty` says whether the events come before the
+/// first round. Returns what it observed.
+fn run(
+    state: &std::path::Path,
+    world: &ModelWorld,
+    events: Vec<Event>,
+    is_hasty: bool,
+) -> Observed {
+    let (checkpoint, restored) = Checkpoint::open(state);
+    let restored = restored.expect("a folder of our own");
+    let (recorder, notes) = Recorder::new();
+    let writer = checkpoint.record(notes, |_| ()).expect("a thread");
+    let (name, group) = ("a".to_owned(), "default".to_owned());
+    let edges = Doors::default().world(world);
+    let mut agent = Loop::new(
+        name,
+        group,
+        Clock::start(),
+        edges,
+        recorder.clone(),
+        Memory::default(),
+    );
+    hear(
+        &mut agent,
+        restored.events.into_iter().chain([Event::Restored]),
+    );
+    if !is_hasty {
+        agent.act(Duration::ZERO);
+    }
+    let observed = act(&mut agent, events);
+    recorder.note(Note::End);
+    writer.join().expect("the writer does not panic");
+    observed
+}
+
+#[test]
+fn a_restart_changes_nothing_about_what_is_believed() {
+    for is_hasty in [false, true] {
+        let state = tempfile::tempdir().expect("a folder");
+        let world = ModelWorld::new();
+        let run = |events| run(state.path(), &world, events, is_hasty);
+        let version = |version| Source::Version(version);
+        let observed = run(listings(&version(1000), 1..=3));
+        assert_eq!(services_of(&observed), 3);
+        world.news();
+
+        // Etcd was restored while the agent was away.
+        let observed = run(listings(&version(900), 1..=2));
+        assert_eq!(observed.removals_held.len(), 1, "hasty: {is_hasty}");
+        // The agent restarts, and the restored etcd has passed the old version.
+        let observed = run(listings(&version(5000), 1..=2));
+        assert_eq!(observed.removals_held.len(), 1, "hasty: {is_hasty}");
+        let hold = observed.hold.expect("it is held").to_string();
+        assert!(hold.contains("not seen being deleted"), "{hold}");
+        assert_eq!(world.news(), [""; 0], "hasty: {is_hasty}");
+        // The missing one is there again, and is really deleted while the agent
+        // is away.
+        let observed = run(listings(&version(5001), 1..=3));
+        assert_eq!(
+            (observed.hold.as_ref(), observed.removals_held.len()),
+            (None, 0)
+        );
+        let observed = run(listings(&version(5002), 1..=2));
+        assert_eq!((observed.hold.as_ref(), services_of(&observed)), (None, 2));
+        // The last two are deleted while the agent is away.
+        let observed = run(listings(&version(5003), 0..0));
+        assert_eq!(observed.removals_held.len(), 2, "hasty: {is_hasty}");
+        let mut events = listings(&version(5004), 0..0);
+        events.push(released());
+        let observed = run(events);
+        assert_eq!((observed.hold.as_ref(), services_of(&observed)), (None, 0));
+        // What was released is not in the checkpoint either.
+        let (_, restored) = Checkpoint::open(state.path());
+        let restored = restored.expect("a folder of our own");
+        let is_service = |event: &Event| matches!(event, Event::VirtualService(_));
+        assert!(!restored.events.iter().any(is_service));
+    }
+}
+
+#[test]
+fn a_lost_checkpoint_does_not_make_an_empty_list_true() {
+    let world = ModelWorld::new();
+    settled(&world, 3);
+    let mut agent = director(&Doors::default(), &world);
+    let observed = act(&mut agent, listings(&Source::Version(3000), 0..0));
+    assert_eq!(observed.removals_held.len(), 3);
+    assert_eq!(world.news(), [""; 0], "nothing was written");
+    let hold = observed.hold.expect("it is held").to_string();
+    assert!(hold.contains("more than half"), "{hold}");
+    let observed = act(&mut agent, [released()]);
+    assert_eq!((observed.hold.as_ref(), services_of(&observed)), (None, 0));
+}
+
+#[test]
+fn versions_of_the_previous_run_are_compared_with_the_first_list() {
+    let world = ModelWorld::new();
+    settled(&world, 3);
+    let mut agent = director(&Doors::default(), &world);
+    let known = Known {
+        sources: [(Kind::VirtualService, Source::Version(2000))].into(),
+        doubted: Vec::new(),
+    };
+    let restored =
+        (1..=3).map(|port| Event::VirtualService(Change::Apply(service(port, "wrr", 1))));
+    hear(&mut agent, restored);
+    hear(&mut agent, [Event::Known(known), Event::Restored]);
+    let observed = act(&mut agent, listings(&Source::Version(1999), 1..=2));
+    assert_eq!(observed.removals_held.len(), 1);
+    assert_eq!(world.news(), [""; 0], "nothing was written");
+}
