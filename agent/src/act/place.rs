@@ -6,8 +6,6 @@ use std::{
     time::Duration,
 };
 
-use ipvs::ServiceKey;
-
 use super::{Edges, State, Wish, record};
 use crate::{
     act::retry::Subject,
@@ -400,8 +398,10 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
 
 /// Returns the wanted addresses that have at least one service in the kernel.
 fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
-    let services = desired.table.keys();
-    let served = services.filter(|key| state.has(key) && !state.is_left(key));
-    let vips = served.filter_map(ServiceKey::address);
-    vips.filter(|vip| desired.vips.contains_key(vip)).collect()
+    let wanted = desired.table.keys().filter_map(|key| {
+        let vip = key.vip().filter(|vip| desired.vips.contains_key(vip))?;
+        Some((key, vip))
+    });
+    let served = wanted.filter(|(key, _)| state.has(key) && !state.is_left(key));
+    served.map(|(_, vip)| vip).collect()
 }
