@@ -109,6 +109,11 @@ impl Desired {
 pub struct CheckPolicy {
     /// The health check that each server must pass.
     pub check: Arc<HealthCheck>,
+    /// The namespace whose share of the prober is used.
+    pub namespace: Arc<str>,
+    /// Servers that the group grants by name. Only for them may the reason of a
+    /// failed probe quote text that the server chose.
+    pub quotable: BTreeSet<DestinationKey>,
     /// What to do when servers fail.
     pub availability: Availability,
     /// The sorry server, if the policy has one.
@@ -139,7 +144,7 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
                 .insert((key, destination_key(server)), server.object.clone());
         }
         if let Some(check) = &service.health_check {
-            let policy = policy(check, &service.availability);
+            let policy = policy(check, object, service);
             desired.checks.insert(key, Arc::new(policy));
         }
         desired.services.insert(key, object.clone());
@@ -148,7 +153,14 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
     desired
 }
 
-fn policy(check: &Arc<HealthCheck>, availability: &Availability) -> CheckPolicy {
+/// Whether the group grants the address of a server by name. Groups cannot
+/// grant addresses yet, so no server's text is quoted.
+fn is_listed(_: &Server) -> bool {
+    false
+}
+
+fn policy(check: &Arc<HealthCheck>, object: &ObjectKey, service: &Service) -> CheckPolicy {
+    let availability = &service.availability;
     let sorry = match &availability.below {
         BelowMinimum::Sorry(sorry) => {
             let key = DestinationKey {
@@ -165,8 +177,11 @@ fn policy(check: &Arc<HealthCheck>, availability: &Availability) -> CheckPolicy 
         }
         BelowMinimum::FailOpen | BelowMinimum::Reject => None,
     };
+    let quotable = service.servers.iter().filter(|server| is_listed(server));
     CheckPolicy {
         check: check.clone(),
+        namespace: object.namespace.clone(),
+        quotable: quotable.map(destination_key).collect(),
         availability: availability.clone(),
         sorry,
         quiesce_only: BTreeSet::new(),
