@@ -62,6 +62,10 @@ pub enum Event {
     /// The faults of this host that make probe results void, each with the
     /// number of affected targets; sent whenever they change.
     ProbesVoid(BTreeMap<Arc<str>, usize>),
+    /// The namespaces that want more than their share of the prober, each as a
+    /// reason with the number of targets that are probed late for it; sent
+    /// whenever they change.
+    ProbesLate(BTreeMap<Arc<str>, usize>),
     /// The changed verdicts of claims for virtual addresses, and the time at
     /// which they were reached.
     Claims(Instant, BTreeMap<IpAddr, Verdict>),

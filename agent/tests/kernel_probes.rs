@@ -159,8 +159,12 @@ impl Probes {
             failure_threshold: 1000,
         };
         let address: SocketAddr = server.parse().expect("an address");
-        let check = Arc::new(check);
-        let target = Arc::new(Target { check, address });
+        let target = Arc::new(Target {
+            check: Arc::new(check),
+            address,
+            namespace: "shop".into(),
+            may_quote: true,
+        });
         let order = Order::Start(ProbeId(1), target);
         orders.send(order).expect("the thread listens");
         Self {

@@ -45,8 +45,12 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
             success_threshold: 1,
             failure_threshold: 1,
         };
-        let check = Arc::new(check);
-        let target = Arc::new(Target { check, address });
+        let target = Arc::new(Target {
+            check: Arc::new(check),
+            address,
+            namespace: "shop".into(),
+            may_quote: true,
+        });
         let order = Order::Start(ProbeId(id as u64), target);
         orders.send(order).expect("the thread listens");
     }

@@ -142,6 +142,9 @@ pub mod reason {
     pub const NOTHING_TO_CHECK: &str = "NothingToCheck";
     /// A problem of the director itself makes its probe results invalid.
     pub const PROBES_VOID: &str = "ProbesVoid";
+    /// A namespace wants more than its share of the prober, so its probes begin
+    /// late.
+    pub const PROBES_LATE: &str = "ProbesLate";
     /// Every sysctl that the services need has the needed value.
     pub const AS_NEEDED: &str = "AsNeeded";
     /// The current services need no sysctl.

@@ -103,9 +103,12 @@ pub enum BodyRule {
     Matches(String),
 }
 
-/// The largest program, in bytes, that a pattern may compile to. Matching with
-/// a larger program would take too long.
-const LARGEST_PATTERN: usize = 512 << 10;
+/// The largest program, in bytes, that a pattern may compile to. The longest
+/// time of a match grows with it.
+const LARGEST_PATTERN: usize = 16 << 10;
+/// The most memory, in bytes, in which a pattern keeps states that it has seen
+/// while matching. Without the limit, each pattern in use could keep 2 MiB.
+const LARGEST_CACHE: usize = 64 << 10;
 
 /// Compiles the pattern of [`BodyRule::Matches`].
 ///
@@ -115,6 +118,7 @@ const LARGEST_PATTERN: usize = 512 << 10;
 pub fn body_pattern(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern)
         .size_limit(LARGEST_PATTERN)
+        .dfa_size_limit(LARGEST_CACHE)
         .build()
 }
 

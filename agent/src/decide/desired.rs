@@ -117,6 +117,11 @@ impl Desired {
 pub struct CheckPolicy {
     /// The health check that each server must pass.
     pub check: Arc<HealthCheck>,
+    /// The namespace whose share of the prober is used.
+    pub namespace: Arc<str>,
+    /// Servers that the group grants by name. Only for them may the reason of a
+    /// failed probe quote text that the server chose.
+    pub quotable: BTreeSet<DestinationKey>,
     /// What to do when servers fail.
     pub availability: Availability,
     /// The sorry server, if the policy has one.
@@ -156,7 +161,7 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
                 .insert((key, destination_key(server)), server.object.clone());
         }
         if let Some(check) = &service.health_check {
-            let policy = policy(check, &service.availability);
+            let policy = policy(check, object, service);
             desired.checks.insert(key, Arc::new(policy));
         }
         let mut wanted = wanted_service(service);
@@ -183,7 +188,8 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
     desired
 }
 
-fn policy(check: &Arc<HealthCheck>, availability: &Availability) -> CheckPolicy {
+fn policy(check: &Arc<HealthCheck>, object: &ObjectKey, service: &Service) -> CheckPolicy {
+    let availability = &service.availability;
     let sorry = match &availability.below {
         BelowMinimum::Sorry(sorry) => {
             let key = DestinationKey {
@@ -200,8 +206,11 @@ fn policy(check: &Arc<HealthCheck>, availability: &Availability) -> CheckPolicy 
         }
         BelowMinimum::FailOpen | BelowMinimum::Reject => None,
     };
+    let quotable = service.servers.iter().filter(|server| server.is_listed);
     CheckPolicy {
         check: check.clone(),
+        namespace: object.namespace.clone(),
+        quotable: quotable.map(destination_key).collect(),
         availability: availability.clone(),
         sorry,
         quiesce_only: BTreeSet::new(),

@@ -121,6 +121,8 @@ impl Serving {
             let target = Target {
                 check: policy.check.clone(),
                 address: SocketAddr::new(server.address, port),
+                namespace: policy.namespace.clone(),
+                may_quote: policy.quotable.contains(server),
             };
             let probe = self.targets.join(target, (key, *server));
             if let Some(before) = probe_before.filter(|before| *before != probe) {

@@ -130,6 +130,10 @@ impl Loop {
                 self.health.void(why);
                 Reason::Retry
             }
+            Event::ProbesLate(why) => {
+                self.health.late(why);
+                Reason::Retry
+            }
             Event::Claims(found, verdicts) => {
                 self.state.hear_claims(self.clock.at(found), verdicts);
                 Reason::Retry

@@ -30,6 +30,9 @@ pub(super) struct Health {
     /// The reasons why probes are void, each with the number of affected
     /// targets.
     void: BTreeMap<Arc<str>, usize>,
+    /// The reasons why probes begin late, each with the number of affected
+    /// targets.
+    late: BTreeMap<Arc<str>, usize>,
     report: Arc<HealthReport>,
     is_report_old: bool,
     has_forgotten: bool,
@@ -41,6 +44,7 @@ impl Health {
             serving: Serving::remember(memory),
             table: WantedTable::new(),
             void: BTreeMap::new(),
+            late: BTreeMap::new(),
             report: Arc::default(),
             is_report_old: false,
             has_forgotten: false,
@@ -75,6 +79,12 @@ impl Health {
     /// Sets the reasons why probes are void.
     pub(super) fn void(&mut self, why: BTreeMap<Arc<str>, usize>) {
         self.void = why;
+        self.is_report_old = true;
+    }
+
+    /// Sets the reasons why probes begin late.
+    pub(super) fn late(&mut self, why: BTreeMap<Arc<str>, usize>) {
+        self.late = why;
         self.is_report_old = true;
     }
 
@@ -147,6 +157,7 @@ impl Health {
                 found: self.serving.report(desired),
                 targets: self.serving.targets(),
                 void: self.void.clone(),
+                late: self.late.clone(),
             });
         }
         self.report.clone()

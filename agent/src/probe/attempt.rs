@@ -10,8 +10,9 @@ use super::{
     dns::Dns,
     firewall::{Firewall, Unheard},
     grpc,
-    http::Http,
+    http::{Http, Matching},
     icmp::Pings,
+    matcher::Matcher,
     progress::Progress,
     route::Routes,
     tcp,
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pings: Pings,
     routes: Routes,
     firewall: Firewall,
+    matcher: Matcher,
 }
 
 impl Prepared {
@@ -77,6 +79,7 @@ impl Shared {
             pings: Pings::default(),
             routes: Routes::open()?,
             firewall: Firewall::new(),
+            matcher: Matcher::default(),
         })
     }
 
@@ -120,7 +123,8 @@ pub(super) async fn attempt(
     // A UDP check without an expected answer fails only on an error.
     let is_silence_good =
         in_time.is_err() && matches!(&check.probe, Probe::Udp { expect, .. } if expect.is_empty());
-    let result = in_time.unwrap_or_else(|_| Err(progress.out_of_time(check.timeout)));
+    let out_of_time = || progress.out_of_time(check.timeout, &target.namespace);
+    let result = in_time.unwrap_or_else(|_| Err(out_of_time()));
     let failed = match result {
         Ok(()) => {
             shared.firewall.answered(target.address);
@@ -133,9 +137,11 @@ pub(super) async fn attempt(
     }
     match failed {
         _ if is_silence_good => Outcome::Verdict(Verdict::Success),
-        Failed::Answer(words) | Failed::Silence(words) => {
-            Outcome::Verdict(Verdict::Failure(readable(&words)))
+        Failed::Answer(words) => {
+            let words = words.text(target.may_quote);
+            Outcome::Verdict(Verdict::Failure(readable(words)))
         }
+        Failed::Silence(words) => Outcome::Verdict(Verdict::Failure(readable(&words))),
         Failed::Refused => Outcome::Verdict(Verdict::Failure("connection refused".into())),
         Failed::Own(words) => Outcome::Void(words.into()),
     }
@@ -162,7 +168,13 @@ async fn exchange(
         (Probe::Grpc { service }, _) => Box::pin(grpc::probe(address, service, progress)).await,
         (Probe::Udp { send, expect }, _) => udp::probe(address, send, expect).await,
         (Probe::Icmp, _) => Box::pin(shared.pings.probe(address.ip())).await,
-        (_, Prepared::Http(http)) => Box::pin(http.probe(address, progress)).await,
+        (_, Prepared::Http(http)) => {
+            let matching = Matching {
+                matcher: &shared.matcher,
+                namespace: &target.namespace,
+            };
+            Box::pin(http.probe(address, matching, progress)).await
+        }
         (_, Prepared::Dns(dns)) => Box::pin(dns.probe(address)).await,
         (_, Prepared::Unfit(why)) => Err(Failed::Own(
             format!("the check cannot be made: {why}").into(),

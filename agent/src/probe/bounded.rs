@@ -19,6 +19,19 @@ use tokio::{
 /// HTTP/2.
 const MOST: usize = 256 << 10;
 
+/// The error of a connection over which the server sent more than [`MOST`]
+/// bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("the server sent more than {MOST} bytes")]
+struct TooMuch;
+
+/// Returns the reason for an error in words, or `None` if the error does not
+/// come from the limit.
+pub(super) fn in_words(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<TooMuch>()?;
+    Some(error.to_string())
+}
+
 /// A connection whose reads fail after [`MOST`] bytes.
 #[derive(Debug)]
 pub(super) struct Bounded {
@@ -45,8 +58,7 @@ impl AsyncRead for Bounded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.room == 0 {
-            let words = format!("the server sent more than {MOST} bytes");
-            return Poll::Ready(Err(io::Error::other(words)));
+            return Poll::Ready(Err(io::Error::other(TooMuch)));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;

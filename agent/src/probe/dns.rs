@@ -12,7 +12,7 @@ use hickory_proto::{
     rr::{Name, RecordType},
 };
 
-use super::{trouble::Failed, udp};
+use super::{trouble::Failed, udp, words::Words};
 
 /// The size of the longest datagram that is read, in bytes.
 const MOST: usize = 64 << 10;
@@ -44,7 +44,7 @@ impl Dns {
         question.add_query(self.query.clone());
         let bytes = question.to_vec();
         let bytes =
-            bytes.map_err(|error| Failed::Answer(format!("cannot make the DNS query: {error}")))?;
+            bytes.map_err(|error| Failed::answer(format!("cannot make the DNS query: {error}")))?;
         let socket = udp::connect(address).await?;
         socket
             .send(&bytes)
@@ -71,7 +71,7 @@ impl Dns {
     fn judge(&self, answer: &Message) -> Result<(), Failed> {
         let code = answer.metadata.response_code;
         if code != ResponseCode::NoError {
-            return Err(Failed::Answer(format!("DNS {}", mnemonic(code))));
+            return Err(Failed::answer(format!("DNS {}", mnemonic(code))));
         }
         let Some(expect) = &self.expect else {
             return Ok(());
@@ -82,8 +82,11 @@ impl Dns {
             return Ok(());
         }
         Err(Failed::Answer(match found.as_slice() {
-            [] => format!("DNS answer without a record, expected {expect}"),
-            [first, ..] => format!("DNS answer {first}, expected {expect}"),
+            [] => format!("DNS answer without a record, expected {expect}").into(),
+            [first, ..] => Words::quoting(
+                format!("DNS answer without the record {expect}"),
+                format!("DNS answer {first}, expected {expect}"),
+            ),
         }))
     }
 }

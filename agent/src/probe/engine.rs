@@ -1,6 +1,8 @@
 //! The thread that makes probes. The thread provides the clock and the sockets
 //! for the schedule.
 
+mod late;
+
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -20,9 +22,11 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use self::late::Late;
 use super::{
     Counts, Order, Target,
     attempt::{Outcome, Prepared, Shared, attempt},
+    budget::Budget,
     schedule::{Flight, Schedule},
     trouble::HELD_UP,
 };
@@ -100,6 +104,7 @@ struct Engine {
     prepared: HashMap<Arc<HealthCheck>, Weak<Prepared>>,
     shared: Arc<Shared>,
     voids: Voids,
+    late: Late,
     events: Sender<Event>,
     counts: Arc<Counts>,
     /// The time at which the thread plans to wake next.
@@ -110,7 +115,9 @@ struct Engine {
 
 struct Watched {
     target: Arc<Target>,
-    prepared: Arc<Prepared>,
+    /// The prepared parts of the check's probes, or none before the first
+    /// probe.
+    prepared: Option<Arc<Prepared>>,
     results: Results,
     void: Option<Arc<str>>,
 }
@@ -140,11 +147,12 @@ impl Engine {
     ) -> Self {
         Self {
             epoch: Instant::now(),
-            schedule: Schedule::new(most_in_flight, fastrand::Rng::new()),
+            schedule: Schedule::new(Budget::with_places(most_in_flight), fastrand::Rng::new()),
             watched: HashMap::new(),
             prepared: HashMap::new(),
             shared: Arc::new(shared),
             voids: Voids::default(),
+            late: Late::default(),
             events,
             counts,
             planned: Instant::now() + IDLE,
@@ -188,7 +196,7 @@ impl Engine {
                     while let Some(flight) = self.schedule.take(launched) {
                         flights.push(self.launch(flight, now));
                     }
-                    if self.tell_voids(launched).is_err() {
+                    if self.tell_troubles(launched).is_err() {
                         return;
                     }
                 }
@@ -208,11 +216,13 @@ impl Engine {
     }
 
     /// Returns the next two times at which the thread has something to do.
-    fn next_wakes(&self, launched: Duration, are_in_flight: bool) -> [Duration; 2] {
+    fn next_wakes(&mut self, launched: Duration, are_in_flight: bool) -> [Duration; 2] {
         let launch = self.schedule.next_deadline();
         let launch = launch.map(|due| due.max(launched + GATHER));
         let pulse = are_in_flight.then_some(launched + PULSE);
-        let wakes = launch.into_iter().chain(self.voids.next_deadline());
+        let late = self.late.next_deadline(&self.schedule);
+        let words = self.voids.next_deadline().into_iter().chain(late);
+        let wakes = launch.into_iter().chain(words);
         let first = wakes.chain(pulse).min().unwrap_or(launched + IDLE);
         let second = self.schedule.next_deadline_after(first + GATHER);
         [first, second.unwrap_or(first + IDLE)]
@@ -223,10 +233,11 @@ impl Engine {
             Order::Start(id, target) => {
                 self.forget(id);
                 let check = &target.check;
-                self.schedule.insert(id, check.period, now);
+                self.schedule
+                    .insert(id, &target.namespace, check.period, now);
                 let results = Results::new(check.success_threshold, check.failure_threshold);
                 let watched = Watched {
-                    prepared: self.prepare(check),
+                    prepared: None,
                     target,
                     results,
                     void: None,
@@ -247,28 +258,42 @@ impl Engine {
         self.voids.change(watched.void, None);
     }
 
-    /// Returns the prepared parts of a check's probes, which all targets of the
-    /// check share.
+    /// Returns the prepared parts of a target's probes, which all targets of the
+    /// check share. They are made for the first probe and not when the target
+    /// comes, because certificates can take a while to read: so they come at
+    /// the pace of the target's namespace.
+    fn prepared(&mut self, id: ProbeId) -> Arc<Prepared> {
+        let watched = self.watched.get(&id).expect(WATCHED);
+        if let Some(prepared) = &watched.prepared {
+            return prepared.clone();
+        }
+        let check = watched.target.check.clone();
+        let prepared = self.prepare(&check);
+        let watched = self.watched.get_mut(&id).expect(WATCHED);
+        watched.prepared.insert(prepared).clone()
+    }
+
     fn prepare(&mut self, check: &Arc<HealthCheck>) -> Arc<Prepared> {
         if let Some(prepared) = self.prepared.get(check).and_then(Weak::upgrade) {
             return prepared;
         }
         // Drops prepared checks whose last user, such as a probe in flight, is
-        // gone.
-        self.prepared.retain(|_, known| known.strong_count() > 0);
+        // gone, whenever their number has doubled.
+        if self.prepared.len() == self.prepared.capacity() {
+            self.prepared.retain(|_, known| known.strong_count() > 0);
+        }
         let prepared = Arc::new(Prepared::new(check));
         let weak = Arc::downgrade(&prepared);
         self.prepared.insert(check.clone(), weak);
         prepared
     }
 
-    fn launch(&self, flight: Flight, now: Instant) -> BoxFuture<'static, Landed> {
+    fn launch(&mut self, flight: Flight, now: Instant) -> BoxFuture<'static, Landed> {
         if let Some(lateness) = flight.lateness {
             self.counts.began(lateness);
         }
-        let watched = self.watched.get(&flight.id);
-        let watched = watched.expect("every scheduled target is watched");
-        let (target, prepared) = (watched.target.clone(), watched.prepared.clone());
+        let prepared = self.prepared(flight.id);
+        let target = self.watched[&flight.id].target.clone();
         let shared = self.shared.clone();
         let stood_still = self.stood_still;
         Box::pin(async move {
@@ -303,8 +328,7 @@ impl Engine {
         if !is_wanted {
             return Ok(());
         }
-        let watched = self.watched.get_mut(&id);
-        let watched = watched.expect("every scheduled target is watched");
+        let watched = self.watched.get_mut(&id).expect(WATCHED);
         let (void, verdict) = match outcome {
             Outcome::Void(why) => (Some(why), None),
             Outcome::Verdict(verdict) => (None, Some(verdict)),
@@ -319,9 +343,12 @@ impl Engine {
         }
     }
 
-    fn tell_voids(&mut self, now: Duration) -> Result<(), Unheard> {
-        match self.voids.news(now) {
-            Some(voids) => self.tell(Event::ProbesVoid(voids)),
+    fn tell_troubles(&mut self, now: Duration) -> Result<(), Unheard> {
+        if let Some(voids) = self.voids.news(now) {
+            self.tell(Event::ProbesVoid(voids))?;
+        }
+        match self.late.news(&mut self.schedule, now) {
+            Some(late) => self.tell(Event::ProbesLate(late)),
             None => Ok(()),
         }
     }
@@ -330,6 +357,8 @@ impl Engine {
         self.events.send(event).map_err(|_| Unheard)
     }
 }
+
+const WATCHED: &str = "every scheduled target is watched";
 
 /// A timer for the thread's next wake. Setting a timer that fires before all
 /// others makes tokio interrupt its own wait, which costs two system calls. The

@@ -28,6 +28,15 @@ pub(super) async fn said(probe: Probe, address: SocketAddr) -> String {
 
 /// Probes a server once with this timeout, and returns the result in words.
 pub(super) async fn said_within(timeout: Duration, probe: Probe, address: SocketAddr) -> String {
+    result(timeout, probe, address, true).await
+}
+
+/// Probes a server once, and returns the result in words of the agent alone.
+pub(super) async fn said_unquoted(probe: Probe, address: SocketAddr) -> String {
+    result(PATIENCE, probe, address, false).await
+}
+
+async fn result(timeout: Duration, probe: Probe, address: SocketAddr, may_quote: bool) -> String {
     let check = HealthCheck {
         probe,
         port: None,
@@ -37,8 +46,12 @@ pub(super) async fn said_within(timeout: Duration, probe: Probe, address: Socket
         failure_threshold: 3,
     };
     let prepared = Prepared::new(&check);
-    let check = Arc::new(check);
-    let target = Target { check, address };
+    let target = Target {
+        check: Arc::new(check),
+        address,
+        namespace: "shop".into(),
+        may_quote,
+    };
     match attempt(&target, &prepared, &Shared::open().unwrap(), Instant::now()).await {
         Outcome::Verdict(Verdict::Success) => "success".to_owned(),
         Outcome::Verdict(Verdict::Failure(why)) => why.to_string(),

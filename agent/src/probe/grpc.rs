@@ -22,6 +22,7 @@ use super::{
     progress::{Progress, Reached},
     tcp,
     trouble::Failed,
+    words::Words,
 };
 
 /// The longest message that an answer may have, in bytes. A longer message is a
@@ -46,7 +47,7 @@ pub(super) async fn probe(
         .await
         .map_err(|error| failed(&error))?;
     let origin = Uri::try_from(format!("http://{address}"))
-        .map_err(|error| Failed::Answer(error.to_string()))?;
+        .map_err(|error| Failed::answer(error.to_string()))?;
     let channel = tower::service_fn(move |request| sender.clone().send_request(request));
     let mut client =
         HealthClient::with_origin(channel, origin).max_decoding_message_size(MOST_MESSAGE);
@@ -62,7 +63,7 @@ pub(super) async fn probe(
     progress.reached(Reached::Answer);
     match answer.get_ref().status() {
         ServingStatus::Serving => Ok(()),
-        other => Err(Failed::Answer(format!("gRPC {}", other.as_str_name()))),
+        other => Err(Failed::answer(format!("gRPC {}", other.as_str_name()))),
     }
 }
 
@@ -97,8 +98,8 @@ fn refused(status: &Status) -> Failed {
     }
     let code = mnemonic(status.code());
     Failed::Answer(match status.message() {
-        "" => format!("gRPC {code}"),
-        message => format!("gRPC {code}: {message}"),
+        "" => format!("gRPC {code}").into(),
+        message => Words::quoting(format!("gRPC {code}"), format!("gRPC {code}: {message}")),
     })
 }
 
@@ -123,7 +124,14 @@ fn failed(error: &(dyn Error + 'static)) -> Failed {
         }
         match cause.source() {
             Some(source) => cause = source,
-            None => return Failed::Answer(format!("the answer is not gRPC: {cause}")),
+            // The server chooses the text of a GOAWAY frame (RFC 9113, section
+            // 6.8).
+            None => {
+                return Failed::Answer(Words::quoting(
+                    "the answer is not gRPC",
+                    format!("the answer is not gRPC: {cause}"),
+                ));
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Sends a GET request over HTTP/1.1, plain or over TLS. A redirect counts as
 //! an answer and is not followed.
 
-use std::{error::Error, io, net::SocketAddr, pin::pin};
+use std::{error::Error, io, net::SocketAddr, pin::pin, sync::Arc};
 
-use crds::{BodyRule, HttpProbe, StatusRange, body_pattern};
+use crds::{BodyRule, HttpProbe, StatusRange};
 use futures::future::{Either, select};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
@@ -15,17 +15,17 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use memchr::memmem::Finder;
-use regex::bytes::Regex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
+    matcher::{self, Matcher, Pattern},
     progress::{Progress, Reached},
     tcp,
     tls::Tls,
     trouble::Failed,
 };
 
-/// The most bytes of a body that are searched.
+/// The most bytes of a body that are searched for a literal text.
 const MOST_BODY: usize = 64 << 10;
 /// The longest headers that an answer may have, in bytes. Longer headers are a
 /// failure.
@@ -46,7 +46,14 @@ pub(super) struct Http {
 /// The text or pattern that a body must contain.
 enum Body {
     Contains(Box<Finder<'static>>),
-    Matches(Regex),
+    Matches(Arc<Pattern>),
+}
+
+/// The thread that matches patterns, and the namespace for which it works.
+#[derive(Clone, Copy)]
+pub(super) struct Matching<'a> {
+    pub(super) matcher: &'a Matcher,
+    pub(super) namespace: &'a Arc<str>,
 }
 
 impl Http {
@@ -79,11 +86,9 @@ impl Http {
         let body = probe.body.as_ref().map(|rule| match rule {
             BodyRule::Contains(text) => {
                 let text = Finder::new(text).into_owned();
-                Ok(Body::Contains(Box::new(text)))
+                Body::Contains(Box::new(text))
             }
-            BodyRule::Matches(text) => body_pattern(text)
-                .map(Body::Matches)
-                .map_err(|error| error.to_string()),
+            BodyRule::Matches(text) => Body::Matches(Arc::new(Pattern::new(text))),
         });
         Ok(Self {
             tls: tls.transpose()?,
@@ -91,7 +96,7 @@ impl Http {
             host: host.transpose().map_err(|error| error.to_string())?,
             headers,
             statuses: probe.statuses.clone(),
-            body: body.transpose()?,
+            body,
         })
     }
 
@@ -99,14 +104,15 @@ impl Http {
     pub(super) async fn probe(
         &self,
         address: SocketAddr,
+        matching: Matching<'_>,
         progress: &Progress,
     ) -> Result<(), Failed> {
         let stream = tcp::connect(address, progress).await?;
         match &self.tls {
-            None => self.ask(stream, address, progress).await,
+            None => self.ask(stream, address, matching, progress).await,
             Some(tls) => {
                 let stream = tls.connect(stream).await?;
-                self.ask(stream, address, progress).await
+                self.ask(stream, address, matching, progress).await
             }
         }
     }
@@ -115,6 +121,7 @@ impl Http {
         &self,
         stream: S,
         address: SocketAddr,
+        matching: Matching<'_>,
         progress: &Progress,
     ) -> Result<(), Failed>
     where
@@ -134,7 +141,7 @@ impl Http {
                 .await
                 .map_err(|error| failed(&error))?;
             progress.reached(Reached::Answer);
-            self.judge(response).await
+            self.judge(response, matching, progress).await
         };
         match select(pin!(answer), pin!(connection)).await {
             Either::Left((judgement, _)) => judgement,
@@ -160,25 +167,39 @@ impl Http {
         Ok(request)
     }
 
-    async fn judge(&self, response: Response<Incoming>) -> Result<(), Failed> {
+    async fn judge(
+        &self,
+        response: Response<Incoming>,
+        matching: Matching<'_>,
+        progress: &Progress,
+    ) -> Result<(), Failed> {
         let status = response.status().as_u16();
         let is_good = |statuses: &StatusRange| statuses.range().contains(&status);
         if !self.statuses.iter().any(is_good) {
             let expected: Vec<_> = self.statuses.iter().map(range_in_words).collect();
             let expected = expected.join(", ");
-            return Err(Failed::Answer(format!(
+            return Err(Failed::answer(format!(
                 "HTTP {status}, expected {expected}"
             )));
         }
         match &self.body {
-            Some(body) => body.find(response.into_body()).await,
+            Some(body) => body.find(response.into_body(), matching, progress).await,
             None => Ok(()),
         }
     }
 }
 
 impl Body {
-    async fn find(&self, mut body: Incoming) -> Result<(), Failed> {
+    async fn find(
+        &self,
+        mut body: Incoming,
+        matching: Matching<'_>,
+        progress: &Progress,
+    ) -> Result<(), Failed> {
+        let most = match self {
+            Self::Contains(_) => MOST_BODY,
+            Self::Matches(_) => matcher::MOST_TEXT,
+        };
         let mut came: Vec<u8> = Vec::new();
         let is_whole = loop {
             let Some(frame) = body.frame().await else {
@@ -188,7 +209,7 @@ impl Body {
                 continue;
             };
             let known = came.len();
-            came.extend_from_slice(&data[..data.len().min(MOST_BODY - known)]);
+            came.extend_from_slice(&data[..data.len().min(most - known)]);
             if let Self::Contains(text) = self {
                 // A match may begin in a part that was read earlier.
                 let from = known.saturating_sub(text.needle().len());
@@ -196,7 +217,7 @@ impl Body {
                     return Ok(());
                 }
             }
-            if came.len() == MOST_BODY {
+            if came.len() == most {
                 break false;
             }
         };
@@ -205,16 +226,18 @@ impl Body {
                 let needle = String::from_utf8_lossy(text.needle());
                 (text.find(&came).is_some(), format!("contain {needle:?}"))
             }
-            Self::Matches(pattern) => (
-                pattern.is_match(&came),
-                format!("match {:?}", pattern.as_str()),
-            ),
+            Self::Matches(pattern) => {
+                progress.reached(Reached::Matching);
+                let Matching { matcher, namespace } = matching;
+                let is_found = matcher.is_match(namespace, pattern, came).await?;
+                (is_found, format!("match {:?}", pattern.as_str()))
+            }
         };
         match (is_found, is_whole) {
             (true, _) => Ok(()),
-            (false, true) => Err(Failed::Answer(format!("the body does not {expected}"))),
-            (false, false) => Err(Failed::Answer(format!(
-                "the first {MOST_BODY} bytes of the body do not {expected}"
+            (false, true) => Err(Failed::answer(format!("the body does not {expected}"))),
+            (false, false) => Err(Failed::answer(format!(
+                "the first {most} bytes of the body do not {expected}"
             ))),
         }
     }
@@ -238,15 +261,15 @@ fn failed(error: &hyper::Error) -> Failed {
     // hyper has a method for this test, but only if its server part is compiled
     // in.
     if error.is_parse() && error.to_string().contains("too large") {
-        return Failed::Answer(format!(
+        return Failed::answer(format!(
             "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"
         ));
     }
     if error.is_parse() {
-        return Failed::Answer(format!("the answer is not HTTP/1: {error}"));
+        return Failed::answer(format!("the answer is not HTTP/1: {error}"));
     }
     if error.is_incomplete_message() {
-        return Failed::Answer("connection closed before the end of the answer".to_owned());
+        return Failed::answer("connection closed before the end of the answer");
     }
     let mut source = error.source();
     while let Some(cause) = source {
@@ -255,7 +278,7 @@ fn failed(error: &hyper::Error) -> Failed {
         }
         source = cause.source();
     }
-    Failed::Answer(error.to_string())
+    Failed::answer(error.to_string())
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn judge(packet: &IcmpPacket) -> Result<(), Failed> {
     match kind {
         kind if kind == reply => Ok(()),
         kind if kind == unreachable => Err(Failed::Silence("unreachable (ICMP)".to_owned())),
-        other => Err(Failed::Answer(format!("ICMP type {other}"))),
+        other => Err(Failed::answer(format!("ICMP type {other}"))),
     }
 }
 

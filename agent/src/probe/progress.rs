@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::trouble::Failed;
+use super::{matcher, trouble::Failed};
 
 /// The progress of a probe, for the failure message after a timeout.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub(super) enum Reached {
     Connected = 1,
     /// The server sent a part of the expected answer.
     Answer = 2,
+    /// The answer has come, and its text is being matched.
+    Matching = 3,
 }
 
 impl Progress {
@@ -30,12 +32,16 @@ impl Progress {
         self.0.load(Relaxed) > 0
     }
 
-    pub(super) fn out_of_time(&self, timeout: Duration) -> Failed {
+    /// Returns the failure of a probe whose time is over. The namespace is that
+    /// of the probe.
+    pub(super) fn out_of_time(&self, timeout: Duration, namespace: &str) -> Failed {
         let seconds = timeout.as_secs_f64();
         Failed::Silence(match self.0.load(Relaxed) {
             0 => format!("no answer in {seconds} s"),
             1 => format!("connected, and no answer in {seconds} s"),
-            _ => format!("incomplete answer in {seconds} s"),
+            2 => format!("incomplete answer in {seconds} s"),
+            // The server has done its part.
+            _ => return matcher::too_slow(namespace),
         })
     }
 }

@@ -5,41 +5,70 @@
 //! phases are spread over the period. The phases begin at a random offset, so
 //! that several directors do not probe in step. A probe that could not begin in
 //! its slot begins later. Missed slots are not made up for.
+//!
+//! The prober is shared fairly by namespace. Each namespace has a pace of its
+//! own and a share of the places, so the probes of one namespace do not begin
+//! later because another namespace wants more than its share:
+//!
+//! - Rate: a namespace begins probes at most at twice the rate that its
+//!   targets' periods make, and at most at its share of the total rate.
+//! - Places: a probe can hold its place for up to a minute, so a place that is
+//!   lent does not come back when it is needed. A namespace therefore never
+//!   takes a place that another namespace's targets could need. What others
+//!   cannot need, because they have few targets, it may use. An eighth of the
+//!   places is never shared out. Namespaces whose share has just grown begin
+//!   there until the others' probes end; none takes more than half of what is
+//!   left there.
+
+mod grid;
+mod pace;
+mod share;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
+pub(super) use self::share::Excess;
+use self::{grid::Grid, pace::Pace, share::Share};
+use super::budget::{Budget, fair_limit};
 use crate::event::probed::ProbeId;
 
-/// The longest time between the first probes of two targets that are new at
-/// once.
-const NEW_ONES_APART: Duration = Duration::from_millis(20);
 /// The shortest period with which a target is probed.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// Limits the random delay of a probe: at most the period divided by this
 /// number.
 const JITTER: u32 = 50;
-/// How many probes may always begin at once, even if few are due on average.
-const BURST: u32 = 16;
-/// Additional probes may begin at once: as many as the pace allows in this
-/// time.
-const BURST_TIME: Duration = Duration::from_millis(40);
-/// 2^64 divided by the golden ratio. Any number of multiples of this constant,
-/// modulo 2^64, are spread evenly (D. Knuth, TAOCP 3, section 6.4).
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+/// All places divided by this number is the number of places that are not
+/// shared out.
+const RESERVED: usize = 8;
+/// After a time in which no probe could begin, probes of all namespaces begin
+/// at this many times their average rate. The number is higher than the 2 of a
+/// single namespace, so that no namespace waits for another one otherwise.
+const CATCH_UP: f64 = 4.0;
+/// All namespaces together may begin at least this many probes per second for
+/// each of them, so that those with few targets do not wait for each other.
+const PER_NAMESPACE: f64 = 100.0;
 
 /// The targets that are probed, each with the time of its next probe.
 #[derive(Debug)]
 pub(super) struct Schedule {
     keys: HashMap<ProbeId, Key>,
-    waiting: BTreeSet<(Duration, ProbeId)>,
+    shares: HashMap<Arc<str>, Share>,
+    /// The namespaces that have a target waiting and a place for its probe,
+    /// each with the earliest time of the probe.
+    ready: BTreeSet<(Duration, Arc<str>)>,
     grids: BTreeMap<Duration, Grid>,
     pace: Pace,
-    in_flight: HashSet<ProbeId>,
-    flights: u64,
-    most_in_flight: usize,
+    in_flight: HashMap<ProbeId, InFlight>,
+    budget: Budget,
+    /// How many probes of one namespace may be in flight at once.
+    most_of_one: usize,
+    /// Whether targets have changed since the shares were computed.
+    are_shares_old: bool,
+    /// Whether the answer of [`Schedule::late`] has changed.
+    is_late_new: bool,
     random: fastrand::Rng,
 }
 
@@ -48,8 +77,6 @@ pub(super) struct Schedule {
 pub(super) struct Flight {
     /// The target that is probed.
     pub(super) id: ProbeId,
-    /// The sequence number of this probe, counted over all targets.
-    number: u64,
     /// How late the probe began, or `None` for a target's first probe, which
     /// has no fixed due time.
     pub(super) lateness: Option<Duration>,
@@ -57,75 +84,101 @@ pub(super) struct Flight {
 
 #[derive(Debug)]
 struct Key {
+    namespace: Arc<str>,
     period: Duration,
     slot: u32,
     phase: Duration,
     due: Duration,
     is_new: bool,
-    /// Flights up to this number belong to an earlier target with the same id.
-    others: u64,
+    /// Why the latest probe began late, if it did.
+    late: Option<Excess>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    namespace: Arc<str>,
+    /// Whether the target was removed after the probe began.
+    is_orphan: bool,
 }
 
 impl Schedule {
-    /// Makes a schedule without targets. At most `most_in_flight` probes are in
-    /// flight at once. Further probes that are due wait until another probe
-    /// ends.
-    pub(super) fn new(most_in_flight: usize, random: fastrand::Rng) -> Self {
+    /// Makes a schedule without targets. Probes that are due and for which the
+    /// budget has no place wait until another probe ends.
+    pub(super) fn new(budget: Budget, random: fastrand::Rng) -> Self {
         Self {
             keys: HashMap::new(),
-            waiting: BTreeSet::new(),
+            shares: HashMap::new(),
+            ready: BTreeSet::new(),
             grids: BTreeMap::new(),
             pace: Pace::default(),
-            in_flight: HashSet::new(),
-            flights: 0,
-            most_in_flight: most_in_flight.max(1),
+            in_flight: HashMap::new(),
+            budget: Budget {
+                places: budget.places.max(1),
+                ..budget
+            },
+            most_of_one: usize::MAX,
+            are_shares_old: false,
+            is_late_new: false,
             random,
         }
     }
 
-    /// Adds a target that is probed once per period, starting soon. When many
-    /// targets are new at once, each first probe begins at most 20 ms after the
-    /// previous one, or sooner if the period is too short for that.
-    pub(super) fn insert(&mut self, id: ProbeId, period: Duration, now: Duration) {
+    /// Adds a target that is probed once per period, starting soon, in the
+    /// share of a namespace. When many targets of a namespace are new at once,
+    /// each first probe begins at most 20 ms after the previous one, or sooner
+    /// if the period is too short for that.
+    pub(super) fn insert(
+        &mut self,
+        id: ProbeId,
+        namespace: &Arc<str>,
+        period: Duration,
+        now: Duration,
+    ) {
         self.remove(id);
         let period = period.max(SHORTEST);
         let random = &mut self.random;
-        let grid = self.grids.entry(period).or_insert_with(|| Grid {
-            origin: random.u64(..),
-            free: BTreeSet::new(),
-            used: 0,
-        });
+        let grid = self.grids.entry(period);
+        let grid = grid.or_insert_with(|| Grid::new(random.u64(..)));
         let slot = grid.take();
         let key = Key {
+            namespace: namespace.clone(),
             period,
             slot,
             phase: grid.phase(slot, period),
             due: now,
             is_new: true,
-            others: self.flights,
+            late: None,
         };
         self.keys.insert(id, key);
-        if !self.in_flight.contains(&id) {
-            self.waiting.insert((now, id));
+        let share = self.shares.entry(namespace.clone()).or_default();
+        share.add(period);
+        if !self.in_flight.contains_key(&id) {
+            share.waiting.insert((now, id));
         }
-        self.adjust_pace();
+        self.are_shares_old = true;
     }
 
-    /// Removes a target. A probe of this target that is in flight still counts
-    /// towards `most_in_flight` until it ends.
+    /// Removes a target. A probe of this target that is in flight keeps its
+    /// place until it ends.
     pub(super) fn remove(&mut self, id: ProbeId) {
         let Some(key) = self.keys.remove(&id) else {
             return;
         };
-        self.waiting.remove(&(key.due, id));
-        let grid = self
-            .grids
-            .get_mut(&key.period)
-            .expect("every key has a grid");
+        let grid = self.grids.get_mut(&key.period).expect(EACH_HAS_A_GRID);
         if grid.give_back(key.slot) {
             self.grids.remove(&key.period);
         }
-        self.adjust_pace();
+        let share = self.shares.get_mut(&key.namespace).expect(EACH_HAS_A_SHARE);
+        share.waiting.remove(&(key.due, id));
+        share.remove(key.period);
+        self.is_late_new |= share.count_late(key.late, None);
+        if let Some(flight) = self.in_flight.get_mut(&id)
+            && !flight.is_orphan
+        {
+            flight.is_orphan = true;
+            share.orphans += 1;
+        }
+        self.are_shares_old = true;
     }
 
     /// Starts the probe of a target that is due, if there is one. The probe is
@@ -134,65 +187,172 @@ impl Schedule {
         if self.next_deadline()? > now {
             return None;
         }
-        let (due, id) = self
-            .waiting
-            .pop_first()
-            .expect("a deadline implies a waiting target");
+        let namespace = self.next_namespace(now)?.clone();
+        let share = self.shares.get_mut(&namespace).expect(EACH_HAS_A_SHARE);
+        let (due, id) = share.waiting.pop_first().expect(DUE);
+        share.pace.went(now);
         self.pace.went(now);
-        self.flights += 1;
-        self.in_flight.insert(id);
+        share.in_flight += 1;
         let jitter = self.random.f64();
-        let key = self
-            .keys
-            .get_mut(&id)
-            .expect("every waiting target has a key");
+        let key = self.keys.get_mut(&id).expect("each waiting target has one");
+        let lateness = now - due;
+        let is_late = lateness > key.period / 2;
+        let late = share.excess_since(due).filter(|_| is_late);
+        self.is_late_new |= share.count_late(key.late, late);
+        key.late = late;
         key.due = key.after(now) + (key.period / JITTER).mul_f64(jitter);
+        let is_new = std::mem::take(&mut key.is_new);
+        let flight = InFlight {
+            namespace: namespace.clone(),
+            is_orphan: false,
+        };
+        self.in_flight.insert(id, flight);
+        self.put_in_order(&namespace);
         Some(Flight {
             id,
-            number: self.flights,
-            lateness: (!std::mem::take(&mut key.is_new)).then(|| now - due),
+            lateness: (!is_new).then_some(lateness),
         })
     }
 
     /// Records that a probe has ended. Returns false if the probe's result is
     /// no longer wanted.
     pub(super) fn ended(&mut self, flight: Flight, now: Duration) -> bool {
-        self.in_flight.remove(&flight.id);
-        let Some(key) = self.keys.get_mut(&flight.id) else {
-            return false;
-        };
-        key.due = key.due.max(now);
-        self.waiting.insert((key.due, flight.id));
-        flight.number > key.others
+        let ended = self.in_flight.remove(&flight.id);
+        let ended = ended.expect("a probe ends once");
+        let share = self.shares.get_mut(&ended.namespace);
+        let share = share.expect(EACH_HAS_A_SHARE);
+        if share.in_flight >= self.most_of_one {
+            share.is_full(now);
+        }
+        share.in_flight -= 1;
+        if ended.is_orphan {
+            share.orphans -= 1;
+            // Where there is no limit, a smaller demand changes nothing.
+            self.are_shares_old |= share.is_empty() || self.most_of_one != usize::MAX;
+        }
+        // The target of an orphan may have been replaced by one with the same
+        // id in another namespace.
+        if let Some(key) = self.keys.get_mut(&flight.id) {
+            key.due = key.due.max(now);
+            let waiting = (key.due, flight.id);
+            let namespace = key.namespace.clone();
+            let share = self.shares.get_mut(&namespace).expect(EACH_HAS_A_SHARE);
+            share.waiting.insert(waiting);
+            self.put_in_order(&namespace);
+        }
+        self.put_in_order(&ended.namespace);
+        !ended.is_orphan
     }
 
     /// Returns the next time at which [`Schedule::take`] returns a probe.
     /// Returns `None` if a probe must end or a target be added first.
-    pub(super) fn next_deadline(&self) -> Option<Duration> {
-        if self.in_flight.len() >= self.most_in_flight {
-            return None;
-        }
-        let (due, _) = self.waiting.first()?;
-        Some((*due).max(self.pace.next()))
+    pub(super) fn next_deadline(&mut self) -> Option<Duration> {
+        self.share_out();
+        let (ready_at, _) = self.first_ready()?;
+        Some((*ready_at).max(self.pace.next()))
     }
 
     /// Works as [`Schedule::next_deadline`], but assumes that all probes due up
     /// to `time` have been taken.
-    pub(super) fn next_deadline_after(&self, time: Duration) -> Option<Duration> {
-        let (due, _) = self.waiting.range((time, ProbeId(u64::MAX))..).next()?;
-        Some(*due)
+    pub(super) fn next_deadline_after(&mut self, time: Duration) -> Option<Duration> {
+        self.share_out();
+        let last = ProbeId(u64::MAX);
+        let sooner = self.ready.iter().take_while(|(at, _)| *at <= time);
+        let second = sooner.filter_map(|(_, namespace)| {
+            let waiting = &self.shares[namespace].waiting;
+            waiting.range((time, last)..).next().map(|(due, _)| *due)
+        });
+        let later = self.ready.iter().find(|(at, _)| *at > time);
+        second.chain(later.map(|(at, _)| *at)).min()
     }
 
-    fn adjust_pace(&mut self) {
-        let rate: f64 = self
-            .grids
-            .iter()
-            .map(|(period, grid)| f64::from(grid.used) / period.as_secs_f64())
+    /// Returns the namespaces that want more than their share, each with the
+    /// number of its targets whose latest probe began late.
+    pub(super) fn late(&self) -> impl Iterator<Item = (&Arc<str>, Excess, usize)> {
+        self.shares.iter().flat_map(|(namespace, share)| {
+            let late = share.late();
+            late.map(move |(excess, count)| (namespace, excess, count))
+        })
+    }
+
+    /// Whether the answer of [`Schedule::late`] may have changed since the last
+    /// call.
+    pub(super) fn take_is_late_new(&mut self) -> bool {
+        std::mem::take(&mut self.is_late_new)
+    }
+
+    /// Whether the answer of [`Schedule::late`] may have changed since the last
+    /// call of [`Schedule::take_is_late_new`].
+    pub(super) fn is_late_new(&self) -> bool {
+        self.is_late_new
+    }
+
+    /// Returns the namespace whose probe may begin first, and the time.
+    fn first_ready(&self) -> Option<&(Duration, Arc<str>)> {
+        let mut ready = self.ready.iter();
+        ready.find(|(_, namespace)| self.has_place(namespace))
+    }
+
+    /// Returns the namespace whose probe begins at `now`: of those that may
+    /// begin one, the namespace that is least ahead of its pace.
+    fn next_namespace(&self, now: Duration) -> Option<&Arc<str>> {
+        let ready = self.ready.iter().take_while(|(at, _)| *at <= now);
+        let next = ready
+            .filter(|(_, namespace)| self.has_place(namespace))
+            .min_by_key(|(at, namespace)| (self.shares[namespace].pace.ahead(now), *at));
+        next.map(|(_, namespace)| namespace)
+    }
+
+    /// Whether a namespace whose share is not used up finds a free place.
+    fn has_place(&self, namespace: &Arc<str>) -> bool {
+        let free = self.budget.places - self.in_flight.len();
+        free > self.reserved() || self.shares[namespace].in_flight < free
+    }
+
+    fn reserved(&self) -> usize {
+        self.budget.places / RESERVED
+    }
+
+    /// Shares the rate and the places out again if targets have changed.
+    fn share_out(&mut self) {
+        if !std::mem::take(&mut self.are_shares_old) {
+            return;
+        }
+        self.shares.retain(|_, share| !share.is_empty());
+        let most = self.budget.probes_per_second;
+        let rates = self.shares.values().map(|share| share.rate().min(most));
+        let limit = fair_limit(rates, self.budget.total_probes_per_second).min(most);
+        let made: f64 = self
+            .shares
+            .values_mut()
+            .map(|share| share.limit_rate(limit))
             .sum();
-        let twice = Duration::try_from_secs_f64(0.5 / rate);
-        self.pace.gap = twice.unwrap_or(NEW_ONES_APART).min(NEW_ONES_APART);
+        let starts = PER_NAMESPACE * self.shares.len() as f64;
+        let starts = starts.min(self.budget.total_probes_per_second);
+        self.pace.set_rate((CATCH_UP * made).max(starts));
+        let room = self.budget.places - self.reserved();
+        let demands = self.shares.values().map(Share::most_in_flight);
+        let limit = fair_limit(demands.map(|demand| demand as f64), room as f64);
+        self.most_of_one = match limit.is_finite() {
+            true => (limit as usize).max(1),
+            false => usize::MAX,
+        };
+        self.ready.clear();
+        for (namespace, share) in &mut self.shares {
+            share.ready_at = None;
+            share.put_in_order(namespace, self.most_of_one, &mut self.ready);
+        }
+    }
+
+    fn put_in_order(&mut self, namespace: &Arc<str>) {
+        let share = self.shares.get_mut(namespace).expect(EACH_HAS_A_SHARE);
+        share.put_in_order(namespace, self.most_of_one, &mut self.ready);
     }
 }
+
+const EACH_HAS_A_GRID: &str = "each period of a target has a grid";
+const EACH_HAS_A_SHARE: &str = "each namespace with a target or a probe in flight has a share";
+const DUE: &str = "a deadline implies a waiting target";
 
 impl Key {
     /// Returns the time of the next probe, after one that begins now. The next
@@ -210,56 +370,6 @@ impl Key {
         } else {
             now + to_slot
         }
-    }
-}
-
-/// The slots of all targets with the same period.
-#[derive(Debug)]
-struct Grid {
-    origin: u64,
-    /// Slots that were used before and are free again.
-    free: BTreeSet<u32>,
-    used: u32,
-}
-
-impl Grid {
-    fn take(&mut self) -> u32 {
-        let slot = self.free.pop_first().unwrap_or(self.used);
-        self.used += 1;
-        slot
-    }
-
-    /// Takes a slot back. Returns true if no slot is in use any more.
-    fn give_back(&mut self, slot: u32) -> bool {
-        self.used -= 1;
-        self.free.insert(slot);
-        self.used == 0
-    }
-
-    fn phase(&self, slot: u32, period: Duration) -> Duration {
-        let part = u128::from(self.origin.wrapping_add(GOLDEN.wrapping_mul(slot.into())));
-        let phase = (period.as_nanos() * part) >> 64;
-        Duration::from_nanos(phase.try_into().expect("less than a period"))
-    }
-}
-
-/// Delays probes that would begin at more than twice the average rate, with the
-/// generic cell rate algorithm (ITU-T I.371). Probes are delayed after many
-/// targets were added, and after the process could not run for a while.
-#[derive(Debug, Default)]
-struct Pace {
-    gap: Duration,
-    theoretical: Duration,
-}
-
-impl Pace {
-    fn next(&self) -> Duration {
-        self.theoretical
-            .saturating_sub(self.gap * BURST + BURST_TIME)
-    }
-
-    fn went(&mut self, now: Duration) {
-        self.theoretical = self.theoretical.max(now) + self.gap;
     }
 }
 

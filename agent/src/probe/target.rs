@@ -7,13 +7,19 @@ use crds::HealthCheck;
 use crate::event::probed::ProbeId;
 
 /// A target of probes: a server, together with the check that is made on it.
-/// Equal targets are probed once, even if several services use them.
+/// Equal targets are probed once, even if several services of a namespace use
+/// them. The same server is probed for each namespace separately, so that none
+/// depends on another one's share of the prober.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Target {
     /// The health check that is made on the server.
     pub check: Arc<HealthCheck>,
     /// The address of the server. ICMP probes ignore the port.
     pub address: SocketAddr,
+    /// The namespace whose share of the prober is used.
+    pub namespace: Arc<str>,
+    /// Whether the reason of a failure may quote text that the server chose.
+    pub may_quote: bool,
 }
 
 /// An order to start or stop probing a target.

@@ -43,15 +43,13 @@ pub(super) async fn probe(
         match count {
             0 if known == MOST => {
                 let words = format!("the first {MOST} bytes do not contain {expect:?}");
-                return Err(Failed::Answer(words));
+                return Err(Failed::answer(words));
             }
             0 if known == 0 => {
-                return Err(Failed::Answer(
-                    "connected, and closed without an answer".to_owned(),
-                ));
+                return Err(Failed::answer("connected, and closed without an answer"));
             }
             0 => {
-                return Err(Failed::Answer(format!(
+                return Err(Failed::answer(format!(
                     "the answer does not contain {expect:?}"
                 )));
             }

@@ -40,7 +40,7 @@ impl Tls {
                     let authority = CertificateDer::from_slice(authority).into_owned();
                     roots
                         .add(authority)
-                        .map_err(|error| tls_failure::words(&error))?;
+                        .map_err(|error| tls_failure::words(&error).text(true).to_owned())?;
                 }
                 builder.with_root_certificates(roots).with_no_client_auth()
             }

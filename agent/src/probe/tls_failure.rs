@@ -5,20 +5,30 @@ use std::io;
 use jiff::{Timestamp, tz::TimeZone};
 use rustls::{CertificateError, Error, pki_types::UnixTime};
 
+use super::words::Words;
+
 /// Returns the reason for a TLS failure in words, or `None` if the error is not
 /// from TLS.
-pub(super) fn in_words(error: &io::Error) -> Option<String> {
+pub(super) fn in_words(error: &io::Error) -> Option<Words> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(words(error))
 }
 
 /// Returns the reason for a TLS failure in words.
-pub(super) fn words(error: &Error) -> String {
+pub(super) fn words(error: &Error) -> Words {
     let Error::InvalidCertificate(error) = error else {
         return match error {
-            Error::AlertReceived(alert) => format!("TLS alert {alert:?}"),
-            Error::InvalidMessage(_) => "the answer is not TLS".to_owned(),
-            other => format!("TLS: {other}"),
+            // An alert is a number, and rustls has the names.
+            Error::AlertReceived(alert) => format!("TLS alert {alert:?}").into(),
+            Error::InvalidMessage(_) => "the answer is not TLS".into(),
+            // These errors have no text but rustls' own.
+            Error::PeerIncompatible(_)
+            | Error::PeerMisbehaved(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::NoCertificatesPresented
+            | Error::DecryptError => format!("TLS: {error}").into(),
+            other => Words::quoting("TLS failed", format!("TLS: {other}")),
         };
     };
     let why = match error {
@@ -43,9 +53,11 @@ pub(super) fn words(error: &Error) -> String {
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
             "it belongs to an authority, not to a server (CA:TRUE)".to_owned()
         }
-        other => other.to_string(),
+        other => {
+            return Words::quoting("certificate: not valid", format!("certificate: {other}"));
+        }
     };
-    format!("certificate: {why}")
+    format!("certificate: {why}").into()
 }
 
 fn day(time: UnixTime) -> String {

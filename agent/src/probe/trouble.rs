@@ -5,13 +5,13 @@ use std::{borrow::Cow, io};
 
 use nix::errno::Errno;
 
-use super::tls_failure;
+use super::{bounded, tls_failure, words::Words};
 
 /// The ways in which a probe can fail.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failed {
     /// The server, or a router on the way, gave a wrong answer.
-    Answer(String),
+    Answer(Words),
     /// The server or this host's firewall refused the connection.
     Refused,
     /// The server did not answer. The caller must check whether this host has a
@@ -22,6 +22,11 @@ pub(super) enum Failed {
 }
 
 impl Failed {
+    /// Returns the failure of a server that gave a wrong answer.
+    pub(super) fn answer(words: impl Into<Words>) -> Self {
+        Self::Answer(words.into())
+    }
+
     /// Classifies an error of a socket to a server.
     pub(super) fn of(error: &io::Error) -> Self {
         if let Some(words) = tls_failure::in_words(error) {
@@ -30,10 +35,13 @@ impl Failed {
         let Some(code) = error.raw_os_error() else {
             return Self::Answer(match error.kind() {
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
-                    "connection closed".to_owned()
+                    "connection closed".into()
                 }
-                io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-                _ => error.to_string(),
+                io::ErrorKind::ConnectionReset => "connection reset".into(),
+                _ => match bounded::in_words(error) {
+                    Some(words) => words.into(),
+                    None => Words::quoting("the answer is not valid", error.to_string()),
+                },
             });
         };
         let errno = Errno::from_raw(code);
@@ -42,14 +50,14 @@ impl Failed {
         }
         match errno {
             Errno::ECONNREFUSED => Self::Refused,
-            Errno::ECONNRESET => Self::Answer("connection reset".to_owned()),
-            Errno::EPIPE | Errno::ECONNABORTED => Self::Answer("connection closed".to_owned()),
+            Errno::ECONNRESET => Self::answer("connection reset"),
+            Errno::EPIPE | Errno::ECONNABORTED => Self::answer("connection closed"),
             Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Self::Silence("no route to host".to_owned()),
             Errno::ENETUNREACH => Self::Silence("network unreachable".to_owned()),
             Errno::ETIMEDOUT => Self::Silence("no answer".to_owned()),
             // The kernel returns this error for a route of type blackhole.
             Errno::EINVAL => Self::Silence("invalid argument".to_owned()),
-            other => Self::Answer(other.desc().to_lowercase()),
+            other => Self::answer(other.desc().to_lowercase()),
         }
     }
 }
@@ -119,7 +127,7 @@ mod tests {
             (Errno::EPIPE, "connection closed"),
             (Errno::ENOPROTOOPT, "protocol not available"),
         ] {
-            assert_eq!(of(errno), Failed::Answer(words.to_owned()));
+            assert_eq!(of(errno), Failed::answer(words));
         }
     }
 

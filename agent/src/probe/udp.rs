@@ -29,7 +29,7 @@ pub(super) async fn probe(address: SocketAddr, send: &str, expect: &str) -> Resu
         .map_err(|error| failed(&error))?;
     if memmem::find(&came[..count], expect.as_bytes()).is_none() {
         let words = format!("the answer does not contain {expect:?}");
-        return Err(Failed::Answer(words));
+        return Err(Failed::answer(words));
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ pub(super) async fn connect(address: SocketAddr) -> Result<UdpSocket, Failed> {
 /// Classifies an error of a UDP socket to a server.
 pub(super) fn failed(error: &io::Error) -> Failed {
     if error.raw_os_error() == Some(Errno::ECONNREFUSED as i32) {
-        return Failed::Answer("port unreachable (ICMP)".to_owned());
+        return Failed::answer("port unreachable (ICMP)");
     }
     Failed::of(error)
 }

@@ -1,5 +1,6 @@
 //! Computes a Director's status from the loop's findings. The module is pure.
 
+mod health;
 mod held;
 mod vips;
 
@@ -11,16 +12,14 @@ use std::{
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved,
-    api::{
-        DirectorException, DirectorHealth, DirectorStatus, HeldVip, HostAddress, Repairs,
-        WorldDigests, int32,
-    },
+    api::{DirectorException, DirectorStatus, HeldVip, HostAddress, Repairs, WorldDigests, int32},
     condition,
 };
 use ipvs::{DestinationKey, Op, ServiceKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+pub use self::health::HealthReport;
 use self::held::removals_held;
 use crate::{
     act::{Outcome, Sysctls, retry::Subject},
@@ -101,18 +100,6 @@ pub struct Observed {
     pub protection: Arc<protect::Report>,
 }
 
-/// The results of the health checks.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HealthReport {
-    /// The number of servers in each health state, or `None` without health
-    /// checks.
-    pub found: Option<DirectorHealth>,
-    /// The number of probed targets.
-    pub targets: usize,
-    /// The reasons for void probes, each with the number of its targets.
-    pub void: BTreeMap<Arc<str>, usize>,
-}
-
 /// Returns the Director's new status. Fields that `observed` does not cover
 /// keep their value from `before`. A condition's time changes only with its
 /// status. `generation` is that of the Director object.
@@ -164,7 +151,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         condition::set(&mut status.conditions, removals, observed.at);
     }
     status.health.clone_from(&observed.health.found);
-    let health_checks = health_checks(&observed.health, generation);
+    let health_checks = observed.health.condition(generation);
     condition::set(&mut status.conditions, health_checks, observed.at);
     let programmed = programmed(observed, &status, generation);
     condition::set(&mut status.conditions, programmed, observed.at);
@@ -195,15 +182,6 @@ fn sysctls(sysctls: &Sysctls, generation: i64) -> Condition {
             let problems = problems.iter().map(String::as_str);
             condition::sysctls_not_as_needed(problems, generation)
         }
-    }
-}
-
-fn health_checks(health: &HealthReport, generation: i64) -> Condition {
-    let void = health.void.iter().map(|(why, targets)| (&**why, *targets));
-    match (health.targets, health.void.is_empty()) {
-        (0, _) => condition::health_checks_nothing(generation),
-        (targets, true) => condition::health_checks_probing(targets, generation),
-        (targets, false) => condition::health_checks_void(void, targets, generation),
     }
 }
 

@@ -114,8 +114,8 @@ pub struct HttpGetProbe {
     #[serde(default = "default_statuses")]
     #[schemars(schema_with = "expected_statuses")]
     pub expected_statuses: Vec<String>,
-    /// What a good answer must contain in the first 64 KiB of its body. Without
-    /// expectedBody, the body is not read.
+    /// What a good answer must contain in the first 64 KiB of its body, or match
+    /// in the first 16 KiB. Without expectedBody, the body is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_body: Option<ExpectedBody>,
     /// How the server's certificate is verified. tls is required with scheme
@@ -188,7 +188,8 @@ pub struct ExpectedBody {
     /// A regular expression of 1 to 1024 characters that the body must match,
     /// at any place unless ^ and $ are used. The syntax is what Rust's crate
     /// regex and Go's RE2 have in common: no look-around, no back-references,
-    /// no \Q...\E, no repetition above 1000.
+    /// no \Q...\E, no repetition above 1000. It may compile to at most 16 KiB;
+    /// (?-u), for bytes instead of Unicode characters, makes it smaller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::PATTERN))]
     #[x_kube(validation = rule::pattern())]

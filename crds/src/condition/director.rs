@@ -168,6 +168,35 @@ pub fn health_checks_void<'a>(
     )
 }
 
+/// ProbesWorking of a Director is False: some namespaces want more than their
+/// share of the prober. Each such namespace comes as a reason, with the number
+/// of its targets that are probed late.
+pub fn health_checks_late<'a>(
+    reasons: impl Iterator<Item = (&'a str, usize)>,
+    targets: usize,
+    generation: i64,
+) -> Condition {
+    let mut late = 0;
+    let reasons: Vec<_> = reasons
+        .map(|(reason, of)| {
+            late += of;
+            format!("{reason} ({of})")
+        })
+        .collect();
+    let are = if late == 1 { "is" } else { "are" };
+    condition(
+        kind::PROBES_WORKING,
+        FALSE,
+        reason::PROBES_LATE,
+        format!(
+            "{late} of {} {are} probed late, and no other namespace's: {}",
+            count(targets, "target"),
+            named(reasons.iter().map(String::as_str))
+        ),
+        generation,
+    )
+}
+
 /// SysctlsApplied of a Director is True: all sysctls that the services need have the
 /// needed value.
 pub fn sysctls_as_needed(count_of: usize, generation: i64) -> Condition {

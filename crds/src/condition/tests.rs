@@ -370,6 +370,12 @@ fn a_director_says_how_many_targets_it_probes_and_why_it_cannot_probe_others() {
         "12 of 1000 targets cannot be probed because of the director itself: no file descriptor \
          is free (12). Their servers keep their last state"
     );
+    let late = health_checks_late([("namespace shop wants more", 7)].into_iter(), 1000, 1);
+    assert_eq!(
+        late.message,
+        "7 of 1000 targets are probed late, and no other namespace's: namespace shop wants more \
+         (7)"
+    );
     let said = void(&[("no carrier", 3), ("no route", 4)]);
     assert!(
         said.starts_with("7 of 1000") && said.contains("no carrier (3), no route (4)"),

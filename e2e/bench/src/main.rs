@@ -24,6 +24,7 @@ mod load;
 mod no_host;
 mod objects;
 mod outside;
+mod patterns;
 mod plan;
 mod probes;
 mod probes_lab;
@@ -72,6 +73,8 @@ enum Part {
     Transition,
     /// Punctuality and cost of 10,000 probes
     Probes,
+    /// The longest match of a health check's regular expression
+    Patterns,
     /// The cost of a probe, compared with keepalived
     ProbesLab,
     /// What an idle agent costs
@@ -83,7 +86,7 @@ enum Part {
 impl Part {
     /// Whether the part is measured outside the lab.
     fn is_native(self) -> bool {
-        matches!(self, Self::Plan | Self::Probes)
+        matches!(self, Self::Plan | Self::Probes | Self::Patterns)
     }
 
     /// Whether the part needs an API server that has no other objects.
@@ -98,6 +101,7 @@ impl Part {
             Self::WeightEdit => weight_edit::measure(),
             Self::Transition => transition::measure(),
             Self::Probes => probes::measure(),
+            Self::Patterns => patterns::measure(),
             Self::ProbesLab => probes_lab::measure(),
             Self::Idle => agent_process::measure_idle(),
             Self::Memory => agent_process::measure_memory(),

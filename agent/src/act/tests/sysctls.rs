@@ -22,6 +22,8 @@ fn checked() -> Desired {
     let mut desired = wish(&[]);
     let policy = CheckPolicy {
         check: Arc::new(check()),
+        namespace: "shop".into(),
+        quotable: Default::default(),
         availability: availability(),
         sorry: None,
         quiesce_only: Default::default(),

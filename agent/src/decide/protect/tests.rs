@@ -194,6 +194,8 @@ fn a_sorry_server_that_is_a_director_is_left_out_too() {
     };
     let policy = CheckPolicy {
         check: Arc::new(health::check()),
+        namespace: "shop".into(),
+        quotable: BTreeSet::new(),
         availability: health::availability(),
         sorry: Some((server(2), config)),
         quiesce_only: BTreeSet::new(),

@@ -84,6 +84,8 @@ fn checked(servers: &[(u8, u32)]) -> Desired {
     let mut desired = web(servers);
     let policy = CheckPolicy {
         check: Arc::new(health::check()),
+        namespace: "shop".into(),
+        quotable: BTreeSet::new(),
         availability: health::availability(),
         sorry: Some((server(99), weight(1))),
         quiesce_only: BTreeSet::new(),

@@ -9,6 +9,7 @@ use crate::fixtures::{config, server, tcp, weight};
 use crate::probe::tally::{Results, Verdict};
 
 mod future;
+mod namespaces;
 mod property;
 mod scene;
 mod sorry;

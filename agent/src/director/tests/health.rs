@@ -170,7 +170,7 @@ fn what_is_held_goes_on_being_checked() {
 }
 
 #[test]
-fn void_probes_are_reported_and_change_nothing() {
+fn void_and_late_probes_are_reported_and_change_nothing() {
     let mut scene = Scene::of([checked(80)], 1);
     scene.verdict(1, true);
     let world = scene.running.world.clone();
@@ -184,5 +184,10 @@ fn void_probes_are_reported_and_change_nothing() {
     scene
         .running
         .until("it to be reported", |observed| observed.health.void == void);
+    let late = BTreeMap::from([("namespace shop wants more".into(), 1)]);
+    scene.running.send([Event::ProbesLate(late.clone())]);
+    scene
+        .running
+        .until("it to be reported", |observed| observed.health.late == late);
     assert_eq!(world.news(), [""; 0]);
 }

@@ -1,3 +1,5 @@
+mod namespaces;
+
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::mpsc::{Receiver, channel},
@@ -32,10 +34,10 @@ impl Prober {
     }
 
     fn probe(&self, id: u64, address: SocketAddr) {
-        let target = Target {
-            check: Arc::new(check()),
-            address,
-        };
+        self.start_target(id, target(check(), address));
+    }
+
+    fn start_target(&self, id: u64, target: Target) {
         let order = Order::Start(ProbeId(id), Arc::new(target));
         self.orders.send(order).unwrap();
     }
@@ -72,6 +74,15 @@ fn check() -> HealthCheck {
         timeout: Duration::from_millis(100),
         success_threshold: 2,
         failure_threshold: 3,
+    }
+}
+
+fn target(check: HealthCheck, address: SocketAddr) -> Target {
+    Target {
+        check: Arc::new(check),
+        address,
+        namespace: "shop".into(),
+        may_quote: true,
     }
 }
 
@@ -198,10 +209,7 @@ fn landed(outcome: Outcome, late: Duration, stood_still: Duration) -> Option<Eve
     let _inside = runtime.enter();
     let (events, heard) = channel();
     let mut engine = Engine::new(10, Shared::open().unwrap(), events, Arc::default());
-    let target = Target {
-        check: Arc::new(check()),
-        address: "127.0.0.1:9".parse().unwrap(),
-    };
+    let target = target(check(), "127.0.0.1:9".parse().unwrap());
     let order = Order::Start(ProbeId(1), Arc::new(target));
     engine.obey(order, Duration::ZERO);
     let flight = engine.schedule.take(Duration::ZERO).unwrap();
@@ -215,7 +223,7 @@ fn landed(outcome: Outcome, late: Duration, stood_still: Duration) -> Option<Eve
         outcome,
     };
     assert!(engine.land(landed, now).is_ok());
-    assert!(engine.tell_voids(now - engine.epoch).is_ok());
+    assert!(engine.tell_troubles(now - engine.epoch).is_ok());
     heard.try_recv().ok()
 }
 

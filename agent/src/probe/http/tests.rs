@@ -176,6 +176,10 @@ async fn an_endless_body_is_read_so_far_and_no_further() {
         "the first 65536 bytes of the body do not contain \"ok\""
     );
     assert_eq!(
+        said_of_body(BodyRule::Matches("ok".to_owned()), endless().await).await,
+        "the first 16384 bytes of the body do not match \"ok\""
+    );
+    assert_eq!(
         said_of_body(contains("well all"), endless().await).await,
         "success"
     );

@@ -1,3 +1,5 @@
+mod fairness;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -8,7 +10,16 @@ const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn schedule(seed: u64) -> Schedule {
-    Schedule::new(usize::MAX, fastrand::Rng::with_seed(seed))
+    with_places(usize::MAX, seed)
+}
+
+fn with_places(places: usize, seed: u64) -> Schedule {
+    let random = fastrand::Rng::with_seed(seed);
+    Schedule::new(Budget::with_places(places), random)
+}
+
+fn shop() -> Arc<str> {
+    "shop".into()
 }
 
 /// A schedule in simulated time, with the start times of its probes.
@@ -17,8 +28,10 @@ struct World {
     now: Duration,
     /// Returns how long a probe of this target takes.
     answers_after: fn(ProbeId) -> Duration,
-    in_flight: BTreeMap<(Duration, u64), Flight>,
+    in_flight: BTreeMap<(Duration, ProbeId), Flight>,
     began: BTreeMap<ProbeId, Vec<Duration>>,
+    /// The greatest lateness of each target's probes.
+    lateness: BTreeMap<ProbeId, Duration>,
 }
 
 impl World {
@@ -29,12 +42,19 @@ impl World {
             answers_after,
             in_flight: BTreeMap::new(),
             began: BTreeMap::new(),
+            lateness: BTreeMap::new(),
         }
     }
 
     fn insert(&mut self, ids: std::ops::Range<u64>, period: Duration) {
+        self.insert_in("shop", ids, period);
+    }
+
+    fn insert_in(&mut self, namespace: &str, ids: std::ops::Range<u64>, period: Duration) {
+        let namespace = namespace.into();
         for id in ids {
-            self.schedule.insert(ProbeId(id), period, self.now);
+            let id = ProbeId(id);
+            self.schedule.insert(id, &namespace, period, self.now);
         }
     }
 
@@ -59,7 +79,9 @@ impl World {
                 let is_in_flight = self.in_flight.values().any(|other| other.id == flight.id);
                 assert!(!is_in_flight, "{flight:?} is the second at once");
                 let ends = self.now + (self.answers_after)(flight.id);
-                self.in_flight.insert((ends, flight.number), flight);
+                self.in_flight.insert((ends, flight.id), flight);
+                let lateness = self.lateness.entry(flight.id).or_default();
+                *lateness = (*lateness).max(flight.lateness.unwrap_or_default());
                 self.began.entry(flight.id).or_default().push(self.now);
             }
         }
@@ -154,18 +176,18 @@ fn a_server_that_never_answers_is_probed_each_period_also_when_that_is_the_timeo
 
 #[test]
 fn what_does_not_fit_waits_and_begins_late() {
-    let mut schedule = Schedule::new(2, fastrand::Rng::with_seed(1));
+    let mut schedule = with_places(2, 1);
     for id in 0..3 {
-        schedule.insert(ProbeId(id), SECOND, Duration::ZERO);
+        schedule.insert(ProbeId(id), &shop(), SECOND, Duration::ZERO);
     }
     let first = schedule.take(Duration::ZERO).unwrap();
-    schedule.take(Duration::ZERO).unwrap();
+    let second = schedule.take(Duration::ZERO).unwrap();
     assert_eq!(schedule.take(Duration::ZERO), None);
     assert_eq!(schedule.next_deadline(), None, "until one has ended");
     assert!(schedule.ended(first, MILLISECOND));
     assert_eq!(schedule.take(MILLISECOND).unwrap().id, ProbeId(2));
     assert!(schedule.take(10 * SECOND).is_none(), "two are in flight");
-    schedule.in_flight.clear();
+    assert!(schedule.ended(second, 10 * SECOND));
     let late = schedule.take(10 * SECOND).unwrap().lateness.unwrap();
     assert!(late > 8 * SECOND, "{late:?}");
 }
@@ -188,15 +210,15 @@ fn after_a_time_of_standing_still_nothing_is_made_up_for() {
 #[test]
 fn what_is_no_longer_wanted_is_not_reported() {
     let mut schedule = schedule(1);
-    schedule.insert(ProbeId(1), SECOND, Duration::ZERO);
+    schedule.insert(ProbeId(1), &shop(), SECOND, Duration::ZERO);
     let flight = schedule.take(Duration::ZERO).unwrap();
     schedule.remove(ProbeId(1));
     assert!(!schedule.ended(flight, MILLISECOND));
     assert_eq!(schedule.next_deadline(), None);
 
-    schedule.insert(ProbeId(1), SECOND, Duration::ZERO);
+    schedule.insert(ProbeId(1), &shop(), SECOND, Duration::ZERO);
     let flight = schedule.take(SECOND).unwrap();
-    schedule.insert(ProbeId(1), SECOND, SECOND);
+    schedule.insert(ProbeId(1), &shop(), SECOND, SECOND);
     assert_eq!(schedule.take(SECOND), None, "there are never two at once");
     assert!(
         !schedule.ended(flight, SECOND),

@@ -158,6 +158,15 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
             let pattern = text(&format!("{FIELD}.matches"), Some(pattern), bounds::PATTERN)?;
             match body_pattern(&pattern) {
                 Ok(_) => Ok(BodyRule::Matches(pattern)),
+                Err(regex::Error::CompiledTooBig(most)) => Err(invalid(
+                    &format!("{PATH}.expectedBody.matches"),
+                    format_args!(
+                        "compiles to more than {} KiB, which takes too long to match; write fewer \
+                         and shorter repetitions, or begin with (?-u), which makes \\w, \\s, \\d and \
+                         . smaller",
+                        most >> 10
+                    ),
+                )),
                 Err(error) => Err(invalid(
                     &format!("{PATH}.expectedBody.matches"),
                     format_args!(

@@ -108,16 +108,27 @@ fn an_http_probe_says_and_expects_what_it_is_told() {
 #[test]
 fn a_pattern_that_does_not_compile_says_why_in_one_line() {
     let body = |pattern: &str| http(&json!({"expectedBody": {"matches": pattern}}));
-    let pattern = r"^status: (well|up)\b";
-    assert_eq!(
-        body(pattern).unwrap().body,
-        Some(BodyRule::Matches(pattern.to_owned()))
-    );
+    for pattern in [
+        r"^status: (well|up)\b",
+        r#"(?m)^\s*"status":\s*"(ok|fine|degraded)",?$"#,
+        r#""version":"\d+\.\d+\.\d+""#,
+        "(?i)all systems (operational|nominal)",
+        r"(?-u)\w+@\w+\.example",
+    ] {
+        assert_eq!(
+            body(pattern).unwrap().body,
+            Some(BodyRule::Matches(pattern.to_owned()))
+        );
+    }
     for (pattern, why) in [
         ("(well", "unclosed group"),
         ("(?=well)", "look-around"),
         (r"(a)\1", "backreferences are not supported"),
-        (r"((\w{1000}){1000}){1000}", "size"),
+        (r"((\w{1000}){1000}){1000}", "compiles to more than 16 KiB"),
+        (
+            "(?-u)(?:a.{900}|b.{900}|aa.{900}|ab.{900})c",
+            "compiles to more than 16 KiB",
+        ),
     ] {
         let message = body(pattern).unwrap_err().message;
         let path = "spec.healthCheck.httpGet.expectedBody.matches: ";

@@ -263,7 +263,7 @@ fn expected_body() -> BoxedStrategy<Value> {
             texts(&[
                 "^well$",
                 "(?i)well",
-                r"\d{3}\s+[[:alpha:]]",
+                r"(?-u)\d{3}\s+[[:alpha:]]",
                 r"\p{Greek}",
                 "a|b",
                 ".",

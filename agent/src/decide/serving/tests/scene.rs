@@ -16,6 +16,8 @@ pub(super) fn check_policy(availability: Availability, path: &str) -> Arc<CheckP
     };
     Arc::new(CheckPolicy {
         check: Arc::new(HealthCheck { probe, ..check() }),
+        namespace: "shop".into(),
+        quotable: Default::default(),
         availability,
         sorry: None,
         quiesce_only: Default::default(),

@@ -1,0 +1,153 @@
+//! Tests that the load of one namespace does not reach another one.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+};
+
+use crds::{BodyRule, HttpProbe, StatusRange};
+
+use super::*;
+
+/// The costliest pattern that we found within the limit; see
+/// docs/health-checks.md.
+const SLOW: &str = "(?-u)(?:a.{40}|b.{40}|aa.{40}|ab.{40})c";
+/// How many targets with a slow pattern the other namespace has.
+const SLOW_TARGETS: u64 = 12;
+const PERIOD: Duration = Duration::from_secs(4);
+
+/// Starts a web server whose body is 16 KiB of `a` and `b`.
+fn server_of_a_and_b() -> SocketAddr {
+    let (listener, address) = listener();
+    thread::spawn(move || {
+        let mut random = fastrand::Rng::with_seed(1);
+        let body: String = (0..16 << 10)
+            .map(|_| if random.bool() { 'a' } else { 'b' })
+            .collect();
+        let answer = format!("HTTP/1.1 200 OK\r\n\r\n{body}");
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // The probe may be over already.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+fn http(body: &str) -> Probe {
+    Probe::Http(HttpProbe {
+        tls: None,
+        host: None,
+        path: "/".to_owned(),
+        headers: Vec::new(),
+        statuses: vec![StatusRange {
+            first: 200,
+            last: 200,
+        }],
+        body: Some(BodyRule::Matches(body.to_owned())),
+    })
+}
+
+#[test]
+fn slow_patterns_of_one_namespace_make_no_probe_of_another_void() {
+    let server = server_of_a_and_b();
+    let dead = {
+        let listener = TcpListener::bind("127.5.5.6:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let prober = Prober::start();
+    let slow = HealthCheck {
+        probe: http(SLOW),
+        period: PERIOD,
+        timeout: PERIOD,
+        ..check()
+    };
+    for id in 0..SLOW_TARGETS {
+        // Each check is another one, and has a pattern of its own.
+        let check = HealthCheck {
+            failure_threshold: 3 + id as u32,
+            ..slow.clone()
+        };
+        let target = Target {
+            namespace: "slow".into(),
+            ..target(check, server)
+        };
+        prober.start_target(id, target);
+    }
+    let tcp = HealthCheck {
+        period: PERIOD,
+        timeout: PERIOD,
+        ..check()
+    };
+    let matches = HealthCheck {
+        probe: http("(?-u)^[ab]{8}"),
+        ..tcp.clone()
+    };
+    prober.start_target(100, target(tcp, dead));
+    prober.start_target(101, target(matches, server));
+    let mut waits_for = BTreeSet::from([100, 101]);
+    let end = Instant::now() + 10 * PATIENCE;
+    while !waits_for.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        match prober.heard.recv_timeout(left) {
+            Ok(Event::Probed(ProbeId(id), tally)) => {
+                let is_done = tally.failures == 3 || tally.successes == 2;
+                if is_done {
+                    waits_for.remove(&id);
+                }
+                if id >= 100 {
+                    assert_eq!(tally.failures > 0, id == 100, "{id}: {tally:?}");
+                }
+            }
+            Ok(Event::ProbesVoid(voids)) => {
+                let mut others = voids.keys().filter(|why| !why.contains("namespace slow"));
+                assert_eq!(others.next(), None, "void for another's load");
+            }
+            other => panic!("{other:?} while {waits_for:?} have no verdict"),
+        }
+    }
+}
+
+#[test]
+fn more_silent_targets_than_places_are_late_for_their_own_namespace_alone() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (_held, silent) = runtime.block_on(silent());
+    let (orders, ordered) = unbounded_channel();
+    let (events, heard) = channel();
+    let counts = Arc::new(Counts::default());
+    let engine = {
+        let _inside = runtime.enter();
+        Engine::new(16, Shared::open().unwrap(), events, counts)
+    };
+    runtime.spawn(engine.run(ordered));
+    let start = |id: u64, target: Target| {
+        let order = Order::Start(ProbeId(id), Arc::new(target));
+        orders.send(order).unwrap();
+    };
+    let long = HealthCheck {
+        period: 10 * PATIENCE,
+        timeout: 10 * PATIENCE,
+        ..check()
+    };
+    for id in 0..100 {
+        let target = Target {
+            namespace: "silent".into(),
+            ..target(long.clone(), silent)
+        };
+        start(id, target);
+    }
+    // The silent targets hold all the places that they may have.
+    thread::sleep(Duration::from_millis(500));
+    let (_listener, address) = listener();
+    start(100, target(check(), address));
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match heard.recv_timeout(left) {
+            Ok(Event::Probed(ProbeId(100), tally)) if tally.successes == 2 => break,
+            Ok(Event::Probed(ProbeId(100), _) | Event::ProbesVoid(_)) => {}
+            other => panic!("{other:?} instead of two successes"),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The message of a failed probe, with and without the text that the server
+//! chose.
+
+use std::borrow::Cow;
+
+/// A message in two forms. A status is read by everybody who may read the
+/// object, so text that the server chose stands in it only if the group grants
+/// the server's address by name. Numbers and names from a fixed list, such as
+/// an HTTP status or a TLS alert, are in both forms.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Words {
+    own: Cow<'static, str>,
+    quoting: Option<String>,
+}
+
+impl Words {
+    /// Makes a message that has text of the server in only one of its forms.
+    pub(super) fn quoting(own: impl Into<Cow<'static, str>>, quoting: String) -> Self {
+        Self {
+            own: own.into(),
+            quoting: Some(quoting),
+        }
+    }
+
+    /// Returns the message. It contains text that the server chose only if it
+    /// may quote.
+    pub(super) fn text(&self, may_quote: bool) -> &str {
+        let quoting = self.quoting.as_deref().filter(|_| may_quote);
+        quoting.unwrap_or(&self.own)
+    }
+}
+
+/// Makes a message without text of the server.
+impl From<&'static str> for Words {
+    fn from(own: &'static str) -> Self {
+        Self {
+            own: own.into(),
+            quoting: None,
+        }
+    }
+}
+
+/// Makes a message without text of the server.
+impl From<String> for Words {
+    fn from(own: String) -> Self {
+        Self {
+            own: own.into(),
+            quoting: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_the_server_stands_in_one_form_only() {
+        let words = Words::quoting("gRPC NOT_FOUND", "gRPC NOT_FOUND: no cart".to_owned());
+        assert_eq!(words.text(true), "gRPC NOT_FOUND: no cart");
+        assert_eq!(words.text(false), "gRPC NOT_FOUND");
+        let words = Words::from("connection reset");
+        assert_eq!(words.text(true), words.text(false));
+    }
+}
