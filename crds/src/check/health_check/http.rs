@@ -162,8 +162,7 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
                     &format!("{PATH}.expectedBody.matches"),
                     format_args!(
                         "compiles to more than {} KiB, which takes too long to match; write fewer \
-                         and shorter repetitions, or begin with (?-u), which makes \\w, \\s, \\d and \
-                         . smaller",
+                         and shorter repetitions, and [0-9] and [0-9A-Za-z_] instead of \\d and \\w",
                         most >> 10
                     ),
                 )),

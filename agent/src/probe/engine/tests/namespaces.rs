@@ -9,8 +9,7 @@ use crds::{BodyRule, HttpProbe, StatusRange};
 
 use super::*;
 
-/// The costliest pattern that we found within the limit; see
-/// docs/health-checks.md.
+/// A costly pattern within the limit; `make bench BENCH=patterns` has more.
 const SLOW: &str = "(?-u)(?:a.{40}|b.{40}|aa.{40}|ab.{40})c";
 /// How many targets with a slow pattern the other namespace has.
 const SLOW_TARGETS: u64 = 12;
