@@ -1,0 +1,181 @@
+//! A tenant gets only what the DirectorGroup grants to its namespace, and a
+//! grant that goes cuts nobody.
+
+use e2e::{
+    Host,
+    cluster::{
+        Cluster, PATIENCE, example, start_agent, value, wait_for, wait_for_words, wait_until_ready,
+    },
+    control,
+    course::{Course, NAT_VIP},
+    eventually, ipvsadm, kubectl, kubectl_apply,
+};
+
+/// Another namespace with a VirtualService for the course's VIP, a firewall
+/// mark of kube-proxy, and a service whose server is a metadata address.
+const TENANT: &str = "apiVersion: v1
+kind: Namespace
+metadata: {name: tenant}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: squatter, namespace: tenant}
+spec:
+  vip: {address: 192.168.4.5, port: 80}
+  forwarding: {method: NAT}
+  realServerSelector: {matchLabels: {app: mine}}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: mark, namespace: tenant}
+spec:
+  firewallMark: {mark: 16384}
+  forwarding: {method: NAT}
+  realServerSelector: {matchLabels: {app: mine}}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: mine, namespace: tenant}
+spec:
+  vip: {address: 192.168.4.7, port: 80}
+  forwarding: {method: NAT}
+  realServerSelector: {matchLabels: {app: mine}}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: RealServer
+metadata: {name: metadata, namespace: tenant, labels: {app: mine}}
+spec: {address: 169.254.169.254, port: 80}
+";
+
+/// Sets the pools of the group.
+fn grant(pools: &str) {
+    let patch = format!(r#"{{"spec":{{"addressPools":{pools}}}}}"#);
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
+}
+
+/// Waits until the director's table has a service, or has it no longer.
+#[track_caller]
+fn expect_service(director: &Host, service: &str, is_there: bool) {
+    let what = format!("{service} to be in the table: {is_there}");
+    eventually(&what, PATIENCE, || {
+        let table = ipvsadm::saved(director);
+        match table.contains(service) == is_there {
+            true => Ok(()),
+            false => Err(table),
+        }
+    });
+}
+
+/// Returns the arguments of the kubectl command that a message ends with.
+fn command_of(message: &str) -> Vec<String> {
+    let (_, command) = message
+        .split_once("kubectl patch ")
+        .expect("the message has a command");
+    let (options, patch) = command.split_once(" -p '").expect("it has a patch");
+    let patch = patch.trim_end().strip_suffix('\'').expect("in quotes");
+    let options = options.split(' ').map(str::to_owned);
+    ["patch".to_owned()]
+        .into_iter()
+        .chain(options)
+        .chain(["-p".to_owned(), patch.to_owned()])
+        .collect()
+}
+
+#[test]
+fn a_vip_needs_a_grant_and_the_command_in_the_message_grants_it() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    grant(r#"[{"name":"other","cidrs":["203.0.113.0/24"]}]"#);
+    kubectl_apply(&example("nat-cluster.yaml"));
+    let message = wait_for_words(
+        "ivs/web",
+        "Accepted",
+        &["AddressNotGranted", "192.168.4.5", "namespace default"],
+    );
+    expect_service(&course.director, NAT_VIP, false);
+
+    let command = command_of(&message);
+    kubectl(&command.iter().map(String::as_str).collect::<Vec<_>>());
+    wait_until_ready(&["web"]);
+    let served: usize = course.browser().counts(10, NAT_VIP).values().sum();
+    assert_eq!(served, 10, "every request gets a page");
+}
+
+#[test]
+fn another_tenant_gets_nothing_of_what_is_not_granted_to_it() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    grant(
+        r#"[{"name":"course","cidrs":["192.168.4.0/24"],"namespaces":["default"]},
+            {"name":"tenant","cidrs":["192.168.4.7/32"],"namespaces":["tenant"]}]"#,
+    );
+    // The tenant's objects are the older ones.
+    kubectl_apply(TENANT);
+    let said = |name: &str, kind: &str| {
+        let path = format!(
+            "jsonpath={{range .status.conditions[?(@.type==\"{kind}\")]}}{{.reason}}: \
+             {{.message}}{{end}}"
+        );
+        control::try_kubectl(&["get", &format!("ivs/{name}"), "-n", "tenant", "-o", &path]).stdout
+    };
+    for (name, kind, reason) in [
+        ("squatter", "Accepted", "AddressNotGranted"),
+        ("mark", "Accepted", "MarkNotGranted"),
+        ("mine", "ResolvedRefs", "AddressNotGranted"),
+    ] {
+        let what = format!("{name} to be {reason}");
+        eventually(&what, PATIENCE, || match said(name, kind) {
+            said if said.starts_with(reason) => Ok(()),
+            said => Err(said),
+        });
+    }
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    let table = ipvsadm::saved(&course.director);
+    assert!(
+        !table.contains("169.254") && !table.contains("-f "),
+        "the director has none of it:\n{table}"
+    );
+    let served: usize = course.browser().counts(10, NAT_VIP).values().sum();
+    assert_eq!(served, 10, "the owner of the VIP is served");
+    kubectl(&["delete", "namespace", "tenant", "--wait=false"]);
+}
+
+#[test]
+fn a_grant_that_goes_cuts_nobody_until_removals_are_allowed() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let mut agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    let before = ipvsadm::saved(&course.director);
+
+    grant("null");
+    wait_for("ivs/web", "Accepted", "False");
+    let still_served = || {
+        eventually("the Director to say what it still serves", PATIENCE, || {
+            let messages = value("idir/director1", ".status.exceptions[*].message");
+            match messages.contains("still served") {
+                true => Ok(()),
+                false => Err(messages),
+            }
+        });
+        let served: usize = course.browser().counts(10, NAT_VIP).values().sum();
+        assert_eq!(served, 10, "every client is still served");
+        assert_eq!(ipvsadm::saved(&course.director), before);
+    };
+    still_served();
+
+    // An agent that starts without the grant, as after an upgrade, keeps it too.
+    agent.kill();
+    let _agent = start_agent(&course.director, "director1");
+    still_served();
+
+    let until = course.client.run("date -u -d +10min +%Y-%m-%dT%H:%M:%SZ");
+    let until = until.trim();
+    let patch = format!(r#"{{"spec":{{"removals":{{"allowUntil":"{until}"}}}}}}"#);
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
+    expect_service(&course.director, NAT_VIP, false);
+}
