@@ -74,7 +74,7 @@ const BOUNDS: [Bound; 17] = [
     (
         "httpGet.expectedBody.matches",
         1024,
-        // As a sequence, so many characters would compile to too much.
+        // As a sequence, that many characters would compile to too much.
         |length| {
             let class = format!("[{}]", "ü".repeat(length - 2));
             json!({"httpGet": {"expectedBody": {"matches": class}}})
