@@ -239,7 +239,7 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
             || {
                 let object = format!("idir/{director}");
                 let made = e2e::control::try_kubectl(&["get", &object, "-o", "yaml"]);
-                match made.stdout.contains(&format!("- {address}")) {
+                match made.stdout.contains(&format!("address: {address}\n")) {
                     true => Ok(()),
                     false => Err(made.stdout),
                 }

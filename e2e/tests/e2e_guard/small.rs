@@ -38,7 +38,7 @@ impl Site {
             "apiVersion: ipvs.dev/v1alpha1
 kind: DirectorGroup
 metadata: {{name: {name}}}
-spec: {{}}
+spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
 "
         ));
         let agent = start_agent_in_group(&host, &name);
