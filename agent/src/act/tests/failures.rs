@@ -261,7 +261,7 @@ fn a_service_that_another_process_made_meanwhile_is_adopted_with_the_next_readin
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
     let outcome = agent.round(&ours);
     let message = &outcome.failures[&Subject::Service(tcp(WEB, 80))];
-    assert!(message.contains("another program has made"), "{message}");
+    assert!(message.contains("another program has created"), "{message}");
     assert_eq!(
         sent(&world.news(), "-a "),
         0,
