@@ -6,6 +6,7 @@ pub mod addresses;
 pub mod caution;
 pub mod desired;
 pub mod guard;
+pub mod liveness;
 pub mod ours;
 pub mod protect;
 pub mod retain;

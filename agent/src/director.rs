@@ -20,7 +20,13 @@ use crate::{
     act::{State, retry::Retry},
     claim::Segments,
     clock::Clock,
-    decide::{caution::Caution, ours::Remembered, retain::Retention, serving::memory::Memory},
+    decide::{
+        caution::Caution,
+        liveness::Liveness,
+        ours::Remembered,
+        retain::{GRACE, Retention},
+        serving::memory::Memory,
+    },
     disk::{
         checkpoint::{Recorder, Tee},
         journal::{Journal, JournalError, NoJournal},
@@ -32,6 +38,7 @@ use crate::{
         surroundings::Surroundings,
         sysctls::Sysctls,
     },
+    input::leases::Leases,
     probe::target::Order,
     said::Said,
     tell::report::{Observed, Trouble},
@@ -59,6 +66,9 @@ pub struct World {
     pub sysctls: Box<dyn Sysctls + Send>,
     /// The segments that the host's interfaces are on.
     pub segments: Box<dyn Segments + Send>,
+    /// The Leases of other directors, or none without an API server. Without
+    /// one, every holder that the group names counts as live.
+    pub leases: Option<Box<dyn Leases + Send>>,
     /// The sockets on which the host's programs listen.
     pub listeners: Box<dyn Listening + Send>,
     /// Whether services are programmed even if they take the director's own
@@ -91,6 +101,9 @@ pub struct Loop {
     /// inputs have listed all objects.
     restored: bool,
     directors: Option<BTreeSet<String>>,
+    liveness: Liveness,
+    /// The directors whose Leases the agent looks at.
+    asked: BTreeSet<String>,
     caution: Caution,
     /// The last logged reason why the journal does not record the cluster.
     unsaved: Said,
@@ -142,11 +155,13 @@ impl Loop {
             journal: Err(NoJournal(String::new())),
             objects: Objects::default(),
             directors: None,
+            liveness: Liveness::default(),
+            asked: BTreeSet::new(),
             caution: Caution::default(),
             unsaved: Said::default(),
             protection: Protection::new(world.may_hijack),
             world,
-            retention: Retention::default(),
+            retention: Retention::new(GRACE),
             changed: BTreeSet::new(),
             held: Vec::new(),
             health: Health::new(standings),

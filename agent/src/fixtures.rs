@@ -138,6 +138,8 @@ pub(crate) struct Parts {
     pub(crate) looked_for: Vec<IpAddr>,
     /// The latest [`Orders`] that the agent gave for the segments.
     pub(crate) orders: Orders,
+    /// The directors whose Leases the agent looks at.
+    pub(crate) leases_asked: BTreeSet<String>,
     pub(crate) disk: Disk,
     /// The file of the real journal, for tests that use the real journal.
     pub(crate) file: ModelFile,
@@ -229,6 +231,7 @@ impl ModelWorld {
             neighbors: Vec::new(),
             looked_for: Vec::new(),
             orders: Orders::new(),
+            leases_asked: BTreeSet::new(),
             sysctls: SYSCTLS
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),

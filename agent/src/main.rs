@@ -2,6 +2,7 @@
 //! library docs describe the agent.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::IsTerminal,
     process::ExitCode,
@@ -30,7 +31,13 @@ use agent::{
         surroundings::ThisHost,
         sysctls::SysctlFolder,
     },
-    input::{Input, api_servers::ApiServers, kubernetes, links, manifests, reader},
+    input::{
+        Input,
+        api_servers::ApiServers,
+        kubernetes,
+        leases::{self, Leases},
+        links, manifests, reader,
+    },
     probe::{self, target::Order},
     tell::{
         publish::{self, Identity},
@@ -48,7 +55,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{
         Notify,
-        mpsc::{UnboundedSender, unbounded_channel},
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
         watch,
     },
     time,
@@ -152,7 +159,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         recorder: recorder.clone(),
         files: restored.files,
     };
-    start_input(args, identity, &runtime, input, observed);
+    let (leases, leases_asked) = unbounded_channel();
+    start_input(args, identity, &runtime, input, observed, leases_asked);
     thread::Builder::new()
         .name("reader".to_owned())
         .spawn(move || reader::watch(&readings))
@@ -163,7 +171,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     claim::start(claimed, links.clone())
         .context("cannot start the thread that claims addresses")?;
     links::start(links).context("cannot start the thread that watches interfaces")?;
-    let world = world(args, boot_id, orders, claims);
+    let leases = args.manifests.is_none().then_some(leases);
+    let world = world(args, boot_id, orders, claims, leases);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
@@ -234,6 +243,7 @@ fn world(
     boot_id: String,
     orders: UnboundedSender<Order>,
     claims: UnboundedSender<Orders>,
+    leases: Option<UnboundedSender<BTreeSet<String>>>,
 ) -> World {
     let state_dir = args.state_dir.clone();
     World {
@@ -245,6 +255,7 @@ fn world(
         }),
         sysctls: Box::new(SysctlFolder(args.sysctl_dir.clone())),
         segments: Box::new(claims),
+        leases: leases.map(|leases| Box::new(leases) as Box<dyn Leases + Send>),
         listeners: Box::new(SockDiag),
         may_hijack: args.allow_hijack,
         surroundings: Box::new(ThisHost::default()),
@@ -281,6 +292,7 @@ fn start_input(
     runtime: &tokio::runtime::Runtime,
     input: Input,
     observed: watch::Receiver<Option<Observed>>,
+    leases_asked: UnboundedReceiver<BTreeSet<String>>,
 ) {
     match args.manifests.clone() {
         Some(folder) => {
@@ -300,7 +312,13 @@ fn start_input(
                 let events = input.events;
                 tokio::join!(
                     api_servers.watch(events.clone()),
-                    kubernetes::watch(client.clone(), group, name, events, &vanished),
+                    kubernetes::watch(client.clone(), group, name, events.clone(), &vanished),
+                    leases::watch(
+                        client.clone(),
+                        &identity.lease_namespace,
+                        leases_asked,
+                        events
+                    ),
                     publish::publish(client, &identity, observed, &vanished),
                 );
             });

@@ -6,8 +6,6 @@ use std::{
     time::Duration,
 };
 
-use ipvs::ServiceKey;
-
 use super::{Edges, State, Wish, record};
 use crate::{
     act::retry::Subject,
@@ -74,6 +72,7 @@ pub(super) fn place(
     state.placed_for = Some(wish.addresses.clone());
     state.placed = AddressPlan {
         vips: plan.vips.clone(),
+        kept: plan.kept.clone(),
         stays: plan.stays.clone(),
         missing: plan.missing.clone(),
         contested: plan.contested.clone(),
@@ -130,6 +129,8 @@ fn look_and_place(
     add(state, edges, &mut plan, now);
     remove_all(state, edges, &mut plan, &remove, now);
     let mut orders = asked;
+    let watched = plan.watched.iter();
+    orders.extend(watched.map(|(address, card)| (*address, Order::Watch(*card))));
     let cards = plan.cards.iter();
     orders.extend(cards.map(|(address, card)| {
         let times = state
@@ -157,11 +158,14 @@ fn look(
 ) -> Result<(Vec<Interface>, AddressPlan), crate::host::netlink::LinkError> {
     let mut interfaces = edges.links.interfaces()?;
     adopt_marked(state, &interfaces);
+    let taken = state.segment.taken_from_us();
     let plan_of = |state: &State, interfaces: &[Interface]| {
         let wanted = Wanted {
             addresses: wanted,
             rule: &wish.addresses.rule,
             holding: wish.addresses.holding,
+            is_released: wish.addresses.is_released,
+            taken: &taken,
             kept: &wish.addresses.kept,
             ours: &state.ours.addresses,
             seen: &state.segment.seen,
@@ -400,8 +404,10 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
 
 /// Returns the wanted addresses that have at least one service in the kernel.
 fn served_vips(state: &State, desired: &Desired) -> BTreeSet<IpAddr> {
-    let services = desired.table.keys();
-    let served = services.filter(|key| state.has(key) && !state.is_left(key));
-    let vips = served.filter_map(ServiceKey::address);
-    vips.filter(|vip| desired.vips.contains_key(vip)).collect()
+    let wanted = desired.table.keys().filter_map(|key| {
+        let vip = key.vip().filter(|vip| desired.vips.contains_key(vip))?;
+        Some((key, vip))
+    });
+    let served = wanted.filter(|(key, _)| state.has(key) && !state.is_left(key));
+    served.map(|(_, vip)| vip).collect()
 }

@@ -6,6 +6,9 @@
 //! before: ours and in the   ├─▶ Retention ──┤
 //!         kernel, checks    │    (memory)   └─▶ held: the removals that wait
 //! removals: allowed or not ─┘
+//!
+//! no longer wanted ─▶ held, as it was ─▶ grace: 10 s, servers ─▶ removed
+//!                     until allowed      with weight 0
 //! ```
 //!
 //! This stage prevents removals that must not happen, by keeping the entries in
@@ -13,7 +16,13 @@
 //! force with its check, its VIP, its sysctls and its place in the order. Later
 //! stages plan the table in force, so they never plan a held removal and need
 //! not know about it.
+//!
+//! A removal that is allowed begins with a grace ([`GRACE`]). If an object is
+//! deleted and made again within the grace, its entries never left the kernel,
+//! and keep their connections, their order and the verdicts about their
+//! servers.
 
+mod grace;
 mod merge;
 
 use std::{
@@ -22,11 +31,13 @@ use std::{
     time::Duration,
 };
 
-use ipvs::{ActualTable, DestinationKey, Op, ServiceKey};
+use ipvs::{ActualTable, DestinationConfig, DestinationKey, Op, Owned, ServiceKey};
 
+pub use self::grace::GRACE;
+use self::grace::{Entry, Graces};
 use crate::decide::{
     desired::{Desired, Wish},
-    guard::Guard,
+    guard::{Count, Guard},
     ours::Remembered,
 };
 
@@ -45,7 +56,7 @@ pub enum Removals {
         /// reason is gone.
         lasting: bool,
     },
-    /// Nothing is retained: the administrator allowed the removals.
+    /// No removal is held: the administrator allowed the removals.
     Released,
 }
 
@@ -82,15 +93,26 @@ enum Leaving {
     Servers(Vec<DestinationKey>),
 }
 
+/// The part of a service that is retained.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Kept {
+    /// The whole service, with every server of ours in it.
+    Service,
+    /// Servers of a service that is still wanted, in the kernel's order. A
+    /// server without a configuration keeps the one that it has.
+    Servers(Vec<(DestinationKey, Option<DestinationConfig>)>),
+}
+
 /// What the retention stage remembers between calls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Retention {
     guard: Guard,
+    graces: Graces,
     /// The entries that were no longer wanted at the last call, retained or
     /// not.
     leaving: BTreeMap<ServiceKey, Leaving>,
     /// The part of `leaving` that was retained at the last call.
-    retained: BTreeMap<ServiceKey, Leaving>,
+    retained: BTreeMap<ServiceKey, Kept>,
     /// The wanted state at the last call, followed by the resulting state in
     /// force.
     wanted: Arc<Desired>,
@@ -98,20 +120,22 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Counts removals that the kernel acknowledged at `now`. Removals that
-    /// health checks caused do not count for the guard, because the objects
-    /// still want these servers.
-    pub fn acknowledge<'a>(&mut self, removed: impl IntoIterator<Item = &'a Op>, now: Duration) {
-        for op in removed {
-            let is_leaving = match (self.leaving.get(&op.service()), op.destination()) {
-                (Some(Leaving::Service), None) => true,
-                (Some(Leaving::Servers(servers)), Some(server)) => servers.contains(&server),
-                _ => false,
-            };
-            if is_leaving {
-                self.guard.count(op, now);
-            }
+    /// Returns a stage that has seen nothing yet. Entries whose removal is
+    /// allowed stay for `grace`, usually [`GRACE`].
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            guard: Guard::default(),
+            graces: Graces::new(grace),
+            leaving: BTreeMap::new(),
+            retained: BTreeMap::new(),
+            wanted: Arc::default(),
+            in_force: Arc::default(),
         }
+    }
+
+    /// Returns when the next entry may be removed because its grace ends.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.graces.next_deadline()
     }
 
     /// Decides which entries that are no longer `wanted` stay in force.
@@ -127,8 +151,10 @@ impl Retention {
         now: Duration,
     ) -> Retained {
         self.find_leaving(&wanted.desired, before);
-        let removed = || self.leaving.iter().map(|(key, leaving)| leaving.ops(*key));
-        let pending: Vec<_> = removed().flatten().collect();
+        if matches!(removals, Removals::NotYet | Removals::Held { .. }) {
+            self.graces.stop_all();
+        }
+        let pending = self.pending();
         let are_held = match removals {
             Removals::NotYet => true,
             Removals::Held { lasting } => {
@@ -139,10 +165,17 @@ impl Retention {
             }
             Removals::Guarded | Removals::Released => {
                 let is_released = removals == Removals::Released;
-                let owned = &before.ours.table;
-                self.guard.holds(&pending, owned, is_released, now)
+                let going = Count::of(&self.graces.running().collect::<Vec<_>>());
+                let left = self.left(&before.ours.table);
+                self.guard.holds(&pending, going, left, is_released, now)
             }
         };
+        if !are_held {
+            self.begin_graces(&pending, before.kernel, now);
+        }
+        for (since, op) in self.graces.end(now) {
+            self.guard.count(&op, since);
+        }
         let changed = self.put_in_force(&wanted.desired, before, are_held);
         let mut in_force = Wish {
             desired: self.in_force.clone(),
@@ -175,6 +208,82 @@ impl Retention {
                 None => self.leaving.remove(&key),
             };
         }
+        let leaving = &self.leaving;
+        self.graces
+            .forget_unless(|(service, server)| match (leaving.get(service), server) {
+                (Some(Leaving::Service), None) => true,
+                (Some(Leaving::Servers(servers)), Some(server)) => servers.contains(server),
+                _ => false,
+            });
+    }
+
+    /// Returns the removals that are not allowed yet.
+    fn pending(&self) -> Vec<Op> {
+        let all = self.leaving.iter();
+        let all = all.flat_map(|(key, leaving)| leaving.ops(*key));
+        all.filter(|op| !self.graces.has_begun(&entry(op)))
+            .collect()
+    }
+
+    /// Returns how many entries of ours there are without those whose removal
+    /// was allowed.
+    fn left(&self, owned: &Owned) -> Count {
+        let mut left = Count::owned(owned);
+        for op in self.graces.begun() {
+            match op.destination() {
+                Some(_) => left.destinations = left.destinations.saturating_sub(1),
+                None => {
+                    let servers = owned.services.get(&op.service());
+                    let servers = servers.map_or(0, BTreeSet::len);
+                    left.services = left.services.saturating_sub(1);
+                    left.destinations = left.destinations.saturating_sub(servers);
+                }
+            }
+        }
+        left
+    }
+
+    fn begin_graces(&mut self, allowed: &[Op], kernel: &ActualTable, now: Duration) {
+        for op in allowed {
+            let before = op.destination().and_then(|server| {
+                let known = self.in_force.table.get(&op.service());
+                let known = known.and_then(|service| service.destinations.get(&server));
+                let found = || kernel.get(&op.service())?.destinations.get(&server);
+                known.or_else(found).copied()
+            });
+            self.graces.begin(entry(op), before, now);
+        }
+    }
+
+    /// Returns what stays in force: the entries that are held, as they were,
+    /// and those in their grace.
+    fn kept(&self, are_held: bool) -> BTreeMap<ServiceKey, Kept> {
+        let is_held = |entry: &Entry| are_held && !self.graces.has_begun(entry);
+        let kept = |(key, leaving): (&ServiceKey, &Leaving)| match leaving {
+            Leaving::Service => {
+                let service = (*key, None);
+                let stays = is_held(&service) || self.graces.is_running(&service);
+                stays.then_some((*key, Kept::Service))
+            }
+            Leaving::Servers(servers) => {
+                let kept = servers.iter().filter_map(|server| {
+                    let entry = (*key, Some(*server));
+                    let before = self.graces.before(&entry);
+                    if self.graces.is_running(&entry) {
+                        let quiesced = before.map(|before| DestinationConfig {
+                            weight: 0,
+                            ..before
+                        });
+                        Some((*server, quiesced))
+                    } else {
+                        is_held(&entry).then_some((*server, before))
+                    }
+                });
+                let kept: Vec<_> = kept.collect();
+                (!kept.is_empty()).then_some((*key, Kept::Servers(kept)))
+            }
+        };
+        self.leaving.iter().filter_map(kept).collect()
     }
 
     /// Builds the state in force from the wanted state. Returns the services
@@ -185,10 +294,7 @@ impl Retention {
         before: Before<'_>,
         are_held: bool,
     ) -> BTreeSet<ServiceKey> {
-        let retained = match are_held {
-            true => self.leaving.clone(),
-            false => BTreeMap::new(),
-        };
+        let retained = self.kept(are_held);
         let may_differ = |key| before.changed.is_none_or(|changed| changed.contains(key));
         let is_same = Arc::ptr_eq(wanted, &self.wanted)
             && retained == self.retained
@@ -202,16 +308,16 @@ impl Retention {
             true => wanted.clone(),
             false => {
                 let mut in_force = Desired::clone(wanted);
-                for (key, leaving) in &retained {
+                for (key, kept) in &retained {
                     let found = before.kernel.get(key).expect("it is in the kernel");
                     let ours = &before.ours.table;
                     let servers = found.destinations.keys();
-                    let servers: Vec<_> = match leaving {
-                        Leaving::Service => servers
+                    let servers: Vec<_> = match kept {
+                        Kept::Service => servers
                             .filter(|server| ours.destination(key, server))
-                            .copied()
+                            .map(|server| (*server, None))
                             .collect(),
-                        Leaving::Servers(servers) => servers.clone(),
+                        Kept::Servers(servers) => servers.clone(),
                     };
                     merge::keep(&mut in_force, key, &servers, found, &self.in_force);
                 }
@@ -238,6 +344,10 @@ impl Leaving {
             }
         }
     }
+}
+
+fn entry(removal: &Op) -> Entry {
+    (removal.service(), removal.destination())
 }
 
 /// Returns the part of a service that is ours, in the kernel, and no longer

@@ -95,6 +95,14 @@ impl Loop {
                 self.recorder.note(note);
                 Reason::Look.when(self.protection.hear_directors(addresses))
             }
+            Event::Lease(director, at, renewal) => {
+                let now = self.clock.now();
+                let was_live = self.liveness.is_live(&director, now);
+                self.liveness
+                    .hear(director.clone(), renewal, self.clock.at(at));
+                let is_live = self.liveness.is_live(&director, now);
+                Reason::Retry.when(is_live != was_live)
+            }
             Event::ApiServers(servers) => {
                 self.recorder.note(Note::ApiServers(servers.clone()));
                 Reason::Look.when(self.protection.hear_api_servers(servers))
@@ -128,13 +136,14 @@ impl Loop {
     /// can run, deadlines that need a round are left out.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
         let state = &self.state;
-        let (round, look, protection) = match self.trouble {
+        let (round, look, protection, removal) = match self.trouble {
             None => (
                 state.next_deadline(),
                 state.next_look(),
                 self.protection.next_deadline(),
+                self.retention.next_deadline(),
             ),
-            Some(_) => (None, None, None),
+            Some(_) => (None, None, None, None),
         };
         let grace = self.is_in_grace(now).then_some(VIP_GRACE);
         let health = match self.trouble {
@@ -145,7 +154,7 @@ impl Loop {
             Some(_) => None,
         };
         let retry = self.retry.next_deadline();
-        [round, look, protection, health, grace, retry]
+        [round, look, protection, removal, health, grace, retry]
             .into_iter()
             .flatten()
             .fold(now + LONGEST_SLEEP, Duration::min)

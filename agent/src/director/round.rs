@@ -45,6 +45,7 @@ impl Loop {
     /// Fails if the kernel does not answer.
     pub(super) fn round(&mut self, now: Duration) -> Result<Outcome, ipvs::Error> {
         let suspects = self.suspects(now);
+        self.ask_for_leases();
         self.read(now)?;
         self.protect(suspects, now);
         let in_force = self.retain(now);
@@ -79,7 +80,9 @@ impl Loop {
 
     /// Keeps entries in force that must not be removed yet.
     fn retain(&mut self, now: Duration) -> Wish {
-        let (removals, wanted) = (self.removals(now), self.wish(now));
+        let removals = self.removals(now);
+        let mut wanted = self.wish(now);
+        wanted.addresses.is_released = removals == Removals::Released;
         let before = Before {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was read"),
@@ -111,11 +114,7 @@ impl Loop {
             &mut self.world,
         );
         let table = &self.health.table;
-        let made = act::run(&mut self.state, &mut edges, in_force, table, now);
-        // Removals made before the kernel stopped answering count for the guard
-        // too.
-        self.retention.acknowledge(self.state.removed(), now);
-        made
+        act::run(&mut self.state, &mut edges, in_force, table, now)
     }
 
     /// Adds to the outcome what the loop knows and the round itself does not.
@@ -207,12 +206,34 @@ impl Loop {
         let Some(group) = self.in_force() else {
             return Holding::Undecided;
         };
+        let directors = self.directors.as_ref();
+        let is_live = |name: &str| match self.world.leases {
+            Some(_) => {
+                directors.is_some_and(|directors| directors.contains(name))
+                    && self.liveness.is_live(name, now)
+            }
+            None => true,
+        };
         let holder = group.holder.as_deref();
-        holding(
-            &group.addresses,
-            holder,
-            &self.name,
-            self.directors.as_ref(),
-        )
+        holding(&group.addresses, holder, &self.name, directors, is_live)
+    }
+
+    /// Asks for the Lease of another director that the group names as holder,
+    /// while this host has addresses that it would give up for that director.
+    fn ask_for_leases(&mut self) {
+        let group = self.in_force();
+        let group = group.filter(|group| group.addresses != AddressRule::Manual);
+        let holder = group.and_then(|group| group.holder.as_ref());
+        let has_any = !self.state.ours().addresses.is_empty();
+        let holder = holder.filter(|holder| has_any && **holder != self.name);
+        let asked: BTreeSet<_> = holder.cloned().into_iter().collect();
+        if asked == self.asked {
+            return;
+        }
+        self.liveness.keep(&asked);
+        if let Some(leases) = &mut self.world.leases {
+            leases.look_at(asked.clone());
+        }
+        self.asked = asked;
     }
 }

@@ -6,6 +6,7 @@ use crate::{disk::checkpoint::Recorder, event::Event};
 
 pub mod api_servers;
 pub mod kubernetes;
+pub mod leases;
 pub mod links;
 pub mod manifests;
 pub mod membership;

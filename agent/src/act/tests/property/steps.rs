@@ -109,6 +109,7 @@ fn holding() -> impl Strategy<Value = Holding> {
         4 => Just(Holding::Take),
         1 => Just(Holding::Release),
         1 => Just(Holding::KeepOnly),
+        1 => Just(Holding::Wait),
         1 => Just(Holding::Undecided),
     ]
 }
