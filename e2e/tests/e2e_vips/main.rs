@@ -3,6 +3,7 @@
 
 mod calm;
 mod drift;
+mod kept;
 mod reboot;
 mod scene;
 
