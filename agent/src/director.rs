@@ -3,6 +3,7 @@
 
 mod edges;
 mod hear;
+mod holder;
 mod protect;
 mod reason;
 mod report;
@@ -38,7 +39,7 @@ use crate::{
         surroundings::Surroundings,
         sysctls::Sysctls,
     },
-    input::leases::Leases,
+    input::leases::{Leases, Looks},
     probe::target::Order,
     said::Said,
     tell::report::{Observed, Trouble},
@@ -103,7 +104,7 @@ pub struct Loop {
     directors: Option<BTreeSet<String>>,
     liveness: Liveness,
     /// The directors whose Leases the agent looks at.
-    asked: BTreeSet<String>,
+    asked: Looks,
     caution: Caution,
     /// The last logged reason why the journal does not record the cluster.
     unsaved: Said,
@@ -156,7 +157,7 @@ impl Loop {
             objects: Objects::default(),
             directors: None,
             liveness: Liveness::default(),
-            asked: BTreeSet::new(),
+            asked: Looks::new(),
             caution: Caution::default(),
             unsaved: Said::default(),
             protection: Protection::new(world.may_hijack),

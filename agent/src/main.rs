@@ -2,7 +2,6 @@
 //! library docs describe the agent.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::IsTerminal,
     process::ExitCode,
@@ -35,7 +34,7 @@ use agent::{
         Input,
         api_servers::ApiServers,
         kubernetes,
-        leases::{self, Leases},
+        leases::{self, Leases, Looks},
         links, manifests, reader,
     },
     probe::{self, target::Order},
@@ -243,7 +242,7 @@ fn world(
     boot_id: String,
     orders: UnboundedSender<Order>,
     claims: UnboundedSender<Orders>,
-    leases: Option<UnboundedSender<BTreeSet<String>>>,
+    leases: Option<UnboundedSender<Looks>>,
 ) -> World {
     let state_dir = args.state_dir.clone();
     World {
@@ -292,7 +291,7 @@ fn start_input(
     runtime: &tokio::runtime::Runtime,
     input: Input,
     observed: watch::Receiver<Option<Observed>>,
-    leases_asked: UnboundedReceiver<BTreeSet<String>>,
+    leases_asked: UnboundedReceiver<Looks>,
 ) {
     match args.manifests.clone() {
         Some(folder) => {

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    claim::{Orders, machine::Order},
-    event::claims::Verdict,
-};
+use crate::{claim::Orders, event::claims::Verdict};
 
 /// The agent's knowledge about virtual addresses on their Ethernet segments.
 #[derive(Debug, Default)]
@@ -27,19 +24,4 @@ pub(super) struct Segment {
     pub(super) seen: BTreeSet<IpAddr>,
     /// Whether the interfaces were read in this run.
     pub(super) is_known: bool,
-}
-
-impl Segment {
-    /// Returns the addresses that are watched on this host and that another
-    /// host has.
-    pub(super) fn taken_from_us(&self) -> BTreeSet<IpAddr> {
-        let watched = self.orders.iter();
-        let watched = watched.filter(|(_, order)| matches!(order, Order::Watch(_)));
-        let is_taken = |address: &IpAddr| {
-            let verdict = self.verdicts.get(address);
-            matches!(verdict, Some((Verdict::Taken(_), _)))
-        };
-        let taken = watched.map(|(address, _)| *address);
-        taken.filter(is_taken).collect()
-    }
 }

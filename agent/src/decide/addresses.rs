@@ -30,6 +30,10 @@ pub enum Holding {
     /// the group: this director keeps the addresses that it has and takes no
     /// others.
     Wait,
+    /// Every other director of the group is out, the named holder included:
+    /// this director takes the addresses that it does not have, until another
+    /// host answers for them.
+    TakeOver,
     /// The holder is not known yet: no address changes, and none is reported
     /// missing.
     #[default]
@@ -41,20 +45,26 @@ pub enum Holding {
 /// among the directors: of two directors that start at the same moment, at
 /// least one then sees both. With rule Dummy, every director may have the VIPs
 /// if no holder is named. `is_live` says whether a director is known to be a live
-/// director of the group.
+/// director of the group, and `are_others_out` whether all directors of
+/// the group but `me` are known to be out.
 pub fn holding(
     rule: &AddressRule,
     holder: Option<&str>,
     me: &str,
     directors: Option<&BTreeSet<String>>,
     is_live: impl Fn(&str) -> bool,
+    are_others_out: bool,
 ) -> Holding {
+    let is_on_a_segment = matches!(rule, AddressRule::Subnet | AddressRule::Interface(_));
+    let takes_over = are_others_out && is_on_a_segment;
     match (holder, directors) {
         (Some(holder), _) if holder == me => Holding::Take,
         (Some(holder), _) if is_live(holder) => Holding::Release,
+        (Some(_), _) if takes_over => Holding::TakeOver,
         (Some(_), _) => Holding::Wait,
         (None, _) if *rule == AddressRule::Dummy => Holding::Take,
         (None, Some(directors)) if directors.contains(me) && directors.len() == 1 => Holding::Take,
+        (None, Some(directors)) if directors.contains(me) && takes_over => Holding::TakeOver,
         (None, Some(directors)) if directors.contains(me) => Holding::KeepOnly,
         (None, _) => Holding::Undecided,
     }
@@ -174,7 +184,9 @@ pub struct Wanted<'a> {
     pub holding: Holding,
     /// Whether the administrator allows removals at the moment.
     pub is_released: bool,
-    /// The addresses on this host that were watched and that another host has.
+    /// The addresses on this host that leave because another host has them: the
+    /// watched ones, and those that were taken over from a director that is
+    /// out.
     pub taken: &'a BTreeSet<IpAddr>,
     /// Addresses of ours that stay even if they are not wanted, each with its
     /// interface.
@@ -230,7 +242,10 @@ pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
 impl Holding {
     /// Whether this director keeps the addresses that it has.
     fn keeps(self) -> bool {
-        matches!(self, Self::Take | Self::KeepOnly | Self::Wait)
+        matches!(
+            self,
+            Self::Take | Self::TakeOver | Self::KeepOnly | Self::Wait
+        )
     }
 }
 
@@ -268,8 +283,12 @@ fn plan_mine(
         plan.hold(address, interface, true);
         return;
     }
+    if wanted.taken.contains(&address) {
+        plan.remove.push(placement(address, interface));
+        return;
+    }
     if *wanted.rule == AddressRule::Manual {
-        if wanted.is_released || wanted.taken.contains(&address) {
+        if wanted.is_released {
             plan.remove.push(placement(address, interface));
             return;
         }
@@ -314,7 +333,7 @@ fn plan_absent(
     let was_here = wanted.seen.contains(&address);
     match wanted.holding {
         _ if *wanted.rule == AddressRule::Manual => return,
-        Holding::Take => {}
+        Holding::Take | Holding::TakeOver => {}
         Holding::KeepOnly | Holding::Wait if was_here => {}
         Holding::KeepOnly => {
             plan.missing.insert(address, Missing::HolderNotNamed);

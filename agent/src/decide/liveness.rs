@@ -10,6 +10,8 @@ use std::{
 /// How long a director counts as live after a renewal of its Lease was seen.
 /// Agents renew every 10 s, and their Leases are valid for this long.
 pub const VALID: Duration = Duration::from_secs(40);
+/// How long a Lease must not be renewed until its director counts as out.
+pub const OUT: Duration = Duration::from_secs(300);
 
 /// The Leases that were looked at.
 #[derive(Debug, Default)]
@@ -21,8 +23,9 @@ pub struct Liveness {
 struct Seen {
     /// The time of renewal that the Lease names, or none if there is no Lease.
     renewal: Option<String>,
-    /// When this renewal was first seen.
+    /// When this renewal was first seen, and when it was last seen.
     since: Duration,
+    last: Duration,
     /// Whether an older renewal was seen before. The first renewal that is seen
     /// may be of any age.
     is_renewed: bool,
@@ -37,14 +40,16 @@ impl Liveness {
     /// Records what a look at a director's Lease found at `now`: the time of
     /// renewal that the Lease names, or none if there is no Lease.
     pub fn hear(&mut self, name: String, renewal: Option<String>, now: Duration) {
-        let before = self.seen.get(&name);
-        if before.is_some_and(|before| before.renewal == renewal) {
+        let before = self.seen.get_mut(&name);
+        let is_renewed = before.is_some() && renewal.is_some();
+        if let Some(before) = before.filter(|before| before.renewal == renewal) {
+            before.last = now;
             return;
         }
-        let is_renewed = before.is_some() && renewal.is_some();
         let seen = Seen {
             renewal,
             since: now,
+            last: now,
             is_renewed,
         };
         self.seen.insert(name, seen);
@@ -55,6 +60,13 @@ impl Liveness {
     pub fn is_live(&self, name: &str, now: Duration) -> bool {
         let seen = self.seen.get(name);
         seen.is_some_and(|seen| seen.is_renewed && now < seen.since + VALID)
+    }
+
+    /// Whether looks over a time of [`OUT`] found no renewal of the director's
+    /// Lease. While the API server does not answer, no director goes out.
+    pub fn is_out(&self, name: &str) -> bool {
+        let seen = self.seen.get(name);
+        seen.is_some_and(|seen| seen.last >= seen.since + OUT)
     }
 }
 
@@ -85,6 +97,21 @@ mod tests {
         assert!(!liveness.is_live("c", s(20)), "another director");
         hear(&mut liveness, Some("12:05:00"), 300);
         assert!(liveness.is_live("b", s(300)), "it is back");
+    }
+
+    #[test]
+    fn a_director_is_out_after_five_minutes_of_looks_without_a_renewal() {
+        for renewal in [Some("12:00:00"), None] {
+            let mut liveness = Liveness::default();
+            hear(&mut liveness, renewal, 10);
+            assert!(!liveness.is_out("b"), "one look shows nothing");
+            hear(&mut liveness, renewal, 309);
+            assert!(!liveness.is_out("b"));
+            hear(&mut liveness, renewal, 310);
+            assert!(liveness.is_out("b"), "{renewal:?}");
+            hear(&mut liveness, Some("12:07:00"), 320);
+            assert!(!liveness.is_out("b"), "it is back");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Loop, VIP_GRACE, reason::Reason};
-use crate::{disk::checkpoint::Note, event::Event};
+use crate::{decide::liveness::Liveness, disk::checkpoint::Note, event::Event};
 
 /// Changes that come within this time of each other share one round.
 const QUIET: Duration = Duration::from_millis(20);
@@ -97,11 +97,13 @@ impl Loop {
             }
             Event::Lease(director, at, renewal) => {
                 let now = self.clock.now();
-                let was_live = self.liveness.is_live(&director, now);
+                let state = |liveness: &Liveness| {
+                    (liveness.is_live(&director, now), liveness.is_out(&director))
+                };
+                let before = state(&self.liveness);
                 self.liveness
                     .hear(director.clone(), renewal, self.clock.at(at));
-                let is_live = self.liveness.is_live(&director, now);
-                Reason::Retry.when(is_live != was_live)
+                Reason::Retry.when(state(&self.liveness) != before)
             }
             Event::ApiServers(servers) => {
                 self.recorder.note(Note::ApiServers(servers.clone()));

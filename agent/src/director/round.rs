@@ -9,7 +9,6 @@ use super::{Loop, VIP_GRACE, edges::edges, protect::Suspects};
 use crate::{
     act::{self, Outcome, retry::Subject},
     decide::{
-        addresses::{Holding, holding},
         desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
         retain::{Before, Removals},
         sysctls::Tuning,
@@ -159,7 +158,7 @@ impl Loop {
     }
 
     /// Returns the last accepted version of the group.
-    fn in_force(&self) -> Option<&CheckedGroup> {
+    pub(super) fn in_force(&self) -> Option<&CheckedGroup> {
         let group = self.objects.group(&self.group);
         group.and_then(|group| group.in_force())
     }
@@ -197,43 +196,5 @@ impl Loop {
 
     pub(super) fn is_in_grace(&self, now: Duration) -> bool {
         self.restored && !self.objects.is_listed() && now < VIP_GRACE
-    }
-
-    fn holding(&self, now: Duration) -> Holding {
-        if self.is_in_grace(now) || self.caution.is_elsewhere() {
-            return Holding::Undecided;
-        }
-        let Some(group) = self.in_force() else {
-            return Holding::Undecided;
-        };
-        let directors = self.directors.as_ref();
-        let is_live = |name: &str| match self.world.leases {
-            Some(_) => {
-                directors.is_some_and(|directors| directors.contains(name))
-                    && self.liveness.is_live(name, now)
-            }
-            None => true,
-        };
-        let holder = group.holder.as_deref();
-        holding(&group.addresses, holder, &self.name, directors, is_live)
-    }
-
-    /// Asks for the Lease of another director that the group names as holder,
-    /// while this host has addresses that it would give up for that director.
-    fn ask_for_leases(&mut self) {
-        let group = self.in_force();
-        let group = group.filter(|group| group.addresses != AddressRule::Manual);
-        let holder = group.and_then(|group| group.holder.as_ref());
-        let has_any = !self.state.ours().addresses.is_empty();
-        let holder = holder.filter(|holder| has_any && **holder != self.name);
-        let asked: BTreeSet<_> = holder.cloned().into_iter().collect();
-        if asked == self.asked {
-            return;
-        }
-        self.liveness.keep(&asked);
-        if let Some(leases) = &mut self.world.leases {
-            leases.look_at(asked.clone());
-        }
-        self.asked = asked;
     }
 }

@@ -27,6 +27,7 @@ mod cautious;
 mod drift;
 mod health;
 mod health_steps;
+mod holder;
 mod no_journal;
 mod protect;
 mod replaced;
@@ -288,7 +289,7 @@ fn the_vip_goes_to_the_director_that_the_group_names() {
             let stays = observed.outcome.expect("a round").kept;
             assert_eq!(stays[&ip(VIP)], Stay::NoHolder, "b may be dead");
             let asked = running.world.parts().leases_asked.clone();
-            assert_eq!(asked, ["b".to_owned()].into());
+            assert!(asked.contains_key("b"), "{asked:?}");
             running.send([lease("b", "12:00:00"), lease("b", "12:00:10")]);
         }
         let observed = running.programmed(2, 4);
@@ -297,54 +298,6 @@ fn the_vip_goes_to_the_director_that_the_group_names() {
         assert_eq!(running.world.interfaces_with(ip(VIP)).len(), here);
     }
     running.stop();
-}
-
-#[test]
-fn a_holder_that_is_no_live_director_of_the_group_gets_no_vip() {
-    for (named, members, renewals) in [
-        ("nobody-of-that-name", &["a", "b"][..], &[][..]),
-        ("b", &["a", "b"], &["12:00:00"]),
-        ("b", &["a"], &["12:00:00", "12:00:10"]),
-    ] {
-        let world = ModelWorld::new();
-        let mut agent = director(&Doors::default(), &world);
-        everything().into_iter().for_each(|event| agent.note(event));
-        agent.act(Duration::ZERO).expect("a round");
-        agent.note(directors(members));
-        let edit = Change::Apply(group(Some(named)));
-        agent.note(Event::DirectorGroup(edit));
-        agent.act(Duration::from_secs(1)).expect("a round");
-        for renewal in renewals {
-            agent.note(lease("b", renewal));
-        }
-        agent.note(Event::Links);
-        let observed = agent.act(Duration::from_secs(2)).expect("a round");
-        assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "{named}");
-        let stays = observed.outcome.expect("a round").kept;
-        assert_eq!(stays[&ip(VIP)], Stay::NoHolder, "{named}");
-    }
-}
-
-#[test]
-fn the_leases_of_other_directors_are_looked_at_only_before_a_vip_is_given_up() {
-    let world = ModelWorld::new();
-    let mut agent = director(&Doors::default(), &world);
-    let mut asked = |events: Vec<Event>| {
-        events.into_iter().for_each(|event| agent.note(event));
-        agent.act(Duration::ZERO);
-        world.parts().leases_asked.len()
-    };
-    let holder = |name| vec![Event::DirectorGroup(Change::Apply(group(Some(name))))];
-    let mut start = everything();
-    start[0] = directors(&["a", "b"]);
-    assert_eq!(asked(start), 0, "no holder is named");
-    assert_eq!(asked(holder("b")), 0, "there is nothing to give up");
-    assert_eq!(asked(holder("a")), 0, "this director is the holder");
-    assert_eq!(asked(holder("b")), 1);
-    let renewals = vec![lease("b", "12:00:00"), lease("b", "12:00:10")];
-    asked(renewals);
-    assert_eq!(world.interfaces_with(ip(VIP)), [""; 0], "b is live");
-    assert_eq!(asked(vec![Event::Links]), 0, "the VIP is gone");
 }
 
 #[test]

@@ -11,7 +11,9 @@
 mod rows;
 
 use std::{
+    collections::BTreeSet,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -50,6 +52,14 @@ pub trait Journal {
     /// # Errors
     /// Returns an error if the disk cannot take the id.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError>;
+
+    /// Stores the addresses that were taken over from a director that is out,
+    /// in place of those stored before. A reboot ends what was taken over.
+    ///
+    /// # Errors
+    /// Returns an error if the disk cannot take the addresses. Without the
+    /// record, no address may be taken over.
+    fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError>;
 }
 
 /// The journal to use when the state folder cannot be used. Without a real
@@ -70,6 +80,10 @@ impl Journal for NoJournal {
     }
 
     fn remember_cluster(&mut self, _: &str) -> Result<(), JournalError> {
+        Err(JournalError::Absent(self.0.clone()))
+    }
+
+    fn remember_taken_over(&mut self, _: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
         Err(JournalError::Absent(self.0.clone()))
     }
 }
@@ -220,6 +234,10 @@ impl Journal for FileJournal {
 
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
         self.write(|transaction| rows::put_cluster(transaction, cluster))
+    }
+
+    fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
+        self.write(|transaction| rows::put_taken_over(transaction, addresses))
     }
 }
 

@@ -17,8 +17,10 @@ use tokio::{
 
 use crate::{event::Event, said::Said};
 
-/// How often a Lease is looked at, which is also how often it is renewed.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// The directors whose Leases are looked at, each with the time between two
+/// looks.
+pub type Looks = BTreeMap<String, Duration>;
+
 /// How long to wait for the API server's answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
@@ -27,54 +29,55 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 pub trait Leases {
     /// Replaces the set of directors whose Leases are looked at. What is found
     /// comes back as [`Event::Lease`].
-    fn look_at(&mut self, directors: BTreeSet<String>);
+    fn look_at(&mut self, directors: Looks);
 }
 
-impl Leases for UnboundedSender<BTreeSet<String>> {
-    fn look_at(&mut self, directors: BTreeSet<String>) {
+impl Leases for UnboundedSender<Looks> {
+    fn look_at(&mut self, directors: Looks) {
         // The send fails only when the process ends.
         self.send(directors).unwrap_or_default();
     }
 }
 
-/// Looks at the Leases in `namespace` that the loop asks for, each at most
-/// every 10 s. If the API server does not answer, nothing is sent.
+/// Looks at the Leases in `namespace` that the loop asks for, as often as it
+/// asks. If the API server does not answer, nothing is sent.
 pub async fn watch(
     client: Client,
     namespace: &str,
-    mut asked: UnboundedReceiver<BTreeSet<String>>,
+    mut asked: UnboundedReceiver<Looks>,
     events: Sender<Event>,
 ) {
     let leases = Api::<Lease>::namespaced(client, namespace);
-    let mut due: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
     let mut said = Said::default();
     loop {
-        let next = due.values().min().copied();
+        let next = due.values().map(|(at, _)| *at).min();
         tokio::select! {
             names = asked.recv() => {
                 let Some(names) = names else {
                     return;
                 };
-                // A Lease that is asked for again is not looked at earlier.
                 let now = Instant::now();
                 due = names
                     .into_iter()
-                    .map(|name| {
-                        let at = due.get(&name).copied().unwrap_or(now);
-                        (name, at)
+                    .map(|(name, interval)| {
+                        // A Lease that was just looked at must wait.
+                        let at = due.get(&name).map_or(now, |(at, _)| *at);
+                        (name, (at.min(now + interval), interval))
                     })
                     .collect();
             }
             () = sleep_until(next) => {
                 let now = Instant::now();
-                let names: Vec<_> = due
-                    .iter()
-                    .filter(|(_, at)| **at <= now)
-                    .map(|(name, _)| name.clone())
-                    .collect();
+                let mut names = Vec::new();
+                for (name, (at, interval)) in &mut due {
+                    if *at <= now {
+                        *at = now + *interval;
+                        names.push(name.clone());
+                    }
+                }
                 let mut problems = BTreeSet::new();
                 for name in names {
-                    due.insert(name.clone(), now + INTERVAL);
                     match look(&leases, &name).await {
                         Ok(renewal) => {
                             let at = std::time::Instant::now();

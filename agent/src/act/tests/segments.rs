@@ -297,3 +297,44 @@ fn a_vip_whose_new_interface_does_not_exist_stays_announced_and_is_reported() {
     assert!(outcome.kept.is_empty(), "the typo was corrected");
     assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
 }
+
+#[test]
+fn a_vip_that_was_taken_over_is_marked_on_the_disk_and_given_up_for_a_host_that_answers() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    agent.hear(Verdict::Free(2));
+    world.parts().disk_broken = true;
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0], "no mark, no VIP");
+    world.parts().disk_broken = false;
+    agent.hear(Verdict::Free(2));
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    assert_eq!(world.parts().disk.taken_over, [ip(WEB)].into());
+
+    // The next run knows the mark.
+    let mut next = Agent::start(&world);
+    next.try_round(&web(), Holding::Wait).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    next.hear(Verdict::Contested(OTHER));
+    next.try_round(&web(), Holding::Wait).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
+    next.state.links_changed();
+    next.try_round(&web(), Holding::Wait).expect("a round");
+    assert!(world.parts().disk.taken_over.is_empty());
+}
+
+#[test]
+fn a_vip_of_the_named_holder_is_not_given_up_for_a_host_that_answers() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    agent.hear(Verdict::Free(2));
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    agent.try_round(&web(), Holding::Take).expect("a round");
+    assert!(world.parts().disk.taken_over.is_empty(), "it is the holder");
+    agent.hear(Verdict::Contested(OTHER));
+    agent.try_round(&web(), Holding::Take).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+}

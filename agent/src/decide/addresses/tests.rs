@@ -152,19 +152,59 @@ fn one_director_alone_holds_and_of_several_only_the_named_one() {
         (Some("b"), None, false, Holding::Wait),
     ] {
         assert_eq!(
-            holding(&AddressRule::Subnet, holder, "a", known, |name| {
-                name == "b" && is_live
-            }),
+            holding(
+                &AddressRule::Subnet,
+                holder,
+                "a",
+                known,
+                |name| name == "b" && is_live,
+                false
+            ),
             expected,
             "holder {holder:?}, directors {known:?}, b is live: {is_live}"
         );
     }
     let other = directors(&["b"]);
     assert_eq!(
-        holding(&AddressRule::Subnet, None, "a", Some(&other), |_| true),
+        holding(
+            &AddressRule::Subnet,
+            None,
+            "a",
+            Some(&other),
+            |_| true,
+            true
+        ),
         Holding::Undecided,
         "a does not see its own registration yet"
     );
+}
+
+#[test]
+fn the_only_director_that_is_not_out_takes_over_on_a_segment() {
+    let both = directors(&["a", "b"]);
+    let on = |rule: AddressRule, holder, is_live: bool| {
+        holding(&rule, holder, "a", Some(&both), |_| is_live, true)
+    };
+    let named = AddressRule::Interface("eth0".into());
+    for rule in [AddressRule::Subnet, named] {
+        assert_eq!(on(rule.clone(), Some("b"), false), Holding::TakeOver);
+        assert_eq!(on(rule.clone(), None, false), Holding::TakeOver);
+        assert_eq!(on(rule.clone(), Some("a"), false), Holding::Take);
+        assert_eq!(on(rule, Some("b"), true), Holding::Release, "b is back");
+    }
+    for rule in [AddressRule::Dummy, AddressRule::Manual] {
+        assert_eq!(on(rule, Some("b"), false), Holding::Wait);
+    }
+    let vip = ip("192.168.4.15");
+    let plan = subnet(&[vip]).plan(&director(), Holding::TakeOver);
+    assert_eq!(added(&plan), ["eth0"]);
+    assert!(!plan.add[0].is_repair, "the segment is asked first");
+    let mut contested = subnet(&[vip]).ours(vip, "eth0").seen(vip);
+    contested.taken.insert(vip);
+    for holding in [Holding::TakeOver, Holding::Wait, Holding::KeepOnly] {
+        let plan = contested.plan(&director_with(vip), holding);
+        assert_eq!(plan.remove.len(), 1, "{holding:?}: another host has it");
+    }
 }
 
 #[test]
@@ -178,7 +218,16 @@ fn without_a_named_holder_no_director_takes_a_vip() {
 #[test]
 fn on_devices_of_their_own_all_directors_hold_vips_unless_one_is_named() {
     let both = directors(&["a", "b"]);
-    let dummy = |holder| holding(&AddressRule::Dummy, holder, "a", Some(&both), |_| true);
+    let dummy = |holder| {
+        holding(
+            &AddressRule::Dummy,
+            holder,
+            "a",
+            Some(&both),
+            |_| true,
+            false,
+        )
+    };
     assert_eq!(dummy(None), Holding::Take);
     assert_eq!(dummy(Some("a")), Holding::Take);
     assert_eq!(dummy(Some("b")), Holding::Release);

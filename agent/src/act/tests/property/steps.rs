@@ -110,6 +110,7 @@ fn holding() -> impl Strategy<Value = Holding> {
         1 => Just(Holding::Release),
         1 => Just(Holding::KeepOnly),
         1 => Just(Holding::Wait),
+        1 => Just(Holding::TakeOver),
         1 => Just(Holding::Undecided),
     ]
 }
