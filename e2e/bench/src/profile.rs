@@ -2,6 +2,8 @@
 //! everything at no cost. Use it to make the load faster.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -111,5 +113,9 @@ impl Journal for Timed {
 
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
         self.journal.remember_cluster(cluster)
+    }
+
+    fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
+        self.journal.remember_taken_over(addresses)
     }
 }
