@@ -37,7 +37,7 @@ use crate::{
     act::retry::Subject,
     claim::Segments,
     decide::{
-        addresses::{AddressPlan, Missing},
+        addresses::{AddressPlan, Missing, Stay},
         desired::Wish,
         ours::Entry,
     },
@@ -89,6 +89,9 @@ pub struct Outcome {
     pub vips: BTreeMap<IpAddr, String>,
     /// The addresses in `vips` that should no longer be on this host.
     pub stays: BTreeMap<IpAddr, String>,
+    /// The addresses in `vips` that stay where they are although the group wants
+    /// them elsewhere, each with the reason.
+    pub kept: BTreeMap<IpAddr, Stay>,
     /// The wanted virtual addresses that are not on this host, each with the
     /// reason.
     pub missing: BTreeMap<IpAddr, Missing>,
@@ -127,7 +130,6 @@ pub fn run(
     table: &WantedTable,
     now: Duration,
 ) -> Result<Outcome, ipvs::Error> {
-    state.removed.clear();
     sysctls::apply(state, edges, wish, now);
     timeouts::apply(state, edges, wish.timeouts, now)?;
     let is_everything_dirty = state.everything_is_dirty;
@@ -313,6 +315,7 @@ fn outcome(state: &State, mut addresses: AddressPlan) -> Outcome {
             .collect(),
         vips: addresses.vips,
         stays: addresses.stays,
+        kept: addresses.kept,
         missing: addresses.missing,
         contested: addresses.contested,
         strangers: state.strangers.iter().flat_map(each).collect(),

@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod caution;
 pub mod desired;
 pub mod guard;
+pub mod liveness;
 pub mod ours;
 pub mod permission;
 pub mod protect;

@@ -3,6 +3,7 @@
 
 mod edges;
 mod hear;
+mod holder;
 mod protect;
 mod reason;
 mod report;
@@ -23,9 +24,10 @@ use crate::{
     decide::{
         absence::Absence,
         caution::Caution,
+        liveness::Liveness,
         ours::Remembered,
         permission::{Daytime, Doubt},
-        retain::Retention,
+        retain::{GRACE, Retention},
         serving::memory::Memory,
     },
     disk::{
@@ -39,6 +41,7 @@ use crate::{
         surroundings::Surroundings,
         sysctls::Sysctls,
     },
+    input::leases::{Leases, Looks},
     probe::target::Order,
     said::Said,
     tell::report::{Observed, Trouble},
@@ -66,6 +69,9 @@ pub struct World {
     pub sysctls: Box<dyn Sysctls + Send>,
     /// The segments that the host's interfaces are on.
     pub segments: Box<dyn Segments + Send>,
+    /// The Leases of other directors, or none without an API server. Without
+    /// one, every holder that the group names counts as live.
+    pub leases: Option<Box<dyn Leases + Send>>,
     /// The sockets on which the host's programs listen.
     pub listeners: Box<dyn Listening + Send>,
     /// Whether services are programmed even if they take the director's own
@@ -102,6 +108,9 @@ pub struct Loop {
     /// inputs have listed all objects.
     restored: bool,
     directors: Option<BTreeSet<String>>,
+    liveness: Liveness,
+    /// The directors whose Leases the agent looks at.
+    asked: Looks,
     caution: Caution,
     /// The objects that listings left out.
     absence: Absence,
@@ -158,12 +167,14 @@ impl Loop {
             journal: Err(NoJournal(String::new())),
             objects: Objects::default(),
             directors: None,
+            liveness: Liveness::default(),
+            asked: Looks::new(),
             caution: Caution::default(),
             absence: Absence::of_new_run(),
             unsaved: Said::default(),
             protection: Protection::new(world.may_hijack),
             world,
-            retention: Retention::default(),
+            retention: Retention::new(GRACE),
             changed: BTreeSet::new(),
             held: Vec::new(),
             doubt: None,

@@ -40,6 +40,9 @@ pub enum Event {
     /// The addresses of each Director's host, as the Director reports them;
     /// sent whenever they change.
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
+    /// The name of a director, when the agent looked at its Lease, and the time
+    /// of renewal that the Lease names, or none if there is no Lease.
+    Lease(String, Instant, Option<String>),
     /// The addresses at which the agent reaches its API server; sent whenever
     /// they change.
     ApiServers(BTreeSet<SocketAddr>),

@@ -32,6 +32,7 @@ use crate::{
         listeners::Listener,
         netlink::LinkError,
     },
+    input::leases::Looks,
 };
 
 /// The sysctls of a host that forwards the packets of NAT servers on eth1. On
@@ -102,6 +103,7 @@ pub(crate) struct Disk {
     pub(crate) owned: BTreeSet<Entry>,
     pub(crate) intent: Intent,
     pub(crate) cluster: Option<String>,
+    pub(crate) taken_over: BTreeSet<IpAddr>,
 }
 
 impl Disk {
@@ -131,6 +133,7 @@ impl Disk {
         let mut remembered = Remembered {
             intent: self.intent.clone(),
             cluster: self.cluster.clone(),
+            taken_over: self.taken_over.clone(),
             ..Remembered::default()
         };
         for entry in &self.owned {
@@ -153,6 +156,8 @@ pub(crate) struct Parts {
     pub(crate) looked_for: Vec<IpAddr>,
     /// The latest [`Orders`] that the agent gave for the segments.
     pub(crate) orders: Orders,
+    /// The directors whose Leases the agent looks at.
+    pub(crate) leases_asked: Looks,
     pub(crate) disk: Disk,
     /// The file of the real journal, for tests that use the real journal.
     pub(crate) file: ModelFile,
@@ -248,6 +253,7 @@ impl ModelWorld {
             neighbors: Vec::new(),
             looked_for: Vec::new(),
             orders: Orders::new(),
+            leases_asked: Looks::new(),
             sysctls: SYSCTLS
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),

@@ -31,7 +31,12 @@ use agent::{
         sysctls::SysctlFolder,
     },
     input::{
-        Input, api_servers::ApiServers, api_time::ApiTime, kubernetes, links, manifests, reader,
+        Input,
+        api_servers::ApiServers,
+        api_time::ApiTime,
+        kubernetes,
+        leases::{self, Leases, Looks},
+        links, manifests, reader,
     },
     probe::{self, target::Order},
     tell::{
@@ -51,7 +56,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{
         Notify,
-        mpsc::{UnboundedSender, unbounded_channel},
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
         watch,
     },
     time,
@@ -157,7 +162,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
         folder: restored.folder,
     };
     let api_time = ApiTime::default();
-    start_input(args, identity, &runtime, input, observed, api_time.clone());
+    let (leases, leases_asked) = unbounded_channel();
+    let outside = Outside {
+        api_time: api_time.clone(),
+        leases: leases_asked,
+    };
+    start_input(args, identity, &runtime, input, observed, outside);
     thread::Builder::new()
         .name("reader".to_owned())
         .spawn(move || reader::watch(&readings))
@@ -168,7 +178,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     claim::start(claimed, links.clone())
         .context("cannot start the thread that claims addresses")?;
     links::start(links).context("cannot start the thread that watches interfaces")?;
-    let world = world(args, boot_id, api_time, orders, claims);
+    let leases = args.manifests.is_none().then_some(leases);
+    let world = world(args, boot_id, api_time, orders, claims, leases);
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
@@ -245,6 +256,7 @@ fn world(
     api_time: ApiTime,
     orders: UnboundedSender<Order>,
     claims: UnboundedSender<Orders>,
+    leases: Option<UnboundedSender<Looks>>,
 ) -> World {
     let state_dir = args.state_dir.clone();
     World {
@@ -256,6 +268,7 @@ fn world(
         }),
         sysctls: Box::new(SysctlFolder(args.sysctl_dir.clone())),
         segments: Box::new(claims),
+        leases: leases.map(|leases| Box::new(leases) as Box<dyn Leases + Send>),
         listeners: Box::new(SockDiag),
         may_hijack: args.allow_hijack,
         surroundings: Box::new(ThisHost::default()),
@@ -290,13 +303,21 @@ fn restore(
     Ok((restored, writer))
 }
 
+/// What the input side of the agent shares with the loop besides the events.
+struct Outside {
+    /// What the API server says the time is.
+    api_time: ApiTime,
+    /// The Leases that the loop wants to be looked at.
+    leases: UnboundedReceiver<Looks>,
+}
+
 fn start_input(
     args: &Args,
     identity: Identity,
     runtime: &tokio::runtime::Runtime,
     input: Input,
     observed: watch::Receiver<Option<Observed>>,
-    api_time: ApiTime,
+    outside: Outside,
 ) {
     match args.manifests.clone() {
         Some(folder) => {
@@ -307,7 +328,8 @@ fn start_input(
         None => {
             let kubeconfig = args.kubeconfig.clone();
             runtime.spawn(async move {
-                let (client, mut api_servers) = connect(kubeconfig.as_deref(), &api_time).await;
+                let (client, mut api_servers) =
+                    connect(kubeconfig.as_deref(), &outside.api_time).await;
                 // The loop must know the API server's address before the first
                 // object, because a service may want that address.
                 api_servers.look(&input.events).await;
@@ -316,7 +338,13 @@ fn start_input(
                 let events = input.events;
                 tokio::join!(
                     api_servers.watch(events.clone()),
-                    kubernetes::watch(client.clone(), group, name, events, &vanished),
+                    kubernetes::watch(client.clone(), group, name, events.clone(), &vanished),
+                    leases::watch(
+                        client.clone(),
+                        &identity.lease_namespace,
+                        outside.leases,
+                        events
+                    ),
                     publish::publish(client, &identity, observed, &vanished),
                 );
             });

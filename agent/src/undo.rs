@@ -154,7 +154,7 @@ impl Host {
         let (journal, remembered) = FileJournal::open(undo.state_dir, undo.boot_id)?;
         Ok(Self {
             state: State::new(remembered),
-            retention: Retention::default(),
+            retention: Retention::new(Duration::ZERO),
             world: World {
                 kernel: ipvs::Socket::open()?,
                 links: RouteSocket::open()?,

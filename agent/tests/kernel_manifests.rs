@@ -132,6 +132,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(SysctlFolder("/proc/sys".into())),
+        leases: None,
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),

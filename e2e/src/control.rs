@@ -141,6 +141,18 @@ pub fn kubectl_apply(yaml: &str) -> String {
     must("kubectl", &["apply", "-f", "-"], try_kubectl_apply(yaml))
 }
 
+/// Deletes an object such as `ivs/web` and makes it again as it was, with
+/// `kubectl replace --force`.
+///
+/// # Panics
+/// Panics if the object does not exist or cannot be made again.
+#[track_caller]
+pub fn kubectl_replace(object: &str) {
+    let now = kubectl(&["get", object, "-o", "json"]);
+    let args = ["replace", "--force", "-f", "-"];
+    must("kubectl", &args, run(Tool::Kubectl, &args, &now));
+}
+
 /// Like [`kubectl_apply`], for objects that may be refused.
 ///
 /// # Panics

@@ -41,7 +41,7 @@ pub mod weights;
 pub mod wire;
 
 pub use asking::Asking;
-pub use control::{ApiServerAway, helm, kubectl, kubectl_apply};
+pub use control::{ApiServerAway, helm, kubectl, kubectl_apply, kubectl_replace};
 pub use host::Host;
 pub use http::{Client, Download, Upload, WebServer};
 pub use process::Process;

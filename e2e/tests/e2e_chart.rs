@@ -127,7 +127,8 @@ fn an_agent_may_apply_what_is_its_own_and_nothing_else() {
     for (verb, resource, may) in [
         ("create", "leases", true),
         ("patch", "leases", true),
-        ("get", "leases", false),
+        ("get", "leases", true),
+        ("list", "leases", false),
         ("update", "leases", false),
         ("delete", "leases", false),
         ("create", "directors", true),

@@ -1,13 +1,16 @@
 //! Uploads and downloads continue, whatever happens to the agent and the API
 //! server. The tests use NAT and DR and compare every byte.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use e2e::{
     ApiServerAway, Client, Download, Upload,
     cluster::{Cluster, PATIENCE, example, expect_table, start_agent, state_dir, wait_until_ready},
     course::{Course, DR_VIP, NAT_VIP, another_service},
-    eventually, ipvsadm, kubectl, kubectl_apply,
+    eventually, ipvsadm, kubectl, kubectl_apply, kubectl_replace,
 };
 
 #[test]
@@ -20,6 +23,41 @@ fn transfers_through_dr_survive_the_agent_the_api_server_and_the_journal() {
     survive(&Course::dr(), DR_VIP, "dr-cluster.yaml");
 }
 
+/// How long an entry stays in the kernel after its object was deleted.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_service_and_its_servers_are_replaced_and_no_transfer_through_nat_is_cut() {
+    replace(&Course::nat(), NAT_VIP, "nat-cluster.yaml");
+}
+
+#[test]
+fn a_service_and_its_servers_are_replaced_and_no_transfer_through_dr_is_cut() {
+    replace(&Course::dr(), DR_VIP, "dr-cluster.yaml");
+}
+
+fn replace(course: &Course, vip: &str, manifest: &str) {
+    let _cluster = Cluster::start();
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example(manifest));
+    wait_until_ready(&["web"]);
+    let transfers = Transfers::begin(&course.browser(), vip, 20);
+    for object in ["ivs/web", "irs/web1", "irs/web2"] {
+        kubectl_replace(object);
+        transfers.expect_to_move(&format!("after {object} was replaced"));
+    }
+    let replaced = Instant::now();
+    wait_until_ready(&["web"]);
+    while replaced.elapsed() < GRACE + Duration::from_secs(2) {
+        transfers.expect_to_move("when the graces would be over");
+    }
+    let table = ipvsadm::saved(&course.director);
+    let servers = table.lines().filter(|line| line.starts_with("-a "));
+    let weights: Vec<_> = servers.map(|line| line.ends_with("-w 1")).collect();
+    assert_eq!(weights, [true, true], "both serve: {table}");
+    transfers.finish();
+}
+
 fn survive(course: &Course, vip: &str, manifest: &str) {
     let _cluster = Cluster::start();
     let mut agent = start_agent(&course.director, "director1");
@@ -28,7 +66,7 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_ready(&["web", "other"]);
     let table = ipvsadm::saved(&course.director);
     let table: Vec<_> = table.lines().collect();
-    let transfers = Transfers::begin(&course.browser(), vip);
+    let transfers = Transfers::begin(&course.browser(), vip, 2);
 
     agent.kill();
     transfers.expect_to_move("with no agent");
@@ -86,7 +124,7 @@ fn wait_until_it_writes(name: &str, port: u16) {
     kubectl(&["delete", &format!("ivs/{name}")]);
 }
 
-/// One upload to and one download from each of the two servers.
+/// Uploads to and downloads from the two servers, the same number of each.
 struct Transfers {
     downloads: Vec<Download>,
     uploads: Vec<Upload>,
@@ -97,10 +135,10 @@ impl Transfers {
     /// The size of each download, large enough to last for hours at `RATE`.
     const BYTES: u64 = 1 << 30;
 
-    fn begin(browser: &Client, vip: &str) -> Self {
+    fn begin(browser: &Client, vip: &str, of_each: usize) -> Self {
         let browser = browser.clone().with_timeout(PATIENCE);
         let download = |_| browser.download(vip, Self::BYTES, Self::RATE);
-        let downloads: Vec<_> = (0..2)
+        let downloads: Vec<_> = (0..of_each)
             .map(download)
             .collect::<Result<_, _>>()
             .expect("the downloads begin");
@@ -110,7 +148,7 @@ impl Transfers {
             "each server must get one download"
         );
         let upload = |_| browser.upload(vip, Self::RATE);
-        let uploads = (0..2)
+        let uploads = (0..of_each)
             .map(upload)
             .collect::<Result<_, _>>()
             .expect("the uploads begin");

@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Edges, State, Wish, record};
+use super::{Edges, State, Wish, record, segment::Segment};
 use crate::{
     act::retry::Subject,
     claim::{Orders, machine::Order},
     decide::{
-        addresses::{self, AddressPlan, DEVICE, Missing, Placement, Wanted},
+        addresses::{self, AddressPlan, DEVICE, Holding, Missing, Placement, Wanted},
         desired::Desired,
         ours::{Entry, Intent},
     },
@@ -72,6 +72,7 @@ pub(super) fn place(
     state.placed_for = Some(wish.addresses.clone());
     state.placed = AddressPlan {
         vips: plan.vips.clone(),
+        kept: plan.kept.clone(),
         stays: plan.stays.clone(),
         missing: plan.missing.clone(),
         contested: plan.contested.clone(),
@@ -125,9 +126,12 @@ fn look_and_place(
     plan.stays.extend(waiting.iter().map(Placement::named));
     state.are_addresses_unfinished |= is_any_waiting || !waiting.is_empty();
     let asked = wait_for_verdicts(state, &mut plan, now);
+    record_taken_over(state, edges, &mut plan, wish.addresses.holding);
     add(state, edges, &mut plan, now);
     remove_all(state, edges, &mut plan, &remove, now);
     let mut orders = asked;
+    let watched = plan.watched.iter();
+    orders.extend(watched.map(|(address, card)| (*address, Order::Watch(*card))));
     let cards = plan.cards.iter();
     orders.extend(cards.map(|(address, card)| {
         let times = state
@@ -155,11 +159,14 @@ fn look(
 ) -> Result<(Vec<Interface>, AddressPlan), crate::host::netlink::LinkError> {
     let mut interfaces = edges.links.interfaces()?;
     adopt_marked(state, &interfaces);
+    let taken = taken_from_us(state);
     let plan_of = |state: &State, interfaces: &[Interface]| {
         let wanted = Wanted {
             addresses: wanted,
             rule: &wish.addresses.rule,
             holding: wish.addresses.holding,
+            is_released: wish.addresses.is_released,
+            taken: &taken,
             kept: &wish.addresses.kept,
             ours: &state.ours.addresses,
             seen: &state.segment.seen,
@@ -231,6 +238,57 @@ fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -
         false
     });
     orders
+}
+
+/// Returns the addresses on this host that leave because another host has them.
+fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
+    let Segment {
+        verdicts, orders, ..
+    } = &state.segment;
+    let is_taken = |address: &IpAddr, order: &Order| {
+        let verdict = verdicts.get(address).map(|(verdict, _)| verdict);
+        match (order, verdict) {
+            (Order::Watch(_), Some(Verdict::Taken(_))) => true,
+            (Order::Hold(..), Some(Verdict::Contested(_))) => {
+                state.ours.taken_over.contains(address)
+            }
+            _ => false,
+        }
+    };
+    let taken = orders.iter();
+    let taken = taken.filter(|(address, order)| is_taken(address, order));
+    taken.map(|(address, _)| *address).collect()
+}
+
+/// Records on the disk which addresses are taken over from a director that is
+/// out: those that are still ours, and those in `plan` that are about to be.
+/// If the disk refuses, no address is taken over.
+fn record_taken_over(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    plan: &mut AddressPlan,
+    holding: Holding,
+) {
+    let mut taken_over = state.ours.taken_over.clone();
+    taken_over.retain(|address| state.ours.addresses.contains_key(address));
+    match holding {
+        Holding::Take => taken_over.clear(),
+        Holding::TakeOver => taken_over.extend(plan.add.iter().map(|placed| placed.address)),
+        Holding::KeepOnly | Holding::Wait | Holding::Release | Holding::Undecided => {}
+    }
+    if taken_over == state.ours.taken_over {
+        return;
+    }
+    match edges.journal.remember_taken_over(&taken_over) {
+        Ok(()) => state.ours.taken_over = taken_over,
+        Err(error) => {
+            tracing::debug!("{error}");
+            state.are_addresses_unfinished = true;
+            if holding == Holding::TakeOver {
+                plan.add.clear();
+            }
+        }
+    }
 }
 
 fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Duration) {

@@ -78,8 +78,6 @@ pub struct State {
     pub(super) retry: Retry,
     /// Whether it is unknown how far the intent was carried out.
     pub(super) in_doubt: bool,
-    /// The removals of the last round that the kernel acknowledged.
-    pub(super) removed: Vec<Op>,
     /// The changes of ownership that are not yet in the journal.
     pub(super) unsettled: Unsettled,
 }
@@ -116,7 +114,6 @@ impl State {
             }
         }
         self.segment = since.segment;
-        self.removed = since.removed;
         self.repairs = since.repairs;
     }
 
@@ -191,11 +188,6 @@ impl State {
     /// all services.
     pub fn dirty(&self) -> Option<&BTreeSet<ServiceKey>> {
         (!self.everything_is_dirty).then_some(&self.dirty)
-    }
-
-    /// Returns the removals of the last round that the kernel acknowledged.
-    pub fn removed(&self) -> &[Op] {
-        &self.removed
     }
 
     /// Returns the kernel's entry for a service, and whether the service is
@@ -310,8 +302,6 @@ impl State {
     /// of operations.
     pub(super) fn done(&mut self, ops: &[&Op]) {
         self.ours.table.acknowledge(ops);
-        let removed = ops.iter().filter(|op| op.removes());
-        self.removed.extend(removed.map(|op| Op::clone(op)));
         let changes = ops.iter().filter_map(|op| changed_hands(op));
         self.unsettled.extend(changes, ops.len());
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {

@@ -57,7 +57,7 @@ impl Agent {
             world: world.clone(),
             journal,
             state: State::new(remembered),
-            retention: Retention::default(),
+            retention: Retention::new(Duration::ZERO),
             held: Vec::new(),
             now: Duration::ZERO,
             rule: AddressRule::Subnet,
@@ -109,7 +109,6 @@ impl Agent {
         let in_force = retained.in_force;
         let table = &in_force.desired.table;
         let outcome = run(&mut self.state, &mut edges, &in_force, table, self.now);
-        self.retention.acknowledge(self.state.removed(), self.now);
         if outcome.is_ok() {
             self.assert_nothing_is_overlooked(&in_force);
         }

@@ -41,7 +41,8 @@ const V6_SPACING: Duration = Duration::from_secs(1);
 /// After this many conflicts about an address, the agent probes for the address
 /// less often (RFC 5227, `MAX_CONFLICTS`).
 const MOST_CONFLICTS: u32 = 10;
-/// The wait between two probes for an address that another host keeps.
+/// The wait between two probes for an address that another host keeps, or that
+/// is watched.
 const SELDOM: Duration = Duration::from_secs(10);
 /// How long to stop probing for an address after another host probed for the
 /// same address: longer than the other host's probing takes.
@@ -68,12 +69,15 @@ pub enum Order {
     /// Announce and defend the address, which is on the card. A new number
     /// means that the address was added again.
     Hold(Card, u64),
+    /// Find out whether another host has the address, which is on the card. The
+    /// address is neither announced nor defended.
+    Watch(Card),
 }
 
 impl Order {
     /// Returns the card that the order is about.
     pub fn card(&self) -> Card {
-        let (Self::Ask(card) | Self::Hold(card, _)) = self;
+        let (Self::Ask(card) | Self::Hold(card, _) | Self::Watch(card)) = self;
         *card
     }
 }
@@ -89,7 +93,7 @@ pub struct Say {
     pub word: Word,
 }
 
-/// The addresses that this host probes for or has.
+/// The addresses that this host probes for, has or watches.
 #[derive(Debug)]
 pub struct Claims {
     claims: BTreeMap<IpAddr, Claim>,
@@ -127,6 +131,10 @@ enum State {
         defended: Option<Duration>,
         contested: Option<(Mac, Duration)>,
     },
+    Watched {
+        /// The host that answered for the address.
+        taken: Option<Mac>,
+    },
 }
 
 impl State {
@@ -154,7 +162,7 @@ impl Claims {
     /// address.
     pub fn asked(&self) -> impl Iterator<Item = (IpAddr, Card, bool)> {
         self.claims.iter().map(|(address, claim)| {
-            let is_asked = !matches!(claim.state, State::Held { .. });
+            let is_asked = !matches!(claim.state, State::Held { .. } | State::Watched { .. });
             (*address, claim.card, is_asked)
         })
     }
@@ -209,6 +217,13 @@ impl Claims {
                 claim.state = State::NEW;
                 Some(first)
             }
+            (Order::Watch(_), State::Watched { .. }) if !is_elsewhere && !came_up => {
+                claim.due.or(Some(first))
+            }
+            (Order::Watch(_), _) => {
+                claim.state = State::Watched { taken: None };
+                Some(first)
+            }
         };
         self.set_due(address, due);
         self.changed.insert(address);
@@ -226,7 +241,12 @@ impl Claims {
         let from = heard.from;
         let mine = claim.card.mac;
         let due = match (&mut claim.state, heard.word) {
-            (State::Held { .. }, Word::Asks) => return,
+            // A host that only asks does not have the address.
+            (State::Held { .. } | State::Watched { .. }, Word::Asks) => return,
+            (State::Watched { taken }, Word::Has) => {
+                *taken = Some(from);
+                claim.due
+            }
             (
                 State::Held {
                     contested,
@@ -370,6 +390,7 @@ fn step(
             claim.state = State::NEW;
             (None, Some(now + spacing))
         }
+        State::Watched { .. } => (Some(Word::Asks), Some(now + SELDOM)),
         State::Held {
             since,
             said,
@@ -415,7 +436,8 @@ impl Claim {
                 contested: Some((mac, _)),
                 ..
             } => Verdict::Contested(mac),
-            State::Held { .. } => Verdict::Held,
+            State::Watched { taken: Some(mac) } => Verdict::Taken(mac),
+            State::Held { .. } | State::Watched { taken: None } => Verdict::Held,
         }
     }
 }

@@ -23,9 +23,17 @@ pub enum Holding {
     /// No holder is named and there are several directors: this director keeps
     /// the addresses that it has and takes no others.
     KeepOnly,
-    /// Another holder is named: this director removes the addresses that it
-    /// added.
+    /// Another holder is named, and it is a live director of the group: this
+    /// director removes the addresses that it added.
     Release,
+    /// Another holder is named, and it is not known to be a live director of
+    /// the group: this director keeps the addresses that it has and takes no
+    /// others.
+    Wait,
+    /// Every other director of the group is out, the named holder included:
+    /// this director takes the addresses that it does not have, until another
+    /// host answers for them.
+    TakeOver,
     /// The holder is not known yet: no address changes, and none is reported
     /// missing.
     #[default]
@@ -36,18 +44,27 @@ pub enum Holding {
 /// `directors`. While no holder is named, the answer is undecided until `me` is
 /// among the directors: of two directors that start at the same moment, at
 /// least one then sees both. With rule Dummy, every director may have the VIPs
-/// if no holder is named.
+/// if no holder is named. `is_live` says whether a director is known to be a live
+/// director of the group, and `are_others_out` whether all directors of
+/// the group but `me` are known to be out.
 pub fn holding(
     rule: &AddressRule,
     holder: Option<&str>,
     me: &str,
     directors: Option<&BTreeSet<String>>,
+    is_live: impl Fn(&str) -> bool,
+    are_others_out: bool,
 ) -> Holding {
+    let is_on_a_segment = matches!(rule, AddressRule::Subnet | AddressRule::Interface(_));
+    let takes_over = are_others_out && is_on_a_segment;
     match (holder, directors) {
         (Some(holder), _) if holder == me => Holding::Take,
-        (Some(_), _) => Holding::Release,
+        (Some(holder), _) if is_live(holder) => Holding::Release,
+        (Some(_), _) if takes_over => Holding::TakeOver,
+        (Some(_), _) => Holding::Wait,
         (None, _) if *rule == AddressRule::Dummy => Holding::Take,
         (None, Some(directors)) if directors.contains(me) && directors.len() == 1 => Holding::Take,
+        (None, Some(directors)) if directors.contains(me) && takes_over => Holding::TakeOver,
         (None, Some(directors)) if directors.contains(me) => Holding::KeepOnly,
         (None, _) => Holding::Undecided,
     }
@@ -103,6 +120,20 @@ pub enum Missing {
     HolderNotNamed,
 }
 
+/// Why an address of ours stays where it is, although the group wants it
+/// elsewhere. An address is given up only for a place that exists.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Stay {
+    /// The interface that the address belongs on cannot take it, for this
+    /// reason.
+    NoPlace(Missing),
+    /// The holder that the group names is not known to be a live director of
+    /// the group.
+    NoHolder,
+    /// In mode Manual no other host has the address yet.
+    Manual,
+}
+
 /// What to do about the virtual addresses, and what to report.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AddressPlan {
@@ -119,6 +150,12 @@ pub struct AddressPlan {
     /// The addresses in `vips` that are ours and on an Ethernet segment, each
     /// with its card.
     pub cards: BTreeMap<IpAddr, Card>,
+    /// The addresses in `vips` that leave as soon as another host has them, each
+    /// with its card. They are neither announced nor defended.
+    pub watched: BTreeMap<IpAddr, Card>,
+    /// The addresses in `vips` that are ours and stay where they are although
+    /// the group wants them elsewhere, each with the reason.
+    pub kept: BTreeMap<IpAddr, Stay>,
     /// Unwanted addresses that cannot be removed yet, each with its interface.
     /// Applying the plan fills in `stays`.
     pub stays: BTreeMap<IpAddr, String>,
@@ -145,6 +182,12 @@ pub struct Wanted<'a> {
     pub rule: &'a AddressRule,
     /// Whether this host should have the virtual addresses.
     pub holding: Holding,
+    /// Whether the administrator allows removals at the moment.
+    pub is_released: bool,
+    /// The addresses on this host that leave because another host has them: the
+    /// watched ones, and those that were taken over from a director that is
+    /// out.
+    pub taken: &'a BTreeSet<IpAddr>,
     /// Addresses of ours that stay even if they are not wanted, each with its
     /// interface.
     pub kept: &'a BTreeMap<IpAddr, String>,
@@ -167,12 +210,16 @@ pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
         let others = || interface_that(interfaces, address, |_| true);
         let present = mine.or_else(others);
         match present {
-            Some(interface) => plan_present(&mut plan, wanted, address, interface, mine.is_some()),
+            Some(interface) if mine.is_some() => {
+                plan_mine(&mut plan, wanted, interfaces, address, interface);
+            }
+            Some(interface) => plan.hold(address, interface, false),
             None => plan_absent(&mut plan, wanted, interfaces, address),
         }
         let is_repaired = present.is_none()
+            && *wanted.rule != AddressRule::Manual
             && wanted.seen.contains(&address)
-            && matches!(wanted.holding, Holding::Take | Holding::KeepOnly);
+            && wanted.holding.keeps();
         if name.is_some() && mine.is_none() && !is_repaired {
             plan.forget.push(address);
         }
@@ -192,6 +239,16 @@ pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
     plan
 }
 
+impl Holding {
+    /// Whether this director keeps the addresses that it has.
+    fn keeps(self) -> bool {
+        matches!(
+            self,
+            Self::Take | Self::TakeOver | Self::KeepOnly | Self::Wait
+        )
+    }
+}
+
 impl Wanted<'_> {
     fn keeps(&self, address: IpAddr, interface: &Interface) -> bool {
         self.kept.get(&address) == Some(&interface.name)
@@ -207,28 +264,64 @@ impl AddressPlan {
     }
 }
 
-fn plan_present(
+/// Plans a wanted address of ours that is on an interface. The address leaves
+/// only for an interface that can take it or for another director.
+fn plan_mine(
     plan: &mut AddressPlan,
     wanted: &Wanted<'_>,
+    interfaces: &[Interface],
     address: IpAddr,
     interface: &Interface,
-    is_mine: bool,
 ) {
     let is_elsewhere = match wanted.rule {
         AddressRule::Subnet => interface.name == DEVICE,
         AddressRule::Interface(name) => interface.name != *name,
         AddressRule::Dummy => interface.name != DEVICE,
-        AddressRule::Manual => true,
+        AddressRule::Manual => false,
     };
-    match wanted.holding {
-        _ if is_mine && wanted.keeps(address, interface) => plan.hold(address, interface, true),
-        Holding::Release if is_mine => plan.remove.push(placement(address, interface)),
-        Holding::Take | Holding::KeepOnly if is_mine && is_elsewhere => {
-            plan.remove.push(placement(address, interface));
-            plan.moves = true;
-        }
-        _ => plan.hold(address, interface, is_mine),
+    if wanted.keeps(address, interface) || wanted.holding == Holding::Undecided {
+        plan.hold(address, interface, true);
+        return;
     }
+    if wanted.taken.contains(&address) {
+        plan.remove.push(placement(address, interface));
+        return;
+    }
+    if *wanted.rule == AddressRule::Manual {
+        if wanted.is_released {
+            plan.remove.push(placement(address, interface));
+            return;
+        }
+        plan.hold(address, interface, false);
+        let card = interface.card();
+        plan.watched.extend(card.map(|card| (address, card)));
+        plan.kept.insert(address, Stay::Manual);
+        return;
+    }
+    if wanted.holding == Holding::Release {
+        plan.remove.push(placement(address, interface));
+        return;
+    }
+    let stay = match (wanted.holding, is_elsewhere) {
+        (Holding::Wait, _) => Some(Stay::NoHolder),
+        (_, false) => None,
+        // A director that may take no address could not add it again.
+        (Holding::KeepOnly, true) => Some(Stay::NoPlace(Missing::HolderNotNamed)),
+        (_, true) => match place(plan, wanted, interfaces, address) {
+            Err(why) => Some(Stay::NoPlace(why)),
+            // The segment cannot be asked for the address.
+            Ok(place) if place.card().is_some_and(|card| !card.up) => {
+                Some(Stay::NoPlace(Missing::Down(place.name.clone())))
+            }
+            Ok(_) => {
+                plan.remove.push(placement(address, interface));
+                plan.moves = true;
+                return;
+            }
+        },
+    };
+    plan.hold(address, interface, true);
+    plan.kept.extend(stay.map(|stay| (address, stay)));
 }
 
 fn plan_absent(
@@ -239,55 +332,58 @@ fn plan_absent(
 ) {
     let was_here = wanted.seen.contains(&address);
     match wanted.holding {
-        Holding::Take => {}
-        Holding::KeepOnly if was_here => {}
+        _ if *wanted.rule == AddressRule::Manual => return,
+        Holding::Take | Holding::TakeOver => {}
+        Holding::KeepOnly | Holding::Wait if was_here => {}
         Holding::KeepOnly => {
-            if *wanted.rule != AddressRule::Manual {
-                plan.missing.insert(address, Missing::HolderNotNamed);
-            }
+            plan.missing.insert(address, Missing::HolderNotNamed);
             return;
         }
-        Holding::Release | Holding::Undecided => return,
+        Holding::Wait | Holding::Release | Holding::Undecided => return,
+    }
+    match place(plan, wanted, interfaces, address) {
+        Ok(interface) => plan.add.push(Placement {
+            is_repair: was_here,
+            ..placement(address, interface)
+        }),
+        Err(why) => {
+            plan.missing.insert(address, why);
+        }
+    }
+}
+
+/// Returns the interface on which the rule wants an address, if the interface
+/// can take the address.
+fn place<'a>(
+    plan: &mut AddressPlan,
+    wanted: &Wanted<'_>,
+    interfaces: &'a [Interface],
+    address: IpAddr,
+) -> Result<&'a Interface, Missing> {
+    let is_unusable = |interface: &&Interface| interface.unusable.contains(&address);
+    if let Some(interface) = interfaces.iter().find(is_unusable) {
+        return Err(Missing::Unusable(interface.name.clone()));
     }
     let named = |name: &str| interfaces.iter().find(|interface| interface.name == name);
+    let was_here = wanted.seen.contains(&address);
     let before = wanted.ours.get(&address).and_then(|name| named(name));
-    let place = match wanted.rule {
+    let interface = match wanted.rule {
         AddressRule::Subnet => before
             .filter(|interface| was_here && interface.name != DEVICE)
             .or_else(|| subnet_of(interfaces, address))
-            .ok_or(Missing::NoSubnet),
+            .ok_or(Missing::NoSubnet)?,
         AddressRule::Interface(name) => {
-            named(name).ok_or_else(|| Missing::NoInterface(name.clone()))
+            named(name).ok_or_else(|| Missing::NoInterface(name.clone()))?
         }
-        AddressRule::Dummy => match named(DEVICE) {
-            Some(device) => Ok(device),
-            None => {
-                plan.needs_device = true;
-                Err(Missing::NoDevice)
-            }
-        },
-        AddressRule::Manual => return,
+        AddressRule::Dummy => {
+            plan.needs_device |= named(DEVICE).is_none();
+            named(DEVICE).ok_or(Missing::NoDevice)?
+        }
+        AddressRule::Manual => unreachable!("no address belongs on an interface in mode Manual"),
     };
-    let is_unusable = |interface: &&Interface| interface.unusable.contains(&address);
-    let unusable = interfaces.iter().find(is_unusable);
-    match (place, unusable) {
-        (_, Some(interface)) => {
-            let why = Missing::Unusable(interface.name.clone());
-            plan.missing.insert(address, why);
-        }
-        (Err(why), None) => {
-            plan.missing.insert(address, why);
-        }
-        (Ok(interface), None) if !interface.up => {
-            let why = Missing::Down(interface.name.clone());
-            plan.missing.insert(address, why);
-        }
-        (Ok(interface), None) => {
-            plan.add.push(Placement {
-                is_repair: was_here,
-                ..placement(address, interface)
-            });
-        }
+    match interface.up {
+        true => Ok(interface),
+        false => Err(Missing::Down(interface.name.clone())),
     }
 }
 

@@ -73,6 +73,9 @@ pub struct Addresses {
     pub rule: AddressRule,
     /// Whether this host should have the virtual addresses.
     pub holding: Holding,
+    /// Whether the administrator allows removals at the moment. In mode Manual
+    /// the addresses of ours then leave.
+    pub is_released: bool,
     /// Addresses that stay on their interfaces, whatever the rule says and even
     /// if no service needs them.
     pub kept: BTreeMap<IpAddr, String>,

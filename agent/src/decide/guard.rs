@@ -3,7 +3,10 @@
 //! definition deleted) must not empty a director. The guard is pure: time is an
 //! argument.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use ipvs::{Op, Owned};
 
@@ -25,14 +28,27 @@ pub struct Guard {
     holds: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Count {
-    services: usize,
-    destinations: usize,
+/// A number of services and of destinations.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Count {
+    /// The number of services.
+    pub services: usize,
+    /// The number of destinations, in all services.
+    pub destinations: usize,
 }
 
 impl Count {
-    fn of<'a>(ops: impl IntoIterator<Item = &'a Op>) -> Self {
+    /// Counts the entries that are ours.
+    pub fn owned(owned: &Owned) -> Self {
+        Self {
+            services: owned.services.len(),
+            destinations: owned.services.values().map(BTreeSet::len).sum(),
+        }
+    }
+
+    /// Counts the entries that these operations remove. The destinations of a
+    /// removed service are not counted.
+    pub fn of<'a>(ops: impl IntoIterator<Item = &'a Op>) -> Self {
         let mut count = Self::default();
         for op in ops {
             match op {
@@ -43,23 +59,19 @@ impl Count {
         }
         count
     }
-
-    fn of_owned(owned: &Owned) -> Self {
-        Self {
-            services: owned.services.len(),
-            destinations: owned.services.values().map(|all| all.len()).sum(),
-        }
-    }
 }
 
 impl Guard {
     /// Decides whether `removals` must wait; they must be all removals that are
-    /// due at `now`. `owned` lists the entries that are ours before the
-    /// removals.
+    /// due at `now` and not allowed yet. `going` is the number of removals that
+    /// were allowed and may still be taken back; they count as made. `left` is
+    /// the number of entries that are ours without those whose removal was
+    /// allowed.
     pub fn holds<'a>(
         &mut self,
         removals: impl IntoIterator<Item = &'a Op>,
-        owned: &Owned,
+        going: Count,
+        left: Count,
         is_released: bool,
         now: Duration,
     ) -> bool {
@@ -72,7 +84,7 @@ impl Guard {
         }
         let wanted = Count::of(removals);
         let is_any = wanted.services + wanted.destinations > 0;
-        self.holds = is_any && !is_released && (self.holds || self.is_over(wanted, owned));
+        self.holds = is_any && !is_released && (self.holds || self.is_over(wanted, going, left));
         self.holds
     }
 
@@ -82,26 +94,29 @@ impl Guard {
         self.holds = removals.into_iter().next().is_some();
     }
 
-    /// Counts a removal that was made.
+    /// Counts a removal that was allowed at `now` and cannot be taken back any
+    /// longer. Removals must be counted in the order of their times.
     pub fn count(&mut self, op: &Op, now: Duration) {
         self.recent.push_back((now, Count::of([op])));
     }
 
-    fn is_over(&self, wanted: Count, owned: &Owned) -> bool {
-        let sum = |of: fn(&Count) -> usize| self.recent.iter().map(|(_, count)| of(count)).sum();
-        let gone_services: usize = sum(|count| count.services);
-        let gone_destinations: usize = sum(|count| count.destinations);
-        let left = Count::of_owned(owned);
+    fn is_over(&self, wanted: Count, going: Count, left: Count) -> bool {
+        let sum = |of: fn(&Count) -> usize| {
+            let made: usize = self.recent.iter().map(|(_, count)| of(count)).sum();
+            made + of(&going)
+        };
+        let gone_services = sum(|count| count.services);
+        let gone_destinations = sum(|count| count.destinations);
         exceeds(gone_services, wanted.services, left.services)
             || exceeds(gone_destinations, wanted.destinations, left.destinations)
     }
 }
 
 /// Whether `removals` would leave less than half of our services, or less than
-/// half of our destinations. A removed service counts as a service only.
-pub fn is_most<'a>(removals: impl IntoIterator<Item = &'a Op>, owned: &Owned) -> bool {
+/// half of our destinations, if `all` is what we have. A removed service counts
+/// as a service only.
+pub fn is_most<'a>(removals: impl IntoIterator<Item = &'a Op>, all: Count) -> bool {
     let wanted = Count::of(removals);
-    let all = Count::of_owned(owned);
     wanted.services * 2 > all.services && wanted.services > 0
         || wanted.destinations * 2 > all.destinations && wanted.destinations > 0
 }
@@ -129,13 +144,18 @@ mod tests {
     }
 
     /// Returns these services as ours, each with one server.
-    fn owned(services: std::ops::Range<usize>) -> Owned {
+    fn owned(services: std::ops::Range<usize>) -> Count {
         let mut owned = Owned::default();
         for number in services {
             owned.add(service(number), Some(server(1)));
         }
-        owned
+        Count::owned(&owned)
     }
+
+    const NONE: Count = Count {
+        services: 0,
+        destinations: 0,
+    };
 
     fn deletions(services: std::ops::Range<usize>) -> Vec<Op> {
         services
@@ -153,7 +173,7 @@ mod tests {
             (100, 26, true),
         ] {
             let mut guard = Guard::default();
-            let held = guard.holds(&deletions(0..wanted), &owned(0..all), false, s(1));
+            let held = guard.holds(&deletions(0..wanted), NONE, owned(0..all), false, s(1));
             assert_eq!(held, holds, "{wanted} of {all}");
         }
     }
@@ -169,15 +189,15 @@ mod tests {
             (10, 6, true),
             (10, 0, false),
         ] {
-            let found = is_most(&deletions(0..wanted), &owned(0..all));
+            let found = is_most(&deletions(0..wanted), owned(0..all));
             assert_eq!(found, is, "{wanted} of {all} services");
             let servers: Vec<_> = (0..wanted)
                 .map(|number| Op::DeleteDestination(service(number), server(1)))
                 .collect();
-            let found = is_most(&servers, &owned(0..all));
+            let found = is_most(&servers, owned(0..all));
             assert_eq!(found, is, "{wanted} of {all} servers");
         }
-        assert!(!is_most(&[], &owned(0..0)), "nothing of nothing");
+        assert!(!is_most(&[], owned(0..0)), "nothing of nothing");
     }
 
     #[test]
@@ -186,14 +206,14 @@ mod tests {
         let servers: Vec<_> = (0..11)
             .map(|number| Op::DeleteDestination(service(number), server(1)))
             .collect();
-        assert!(guard.holds(&servers, &owned(0..40), false, s(1)));
+        assert!(guard.holds(&servers, NONE, owned(0..40), false, s(1)));
         let mut guard = Guard::default();
         let both: Vec<_> = servers[..10]
             .iter()
             .cloned()
             .chain(deletions(20..30))
             .collect();
-        assert!(!guard.holds(&both, &owned(0..40), false, s(1)));
+        assert!(!guard.holds(&both, NONE, owned(0..40), false, s(1)));
     }
 
     #[test]
@@ -202,32 +222,49 @@ mod tests {
         for op in &deletions(0..8) {
             guard.count(op, s(1));
         }
-        assert!(!guard.holds(&deletions(8..10), &owned(8..40), false, s(60)));
-        assert!(guard.holds(&deletions(8..11), &owned(8..40), false, s(60)));
+        assert!(!guard.holds(&deletions(8..10), NONE, owned(8..40), false, s(60)));
+        assert!(guard.holds(&deletions(8..11), NONE, owned(8..40), false, s(60)));
         let mut guard = Guard::default();
         for op in &deletions(0..8) {
             guard.count(op, s(1));
         }
-        assert!(!guard.holds(&deletions(8..18), &owned(8..40), false, s(61)));
+        assert!(!guard.holds(&deletions(8..18), NONE, owned(8..40), false, s(61)));
+    }
+
+    #[test]
+    fn removals_that_may_still_be_taken_back_count_as_made() {
+        let going = Count {
+            services: 8,
+            destinations: 0,
+        };
+        let mut guard = Guard::default();
+        assert!(!guard.holds(&deletions(8..10), going, owned(8..40), false, s(1)));
+        assert!(guard.holds(&deletions(8..11), going, owned(8..40), false, s(1)));
+        let mut guard = Guard::default();
+        let back = owned(0..40);
+        assert!(!guard.holds(&deletions(8..18), NONE, back, false, s(2)));
     }
 
     #[test]
     fn what_is_held_stays_held_until_it_is_released_or_no_longer_due() {
         let mut guard = Guard::default();
         let (many, few, none) = (deletions(0..20), deletions(0..1), deletions(0..0));
-        assert!(guard.holds(&many, &owned(0..40), false, s(1)));
+        assert!(guard.holds(&many, NONE, owned(0..40), false, s(1)));
         assert!(
-            guard.holds(&few, &owned(0..40), false, s(500)),
+            guard.holds(&few, NONE, owned(0..40), false, s(500)),
             "and further removals too"
         );
-        assert!(!guard.holds(&many, &owned(0..40), true, s(501)), "released");
-        assert!(guard.holds(&many, &owned(0..40), false, s(502)));
         assert!(
-            !guard.holds(&none, &owned(0..40), false, s(503)),
+            !guard.holds(&many, NONE, owned(0..40), true, s(501)),
+            "released"
+        );
+        assert!(guard.holds(&many, NONE, owned(0..40), false, s(502)));
+        assert!(
+            !guard.holds(&none, NONE, owned(0..40), false, s(503)),
             "everything is wanted again"
         );
         assert!(
-            !guard.holds(&few, &owned(0..40), false, s(504)),
+            !guard.holds(&few, NONE, owned(0..40), false, s(504)),
             "the hold is forgotten"
         );
     }
@@ -244,9 +281,9 @@ mod tests {
                 now += pause;
                 let wanted = wanted.min(left);
                 let ops = deletions(0..wanted);
-                if guard.holds(&ops, &owned(0..left), false, s(now)) {
+                if guard.holds(&ops, NONE, owned(0..left), false, s(now)) {
                     // The held entries are wanted again.
-                    guard.holds(&[], &owned(0..left), false, s(now));
+                    guard.holds(&[], NONE, owned(0..left), false, s(now));
                     continue;
                 }
                 ops.iter().for_each(|op| guard.count(op, s(now)));

@@ -1,7 +1,10 @@
 //! The record of what is ours: what the agent made, adopted or set on this
 //! host.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipvs::{
     ActualTable, DestinationConfig, DestinationKey, Owned, ServiceConfig, ServiceKey, Timeouts,
@@ -69,6 +72,9 @@ pub struct Remembered {
     pub device: Option<String>,
     /// The intent of a round that was never settled.
     pub intent: Intent,
+    /// The addresses that were taken over from a director that is out. They are
+    /// given up as soon as another host answers for them.
+    pub taken_over: BTreeSet<IpAddr>,
     /// The cluster that these entries come from ([`crate::decide::caution`]).
     pub cluster: Option<String>,
 }

@@ -7,6 +7,9 @@
 //!         kernel, checks    │    (memory)   └─▶ held: the removals that wait
 //! removals: allowed or not, │
 //!         absent objects ───┘
+//!
+//! no longer wanted ─▶ held, as it was ─▶ grace: 10 s, servers ─▶ removed
+//!                     until allowed      with weight 0
 //! ```
 //!
 //! This stage prevents removals that must not happen, by keeping the entries in
@@ -14,7 +17,13 @@
 //! force with its check, its VIP, its sysctls and its place in the order. Later
 //! stages plan the table in force, so they never plan a held removal and need
 //! not know about it.
+//!
+//! A removal that is allowed begins with a grace ([`GRACE`]). If an object is
+//! deleted and made again within the grace, its entries never left the kernel,
+//! and keep their connections, their order and the verdicts about their
+//! servers.
 
+mod grace;
 mod merge;
 
 use std::{
@@ -24,12 +33,14 @@ use std::{
 };
 
 use crds::Kind;
-use ipvs::{ActualTable, DestinationKey, Op, ServiceKey};
+use ipvs::{ActualTable, DestinationConfig, DestinationKey, Op, Owned, ServiceKey};
 
+pub use self::grace::GRACE;
+use self::grace::{Entry, Graces};
 use crate::decide::{
     absence::{Absence, Cause, Doubtful},
     desired::{Desired, Wish},
-    guard::{Guard, is_most},
+    guard::{Count, Guard, is_most},
     ours::Remembered,
 };
 
@@ -50,7 +61,7 @@ pub enum Removals {
         /// reason is gone.
         lasting: bool,
     },
-    /// Nothing is retained: the administrator allowed the removals.
+    /// No removal is held: the administrator allowed the removals.
     Released,
 }
 
@@ -95,15 +106,26 @@ enum Leaving {
 /// The entries that are no longer wanted, by service.
 type Leavings = BTreeMap<ServiceKey, Leaving>;
 
+/// The part of a service that is retained.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Kept {
+    /// The whole service, with every server of ours in it.
+    Service,
+    /// Servers of a service that is still wanted, in the kernel's order. A
+    /// server without a configuration keeps the one that it has.
+    Servers(Vec<(DestinationKey, Option<DestinationConfig>)>),
+}
+
 /// What the retention stage remembers between calls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Retention {
     guard: Guard,
+    graces: Graces,
     /// The entries that were no longer wanted at the last call, retained or
     /// not.
     leaving: Leavings,
     /// The part of `leaving` that was retained at the last call.
-    retained: Leavings,
+    retained: BTreeMap<ServiceKey, Kept>,
     /// The wanted state at the last call, followed by the resulting state in
     /// force.
     wanted: Arc<Desired>,
@@ -111,20 +133,22 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Counts removals that the kernel acknowledged at `now`. Removals that
-    /// health checks caused do not count for the guard, because the objects
-    /// still want these servers.
-    pub fn acknowledge<'a>(&mut self, removed: impl IntoIterator<Item = &'a Op>, now: Duration) {
-        for op in removed {
-            let is_leaving = match (self.leaving.get(&op.service()), op.destination()) {
-                (Some(Leaving::Service), None) => true,
-                (Some(Leaving::Servers(servers)), Some(server)) => servers.contains(&server),
-                _ => false,
-            };
-            if is_leaving {
-                self.guard.count(op, now);
-            }
+    /// Returns a stage that has seen nothing yet. Entries whose removal is
+    /// allowed stay for `grace`, usually [`GRACE`].
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            guard: Guard::default(),
+            graces: Graces::new(grace),
+            leaving: BTreeMap::new(),
+            retained: BTreeMap::new(),
+            wanted: Arc::default(),
+            in_force: Arc::default(),
         }
+    }
+
+    /// Returns when the next entry may be removed because its grace ends.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.graces.next_deadline()
     }
 
     /// Decides which entries that are no longer `wanted` stay in force.
@@ -140,31 +164,42 @@ impl Retention {
         now: Duration,
     ) -> Retained {
         self.find_leaving(&wanted.desired, before);
-        let owned = &before.ours.table;
         let mut doubtful = None;
-        let retained = match removals {
-            Removals::NotYet => self.leaving.clone(),
+        // What is held for a reason other than its number.
+        let barred = match removals {
+            Removals::NotYet | Removals::Held { .. } => self.leaving.clone(),
+            Removals::Guarded => {
+                let doubted = self.doubted(before);
+                doubtful = Some(self.objects_of(&doubted));
+                doubted
+            }
+            Removals::Released => Leavings::new(),
+        };
+        self.graces.stop_if(|entry| contains(&barred, entry));
+        let mut pending = self.not_begun();
+        pending.retain(|op| !contains(&barred, &entry(op)));
+        let are_allowed = match removals {
+            Removals::NotYet => false,
             Removals::Held { lasting } => {
                 if lasting {
                     self.guard.hold(&ops(&self.leaving));
                 }
-                self.leaving.clone()
+                false
             }
-            Removals::Guarded => {
-                let (doubted, certain) = self.divide(before);
-                doubtful = Some(self.objects_of(&doubted));
-                match self.guard.holds(&ops(&certain), owned, false, now) {
-                    true => self.leaving.clone(),
-                    false => doubted,
-                }
-            }
-            Removals::Released => {
-                self.guard.holds(&ops(&self.leaving), owned, true, now);
-                BTreeMap::new()
+            Removals::Guarded | Removals::Released => {
+                let is_released = removals == Removals::Released;
+                let going = Count::of(&self.graces.running().collect::<Vec<_>>());
+                let left = self.left(&before.ours.table);
+                !self.guard.holds(&pending, going, left, is_released, now)
             }
         };
-        let held = ops(&retained);
-        let changed = self.put_in_force(&wanted.desired, before, retained);
+        if are_allowed {
+            self.begin_graces(&pending, before.kernel, now);
+        }
+        for (since, op) in self.graces.end(now) {
+            self.guard.count(&op, since);
+        }
+        let changed = self.put_in_force(&wanted.desired, before);
         let mut in_force = Wish {
             desired: self.in_force.clone(),
             ..wanted
@@ -178,23 +213,22 @@ impl Retention {
             // allow.
             held: match removals {
                 Removals::NotYet => Vec::new(),
-                _ => held,
+                _ => self.not_begun(),
             },
             changed,
             doubtful,
         }
     }
 
-    /// Divides the leaving entries into those whose objects are absent and not
-    /// believed to be deleted, and all others.
-    fn divide(&self, before: Before<'_>) -> (Leavings, Leavings) {
+    /// Returns the leaving entries whose objects are absent and not believed to
+    /// be deleted.
+    fn doubted(&self, before: Before<'_>) -> Leavings {
         let absence = before.absence;
         let listed = self.part(absence, |cause| cause != Cause::Certain);
-        let is_most = is_most(&ops(&listed), &before.ours.table);
-        let is_doubted = |cause| cause == Cause::Doubted || is_most && cause == Cause::Unjudged;
-        let doubted = self.part(absence, is_doubted);
-        let certain = self.part(absence, |cause| !is_doubted(cause));
-        (doubted, certain)
+        let is_most = is_most(&ops(&listed), Count::owned(&before.ours.table));
+        self.part(absence, |cause| {
+            cause == Cause::Doubted || is_most && cause == Cause::Unjudged
+        })
     }
 
     /// Returns the leaving entries that leave for one of these causes.
@@ -268,16 +302,78 @@ impl Retention {
                 None => self.leaving.remove(&key),
             };
         }
+        let leaving = &self.leaving;
+        self.graces.forget_unless(|entry| contains(leaving, entry));
+    }
+
+    /// Returns the removals that were not allowed yet.
+    fn not_begun(&self) -> Vec<Op> {
+        let mut removals = ops(&self.leaving);
+        removals.retain(|op| !self.graces.has_begun(&entry(op)));
+        removals
+    }
+
+    /// Returns how many entries of ours there are without those whose removal
+    /// was allowed.
+    fn left(&self, owned: &Owned) -> Count {
+        let mut left = Count::owned(owned);
+        for op in self.graces.begun() {
+            match op.destination() {
+                Some(_) => left.destinations = left.destinations.saturating_sub(1),
+                None => {
+                    let servers = owned.services.get(&op.service());
+                    let servers = servers.map_or(0, BTreeSet::len);
+                    left.services = left.services.saturating_sub(1);
+                    left.destinations = left.destinations.saturating_sub(servers);
+                }
+            }
+        }
+        left
+    }
+
+    fn begin_graces(&mut self, allowed: &[Op], kernel: &ActualTable, now: Duration) {
+        for op in allowed {
+            let before = op.destination().and_then(|server| {
+                let known = self.in_force.table.get(&op.service());
+                let known = known.and_then(|service| service.destinations.get(&server));
+                let found = || kernel.get(&op.service())?.destinations.get(&server);
+                known.or_else(found).copied()
+            });
+            self.graces.begin(entry(op), before, now);
+        }
+    }
+
+    /// Returns what stays in force: the entries that are held, as they were,
+    /// and those in their grace.
+    fn kept(&self) -> BTreeMap<ServiceKey, Kept> {
+        let kept = |(key, leaving): (&ServiceKey, &Leaving)| match leaving {
+            Leaving::Service => {
+                let stays = !self.graces.is_over(&(*key, None));
+                stays.then_some((*key, Kept::Service))
+            }
+            Leaving::Servers(servers) => {
+                let kept = servers.iter().filter_map(|server| {
+                    let entry = (*key, Some(*server));
+                    if self.graces.is_over(&entry) {
+                        return None;
+                    }
+                    let mut config = self.graces.before(&entry);
+                    if let (Some(config), true) = (&mut config, self.graces.has_begun(&entry)) {
+                        config.weight = 0;
+                    }
+                    Some((*server, config))
+                });
+                let kept: Vec<_> = kept.collect();
+                (!kept.is_empty()).then_some((*key, Kept::Servers(kept)))
+            }
+        };
+        self.leaving.iter().filter_map(kept).collect()
     }
 
     /// Builds the state in force from the wanted state. Returns the services
     /// whose retained part is new or changed.
-    fn put_in_force(
-        &mut self,
-        wanted: &Arc<Desired>,
-        before: Before<'_>,
-        retained: Leavings,
-    ) -> BTreeSet<ServiceKey> {
+    fn put_in_force(&mut self, wanted: &Arc<Desired>, before: Before<'_>) -> BTreeSet<ServiceKey> {
+        let retained = self.kept();
         let may_differ = |key| before.changed.is_none_or(|changed| changed.contains(key));
         let is_same = Arc::ptr_eq(wanted, &self.wanted)
             && retained == self.retained
@@ -291,16 +387,16 @@ impl Retention {
             true => wanted.clone(),
             false => {
                 let mut in_force = Desired::clone(wanted);
-                for (key, leaving) in &retained {
+                for (key, kept) in &retained {
                     let found = before.kernel.get(key).expect("it is in the kernel");
                     let ours = &before.ours.table;
                     let servers = found.destinations.keys();
-                    let servers: Vec<_> = match leaving {
-                        Leaving::Service => servers
+                    let servers: Vec<_> = match kept {
+                        Kept::Service => servers
                             .filter(|server| ours.destination(key, server))
-                            .copied()
+                            .map(|server| (*server, None))
                             .collect(),
-                        Leaving::Servers(servers) => servers.clone(),
+                        Kept::Servers(servers) => servers.clone(),
                     };
                     merge::keep(&mut in_force, key, &servers, found, &self.in_force);
                 }
@@ -333,6 +429,20 @@ impl Leaving {
 fn ops(leaving: &Leavings) -> Vec<Op> {
     let each = leaving.iter().map(|(key, leaving)| leaving.ops(*key));
     each.flatten().collect()
+}
+
+/// Whether an entry is one of these.
+fn contains(leaving: &Leavings, (service, server): &Entry) -> bool {
+    match (leaving.get(service), server) {
+        (Some(Leaving::Service), None) => true,
+        (Some(Leaving::Servers(servers)), Some(server)) => servers.contains(server),
+        _ => false,
+    }
+}
+
+/// Returns the entry that an operation removes.
+fn entry(removal: &Op) -> Entry {
+    (removal.service(), removal.destination())
 }
 
 /// Returns the part of a service that is ours, in the kernel, and no longer

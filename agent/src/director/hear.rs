@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Loop, VIP_GRACE, reason::Reason};
 use crate::{
-    decide::absence::Absence,
+    decide::{absence::Absence, liveness::Liveness},
     disk::checkpoint::{Note, Tee},
     event::Event,
 };
@@ -118,6 +118,16 @@ impl Loop {
                 self.recorder.note(note);
                 Reason::Look.when(self.protection.hear_directors(addresses))
             }
+            Event::Lease(director, at, renewal) => {
+                let now = self.clock.now();
+                let state = |liveness: &Liveness| {
+                    (liveness.is_live(&director, now), liveness.is_out(&director))
+                };
+                let before = state(&self.liveness);
+                self.liveness
+                    .hear(director.clone(), renewal, self.clock.at(at));
+                Reason::Retry.when(state(&self.liveness) != before)
+            }
             Event::ApiServers(servers) => {
                 self.recorder.note(Note::ApiServers(servers.clone()));
                 Reason::Look.when(self.protection.hear_api_servers(servers))
@@ -169,13 +179,14 @@ impl Loop {
     /// can run, deadlines that need a round are left out.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
         let state = &self.state;
-        let (round, look, protection) = match self.trouble {
+        let (round, look, protection, removal) = match self.trouble {
             None => (
                 state.next_deadline(),
                 state.next_look(),
                 self.protection.next_deadline(),
+                self.retention.next_deadline(),
             ),
-            Some(_) => (None, None, None),
+            Some(_) => (None, None, None, None),
         };
         let grace = self.is_in_grace(now).then_some(VIP_GRACE);
         let health = match self.trouble {
@@ -186,7 +197,7 @@ impl Loop {
             Some(_) => None,
         };
         let retry = self.retry.next_deadline();
-        [round, look, protection, health, grace, retry]
+        [round, look, protection, removal, health, grace, retry]
             .into_iter()
             .flatten()
             .fold(now + LONGEST_SLEEP, Duration::min)

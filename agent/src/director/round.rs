@@ -10,7 +10,6 @@ use crate::{
     act::{self, Outcome, retry::Subject},
     decide::{
         absence::Object,
-        addresses::{Holding, holding},
         caution::Hold,
         desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
         permission::Permission,
@@ -48,6 +47,7 @@ impl Loop {
     /// Fails if the kernel does not answer.
     pub(super) fn round(&mut self, now: Duration) -> Result<Outcome, ipvs::Error> {
         let suspects = self.suspects(now);
+        self.ask_for_leases();
         self.read(now)?;
         self.protect(suspects, now);
         let in_force = self.retain(now);
@@ -83,7 +83,9 @@ impl Loop {
 
     /// Keeps entries in force that must not be removed yet.
     fn retain(&mut self, now: Duration) -> Wish {
-        let (removals, wanted) = (self.removals(), self.wish(now));
+        let removals = self.removals();
+        let mut wanted = self.wish(now);
+        wanted.addresses.is_released = removals == Removals::Released;
         let before = Before {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was read"),
@@ -133,11 +135,7 @@ impl Loop {
             &mut self.world,
         );
         let table = &self.health.table;
-        let made = act::run(&mut self.state, &mut edges, in_force, table, now);
-        // Removals made before the kernel stopped answering count for the guard
-        // too.
-        self.retention.acknowledge(self.state.removed(), now);
-        made
+        act::run(&mut self.state, &mut edges, in_force, table, now)
     }
 
     /// Adds to the outcome what the loop knows and the round itself does not.
@@ -182,7 +180,7 @@ impl Loop {
     }
 
     /// Returns the last accepted version of the group.
-    fn in_force(&self) -> Option<&CheckedGroup> {
+    pub(super) fn in_force(&self) -> Option<&CheckedGroup> {
         let group = self.objects.group(&self.group);
         group.and_then(|group| group.in_force())
     }
@@ -235,21 +233,5 @@ impl Loop {
 
     pub(super) fn is_in_grace(&self, now: Duration) -> bool {
         self.restored && !self.objects.is_listed() && now < VIP_GRACE
-    }
-
-    fn holding(&self, now: Duration) -> Holding {
-        if self.is_in_grace(now) || self.caution.is_elsewhere() {
-            return Holding::Undecided;
-        }
-        let Some(group) = self.in_force() else {
-            return Holding::Undecided;
-        };
-        let holder = group.holder.as_deref();
-        holding(
-            &group.addresses,
-            holder,
-            &self.name,
-            self.directors.as_ref(),
-        )
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::{hear::LONGEST_SLEEP, *};
 use crate::{
     act::Outcome,
-    decide::addresses::Missing,
+    decide::addresses::{Missing, Stay},
     fixtures::{ModelWorld, ip, service as kernel_service, tcp},
 };
 
@@ -29,8 +29,10 @@ mod drift;
 mod grants;
 mod health;
 mod health_steps;
+mod holder;
 mod no_journal;
 mod protect;
+mod replaced;
 mod restored;
 mod running;
 
@@ -284,6 +286,14 @@ fn the_vip_goes_to_the_director_that_the_group_names() {
     for (holder, here) in [(Some("a"), 1), (None, 1), (Some("b"), 0), (Some("a"), 1)] {
         let edit = Change::Apply(group(holder));
         running.send([Event::DirectorGroup(edit)]);
+        if holder == Some("b") {
+            let observed = running.programmed(2, 4);
+            let stays = observed.outcome.expect("a round").kept;
+            assert_eq!(stays[&ip(VIP)], Stay::NoHolder, "b may be dead");
+            let asked = running.world.parts().leases_asked.clone();
+            assert!(asked.contains_key("b"), "{asked:?}");
+            running.send([lease("b", "12:00:00"), lease("b", "12:00:10")]);
+        }
         let observed = running.programmed(2, 4);
         let held = observed.outcome.expect("a round").vips.len();
         assert_eq!(held, here, "{holder:?} is named");

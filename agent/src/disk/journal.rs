@@ -11,7 +11,9 @@
 mod rows;
 
 use std::{
+    collections::BTreeSet,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -51,6 +53,14 @@ pub trait Journal {
     /// # Errors
     /// Returns an error if the disk cannot take the id.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError>;
+
+    /// Stores the addresses that were taken over from a director that is out,
+    /// in place of those stored before. A reboot ends what was taken over.
+    ///
+    /// # Errors
+    /// Returns an error if the disk cannot take the addresses. Without the
+    /// record, no address may be taken over.
+    fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError>;
 }
 
 /// The journal to use when the state folder cannot be used. Without a real
@@ -71,6 +81,10 @@ impl Journal for NoJournal {
     }
 
     fn remember_cluster(&mut self, _: &str) -> Result<(), JournalError> {
+        Err(JournalError::Absent(self.0.clone()))
+    }
+
+    fn remember_taken_over(&mut self, _: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
         Err(JournalError::Absent(self.0.clone()))
     }
 }
@@ -276,6 +290,10 @@ impl Journal for FileJournal {
         self.write(|transaction| rows::put_cluster(transaction, cluster))?;
         self.cluster = Some(cluster.to_owned());
         Ok(())
+    }
+
+    fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
+        self.write(|transaction| rows::put_taken_over(transaction, addresses))
     }
 }
 

@@ -23,7 +23,7 @@ pub use self::health::HealthReport;
 use self::held::removals_held;
 use crate::{
     act::{Outcome, Sysctls, retry::Subject},
-    decide::{addresses::Missing, caution::Hold, desired::Desired, permission::Doubt, protect},
+    decide::{caution::Hold, desired::Desired, permission::Doubt, protect},
 };
 
 /// The condition types that the agent sets on its Director.
@@ -298,14 +298,8 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
             exceptions.push(exception(service, None, reason, &message));
         }
     }
-    for (address, missing) in &outcome.missing {
-        let message = vips::absence(*address, missing, wishes);
-        exceptions.extend(about_vip(wishes, *address, vips::reason(missing), &message));
-    }
-    for (address, other) in &outcome.contested {
-        let message = vips::contest(*address, other, wishes);
-        let reason = condition::reason::VIP_TAKEN;
-        exceptions.extend(about_vip(wishes, *address, reason, &message));
+    for (address, reason, message) in vips::problems(outcome, wishes) {
+        exceptions.extend(about_vip(wishes, address, reason, &message));
     }
     exceptions
 }
@@ -334,25 +328,21 @@ pub fn oddities(
     hold: Option<&Hold>,
     group: &str,
 ) -> BTreeSet<String> {
-    let absences = outcome.missing.iter();
+    let vips = vips::problems(outcome, wishes).into_iter();
     // Asking the segment whether an address is free is not unusual.
-    let absences = absences.filter(|(_, why)| **why != Missing::Asking);
-    let absences = absences.map(|(address, why)| vips::absence(*address, why, wishes));
-    let contests = outcome.contested.iter();
-    let contests = contests.map(|(address, other)| vips::contest(*address, other, wishes));
+    let vips = vips.filter(|(_, reason, _)| *reason != condition::reason::VIP_PROBING);
+    let vips = vips.map(|(_, _, message)| message);
     let foreign = outcome.left.iter();
     let foreign = foreign.map(|(service, destination)| left(service, *destination));
     let held = (!held.is_empty()).then(|| removals_held(held, hold, group, 0).message);
-    absences
-        .chain(contests)
-        .chain(foreign)
+    vips.chain(foreign)
         .chain(notices(outcome))
         .chain(held)
         .collect()
 }
 
-/// Returns a line for each unusual entry of the kernel's table that is no
-/// failure.
+/// Returns a line for each unusual entry of the kernel's table, and for each
+/// unusual address, that is no failure.
 fn notices(outcome: &Outcome) -> impl Iterator<Item = String> {
     let strangers = outcome.strangers.iter().map(|(service, destination)| {
         format!(
@@ -364,7 +354,7 @@ fn notices(outcome: &Outcome) -> impl Iterator<Item = String> {
             "the servers of service {service} were not added in the order of their age, and the service's scheduler depends on this order: a director that creates the service anew sends some clients to other servers. To correct the order, delete the service and create it again, which ends its connections"
         )
     });
-    strangers.chain(misordered)
+    strangers.chain(misordered).chain(vips::left_over(outcome))
 }
 
 fn about_vip<'a>(

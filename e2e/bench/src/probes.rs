@@ -79,6 +79,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         }),
         sysctls: Box::new(Nowhere),
         segments: Box::new(Nowhere),
+        leases: None,
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(Nowhere),

@@ -3,6 +3,8 @@
 //! operation at no cost. The profile helps to make the load faster.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -113,5 +115,9 @@ impl Journal for Timed {
 
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
         self.journal.remember_cluster(cluster)
+    }
+
+    fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
+        self.journal.remember_taken_over(addresses)
     }
 }

@@ -128,6 +128,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         }),
         sysctls: Box::new(director::sysctls()),
         segments: Box::new(Nowhere),
+        leases: None,
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),

@@ -4,6 +4,7 @@
 
 mod calm;
 mod drift;
+mod kept;
 mod reboot;
 mod scene;
 

@@ -243,3 +243,98 @@ fn a_director_that_only_keeps_vips_puts_back_one_that_vanished_from_no_segment()
     assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
     assert_eq!(outcome.repairs.count, 1);
 }
+
+#[test]
+fn in_mode_manual_a_vip_stays_and_leaves_when_another_host_answers_for_it() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    agent.hear(Verdict::Free(2));
+    agent.round(&web());
+    agent.hear(Verdict::Held);
+
+    agent.rule = AddressRule::Manual;
+    let outcome = agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    assert_eq!(outcome.vips[&ip(WEB)], "eth0");
+    assert_eq!(outcome.kept[&ip(WEB)], Stay::Manual);
+    assert_eq!(agent.orders(), [(ip(WEB), Order::Watch(card()))]);
+    let oddities = crate::tell::report::oddities(&outcome, &[], &web(), None, "default");
+    let said = oddities.first().expect("what stays is listed");
+    assert!(said.contains("192.0.2.10 stays on eth0"), "{said}");
+    assert!(said.contains("spec.removals.allowUntil"), "{said}");
+
+    agent.rule = AddressRule::Subnet;
+    let outcome = agent.round(&web());
+    assert!(outcome.kept.is_empty(), "back in mode Interface");
+    assert_eq!(agent.orders(), [(ip(WEB), Order::Hold(card(), 1))]);
+
+    agent.rule = AddressRule::Manual;
+    agent.round(&web());
+    agent.hear(Verdict::Taken(OTHER));
+    let outcome = agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
+    assert!(outcome.vips.is_empty() && outcome.kept.is_empty());
+    assert_eq!(agent.orders(), []);
+    assert!(!world.table().is_empty(), "the service stays");
+}
+
+#[test]
+fn a_vip_whose_new_interface_does_not_exist_stays_announced_and_is_reported() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    agent.hear(Verdict::Free(2));
+    agent.round(&web());
+    agent.rule = AddressRule::Interface("eht0".into());
+    let outcome = agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    assert_eq!(agent.orders(), [(ip(WEB), Order::Hold(card(), 1))]);
+    let why = Missing::NoInterface("eht0".into());
+    assert_eq!(outcome.kept[&ip(WEB)], Stay::NoPlace(why));
+    agent.rule = AddressRule::Interface("eth0".into());
+    let outcome = agent.round(&web());
+    assert!(outcome.kept.is_empty(), "the typo was corrected");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+}
+
+#[test]
+fn a_vip_that_was_taken_over_is_marked_on_the_disk_and_given_up_for_a_host_that_answers() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    agent.hear(Verdict::Free(2));
+    world.parts().disk_broken = true;
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0], "no mark, no VIP");
+    world.parts().disk_broken = false;
+    agent.hear(Verdict::Free(2));
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    assert_eq!(world.parts().disk.taken_over, [ip(WEB)].into());
+
+    // The next run knows the mark.
+    let mut next = Agent::start(&world);
+    next.try_round(&web(), Holding::Wait).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+    next.hear(Verdict::Contested(OTHER));
+    next.try_round(&web(), Holding::Wait).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
+    next.state.links_changed();
+    next.try_round(&web(), Holding::Wait).expect("a round");
+    assert!(world.parts().disk.taken_over.is_empty());
+}
+
+#[test]
+fn a_vip_of_the_named_holder_is_not_given_up_for_a_host_that_answers() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    agent.hear(Verdict::Free(2));
+    agent.try_round(&web(), Holding::TakeOver).expect("a round");
+    agent.try_round(&web(), Holding::Take).expect("a round");
+    assert!(world.parts().disk.taken_over.is_empty(), "it is the holder");
+    agent.hear(Verdict::Contested(OTHER));
+    agent.try_round(&web(), Holding::Take).expect("a round");
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
+}

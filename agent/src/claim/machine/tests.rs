@@ -302,3 +302,26 @@ fn an_address_counts_as_free_only_for_a_while() {
         "it was not put up, so it is asked for again"
     );
 }
+
+#[test]
+fn a_watched_address_is_asked_for_every_ten_seconds_and_neither_announced_nor_defended() {
+    let mut host = Host::asking("192.0.2.10", LOW, 7);
+    host.order(Order::Hold(card(LOW), 1), Duration::ZERO);
+    host.order(Order::Watch(card(LOW)), SECOND);
+    let mut now = SECOND;
+    while let Some(due) = host.claims.next_deadline().filter(|due| *due < 61 * SECOND) {
+        now = due;
+        host.say(now);
+    }
+    let words: Vec<_> = host.said.iter().map(|(_, word)| *word).collect();
+    assert_eq!(words, [Word::Asks; 6]);
+    assert_eq!(host.verdict, Verdict::Held);
+
+    host.hear(Word::Asks, HIGH, now);
+    assert_eq!(host.verdict, Verdict::Held, "the other host only asks");
+    host.hear(Word::Has, HIGH, now);
+    assert_eq!(host.verdict, Verdict::Taken(HIGH));
+    host.order(Order::Hold(card(LOW), 1), now);
+    assert_eq!(host.verdict, Verdict::Held, "it is announced again");
+    assert_eq!(host.say(now)[0].word, Word::Has);
+}

@@ -8,6 +8,8 @@ struct Case {
     kept: BTreeMap<IpAddr, String>,
     ours: BTreeMap<IpAddr, String>,
     seen: BTreeSet<IpAddr>,
+    is_released: bool,
+    taken: BTreeSet<IpAddr>,
 }
 
 impl Case {
@@ -18,6 +20,8 @@ impl Case {
             kept: BTreeMap::new(),
             ours: BTreeMap::new(),
             seen: BTreeSet::new(),
+            is_released: false,
+            taken: BTreeSet::new(),
         }
     }
 
@@ -36,6 +40,8 @@ impl Case {
             addresses: &self.wanted,
             rule: &self.rule,
             holding,
+            is_released: self.is_released,
+            taken: &self.taken,
             kept: &self.kept,
             ours: &self.ours,
             seen: &self.seen,
@@ -136,25 +142,69 @@ fn what_the_agent_added_and_another_process_moved_is_forgotten_and_not_removed()
 fn one_director_alone_holds_and_of_several_only_the_named_one() {
     let alone = directors(&["a"]);
     let both = directors(&["a", "b"]);
-    for (holder, known, expected) in [
-        (None, Some(&alone), Holding::Take),
-        (None, Some(&both), Holding::KeepOnly),
-        (None, None, Holding::Undecided),
-        (Some("a"), Some(&both), Holding::Take),
-        (Some("b"), Some(&both), Holding::Release),
-        (Some("b"), None, Holding::Release),
+    for (holder, known, is_live, expected) in [
+        (None, Some(&alone), false, Holding::Take),
+        (None, Some(&both), true, Holding::KeepOnly),
+        (None, None, false, Holding::Undecided),
+        (Some("a"), Some(&both), false, Holding::Take),
+        (Some("b"), Some(&both), true, Holding::Release),
+        (Some("b"), Some(&both), false, Holding::Wait),
+        (Some("b"), None, false, Holding::Wait),
     ] {
         assert_eq!(
-            holding(&AddressRule::Subnet, holder, "a", known),
+            holding(
+                &AddressRule::Subnet,
+                holder,
+                "a",
+                known,
+                |name| name == "b" && is_live,
+                false
+            ),
             expected,
-            "holder {holder:?}, directors {known:?}"
+            "holder {holder:?}, directors {known:?}, b is live: {is_live}"
         );
     }
+    let other = directors(&["b"]);
     assert_eq!(
-        holding(&AddressRule::Subnet, None, "a", Some(&directors(&["b"]))),
+        holding(
+            &AddressRule::Subnet,
+            None,
+            "a",
+            Some(&other),
+            |_| true,
+            true
+        ),
         Holding::Undecided,
         "a does not see its own registration yet"
     );
+}
+
+#[test]
+fn the_only_director_that_is_not_out_takes_over_on_a_segment() {
+    let both = directors(&["a", "b"]);
+    let on = |rule: AddressRule, holder, is_live: bool| {
+        holding(&rule, holder, "a", Some(&both), |_| is_live, true)
+    };
+    let named = AddressRule::Interface("eth0".into());
+    for rule in [AddressRule::Subnet, named] {
+        assert_eq!(on(rule.clone(), Some("b"), false), Holding::TakeOver);
+        assert_eq!(on(rule.clone(), None, false), Holding::TakeOver);
+        assert_eq!(on(rule.clone(), Some("a"), false), Holding::Take);
+        assert_eq!(on(rule, Some("b"), true), Holding::Release, "b is back");
+    }
+    for rule in [AddressRule::Dummy, AddressRule::Manual] {
+        assert_eq!(on(rule, Some("b"), false), Holding::Wait);
+    }
+    let vip = ip("192.168.4.15");
+    let plan = subnet(&[vip]).plan(&director(), Holding::TakeOver);
+    assert_eq!(added(&plan), ["eth0"]);
+    assert!(!plan.add[0].is_repair, "the segment is asked first");
+    let mut contested = subnet(&[vip]).ours(vip, "eth0").seen(vip);
+    contested.taken.insert(vip);
+    for holding in [Holding::TakeOver, Holding::Wait, Holding::KeepOnly] {
+        let plan = contested.plan(&director_with(vip), holding);
+        assert_eq!(plan.remove.len(), 1, "{holding:?}: another host has it");
+    }
 }
 
 #[test]
@@ -168,7 +218,16 @@ fn without_a_named_holder_no_director_takes_a_vip() {
 #[test]
 fn on_devices_of_their_own_all_directors_hold_vips_unless_one_is_named() {
     let both = directors(&["a", "b"]);
-    let dummy = |holder| holding(&AddressRule::Dummy, holder, "a", Some(&both));
+    let dummy = |holder| {
+        holding(
+            &AddressRule::Dummy,
+            holder,
+            "a",
+            Some(&both),
+            |_| true,
+            false,
+        )
+    };
     assert_eq!(dummy(None), Holding::Take);
     assert_eq!(dummy(Some("a")), Holding::Take);
     assert_eq!(dummy(Some("b")), Holding::Release);
@@ -210,7 +269,7 @@ fn what_the_agent_added_elsewhere_is_removed_there_first() {
         (AddressRule::Interface("eth0".into()), "eth1", false),
         (AddressRule::Dummy, DEVICE, true),
         (AddressRule::Dummy, "eth0", false),
-        (AddressRule::Manual, "eth0", false),
+        (AddressRule::Manual, "eth0", true),
     ] {
         let mut host = director();
         host.push(interface(9, DEVICE, &[]));
@@ -278,4 +337,127 @@ fn nothing_is_put_on_an_interface_that_is_down() {
         plan.forget.is_empty(),
         "it is still ours, and comes back with the link"
     );
+}
+
+/// Returns the director with our VIP on its eth0.
+fn director_with(vip: IpAddr) -> Vec<Interface> {
+    let mut host = director();
+    host[1].addresses.push((vip, 32));
+    host
+}
+
+#[test]
+fn a_vip_stays_where_it_is_until_its_new_interface_can_take_it() {
+    let vip = ip("192.168.4.15");
+    let to = |name: &str| {
+        let rule = AddressRule::Interface(name.into());
+        Case::of(&[vip], rule).ours(vip, "eth0").seen(vip)
+    };
+    let mut down = director_with(vip);
+    down[2].up = false;
+    let mut unplugged = director_with(vip);
+    unplugged[2].mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+    unplugged[2].connected = false;
+    let mut refused = director_with(vip);
+    refused[2].unusable.push(vip);
+    for (host, name, why) in [
+        (
+            director_with(vip),
+            "eht1",
+            Missing::NoInterface("eht1".into()),
+        ),
+        (down, "eth1", Missing::Down("eth1".into())),
+        (unplugged, "eth1", Missing::Down("eth1".into())),
+        (refused, "eth1", Missing::Unusable("eth1".into())),
+    ] {
+        let plan = to(name).plan(&host, Holding::Take);
+        assert_eq!(plan.remove, [], "{why:?}");
+        assert_eq!(plan.vips[&vip], "eth0", "{why:?}");
+        assert!(!plan.moves, "{why:?}");
+        assert_eq!(plan.kept[&vip], Stay::NoPlace(why));
+    }
+    let plan = to("eth1").plan(&director_with(vip), Holding::Take);
+    assert_eq!(plan.remove.len(), 1, "eth1 can take it");
+    assert!(plan.moves && plan.kept.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn a_vip_stays_on_a_device_until_a_subnet_or_another_device_can_take_it() {
+    let vip = ip("10.9.9.9");
+    let mut host = director();
+    host.push(interface(9, DEVICE, &[("10.9.9.9", 32)]));
+    let plan = subnet(&[vip]).ours(vip, DEVICE).plan(&host, Holding::Take);
+    assert_eq!(plan.remove, []);
+    assert_eq!(plan.kept[&vip], Stay::NoPlace(Missing::NoSubnet));
+
+    let vip = ip("192.168.4.15");
+    let dummy = Case::of(&[vip], AddressRule::Dummy).ours(vip, "eth0");
+    let plan = dummy.plan(&director_with(vip), Holding::Take);
+    assert_eq!(plan.remove, []);
+    assert_eq!(plan.kept[&vip], Stay::NoPlace(Missing::NoDevice));
+    assert!(plan.needs_device, "the agent makes it first");
+}
+
+#[test]
+fn a_director_that_could_not_take_a_vip_again_does_not_move_it() {
+    let vip = ip("192.168.4.15");
+    let case = Case::of(&[vip], AddressRule::Interface("eth1".into()))
+        .ours(vip, "eth0")
+        .seen(vip);
+    let plan = case.plan(&director_with(vip), Holding::KeepOnly);
+    assert_eq!(plan.remove, []);
+    assert_eq!(plan.kept[&vip], Stay::NoPlace(Missing::HolderNotNamed));
+}
+
+#[test]
+fn a_director_keeps_its_vips_while_the_named_holder_is_not_live_and_takes_none() {
+    let vip = ip("192.168.4.15");
+    let case = subnet(&[vip]).ours(vip, "eth0").seen(vip);
+    let plan = case.plan(&director_with(vip), Holding::Wait);
+    assert_eq!(plan.remove, []);
+    assert_eq!(plan.vips[&vip], "eth0");
+    assert!(plan.cards.is_empty(), "no Ethernet segment in this test");
+    assert_eq!(plan.kept[&vip], Stay::NoHolder);
+    let restored = case.plan(&director(), Holding::Wait);
+    assert_eq!(added(&restored), ["eth0"], "it is put back");
+    assert!(restored.add[0].is_repair);
+    let absent = subnet(&[vip]).plan(&director(), Holding::Wait);
+    assert_eq!(absent, AddressPlan::default(), "it was never here");
+}
+
+#[test]
+fn in_mode_manual_our_vips_stay_until_another_host_has_them_or_removals_are_allowed() {
+    let vip = ip("192.168.4.15");
+    let mut host = director_with(vip);
+    host[1].mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+    let case = || {
+        Case::of(&[vip], AddressRule::Manual)
+            .ours(vip, "eth0")
+            .seen(vip)
+    };
+    for holding in [
+        Holding::Take,
+        Holding::KeepOnly,
+        Holding::Wait,
+        Holding::Release,
+    ] {
+        let plan = case().plan(&host, holding);
+        assert_eq!(plan.remove, [], "{holding:?}");
+        assert_eq!(plan.vips[&vip], "eth0", "{holding:?}");
+        assert_eq!(plan.kept[&vip], Stay::Manual, "{holding:?}");
+        assert!(plan.cards.is_empty(), "{holding:?}: it is not announced");
+        assert!(plan.watched.contains_key(&vip), "{holding:?}");
+    }
+    let mut taken = case();
+    taken.taken.insert(vip);
+    assert_eq!(taken.plan(&host, Holding::Take).remove.len(), 1);
+    let mut released = case();
+    released.is_released = true;
+    assert_eq!(released.plan(&host, Holding::Take).remove.len(), 1);
+    let gone = case().plan(&director(), Holding::Take);
+    assert_eq!(gone.add, [], "it is not restored");
+    assert_eq!(gone.forget, [vip]);
+    let back = subnet(&[vip]).ours(vip, "eth0").seen(vip);
+    let back = back.plan(&host, Holding::Take);
+    assert!(back.cards.contains_key(&vip), "it is announced again");
 }

@@ -15,11 +15,12 @@ use crate::decide::desired::{CheckPolicy, Desired};
 /// longer wanted. `found` is the service in the kernel. `before` is the
 /// previous state in force, which has the service's check, its objects, and the
 /// weights that the administrator gave. A server that `before` lacks is kept as
-/// it is in the kernel.
+/// it is in the kernel. A server for which `servers` has a configuration gets
+/// that one.
 pub(super) fn keep(
     in_force: &mut Desired,
     key: &ServiceKey,
-    servers: &[DestinationKey],
+    servers: &[(DestinationKey, Option<DestinationConfig>)],
     found: &ActualService,
     before: &Desired,
 ) {
@@ -31,13 +32,14 @@ pub(super) fn keep(
     let is_sorry = |server: &DestinationKey| sorry.is_some_and(|(sorry, _)| sorry == *server);
     let known = before.table.get(key);
     let mut kept = Destinations::default();
-    for server in servers {
+    for (server, given) in servers {
         let known = known.and_then(|service| service.destinations.get(server));
         let current = found.destinations[server];
-        let config = match known {
-            Some(known) if is_checked => *known,
+        let config = match (given, known) {
+            (Some(given), _) => *given,
+            (None, Some(known)) if is_checked => *known,
             // A former sorry server is kept without new connections.
-            None if is_checked && was_sorry(before, key, server) => DestinationConfig {
+            (None, None) if is_checked && was_sorry(before, key, server) => DestinationConfig {
                 weight: 0,
                 ..current
             },
@@ -53,7 +55,7 @@ pub(super) fn keep(
     }
     if let Some(policy) = in_force.checks.get_mut(key) {
         let mut quiesce_only: BTreeSet<_> = policy.quiesce_only.clone();
-        quiesce_only.extend(servers);
+        quiesce_only.extend(servers.iter().map(|(server, _)| *server));
         *policy = Arc::new(CheckPolicy {
             quiesce_only,
             ..CheckPolicy::clone(policy)

@@ -8,6 +8,7 @@ use crate::{
 };
 use ipvs::{OnConflict, WantedTable};
 
+mod graces;
 mod property;
 
 const WEB: &str = "192.0.2.10";
@@ -29,17 +30,28 @@ fn wish_for(desired: Desired) -> Wish {
 
 /// The entries that are ours, the kernel's table, and the memory of the
 /// retention stage.
-#[derive(Default)]
 struct Scene {
     ours: Remembered,
     kernel: ActualTable,
     retention: Retention,
+    now: Duration,
 }
 
 impl Scene {
+    /// Returns a scene in which nothing is ours, with graces of this length.
+    fn empty(grace: Duration) -> Self {
+        Self {
+            ours: Remembered::default(),
+            kernel: ActualTable::default(),
+            retention: Retention::new(grace),
+            now: Duration::ZERO,
+        }
+    }
+
     /// Returns a scene in which the whole table is ours and in the kernel.
+    /// Removals that are allowed have no grace.
     fn with(table: &WantedTable) -> Self {
-        let mut scene = Self::default();
+        let mut scene = Self::empty(Duration::ZERO);
         for (key, wanted) in table {
             scene.ours.table.add(*key, None);
             for server in wanted.destinations.keys() {
@@ -62,8 +74,17 @@ impl Scene {
             absence: &Absence::default(),
         };
         let wanted = wish_for(wanted.clone());
-        self.retention
-            .retain(wanted, before, removals, Duration::ZERO)
+        self.retention.retain(wanted, before, removals, self.now)
+    }
+
+    /// Removes entries from the kernel's table and from what is ours, as a
+    /// round does.
+    fn remove(&mut self, removals: &[Op]) {
+        for op in removals {
+            op.apply_to(&mut self.kernel);
+        }
+        let removals: Vec<_> = removals.iter().collect();
+        self.ours.table.acknowledge(&removals);
     }
 
     /// Returns the removals that would follow if this wish were in force.
@@ -215,23 +236,19 @@ fn what_checks_took_out_does_not_concern_the_guard() {
     let many = |servers: u8| checked(&(1..=servers).map(|last| (last, 1)).collect::<Vec<_>>());
     let mut scene = Scene::with(&many(40).table);
     scene.retain(&many(40), Removals::Guarded);
-    let out = (1..=30).map(|last| Op::DeleteDestination(tcp(WEB, 80), server(last)));
-    let out: Vec<_> = out.collect();
-    scene.retention.acknowledge(&out, Duration::ZERO);
+    let servers = |range: std::ops::RangeInclusive<u8>| -> Vec<_> {
+        let servers = range.map(server);
+        servers
+            .map(|server| Op::DeleteDestination(tcp(WEB, 80), server))
+            .collect()
+    };
+    scene.remove(&servers(1..=8));
+    scene.retain(&many(40), Removals::Guarded);
     let fewer = scene.retain(&many(35), Removals::Guarded);
-    assert_eq!(fewer.held, [], "5 of 40 are within the budget");
+    assert_eq!(fewer.held, [], "5 of 32 are within the budget");
 
     // The removals of five unwanted servers do count for the guard.
-    let gone = (36..=40).map(|last| Op::DeleteDestination(tcp(WEB, 80), server(last)));
-    let gone: Vec<_> = gone.collect();
-    scene.retention.acknowledge(&gone, Duration::ZERO);
-    for op in &gone {
-        op.apply_to(&mut scene.kernel);
-    }
-    scene
-        .ours
-        .table
-        .acknowledge(&gone.iter().collect::<Vec<_>>());
+    scene.remove(&servers(36..=40));
     let fewer = scene.retain(&many(29), Removals::Guarded);
-    assert_eq!(fewer.held.len(), 6, "11 of 40 within a minute are not");
+    assert_eq!(fewer.held.len(), 6, "11 within a minute are not");
 }

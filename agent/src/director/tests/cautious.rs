@@ -82,6 +82,12 @@ fn another_cluster_takes_nothing_away_and_its_own_is_made() {
 
     let observed = act(&mut agent, [released(Some("z"))]);
     assert_eq!((observed.hold.as_ref(), held(&observed)), (None, 0));
+    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "z may be dead");
+    let alive = [lease("z", "12:00:00"), lease("z", "12:00:10")];
+    act(
+        &mut agent,
+        [directors(&["a", "z"])].into_iter().chain(alive),
+    );
     assert_eq!(world.table(), ["-A -t 192.0.2.10:8080 -s rr"]);
     assert_eq!(world.interfaces_with(ip(VIP)), [""; 0]);
     let remembered = world.parts().disk.cluster.clone();

@@ -39,6 +39,7 @@ fn started(world: &ModelWorld, times: usize) -> Loop {
         recorder,
         Memory::default(),
     );
+    agent.retention = Retention::new(Duration::ZERO);
     everything().into_iter().for_each(|event| agent.note(event));
     agent
 }

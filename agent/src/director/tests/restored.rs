@@ -119,5 +119,14 @@ fn before_every_input_has_answered_nothing_is_removed() {
             "-a -t 192.0.2.10:80 -r 198.51.100.1:80 -m -w 1"
         ]
     );
+    assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "b may be dead");
+    for event in [
+        directors(&["a", "b"]),
+        lease("b", "12:00:00"),
+        lease("b", "12:00:10"),
+    ] {
+        agent.note(event);
+    }
+    agent.act(Duration::from_secs(3)).expect("b is live");
     assert_eq!(world.interfaces_with(ip(VIP)), [""; 0]);
 }

@@ -36,6 +36,7 @@ impl Doors {
             links: Box::new(move || Ok(Box::new(links.clone()))),
             sysctls: Box::new(world.clone()),
             segments: Box::new(world.clone()),
+            leases: Some(Box::new(world.clone())),
             listeners: Box::new(world.clone()),
             may_hijack: self.may_hijack,
             surroundings: Box::new(world.clone()),
@@ -56,7 +57,16 @@ impl Doors {
     }
 }
 
+/// Returns a director whose removals have no grace, so that tests that are not
+/// about the grace need not wait.
 pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Loop {
+    let mut director = patient_director(doors, world);
+    director.retention = Retention::new(Duration::ZERO);
+    director
+}
+
+/// Returns a director as `main` starts it.
+pub(super) fn patient_director(doors: &Doors, world: &ModelWorld) -> Loop {
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let (recorder, _) = Recorder::new();
     let (clock, world) = (Clock::start(), doors.world(world));
@@ -195,6 +205,12 @@ pub(super) fn groups(all: impl IntoIterator<Item = Loose<DirectorGroup>>) -> Vec
 
 pub(super) fn directors(names: &[&str]) -> Event {
     Event::Directors(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+/// Returns what a look at a director's Lease found just now.
+pub(super) fn lease(director: &str, renewal: &str) -> Event {
+    let (director, renewal) = (director.to_owned(), Some(renewal.to_owned()));
+    Event::Lease(director, Instant::now(), renewal)
 }
 
 /// Returns the events for two services with two servers, and for one director

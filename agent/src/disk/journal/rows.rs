@@ -5,7 +5,7 @@
 //! become long. So a round writes only its own changes and reads nothing. A
 //! table of 10,000 services takes a few hundred kilobytes in a few writes.
 
-use std::iter;
+use std::{collections::BTreeSet, iter, net::IpAddr};
 
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
@@ -42,12 +42,17 @@ mod schema_1 {
 /// A file from another boot starts empty.
 pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
     let transaction = database.begin_write()?;
-    let (schema, boot, cluster) = {
+    let (schema, boot, cluster, taken_over) = {
         let meta = transaction.open_table(META)?;
         let value = |name| -> Result<_, redb::Error> {
             Ok(meta.get(name)?.map(|found| found.value().to_owned()))
         };
-        (value("schema")?, value("boot")?, value("cluster")?)
+        (
+            value("schema")?,
+            value("boot")?,
+            value("cluster")?,
+            value("taken-over")?,
+        )
     };
     let mut remembered = match schema.as_deref() {
         None => Remembered::default(),
@@ -59,12 +64,16 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
             )));
         }
     };
+    // An address that cannot be parsed was written by no build.
+    let taken_over = taken_over.iter().flat_map(|list| list.split_whitespace());
+    remembered.taken_over = taken_over.filter_map(|one| one.parse().ok()).collect();
     if boot.as_deref() != Some(boot_id) {
         remembered = Remembered::default();
     }
     remembered.cluster = cluster;
     replace_changes(&transaction, &remembered)?;
     replace_intent(&transaction, &remembered.intent)?;
+    put_taken_over(&transaction, &remembered.taken_over)?;
     {
         let mut meta = transaction.open_table(META)?;
         meta.insert("schema", SCHEMA)?;
@@ -92,6 +101,21 @@ pub(super) fn put_cluster(
 ) -> Result<(), redb::Error> {
     let mut meta = transaction.open_table(META)?;
     meta.insert("cluster", cluster)?;
+    Ok(())
+}
+
+/// Writes the addresses that were taken over from a director that is out.
+/// Older builds ignore the row.
+pub(super) fn put_taken_over(
+    transaction: &WriteTransaction,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<(), redb::Error> {
+    let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let mut meta = transaction.open_table(META)?;
+    match list.is_empty() {
+        true => meta.remove("taken-over")?,
+        false => meta.insert("taken-over", list.join(" ").as_str())?,
+    };
     Ok(())
 }
 

@@ -95,6 +95,23 @@ fn the_cluster_is_remembered_across_a_reboot() {
 }
 
 #[test]
+fn what_was_taken_over_is_known_to_the_next_run_and_not_after_a_reboot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path(), BOOT);
+    let vips = ["192.0.2.10", "2001:db8::10"].map(|vip| vip.parse().unwrap());
+    journal.remember_taken_over(&vips.into()).unwrap();
+    drop(journal);
+    let (journal, found) = open(folder.path(), BOOT);
+    assert_eq!(found.taken_over, vips.into());
+    drop(journal);
+    let (journal, found) = open(folder.path(), "another-boot");
+    assert!(found.taken_over.is_empty());
+    drop(journal);
+    let (_, found) = open(folder.path(), "another-boot");
+    assert!(found.taken_over.is_empty());
+}
+
+#[test]
 fn an_unsettled_intent_claims_exactly_what_has_its_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(folder.path(), BOOT);

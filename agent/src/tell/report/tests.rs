@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    decide::addresses::{Missing, Stay},
     fixtures::{ip, named, server, tcp, wish},
     host::interface::Mac,
 };
@@ -246,6 +247,12 @@ fn a_vip_is_every_one_of_its_services_exception() {
         outcome.missing.insert(ip(WEB), why);
         observed
     };
+    let kept = |stay| {
+        let mut observed = well();
+        let outcome = observed.outcome.as_mut().expect("a round");
+        outcome.kept.insert(ip(WEB), stay);
+        observed
+    };
     for (observed, reason, part) in [
         (
             missing(Missing::NoSubnet),
@@ -266,6 +273,16 @@ fn a_vip_is_every_one_of_its_services_exception() {
             missing(Missing::Taken(Mac([2, 0, 0, 0, 0, 7]), Vec::new())),
             "VipTaken",
             "192.0.2.10 is not put up, as 02:00:00:00:00:07 has it",
+        ),
+        (
+            kept(Stay::NoPlace(Missing::NoInterface("eht0".to_owned()))),
+            "VipNotReleased",
+            "192.0.2.10 stays on eth0 until it can go where the DirectorGroup wants it: 192.0.2.10 belongs on eht0, and this director has no such interface",
+        ),
+        (
+            kept(Stay::NoHolder),
+            "VipNotReleased",
+            "spec.addresses.holder of the DirectorGroup names is not known to be live",
         ),
         (
             failing(Subject::Vip(ip(WEB)), "cannot add 192.0.2.10"),
@@ -422,4 +439,18 @@ fn the_controllers_condition_is_not_the_agents() {
     };
     let status = status(&well(), &before, 3);
     assert_eq!(condition::find(&status.conditions, "Alive"), Some(&alive));
+}
+
+#[test]
+fn a_vip_that_stays_in_mode_manual_is_a_notice_and_no_exception() {
+    let mut observed = well();
+    let outcome = observed.outcome.as_mut().expect("a round");
+    outcome.kept.insert(ip(WEB), Stay::Manual);
+    let status = fresh(&observed);
+    assert_eq!(status.exceptions, []);
+    let [notice] = status.notices.as_slice() else {
+        panic!("one address stayed: {:?}", status.notices);
+    };
+    assert!(notice.contains("192.0.2.10 stays on eth0"), "{notice}");
+    assert_eq!(programmed(&status).0, "True");
 }

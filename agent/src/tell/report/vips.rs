@@ -6,15 +6,49 @@ use std::net::IpAddr;
 use crds::{ObjectKey, condition};
 
 use crate::{
+    act::Outcome,
     decide::{
-        addresses::{DEVICE, Missing},
+        addresses::{DEVICE, Missing, Stay},
         desired::Desired,
     },
     host::interface::Mac,
 };
 
+/// Returns the addresses that are not where the group wants them, or that
+/// another host claims too, each with the condition reason and with a sentence
+/// that says why and what to do.
+pub(super) fn problems(outcome: &Outcome, wishes: &Desired) -> Vec<(IpAddr, &'static str, String)> {
+    let missing = outcome.missing.iter();
+    let missing =
+        missing.map(|(address, why)| (*address, reason(why), absence(*address, why, wishes)));
+    // In mode Manual the services do not depend on the agent's addresses.
+    let stays = outcome.kept.iter();
+    let stays = stays.filter(|(_, stay)| **stay != Stay::Manual);
+    let stays = stays.map(|(address, stay)| {
+        let message = lingering(*address, &outcome.vips[address], stay, wishes);
+        (*address, condition::reason::VIP_NOT_RELEASED, message)
+    });
+    let contested = outcome.contested.iter();
+    let contested = contested.map(|(address, other)| {
+        let message = contest(*address, other, wishes);
+        (*address, condition::reason::VIP_TAKEN, message)
+    });
+    missing.chain(stays).chain(contested).collect()
+}
+
+/// Returns a line for each address of ours that is still on this host although
+/// the group's mode is Manual.
+pub(super) fn left_over(outcome: &Outcome) -> impl Iterator<Item = String> {
+    let stays = outcome.kept.iter();
+    let stays = stays.filter(|(_, stay)| **stay == Stay::Manual);
+    stays.map(|(address, stay)| {
+        let interface = &outcome.vips[address];
+        lingering(*address, interface, stay, &Desired::default())
+    })
+}
+
 /// Returns the condition reason for an address that is not on this host.
-pub(super) fn reason(why: &Missing) -> &'static str {
+fn reason(why: &Missing) -> &'static str {
     match why {
         Missing::NoSubnet
         | Missing::NoInterface(_)
@@ -30,7 +64,7 @@ pub(super) fn reason(why: &Missing) -> &'static str {
 
 /// Returns a sentence that says why an address is not on this host, and what to
 /// do.
-pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> String {
+fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> String {
     match why {
         Missing::NoSubnet => format!(
             "no interface of this director has a subnet that holds {address}: give an interface an address of that subnet, name an interface with spec.addresses.interface of the DirectorGroup, or choose a VIP from a subnet that this director has"
@@ -63,13 +97,26 @@ pub(super) fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> Strin
     }
 }
 
+/// Returns a sentence that says why an address of ours stays on this host, on
+/// `interface`, although the group wants it elsewhere, and what to do.
+fn lingering(address: IpAddr, interface: &str, stay: &Stay, wishes: &Desired) -> String {
+    match stay {
+        Stay::NoPlace(why) => format!(
+            "{address} stays on {interface} until it can go where the DirectorGroup wants it: {}",
+            absence(address, why, wishes)
+        ),
+        Stay::NoHolder => format!(
+            "{address} stays on {interface} of this director, as the director that spec.addresses.holder of the DirectorGroup names is not known to be live: start the agent of that director, or name a Director of the group that renews its Lease"
+        ),
+        Stay::Manual => format!(
+            "{address} stays on {interface} although spec.addresses.mode of the DirectorGroup is Manual: the agent no longer restores or announces it, and removes it when another host on the segment answers for it, or when spec.removals.allowUntil of the DirectorGroup allows removals"
+        ),
+    }
+}
+
 /// Returns a sentence that says that this host has an address and another host
 /// claims it too.
-pub(super) fn contest(
-    address: IpAddr,
-    (mac, theirs): &(Mac, Vec<IpAddr>),
-    wishes: &Desired,
-) -> String {
+fn contest(address: IpAddr, (mac, theirs): &(Mac, Vec<IpAddr>), wishes: &Desired) -> String {
     format!(
         "this director has {address}, and {} claims it too: clients reach sometimes one host and sometimes the other; remove the address from that host",
         named(*mac, theirs, address, wishes)

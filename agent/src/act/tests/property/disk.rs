@@ -114,4 +114,11 @@ impl Journal for DiskJournal {
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
         self.file.remember_cluster(cluster)
     }
+
+    fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
+        let result = self.file.remember_taken_over(addresses);
+        self.may_hold
+            .wrote(result.is_ok(), |disk| disk.taken_over.clone_from(addresses));
+        result
+    }
 }

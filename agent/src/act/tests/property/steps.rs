@@ -109,6 +109,8 @@ fn holding() -> impl Strategy<Value = Holding> {
         4 => Just(Holding::Take),
         1 => Just(Holding::Release),
         1 => Just(Holding::KeepOnly),
+        1 => Just(Holding::Wait),
+        1 => Just(Holding::TakeOver),
         1 => Just(Holding::Undecided),
     ]
 }

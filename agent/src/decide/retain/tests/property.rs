@@ -16,6 +16,8 @@ enum Step {
     Delete(u16, u8),
     /// The kernel takes over the state in force.
     Apply,
+    /// This many seconds pass.
+    Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -25,6 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (port.clone(), servers).prop_map(|(port, servers)| Step::Want(port, servers)),
         1 => (port, 1..6_u8).prop_map(|(port, last)| Step::Delete(port, last)),
         2 => Just(Step::Apply),
+        1 => (1..12_u64).prop_map(Step::Wait),
     ]
 }
 
@@ -41,7 +44,6 @@ fn removals() -> impl Strategy<Value = Removals> {
 
 /// Two retention stages for one host: one looks only at the changed services,
 /// the other at all services each time.
-#[derive(Default)]
 struct Twins {
     told: Scene,
     whole: Retention,
@@ -75,6 +77,7 @@ impl Twins {
                 }
             }
             Step::Apply => self.apply(in_force),
+            Step::Wait(seconds) => self.told.now += Duration::from_secs(*seconds),
         }
     }
 
@@ -87,10 +90,6 @@ impl Twins {
             self.changed.insert(op.service());
         }
         ours.table.acknowledge(&plan.ops.iter().collect::<Vec<_>>());
-        let removed = plan.ops.iter().filter(|op| op.removes());
-        let removed: Vec<_> = removed.cloned().collect();
-        self.told.retention.acknowledge(&removed, Duration::ZERO);
-        self.whole.acknowledge(&removed, Duration::ZERO);
     }
 
     /// Lets both stages decide, and compares their results.
@@ -100,7 +99,9 @@ impl Twins {
             ours,
             kernel,
             retention,
+            now,
         } = &mut self.told;
+        let now = *now;
         let wish = || Wish {
             desired: self.wanted.clone(),
             ..wish_for(Desired::default())
@@ -112,10 +113,10 @@ impl Twins {
             changed,
             absence: &absence,
         };
-        let now = Duration::ZERO;
         let told = retention.retain(wish(), before(Some(&changed)), removals, now);
         let whole = self.whole.retain(wish(), before(None), removals, now);
         assert_eq!(told.held, whole.held);
+        assert_eq!(retention.next_deadline(), self.whole.next_deadline());
         let tables = |retained: &Retained| -> Vec<(ServiceKey, WantedService)> {
             let table = retained.in_force.desired.table.clone();
             table.into_iter().collect()
@@ -164,7 +165,12 @@ proptest! {
     fn what_changed_is_enough_to_look_at_and_held_removals_are_never_planned(
         steps in vec((vec(step(), 0..4), removals()), 1..20),
     ) {
-        let mut twins = Twins::default();
+        let mut twins = Twins {
+            told: Scene::empty(GRACE),
+            whole: Retention::new(GRACE),
+            wanted: Arc::default(),
+            changed: BTreeSet::new(),
+        };
         let mut in_force = wish_for(Desired::default());
         for (steps, removals) in steps {
             for step in &steps {

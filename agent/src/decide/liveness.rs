@@ -1,0 +1,129 @@
+//! Decides which directors are live, by the renewals of their Leases. The code
+//! is pure: time is an argument, and it is always the time of this host's own
+//! clock, so the clocks of the directors need not agree.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How long a director counts as live after a renewal of its Lease was seen.
+/// Agents renew every 10 s, and their Leases are valid for this long.
+pub const VALID: Duration = Duration::from_secs(40);
+/// How long a Lease must not be renewed until its director counts as out.
+pub const OUT: Duration = Duration::from_secs(300);
+
+/// The Leases that were looked at.
+#[derive(Debug, Default)]
+pub struct Liveness {
+    seen: BTreeMap<String, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    /// The time of renewal that the Lease names, or none if there is no Lease.
+    renewal: Option<String>,
+    /// When this renewal was first seen, and when it was last seen.
+    since: Duration,
+    last: Duration,
+    /// Whether an older renewal was seen before. The first renewal that is seen
+    /// may be of any age.
+    is_renewed: bool,
+}
+
+impl Liveness {
+    /// Forgets every director that is not in `names`.
+    pub fn keep(&mut self, names: &BTreeSet<String>) {
+        self.seen.retain(|name, _| names.contains(name));
+    }
+
+    /// Records what a look at a director's Lease found at `now`: the time of
+    /// renewal that the Lease names, or none if there is no Lease.
+    pub fn hear(&mut self, name: String, renewal: Option<String>, now: Duration) {
+        let before = self.seen.get_mut(&name);
+        let is_renewed = before.is_some() && renewal.is_some();
+        if let Some(before) = before.filter(|before| before.renewal == renewal) {
+            before.last = now;
+            return;
+        }
+        let seen = Seen {
+            renewal,
+            since: now,
+            last: now,
+            is_renewed,
+        };
+        self.seen.insert(name, seen);
+    }
+
+    /// Whether a renewal of the director's Lease was seen within the last
+    /// [`VALID`].
+    pub fn is_live(&self, name: &str, now: Duration) -> bool {
+        let seen = self.seen.get(name);
+        seen.is_some_and(|seen| seen.is_renewed && now < seen.since + VALID)
+    }
+
+    /// Whether looks over a time of [`OUT`] found no renewal of the director's
+    /// Lease. While the API server does not answer, no director goes out.
+    pub fn is_out(&self, name: &str) -> bool {
+        let seen = self.seen.get(name);
+        seen.is_some_and(|seen| seen.last >= seen.since + OUT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn hear(liveness: &mut Liveness, renewal: Option<&str>, now: u64) {
+        let renewal = renewal.map(ToOwned::to_owned);
+        liveness.hear("b".to_owned(), renewal, s(now));
+    }
+
+    #[test]
+    fn a_director_is_live_once_a_renewal_was_seen_and_for_forty_seconds() {
+        let mut liveness = Liveness::default();
+        assert!(!liveness.is_live("b", s(0)), "nothing is known");
+        hear(&mut liveness, Some("12:00:00"), 0);
+        assert!(!liveness.is_live("b", s(0)), "the Lease may be old");
+        hear(&mut liveness, Some("12:00:00"), 10);
+        assert!(!liveness.is_live("b", s(10)), "it was not renewed");
+        hear(&mut liveness, Some("12:00:10"), 20);
+        assert!(liveness.is_live("b", s(59)));
+        assert!(!liveness.is_live("b", s(60)), "no renewal for 40 s");
+        assert!(!liveness.is_live("c", s(20)), "another director");
+        hear(&mut liveness, Some("12:05:00"), 300);
+        assert!(liveness.is_live("b", s(300)), "it is back");
+    }
+
+    #[test]
+    fn a_director_is_out_after_five_minutes_of_looks_without_a_renewal() {
+        for renewal in [Some("12:00:00"), None] {
+            let mut liveness = Liveness::default();
+            hear(&mut liveness, renewal, 10);
+            assert!(!liveness.is_out("b"), "one look shows nothing");
+            hear(&mut liveness, renewal, 309);
+            assert!(!liveness.is_out("b"));
+            hear(&mut liveness, renewal, 310);
+            assert!(liveness.is_out("b"), "{renewal:?}");
+            hear(&mut liveness, Some("12:07:00"), 320);
+            assert!(!liveness.is_out("b"), "it is back");
+        }
+    }
+
+    #[test]
+    fn a_director_whose_lease_is_missing_or_new_is_not_live_yet() {
+        let mut liveness = Liveness::default();
+        hear(&mut liveness, Some("12:00:00"), 0);
+        hear(&mut liveness, None, 10);
+        assert!(!liveness.is_live("b", s(10)), "its Lease was deleted");
+        let mut liveness = Liveness::default();
+        hear(&mut liveness, Some("12:00:00"), 0);
+        hear(&mut liveness, Some("12:00:10"), 10);
+        liveness.keep(&BTreeSet::new());
+        assert!(!liveness.is_live("b", s(10)), "it was forgotten");
+    }
+}

@@ -1,0 +1,138 @@
+//! Delays removals that were allowed, so that an object that is deleted and
+//! made again cuts no connection. The machine is pure: time is an argument.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ipvs::{DestinationConfig, DestinationKey, Op, ServiceKey};
+
+/// How long an entry stays in the kernel after its removal was allowed. A
+/// service serves meanwhile as before; a server has weight 0.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// A service, or a server in a service.
+pub(super) type Entry = (ServiceKey, Option<DestinationKey>);
+
+/// The entries whose removal was allowed, each with the time at which its grace
+/// began.
+#[derive(Debug)]
+pub(super) struct Graces {
+    length: Duration,
+    entries: BTreeMap<Entry, Grace>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Grace {
+    /// When the removal was allowed, or none if it was held again afterwards.
+    since: Option<Duration>,
+    /// Whether the grace has ended, so that the entry may be removed.
+    is_over: bool,
+    /// The configuration of a server before it lost its weight.
+    before: Option<DestinationConfig>,
+}
+
+impl Graces {
+    /// Returns no entries. Each grace lasts for `length`.
+    pub(super) fn new(length: Duration) -> Self {
+        Self {
+            length,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// Forgets the entries for which `is_leaving` is false: they are wanted
+    /// again, or the kernel does not have them any longer.
+    pub(super) fn forget_unless(&mut self, is_leaving: impl Fn(&Entry) -> bool) {
+        self.entries.retain(|entry, _| is_leaving(entry));
+    }
+
+    /// Stops the graces of the entries for which `is_held` is true, because
+    /// their removal is held again. It must be allowed once more.
+    pub(super) fn stop_if(&mut self, is_held: impl Fn(&Entry) -> bool) {
+        for (entry, grace) in &mut self.entries {
+            if is_held(entry) {
+                grace.since = None;
+                grace.is_over = false;
+            }
+        }
+    }
+
+    /// Begins the grace of an entry. `before` is the configuration of a server
+    /// before the grace. After a stopped grace, the server's first
+    /// configuration is kept.
+    pub(super) fn begin(&mut self, entry: Entry, before: Option<DestinationConfig>, now: Duration) {
+        let grace = self.entries.entry(entry).or_insert(Grace {
+            since: None,
+            is_over: false,
+            before,
+        });
+        grace.since = Some(now);
+        grace.is_over = false;
+    }
+
+    /// Ends the graces that are over at `now`. Returns their removals, each
+    /// with the time at which it was allowed, in the order of these times.
+    pub(super) fn end(&mut self, now: Duration) -> Vec<(Duration, Op)> {
+        let length = self.length;
+        let mut ended = Vec::new();
+        for (entry, grace) in &mut self.entries {
+            if let Some(since) = grace.since
+                && !grace.is_over
+                && since + length <= now
+            {
+                grace.is_over = true;
+                ended.push((since, removal(entry)));
+            }
+        }
+        ended.sort_by_key(|(since, _)| *since);
+        ended
+    }
+
+    /// Whether the removal of an entry was allowed and is not held again.
+    pub(super) fn has_begun(&self, entry: &Entry) -> bool {
+        let grace = self.entries.get(entry);
+        grace.is_some_and(|grace| grace.since.is_some())
+    }
+
+    /// Whether the grace of an entry has ended.
+    pub(super) fn is_over(&self, entry: &Entry) -> bool {
+        let grace = self.entries.get(entry);
+        grace.is_some_and(|grace| grace.is_over)
+    }
+
+    /// Returns the configuration of a server before its grace, if one has begun
+    /// or was stopped.
+    pub(super) fn before(&self, entry: &Entry) -> Option<DestinationConfig> {
+        self.entries.get(entry)?.before
+    }
+
+    /// Returns the removals of the entries that are in their grace.
+    pub(super) fn running(&self) -> impl Iterator<Item = Op> {
+        let is_running = |grace: &Grace| grace.since.is_some() && !grace.is_over;
+        let running = self
+            .entries
+            .iter()
+            .filter(move |(_, grace)| is_running(grace));
+        running.map(|(entry, _)| removal(entry))
+    }
+
+    /// Returns the removals that were allowed, whether the grace of their
+    /// entries is over or not.
+    pub(super) fn begun(&self) -> impl Iterator<Item = Op> {
+        let begun = self.entries.keys().filter(|entry| self.has_begun(entry));
+        begun.map(removal)
+    }
+
+    /// Returns when the next grace ends.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        let running = self.entries.values().filter(|grace| !grace.is_over);
+        let ends = running.filter_map(|grace| grace.since);
+        ends.map(|since| since + self.length).min()
+    }
+}
+
+fn removal((service, server): &Entry) -> Op {
+    match server {
+        None => Op::DeleteService(*service),
+        Some(server) => Op::DeleteDestination(*service, *server),
+    }
+}

@@ -1,0 +1,107 @@
+//! Decides whether this director should have the VIPs of its group, and looks
+//! at the Leases of other directors where the decision depends on them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crds::AddressRule;
+
+use super::Loop;
+use crate::{
+    decide::addresses::{Holding, holding},
+    input::leases::Looks,
+};
+
+/// How often the Lease of the holder is looked at while this host has VIPs that
+/// it would give up for the holder. Agents renew their Leases as often.
+const BEFORE_RELEASE: Duration = Duration::from_secs(10);
+/// How often the Leases of other directors are looked at while this host lacks
+/// VIPs that it would take over.
+const BEFORE_TAKEOVER: Duration = Duration::from_secs(60);
+
+impl Loop {
+    /// Returns whether this director should have the VIPs of its group.
+    pub(super) fn holding(&self, now: Duration) -> Holding {
+        if self.is_in_grace(now) || self.caution.is_elsewhere() {
+            return Holding::Undecided;
+        }
+        let Some(group) = self.in_force() else {
+            return Holding::Undecided;
+        };
+        let directors = self.directors.as_ref();
+        let is_live = |name: &str| match self.world.leases {
+            Some(_) => {
+                directors.is_some_and(|directors| directors.contains(name))
+                    && self.liveness.is_live(name, now)
+            }
+            None => true,
+        };
+        let holder = group.holder.as_deref();
+        let mut others = self.others().into_iter().peekable();
+        let are_others_out =
+            others.peek().is_some() && others.all(|name| self.liveness.is_out(name));
+        holding(
+            &group.addresses,
+            holder,
+            &self.name,
+            directors,
+            is_live,
+            are_others_out,
+        )
+    }
+
+    /// Returns the named holder and the group's directors, without this
+    /// director. Returns none until this director is among the directors.
+    fn others(&self) -> Vec<&str> {
+        let is_member = |directors: &&BTreeSet<String>| directors.contains(&self.name);
+        let Some(directors) = self.directors.as_ref().filter(is_member) else {
+            return Vec::new();
+        };
+        let holder = self.in_force().and_then(|group| group.holder.as_deref());
+        let others = directors.iter().map(String::as_str);
+        let others = others.filter(|name| Some(*name) != holder);
+        let all = holder.into_iter().chain(others);
+        all.filter(|name| *name != self.name).collect()
+    }
+
+    /// Asks for the Leases on which the placement of the VIPs depends, and
+    /// forgets what is known about the others.
+    pub(super) fn ask_for_leases(&mut self) {
+        let asked = self.looks();
+        if asked == self.asked {
+            return;
+        }
+        self.liveness.keep(&asked.keys().cloned().collect());
+        if let Some(leases) = &mut self.world.leases {
+            leases.look_at(asked.clone());
+        }
+        self.asked = asked;
+    }
+
+    fn looks(&self) -> Looks {
+        let mut looks = Looks::new();
+        let group = self.in_force();
+        let Some(group) = group.filter(|group| group.addresses != AddressRule::Manual) else {
+            return looks;
+        };
+        let holder = group.holder.as_deref();
+        if holder == Some(&*self.name) {
+            return looks;
+        }
+        let ours = &self.state.ours().addresses;
+        let desired = self.protection.desired();
+        let lacks_any = desired.vips.keys().any(|vip| !ours.contains_key(vip));
+        if lacks_any && group.addresses != AddressRule::Dummy {
+            for name in self.others() {
+                looks.insert(name.to_owned(), BEFORE_TAKEOVER);
+                // One director that is not out is enough to take nothing.
+                if !self.liveness.is_out(name) {
+                    break;
+                }
+            }
+        }
+        if let Some(holder) = holder.filter(|_| !ours.is_empty()) {
+            looks.insert(holder.to_owned(), BEFORE_RELEASE);
+        }
+        looks
+    }
+}

@@ -1,0 +1,122 @@
+//! Looks at the Leases of other directors, while the loop asks for it. A
+//! renewed Lease shows that the director's agent is alive.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::mpsc::Sender,
+    time::Duration,
+};
+
+use crds::advice;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    time::{self, Instant},
+};
+
+use crate::{event::Event, said::Said};
+
+/// The directors whose Leases are looked at, each with the time between two
+/// looks.
+pub type Looks = BTreeMap<String, Duration>;
+
+/// How long to wait for the API server's answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// The boundary to the Leases of other directors, kept small so that tests can
+/// replace it with a model.
+pub trait Leases {
+    /// Replaces the set of directors whose Leases are looked at. What is found
+    /// comes back as [`Event::Lease`].
+    fn look_at(&mut self, directors: Looks);
+}
+
+impl Leases for UnboundedSender<Looks> {
+    fn look_at(&mut self, directors: Looks) {
+        // The send fails only when the process ends.
+        self.send(directors).unwrap_or_default();
+    }
+}
+
+/// Looks at the Leases in `namespace` that the loop asks for, as often as it
+/// asks. If the API server does not answer, nothing is sent.
+pub async fn watch(
+    client: Client,
+    namespace: &str,
+    mut asked: UnboundedReceiver<Looks>,
+    events: Sender<Event>,
+) {
+    let leases = Api::<Lease>::namespaced(client, namespace);
+    let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
+    let mut said = Said::default();
+    loop {
+        let next = due.values().map(|(at, _)| *at).min();
+        tokio::select! {
+            names = asked.recv() => {
+                let Some(names) = names else {
+                    return;
+                };
+                let now = Instant::now();
+                due = names
+                    .into_iter()
+                    .map(|(name, interval)| {
+                        // A Lease that was just looked at must wait.
+                        let at = due.get(&name).map_or(now, |(at, _)| *at);
+                        (name, (at.min(now + interval), interval))
+                    })
+                    .collect();
+            }
+            () = sleep_until(next) => {
+                let now = Instant::now();
+                let mut names = Vec::new();
+                for (name, (at, interval)) in &mut due {
+                    if *at <= now {
+                        *at = now + *interval;
+                        names.push(name.clone());
+                    }
+                }
+                let mut problems = BTreeSet::new();
+                for name in names {
+                    match look(&leases, &name).await {
+                        Ok(renewal) => {
+                            let at = std::time::Instant::now();
+                            let event = Event::Lease(name, at, renewal);
+                            if events.send(event).is_err() {
+                                return;
+                            }
+                        }
+                        Err(why) => {
+                            problems.insert(why);
+                        }
+                    }
+                }
+                said.warn(problems);
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns the time of renewal that a director's Lease names, or none if there
+/// is no such Lease. The error is a sentence for the log.
+async fn look(leases: &Api<Lease>, name: &str) -> Result<Option<String>, String> {
+    let what = format!("look at the Lease {name}");
+    match time::timeout(ANSWER_TIME, leases.get_opt(name)).await {
+        Ok(Ok(lease)) => {
+            let spec = lease.and_then(|lease| lease.spec);
+            let renewal = spec.and_then(|spec| spec.renew_time);
+            Ok(renewal.map(|renewal| renewal.0.to_string()))
+        }
+        Ok(Err(kube::Error::Api(status))) => Err(advice::api_error(&what, &status)
+            .unwrap_or_else(|| format!("cannot {what}: {}", status.message))),
+        Ok(Err(error)) => Err(format!("cannot {what}: {}", advice::with_sources(&error))),
+        Err(_) => Err(format!("cannot {what}: no answer in time")),
+    }
+}
