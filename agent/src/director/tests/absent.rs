@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    decide::{absence::Missing, caution::Hold},
+    decide::{absence::Missing, caution::Hold, retain::Retention},
     disk::checkpoint::{Checkpoint, Note},
     event::origin::{Doubt, Folder, Known, Source},
 };
@@ -271,6 +271,7 @@ fn run(
         recorder.clone(),
         Memory::default(),
     );
+    agent.retention = Retention::new(Duration::ZERO);
     hear(
         &mut agent,
         restored.events.into_iter().chain([Event::Restored]),
