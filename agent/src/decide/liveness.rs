@@ -12,6 +12,10 @@ use std::{
 pub const VALID: Duration = Duration::from_secs(40);
 /// How long a Lease must not be renewed until its director counts as out.
 pub const OUT: Duration = Duration::from_secs(300);
+/// If two looks at a Lease are further apart than this, the time until the
+/// director counts as out begins again: while the API server was away, no
+/// director could renew its Lease. Looks are at most a minute apart.
+pub const GAP: Duration = Duration::from_secs(150);
 
 /// The Leases that were looked at.
 #[derive(Debug, Default)]
@@ -26,6 +30,9 @@ struct Seen {
     /// When this renewal was first seen, and when it was last seen.
     since: Duration,
     last: Duration,
+    /// When the looks that found no newer renewal began, without a gap between
+    /// them.
+    unrenewed_since: Duration,
     /// Whether an older renewal was seen before. The first renewal that is seen
     /// may be of any age.
     is_renewed: bool,
@@ -43,6 +50,9 @@ impl Liveness {
         let before = self.seen.get_mut(&name);
         let is_renewed = before.is_some() && renewal.is_some();
         if let Some(before) = before.filter(|before| before.renewal == renewal) {
+            if now > before.last + GAP {
+                before.unrenewed_since = now;
+            }
             before.last = now;
             return;
         }
@@ -50,6 +60,7 @@ impl Liveness {
             renewal,
             since: now,
             last: now,
+            unrenewed_since: now,
             is_renewed,
         };
         self.seen.insert(name, seen);
@@ -66,7 +77,7 @@ impl Liveness {
     /// Lease. While the API server does not answer, no director goes out.
     pub fn is_out(&self, name: &str) -> bool {
         let seen = self.seen.get(name);
-        seen.is_some_and(|seen| seen.last >= seen.since + OUT)
+        seen.is_some_and(|seen| seen.last >= seen.unrenewed_since + OUT)
     }
 }
 
@@ -105,13 +116,37 @@ mod tests {
             let mut liveness = Liveness::default();
             hear(&mut liveness, renewal, 10);
             assert!(!liveness.is_out("b"), "one look shows nothing");
-            hear(&mut liveness, renewal, 309);
-            assert!(!liveness.is_out("b"));
+            for look in [70, 130, 190, 250, 309] {
+                hear(&mut liveness, renewal, look);
+                assert!(!liveness.is_out("b"), "at {look} s");
+            }
             hear(&mut liveness, renewal, 310);
             assert!(liveness.is_out("b"), "{renewal:?}");
             hear(&mut liveness, Some("12:07:00"), 320);
             assert!(!liveness.is_out("b"), "it is back");
         }
+    }
+
+    #[test]
+    fn the_time_in_which_the_api_server_was_away_makes_no_director_out() {
+        let mut liveness = Liveness::default();
+        hear(&mut liveness, Some("12:00:00"), 0);
+        hear(&mut liveness, Some("12:00:10"), 10);
+        hear(&mut liveness, Some("12:00:10"), 400);
+        assert!(!liveness.is_out("b"), "it had no time to renew its Lease");
+        assert!(
+            !liveness.is_live("b", s(400)),
+            "and did not renew it either"
+        );
+        for look in (460..700).step_by(60) {
+            hear(&mut liveness, Some("12:00:10"), look);
+            assert!(!liveness.is_out("b"), "at {look} s");
+        }
+        hear(&mut liveness, Some("12:00:10"), 700);
+        assert!(
+            liveness.is_out("b"),
+            "five minutes after the API server's return"
+        );
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn in_mode_manual_a_vip_leaves_for_a_host_that_answers_for_it_and_when_it_is_rel
     gone(&course.director);
 }
 
-const EXCEPTION: &str = ".status.exceptions[0].message";
+const EXCEPTION: &str = ".status.exceptions[*].message";
 
 /// Changes `spec.addresses` of the DirectorGroup.
 fn place(addresses: &str) {

@@ -91,14 +91,16 @@ fn the_only_director_that_is_not_out_takes_the_vip_over_after_five_minutes() {
         let world = ModelWorld::new();
         let mut agent = settled(&world, &["a", "b", "c"], holder);
         assert_eq!(world.interfaces_with(ip(VIP)), [""; 0]);
-        agent.hear_of("b", Some("12:00:00"), s(10));
-        agent.hear_of("b", Some("12:00:00"), s(310));
+        for look in (10..=310).step_by(60) {
+            agent.hear_of("b", Some("12:00:00"), s(look));
+        }
         assert_eq!(world.interfaces_with(ip(VIP)), [""; 0], "c may be live");
         let both = ["b", "c"].map(|name| (name.to_owned(), 60));
         assert_eq!(looks(&world), both);
-        agent.hear_of("c", None, s(320));
-        agent.hear_of("c", None, s(619));
-        assert_eq!(world.interfaces_with(ip(VIP)), [""; 0]);
+        for look in [320, 380, 440, 500, 560, 619] {
+            agent.hear_of("c", None, s(look));
+            assert_eq!(world.interfaces_with(ip(VIP)), [""; 0], "at {look} s");
+        }
         agent.hear_of("c", None, s(620));
         assert_eq!(world.interfaces_with(ip(VIP)), ["eth0"], "{holder:?}");
         assert_eq!(world.parts().disk.taken_over, [ip(VIP)].into());
