@@ -10,6 +10,7 @@ pub mod guard;
 pub mod liveness;
 pub mod ours;
 pub mod permission;
+pub mod places;
 pub mod protect;
 pub mod retain;
 pub mod serving;

@@ -27,6 +27,7 @@ use crate::{
         liveness::Liveness,
         ours::Remembered,
         permission::{Daytime, Doubt},
+        places::Places,
         retain::{GRACE, Retention},
         serving::memory::Memory,
     },
@@ -117,6 +118,7 @@ pub struct Loop {
     /// The last logged reason why the journal does not record the cluster.
     unsaved: Said,
     protection: Protection,
+    places: Places,
     retention: Retention,
     /// The services whose wanted state or state in force has changed since
     /// `health` was last updated.
@@ -174,6 +176,7 @@ impl Loop {
             unsaved: Said::default(),
             protection: Protection::new(world.may_hijack),
             world,
+            places: Places::default(),
             retention: Retention::new(GRACE),
             changed: BTreeSet::new(),
             held: Vec::new(),

@@ -19,9 +19,10 @@
 //!
 //! Each stage up to `plan` takes a wanted table and returns a corrected one, so
 //! `plan` never sees a change that must not happen. `protect` leaves out
-//! services that would take the host's own traffic. `retain` keeps entries in
-//! force that must not be removed yet. `weigh` gives servers the weights that
-//! their health leaves them.
+//! services that would take the host's own traffic, and `places` leaves out new
+//! services whose VIP cannot be on this host. `retain` keeps entries in force
+//! that must not be removed yet. `weigh` gives servers the weights that their
+//! health leaves them.
 //!
 //! In: VirtualServices, RealServers and the director's group. Out: the kernel's
 //! IPVS table, the virtual addresses and the sysctls of this host, and a

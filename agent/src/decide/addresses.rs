@@ -387,6 +387,25 @@ fn place<'a>(
     }
 }
 
+/// Returns why an address could not be on any of these interfaces: no interface
+/// has its subnet, or the interface that the rule names does not exist. An
+/// interface that has the address, or that is only down, is a place.
+pub fn lacks_place(
+    rule: &AddressRule,
+    interfaces: &[Interface],
+    address: IpAddr,
+) -> Option<Missing> {
+    let why = match rule {
+        AddressRule::Subnet if subnet_of(interfaces, address).is_none() => Missing::NoSubnet,
+        AddressRule::Interface(name) if interfaces.iter().all(|found| found.name != *name) => {
+            Missing::NoInterface(name.clone())
+        }
+        _ => return None,
+    };
+    let is_here = interface_that(interfaces, address, |_| true).is_some();
+    (!is_here).then_some(why)
+}
+
 fn placement(address: IpAddr, interface: &Interface) -> Placement {
     Placement {
         address,

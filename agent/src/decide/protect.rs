@@ -382,7 +382,7 @@ impl Report {
 }
 
 /// Returns the wanted state without the refused entries.
-fn without(wanted: &Desired, refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>) -> Desired {
+pub(super) fn without(wanted: &Desired, refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>) -> Desired {
     let mut rest = wanted.clone();
     for (key, server) in refused {
         match server {

@@ -12,9 +12,12 @@ use std::{
 use ipvs::{DestinationKey, ServiceKey};
 
 use super::Loop;
-use crate::decide::{
-    desired::Desired,
-    protect::{self, Facts, Permissions, Report, Suspect},
+use crate::{
+    decide::{
+        desired::Desired,
+        protect::{self, Facts, Permissions, Report, Suspect},
+    },
+    host::interface::Interface,
 };
 
 /// The entries that may take the host's own traffic, by service.
@@ -50,6 +53,8 @@ pub(super) struct Protection {
     is_stale: bool,
     /// Whether this host's addresses could not be read.
     is_unsure: bool,
+    /// The interfaces of this host, or none before they were first read.
+    interfaces: Option<Arc<Vec<Interface>>>,
     /// When this host must be checked again, or none before the first check.
     due: Option<Duration>,
     /// When the first round began to wait for the group's directors.
@@ -76,6 +81,7 @@ impl Protection {
             report: Arc::default(),
             is_stale: true,
             is_unsure: false,
+            interfaces: None,
             due: None,
             waits_since: None,
         }
@@ -95,6 +101,11 @@ impl Protection {
     /// refused.
     pub(super) fn desired(&self) -> &Arc<Desired> {
         &self.judged.1
+    }
+
+    /// Returns the interfaces of this host as last read, or none before that.
+    pub(super) fn interfaces(&self) -> Option<Arc<Vec<Interface>>> {
+        self.interfaces.clone()
     }
 
     /// Records the addresses at which the agent reaches its API server, and
@@ -244,6 +255,10 @@ impl Loop {
                     let reachable = protect::reachable_addresses(&interfaces, &ours);
                     if reachable != protection.report.addresses {
                         Arc::make_mut(&mut protection.report).addresses = reachable;
+                    }
+                    let before = protection.interfaces.as_deref();
+                    if before != Some(&interfaces) {
+                        protection.interfaces = Some(Arc::new(interfaces));
                     }
                 }
                 // The facts known before are the best guess. An error of the

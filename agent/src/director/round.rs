@@ -13,6 +13,7 @@ use crate::{
         caution::Hold,
         desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
         permission::Permission,
+        places::Ground,
         retain::{Before, Removals},
         sysctls::Tuning,
     },
@@ -50,6 +51,7 @@ impl Loop {
         self.ask_for_leases();
         self.read(now)?;
         self.protect(suspects, now);
+        self.leave_out(now);
         let in_force = self.retain(now);
         self.weigh(&in_force, now);
         let made = self.make(&in_force, now);
@@ -79,6 +81,21 @@ impl Loop {
             self.health.names_changed();
         }
         self.state.in_force_changed(self.changed.iter().copied());
+    }
+
+    /// Leaves out new services whose address cannot be on this host.
+    fn leave_out(&mut self, now: Duration) {
+        let group = self.in_force();
+        let ground = Ground {
+            rule: group.map_or(AddressRule::default(), |group| group.addresses.clone()),
+            holding: self.holding(now),
+            interfaces: self.protection.interfaces(),
+        };
+        let is_ours = |key: &_| self.state.ours().table.service(key);
+        let wanted = self.protection.desired();
+        let changed = self.places.judge(wanted, ground, is_ours);
+        self.state.in_force_changed(changed.iter().copied());
+        self.changed.extend(changed);
     }
 
     /// Keeps entries in force that must not be removed yet.
@@ -148,6 +165,7 @@ impl Loop {
             // The connection must be opened again after an error of its socket.
             self.links = None;
         }
+        outcome.missing.extend(self.places.missing());
         if !self.objects.is_listed() {
             // Until all objects are listed, no stranger's entry is known to
             // conflict with one.
@@ -166,7 +184,7 @@ impl Loop {
         // to another program by now.
         let listed = group.filter(|_| self.objects.is_listed());
         Wish {
-            desired: self.protection.desired().clone(),
+            desired: self.places.desired().clone(),
             addresses: Addresses {
                 rule,
                 holding: self.holding(now),

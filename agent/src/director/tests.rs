@@ -31,6 +31,7 @@ mod health;
 mod health_steps;
 mod holder;
 mod no_journal;
+mod places;
 mod protect;
 mod replaced;
 mod restored;
