@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::decide::permission::{ApiServerTime, Daytime};
 
@@ -53,6 +54,15 @@ impl Clock {
             .checked_add(now)
             .expect("a process does not run until the year 9999")
     }
+}
+
+/// Reads the time since the host started, including the time in which it was
+/// suspended (CLOCK_BOOTTIME).
+pub fn uptime() -> Duration {
+    let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME);
+    uptime
+        .expect("Linux has had this clock since 2.6.39")
+        .into()
 }
 
 /// Reads the time of day, for an agent that uses no API server.

@@ -12,6 +12,7 @@ pub mod ours;
 pub mod permission;
 pub mod places;
 pub mod protect;
+pub mod refusals;
 pub mod retain;
 pub mod serving;
 pub mod sysctls;

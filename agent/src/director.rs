@@ -80,6 +80,9 @@ pub struct World {
     pub may_hijack: bool,
     /// The parts of the host's network that sysctls depend on.
     pub surroundings: Box<dyn Surroundings + Send>,
+    /// Reads the time since the host started, including the time in which it
+    /// was suspended.
+    pub uptime: Box<dyn FnMut() -> Duration + Send>,
     /// Reads the time of day.
     pub daytime: Box<dyn FnMut() -> Daytime + Send>,
     /// The channel for orders to start and stop probes.

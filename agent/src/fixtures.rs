@@ -25,6 +25,7 @@ use crate::{
     decide::{
         ours::{Change, Entry, Intent, Remembered},
         permission::{ApiServerTime, Daytime},
+        refusals::Refused,
     },
     disk::journal::JournalError,
     host::{
@@ -104,6 +105,8 @@ pub(crate) struct Disk {
     pub(crate) intent: Intent,
     pub(crate) cluster: Option<String>,
     pub(crate) taken_over: BTreeSet<IpAddr>,
+    pub(crate) refused: Refused,
+    pub(crate) before_boot: Option<BTreeSet<ServiceKey>>,
 }
 
 impl Disk {
@@ -128,12 +131,33 @@ impl Disk {
         self.intent = Intent::default();
     }
 
+    /// Returns the content after a reboot of the host.
+    pub(crate) fn rebooted(&self) -> Self {
+        let services = self.owned.iter().filter_map(|entry| match entry {
+            Entry::Service(service) => Some(*service),
+            _ => None,
+        });
+        let services: BTreeSet<_> = services.collect();
+        let before_boot = match (services.is_empty(), &self.before_boot) {
+            (true, Some(before)) => before.clone(),
+            _ => services,
+        };
+        Self {
+            refused: self.refused.clone(),
+            before_boot: Some(before_boot),
+            cluster: self.cluster.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Returns what a new agent reads from this journal.
     pub(crate) fn remembered(&self) -> Remembered {
         let mut remembered = Remembered {
             intent: self.intent.clone(),
             cluster: self.cluster.clone(),
             taken_over: self.taken_over.clone(),
+            refused: self.refused.clone(),
+            before_boot: self.before_boot.clone(),
             ..Remembered::default()
         };
         for entry in &self.owned {
@@ -148,6 +172,8 @@ impl Disk {
 pub(crate) struct Parts {
     /// The time of day that the agent reads.
     pub(crate) daytime: Daytime,
+    /// The time since the host started, which the agent reads.
+    pub(crate) uptime: std::time::Duration,
     pub(crate) kernel: ModelKernel,
     pub(crate) interfaces: Vec<Interface>,
     /// The other hosts on the modelled host's segments.
@@ -240,6 +266,7 @@ impl ModelWorld {
     /// in 192.0.2.0/24 and 2001:db8::/64, and its eth1 is in 198.51.100.0/24.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Parts {
+            uptime: std::time::Duration::from_secs(3600),
             daytime: Daytime {
                 here: NOON,
                 api_server: ApiServerTime::Is(NOON),

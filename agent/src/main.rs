@@ -16,7 +16,7 @@ use std::{
 use agent::{
     args::{Args, Command},
     claim::{self, Orders},
-    clock::{Clock, local_daytime},
+    clock::{Clock, local_daytime, uptime},
     director::{Loop, World},
     disk::{
         checkpoint::{Checkpoint, Note, Recorder, Restored},
@@ -272,6 +272,7 @@ fn world(
         listeners: Box::new(SockDiag),
         may_hijack: args.allow_hijack,
         surroundings: Box::new(ThisHost::default()),
+        uptime: Box::new(uptime),
         daytime: match args.manifests {
             Some(_) => Box::new(local_daytime),
             None => Box::new(move || api_time.daytime()),

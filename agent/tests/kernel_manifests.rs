@@ -16,7 +16,7 @@ use std::{
 };
 
 use agent::{
-    clock::{Clock, local_daytime},
+    clock::{Clock, local_daytime, uptime},
     decide::serving::memory::Memory,
     director::{Loop, World},
     disk::{checkpoint::Recorder, journal::FileJournal},
@@ -136,6 +136,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
+        uptime: Box::new(uptime),
         daytime: Box::new(local_daytime),
         // Orders for segments and probes go nowhere, so no packet is sent.
         segments: Box::new(unbounded_channel().0),

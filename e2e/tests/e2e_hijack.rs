@@ -182,7 +182,7 @@ fn what_would_take_the_hosts_own_traffic_is_refused_and_the_host_stays_reachable
 }
 
 #[test]
-fn a_service_comes_when_nothing_listens_there_any_more_and_stays_when_something_does_again() {
+fn a_refused_service_comes_by_a_grant_of_its_address_and_stays_when_something_listens_again() {
     let _cluster = Cluster::start();
     let mut office = Office::open();
     let mut agent = start_agent(&office.course.director, "director1");
@@ -191,6 +191,17 @@ fn a_service_comes_when_nothing_listens_there_any_more_and_stays_when_something_
     office.expect_alive("while ssh listens");
 
     office.shell = None;
+    let waits = ["10 minutes", "192.168.4.5/32", "listens on 0.0.0.0:22"];
+    expect_refused("rival", "director1", &waits);
+    agent.kill();
+    forget_director("director1", &["rival"]);
+    let mut agent = start_agent(&office.course.director, "director1");
+    expect_refused("rival", "director1", &waits);
+    kubectl(&["delete", "ivs/rival"]);
+    kubectl_apply(&ssh_service());
+    expect_refused("rival", "director1", &waits);
+    let own = r#"[{"op": "add", "path": "/spec/addressPools/-", "value": {"name": "own", "cidrs": ["192.168.4.5/32"]}}]"#;
+    kubectl(&["patch", "idg/default", "--type=json", "-p", own]);
     wait_until_ready(&["rival"]);
     wait_for("idir/director1", "Programmed", "True");
     let page = office.course.browser().get(SSH, "/");

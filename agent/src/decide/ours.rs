@@ -11,6 +11,8 @@ use ipvs::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::decide::refusals::Refused;
+
 /// One entry that is recorded as ours.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Entry {
@@ -75,6 +77,11 @@ pub struct Remembered {
     /// The addresses that were taken over from a director that is out. They are
     /// given up as soon as another host answers for them.
     pub taken_over: BTreeSet<IpAddr>,
+    /// The entries that were refused ([`crate::decide::refusals`]).
+    pub refused: Refused,
+    /// The services that were ours before the host's last start, or none if the
+    /// journal is from this start.
+    pub before_boot: Option<BTreeSet<ServiceKey>>,
     /// The cluster that these entries come from ([`crate::decide::caution`]).
     pub cluster: Option<String>,
 }

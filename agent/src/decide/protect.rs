@@ -8,208 +8,22 @@
 //! already in the kernel are only reported, never removed for taking the host's
 //! traffic.
 
+mod dangers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
 };
 
 use crds::{ObjectKey, api::DirectorException, condition};
-use ipvs::{
-    DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceKey, WantedService,
+use ipvs::{DestinationKey, ServiceKey};
+
+pub use self::dangers::{
+    Danger, DangerKind, Facts, MOST_ADDRESSES, Suspect, add_remembered, asks_for_listeners,
+    own_addresses, reachable_addresses, reason, suspects,
 };
-
-use crate::{
-    decide::desired::{CheckPolicy, Desired},
-    host::{interface::Interface, listeners::Listener},
-};
-
-/// At most this many addresses of a host are reported to the other directors of
-/// its group, in the Director's status.
-pub const MOST_ADDRESSES: usize = 100;
-
-/// What is known about this host and its group.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
-    /// The addresses of this host that the agent did not add, each with its
-    /// interface, or none while they cannot be read. While this list is
-    /// unknown, any address may be the host's own.
-    pub own: Option<BTreeMap<IpAddr, String>>,
-    /// The sockets on which programs of this host listen, or why they cannot be
-    /// read.
-    pub listeners: Result<Vec<Listener>, String>,
-    /// The addresses at which the agent reaches its API server.
-    pub api_servers: BTreeSet<SocketAddr>,
-    /// The addresses of the group's directors, including this one, each with
-    /// the name of its Director.
-    pub directors: BTreeMap<IpAddr, String>,
-}
-
-/// Returns the addresses of a host that the agent did not add: they neither
-/// carry our mark nor are in `ours` with their interface.
-pub fn own_addresses(
-    interfaces: &[Interface],
-    ours: &BTreeMap<IpAddr, String>,
-) -> BTreeMap<IpAddr, String> {
-    let mut own = BTreeMap::new();
-    for interface in interfaces {
-        for (address, _) in &interface.addresses {
-            if !is_ours(interface, ours, address) {
-                own.entry(*address)
-                    .or_insert_with(|| interface.name.clone());
-            }
-        }
-    }
-    own
-}
-
-fn is_ours(interface: &Interface, ours: &BTreeMap<IpAddr, String>, address: &IpAddr) -> bool {
-    ours.get(address) == Some(&interface.name) || interface.marked.contains(address)
-}
-
-/// Returns the host's own addresses by which other hosts reach it, in the order
-/// of the interfaces, at most [`MOST_ADDRESSES`]. The addresses of the loopback
-/// interface and link-local IPv6 addresses are left out.
-pub fn reachable_addresses(
-    interfaces: &[Interface],
-    ours: &BTreeMap<IpAddr, String>,
-) -> Vec<IpAddr> {
-    let mut interfaces: Vec<_> = interfaces.iter().filter(|found| !found.loopback).collect();
-    interfaces.sort_by_key(|interface| interface.index);
-    let mut reachable = Vec::new();
-    for interface in interfaces {
-        let addresses = interface.addresses.iter().map(|(address, _)| *address);
-        let others = addresses.filter(|address| !is_ours(interface, ours, address));
-        reachable
-            .extend(others.filter(
-                |address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()),
-            ));
-    }
-    reachable.truncate(MOST_ADDRESSES);
-    reachable
-}
-
-/// The parts of a service that would take the director's own traffic. Each part
-/// has a message that says why and what to do.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Suspect {
-    /// Why the service as a whole would take the director's own traffic.
-    pub service: Option<String>,
-    /// The servers that would send the director's packets back, including the
-    /// sorry server, each with the reason.
-    pub servers: BTreeMap<DestinationKey, String>,
-}
-
-/// Returns every wanted service that would take the director's own traffic,
-/// itself or by one of its servers, even if it is already in the kernel.
-pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspect> {
-    let mut suspects = BTreeMap::new();
-    for (key, service) in &desired.table {
-        let sorry = desired.checks.get(key).and_then(|policy| policy.sorry);
-        let suspect = Suspect {
-            service: service_danger(key, facts),
-            servers: server_dangers(service, sorry, facts),
-        };
-        if suspect != Suspect::default() {
-            suspects.insert(*key, suspect);
-        }
-    }
-    suspects
-}
-
-/// Whether the host's listening sockets matter for a service.
-pub fn asks_for_listeners(key: &ServiceKey, own: Option<&BTreeMap<IpAddr, String>>) -> bool {
-    match key {
-        ServiceKey::Address { address, port, .. } => {
-            *port != 0 && own.is_none_or(|own| own.contains_key(address))
-        }
-        ServiceKey::FirewallMark { .. } => false,
-    }
-}
-
-fn service_danger(key: &ServiceKey, facts: &Facts) -> Option<String> {
-    let ServiceKey::Address {
-        protocol,
-        address,
-        port,
-    } = *key
-    else {
-        return None;
-    };
-    let is_all_or = |other: u16| port == 0 || port == other;
-    let api_server = facts.api_servers.iter().find(|server| {
-        protocol == Protocol::TCP && server.ip() == address && is_all_or(server.port())
-    });
-    if let Some(api_server) = api_server {
-        return Some(format!(
-            "it would take this director's own connections to the API server, {api_server}: \
-             choose another address or port, give the agent another way to the API server, or \
-             start a director that serves the API server with --manifests"
-        ));
-    }
-    let whose = match &facts.own {
-        Some(own) => format!(
-            "is this host's own address, on {} before the agent put anything there",
-            own.get(&address)?
-        ),
-        None => "may be this host's own address: the host's addresses cannot be read".to_owned(),
-    };
-    if port == 0 {
-        return Some(format!(
-            "{address} {whose}, and port 0 would take every port of it, ssh included: choose an \
-             address that no interface has, name the ports in VirtualServices of their own, or \
-             use a firewallMark"
-        ));
-    }
-    let listeners = match &facts.listeners {
-        Ok(listeners) => listeners,
-        Err(why) => {
-            return Some(format!(
-                "{address} {whose}, and the agent cannot see whether a program listens on its port \
-                 {port} ({why}): load the kernel's modules tcp_diag and udp_diag, or choose \
-                 an address that no interface has"
-            ));
-        }
-    };
-    let takes = |listener: &&Listener| listener.takes(protocol, address, port);
-    let listener = listeners.iter().find(takes)?;
-    let (name, option) = match protocol {
-        Protocol::UDP => ("UDP", 'u'),
-        Protocol::SCTP => ("SCTP", 'S'),
-        _ => ("TCP", 't'),
-    };
-    let bound = SocketAddr::new(listener.address, listener.port);
-    Some(format!(
-        "{address} {whose}, and a program of this host listens on {bound} ({name}), which the \
-         service would cut off: end it or have it listen elsewhere (`ss -ln{option}p 'sport = \
-         :{port}'` on the director names it), or choose another port, or an address that no \
-         interface has"
-    ))
-}
-
-fn server_dangers(
-    service: &WantedService,
-    sorry: Option<(DestinationKey, DestinationConfig)>,
-    facts: &Facts,
-) -> BTreeMap<DestinationKey, String> {
-    let servers = service.destinations.iter();
-    let servers = servers.map(|(key, config)| (*key, *config)).chain(sorry);
-    let danger = |(key, config): (DestinationKey, DestinationConfig)| {
-        let method = match config.method {
-            ForwardingMethod::DirectRoute => "DR",
-            ForwardingMethod::Tunnel(_) => "TUN",
-            _ => return None,
-        };
-        let director = facts.directors.get(&key.address)?;
-        let message = format!(
-            "server {key} is Director {director} of the same group: with {method}, directors \
-             would send packets for the service to each other until the packets' TTL ends; give \
-             the server forwarding method NAT, or use a server that is no director"
-        );
-        Some((key, message))
-    };
-    servers.filter_map(danger).collect()
-}
+use crate::decide::desired::{CheckPolicy, Desired};
 
 /// What is in force after the refusals, and what to report.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -287,13 +101,13 @@ pub fn judge(
         if verdict.ungranted.contains(&(*key, None)) {
             continue;
         }
-        if let Some(why) = &suspect.service {
-            let is_meant = wanted.meant.contains(key);
+        if let Some(danger) = &suspect.service {
+            let is_meant = wanted.meant.contains(key) && danger.kind != DangerKind::ClusterIp;
             let ruling = Ruling::of(permissions.may_hijack, stands(key, None), is_meant);
             if ruling == Ruling::Refused {
                 verdict.refused.insert((*key, None));
             }
-            verdict.report.say(ruling, object, None, why);
+            verdict.report.say(ruling, object, None, &danger.why);
             if ruling == Ruling::Refused {
                 continue;
             }
@@ -382,7 +196,10 @@ impl Report {
 }
 
 /// Returns the wanted state without the refused entries.
-pub(super) fn without(wanted: &Desired, refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>) -> Desired {
+pub(super) fn without(
+    wanted: &Desired,
+    refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>,
+) -> Desired {
     let mut rest = wanted.clone();
     for (key, server) in refused {
         match server {

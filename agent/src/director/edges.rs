@@ -74,7 +74,11 @@ impl Loop {
         }
         match (self.world.journal)() {
             Ok((journal, remembered)) => {
+                let mut remembered = remembered;
                 self.caution.remember(remembered.cluster.clone());
+                let refused = std::mem::take(&mut remembered.refused);
+                let before_boot = remembered.before_boot.take();
+                self.protection.remember(refused, before_boot);
                 self.state.remember(remembered);
                 // The opened journal may record other addresses as ours than
                 // before.

@@ -15,7 +15,8 @@ use super::Loop;
 use crate::{
     decide::{
         desired::Desired,
-        protect::{self, Facts, Permissions, Report, Suspect},
+        protect::{self, DangerKind, Facts, Permissions, Report, Suspect, Verdict},
+        refusals::{Entry, Reason, Refusals, Refused},
     },
     host::interface::Interface,
 };
@@ -40,6 +41,8 @@ pub(super) struct Protection {
     /// The addresses of the group's directors, as they report them.
     directors: BTreeMap<String, BTreeSet<IpAddr>>,
     facts: Facts,
+    /// What was refused, also by earlier runs.
+    refusals: Refusals,
     refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The entries without a grant that the last judgement left out.
     ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
@@ -73,7 +76,9 @@ impl Protection {
                 listeners: Ok(Vec::new()),
                 api_servers: BTreeSet::new(),
                 directors: BTreeMap::new(),
+                before_boot: None,
             },
+            refusals: Refusals::default(),
             refused: BTreeSet::new(),
             ungranted: BTreeSet::new(),
             was_released: false,
@@ -124,6 +129,24 @@ impl Protection {
         self.directors = directors;
         self.is_stale |= is_new;
         is_new
+    }
+
+    /// Adds the refusals that the journal records. `before_boot` are the
+    /// services that were ours before the host's last start.
+    pub(super) fn remember(&mut self, refused: Refused, before_boot: Option<BTreeSet<ServiceKey>>) {
+        self.refusals.remember(refused, before_boot);
+        self.is_stale = true;
+    }
+
+    /// Returns the refusals that the journal must record, if there are any new
+    /// ones.
+    pub(super) fn unsaved(&self) -> Option<Refused> {
+        self.refusals.unsaved()
+    }
+
+    /// Notes that the journal has recorded the refusals.
+    pub(super) fn saved(&mut self) {
+        self.refusals.saved();
     }
 
     /// Notes that this host may have changed since the last check.
@@ -178,6 +201,7 @@ impl Protection {
             is_released,
         };
         let verdict = protect::judge(&self.wanted, suspects, stands, permissions);
+        self.record_refusals(suspects, &verdict);
         self.was_released = is_released;
         let (mut report, reachable) = (verdict.report, &self.report.addresses);
         report.addresses.clone_from(reachable);
@@ -203,6 +227,37 @@ impl Protection {
         self.is_stale = false;
         differing
     }
+
+    /// Remembers what was refused for a known reason, and forgets what is
+    /// admitted.
+    fn record_refusals(&mut self, suspects: &Suspects, verdict: &Verdict) {
+        let why = |(key, server): &Entry| {
+            let suspect = suspects.get(key)?;
+            match server {
+                Some(server) => suspect.servers.get(server).cloned(),
+                None => {
+                    let danger = suspect.service.as_ref()?;
+                    let is_known = danger.kind != DangerKind::Guess;
+                    is_known.then(|| danger.why.clone())
+                }
+            }
+        };
+        let refused = verdict.refused.iter();
+        let refused = refused.filter_map(|entry| Some((*entry, why(entry)?)));
+        let wanted = &self.wanted;
+        let is_admitted = |entry: &Entry| {
+            let is_wanted = match entry {
+                (key, None) => wanted.table.contains_key(key),
+                (key, Some(server)) => wanted.has_destination(key, server),
+            };
+            let whole = (entry.0, None);
+            let left_out = [*entry, whole];
+            let is_out =
+                |entry| verdict.refused.contains(entry) || verdict.ungranted.contains(entry);
+            is_wanted && !left_out.iter().any(is_out)
+        };
+        self.refusals.record(refused.collect(), is_admitted);
+    }
 }
 
 impl Loop {
@@ -218,7 +273,9 @@ impl Loop {
         }
         self.look(now);
         let protection = &self.protection;
-        let suspects = protect::suspects(&protection.wanted, &protection.facts);
+        let mut suspects = protect::suspects(&protection.wanted, &protection.facts);
+        let refused = protection.refusals.entries();
+        protect::add_remembered(&mut suspects, refused, &protection.wanted);
         // Only an entry of ours can stay without a grant.
         let ungranted = protection.wanted.ungranted.keys().map(|(key, _)| *key);
         let ours: Vec<_> = ungranted
@@ -274,8 +331,14 @@ impl Loop {
             }
         }
         let facts = &mut protection.facts;
-        let mut asking = concerned.iter();
-        if asking.any(|key| protect::asks_for_listeners(key, facts.own.as_ref())) {
+        let before_boot = protection.refusals.before_boot((self.world.uptime)());
+        facts.before_boot = before_boot.cloned();
+        let asks = |key: &ServiceKey| protect::asks_for_listeners(key, facts.own.as_ref());
+        let mut remembered = protection.refusals.entries();
+        let asks_for_listeners = concerned.into_iter().any(asks)
+            || is_due && remembered.any(|(entry, _)| entry.1.is_none() && asks(&entry.0));
+        drop(remembered);
+        if asks_for_listeners {
             let listeners = self.world.listeners.listeners();
             facts.listeners = listeners.map_err(|error| error.to_string());
         }
@@ -287,5 +350,13 @@ impl Loop {
         let own = protection.report.addresses.iter();
         let own = own.map(|address| (*address, self.name.clone()));
         facts.directors.extend(own);
+        if is_due {
+            let (facts, is_unsure) = (&protection.facts, protection.is_unsure);
+            let reason = |entry: &_| match is_unsure {
+                true => Reason::Unknown,
+                false => protect::reason(entry, facts),
+            };
+            protection.refusals.look(reason, now);
+        }
     }
 }

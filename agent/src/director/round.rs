@@ -79,6 +79,7 @@ impl Loop {
             let refused = self.protection.judge(&suspects, stands, is_released, now);
             self.changed.extend(refused);
             self.health.names_changed();
+            self.save_refused();
         }
         self.state.in_force_changed(self.changed.iter().copied());
     }
@@ -239,6 +240,18 @@ impl Loop {
                 self.caution.saved();
                 self.unsaved.clear();
             }
+            Err(error) => self.unsaved.warn([error.to_string()]),
+        }
+    }
+
+    /// Records in the journal which entries were refused. If writing fails, the
+    /// next round tries again.
+    fn save_refused(&mut self) {
+        let (Some(refused), Ok(journal)) = (self.protection.unsaved(), &mut self.journal) else {
+            return;
+        };
+        match journal.remember_refused(&refused) {
+            Ok(()) => self.protection.saved(),
             Err(error) => self.unsaved.warn([error.to_string()]),
         }
     }

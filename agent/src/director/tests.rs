@@ -33,6 +33,7 @@ mod holder;
 mod no_journal;
 mod places;
 mod protect;
+mod refused;
 mod replaced;
 mod restored;
 mod running;

@@ -19,8 +19,12 @@ use std::{
 
 use redb::{Database, ReadableDatabase};
 
+use self::rows::Lasting;
 use super::database::{self, OpenDatabase};
-use crate::decide::ours::{Change, Intent, Remembered};
+use crate::decide::{
+    ours::{Change, Intent, Remembered},
+    refusals::Refused,
+};
 
 const FILE: &str = "journal.redb";
 /// How many bytes of changes are appended before the journal is rewritten as
@@ -61,6 +65,13 @@ pub trait Journal {
     /// Returns an error if the disk cannot take the addresses. Without the
     /// record, no address may be taken over.
     fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError>;
+
+    /// Stores the entries that were refused, in place of those stored before. A
+    /// reboot does not change them.
+    ///
+    /// # Errors
+    /// Returns an error if the disk cannot take the entries.
+    fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError>;
 }
 
 /// The journal to use when the state folder cannot be used. Without a real
@@ -85,6 +96,10 @@ impl Journal for NoJournal {
     }
 
     fn remember_taken_over(&mut self, _: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
+        Err(JournalError::Absent(self.0.clone()))
+    }
+
+    fn remember_refused(&mut self, _: &Refused) -> Result<(), JournalError> {
         Err(JournalError::Absent(self.0.clone()))
     }
 }
@@ -132,8 +147,8 @@ pub enum JournalError {
 pub struct FileJournal {
     path: PathBuf,
     boot_id: String,
-    /// The cluster that the entries belong to, if it is known.
-    cluster: Option<String>,
+    /// What a new file gets, if the file is replaced while the agent runs.
+    lasting: Lasting,
     open: OpenDatabase,
     /// The open file, or `None` after a failed write: redb refuses further work
     /// on a file until the file is opened again.
@@ -148,7 +163,8 @@ impl FileJournal {
     /// or from a newer build is renamed out of the way. With a new journal, the
     /// agent adopts wanted entries that it finds in the kernel, and touches no
     /// other entry. Records from before the machine's last boot are dropped,
-    /// because a boot empties the kernel's table.
+    /// because a boot empties the kernel's table; only the services that were
+    /// ours and the entries that were refused are still known.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be used or if another agent uses
@@ -188,7 +204,7 @@ impl FileJournal {
         let journal = Self {
             path: path.to_owned(),
             boot_id: boot_id.to_owned(),
-            cluster: remembered.cluster.clone(),
+            lasting: Lasting::of(&remembered),
             open,
             database: Some(database),
             grown: 0,
@@ -235,17 +251,15 @@ impl FileJournal {
     }
 
     /// Opens the file, and returns whether it was opened before in this boot. A
-    /// new file gets the cluster that was known.
+    /// new file gets what outlives a boot.
     fn is_same_file(&mut self) -> Result<bool, redb::Error> {
         let database = (self.open)(&self.path)?;
         let is_same = rows::is_from(&database, &self.boot_id)?;
         if !is_same {
             rows::open(&database, &self.boot_id)?;
-            if let Some(cluster) = &self.cluster {
-                let transaction = database.begin_write()?;
-                rows::put_cluster(&transaction, cluster)?;
-                transaction.commit()?;
-            }
+            let transaction = database.begin_write()?;
+            self.lasting.put(&transaction)?;
+            transaction.commit()?;
             self.grown = 0;
         }
         self.database = Some(database);
@@ -288,12 +302,18 @@ impl Journal for FileJournal {
 
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
         self.write(|transaction| rows::put_cluster(transaction, cluster))?;
-        self.cluster = Some(cluster.to_owned());
+        self.lasting.cluster = Some(cluster.to_owned());
         Ok(())
     }
 
     fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
         self.write(|transaction| rows::put_taken_over(transaction, addresses))
+    }
+
+    fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError> {
+        self.write(|transaction| rows::put_refused(transaction, refused))?;
+        self.lasting.refused.clone_from(refused);
+        Ok(())
     }
 }
 

@@ -130,8 +130,10 @@ impl Checked {
     /// Returns the events that deliver every object of the table to a director.
     pub(crate) fn events(self) -> Result<Vec<Event>> {
         let metadata = json!({"name": "default", "uid": "default", "generation": 1});
-        let pools = json!([{"name": "all", "cidrs": ["0.0.0.0/0"]}]);
-        let group = json!({"metadata": metadata, "spec": {"addressPools": pools}});
+        let all = json!([{"name": "all", "cidrs": ["0.0.0.0/0"]}]);
+        // The servers have loopback addresses, which need a grant.
+        let spec = json!({"addressPools": all, "realServerAddresses": all});
+        let group = json!({"metadata": metadata, "spec": spec});
         let services = listing(self.virtual_services_objects())?;
         let servers = listing(self.real_servers())?;
         let groups = listing([group].into_iter())?;

@@ -83,6 +83,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(Nowhere),
+        uptime: Box::new(clock::uptime),
         daytime: Box::new(clock::local_daytime),
         orders,
     };

@@ -11,7 +11,10 @@ use std::{
 
 use agent::{
     act::{Edges, State},
-    decide::ours::{Change, Intent},
+    decide::{
+        ours::{Change, Intent},
+        refusals::Refused,
+    },
     disk::journal::{FileJournal, Journal, JournalError},
     host::{netlink::RouteSocket, surroundings::ThisHost},
 };
@@ -119,5 +122,9 @@ impl Journal for Timed {
 
     fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError> {
         self.journal.remember_taken_over(addresses)
+    }
+
+    fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError> {
+        self.journal.remember_refused(refused)
     }
 }

@@ -132,6 +132,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         listeners: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
+        uptime: Box::new(clock::uptime),
         daytime: Box::new(clock::local_daytime),
         orders,
     };

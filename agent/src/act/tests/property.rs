@@ -162,7 +162,7 @@ impl Story {
         self.whose.clear();
         self.forgetful = false;
         self.boots += 1;
-        self.disk.forget();
+        self.disk.reboot();
         self.bury(&Death {
             calls: 0,
             fates: fates.to_vec(),

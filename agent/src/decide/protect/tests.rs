@@ -1,10 +1,11 @@
 use crds::Rejection;
-use ipvs::{Family, Tunnel};
+use ipvs::{DestinationConfig, Family, ForwardingMethod, Protocol, Tunnel};
 
 use super::*;
 use crate::{
-    decide::desired::CheckPolicy,
+    decide::{desired::CheckPolicy, refusals::Refused},
     fixtures::{self, health, interface, ip, named, server, tcp, wish},
+    host::listeners::Listener,
 };
 
 /// This host's own address.
@@ -47,12 +48,14 @@ fn facts() -> Facts {
         directors: [(OWN, "a"), ("198.51.100.2", "b")]
             .map(|(address, name)| (ip(address), name.to_owned()))
             .into(),
+        before_boot: None,
     }
 }
 
 fn refused(key: ServiceKey, facts: &Facts) -> Option<String> {
     let suspects = suspects(&wish(&[(key, "rr", &[(1, 1)])]), facts);
-    suspects.get(&key)?.service.clone()
+    let danger = suspects.get(&key)?.service.clone();
+    danger.map(|danger| danger.why)
 }
 
 #[test]
@@ -367,4 +370,38 @@ fn a_host_reports_only_as_many_addresses_as_fit() {
     let host = [interface(2, "kube-ipvs0", &many)];
     let told = reachable_addresses(&host, &BTreeMap::new());
     assert_eq!(told.len(), MOST_ADDRESSES);
+}
+
+#[test]
+fn the_cluster_ips_of_kube_proxy_are_refused_whatever_is_granted() {
+    let kube = interface(9, "kube-ipvs0", &[("10.96.0.10", 32)]);
+    let lo = interface(1, "lo", &[("10.96.0.10", 32)]);
+    let facts = Facts {
+        own: Some(own_addresses(&[lo, kube], &BTreeMap::new())),
+        ..facts()
+    };
+    let dns = key(Protocol::UDP, "10.96.0.10", 53);
+    let mut wanted = wish(&[(dns, "rr", &[(1, 1)])]);
+    wanted.meant.insert(dns);
+    let wanted = Arc::new(wanted);
+    let suspects = suspects(&wanted, &facts);
+    let verdict = judge(&wanted, &suspects, |_, _| false, Permissions::default());
+    assert_eq!(verdict.refused, [(dns, None)].into());
+    let message = &verdict.report.exceptions[0].message;
+    assert!(message.contains("kube-ipvs0"), "{message}");
+}
+
+#[test]
+fn a_refused_server_that_gets_forwarding_method_nat_is_not_waited_for() {
+    for (method, waits) in [
+        (ForwardingMethod::DirectRoute, true),
+        (ForwardingMethod::Masquerade, false),
+    ] {
+        let (key, wanted) = with_method(method);
+        let before = Refused::from([((key, Some(server(1))), "it is Director b".to_owned())]);
+        let before = before.iter().map(|(entry, why)| (entry, why.as_str()));
+        let mut suspects = BTreeMap::new();
+        add_remembered(&mut suspects, before, &wanted);
+        assert_eq!(!suspects.is_empty(), waits, "{method:?}");
+    }
 }

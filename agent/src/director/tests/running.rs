@@ -40,6 +40,10 @@ impl Doors {
             listeners: Box::new(world.clone()),
             may_hijack: self.may_hijack,
             surroundings: Box::new(world.clone()),
+            uptime: Box::new({
+                let world = world.clone();
+                move || world.parts().uptime
+            }),
             daytime: Box::new({
                 let world = world.clone();
                 move || world.parts().daytime

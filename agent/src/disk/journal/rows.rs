@@ -7,13 +7,17 @@
 
 use std::{collections::BTreeSet, iter, net::IpAddr};
 
+use ipvs::ServiceKey;
 use redb::{
     Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
     WriteTransaction,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::decide::ours::{Change, Intent, Remembered};
+use crate::decide::{
+    ours::{Change, Intent, Remembered},
+    refusals::Refused,
+};
 
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 /// The [`Change`]s in postcard encoding, concatenated and split into rows at
@@ -23,7 +27,14 @@ const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes")
 const INTENT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("intents");
 /// The version of the file's schema. The version is raised when an older build
 /// could misread the file of a newer build.
-const SCHEMA: &str = "2";
+const SCHEMA: &str = "3";
+/// Schema 2 had neither refused entries nor the services before a boot.
+const SCHEMA_2: &str = "2";
+/// The [`Refused`] in postcard encoding, split into rows at any byte.
+const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refused");
+/// The services that were ours before the last boot, as an `Option` of a set in
+/// postcard encoding, split into rows at any byte.
+const BEFORE_BOOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("before-boot");
 /// The size of a row in bytes. redb stores a value in a page whose size is a
 /// power of two, and a row of this size fits into such a page together with its
 /// key.
@@ -57,7 +68,7 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     let mut remembered = match schema.as_deref() {
         None => Remembered::default(),
         Some(schema_1::SCHEMA) => take_schema_1(&transaction)?,
-        Some(SCHEMA) => read(&transaction)?,
+        Some(SCHEMA | SCHEMA_2) => read(&transaction)?,
         Some(other) => {
             return Err(redb::Error::Corrupted(format!(
                 "the file has schema {other}, and this build knows only schema {SCHEMA}"
@@ -67,13 +78,25 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     // An address that cannot be parsed was written by no build.
     let taken_over = taken_over.iter().flat_map(|list| list.split_whitespace());
     remembered.taken_over = taken_over.filter_map(|one| one.parse().ok()).collect();
+    let refused = read_rows(&transaction, REFUSED)?.unwrap_or_default();
+    let before_boot: Option<Option<BTreeSet<_>>> = read_rows(&transaction, BEFORE_BOOT)?;
+    let mut before_boot = before_boot.flatten();
     if boot.as_deref() != Some(boot_id) {
+        let services: BTreeSet<_> = remembered.table.services.into_keys().collect();
+        // An agent that made nothing since the last boot has not replaced what
+        // was in force before it.
+        if schema.is_some() && !(services.is_empty() && before_boot.is_some()) {
+            before_boot = Some(services);
+        }
         remembered = Remembered::default();
     }
+    remembered.refused = refused;
+    remembered.before_boot = before_boot;
     remembered.cluster = cluster;
     replace_changes(&transaction, &remembered)?;
     replace_intent(&transaction, &remembered.intent)?;
     put_taken_over(&transaction, &remembered.taken_over)?;
+    Lasting::of(&remembered).put(&transaction)?;
     {
         let mut meta = transaction.open_table(META)?;
         meta.insert("schema", SCHEMA)?;
@@ -92,6 +115,42 @@ pub(super) fn is_from(database: &Database, boot_id: &str) -> Result<bool, redb::
     };
     let boot = meta.get("boot")?;
     Ok(boot.is_some_and(|found| found.value() == boot_id))
+}
+
+/// What the journal knows besides the entries and the intent, and what outlives
+/// a boot.
+#[derive(Clone, Debug)]
+pub(super) struct Lasting {
+    pub(super) cluster: Option<String>,
+    pub(super) refused: Refused,
+    before_boot: Option<BTreeSet<ServiceKey>>,
+}
+
+impl Lasting {
+    pub(super) fn of(remembered: &Remembered) -> Self {
+        Self {
+            cluster: remembered.cluster.clone(),
+            refused: remembered.refused.clone(),
+            before_boot: remembered.before_boot.clone(),
+        }
+    }
+
+    /// Writes it in place of what the file has.
+    pub(super) fn put(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        if let Some(cluster) = &self.cluster {
+            put_cluster(transaction, cluster)?;
+        }
+        put_refused(transaction, &self.refused)?;
+        replace_rows(transaction, BEFORE_BOOT, &self.before_boot)
+    }
+}
+
+/// Writes the entries that were refused, in place of those in the file.
+pub(super) fn put_refused(
+    transaction: &WriteTransaction,
+    refused: &Refused,
+) -> Result<(), redb::Error> {
+    replace_rows(transaction, REFUSED, refused)
 }
 
 /// Writes the id of the cluster that all entries belong to.
@@ -226,6 +285,33 @@ fn bytes_of(transaction: &WriteTransaction, rows: Rows<'_>) -> Result<Vec<u8>, r
         bytes.extend_from_slice(row?.1.value());
     }
     Ok(bytes)
+}
+
+/// Writes a value in place of what a table has.
+fn replace_rows<T: Serialize>(
+    transaction: &WriteTransaction,
+    rows: Rows<'_>,
+    value: &T,
+) -> Result<(), redb::Error> {
+    let mut bytes = Vec::new();
+    encode(value, &mut bytes);
+    if bytes == bytes_of(transaction, rows)? {
+        return Ok(());
+    }
+    clear(transaction, rows)?;
+    put(transaction, rows, 0, &bytes)
+}
+
+/// Reads the value of a table, or none if the table is empty.
+fn read_rows<T: DeserializeOwned>(
+    transaction: &WriteTransaction,
+    rows: Rows<'_>,
+) -> Result<Option<T>, redb::Error> {
+    let bytes = bytes_of(transaction, rows)?;
+    match bytes.is_empty() {
+        true => Ok(None),
+        false => decode(&mut bytes.as_slice()).map(Some),
+    }
 }
 
 fn clear(transaction: &WriteTransaction, rows: Rows<'_>) -> Result<(), redb::Error> {

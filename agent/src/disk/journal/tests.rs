@@ -71,15 +71,58 @@ fn what_was_settled_is_remembered_and_what_was_disowned_is_not() {
 }
 
 #[test]
-fn after_a_reboot_nothing_is_ours() {
+fn after_a_reboot_nothing_is_ours_and_what_was_is_known() {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = open(folder.path(), BOOT);
     journal
         .settle(&[Change::Own(Entry::Service(service(80)))])
         .unwrap();
     drop(journal);
+    let rebooted = Remembered {
+        before_boot: Some([service(80)].into()),
+        ..Remembered::default()
+    };
+    // The agent restarts before it has made anything, and the host is rebooted
+    // once more.
+    for boot in ["another-boot", "another-boot", "a-third-boot"] {
+        let (_, found) = open(folder.path(), boot);
+        assert_eq!(found, rebooted, "{boot}");
+    }
+    let (mut journal, _) = open(folder.path(), "a-third-boot");
+    journal
+        .settle(&[Change::Own(Entry::Service(service(443)))])
+        .unwrap();
+    drop(journal);
+    let (_, found) = open(folder.path(), "a-fourth-boot");
+    assert_eq!(found.before_boot, Some([service(443)].into()));
+}
+
+#[test]
+fn what_was_refused_is_remembered_across_a_reboot_and_in_a_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path(), BOOT);
+    let refused = |port| ((service(port), None), format!("{port} is taken"));
+    let server = ((service(80), Some(server())), "it is a director".to_owned());
+    let first = Refused::from([refused(22), refused(80), server]);
+    let second = Refused::from([refused(22)]);
+    journal.remember_refused(&first).unwrap();
+    drop(journal);
+    let (mut journal, found) = open(folder.path(), "another-boot");
+    assert_eq!(found.refused, first);
+    journal.remember_refused(&second).unwrap();
+
+    // Another program replaces the file while the agent runs.
+    fs::remove_file(folder.path().join(FILE)).unwrap();
+    journal.database = None;
+    let replaced = journal.settle(&[]);
+    assert!(
+        matches!(replaced, Err(JournalError::Replaced { .. })),
+        "{replaced:?}"
+    );
+    drop(journal);
     let (_, found) = open(folder.path(), "another-boot");
-    assert_eq!(found, Remembered::default());
+    assert_eq!(found.refused, second);
+    assert!(found.before_boot.is_some());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    decide::ours::Change,
+    decide::{ours::Change, refusals::Refused},
     disk::{
         database,
         journal::{FileJournal, JournalError},
@@ -24,9 +24,14 @@ impl MayHold {
         Self(Arc::new(Mutex::new(vec![Disk::default()])))
     }
 
-    /// Notes that everything on the disk has become void.
-    pub(super) fn forget(&self) {
-        *self.all() = vec![Disk::default()];
+    /// Notes that the host was rebooted: nothing is ours any more, and the disk
+    /// tells which services were.
+    pub(super) fn reboot(&self) {
+        let mut all = self.all();
+        // Nobody has opened a journal that is empty, or it is from this boot.
+        let empty = all.iter().filter(|disk| **disk == Disk::default());
+        let rebooted = all.iter().map(Disk::rebooted).chain(empty.cloned());
+        *all = rebooted.collect();
     }
 
     pub(super) fn all(&self) -> MutexGuard<'_, Vec<Disk>> {
@@ -75,7 +80,7 @@ impl DiskJournal {
         };
         let opened = match open() {
             Err(JournalError::Database { source, .. }) if database::is_content(&source) => {
-                let nothing_lost = *may_hold.all() == [Disk::default()];
+                let nothing_lost = may_hold.all().contains(&Disk::default());
                 assert!(nothing_lost, "the journal was damaged: {source}");
                 world.parts().file.remove();
                 open()
@@ -120,5 +125,10 @@ impl Journal for DiskJournal {
         self.may_hold
             .wrote(result.is_ok(), |disk| disk.taken_over.clone_from(addresses));
         result
+    }
+
+    // A round refuses nothing.
+    fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError> {
+        self.file.remember_refused(refused)
     }
 }

@@ -92,7 +92,46 @@ fn what_an_older_build_left_before_a_reboot_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     write_schema_1(folder.path());
     let (_, found) = open(folder.path(), "another-boot");
-    assert_eq!(found, Remembered::default());
+    let before = found.before_boot.clone().expect("a boot came after it");
+    assert!(before.contains(&service(80)), "it was in force before");
+    let empty = Remembered {
+        before_boot: Some(before),
+        ..Remembered::default()
+    };
+    assert_eq!(found, empty);
+}
+
+/// Makes a file of the current schema one of schema 2.
+fn make_schema_2(folder: &Path) {
+    let database = Database::open(folder.join(FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.delete_table(REFUSED).unwrap();
+    transaction.delete_table(BEFORE_BOOT).unwrap();
+    let mut meta = transaction.open_table(META).unwrap();
+    meta.insert("schema", SCHEMA_2).unwrap();
+    drop(meta);
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_file_of_schema_2_keeps_its_entries_and_has_refused_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path(), BOOT);
+    let entry = Entry::Destination(service(80), server(1));
+    journal.settle(&[Change::Own(entry)]).unwrap();
+    drop(journal);
+    make_schema_2(folder.path());
+    let (mut journal, found) = open(folder.path(), BOOT);
+    assert!(found.table.destination(&service(80), &server(1)));
+    assert!(found.refused.is_empty());
+    assert_eq!(found.before_boot, None, "it is from this boot");
+    let refused = Refused::from([((service(22), None), "sshd".to_owned())]);
+    journal.remember_refused(&refused).unwrap();
+    drop(journal);
+
+    make_schema_2(folder.path());
+    let (_, found) = open(folder.path(), "another-boot");
+    assert_eq!(found.before_boot, Some([service(80)].into()));
 }
 
 #[test]
@@ -104,7 +143,8 @@ fn nothing_of_the_old_form_stays_in_the_file() {
     let transaction = database.begin_read().unwrap();
     let tables = transaction.list_tables().unwrap();
     let tables: BTreeSet<_> = tables.map(|table| table.name().to_owned()).collect();
-    let expected = ["meta", "changes", "intents"].map(str::to_owned);
+    let expected = ["meta", "changes", "intents", "refused", "before-boot"];
+    let expected = expected.map(str::to_owned);
     assert_eq!(tables, expected.into());
 }
 

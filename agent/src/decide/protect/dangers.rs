@@ -1,0 +1,359 @@
+//! Finds the services and servers that would take this director's own traffic.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use ipvs::{
+    DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceKey, WantedService,
+};
+
+use crate::{
+    decide::{
+        desired::Desired,
+        refusals::{Entry, Reason},
+    },
+    host::{interface::Interface, listeners::Listener},
+};
+
+/// At most this many addresses of a host are reported to the other directors of
+/// its group, in the Director's status.
+pub const MOST_ADDRESSES: usize = 100;
+/// The interface on which kube-proxy in mode ipvs puts the cluster IPs.
+const KUBE_PROXYS: &str = "kube-ipvs0";
+
+/// What is known about this host and its group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// The addresses of this host that the agent did not add, each with its
+    /// interface, or none while they cannot be read. While this list is
+    /// unknown, any address may be the host's own.
+    pub own: Option<BTreeMap<IpAddr, String>>,
+    /// The sockets on which programs of this host listen, or why they cannot be
+    /// read.
+    pub listeners: Result<Vec<Listener>, String>,
+    /// The addresses at which the agent reaches its API server.
+    pub api_servers: BTreeSet<SocketAddr>,
+    /// The addresses of the group's directors, including this one, each with
+    /// the name of its Director.
+    pub directors: BTreeMap<IpAddr, String>,
+    /// While the host has just started, the services that were in force before:
+    /// other services on its own addresses may be in the way of programs that
+    /// have not started yet.
+    pub before_boot: Option<BTreeSet<ServiceKey>>,
+}
+
+/// Returns the addresses of a host that the agent did not add: they neither
+/// carry our mark nor are in `ours` with their interface.
+pub fn own_addresses(
+    interfaces: &[Interface],
+    ours: &BTreeMap<IpAddr, String>,
+) -> BTreeMap<IpAddr, String> {
+    let mut own = BTreeMap::new();
+    for interface in interfaces {
+        for (address, _) in &interface.addresses {
+            if is_ours(interface, ours, address) {
+                continue;
+            }
+            let name = own.entry(*address);
+            let name = name.or_insert_with(|| interface.name.clone());
+            if interface.name == KUBE_PROXYS {
+                KUBE_PROXYS.clone_into(name);
+            }
+        }
+    }
+    own
+}
+
+fn is_ours(interface: &Interface, ours: &BTreeMap<IpAddr, String>, address: &IpAddr) -> bool {
+    ours.get(address) == Some(&interface.name) || interface.marked.contains(address)
+}
+
+/// Returns the host's own addresses by which other hosts reach it, in the order
+/// of the interfaces, at most [`MOST_ADDRESSES`]. The addresses of the loopback
+/// interface and link-local IPv6 addresses are left out.
+pub fn reachable_addresses(
+    interfaces: &[Interface],
+    ours: &BTreeMap<IpAddr, String>,
+) -> Vec<IpAddr> {
+    let mut interfaces: Vec<_> = interfaces.iter().filter(|found| !found.loopback).collect();
+    interfaces.sort_by_key(|interface| interface.index);
+    let mut reachable = Vec::new();
+    for interface in interfaces {
+        let addresses = interface.addresses.iter().map(|(address, _)| *address);
+        let others = addresses.filter(|address| !is_ours(interface, ours, address));
+        reachable
+            .extend(others.filter(
+                |address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()),
+            ));
+    }
+    reachable.truncate(MOST_ADDRESSES);
+    reachable
+}
+
+/// Why a service would take the director's own traffic.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Danger {
+    /// A sentence that says why and what to do.
+    pub why: String,
+    /// How sure the agent is, and who may overrule it.
+    pub kind: DangerKind,
+}
+
+/// How sure the agent is of a danger, and who may overrule it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DangerKind {
+    /// The agent knows it. A grant of exactly the address overrules it.
+    Known,
+    /// The agent cannot read what it would have to know.
+    Guess,
+    /// The address is a cluster IP of kube-proxy's. No grant overrules it.
+    ClusterIp,
+    /// The service was refused before, and the reason is gone for too short a
+    /// time ([`crate::decide::refusals`]).
+    Remembered,
+}
+
+/// The parts of a service that would take the director's own traffic. Each part
+/// has a message that says why and what to do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Suspect {
+    /// Why the service as a whole would take the director's own traffic.
+    pub service: Option<Danger>,
+    /// The servers that would send the director's packets back, including the
+    /// sorry server, each with the reason.
+    pub servers: BTreeMap<DestinationKey, String>,
+}
+
+/// Returns every wanted service that would take the director's own traffic,
+/// itself or by one of its servers, even if it is already in the kernel.
+pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspect> {
+    let mut suspects = BTreeMap::new();
+    for (key, service) in &desired.table {
+        let sorry = desired.checks.get(key).and_then(|policy| policy.sorry);
+        let suspect = Suspect {
+            service: service_danger(key, facts).or_else(|| start_danger(key, facts)),
+            servers: server_dangers(service, sorry, facts),
+        };
+        if suspect != Suspect::default() {
+            suspects.insert(*key, suspect);
+        }
+    }
+    suspects
+}
+
+/// Whether the host's listening sockets matter for a service.
+pub fn asks_for_listeners(key: &ServiceKey, own: Option<&BTreeMap<IpAddr, String>>) -> bool {
+    match key {
+        ServiceKey::Address { address, port, .. } => {
+            *port != 0 && own.is_none_or(|own| own.contains_key(address))
+        }
+        ServiceKey::FirewallMark { .. } => false,
+    }
+}
+
+/// Returns whether the reason for which an entry was refused holds now.
+pub fn reason((key, server): &Entry, facts: &Facts) -> Reason {
+    let is_present = match server {
+        Some(server) => facts.directors.contains_key(&server.address),
+        None => match service_danger(key, facts) {
+            Some(danger) if danger.kind == DangerKind::Guess => return Reason::Unknown,
+            danger => danger.is_some(),
+        },
+    };
+    match is_present {
+        true => Reason::Present,
+        false => Reason::Absent,
+    }
+}
+
+/// Adds the entries that were refused before and for which there is no other
+/// reason now.
+pub fn add_remembered<'a>(
+    suspects: &mut BTreeMap<ServiceKey, Suspect>,
+    refused: impl IntoIterator<Item = (&'a Entry, &'a str)>,
+    wanted: &Desired,
+) {
+    for ((key, server), why) in refused {
+        if !wanted.table.contains_key(key) {
+            continue;
+        }
+        match server {
+            None => {
+                let suspect = suspects.entry(*key).or_default();
+                suspect.service.get_or_insert_with(|| Danger {
+                    why: waiting(key, why),
+                    kind: DangerKind::Remembered,
+                });
+            }
+            Some(server) if may_loop(wanted, key, server) => {
+                let suspect = suspects.entry(*key).or_default();
+                let server = suspect.servers.entry(*server);
+                server.or_insert_with(|| {
+                    format!(
+                        "the server was refused before, and the reason has been gone for less \
+                         than 10 minutes: it is added then. The reason was: {why}"
+                    )
+                });
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Whether a service has this server with a forwarding method by which a
+/// director would send packets back.
+fn may_loop(wanted: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool {
+    let service = wanted.table.get(key);
+    let config = service.and_then(|service| service.destinations.get(server));
+    let sorry = wanted.checks.get(key).and_then(|policy| policy.sorry);
+    let sorry = sorry.filter(|(sorry, _)| sorry == server);
+    let config = config.copied().or(sorry.map(|(_, config)| config));
+    config.is_some_and(|config| unrewritten(&config).is_some())
+}
+
+/// Returns the name of a forwarding method that keeps the packets' destination
+/// address, or none for other methods.
+fn unrewritten(config: &DestinationConfig) -> Option<&'static str> {
+    match config.method {
+        ForwardingMethod::DirectRoute => Some("DR"),
+        ForwardingMethod::Tunnel(_) => Some("TUN"),
+        _ => None,
+    }
+}
+
+fn waiting(key: &ServiceKey, why: &str) -> String {
+    let grant = key.vip().map(|vip| {
+        let length = if vip.is_ipv4() { 32 } else { 128 };
+        format!(
+            ", or as soon as spec.addressPools of the DirectorGroup grants exactly {vip}/{length}"
+        )
+    });
+    format!(
+        "the service was refused before, and the reason has been gone for less than 10 minutes: \
+         it is programmed then{}. The reason was: {why}",
+        grant.unwrap_or_default()
+    )
+}
+
+/// Returns why a service may be in the way of a program that has not started
+/// yet.
+fn start_danger(key: &ServiceKey, facts: &Facts) -> Option<Danger> {
+    let before = facts.before_boot.as_ref()?;
+    let address = key.vip().filter(|_| !before.contains(key))?;
+    let is_own = facts
+        .own
+        .as_ref()
+        .is_none_or(|own| own.contains_key(&address));
+    is_own.then(|| Danger {
+        why: format!(
+            "{address} is this host's own address, and the host started less than 10 minutes ago: \
+             a program that listens on the port of the service may not have started yet; \
+             choose an address that no interface has"
+        ),
+        kind: DangerKind::Known,
+    })
+}
+
+fn service_danger(key: &ServiceKey, facts: &Facts) -> Option<Danger> {
+    let (why, kind) = service_trouble(key, facts)?;
+    Some(Danger { why, kind })
+}
+
+fn service_trouble(key: &ServiceKey, facts: &Facts) -> Option<(String, DangerKind)> {
+    let ServiceKey::Address {
+        protocol,
+        address,
+        port,
+    } = *key
+    else {
+        return None;
+    };
+    let is_all_or = |other: u16| port == 0 || port == other;
+    let api_server = facts.api_servers.iter().find(|server| {
+        protocol == Protocol::TCP && server.ip() == address && is_all_or(server.port())
+    });
+    if let Some(api_server) = api_server {
+        let why = format!(
+            "it would take this director's own connections to the API server, {api_server}: \
+             choose another address or port, give the agent another way to the API server, or \
+             start a director that serves the API server with --manifests"
+        );
+        return Some((why, DangerKind::Known));
+    }
+    let (whose, kind) = match &facts.own {
+        Some(own) => {
+            let interface = own.get(&address)?;
+            if interface == KUBE_PROXYS {
+                let why = format!(
+                    "{address} is the cluster IP of a Kubernetes Service, which kube-proxy has \
+                     on {KUBE_PROXYS}: choose another address"
+                );
+                return Some((why, DangerKind::ClusterIp));
+            }
+            let whose = format!(
+                "is this host's own address, on {interface} before the agent put anything there"
+            );
+            (whose, DangerKind::Known)
+        }
+        None => {
+            let whose = "may be this host's own address: the host's addresses cannot be read";
+            (whose.to_owned(), DangerKind::Guess)
+        }
+    };
+    if port == 0 {
+        let why = format!(
+            "{address} {whose}, and port 0 would take every port of it, ssh included: choose an \
+             address that no interface has, name the ports in VirtualServices of their own, or \
+             use a firewallMark"
+        );
+        return Some((why, kind));
+    }
+    let listeners = match &facts.listeners {
+        Ok(listeners) => listeners,
+        Err(why) => {
+            let why = format!(
+                "{address} {whose}, and the agent cannot see whether a program listens on its port \
+                 {port} ({why}): load the kernel's modules tcp_diag and udp_diag, or choose \
+                 an address that no interface has"
+            );
+            return Some((why, DangerKind::Guess));
+        }
+    };
+    let takes = |listener: &&Listener| listener.takes(protocol, address, port);
+    let listener = listeners.iter().find(takes)?;
+    let (name, option) = match protocol {
+        Protocol::UDP => ("UDP", 'u'),
+        Protocol::SCTP => ("SCTP", 'S'),
+        _ => ("TCP", 't'),
+    };
+    let bound = SocketAddr::new(listener.address, listener.port);
+    let why = format!(
+        "{address} {whose}, and a program of this host listens on {bound} ({name}), which the \
+         service would cut off: end it or have it listen elsewhere (`ss -ln{option}p 'sport = \
+         :{port}'` on the director names it), or choose another port, or an address that no \
+         interface has"
+    );
+    Some((why, kind))
+}
+
+fn server_dangers(
+    service: &WantedService,
+    sorry: Option<(DestinationKey, DestinationConfig)>,
+    facts: &Facts,
+) -> BTreeMap<DestinationKey, String> {
+    let servers = service.destinations.iter();
+    let servers = servers.map(|(key, config)| (*key, *config)).chain(sorry);
+    let danger = |(key, config): (DestinationKey, DestinationConfig)| {
+        let method = unrewritten(&config)?;
+        let director = facts.directors.get(&key.address)?;
+        let message = format!(
+            "server {key} is Director {director} of the same group: with {method}, directors \
+             would send packets for the service to each other until the packets' TTL ends; give \
+             the server forwarding method NAT, or use a server that is no director"
+        );
+        Some((key, message))
+    };
+    servers.filter_map(danger).collect()
+}
