@@ -333,12 +333,12 @@ fn start_input(
                     connect(kubeconfig.as_deref(), &outside.api_time).await;
                 // The loop must know the API server's address before the first
                 // object, because a service may want that address.
-                api_servers.look(&input.events).await;
+                api_servers.look(&client, &input.events).await;
                 let (name, group) = (&identity.name, &identity.group);
                 let vanished = Notify::new();
                 let events = input.events;
                 tokio::join!(
-                    api_servers.watch(events.clone()),
+                    api_servers.watch(client.clone(), events.clone()),
                     kubernetes::watch(client.clone(), group, name, events.clone(), &vanished),
                     leases::watch(
                         client.clone(),

@@ -173,6 +173,9 @@ fn an_agent_may_look_at_what_stands_behind_its_objects_and_at_nothing_like_it() 
         ("get", "crd/directorgroups.ipvs.dev", true),
         ("get", "crd/others.example.com", false),
         ("list", "crd", false),
+        ("list", "endpointslices", true),
+        ("watch", "endpointslices", false),
+        ("list", "endpoints", false),
         ("delete", "crd/ipvsvirtualservices.ipvs.dev", false),
     ] {
         let answer = try_kubectl(&["auth", "can-i", verb, object, &account]);

@@ -182,6 +182,26 @@ fn what_would_take_the_hosts_own_traffic_is_refused_and_the_host_stays_reachable
 }
 
 #[test]
+fn behind_a_cluster_ip_the_api_servers_own_addresses_are_refused_too() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    kubectl_apply(
+        "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: another, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}, addressType: IPv4, endpoints: [{addresses: [192.168.4.77]}], ports: [{name: https, port: 6443}]}",
+    );
+    let _agent = start_agent(&course.director, "director1");
+    let vip = |port| format!("{{address: 192.168.4.77, port: {port}}}");
+    kubectl_apply(&format!(
+        "{}---\n{}{WEB_SERVERS}",
+        service("api", &vip(6443), ""),
+        service("web", &vip(80), "")
+    ));
+    let words = ["connections to the API server, 192.168.4.77:6443"];
+    expect_refused("api", "director1", &words);
+    wait_until_ready(&["web"]);
+    kubectl(&["delete", "endpointslice/another"]);
+}
+
+#[test]
 fn a_refused_service_comes_by_a_grant_of_its_address_and_stays_when_something_listens_again() {
     let _cluster = Cluster::start();
     let mut office = Office::open();

@@ -1,5 +1,9 @@
 //! Finds the addresses at which the agent reaches its API server. Services must
 //! not take these addresses ([`crate::decide::protect`]).
+//!
+//! In a pod the agent connects to a cluster IP. kube-proxy translates it before
+//! IPVS sees the packet, so the API servers' own addresses must be known too.
+//! The EndpointSlices of the Service `default/kubernetes` have them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,19 +13,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crds::advice;
 use hyper::http::Uri;
-use kube::Config;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client, Config, api::ListParams};
 use tokio::{net::lookup_host, time};
 
-use crate::event::Event;
+use crate::{event::Event, said::Said};
 
 /// How often the API server's host name is resolved again.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// How long to wait for DNS to answer.
+/// How often the EndpointSlices are read again. API servers come and go rarely,
+/// and every agent of a fleet reads them.
+const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(300);
+/// The EndpointSlices of the Service `kubernetes`.
+const ENDPOINTS_OF: &str = "kubernetes.io/service-name=kubernetes";
+/// How long to wait for DNS, or for the API server, to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-/// How long an address counts after DNS last returned it. Some DNS servers
-/// return a few of many addresses in turn, and a connection outlives the answer
-/// with which it was opened.
+/// How long an address counts after DNS or the API server last returned it. Some
+/// DNS servers return a few of many addresses in turn, and a connection outlives
+/// the answer with which it was opened.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
 /// The known addresses of the API server.
@@ -30,10 +41,20 @@ pub struct ApiServers {
     /// The host name or IP address of each place to reach the API server, with
     /// its port.
     places: BTreeSet<(String, u16)>,
-    /// The time at which DNS last returned each address.
-    seen: BTreeMap<SocketAddr, Instant>,
+    /// The addresses that DNS returned.
+    named: Seen,
+    /// The addresses in the EndpointSlices.
+    endpoints: Seen,
+    /// When the EndpointSlices are due to be read, or none before the first
+    /// time.
+    endpoints_due: Option<Instant>,
+    /// The last logged problem with the EndpointSlices.
+    said: Said,
     told: Option<BTreeSet<SocketAddr>>,
 }
+
+/// The time at which each address was last found.
+type Seen = BTreeMap<SocketAddr, Instant>;
 
 impl ApiServers {
     /// Takes the API server's URL from a configuration, and the URL of the
@@ -52,35 +73,70 @@ impl ApiServers {
     fn new(places: impl IntoIterator<Item = (String, u16)>) -> Self {
         Self {
             places: places.into_iter().collect(),
-            seen: BTreeMap::new(),
+            named: Seen::new(),
+            endpoints: Seen::new(),
+            endpoints_due: None,
+            said: Said::default(),
             told: None,
         }
     }
 
-    /// Resolves the host names, and sends the addresses to the loop if they
-    /// changed. A name that cannot be resolved now keeps its addresses.
-    pub async fn look(&mut self, events: &Sender<Event>) {
-        self.look_at(Instant::now(), events).await;
+    /// Resolves the host names, reads the EndpointSlices if that is due, and
+    /// sends the addresses to the loop if they changed. Addresses that cannot
+    /// be looked up now stay as they are.
+    pub async fn look(&mut self, client: &Client, events: &Sender<Event>) {
+        let now = Instant::now();
+        self.resolve(now).await;
+        if self.endpoints_due.is_none_or(|due| due <= now) {
+            self.read_endpoints(client, now).await;
+            self.endpoints_due = Some(now + ENDPOINTS_INTERVAL);
+        }
+        self.tell(events);
     }
 
-    async fn look_at(&mut self, now: Instant, events: &Sender<Event>) {
+    async fn read_endpoints(&mut self, client: &Client, now: Instant) {
+        const WHAT: &str = "list the EndpointSlices of default/kubernetes";
+        const SO: &str = "so a service may take the API servers' own addresses";
+        let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default");
+        let listed = ListParams::default().labels(ENDPOINTS_OF);
+        let problem = match time::timeout(ANSWER_TIME, slices.list(&listed)).await {
+            Ok(Ok(slices)) => {
+                let found = slices.iter().flat_map(addresses);
+                self.endpoints
+                    .extend(found.map(|found| (canonical(found), now)));
+                None
+            }
+            // Everything else that the agent reads shows the same problem.
+            Ok(Err(kube::Error::Api(status))) => advice::api_error(WHAT, &status),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let problem = problem.map(|problem| format!("{problem}; {SO}"));
+        self.said.warn(problem.into_iter().collect::<BTreeSet<_>>());
+    }
+
+    async fn resolve(&mut self, now: Instant) {
         for (host, port) in &self.places {
             let found = time::timeout(ANSWER_TIME, lookup_host((host.as_str(), *port))).await;
             match found {
                 Ok(Ok(addresses)) => self
-                    .seen
+                    .named
                     .extend(addresses.map(|found| (canonical(found), now))),
                 Ok(Err(error)) => tracing::debug!("cannot resolve {host}: {error}"),
                 Err(_) => tracing::debug!("cannot resolve {host}: no answer in time"),
             }
         }
-        // Ages are compared with the newest answer, so nothing expires while
-        // DNS does not answer.
-        let newest = self.seen.values().max().copied();
-        if let Some(newest) = newest {
-            self.seen.retain(|_, at| *at + KEEP_TIME > newest);
+    }
+
+    fn tell(&mut self, events: &Sender<Event>) {
+        let mut known = BTreeSet::new();
+        for seen in [&mut self.named, &mut self.endpoints] {
+            // Ages are compared with the newest answer, so nothing expires
+            // while DNS, or the API server, does not answer.
+            if let Some(newest) = seen.values().max().copied() {
+                seen.retain(|_, at| *at + KEEP_TIME > newest);
+            }
+            known.extend(seen.keys().copied());
         }
-        let known: BTreeSet<_> = self.seen.keys().copied().collect();
         if !known.is_empty() && self.told.as_ref() != Some(&known) {
             // Sending fails when the loop has ended.
             events
@@ -90,16 +146,16 @@ impl ApiServers {
         }
     }
 
-    /// Resolves the host names again and again, forever. Returns at once if all
-    /// hosts are given as IP addresses.
-    pub async fn watch(mut self, events: Sender<Event>) {
+    /// Looks again and again, forever.
+    pub async fn watch(mut self, client: Client, events: Sender<Event>) {
         let mut places = self.places.iter();
-        if places.all(|(host, _)| host.parse::<IpAddr>().is_ok()) {
-            return;
-        }
+        let interval = match places.all(|(host, _)| host.parse::<IpAddr>().is_ok()) {
+            true => ENDPOINTS_INTERVAL,
+            false => INTERVAL,
+        };
         loop {
-            time::sleep(INTERVAL).await;
-            self.look(&events).await;
+            time::sleep(interval).await;
+            self.look(&client, &events).await;
         }
     }
 }
@@ -112,6 +168,25 @@ fn place(url: &Uri) -> Option<(String, u16)> {
         _ => 443,
     });
     Some((host, port))
+}
+
+/// Returns the addresses in an EndpointSlice, each with every port.
+fn addresses(slice: &EndpointSlice) -> Vec<SocketAddr> {
+    let ports = slice.ports.iter().flatten();
+    let ports: Vec<_> = ports
+        .filter_map(|port| u16::try_from(port.port?).ok())
+        .collect();
+    let endpoints = slice.endpoints.iter();
+    let addresses = endpoints.flat_map(|endpoint| &endpoint.addresses);
+    // An address that is a host name has no place in a VirtualService.
+    let addresses = addresses.filter_map(|address| address.parse::<IpAddr>().ok());
+    addresses
+        .flat_map(|address| {
+            ports
+                .iter()
+                .map(move |port| SocketAddr::new(address, *port))
+        })
+        .collect()
 }
 
 /// Converts an IPv4-mapped IPv6 address to IPv4.
@@ -150,8 +225,10 @@ mod tests {
             ("no.such.name.invalid".to_owned(), 443),
         ]);
         let (events, heard) = mpsc::channel();
-        servers.look(&events).await;
-        servers.look(&events).await;
+        for _ in 0..2 {
+            servers.resolve(Instant::now()).await;
+            servers.tell(&events);
+        }
         drop(events);
         let told: Vec<_> = heard.iter().collect();
         let [Event::ApiServers(told)] = told.as_slice() else {
@@ -165,13 +242,37 @@ mod tests {
     async fn an_address_that_dns_no_longer_gives_counts_for_a_while() {
         let mut servers = ApiServers::new([("192.0.2.2".to_owned(), 443)]);
         let (old, began) = ("192.0.2.1:443".parse().unwrap(), Instant::now());
-        servers.seen.insert(old, began);
+        servers.named.insert(old, began);
+        let endpoint = "192.0.2.9:6443".parse().unwrap();
+        servers.endpoints.insert(endpoint, began);
         let (events, _heard) = mpsc::channel();
         let second = Duration::from_secs(1);
         for (later, is_known) in [(KEEP_TIME - second, true), (KEEP_TIME + second, false)] {
-            servers.look_at(began + later, &events).await;
+            servers.resolve(began + later).await;
+            servers.tell(&events);
             let told = servers.told.as_ref().expect("the other address is known");
             assert_eq!(told.contains(&old), is_known, "after {later:?}: {told:?}");
+            assert!(told.contains(&endpoint), "the API server did not answer");
         }
+    }
+
+    #[test]
+    fn an_endpoint_slice_has_each_address_with_each_port() {
+        let slice = serde_json::from_value(serde_json::json!({
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": ["192.0.2.1", "192.0.2.2"]},
+                {"addresses": ["api.example"]},
+            ],
+            "ports": [{"name": "https", "port": 6443}, {"name": "old", "port": 8443}, {}],
+        }));
+        let found = addresses(&slice.expect("it parses"));
+        let expected = [
+            "192.0.2.1:6443",
+            "192.0.2.1:8443",
+            "192.0.2.2:6443",
+            "192.0.2.2:8443",
+        ];
+        assert_eq!(found, expected.map(|text| text.parse().unwrap()));
     }
 }
