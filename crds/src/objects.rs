@@ -152,6 +152,16 @@ impl<C> Store<C> {
             .fold(Digest::default(), |digest, stored| digest ^ stored.digest)
     }
 
+    /// Returns the digest over all objects of a namespace.
+    pub fn digest_in(&self, namespace: &str) -> Digest {
+        self.objects
+            .range(ObjectKey::new(namespace, "")..)
+            .take_while(|(key, _)| &*key.namespace == namespace)
+            .fold(Digest::default(), |digest, (_, stored)| {
+                digest ^ stored.digest
+            })
+    }
+
     /// Returns the digest of one object, or [`Digest::default`] if the object
     /// does not exist.
     pub fn digest_of(&self, key: &ObjectKey) -> Digest {
@@ -323,6 +333,14 @@ impl Objects {
         self.director_groups
             .get(&key)
             .or_else(|| gone().map(|stored| &**stored))
+    }
+
+    /// Returns the digest over a DirectorGroup and all objects of a namespace.
+    pub fn digest_of_namespace(&self, group: &str, namespace: &str) -> Digest {
+        let group = ObjectKey::cluster(group);
+        self.director_groups.digest_of(&group)
+            ^ self.virtual_services.digest_in(namespace)
+            ^ self.real_servers.digest_in(namespace)
     }
 
     /// Returns whether a DirectorGroup existed and was deleted.

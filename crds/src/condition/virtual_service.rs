@@ -47,9 +47,11 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
 }
 
 /// ResolvedRefs is False: some servers do not fit the service, and the others
-/// serve. `refused` must not be empty ([`crate::Resolved::refused_by`]).
+/// serve. `refused` must not be empty ([`crate::Resolved::refused_by`]);
+/// `left_out` more are only counted ([`crate::Service::left_out`]).
 pub fn refused_refs<'a>(
     refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
+    left_out: usize,
     generation: i64,
 ) -> Condition {
     let refused: Vec<_> = refused.into_iter().collect();
@@ -59,7 +61,7 @@ pub fn refused_refs<'a>(
         refused
             .first()
             .map_or(reason::REAL_SERVER_NOT_ACCEPTED, |(_, first)| first.reason),
-        explained(&refused, "RealServer"),
+        explained(&refused, left_out, "RealServer"),
         generation,
     )
 }
