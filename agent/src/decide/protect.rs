@@ -22,6 +22,7 @@ use ipvs::{
 use crate::{
     decide::desired::{CheckPolicy, Desired},
     host::{interface::Interface, listeners::Listener},
+    ration::Line,
 };
 
 /// At most this many addresses of a host are reported to the other directors of
@@ -344,18 +345,22 @@ impl Ruling {
 
 impl Report {
     /// Returns one line for each refusal and each notice.
-    pub fn lines(&self) -> impl Iterator<Item = String> {
+    pub fn lines(&self) -> impl Iterator<Item = Line> {
         let refused = self.exceptions.iter().map(|exception| {
             let server = exception.real_server.as_ref();
             let server = server.map(|server| format!(", RealServer {server}"));
-            format!(
-                "VirtualService {}{} is {}",
-                exception.virtual_service,
-                server.unwrap_or_default(),
-                exception.message
-            )
+            Line {
+                namespace: exception.virtual_service.namespace.clone(),
+                text: format!(
+                    "VirtualService {}{} is {}",
+                    exception.virtual_service,
+                    server.unwrap_or_default(),
+                    exception.message
+                ),
+            }
         });
-        refused.chain(self.notices.iter().cloned())
+        let notices = self.notices.iter().cloned();
+        refused.chain(notices.map(Line::of_host))
     }
 
     fn say(&mut self, ruling: Ruling, object: &ObjectKey, server: Option<&ObjectKey>, why: &str) {
@@ -382,7 +387,10 @@ impl Report {
 }
 
 /// Returns the wanted state without the refused entries.
-pub(super) fn without(wanted: &Desired, refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>) -> Desired {
+pub(super) fn without(
+    wanted: &Desired,
+    refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>,
+) -> Desired {
     let mut rest = wanted.clone();
     for (key, server) in refused {
         match server {
