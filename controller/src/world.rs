@@ -3,7 +3,7 @@
 
 mod take;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crds::{
     Digest, Kind, ObjectKey, Objects, Resolved,
@@ -194,6 +194,7 @@ impl World {
         self.unresolved = false;
         let resolved = crds::resolve(&self.objects);
         let gone: BTreeSet<&str> = resolved.gone_groups.iter().map(String::as_str).collect();
+        let mut rivals: HashMap<(&str, &str), Digest> = HashMap::new();
         for (key, stored) in self.objects.virtual_services.iter() {
             let service = resolved.services.get(key);
             let group = service
@@ -209,6 +210,10 @@ impl World {
                 own: stored.digest,
                 servers: servers.iter().fold(Digest::default(), |digest, server| {
                     digest ^ self.objects.real_servers.digest_of(server)
+                }),
+                rivals: resolved.is_cut(key).then(|| {
+                    let all = || self.objects.digest_of_namespace(group, &key.namespace);
+                    *rivals.entry((group, &key.namespace)).or_insert_with(all)
                 }),
                 accepted: resolved.rejection(Kind::VirtualService, key).is_none(),
                 group_gone: gone.contains(group),
