@@ -194,6 +194,7 @@ impl World {
         self.unresolved = false;
         let resolved = crds::resolve(&self.objects);
         let gone: BTreeSet<&str> = resolved.gone_groups.iter().map(String::as_str).collect();
+        let unsure = self.objects.namespaces_with_outdated();
         let mut rivals: HashMap<(&str, &str), Digest> = HashMap::new();
         for (key, stored) in self.objects.virtual_services.iter() {
             let service = resolved.services.get(key);
@@ -206,12 +207,13 @@ impl World {
                 .flat_map(|service| service.servers.iter().map(|server| &server.object))
                 .chain(resolved.refused_by(key).map(|(server, _)| server))
                 .collect();
+            let is_cut = resolved.is_cut(key);
             let fingerprint = Fingerprint {
                 own: stored.digest,
                 servers: servers.iter().fold(Digest::default(), |digest, server| {
                     digest ^ self.objects.real_servers.digest_of(server)
                 }),
-                rivals: resolved.is_cut(key).then(|| {
+                rivals: is_cut.then(|| {
                     let all = || self.objects.digest_of_namespace(group, &key.namespace);
                     *rivals.entry((group, &key.namespace)).or_insert_with(all)
                 }),
@@ -220,6 +222,7 @@ impl World {
             };
             let provable = !fingerprint.group_gone
                 && stored.current.is_ok()
+                && !(is_cut && unsure.contains(&*key.namespace))
                 && servers
                     .iter()
                     .all(|server| resolved.rejection(Kind::RealServer, server).is_none());

@@ -5,7 +5,10 @@
 //! thousands of objects fit into a small agent. The store checks each spec when
 //! it arrives ([`crate::check`]), so a stored spec is valid by itself.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use kube::core::object::HasSpec;
 
@@ -333,6 +336,17 @@ impl Objects {
         self.director_groups
             .get(&key)
             .or_else(|| gone().map(|stored| &**stored))
+    }
+
+    /// Returns the namespaces with an object that is not accepted as it is now.
+    /// Only a program that knew the object before knows its last valid version.
+    pub fn namespaces_with_outdated(&self) -> BTreeSet<&str> {
+        fn outdated<C>(store: &Store<C>) -> impl Iterator<Item = &str> {
+            let outdated = store.iter().filter(|(_, stored)| stored.current.is_err());
+            outdated.map(|(key, _)| &*key.namespace)
+        }
+        let services = outdated(&self.virtual_services);
+        services.chain(outdated(&self.real_servers)).collect()
     }
 
     /// Returns the digest over a DirectorGroup and all objects of a namespace.

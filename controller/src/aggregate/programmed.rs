@@ -183,6 +183,9 @@ fn not_provable(view: &ServiceView<'_>, service: &Service, generation: i64) -> C
         .filter(|server| resolved.rejection(Kind::RealServer, server).is_some())
         .map(ToString::to_string)
         .collect();
+    if outdated.is_empty() {
+        return condition::programmed_as_budgets_allow(&view.key.namespace, generation);
+    }
     condition::programmed_with_outdated(outdated.iter().map(String::as_str), generation)
 }
 

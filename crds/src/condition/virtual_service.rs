@@ -174,6 +174,23 @@ pub fn programmed_with_outdated<'a>(
     )
 }
 
+/// Programmed is Unknown: a budget leaves servers of the service out, and some
+/// directors may never have known an accepted version of an object that counts
+/// toward the budget.
+pub fn programmed_as_budgets_allow(namespace: &str, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        UNKNOWN,
+        reason::BUDGET_EXCEEDED,
+        format!(
+            "A budget leaves real servers out, and which ones may differ between directors because \
+             of objects in namespace {namespace} that are not accepted as they are now. Correct \
+             them"
+        ),
+        generation,
+    )
+}
+
 /// Programmed is Unknown: some directors left exceptions out of their status.
 pub fn more_exceptions<'a>(
     directors: impl IntoIterator<Item = &'a str>,

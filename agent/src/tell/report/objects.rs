@@ -39,7 +39,7 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
     };
     let outdated = of_group().filter(|(key, _)| is_outdated(key));
     let outdated: HashSet<ServiceId> = outdated.map(|(_, service)| service.id).collect();
-    let unsure = namespaces_with_outdated(objects, group);
+    let unsure = objects.namespaces_with_outdated();
     let rejected = resolved.rejected.iter();
     let losers = rejected.filter_map(|((kind, key), rejection)| {
         let stored = objects.virtual_services.get(key);
@@ -60,20 +60,6 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
     });
     let others = losers.chain(left_out);
     services.chain(servers).chain(others).collect()
-}
-
-/// Returns the namespaces with an object of the group that is not accepted as
-/// it is now.
-fn namespaces_with_outdated<'a>(objects: &'a Objects, group: &str) -> BTreeSet<&'a str> {
-    let services = objects.virtual_services.iter();
-    let services = services
-        .filter(|(_, stored)| stored.current.is_err() && stored.group.as_deref() == Some(group))
-        .map(|(key, _)| key);
-    let servers = objects.real_servers.iter();
-    let servers = servers
-        .filter(|(_, stored)| stored.current.is_err())
-        .map(|(key, _)| key);
-    services.chain(servers).map(|key| &*key.namespace).collect()
 }
 
 fn is_in(namespaces: &BTreeSet<&str>, key: &ObjectKey) -> bool {
