@@ -43,7 +43,8 @@ use crate::{
         sysctls::Sysctls,
     },
     input::leases::{Leases, Looks},
-    probe::target::Order,
+    probe::target::{Order, Rates},
+    ration::{Line, Ration},
     said::Said,
     tell::report::{Observed, Trouble},
 };
@@ -131,11 +132,15 @@ pub struct Loop {
     /// Why the group's permission for removals is not believed, if it is not.
     doubt: Option<Doubt>,
     health: Health,
+    /// The rates that the prober was given.
+    rates: Rates,
     unreadable: Vec<DirectorException>,
     /// The last logged problems of objects.
-    complaints: Said,
+    complaints: Said<Line>,
     /// The last logged oddities of this host.
-    oddities: Said,
+    oddities: Said<Line>,
+    /// What was logged lately about the objects of each namespace.
+    ration: Ration,
     state: State,
     /// The back-off for opening edges that failed.
     retry: Retry,
@@ -185,9 +190,11 @@ impl Loop {
             held: Vec::new(),
             doubt: None,
             health: Health::new(standings),
+            rates: Rates::default(),
             unreadable: Vec::new(),
             complaints: Said::default(),
             oddities: Said::default(),
+            ration: Ration::default(),
             state: State::default(),
             retry: Retry::default(),
             trouble: None,
@@ -236,7 +243,7 @@ impl Loop {
             return None;
         }
         if reason == Reason::Resolve {
-            self.resolve();
+            self.resolve(now);
         }
         self.reason = Reason::Nothing;
         let outcome = match self.round(now) {
@@ -248,7 +255,7 @@ impl Loop {
         };
         self.acted = Some(self.clock.now());
         if let Some(outcome) = &outcome {
-            self.log_oddities(outcome);
+            self.log_oddities(outcome, now);
         }
         listed.then(|| self.observed(outcome))
     }

@@ -38,11 +38,13 @@ pub mod decide;
 pub mod director;
 pub mod disk;
 pub mod event;
+pub mod fair;
 #[cfg(test)]
 mod fixtures;
 pub mod host;
 pub mod input;
 pub mod probe;
+pub mod ration;
 pub mod said;
 pub mod tell;
 pub mod undo;

@@ -1,10 +1,18 @@
 //! Writes a log line once, and not again while the same problem persists.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::ration::{Line, Ration};
 
 /// The problems that were logged and still persist.
-#[derive(Debug, Default)]
-pub struct Said(BTreeSet<String>);
+#[derive(Debug)]
+pub struct Said<L = String>(BTreeSet<L>);
+
+impl<L> Default for Said<L> {
+    fn default() -> Self {
+        Self(BTreeSet::new())
+    }
+}
 
 impl Said {
     /// Logs a warning for each line that the previous call did not contain.
@@ -21,13 +29,31 @@ impl Said {
             tracing::error!("{line}");
         }
     }
+}
 
+impl Said<Line> {
+    /// Works as [`Said::warn`], as far as the ration of each namespace allows.
+    pub fn warn_within(
+        &mut self,
+        ration: &mut Ration,
+        found: impl Into<BTreeSet<Line>>,
+        now: Duration,
+    ) {
+        for line in self.news(found) {
+            if let Some(text) = ration.take(line, now) {
+                tracing::warn!("{text}");
+            }
+        }
+    }
+}
+
+impl<L: Clone + Ord> Said<L> {
     /// Forgets the logged lines. Returns true if any lines had been logged.
     pub fn clear(&mut self) -> bool {
         !std::mem::take(&mut self.0).is_empty()
     }
 
-    fn news(&mut self, found: impl Into<BTreeSet<String>>) -> Vec<String> {
+    fn news(&mut self, found: impl Into<BTreeSet<L>>) -> Vec<L> {
         let before = std::mem::replace(&mut self.0, found.into());
         self.0.difference(&before).cloned().collect()
     }

@@ -30,6 +30,11 @@ impl Bucket {
         is_free
     }
 
+    /// Whether a whole burst of actions may happen now.
+    pub(crate) fn is_full(&self, pause: Duration, now: Time) -> bool {
+        self.since + pause * self.taken <= now
+    }
+
     /// The time at which the next action may happen.
     pub(crate) fn ready_at(&self, burst: u32, pause: Duration, now: Time) -> Time {
         if self.taken < burst {

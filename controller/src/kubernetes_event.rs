@@ -1,10 +1,8 @@
 //! Kubernetes Events about changed conditions, which `kubectl describe` and
 //! `kubectl events` show.
 
-use std::time::Duration;
-
 use crds::{
-    ObjectKey,
+    ObjectKey, advice,
     api::{Director, DirectorGroup, RealServer, VirtualService},
     condition::{self, kind, reason},
 };
@@ -15,8 +13,6 @@ use kube::{
 };
 
 use crate::{
-    bucket::Bucket,
-    liveness::Time,
     outbox::Letter,
     status::{Status, Subject},
 };
@@ -24,12 +20,6 @@ use crate::{
 /// The longest note of an Event, in bytes, without the mark that text was cut
 /// off. An API server accepts at most 1024 bytes.
 const LONGEST_NOTE: usize = 1000;
-
-/// The number of Events that may be made at once; after that, one per
-/// [`PAUSE`]. People read Events; the complete state is in the conditions.
-/// Minor Events may use only half of [`BURST`].
-const BURST: u32 = 50;
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// A Kubernetes Event and the object that it is about.
 pub struct KubernetesEvent {
@@ -136,12 +126,7 @@ fn unhealthy_elsewhere(
 }
 
 fn event(of: &Condition) -> Event {
-    let mut note = of.message.clone();
-    if note.len() > LONGEST_NOTE {
-        let end = (0..=LONGEST_NOTE).rfind(|&end| note.is_char_boundary(end));
-        note.truncate(end.unwrap_or_default());
-        note.push('…');
-    }
+    let note = advice::shortened(of.message.clone(), LONGEST_NOTE);
     Event {
         type_: if of.status == "True" {
             EventType::Normal
@@ -188,31 +173,6 @@ fn reference(subject: Subject, key: &ObjectKey, uid: &str) -> ObjectReference {
         namespace: (!key.namespace.is_empty()).then(|| key.namespace.to_string()),
         uid: Some(uid.to_owned()),
         ..ObjectReference::default()
-    }
-}
-
-/// Limits how often Events are made. Callers pass the current time.
-#[derive(Debug, Default)]
-pub struct Ration {
-    made: Bucket,
-    left_out: u32,
-}
-
-impl Ration {
-    /// Whether an Event may be made now. The call counts the Event as made or
-    /// as left out.
-    pub fn take(&mut self, is_minor: bool, now: Time) -> bool {
-        let burst = if is_minor { BURST / 2 } else { BURST };
-        let may_be_made = self.made.take(burst, PAUSE, now);
-        if !may_be_made {
-            self.left_out += 1;
-        }
-        may_be_made
-    }
-
-    /// The number of Events left out since the last call.
-    pub fn left_out(&mut self) -> u32 {
-        std::mem::take(&mut self.left_out)
     }
 }
 
@@ -325,24 +285,5 @@ mod tests {
         long.message = "ö".repeat(2000);
         let note = of_letter(&letter(None, long)).unwrap().event.note.unwrap();
         assert!(note.len() <= 1024, "{}", note.len());
-    }
-
-    #[test]
-    fn events_are_rationed_and_those_left_out_are_counted() {
-        let mut ration = Ration::default();
-        let now = Duration::from_secs(1);
-        let made = (0..100).filter(|_| ration.take(false, now)).count();
-        assert_eq!(made, 50);
-        assert_eq!(ration.left_out(), 50);
-        assert!(!ration.take(false, now));
-        assert!(ration.take(false, now + PAUSE));
-    }
-
-    #[test]
-    fn minor_events_leave_room_for_others() {
-        let mut ration = Ration::default();
-        let now = Duration::from_secs(1);
-        assert_eq!((0..100).filter(|_| ration.take(true, now)).count(), 25);
-        assert_eq!((0..100).filter(|_| ration.take(false, now)).count(), 25);
     }
 }

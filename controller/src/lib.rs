@@ -30,6 +30,7 @@ pub mod liveness;
 pub mod need;
 pub mod outbox;
 pub mod publish;
+pub mod ration;
 pub mod ring;
 pub mod run;
 pub mod status;

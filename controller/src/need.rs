@@ -33,6 +33,10 @@ pub struct Need {
 pub(crate) struct Fingerprint {
     pub(crate) own: Digest,
     pub(crate) servers: Digest,
+    /// If a budget leaves servers out of the service: the digest over the group
+    /// and all objects of the namespace, each of which may decide which servers
+    /// are left out.
+    pub(crate) rivals: Option<Digest>,
     pub(crate) accepted: bool,
     pub(crate) group_gone: bool,
 }

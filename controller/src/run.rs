@@ -16,11 +16,12 @@ use tracing::{debug, info, warn};
 
 use crate::{
     event::Event,
-    kubernetes_event::{self, KubernetesEvent, Ration},
+    kubernetes_event::{self, KubernetesEvent},
     leader::{self, Candidate, Signals, Tenure},
     liveness::Time,
     outbox::{Letter, Outbox, Outcome},
     publish::{self, FIELD_MANAGER},
+    ration::Ration,
     status::Status,
     trouble::{self, Complaints},
     watch,
@@ -311,7 +312,8 @@ impl Controller {
     }
 
     fn make_event(&mut self, event: KubernetesEvent, now: Time) {
-        if !self.ration.take(event.is_minor, now) {
+        let namespace = event.about.namespace.as_deref().unwrap_or_default();
+        if !self.ration.take(namespace, event.is_minor, now) {
             return;
         }
         let left_out = self.ration.left_out();

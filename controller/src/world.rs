@@ -3,7 +3,7 @@
 
 mod take;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crds::{
     Digest, Kind, ObjectKey, Objects, Resolved,
@@ -194,6 +194,8 @@ impl World {
         self.unresolved = false;
         let resolved = crds::resolve(&self.objects);
         let gone: BTreeSet<&str> = resolved.gone_groups.iter().map(String::as_str).collect();
+        let unsure = self.objects.namespaces_with_outdated();
+        let mut rivals: HashMap<(&str, &str), Digest> = HashMap::new();
         for (key, stored) in self.objects.virtual_services.iter() {
             let service = resolved.services.get(key);
             let group = service
@@ -205,16 +207,22 @@ impl World {
                 .flat_map(|service| service.servers.iter().map(|server| &server.object))
                 .chain(resolved.refused_by(key).map(|(server, _)| server))
                 .collect();
+            let is_cut = resolved.is_cut(key);
             let fingerprint = Fingerprint {
                 own: stored.digest,
                 servers: servers.iter().fold(Digest::default(), |digest, server| {
                     digest ^ self.objects.real_servers.digest_of(server)
+                }),
+                rivals: is_cut.then(|| {
+                    let all = || self.objects.digest_of_namespace(group, &key.namespace);
+                    *rivals.entry((group, &key.namespace)).or_insert_with(all)
                 }),
                 accepted: resolved.rejection(Kind::VirtualService, key).is_none(),
                 group_gone: gone.contains(group),
             };
             let provable = !fingerprint.group_gone
                 && stored.current.is_ok()
+                && !(is_cut && unsure.contains(&*key.namespace))
                 && servers
                     .iter()
                     .all(|server| resolved.rejection(Kind::RealServer, server).is_none());

@@ -21,6 +21,17 @@ pub fn with_sources(error: &dyn Error) -> String {
     text.replace('\n', " ")
 }
 
+/// Returns a text of at most `longest` bytes, plus a mark if its end was cut
+/// off.
+pub fn shortened(mut text: String, longest: usize) -> String {
+    if text.len() > longest {
+        let end = (0..=longest).rfind(|&end| text.is_char_boundary(end));
+        text.truncate(end.unwrap_or_default());
+        text.push('…');
+    }
+    text
+}
+
 /// Says why an API server refused a request, and what to do about it. `what`
 /// names the action that was tried: "watch realservers", for example.
 ///

@@ -25,6 +25,17 @@ pub(crate) const CIDR: usize = 43;
 /// The maximum number of namespaces in an entry of a list of grants.
 pub(crate) const NAMESPACES: usize = 64;
 
+/// The maximum number of namespaces with a budget of their own.
+pub(crate) const BUDGETS: usize = 256;
+/// The highest budget of a service's RealServers.
+pub(crate) const SERVERS_PER_SERVICE: i32 = 65_535;
+/// The highest budget of services.
+pub(crate) const SERVICES: i32 = 1_000_000;
+/// The highest budget of destinations, and of the targets of probes.
+pub(crate) const DESTINATIONS: i32 = 10_000_000;
+/// The highest budget of probes per second: the prober makes no more.
+pub(crate) const PROBES_PER_SECOND: i32 = 8000;
+
 /// The maximum number of labels in a selector.
 pub(crate) const SELECTOR_LABELS: usize = 16;
 /// The maximum number of expressions in a selector.

@@ -65,6 +65,8 @@ pub mod reason {
     /// The DirectorGroup does not grant the firewall mark to the object's
     /// namespace.
     pub const MARK_NOT_GRANTED: &str = "MarkNotGranted";
+    /// The object exceeds a budget of its DirectorGroup.
+    pub const BUDGET_EXCEEDED: &str = "BudgetExceeded";
     /// An immutable field was changed.
     pub const IMMUTABLE: &str = "Immutable";
     /// Every selected real server fits the service.
@@ -294,14 +296,15 @@ fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> Str
     format!("{number} {what}{s}")
 }
 
-fn explained(all: &[(&ObjectKey, &Rejection)], what: &str) -> String {
+/// Explains the first rejections, and counts the others and `unnamed` more.
+fn explained(all: &[(&ObjectKey, &Rejection)], unnamed: usize, what: &str) -> String {
     let mut text = all
         .iter()
         .take(NAMED)
         .map(|(key, rejection)| format!("{what} {key}: {}", rejection.message))
         .collect::<Vec<_>>()
         .join(". ");
-    if let more @ 1.. = all.len().saturating_sub(NAMED) {
+    if let more @ 1.. = all.len().saturating_sub(NAMED) + unnamed {
         let _ = write!(text, ". And {more} more");
     }
     text

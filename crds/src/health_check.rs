@@ -1,7 +1,7 @@
 //! Health checks, with the defaults filled in. Values of these types have been
 //! checked and are always valid.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -23,6 +23,18 @@ pub struct HealthCheck {
     /// How many failed probes in a row make a healthy server unhealthy; at
     /// least 1.
     pub failure_threshold: u32,
+}
+
+impl HealthCheck {
+    /// Returns where the probes of a server go. ICMP has no ports, so the port
+    /// of an ICMP probe is 0.
+    pub fn target(&self, server: SocketAddr) -> SocketAddr {
+        let port = match self.probe {
+            Probe::Icmp => 0,
+            _ => self.port.unwrap_or(server.port()),
+        };
+        SocketAddr::new(server.ip(), port)
+    }
 }
 
 /// The kinds of probes.

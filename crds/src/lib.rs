@@ -23,6 +23,7 @@ pub mod crd;
 mod availability;
 mod bounds;
 mod digest;
+mod fair;
 #[cfg(test)]
 mod fixtures;
 mod health_check;
@@ -36,8 +37,11 @@ mod resolved;
 mod service;
 
 pub use availability::{Availability, BelowMinimum, OnFailure, Quantity, SorryServer};
-pub use check::{AddressRule, Checked, CheckedGroup, Extent, Grants, SysctlRule};
+pub use check::{
+    AddressRule, BudgetRule, Checked, CheckedGroup, Extent, Grants, NamespaceRule, SysctlRule,
+};
 pub use digest::{Digest, ParseDigestError};
+pub use fair::fair_limit;
 pub use health_check::{
     BodyRule, DnsProbe, HealthCheck, HttpProbe, Probe, StatusRange, TlsRule, body_pattern,
 };
@@ -46,6 +50,6 @@ pub use labels::Labels;
 pub use loose::{Loose, Source};
 pub use objects::{Change, Objects, Store, Stored};
 pub use rejection::Rejection;
-pub use resolve::resolve;
+pub use resolve::{Standing, resolve, resolve_for};
 pub use resolved::{Resolved, Server, Service};
 pub use service::{ForwardingRule, PersistenceRule, ServiceId};

@@ -5,7 +5,10 @@
 //! thousands of objects fit into a small agent. The store checks each spec when
 //! it arrives ([`crate::check`]), so a stored spec is valid by itself.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use kube::core::object::HasSpec;
 
@@ -150,6 +153,16 @@ impl<C> Store<C> {
             .values()
             .filter(|stored| group.is_none() || stored.group.as_deref() == group)
             .fold(Digest::default(), |digest, stored| digest ^ stored.digest)
+    }
+
+    /// Returns the digest over all objects of a namespace.
+    pub fn digest_in(&self, namespace: &str) -> Digest {
+        self.objects
+            .range(ObjectKey::new(namespace, "")..)
+            .take_while(|(key, _)| &*key.namespace == namespace)
+            .fold(Digest::default(), |digest, (_, stored)| {
+                digest ^ stored.digest
+            })
     }
 
     /// Returns the digest of one object, or [`Digest::default`] if the object
@@ -323,6 +336,25 @@ impl Objects {
         self.director_groups
             .get(&key)
             .or_else(|| gone().map(|stored| &**stored))
+    }
+
+    /// Returns the namespaces with an object that is not accepted as it is now.
+    /// Only a program that knew the object before knows its last valid version.
+    pub fn namespaces_with_outdated(&self) -> BTreeSet<&str> {
+        fn outdated<C>(store: &Store<C>) -> impl Iterator<Item = &str> {
+            let outdated = store.iter().filter(|(_, stored)| stored.current.is_err());
+            outdated.map(|(key, _)| &*key.namespace)
+        }
+        let services = outdated(&self.virtual_services);
+        services.chain(outdated(&self.real_servers)).collect()
+    }
+
+    /// Returns the digest over a DirectorGroup and all objects of a namespace.
+    pub fn digest_of_namespace(&self, group: &str, namespace: &str) -> Digest {
+        let group = ObjectKey::cluster(group);
+        self.director_groups.digest_of(&group)
+            ^ self.virtual_services.digest_in(namespace)
+            ^ self.real_servers.digest_in(namespace)
     }
 
     /// Returns whether a DirectorGroup existed and was deleted.

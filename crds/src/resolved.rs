@@ -1,11 +1,16 @@
 //! What the objects mean together. Values of these types have been checked and
 //! are always valid.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use crate::{
     Availability, ForwardingRule, HealthCheck, Kind, ObjectKey, PersistenceRule, Rejection,
-    ServiceId, api::Scheduler,
+    ServiceId, api::Scheduler, condition::reason,
 };
 
 /// The result for all objects: each is accepted or rejected, and each server
@@ -17,13 +22,15 @@ pub struct Resolved {
     /// map.
     pub services: BTreeMap<ObjectKey, Service>,
     /// Services that are rejected because their group does not grant what they
-    /// use, as they would be with the grant; of those with the same kernel key,
-    /// the oldest. A director that serves one goes on until its object is
-    /// deleted.
+    /// use, or because a budget leaves them out, and that the director serves,
+    /// as they would be otherwise; of those with the same kernel key, the
+    /// oldest. The director goes on until the object is deleted.
     pub ungranted: BTreeMap<ObjectKey, Service>,
     /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
-    /// Selected servers that do not fit their service, by (service, server).
+    /// Selected servers that do not fit their service, by (service, server). Of
+    /// those that a budget leaves out, only some are here, at least one of each
+    /// service and of each server ([`Service::left_out`]).
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
     /// Deleted DirectorGroups that services still name.
     pub gone_groups: Vec<String>,
@@ -41,6 +48,15 @@ impl Resolved {
             .range((service.clone(), first)..)
             .take_while(move |((of, _), _)| of == service)
             .map(|((_, server), rejection)| (server, rejection))
+    }
+
+    /// Returns whether a budget leaves servers out of the service.
+    pub fn is_cut(&self, service: &ObjectKey) -> bool {
+        let accepted = self.services.get(service);
+        accepted.is_some_and(|service| service.left_out > 0)
+            || self
+                .refused_by(service)
+                .any(|(_, rejection)| rejection.reason == reason::BUDGET_EXCEEDED)
     }
 
     /// Returns why an object is not accepted in its current form, or None if it
@@ -76,11 +92,37 @@ pub struct Service {
     /// address and port.
     pub servers: Vec<Server>,
     /// Servers that are refused only because the group does not grant their
-    /// addresses, oldest first, each with the number of older servers in
-    /// `servers`. A director that serves one goes on.
+    /// addresses, and those that a budget leaves out and the director serves;
+    /// oldest first, each with the number of older servers in `servers`. A
+    /// director that serves one goes on.
     pub ungranted: Vec<(usize, Server)>,
+    /// How many further servers a budget leaves out, besides those in
+    /// [`Resolved::refused`].
+    pub left_out: usize,
     /// Whether the group grants the VIP by itself, and not within a network.
     pub is_meant: bool,
+}
+
+impl Service {
+    /// Refuses servers that were linked, given by their places in `servers`.
+    /// Those that are `standing` stay in `ungranted`.
+    pub(crate) fn refuse(&mut self, refused: &BTreeSet<usize>, standing: impl Fn(&Server) -> bool) {
+        let before = mem::take(&mut self.ungranted);
+        let mut before = before.into_iter().peekable();
+        for (index, server) in mem::take(&mut self.servers).into_iter().enumerate() {
+            while let Some((_, older)) = before.next_if(|(place, _)| *place <= index) {
+                self.ungranted.push((self.servers.len(), older));
+            }
+            if !refused.contains(&index) {
+                self.servers.push(server);
+            } else if standing(&server) {
+                self.ungranted.push((self.servers.len(), server));
+            }
+        }
+        let place = self.servers.len();
+        self.ungranted
+            .extend(before.map(|(_, server)| (place, server)));
+    }
 }
 
 /// A real server as one service uses it.
@@ -107,4 +149,11 @@ pub struct Server {
     /// Whether the group lists the address, or the server is from a file. Only
     /// then may a status quote what the server answers.
     pub is_listed: bool,
+}
+
+impl Server {
+    /// Returns the server's address and port.
+    pub fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
 }

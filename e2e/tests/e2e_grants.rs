@@ -1,5 +1,5 @@
-//! A tenant gets only what the DirectorGroup grants to its namespace, and a
-//! grant that goes cuts nobody.
+//! A tenant gets only what the DirectorGroup grants to its namespace and has a
+//! budget for. A grant that goes or a budget that shrinks cuts nobody.
 
 use e2e::{
     Host,
@@ -46,6 +46,34 @@ kind: RealServer
 metadata: {name: metadata, namespace: tenant, labels: {app: mine}}
 spec: {address: 169.254.169.254, port: 80}
 ";
+
+/// A namespace with two VirtualServices.
+const CROWD: &str = "apiVersion: v1
+kind: Namespace
+metadata: {name: crowd}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: first, namespace: crowd}
+spec:
+  vip: {address: 192.168.4.8, port: 80}
+  forwarding: {method: NAT}
+  realServerSelector: {matchLabels: {app: mine}}
+---
+apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {name: second, namespace: crowd}
+spec:
+  vip: {address: 192.168.4.8, port: 81}
+  forwarding: {method: NAT}
+  realServerSelector: {matchLabels: {app: mine}}
+";
+
+/// Changes the budgets of the group.
+fn budget(budgets: &str) {
+    let patch = format!(r#"{{"spec":{{"budgets":{budgets}}}}}"#);
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
+}
 
 /// Sets the pools of the group.
 fn grant(pools: &str) {
@@ -178,4 +206,55 @@ fn a_grant_that_goes_cuts_nobody_until_removals_are_allowed() {
     let patch = format!(r#"{{"spec":{{"removals":{{"allowUntil":"{until}"}}}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
     expect_service(&course.director, NAT_VIP, false);
+}
+
+#[test]
+fn a_tenant_gets_what_its_budget_has_and_a_budget_that_shrinks_cuts_nobody() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    grant(r#"[{"name":"course","cidrs":["192.168.4.0/24"]}]"#);
+    budget(r#"{"namespaces":[{"name":"crowd","services":1}]}"#);
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    // Both are of one second or the second is the younger one.
+    kubectl_apply(CROWD);
+    eventually(
+        "the second service to be beyond the budget",
+        PATIENCE,
+        || {
+            let path = "jsonpath={.status.conditions[?(@.type==\"Accepted\")].reason}";
+            let reason =
+                |name: &str| control::try_kubectl(&["get", name, "-n", "crowd", "-o", path]).stdout;
+            match (&*reason("ivs/first"), &*reason("ivs/second")) {
+                ("Accepted", "BudgetExceeded") => Ok(()),
+                others => Err(format!("{others:?}")),
+            }
+        },
+    );
+    expect_service(&course.director, "192.168.4.8:80", true);
+    expect_service(&course.director, "192.168.4.8:81", false);
+
+    let before = ipvsadm::saved(&course.director);
+    budget(r#"{"perNamespace":{"services":0,"destinations":0}}"#);
+    wait_for("ivs/web", "Accepted", "False");
+    wait_for_words(
+        "ivs/web",
+        "Accepted",
+        &["BudgetExceeded", "spec.budgets.perNamespace.services"],
+    );
+    eventually("the Director to say what it still serves", PATIENCE, || {
+        let messages = value("idir/director1", ".status.exceptions[*].message");
+        match messages.contains("still served") {
+            true => Ok(()),
+            false => Err(messages),
+        }
+    });
+    let served: usize = course.browser().counts(10, NAT_VIP).values().sum();
+    assert_eq!(served, 10, "every client is still served");
+    assert_eq!(ipvsadm::saved(&course.director), before);
+
+    budget(r#"{"perNamespace":null}"#);
+    wait_until_ready(&["web"]);
+    kubectl(&["delete", "namespace", "crowd", "--wait=false"]);
 }

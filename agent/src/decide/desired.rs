@@ -4,17 +4,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use crds::{
     AddressRule, Availability, BelowMinimum, CheckedGroup, ForwardingRule, HealthCheck, Kind,
-    ObjectKey, Rejection, Resolved, Server, Service, ServiceId,
+    ObjectKey, Rejection, Resolved, Server, Service, ServiceId, Standing,
     api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
 };
 use ipvs::{
-    DestinationConfig, DestinationKey, Family, ForwardingMethod, OnConflict, ServiceConfig,
+    DestinationConfig, DestinationKey, Family, ForwardingMethod, OnConflict, Owned, ServiceConfig,
     ServiceFlags, ServiceKey, Timeouts, Tunnel, TunnelKind, WantedService, WantedTable,
 };
 
@@ -35,8 +35,8 @@ pub struct Desired {
     pub services: BTreeMap<ServiceKey, ObjectKey>,
     /// The RealServer that wants each destination.
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
-    /// The services (with no server) that the group does not grant, and the
-    /// servers of other services that it does not grant, each with the reason.
+    /// The services (with no server) that the group does not grant or has no
+    /// budget for, and such servers of other services, each with the reason.
     /// They are in the other fields too, because
     /// [`crate::decide::protect`] decides which of them stay.
     pub ungranted: BTreeMap<(ServiceKey, Option<DestinationKey>), Rejection>,
@@ -132,6 +132,24 @@ pub struct CheckPolicy {
     /// Servers that get weight 0 in cases where the policy would remove other
     /// servers from the table.
     pub quiesce_only: BTreeSet<DestinationKey>,
+}
+
+/// What a director made and serves, as the objects name it.
+#[derive(Debug)]
+pub struct Ours<'a>(pub &'a Owned);
+
+impl Standing for Ours<'_> {
+    fn service(&self, service: ServiceId) -> bool {
+        self.0.service(&service_key(service))
+    }
+
+    fn server(&self, service: ServiceId, server: SocketAddr) -> bool {
+        let destination = DestinationKey {
+            address: server.ip(),
+            port: server.port(),
+        };
+        self.0.destination(&service_key(service), &destination)
+    }
 }
 
 /// Returns the wanted state of the directors of `group`.

@@ -23,7 +23,10 @@ pub use self::dangers::{
     Danger, DangerKind, Facts, MOST_ADDRESSES, Suspect, add_remembered, asks_for_listeners,
     own_addresses, reachable_addresses, reason, suspects,
 };
-use crate::decide::desired::{CheckPolicy, Desired};
+use crate::{
+    decide::desired::{CheckPolicy, Desired},
+    ration::Line,
+};
 
 /// What is in force after the refusals, and what to report.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -158,18 +161,22 @@ impl Ruling {
 
 impl Report {
     /// Returns one line for each refusal and each notice.
-    pub fn lines(&self) -> impl Iterator<Item = String> {
+    pub fn lines(&self) -> impl Iterator<Item = Line> {
         let refused = self.exceptions.iter().map(|exception| {
             let server = exception.real_server.as_ref();
             let server = server.map(|server| format!(", RealServer {server}"));
-            format!(
-                "VirtualService {}{} is {}",
-                exception.virtual_service,
-                server.unwrap_or_default(),
-                exception.message
-            )
+            Line {
+                namespace: exception.virtual_service.namespace.clone(),
+                text: format!(
+                    "VirtualService {}{} is {}",
+                    exception.virtual_service,
+                    server.unwrap_or_default(),
+                    exception.message
+                ),
+            }
         });
-        refused.chain(self.notices.iter().cloned())
+        let notices = self.notices.iter().cloned();
+        refused.chain(notices.map(Line::of_host))
     }
 
     fn say(&mut self, ruling: Ruling, object: &ObjectKey, server: Option<&ObjectKey>, why: &str) {

@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
 };
 
-use crds::{BelowMinimum, Probe};
+use crds::BelowMinimum;
 use indexmap::IndexMap;
 use ipvs::{DestinationKey, ServiceKey, WantedService};
 use jiff::Timestamp;
@@ -58,8 +58,9 @@ pub struct Serving {
     notes: BTreeMap<String, Option<String>>,
     /// Whether the report would differ from the last one.
     is_report_old: bool,
-    /// News that has not been logged yet.
-    news: Vec<News>,
+    /// News that has not been logged yet, each with the namespace of its
+    /// service.
+    news: Vec<(Arc<str>, News)>,
 }
 
 impl Serving {
@@ -114,13 +115,10 @@ impl Serving {
                 }
                 None => (ServerState::unknown(now), found.has(server), None),
             };
-            let port = match policy.check.probe {
-                Probe::Icmp => 0,
-                _ => policy.check.port.unwrap_or(server.port),
-            };
+            let socket = SocketAddr::new(server.address, server.port);
             let target = Target {
                 check: policy.check.clone(),
-                address: SocketAddr::new(server.address, port),
+                address: policy.check.target(socket),
                 namespace: policy.namespace.clone(),
                 may_quote: policy.quotable.contains(server),
             };
@@ -225,7 +223,9 @@ impl Serving {
                 self.dirty.insert(key);
             }
             if member.state.health() != before.0 {
-                self.news.extend(News::of(key, server, &member.state));
+                let news = News::of(key, server, &member.state);
+                let namespace = &service.policy.namespace;
+                self.news.extend(news.map(|news| (namespace.clone(), news)));
             }
             let (name, row) = memory::server_row(key, server, &member.state);
             self.notes.insert(name, Some(row));
@@ -248,7 +248,9 @@ impl Serving {
             };
             for (server, member) in &mut service.servers {
                 if member.state.pass(now) {
-                    self.news.extend(News::of(key, *server, &member.state));
+                    let news = News::of(key, *server, &member.state);
+                    let namespace = &service.policy.namespace;
+                    self.news.extend(news.map(|news| (namespace.clone(), news)));
                     self.is_report_old = true;
                     let (name, row) = memory::server_row(key, *server, &member.state);
                     self.notes.insert(name, Some(row));
@@ -280,10 +282,11 @@ impl Serving {
             self.is_report_old = true;
             let count = service.count();
             let action = report::action(&service.policy.availability.below);
-            self.news.push(match service.below_since {
+            let news = match service.below_since {
                 Some(_) => News::BelowMinimum(key, count, action),
                 None => News::Recovered(key, count),
-            });
+            };
+            self.news.push((service.policy.namespace.clone(), news));
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
             // A service that recovers may end the slow start of its servers, so
@@ -327,8 +330,9 @@ impl Serving {
         std::mem::take(&mut self.is_report_old)
     }
 
-    /// Returns the news since the last call, for the log.
-    pub fn take_news(&mut self) -> impl Iterator<Item = News> {
+    /// Returns the news since the last call, for the log, each with the namespace
+    /// of its service.
+    pub fn take_news(&mut self) -> impl Iterator<Item = (Arc<str>, News)> {
         self.news.drain(..)
     }
 

@@ -84,7 +84,8 @@ impl Loop {
                 // before.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
-                self.reason = self.reason.max(Reason::Retry);
+                // What is ours decides what is still served beyond a budget.
+                self.reason = self.reason.max(Reason::Resolve);
                 if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
                     && !said.is_empty()
                 {

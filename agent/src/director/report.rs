@@ -1,10 +1,13 @@
 //! What the loop reports after a round.
 
+use std::time::Duration;
+
 use crds::{ObjectKey, api::WorldDigests};
 
 use super::Loop;
 use crate::{
     act::Outcome,
+    ration::Line,
     tell::report::{Observed, oddities},
 };
 
@@ -43,12 +46,13 @@ impl Loop {
     }
 
     /// Logs the oddities of this host that were not logged before.
-    pub(super) fn log_oddities(&mut self, outcome: &Outcome) {
+    pub(super) fn log_oddities(&mut self, outcome: &Outcome, now: Duration) {
         let hold = self.hold();
         let wishes = self.protection.desired();
         let mut found = oddities(outcome, &self.held, wishes, hold.as_ref(), &self.group);
         found.extend(self.protection.report().lines());
-        found.extend(self.doubt.as_ref().map(ToString::to_string));
-        self.oddities.warn(found);
+        let doubt = self.doubt.as_ref().map(ToString::to_string);
+        found.extend(doubt.map(Line::of_host));
+        self.oddities.warn_within(&mut self.ration, found, now);
     }
 }

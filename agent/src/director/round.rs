@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crds::{AddressRule, CheckedGroup, resolve};
+use crds::{AddressRule, CheckedGroup, resolve_for};
 use ipvs::OnConflict;
 
 use super::{Loop, VIP_GRACE, edges::edges, protect::Suspects};
@@ -11,25 +11,28 @@ use crate::{
     decide::{
         absence::Object,
         caution::Hold,
-        desired::{Addresses, Wish, changed_services, desired, on_conflict, timeouts},
+        desired::{Addresses, Ours, Wish, changed_services, desired, on_conflict, timeouts},
         permission::Permission,
         places::Ground,
         retain::{Before, Removals},
         sysctls::Tuning,
     },
     disk::{checkpoint::Note, journal::NoJournal},
+    probe::target::{Order, Rates},
     tell::report::{complaints, unreadable},
 };
 
 impl Loop {
     /// Computes the state that the objects want.
-    pub(super) fn resolve(&mut self) {
-        let resolved = resolve(&self.objects);
+    pub(super) fn resolve(&mut self, now: Duration) {
+        let resolved = resolve_for(&self.objects, &Ours(&self.state.ours().table));
+        self.set_rates();
         let wanted = desired(&resolved, &self.group);
         self.unreadable = unreadable(&self.objects, &resolved, &self.group);
         if self.objects.is_listed() {
             let complaints = complaints(&self.objects, &resolved, &self.group);
-            self.complaints.warn(complaints);
+            let ration = &mut self.ration;
+            self.complaints.warn_within(ration, complaints, now);
         }
         let changed = changed_services(self.protection.wanted(), &wanted);
         self.state.wish_changed(changed.iter().copied());
@@ -39,6 +42,20 @@ impl Loop {
         self.state.look_at_strangers(checked.copied());
         self.changed.extend(changed);
         self.protection.want(wanted);
+    }
+
+    /// Passes the budgets of the group on to the prober, if they have changed.
+    fn set_rates(&mut self) {
+        let Some(group) = self.in_force() else {
+            return;
+        };
+        let rates = Rates::from(&group.budgets);
+        if rates != self.rates {
+            // Without a prober the order is not needed.
+            let order = Order::Rates(rates.clone());
+            self.world.orders.send(order).unwrap_or_default();
+            self.rates = rates;
+        }
     }
 
     /// Brings the host to its wanted state, stage by stage. The edges must be

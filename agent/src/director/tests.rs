@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod absent;
+mod budgets;
 mod cautious;
 mod drift;
 mod grants;

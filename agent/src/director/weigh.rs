@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use ipvs::{ServiceKey, WantedTable};
@@ -19,6 +20,7 @@ use crate::{
     disk::checkpoint::{Note, Recorder},
     event::probed::{ProbeId, Tally},
     probe::target::Order,
+    ration::{Line, Ration},
     tell::report::HealthReport,
 };
 
@@ -36,6 +38,8 @@ pub(super) struct Health {
     report: Arc<HealthReport>,
     is_report_old: bool,
     has_forgotten: bool,
+    /// What was logged lately about the health of servers.
+    ration: Ration,
 }
 
 impl Health {
@@ -48,6 +52,7 @@ impl Health {
             report: Arc::default(),
             is_report_old: false,
             has_forgotten: false,
+            ration: Ration::default(),
         }
     }
 
@@ -55,17 +60,21 @@ impl Health {
     /// act on the tally or report it.
     pub(super) fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) -> bool {
         self.serving.hear(probe, tally, now);
-        self.take_news();
+        self.take_news(now);
         self.is_report_old || self.is_urgent()
     }
 
     /// Logs the news about the health of servers and services.
-    fn take_news(&mut self) {
+    fn take_news(&mut self, now: Timestamp) {
         self.is_report_old |= self.serving.take_is_report_old();
-        for news in self.serving.take_news() {
-            match news.is_bad() {
-                true => tracing::warn!("{news}"),
-                false => tracing::info!("{news}"),
+        let now = Duration::try_from(now.as_duration()).unwrap_or_default();
+        for (namespace, news) in self.serving.take_news() {
+            let text = news.to_string();
+            let line = Line { namespace, text };
+            match (self.ration.take(line, now), news.is_bad()) {
+                (Some(text), true) => tracing::warn!("{text}"),
+                (Some(text), false) => tracing::info!("{text}"),
+                (None, _) => {}
             }
         }
     }
@@ -133,7 +142,7 @@ impl Health {
                 self.table.insert(*key, weighed);
             }
         }
-        self.take_news();
+        self.take_news(now);
         state.weights_changed(dirty);
     }
 

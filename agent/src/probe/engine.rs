@@ -248,6 +248,7 @@ impl Engine {
                 self.schedule.remove(id);
                 self.forget(id);
             }
+            Order::Rates(rates) => self.schedule.set_rates(rates),
         }
     }
 

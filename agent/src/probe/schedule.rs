@@ -30,9 +30,14 @@ use std::{
     time::Duration,
 };
 
+use crds::fair_limit;
+
 pub(super) use self::share::Excess;
 use self::{grid::Grid, pace::Pace, share::Share};
-use super::budget::{Budget, fair_limit};
+use super::{
+    budget::{Budget, fair_rate},
+    target::Rates,
+};
 use crate::event::probed::ProbeId;
 
 /// The shortest period with which a target is probed.
@@ -63,6 +68,8 @@ pub(super) struct Schedule {
     pace: Pace,
     in_flight: HashMap<ProbeId, InFlight>,
     budget: Budget,
+    /// How many probes per second each namespace may make on average.
+    rates: Rates,
     /// How many probes of one namespace may be in flight at once.
     most_of_one: usize,
     /// Whether targets have changed since the shares were computed.
@@ -116,11 +123,18 @@ impl Schedule {
                 places: budget.places.max(1),
                 ..budget
             },
+            rates: Rates::default(),
             most_of_one: usize::MAX,
             are_shares_old: false,
             is_late_new: false,
             random,
         }
+    }
+
+    /// Sets how many probes per second each namespace may make on average.
+    pub(super) fn set_rates(&mut self, rates: Rates) {
+        self.rates = rates;
+        self.are_shares_old = true;
     }
 
     /// Adds a target that is probed once per period, starting soon, in the
@@ -319,24 +333,21 @@ impl Schedule {
             return;
         }
         self.shares.retain(|_, share| !share.is_empty());
-        let most = self.budget.probes_per_second;
-        let rates = self.shares.values().map(|share| share.rate().min(most));
-        let limit = fair_limit(rates, self.budget.total_probes_per_second).min(most);
-        let made: f64 = self
-            .shares
-            .values_mut()
-            .map(|share| share.limit_rate(limit))
+        let most = |namespace: &Arc<str>| self.rates.of(namespace);
+        let shares = self.shares.iter();
+        let rates = shares.map(|(namespace, share)| share.rate().min(most(namespace)));
+        let limit = fair_rate(rates, self.budget.total_probes_per_second);
+        let shares = self.shares.iter_mut();
+        let made: f64 = shares
+            .map(|(namespace, share)| share.limit_rate(limit.min(self.rates.of(namespace))))
             .sum();
         let starts = PER_NAMESPACE * self.shares.len() as f64;
         let starts = starts.min(self.budget.total_probes_per_second);
         self.pace.set_rate((CATCH_UP * made).max(starts));
         let room = self.budget.places - self.reserved();
         let demands = self.shares.values().map(Share::most_in_flight);
-        let limit = fair_limit(demands.map(|demand| demand as f64), room as f64);
-        self.most_of_one = match limit.is_finite() {
-            true => (limit as usize).max(1),
-            false => usize::MAX,
-        };
+        let limit = fair_limit(demands.map(|demand| demand as u64), room as u64);
+        self.most_of_one = limit.map_or(usize::MAX, |limit| (limit as usize).max(1));
         self.ready.clear();
         for (namespace, share) in &mut self.shares {
             share.ready_at = None;

@@ -1,8 +1,8 @@
 //! The targets of probes, and the orders to start and stop probing them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-use crds::HealthCheck;
+use crds::{BudgetRule, HealthCheck};
 
 use crate::event::probed::ProbeId;
 
@@ -30,4 +30,38 @@ pub enum Order {
     /// Stop probing the target with this id. The result of the target's probe
     /// in flight is not reported.
     Stop(ProbeId),
+    /// From now on, each namespace may make this many probes per second.
+    Rates(Rates),
+}
+
+/// How many probes per second each namespace may make on average.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rates {
+    each: u32,
+    named: HashMap<Arc<str>, u32>,
+}
+
+impl Rates {
+    /// Returns how many probes per second a namespace may make.
+    pub fn of(&self, namespace: &str) -> f64 {
+        f64::from(*self.named.get(namespace).unwrap_or(&self.each))
+    }
+}
+
+impl From<&BudgetRule> for Rates {
+    fn from(budgets: &BudgetRule) -> Self {
+        let named = budgets.named();
+        Self {
+            each: budgets.each().probes_per_second,
+            named: named
+                .map(|(name, budget)| (name.into(), budget.probes_per_second))
+                .collect(),
+        }
+    }
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self::from(&BudgetRule::default())
+    }
 }

@@ -2,28 +2,31 @@
 
 mod health;
 mod held;
+mod objects;
 mod vips;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crds::{
-    Kind, ObjectKey, Objects, Resolved,
-    api::{DirectorException, DirectorStatus, HeldVip, HostAddress, Repairs, WorldDigests, int32},
+    ObjectKey,
+    advice::shortened,
+    api::{DirectorException, DirectorStatus, HostAddress, Repairs, WorldDigests, int32},
     condition,
 };
 use ipvs::{DestinationKey, Op, ServiceKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-pub use self::health::HealthReport;
 use self::held::removals_held;
+pub use self::{
+    health::HealthReport,
+    objects::{complaints, unreadable},
+};
 use crate::{
     act::{Outcome, Sysctls, retry::Subject},
     decide::{caution::Hold, desired::Desired, permission::Doubt, protect},
+    fair::{Room, keep, names},
+    ration::Line,
 };
 
 /// The condition types that the agent sets on its Director.
@@ -33,15 +36,26 @@ pub const CONDITIONS: [&str; 4] = [
     condition::kind::PROBES_WORKING,
     condition::kind::SYSCTLS_APPLIED,
 ];
-/// The most exceptions that a status lists. Further exceptions are only
-/// counted, to keep a Director well below the API server's size limit.
-const MOST_EXCEPTIONS: usize = 200;
-/// The most VIPs that a status lists, to limit its size.
-const MOST_VIPS: usize = 1000;
+/// The room for exceptions in a status. All lists together stay well below the
+/// size limit of an API server, 1.5 MiB.
+const EXCEPTIONS: Room = Room {
+    bytes: 384 << 10,
+    each: 200,
+};
+/// The room for VIPs in a status.
+const VIPS: Room = Room {
+    bytes: 128 << 10,
+    each: 1000,
+};
+/// The longest message of an exception or a notice, in bytes.
+const LONGEST_MESSAGE: usize = 1000;
 /// The most sysctls that a status lists, to limit its size.
 const MOST_SYSCTLS: usize = 100;
-/// The most notices that a status lists, to limit its size.
-const MOST_NOTICES: usize = 50;
+/// The room for notices in a status.
+const NOTICES: Room = Room {
+    bytes: 32 << 10,
+    each: 50,
+};
 
 /// The reason why no round can run.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -122,12 +136,9 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         }
         status.services = int32(outcome.services);
         status.real_servers = int32(outcome.destinations);
-        status.exceptions_omitted = int32(exceptions.len().saturating_sub(MOST_EXCEPTIONS));
-        exceptions.truncate(MOST_EXCEPTIONS);
-        status.exceptions = exceptions;
+        tell_exceptions(&mut status, exceptions);
         if !outcome.failures.contains_key(&Subject::Links) {
-            status.vips_omitted = int32(outcome.vips.len().saturating_sub(MOST_VIPS));
-            status.vips = held_vips(&outcome.vips);
+            vips::tell(&mut status, &outcome.vips, &observed.wishes, VIPS);
         }
         status.repairs = Repairs {
             count: i32::try_from(outcome.repairs.count).unwrap_or(i32::MAX),
@@ -138,10 +149,9 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let doubt = observed.doubt.as_ref().map(ToString::to_string);
         let own = doubt.into_iter().chain(observed.checkpoint_trouble.clone());
         let protected = observed.protection.notices.iter().cloned();
-        let mut notices: Vec<_> = own.chain(protected).chain(notices(outcome)).collect();
-        status.notices_omitted = int32(notices.len().saturating_sub(MOST_NOTICES));
-        notices.truncate(MOST_NOTICES);
-        status.notices = notices;
+        let of_host = own.chain(protected).map(Line::of_host);
+        let all = of_host.chain(notices(outcome, &observed.wishes));
+        tell_notices(&mut status, all);
         tell_sysctls(&mut status, &outcome.sysctls);
         let sysctls = sysctls(&outcome.sysctls, generation);
         condition::set(&mut status.conditions, sysctls, observed.at);
@@ -156,6 +166,32 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     let programmed = programmed(observed, &status, generation);
     condition::set(&mut status.conditions, programmed, observed.at);
     status
+}
+
+/// Writes the exceptions into the status, as many of each namespace as fit.
+fn tell_exceptions(status: &mut DirectorStatus, mut exceptions: Vec<DirectorException>) {
+    fn namespace(exception: &DirectorException) -> &str {
+        &exception.virtual_service.namespace
+    }
+    for exception in &mut exceptions {
+        let message = std::mem::take(&mut exception.message);
+        exception.message = shortened(message, LONGEST_MESSAGE);
+    }
+    let (kept, left_out) = keep(exceptions, namespace, EXCEPTIONS);
+    status.exceptions = kept;
+    status.exceptions_omitted = int32(left_out.len());
+    status.exceptions_omitted_namespaces = names(left_out.iter().map(namespace));
+}
+
+/// Writes the notices into the status, as many of each namespace as fit.
+fn tell_notices(status: &mut DirectorStatus, notices: impl Iterator<Item = Line>) {
+    let notices = notices.map(|line| Line {
+        text: shortened(line.text, LONGEST_MESSAGE),
+        ..line
+    });
+    let (kept, left_out) = keep(notices.collect(), |line: &Line| &*line.namespace, NOTICES);
+    status.notices = kept.into_iter().map(|line| line.text).collect();
+    status.notices_omitted = int32(left_out.len());
 }
 
 /// Writes the sysctls into the status. If there are too many sysctls, those
@@ -327,34 +363,51 @@ pub fn oddities(
     wishes: &Desired,
     hold: Option<&Hold>,
     group: &str,
-) -> BTreeSet<String> {
+) -> BTreeSet<Line> {
     let vips = vips::problems(outcome, wishes).into_iter();
     // Asking the segment whether an address is free is not unusual.
     let vips = vips.filter(|(_, reason, _)| *reason != condition::reason::VIP_PROBING);
-    let vips = vips.map(|(_, _, message)| message);
+    let vips = vips.map(|(address, _, message)| {
+        let services = wishes.vips.get(&address);
+        line(services.and_then(BTreeSet::first), message)
+    });
     let foreign = outcome.left.iter();
-    let foreign = foreign.map(|(service, destination)| left(service, *destination));
+    let foreign = foreign.map(|(service, destination)| {
+        line(wishes.services.get(service), left(service, *destination))
+    });
     let held = (!held.is_empty()).then(|| removals_held(held, hold, group, 0).message);
+    let held = held.map(Line::of_host);
     vips.chain(foreign)
-        .chain(notices(outcome))
+        .chain(notices(outcome, wishes))
         .chain(held)
         .collect()
 }
 
 /// Returns a line for each unusual entry of the kernel's table, and for each
 /// unusual address, that is no failure.
-fn notices(outcome: &Outcome) -> impl Iterator<Item = String> {
-    let strangers = outcome.strangers.iter().map(|(service, destination)| {
-        format!(
+fn notices<'a>(outcome: &'a Outcome, wishes: &'a Desired) -> impl Iterator<Item = Line> + 'a {
+    let about = move |service: &ServiceKey, text| line(wishes.services.get(service), text);
+    let strangers = outcome.strangers.iter().map(move |(service, destination)| {
+        about(service, format!(
             "service {service} has a server {destination} that the agent did not add: the agent leaves this server alone, and it gets its share of the connections"
-        )
+        ))
     });
-    let misordered = outcome.misordered.iter().map(|service| {
-        format!(
+    let misordered = outcome.misordered.iter().map(move |service| {
+        about(service, format!(
             "the servers of service {service} were not added in the order of their age, and the service's scheduler depends on this order: a director that creates the service anew sends some clients to other servers. To correct the order, delete the service and create it again, which ends its connections"
-        )
+        ))
     });
-    strangers.chain(misordered).chain(vips::left_over(outcome))
+    let left_over = vips::left_over(outcome).map(Line::of_host);
+    strangers.chain(misordered).chain(left_over)
+}
+
+/// Returns a line about the object that wants a service, or about this host if
+/// no object does.
+fn line(object: Option<&ObjectKey>, text: String) -> Line {
+    Line {
+        namespace: object.map_or_else(Arc::default, |object| object.namespace.clone()),
+        text,
+    }
 }
 
 fn about_vip<'a>(
@@ -389,77 +442,6 @@ fn host_address(address: &IpAddr) -> HostAddress {
     HostAddress {
         address: address.to_string(),
     }
-}
-
-fn held_vips(held: &BTreeMap<IpAddr, String>) -> Vec<HeldVip> {
-    held.iter()
-        .take(MOST_VIPS)
-        .map(|(address, interface)| HeldVip {
-            address: address.to_string(),
-            interface: interface.clone(),
-        })
-        .collect()
-}
-
-/// Returns exceptions for the group's services and their servers that this
-/// build cannot read, though the controller's build may. Also returns
-/// exceptions for services whose key an unreadable service has, since only
-/// agents know the last good version of that service.
-pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
-    let unreadable = condition::reason::UNREADABLE;
-    let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
-        let rejection = stored.current.as_ref().err()?;
-        (rejection.reason == unreadable && stored.group.as_deref() == Some(group))
-            .then(|| exception(key, None, unreadable, &rejection.message))
-    });
-    let of_group = || resolved.services.iter().filter(|(_, of)| of.group == group);
-    let linked = of_group().flat_map(|(key, service)| {
-        let servers = service.servers.iter();
-        servers.map(move |server| (key, &server.object))
-    });
-    let selected = resolved.refused.keys().map(|(key, server)| (key, server));
-    let servers = selected.chain(linked).filter_map(|(service, server)| {
-        let stored = objects.real_servers.get(server)?;
-        let rejection = stored.current.as_ref().err()?;
-        (rejection.reason == unreadable)
-            .then(|| exception(service, Some(server), unreadable, &rejection.message))
-    });
-    let losers = objects.virtual_services.iter().filter_map(|(key, stored)| {
-        let rejection = resolved.rejection(Kind::VirtualService, key)?;
-        let loser = stored.in_force()?;
-        let (owner_key, _) = of_group().find(|(_, owner)| owner.id == loser.id)?;
-        let owner = objects.virtual_services.get(owner_key)?;
-        (owner_key != key && loser.group == group && owner.current.is_err())
-            .then(|| exception(key, None, rejection.reason, &rejection.message))
-    });
-    services.chain(servers).chain(losers).collect()
-}
-
-/// Returns one line for each problem with the objects that concern a group.
-pub fn complaints(objects: &Objects, resolved: &Resolved, group: &str) -> BTreeSet<String> {
-    let concerns = |kind: Kind, key: &ObjectKey| {
-        let service = objects.virtual_services.get(key);
-        kind != Kind::VirtualService
-            || service.is_some_and(|stored| stored.group.as_deref() == Some(group))
-    };
-    let rejected = resolved
-        .rejected
-        .iter()
-        .filter(|((kind, key), _)| concerns(*kind, key))
-        .map(|((kind, key), rejection)| {
-            format!("{kind:?} {key} is not accepted: {}", rejection.message)
-        });
-    let refused = resolved
-        .refused
-        .iter()
-        .filter(|((service, _), _)| concerns(Kind::VirtualService, service))
-        .map(|((service, server), rejection)| {
-            format!(
-                "RealServer {server} does not serve VirtualService {service}: {}",
-                rejection.message
-            )
-        });
-    rejected.chain(refused).collect()
 }
 
 #[cfg(test)]

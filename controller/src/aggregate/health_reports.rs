@@ -1,6 +1,6 @@
 //! The reports of one group's live directors about the health of servers.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use crds::{
     Availability, ObjectKey, Service,
@@ -15,9 +15,9 @@ use crate::{history::Positions, need::Need};
 /// The directors that find a server unhealthy, and their reports.
 type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 
-/// The health reports of one group, by service. If a director left entries out
-/// of its report, nothing is known about services and servers that the report
-/// does not name.
+/// The health reports of one group, by service. If a director left entries of a
+/// namespace out of its report, nothing is known about the services and servers
+/// of that namespace that the report does not name.
 #[derive(Debug, Default)]
 pub(super) struct HealthReports<'a> {
     /// The directors that report health. All other directors check no servers.
@@ -27,11 +27,8 @@ pub(super) struct HealthReports<'a> {
     /// For each service, the directors on which it has fewer healthy servers
     /// than its minimum.
     below: HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a ServiceBelowMinimum)>>,
-    /// The directors that left unhealthy servers out of their reports.
-    pub(super) leaving_servers_out: BTreeSet<&'a str>,
-    /// The directors that left services below their minimum out of their
-    /// reports.
-    leaving_services_out: Vec<&'a DirectorView<'a>>,
+    /// The directors that left entries out of their reports.
+    leaving_out: Vec<(&'a DirectorView<'a>, &'a DirectorHealth)>,
 }
 
 /// What all live directors together know about one server of one service.
@@ -58,16 +55,31 @@ impl<'a> HealthReports<'a> {
                 of_server.push((director, entry));
             }
         }
-        if health.unhealthy_omitted > 0 {
-            self.leaving_servers_out.insert(director.name);
-        }
         for entry in &health.below_minimum {
             let of_service = self.below.entry(&entry.virtual_service).or_default();
             of_service.push((director, entry));
         }
-        if health.below_minimum_omitted > 0 {
-            self.leaving_services_out.push(director);
+        if health.unhealthy_omitted > 0 || health.below_minimum_omitted > 0 {
+            self.leaving_out.push((director, health));
         }
+    }
+
+    /// Returns the directors that left unhealthy servers of a namespace out of
+    /// their reports.
+    pub(super) fn leaving_servers_out(&self, namespace: &str) -> impl Iterator<Item = &'a str> {
+        let leaving_out = self.leaving_out.iter();
+        leaving_out
+            .filter(move |(_, health)| health.leaves_out_unhealthy_of(namespace))
+            .map(|(director, _)| director.name)
+    }
+
+    /// Returns the directors that left services of a namespace that are below
+    /// their minimum out of their reports.
+    fn leaving_services_out(&self, namespace: &str) -> impl Iterator<Item = &'a DirectorView<'a>> {
+        let leaving_out = self.leaving_out.iter();
+        leaving_out
+            .filter(move |(_, health)| health.leaves_out_below_minimum_of(namespace))
+            .map(|(director, _)| *director)
     }
 }
 
@@ -76,6 +88,9 @@ pub(super) struct Servers<'b, 'a> {
     group: &'b Group<'a>,
     need: Option<&'b Need>,
     unhealthy: Option<&'b HashMap<&'a ObjectKey, Unhealthy<'a>>>,
+    /// Whether no director left unhealthy servers of the namespace out of its
+    /// report.
+    are_all_named: bool,
 }
 
 impl<'b, 'a> Servers<'b, 'a> {
@@ -84,13 +99,18 @@ impl<'b, 'a> Servers<'b, 'a> {
             group,
             need,
             unhealthy: group.health.unhealthy.get(key),
+            are_all_named: group
+                .health
+                .leaving_servers_out(&key.namespace)
+                .next()
+                .is_none(),
         }
     }
 
     pub(super) fn known(&self, server: &'b ObjectKey) -> Known {
         if !self.unhealthy(server).is_empty() {
             Known::Unhealthy
-        } else if self.group.health.leaving_servers_out.is_empty() && self.is_with_any(server) {
+        } else if self.are_all_named && self.is_with_any(server) {
             Known::Healthy
         } else {
             Known::Nothing
@@ -151,9 +171,12 @@ pub(super) fn below_minimum(
         return Some(condition::below_minimum(name, entry, others, generation));
     }
     let servers = Servers::of(key, None, group);
-    if servers.unhealthy.is_none() && health.leaving_services_out.is_empty() {
+    let namespace = &*key.namespace;
+    let leaving_services_out: Vec<_> = health.leaving_services_out(namespace).collect();
+    if servers.unhealthy.is_none() && leaving_services_out.is_empty() {
         return None;
     }
+    let leaving_servers_out: HashSet<&str> = health.leaving_servers_out(namespace).collect();
     let weighted = || service.servers.iter().filter(|server| server.weight > 0);
     let mut unhealthy: HashMap<&str, usize> = HashMap::new();
     for server in weighted() {
@@ -165,8 +188,8 @@ pub(super) fn below_minimum(
     let healthy = |director: &&DirectorView<'_>| {
         total.saturating_sub(unhealthy.get(director.name).copied().unwrap_or_default())
     };
-    let may_be_below = health.leaving_services_out.iter().filter(|director| {
-        health.leaving_servers_out.contains(director.name)
+    let may_be_below = leaving_services_out.iter().filter(|director| {
+        leaving_servers_out.contains(director.name)
             || !has_enough(&service.availability, healthy(director), total)
     });
     let names: Vec<&str> = may_be_below.map(|director| director.name).collect();

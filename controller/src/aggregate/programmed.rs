@@ -36,8 +36,8 @@ struct Answers<'a> {
     /// The directors that cannot program any service, with the reason.
     broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
     waiting: Vec<&'a DirectorView<'a>>,
-    /// The directors that left exceptions out of their report and did not name
-    /// the service.
+    /// The directors that left exceptions of the service's namespace out of
+    /// their report and did not name the service.
     silent: Vec<&'a DirectorView<'a>>,
     programmed: usize,
 }
@@ -120,7 +120,12 @@ fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
         });
         match exception {
             Some((director, exception)) => answers.failing.push((director, exception)),
-            None if director.status.exceptions_omitted > 0 => answers.silent.push(director),
+            None if director
+                .status
+                .leaves_out_exceptions_of(&view.key.namespace) =>
+            {
+                answers.silent.push(director);
+            }
             None if need.provable => answers.programmed += 1,
             None => {}
         }
@@ -178,6 +183,9 @@ fn not_provable(view: &ServiceView<'_>, service: &Service, generation: i64) -> C
         .filter(|server| resolved.rejection(Kind::RealServer, server).is_some())
         .map(ToString::to_string)
         .collect();
+    if outdated.is_empty() {
+        return condition::programmed_as_budgets_allow(&view.key.namespace, generation);
+    }
     condition::programmed_with_outdated(outdated.iter().map(String::as_str), generation)
 }
 
@@ -198,7 +206,7 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         .and_then(|group| group.holder.as_deref());
     let leaving_out: Vec<&str> = live
         .iter()
-        .filter(|director| director.status.vips_omitted > 0)
+        .filter(|director| director.status.leaves_out_vips_of(&view.key.namespace))
         .map(|director| director.name)
         .collect();
     // The directors decide in the same way: a dead director may still have the

@@ -67,7 +67,7 @@ impl<'a> Uses<'a> {
         for (director, entry) in all.unhealthy(server) {
             self.health.named(director.name, entry);
         }
-        for director in &group.health.leaving_servers_out {
+        for director in group.health.leaving_servers_out(&server.namespace) {
             self.health.unnamed(director, Sight::LeftOut);
         }
         for director in all.waiting(server) {

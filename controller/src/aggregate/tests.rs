@@ -1,3 +1,4 @@
+mod budgets;
 mod health_reports;
 mod property;
 mod publishing;

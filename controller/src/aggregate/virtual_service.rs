@@ -103,7 +103,7 @@ fn resolved_refs(
         .chain(outdated.iter().map(|(server, why)| (server, why)))
         .peekable();
     if refused.peek().is_some() {
-        return condition::refused_refs(refused, generation);
+        return condition::refused_refs(refused, service.left_out, generation);
     }
     drop(refused);
     if service.servers.is_empty() {
@@ -129,7 +129,8 @@ fn real_servers(
     need: Option<&Need>,
     group: &Group<'_>,
 ) -> RealServerCounts {
-    let selected = service.servers.len() + resolved.refused_by(key).count();
+    let refused = resolved.refused_by(key).count() + service.left_out;
+    let selected = service.servers.len() + refused;
     let checked = service
         .health_check
         .as_ref()

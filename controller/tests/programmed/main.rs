@@ -11,6 +11,7 @@ mod model;
 
 use model::{Model, Step};
 use proptest::prelude::*;
+use serde_json::json;
 
 /// The number of directors in the model.
 const DIRECTORS: usize = 2;
@@ -19,13 +20,10 @@ fn kind() -> impl Strategy<Value = usize> {
     0..3_usize
 }
 
-/// Generates one of a few names, so that the same objects change again and
+/// Generates steps with a few names, so that the same objects change again and
 /// again.
-fn name() -> impl Strategy<Value = u8> {
-    0..2_u8
-}
-
-fn step() -> impl Strategy<Value = Step> {
+fn step(names: u8) -> impl Strategy<Value = Step> {
+    let name = || 0..names;
     let observer = 0..=DIRECTORS;
     let director = 0..DIRECTORS;
     let app = 0..2_u8;
@@ -75,26 +73,48 @@ proptest! {
 
     #[test]
     fn programmed_is_never_true_too_early_and_true_in_the_end(
-        steps in proptest::collection::vec(step(), 1..120),
+        steps in proptest::collection::vec(step(2), 1..120),
     ) {
-        let mut model = Model::new(DIRECTORS);
-        for step in &steps {
-            model.take(step);
-            // Conditions change only when the controller resolves objects.
-            if let (Step::Resolve | Step::Notice { .. }, Some(lie)) = (step, model.lie()) {
-                return Err(TestCaseError::fail(lie));
-            }
-        }
-        model.come_to_rest();
-        if let Some(lie) = model.lie() {
+        tells_the_truth(Model::new(DIRECTORS), &steps)?;
+    }
+
+    #[test]
+    fn programmed_is_never_true_too_early_where_budgets_leave_most_out(
+        steps in proptest::collection::vec(step(3), 1..120),
+        (servers, services, destinations) in (1..3_u8, 1..3_u8, 0..4_u8),
+    ) {
+        let budgets = json!({
+            "serversPerService": servers,
+            "perNamespace": {"services": services, "destinations": destinations},
+        });
+        tells_the_truth(Model::with_budgets(DIRECTORS, budgets), &steps)?;
+    }
+}
+
+/// Checks that no service is called programmed too early, and that all are in
+/// the end.
+fn tells_the_truth(mut model: Model, steps: &[Step]) -> Result<(), TestCaseError> {
+    for step in steps {
+        model.take(step);
+        // Conditions change only when the controller resolves objects.
+        if let (Step::Resolve | Step::Notice { .. }, Some(lie)) = (step, model.lie()) {
             return Err(TestCaseError::fail(lie));
         }
-        prop_assert_eq!(model.not_programmed(), Vec::<String>::new());
-        let before = model.conditions();
-        model.take(&Step::RestartController);
-        model.take(&Step::Resolve);
-        prop_assert_eq!(model.conditions(), before, "a restart of the controller flips nothing");
     }
+    model.come_to_rest();
+    if let Some(lie) = model.lie() {
+        return Err(TestCaseError::fail(lie));
+    }
+    prop_assert_eq!(model.not_programmed(), Vec::<String>::new());
+    let before = model.conditions();
+    model.take(&Step::RestartController);
+    model.take(&Step::Resolve);
+    prop_assert_eq!(
+        model.conditions(),
+        before,
+        "a restart of the controller flips nothing"
+    );
+    Ok(())
 }
 
 /// A server is created, appears in a listing, and is removed by the next event.

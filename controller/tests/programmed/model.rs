@@ -8,7 +8,10 @@ use controller::{
     event::{Event, ObservedDirector},
     world::World,
 };
-use crds::{Kind, ObjectKey, Objects, Resolved, Service, api::VirtualServiceStatus, resolve};
+use crds::{
+    Kind, ObjectKey, Objects, Rejection, Resolved, Service, api::VirtualServiceStatus,
+    condition::reason, resolve,
+};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
@@ -118,6 +121,8 @@ pub(crate) struct Model {
     /// The true states of each kind, in order.
     history: [Vec<State>; 3],
     uids: u64,
+    /// The budgets of the group.
+    budgets: Value,
     agents: Vec<Agent>,
     controller: World,
     at: [usize; 3],
@@ -126,9 +131,14 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn new(directors: usize) -> Self {
+        Self::with_budgets(directors, Value::Null)
+    }
+
+    pub(crate) fn with_budgets(directors: usize, budgets: Value) -> Self {
         let mut model = Self {
             history: [vec![State::new()], vec![State::new()], vec![State::new()]],
             uids: 0,
+            budgets,
             agents: Vec::new(),
             controller: World::default(),
             at: [0; 3],
@@ -220,6 +230,7 @@ impl Model {
                 json!({
                     "addresses": {"holder": "a"},
                     "addressPools": [{"name": "all", "cidrs": ["0.0.0.0/0"]}],
+                    "budgets": self.budgets,
                 }),
             ),
             Step::EditGroup => {
@@ -418,7 +429,10 @@ impl Model {
 
 /// Returns the exceptions that only an agent can know. A service loses its VIP
 /// if the last valid version of a service that is now invalid has the same VIP.
+/// What a budget leaves out may depend on the last valid version of any object
+/// that is now invalid.
 fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
+    let is_outdated = has_outdated(objects);
     let losers = objects.virtual_services.iter().filter(|(key, stored)| {
         let loses_to = |owner: &ObjectKey| {
             let owner = objects.virtual_services.get(owner);
@@ -432,9 +446,27 @@ fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
                 })
             })
     });
-    losers
-        .map(|(key, _)| {
-            json!({"virtualService": key, "reason": "Conflict", "message": "it is taken"})
-        })
-        .collect()
+    let losers = losers.map(
+        |(key, _)| json!({"virtualService": key, "reason": "Conflict", "message": "it is taken"}),
+    );
+    let is_left_out = |why: &Rejection| is_outdated && why.reason == reason::BUDGET_EXCEEDED;
+    let rejected = resolved.rejected.iter();
+    let rejected = rejected.filter(|(_, why)| is_left_out(why));
+    let refused = resolved.refused.iter();
+    let refused = refused.filter(|(_, why)| is_left_out(why));
+    let left_out = rejected.map(|((_, key), _)| key);
+    let left_out = left_out.chain(refused.map(|((service, _), _)| service));
+    let left_out = left_out.map(|key| {
+        json!({"virtualService": key, "reason": "BudgetExceeded", "message": "it is left out"})
+    });
+    losers.chain(left_out).collect()
+}
+
+/// Whether an object is invalid as it is now, so that only who knew it before
+/// knows its last valid version.
+fn has_outdated(objects: &Objects) -> bool {
+    let mut services = objects.virtual_services.iter();
+    let mut servers = objects.real_servers.iter();
+    services.any(|(_, stored)| stored.current.is_err())
+        || servers.any(|(_, stored)| stored.current.is_err())
 }

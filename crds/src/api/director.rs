@@ -104,18 +104,29 @@ pub struct DirectorStatus {
     #[serde(default)]
     pub real_servers: i32,
     /// Where the director's state differs from the state that the objects want.
-    /// If exceptionsOmitted is 0, everything else is as the objects want it.
+    /// Everything else is as the objects want it, except in the namespaces of
+    /// exceptions that were left out.
     #[serde(default)]
     pub exceptions: Vec<DirectorException>,
     /// The number of exceptions that did not fit into this status.
     #[serde(default)]
     pub exceptions_omitted: i32,
+    /// The namespaces of the exceptions that did not fit into this status. If
+    /// exceptionsOmitted is not 0 and this list is empty, exceptions of any
+    /// namespace may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exceptions_omitted_namespaces: Vec<String>,
     /// The virtual addresses that this director holds.
     #[serde(default)]
     pub vips: Vec<HeldVip>,
     /// The number of held addresses that did not fit into this status.
     #[serde(default)]
     pub vips_omitted: i32,
+    /// The namespaces of the VirtualServices that need the held addresses that
+    /// did not fit into this status. If vipsOmitted is not 0 and this list is
+    /// empty, addresses of any namespace may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vips_omitted_namespaces: Vec<String>,
     /// The first 100 addresses of this director's interfaces, without addresses
     /// that the agent added, loopback addresses and IPv6 link-local addresses.
     /// The directors of the group refuse a real server that has one of these
@@ -201,13 +212,18 @@ pub struct DirectorHealth {
     /// check began counts as healthy until the check finds it unhealthy.
     #[serde(default)]
     pub healthy: i32,
-    /// The servers that are not healthy. If unhealthyOmitted is 0, all other
-    /// checked servers are healthy.
+    /// The servers that are not healthy. All other checked servers are healthy,
+    /// except in the namespaces of servers that were left out.
     #[serde(default)]
     pub unhealthy: Vec<UnhealthyServer>,
     /// The number of unhealthy servers that did not fit into this status.
     #[serde(default)]
     pub unhealthy_omitted: i32,
+    /// The namespaces of the unhealthy servers that did not fit into this status.
+    /// If unhealthyOmitted is not 0 and this list is empty, servers of any
+    /// namespace may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unhealthy_omitted_namespaces: Vec<String>,
     /// Services with fewer healthy servers than their minimum, and the action
     /// in force for each of them.
     #[serde(default)]
@@ -216,6 +232,54 @@ pub struct DirectorHealth {
     /// status.
     #[serde(default)]
     pub below_minimum_omitted: i32,
+    /// The namespaces of the services below their minimum that did not fit into
+    /// this status. If belowMinimumOmitted is not 0 and this list is empty,
+    /// services of any namespace may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below_minimum_omitted_namespaces: Vec<String>,
+}
+
+impl DirectorStatus {
+    /// Whether exceptions of a namespace may be missing from this status.
+    pub fn leaves_out_exceptions_of(&self, namespace: &str) -> bool {
+        leaves_out(
+            self.exceptions_omitted,
+            &self.exceptions_omitted_namespaces,
+            namespace,
+        )
+    }
+
+    /// Whether held addresses that a namespace needs may be missing from this
+    /// status.
+    pub fn leaves_out_vips_of(&self, namespace: &str) -> bool {
+        leaves_out(self.vips_omitted, &self.vips_omitted_namespaces, namespace)
+    }
+}
+
+impl DirectorHealth {
+    /// Whether unhealthy servers of a namespace may be missing from this status.
+    pub fn leaves_out_unhealthy_of(&self, namespace: &str) -> bool {
+        leaves_out(
+            self.unhealthy_omitted,
+            &self.unhealthy_omitted_namespaces,
+            namespace,
+        )
+    }
+
+    /// Whether services of a namespace that are below their minimum may be
+    /// missing from this status.
+    pub fn leaves_out_below_minimum_of(&self, namespace: &str) -> bool {
+        leaves_out(
+            self.below_minimum_omitted,
+            &self.below_minimum_omitted_namespaces,
+            namespace,
+        )
+    }
+}
+
+fn leaves_out(omitted: i32, namespaces: &[String], namespace: &str) -> bool {
+    let is_named = || namespaces.iter().any(|named| named == namespace);
+    omitted > 0 && (namespaces.is_empty() || is_named())
 }
 
 /// A real server that is not healthy on a director.

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AddressPool, FirewallMarkRange, rule, sysctl};
+use super::{AddressPool, Budgets, FirewallMarkRange, rule, sysctl};
 use crate::bounds;
 
 /// The common configuration of a set of directors.
@@ -86,6 +86,10 @@ pub struct DirectorGroupSpec {
     #[schemars(length(min = 1, max = bounds::GRANTS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub real_server_addresses: Option<Vec<AddressPool>>,
+    /// Limits on what the objects of each namespace, and of all namespaces
+    /// together, make a director do. Default: the defaults of its fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budgets: Option<Budgets>,
     /// Limits on how much a director removes at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,

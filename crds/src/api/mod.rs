@@ -12,6 +12,7 @@
 )]
 
 mod availability;
+mod budget;
 mod director;
 mod director_group;
 mod forwarding;
@@ -24,6 +25,7 @@ mod sysctl;
 mod virtual_service;
 
 pub use availability::*;
+pub use budget::*;
 pub use director::*;
 pub use director_group::*;
 pub use forwarding::*;

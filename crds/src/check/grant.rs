@@ -152,7 +152,7 @@ pub(super) fn grants(spec: &DirectorGroupSpec) -> Result<Grants, Rejection> {
 }
 
 fn pools(path: &str, raw: &[AddressPool]) -> Result<Vec<AddressGrant>, Rejection> {
-    names(path, raw.iter().map(|pool| &*pool.name))?;
+    names(path, raw.iter().map(|pool| &*pool.name), bounds::GRANTS)?;
     let pools = raw.iter().enumerate();
     let checked = pools.map(|(index, pool)| {
         let path = format!("{path}[{index}]");
@@ -171,7 +171,7 @@ fn pools(path: &str, raw: &[AddressPool]) -> Result<Vec<AddressGrant>, Rejection
 }
 
 fn marks(path: &str, raw: &[FirewallMarkRange]) -> Result<Vec<MarkGrant>, Rejection> {
-    names(path, raw.iter().map(|range| &*range.name))?;
+    names(path, raw.iter().map(|range| &*range.name), bounds::GRANTS)?;
     let ranges = raw.iter().enumerate();
     let checked = ranges.map(|(index, range)| {
         let path = format!("{path}[{index}]");
@@ -196,12 +196,13 @@ fn marks(path: &str, raw: &[FirewallMarkRange]) -> Result<Vec<MarkGrant>, Reject
     checked.collect()
 }
 
-/// Checks the names of the entries of a list of grants.
-fn names<'a>(
+/// Checks the names of the entries of a list of at most `most` entries.
+pub(super) fn names<'a>(
     path: &str,
     names: impl ExactSizeIterator<Item = &'a str> + Clone,
+    most: usize,
 ) -> Result<(), Rejection> {
-    within(path, names.len(), bounds::GRANTS, "entries")?;
+    within(path, names.len(), most, "entries")?;
     let mut seen = BTreeSet::new();
     for (index, name) in names.enumerate() {
         let path = format!("{path}[{index}].name");

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{Checked, Grants, grant, invalid, name, sysctl};
+use super::{BudgetRule, Checked, Grants, budget, grant, invalid, name, sysctl};
 use crate::{
     Rejection,
     api::{
@@ -15,6 +15,8 @@ use crate::{
 pub struct CheckedGroup {
     /// The addresses and firewall marks that objects of the API may use.
     pub grants: Grants,
+    /// How much the objects of the API may make the directors do.
+    pub budgets: BudgetRule,
     /// Where the directors put the group's VIPs.
     pub addresses: AddressRule,
     /// The Director that holds the group's VIPs, if one is named.
@@ -91,6 +93,7 @@ impl Checked for CheckedGroup {
             .and_then(|removals| removals.allow_until.as_ref());
         Ok(Self {
             grants: grant::grants(spec)?,
+            budgets: budget::budgets(spec.budgets.as_ref())?,
             addresses,
             holder,
             removals_allowed_until: allow_until.map(|time| time.0.as_second()),

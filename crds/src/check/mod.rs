@@ -6,6 +6,7 @@
 
 mod address;
 mod availability;
+mod budget;
 mod forwarding;
 mod grant;
 mod group;
@@ -22,6 +23,7 @@ use kube::{Resource, core::object::HasSpec};
 
 use crate::{Loose, Rejection, condition::reason};
 
+pub use budget::{BudgetRule, NamespaceRule};
 pub use grant::{Extent, Grants};
 pub(crate) use grant::{is_kube_proxys, is_metadata};
 pub use group::{AddressRule, CheckedGroup, SysctlRule, TimeoutRule};

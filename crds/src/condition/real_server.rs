@@ -164,7 +164,7 @@ pub fn server_ready<'a>(
     generation: i64,
 ) -> Condition {
     let refused_by: Vec<_> = refused_by.into_iter().collect();
-    let refusals = explained(&refused_by, "VirtualService");
+    let refusals = explained(&refused_by, 0, "VirtualService");
     if services == 0 {
         return match refused_by.first() {
             None => condition(

@@ -54,7 +54,10 @@ fn ready_says_what_the_first_failing_condition_says() {
     let server = key("a");
     let all = [
         (accepted(1), not_accepted(&conflict, 1)),
-        (resolved_refs(2, 1), refused_refs([(&server, &refused)], 1)),
+        (
+            resolved_refs(2, 1),
+            refused_refs([(&server, &refused)], 0, 1),
+        ),
         (programmed(2, 1), programming(["lb-2"], 1)),
     ];
     for (failing, expected) in [
@@ -297,7 +300,7 @@ fn a_long_message_names_ten_and_counts_the_rest() {
     assert!(waiting.ends_with("lb-9 and 990 more"), "{waiting}");
     let bad = rejection(reason::NO_FORWARDING, "none");
     let servers: Vec<_> = (0..12).map(|number| key(&format!("r{number}"))).collect();
-    let refused = refused_refs(servers.iter().map(|server| (server, &bad)), 1);
+    let refused = refused_refs(servers.iter().map(|server| (server, &bad)), 0, 1);
     assert_eq!(refused.reason, reason::NO_FORWARDING);
     assert!(
         refused.message.ends_with("r9: none. And 2 more"),

@@ -47,9 +47,11 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
 }
 
 /// ResolvedRefs is False: some servers do not fit the service, and the others
-/// serve. `refused` must not be empty ([`crate::Resolved::refused_by`]).
+/// serve. `refused` must not be empty ([`crate::Resolved::refused_by`]);
+/// `left_out` more are only counted ([`crate::Service::left_out`]).
 pub fn refused_refs<'a>(
     refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
+    left_out: usize,
     generation: i64,
 ) -> Condition {
     let refused: Vec<_> = refused.into_iter().collect();
@@ -59,7 +61,7 @@ pub fn refused_refs<'a>(
         refused
             .first()
             .map_or(reason::REAL_SERVER_NOT_ACCEPTED, |(_, first)| first.reason),
-        explained(&refused, "RealServer"),
+        explained(&refused, left_out, "RealServer"),
         generation,
     )
 }
@@ -167,6 +169,23 @@ pub fn programmed_with_outdated<'a>(
             "RealServer {} is not accepted: directors that knew an earlier version still use that, \
              others do not have the server. Correct it",
             named(servers)
+        ),
+        generation,
+    )
+}
+
+/// Programmed is Unknown: a budget leaves servers of the service out, and some
+/// directors may never have known an accepted version of an object that counts
+/// toward the budget.
+pub fn programmed_as_budgets_allow(namespace: &str, generation: i64) -> Condition {
+    condition(
+        kind::PROGRAMMED,
+        UNKNOWN,
+        reason::BUDGET_EXCEEDED,
+        format!(
+            "A budget leaves real servers out, and which ones may differ between directors because \
+             of objects in namespace {namespace} that are not accepted as they are now. Correct \
+             them"
         ),
         generation,
     )

@@ -1,8 +1,12 @@
 use serde_json::{Value, json};
 
-use super::*;
-use crate::fixtures::{Fixture, group, key, objects, resolved, server, service};
+use super::{by_label::ServersByLabel, *};
+use crate::{
+    check::Selector,
+    fixtures::{Fixture, group, key, objects, resolved, server, service},
+};
 
+mod budgets;
 mod grants;
 mod properties;
 

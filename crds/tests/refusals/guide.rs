@@ -1,5 +1,5 @@
-//! The examples in `docs/health-checks.md` and `examples/health.yaml` are
-//! valid.
+//! The examples in `docs/health-checks.md`, `docs/budgets.md` and
+//! `examples/health.yaml` are valid.
 
 use std::{fs, path::Path};
 
@@ -58,4 +58,12 @@ fn the_example_is_let_pass_by_both() {
     for object in &objects {
         assert_good(object);
     }
+}
+
+#[test]
+fn the_budgets_of_the_docs_are_let_pass_by_both() {
+    let docs = read("docs/budgets.md");
+    let example = docs.lines().filter_map(|line| line.strip_prefix("    "));
+    let example: Vec<_> = example.collect();
+    assert_good(&serde_saphyr::from_str(&example.join("\n")).unwrap());
 }

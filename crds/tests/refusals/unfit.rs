@@ -54,7 +54,7 @@ fn every_unfit_object_is_admitted_and_explained() {
         }
         files += 1;
     }
-    assert_eq!(files, 12);
+    assert_eq!(files, 14);
 }
 
 fn admitted(documents: &[Value]) -> Objects {

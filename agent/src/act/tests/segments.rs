@@ -99,6 +99,7 @@ fn a_vip_that_another_host_has_is_not_added_and_that_host_is_named() {
     let [said] = oddities.as_slice() else {
         panic!("one thing is odd: {oddities:?}")
     };
+    let said = &said.text;
     assert!(said.contains("02:00:00:00:00:07 (real server "), "{said}");
 }
 
@@ -261,6 +262,7 @@ fn in_mode_manual_a_vip_stays_and_leaves_when_another_host_answers_for_it() {
     assert_eq!(agent.orders(), [(ip(WEB), Order::Watch(card()))]);
     let oddities = crate::tell::report::oddities(&outcome, &[], &web(), None, "default");
     let said = oddities.first().expect("what stays is listed");
+    let said = &said.text;
     assert!(said.contains("192.0.2.10 stays on eth0"), "{said}");
     assert!(said.contains("spec.removals.allowUntil"), "{said}");
 

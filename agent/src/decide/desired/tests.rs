@@ -18,6 +18,7 @@ fn service(id: ServiceId) -> Service {
         availability: availability(),
         servers: Vec::new(),
         ungranted: Vec::new(),
+        left_out: 0,
         is_meant: false,
     }
 }

@@ -14,16 +14,21 @@ use super::{
     Serving,
     server::{Health, ServerState},
 };
-use crate::decide::desired::Desired;
+use crate::{
+    decide::desired::Desired,
+    fair::{Room, keep, names},
+};
 
-/// At most this many unhealthy servers are named in a report; the others are
-/// only counted.
-const MOST_SERVERS: usize = 300;
-/// The unhealthy servers of a report name at most this many services in all, so
-/// that a Director stays well below the size limit of an API server.
-const MOST_NAMES: usize = 3000;
-/// At most this many services below their minimum are named in a report.
-const MOST_SERVICES: usize = 300;
+/// The room for unhealthy servers in a report.
+const UNHEALTHY: Room = Room {
+    bytes: 256 << 10,
+    each: 300,
+};
+/// The room for services below their minimum in a report.
+const BELOW_MINIMUM: Room = Room {
+    bytes: 96 << 10,
+    each: 300,
+};
 
 /// A server that is not healthy, its state, and why.
 type Ailment<'a> = (&'a ObjectKey, UnhealthyState, &'a str);
@@ -35,17 +40,18 @@ impl Serving {
         if self.services.is_empty() {
             return None;
         }
-        let mut health = DirectorHealth::default();
+        let (mut checked, mut healthy) = (0, 0);
+        let mut below_minimum = Vec::new();
         let mut ailing: BTreeMap<Ailment<'_>, (Timestamp, BTreeSet<&ObjectKey>)> = BTreeMap::new();
         for (key, service) in &self.services {
             let Some(name) = wishes.services.get(key) else {
                 continue;
             };
             for (server, member) in &service.servers {
-                health.checked += 1;
+                checked += 1;
                 let state = &member.state;
                 let Some(ailment) = ailment(state) else {
-                    health.healthy += 1;
+                    healthy += 1;
                     continue;
                 };
                 let Some(server) = wishes.servers.get(&(*key, *server)) else {
@@ -61,13 +67,9 @@ impl Serving {
             let Some(since) = service.below_since else {
                 continue;
             };
-            if health.below_minimum.len() == MOST_SERVICES {
-                health.below_minimum_omitted += 1;
-                continue;
-            }
             let availability = &service.policy.availability;
             let count = service.count();
-            health.below_minimum.push(ServiceBelowMinimum {
+            below_minimum.push(ServiceBelowMinimum {
                 virtual_service: name.clone(),
                 action: action(&availability.below).to_owned(),
                 healthy: int32(count.healthy),
@@ -76,28 +78,54 @@ impl Serving {
                 since: Time(since),
             });
         }
-        let mut names = 0;
-        for ((server, state, why), (since, services)) in ailing {
-            if health.unhealthy.len() == MOST_SERVERS || names + services.len() > MOST_NAMES {
-                health.unhealthy_omitted += 1;
-                continue;
-            }
-            names += services.len();
-            health.unhealthy.push(UnhealthyServer {
-                real_server: server.clone(),
-                virtual_services: services.into_iter().cloned().collect(),
-                state,
-                since: Time(since),
-                message: why.to_owned(),
-            });
-        }
-        Some(health)
+        let unhealthy = ailing.into_iter();
+        let unhealthy =
+            unhealthy.map(
+                |((server, state, why), (since, services))| UnhealthyServer {
+                    real_server: server.clone(),
+                    virtual_services: services.into_iter().cloned().collect(),
+                    state,
+                    since: Time(since),
+                    message: why.to_owned(),
+                },
+            );
+        Some(DirectorHealth {
+            checked,
+            healthy,
+            ..within_room(unhealthy.collect(), below_minimum)
+        })
     }
 
     /// Returns how many targets are probed.
     pub fn targets(&self) -> usize {
         self.targets.len()
     }
+}
+
+/// Returns a report with as many entries of each namespace as it has room for.
+pub(crate) fn within_room(
+    unhealthy: Vec<UnhealthyServer>,
+    below_minimum: Vec<ServiceBelowMinimum>,
+) -> DirectorHealth {
+    let (unhealthy, unnamed) = keep(unhealthy, of_server, UNHEALTHY);
+    let (below_minimum, without) = keep(below_minimum, of_service, BELOW_MINIMUM);
+    DirectorHealth {
+        unhealthy,
+        unhealthy_omitted: int32(unnamed.len()),
+        unhealthy_omitted_namespaces: names(unnamed.iter().map(of_server)),
+        below_minimum,
+        below_minimum_omitted: int32(without.len()),
+        below_minimum_omitted_namespaces: names(without.iter().map(of_service)),
+        ..DirectorHealth::default()
+    }
+}
+
+fn of_server(entry: &UnhealthyServer) -> &str {
+    &entry.real_server.namespace
+}
+
+fn of_service(entry: &ServiceBelowMinimum) -> &str {
+    &entry.virtual_service.namespace
 }
 
 const NO_RESULT: &str = "no result so far";
@@ -116,5 +144,53 @@ pub(super) fn action(below: &BelowMinimum) -> &'static str {
         BelowMinimum::FailOpen => "FailOpen",
         BelowMinimum::Reject => "Reject",
         BelowMinimum::Sorry(_) => "SorryServer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn down(namespace: &str, number: usize) -> UnhealthyServer {
+        let key = |kind: &str| ObjectKey::new(namespace, format!("{kind}{number}"));
+        UnhealthyServer {
+            real_server: key("server"),
+            virtual_services: vec![key("service")],
+            state: UnhealthyState::Down,
+            since: Time(Timestamp::UNIX_EPOCH),
+            message: "connection refused".to_owned(),
+        }
+    }
+
+    fn below(namespace: &str, number: usize) -> ServiceBelowMinimum {
+        ServiceBelowMinimum {
+            virtual_service: ObjectKey::new(namespace, format!("service{number}")),
+            action: "FailOpen".to_owned(),
+            healthy: 0,
+            total: 1,
+            minimum: 1,
+            since: Time(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn one_namespace_in_which_all_is_down_hides_nothing_of_another() {
+        let all = || {
+            (0..5000)
+                .map(|number| ("evil", number))
+                .chain([("shop", 1)])
+        };
+        let report = within_room(
+            all().map(|(name, number)| down(name, number)).collect(),
+            all().map(|(name, number)| below(name, number)).collect(),
+        );
+        assert_eq!(report.unhealthy.len(), 301);
+        assert_eq!(report.unhealthy.last(), Some(&down("shop", 1)));
+        assert_eq!(report.unhealthy_omitted, 4700);
+        assert_eq!(report.unhealthy_omitted_namespaces, ["evil"]);
+        assert_eq!(report.below_minimum.len(), 301);
+        assert_eq!(report.below_minimum.last(), Some(&below("shop", 1)));
+        assert_eq!(report.below_minimum_omitted, 4700);
+        assert_eq!(report.below_minimum_omitted_namespaces, ["evil"]);
     }
 }

@@ -51,6 +51,7 @@ impl Scene {
                     self.targets.insert(address, id);
                 }
                 Order::Stop(id) => self.targets.retain(|_, known| *known != id),
+                Order::Rates(_) => {}
             }
         }
     }

@@ -49,6 +49,7 @@ impl Steps {
                     self.ids.insert(target.address.ip().to_string(), id);
                 }
                 Order::Stop(_) => self.stopped += 1,
+                Order::Rates(_) => {}
             }
         }
         observed

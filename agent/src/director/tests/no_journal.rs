@@ -44,6 +44,18 @@ fn started(world: &ModelWorld, times: usize) -> Loop {
     agent
 }
 
+/// Returns the event that the group has a budget for one service only.
+fn smaller_budget() -> Event {
+    let group = serde_json::from_value(json!({
+        "metadata": {"name": "default", "uid": "group", "generation": 2},
+        "spec": {
+            "addressPools": [{"name": "all", "cidrs": ["0.0.0.0/0"]}],
+            "budgets": {"perNamespace": {"services": 1}},
+        },
+    }));
+    Event::DirectorGroup(Change::Apply(group.expect("an envelope that parses")))
+}
+
 fn outcome(agent: &mut Loop, now: Duration) -> Outcome {
     let observed = agent.act(now).expect("there is something to report");
     observed.outcome.expect("a round")
@@ -140,4 +152,25 @@ fn a_checkpoint_that_cannot_be_written_is_reported_and_so_is_its_recovery() {
     assert_eq!(told(&mut agent, Some(full)), Some(vec![full.to_owned()]));
     assert_eq!(told(&mut agent, Some(full)), None, "this is no news");
     assert_eq!(told(&mut agent, None), Some(Vec::new()));
+}
+
+#[test]
+fn what_the_journal_shows_late_is_still_served_beyond_a_budget() {
+    let world = ModelWorld::new();
+    let running = Running::start(world.clone());
+    running.send(everything());
+    running.programmed(2, 4);
+    running.stop();
+    world.news();
+
+    let mut agent = started(&world, 1);
+    agent.note(smaller_budget());
+    outcome(&mut agent, Duration::ZERO);
+    let due = agent.next_deadline(Duration::ZERO);
+    let observed = agent.act(due).expect("there is something to report");
+    assert_eq!(world.news(), ["settle"], "nothing is written to the kernel");
+    assert_eq!(world.table().len(), 6);
+    let exceptions = observed.protection.exceptions.iter();
+    let reasons: Vec<_> = exceptions.map(|exception| &*exception.reason).collect();
+    assert_eq!(reasons, ["BudgetExceeded"]);
 }

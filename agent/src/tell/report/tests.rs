@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crds::api::HeldVip;
+
 use super::*;
 use crate::{
     decide::addresses::{Missing, Stay},
@@ -8,6 +10,7 @@ use crate::{
 };
 
 mod held;
+mod shares;
 mod sysctls;
 
 const WEB: &str = "192.0.2.10";

@@ -1,9 +1,14 @@
-//! Messages about virtual addresses that are missing or contested. The module
-//! is pure.
+//! What a director says about virtual addresses: those that it holds, and
+//! messages about those that are missing or contested. The module is pure.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use crds::{ObjectKey, condition};
+use crds::{
+    ObjectKey,
+    api::{DirectorStatus, HeldVip, int32},
+    condition,
+};
+use serde::Serialize;
 
 use crate::{
     act::Outcome,
@@ -11,6 +16,7 @@ use crate::{
         addresses::{DEVICE, Missing, Stay},
         desired::Desired,
     },
+    fair::{Room, keep, names},
     host::interface::Mac,
 };
 
@@ -45,6 +51,45 @@ pub(super) fn left_over(outcome: &Outcome) -> impl Iterator<Item = String> {
         let interface = &outcome.vips[address];
         lingering(*address, interface, stay, &Desired::default())
     })
+}
+
+/// Writes the held addresses into the status, as many for each namespace as fit.
+/// An address that several namespaces need counts for the first one.
+pub(super) fn tell(
+    status: &mut DirectorStatus,
+    held: &BTreeMap<IpAddr, String>,
+    wishes: &Desired,
+    room: Room,
+) {
+    let needed_by = |address: &IpAddr| wishes.vips.get(address).into_iter().flatten();
+    let vips = held.iter().map(|(address, interface)| {
+        let first = needed_by(address).next();
+        let vip = HeldVip {
+            address: address.to_string(),
+            interface: interface.clone(),
+        };
+        Held {
+            vip,
+            address: *address,
+            namespace: first.map_or_else(Arc::default, |service| service.namespace.clone()),
+        }
+    });
+    let (kept, left_out) = keep(vips.collect(), |held: &Held| &*held.namespace, room);
+    status.vips = kept.into_iter().map(|held| held.vip).collect();
+    status.vips_omitted = int32(left_out.len());
+    let users = left_out.iter().flat_map(|held| needed_by(&held.address));
+    status.vips_omitted_namespaces = names(users.map(|service| &*service.namespace));
+}
+
+/// A held address, and the namespace in whose share it is listed.
+#[derive(Serialize)]
+struct Held {
+    #[serde(flatten)]
+    vip: HeldVip,
+    #[serde(skip)]
+    address: IpAddr,
+    #[serde(skip)]
+    namespace: Arc<str>,
 }
 
 /// Returns the condition reason for an address that is not on this host.

@@ -296,6 +296,29 @@ fn a_director_that_left_services_out_leaves_those_open_that_may_be_below_their_m
 }
 
 #[test]
+fn health_that_another_namespace_has_too_much_to_report_of_hides_nothing_here() {
+    for (namespaces, healthy, status) in [
+        (json!(["evil"]), "2/2", "True/Ready"),
+        (json!(["shop"]), "0/2?", "Unknown/MoreToReport"),
+    ] {
+        let mut scene = checked(&["d1"]);
+        scene.report(
+            "d1",
+            json!({"health": {
+                "unhealthyOmitted": 1000,
+                "unhealthyOmittedNamespaces": namespaces,
+                "belowMinimumOmitted": 1000,
+                "belowMinimumOmittedNamespaces": namespaces,
+            }}),
+        );
+        assert_eq!(scene.healthy(), healthy, "{namespaces}");
+        for says in [scene.says(kind::READY), scene.server_says("b", kind::READY)] {
+            assert!(says.starts_with(status), "{namespaces}: {says}");
+        }
+    }
+}
+
+#[test]
 fn a_service_whose_servers_are_all_new_is_not_ready_before_the_first_results() {
     let mut scene = checked(&["d1", "d2"]);
     scene.report("d2", sees(&[unproven("shop/a"), unproven("shop/b")]));

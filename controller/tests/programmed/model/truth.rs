@@ -10,7 +10,7 @@ use crds::{
 };
 use serde_json::json;
 
-use super::{GROUP, GROUPS, Model, Report, SERVERS, SERVICES, watch::list};
+use super::{GROUP, GROUPS, Model, Report, SERVERS, SERVICES, has_outdated, watch::list};
 
 impl Model {
     /// Describes a service that the controller calls programmed although a
@@ -46,8 +46,10 @@ impl Model {
         let resolved = self.controller.resolved();
         // If an object is now invalid, the state in force depends on the
         // object's past, which digests do not show.
+        let are_cuts_unsure = !self.budgets.is_null() && has_outdated(self.controller.objects());
         let is_sound = |key: &ObjectKey, service: &Service| {
             !resolved.gone_groups.contains(&service.group)
+                && !are_cuts_unsure
                 && service
                     .servers
                     .iter()

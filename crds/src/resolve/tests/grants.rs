@@ -1,6 +1,6 @@
 //! What a DirectorGroup grants, and what happens to the rest.
 
-use super::*;
+use super::{budgets::Everything, *};
 use crate::{Loose, api::VirtualService};
 
 /// A group with this spec.
@@ -108,12 +108,17 @@ fn a_service_without_a_grant_takes_no_part_in_conflicts() {
 #[test]
 fn of_services_without_a_grant_the_oldest_is_the_one_that_a_director_may_still_serve() {
     let group = granting(json!({}));
-    let resolved = resolved(&[
+    let objects = objects(&[
         group,
         service("young").created(2),
         service("old").created(1),
         server("a", "10.1.0.1"),
     ]);
+    assert!(
+        resolve(&objects).ungranted.is_empty(),
+        "no director serves it"
+    );
+    let resolved = resolve_for(&objects, &Everything);
     let ungranted: Vec<_> = resolved.ungranted.keys().collect();
     assert_eq!(ungranted, [&key("old")]);
     assert_eq!(resolved.ungranted[&key("old")].servers.len(), 1);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::json;
 
-use super::*;
+use super::{budgets::Everything, *};
 use crate::{Change, check::CheckedServer};
 
 /// Generates objects with different names, in any order.
@@ -90,6 +90,34 @@ fn any_server() -> impl Strategy<Value = Fixture> {
         )
 }
 
+/// The numbers of servers per service, services, destinations and destinations
+/// in all that the group `default` allows.
+type Numbers = (usize, usize, usize, usize);
+
+fn with_budgets(world: &[Fixture], (servers, services, destinations, total): Numbers) -> Objects {
+    let budgets = json!({
+        "serversPerService": servers,
+        "perNamespace": {"services": services, "destinations": destinations},
+        "total": {"destinations": total},
+    });
+    let mut objects = objects(world);
+    group("default")
+        .with("spec.budgets", budgets)
+        .apply(&mut objects);
+    objects
+}
+
+fn of_default<'a>(
+    resolved: &'a Resolved,
+    namespace: &'a str,
+) -> impl Iterator<Item = &'a crate::Service> {
+    let services = resolved.services.iter();
+    let of_namespace = services.filter(move |(key, _)| &*key.namespace == namespace);
+    of_namespace
+        .map(|(_, service)| service)
+        .filter(|service| service.group == "default")
+}
+
 fn selected<'a>(
     objects: &'a Objects,
     namespace: &'a str,
@@ -108,6 +136,82 @@ proptest! {
         (world, shuffled) in world().prop_flat_map(|world| (Just(world.clone()), Just(world).prop_shuffle())),
     ) {
         prop_assert_eq!(resolved(&world), resolved(&shuffled));
+    }
+
+    #[test]
+    fn budgets_are_kept_in_any_order_and_leave_out_the_newest(
+        (world, shuffled) in world().prop_flat_map(|world| (Just(world.clone()), Just(world).prop_shuffle())),
+        numbers in (1..4_usize, 0..4_usize, 0..6_usize, 0..8_usize),
+    ) {
+        let objects = with_budgets(&world, numbers);
+        let resolved = resolve(&objects);
+        prop_assert_eq!(&resolve(&with_budgets(&shuffled, numbers)), &resolved);
+        let (servers, services, destinations, total) = numbers;
+        let mut sum = 0;
+        for namespace in ["shop", "bank"] {
+            let all = || of_default(&resolved, namespace);
+            prop_assert!(all().count() <= services);
+            prop_assert!(all().all(|service| service.servers.len() <= servers));
+            let linked: usize = all().map(|service| service.servers.len()).sum();
+            prop_assert!(linked <= destinations);
+            sum += linked;
+        }
+        prop_assert!(sum <= total);
+        let created = |key: &ObjectKey| {
+            let stored = objects.virtual_services.get(key).expect("it exists");
+            (stored.created, key.clone())
+        };
+        for ((kind, key), rejection) in &resolved.rejected {
+            if *kind == Kind::VirtualService && rejection.reason == reason::BUDGET_EXCEEDED {
+                let group = &objects.virtual_services.get(key).expect("it exists").group;
+                let older = resolved.services.iter().filter(|(other, service)| {
+                    other.namespace == key.namespace && Some(&service.group) == group.as_ref()
+                });
+                for (other, _) in older {
+                    prop_assert!(created(other) < created(key), "{} is newer than {}", other, key);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_director_serves_changes_nothing_for_the_others(
+        world in world(),
+        numbers in (1..4_usize, 0..4_usize, 0..6_usize, 0..8_usize),
+    ) {
+        let objects = with_budgets(&world, numbers);
+        let (all, of_one) = (resolve(&objects), resolve_for(&objects, &Everything));
+        prop_assert_eq!(&of_one.rejected, &all.rejected);
+        let servers = |resolved: &Resolved| -> Vec<_> {
+            let services = resolved.services.iter();
+            services.map(|(key, service)| (key.clone(), service.servers.clone())).collect()
+        };
+        prop_assert_eq!(servers(&of_one), servers(&all));
+    }
+
+    #[test]
+    fn a_new_object_takes_the_place_of_no_older_one(
+        world in world(),
+        (servers, services, destinations) in (1..4_usize, 0..4_usize, 0..6_usize),
+    ) {
+        let mut objects = with_budgets(&world, (servers, services, destinations, 1000));
+        let before = resolve(&objects);
+        let newest = [
+            service("z").created(100).with("spec.vip.address", "10.0.9.9").with("spec.realServerSelector.matchLabels.app", "x"),
+            server("z", "10.1.0.99").created(100).with("metadata.labels.app", "x"),
+        ];
+        for object in &newest {
+            object.apply(&mut objects);
+        }
+        let after = resolve(&objects);
+        for (key, service) in &before.services {
+            let now = after.services.get(key);
+            prop_assert!(now.is_some(), "{} is still accepted", key);
+            for server in &service.servers {
+                let is_there = now.is_some_and(|now| now.servers.contains(server));
+                prop_assert!(is_there, "{} still has {}", key, server.object);
+            }
+        }
     }
 
     #[test]

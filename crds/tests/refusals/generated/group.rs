@@ -59,6 +59,7 @@ pub(super) fn group() -> BoxedStrategy<Value> {
             "onConflict",
             often(pool(texts(&["Adopt", "Leave"]), texts(&["adopt", ""]))),
         ),
+        ("budgets", often(budgets())),
         (
             "timeouts",
             often(fields([
@@ -66,6 +67,44 @@ pub(super) fn group() -> BoxedStrategy<Value> {
                 ("tcpFinSeconds", often(timeout())),
                 ("udpSeconds", often(timeout())),
             ])),
+        ),
+    ])
+}
+
+fn budgets() -> BoxedStrategy<Value> {
+    let budget = || {
+        pool(
+            numbers(&[0, 1, 1000, 1_000_000]),
+            numbers(&[-1, 10_000_001]),
+        )
+    };
+    let rate = || pool(numbers(&[1, 2000, 8000]), numbers(&[0, -1, 8001]));
+    let each = || {
+        [
+            ("services", often(budget())),
+            ("destinations", often(budget())),
+            ("probeTargets", often(budget())),
+            ("probesPerSecond", often(rate())),
+        ]
+    };
+    let [services, destinations, targets, rates] = each();
+    let named = fields([
+        ("name", often(name())),
+        services,
+        destinations,
+        targets,
+        rates,
+    ]);
+    fields([
+        (
+            "serversPerService",
+            often(pool(numbers(&[1, 65_535]), numbers(&[0, 65_536]))),
+        ),
+        ("perNamespace", often(fields(each()))),
+        ("total", often(fields([("destinations", often(budget()))]))),
+        (
+            "namespaces",
+            often(vec(named, 0..3).prop_map(Value::from).boxed()),
         ),
     ])
 }

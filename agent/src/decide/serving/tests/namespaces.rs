@@ -20,7 +20,7 @@ fn targets(policies: [CheckPolicy; 2]) -> Vec<Arc<Target>> {
     let orders = serving.take_orders().into_iter();
     let targets = orders.filter_map(|order| match order {
         Order::Start(_, target) => Some(target),
-        Order::Stop(_) => None,
+        Order::Stop(_) | Order::Rates(_) => None,
     });
     targets.collect()
 }

@@ -107,6 +107,7 @@ impl Scene {
                 Order::Stop(id) => {
                     self.results.remove(&id);
                 }
+                Order::Rates(_) => {}
             }
         }
         for (key, row) in self.serving.take_notes() {

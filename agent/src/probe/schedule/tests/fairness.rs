@@ -1,3 +1,5 @@
+use crds::{Checked, CheckedGroup, api::DirectorGroupSpec};
+
 use super::*;
 
 /// As many places as the engine has by default.
@@ -129,6 +131,37 @@ fn more_probes_than_a_share_are_late_for_their_own_namespace_alone() {
     }
     world.run(60 * SECOND);
     assert_eq!(world.late(), BTreeMap::new(), "it is over");
+}
+
+/// Returns the rates of a group with these budgets.
+fn rates(budgets: &serde_json::Value) -> Rates {
+    let spec = serde_json::json!({"budgets": budgets});
+    let spec: DirectorGroupSpec = serde_json::from_value(spec).unwrap();
+    Rates::from(&CheckedGroup::check(&spec).unwrap().budgets)
+}
+
+#[test]
+fn a_namespace_makes_as_many_probes_as_its_budget_has() {
+    let mut world = World::new(with_places(MANY, 1), |_| MILLISECOND);
+    world.insert_in("large", 0..10_000, 2 * SECOND);
+    world.insert_in("small", 10_000..11_000, SECOND);
+    world.schedule.set_rates(rates(&serde_json::json!({
+        "perNamespace": {"probesPerSecond": 5000},
+        "namespaces": [{"name": "small", "probesPerSecond": 100}],
+    })));
+    world.run(5 * SECOND);
+    world.began.clear();
+    world.run(20 * SECOND);
+    let made = |ids: std::ops::Range<u64>| -> usize {
+        let began = world.began.range(ProbeId(ids.start)..ProbeId(ids.end));
+        began.map(|(_, times)| times.len()).sum()
+    };
+    let (large, small) = (made(0..10_000), made(10_000..11_000));
+    assert!(
+        (99_000..=101_000).contains(&large),
+        "5000 a second: {large}"
+    );
+    assert!((1_950..=2_050).contains(&small), "100 a second: {small}");
 }
 
 #[test]

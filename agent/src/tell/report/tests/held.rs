@@ -85,7 +85,10 @@ fn what_holds_every_removal_is_reported_whether_there_is_one_or_not() {
         observed.hold.as_ref(),
         "default",
     );
-    assert!(log.iter().any(|line| line.contains("no answer")), "{log:?}");
+    assert!(
+        log.iter().any(|line| line.text.contains("no answer")),
+        "{log:?}"
+    );
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Tests of the exceptions for objects that this build cannot read.
 
-use crds::{Change, Store, resolve};
+use crds::{Change, Objects, Store, resolve};
 use serde_json::{Value, json};
 
-use super::super::{Objects, unreadable};
+use super::super::unreadable;
 
 fn service(name: &str, second: u8, scheduler: &str) -> Value {
     json!({
@@ -90,5 +90,29 @@ fn a_service_that_loses_its_vip_to_one_that_cannot_be_read_is_reported() {
     assert_eq!(
         exceptions(&objects),
         [of("web", "Unreadable"), of("rival", "Conflict")]
+    );
+}
+
+#[test]
+fn what_a_budget_leaves_out_is_reported_while_the_namespace_has_an_object_that_cannot_be_read() {
+    let mut objects = world();
+    let group = json!({
+        "metadata": {"name": "default", "uid": "g"},
+        "spec": {
+            "addressPools": [{"name": "all", "cidrs": ["0.0.0.0/0"]}],
+            "budgets": {"perNamespace": {"services": 1}},
+        },
+    });
+    apply(&mut objects.director_groups, &group);
+    let mut newer = service("newer", 2, "rr");
+    newer["spec"]["vip"]["port"] = json!(81);
+    apply(&mut objects.virtual_services, &newer);
+    assert_eq!(exceptions(&objects), [], "the controller leaves it out too");
+    // Only agents know that the last good version still counts.
+    apply(&mut objects.virtual_services, &service("web", 1, "quantum"));
+    let of = |name: &str, reason: &str| (format!("shop/{name}"), None, reason.to_owned());
+    assert_eq!(
+        exceptions(&objects),
+        [of("web", "Unreadable"), of("newer", "BudgetExceeded")]
     );
 }

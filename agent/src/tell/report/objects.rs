@@ -1,0 +1,92 @@
+//! What a director says about the objects that it uses. The module is pure.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crds::{
+    Kind, ObjectKey, Objects, Resolved, ServiceId, api::DirectorException, condition::reason,
+};
+
+use super::exception;
+use crate::ration::Line;
+
+/// Returns exceptions for the group's services and their servers that this
+/// build cannot read, though the controller's build may. Also returns
+/// exceptions for what depends on the last good version of an object that is not
+/// accepted as it is now, since only agents know that version: services whose
+/// key such an object has, and what a budget leaves out in its namespace.
+pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
+    let unreadable = reason::UNREADABLE;
+    let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
+        let rejection = stored.current.as_ref().err()?;
+        (rejection.reason == unreadable && stored.group.as_deref() == Some(group))
+            .then(|| exception(key, None, unreadable, &rejection.message))
+    });
+    let of_group = || resolved.services.iter().filter(|(_, of)| of.group == group);
+    let linked = of_group().flat_map(|(key, service)| {
+        let servers = service.servers.iter();
+        servers.map(move |server| (key, &server.object))
+    });
+    let selected = resolved.refused.keys().map(|(key, server)| (key, server));
+    let servers = selected.chain(linked).filter_map(|(service, server)| {
+        let stored = objects.real_servers.get(server)?;
+        let rejection = stored.current.as_ref().err()?;
+        (rejection.reason == unreadable)
+            .then(|| exception(service, Some(server), unreadable, &rejection.message))
+    });
+    let is_outdated = |key: &ObjectKey| {
+        let service = objects.virtual_services.get(key);
+        service.is_some_and(|stored| stored.current.is_err())
+    };
+    let outdated = of_group().filter(|(key, _)| is_outdated(key));
+    let outdated: HashSet<ServiceId> = outdated.map(|(_, service)| service.id).collect();
+    let unsure = objects.namespaces_with_outdated();
+    let rejected = resolved.rejected.iter();
+    let losers = rejected.filter_map(|((kind, key), rejection)| {
+        let stored = objects.virtual_services.get(key);
+        let stored = stored.filter(|_| *kind == Kind::VirtualService)?;
+        let loser = stored.in_force()?;
+        let is_owner = resolved.services.contains_key(key);
+        let loses = !is_owner && outdated.contains(&loser.id);
+        let is_left_out = rejection.reason == reason::BUDGET_EXCEEDED && is_in(&unsure, key);
+        (loser.group == group && (loses || is_left_out))
+            .then(|| exception(key, None, rejection.reason, &rejection.message))
+    });
+    let refused = resolved.refused.iter();
+    let left_out = refused.filter_map(|((service, server), rejection)| {
+        let is_left_out = rejection.reason == reason::BUDGET_EXCEEDED && is_in(&unsure, service);
+        let of = resolved.services.get(service).filter(|_| is_left_out)?;
+        (of.group == group)
+            .then(|| exception(service, Some(server), rejection.reason, &rejection.message))
+    });
+    let others = losers.chain(left_out);
+    services.chain(servers).chain(others).collect()
+}
+
+fn is_in(namespaces: &BTreeSet<&str>, key: &ObjectKey) -> bool {
+    namespaces.contains(&*key.namespace)
+}
+
+/// Returns one line for each problem with the objects that concern a group.
+pub fn complaints(objects: &Objects, resolved: &Resolved, group: &str) -> BTreeSet<Line> {
+    let concerns = |kind: Kind, key: &ObjectKey| {
+        let service = objects.virtual_services.get(key);
+        kind != Kind::VirtualService
+            || service.is_some_and(|stored| stored.group.as_deref() == Some(group))
+    };
+    let rejected = resolved.rejected.iter();
+    let rejected = rejected.filter(|((kind, key), _)| concerns(*kind, key));
+    let rejected = rejected.map(|((kind, key), rejection)| Line {
+        namespace: key.namespace.clone(),
+        text: format!("{kind:?} {key} is not accepted: {}", rejection.message),
+    });
+    let refused = resolved.refused.iter();
+    let refused = refused.filter(|((service, _), _)| concerns(Kind::VirtualService, service));
+    let refused = refused.map(|((service, server), rejection)| Line {
+        namespace: service.namespace.clone(),
+        text: format!(
+            "RealServer {server} does not serve VirtualService {service}: {}",
+            rejection.message
+        ),
+    });
+    rejected.chain(refused).collect()
+}

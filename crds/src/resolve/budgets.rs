@@ -1,0 +1,293 @@
+//! What a DirectorGroup's budgets leave out: the newest objects.
+//!
+//! A server of a service is as old as the younger of the two objects, so a new
+//! object never takes the place of an older one.
+
+use std::{
+    collections::{BTreeMap, BinaryHeap, HashMap},
+    fmt::Arguments,
+};
+
+use super::{Candidate, by_label::ServersByLabel};
+use crate::{
+    BudgetRule, HealthCheck, NamespaceRule, ObjectKey, Rejection, condition::reason, fair_limit,
+};
+
+/// A server of a service, in the order of age: the time at which the younger of
+/// the two was created, the service and the server.
+pub(super) type Aged<'a> = (i64, &'a ObjectKey, &'a ObjectKey);
+
+/// Millionths.
+pub(super) const MICRO: u64 = 1_000_000;
+
+/// The budget that leaves a server out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Excess {
+    /// The service selects more servers than a service may.
+    Service,
+    /// The services of the namespace have more destinations than they may.
+    Namespace,
+    /// The namespaces have more destinations than all of them may, and this
+    /// many are the fair share of the namespace.
+    Total(usize),
+    /// The health checks of the namespace have more targets than they may.
+    ProbeTargets,
+    /// The health checks of the namespace make more probes per second than they
+    /// may.
+    ProbeRate,
+}
+
+/// What one namespace may use in one group.
+#[derive(Debug)]
+pub(super) struct Limit<'a> {
+    /// The newest server that is not left out, if some are left out; none in it
+    /// if all are.
+    newest: Option<Option<Aged<'a>>>,
+    excess: Excess,
+    /// How many destinations the namespace may have besides those of its
+    /// accepted services. Services that are only still served use them.
+    room: usize,
+    /// At most how many targets the health checks have.
+    targets: usize,
+    /// At most how many millionths of a probe the health checks make per second.
+    micro_probes: u64,
+}
+
+/// What each namespace may use in each group.
+pub(super) type Limits<'a> = HashMap<(&'a str, &'a str), Limit<'a>>;
+
+impl<'a> Limit<'a> {
+    /// Decides whether a server of an accepted service, or of one that is only
+    /// still served, is within the namespace's budget.
+    pub(super) fn admit(&mut self, server: Aged<'a>, is_accepted: bool) -> Result<(), Excess> {
+        let is_within = match is_accepted {
+            true => self
+                .newest
+                .is_none_or(|newest| newest.is_some_and(|newest| server <= newest)),
+            false => self.room > 0,
+        };
+        if !is_within {
+            return Err(self.excess);
+        }
+        if !is_accepted {
+            self.room -= 1;
+        }
+        Ok(())
+    }
+
+    /// Adds what the health check of a service makes of the prober.
+    pub(super) fn expect_probes(&mut self, servers: usize, check: &HealthCheck) {
+        self.targets += servers;
+        self.micro_probes += micro_probes(check) * servers as u64;
+    }
+
+    /// Whether the health checks may be beyond a budget. Targets that several
+    /// services share are counted more than once.
+    pub(super) fn may_exceed(&self, budget: NamespaceRule) -> bool {
+        self.targets > budget.probe_targets
+            || self.micro_probes > MICRO * u64::from(budget.probes_per_second)
+    }
+}
+
+/// Returns how many millionths of a probe a target makes per second.
+pub(super) fn micro_probes(check: &HealthCheck) -> u64 {
+    let period = u64::try_from(check.period.as_millis()).unwrap_or(u64::MAX);
+    MICRO * 1000 / period.max(1)
+}
+
+/// The accepted services of one group that take part in its budgets.
+struct Group<'a, 'b> {
+    budgets: &'a BudgetRule,
+    namespaces: BTreeMap<&'a str, Vec<&'b Candidate<'a>>>,
+}
+
+/// Returns what each namespace may use in each group. The work grows with the
+/// number of servers that the services select, and the memory only with the
+/// budgets.
+pub(super) fn limits<'a>(candidates: &[Candidate<'a>], servers: &ServersByLabel<'a>) -> Limits<'a> {
+    let mut groups: BTreeMap<&str, Group<'a, '_>> = BTreeMap::new();
+    for candidate in candidates {
+        let group = groups.entry(&candidate.service.group);
+        let group = group.or_insert_with(|| Group {
+            budgets: candidate.budgets,
+            namespaces: BTreeMap::new(),
+        });
+        let of_namespace = group.namespaces.entry(&candidate.key.namespace);
+        let of_namespace = of_namespace.or_default();
+        if candidate.takes_part() {
+            of_namespace.push(candidate);
+        }
+    }
+    let mut limits = Limits::new();
+    for (name, group) in groups {
+        for (namespace, limit) in group.limits(servers) {
+            limits.insert((name, namespace), limit);
+        }
+    }
+    limits
+}
+
+impl<'a> Group<'a, '_> {
+    fn limits(&self, servers: &ServersByLabel<'a>) -> Vec<(&'a str, Limit<'a>)> {
+        let total = self.budgets.total_destinations;
+        let most = |namespace: &str| self.budgets.of(namespace).destinations;
+        // The index by label tells how many servers a service selects at most,
+        // without a look at each of them.
+        let mut wanted = self.demands(|candidate| {
+            let all = servers.of(&candidate.key.namespace, &candidate.service.selector);
+            all.len().min(self.budgets.servers_per_service)
+        });
+        let is_ample = wanted.iter().all(|(name, wanted)| *wanted <= most(name))
+            && wanted.iter().map(|(_, wanted)| wanted).sum::<usize>() <= total;
+        if !is_ample {
+            wanted = self.demands(|candidate| self.selected(candidate, servers).count());
+        }
+        let demands = wanted
+            .iter()
+            .map(|(name, wanted)| (*wanted).min(most(name)));
+        let share = fair_limit(demands.clone().map(|demand| demand as u64), total as u64);
+        let share = share.map_or(usize::MAX, |share| share as usize);
+        let left = total - demands.map(|demand| demand.min(share)).sum::<usize>();
+        let limits = wanted.iter().map(|(name, wanted)| {
+            let most = most(name);
+            let given = (*wanted).min(most).min(share);
+            let limit = Limit {
+                newest: (*wanted > given).then(|| self.newest(name, given, servers)),
+                excess: match share < most {
+                    true => Excess::Total(share),
+                    false => Excess::Namespace,
+                },
+                room: (most.min(share) - given).min(left),
+                targets: 0,
+                micro_probes: 0,
+            };
+            (*name, limit)
+        });
+        limits.collect()
+    }
+
+    /// Returns how many destinations each namespace wants.
+    fn demands(&self, of_service: impl Fn(&Candidate<'a>) -> usize) -> Vec<(&'a str, usize)> {
+        let namespaces = self.namespaces.iter();
+        let demands = namespaces.map(|(name, services)| {
+            let services = services.iter().map(|candidate| of_service(candidate));
+            (*name, services.sum::<usize>())
+        });
+        demands.collect()
+    }
+
+    /// Returns the servers that a service selects, oldest first, at most as
+    /// many as a service may select.
+    fn selected<'s>(
+        &'s self,
+        candidate: &'s Candidate<'a>,
+        servers: &'s ServersByLabel<'a>,
+    ) -> impl Iterator<Item = Aged<'a>> + 's {
+        let selected = servers.selected(&candidate.key.namespace, &candidate.service.selector);
+        let selected = selected.take(self.budgets.servers_per_service);
+        selected.map(move |(key, stored)| candidate.aged(key, stored.created))
+    }
+
+    /// Returns the newest of the oldest `given` servers of a namespace.
+    fn newest(
+        &self,
+        namespace: &str,
+        given: usize,
+        servers: &ServersByLabel<'a>,
+    ) -> Option<Aged<'a>> {
+        let mut oldest = BinaryHeap::new();
+        for candidate in &self.namespaces[namespace] {
+            for server in self.selected(candidate, servers) {
+                if oldest.len() < given {
+                    oldest.push(server);
+                } else if let Some(mut newest) = oldest.peek_mut()
+                    && server < *newest
+                {
+                    *newest = server;
+                }
+            }
+        }
+        oldest.peek().copied()
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// Returns a server of the service in the order of age.
+    pub(super) fn aged(&self, server: &'a ObjectKey, created: i64) -> Aged<'a> {
+        (self.created.max(created), self.key, server)
+    }
+}
+
+/// Returns the rejection of a service that is newer than as many services of
+/// its namespace as the group serves.
+pub(super) fn too_many_services(candidate: &Candidate<'_>) -> Rejection {
+    let namespace = &*candidate.key.namespace;
+    let most = candidate.budgets.of(namespace).services;
+    let what = format_args!("serves at most {most} VirtualServices of namespace {namespace}");
+    rejection(candidate, "metadata.namespace", what, "services")
+}
+
+impl Excess {
+    /// Returns the rejection of a server that this budget leaves out.
+    pub(super) fn rejection(self, candidate: &Candidate<'_>) -> Rejection {
+        let namespace = &*candidate.key.namespace;
+        let budgets = candidate.budgets;
+        let of_namespace = budgets.of(namespace);
+        let (most, field) = match self {
+            Self::Service => {
+                let most = budgets.servers_per_service;
+                let what = format_args!("gives each VirtualService at most {most} RealServers");
+                let path = "spec.realServerSelector";
+                return named_rejection(candidate, path, what, "spec.budgets.serversPerService");
+            }
+            Self::Total(share) => {
+                let what = format_args!(
+                    "has {} destinations for all namespaces, and the fair share of namespace \
+                     {namespace} is {share}",
+                    budgets.total_destinations
+                );
+                let path = "metadata.namespace";
+                return named_rejection(candidate, path, what, "spec.budgets.total.destinations");
+            }
+            Self::Namespace => (
+                format!("at most {} destinations", of_namespace.destinations),
+                "destinations",
+            ),
+            Self::ProbeTargets => (
+                format!("at most {} targets of probes", of_namespace.probe_targets),
+                "probeTargets",
+            ),
+            Self::ProbeRate => (
+                format!(
+                    "at most {} probes per second",
+                    of_namespace.probes_per_second
+                ),
+                "probesPerSecond",
+            ),
+        };
+        let what = format_args!("gives namespace {namespace} {most}");
+        rejection(candidate, "metadata.namespace", what, field)
+    }
+}
+
+fn rejection(candidate: &Candidate<'_>, path: &str, what: Arguments<'_>, field: &str) -> Rejection {
+    let budget = candidate.budgets.path(&candidate.key.namespace, field);
+    named_rejection(candidate, path, what, &budget)
+}
+
+fn named_rejection(
+    candidate: &Candidate<'_>,
+    path: &str,
+    what: Arguments<'_>,
+    budget: &str,
+) -> Rejection {
+    let group = &candidate.service.group;
+    Rejection {
+        reason: reason::BUDGET_EXCEEDED,
+        message: format!(
+            "{path}: DirectorGroup {group} {what} ({budget}), and the newest are left out; delete \
+             what is not needed, or have an administrator raise the budget: kubectl edit \
+             directorgroup {group}"
+        ),
+    }
+}
