@@ -6,17 +6,13 @@ use std::{
     collections::BTreeMap,
     fs::{self, DirEntry},
     os::unix::fs::MetadataExt,
-    path::PathBuf,
-    process::Command,
 };
 
 use e2e::{
-    Host, Process,
+    Host, Process, SmallDisk,
     cluster::{Cluster, PATIENCE, agent, example, expect_table, wait_for_words, wait_until_ready},
     course::{Course, another_service},
-    eventually,
-    host::run_here,
-    kubectl, kubectl_apply, layout,
+    eventually, kubectl, kubectl_apply, layout,
 };
 
 const TABLE: [&str; 3] = [
@@ -25,33 +21,18 @@ const TABLE: [&str; 3] = [
     "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 1",
 ];
 
-/// A state folder on a file system of its own.
-struct StateFolder(PathBuf);
+/// A state folder on a small file system of its own.
+struct StateFolder(SmallDisk);
 
 impl StateFolder {
     fn mount(name: &str) -> Self {
-        let folder = layout::file(name);
-        fs::create_dir_all(&folder).expect("the lab's folder can be written");
-        let this = Self(folder);
-        this.shell("mount -t tmpfs -o size=4m none");
-        this
-    }
-
-    fn shell(&self, command: &str) {
-        let line = format!("{command} {}", self.0.display());
-        run_here(Command::new("sh").args(["-c", &line])).expect("the lab lets root do this");
+        Self(SmallDisk::mount(layout::file(name)))
     }
 
     fn start_agent(&self, host: &Host) -> Process {
         let mut command = agent("director1");
-        command.env("IPVS_STATE_DIR", &self.0);
+        command.env("IPVS_STATE_DIR", self.0.path());
         Process::start(host, "agent-director1", &mut command)
-    }
-}
-
-impl Drop for StateFolder {
-    fn drop(&mut self) {
-        self.shell("umount -l");
     }
 }
 
@@ -96,7 +77,7 @@ fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
     first.terminate(PATIENCE);
-    folder.shell("mount -o remount,ro");
+    folder.0.shell("mount -o remount,ro");
 
     let _second = folder.start_agent(director);
     expect_told();
@@ -108,7 +89,7 @@ fn with_a_read_only_folder_what_is_there_is_kept_right_and_nothing_is_made() {
     let edited = "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 7";
     expect_table(director, &[TABLE[0], TABLE[1], edited]);
 
-    folder.shell("mount -o remount,rw");
+    folder.0.shell("mount -o remount,rw");
     wait_until_ready(&["web", "other"]);
 }
 
@@ -117,19 +98,18 @@ fn a_full_disk_is_told_and_served_once_there_is_space() {
     let _cluster = Cluster::start();
     let course = Course::nat();
     let folder = StateFolder::mount("state-full");
-    let filler = folder.0.join("filler");
-    fs::write(&filler, vec![0; 8 << 20]).expect_err("the filler is larger than the disk");
+    folder.0.fill();
     let _agent = folder.start_agent(&course.director);
     kubectl_apply(&example("nat-cluster.yaml"));
     expect_told();
     expect_table(&course.director, &[]);
     wait_for_notices(|notices| notices.contains("cannot write the checkpoint"));
 
-    fs::remove_file(&filler).expect("the filler can be removed");
+    folder.0.free();
     wait_until_ready(&["web"]);
     expect_table(&course.director, &TABLE);
     wait_for_notices(|notices| matches!(notices, "" | "[]"));
-    let entries = fs::read_dir(&folder.0).expect("the state folder");
+    let entries = fs::read_dir(folder.0.path()).expect("the state folder");
     let entries = entries.map(|entry| entry.expect("a file that stays"));
     let mode = |file: &DirEntry| file.metadata().expect("a file that stays").mode() & 0o777;
     let files: BTreeMap<_, _> = entries
@@ -151,7 +131,7 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     wait_until_ready(&["web", "other"]);
     first.kill();
     kubectl(&["delete", "ivs/other"]);
-    let journal = folder.0.join("journal.redb");
+    let journal = folder.0.path().join("journal.redb");
     let mut bytes = fs::read(&journal).expect("the agent left a journal");
     for byte in bytes.iter_mut().skip(4096).step_by(7) {
         *byte ^= 0x5a;
@@ -160,7 +140,7 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
 
     // Without a checkpoint, the agent cannot learn which services were wanted
     // before.
-    fs::remove_file(folder.0.join("checkpoint.redb")).expect("the agent left a checkpoint");
+    fs::remove_file(folder.0.path().join("checkpoint.redb")).expect("the agent left a checkpoint");
 
     let mut second = folder.start_agent(director);
     let line = second.wait_for_log("set aside", PATIENCE);

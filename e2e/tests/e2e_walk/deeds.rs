@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use crate::{
     life::LAST_CALLS,
-    objects::{APPS, Method, SCHEDULERS, SERVERS, SERVICES, Server, Service},
+    objects::{APPS, Method, REVOCABLE, SCHEDULERS, SERVERS, SERVICES, Server, Service},
     table::Entry,
 };
 
@@ -13,8 +13,15 @@ pub(crate) enum Step {
     /// Makes a service, or edits it if it exists.
     PutService(usize, Service),
     DeleteService(usize),
+    /// Deletes a service if it exists, and makes it again at once.
+    ReplaceService(usize, Service),
     PutServer(usize, Server),
     DeleteServer(usize),
+    /// Deletes a server if it exists, and makes it again at once.
+    ReplaceServer(usize, Server),
+    /// Takes the grant of a VIP or mark away if the group grants it, and gives
+    /// it otherwise.
+    TurnGrant(usize),
     Stranger(Deed),
     /// Sends SIGKILL to the agent.
     Kill,
@@ -45,7 +52,10 @@ const FOREIGN_SERVERS: [&str; 3] = ["192.168.2.201", "192.168.2.202", "2001:db8:
 
 /// Chooses a step while the API server is running.
 pub(crate) fn any_step(rng: &mut Rng) -> Step {
-    match rng.u32(..100) {
+    match rng.u32(..110) {
+        100..103 => Step::ReplaceService(rng.usize(..SERVICES.len()), service(rng)),
+        103..106 => Step::ReplaceServer(rng.usize(..SERVERS.len()), server(rng)),
+        106..110 => Step::TurnGrant(rng.usize(..REVOCABLE.len())),
         0..14 => Step::PutService(rng.usize(..SERVICES.len()), service(rng)),
         14..20 => Step::DeleteService(rng.usize(..SERVICES.len())),
         20..48 => Step::PutServer(rng.usize(..SERVERS.len()), server(rng)),

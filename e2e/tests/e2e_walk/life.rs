@@ -5,7 +5,8 @@ use e2e::{
     cluster::{PATIENCE, start_agent, start_agent_doomed},
 };
 
-const DIRECTOR: &str = "director1";
+/// The name of the Director.
+pub(crate) const DIRECTOR: &str = "director1";
 
 /// The system calls by which an agent changes the kernel and the disk, and
 /// before which the walk may kill the agent. The number is the last call of

@@ -1,7 +1,8 @@
-//! A random walk: objects change, strangers edit the kernel's table, the agent
-//! is killed between any two of its system calls, and the API server goes away.
-//! Whenever the walk pauses, the kernel's table must come to hold exactly the
-//! wanted entries and the strangers' entries.
+//! A random walk: objects change and are replaced, grants come and go,
+//! strangers edit the kernel's table, the agent is killed between any two of
+//! its system calls, its disk is full, and the API server goes away. Whenever
+//! the walk pauses, the kernel's table must come to hold exactly the wanted
+//! entries and the strangers' entries.
 //!
 //! `IPVS_WALK_SEED` chooses the walk: the same seed gives the same steps,
 //! though not the same timing. `IPVS_WALK_STEPS` sets the number of steps.

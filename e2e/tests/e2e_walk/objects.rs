@@ -48,7 +48,24 @@ const fn tcp(name: &'static str, key: &'static str, vip: &'static str, port: u16
     }
 }
 
+/// The mark of the service that has one.
+const MARK: &str = "7";
+
+/// What the group grants at times: two VIPs and the mark. The group always
+/// grants the other VIPs.
+pub(crate) const REVOCABLE: [&str; 3] = ["192.168.4.22", "2001:db8:4::20", MARK];
+
+/// The UDP timeout of the group is this number of seconds plus
+/// [`Objects::turns`], so that the kernel's timeout shows which version of the
+/// group the director has seen.
+const UDP_SECONDS: u32 = 300;
+
 impl Identity {
+    /// Returns the VIP or mark that a group must grant for the service.
+    fn grant(&self) -> &'static str {
+        self.vip.map_or(MARK, |(address, ..)| address)
+    }
+
     /// Returns the service's port, which is 0 for a firewall mark.
     pub(crate) fn port(&self) -> u16 {
         self.vip.map_or(0, |(_, port, _)| port)
@@ -117,6 +134,10 @@ pub(crate) struct Objects {
     pub(crate) servers: BTreeMap<usize, (Age, Server)>,
     /// The number of the latest beacon, as in [`beacon`].
     pub(crate) beacon: u32,
+    /// The grants of [`REVOCABLE`] that the group does not give.
+    pub(crate) revoked: BTreeSet<&'static str>,
+    /// The number of times that the grants changed.
+    pub(crate) turns: u32,
 }
 
 /// A service and a server whose persistence timeout and weight are the number
@@ -155,7 +176,7 @@ impl Objects {
         services.sort_by_key(|(_, (age, _))| age.clone());
         for (index, (_, service)) in services {
             let identity = &SERVICES[*index];
-            if taken.insert(identity.key) {
+            if !self.revoked.contains(identity.grant()) && taken.insert(identity.key) {
                 let line = service.line(identity);
                 table.insert(Entry::service(identity.key), line);
                 self.add_servers(&mut table, identity, service);
@@ -192,12 +213,57 @@ impl Objects {
         let vips = self
             .services
             .keys()
-            .filter_map(|index| SERVICES[*index].vip);
+            .filter_map(|index| SERVICES[*index].vip)
+            .filter(|(address, ..)| !self.revoked.contains(address));
         let mut vips: BTreeSet<_> = vips.map(|(address, ..)| address.to_owned()).collect();
         if self.beacon > 0 {
             vips.extend(BEACON.vip.map(|(address, ..)| address.to_owned()));
         }
         vips
+    }
+}
+
+impl Objects {
+    /// Gives or takes away a grant of [`REVOCABLE`].
+    pub(crate) fn turn_grant(&mut self, index: usize) {
+        let grant = REVOCABLE[index];
+        if !self.revoked.remove(grant) {
+            self.revoked.insert(grant);
+        }
+        self.turns += 1;
+    }
+
+    /// Returns the fields of the group's spec that the grants decide, as a
+    /// patch.
+    pub(crate) fn group(&self) -> Value {
+        let services = SERVICES.iter().chain([&BEACON]);
+        let vips: BTreeSet<_> = services
+            .filter_map(|identity| identity.vip)
+            .map(|(address, ..)| address)
+            .filter(|address| !self.revoked.contains(address))
+            .collect();
+        let networks: Vec<_> = vips
+            .iter()
+            .map(|address| match address.contains(':') {
+                true => format!("{address}/128"),
+                false => format!("{address}/32"),
+            })
+            .collect();
+        let marks = match self.revoked.contains(MARK) {
+            true => Value::Null,
+            false => json!([{"name": "walk", "first": 7, "last": 7}]),
+        };
+        json!({"spec": {
+            "addressPools": [{"name": "walk", "cidrs": networks}],
+            "firewallMarks": marks,
+            "timeouts": {"udpSeconds": self.udp_seconds()},
+        }})
+    }
+
+    /// Returns the kernel's UDP timeout in seconds when the director has seen
+    /// the group.
+    pub(crate) fn udp_seconds(&self) -> u32 {
+        UDP_SECONDS + self.turns
     }
 }
 

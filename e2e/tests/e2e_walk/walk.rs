@@ -8,7 +8,10 @@ use std::{
 };
 
 use e2e::{
-    ApiServerAway, Host, Segment, cluster::Cluster, kubectl, segment::attach_to_management,
+    ApiServerAway, Host, Segment, SmallDisk,
+    cluster::{Cluster, state_dir},
+    eventually, kubectl,
+    segment::attach_to_management,
     wait::PATIENCE,
 };
 use fastrand::Rng;
@@ -25,7 +28,7 @@ use crate::{
         Deed, Step, any_step, step_without_objects, stranger_edits, stranger_makes,
         stranger_removes,
     },
-    life::Life,
+    life::{DIRECTOR, Life},
     objects::{Objects, SERVERS, SERVICES, beacon},
     strangers::Strangers,
     table::{self, Entry, Table},
@@ -40,6 +43,8 @@ pub(crate) struct Walk {
     steps: usize,
     api: Kinds,
     life: Life,
+    /// The agent's state folder.
+    disk: SmallDisk,
     objects: Objects,
     strangers: Strangers,
     director: Host,
@@ -66,20 +71,23 @@ impl Walk {
             until.trim()
         );
         kubectl(&["patch", "idg/default", "--type=merge", "-p", &release]);
+        let objects = Objects {
+            beacon: 1,
+            ..Objects::default()
+        };
+        patch_group(&objects.group());
+        let disk = SmallDisk::mount(state_dir(DIRECTOR));
         let life = Life::begin(&director);
         let mut api = Kinds::connect();
         let (service, server) = beacon(1);
         api.put(&service, true);
         api.put(&server, true);
-        let objects = Objects {
-            beacon: 1,
-            ..Objects::default()
-        };
         Self {
             seed,
             steps: 0,
             api,
             life,
+            disk,
             objects,
             strangers: Strangers::default(),
             director,
@@ -94,6 +102,7 @@ impl Walk {
             let mut rng = self.rng();
             match rng.u32(..20) {
                 0 => self.lose_the_api_server(rng.usize(4..9)),
+                1..3 => self.fill_the_disk(rng.usize(4..9)),
                 _ => self.go(rng.usize(5..11), any_step),
             }
             self.settle("a settling");
@@ -140,6 +149,31 @@ impl Walk {
         self.settle("the API server came back");
     }
 
+    fn fill_the_disk(&mut self, steps: usize) {
+        self.say("the disk is full");
+        self.disk.fill();
+        self.go(steps, any_step);
+        self.disk.free();
+        self.say("the disk has space");
+        self.settle("the disk has space again");
+        self.wait_until_written();
+    }
+
+    /// Waits until the Director reports no trouble with the disk.
+    fn wait_until_written(&mut self) {
+        eventually("the Director to report a working disk", PATIENCE, || {
+            self.life.resume();
+            let path = "jsonpath={.status.conditions[*].reason} {.status.notices}";
+            let said = kubectl(&["get", &format!("idir/{DIRECTOR}"), "-o", path]);
+            let is_in_trouble =
+                said.contains("StateFolderUnavailable") || said.contains("checkpoint");
+            match is_in_trouble {
+                true => Err(said),
+                false => Ok(()),
+            }
+        });
+    }
+
     /// Deletes every object, and waits until none of our entries is left.
     fn end(&mut self) {
         for index in 0..SERVICES.len() {
@@ -181,6 +215,21 @@ impl Walk {
                     self.say(&format!("delete server {}", SERVERS[index].0));
                     self.api.delete_server(SERVERS[index].0);
                 }
+            }
+            Step::ReplaceService(index, service) => {
+                self.take(Step::DeleteService(index));
+                self.take(Step::PutService(index, service));
+                return;
+            }
+            Step::ReplaceServer(index, server) => {
+                self.take(Step::DeleteServer(index));
+                self.take(Step::PutServer(index, server));
+                return;
+            }
+            Step::TurnGrant(index) => {
+                self.objects.turn_grant(index);
+                self.say(&format!("not granted now: {:?}", self.objects.revoked));
+                patch_group(&self.objects.group());
             }
             Step::Stranger(deed) => self.do_deed(deed),
             Step::Kill => {
@@ -280,6 +329,9 @@ impl Walk {
                 objections = self.wrong_addresses();
             }
             if objections.is_empty() {
+                objections = self.wrong_timeout();
+            }
+            if objections.is_empty() {
                 break found;
             }
             if began.elapsed() > PATIENCE {
@@ -289,6 +341,16 @@ impl Walk {
         };
         self.say(&format!("{when}, settled after {:?}", began.elapsed()));
         self.strangers.settled(&found, &desired);
+    }
+
+    /// Returns how the kernel's UDP timeout differs from that of the group.
+    fn wrong_timeout(&self) -> Vec<String> {
+        let shown = self.director.run("ipvsadm -l --timeout");
+        let wanted = self.objects.udp_seconds().to_string();
+        match shown.split_whitespace().last() == Some(&wanted) {
+            true => Vec::new(),
+            false => vec![format!("the UDP timeout must be {wanted}: {shown}")],
+        }
     }
 
     /// Returns how the director's VIPs differ from the VIPs that it must hold.
@@ -324,6 +386,12 @@ impl Walk {
     fn say(&self, line: &str) {
         println!("{:3} {line}", self.steps);
     }
+}
+
+/// Applies a patch to the group `default`.
+fn patch_group(patch: &Value) {
+    let patch = patch.to_string();
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
 /// The API server's VirtualServices and RealServers.
