@@ -2,7 +2,7 @@
 //! pure: time is an argument.
 //!
 //! A namespace may write a few lines whatever the others write. Beyond that, all
-//! namespaces share a number of bytes, of which none may take more than half.
+//! namespaces share a number of bytes, and none may take more than half of them.
 //! Lines about this host are not limited.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

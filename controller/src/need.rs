@@ -34,8 +34,8 @@ pub(crate) struct Fingerprint {
     pub(crate) own: Digest,
     pub(crate) servers: Digest,
     /// If a budget leaves servers out of the service: the digest over the group
-    /// and all objects of the namespace, each of which may decide which servers
-    /// are left out.
+    /// and all objects of the namespace, because any of them may decide which
+    /// servers are left out.
     pub(crate) rivals: Option<Digest>,
     pub(crate) accepted: bool,
     pub(crate) group_gone: bool,

@@ -53,11 +53,12 @@ pub fn resolve(objects: &Objects) -> Resolved {
 
 /// Works as [`resolve`], and adds what a director goes on serving although its
 /// group does not grant it or a budget leaves it out: [`Resolved::ungranted`]
-/// and [`crate::Service::ungranted`] have what is `standing`. Everything else is
+/// and [`crate::Service::ungranted`] have what is `standing`, and
+/// [`Resolved::refused`] names it. The accepted services and their servers are
 /// the same for all directors.
 ///
-/// Objects beyond a budget may be very many, so only what is standing is kept
-/// of them.
+/// There may be a million pairs of a service and a server beyond a budget, so
+/// only those that are standing are kept.
 pub fn resolve_for(objects: &Objects, standing: &dyn Standing) -> Resolved {
     let mut resolved = Resolved::default();
     let defaults = BudgetRule::default();

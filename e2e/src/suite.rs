@@ -30,12 +30,12 @@ struct Long {
 /// takes minutes.
 const LONG: [Long; 10] = [
     long("e2e_health", 440, 3),
-    long("e2e_walk", 270, 1),
-    long("e2e_vips", 230, 1),
+    long("e2e_walk", 400, 1),
+    long("e2e_vips", 400, 2),
     long("e2e_sysctls", 150, 1),
-    long("e2e_resilience", 150, 1),
-    long("e2e_guard", 240, 2),
-    long("e2e_transfers", 100, 1),
+    long("e2e_resilience", 180, 1),
+    long("e2e_guard", 300, 2),
+    long("e2e_transfers", 170, 1),
     long("e2e_undo", 100, 1),
     long("e2e_hijack", 100, 1),
     long("e2e_restart", 90, 1),
@@ -90,7 +90,7 @@ pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
 /// the estimated seconds that each takes there. `make test-qemu` runs all test
 /// binaries on the second kernel.
 const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
-    ("e2e_vips", 310),
+    ("e2e_vips", 450),
     ("e2e_walk", 100),
     ("e2e_traffic", 70),
     ("kernel_probes", 50),

@@ -14,8 +14,9 @@ use crate::{
 };
 
 /// A server of a service, in the order of age: the time at which the younger of
-/// the two was created, the service and the server.
-pub(super) type Aged<'a> = (i64, &'a ObjectKey, &'a ObjectKey);
+/// the two was created, the service, and the server with the time at which it
+/// was created. The servers of a service come in this order from the index.
+pub(super) type Aged<'a> = (i64, &'a ObjectKey, (i64, &'a ObjectKey));
 
 /// Millionths.
 pub(super) const MICRO: u64 = 1_000_000;
@@ -140,7 +141,7 @@ impl<'a> Group<'a, '_> {
         let is_ample = wanted.iter().all(|(name, wanted)| *wanted <= most(name))
             && wanted.iter().map(|(_, wanted)| wanted).sum::<usize>() <= total;
         if !is_ample {
-            wanted = self.demands(|candidate| self.selected(candidate, servers).count());
+            wanted = self.demands_up_to(most, servers);
         }
         let demands = wanted
             .iter()
@@ -176,6 +177,22 @@ impl<'a> Group<'a, '_> {
         demands.collect()
     }
 
+    /// Returns how many destinations each namespace wants, without a look at more
+    /// servers than one beyond what it may have.
+    fn demands_up_to(
+        &self,
+        most: impl Fn(&str) -> usize,
+        servers: &ServersByLabel<'a>,
+    ) -> Vec<(&'a str, usize)> {
+        let namespaces = self.namespaces.iter();
+        let demands = namespaces.map(|(name, services)| {
+            let selected = services.iter();
+            let selected = selected.flat_map(|candidate| self.selected(candidate, servers));
+            (*name, selected.take(most(name) + 1).count())
+        });
+        demands.collect()
+    }
+
     /// Returns the servers that a service selects, oldest first, at most as
     /// many as a service may select.
     fn selected<'s>(
@@ -200,10 +217,12 @@ impl<'a> Group<'a, '_> {
             for server in self.selected(candidate, servers) {
                 if oldest.len() < given {
                     oldest.push(server);
-                } else if let Some(mut newest) = oldest.peek_mut()
-                    && server < *newest
-                {
-                    *newest = server;
+                    continue;
+                }
+                match oldest.peek_mut() {
+                    Some(mut newest) if server < *newest => *newest = server,
+                    // The other servers of the service are newer still.
+                    _ => break,
                 }
             }
         }
@@ -214,7 +233,7 @@ impl<'a> Group<'a, '_> {
 impl<'a> Candidate<'a> {
     /// Returns a server of the service in the order of age.
     pub(super) fn aged(&self, server: &'a ObjectKey, created: i64) -> Aged<'a> {
-        (self.created.max(created), self.key, server)
+        (self.created.max(created), self.key, (created, server))
     }
 }
 

@@ -69,11 +69,8 @@ fn beyond(
         for (index, server) in service.servers.iter().enumerate() {
             let stored = objects.real_servers.get(&server.object);
             let created = stored.map_or(0, |stored| stored.created);
-            let age = (
-                candidate.created.max(created),
-                candidate.key,
-                &server.object,
-            );
+            let age = candidate.created.max(created);
+            let age = (age, candidate.key, (created, &server.object));
             let target = (number, check.target(server.socket()));
             probed.push((age, (place, index), target));
         }

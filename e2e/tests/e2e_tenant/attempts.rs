@@ -81,7 +81,7 @@ pub(crate) const ATTEMPTS: [Attempt; 22] = [
     ),
     service(
         "dns-of-the-nodes",
-        "vip: {address: 192.168.4.53, port: 53}, protocol: UDP, forwarding: {method: NAT}",
+        "vip: {address: 192.168.4.53, port: 53, protocol: UDP}, forwarding: {method: NAT}",
         "AddressNotGranted",
     ),
     service(
@@ -91,7 +91,7 @@ pub(crate) const ATTEMPTS: [Attempt; 22] = [
     ),
     service(
         "public-dns",
-        "vip: {address: 8.8.8.8, port: 53}, protocol: UDP, forwarding: {method: NAT}",
+        "vip: {address: 8.8.8.8, port: 53, protocol: UDP}, forwarding: {method: NAT}",
         "AddressNotGranted",
     ),
     service(
@@ -101,7 +101,7 @@ pub(crate) const ATTEMPTS: [Attempt; 22] = [
     ),
     service(
         "broadcast",
-        "vip: {address: 192.168.4.255, port: 80}, protocol: UDP, forwarding: {method: NAT}",
+        "vip: {address: 192.168.4.255, port: 80, protocol: UDP}, forwarding: {method: NAT}",
         "AddressNotGranted",
     ),
     service(
@@ -116,7 +116,7 @@ pub(crate) const ATTEMPTS: [Attempt; 22] = [
     ),
     service(
         "any-mark",
-        "firewallMark: {mark: 7, family: IPv6}, forwarding: {method: NAT}",
+        "firewallMark: {mark: 7, ipFamily: IPv6}, forwarding: {method: NAT}",
         "MarkNotGranted",
     ),
     server("metadata", "address: 169.254.169.254, port: 80"),
@@ -146,7 +146,7 @@ pub(crate) const ATTEMPTS: [Attempt; 22] = [
     Attempt {
         name: "metadata-as-sorry-server",
         service: "vip: {address: 192.168.4.73, port: 80}, forwarding: {method: NAT}, \
-                  healthCheck: {tcpSocket: {}}, sorryServer: {address: 169.254.169.254, port: 80}",
+                  healthCheck: {tcpSocket: {}}, availability: {belowMinimum: {action: SorryServer, sorryServer: {address: 169.254.169.254, port: 80}}}",
         server: None,
         refused_by_the_api_server: None,
         says: ("ResolvedRefs", "AddressNotGranted", "169.254.169.254"),

@@ -103,7 +103,8 @@ impl Walk {
             match rng.u32(..20) {
                 0 => self.lose_the_api_server(rng.usize(4..9)),
                 1..3 => self.fill_the_disk(rng.usize(4..9)),
-                _ => self.go(rng.usize(5..11), any_step),
+                // Deleted entries leave after 10 s, so each settling takes that long.
+                _ => self.go(rng.usize(10..20), any_step),
             }
             self.settle("a settling");
         }
