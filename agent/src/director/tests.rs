@@ -38,6 +38,7 @@ mod refused;
 mod replaced;
 mod restored;
 mod running;
+mod walk;
 
 use self::running::*;
 

@@ -1,0 +1,314 @@
+//! Random walks of the loop on a modelled host: services and servers are made,
+//! deleted and replaced, grants come and go, the disk is full at times, and the
+//! agent is started again.
+//!
+//! No step takes anything away that was served and whose object exists
+//! afterwards, not even for a moment, and no service is made without a grant. Once everything is
+//! granted, the disk has space and all removals are allowed, the kernel has
+//! exactly what the objects ask for.
+
+use std::collections::BTreeSet;
+
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::*;
+
+const PORTS: [i32; 3] = [80, 81, 443];
+const SERVERS: [u8; 3] = [1, 2, 3];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Make(i32),
+    Delete(i32),
+    /// Deletes a service, and makes it again this many seconds later.
+    Replace(i32, u64),
+    MakeServer(u8),
+    DeleteServer(u8),
+    ReplaceServer(u8, u64),
+    /// The group grants the VIP, or no longer.
+    Grant(bool),
+    /// The disk is full, or has space.
+    Disk {
+        is_full: bool,
+    },
+    /// The agent ends, and the next one starts.
+    Restart,
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (port, last) = (select(&PORTS[..]), select(&SERVERS[..]));
+    // A replaced object is made again within its grace.
+    let pause = 0..10_u64;
+    prop_oneof![
+        4 => port.clone().prop_map(Step::Make),
+        1 => port.clone().prop_map(Step::Delete),
+        2 => (port, pause.clone()).prop_map(|(port, pause)| Step::Replace(port, pause)),
+        3 => last.clone().prop_map(Step::MakeServer),
+        1 => last.clone().prop_map(Step::DeleteServer),
+        1 => (last, pause).prop_map(|(last, pause)| Step::ReplaceServer(last, pause)),
+        3 => any::<bool>().prop_map(Step::Grant),
+        2 => any::<bool>().prop_map(|is_full| Step::Disk { is_full }),
+        1 => Just(Step::Restart),
+        2 => (1..20_u64).prop_map(Step::Wait),
+    ]
+}
+
+/// The loop on its host, and the objects that exist.
+struct Walk {
+    world: ModelWorld,
+    agent: Loop,
+    now: Duration,
+    /// The existing services and servers, each with the number of its uid.
+    services: BTreeMap<i32, u32>,
+    servers: BTreeMap<u8, u32>,
+    is_granted: bool,
+    /// The number of objects that were made, and of edits of the group.
+    made: u32,
+    edits: i64,
+}
+
+impl Walk {
+    fn begin() -> Self {
+        let world = ModelWorld::new();
+        let agent = patient_director(&Doors::default(), &world);
+        let mut walk = Self {
+            world,
+            agent,
+            now: Duration::ZERO,
+            services: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            is_granted: true,
+            made: 0,
+            edits: 1,
+        };
+        walk.list();
+        walk.round();
+        walk
+    }
+
+    /// Lists every object to an agent that knows none.
+    fn list(&mut self) {
+        let all = self.services.iter();
+        let all: Vec<_> = all.map(|(port, uid)| made_service(*port, *uid)).collect();
+        let servers_now = self.servers.iter();
+        let servers_now: Vec<_> = servers_now
+            .map(|(last, uid)| made_server(*last, *uid))
+            .collect();
+        let mut events = vec![directors(&["a"])];
+        events.extend(services(all));
+        events.extend(servers(servers_now));
+        events.extend(groups([self.group(false)]));
+        events.into_iter().for_each(|event| self.agent.note(event));
+    }
+
+    fn group(&self, is_released: bool) -> Loose<DirectorGroup> {
+        let mut spec = match self.is_granted {
+            true => json!({"addressPools": [{"name": "all", "cidrs": ["0.0.0.0/0"]}]}),
+            false => json!({}),
+        };
+        if is_released {
+            let until = crate::fixtures::NOON + jiff::SignedDuration::from_mins(10);
+            spec["removals"] = json!({"allowUntil": until.to_string()});
+        }
+        serde_json::from_value(json!({
+            "metadata": {"name": "default", "uid": "group", "generation": self.edits},
+            "spec": spec,
+        }))
+        .expect("an envelope that parses")
+    }
+
+    fn edit_group(&mut self, is_released: bool) {
+        self.edits += 1;
+        let group = self.group(is_released);
+        self.agent.note(Event::DirectorGroup(Change::Apply(group)));
+    }
+
+    fn round(&mut self) {
+        self.agent.note(Event::Links);
+        self.agent.act(self.now);
+    }
+
+    /// Takes one step, and a round after it.
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Make(port) => self.make(port),
+            Step::Delete(port) => self.delete(port),
+            Step::Replace(port, pause) => {
+                self.delete(port);
+                self.wait(pause);
+                self.make(port);
+            }
+            Step::MakeServer(last) => self.make_server(last),
+            Step::DeleteServer(last) => self.delete_server(last),
+            Step::ReplaceServer(last, pause) => {
+                self.delete_server(last);
+                self.wait(pause);
+                self.make_server(last);
+            }
+            Step::Grant(is_granted) => {
+                self.is_granted = is_granted;
+                self.edit_group(false);
+            }
+            Step::Disk { is_full } => self.world.parts().disk_broken = is_full,
+            Step::Restart => {
+                self.agent = patient_director(&Doors::default(), &self.world);
+                self.list();
+            }
+            Step::Wait(seconds) => self.wait(seconds),
+        }
+        self.round();
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.round();
+        self.now += Duration::from_secs(seconds);
+    }
+
+    fn make(&mut self, port: i32) {
+        self.made += 1;
+        let uid = *self.services.entry(port).or_insert(self.made);
+        let object = made_service(port, uid);
+        self.agent
+            .note(Event::VirtualService(Change::Apply(object)));
+    }
+
+    fn delete(&mut self, port: i32) {
+        if self.services.remove(&port).is_some() {
+            let key = ObjectKey::new("shop", format!("web{port}"));
+            self.agent.note(Event::VirtualService(Change::Delete(key)));
+        }
+    }
+
+    fn make_server(&mut self, last: u8) {
+        self.made += 1;
+        let uid = *self.servers.entry(last).or_insert(self.made);
+        let object = made_server(last, uid);
+        self.agent.note(Event::RealServer(Change::Apply(object)));
+    }
+
+    fn delete_server(&mut self, last: u8) {
+        if self.servers.remove(&last).is_some() {
+            let key = ObjectKey::new("shop", format!("web{last}"));
+            self.agent.note(Event::RealServer(Change::Delete(key)));
+        }
+    }
+
+    /// Returns what the objects ask for: the lines of the kernel's table without
+    /// weights, and the VIP.
+    fn asked(&self) -> BTreeSet<String> {
+        let mut asked: BTreeSet<_> = self.wanted().into_iter().map(without_weight).collect();
+        if !self.services.is_empty() {
+            asked.insert(VIP.to_owned());
+        }
+        asked
+    }
+
+    /// Returns what the host has of what the objects ask for.
+    fn served(&self) -> BTreeSet<String> {
+        let mut served = self.asked();
+        let table: BTreeSet<_> = self.world.table().into_iter().map(without_weight).collect();
+        let is_up = !self.world.interfaces_with(ip(VIP)).is_empty();
+        served.retain(|line| table.contains(line) || (line == VIP && is_up));
+        served
+    }
+
+    /// Gives every grant, frees the disk and allows all removals, and lets the
+    /// graces and the pauses between attempts pass.
+    fn calm_down(&mut self) {
+        self.world.parts().disk_broken = false;
+        self.is_granted = true;
+        self.edit_group(true);
+        for _ in 0..30 {
+            self.wait(10);
+        }
+        self.round();
+    }
+
+    /// Returns the lines that the kernel must have when all is calm.
+    fn wanted(&self) -> BTreeSet<String> {
+        let mut lines = BTreeSet::new();
+        for port in self.services.keys() {
+            lines.insert(format!("-A -t {VIP}:{port} -s wrr"));
+            for last in self.servers.keys() {
+                lines.insert(format!(
+                    "-a -t {VIP}:{port} -r 198.51.100.{last}:{port} -m -w 1"
+                ));
+            }
+        }
+        lines
+    }
+}
+
+/// Returns the line of a table without the weight, which is 0 for a server that
+/// was deleted a moment ago.
+fn without_weight(line: String) -> String {
+    match line.split_once(" -w ") {
+        Some((entry, _)) => entry.to_owned(),
+        None => line,
+    }
+}
+
+/// Returns what a line of the world's log takes away from clients, as
+/// [`Walk::served`] writes it.
+fn taken_away(news: &str) -> Option<String> {
+    let vip = news
+        .strip_prefix("- ")
+        .and_then(|rest| rest.split_once(' '));
+    let service = news.strip_prefix("-D ");
+    let server = news.strip_prefix("-d ");
+    match (vip, service, server) {
+        (Some((address, _)), ..) => Some(address.to_owned()),
+        (_, Some(key), _) => Some(format!("-A {key} -s wrr")),
+        (_, _, Some(server)) => Some(format!("-a {server} -m")),
+        _ => None,
+    }
+}
+
+fn made_service(port: i32, uid: u32) -> Loose<VirtualService> {
+    let mut object = service(port, "wrr", 1);
+    object.metadata.uid = Some(format!("service{uid}"));
+    object
+}
+
+fn made_server(last: u8, uid: u32) -> Loose<RealServer> {
+    let mut object = server(last);
+    object.metadata.uid = Some(format!("server{uid}"));
+    object
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn grants_that_go_replaced_objects_and_a_full_disk_cut_no_service(
+        steps in vec(step(), 0..40),
+    ) {
+        let mut walk = Walk::begin();
+        for step in &steps {
+            let (before, could_make) = (walk.served(), walk.is_granted);
+            walk.world.news();
+            walk.take(step);
+            let (news, asked) = (walk.world.news(), walk.asked());
+            let mut stay: BTreeSet<_> = before.intersection(&asked).cloned().collect();
+            // Without a service in the kernel, the VIP leaves.
+            if !stay.iter().any(|line| line.starts_with("-A ")) {
+                stay.remove(VIP);
+            }
+            for gone in news.iter().filter_map(|line| taken_away(line)) {
+                prop_assert!(!stay.contains(&gone), "{step:?} cut {gone}: {news:?}");
+            }
+            prop_assert!(stay.is_subset(&walk.served()), "{step:?}: {news:?}");
+            let made = news.iter().any(|line| line.starts_with("-A "));
+            prop_assert!(
+                !made || could_make || walk.is_granted,
+                "{step:?} made a service without a grant: {news:?}"
+            );
+        }
+        walk.calm_down();
+        let found: BTreeSet<_> = walk.world.table().into_iter().collect();
+        prop_assert_eq!(found, walk.wanted());
+        let holders = walk.world.interfaces_with(ip(VIP));
+        prop_assert_eq!(holders.is_empty(), walk.services.is_empty());
+    }
+}
