@@ -19,8 +19,18 @@ pub(crate) struct Attempt {
     says: (&'static str, &'static str, &'static str),
 }
 
-/// An address that the tenant may use.
-const MINE: &str = "vip: {address: 192.168.4.70, port: 80}, forwarding: {method: NAT}";
+/// Returns the fields of a service on an address that the tenant may use. Each
+/// attempt needs a port of its own, because the older of two services with one
+/// key is accepted alone, and only an accepted service looks at its servers.
+macro_rules! mine {
+    ($port:literal) => {
+        concat!(
+            "vip: {address: 192.168.4.70, port: ",
+            $port,
+            "}, forwarding: {method: NAT}"
+        )
+    };
+}
 
 const fn service(name: &'static str, service: &'static str, reason: &'static str) -> Attempt {
     Attempt {
@@ -32,10 +42,10 @@ const fn service(name: &'static str, service: &'static str, reason: &'static str
     }
 }
 
-const fn server(name: &'static str, server: &'static str) -> Attempt {
+const fn server(name: &'static str, service: &'static str, server: &'static str) -> Attempt {
     Attempt {
         name,
-        service: MINE,
+        service,
         server: Some(server),
         refused_by_the_api_server: None,
         says: ("ResolvedRefs", "AddressNotGranted", ""),
@@ -53,7 +63,7 @@ const fn invalid(name: &'static str, service: &'static str, word: &'static str) 
 }
 
 /// The attempts. The names say what the tenant is after.
-pub(crate) const ATTEMPTS: [Attempt; 22] = [
+pub(crate) const ATTEMPTS: [Attempt; 27] = [
     service(
         "the-others-vip",
         "vip: {address: 192.168.4.5, port: 80}, forwarding: {method: NAT}",
@@ -119,11 +129,46 @@ pub(crate) const ATTEMPTS: [Attempt; 22] = [
         "firewallMark: {mark: 7, ipFamily: IPv6}, forwarding: {method: NAT}",
         "MarkNotGranted",
     ),
-    server("metadata", "address: 169.254.169.254, port: 80"),
-    server("metadata-of-azure", "address: 168.63.129.16, port: 80"),
-    server("metadata-of-alibaba", "address: 100.100.100.200, port: 80"),
+    server("metadata", mine!(91), "address: 169.254.169.254, port: 80"),
+    server(
+        "metadata-of-azure",
+        mine!(92),
+        "address: 168.63.129.16, port: 80",
+    ),
+    server(
+        "metadata-of-alibaba",
+        mine!(93),
+        "address: 100.100.100.200, port: 80",
+    ),
+    server(
+        "metadata-of-oracle",
+        mine!(94),
+        "address: 192.0.0.192, port: 80",
+    ),
+    Attempt {
+        name: "metadata-by-ipv6",
+        service: "vip: {address: 192.168.4.76, port: 80}, forwarding: {method: TUN}",
+        server: Some("address: 'fd00:ec2::254'"),
+        refused_by_the_api_server: None,
+        says: ("ResolvedRefs", "AddressNotGranted", "fd00:ec2::254"),
+    },
+    Attempt {
+        name: "loopback-by-ipv6",
+        service: "vip: {address: 192.168.4.77, port: 80}, forwarding: {method: TUN}",
+        server: Some("address: '::1'"),
+        refused_by_the_api_server: None,
+        says: ("ResolvedRefs", "AddressNotGranted", "::1"),
+    },
+    Attempt {
+        name: "metadata-as-a-mapped-address",
+        service: mine!(95),
+        server: Some("address: '::ffff:169.254.169.254', port: 80"),
+        refused_by_the_api_server: Some("spec.address"),
+        says: ("", "", ""),
+    },
     server(
         "loopback-of-the-director",
+        mine!(95),
         "address: 127.0.0.1, port: 10250",
     ),
     Attempt {
@@ -149,16 +194,22 @@ pub(crate) const ATTEMPTS: [Attempt; 22] = [
                   healthCheck: {tcpSocket: {}}, availability: {belowMinimum: {action: SorryServer, sorryServer: {address: 169.254.169.254, port: 80}}}",
         server: None,
         refused_by_the_api_server: None,
-        says: ("ResolvedRefs", "AddressNotGranted", "169.254.169.254"),
+        says: ("Accepted", "AddressNotGranted", "169.254.169.254"),
     },
     Attempt {
         name: "a-regex-that-takes-a-second",
         service: "vip: {address: 192.168.4.74, port: 80}, forwarding: {method: NAT}, \
-                  healthCheck: {httpGet: {expectedBody: {matches: '(?-u)(?:a.{900}|b.{900}|aa.{900}|ab.{900})c'}}}",
+                  healthCheck: {httpGet: {expectedBody: {matches: '(?:a.{900}|b.{900}|aa.{900}|ab.{900})c'}}}",
         server: None,
         refused_by_the_api_server: None,
         says: ("Accepted", "Invalid", "expectedBody.matches"),
     },
+    invalid(
+        "a-header-that-ends-its-line",
+        "vip: {address: 192.168.4.78, port: 80}, forwarding: {method: NAT}, \
+         healthCheck: {httpGet: {httpHeaders: [{name: X-Mine, value: \"a\\r\\nHost: other\"}]}}",
+        "httpHeaders",
+    ),
     invalid(
         "loopback-as-vip",
         "vip: {address: 127.0.0.1, port: 80}, forwarding: {method: NAT}",
