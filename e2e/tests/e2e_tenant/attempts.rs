@@ -161,7 +161,7 @@ pub(crate) const ATTEMPTS: [Attempt; 27] = [
     },
     Attempt {
         name: "metadata-as-a-mapped-address",
-        service: mine!(95),
+        service: mine!(96),
         server: Some("address: '::ffff:169.254.169.254', port: 80"),
         refused_by_the_api_server: Some("spec.address"),
         says: ("", "", ""),
