@@ -30,7 +30,7 @@ struct Long {
 /// takes minutes.
 const LONG: [Long; 10] = [
     long("e2e_health", 440, 3),
-    long("e2e_walk", 400, 1),
+    long("e2e_walk", 500, 1),
     long("e2e_vips", 400, 2),
     long("e2e_sysctls", 150, 1),
     long("e2e_resilience", 180, 1),
