@@ -34,6 +34,17 @@ use tokio::sync::mpsc::unbounded_channel;
 /// The longest time to wait for a run; every run takes less.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The arguments of ip that give the host an interface whose subnets contain
+/// every VIP: a new service whose VIP has no place is left out of the kernel.
+const HOST: [&str; 6] = [
+    "link set lo up",
+    "link add every type dummy",
+    "address add 1.0.0.1/1 dev every",
+    "address add 129.0.0.1/1 dev every",
+    "address add 2000::1/3 dev every nodad",
+    "link set every up",
+];
+
 #[test]
 fn whatever_manifest_is_applied_a_second_time_nothing_is_written() {
     let manifests = manifests_of_the_repository();
@@ -88,10 +99,12 @@ fn in_a_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             "a network namespace cannot be created: run this test as root, in the lab: \
              cargo test -p agent --test kernel_manifests",
         );
-        let mut up = Command::new("ip");
-        let status = up.args(["link", "set", "lo", "up"]).status();
-        let status = status.expect("ip does not start: apt-get install iproute2");
-        assert!(status.success(), "ip link set lo up: {status}");
+        for arguments in HOST {
+            let mut ip = Command::new("ip");
+            let status = ip.args(arguments.split(' ')).status();
+            let status = status.expect("ip does not start: apt-get install iproute2");
+            assert!(status.success(), "ip {arguments}: {status}");
+        }
         test()
     };
     thread::scope(|scope| {

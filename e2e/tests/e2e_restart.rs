@@ -7,7 +7,7 @@ use e2e::{
     ApiServerAway, Host,
     cluster::{
         Cluster, PATIENCE, example, expect_table, start_agent, start_agent_after_reboot,
-        start_agent_traced, start_other_agent_traced, state_dir, wait_until_ready,
+        start_agent_traced, start_other_agent_traced, state_dir, wait_for_words, wait_until_ready,
     },
     course::{Course, DR_VIP, DR_WEB, another_service},
     eventually, ipvsadm, kubectl, kubectl_apply,
@@ -167,6 +167,11 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     let strangers = ipvsadm::sorted(&course.director);
     let _agent = start_agent_after_reboot(&course.director, DIRECTOR, "third-boot");
     kubectl_apply(&another_service("new", 8085));
+    // A program of the host that uses this port may not have started yet.
+    let waits = ["WouldHijackDirector", "started less than 10 minutes ago"];
+    wait_for_words("ivs/new", "Ready", &waits);
+    let own = r#"[{"op": "add", "path": "/spec/addressPools/-", "value": {"name": "own", "cidrs": ["192.168.4.5/32"]}}]"#;
+    kubectl(&["patch", "idg/default", "--type=json", "-p", own]);
     let new = "192.168.4.5:8085";
     let servers = DR_WEB.map(|web| format!("-a -t {new} -r {web}:8085 -m -w 1"));
     let made = format!("-A -t {new} -s wlc");

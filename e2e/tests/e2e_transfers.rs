@@ -94,6 +94,9 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-away", 8084);
     transfers.expect_to_move("when the API server is back");
 
+    // Without a journal, nobody would remove a service that is still in its
+    // grace.
+    expect_table(&course.director, &table);
     agent.kill();
     let journal = state_dir("director1").join("journal.redb");
     fs::remove_file(&journal).expect("the agent has a journal");
