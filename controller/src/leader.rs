@@ -52,7 +52,7 @@ pub struct Signals {
 /// Lease.
 ///
 /// `leading` says whether this process has the Lease, by the last answer of the
-/// API server. A leader needs more than the API server's answer to publish: see
+/// API server. That answer alone does not allow a leader to publish: see
 /// [`Tenure`].
 pub async fn campaign(
     client: Client,

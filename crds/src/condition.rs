@@ -23,7 +23,7 @@ pub use virtual_service::*;
 
 /// The types of conditions.
 pub mod kind {
-    /// The object is valid and in force as it is now.
+    /// The object is valid, and its current generation is in force.
     pub const ACCEPTED: &str = "Accepted";
     /// Every real server that a service selects fits the service.
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
@@ -228,7 +228,7 @@ pub fn pending(kind: &str, generation: i64) -> Condition {
     )
 }
 
-/// Accepted is True: the object is in force as it is now.
+/// Accepted is True: the object's current generation is in force.
 pub fn accepted(generation: i64) -> Condition {
     condition(
         kind::ACCEPTED,

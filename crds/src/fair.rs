@@ -2,7 +2,7 @@
 
 /// Divides `room` among `demands` so that nobody gets less because another one
 /// demands more (max-min fairness: Bertsekas and Gallager, Data Networks, 6.5).
-/// Returns the most that any of them may have, or None if there is room for all.
+/// Returns the limit for each demand, or None if there is room for all demands.
 ///
 /// A demand below the returned limit is met in full. The rest is divided
 /// equally, rounded down.

@@ -28,8 +28,8 @@ impl Budget {
 const UNITS: f64 = 1e6;
 
 /// Divides `room` probes per second among `demands` fairly
-/// ([`crds::fair_limit`]). Returns the most that any of them may make, which is
-/// infinite if there is room for all.
+/// ([`crds::fair_limit`]). Returns the rate to which each demand is limited,
+/// which is infinite if there is room for all demands.
 pub(super) fn fair_rate(demands: impl Iterator<Item = f64>, room: f64) -> f64 {
     let units = demands.map(|demand| (demand * UNITS) as u64);
     let limit = fair_limit(units, (room * UNITS) as u64);

@@ -2,8 +2,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{FALSE, TRUE, condition, count, kind, named, reason};
 
-/// Programmed of a Director is True: its kernel holds everything that it
-/// should.
+/// A Director's condition Programmed is True: its kernel has everything that it
+/// should have.
 pub fn director_programmed(services: i32, destinations: i32, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -18,8 +18,8 @@ pub fn director_programmed(services: i32, destinations: i32, generation: i64) ->
     )
 }
 
-/// Programmed of a Director is False: the director cannot program anything, or
-/// there are exceptions. `reason` is one of the consts of [`reason`].
+/// A Director's condition Programmed is False: the director can program nothing,
+/// or it has `status.exceptions`. `reason` is one of the consts of [`reason`].
 pub fn director_not_programmed(
     reason: &'static str,
     message: impl Into<String>,

@@ -31,8 +31,8 @@ fn bundle(length: usize) -> String {
     base64(&format!("{comment}\n{AUTHORITY}"))
 }
 
-/// A field, the length of its longest allowed value, and a function that writes
-/// a health check whose value has a given length.
+/// A field, the maximum length of its value, and a function that returns a health
+/// check in which the field has a value of the given length.
 type Bound = (&'static str, usize, fn(usize) -> Value);
 
 const BOUNDS: [Bound; 17] = [
