@@ -38,9 +38,9 @@ pub type Refused = BTreeMap<Entry, String>;
 /// Whether the reason for a refusal holds at a look at the host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
-    /// It holds.
+    /// The reason holds.
     Present,
-    /// It does not hold.
+    /// The reason does not hold.
     Absent,
     /// The host could not be looked at.
     Unknown,

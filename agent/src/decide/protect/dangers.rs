@@ -242,18 +242,17 @@ fn waiting(key: &ServiceKey, why: &str) -> String {
 fn start_danger(key: &ServiceKey, facts: &Facts) -> Option<Danger> {
     let before = facts.before_boot.as_ref()?;
     let address = key.vip().filter(|_| !before.contains(key))?;
-    let is_own = facts
-        .own
-        .as_ref()
-        .is_none_or(|own| own.contains_key(&address));
-    is_own.then(|| Danger {
-        why: format!(
-            "{address} is this host's own address, and the host started less than 10 minutes ago: \
-             a program that listens on the port of the service may not have started yet; \
-             choose an address that no interface has"
-        ),
-        kind: DangerKind::Known,
-    })
+    let (is, kind) = match &facts.own {
+        Some(own) if own.contains_key(&address) => ("is", DangerKind::Known),
+        Some(_) => return None,
+        None => ("may be", DangerKind::Guess),
+    };
+    let why = format!(
+        "{address} {is} this host's own address, and the host started less than 10 minutes ago: \
+         a program that listens on the port of the service may not have started yet; choose an \
+         address that no interface has"
+    );
+    Some(Danger { why, kind })
 }
 
 fn service_danger(key: &ServiceKey, facts: &Facts) -> Option<Danger> {

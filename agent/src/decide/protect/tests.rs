@@ -405,3 +405,26 @@ fn a_refused_server_that_gets_forwarding_method_nat_is_not_waited_for() {
         assert_eq!(!suspects.is_empty(), waits, "{method:?}");
     }
 }
+
+#[test]
+fn after_a_boot_only_a_known_address_of_the_host_is_a_known_danger() {
+    let facts = |own: Option<&str>| Facts {
+        own: own.map(|own| [(ip(own), "eth0".to_owned())].into()),
+        before_boot: Some([tcp(OWN, 81)].into()),
+        ..facts()
+    };
+    for (own, port, expected) in [
+        (Some(OWN), 80, Some(DangerKind::Known)),
+        (Some(OWN), 81, None),
+        (Some(VIP), 80, None),
+        (None, 80, Some(DangerKind::Guess)),
+    ] {
+        let key = tcp(OWN, port);
+        let suspects = suspects(&wish(&[(key, "rr", &[(1, 1)])]), &facts(own));
+        let danger = suspects
+            .get(&key)
+            .and_then(|suspect| suspect.service.as_ref());
+        let kind = danger.map(|danger| danger.kind);
+        assert_eq!(kind, expected, "{own:?}, port {port}");
+    }
+}
