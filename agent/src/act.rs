@@ -153,9 +153,10 @@ pub fn run(
     let addresses = place::place(state, edges, wish, are_addresses_due, now);
     // If a service is removed while its VIP stays, the host answers clients
     // with RST.
-    let stuck = phases.withhold_removals_of(|vip| addresses.stays.contains_key(&vip));
+    let stuck = phases.withhold_removals_of(&plan.shared, |vip| addresses.stays.contains_key(&vip));
     state.postpone(&stuck);
     apply(state, edges, &phases.removals, now)?;
+    leave_to_strangers(state, &plan.shared);
     if phases.removes_services() {
         // Fewer sysctls may be needed after services are removed.
         state.tuned.is_due = true;
@@ -223,8 +224,9 @@ fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
 /// nothing to the kernel.
 fn adopt_and_forget(state: &mut State, plan: &Plan) {
     for (service, destinations) in &plan.adopt.services {
-        if !state.ours.table.service(service) {
+        if plan.adopt.adopted.contains(service) {
             state.own(Entry::Service(*service));
+            state.own(Entry::Adopted(*service));
         }
         for destination in destinations {
             state.own(Entry::Destination(*service, *destination));
@@ -235,6 +237,20 @@ fn adopt_and_forget(state: &mut State, plan: &Plan) {
     }
     for (service, destination) in &plan.gone.destinations {
         state.disown(Entry::Destination(*service, *destination));
+    }
+}
+
+/// Forgets services that stay in the kernel with strangers' destinations, once
+/// none of ours is left in them.
+fn leave_to_strangers(state: &mut State, shared: &[ServiceKey]) {
+    for service in shared {
+        let ours = state.ours.table.services.get(service);
+        if ours.is_some_and(BTreeSet::is_empty) {
+            tracing::info!(
+                "{service} stays in the kernel: another program made it and has destinations in it"
+            );
+            state.disown(Entry::Service(*service));
+        }
     }
 }
 

@@ -123,7 +123,9 @@ impl Disk {
                     self.owned.insert(entry.clone());
                 }
                 Change::Disown(gone) => self.owned.retain(|entry| match (gone, entry) {
-                    (Entry::Service(service), Entry::Destination(of, _)) => service != of,
+                    (Entry::Service(service), Entry::Destination(of, _) | Entry::Adopted(of)) => {
+                        service != of
+                    }
                     _ => entry != gone,
                 }),
             }

@@ -212,6 +212,10 @@ pub(crate) fn actual_table() -> impl Strategy<Value = ActualTable> {
 pub(crate) fn owned() -> impl Strategy<Value = Owned> {
     let destinations =
         proptest::collection::btree_set(few_destinations().prop_map(|(key, _)| key), 0..5);
-    proptest::collection::btree_map(few_services(), destinations, 0..5)
-        .prop_map(|services| Owned { services })
+    let services = proptest::collection::btree_map(few_services(), destinations, 0..5);
+    let adopted = proptest::collection::btree_set(few_services(), 0..5);
+    (services, adopted).prop_map(|(services, mut adopted)| {
+        adopted.retain(|service| services.contains_key(service));
+        Owned { services, adopted }
+    })
 }

@@ -14,6 +14,9 @@ use crate::{ActualTable, DestinationKey, Op, ServiceKey};
 pub struct Owned {
     /// Our services, each with our destinations in that service.
     pub services: BTreeMap<ServiceKey, BTreeSet<DestinationKey>>,
+    /// Our services that another program made before they became ours. Such a
+    /// service is deleted only if it contains no destination of a stranger.
+    pub adopted: BTreeSet<ServiceKey>,
 }
 
 impl Owned {
@@ -56,6 +59,7 @@ impl Owned {
         match destination {
             None => {
                 self.services.remove(service);
+                self.adopted.remove(service);
             }
             Some(destination) => {
                 if let Some(destinations) = self.services.get_mut(service) {
@@ -67,11 +71,15 @@ impl Owned {
 
     /// Updates the keys after the kernel acknowledged operations: created
     /// entries become ours, and deleted entries are forgotten. Edits do not
-    /// change which entries are ours. There may be tens of thousands of
+    /// change which entries are ours. A service that we made again is no longer
+    /// an adopted one. There may be tens of thousands of
     /// operations, so consecutive operations on one service share one lookup.
     pub fn acknowledge(&mut self, ops: &[&Op]) {
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {
             let service = run[0].service();
+            if run.iter().any(|op| matches!(op, Op::NewService(..))) {
+                self.adopted.remove(&service);
+            }
             let ours = match run.iter().any(|op| op.creates()) {
                 true => Some(self.services.entry(service).or_default()),
                 false => self.services.get_mut(&service),
@@ -91,7 +99,7 @@ impl Owned {
                 }
             }
             if run.iter().any(|op| matches!(op, Op::DeleteService(_))) {
-                self.services.remove(&service);
+                self.remove(&service, None);
             }
         }
     }
@@ -104,6 +112,7 @@ impl Owned {
                 .or_default()
                 .extend(destinations);
         }
+        self.adopted.extend(&adopted.adopted);
     }
 
     /// Forgets every entry in `gone` ([`crate::Plan::gone`]).

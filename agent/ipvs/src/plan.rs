@@ -15,7 +15,8 @@ use crate::{
 ///    an entry, and make these records durable;
 /// 3. apply `ops`;
 /// 4. for each operation that did not fail, call [`Op::apply_to`] on the
-///    believed table and [`Owned::acknowledge`].
+///    believed table and [`Owned::acknowledge`];
+/// 5. forget those services of `shared` in which nothing is ours any more.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
     /// The operations, in the order in which they must be applied: first all
@@ -28,9 +29,13 @@ pub struct Plan {
     pub adopt: Owned,
     /// Keys of our entries that are neither wanted nor in the kernel.
     pub gone: Gone,
-    /// Destinations in our services that are neither ours nor wanted. Such
-    /// destinations are reported and left alone, but deleting their service
-    /// deletes them too.
+    /// Adopted services that are no longer wanted, and that contain
+    /// destinations of strangers. Our destinations are removed from such a
+    /// service, and the rest stays with the strangers.
+    pub shared: Vec<ServiceKey>,
+    /// Destinations in our wanted services that are neither ours nor wanted.
+    /// Such destinations are reported and left alone. Deleting a service that
+    /// we made deletes them too.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
     /// Wanted entries that are left alone because they are not ours and differ
     /// from the wanted configuration. `None` stands for the service itself, and
@@ -68,7 +73,8 @@ pub enum OnConflict {
 /// kernel is edited in place. No plan deletes an entry and adds it again, so
 /// established connections survive. An entry that is neither wanted nor owned
 /// is left alone. A single operation deletes a service with all its
-/// destinations.
+/// destinations, except that an adopted service is not deleted while it
+/// contains a stranger's destination.
 ///
 /// No operation empties the whole table. With an empty `desired`, the plan
 /// removes the owned services one by one.
@@ -100,9 +106,12 @@ pub fn plan_services<'a>(
         let ours = owned.services.get(&key);
         match (desired.get(&key), actual.get(&key)) {
             (Some(wanted), actual) => planner.wanted(key, wanted, actual, ours),
-            (None, Some(_)) if ours.is_some() => planner.removals.push(Op::DeleteService(key)),
-            (None, None) if ours.is_some() => planner.plan.gone.services.push(key),
-            (None, _) => {}
+            (None, actual) => {
+                if let Some(ours) = ours {
+                    let is_adopted = owned.adopted.contains(&key);
+                    planner.unwanted(key, actual, ours, is_adopted);
+                }
+            }
         }
     }
     let Planner {
@@ -143,6 +152,7 @@ impl Planner {
                 }
                 if ours.is_none() {
                     plan.adopt.services.entry(service).or_default();
+                    plan.adopt.adopted.insert(service);
                 }
             }
         }
@@ -181,6 +191,31 @@ impl Planner {
         }
         if is_order_kept(&wanted.config) && actual.is_some_and(|actual| !in_order(wanted, actual)) {
             plan.misordered.push(service);
+        }
+    }
+
+    fn unwanted(
+        &mut self,
+        service: ServiceKey,
+        actual: Option<&ActualService>,
+        ours: &BTreeSet<DestinationKey>,
+        is_adopted: bool,
+    ) {
+        let Some(actual) = actual else {
+            self.plan.gone.services.push(service);
+            return;
+        };
+        let mut there = actual.destinations.keys();
+        if !is_adopted || there.all(|key| ours.contains(key)) {
+            self.removals.push(Op::DeleteService(service));
+            return;
+        }
+        self.plan.shared.push(service);
+        for &key in ours {
+            match actual.destinations.contains_key(&key) {
+                true => self.removals.push(Op::DeleteDestination(service, key)),
+                false => self.plan.gone.destinations.push((service, key)),
+            }
         }
     }
 }

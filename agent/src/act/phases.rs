@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ipvs::Op;
+use ipvs::{Op, ServiceKey};
 
 /// The operations of a plan, grouped by phase.
 #[derive(Debug, Default)]
@@ -60,12 +60,18 @@ impl Phases {
         withheld
     }
 
-    /// Removes and returns the operations that delete a service whose VIP
-    /// satisfies `is_one`.
-    pub(super) fn withhold_removals_of(&mut self, is_one: impl Fn(IpAddr) -> bool) -> Vec<Op> {
-        let is_withheld = |op: &mut Op| match op {
-            Op::DeleteService(service) => service.vip().is_some_and(&is_one),
-            _ => false,
+    /// Removes and returns the operations that end a service whose VIP
+    /// satisfies `is_one`: that delete it, or our destinations in a service
+    /// that stays with strangers.
+    pub(super) fn withhold_removals_of(
+        &mut self,
+        shared: &[ServiceKey],
+        is_one: impl Fn(IpAddr) -> bool,
+    ) -> Vec<Op> {
+        let is_withheld = |op: &mut Op| {
+            let service = op.service();
+            let is_end = matches!(op, Op::DeleteService(_)) || shared.contains(&service);
+            is_end && service.vip().is_some_and(&is_one)
         };
         self.removals.extract_if(.., is_withheld).collect()
     }

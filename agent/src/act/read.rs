@@ -82,6 +82,10 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
             match &entry {
                 // A service that is not ours contains no destination of ours.
                 Entry::Destination(service, _) if !state.ours.table.service(service) => {}
+                Entry::Service(service) => {
+                    state.made(*service);
+                    state.own(entry);
+                }
                 _ => state.own(entry),
             }
         }

@@ -123,13 +123,16 @@ impl State {
     }
 
     /// Makes the next round plan these services. The round first reads
-    /// strangers' services again, because their last reading may be old.
+    /// strangers' and adopted services again, because their last reading may be
+    /// old.
     pub fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let before = self.believed.as_ref();
         let is_believed = |key: &ServiceKey| before.is_some_and(|table| table.contains_key(key));
         let changed: BTreeSet<_> = services.into_iter().collect();
-        let strangers = changed.iter().filter(|key| !self.ours.table.service(key));
-        let doubtful: Vec<_> = strangers.filter(|key| is_believed(key)).copied().collect();
+        let ours = &self.ours.table;
+        let has_strangers = |key: &&ServiceKey| !ours.service(key) || ours.adopted.contains(*key);
+        let doubtful = changed.iter().filter(has_strangers);
+        let doubtful: Vec<_> = doubtful.filter(|key| is_believed(key)).copied().collect();
         self.doubt(doubtful);
         self.tuned.is_due |= !changed.is_empty();
         self.dirty.extend(changed);
@@ -144,6 +147,15 @@ impl State {
             .filter(|key| !self.ours.table.service(key))
             .collect();
         self.doubt(strangers);
+    }
+
+    /// Makes the next round read the given services again if they are adopted,
+    /// because strangers' destinations in them must stay.
+    pub fn look_at_adopted(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
+        let adopted = &self.ours.table.adopted;
+        let services = services.into_iter();
+        let adopted: Vec<_> = services.filter(|key| adopted.contains(key)).collect();
+        self.doubt(adopted);
     }
 
     /// Makes the next round read these services, whether they are ours or not.
@@ -297,10 +309,22 @@ impl State {
         self.unsettled.add(change);
     }
 
+    /// Records that the agent made a service, which may have vanished after the
+    /// agent had adopted it.
+    pub(super) fn made(&mut self, service: ServiceKey) {
+        if self.ours.table.adopted.contains(&service) {
+            self.disown(Entry::Adopted(service));
+        }
+    }
+
     /// Records operations that the kernel carried out. Consecutive operations
     /// on one service share a look-up, because there may be tens of thousands
     /// of operations.
     pub(super) fn done(&mut self, ops: &[&Op]) {
+        if !self.ours.table.adopted.is_empty() {
+            let made = ops.iter().filter(|op| matches!(op, Op::NewService(..)));
+            made.for_each(|op| self.made(op.service()));
+        }
         self.ours.table.acknowledge(ops);
         let changes = ops.iter().filter_map(|op| changed_hands(op));
         self.unsettled.extend(changes, ops.len());

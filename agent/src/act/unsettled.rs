@@ -84,6 +84,8 @@ struct ServiceChanges {
     is_disowned: bool,
     /// Whether the service became ours after that.
     is_owned: bool,
+    /// Whether it was then marked as adopted, or the mark was taken away.
+    adopted: Option<bool>,
     /// The destinations that became ours (true) or ceased to be ours since.
     destinations: BTreeMap<DestinationKey, bool>,
 }
@@ -109,9 +111,14 @@ fn merged(changes: Vec<Change>) -> Vec<Change> {
                 let service = services.entry(*key).or_default();
                 if !is_own {
                     service.is_disowned = true;
+                    service.adopted = None;
                     service.destinations.clear();
                 }
                 service.is_owned = is_own;
+                continue;
+            }
+            Entry::Adopted(key) => {
+                services.entry(*key).or_default().adopted = Some(is_own);
                 continue;
             }
             Entry::Destination(key, destination) => {
@@ -136,15 +143,16 @@ fn merged(changes: Vec<Change>) -> Vec<Change> {
             .is_disowned
             .then_some(Change::Disown(Entry::Service(key)));
         let owned = service.is_owned.then_some(Change::Own(Entry::Service(key)));
+        let change = |(entry, is_own)| match is_own {
+            true => Change::Own(entry),
+            false => Change::Disown(entry),
+        };
+        let adopted = service.adopted.map(|is_own| (Entry::Adopted(key), is_own));
         let destinations = service.destinations.into_iter();
-        let destinations = destinations.map(move |(destination, is_own)| {
-            let entry = Entry::Destination(key, destination);
-            match is_own {
-                true => Change::Own(entry),
-                false => Change::Disown(entry),
-            }
-        });
-        disowned.into_iter().chain(owned).chain(destinations)
+        let destinations = destinations
+            .map(move |(destination, is_own)| (Entry::Destination(key, destination), is_own));
+        let contents = adopted.into_iter().chain(destinations).map(change);
+        disowned.into_iter().chain(owned).chain(contents)
     });
     services.chain(others.into_values()).collect()
 }
@@ -170,7 +178,8 @@ mod tests {
         });
         let sysctl = (select(vec!["a", "b"]), select(vec!["0", "1"]));
         prop_oneof![
-            3 => service.prop_map(Entry::Service),
+            3 => service.clone().prop_map(Entry::Service),
+            2 => service.prop_map(Entry::Adopted),
             6 => destination.prop_map(|(key, last)| Entry::Destination(key, server(last))),
             2 => address.prop_map(|(address, on)| Entry::Address(ip(address), on.to_owned())),
             1 => timeouts.prop_map(Entry::Timeouts),
@@ -202,7 +211,7 @@ mod tests {
             let before = after(&Remembered::default(), &before);
             let fewer = merged(changes.clone());
             prop_assert_eq!(after(&before, &fewer), after(&before, &changes));
-            prop_assert!(fewer.len() <= 2 * 2 + 2 * 3 + 2 + 1 + 2 + 1, "{fewer:?}");
+            prop_assert!(fewer.len() <= 2 * 3 + 2 * 3 + 2 + 1 + 2 + 1, "{fewer:?}");
         }
     }
 

@@ -29,6 +29,9 @@ pub enum Entry {
     Sysctl(String, String),
     /// A device that the agent made for virtual addresses.
     Device(String),
+    /// A mark on a service of ours: another program made it. The mark goes with
+    /// the service.
+    Adopted(ServiceKey),
 }
 
 /// The entries that a round is about to create, with their configuration.
@@ -103,7 +106,13 @@ impl Remembered {
                 self.sysctls.insert(name.clone(), before.clone());
             }
             Change::Own(Entry::Device(name)) => self.device = Some(name.clone()),
+            Change::Own(Entry::Adopted(service)) => {
+                self.table.adopted.insert(*service);
+            }
             Change::Disown(Entry::Service(service)) => self.table.remove(service, None),
+            Change::Disown(Entry::Adopted(service)) => {
+                self.table.adopted.remove(service);
+            }
             Change::Disown(Entry::Destination(service, destination)) => {
                 self.table.remove(service, Some(destination));
             }
@@ -131,6 +140,7 @@ impl Remembered {
         let sysctls = self.sysctls.iter();
         let sysctls = sysctls.map(|(name, before)| Entry::Sysctl(name.clone(), before.clone()));
         table
+            .chain(self.table.adopted.iter().copied().map(Entry::Adopted))
             .chain(addresses.map(|(address, name)| Entry::Address(*address, name.clone())))
             .chain(timeouts.map(Entry::Timeouts))
             .chain(sysctls)

@@ -146,6 +146,12 @@ impl Retention {
         }
     }
 
+    /// Returns the services that the round at `now` removes because their grace
+    /// ends.
+    pub fn ending(&self, now: Duration) -> impl Iterator<Item = ServiceKey> {
+        self.graces.ending(now)
+    }
+
     /// Returns when the next entry may be removed because its grace ends.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.graces.next_deadline()

@@ -79,6 +79,7 @@ impl Loop {
     /// Reads the kernel's table, which no other stage of a round does.
     fn read(&mut self, now: Duration) -> Result<(), ipvs::Error> {
         let timeouts = self.in_force().map(timeouts);
+        self.state.look_at_adopted(self.retention.ending(now));
         let mut edges = edges(
             &mut self.kernel,
             &mut self.links,

@@ -97,8 +97,10 @@ pub struct DirectorGroupSpec {
     /// table, if a VirtualService or RealServer wants the entry but with other
     /// values. Adopt: the director edits the entry in place, and owns it from
     /// then on. Leave: the director leaves the entry alone and reports it. An
-    /// entry that already has the wanted values is always adopted. Defaults to
-    /// Adopt.
+    /// entry that already has the wanted values is always adopted. If an
+    /// adopted service is no longer wanted but still has servers of another
+    /// program, the director removes its own servers and leaves the service.
+    /// Defaults to Adopt.
     #[serde(default)]
     pub on_conflict: OnConflict,
     /// How long the kernel remembers idle connections.

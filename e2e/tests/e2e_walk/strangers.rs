@@ -8,6 +8,11 @@
 //! may be there as the stranger made it, or be gone. An entry that was ours at
 //! the last check must be gone if it is no longer wanted and no stranger has
 //! made it again.
+//!
+//! Strangers' servers stay even if the agent adopted their service and the
+//! service is no longer wanted: then the service stays with them. Where both
+//! the agent and a stranger made a service, the agent may count it as its own
+//! or as adopted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +28,11 @@ pub(crate) struct Strangers {
     /// Claimed entries that stopped being wanted at some time since the last
     /// check.
     dropped: BTreeSet<Entry>,
+    /// The services that only strangers made, so that the agent can only have
+    /// adopted them.
+    strange: BTreeSet<String>,
+    /// The services that a stranger made or edited at some time.
+    perhaps_strange: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +60,9 @@ impl Strangers {
         self.ours = desired.keys().cloned().collect();
         self.claimed = self.ours.clone();
         self.dropped.clear();
+        let is_there = |service: &String| found.contains_key(&Entry::service(service));
+        self.strange.retain(is_there);
+        self.perhaps_strange.retain(is_there);
     }
 
     /// Records which entries are wanted after a change of objects.
@@ -63,8 +76,9 @@ impl Strangers {
     }
 
     fn drop_entry(&mut self, dropped: &Entry) {
+        let stays = self.strange.contains(&dropped.service);
         for (entry, theirs) in &mut self.theirs {
-            let is_in = dropped.server.is_none() && entry.service == dropped.service;
+            let is_in = dropped.server.is_none() && entry.service == dropped.service && !stays;
             if is_in || entry == dropped {
                 theirs.must_be_there = false;
             }
@@ -82,8 +96,15 @@ impl Strangers {
 
     /// Records an entry that a stranger made.
     pub(crate) fn made(&mut self, entry: &Entry, line: String) {
+        let is_dropped = self.dropped.contains(&entry.of_service());
         let must_be_there =
-            !self.claimed.contains(entry) && !self.dropped.contains(&entry.of_service());
+            !self.claimed.contains(entry) && (!is_dropped || self.strange.contains(&entry.service));
+        if entry.server.is_none() {
+            self.perhaps_strange.insert(entry.service.clone());
+            if must_be_there {
+                self.strange.insert(entry.service.clone());
+            }
+        }
         let theirs = Theirs {
             line,
             must_be_there,
@@ -97,6 +118,9 @@ impl Strangers {
         if let Some(theirs) = self.theirs.get_mut(entry) {
             theirs.line = line;
         }
+        if entry.server.is_none() {
+            self.perhaps_strange.insert(entry.service.clone());
+        }
     }
 
     /// Records that a stranger removed an entry. If the entry is a service, its
@@ -106,11 +130,28 @@ impl Strangers {
             None => entry.service != gone.service,
             Some(_) => entry != gone,
         });
+        if gone.server.is_none() {
+            self.strange.remove(&gone.service);
+        }
     }
 
     /// Records that a stranger cleared the table.
     pub(crate) fn cleared(&mut self) {
         self.theirs.clear();
+        self.strange.clear();
+    }
+
+    /// Whether a service may stay although it is no longer wanted, because
+    /// strangers made it and have servers in it.
+    fn is_left_to_them(&self, entry: &Entry, found: &Table) -> bool {
+        let theirs = |server: &&Entry| {
+            server.service == entry.service
+                && server.server.is_some()
+                && found.contains_key(*server)
+        };
+        self.dropped.contains(entry)
+            && self.perhaps_strange.contains(&entry.service)
+            && self.theirs.keys().any(|server| theirs(&server))
     }
 
     /// Returns the differences between a table and the wanted and strangers'
@@ -128,6 +169,7 @@ impl Strangers {
             match self.theirs.get(entry) {
                 _ if desired.contains_key(entry) => {}
                 Some(theirs) if theirs.line == *line => {}
+                _ if self.is_left_to_them(entry, found) => {}
                 Some(theirs) => objections.push(format!(
                     "a stranger made: {}\n   there: {line}",
                     theirs.line

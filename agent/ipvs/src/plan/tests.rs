@@ -83,7 +83,17 @@ fn owned(rows: &[(ServiceKey, &[u8])]) -> Owned {
         .iter()
         .map(|(key, servers)| (*key, servers.iter().copied().map(server).collect()))
         .collect();
-    Owned { services }
+    Owned {
+        services,
+        ..Owned::default()
+    }
+}
+
+/// Like [`owned`], with services that other programs made.
+fn adopted(rows: &[(ServiceKey, &[u8])]) -> Owned {
+    let owned = owned(rows);
+    let adopted = owned.services.keys().copied().collect();
+    Owned { adopted, ..owned }
 }
 
 fn spelled(plan: &Plan) -> Vec<String> {
@@ -157,7 +167,7 @@ fn what_is_wanted_and_there_already_is_adopted_in_place() {
         spelled(&plan),
         ["-e -t 192.0.2.1:80 -r 198.51.100.2:80 -m -w 5"]
     );
-    assert_eq!(plan.adopt, owned(&[(web(), &[1, 2])]));
+    assert_eq!(plan.adopt, adopted(&[(web(), &[1, 2])]));
 }
 
 #[test]
@@ -170,6 +180,28 @@ fn strangers_are_left_and_those_in_our_service_are_named() {
     );
     assert_eq!(spelled(&plan), [""; 0]);
     assert_eq!(plan.strangers, [(web(), server(66))]);
+}
+
+#[test]
+fn an_adopted_service_stays_with_the_destinations_that_strangers_have_in_it() {
+    let there = actual(&[(web(), "rr", &[(1, 1), (66, 1)])]);
+    let unwanted = |ours: &Owned| plan(&WantedTable::new(), &there, ours, OnConflict::Adopt);
+
+    let made = owned(&[(web(), &[1])]);
+    assert_eq!(spelled(&unwanted(&made)), ["-D -t 192.0.2.1:80"]);
+
+    let mut ours = adopted(&[(web(), &[1, 2])]);
+    let first = unwanted(&ours);
+    assert_eq!(spelled(&first), ["-d -t 192.0.2.1:80 -r 198.51.100.1:80"]);
+    assert_eq!(first.shared, [web()]);
+    assert_eq!(first.gone.destinations, [(web(), server(2))]);
+
+    ours.services.insert(web(), [server(1), server(66)].into());
+    assert_eq!(
+        spelled(&unwanted(&ours)),
+        ["-D -t 192.0.2.1:80"],
+        "nothing in it is a stranger's"
+    );
 }
 
 #[test]
@@ -189,7 +221,7 @@ fn a_conflict_is_left_if_that_is_wanted_and_what_agrees_becomes_ours() {
         ["-a -t 192.0.2.1:80 -r 198.51.100.3:80 -m -w 1"]
     );
     assert_eq!(first.left, [(web(), Some(server(2))), (dns(), None)]);
-    assert_eq!(first.adopt, owned(&[(web(), &[1])]));
+    assert_eq!(first.adopt, adopted(&[(web(), &[1])]));
     assert_eq!(first.strangers, []);
 
     let ours = leave(&owned(&[(web(), &[1, 2]), (dns(), &[1])]));
@@ -267,7 +299,16 @@ fn a_service_that_the_kernel_refuses_stops_no_other() {
 /// `before` that is not ours.
 fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> ActualTable {
     let mut table = before.clone();
-    table.retain(|key, _| desired.contains_key(key) || !owned.service(key));
+    for (key, service) in &mut table {
+        if !desired.contains_key(key) && owned.service(key) {
+            let is_theirs = |there: &_| !owned.destination(key, there);
+            service.destinations.retain(|there, _| is_theirs(there));
+        }
+    }
+    table.retain(|key, service| {
+        let stays = owned.adopted.contains(key) && !service.destinations.is_empty();
+        desired.contains_key(key) || !owned.service(key) || stays
+    });
     for (key, wanted) in desired {
         let mut destinations = wanted.destinations.clone();
         for (destination, config) in before.get(key).into_iter().flat_map(|s| &s.destinations) {
@@ -285,13 +326,16 @@ fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> Actua
     table
 }
 
-fn wanted_keys(desired: &WantedTable) -> Owned {
+/// Returns the keys of all wanted entries, as they are ours after a round.
+/// Which services were adopted stays as it is in `ours`.
+fn wanted_keys(desired: &WantedTable, ours: &Owned) -> Owned {
     let keys = |service: &WantedService| service.destinations.iter().map(|(key, _)| *key).collect();
     let services = desired
         .iter()
         .map(|(key, service)| (*key, keys(service)))
         .collect();
-    Owned { services }
+    let adopted = ours.adopted.clone();
+    Owned { services, adopted }
 }
 
 /// Plans and applies as a caller would, and returns the plan.
@@ -304,6 +348,11 @@ fn round(kernel: &mut ModelKernel, desired: &WantedTable, ours: &mut Owned) -> P
     for (index, op) in plan.ops.iter().enumerate() {
         if !failed.contains(&index) {
             ours.acknowledge(&[op]);
+        }
+    }
+    for service in &plan.shared {
+        if ours.services.get(service).is_some_and(BTreeSet::is_empty) {
+            ours.remove(service, None);
         }
     }
     plan
@@ -325,7 +374,7 @@ proptest! {
         }
         prop_assert_eq!(&kernel.table, &expected);
         prop_assert_eq!(&believed, &expected);
-        prop_assert_eq!(&ours, &wanted_keys(&desired));
+        prop_assert_eq!(&ours, &wanted_keys(&desired, &ours));
 
         let second = plan(&desired, &kernel.table, &ours, OnConflict::Adopt);
         let Plan { strangers, misordered, .. } = second.clone();
@@ -344,10 +393,17 @@ proptest! {
         prop_assert!(!additions.iter().any(Op::removes));
         prop_assert!(removals.iter().all(Op::removes));
         for op in removals {
+            let service = op.service();
             prop_assert!(match op.destination() {
-                Some(destination) => ours.destination(&op.service(), &destination),
-                None => ours.service(&op.service()),
+                Some(destination) => ours.destination(&service, &destination),
+                None => ours.service(&service),
             }, "{} is not ours", op);
+            let takes_all = op.destination().is_none() && ours.adopted.contains(&service);
+            let mut there = before[&service].destinations.keys();
+            prop_assert!(
+                !takes_all || there.all(|key| ours.destination(&service, key)),
+                "{} deletes a stranger's destination", op
+            );
         }
         let keys: BTreeSet<_> = plan.ops.iter().map(|op| (op.service(), op.destination())).collect();
         prop_assert_eq!(keys.len(), plan.ops.len(), "at most one operation per entry");
@@ -370,6 +426,7 @@ proptest! {
             sum.adopt.adopt(&part.adopt);
             sum.gone.services.append(&mut part.gone.services);
             sum.gone.destinations.append(&mut part.gone.destinations);
+            sum.shared.append(&mut part.shared);
             sum.strangers.append(&mut part.strangers);
             sum.misordered.append(&mut part.misordered);
         }
@@ -406,7 +463,7 @@ proptest! {
         let expected = expected(&desired, &kernel.table, &ours);
         round(&mut kernel, &desired, &mut ours);
         prop_assert_eq!(&kernel.table, &expected);
-        prop_assert_eq!(&ours, &wanted_keys(&desired));
+        prop_assert_eq!(&ours, &wanted_keys(&desired, &ours));
         let writes = kernel.writes();
         round(&mut kernel, &desired, &mut ours);
         prop_assert_eq!(kernel.writes(), writes);

@@ -1,6 +1,8 @@
 //! Tests of wanted entries that strangers have already made.
 
 use super::*;
+use ipvs::ActualService;
+
 use crate::{fixtures::weight, host::reading::Reading};
 
 fn leaving(world: &ModelWorld) -> Agent {
@@ -62,6 +64,53 @@ fn a_strangers_server_that_differs_is_left_and_one_that_does_not_is_ours() {
         world.news(),
         ["settle", "-e -t 192.0.2.10:80 -r 198.51.100.2:80 -m -w 2",]
     );
+}
+
+#[test]
+fn an_adopted_service_is_given_back_with_the_strangers_server_in_it() {
+    let world = ModelWorld::new();
+    theirs(&world, "wrr", &[(1, 1), (9, 9)]);
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1), (2, 2)])]);
+    let mut agent = Agent::start(&world);
+    agent.round(&ours);
+    // A stranger adds a server after the agent has read the service.
+    let added = service("wrr", &[(8, 8)]).destinations;
+    let change = |found: &mut ActualService| found.destinations.extend(added);
+    let key = tcp(WEB, 80);
+    world.parts().kernel.table.entry(key).and_modify(change);
+    world.news();
+
+    // The mark that the service was adopted is in the journal.
+    let mut agent = Agent::start(&world);
+    let outcome = agent.round(&wish(&[]));
+    assert_eq!(
+        world.news(),
+        [
+            "- 192.0.2.10 eth0",
+            "-d -t 192.0.2.10:80 -r 198.51.100.1:80",
+            "-d -t 192.0.2.10:80 -r 198.51.100.2:80",
+            "settle",
+        ]
+    );
+    assert_eq!((outcome.services, outcome.destinations), (0, 0));
+    agent.state.distrust();
+    agent.round(&wish(&[]));
+    assert_eq!(world.news(), [""; 0], "it is the stranger's again");
+}
+
+#[test]
+fn a_server_that_a_stranger_adds_before_the_service_goes_stays() {
+    let world = ModelWorld::new();
+    theirs(&world, "wrr", &[(1, 1)]);
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
+    let mut agent = settled(&world, &ours);
+    let added = service("wrr", &[(1, 1), (9, 9)]);
+    world.parts().kernel.table.insert(tcp(WEB, 80), added);
+    agent.round(&wish(&[]));
+    let left = world.parts().kernel.table[&tcp(WEB, 80)]
+        .destinations
+        .clone();
+    assert_eq!(left, service("wrr", &[(9, 9)]).destinations);
 }
 
 #[test]

@@ -67,6 +67,8 @@ struct Story {
     holding: Holding,
     /// The owner of every entry on the host, except the host's own addresses.
     whose: BTreeMap<Entry, Whose>,
+    /// The services in the kernel that strangers made.
+    strange: BTreeSet<ServiceKey>,
     /// Whether an agent ended before it could write down all entries that
     /// became ours.
     forgetful: bool,
@@ -86,6 +88,7 @@ impl Story {
             wish: Desired::default(),
             holding: Holding::Take,
             whose: BTreeMap::new(),
+            strange: BTreeSet::new(),
             forgetful: false,
         }
     }
@@ -160,6 +163,7 @@ impl Story {
         self.world.parts().interfaces = fresh;
         self.world.parts().kernel.table.clear();
         self.whose.clear();
+        self.strange.clear();
         self.forgetful = false;
         self.boots += 1;
         self.disk.reboot();
@@ -215,6 +219,7 @@ impl Story {
                 self.whose.insert(entry, Whose::Ours);
             }
         }
+        self.note_left_services();
     }
 
     fn audit_op(&mut self, op: &Op) {
@@ -232,11 +237,54 @@ impl Story {
             "it is a stranger's: {op}"
         );
         if op.removes() {
+            if let Entry::Service(service) = entry
+                && self.strange.remove(&service)
+            {
+                self.assert_nothing_in_it_is_theirs(&service);
+            }
             self.forget(&entry);
         }
     }
 
+    fn assert_nothing_in_it_is_theirs(&self, service: &ServiceKey) {
+        for (entry, whose) in &self.whose {
+            let is_in = matches!(entry, Entry::Destination(of, _) if of == service);
+            assert!(
+                !is_in || *whose != Whose::Theirs,
+                "{service} is deleted with a stranger's {entry:?} in it"
+            );
+        }
+    }
+
+    /// Marks the services as lost that the agent leaves to strangers, because
+    /// strangers have destinations in them.
+    fn note_left_services(&mut self) {
+        let ours = &self.agent.state.ours.table;
+        let is_left = |service: &ServiceKey| {
+            let table = &self.world.parts().kernel.table;
+            self.strange.contains(service)
+                && !ours.service(service)
+                && table
+                    .get(service)
+                    .is_some_and(|found| !found.destinations.is_empty())
+        };
+        let left: Vec<_> = self
+            .whose
+            .keys()
+            .filter(|entry| matches!(entry, Entry::Service(service) if is_left(service)))
+            .cloned()
+            .collect();
+        for entry in left {
+            if self.whose[&entry] != Whose::Theirs {
+                self.whose.insert(entry, Whose::Lost);
+            }
+        }
+    }
+
     fn forget(&mut self, gone: &Entry) {
+        if let Entry::Service(service) = gone {
+            self.strange.remove(service);
+        }
         self.whose.retain(|entry, _| match (gone, entry) {
             (Entry::Service(service), Entry::Destination(of, _)) => service != of,
             _ => entry != gone,
@@ -254,7 +302,7 @@ impl Story {
                 self.agent.state.ours.table.destination(service, key)
             }
             Entry::Address(address, on) => self.agent.state.ours.addresses.get(address) == Some(on),
-            Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_) => false,
+            _ => false,
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
@@ -281,7 +329,7 @@ impl Story {
             Entry::Destination(service, key) => !table
                 .get(service)
                 .is_some_and(|found| found.destinations.contains_key(key)),
-            Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_) => false,
+            _ => false,
         }
     }
 
@@ -293,7 +341,12 @@ impl Story {
             return;
         }
         match deed {
-            Deed::Make(_) => drop(self.whose.insert(entry.clone(), whose)),
+            Deed::Make(_) => {
+                if let (Entry::Service(service), Whose::Theirs) = (entry, whose) {
+                    self.strange.insert(*service);
+                }
+                self.whose.insert(entry.clone(), whose);
+            }
             Deed::Change(_) => self.lose(entry, whose),
             Deed::Remove(_) => self.forget(entry),
         }
@@ -329,9 +382,7 @@ impl Story {
                 };
                 true
             }
-            (_, Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {
-                false
-            }
+            _ => false,
         }
     }
 

@@ -105,6 +105,20 @@ impl Graces {
         self.entries.get(entry)?.before
     }
 
+    /// Returns the services whose own grace ends at `now`.
+    pub(super) fn ending(&self, now: Duration) -> impl Iterator<Item = ServiceKey> {
+        let is_ending = move |grace: &Grace| {
+            let since = grace.since.filter(|_| !grace.is_over);
+            since.is_some_and(|since| since + self.length <= now)
+        };
+        let services = self
+            .entries
+            .iter()
+            .filter(|((_, server), _)| server.is_none());
+        let ending = services.filter(move |(_, grace)| is_ending(grace));
+        ending.map(|((service, _), _)| *service)
+    }
+
     /// Returns the removals of the entries that are in their grace.
     pub(super) fn running(&self) -> impl Iterator<Item = Op> {
         let is_running = |grace: &Grace| grace.since.is_some() && !grace.is_over;

@@ -27,8 +27,10 @@ const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes")
 const INTENT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("intents");
 /// The version of the file's schema. The version is raised when an older build
 /// could misread the file of a newer build.
-const SCHEMA: &str = "3";
-/// Schema 2 had neither refused entries nor the services before a boot.
+const SCHEMA: &str = "4";
+/// Schema 3 did not tell adopted services from services that the agent made.
+const SCHEMA_3: &str = "3";
+/// Schema 2 also had neither refused entries nor the services before a boot.
 const SCHEMA_2: &str = "2";
 /// The [`Refused`] in postcard encoding, split into rows at any byte.
 const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refused");
@@ -68,13 +70,17 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     let mut remembered = match schema.as_deref() {
         None => Remembered::default(),
         Some(schema_1::SCHEMA) => take_schema_1(&transaction)?,
-        Some(SCHEMA | SCHEMA_2) => read(&transaction)?,
+        Some(SCHEMA | SCHEMA_3 | SCHEMA_2) => read(&transaction)?,
         Some(other) => {
             return Err(redb::Error::Corrupted(format!(
                 "the file has schema {other}, and this build knows only schema {SCHEMA}"
             )));
         }
     };
+    if schema.as_deref() != Some(SCHEMA) {
+        // Nothing that a stranger may have put into a service is deleted.
+        remembered.table.adopted = remembered.table.services.keys().copied().collect();
+    }
     // An address that cannot be parsed was written by no build.
     let taken_over = taken_over.iter().flat_map(|list| list.split_whitespace());
     remembered.taken_over = taken_over.filter_map(|one| one.parse().ok()).collect();

@@ -140,7 +140,21 @@ impl Story {
                 }
             }
         }
-        assert_eq!(disk.owned, ours);
+        let (marks, owned): (BTreeSet<_>, BTreeSet<_>) = disk
+            .owned
+            .iter()
+            .cloned()
+            .partition(|entry| matches!(entry, Entry::Adopted(_)));
+        assert_eq!(owned, ours);
+        for mark in marks {
+            let Entry::Adopted(service) = mark else {
+                continue;
+            };
+            assert!(
+                owned.contains(&Entry::Service(service)),
+                "{service} is ours"
+            );
+        }
         let table = &self.world.parts().kernel.table;
         let owned = disk.remembered().table;
         let plan = ipvs::plan(&self.wish.table, table, &owned, OnConflict::Adopt);

@@ -135,6 +135,35 @@ fn a_file_of_schema_2_keeps_its_entries_and_has_refused_nothing() {
 }
 
 #[test]
+fn the_services_of_a_file_of_schema_3_count_as_adopted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path(), BOOT);
+    journal
+        .settle(&[Change::Own(Entry::Service(service(80)))])
+        .unwrap();
+    let transaction = journal.database.as_ref().unwrap().begin_write().unwrap();
+    let mut meta = transaction.open_table(META).unwrap();
+    meta.insert("schema", SCHEMA_3).unwrap();
+    drop(meta);
+    transaction.commit().unwrap();
+    drop(journal);
+
+    let (mut journal, found) = open(folder.path(), BOOT);
+    assert_eq!(found.table.adopted, [service(80)].into());
+    journal
+        .settle(&[Change::Own(Entry::Service(service(443)))])
+        .unwrap();
+    drop(journal);
+    let (_, again) = open(folder.path(), BOOT);
+    assert_eq!(again.table.services.len(), 2);
+    assert_eq!(
+        again.table.adopted,
+        [service(80)].into(),
+        "a service of the current build is known to be made by it"
+    );
+}
+
+#[test]
 fn nothing_of_the_old_form_stays_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     write_schema_1(folder.path());
