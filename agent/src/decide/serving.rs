@@ -88,6 +88,7 @@ impl Serving {
         };
         self.dirty.insert(key);
         let before = self.services.remove(&key);
+        let recovered = before.as_ref().and_then(|service| service.recovered);
         let (mut known, below_since, is_new) = match before {
             Some(service) => (service.servers, service.below_since, false),
             None => {
@@ -143,6 +144,7 @@ impl Serving {
             policy: policy.clone(),
             servers,
             below_since,
+            recovered,
             is_waiting: false,
         };
         if is_new {

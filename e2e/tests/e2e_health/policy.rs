@@ -72,7 +72,9 @@ fn below_the_minimum_clients_get_the_sorry_server() {
     wait_for("ivs/web", "Ready", "False");
     farm.servers[0].behave(Behaviour::Good);
     scene.expect_pages(&[0, 1]);
-    assert_eq!(scene.weights.of(VIP, "192.168.2.201:8000"), None);
+    let sorry = (VIP, "192.168.2.201:8000");
+    scene.weights.wait_for(sorry, Some(0), PATIENCE);
+    scene.weights.wait_for(sorry, None, PATIENCE);
     wait_until_ready(&["web"]);
     scene.expect_none_failed();
 }

@@ -11,7 +11,10 @@ use super::{
     policy::{self, Count, Server},
     server::{Health, ServerState},
 };
-use crate::{decide::desired::CheckPolicy, event::probed::ProbeId};
+use crate::{
+    decide::{desired::CheckPolicy, retain::GRACE},
+    event::probed::ProbeId,
+};
 
 #[derive(Debug)]
 pub(super) struct Service {
@@ -19,6 +22,9 @@ pub(super) struct Service {
     pub(super) servers: IndexMap<DestinationKey, Member>,
     /// Since when the service is below its minimum, or none if it is not.
     pub(super) below_since: Option<Timestamp>,
+    /// When the service recovered, while its sorry server stays without new
+    /// connections.
+    pub(super) recovered: Option<Timestamp>,
     /// Whether outstanding first results may change whether the service is
     /// below its minimum.
     pub(super) is_waiting: bool,
@@ -123,6 +129,12 @@ impl Service {
         } else if members.any(|(server, member)| expected(member, true) != in_kernel(server)) {
             self.below_since = None;
         }
+        if found.is_ours
+            && self.below_since.is_none()
+            && sorry.is_some_and(|sorry| found.has(&sorry))
+        {
+            self.recovered = Some(now);
+        }
         let is_below = self.below_since.is_some();
         for (server, member) in &mut self.servers {
             if in_kernel(server) == expected(member, is_below) {
@@ -135,6 +147,20 @@ impl Service {
                 Some(false) | None => member.state = ServerState::unknown(now),
             }
         }
+    }
+
+    /// Returns when the sorry server leaves the kernel after a recovery, or
+    /// none if nothing keeps it there. Clients that it serves can finish until
+    /// then.
+    fn sorry_leaves(&mut self, now: Timestamp) -> Option<Timestamp> {
+        // If the clock was set back in the meantime, the time begins again.
+        self.recovered = self.recovered.map(|recovered| recovered.min(now));
+        let leaves = self.recovered?.checked_add(GRACE).ok();
+        let leaves = leaves.filter(|leaves| *leaves > now);
+        if leaves.is_none() {
+            self.recovered = None;
+        }
+        leaves
     }
 
     pub(super) fn weigh(
@@ -155,6 +181,7 @@ impl Service {
         };
         if is_below != was_below {
             self.below_since = is_below.then_some(now);
+            self.recovered = was_below.then_some(now);
         }
         if was_below && !is_below && availability.below == BelowMinimum::FailOpen {
             let up = |member: &&mut Member| member.state.health() == Health::Up;
@@ -185,9 +212,11 @@ impl Service {
                 .min();
         }
         if let Some((sorry, config)) = self.policy.sorry {
+            let leaves = self.sorry_leaves(now);
+            deadline = [deadline, leaves].into_iter().flatten().min();
             if is_below {
                 weighed.destinations.insert(sorry, config);
-            } else if self.policy.quiesce_only.contains(&sorry) {
+            } else if self.policy.quiesce_only.contains(&sorry) || leaves.is_some() {
                 let quiesced = DestinationConfig {
                     weight: 0,
                     ..config

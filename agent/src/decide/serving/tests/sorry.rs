@@ -21,9 +21,16 @@ fn scene(minimum: u32, recover_above: Option<u32>) -> Scene {
     scene
 }
 
-fn says_sorry(scene: &Scene) -> bool {
+/// Returns the sorry server's weight in the kernel, or none if the kernel does
+/// not have it.
+fn sorry_weight(scene: &Scene) -> Option<u32> {
     let kernel = scene.kernel.as_ref().expect("something was weighed");
-    kernel.destinations.contains_key(&server(99))
+    let found = kernel.destinations.get(&server(99));
+    found.map(|found| found.weight)
+}
+
+fn says_sorry(scene: &Scene) -> bool {
+    sorry_weight(scene) == Some(1)
 }
 
 #[test]
@@ -43,6 +50,51 @@ fn it_serves_below_the_minimum_and_goes_when_enough_are_back() {
     }
     assert_eq!(scene.weights(), "10 10 10");
     assert!(!says_sorry(&scene));
+}
+
+/// Returns a scene whose service has just recovered.
+fn recovered() -> Scene {
+    let mut scene = scene(1, None);
+    for _ in 0..3 {
+        scene.probe("---");
+    }
+    assert!(says_sorry(&scene));
+    for _ in 0..2 {
+        scene.probe("+--");
+    }
+    scene
+}
+
+#[test]
+fn after_a_recovery_its_clients_have_ten_seconds_to_finish() {
+    let mut scene = recovered();
+    assert_eq!(sorry_weight(&scene), Some(0), "it gets no new connections");
+    scene.wait(9);
+    assert_eq!(sorry_weight(&scene), Some(0));
+    scene.wait(1);
+    assert_eq!(sorry_weight(&scene), None);
+}
+
+#[test]
+fn a_restart_during_these_seconds_begins_them_again() {
+    let mut scene = recovered();
+    scene.restart();
+    assert_eq!(sorry_weight(&scene), Some(0));
+    scene.wait(9);
+    assert_eq!(sorry_weight(&scene), Some(0));
+    scene.wait(1);
+    assert_eq!(sorry_weight(&scene), None);
+}
+
+#[test]
+fn it_serves_again_if_the_service_falls_below_its_minimum_meanwhile() {
+    let mut scene = recovered();
+    for _ in 0..3 {
+        scene.probe("---");
+    }
+    assert!(says_sorry(&scene));
+    scene.wait(10);
+    assert!(says_sorry(&scene), "the earlier recovery is forgotten");
 }
 
 #[test]
