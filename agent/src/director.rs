@@ -37,8 +37,8 @@ use crate::{
     },
     event::Event,
     host::{
-        listeners::Listening,
         netlink::{LinkError, Links},
+        sockets::Sockets,
         surroundings::Surroundings,
         sysctls::Sysctls,
     },
@@ -74,8 +74,8 @@ pub struct World {
     /// The Leases of other directors, or none without an API server. Without
     /// one, every holder that the group names counts as live.
     pub leases: Option<Box<dyn Leases + Send>>,
-    /// The sockets on which the host's programs listen.
-    pub listeners: Box<dyn Listening + Send>,
+    /// The sockets of the host's programs.
+    pub sockets: Box<dyn Sockets + Send>,
     /// Whether services are programmed even if they take the director's own
     /// traffic.
     pub may_hijack: bool,
@@ -135,6 +135,8 @@ pub struct Loop {
     /// The rates that the prober was given.
     rates: Rates,
     unreadable: Vec<DirectorException>,
+    /// Whether objects wait until this director serves less.
+    waits_for_room: bool,
     /// The last logged problems of objects.
     complaints: Said<Line>,
     /// The last logged oddities of this host.
@@ -192,6 +194,7 @@ impl Loop {
             health: Health::new(standings),
             rates: Rates::default(),
             unreadable: Vec::new(),
+            waits_for_room: false,
             complaints: Said::default(),
             oddities: Said::default(),
             ration: Ration::default(),
@@ -246,6 +249,7 @@ impl Loop {
             self.resolve(now);
         }
         self.reason = Reason::Nothing;
+        let served = self.waits_for_room.then(|| self.served());
         let outcome = match self.round(now) {
             Ok(outcome) => Some(outcome),
             Err(error) => {
@@ -254,10 +258,19 @@ impl Loop {
             }
         };
         self.acted = Some(self.clock.now());
+        if served.is_some_and(|before| self.served() < before) {
+            self.reason = Reason::Resolve;
+        }
         if let Some(outcome) = &outcome {
             self.log_oddities(outcome, now);
         }
         listed.then(|| self.observed(outcome))
+    }
+
+    /// Returns how many services and servers this director serves.
+    fn served(&self) -> usize {
+        let services = &self.state.ours().table.services;
+        services.len() + services.values().map(BTreeSet::len).sum::<usize>()
     }
 
     /// Returns why a round should run now.

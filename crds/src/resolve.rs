@@ -4,13 +4,14 @@ mod grants;
 mod left_out;
 mod link;
 mod probes;
+mod room;
 
 use std::{
     collections::{HashMap, hash_map},
     net::SocketAddr,
 };
 
-use self::{by_label::oldest_first, grants::Granted, link::link_servers};
+use self::{budgets::Why, by_label::oldest_first, grants::Granted, link::link_servers};
 use crate::{
     BudgetRule, Extent, Kind, ObjectKey, Objects, Rejection, Resolved, ServiceId, Source, Stored,
     check::CheckedService, condition::reason,
@@ -54,8 +55,9 @@ pub fn resolve(objects: &Objects) -> Resolved {
 /// Works as [`resolve`], and adds what a director goes on serving although its
 /// group does not grant it or a budget leaves it out: [`Resolved::ungranted`]
 /// and [`crate::Service::ungranted`] have what is `standing`, and
-/// [`Resolved::refused`] names it. The accepted services and their servers are
-/// the same for all directors.
+/// [`Resolved::refused`] names it. If that uses up a budget, accepted services
+/// and servers that are not standing wait ([`Resolved::waiting`]). The accepted
+/// and the waiting ones together are the same for all directors.
 ///
 /// There may be a million pairs of a service and a server beyond a budget, so
 /// only those that are standing are kept.
@@ -174,7 +176,7 @@ fn accept_services<'a>(
             let count = counts.entry((&service.group, &key.namespace));
             let count = count.or_default();
             if *count >= candidate.budgets.of(&key.namespace).services {
-                reject(budgets::too_many_services(&candidate));
+                reject(budgets::too_many_services(&candidate, Why::Newest));
                 candidate.extent = None;
                 still_served.push(candidate);
                 continue;

@@ -32,6 +32,9 @@ pub struct Resolved {
     /// those that a budget leaves out, only some are here, at least one of each
     /// service and of each server ([`Service::left_out`]).
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
+    /// Accepted services, and servers of accepted services, for which a director
+    /// has no room, because others that it still serves use up a budget.
+    pub waiting: BTreeMap<(ObjectKey, Option<ObjectKey>), Rejection>,
     /// Deleted DirectorGroups that services still name.
     pub gone_groups: Vec<String>,
 }

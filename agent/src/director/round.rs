@@ -29,6 +29,7 @@ impl Loop {
         self.set_rates();
         let wanted = desired(&resolved, &self.group);
         self.unreadable = unreadable(&self.objects, &resolved, &self.group);
+        self.waits_for_room = !resolved.waiting.is_empty();
         if self.objects.is_listed() {
             let complaints = complaints(&self.objects, &resolved, &self.group);
             let ration = &mut self.ration;

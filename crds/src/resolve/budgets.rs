@@ -44,7 +44,9 @@ pub(super) struct Limit<'a> {
     /// The newest server that is not left out, if some are left out; none in it
     /// if all are.
     newest: Option<Option<Aged<'a>>>,
-    excess: Excess,
+    pub(super) excess: Excess,
+    /// How many destinations the namespace may have in all.
+    pub(super) most: usize,
     /// How many destinations the namespace may have besides those of its
     /// accepted services. Services that are only still served use them.
     room: usize,
@@ -152,13 +154,15 @@ impl<'a> Group<'a, '_> {
         let limits = wanted.iter().map(|(name, wanted)| {
             let most = most(name);
             let given = (*wanted).min(most).min(share);
+            let room = (most.min(share) - given).min(left);
             let limit = Limit {
                 newest: (*wanted > given).then(|| self.newest(name, given, servers)),
                 excess: match share < most {
                     true => Excess::Total(share),
                     false => Excess::Namespace,
                 },
-                room: (most.min(share) - given).min(left),
+                most: given + room,
+                room,
                 targets: 0,
                 micro_probes: 0,
             };
@@ -237,18 +241,27 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Returns the rejection of a service that is newer than as many services of
-/// its namespace as the group serves.
-pub(super) fn too_many_services(candidate: &Candidate<'_>) -> Rejection {
+/// Why an object is not served within a budget.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Why {
+    /// Older objects use the budget up.
+    Newest,
+    /// Others that the director still serves use the budget up.
+    NoRoom,
+}
+
+/// Returns the rejection of a service for which the budget of its namespace has
+/// no place.
+pub(super) fn too_many_services(candidate: &Candidate<'_>, why: Why) -> Rejection {
     let namespace = &*candidate.key.namespace;
     let most = candidate.budgets.of(namespace).services;
     let what = format_args!("serves at most {most} VirtualServices of namespace {namespace}");
-    rejection(candidate, "metadata.namespace", what, "services")
+    rejection(candidate, "metadata.namespace", what, "services", why)
 }
 
 impl Excess {
-    /// Returns the rejection of a server that this budget leaves out.
-    pub(super) fn rejection(self, candidate: &Candidate<'_>) -> Rejection {
+    /// Returns the rejection of a server for which this budget has no place.
+    pub(super) fn rejection(self, candidate: &Candidate<'_>, why: Why) -> Rejection {
         let namespace = &*candidate.key.namespace;
         let budgets = candidate.budgets;
         let of_namespace = budgets.of(namespace);
@@ -257,7 +270,8 @@ impl Excess {
                 let most = budgets.servers_per_service;
                 let what = format_args!("gives each VirtualService at most {most} RealServers");
                 let path = "spec.realServerSelector";
-                return named_rejection(candidate, path, what, "spec.budgets.serversPerService");
+                let budget = "spec.budgets.serversPerService";
+                return named_rejection(candidate, path, what, budget, why);
             }
             Self::Total(share) => {
                 let what = format_args!(
@@ -266,7 +280,8 @@ impl Excess {
                     budgets.total_destinations
                 );
                 let path = "metadata.namespace";
-                return named_rejection(candidate, path, what, "spec.budgets.total.destinations");
+                let budget = "spec.budgets.total.destinations";
+                return named_rejection(candidate, path, what, budget, why);
             }
             Self::Namespace => (
                 format!("at most {} destinations", of_namespace.destinations),
@@ -285,13 +300,19 @@ impl Excess {
             ),
         };
         let what = format_args!("gives namespace {namespace} {most}");
-        rejection(candidate, "metadata.namespace", what, field)
+        rejection(candidate, "metadata.namespace", what, field, why)
     }
 }
 
-fn rejection(candidate: &Candidate<'_>, path: &str, what: Arguments<'_>, field: &str) -> Rejection {
+fn rejection(
+    candidate: &Candidate<'_>,
+    path: &str,
+    what: Arguments<'_>,
+    field: &str,
+    why: Why,
+) -> Rejection {
     let budget = candidate.budgets.path(&candidate.key.namespace, field);
-    named_rejection(candidate, path, what, &budget)
+    named_rejection(candidate, path, what, &budget, why)
 }
 
 fn named_rejection(
@@ -299,14 +320,18 @@ fn named_rejection(
     path: &str,
     what: Arguments<'_>,
     budget: &str,
+    why: Why,
 ) -> Rejection {
     let group = &candidate.service.group;
+    let why = match why {
+        Why::Newest => "the newest are left out",
+        Why::NoRoom => "this director still serves others, which use it up",
+    };
     Rejection {
         reason: reason::BUDGET_EXCEEDED,
         message: format!(
-            "{path}: DirectorGroup {group} {what} ({budget}), and the newest are left out; delete \
-             what is not needed, or have an administrator raise the budget: kubectl edit \
-             directorgroup {group}"
+            "{path}: DirectorGroup {group} {what} ({budget}), and {why}; delete what is not \
+             needed, or have an administrator raise the budget: kubectl edit directorgroup {group}"
         ),
     }
 }

@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     Candidate, Standing,
-    budgets::{Excess, Limit, limits},
+    budgets::{Excess, Limit, Why, limits},
     by_label::{ServersByLabel, oldest_first},
     left_out::LeftOut,
-    probes,
+    probes, room,
 };
 use crate::{
     Extent, ForwardingRule, ObjectKey, Objects, Rejection, Resolved, Server, Service, ServiceId,
@@ -66,6 +66,7 @@ pub(super) fn link_servers<'a>(
         &mut left_out,
         resolved,
     );
+    room::wait(objects, candidates, &limits, standing, resolved);
 }
 
 /// A service, and the servers that it may select.
@@ -103,7 +104,7 @@ impl<'a> Selected<'a, '_> {
             if let Err(excess) = admitted {
                 let standing = self.standing_server(server_key, stored);
                 if left_out.is_named(key, server_key) || standing.is_some() {
-                    let rejection = excess.rejection(candidate);
+                    let rejection = excess.rejection(candidate, Why::Newest);
                     resolved.refused.insert(refused(), rejection);
                 } else {
                     linked.left_out += 1;

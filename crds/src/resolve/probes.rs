@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     Candidate, Standing,
-    budgets::{Excess, Limits, MICRO, micro_probes},
+    budgets::{Excess, Limits, MICRO, Why, micro_probes},
     left_out::LeftOut,
 };
 use crate::{HealthCheck, NamespaceRule, Objects, Resolved, Server};
@@ -119,7 +119,9 @@ fn refuse(
         let server = &service.servers[*index];
         if left_out.is_named(key, &server.object) || is_standing(server) {
             let pair = (key.clone(), server.object.clone());
-            resolved.refused.insert(pair, excess.rejection(candidate));
+            resolved
+                .refused
+                .insert(pair, excess.rejection(candidate, Why::Newest));
         } else {
             service.left_out += 1;
         }

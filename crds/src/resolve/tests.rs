@@ -9,6 +9,7 @@ use crate::{
 mod budgets;
 mod grants;
 mod properties;
+mod room;
 
 /// Returns the servers of a service as `address:port`, oldest first.
 fn servers(resolved: &Resolved, name: &str) -> Vec<String> {

@@ -13,7 +13,9 @@ use crate::ration::Line;
 /// build cannot read, though the controller's build may. Also returns
 /// exceptions for what depends on the last good version of an object that is not
 /// accepted as it is now, since only agents know that version: services whose
-/// key such an object has, and what a budget leaves out in its namespace.
+/// key such an object has, and what a budget leaves out in its namespace. Also
+/// returns exceptions for what waits for room in a budget, since only this
+/// director still serves others in its place.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = reason::UNREADABLE;
     let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
@@ -58,7 +60,15 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
         (of.group == group)
             .then(|| exception(service, Some(server), rejection.reason, &rejection.message))
     });
-    let others = losers.chain(left_out);
+    let waiting = resolved
+        .waiting
+        .iter()
+        .filter_map(|((service, server), why)| {
+            let stored = objects.virtual_services.get(service)?;
+            (stored.group.as_deref() == Some(group))
+                .then(|| exception(service, server.as_ref(), why.reason, &why.message))
+        });
+    let others = losers.chain(left_out).chain(waiting);
     services.chain(servers).chain(others).collect()
 }
 
@@ -88,5 +98,17 @@ pub fn complaints(objects: &Objects, resolved: &Resolved, group: &str) -> BTreeS
             rejection.message
         ),
     });
-    rejected.chain(refused).collect()
+    let waiting = resolved.waiting.iter();
+    let waiting = waiting.filter(|((service, _), _)| concerns(Kind::VirtualService, service));
+    let waiting = waiting.map(|((service, server), why)| Line {
+        namespace: service.namespace.clone(),
+        text: match server {
+            None => format!("VirtualService {service} waits: {}", why.message),
+            Some(server) => format!(
+                "RealServer {server} waits to serve VirtualService {service}: {}",
+                why.message
+            ),
+        },
+    });
+    rejected.chain(refused).chain(waiting).collect()
 }
