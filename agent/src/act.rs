@@ -299,7 +299,7 @@ fn apply(
             }
         }
     }
-    state.done(&done);
+    state.done(&done, now);
     Ok(if done.len() == ops.len() {
         Applied::All
     } else {

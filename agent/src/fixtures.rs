@@ -32,6 +32,7 @@ use crate::{
         interface::{Interface, Mac},
         listeners::Listener,
         netlink::LinkError,
+        peers::Peer,
     },
     input::leases::Looks,
 };
@@ -192,6 +193,8 @@ pub(crate) struct Parts {
     pub(crate) sysctls: BTreeMap<String, String>,
     /// The listening sockets of the host's programs.
     pub(crate) listeners: Vec<Listener>,
+    /// What the host's programs talk to.
+    pub(crate) peers: BTreeSet<Peer>,
     /// How many times the agent read the listening sockets.
     pub(crate) listeners_read: usize,
     /// While this is true, the agent cannot read the listening sockets.
@@ -293,6 +296,7 @@ impl ModelWorld {
             disk: Disk::default(),
             file: ModelFile::default(),
             listeners: Vec::new(),
+            peers: BTreeSet::new(),
             listeners_read: 0,
             listeners_hidden: false,
             links_broken: false,

@@ -27,6 +27,11 @@ use crate::{
     host::reading::Reading,
 };
 
+/// How long a service that is gone counts as served lately. The connections of
+/// its clients on this host last for about 15 minutes more (tcp(7),
+/// tcp_retries2).
+const LATELY: Duration = Duration::from_secs(20 * 60);
+
 /// The agent's knowledge of the host, kept between rounds.
 #[derive(Debug, Default)]
 pub struct State {
@@ -80,6 +85,8 @@ pub struct State {
     pub(super) in_doubt: bool,
     /// The changes of ownership that are not yet in the journal.
     pub(super) unsettled: Unsettled,
+    /// The services that the agent deleted lately, each with the time.
+    left_at: BTreeMap<ServiceKey, Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -156,6 +163,12 @@ impl State {
         let services = services.into_iter();
         let adopted: Vec<_> = services.filter(|key| adopted.contains(key)).collect();
         self.doubt(adopted);
+    }
+
+    /// Whether a service is ours, or was until at most [`LATELY`] ago.
+    pub fn is_served_lately(&self, service: &ServiceKey, now: Duration) -> bool {
+        let left = self.left_at.get(service);
+        self.ours.table.service(service) || left.is_some_and(|left| now < *left + LATELY)
     }
 
     /// Makes the next round read these services, whether they are ours or not.
@@ -320,7 +333,9 @@ impl State {
     /// Records operations that the kernel carried out. Consecutive operations
     /// on one service share a look-up, because there may be tens of thousands
     /// of operations.
-    pub(super) fn done(&mut self, ops: &[&Op]) {
+    pub(super) fn done(&mut self, ops: &[&Op], now: Duration) {
+        let deleted = ops.iter().filter(|op| matches!(op, Op::DeleteService(_)));
+        self.left_at.extend(deleted.map(|op| (op.service(), now)));
         if !self.ours.table.adopted.is_empty() {
             let made = ops.iter().filter(|op| matches!(op, Op::NewService(..)));
             made.for_each(|op| self.made(op.service()));
@@ -426,6 +441,7 @@ impl State {
     /// makes the next round plan the failed services again.
     pub(super) fn end_round(&mut self, now: Duration) {
         self.retry.expire(now);
+        self.left_at.retain(|_, left| now < *left + LATELY);
         let retry = &self.retry;
         self.failures.retain(|subject, _| retry.waits(*subject));
         let failed = self.failures.keys().filter_map(|subject| match subject {

@@ -74,6 +74,8 @@ impl Protection {
             facts: Facts {
                 own: None,
                 listeners: Ok(Vec::new()),
+                peers: Ok(BTreeSet::new()),
+                served: BTreeSet::new(),
                 api_servers: BTreeSet::new(),
                 directors: BTreeMap::new(),
                 before_boot: None,
@@ -335,12 +337,33 @@ impl Loop {
         facts.before_boot = before_boot.cloned();
         let asks = |key: &ServiceKey| protect::asks_for_listeners(key, facts.own.as_ref());
         let mut remembered = protection.refusals.entries();
-        let asks_for_listeners = concerned.into_iter().any(asks)
+        let asks_for_listeners = concerned.iter().copied().any(asks)
             || is_due && remembered.any(|(entry, _)| entry.1.is_none() && asks(&entry.0));
         drop(remembered);
         if asks_for_listeners {
-            let listeners = self.world.listeners.listeners();
+            let listeners = self.world.sockets.listeners();
             facts.listeners = listeners.map_err(|error| error.to_string());
+        }
+        let is_strange = |key: &&ServiceKey| key.vip().is_some() && !state.found(key).is_ours;
+        let asks_for_peers = concerned.iter().any(is_strange)
+            || is_due && protection.refusals.entries().next().is_some();
+        if asks_for_peers {
+            let peers = self.world.sockets.peers();
+            facts.peers = peers.map_err(|error| error.to_string());
+            let peers = facts.peers.iter().flatten();
+            let peers: BTreeSet<_> = peers.map(|peer| peer.address.ip()).collect();
+            let concerned = concerned.iter().copied();
+            let is_peer = |key: &&ServiceKey| key.vip().is_some_and(|vip| peers.contains(&vip));
+            let was_served = |key: &&ServiceKey| {
+                let is_before = |before: &BTreeSet<_>| before.contains(*key);
+                state.is_served_lately(key, now)
+                    || facts.before_boot.as_ref().is_some_and(is_before)
+            };
+            facts.served = concerned
+                .filter(is_peer)
+                .filter(was_served)
+                .copied()
+                .collect();
         }
         let others = protection.directors.iter();
         let others = others.filter(|(name, _)| **name != self.name);

@@ -32,6 +32,7 @@ mod health;
 mod health_steps;
 mod holder;
 mod no_journal;
+mod peers;
 mod places;
 mod protect;
 mod refused;

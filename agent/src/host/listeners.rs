@@ -1,29 +1,13 @@
-//! Lists the ports on which programs of this host listen, as `ss` does: the
-//! kernel returns them over netlink (`sock_diag(7)`). The agent requests
-//! listening sockets only, so a host with many connections costs no more.
+//! The ports on which programs of this host listen.
 
 use std::{
     fs,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::AsRawFd,
-    time::Duration,
 };
 
 use ipvs::Protocol;
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_sock_diag::{
-    SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-use nix::sys::{
-    socket::{MsgFlags, recv, setsockopt, sockopt},
-    time::TimeVal,
-};
+use netlink_packet_sock_diag::inet::{InetResponse, nlas::Nla};
 
 /// The file that lists the SCTP endpoints of this thread's network namespace.
 /// The file exists only after the kernel has loaded SCTP; a request over
@@ -32,23 +16,6 @@ const SCTP_ENDPOINTS: &str = "/proc/thread-self/net/sctp/eps";
 /// The state of a listening SCTP endpoint: `SCTP_SS_LISTENING` equals TCP's
 /// LISTEN (`include/net/sctp/constants.h`).
 const SCTP_LISTENING: &str = "10";
-/// The size of the receive buffer in bytes. The kernel sends a dump in
-/// datagrams of up to 32 KiB (`net/netlink/af_netlink.c`).
-const RECEIVE: usize = 64 * 1024;
-/// How long to wait for the kernel's answer, which comes at once if it comes at
-/// all.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The boundary to the host's sockets, kept small so that tests can replace it
-/// with a model.
-pub trait Listening {
-    /// Returns every socket on which a program of this host waits for clients.
-    ///
-    /// # Errors
-    /// Returns an error if the kernel does not answer, so that the listeners
-    /// are unknown.
-    fn listeners(&mut self) -> io::Result<Vec<Listener>>;
-}
 
 /// A socket that waits for clients: a listening TCP or SCTP socket, or a UDP
 /// socket that is bound and not connected.
@@ -79,87 +46,10 @@ impl Listener {
     }
 }
 
-/// Lists this host's listeners by asking the kernel over sock_diag.
-#[derive(Debug)]
-pub struct SockDiag;
-
-impl Listening for SockDiag {
-    fn listeners(&mut self) -> io::Result<Vec<Listener>> {
-        let mut found = sctp_endpoints()?;
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
-        for protocol in [Protocol::TCP, Protocol::UDP] {
-            for family in [AF_INET, AF_INET6] {
-                found.extend(dump(&socket, family, protocol)?);
-            }
-        }
-        Ok(found)
-    }
-}
-
-fn dump(socket: &Socket, family: u8, protocol: Protocol) -> io::Result<Vec<Listener>> {
-    socket.send(&request(family, protocol), 0)?;
-    let mut buffer = vec![0; RECEIVE];
-    let mut found = Vec::new();
-    loop {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            received => received?,
-        };
-        let mut datagram = buffer.get(..length).ok_or(ErrorKind::InvalidData)?;
-        while !datagram.is_empty() {
-            let answer = NetlinkMessage::<SockDiagMessage>::deserialize(datagram)
-                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    found.push(listener(protocol, &response));
-                }
-                NetlinkPayload::Done(_) => return Ok(found),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            let aligned = (answer.header.length as usize).next_multiple_of(4);
-            datagram = match aligned {
-                0 => &[],
-                _ => datagram.get(aligned..).unwrap_or_default(),
-            };
-        }
-    }
-}
-
-fn request(family: u8, protocol: Protocol) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let (protocol, states) = match protocol {
-        // A bound UDP socket without a peer is in the state CLOSE
-        // (`net/ipv4/udp.c`).
-        Protocol::UDP => (IPPROTO_UDP, StateFlags::CLOSE),
-        _ => (IPPROTO_TCP, StateFlags::LISTEN),
-    };
-    let request = InetRequest {
-        family,
-        protocol,
-        extensions: ExtensionFlags::empty(),
-        states,
-        socket_id: match family {
-            AF_INET => SocketId::new_v4(),
-            _ => SocketId::new_v6(),
-        },
-    };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
-}
-
 /// Reads a listener from the kernel's answer. The kernel reports IPV6_V6ONLY
 /// for every IPv6 socket that listens or is not connected
 /// (`net/ipv4/inet_diag.c`, `inet_diag_msg_attrs_fill`).
-fn listener(protocol: Protocol, response: &InetResponse) -> Listener {
+pub(super) fn listener(protocol: Protocol, response: &InetResponse) -> Listener {
     let id = &response.header.socket_id;
     Listener {
         protocol,
@@ -169,7 +59,11 @@ fn listener(protocol: Protocol, response: &InetResponse) -> Listener {
     }
 }
 
-fn sctp_endpoints() -> io::Result<Vec<Listener>> {
+/// Returns the SCTP endpoints that wait for clients.
+///
+/// # Errors
+/// Returns an error if the kernel's list cannot be read.
+pub(super) fn sctp_endpoints() -> io::Result<Vec<Listener>> {
     match fs::read_to_string(SCTP_ENDPOINTS) {
         Ok(text) => Ok(parse_sctp(&text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -198,8 +92,6 @@ fn parse_sctp(text: &str) -> Vec<Listener> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, UdpSocket};
-
     use super::*;
 
     fn listener(protocol: Protocol, address: &str, port: u16, is_v6_only: bool) -> Listener {
@@ -234,30 +126,6 @@ mod tests {
                 assert!(!listener.takes(Protocol::TCP, address, 23), "another port");
                 assert!(!listener.takes(Protocol::UDP, address, 22), "not TCP");
             }
-        }
-    }
-
-    #[test]
-    fn what_listens_on_this_machine_is_found() {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
-        connected.connect(udp.local_addr().unwrap()).unwrap();
-        let client = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
-        let found = SockDiag.listeners().expect("the kernel answers");
-        for (protocol, address, expected) in [
-            (Protocol::TCP, tcp.local_addr(), true),
-            (Protocol::UDP, udp.local_addr(), true),
-            (Protocol::UDP, connected.local_addr(), false),
-            (Protocol::TCP, client.local_addr(), false),
-        ] {
-            let address = address.unwrap();
-            let takes = |found: &Listener| found.takes(protocol, address.ip(), address.port());
-            assert_eq!(
-                found.iter().any(takes),
-                expected,
-                "{protocol:?} {address} listens"
-            );
         }
     }
 

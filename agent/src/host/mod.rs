@@ -1,4 +1,4 @@
-//! Reads and writes this host: its interfaces, listeners, routes and sysctls,
+//! Reads and writes this host: its interfaces, sockets, routes and sysctls,
 //! and readings of the kernel's table. This module makes no decisions:
 //! [`crate::decide`] does.
 
@@ -6,6 +6,8 @@ pub mod interface;
 pub mod listeners;
 pub mod lock;
 pub mod netlink;
+pub mod peers;
 pub mod reading;
+pub mod sockets;
 pub mod surroundings;
 pub mod sysctls;

@@ -15,7 +15,7 @@ use agent::{
     director::World,
     disk::journal::FileJournal,
     event::Event,
-    host::listeners::SockDiag,
+    host::sockets::SockDiag,
     probe::{self, Counts},
 };
 use anyhow::{Result, ensure};
@@ -80,7 +80,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         sysctls: Box::new(Nowhere),
         segments: Box::new(Nowhere),
         leases: None,
-        listeners: Box::new(SockDiag),
+        sockets: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(Nowhere),
         uptime: Box::new(clock::uptime),

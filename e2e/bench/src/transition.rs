@@ -24,7 +24,7 @@ use agent::{
     director::World,
     disk::journal::FileJournal,
     event::{Event, probed::ProbeId},
-    host::{listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost},
+    host::{netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost},
     input::reader,
     probe::{self, target::Order},
 };
@@ -129,7 +129,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         sysctls: Box::new(director::sysctls()),
         segments: Box::new(Nowhere),
         leases: None,
-        listeners: Box::new(SockDiag),
+        sockets: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
         uptime: Box::new(clock::uptime),

@@ -14,7 +14,7 @@ use crate::{
         desired::Desired,
         refusals::{Entry, Reason},
     },
-    host::{interface::Interface, listeners::Listener},
+    host::{interface::Interface, listeners::Listener, peers::Peer},
 };
 
 /// At most this many addresses of a host are reported to the other directors of
@@ -33,6 +33,11 @@ pub struct Facts {
     /// The sockets on which programs of this host listen, or why they cannot be
     /// read.
     pub listeners: Result<Vec<Listener>, String>,
+    /// What programs of this host talk to, or why it cannot be read.
+    pub peers: Result<BTreeSet<Peer>, String>,
+    /// Those services at the addresses of `peers` that this director serves or
+    /// served lately. Programs of this host are their clients.
+    pub served: BTreeSet<ServiceKey>,
     /// The addresses at which the agent reaches its API server.
     pub api_servers: BTreeSet<SocketAddr>,
     /// The addresses of the group's directors, including this one, each with
@@ -159,6 +164,7 @@ pub fn reason((key, server): &Entry, facts: &Facts) -> Reason {
         Some(server) => facts.directors.contains_key(&server.address),
         None => match service_danger(key, facts) {
             Some(danger) if danger.kind == DangerKind::Guess => return Reason::Unknown,
+            None if facts.peers.is_err() => return Reason::Unknown,
             danger => danger.is_some(),
         },
     };
@@ -281,6 +287,23 @@ fn service_trouble(key: &ServiceKey, facts: &Facts) -> Option<(String, DangerKin
         );
         return Some((why, DangerKind::Known));
     }
+    let peers = facts.peers.iter().flatten();
+    let peer = peers.filter(|_| !facts.served.contains(key)).find(|peer| {
+        let found = peer.address;
+        peer.protocol == protocol && found.ip() == address && is_all_or(found.port())
+    });
+    if let Some(peer) = peer {
+        let (name, option) = transport(protocol);
+        let peer = peer.address;
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let why = format!(
+            "it would take the connections that a program of this host has to {peer} ({name}; \
+             `ss -n{option}p 'dst {peer}'` on the director names the program): choose another \
+             address, or have spec.addressPools of the DirectorGroup grant exactly \
+             {address}/{length} if this host should use the service, too"
+        );
+        return Some((why, DangerKind::Known));
+    }
     let (whose, kind) = match &facts.own {
         Some(own) => {
             let interface = own.get(&address)?;
@@ -322,11 +345,7 @@ fn service_trouble(key: &ServiceKey, facts: &Facts) -> Option<(String, DangerKin
     };
     let takes = |listener: &&Listener| listener.takes(protocol, address, port);
     let listener = listeners.iter().find(takes)?;
-    let (name, option) = match protocol {
-        Protocol::UDP => ("UDP", 'u'),
-        Protocol::SCTP => ("SCTP", 'S'),
-        _ => ("TCP", 't'),
-    };
+    let (name, option) = transport(protocol);
     let bound = SocketAddr::new(listener.address, listener.port);
     let why = format!(
         "{address} {whose}, and a program of this host listens on {bound} ({name}), which the \
@@ -335,6 +354,16 @@ fn service_trouble(key: &ServiceKey, facts: &Facts) -> Option<(String, DangerKin
          interface has"
     );
     Some((why, kind))
+}
+
+/// Returns the name of a protocol, and the option with which `ss` lists its
+/// sockets.
+fn transport(protocol: Protocol) -> (&'static str, char) {
+    match protocol {
+        Protocol::UDP => ("UDP", 'u'),
+        Protocol::SCTP => ("SCTP", 'S'),
+        _ => ("TCP", 't'),
+    }
 }
 
 fn server_dangers(

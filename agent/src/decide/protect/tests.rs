@@ -3,9 +3,12 @@ use ipvs::{DestinationConfig, Family, ForwardingMethod, Protocol, Tunnel};
 
 use super::*;
 use crate::{
-    decide::{desired::CheckPolicy, refusals::Refused},
+    decide::{
+        desired::CheckPolicy,
+        refusals::{Reason, Refused},
+    },
     fixtures::{self, health, interface, ip, named, server, tcp, wish},
-    host::listeners::Listener,
+    host::{listeners::Listener, peers::Peer},
 };
 
 /// This host's own address.
@@ -44,6 +47,8 @@ fn facts() -> Facts {
             listener(Protocol::TCP, "0.0.0.0", 22),
             listener(Protocol::UDP, OWN, 53),
         ]),
+        peers: Ok(BTreeSet::new()),
+        served: BTreeSet::new(),
         api_servers: ["203.0.113.9:6443".parse().unwrap()].into(),
         directors: [(OWN, "a"), ("198.51.100.2", "b")]
             .map(|(address, name)| (ip(address), name.to_owned()))
@@ -56,6 +61,52 @@ fn refused(key: ServiceKey, facts: &Facts) -> Option<String> {
     let suspects = suspects(&wish(&[(key, "rr", &[(1, 1)])]), facts);
     let danger = suspects.get(&key)?.service.clone();
     danger.map(|danger| danger.why)
+}
+
+#[test]
+fn what_this_hosts_programs_talk_to_is_refused_unless_the_director_serves_it() {
+    let peer = |protocol, address: &str| Peer {
+        protocol,
+        address: address.parse().expect("an address"),
+    };
+    let peers = [
+        peer(Protocol::TCP, "203.0.113.20:443"),
+        peer(Protocol::UDP, "203.0.113.53:53"),
+        peer(Protocol::UDP, "[2001:db8::123]:123"),
+    ];
+    let mut facts = Facts {
+        peers: Ok(peers.into()),
+        ..facts()
+    };
+    let udp = |address, port| key(Protocol::UDP, address, port);
+    for (key, words) in [
+        (
+            tcp("203.0.113.20", 443),
+            Some("203.0.113.20:443 (TCP; `ss -ntp 'dst 203.0.113.20:443'`"),
+        ),
+        (
+            tcp("203.0.113.20", 0),
+            Some("grant exactly 203.0.113.20/32"),
+        ),
+        (tcp("203.0.113.20", 80), None),
+        (udp("203.0.113.20", 443), None),
+        (udp("203.0.113.53", 53), Some("(UDP; `ss -nup")),
+        (udp("2001:db8::123", 123), Some("2001:db8::123/128")),
+    ] {
+        let found = refused(key, &facts);
+        let is_as_expected = match (&found, words) {
+            (Some(found), Some(words)) => found.contains(words),
+            (found, words) => found.is_none() && words.is_none(),
+        };
+        assert!(is_as_expected, "{key}: {found:?} instead of {words:?}");
+    }
+
+    let registry = (tcp("203.0.113.20", 443), None);
+    assert_eq!(reason(&registry, &facts), Reason::Present);
+    facts.served.insert(registry.0);
+    assert_eq!(refused(registry.0, &facts), None);
+    facts.peers = Err("no module tcp_diag".to_owned());
+    assert_eq!(reason(&registry, &facts), Reason::Unknown);
 }
 
 #[test]

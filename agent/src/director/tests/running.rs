@@ -37,7 +37,7 @@ impl Doors {
             sysctls: Box::new(world.clone()),
             segments: Box::new(world.clone()),
             leases: Some(Box::new(world.clone())),
-            listeners: Box::new(world.clone()),
+            sockets: Box::new(world.clone()),
             may_hijack: self.may_hijack,
             surroundings: Box::new(world.clone()),
             uptime: Box::new({
