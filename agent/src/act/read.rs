@@ -39,6 +39,9 @@ pub fn read(
 }
 
 fn read_table(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
+    // The removal of a service may be unfinished, and a stranger may have put a
+    // destination into the service since then.
+    state.look_at_adopted(state.unfinished.clone());
     let doubt = std::mem::take(&mut state.doubt);
     let result = match (&doubt, state.believed.is_some()) {
         (Doubt::Services(keys), true) if keys.len() <= MOST_SINGLE_READINGS => {

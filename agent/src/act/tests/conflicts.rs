@@ -114,6 +114,25 @@ fn a_server_that_a_stranger_adds_before_the_service_goes_stays() {
 }
 
 #[test]
+fn a_server_that_a_stranger_adds_while_the_removal_waits_stays() {
+    let world = ModelWorld::new();
+    theirs(&world, "wrr", &[(1, 1)]);
+    let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
+    let mut agent = settled(&world, &ours);
+    // The service stays while its VIP cannot be removed.
+    world.parts().links_broken = true;
+    agent.round(&wish(&[]));
+    let added = service("wrr", &[(1, 1), (9, 9)]);
+    world.parts().kernel.table.insert(tcp(WEB, 80), added);
+    world.parts().links_broken = false;
+    agent.round_when_due(&wish(&[]));
+    let left = world.parts().kernel.table[&tcp(WEB, 80)]
+        .destinations
+        .clone();
+    assert_eq!(left, service("wrr", &[(9, 9)]).destinations);
+}
+
+#[test]
 fn what_is_ours_is_put_right_whatever_the_policy() {
     let world = ModelWorld::new();
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
