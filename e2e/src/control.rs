@@ -162,6 +162,15 @@ pub fn try_kubectl_apply(yaml: &str) -> Response {
     run(Tool::Kubectl, &["apply", "-f", "-"], yaml)
 }
 
+/// Like [`try_kubectl_apply`], with the rights of a user.
+///
+/// # Panics
+/// Panics if the host side does not answer.
+#[track_caller]
+pub fn try_kubectl_apply_as(user: &str, yaml: &str) -> Response {
+    run(Tool::Kubectl, &["apply", "--as", user, "-f", "-"], yaml)
+}
+
 /// Runs `kubectl diff`, which compares YAML with the cluster's objects.
 ///
 /// # Panics
