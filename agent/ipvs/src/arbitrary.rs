@@ -36,9 +36,9 @@ pub(crate) fn service_key() -> impl Strategy<Value = ServiceKey> {
     ]
 }
 
-/// Generates any configuration that a service of this family can have in the
-/// kernel. Masks with holes are left out, because they are read but never
-/// written.
+/// Generates any configuration that a service of this address family can have
+/// in the kernel. IPv4 masks with holes are left out, because this crate reads
+/// such masks but never writes them.
 pub(crate) fn service_config(family: Family) -> impl Strategy<Value = ServiceConfig> {
     let prefix_length = match family {
         Family::V4 => 0..=32u8,
@@ -166,8 +166,8 @@ pub(crate) fn few_service_configs() -> impl Strategy<Value = ServiceConfig> {
     })
 }
 
-/// Generates one of a few destinations. All of these destinations use a tunnel,
-/// and so are valid in services of both address families.
+/// Generates one of a few destinations. All generated destinations use a
+/// tunnel, so a service of either address family accepts them.
 pub(crate) fn few_destinations() -> impl Strategy<Value = (DestinationKey, DestinationConfig)> {
     let key = select(vec![
         "198.51.100.1",

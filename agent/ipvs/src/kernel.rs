@@ -9,8 +9,8 @@ use crate::{
     TunnelKind,
 };
 
-/// The interface to the kernel's IPVS. The interface is small so that tests can
-/// replace the kernel with a model.
+/// The interface to the kernel's IPVS, small enough that tests can replace the
+/// kernel with a model.
 pub trait Kernel {
     /// Reads the version of IPVS and the size of its connection table.
     ///
@@ -20,11 +20,11 @@ pub trait Kernel {
 
     /// Reads the whole table: all services with their destinations.
     ///
-    /// The kernel dumps its table in parts of about 80 entries, and only each
-    /// part is consistent. If another program adds or removes an entry during
-    /// the dump, the dump may lack an unrelated entry. So the caller must not
-    /// write while it reads the table, and an entry that is missing from one
-    /// reading may still exist.
+    /// The kernel dumps its table in parts of about 80 entries. Each part is
+    /// consistent, but the whole dump may not be. If another program adds or
+    /// removes an entry during the dump, the dump may lack an unrelated entry.
+    /// The caller must not write while it reads the table. An entry that is
+    /// missing from one reading may still exist.
     ///
     /// # Errors
     /// See [`Error`].
@@ -37,14 +37,14 @@ pub trait Kernel {
     /// See [`Error`].
     fn service(&mut self, key: &ServiceKey) -> Result<Option<ActualService>, Error>;
 
-    /// Reads how long the kernel remembers idle connections.
+    /// Reads how long the kernel remembers idle IPVS connections.
     ///
     /// # Errors
     /// See [`Error`].
     fn timeouts(&mut self) -> Result<Timeouts, Error>;
 
-    /// Sets each timeout that is not 0. An existing connection gets the new
-    /// timeout with its next packet.
+    /// Sets each connection timeout that is not 0. An existing connection gets
+    /// the new timeout with its next packet.
     ///
     /// # Errors
     /// See [`Error`]. The kernel refuses timeouts of more than 2^31 / HZ
@@ -52,13 +52,13 @@ pub trait Kernel {
     fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error>;
 
     /// Applies operations in order, and returns the operations that the kernel
-    /// refused. A refused operation does not stop the others. If the kernel
-    /// refuses to create a service, the operations on its destinations fail
-    /// with `ESRCH`.
+    /// refused. The kernel still applies the operations after a refused one. If
+    /// the kernel refuses to create a service, the operations on its
+    /// destinations fail with `ESRCH`.
     ///
     /// # Errors
-    /// After an error, it is unknown which operations took effect. The caller
-    /// must read the table again before planning.
+    /// If `apply` fails, the caller does not know which operations took effect.
+    /// After an error, the caller must read the table again before planning.
     fn apply(&mut self, ops: &[Op]) -> Result<Vec<Failure>, Error>;
 }
 
@@ -68,7 +68,7 @@ pub struct Failure {
     /// The index of the refused operation among those passed to
     /// [`Kernel::apply`].
     pub index: usize,
-    /// The error number with which the kernel refused the operation.
+    /// The kernel's error number for the refused operation.
     pub errno: Errno,
 }
 
@@ -78,7 +78,7 @@ pub struct Failure {
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// The caller lacks the permission for the request.
+    /// The calling process lacks the permission for the request.
     pub const EPERM: Self = Self(nix::libc::EPERM);
     /// The destination, scheduler or persistence engine does not exist.
     pub const ENOENT: Self = Self(nix::libc::ENOENT);
@@ -88,16 +88,17 @@ impl Errno {
     pub const ENOMEM: Self = Self(nix::libc::ENOMEM);
     /// An entry with the same key exists already.
     pub const EEXIST: Self = Self(nix::libc::EEXIST);
-    /// A value in the request is not valid.
+    /// A value in the request to the kernel is not valid.
     pub const EINVAL: Self = Self(nix::libc::EINVAL);
-    /// A number in the request is out of range.
+    /// A number in the request to the kernel is out of range.
     pub const ERANGE: Self = Self(nix::libc::ERANGE);
     /// The module ip_vs is being unloaded.
     pub const ENOPROTOOPT: Self = Self(nix::libc::ENOPROTOOPT);
     /// This kernel does not support the address family.
     pub const EAFNOSUPPORT: Self = Self(nix::libc::EAFNOSUPPORT);
 
-    /// Returns what this error number means as the answer to an operation.
+    /// Returns the meaning of this error number as the kernel's answer to an
+    /// operation.
     pub fn meaning(self, op: &Op) -> Meaning {
         match (self, op) {
             (Self::EPERM, _) => Meaning::NotPermitted,
@@ -115,9 +116,9 @@ impl Errno {
         }
     }
 
-    /// Explains this error number as the answer to an operation, in one line,
-    /// with a remedy if one is known. Callers print this line after the
-    /// operation itself.
+    /// Explains, in one line, this error number as the kernel's answer to an
+    /// operation, and names a remedy if one is known. Callers print the
+    /// explanation after the operation itself.
     pub fn explain(self, op: &Op) -> String {
         match (self.meaning(op), op) {
             (Meaning::NotPermitted, _) => Error::NotPermitted.to_string(),
@@ -202,30 +203,29 @@ impl fmt::Display for Errno {
     }
 }
 
-/// The meaning of the kernel's refusal of an operation, for the caller.
+/// The meaning of an error number with which the kernel refused an operation.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Meaning {
-    /// The entry that should be deleted does not exist, so nothing needs to be
-    /// done.
+    /// The entry to delete does not exist, so the caller need not do anything.
     AlreadyGone,
     /// The kernel's table differs from what the caller believes. The caller
     /// should read the table again and plan again.
     Stale,
-    /// This kernel does not have the scheduler, persistence engine or address
-    /// family. Each retry makes the kernel run modprobe, which takes tenths of
-    /// a second, so retry rarely.
+    /// This kernel does not have the operation's scheduler, persistence engine
+    /// or address family. Each retry makes the kernel run modprobe, which takes
+    /// tenths of a second, so callers should retry rarely.
     NotInThisKernel,
-    /// The values are invalid, so the kernel will refuse them again.
+    /// The operation has invalid values, so the kernel will refuse it again.
     Refused,
     /// The process lacks the capability `CAP_NET_ADMIN`.
     NotPermitted,
-    /// The kernel refused for another reason, mostly lack of memory. A retry
-    /// may succeed.
+    /// The kernel refused the operation for another reason, mostly lack of
+    /// memory, so a retry may succeed.
     Transient,
 }
 
 /// The reason why the kernel gave no useful answer. After any error except
-/// [`RepliesLost`](Self::RepliesLost), open a new socket.
+/// [`RepliesLost`](Self::RepliesLost), the caller should open a new socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel has no generic netlink family `IPVS`, and asking for the
@@ -235,22 +235,24 @@ pub enum Error {
          or install the kernel's package of modules"
     )]
     NoIpvs,
-    /// For any request to IPVS, even one that only reads, a process needs
-    /// `CAP_NET_ADMIN` in the initial user namespace (`netlink_capable`).
+    /// For any request to IPVS, even to read, a process needs `CAP_NET_ADMIN`
+    /// in the initial user namespace (`netlink_capable`).
     #[error(
         "not permitted to use ip_vs: CAP_NET_ADMIN is needed, \
          in the host's own user namespace (not in that of a rootless container)"
     )]
     NotPermitted,
     /// The socket's receive buffer overflowed (`ENOBUFS`). The kernel processed
-    /// the operations that were sent, but it is unknown which of them failed.
-    /// The caller should read the table again. The socket stays usable.
+    /// the operations, but the caller does not know which operations failed.
+    /// The caller should read the table again, and can continue to use the
+    /// socket.
     #[error("answers from the kernel were lost (ENOBUFS): the table must be read again")]
     RepliesLost,
     /// The kernel did not answer in time.
     #[error("no answer from the kernel within {seconds} s while {doing}")]
     NoAnswer {
-        /// The action that got no answer, such as `reading the services`.
+        /// The action that the kernel did not answer, such as `reading the
+        /// services`.
         doing: &'static str,
         /// The number of seconds that the caller waited for the answer.
         seconds: u64,
@@ -261,13 +263,14 @@ pub enum Error {
     Refused {
         /// The action that the kernel refused, such as `reading the services`.
         doing: &'static str,
-        /// The error number with which the kernel refused the request.
+        /// The kernel's error number for the refused request.
         errno: Errno,
     },
     /// The kernel sent a message that this build cannot parse.
     #[error("while {doing}: {source}")]
     Malformed {
-        /// The action that got the message, such as `reading the services`.
+        /// The action whose answer was malformed, such as `reading the
+        /// services`.
         doing: &'static str,
         /// The parser's error, which names the malformed part of the message.
         source: DecodeError,
@@ -277,7 +280,7 @@ pub enum Error {
     Io {
         /// The action that failed, such as `reading the services`.
         doing: &'static str,
-        /// The operating system's error.
+        /// The error of the system call.
         source: io::Error,
     },
 }

@@ -9,13 +9,14 @@
 //! ```
 //!
 //! In: the wanted table ([`WantedTable`]) and the keys that are ours
-//! ([`Owned`]). Out: the smallest number of writes to the kernel's table
-//! ([`plan()`], [`Kernel::apply`]), the table as the kernel has it
+//! ([`Owned`]). Out: as few writes to the kernel's table as possible
+//! ([`plan()`], [`Kernel::apply`]), the kernel's current table
 //! ([`ActualTable`]), and counters.
 //!
-//! This crate knows nothing about Kubernetes, health, time, the disk, or why a
-//! table is wanted. The crate says what a failure means and leaves retries to
-//! the caller. No operation of the crate empties a table.
+//! This crate knows nothing about Kubernetes, health, time, the disk, or the
+//! reasons for the wanted table. The crate returns the meaning of each failure
+//! and leaves retries to the caller. No operation of the crate empties the
+//! kernel's table.
 
 #[cfg(test)]
 mod arbitrary;

@@ -1,6 +1,6 @@
 //! Parses `/proc/net/ip_vs` (`net/netfilter/ipvs/ip_vs_ctl.c`,
 //! `ip_vs_info_seq_show`). Reading the whole table from `/proc/net/ip_vs` takes
-//! few system calls. But the file lacks thresholds, tunnel parameters,
+//! few system calls, but the file lacks thresholds, tunnel parameters,
 //! statistics, and the address family of firewall marks.
 
 use std::{
@@ -10,11 +10,12 @@ use std::{
 
 use crate::{ActualService, DestinationKey, ForwardingMethod, Protocol, ServiceKey};
 
-/// The table as `/proc/net/ip_vs` shows it.
+/// The kernel's IPVS table, parsed from `/proc/net/ip_vs`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Listing {
     services: BTreeMap<ServiceKey, Listed>,
-    /// The services of each firewall mark, at most one per address family.
+    /// The services of each firewall mark, at most one service per address
+    /// family.
     marks: BTreeMap<u32, Vec<Listed>>,
 }
 
@@ -35,8 +36,8 @@ enum Method {
 }
 
 impl Listing {
-    /// Parses the text of `/proc/net/ip_vs`. Entries on lines of an unknown
-    /// form are left out, as if they did not exist.
+    /// Parses the text of `/proc/net/ip_vs`. `parse` ignores lines of an
+    /// unknown form, as if their entries did not exist.
     pub fn parse(text: &str) -> Self {
         let mut listing = Self::default();
         let mut service: Option<(Key, Listed)> = None;
@@ -68,13 +69,13 @@ impl Listing {
         }
     }
 
-    /// Returns whether the listing agrees with a service, as far as
-    /// `/proc/net/ip_vs` shows the service. If a firewall mark has services of
-    /// both address families, it is enough that one of them agrees. A service
-    /// that is not listed counts as agreeing, because the kernel may leave out
-    /// services that exist. When the kernel continues the listing after a page,
-    /// it also counts the services of other network namespaces, and so skips as
-    /// many services of this namespace (`ip_vs_info_seq_next`).
+    /// Returns whether the listing agrees with a service, in the values that
+    /// `/proc/net/ip_vs` shows. If a firewall mark has services of both address
+    /// families, one agreeing service is enough. A service that is not listed
+    /// counts as agreeing, because the kernel may leave out services that
+    /// exist. To find where a new page of the listing starts, the kernel also
+    /// counts the services of other network namespaces. The kernel then skips
+    /// equally many services of this network namespace (`ip_vs_info_seq_next`).
     pub fn agrees_with(&self, key: &ServiceKey, service: &ActualService) -> bool {
         let listed = match key {
             ServiceKey::FirewallMark { mark, .. } => {
@@ -187,8 +188,8 @@ mod tests {
     use super::*;
     use crate::{DestinationConfig, Destinations, Family, ServiceConfig, ServiceFlags, Tunnel};
 
-    /// The output of `cat /proc/net/ip_vs` of Linux 6.1, with an unknown
-    /// protocol added.
+    /// The output of `cat /proc/net/ip_vs` on Linux 6.1, with an added service
+    /// of an unknown protocol.
     const TEXT: &str = "\
 IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags

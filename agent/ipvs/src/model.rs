@@ -2,8 +2,8 @@
 //!
 //! Identity ([`ServiceKey`], [`DestinationKey`]), configuration
 //! ([`ServiceConfig`], [`DestinationConfig`]) and observation ([`Stats`],
-//! [`Connections`]) are separate types. A key never changes. Configurations are
-//! compared; observations never are.
+//! [`Connections`]) are separate types. A key never changes. The planner
+//! compares configurations, and never compares observations.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -45,11 +45,11 @@ impl Protocol {
     pub const SCTP: Self = Self(132);
 }
 
-/// Identifies a service within one network namespace. A service's key cannot
-/// change.
+/// Identifies an IPVS service within one network namespace. A service's key
+/// cannot change.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum ServiceKey {
-    /// A service for packets to one address, port and protocol.
+    /// An IPVS service for packets to one address, port and protocol.
     Address {
         /// The transport protocol: TCP, UDP or SCTP.
         protocol: Protocol,
@@ -59,19 +59,20 @@ pub enum ServiceKey {
         /// supports only for persistent services.
         port: u16,
     },
-    /// A service for packets with a firewall mark.
+    /// An IPVS service for packets with a firewall mark.
     FirewallMark {
-        /// The service's address family. Two services may have the same
-        /// firewall mark if their address families differ.
+        /// The service's address family. Two services with different address
+        /// families may have the same firewall mark.
         family: Family,
-        /// The firewall mark, never 0 in a service of ours.
+        /// The service's firewall mark, which is never 0 in a service that the
+        /// agent made.
         mark: u32,
     },
 }
 
 impl ServiceKey {
-    /// Returns the service's virtual address (VIP), or `None` for a firewall
-    /// mark.
+    /// Returns the service's virtual address (VIP), or `None` for a service
+    /// with a firewall mark.
     pub fn vip(&self) -> Option<IpAddr> {
         match self {
             Self::Address { address, .. } => Some(*address),
@@ -88,7 +89,7 @@ impl ServiceKey {
     }
 }
 
-/// Writes the key as `ipvsadm -Sn` does: `-t 192.0.2.1:80`, `-u
+/// Writes the service's key as `ipvsadm -Sn` does: `-t 192.0.2.1:80`, `-u
 /// [2001:db8::1]:53`, `-f 7`.
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,8 +121,8 @@ pub struct DestinationKey {
     /// The server's address (RIP).
     pub address: IpAddr,
     /// The server's port. With DR and TUN, the kernel ignores a destination's
-    /// port and delivers to the service's port. The port is part of the key
-    /// even then.
+    /// port and delivers to the service's port. With every forwarding method,
+    /// the port is part of the destination's key.
     pub port: u16,
 }
 
@@ -132,16 +133,17 @@ impl fmt::Display for DestinationKey {
 }
 
 /// The flag bits of a service (`include/uapi/linux/ip_vs.h`, `IP_VS_SVC_F_*`).
-/// The bit `HASHED` (0x2) belongs to the kernel and is never stored here. The
-/// kernel keeps bits that it does not define, and so does `ServiceFlags`.
+/// `ServiceFlags` never contains the bit `HASHED` (0x2), which belongs to the
+/// kernel. Like the kernel, `ServiceFlags` keeps bits that the kernel does not
+/// define.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ServiceFlags(pub u32);
 
 impl ServiceFlags {
     /// Persistence: a client stays with its server for the service's timeout.
     pub const PERSISTENT: Self = Self(0x1);
-    /// A flag that only the kernel sets. The codec removes `HASHED` from every
-    /// service that it reads.
+    /// The flag `IP_VS_SVC_F_HASHED`, which only the kernel sets. The codec
+    /// removes `HASHED` from every service that it reads.
     pub const HASHED: Self = Self(0x2);
     /// One-packet scheduling, for UDP only: each datagram is scheduled by
     /// itself.
@@ -150,16 +152,16 @@ impl ServiceFlags {
     pub const SCHEDULER_1: Self = Self(0x8);
     /// The scheduler flag sh-port or mh-port.
     pub const SCHEDULER_2: Self = Self(0x10);
-    /// A third scheduler flag, which no scheduler of Linux 6.1 uses.
+    /// The third scheduler flag, which no scheduler of Linux 6.1 uses.
     pub const SCHEDULER_3: Self = Self(0x20);
 
-    /// Returns the union of two sets of flags.
+    /// Returns the union of two sets of service flags.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Returns whether every flag of `other` is set.
+    /// Returns whether `self` contains every flag of `other`.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -175,13 +177,13 @@ pub struct ServiceConfig {
     /// The service's flag bits, without `HASHED`.
     pub flags: ServiceFlags,
     /// The persistence timeout in seconds, at most 4,294,967 with HZ=1000. The
-    /// kernel stores a timeout even if the service is not persistent.
+    /// kernel stores the persistence timeout even if the service is not
+    /// persistent.
     pub timeout: u32,
     /// The length of the IPv4 mask (0 to 32) or IPv6 prefix (1 to 128) by which
-    /// persistence groups clients. By default, ipvsadm sends the length 32 for
-    /// IPv4 and 128 for IPv6. The length is
-    /// [`IRREGULAR_MASK`](Self::IRREGULAR_MASK) if another program made the
-    /// service with a mask that has holes.
+    /// persistence groups clients. The defaults of ipvsadm are 32 for IPv4 and
+    /// 128 for IPv6. If another program made the service with an IPv4 mask that
+    /// has holes, `prefix_length` is [`IRREGULAR_MASK`](Self::IRREGULAR_MASK).
     pub prefix_length: u8,
     /// The name of the persistence engine, such as `sip`, if the service has
     /// one.
@@ -206,10 +208,10 @@ pub enum ForwardingMethod {
     Tunnel(Tunnel),
     /// Direct routing (`IP_VS_CONN_F_DROUTE`).
     DirectRoute,
-    /// Bypass (`IP_VS_CONN_F_BYPASS`). No wanted destination has the method
-    /// `Bypass`, but another program's destination may have it.
+    /// Bypass (`IP_VS_CONN_F_BYPASS`). A wanted destination never has the
+    /// forwarding method `Bypass`; another program's destination may.
     Bypass,
-    /// A forwarding method that this build does not know.
+    /// A forwarding method that this crate does not know.
     Other(u32),
 }
 
@@ -234,7 +236,7 @@ pub enum TunnelKind {
     Gue,
     /// Generic routing encapsulation (`IP_VS_CONN_F_TUNNEL_TYPE_GRE`).
     Gre,
-    /// A kind of tunnel that this build does not know. The kernel accepts any
+    /// A kind of tunnel that this crate does not know. The kernel accepts any
     /// number as the kind of a tunnel.
     Other(u8),
 }
@@ -242,15 +244,15 @@ pub enum TunnelKind {
 /// The checksum flags of a GUE or GRE tunnel.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum TunnelChecksum {
-    /// No checksum (`IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM`).
+    /// No checksum in the tunnel header (`IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM`).
     #[default]
     None,
-    /// A full checksum (`IP_VS_TUNNEL_ENCAP_FLAG_CSUM`).
+    /// A full checksum in the tunnel header (`IP_VS_TUNNEL_ENCAP_FLAG_CSUM`).
     Full,
-    /// Remote checksum offload (`IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM`); only for
-    /// GUE.
+    /// Remote checksum offload (`IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM`), for GUE
+    /// only.
     Remote,
-    /// Checksum flags that this build does not know.
+    /// Checksum flags of a tunnel that this crate does not know.
     Other(u16),
 }
 
@@ -264,12 +266,12 @@ pub struct DestinationConfig {
     /// The destination's share of new connections, up to 2^31-1. A destination
     /// with weight 0 gets no new connections.
     pub weight: u32,
-    /// The number of connections at which the destination counts as overloaded,
-    /// or 0 for no limit.
+    /// The number of connections at which the kernel treats the destination as
+    /// overloaded, or 0 for no limit.
     pub upper_threshold: u32,
-    /// The number of connections below which the destination no longer counts
-    /// as overloaded. A lower threshold of 0 means three quarters of the upper
-    /// threshold.
+    /// The number of connections below which the kernel no longer treats the
+    /// destination as overloaded. A lower threshold of 0 means three quarters
+    /// of the upper threshold.
     pub lower_threshold: u32,
 }
 
@@ -277,7 +279,7 @@ pub struct DestinationConfig {
 /// statistics at most every 2 s, and never with `net.ipv4.vs.run_estimation=0`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
-    /// The number of connections that were scheduled.
+    /// The number of connections that the kernel has scheduled.
     pub connections: u64,
     /// The number of packets from clients.
     pub packets_in: u64,
@@ -299,7 +301,7 @@ pub struct Stats {
     pub byte_rate_out: u64,
 }
 
-/// The numbers of a destination's current connections.
+/// The numbers of a destination's current connections, by state.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Connections {
     /// The number of established connections.
@@ -310,21 +312,21 @@ pub struct Connections {
     pub persistent: u32,
 }
 
-/// What the kernel reports about IPVS itself (`IPVS_CMD_GET_INFO`).
+/// The kernel's information about IPVS itself (`IPVS_CMD_GET_INFO`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Info {
-    /// The major, minor and patch version of IPVS: 1.2.1 in every kernel since
-    /// 2.6.28.
+    /// The major, minor and patch version of IPVS, which is 1.2.1 in every
+    /// Linux kernel since 2.6.28.
     pub version: (u8, u8, u8),
-    /// The number of buckets in the connection table.
+    /// The number of buckets in the kernel's IPVS connection table.
     pub connection_table_size: u32,
 }
 
 /// How many seconds the kernel remembers idle connections in a network
 /// namespace (`IPVS_CMD_SET_CONFIG`). The kernel's defaults are 900 s for TCP,
 /// 120 s after a FIN, and 300 s for UDP. In a request, a timeout of 0 keeps the
-/// current value. In an answer, a timeout of 0 means that the kernel was built
-/// without the protocol.
+/// current timeout. In an answer, a timeout of 0 means that the kernel was
+/// built without the protocol.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Timeouts {
     /// The timeout of an established TCP connection.
@@ -340,29 +342,28 @@ pub struct Timeouts {
 /// ignores the order.
 pub type Destinations = IndexMap<DestinationKey, DestinationConfig, FxBuildHasher>;
 
-/// A service as it should be in the kernel: its configuration and its
-/// destinations.
+/// The wanted state of an IPVS service: its configuration and its destinations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WantedService {
     /// The configuration of the service itself.
     pub config: ServiceConfig,
-    /// The destinations, in the order in which they must be added.
+    /// The service's destinations, in the order in which they must be added.
     pub destinations: Destinations,
 }
 
-/// The kernel's table as it should be.
+/// The wanted state of the kernel's IPVS table.
 pub type WantedTable = BTreeMap<ServiceKey, WantedService>;
 
-/// A service as the kernel has it: its configuration and its destinations,
-/// without counters.
+/// The kernel's state of an IPVS service: its configuration and its
+/// destinations, without counters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ActualService {
     /// The configuration of the service itself.
     pub config: ServiceConfig,
-    /// The destinations, in the order in which they were added.
+    /// The service's destinations, in the order in which they were added.
     pub destinations: Destinations,
 }
 
-/// The kernel's table as last read, with the operations that the kernel has
+/// The kernel's IPVS table as last read, with the changes that the kernel has
 /// acknowledged since.
 pub type ActualTable = BTreeMap<ServiceKey, ActualService>;

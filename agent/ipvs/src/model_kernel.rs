@@ -1,7 +1,8 @@
-//! A model of the kernel's IPVS, for tests. The model applies operations to a
-//! table in memory as `net/netfilter/ipvs/ip_vs_ctl.c` does, refuses what the
-//! kernel refuses, and fails on demand. This module exists only in tests and
-//! with the feature `model-kernel`.
+//! A model of the kernel's IPVS, for tests. Like
+//! `net/netfilter/ipvs/ip_vs_ctl.c`, the model applies operations to a table,
+//! which it keeps in memory, and refuses operations with the kernel's error
+//! numbers. A test can make the model fail. This module exists only in tests
+//! and with the feature `model-kernel`.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
@@ -10,36 +11,39 @@ use crate::{
     ForwardingMethod, Info, Kernel, Op, ServiceConfig, ServiceKey, Timeouts, TunnelKind,
 };
 
-/// Decides whether an operation fails; see [`ModelKernel::fail_with`].
+/// A function that decides whether an operation fails; see
+/// [`ModelKernel::fail_with`].
 pub type FailWith = Box<dyn FnMut(&Op) -> Option<Errno> + Send>;
 
 /// A model of the kernel's IPVS in memory.
 pub struct ModelKernel {
-    /// The model's table, which a test changes directly to act as another
-    /// program.
+    /// The model's IPVS table. A test changes `table` directly to imitate
+    /// another program.
     pub table: ActualTable,
-    /// The timeouts of idle connections.
+    /// The model's timeouts of idle connections.
     pub timeouts: Timeouts,
-    /// The schedulers that the model has, by default all of Linux 6.1 except
-    /// twos.
+    /// The schedulers that the model has, by default all schedulers of Linux
+    /// 6.1 except twos.
     pub schedulers: BTreeSet<String>,
     /// The persistence engines that the model has, by default `sip`.
     pub persistence_engines: BTreeSet<String>,
-    /// A function that the model calls before each operation. If the function
+    /// A function that the model calls before each operation. If `fail_with`
     /// returns an error number, the model refuses the operation with that
     /// number.
     pub fail_with: Option<FailWith>,
-    /// If this function is set, every call to the model fails with the error
-    /// that the function returns, and changes nothing.
+    /// While `broken` is set, every call to the model fails with the error that
+    /// `broken` returns, and changes nothing.
     pub broken: Option<fn() -> Error>,
-    /// If true, the next [`apply`](Kernel::apply) applies its operations and
-    /// then fails with [`Error::RepliesLost`], once.
+    /// If `lose_replies` is true, the next [`apply`](Kernel::apply) applies its
+    /// operations, then fails with [`Error::RepliesLost`] and resets
+    /// `lose_replies`.
     pub lose_replies: bool,
-    /// Every requested operation, with the error number if it was refused.
+    /// Every requested operation, with the error number if the model refused
+    /// the operation.
     pub log: Vec<(Op, Option<Errno>)>,
-    /// The number of times that the whole table was read.
+    /// The number of times that the model's whole table was read.
     pub readings: usize,
-    /// The number of times that a single service was read.
+    /// The number of times that a single service of the model was read.
     pub service_readings: usize,
 }
 
@@ -50,8 +54,8 @@ impl Default for ModelKernel {
         ];
         Self {
             table: ActualTable::new(),
-            // These are the kernel's default timeouts, from ip_vs_proto_tcp.c
-            // and ip_vs_proto_udp.c.
+            // The kernel's default timeouts are in ip_vs_proto_tcp.c and
+            // ip_vs_proto_udp.c.
             timeouts: Timeouts {
                 tcp: 900,
                 tcp_fin: 120,
@@ -79,7 +83,7 @@ impl fmt::Debug for ModelKernel {
 }
 
 impl ModelKernel {
-    /// Creates a model of a kernel that has this table.
+    /// Creates a model of a kernel with the given IPVS table.
     pub fn with_table(table: ActualTable) -> Self {
         Self {
             table,
@@ -87,7 +91,8 @@ impl ModelKernel {
         }
     }
 
-    /// Returns the number of operations that were requested.
+    /// Returns the number of operations that callers have requested from the
+    /// model.
     pub fn writes(&self) -> usize {
         self.log.len()
     }
@@ -157,8 +162,8 @@ impl ModelKernel {
     }
 }
 
-/// Repeats the checks of the kernel's `ip_vs_svc_policy`, which come before the
-/// kernel looks up the service.
+/// Repeats the checks of the kernel's `ip_vs_svc_policy`, which the kernel
+/// makes before it looks up the service.
 fn check_names(config: &ServiceConfig) -> Result<(), Errno> {
     let engine = config.persistence_engine.as_deref().unwrap_or_default();
     match config.scheduler.len() > 15 || engine.len() > 15 {

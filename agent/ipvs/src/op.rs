@@ -11,31 +11,32 @@ use crate::{
 
 /// A single write to the kernel's table, sent as one netlink message.
 ///
-/// Creating or editing an entry sends the entry's whole configuration, because
-/// the kernel has no partial edits.
+/// An operation that creates or edits an entry contains the entry's whole
+/// configuration, because the kernel has no partial edits.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Op {
     /// Creates a service without destinations.
     NewService(ServiceKey, ServiceConfig),
-    /// Edits a service; its destinations and established connections stay.
+    /// Edits a service; the service keeps its destinations and established
+    /// connections.
     SetService(ServiceKey, ServiceConfig),
     /// Creates a destination in a service.
     NewDestination(ServiceKey, DestinationKey, DestinationConfig),
-    /// Edits a destination; established connections stay and keep their
+    /// Edits a destination; its established connections continue with their
     /// forwarding method.
     SetDestination(ServiceKey, DestinationKey, DestinationConfig),
     /// Deletes a destination. With `net.ipv4.vs.expire_nodest_conn=0`, the
     /// kernel silently drops the packets of a deleted destination's
     /// connections.
     DeleteDestination(ServiceKey, DestinationKey),
-    /// Deletes a service with all its destinations, including those of other
-    /// programs.
+    /// Deletes a service with all its destinations, including destinations that
+    /// other programs made.
     DeleteService(ServiceKey),
 }
 
 impl Op {
-    /// Returns the service that the operation writes, or the service of the
-    /// destination that it writes.
+    /// Returns the service that the operation writes, or the service that
+    /// contains the written destination.
     pub fn service(&self) -> ServiceKey {
         match self {
             Self::NewService(service, _)
@@ -47,7 +48,8 @@ impl Op {
         }
     }
 
-    /// Returns the destination that the operation writes, if it writes one.
+    /// Returns the destination that the operation writes, or `None` if the
+    /// operation writes a service.
     pub fn destination(&self) -> Option<DestinationKey> {
         match self {
             Self::NewDestination(_, destination, _)
@@ -57,9 +59,9 @@ impl Op {
         }
     }
 
-    /// Returns whether the operation creates an entry. Callers record
-    /// operations that create entries before applying them, and so know their
-    /// own entries after a crash.
+    /// Returns whether the operation creates an entry. Before a caller applies
+    /// an operation that creates an entry, it records the operation, and so
+    /// knows its own entries after a crash.
     pub fn creates(&self) -> bool {
         matches!(self, Self::NewService(..) | Self::NewDestination(..))
     }
@@ -69,9 +71,10 @@ impl Op {
         matches!(self, Self::DeleteService(_) | Self::DeleteDestination(..))
     }
 
-    /// Applies the operation to a table in memory, as the kernel applies it to
-    /// its own table. An operation whose service or destination is missing
-    /// changes nothing, because the kernel would refuse it.
+    /// Applies the operation to a table in memory, as the kernel applies the
+    /// operation to its own table. If the operation's service or destination is
+    /// missing, the table does not change, because the kernel would refuse the
+    /// operation.
     pub fn apply_to(&self, table: &mut ActualTable) {
         match self {
             Self::NewService(key, config) => {
@@ -93,8 +96,9 @@ impl Op {
         }
     }
 
-    /// Like [`apply_to`](Self::apply_to), but for a single service.
-    /// `apply_within` ignores operations that create or delete the service.
+    /// Applies the operation to a single service in memory, as
+    /// [`apply_to`](Self::apply_to) does to a table. `apply_within` ignores
+    /// operations that create or delete the service.
     pub fn apply_within(&self, service: &mut ActualService) {
         match self {
             Self::NewService(..) | Self::DeleteService(_) => {}

@@ -1,21 +1,22 @@
-//! Keeps track of the entries of the kernel's table that are ours, without any
-//! I/O.
+//! Keeps track of the entries of the kernel's table that the agent made or
+//! adopted, without any I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{ActualTable, DestinationKey, Op, ServiceKey};
 
-/// The keys of the kernel's entries that are ours because we created or adopted
-/// them. The kernel does not record who owns an entry, so the caller must
-/// remember these keys.
+/// The keys of the kernel's entries that are ours, that is, that the agent
+/// created or adopted. The kernel does not record which program made an entry,
+/// so the caller must store these keys.
 ///
 /// If a destination is ours, its service is ours too.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owned {
-    /// Our services, each with our destinations in that service.
+    /// Our services, each with the destinations in that service that are ours.
     pub services: BTreeMap<ServiceKey, BTreeSet<DestinationKey>>,
-    /// Our services that another program made before they became ours. Such a
-    /// service is deleted only if it contains no destination of a stranger.
+    /// Our services that another program made before they became ours. An
+    /// adopted service is deleted only if it contains no stranger's
+    /// destination.
     pub adopted: BTreeSet<ServiceKey>,
 }
 
@@ -37,7 +38,7 @@ impl Owned {
             .is_some_and(|destinations| destinations.contains(destination))
     }
 
-    /// Returns whether a table lacks an entry that is ours.
+    /// Returns whether `table` lacks any entry that is ours.
     pub fn is_any_missing(&self, table: &ActualTable) -> bool {
         self.services.iter().any(|(key, destinations)| {
             table.get(key).is_none_or(|service| {
@@ -47,7 +48,8 @@ impl Owned {
         })
     }
 
-    /// Makes a service ours, and also a destination in it if one is given.
+    /// Records a service as ours, and also a destination in the service if
+    /// `destination` is given.
     pub fn add(&mut self, service: ServiceKey, destination: Option<DestinationKey>) {
         let destinations = self.services.entry(service).or_default();
         destinations.extend(destination);
@@ -70,10 +72,11 @@ impl Owned {
     }
 
     /// Updates the keys after the kernel acknowledged operations: created
-    /// entries become ours, and deleted entries are forgotten. Edits do not
-    /// change which entries are ours. A service that we made again is no longer
-    /// an adopted one. There may be tens of thousands of
-    /// operations, so consecutive operations on one service share one lookup.
+    /// entries become ours, and deleted entries are forgotten. An edited entry
+    /// stays ours or a stranger's, as before the edit. An adopted service that
+    /// the agent deletes and creates is no longer an adopted service. For
+    /// speed, consecutive operations on one service share one lookup, because
+    /// there may be tens of thousands of operations.
     pub fn acknowledge(&mut self, ops: &[&Op]) {
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {
             let service = run[0].service();
@@ -104,7 +107,7 @@ impl Owned {
         }
     }
 
-    /// Makes every entry in `adopted` ours ([`crate::Plan::adopt`]).
+    /// Records every entry in `adopted` as ours ([`crate::Plan::adopt`]).
     pub fn adopt(&mut self, adopted: &Self) {
         for (service, destinations) in &adopted.services {
             self.services
@@ -126,11 +129,12 @@ impl Owned {
     }
 }
 
-/// Keys of our entries that are no longer wanted and no longer in the kernel.
+/// The keys of our entries that are neither wanted nor in the kernel any more.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Gone {
-    /// Services that are gone, each with all its destinations.
+    /// Services that disappeared from the kernel with all their destinations.
     pub services: Vec<ServiceKey>,
-    /// Destinations that are gone from services that stay ours.
+    /// Destinations that disappeared from the kernel, in services that stay
+    /// ours.
     pub destinations: Vec<(ServiceKey, DestinationKey)>,
 }

@@ -19,31 +19,33 @@ use crate::{
 /// 5. forget those services of `shared` in which nothing is ours any more.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
-    /// The operations, in the order in which they must be applied: first all
-    /// additions and edits, then all removals. A service comes before its
-    /// destinations. Destinations come in the wanted order, because dh, sh and
-    /// mh build their tables in the order of insertion.
+    /// The plan's operations, in the order in which they must be applied: first
+    /// all additions and edits, then all removals. A service comes before its
+    /// destinations. Destinations come in the wanted order, because the
+    /// schedulers dh, sh and mh build their tables in the order of insertion.
     pub ops: Vec<Op>,
-    /// Keys of wanted entries that exist in the kernel and become ours. An
+    /// The keys of wanted entries that exist in the kernel and become ours. An
     /// adopted entry that differs from the wanted entry is edited in place.
     pub adopt: Owned,
-    /// Keys of our entries that are neither wanted nor in the kernel.
+    /// The keys of our entries that are neither wanted nor in the kernel.
     pub gone: Gone,
     /// Adopted services that are no longer wanted, and that contain
-    /// destinations of strangers. Our destinations are removed from such a
-    /// service, and the rest stays with the strangers.
+    /// destinations of strangers. The plan removes our destinations from such a
+    /// service, and leaves the service and the strangers' destinations alone.
     pub shared: Vec<ServiceKey>,
     /// Destinations in our wanted services that are neither ours nor wanted.
-    /// Such destinations are reported and left alone. Deleting a service that
-    /// we made deletes them too.
+    /// The plan reports strangers' destinations and leaves them alone. But when
+    /// the plan deletes a service that the agent made, the kernel deletes the
+    /// strangers' destinations in it too.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
-    /// Wanted entries that are left alone because they are not ours and differ
-    /// from the wanted configuration. `None` stands for the service itself, and
-    /// `Some` for a destination in it.
+    /// Wanted entries that the plan leaves alone because they are not ours and
+    /// differ from the wanted configuration. An item with `None` stands for the
+    /// service itself, and an item with `Some` for a destination in the
+    /// service.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
     /// Services whose destinations will not be in the wanted order, although
-    /// their scheduler depends on the order. The kernel cannot reorder the
-    /// destinations of a service.
+    /// the service's scheduler depends on the order. The kernel cannot reorder
+    /// the destinations of a service.
     pub misordered: Vec<ServiceKey>,
 }
 
@@ -58,16 +60,16 @@ impl Plan {
 /// with the same key. An entry that does not differ becomes ours in any case.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnConflict {
-    /// Make the entry ours, and edit it in place.
+    /// Adopt the stranger's entry, and edit it in place.
     #[default]
     Adopt,
-    /// Leave the entry and everything in it alone, and name the entry in
-    /// [`Plan::left`].
+    /// Leave the stranger's entry and everything in it alone, and list the
+    /// entry in [`Plan::left`].
     Leave,
 }
 
 /// Compares the wanted table, the kernel's table and the owned keys, and plans
-/// what to do.
+/// the operations that are needed.
 ///
 /// Only entries in `owned` are ever removed. A wanted entry that exists in the
 /// kernel is edited in place. No plan deletes an entry and adds it again, so
@@ -88,8 +90,8 @@ pub fn plan(
     plan_services(keys, desired, actual, owned, on_conflict)
 }
 
-/// Like [`plan`], but only for the services in `keys`. The plans for disjoint
-/// sets of services add up to the plan for their union.
+/// Plans as [`plan`] does, but only for the services in `keys`. The plans for
+/// disjoint sets of services add up to the plan for the union of the sets.
 pub fn plan_services<'a>(
     keys: impl IntoIterator<Item = &'a ServiceKey>,
     desired: &WantedTable,
@@ -226,8 +228,8 @@ fn is_order_kept(config: &ServiceConfig) -> bool {
     matches!(config.scheduler.as_str(), "dh" | "sh" | "mh")
 }
 
-/// Returns whether the wanted destinations will be in the wanted order once the
-/// missing ones are added after the existing ones.
+/// Returns whether the destinations will be in the wanted order after the
+/// missing destinations are added behind the existing ones.
 fn in_order(wanted: &WantedService, actual: &ActualService) -> bool {
     let is_there = |key: &&DestinationKey| actual.destinations.contains_key(*key);
     let is_wanted = |key: &&DestinationKey| wanted.destinations.contains_key(*key);

@@ -33,8 +33,9 @@ const BATCH: usize = 192 * 1024;
 const SEND_QUEUE: usize = 2 * BATCH;
 
 /// The size in bytes of the buffer for a received datagram. The kernel sends a
-/// dump in datagrams of up to 32 KiB, but only to a reader that offered a
-/// buffer of that size before (`net/netlink/af_netlink.c`, `max_recvmsg_len`).
+/// dump in datagrams of up to 32 KiB, but only if an earlier read on the socket
+/// offered a buffer of that size (`net/netlink/af_netlink.c`,
+/// `max_recvmsg_len`).
 const RECEIVE: usize = 64 * 1024;
 
 /// The size of the socket's receive queue in bytes. The queue has room for the
@@ -42,15 +43,15 @@ const RECEIVE: usize = 64 * 1024;
 /// 800 bytes per answer, and drops answers that do not fit into the queue.
 const RECEIVE_QUEUE: usize = 8 * 1024 * 1024;
 
-/// How long to wait for the kernel's answer. The kernel processes requests
-/// during the send call, so an answer comes at once or never. No answer comes
-/// if the kernel's handler returns EINTR.
+/// How long the socket waits for the kernel's answer. The kernel processes a
+/// request during the send call, so an answer comes at once or never. If the
+/// kernel's request handler returns EINTR, the kernel sends no answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The counters of all services and destinations, by service.
+/// The kernel's counters of all services and destinations, by service.
 pub type Statistics = BTreeMap<ServiceKey, ServiceStatistics>;
 
-/// The counters of a service and its destinations.
+/// The kernel's counters of an IPVS service and its destinations.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServiceStatistics {
     /// The counters of the service itself, which still include traffic of
@@ -60,7 +61,7 @@ pub struct ServiceStatistics {
     pub destinations: BTreeMap<DestinationKey, DestinationStatistics>,
 }
 
-/// The counters of a destination.
+/// The kernel's counters of a destination.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DestinationStatistics {
     /// The destination's counters and rates.
@@ -69,8 +70,9 @@ pub struct DestinationStatistics {
     pub connections: Connections,
 }
 
-/// A generic-netlink socket to the kernel's IPVS. The socket belongs to the
-/// network namespace in which it was opened, and keeps that namespace alive.
+/// A generic-netlink socket to the kernel's IPVS. A netlink socket belongs to
+/// the network namespace in which it was opened, and keeps that namespace
+/// alive.
 #[derive(Debug)]
 pub struct Socket {
     socket: netlink_sys::Socket,
@@ -87,8 +89,8 @@ impl Socket {
     /// necessary, even if the process lacks CAP_SYS_MODULE.
     ///
     /// # Errors
-    /// The messages of [`Error::NoIpvs`] and [`Error::NotPermitted`] say what
-    /// to do.
+    /// The messages of [`Error::NoIpvs`] and [`Error::NotPermitted`] name a
+    /// remedy.
     pub fn open() -> Result<Self, Error> {
         let doing = "opening a generic-netlink socket";
         let fail = |source| Error::Io { doing, source };
@@ -99,9 +101,9 @@ impl Socket {
         let timeout = TimeVal::new(ANSWER_TIMEOUT.as_secs().cast_signed(), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| fail(errno.into()))?;
-        // Enlarging the buffers fails without CAP_NET_ADMIN. Such a failure is
-        // ignored, because the first request then fails too, with a better
-        // error.
+        // Without CAP_NET_ADMIN, enlarging the socket's buffers fails. This
+        // failure is ignored, because the first request then fails too, with a
+        // better error.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE);
 
@@ -111,8 +113,8 @@ impl Socket {
             sequence: 0,
             buffer: vec![0; RECEIVE],
             writes: 0,
-            // The calls so far are socket, bind, getsockname, connect, and four
-            // times setsockopt.
+            // The system calls until now are socket, bind, getsockname,
+            // connect, and setsockopt four times.
             system_calls: 8,
         };
         this.family = this.resolve_family()?;
@@ -120,8 +122,8 @@ impl Socket {
         Ok(this)
     }
 
-    /// Returns the number of write operations sent since the socket was opened,
-    /// including refused ones.
+    /// Returns the number of write operations that this socket has sent,
+    /// including refused operations.
     pub fn writes(&self) -> u64 {
         self.writes
     }
@@ -131,8 +133,8 @@ impl Socket {
         self.system_calls
     }
 
-    /// Reads all services without their destinations in one dump. A thousand
-    /// services take a few system calls.
+    /// Reads all services in one dump, without their destinations. Reading a
+    /// thousand services takes a few system calls.
     ///
     /// # Errors
     /// See [`Error`].
@@ -300,7 +302,7 @@ impl Socket {
         }
     }
 
-    /// Reads a datagram into the buffer and returns the datagram's length.
+    /// Receives a datagram into `buffer` and returns the datagram's length.
     fn receive(&mut self, doing: &'static str) -> Result<usize, Error> {
         loop {
             self.system_calls += 1;
@@ -331,10 +333,11 @@ impl Socket {
         }
     }
 
-    /// Sends one datagram of operations and reads the answers. Only the last
-    /// operation asks for an acknowledgement. The kernel answers in the order
-    /// of the requests, so this acknowledgement comes last. The kernel answers
-    /// the other operations only if they fail.
+    /// Sends a batch of operations in one datagram and reads the kernel's
+    /// answers. Only the batch's last operation asks for an acknowledgement.
+    /// The kernel answers in the order of the requests, so the acknowledgement
+    /// comes last. The kernel answers the other operations of the batch only if
+    /// they fail.
     fn exchange(&mut self, batch: &Batch, failures: &mut Vec<Failure>) -> Result<(), Error> {
         let doing = "applying operations";
         self.writes += batch.count as u64;
@@ -346,8 +349,8 @@ impl Socket {
                 let NetlinkPayload::Error(error) = answer.payload else {
                     continue;
                 };
-                // An answer to an earlier request that timed out gets a
-                // position far beyond the end of the batch.
+                // A late answer to an earlier request, which had timed out,
+                // gets a position far beyond the end of the batch.
                 let position = answer
                     .header
                     .sequence_number
@@ -433,7 +436,7 @@ impl Kernel for Socket {
             self.exchange(&batch, &mut failures)?;
         }
         // ENOENT can also mean that ip_vs was unloaded and its netlink family
-        // is gone. If the family is gone, a request for the version fails too.
+        // is gone. In that case, a request for the version of IPVS fails too.
         if failures
             .iter()
             .any(|failure| failure.errno == Errno::ENOENT)
@@ -444,8 +447,8 @@ impl Kernel for Socket {
     }
 }
 
-/// Builds a service from its dump. The kernel dumps the newest destination
-/// first (`ip_vs_ctl.c`, `__ip_vs_update_dest`).
+/// Builds a service from its dumped parts. The kernel dumps a service's newest
+/// destination first (`ip_vs_ctl.c`, `__ip_vs_update_dest`).
 fn actual(config: ServiceConfig, destinations: Vec<DumpedDestination>) -> ActualService {
     let oldest_first = destinations.into_iter().rev();
     ActualService {

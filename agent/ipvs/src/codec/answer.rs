@@ -1,4 +1,5 @@
-//! Turns the attributes of the kernel's answers into values of the model.
+//! Converts the netlink attributes of the kernel's answers into values of the
+//! types in `model.rs`.
 
 use netlink_packet_core::{DecodeError, ErrorContext};
 
@@ -14,7 +15,7 @@ use crate::{
     ServiceFlags, ServiceKey, Stats, Timeouts, Tunnel,
 };
 
-/// A service as the kernel dumps it.
+/// An IPVS service, parsed from a netlink dump of the kernel.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct DumpedService {
     pub(crate) key: ServiceKey,
@@ -86,8 +87,9 @@ impl DumpedService {
     }
 }
 
-/// A destination as the kernel dumps it. The dump does not name the
-/// destination's service, but the caller knows which service it asked about.
+/// A destination, parsed from a netlink dump of the kernel. The dump does not
+/// name the destination's service; the caller knows the service, because the
+/// request named it.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct DumpedDestination {
     pub(crate) key: DestinationKey,
@@ -98,7 +100,7 @@ pub(crate) struct DumpedDestination {
 
 impl DumpedDestination {
     /// Parses one destination from a dump. `family` is the address family of
-    /// its service.
+    /// the destination's service.
     pub(crate) fn parse(message: Message, family: Family) -> Result<Self, DecodeError> {
         let attributes = message.attributes.into_iter().find_map(|attribute| {
             let Attribute::Destination(attributes) = attribute else {

@@ -14,7 +14,7 @@ use crate::{
 
 const ALL_FLAGS: u32 = u32::MAX;
 
-/// Builds the request for an operation.
+/// Builds the netlink request that carries out an operation.
 impl From<&Op> for Message {
     fn from(op: &Op) -> Self {
         let (mut service, mut destination) = (Vec::new(), Vec::new());
@@ -43,9 +43,10 @@ pub(super) fn command(op: &Op) -> Command {
     }
 }
 
-/// Receives the attributes of a nested attribute, one after another. A `Nest`
-/// collects attributes in a list or writes them to a datagram. Operations are written to a datagram directly, which saves thousands
-/// of lists.
+/// Receives the attributes inside a nested netlink attribute, one after
+/// another. A `Nest` collects attributes in a list or writes them to a
+/// datagram. Writing operations directly to a datagram saves thousands of
+/// lists.
 pub(super) trait Nest<A> {
     fn put(&mut self, attribute: A);
 }
@@ -95,7 +96,8 @@ impl Message {
         }
     }
 
-    /// Builds a request for all services, which must be sent as a dump.
+    /// Builds a request for all services. The caller must send the request as a
+    /// dump (`NLM_F_DUMP`).
     pub fn services() -> Self {
         Self {
             command: Command::GetService,
@@ -131,9 +133,9 @@ impl Message {
         }
     }
 
-    /// Builds a request for all destinations of a service, which must be sent
-    /// as a dump. If the service does not exist, the kernel answers as for a
-    /// service without destinations.
+    /// Builds a request for all destinations of a service. The caller must send
+    /// the request as a dump (`NLM_F_DUMP`). If the service does not exist, the
+    /// kernel answers as if the service had no destinations.
     pub fn destinations(service: &ServiceKey) -> Self {
         Self {
             command: Command::GetDestination,
@@ -185,9 +187,10 @@ fn service_config_attributes(
     }
 }
 
-/// Adds the attributes of a destination's key to a nest, always with the
-/// address family. Without an address family, the kernel assumes the service's
-/// family, and does not find a destination of the other family (ENOENT).
+/// Adds the attributes of a destination's key to a nest, including the address
+/// family. Without the destination's address family, the kernel assumes the
+/// service's family and does not find a destination of the other family
+/// (ENOENT).
 #[inline]
 fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<DestinationAttribute>) {
     let family = family_number(Family::of(key.address));
@@ -197,8 +200,8 @@ fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<Destina
 }
 
 /// Adds the attributes of a destination's configuration to a nest. The tunnel
-/// attributes are always included, because an edit without these attributes
-/// changes the tunnel to IPIP.
+/// attributes are always included, because an edit of a destination without
+/// tunnel attributes changes the tunnel to IPIP.
 #[inline]
 fn destination_config_attributes(
     config: &DestinationConfig,

@@ -3,20 +3,22 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader};
 use super::append_request;
 use crate::Op;
 
-/// Requests that are sent together in one datagram. Only the last request asks
-/// for an acknowledgement. The kernel answers an earlier request only if it
-/// fails, and always before the acknowledgement.
+/// Netlink requests that are sent together in one datagram. Only the last
+/// request of a batch asks for an acknowledgement. The kernel answers the other
+/// requests of a batch only if they fail, and sends those answers before the
+/// acknowledgement.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) bytes: Vec<u8>,
-    /// The number of requests in the batch.
+    /// The number of netlink requests in the batch.
     pub(crate) count: usize,
-    /// The offset of the last request in `bytes`.
+    /// The offset of the batch's last request in `bytes`.
     last: usize,
-    /// The index of the first request among the caller's operations.
+    /// The index, among the caller's operations, of the batch's first
+    /// operation.
     pub(crate) first_index: usize,
-    /// The sequence number of the first request. Each later request has the
-    /// next sequence number.
+    /// The netlink sequence number of the batch's first request. Each request's
+    /// sequence number is one higher than the previous request's.
     pub(crate) first_sequence: u32,
 }
 
@@ -34,7 +36,8 @@ impl Batch {
         append_request(op, &mut self.bytes, header);
     }
 
-    /// Marks the last request so that the kernel acknowledges it.
+    /// Marks the batch's last request so that the kernel acknowledges that
+    /// request.
     pub(crate) fn finish(&mut self) {
         // A netlink header begins with 4 bytes for the length, 2 for the type
         // and 2 for the flags.

@@ -49,8 +49,8 @@ pub enum DestinationAttribute {
     PersistentConnections(u32),
     /// `STATS`: 32-bit counters, sent by the kernel only.
     Stats(Vec<StatsAttribute>),
-    /// `ADDR_FAMILY`: the destination's address family, by default that of the
-    /// service; since Linux 3.18.
+    /// `ADDR_FAMILY`: the destination's address family, which defaults to the
+    /// service's; since Linux 3.18.
     Family(u16),
     /// `STATS64`: 64-bit counters, sent by the kernel only; since Linux 4.1.
     Stats64(Vec<StatsAttribute>),

@@ -1,6 +1,7 @@
 //! Generic-netlink messages of the family `IPVS` (`include/uapi/linux/ip_vs.h`,
-//! `net/netfilter/ipvs/ip_vs_ctl.c`). The codec converts bytes to attributes
-//! and attributes to values of the model, and back. The codec does no I/O.
+//! `net/netfilter/ipvs/ip_vs_ctl.c`). The codec converts bytes to attributes,
+//! attributes to values of the types in `model.rs`, and back. The codec does no
+//! I/O.
 
 mod answer;
 mod ask;
@@ -50,8 +51,8 @@ const IPVS_CMD_GET_CONFIG: u8 = 13;
 const IPVS_CMD_SET_INFO: u8 = 14;
 const IPVS_CMD_GET_INFO: u8 = 15;
 
-/// A command of the netlink family `IPVS`. The kernel's command that empties
-/// the table is left out on purpose.
+/// A command of the netlink family `IPVS`. `Command` deliberately lacks the
+/// kernel's command that empties the table (`IPVS_CMD_FLUSH`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
     /// Creates a service. In an answer to [`GetService`](Self::GetService), the
@@ -83,7 +84,7 @@ pub enum Command {
     SetInfo,
     /// Reads the version of IPVS and the size of its connection table.
     GetInfo,
-    /// A command that this build does not use.
+    /// A command of the netlink family `IPVS` that this crate does not use.
     Other(u8),
 }
 
@@ -132,7 +133,8 @@ impl From<u8> for Command {
 pub struct Message {
     /// The command that the message requests or answers.
     pub command: Command,
-    /// The attributes, in their order in the message.
+    /// The message's attributes, in the order in which the message contains
+    /// them.
     pub attributes: Vec<Attribute>,
 }
 
@@ -174,31 +176,32 @@ impl ParseableParametrized<[u8], GenlHeader> for Message {
     }
 }
 
-/// A top-level attribute of a message.
+/// A top-level attribute of a message of the netlink family `IPVS`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Attribute {
     /// `IPVS_CMD_ATTR_SERVICE`: the nested attributes of a service.
     Service(Vec<ServiceAttribute>),
     /// `IPVS_CMD_ATTR_DEST`: the nested attributes of a destination.
     Destination(Vec<DestinationAttribute>),
-    /// `IPVS_CMD_ATTR_TIMEOUT_TCP`: a timeout in seconds, or 0 to keep the
-    /// current value.
+    /// `IPVS_CMD_ATTR_TIMEOUT_TCP`: the timeout of established TCP connections
+    /// in seconds, or 0 to keep the current timeout.
     TimeoutTcp(u32),
-    /// `IPVS_CMD_ATTR_TIMEOUT_TCP_FIN`: a timeout in seconds, or 0 to keep the
-    /// current value.
+    /// `IPVS_CMD_ATTR_TIMEOUT_TCP_FIN`: the timeout of TCP connections after a
+    /// FIN, in seconds, or 0 to keep the current timeout.
     TimeoutTcpFin(u32),
-    /// `IPVS_CMD_ATTR_TIMEOUT_UDP`: a timeout in seconds, or 0 to keep the
-    /// current value.
+    /// `IPVS_CMD_ATTR_TIMEOUT_UDP`: the timeout of UDP flows in seconds, or 0
+    /// to keep the current timeout.
     TimeoutUdp(u32),
     /// `IPVS_INFO_ATTR_VERSION`: the version of IPVS, where 0x010201 is 1.2.1.
-    /// `InfoVersion` occurs only in [`Command::SetInfo`]. In other messages,
-    /// the number of `IPVS_INFO_ATTR_VERSION` means `IPVS_CMD_ATTR_SERVICE`.
+    /// `InfoVersion` occurs only in [`Command::SetInfo`]. In messages with
+    /// other commands, the attribute number of `IPVS_INFO_ATTR_VERSION` means
+    /// `IPVS_CMD_ATTR_SERVICE`.
     InfoVersion(u32),
     /// `IPVS_INFO_ATTR_CONN_TAB_SIZE`: the number of buckets in the connection
     /// table. `InfoConnectionTableSize` occurs only in [`Command::SetInfo`].
     InfoConnectionTableSize(u32),
-    /// An attribute that this build does not use, such as one of the sync
-    /// daemon.
+    /// An attribute that this crate does not use, such as an attribute of the
+    /// kernel's connection sync daemon.
     Other(DefaultNla),
 }
 
@@ -249,8 +252,8 @@ impl Nla for Attribute {
         }
     }
 
-    // NLA_F_NESTED is not set, because the kernel does not set this flag on
-    // nested attributes either.
+    // This function does not set NLA_F_NESTED, because the kernel does not set
+    // this flag on nested attributes either.
     fn kind(&self) -> u16 {
         match self {
             Self::Service(_) => IPVS_CMD_ATTR_SERVICE,
@@ -278,9 +281,9 @@ impl Nla for Attribute {
     }
 }
 
-/// Iterates over the messages of a datagram. A message that cannot be parsed
-/// yields an error, and the iterator continues with the next message. After a
-/// header that cannot be parsed, the iterator ends.
+/// Iterates over the netlink messages of a datagram. A message that cannot be
+/// parsed yields an error, and the iterator continues with the next message. A
+/// header that cannot be parsed ends the iteration.
 pub fn messages(
     datagram: &[u8],
 ) -> impl Iterator<Item = Result<NetlinkMessage<GenlMessage<Message>>, DecodeError>> {
@@ -315,8 +318,8 @@ where
         .collect()
 }
 
-/// Parses an address. The kernel uses 16 bytes for both address families and
-/// pads shorter addresses with zeros, and so does this function.
+/// Parses an address. Like the kernel, this function uses 16 bytes for both
+/// address families and pads shorter addresses with zeros.
 fn parse_address(value: &[u8]) -> Result<[u8; 16], DecodeError> {
     let mut address = [0; 16];
     match address.get_mut(..value.len()) {

@@ -13,13 +13,13 @@ const NLA_HDRLEN: usize = 4;
 const NLA_ALIGNTO: usize = 4;
 
 impl Message {
-    /// Appends the message to a datagram.
+    /// Appends the netlink message to a datagram.
     ///
-    /// The bytes are those that
-    /// [`NetlinkMessage`](netlink_packet_core::NetlinkMessage) would write.
+    /// `append_to` writes the same bytes as
+    /// [`NetlinkMessage`](netlink_packet_core::NetlinkMessage).
     /// `NetlinkMessage` takes twice as long, because it computes the length of
-    /// each nest many times. `header` must name the netlink family; this
-    /// function fills in the length in `header`.
+    /// each nested attribute many times. `header` must name the netlink family;
+    /// `append_to` fills in the length.
     pub fn append_to(&self, datagram: &mut Vec<u8>, header: NetlinkHeader) {
         append_message(datagram, header, self.command, |rest| {
             for attribute in &self.attributes {
@@ -40,9 +40,9 @@ impl Message {
     }
 }
 
-/// Appends the request for an operation. The request has the same bytes as the
-/// operation's [`Message`]. To save time, `append_request` does not build a
-/// `Message`.
+/// Appends the netlink request for an operation to a datagram. The request has
+/// the same bytes as the operation's [`Message`]. To save time,
+/// `append_request` does not build a `Message`.
 pub fn append_request(op: &Op, datagram: &mut Vec<u8>, header: NetlinkHeader) {
     append_message(datagram, header, command(op), |rest| {
         rest.put_nest(IPVS_CMD_ATTR_SERVICE, |rest| {
@@ -77,7 +77,7 @@ fn append_message(
 }
 
 /// The end of a datagram, to which attributes are appended. The datagram grows
-/// with each attribute, so no attribute needs room that was counted before.
+/// with each attribute, so the caller does not compute its length in advance.
 struct Rest<'a> {
     datagram: &'a mut Vec<u8>,
 }
@@ -93,8 +93,8 @@ impl Rest<'_> {
         put_header(nest, length, kind);
     }
 
-    // Where the compiler knows the kind of attribute, it reduces this function
-    // to a few moves.
+    // If the compiler knows the kind of the attribute, it reduces
+    // `put_attribute` to a few machine instructions.
     #[inline(always)]
     fn put_attribute<N: Nla>(&mut self, attribute: &N) {
         let length = NLA_HDRLEN + attribute.value_len();

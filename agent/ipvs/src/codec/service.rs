@@ -23,7 +23,7 @@ const IPVS_SVC_ATTR_STATS64: u16 = 12;
 pub enum ServiceAttribute {
     /// `AF`: the service's address family, `AF_INET` or `AF_INET6`.
     Family(u16),
-    /// `PROTOCOL`: any IP protocol number.
+    /// `PROTOCOL`: the service's IP protocol number, which may be any number.
     Protocol(u16),
     /// `ADDR`: the service's address. An IPv4 address uses only the first four
     /// bytes.
@@ -39,10 +39,10 @@ pub enum ServiceAttribute {
     /// `FLAGS`: the change of the service's flags. The kernel computes the new
     /// flags as `old & !mask | flags & mask`.
     Flags {
-        /// The values of the flags (`IP_VS_SVC_F_*`).
+        /// The values of the service's flags (`IP_VS_SVC_F_*`).
         flags: u32,
-        /// The mask of the flags to change. In messages from the kernel, every
-        /// bit of the mask is set.
+        /// The mask of the service flags to change. In messages from the
+        /// kernel, every bit of the mask is set.
         mask: u32,
     },
     /// `TIMEOUT`: the persistence timeout in seconds.
@@ -52,8 +52,8 @@ pub enum ServiceAttribute {
     Netmask([u8; 4]),
     /// `STATS`: 32-bit counters, sent by the kernel only.
     Stats(Vec<StatsAttribute>),
-    /// `PE_NAME`: the name of the persistence engine. A service without an
-    /// engine lacks this attribute.
+    /// `PE_NAME`: the name of the persistence engine. A service without a
+    /// persistence engine lacks this attribute.
     PersistenceEngine(String),
     /// `STATS64`: 64-bit counters, sent by the kernel only; since Linux 4.1.
     Stats64(Vec<StatsAttribute>),

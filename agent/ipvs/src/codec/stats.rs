@@ -18,8 +18,9 @@ const IPVS_STATS_ATTR_INBPS: u16 = 9;
 const IPVS_STATS_ATTR_OUTBPS: u16 = 10;
 const IPVS_STATS_ATTR_PAD: u16 = 11;
 
-/// An attribute in the nest `STATS` or `STATS64` (`IPVS_STATS_ATTR_*`). An
-/// attribute has the same number in both nests, but its width may differ.
+/// An attribute in the nest `STATS` or `STATS64` (`IPVS_STATS_ATTR_*`). A
+/// statistics attribute has the same number in the nests `STATS` and `STATS64`,
+/// but its width may differ.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StatsAttribute {
     /// `CONNS`: the number of connections that were scheduled.
@@ -28,10 +29,11 @@ pub enum StatsAttribute {
     PacketsIn(Number),
     /// `OUTPKTS`: the number of packets from servers.
     PacketsOut(Number),
-    /// `INBYTES`: the number of bytes from clients, 64 bits wide in both nests.
+    /// `INBYTES`: the number of bytes from clients, 64 bits wide even in the
+    /// nest `STATS`.
     BytesIn(Number),
-    /// `OUTBYTES`: the number of bytes from servers, 64 bits wide in both
-    /// nests.
+    /// `OUTBYTES`: the number of bytes from servers, 64 bits wide even in the
+    /// nest `STATS`.
     BytesOut(Number),
     /// `CPS`: the number of new connections per second.
     ConnectionRate(Number),
@@ -50,12 +52,12 @@ pub enum StatsAttribute {
     Other(DefaultNla),
 }
 
-/// A counter in the width in which the kernel sent it.
+/// A counter of a service or destination, in the width that the kernel used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Number {
-    /// A counter of 4 bytes.
+    /// A counter that the kernel sent as 4 bytes.
     U32(u32),
-    /// A counter of 8 bytes, which may be unaligned.
+    /// A counter that the kernel sent as 8 bytes, which may be unaligned.
     U64(u64),
 }
 

@@ -12,7 +12,8 @@ use crate::{Family, Info, Op, ServiceConfig, ServiceFlags, ServiceKey, Stats};
 mod properties;
 mod requests;
 
-/// A call of ipvsadm, and the messages that it sent and received.
+/// An ipvsadm command line, and the netlink messages that ipvsadm sent and
+/// received.
 struct Capture {
     command: &'static str,
     sent: Vec<Vec<u8>>,
@@ -47,7 +48,7 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-/// Returns the captured messages of an ipvsadm command line.
+/// Returns the netlink messages that were captured for an ipvsadm command line.
 fn capture(command: &str) -> Capture {
     captures()
         .into_iter()
@@ -98,7 +99,8 @@ fn every_captured_message_comes_back_byte_for_byte() {
     assert!(count > 40, "only {count} messages are captured");
 }
 
-/// The captures contain every attribute that this build knows, and no other.
+/// The captured ipvsadm messages contain every attribute that this crate knows,
+/// and no other attribute.
 #[test]
 fn the_captures_hold_every_attribute() {
     let mut seen: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
@@ -163,9 +165,9 @@ fn nests(message: Message) -> (Vec<ServiceAttribute>, Vec<DestinationAttribute>)
 }
 
 /// To create or edit an entry, this crate sends the same attributes as ipvsadm,
-/// in another order. In addition, ipvsadm repeats a service's configuration
-/// where the key would be enough, and sends tunnel attributes for destinations
-/// without a tunnel.
+/// but in another order. In addition, ipvsadm repeats a service's configuration
+/// where the key would be enough. ipvsadm also sends tunnel attributes for
+/// destinations without a tunnel.
 #[test]
 fn requests_say_what_those_of_ipvsadm_say() {
     for (command, op) in requests() {
@@ -248,7 +250,8 @@ fn the_dumped_table_is_the_one_that_was_made() {
             Op::NewDestination(_, key, config) | Op::SetDestination(_, key, config) => {
                 wanted_destinations.insert(key, config);
             }
-            // The deletions were captured after the dump.
+            // A deleted entry was still in the dump, because ipvsadm deleted
+            // the entry after the dump was captured.
             Op::DeleteDestination(..) | Op::DeleteService(_) => {}
         }
     }
@@ -264,8 +267,8 @@ fn the_dumped_table_is_the_one_that_was_made() {
         .collect();
     assert_eq!(configs, wanted_destinations);
 
-    // These are the values that `ipvsadm -Ln --stats` and `--rate` printed when
-    // the dump was captured.
+    // The values of `traffic` are those that `ipvsadm -Ln --stats` and `--rate`
+    // printed when the dump was captured.
     let traffic = Stats {
         connections: 5,
         packets_in: 44,
@@ -315,7 +318,8 @@ fn timeouts_are_seconds() {
     );
 }
 
-/// Builds a message with these bytes as its attributes.
+/// Builds a netlink message with a command, and with the given bytes as its
+/// attributes.
 fn datagram(command: Command, attributes: &[u8]) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST;
@@ -338,7 +342,7 @@ fn emitted(attribute: &Attribute) -> Vec<u8> {
     bytes
 }
 
-/// Returns a dumped IPv4 service whose attributes `change` has changed.
+/// Returns a dumped IPv4 service after `change` has modified its attributes.
 fn dumped(change: impl FnOnce(&mut Vec<ServiceAttribute>)) -> Result<DumpedService, String> {
     let mut message = Message::from(&Op::NewService(web(), persistent("wrr", 360, 24)));
     let Attribute::Service(attributes) = &mut message.attributes[0] else {

@@ -52,9 +52,9 @@ pub(super) fn method_number(method: ForwardingMethod) -> u32 {
     }
 }
 
-/// Returns the forwarding method for a method number of the kernel. `tunnel`
-/// comes from the destination's tunnel attributes, and is used only if the
-/// method is a tunnel.
+/// Returns the forwarding method for a number from the kernel
+/// (`IP_VS_CONN_F_*`). `tunnel` comes from the destination's tunnel attributes,
+/// and is used only if the forwarding method is a tunnel.
 pub(super) fn parse_method(number: u32, tunnel: Tunnel) -> ForwardingMethod {
     match number & IP_VS_CONN_F_FWD_MASK {
         IP_VS_CONN_F_MASQ => ForwardingMethod::Masquerade,

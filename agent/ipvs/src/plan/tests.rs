@@ -89,7 +89,8 @@ fn owned(rows: &[(ServiceKey, &[u8])]) -> Owned {
     }
 }
 
-/// Like [`owned`], with services that other programs made.
+/// Returns the keys in `rows` as ours, as [`owned`] does, but with every
+/// service adopted.
 fn adopted(rows: &[(ServiceKey, &[u8])]) -> Owned {
     let owned = owned(rows);
     let adopted = owned.services.keys().copied().collect();
@@ -245,11 +246,11 @@ fn an_order_that_cannot_be_had_is_told_where_the_scheduler_goes_by_it() {
         ("mh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("dh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("wrr", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], false),
-        // The missing destination is added last, which is the wanted order in
-        // the first case and not in the second.
+        // The plan adds the missing destination last, which is the wanted order
+        // in the first of the next two cases and not in the second.
         ("mh", &[(1, 1), (2, 1)], &[(1, 1)], false),
         ("mh", &[(2, 1), (1, 1)], &[(1, 1)], true),
-        // A destination that will be removed does not count in the order.
+        // A destination that will be removed does not affect the order.
         ("mh", &[(1, 1), (2, 1)], &[(9, 1), (1, 1), (2, 1)], false),
     ];
     for (scheduler, wish, there, told) in cases {
@@ -295,8 +296,8 @@ fn a_service_that_the_kernel_refuses_stops_no_other() {
     assert!(plan(&desired, &kernel.table, &ours, OnConflict::Adopt).is_empty());
 }
 
-/// Returns the wanted table as the kernel shows it, plus every entry of
-/// `before` that is not ours.
+/// Returns the table that the kernel should have after a round: the wanted
+/// table and every entry of `before` that is not ours.
 fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> ActualTable {
     let mut table = before.clone();
     for (key, service) in &mut table {
@@ -326,8 +327,8 @@ fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> Actua
     table
 }
 
-/// Returns the keys of all wanted entries, as they are ours after a round.
-/// Which services were adopted stays as it is in `ours`.
+/// Returns the keys that are ours after a successful round, which are the keys
+/// of all wanted entries. The adopted services are the same as in `ours`.
 fn wanted_keys(desired: &WantedTable, ours: &Owned) -> Owned {
     let keys = |service: &WantedService| service.destinations.iter().map(|(key, _)| *key).collect();
     let services = desired
@@ -338,7 +339,8 @@ fn wanted_keys(desired: &WantedTable, ours: &Owned) -> Owned {
     Owned { services, adopted }
 }
 
-/// Plans and applies as a caller would, and returns the plan.
+/// Makes a plan and applies it, as a caller of this crate would, and returns
+/// the plan.
 fn round(kernel: &mut ModelKernel, desired: &WantedTable, ours: &mut Owned) -> Plan {
     let plan = plan(desired, &kernel.table().unwrap(), ours, OnConflict::Adopt);
     ours.adopt(&plan.adopt);
@@ -434,8 +436,8 @@ proptest! {
         prop_assert_eq!(sum, all);
     }
 
-    /// In this test, operations fail at random, and other programs write
-    /// between the rounds.
+    /// In this test, operations fail at random, and other programs write to the
+    /// table between rounds.
     #[test]
     fn once_failures_and_strangers_stop_the_table_is_right(
         desired in arbitrary::wanted_table(),

@@ -1,4 +1,4 @@
-//! Tests of many operations in one call.
+//! Tests that apply many operations with one call of `Kernel::apply`.
 
 use std::net::Ipv4Addr;
 
@@ -42,7 +42,7 @@ fn each_failure_names_its_operation() {
             let key = vip(number);
             match number % 10 {
                 // The kernel refuses a service with an unknown scheduler, and
-                // then also the service's destination.
+                // therefore also the service's destination.
                 3 => {
                     fails(&ops, Errno::ENOENT);
                     ops.push(Op::NewService(key, scheduled(key, "nonesuch")));
@@ -73,8 +73,8 @@ fn each_failure_names_its_operation() {
     });
 }
 
-/// Every operation of this test fails, which gives more answers than the
-/// default receive buffer holds (277).
+/// Every operation of this test fails, so the kernel sends more answers than
+/// fit into a receive buffer of the default size (277 answers).
 #[test]
 fn thousands_of_failures_are_all_told() {
     Namespace::run(|mut ns| {
@@ -108,7 +108,7 @@ fn a_thousand_services_are_written_read_edited_and_removed() {
         let calls = ns.socket.system_calls();
         ns.accept(&plan.ops);
         let calls = ns.socket.system_calls() - calls;
-        // Issue 4 allows at most 0.02 system calls per operation.
+        // The project's issue 4 allows at most 0.02 system calls per operation.
         assert!(
             calls * 50 <= 4000,
             "{calls} system calls for 4,000 operations"

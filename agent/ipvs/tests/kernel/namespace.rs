@@ -11,16 +11,16 @@ use ipvs::{
 };
 use nix::sched::{CloneFlags, unshare};
 
-/// A network namespace with only a loopback interface, and a socket in that
-/// namespace. The namespace exists until the test ends.
+/// A network namespace with only a loopback interface, and a netlink socket in
+/// that namespace. The network namespace exists until the test ends.
 pub(crate) struct Namespace {
     pub(crate) socket: Socket,
     /// Every service that the test tried to create.
     asked_for: BTreeSet<ServiceKey>,
 }
 
-/// How many times a table is read, at most, to get a complete reading. Tests
-/// that run at the same time spoil at most every second reading.
+/// The most times that a test reads the table to get a complete reading. Tests
+/// that run at the same time spoil at most every second reading of the table.
 const READINGS: usize = 50;
 
 impl Namespace {
@@ -34,8 +34,8 @@ impl Namespace {
                 );
                 // A network namespace gets its table of local addresses with
                 // its first address. Without a table of local addresses, ip_vs
-                // takes every IPv4 destination for a broadcast address
-                // (EINVAL).
+                // treats every IPv4 destination as a broadcast address and
+                // returns EINVAL.
                 let status = Command::new("ip")
                     .args(["link", "set", "lo", "up"])
                     .status();
@@ -53,14 +53,14 @@ impl Namespace {
         });
     }
 
-    /// Reads the complete table.
+    /// Reads the complete IPVS table of the network namespace.
     ///
-    /// If the services do not fit into one datagram, the kernel continues its
-    /// dump at an index that counts the services of all network namespaces
+    /// A dump may need more than one datagram. The kernel then continues at an
+    /// index that counts the services of all network namespaces
     /// (`ip_vs_genl_dump_services`). If another test adds or removes services
     /// during the dump, the dump repeats or leaves out services of this test.
-    /// To find out whether a missing service exists, this function asks the
-    /// kernel for that service alone.
+    /// To find out whether a missing service exists, `table` asks the kernel
+    /// for that service alone.
     pub(crate) fn table(&mut self) -> ActualTable {
         for _ in 0..READINGS {
             let table = self.socket.table().unwrap();
@@ -107,7 +107,8 @@ impl Namespace {
         plan(desired, &self.table(), ours, OnConflict::Adopt)
     }
 
-    /// Plans and applies, and records the created and adopted entries as ours.
+    /// Plans and applies the wanted table, and records the created and adopted
+    /// entries as ours.
     pub(crate) fn settle(&mut self, desired: &WantedTable, ours: &mut Owned) -> Plan {
         let plan = self.plan(desired, ours);
         ours.adopt(&plan.adopt);
@@ -119,7 +120,8 @@ impl Namespace {
 
     /// Returns the lines of `ipvsadm -Sn`, sorted and without duplicates. A
     /// dump that fits into one datagram is complete, but the services of other
-    /// tests can make the kernel repeat entries (see [`table`](Self::table)).
+    /// tests can make the kernel repeat entries, as explained at
+    /// [`table`](Self::table).
     pub(crate) fn ipvsadm_save(&self) -> Vec<String> {
         let output = Command::new("ipvsadm").arg("-Sn").output();
         let output = output.expect("ipvsadm does not start: apt-get install ipvsadm");
@@ -134,7 +136,7 @@ impl Namespace {
         lines
     }
 
-    /// Runs `ipvsadm -R` with these lines as its input.
+    /// Runs `ipvsadm -R` with the given lines as its input.
     pub(crate) fn ipvsadm_restore(&self, lines: &str) {
         let mut child = Command::new("ipvsadm")
             .arg("-R")

@@ -1,4 +1,4 @@
-//! Tests of the readings other than the whole table: one service, the timeouts
+//! Tests that read other things than the whole table: one service, the timeouts
 //! and `/proc/net/ip_vs`.
 
 use std::fs;
@@ -18,7 +18,7 @@ fn listing() -> Listing {
 fn destinations_are_read_in_the_order_in_which_they_were_added() {
     Namespace::run(|mut ns| {
         let key = tcp("10.0.0.1", 80);
-        // 250 servers are too many for one datagram of a dump.
+        // A dump of 250 servers does not fit into one datagram.
         let servers: Vec<_> = (0..250u16)
             .map(|number| server(&format!("10.1.{}.1", number * 7 % 250), 80))
             .collect();

@@ -1,5 +1,5 @@
-//! Tests of what the kernel refuses, how this crate explains the refusals, and
-//! whether the model of the kernel refuses the same operations.
+//! Tests that the kernel refuses invalid operations, that this crate explains
+//! the refusals, and that the model of the kernel refuses the same operations.
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 
@@ -79,8 +79,8 @@ fn without_the_capability_the_error_says_which() {
     assert!(text.contains("CAP_NET_ADMIN is needed"), "{text}");
 }
 
-/// Generates one of the `good` values in eleven cases out of twelve, and
-/// otherwise one of the `bad` values, which the kernel refuses.
+/// Generates one of the `good` values in eleven of twelve cases, and one of the
+/// `bad` values, which the kernel refuses, in the twelfth case.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(good: &[T], bad: &[T]) -> BoxedStrategy<T> {
     prop_oneof![11 => select(good.to_vec()), 1 => select(bad.to_vec())].boxed()
 }
@@ -176,9 +176,9 @@ fn ops() -> impl Strategy<Value = Op> {
 }
 
 /// Compares the model of the kernel, on which plans are tested, with the kernel
-/// itself. Given the same random operations, the model and the kernel must
-/// refuse the same operations with the same error numbers, and end with the
-/// same table.
+/// itself. The test gives random operations to the model and to the kernel.
+/// Both must refuse the same operations with the same error numbers, and end
+/// with the same table.
 #[test]
 fn the_model_of_the_kernel_agrees_with_the_kernel() {
     Namespace::run(|mut ns| {

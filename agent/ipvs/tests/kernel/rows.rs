@@ -22,8 +22,8 @@ pub(crate) fn mark(family: Family, mark: u32) -> ServiceKey {
     ServiceKey::FirewallMark { family, mark }
 }
 
-/// Returns the configuration that ipvsadm gives a service if only a scheduler
-/// is named.
+/// Returns the configuration that ipvsadm gives a service if the command line
+/// names only a scheduler.
 pub(crate) fn scheduled(key: ServiceKey, scheduler: &str) -> ServiceConfig {
     ServiceConfig {
         scheduler: scheduler.to_owned(),
@@ -135,8 +135,8 @@ pub(crate) fn shown(wanted: &WantedTable) -> ActualTable {
         .collect()
 }
 
-/// Returns the lines that `ipvsadm -Sn` prints for a table, sorted. ipvsadm
-/// leaves out the thresholds.
+/// Returns the lines that `ipvsadm -Sn` prints for a table, sorted. The output
+/// of `ipvsadm -Sn` has no thresholds.
 pub(crate) fn spelled(table: &ActualTable) -> Vec<String> {
     let mut lines = Vec::new();
     for (key, service) in table {

@@ -12,7 +12,7 @@ const SCHEDULERS: [&str; 13] = [
     "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh",
 ];
 
-/// Returns a table with a row for each feature that the kernel has.
+/// Returns a table with an entry for each IPVS feature of the kernel.
 fn everything() -> WantedTable {
     let web = tcp("10.0.0.1", 80);
     let web6 = tcp("2001:db8::1", 80);
@@ -128,7 +128,8 @@ fn everything() -> WantedTable {
     ])
 }
 
-/// Returns a table with the keys of `everything` and different configurations.
+/// Returns a table with the keys of `everything()` and different
+/// configurations.
 fn everything_edited() -> WantedTable {
     let mut table = everything();
     for service in table.values_mut() {
@@ -229,7 +230,8 @@ fn one_destination_is_added_edited_and_taken_away() {
             [Op::NewDestination(key, other_family, gue(1))],
             "adding"
         );
-        // An edit of the weight alone leaves the tunnel as it was.
+        // An edit that changes only a destination's weight does not change its
+        // tunnel.
         let desired = service(vec![(first, nat(1)), (other_family, gue(9))]);
         let plan = ns.settle(&desired, &mut ours);
         assert_eq!(

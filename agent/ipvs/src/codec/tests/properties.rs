@@ -3,7 +3,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use super::*;
 use crate::arbitrary;
 
-/// Parses bytes as the socket does, and ignores the result.
+/// Parses bytes as `socket.rs` does, and ignores the result.
 fn read(bytes: &[u8]) {
     for message in messages(bytes).flatten() {
         if let NetlinkPayload::InnerMessage(message) = message.payload {
@@ -24,7 +24,7 @@ proptest! {
             GenlMessage::from_payload(message.clone()).into(),
         );
         netlink.finalize();
-        // Message types below 16 are reserved for netlink's own messages.
+        // Netlink reserves the message types below 16 for its own messages.
         let mut bytes = emit(&netlink);
         bytes[4..6].copy_from_slice(&28u16.to_ne_bytes());
 
@@ -85,8 +85,8 @@ proptest! {
         read(&bytes);
     }
 
-    /// Only the payload is arbitrary, so that the message passes netlink's own
-    /// checks.
+    /// Only the message's payload is arbitrary, so that the message passes
+    /// netlink's own checks of the header.
     #[test]
     fn arbitrary_attributes_never_panic(
         command in any::<u8>(),

@@ -1,4 +1,5 @@
-//! Command lines of ipvsadm, and the same operations in this crate's types.
+//! Command lines of ipvsadm, and the operation ([`Op`]) equivalent to each
+//! command line.
 
 use crate::{
     DestinationConfig, DestinationKey, Family, ForwardingMethod, Op, Protocol, ServiceConfig,
@@ -74,8 +75,7 @@ pub(super) fn tunnel(kind: TunnelKind, port: u16, checksum: TunnelChecksum) -> D
     forward(ForwardingMethod::Tunnel(tunnel), 0)
 }
 
-/// Returns command lines of ipvsadm, each with the same operation in this
-/// crate's types.
+/// Returns command lines of ipvsadm, each with the equivalent [`Op`].
 pub(super) fn requests() -> Vec<(&'static str, Op)> {
     let ipip = tunnel(TunnelKind::Ipip, 0, TunnelChecksum::None);
     let direct = forward(ForwardingMethod::DirectRoute, 0);
