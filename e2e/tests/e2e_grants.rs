@@ -1,5 +1,6 @@
 //! A tenant gets only what the DirectorGroup grants to its namespace and has a
-//! budget for. A grant that goes or a budget that shrinks cuts nobody.
+//! budget for. A grant that goes or a budget that shrinks cuts nobody. What another
+//! program made stays that program's.
 
 use e2e::{
     Host,
@@ -169,6 +170,33 @@ fn another_tenant_gets_nothing_of_what_is_not_granted_to_it() {
     let served: usize = course.browser().counts(10, NAT_VIP).values().sum();
     assert_eq!(served, 10, "the owner of the VIP is served");
     kubectl(&["delete", "namespace", "tenant", "--wait=false"]);
+}
+
+#[test]
+fn an_adopted_service_is_given_back_with_the_strangers_server_in_it() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let director = &course.director;
+    director.run("ipvsadm -A -t 192.168.4.5:80 -s rr");
+    director.run("ipvsadm -a -t 192.168.4.5:80 -r 192.168.2.201:80 -m -w 3");
+    let _agent = start_agent(director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    expect_service(director, "192.168.2.100:80", true);
+
+    kubectl(&["delete", "ivs/web"]);
+    expect_service(director, "192.168.2.100:80", false);
+    let table = ipvsadm::saved(director);
+    let lines: Vec<_> = table.lines().map(str::trim_end).collect();
+    assert_eq!(
+        lines,
+        [
+            "-A -t 192.168.4.5:80 -s wrr",
+            "-a -t 192.168.4.5:80 -r 192.168.2.201:80 -m -w 3",
+        ],
+        "the stranger's service and server stay"
+    );
+    director.run("ipvsadm -C");
 }
 
 #[test]

@@ -202,6 +202,27 @@ fn behind_a_cluster_ip_the_api_servers_own_addresses_are_refused_too() {
 }
 
 #[test]
+fn what_a_program_of_the_director_talks_to_is_refused_and_the_program_goes_on() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let registry = course.another_server("registry", "192.168.2.201");
+    let _registry = Shell::start(&registry, "0.0.0.0:5000");
+    let mut session = Session::open(&course.director, "192.168.2.201:5000")
+        .expect("the registry answers the director");
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(WEB_SERVERS);
+    let vip = "{address: 192.168.2.201, port: 5000}";
+    kubectl_apply(&service("mine", vip, ""));
+    let words = ["a program of this host has to 192.168.2.201:5000 (TCP"];
+    expect_refused("mine", "director1", &words);
+    session
+        .say("after the refusal")
+        .unwrap_or_else(|error| panic!("the registry must go on answering: {error}"));
+    let table = ipvsadm::saved(&course.director);
+    assert!(!table.contains("192.168.2.201:5000"), "{table}");
+}
+
+#[test]
 fn a_refused_service_comes_by_a_grant_of_its_address_and_stays_when_something_listens_again() {
     let _cluster = Cluster::start();
     let mut office = Office::open();

@@ -322,8 +322,8 @@ impl State {
         self.unsettled.add(change);
     }
 
-    /// Records that the agent made a service, which may have vanished after the
-    /// agent had adopted it.
+    /// Takes away a service's mark as adopted, because the agent has made the
+    /// service again.
     pub(super) fn made(&mut self, service: ServiceKey) {
         if self.ours.table.adopted.contains(&service) {
             self.disown(Entry::Adopted(service));

@@ -194,8 +194,11 @@ impl Retention {
             }
             Removals::Guarded | Removals::Released => {
                 let is_released = removals == Removals::Released;
-                let going = Count::of(&self.graces.running().collect::<Vec<_>>());
-                let left = self.left(&before.ours.table);
+                // In most rounds nothing leaves, and nothing need be counted.
+                let (going, left) = match pending.is_empty() {
+                    true => <(Count, Count)>::default(),
+                    false => (self.going(), self.left(&before.ours.table)),
+                };
                 !self.guard.holds(&pending, going, left, is_released, now)
             }
         };
@@ -229,6 +232,9 @@ impl Retention {
     /// Returns the leaving entries whose objects are absent and not believed to
     /// be deleted.
     fn doubted(&self, before: Before<'_>) -> Leavings {
+        if self.leaving.is_empty() {
+            return Leavings::new();
+        }
         let absence = before.absence;
         let listed = self.part(absence, |cause| cause != Cause::Certain);
         let is_most = is_most(&ops(&listed), Count::owned(&before.ours.table));
@@ -317,6 +323,11 @@ impl Retention {
         let mut removals = ops(&self.leaving);
         removals.retain(|op| !self.graces.has_begun(&entry(op)));
         removals
+    }
+
+    /// Counts the entries that are in their grace.
+    fn going(&self) -> Count {
+        Count::of(&self.graces.running().collect::<Vec<_>>())
     }
 
     /// Returns how many entries of ours there are without those whose removal

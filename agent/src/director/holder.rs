@@ -89,9 +89,13 @@ impl Loop {
         }
         let ours = &self.state.ours().addresses;
         let desired = self.protection.desired();
-        let lacks_any = desired.vips.keys().any(|vip| !ours.contains_key(vip));
-        if lacks_any && group.addresses != AddressRule::Dummy {
-            for name in self.others() {
+        let others = match group.addresses {
+            AddressRule::Dummy => Vec::new(),
+            _ => self.others(),
+        };
+        let lacks_any = || desired.vips.keys().any(|vip| !ours.contains_key(vip));
+        if !others.is_empty() && lacks_any() {
+            for name in others {
                 looks.insert(name.to_owned(), BEFORE_TAKEOVER);
                 // One director that is not out is enough to take nothing.
                 if !self.liveness.is_out(name) {

@@ -16,6 +16,8 @@ use rtnetlink::{
         route::RouteAttribute,
     },
 };
+use netlink_packet_core::ErrorMessage;
+use nix::errno::Errno;
 use tokio::time::timeout;
 
 use super::recent::Recent;
@@ -25,6 +27,18 @@ use super::recent::Recent;
 const BELIEVED: Duration = Duration::from_secs(1);
 /// How long to wait for the kernel, which normally answers at once.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+const NO_ROUTE: &str = "this host has no route to the server: add one";
+
+/// Whether the kernel answered that no packet can reach the address: there is no
+/// route, or a route of type unreachable, prohibit or blackhole
+/// (`fib_props` in `net/ipv4/fib_semantics.c`). Other errors say nothing about
+/// the route.
+fn is_no_route(error: &ErrorMessage) -> bool {
+    let errno = error.code.map(|code| Errno::from_raw(-code.get()));
+    use Errno::{EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH};
+    matches!(errno, Some(ENETUNREACH | EHOSTUNREACH | EACCES | EINVAL))
+}
 
 /// Asks the kernel about routes and interfaces, over rtnetlink.
 pub(super) struct Routes {
@@ -91,8 +105,9 @@ impl Routes {
             .build();
         let mut routes = Box::pin(self.handle.route().get(request).execute());
         let route = match routes.try_next().await {
-            Err(Error::NetlinkError(_)) | Ok(None) => {
-                return Ok(Err("this host has no route to the server: add one".into()));
+            Ok(None) => return Ok(Err(NO_ROUTE.into())),
+            Err(Error::NetlinkError(message)) if is_no_route(&message) => {
+                return Ok(Err(NO_ROUTE.into()));
             }
             route => route?.expect("Ok(None) was handled above"),
         };

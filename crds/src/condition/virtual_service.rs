@@ -26,7 +26,7 @@ pub fn refs_not_looked_at(generation: i64) -> Condition {
     condition(
         kind::RESOLVED_REFS,
         UNKNOWN,
-        reason::NOT_PROGRAMMED,
+        reason::PENDING,
         "Not checked until the object is accepted",
         generation,
     )

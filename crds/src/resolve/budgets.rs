@@ -181,8 +181,8 @@ impl<'a> Group<'a, '_> {
         demands.collect()
     }
 
-    /// Returns how many destinations each namespace wants, without a look at more
-    /// servers than one beyond what it may have.
+    /// Returns how many destinations each namespace wants. The count of a
+    /// namespace ends at one destination beyond its budget.
     fn demands_up_to(
         &self,
         most: impl Fn(&str) -> usize,

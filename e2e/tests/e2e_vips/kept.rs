@@ -25,7 +25,7 @@ use e2e::{
 use crate::{VIP, scene::addresses};
 
 #[test]
-fn a_vip_answers_throughout_a_typo_a_dead_holder_and_mode_manual() {
+fn a_vip_answers_throughout_a_typo_a_dead_holder_a_narrowed_pool_and_mode_manual() {
     let _cluster = Cluster::start();
     let course = Course::dr();
     let other = course.another_director("director2", "192.168.4.6/24");
@@ -56,6 +56,12 @@ fn a_vip_answers_throughout_a_typo_a_dead_holder_and_mode_manual() {
         name_holder("director1");
         wait_until_ready(&["web"]);
     }
+
+    grant("203.0.113.0/24");
+    said(EXCEPTION, "still served");
+    asking.wait_for_more("with a pool that no longer has the VIP");
+    grant("0.0.0.0/0");
+    wait_until_ready(&["web"]);
 
     place(r#"{"mode":"Manual"}"#);
     said(".status.notices", "192.168.4.15 stays on eth0 although");
@@ -105,6 +111,12 @@ const EXCEPTION: &str = ".status.exceptions[*].message";
 /// Changes `spec.addresses` of the DirectorGroup.
 fn place(addresses: &str) {
     let patch = format!(r#"{{"spec":{{"addresses":{addresses}}}}}"#);
+    kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
+}
+
+/// Makes a CIDR the only address pool of the DirectorGroup.
+fn grant(cidr: &str) {
+    let patch = format!(r#"{{"spec":{{"addressPools":[{{"name":"lab","cidrs":["{cidr}"]}}]}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 

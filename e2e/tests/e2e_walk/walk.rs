@@ -104,7 +104,7 @@ impl Walk {
                 0 => self.lose_the_api_server(rng.usize(4..9)),
                 // Deleted entries leave after 10 s, so each settling takes that long.
                 1..3 => self.fill_the_disk(rng.usize(10..20)),
-                _ => self.go(rng.usize(10..20), any_step),
+                _ => self.go(rng.usize(15..25), any_step),
             }
             self.settle("a settling");
         }

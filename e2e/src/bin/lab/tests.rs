@@ -128,14 +128,15 @@ fn queue(
 ) -> Result<VecDeque<Job<'_>>> {
     let mut jobs = Vec::new();
     for binary in binaries {
-        let shares = shares(&binary.name, &binary.tests()?).into_iter();
+        let tests = binary.tests()?;
+        let shares = shares(&binary.name, &tests).into_iter();
         jobs.extend(shares.map(|share| Job {
             binary,
             share,
             kernel,
             is_second: false,
         }));
-        if let Some(share) = second_kernel(&binary.name).filter(|_| is_second_wanted) {
+        if let Some(share) = second_kernel(&binary.name, &tests).filter(|_| is_second_wanted) {
             jobs.push(Job {
                 binary,
                 share,

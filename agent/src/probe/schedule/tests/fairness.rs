@@ -41,10 +41,10 @@ fn silent_targets_of_one_namespace_keep_no_other_from_being_probed() {
         world.insert_in("silent", 0..32_000, MINUTE);
         world.run(MINUTE);
         world.insert_in("shop", good(), 5 * SECOND);
-        world.run(660 * SECOND);
+        world.run(165 * SECOND);
         let times = &world.began[&GOOD];
         let count = times.len();
-        assert!((132..=133).contains(&count), "{count} of 132");
+        assert!((33..=34).contains(&count), "{count} of 33");
         let late = world.lateness[&GOOD];
         assert!(late <= LATE, "{late:?} with {places} places");
         let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
