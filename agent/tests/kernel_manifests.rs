@@ -22,7 +22,7 @@ use agent::{
     disk::{checkpoint::Recorder, journal::FileJournal},
     event::Event,
     host::{
-        listeners::SockDiag, netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder,
+        netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost, sysctls::SysctlFolder,
     },
     input::{Input, manifests},
     tell::report::Observed,
@@ -146,7 +146,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         }),
         sysctls: Box::new(SysctlFolder("/proc/sys".into())),
         leases: None,
-        listeners: Box::new(SockDiag),
+        sockets: Box::new(SockDiag),
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
         uptime: Box::new(uptime),

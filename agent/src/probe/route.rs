@@ -9,6 +9,8 @@ use std::{
 };
 
 use futures::TryStreamExt;
+use netlink_packet_core::ErrorMessage;
+use nix::errno::Errno;
 use rtnetlink::{
     Error, Handle, RouteMessageBuilder,
     packet_route::{
@@ -16,8 +18,6 @@ use rtnetlink::{
         route::RouteAttribute,
     },
 };
-use netlink_packet_core::ErrorMessage;
-use nix::errno::Errno;
 use tokio::time::timeout;
 
 use super::recent::Recent;
