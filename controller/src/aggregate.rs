@@ -1,8 +1,8 @@
-//! Computes every object's status from the state of the world. Pure: reads no
-//! clock and sends no requests.
+//! Computes every object's status from the state of the world. This module is
+//! pure: it reads no clock and sends no requests.
 //!
-//! Every condition's transition time is 1970 here; the publisher sets the real
-//! time ([`crds::condition::set`]).
+//! Conditions that this module computes have the transition time 1970; the
+//! publisher sets the real time ([`crds::condition::set`]).
 
 mod alive;
 mod health_reports;
@@ -39,10 +39,10 @@ use health_reports::HealthReports;
 pub struct DirectorView<'a> {
     /// The director's name.
     pub name: &'a str,
-    /// Whether the director is alive. Reports count only while their director
-    /// is alive.
+    /// Whether the director is alive. The controller uses a director's report
+    /// only while the director is alive.
     pub life: Life,
-    /// The states that the director's last completed round used.
+    /// The object states that the director's last completed round used.
     pub places: &'a Places,
     /// The status that the director's agent reported.
     pub status: &'a DirectorStatus,
@@ -60,7 +60,8 @@ pub struct Wanted {
     /// The statuses of existing DirectorGroups, by name.
     pub director_groups: BTreeMap<ObjectKey, DirectorGroupStatus>,
     /// The condition Alive of each Director, by name. A Director is missing
-    /// while the controller does not know whether the Director is alive.
+    /// from the map while the controller does not know whether the Director is
+    /// alive.
     pub directors: BTreeMap<String, Condition>,
 }
 
@@ -97,22 +98,22 @@ impl Wanted {
 struct Group<'a> {
     live: Vec<&'a DirectorView<'a>>,
     dead: Vec<&'a str>,
-    /// The VIPs that live directors hold.
+    /// The VIPs that the group's live directors hold.
     held: HashSet<IpAddr>,
     /// The exceptions that live directors report, by VirtualService.
     exceptions:
         HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
-    /// The positions that every live director has reached. The positions are
-    /// `None` if the group has no live director, or if a live director's place
+    /// The positions that every live director of the group has reached, or
+    /// `None` if the group has no live director or the place of a live director
     /// is unknown.
     least: Option<Positions>,
     accepted_services: i32,
 }
 
 impl Group<'_> {
-    /// Whether the group has live directors, and all of them have used states
-    /// at least as new as `needed`.
+    /// Whether the group has live directors, and every live director has used
+    /// object states at least as new as `needed`.
     fn has_reached(&self, needed: &Positions) -> bool {
         self.least.is_some_and(|least| least.has_reached(needed))
     }

@@ -7,9 +7,9 @@ use clap_complete::Shell;
 
 /// Accepts the objects of ipvs-operator and publishes their conditions.
 ///
-/// Runs in the cluster with the rights of its service account, or anywhere with
-/// a kubeconfig. Several controllers may run: one leads and writes; the others
-/// watch, and one of them takes over if the leader fails.
+/// The controller runs in the cluster with the rights of its service account,
+/// or anywhere with a kubeconfig. Several controllers may run: one leads and
+/// writes; the others watch, and one of them takes over if the leader fails.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ipvs-controller", version, max_term_width = 100)]
 pub struct Args {
@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long, env = "IPVS_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Namespace of the Leases: one for each director, and the leader's Lease.
+    /// Namespace of the directors' Leases and of the leader's Lease.
     #[arg(
         long,
         env = "IPVS_LEASE_NAMESPACE",
@@ -61,7 +61,7 @@ pub struct Args {
 pub enum Command {
     /// Print a completion script for a shell.
     Completion {
-        /// The shell to print the script for.
+        /// The shell that the script is for.
         shell: Shell,
     },
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::liveness::Time;
 
 /// A token bucket: lets a burst of actions happen at once, then one action per
-/// pause. The size of the burst, the pause and the time are arguments.
+/// pause. Callers pass the size of the burst, the pause and the current time.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     taken: u32,
@@ -13,8 +13,8 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Whether one more action may happen now. Counts the action if it may
-    /// happen.
+    /// Whether one more action may happen now. The bucket counts the action if
+    /// the action may happen.
     pub(crate) fn take(&mut self, burst: u32, pause: Duration, now: Time) -> bool {
         while self.taken > 0 && self.since + pause <= now {
             self.taken -= 1;

@@ -9,15 +9,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::status::Status;
 
-/// How much a difference matters, and so how soon it is published.
+/// How much the difference between two statuses matters, and therefore how soon
+/// the new status is published.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Difference {
     /// The statuses are equal, except for times.
     None,
-    /// Only numbers or names of directors differ, without consequences. When a
-    /// director dies, every service of its group has a soft difference, and the
-    /// services must not all be patched at once. If a director has more to
-    /// report than fits into its status, the lost information is a soft
+    /// Only numbers or names of directors differ, and no condition changes its
+    /// meaning. When a director dies, every service of its group has a soft
+    /// difference, and the services must not all be patched at once.
+    /// Information that does not fit into a director's status is a soft
     /// difference too.
     Soft,
     /// A reason, a generation, the message of a failure, or a count of
@@ -28,8 +29,8 @@ pub enum Difference {
 }
 
 impl Status {
-    /// How this status differs from the published one. Another writer owns the
-    /// conditions that only the published status has.
+    /// How this status differs from the published one. Conditions that only the
+    /// published status has are ignored, because another writer owns them.
     pub fn difference(&self, published: Option<&Self>) -> Difference {
         let conditions = published.map_or(&[][..], Self::conditions);
         let of_conditions = self
@@ -74,8 +75,8 @@ impl Status {
     }
 }
 
-/// The number of a service's servers, and how many of them are known to be out
-/// of service.
+/// Returns the number of a service's servers, and how many of these servers are
+/// known to be out of service.
 fn servers_in_and_out(status: &VirtualServiceStatus) -> Option<(i32, i32)> {
     let counts = status.real_servers.as_ref()?;
     let may_serve = counts.healthy + counts.unknown.unwrap_or_default();
@@ -86,8 +87,8 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     let Some(old) = old else {
         return Difference::Flip;
     };
-    // The Ready state is unknown because a director has no room to report it:
-    // see [`Difference::Soft`].
+    // The Ready state is unknown because a director's status has no room for
+    // its report: see [`Difference::Soft`].
     let lost = new.reason == reason::MORE_TO_REPORT && old.reason == reason::READY;
     if lost {
         return Difference::Soft;

@@ -28,8 +28,8 @@ pub enum Event {
     Directors(watcher::Event<ObservedDirector>),
     /// An event of the watch of Leases.
     Leases(watcher::Event<Lease>),
-    /// The watch of Leases failed. Renewals are unknown until the watch's next
-    /// event.
+    /// The watch of Leases failed. Renewals of Leases are unknown until the
+    /// watch's next event.
     LeasesUnseen,
 }
 
@@ -112,16 +112,16 @@ impl<K: HasSpec + HasStatus + Resource> Resource for Observed<K> {
 }
 
 /// A Director whose status and spec may be unreadable: only its metadata must
-/// parse. So an agent that is newer than this controller does not stop the
-/// watch of all Directors.
+/// parse. An agent that is newer than this controller therefore does not stop
+/// the watch of all Directors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedDirector {
     /// The Director's metadata.
     pub metadata: ObjectMeta,
     /// The fields of the Director's status that parse. If any field does not
-    /// parse, `used` is left out as well: `used` means that the kernel matches
-    /// the objects except for the reported exceptions, and the exceptions may
-    /// be unreadable.
+    /// parse, `used` is left out as well, because the unreadable field may
+    /// contain exceptions. A director that reports `used` claims that its
+    /// kernel matches the objects except for the reported exceptions.
     pub status: DirectorStatus,
     /// The names of the fields that do not parse, such as `status.vips`.
     pub unreadable: Vec<String>,
@@ -158,7 +158,7 @@ fn readable_part(fields: Map<String, Value>) -> (DirectorStatus, Vec<String>) {
     }
     let (readable, others): (Map<_, _>, Map<_, _>) =
         fields.into_iter().partition(|(name, value)| {
-            // Each field can be tried alone, because all other fields are
+            // Each field can be parsed alone, because all other fields are
             // optional.
             DirectorStatus::deserialize(json!({ name.as_str(): value })).is_ok()
         });

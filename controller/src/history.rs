@@ -3,8 +3,9 @@
 //!
 //! The controller and every director have a separate watch for each kind of
 //! object, and the watches are not in step. So a director has one place for
-//! each kind of object. A director has used an object once its place for each
-//! kind is at or after the position that the object needs for that kind.
+//! each kind of object. A director has used an object once the director's place
+//! for each kind is at or after the position that the object needs for that
+//! kind.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,7 +13,7 @@ use crds::{Digest, ObjectKey, api::WorldDigests};
 
 use crate::ring::{Place, Position, Ring};
 
-/// For each kind of object, a position in the order of its states.
+/// One position in the order of states for each kind of object.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Positions {
     /// The position among the states of the group's VirtualServices.
@@ -95,10 +96,10 @@ pub struct Step<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Novelty {
     /// The object has a new uid or generation, so no earlier state of the world
-    /// contained the object in this form.
+    /// contained the object in its new form.
     New,
-    /// An earlier state may have contained the object in this form, because
-    /// labels can change back.
+    /// An earlier state may have contained the object in its new form, because
+    /// a changed label can be changed back.
     Known,
     /// The object was deleted.
     Gone,
@@ -110,8 +111,8 @@ struct Tracked {
     digest: Digest,
     ring: Ring,
     /// Existing objects whose generation is newer than the last gap in the
-    /// watch. A state that contains one of these objects cannot have existed
-    /// before the gap.
+    /// watch. A state that contains a new object cannot have existed before the
+    /// gap.
     new: HashSet<ObjectKey>,
 }
 
@@ -135,8 +136,8 @@ impl Tracked {
         self.ring.push(digest, *clock, !self.new.is_empty());
     }
 
-    /// Adds the state that a listing found. States before the listing may have
-    /// been missed.
+    /// Adds the state that a listing showed. The controller may have missed
+    /// states before the listing.
     fn listed(&mut self, digest: Digest, clock: &mut Position) {
         *clock += 1;
         self.ring.missed(*clock);
@@ -161,8 +162,8 @@ impl History {
         tracked(&mut self.director_groups, &step.object.name).step(step, &mut self.clock);
     }
 
-    /// Adds a new listing of VirtualServices. States before the listing may
-    /// have been missed.
+    /// Adds a new listing of VirtualServices. The controller may have missed
+    /// states before the listing.
     pub fn virtual_services_listed<'a>(
         &mut self,
         objects: impl Iterator<Item = (&'a str, Digest)>,
@@ -170,14 +171,14 @@ impl History {
         listed(&mut self.virtual_services, objects, &mut self.clock);
     }
 
-    /// Adds a new listing of RealServers. States before the listing may have
-    /// been missed.
+    /// Adds a new listing of RealServers. The controller may have missed states
+    /// before the listing.
     pub fn real_servers_listed(&mut self, digest: Digest) {
         self.real_servers.listed(digest, &mut self.clock);
     }
 
-    /// Adds a new listing of DirectorGroups. States before the listing may have
-    /// been missed.
+    /// Adds a new listing of DirectorGroups. The controller may have missed
+    /// states before the listing.
     pub fn director_groups_listed<'a>(&mut self, objects: impl Iterator<Item = (&'a str, Digest)>) {
         listed(&mut self.director_groups, objects, &mut self.clock);
     }
@@ -196,7 +197,7 @@ impl History {
         }
     }
 
-    /// The current position of each kind, for one group.
+    /// Returns the current position of each kind of object, for one group.
     pub fn now(&self, group: &str) -> Positions {
         let latest = |kind: &BTreeMap<String, Tracked>| {
             kind.get(group).map_or(0, |tracked| tracked.ring.latest())
@@ -208,8 +209,9 @@ impl History {
         }
     }
 
-    /// Moves a director's places to the states that its last report names in
-    /// `used`. Before the director's first completed round, no place is known.
+    /// Moves a director's places to the states whose digests its last report
+    /// gives in `used`. Before a director's first completed round, no place of
+    /// the director is known.
     pub fn follow(&self, places: &mut Places, group: &str, used: Option<&WorldDigests>) {
         if places.group != group {
             *places = Places {

@@ -17,8 +17,8 @@ use crate::{
     status::{Status, Subject},
 };
 
-/// The longest note of an Event, in bytes, without the mark that text was cut
-/// off. An API server accepts at most 1024 bytes.
+/// The longest note of an Event, in bytes, not counting the mark that shows
+/// that text was cut off. An API server accepts notes of at most 1024 bytes.
 const LONGEST_NOTE: usize = 1000;
 
 /// A Kubernetes Event and the object that it is about.
@@ -27,7 +27,8 @@ pub struct KubernetesEvent {
     pub event: Event,
     /// The object that the Event is about.
     pub about: ObjectReference,
-    /// Whether the Event is minor: other Events have priority over it.
+    /// Whether the Event is minor: all other Events have priority over minor
+    /// Events.
     pub is_minor: bool,
 }
 
@@ -84,7 +85,7 @@ impl AgentFlip {
         })
     }
 
-    /// Returns the Event that reports this change.
+    /// Returns the Event that reports the changed condition ProbesWorking.
     pub fn event(&self) -> KubernetesEvent {
         KubernetesEvent {
             event: event(&self.says),
@@ -141,8 +142,8 @@ fn event(of: &Condition) -> Event {
 }
 
 /// Whether a condition changed in a way that users should see. For a failed
-/// condition, a changed reason is enough: every edit first fails with the
-/// reason Programming, and a later refusal by the kernel must not be missed.
+/// condition, a changed reason is enough: every edit causes the reason
+/// Programming first, and users must see the kernel's refusal that may follow.
 fn is_news(old: Option<&Condition>, new: &Condition) -> bool {
     old.is_none_or(|old| {
         old.status != new.status || (new.status == "False" && old.reason != new.reason)

@@ -1,4 +1,4 @@
-//! Elects the one controller that publishes.
+//! Elects the one controller that publishes statuses.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct Candidate {
 pub struct Signals {
     /// Whether the leader's Lease has no holder.
     pub free: watch::Receiver<bool>,
-    /// Whether this process holds the leader's Lease in vain: see
+    /// Whether this process holds the leader's Lease but cannot lead: see
     /// [`Tenure::is_in_vain`].
     pub in_vain: watch::Receiver<bool>,
     /// Whether the process must stop.
@@ -47,13 +47,13 @@ pub struct Signals {
 
 /// Takes the leader's Lease whenever the Lease is free, and renews it until the
 /// process must stop. At the end, the process gives the Lease back, so that the
-/// next leader does not have to wait. The process also gives back a Lease that
-/// it holds in vain, and then waits so that another candidate can take the
-/// Lease.
+/// next leader does not have to wait. The process also gives the Lease back if
+/// it cannot lead ([`Tenure::is_in_vain`]), and then waits so that another
+/// candidate can take the Lease.
 ///
 /// `leading` says whether this process has the Lease, by the last answer of the
-/// API server. That answer alone does not allow a leader to publish: see
-/// [`Tenure`].
+/// API server. The API server's answer alone does not allow a leader to
+/// publish: see [`Tenure`].
 pub async fn campaign(
     client: Client,
     candidate: Candidate,
@@ -108,7 +108,7 @@ enum End {
     Stop,
     /// The leader's Lease has no holder, so this process can try to take it.
     Free,
-    /// This process held the leader's Lease in vain.
+    /// This process held the leader's Lease but could not lead.
     InVain,
 }
 
@@ -141,8 +141,8 @@ async fn hold(
             biased;
             () = becomes(&mut signals.stop) => End::Stop,
             () = becomes(&mut signals.in_vain), if leads => End::InVain,
-            // Without this branch, the manager would wait until the expiry time
-            // that it last read.
+            // Without this branch, the Lease manager would wait until the
+            // expiry time that it last read, although the Lease is free.
             () = becomes(&mut signals.free), if !leads => return Ok(End::Free),
             changed = manager.changed() => {
                 leading.send_replace(changed?);
@@ -187,7 +187,7 @@ pub struct Tenure {
     /// The time at which this process won the election, if it still has the
     /// Lease.
     elected: Option<Time>,
-    /// The time until which the last seen renewal counts.
+    /// The time until which the last seen renewal of the Lease counts.
     until: Time,
 }
 
@@ -220,9 +220,9 @@ impl Tenure {
         self.elected.is_some() && now < self.until
     }
 
-    /// Whether this process holds the leader's Lease in vain. A process that
-    /// has not seen its own renewals for a whole Lease duration cannot lead,
-    /// and keeps other controllers from leading.
+    /// Whether this process holds the leader's Lease in vain: for a whole Lease
+    /// duration, it has not seen its own renewals. A process that does not see
+    /// its renewals cannot lead, and keeps other controllers from leading.
     pub fn is_in_vain(&self, now: Time) -> bool {
         self.elected
             .is_some_and(|since| now >= since.max(self.until) + LEASE_DURATION)

@@ -10,10 +10,10 @@
 //! leader ─▶ whether this process may publish
 //! ```
 //!
-//! In: the objects of all four kinds, and the directors' Leases. Out: status,
-//! never spec. An agent makes one report for all objects: a digest of the
-//! states that its last completed round used. [`history`] finds out from the
-//! digest which services are programmed.
+//! Input: the objects of all four kinds, and the directors' Leases. Output: the
+//! statuses of objects, but never their specs. An agent makes one report for
+//! all objects: digests of the states that its last completed round used.
+//! [`history`] finds out from the digests which services are programmed.
 //!
 //! This crate knows nothing of the kernel. Directors never wait for the
 //! controller: they serve whether it runs or not.

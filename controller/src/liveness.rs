@@ -10,8 +10,9 @@ use std::{collections::BTreeMap, time::Duration};
 /// The duration of a Lease that has no leaseDurationSeconds.
 pub const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(40);
 
-/// If no event of any Lease arrives for this long, the watch of Leases is
-/// considered broken. The leader's Lease alone is renewed more often than every
+/// If no event of any Lease arrives within this time, the watch of Leases is
+/// considered broken. A working watch shows events more often, because the
+/// renewals of the leader's Lease alone come more often than every
 /// [`BLIND_AFTER`].
 pub const BLIND_AFTER: Duration = Duration::from_secs(25);
 
@@ -148,8 +149,8 @@ impl Liveness {
         self.blind_since.get_or_insert(now);
     }
 
-    /// Whether a director is alive. An unknown director is treated as one that
-    /// has no Lease.
+    /// Whether a director is alive. An unknown director is treated like a
+    /// director that has no Lease.
     pub fn life(&self, name: &str, now: Time) -> Life {
         let Some(watched) = self.directors.get(name) else {
             return Life::NoLease;

@@ -1,5 +1,5 @@
-//! Which states of the world a director must have used before an object counts
-//! as programmed.
+//! Decides which states of the world a director must have used before an object
+//! counts as programmed.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -7,35 +7,35 @@ use crds::{Digest, ObjectKey, Service};
 
 use crate::history::Positions;
 
-/// Which state of the world a director must have used before one VirtualService
-/// counts as programmed.
+/// The states of the world that a director must have used before one
+/// VirtualService counts as programmed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Need {
     pub(crate) fingerprint: Fingerprint,
     /// The positions that a director must have reached. The service's current
-    /// form began at these positions, or a little later.
+    /// form began at these positions, or shortly before them.
     pub since: Positions,
     /// Whether digests can prove that the service is programmed, because the
     /// entries in force depend only on current objects and not on earlier ones.
     pub provable: bool,
-    /// For a service with a health check: the positions at which each server
-    /// joined the service. A director that has not reached a server's positions
-    /// does not know the server, so the director's silence does not mean that
-    /// the server is healthy.
+    /// The positions at which each server joined a service that has a health
+    /// check. A director that has not reached a server's positions does not
+    /// know the server, so the director's silence does not mean that the server
+    /// is healthy.
     pub servers: BTreeMap<ObjectKey, Positions>,
 }
 
 /// Everything that decides the form of one VirtualService in the kernel. A
-/// digest changes with the objects, even if the service's form stays the same.
-/// So a change of one kind of object is noticed, whatever the states of the
-/// other kinds are.
+/// changed object changes a digest in the fingerprint, even if the service's
+/// form stays the same. Because of the digests, a change of one kind of object
+/// is noticed, whatever the states of the other kinds are.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fingerprint {
     pub(crate) own: Digest,
     pub(crate) servers: Digest,
-    /// If a budget leaves servers out of the service: the digest over the group
-    /// and all objects of the namespace, because any of them may decide which
-    /// servers are left out.
+    /// The digest over the group and all objects of the namespace, if a budget
+    /// leaves servers out of the service. Any object of the namespace may
+    /// decide which servers the budget leaves out.
     pub(crate) rivals: Option<Digest>,
     pub(crate) accepted: bool,
     pub(crate) group_gone: bool,

@@ -21,9 +21,9 @@ pub const PAUSE: Duration = Duration::from_secs(5);
 /// The largest number of concurrent patches.
 pub const CONCURRENT: usize = 16;
 
-/// The number of soft differences that are published at once; after that, one
-/// per [`SOFT_PAUSE`]. Soft differences often appear for all services of a
-/// group at the same time.
+/// The number of soft differences that are published at once. After the burst,
+/// one soft difference is published per [`SOFT_PAUSE`]. Soft differences often
+/// appear for all services of a group at the same time.
 pub const SOFT_BURST: u32 = 20;
 
 /// The pause between two soft differences after the first [`SOFT_BURST`] ones.
@@ -37,8 +37,8 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 pub struct Letter {
     /// The object that the status is for.
     pub id: Id,
-    /// The object's uid, so that a later object of the same name does not get
-    /// this status.
+    /// The object's uid, which keeps a later object of the same name from
+    /// getting this status.
     pub uid: String,
     /// The wanted status, without the transition times of its conditions.
     pub status: Status,
@@ -67,8 +67,8 @@ pub struct Outbox {
     sent: BTreeMap<Id, Sent>,
     retries: BTreeMap<Id, Retry>,
     soft: Bucket,
-    /// The object whose soft difference was sent last. The next object in order
-    /// follows, so that all objects get their turn.
+    /// The object whose soft difference was sent last. Sending continues with
+    /// the next object in order, so that all objects get their turn.
     last_soft: Option<Id>,
 }
 
@@ -93,7 +93,7 @@ impl Outbox {
             let repeated = self.sent.get(&letter.id).is_some_and(|sent| {
                 letter.status.difference(Some(&sent.status)) == Difference::None
             });
-            // This status was sent recently but is not published: either the
+            // The status was sent recently but is not published yet: either the
             // watch has not shown the patch yet, or another writer overwrites
             // it.
             if repeated {
@@ -134,8 +134,8 @@ impl Outbox {
         due
     }
 
-    /// Returns the next objects with this kind of difference, in order, up to
-    /// the limit of concurrent patches.
+    /// Returns the next objects with the given kind of difference, in order, up
+    /// to the limit of concurrent patches.
     fn next(&self, difference: Difference, now: Time) -> Vec<Id> {
         let turn = match (difference, &self.last_soft) {
             (Difference::Soft, Some(last)) => Bound::Excluded(last),

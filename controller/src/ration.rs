@@ -5,13 +5,14 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{bucket::Bucket, liveness::Time};
 
-/// The number of Events that each namespace may make at once, whatever the
-/// others make; after that, one per [`OWN_PAUSE`].
+/// The number of Events that each namespace may make at once, however many
+/// Events other namespaces make. After the burst, each namespace may make one
+/// Event per [`OWN_PAUSE`].
 const OWN_BURST: u32 = 10;
 const OWN_PAUSE: Duration = Duration::from_secs(10);
-/// The number of further Events that all namespaces together may make at once;
-/// after that, one per [`SHARED_PAUSE`]. Minor Events may use only half of
-/// [`SHARED_BURST`].
+/// The number of further Events that all namespaces together may make at once.
+/// After the burst, all namespaces together may make one further Event per
+/// [`SHARED_PAUSE`]. Minor Events may use only half of [`SHARED_BURST`].
 const SHARED_BURST: u32 = 50;
 const SHARED_PAUSE: Duration = Duration::from_millis(200);
 
@@ -24,9 +25,9 @@ pub struct Ration {
 }
 
 impl Ration {
-    /// Whether an Event about an object of the namespace may be made now; the
-    /// namespace of cluster-scoped objects is empty. The call counts the Event
-    /// as made or as left out.
+    /// Whether an Event about an object of the namespace may be made now.
+    /// Cluster-scoped objects have the empty namespace. The call counts the
+    /// Event as made or as left out.
     pub fn take(&mut self, namespace: &str, is_minor: bool, now: Time) -> bool {
         let burst = if is_minor {
             SHARED_BURST / 2

@@ -1,5 +1,5 @@
-//! The states that one kind of objects went through, in the order in which the
-//! controller saw them.
+//! The states of one kind of object, in the order in which the controller saw
+//! the states.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -61,7 +61,7 @@ impl Ring {
     }
 
     /// Records a gap: states before `at` may have been missed, because a watch
-    /// was restarted. [`Ring::follow`] explains the consequences.
+    /// was restarted. [`Ring::follow`] explains the consequences of a gap.
     pub fn missed(&mut self, at: Position) {
         self.gap = at;
     }
@@ -75,11 +75,11 @@ impl Ring {
     /// known place is `before`.
     ///
     /// An unknown digest may belong to a state that has not reached the
-    /// controller yet. The director then keeps its place, because directors
-    /// only move forward. A place can be kept only if its state was first seen
-    /// after the last gap and cannot have existed before the gap. Otherwise the
-    /// unknown digest may belong to a missed state that is older than the
-    /// place.
+    /// controller yet. A director that reports an unknown digest keeps its
+    /// place, because directors only move forward. A place can be kept only if
+    /// its state was first seen after the last gap and cannot have existed
+    /// before the gap. In all other cases, the unknown digest may belong to a
+    /// missed state that is older than the director's place.
     pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
         match self.places.get(digest) {
             Some(place) => Some(*place),

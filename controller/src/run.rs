@@ -28,7 +28,7 @@ use crate::{
     world::World,
 };
 
-/// The shortest time for which events are gathered before they are processed
+/// The shortest time for which the loop gathers events before it processes them
 /// together. Processing events computes the statuses of all objects again,
 /// which is expensive: see [`Controller::gather`].
 const GATHER: Duration = Duration::from_millis(75);
@@ -36,8 +36,8 @@ const GATHER: Duration = Duration::from_millis(75);
 /// How long a write may wait for the API server's answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The shortest pause before the loop checks a director's passed deadline
-/// again. The loop never pauses for longer than [`LEAST_PAUSE`] either.
+/// The longest sleep of the loop, and the shortest time before the loop checks
+/// the passed deadline of a Lease again.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the controller until `stop` is true. The controller watches all the

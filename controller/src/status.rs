@@ -7,17 +7,17 @@ use crds::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-/// The kinds that have a status.
+/// The kinds of objects whose status the controller publishes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Subject {
-    /// The kind Director. Directors come first, because their statuses explain
-    /// why other statuses change.
+    /// The kind of Director objects. Directors come first, because their
+    /// statuses explain why other statuses change.
     Director,
-    /// The kind DirectorGroup.
+    /// The kind of DirectorGroup objects.
     DirectorGroup,
-    /// The kind VirtualService.
+    /// The kind of VirtualService objects.
     VirtualService,
-    /// The kind RealServer.
+    /// The kind of RealServer objects.
     RealServer,
 }
 
@@ -76,7 +76,7 @@ impl Status {
         }
     }
 
-    /// Returns this status with transition times. A condition whose status
+    /// Returns the status with transition times. A condition whose status
     /// changed gets `now`; any other condition keeps its published time.
     pub fn dated(&self, published: Option<&Self>, now: Timestamp) -> Self {
         let old = published.map_or(&[][..], Self::conditions);

@@ -26,12 +26,12 @@ const WAITING_EVENTS: usize = 1024;
 
 /// How many seconds a watch lasts before it is opened again. If the watch shows
 /// nothing for five seconds more, not even its end, the connection is
-/// considered dead and the watch is opened again. So a hanging connection is
-/// noticed after [`SILENCE`] plus five seconds.
+/// considered dead and the watch is opened again. The controller therefore
+/// notices a hanging connection after [`SILENCE`] plus five seconds.
 pub const SILENCE: u32 = 60;
 
-/// How many seconds the watch of Leases lasts. This watch is shorter than the
-/// others, because a leader must see its own renewals.
+/// How many seconds the watch of Leases lasts. The watch of Leases is shorter
+/// than the other watches, because a leader must see its own renewals.
 const SILENCE_OF_LEASES: u32 = 20;
 
 /// Starts all watches. The watches run until the receiver or `tasks` is

@@ -1,5 +1,5 @@
 //! The state of the world: everything that the controller has seen, and the
-//! statuses that follow.
+//! statuses that follow from it.
 
 mod take;
 
@@ -95,14 +95,15 @@ impl World {
         }
     }
 
-    /// Returns the changes since the last call in conditions that agents write.
+    /// Returns how the conditions that agents write have changed since the last
+    /// call.
     pub fn agent_flips(&mut self) -> Vec<AgentFlip> {
         std::mem::take(&mut self.agent_flips)
     }
 
-    /// Returns all statuses that differ from the published ones. The caller
-    /// must call [`World::resolve`] first. Returns nothing until every watch
-    /// has completed a listing.
+    /// Returns all wanted statuses that differ from the published ones. The
+    /// caller must call [`World::resolve`] first. Returns nothing until every
+    /// watch has completed a listing.
     pub fn letters(&mut self, now: Time) -> Vec<Letter> {
         if !self.is_listed() {
             return Vec::new();
@@ -184,7 +185,7 @@ impl World {
     }
 
     /// Resolves the current objects, and decides which states directors must
-    /// have used.
+    /// have used before services count as programmed.
     pub fn resolve(&mut self) {
         self.touched.clear();
         self.relisted.clear();

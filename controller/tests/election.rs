@@ -149,7 +149,7 @@ async fn who_holds_the_lease_in_vain_gives_it_back_and_lets_another_lead() {
         lease.holder().as_deref() != Some("first")
     })
     .await;
-    // In a real controller, the watch of Leases sends this signal.
+    // In a real controller, the watch of Leases signals that the Lease is free.
     second.free.send_replace(true);
     second.leads(true).await;
     assert_eq!(lease.holder().as_deref(), Some("second"));

@@ -35,8 +35,8 @@ pub fn shortened(mut text: String, longest: usize) -> String {
 /// Says why an API server refused a request, and what to do about it. `what`
 /// names the action that was tried: "watch realservers", for example.
 ///
-/// Returns None for status 410, with which the API server says that it no
-/// longer knows where a watch was: the caller only has to start the watch
+/// Returns None for status 410, which means that the API server no longer has
+/// the resourceVersion of a watch. The caller only has to start the watch
 /// again.
 pub fn api_error(what: &str, answer: &Status) -> Option<String> {
     let message = answer.message.trim();

@@ -1,5 +1,5 @@
-//! How a service reacts to servers that fail their health check. Values of
-//! these types have been checked and are always valid.
+//! How a service reacts to servers that fail their health check. The values in
+//! this module have been checked and are always valid.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -15,9 +15,9 @@ pub struct Availability {
     /// fewer healthy servers, `below` is in force. With a minimum of None,
     /// `below` is in force only when no server is healthy.
     pub minimum: Option<Quantity>,
-    /// Once in force, `below` stays in force until more servers than this
-    /// number, or all servers, are healthy. If this is None, `below` ends when
-    /// the minimum is reached.
+    /// Once in force, `below` stays in force until more than `recover_above`
+    /// servers, or all servers, are healthy. If `recover_above` is None,
+    /// `below` ends when the service reaches its minimum.
     pub recover_above: Option<Quantity>,
     /// What the service does while it has fewer healthy servers than the
     /// minimum.
@@ -38,7 +38,8 @@ impl Availability {
 /// What happens to a server that fails its health check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnFailure {
-    /// The server gets weight 0: no new connections, but it keeps those it has.
+    /// The server gets weight 0: it gets no new connections, and keeps those it
+    /// has.
     Quiesce,
     /// The server is removed from the service, which cuts its connections.
     Remove,

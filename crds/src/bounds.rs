@@ -27,13 +27,15 @@ pub(crate) const NAMESPACES: usize = 64;
 
 /// The maximum number of namespaces with a budget of their own.
 pub(crate) const BUDGETS: usize = 256;
-/// The highest budget of a service's RealServers.
+/// The highest number of RealServers per service that a budget may allow.
 pub(crate) const SERVERS_PER_SERVICE: i32 = 65_535;
-/// The highest budget of services.
+/// The highest number of services that a budget may allow.
 pub(crate) const SERVICES: i32 = 1_000_000;
-/// The highest budget of destinations, and of the targets of probes.
+/// The highest number of destinations, or of probe targets, that a budget may
+/// allow.
 pub(crate) const DESTINATIONS: i32 = 10_000_000;
-/// The highest budget of probes per second: the prober makes no more.
+/// The highest number of probes per second that a budget may allow, and that
+/// the prober makes.
 pub(crate) const PROBES_PER_SECOND: i32 = 8000;
 
 /// The maximum number of labels in a selector.
@@ -50,12 +52,12 @@ pub(crate) const SYSCTL_NAME: usize = 64;
 /// The maximum number of characters in a sysctl's value.
 pub(crate) const SYSCTL_VALUE: usize = 64;
 
-/// The longest persistence timeout, in seconds. The kernel counts it in 32 bits
-/// of ticks, with up to 1000 ticks a second (`ip_vs_genl_parse_service` in
-/// `net/netfilter/ipvs/ip_vs_ctl.c`).
+/// The longest persistence timeout, in seconds. The kernel stores the timeout
+/// as a 32-bit number of ticks, with up to 1000 ticks a second
+/// (`ip_vs_genl_parse_service` in `net/netfilter/ipvs/ip_vs_ctl.c`).
 pub(crate) const PERSISTENCE_SECONDS: u32 = u32::MAX / 1000;
-/// The longest timeout of an idle connection, in seconds. The kernel counts it
-/// in an `int` of ticks (`ip_vs_set_timeout` in
+/// The longest timeout of an idle connection, in seconds. The kernel stores the
+/// timeout as an `int` number of ticks (`ip_vs_set_timeout` in
 /// `net/netfilter/ipvs/ip_vs_ctl.c`).
 pub(crate) const TIMEOUT_SECONDS: u32 = i32::MAX.cast_unsigned() / 1000;
 /// The largest connection threshold.

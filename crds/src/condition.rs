@@ -1,8 +1,9 @@
 //! All conditions of the API. Each condition type and each reason is one const,
 //! and each condition has one constructor.
 //!
-//! Nothing here reads a clock: a constructor sets `lastTransitionTime` to 1970,
-//! and [`set`] replaces it by the time of the change.
+//! No function in this module reads a clock: a constructor sets
+//! `lastTransitionTime` to 1970, and [`set`] replaces it by the time of the
+//! change.
 
 mod director;
 mod real_server;
@@ -29,9 +30,9 @@ pub mod kind {
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
     /// The kernels of all live directors hold the object as it is now.
     pub const PROGRAMMED: &str = "Programmed";
-    /// The object works. Look at this condition first.
+    /// The object works. Users should look at this condition first.
     pub const READY: &str = "Ready";
-    /// A director holds removals back until someone permits them.
+    /// A director holds removals until an administrator permits them.
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
     /// A director can probe real servers, and its probe results are valid.
     pub const PROBES_WORKING: &str = "ProbesWorking";
@@ -54,8 +55,8 @@ pub mod reason {
     pub const UNREADABLE: &str = "Unreadable";
     /// The DirectorGroup that the object names was never seen.
     pub const DIRECTOR_GROUP_NOT_FOUND: &str = "DirectorGroupNotFound";
-    /// The DirectorGroup was deleted. The group's directors continue with the
-    /// last spec.
+    /// The DirectorGroup was deleted. The directors of a deleted group continue
+    /// with the group's last spec.
     pub const DIRECTOR_GROUP_DELETED: &str = "DirectorGroupDeleted";
     /// An older VirtualService has the same VIP, port and protocol, or the same
     /// firewall mark.
@@ -95,8 +96,8 @@ pub mod reason {
     pub const NOT_PROGRAMMED: &str = "NotProgrammed";
     /// The kernel refused a service or a destination.
     pub const KERNEL_REFUSED: &str = "KernelRefused";
-    /// Another program made an entry with the same key in the kernel's table,
-    /// and the DirectorGroup says to leave such entries alone.
+    /// Another program made the wanted entry in the kernel's table, and the
+    /// DirectorGroup says to leave entries of other programs alone.
     pub const FOREIGN_ENTRY: &str = "ForeignEntry";
     /// The director cannot use its IPVS table.
     pub const KERNEL_UNAVAILABLE: &str = "KernelUnavailable";
@@ -133,10 +134,10 @@ pub mod reason {
     /// The API server does not report its cluster's identity, or the state of
     /// our custom resource definitions.
     pub const CLUSTER_UNKNOWN: &str = "ClusterUnknown";
-    /// Objects are missing from a listing, and the listing is not enough to
-    /// believe that they were deleted.
+    /// Objects are missing from a listing that does not prove that they were
+    /// deleted.
     pub const OBJECTS_MISSING: &str = "ObjectsMissing";
-    /// No removal is held back.
+    /// The director holds no removal.
     pub const NOTHING_HELD: &str = "NothingHeld";
     /// The director is probing real servers.
     pub const PROBING: &str = "Probing";
@@ -157,11 +158,11 @@ pub mod reason {
     pub const BELOW_MINIMUM: &str = "BelowMinimum";
     /// Probes of the server fail.
     pub const UNHEALTHY: &str = "Unhealthy";
-    /// A server is new, or all servers of a service are: no probe has succeeded
-    /// yet, and too few have failed for a verdict.
+    /// A server, or every server of a service, is new: no probe has succeeded
+    /// yet, and too few probes have failed for a verdict.
     pub const CHECKING: &str = "Checking";
     /// A director has more to report than fits into its status, so the state of
-    /// this object is unknown.
+    /// the object is unknown.
     pub const MORE_TO_REPORT: &str = "MoreToReport";
     /// The object works as it should.
     pub const READY: &str = "Ready";
@@ -183,11 +184,11 @@ const UNKNOWN: &str = "Unknown";
 const NAMED: usize = 10;
 
 /// Adds a condition, or replaces the condition of the same type. Returns
-/// whether anything changed.
+/// whether the conditions changed.
 ///
-/// A condition that differs only in its time is left alone. A condition whose
-/// status did not change keeps the time of its last transition. Equal input
-/// therefore gives an equal status, which needs no patch.
+/// If the new condition differs only in its time, the old condition stays. A
+/// condition whose status did not change keeps the time of its last transition.
+/// Equal input therefore gives an equal status, which needs no patch.
 pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) -> bool {
     let Some(old) = conditions.iter_mut().find(|old| old.type_ == new.type_) else {
         new.last_transition_time = Time(now);
@@ -216,8 +217,8 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == TRUE)
 }
 
-/// A condition with status Unknown, because the controller has not looked at
-/// the object yet.
+/// Returns a condition with status Unknown, for an object that the controller
+/// has not looked at yet.
 pub fn pending(kind: &str, generation: i64) -> Condition {
     condition(
         kind,
@@ -264,7 +265,7 @@ pub fn not_accepted(rejection: &Rejection, generation: i64) -> Condition {
     )
 }
 
-/// Writes the first ten names, and the number of the others.
+/// Writes the first ten names, and the number of the other names.
 pub fn named<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     let all: Vec<_> = all.into_iter().collect();
     let shown = all[..all.len().min(NAMED)].join(", ");
@@ -296,7 +297,8 @@ fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> Str
     format!("{number} {what}{s}")
 }
 
-/// Explains the first rejections, and counts the others and `unnamed` more.
+/// Explains the first rejections in `all`. The text only counts the other
+/// rejections and `unnamed` further ones.
 fn explained(all: &[(&ObjectKey, &Rejection)], unnamed: usize, what: &str) -> String {
     let mut text = all
         .iter()

@@ -9,7 +9,7 @@ use crate::{
     condition::{self, kind},
 };
 
-/// Returns all definitions, as the chart installs them.
+/// Returns all CustomResourceDefinitions, as the chart installs them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         finish(
@@ -81,8 +81,8 @@ fn not_seen(kind: &str) -> Value {
     })
 }
 
-/// Returns the fields of a definition's spec that have a default which their
-/// description does not name, as `kubectl explain` shows it.
+/// Returns the fields of a definition's spec that have a default but do not
+/// name it in their description, which `kubectl explain` shows.
 pub fn unnamed_defaults(crd: &CustomResourceDefinition) -> Vec<String> {
     let crd = serde_json::to_value(crd).expect("a CRD is JSON");
     let mut unnamed = Vec::new();

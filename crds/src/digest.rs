@@ -11,18 +11,18 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// A 128-bit hash over uid, generation and labels, which identifies the state
 /// of one object or of a set of objects. The digest of a set is the XOR of its
-/// members' digests, so it does not depend on their order. The text form has 32
-/// hexadecimal digits.
+/// members' digests, so it does not depend on their order. The text form of a
+/// digest has 32 hexadecimal digits.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Digest(u128);
 
 impl Digest {
     /// Computes the digest of one object.
     ///
-    /// Each part is preceded by its length, so moving characters from one part
-    /// to the next changes the hashed bytes. The digest is the same on every
-    /// machine and in every version, because a director's digest is compared
-    /// with the controller's.
+    /// Each hashed part is preceded by its length, so moving characters from
+    /// one part to the next changes the hashed bytes. The digest is the same on
+    /// every machine and in every version, because a director's digest is
+    /// compared with the controller's.
     pub fn of(uid: &str, generation: i64, labels: &BTreeMap<String, String>) -> Self {
         let mut bytes = Vec::with_capacity(128);
         push(&mut bytes, uid);
@@ -134,7 +134,8 @@ mod tests {
         }
     }
 
-    /// Directors and controllers of different versions compare digests.
+    /// Directors and controllers of different versions compare digests, so the
+    /// digest of an object must never change.
     #[test]
     fn a_digest_never_changes_its_meaning() {
         assert_eq!(

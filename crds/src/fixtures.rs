@@ -48,7 +48,7 @@ pub(crate) fn group(name: &str) -> Fixture {
 }
 
 impl Fixture {
-    /// Sets the field at a path such as `spec.vip.port` to a value.
+    /// Sets the field at the path `place`, such as `spec.vip.port`, to a value.
     pub(crate) fn with(mut self, place: &str, value: impl Into<Value>) -> Self {
         let mut at = &mut self.0;
         for name in place.split('.') {

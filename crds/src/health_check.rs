@@ -1,5 +1,5 @@
-//! Health checks, with the defaults filled in. Values of these types have been
-//! checked and are always valid.
+//! Health checks, with the defaults filled in. The values in this module have
+//! been checked and are always valid.
 
 use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -26,8 +26,8 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
-    /// Returns where the probes of a server go. ICMP has no ports, so the port
-    /// of an ICMP probe is 0.
+    /// Returns the address and port to which the probes of a server go. ICMP
+    /// has no ports, so the port of an ICMP probe is 0.
     pub fn target(&self, server: SocketAddr) -> SocketAddr {
         let port = match self.probe {
             Probe::Icmp => 0,
@@ -44,10 +44,10 @@ pub enum Probe {
     Http(HttpProbe),
     /// A TCP connection, and optionally an exchange of text over it.
     Tcp {
-        /// Text to send once the connection is established; empty to send
-        /// nothing.
+        /// The text that the probe sends once the connection is established;
+        /// empty if the probe sends nothing.
         send: String,
-        /// Text that the answer must contain; empty if an established
+        /// The text that the answer must contain; empty if an established
         /// connection is enough.
         expect: String,
     },
@@ -60,8 +60,8 @@ pub enum Probe {
     Udp {
         /// The text that the datagram carries.
         send: String,
-        /// Text that the answer must contain. If the text is empty, no answer
-        /// is needed, and only an ICMP error is a failure.
+        /// The text that the answer must contain. If the expected text is
+        /// empty, no answer is needed, and only an ICMP error is a failure.
         expect: String,
     },
     /// A DNS query over UDP.
@@ -73,11 +73,11 @@ pub enum Probe {
 /// An HTTP GET request, and what counts as a good answer.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HttpProbe {
-    /// How the server's certificate is verified, with HTTPS. With None, the
-    /// probe uses plain HTTP.
+    /// How the probe verifies the server's certificate. With a `tls` of None,
+    /// the probe uses plain HTTP.
     pub tls: Option<TlsRule>,
     /// The value of the Host header, with brackets around an IPv6 address. With
-    /// None, the header is the server's address and port.
+    /// a `host` of None, the Host header is the server's address and port.
     pub host: Option<String>,
     /// The path and query of the request, beginning with a slash.
     pub path: String,
@@ -85,7 +85,8 @@ pub struct HttpProbe {
     pub headers: Vec<(String, String)>,
     /// The statuses of a good answer; never empty.
     pub statuses: Vec<StatusRange>,
-    /// What the body of a good answer must contain. None: any body is good.
+    /// What the body of a good answer must contain. With a `body` of None, any
+    /// body is good.
     pub body: Option<BodyRule>,
 }
 
@@ -116,10 +117,11 @@ pub enum BodyRule {
 }
 
 /// The largest program, in bytes, that a pattern may compile to. The longest
-/// time of a match grows with it.
+/// time of a match grows with the size of the program.
 const LARGEST_PATTERN: usize = 16 << 10;
-/// The most memory, in bytes, in which a pattern keeps states that it has seen
-/// while matching. Without the limit, each pattern in use could keep 2 MiB.
+/// The largest size, in bytes, of the cache in which a pattern keeps states
+/// while it matches. Without this limit, the cache of each pattern in use could
+/// grow to 2 MiB.
 const LARGEST_CACHE: usize = 64 << 10;
 
 /// Compiles the pattern of [`BodyRule::Matches`].
@@ -138,12 +140,13 @@ pub fn body_pattern(pattern: &str) -> Result<Regex, regex::Error> {
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TlsRule {
     /// The DNS name or IP address that the probe asks for (SNI) and that the
-    /// certificate must be valid for. The default name is [`HttpProbe::host`].
-    /// Without a name and a host, the probe asks for the server's address.
+    /// certificate must be valid for. By default, the probe asks for
+    /// [`HttpProbe::host`]. Without a server name and a host, the probe asks
+    /// for the server's address.
     pub server_name: Option<String>,
     /// The certificates of the trusted authorities as DER, at least one.
-    /// `webpki::anchor_from_trusted_cert` accepts each of them. None: any
-    /// certificate is trusted.
+    /// `webpki::anchor_from_trusted_cert` accepts each certificate. With
+    /// `authorities` of None, the probe trusts any certificate.
     pub authorities: Option<Arc<[Vec<u8>]>>,
 }
 
@@ -156,7 +159,7 @@ pub struct DnsProbe {
     pub record_type: String,
     /// The record that the answer must contain. An address (for A and AAAA) has
     /// the form that [`std::net::IpAddr`]'s `Display` writes; other records
-    /// have the form that the user wrote. None: any answer without an error is
-    /// good.
+    /// have the form that the user wrote. With an `expect` of None, any answer
+    /// without an error is good.
     pub expect: Option<String>,
 }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 /// The kinds of objects that users write.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Kind {
-    /// The kind VirtualService.
+    /// The kind of VirtualService objects.
     VirtualService,
-    /// The kind RealServer.
+    /// The kind of RealServer objects.
     RealServer,
-    /// The kind DirectorGroup.
+    /// The kind of DirectorGroup objects.
     DirectorGroup,
 }
 
@@ -25,7 +25,8 @@ impl fmt::Display for Kind {
 }
 
 /// The namespace and name of an object. Cluster-scoped objects have an empty
-/// namespace. A clone is cheap, because all clones share both texts.
+/// namespace. Cloning a key is cheap, because all clones share the texts of
+/// namespace and name.
 #[derive(
     Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
@@ -64,7 +65,8 @@ impl ObjectKey {
     }
 }
 
-/// Writes `namespace/name`, or `name` alone for cluster-scoped objects.
+/// Writes the key as `namespace/name`, or as `name` alone for cluster-scoped
+/// objects.
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.namespace.is_empty() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// An object's labels, sorted by key. A slice takes less memory than a map
-/// here: there are many objects, most of them have one or two labels, and a
+/// here. There are many objects, most objects have one or two labels, and a
 /// map's node has room for eleven.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);

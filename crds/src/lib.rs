@@ -1,4 +1,4 @@
-//! The API of ipvs-operator, and what its objects mean together.
+//! The API of ipvs-operator, and the function that combines its objects.
 //!
 //! ```text
 //! Loose<VirtualService> ┐   check one object        resolve all objects
@@ -7,12 +7,12 @@
 //!                                              └─▶ Digest (which state) └─▶ Rejection ─▶ Condition
 //! ```
 //!
-//! In: objects from the API server or from a folder of manifests, including
-//! those that do not parse. Out: the services that directors must serve, and
-//! for everything else a [`Rejection`] that says what to write instead. The
-//! same objects give the same result in the controller and in every agent.
+//! Input: objects from the API server or from a folder of manifests, including
+//! objects that do not parse. Output: the services that directors must serve,
+//! and a [`Rejection`] for everything else, which says what to write instead.
+//! The same objects give the same result in the controller and in every agent.
 //!
-//! This crate knows no client, no runtime, no clock and no kernel.
+//! This crate uses no API client, no async runtime, no clock and no kernel.
 
 pub mod advice;
 pub mod api;

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 /// An object whose spec may not parse.
 ///
-/// Such an object must not stop a watch: it may have been written for a newer
-/// version of ipvs-operator. The object's metadata is available, and the parse
-/// error names the field (`spec.vip.port: invalid type: …`). Status and
-/// managedFields are dropped, because no code uses them.
+/// An object that does not parse must not stop a watch: it may have been
+/// written for a newer version of ipvs-operator. The object's metadata is
+/// available, and the parse error names the field (`spec.vip.port: invalid
+/// type: …`). Status and managedFields are dropped, because no code uses them.
 pub struct Loose<K: HasSpec> {
     /// The object's metadata, without managedFields.
     pub metadata: ObjectMeta,
@@ -27,14 +27,15 @@ pub struct Loose<K: HasSpec> {
 /// Where an object comes from.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Source {
-    /// The API server. Its users have the rights that RBAC gives them.
+    /// The object comes from the API server, whose users have the rights that
+    /// RBAC gives them.
     #[default]
     Api,
-    /// A file on the director, which only root can write.
+    /// The object comes from a file on the director, which only root can write.
     File,
 }
 
-/// The parts of an object that are read, whatever the object's kind.
+/// The parts of an object that are parsed for every kind.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(default)]
@@ -68,7 +69,8 @@ where
 fn unparsable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let mut path = "spec".to_owned();
     let mut add = |field: &str| {
-        // The path of the whole object is "." or empty.
+        // If the whole object does not parse, the path in the error is "." or
+        // empty.
         if !field.is_empty() && field != "." {
             path.push('.');
             path.push_str(field);
@@ -93,7 +95,7 @@ impl<K> Loose<K>
 where
     K: HasSpec<Spec: Clone> + Resource,
 {
-    /// An object from a file on the director.
+    /// Returns `object` as an object from a file on the director.
     pub fn from_file(object: &K) -> Self {
         let mut metadata = object.meta().clone();
         metadata.managed_fields = None;

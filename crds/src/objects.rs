@@ -23,20 +23,20 @@ use crate::{
 pub struct Stored<C> {
     /// The object's uid in the API server.
     pub uid: String,
-    /// The object's generation that `current` was made from.
+    /// The generation of the object from which `current` was made.
     pub generation: i64,
-    /// The creation time in seconds since 1970; 0 for manifests, which have
-    /// none.
+    /// The creation time in seconds since 1970, or 0 for an object from a
+    /// manifest, which has no creation time.
     pub created: i64,
     /// Where the object comes from.
     pub source: Source,
     /// The object's labels.
     pub labels: Labels,
     /// The DirectorGroup that the object belongs to, from the spec in force. If
-    /// no spec is in force, the object belongs to the group that the object
-    /// names, even if the rest of its spec does not parse.
+    /// no spec is in force, the object belongs to the group that its rejected
+    /// spec names, even if the rest of that spec does not parse.
     pub group: Option<String>,
-    /// The checked spec, or why it was rejected.
+    /// The checked spec, or the reason why the spec was rejected.
     pub current: Result<C, Rejection>,
     /// The last valid spec of the object, which stays in force while `current`
     /// is rejected.
@@ -126,8 +126,9 @@ impl<C> Store<C> {
         self.gone.iter().map(|(key, stored)| (key, &**stored))
     }
 
-    /// Returns the keys of the objects that the current listing has not named so
-    /// far. The end of the listing removes these objects from the store.
+    /// Returns the keys of the objects that the current listing has not named
+    /// so far. The end of the listing removes the objects that it has not named
+    /// from the store.
     pub fn left_out(&self) -> impl Iterator<Item = &ObjectKey> {
         let is_named = |key: &ObjectKey| {
             let listing = self.listing.as_ref();
@@ -177,12 +178,12 @@ impl<C: Checked> Store<C>
 where
     <C::Object as HasSpec>::Spec: fmt::Debug,
 {
-    /// Applies a change. Returns whether the change affects any part of an
-    /// object that is used; a new status, for example, does not.
+    /// Applies a change. Returns whether the change affects a part of an object
+    /// that is used; a new status, for example, is not used.
     ///
     /// If the spec of an object does not parse, fails its check or changes an
-    /// immutable field, the last valid spec of the same uid stays in force.
-    /// That spec survives a new listing, too.
+    /// immutable field, the last valid spec of the same uid stays in force. The
+    /// last valid spec survives a new listing, too.
     pub fn change(&mut self, change: Change<C::Object>) -> bool {
         match change {
             Change::Listing => {
@@ -338,8 +339,9 @@ impl Objects {
             .or_else(|| gone().map(|stored| &**stored))
     }
 
-    /// Returns the namespaces with an object that is not accepted as it is now.
-    /// Only a program that knew the object before knows its last valid version.
+    /// Returns the namespaces that have an object whose current version is not
+    /// accepted. Only a program that saw an earlier version of a rejected
+    /// object knows the object's last valid version.
     pub fn namespaces_with_outdated(&self) -> BTreeSet<&str> {
         fn outdated<C>(store: &Store<C>) -> impl Iterator<Item = &str> {
             let outdated = store.iter().filter(|(_, stored)| stored.current.is_err());

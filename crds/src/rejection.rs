@@ -1,4 +1,5 @@
-/// Why an object is not accepted, or why a server does not fit a service.
+/// The reason why an object is not accepted, or why a server does not fit a
+/// service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rejection {
     /// A condition's reason: one of the consts of [`crate::condition::reason`].

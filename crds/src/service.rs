@@ -1,5 +1,5 @@
-//! Parts of a virtual service. Values of these types have been checked and are
-//! always valid.
+//! Parts of a virtual service. The values in this module have been checked and
+//! are always valid.
 
 use std::{
     fmt,
@@ -81,8 +81,9 @@ pub struct PersistenceRule {
     /// How many leading bits of a client's address count: 1 to 32 for IPv4, 1
     /// to 128 for IPv6. By default, all bits of the address count.
     pub prefix_length: u8,
-    /// What identifies a client instead of its address. With None, the client's
-    /// address identifies the client.
+    /// The persistence engine, which identifies a client by something other
+    /// than its address. Without an engine, the client's address identifies the
+    /// client.
     pub engine: Option<PersistenceEngine>,
 }
 

@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::DirectorView;
 use crate::liveness::Life;
 
-/// Returns the condition Alive of a Director. Returns `None` while this
-/// observer does not know whether the director is alive; the published
-/// condition then stays.
+/// Returns the condition Alive of a Director, or `None` while this controller
+/// does not know whether the director is alive. With `None`, the published
+/// condition Alive stays unchanged.
 ///
 /// The condition's observedGeneration is 0 here;
 /// [`crate::world::World::letters`] sets it.

@@ -22,16 +22,17 @@ type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 pub(super) struct HealthReports<'a> {
     /// The directors that report health. All other directors check no servers.
     pub(super) checking: HashSet<&'a str>,
-    /// For each service, its unhealthy servers.
+    /// The unhealthy servers of each service.
     unhealthy: HashMap<&'a ObjectKey, HashMap<&'a ObjectKey, Unhealthy<'a>>>,
-    /// For each service, the directors on which it has fewer healthy servers
-    /// than its minimum.
+    /// The directors on which a service has fewer healthy servers than its
+    /// minimum, by service.
     below: HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a ServiceBelowMinimum)>>,
-    /// The directors that left entries out of their reports.
+    /// The directors whose health reports leave entries out.
     leaving_out: Vec<(&'a DirectorView<'a>, &'a DirectorHealth)>,
 }
 
-/// What all live directors together know about one server of one service.
+/// The health of one server of one service, as all live directors together
+/// report it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Known {
     /// At least one director has the server, and no director reports it
@@ -39,8 +40,8 @@ pub(super) enum Known {
     Healthy,
     /// At least one director reports the server unhealthy.
     Unhealthy,
-    /// No director has the server yet, or a director left servers out of its
-    /// report.
+    /// The server's health is unknown: no director has the server yet, or a
+    /// director left servers out of its report.
     Nothing,
 }
 
@@ -64,8 +65,8 @@ impl<'a> HealthReports<'a> {
         }
     }
 
-    /// Returns the directors that left unhealthy servers of a namespace out of
-    /// their reports.
+    /// Returns the directors whose reports leave out unhealthy servers of a
+    /// namespace.
     pub(super) fn leaving_servers_out(&self, namespace: &str) -> impl Iterator<Item = &'a str> {
         let leaving_out = self.leaving_out.iter();
         leaving_out
@@ -73,8 +74,8 @@ impl<'a> HealthReports<'a> {
             .map(|(director, _)| director.name)
     }
 
-    /// Returns the directors that left services of a namespace that are below
-    /// their minimum out of their reports.
+    /// Returns the directors whose reports leave out services of a namespace
+    /// that are below their minimum of healthy servers.
     fn leaving_services_out(&self, namespace: &str) -> impl Iterator<Item = &'a DirectorView<'a>> {
         let leaving_out = self.leaving_out.iter();
         leaving_out
@@ -88,8 +89,8 @@ pub(super) struct Servers<'b, 'a> {
     group: &'b Group<'a>,
     need: Option<&'b Need>,
     unhealthy: Option<&'b HashMap<&'a ObjectKey, Unhealthy<'a>>>,
-    /// Whether no director left unhealthy servers of the namespace out of its
-    /// report.
+    /// Whether every director's report names all unhealthy servers of the
+    /// namespace.
     are_all_named: bool,
 }
 
@@ -154,9 +155,9 @@ impl<'b, 'a> Servers<'b, 'a> {
     }
 }
 
-/// Returns the condition Ready as False or Unknown if any director has, or may
-/// have, too few healthy servers. Returns `None` if every director has enough
-/// healthy servers.
+/// Returns a False or Unknown condition Ready if any director has, or may have,
+/// too few healthy servers for the service. Returns `None` if every director
+/// has enough healthy servers.
 pub(super) fn below_minimum(
     group: &Group<'_>,
     key: &ObjectKey,
@@ -201,14 +202,15 @@ pub(super) fn below_minimum(
     match (names.is_empty(), service.availability.minimum_of(total)) {
         (true, _) => None,
         (false, 0) => Some(condition::none_healthy(names, generation)),
-        // A director reports a service that is below its minimum, unless first
-        // probe results are outstanding.
+        // A director reports every service that is below its minimum of healthy
+        // servers, unless the first probe results of the service are
+        // outstanding.
         (false, _) => Some(condition::first_results(names, generation)),
     }
 }
 
-/// Whether a service with `healthy` of its `total` servers is certainly not
-/// below its minimum, whatever its previous state was.
+/// Whether a service with `healthy` healthy servers out of `total` is certainly
+/// not below its minimum, whatever its previous state was.
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
     healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)

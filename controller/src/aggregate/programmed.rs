@@ -1,4 +1,5 @@
-//! Decides whether the directors' kernels have the current form of one service.
+//! Decides whether the directors' kernels have the current version of one
+//! service.
 
 use std::fmt::Write as _;
 
@@ -18,31 +19,32 @@ pub(super) struct ServiceView<'a> {
     pub(super) objects: &'a Objects,
     pub(super) resolved: &'a Resolved,
     pub(super) key: &'a ObjectKey,
-    /// The form of the service that is in force, if any.
+    /// The version of the service that is in force, if any.
     pub(super) service: Option<&'a Service>,
-    /// Whether the service's current version is accepted, not only an earlier
-    /// version.
+    /// Whether the current version of the service is accepted, and not only an
+    /// earlier version.
     pub(super) accepted: bool,
     pub(super) need: Option<&'a Need>,
     pub(super) generation: i64,
     pub(super) group: &'a Group<'a>,
 }
 
-/// What the group's live directors report about one service. Each director is
-/// in at most one of the lists, or counts as programmed.
+/// The reports of the group's live directors about one service. A director that
+/// is in none of the lists counts as programmed.
 #[derive(Default)]
 struct Answers<'a> {
     failing: Vec<(&'a DirectorView<'a>, &'a DirectorException)>,
-    /// The directors that cannot program any service, with the reason.
+    /// The directors that cannot program any service, each with the reason.
     broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
     waiting: Vec<&'a DirectorView<'a>>,
-    /// The directors that left exceptions of the service's namespace out of
-    /// their report and did not name the service.
+    /// The directors whose reports leave out exceptions of the service's
+    /// namespace and do not name the service.
     silent: Vec<&'a DirectorView<'a>>,
     programmed: usize,
 }
 
-/// Computes a service's condition Programmed, and its numbers of directors.
+/// Computes a service's condition Programmed, and the numbers of directors for
+/// its status.
 pub(super) fn programmed(view: &ServiceView<'_>) -> (Condition, DirectorCounts) {
     let answers = answers(view);
     let live = view.group.live.len();
@@ -209,7 +211,7 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         .filter(|director| director.status.leaves_out_vips_of(&view.key.namespace))
         .map(|director| director.name)
         .collect();
-    // The directors decide in the same way: a dead director may still have the
+    // All directors follow the same rule: a dead director may still have the
     // VIP, so no other director takes the VIP without a named holder.
     let to_hold = holder.or(match (&live[..], &view.group.dead[..]) {
         ([only], []) => Some(only.name),

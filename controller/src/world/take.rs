@@ -1,4 +1,4 @@
-//! Applies the events from the watch of one kind.
+//! Applies the events from the watch of one kind of object.
 
 use std::fmt::Debug;
 
@@ -107,7 +107,7 @@ impl Watched for CheckedGroup {
 }
 
 impl World {
-    /// Applies an event from the watch of one kind.
+    /// Applies an event from the watch of one kind of object.
     pub(super) fn take<C: Watched>(&mut self, event: watcher::Event<Observed<C::Object>>) {
         self.resolve_before::<C>(&event);
         let subject = Subject::from(C::KIND);
@@ -159,11 +159,12 @@ impl World {
         self.unresolved = true;
     }
 
-    /// Resolves earlier events if `event` could hide them. An object that
-    /// changes twice may return to its first state, while directors may have
-    /// used the state in between. So the first change of an object is resolved
-    /// before its second change. All changes are resolved before a new listing,
-    /// and the listing before later changes.
+    /// Resolves the objects before `event` is applied, if `event` could hide an
+    /// earlier event. An object that changes twice may return to its first
+    /// state, while directors may have used the state in between. So the first
+    /// change of an object is resolved before its second change. All earlier
+    /// changes are resolved before a new listing is applied, and the listing is
+    /// resolved before later changes.
     fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
         let twice = match event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => {

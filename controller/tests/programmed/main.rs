@@ -1,6 +1,6 @@
-//! Property: whatever steps happen in whatever order, `Programmed` is never
-//! True while a live director has not used the state that the object needs.
-//! When all events and reports have arrived, `Programmed` is True.
+//! Property: in any order of steps, the condition `Programmed` is never True
+//! while a live director has not used the state that the object needs. When all
+//! events and reports have arrived, `Programmed` is True.
 //!
 //! The model contains the API server's true history per kind, a controller and
 //! directors that follow each kind at their own pace, and reports that arrive
@@ -91,8 +91,8 @@ proptest! {
     }
 }
 
-/// Checks that no service is called programmed too early, and that all are in
-/// the end.
+/// Checks that no service is reported as programmed too early, and that all
+/// services are programmed in the end.
 fn tells_the_truth(mut model: Model, steps: &[Step]) -> Result<(), TestCaseError> {
     for step in steps {
         model.take(step);
@@ -118,7 +118,7 @@ fn tells_the_truth(mut model: Model, steps: &[Step]) -> Result<(), TestCaseError
 }
 
 /// A server is created, appears in a listing, and is removed by the next event.
-/// A director that used the state in between still has the server.
+/// A director that used the state with the server still has the server.
 #[test]
 fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     let controller = DIRECTORS;

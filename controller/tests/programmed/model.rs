@@ -102,7 +102,8 @@ type State = BTreeMap<String, Value>;
 #[derive(Clone)]
 struct Report {
     director: Value,
-    /// For each kind, the index of the state that the director's round used.
+    /// The index of the state that the director's round used, for each kind of
+    /// object.
     used: [usize; 3],
     /// The services that the director's round resolved.
     services: BTreeMap<ObjectKey, Service>,
@@ -429,8 +430,8 @@ impl Model {
 
 /// Returns the exceptions that only an agent can know. A service loses its VIP
 /// if the last valid version of a service that is now invalid has the same VIP.
-/// What a budget leaves out may depend on the last valid version of any object
-/// that is now invalid.
+/// Which servers a budget leaves out may depend on the last valid version of
+/// any object that is now invalid.
 fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     let is_outdated = has_outdated(objects);
     let losers = objects.virtual_services.iter().filter(|(key, stored)| {
@@ -462,8 +463,8 @@ fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     losers.chain(left_out).collect()
 }
 
-/// Whether an object is invalid as it is now, so that only who knew it before
-/// knows its last valid version.
+/// Whether the current version of an object is invalid, so that only a program
+/// that saw an earlier version knows the last valid one.
 fn has_outdated(objects: &Objects) -> bool {
     let mut services = objects.virtual_services.iter();
     let mut servers = objects.real_servers.iter();

@@ -20,9 +20,9 @@ pub struct Availability {
     /// it has. Remove: the server is removed from the service, which cuts its
     /// connections. The default is Remove with vip.protocol UDP,
     /// onePacketScheduling, persistence or scheduler dh, because in these cases
-    /// a quiesced server would keep its clients; otherwise Quiesce. Schedulers
-    /// sh and mh always quiesce and do not allow Remove, because removing a
-    /// server would move the clients of other servers.
+    /// a quiesced server would keep its clients. In all other cases the default
+    /// is Quiesce. Schedulers sh and mh always quiesce and do not allow Remove,
+    /// because removing a server would move the clients of other servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnFailure")]
     pub on_failure: Option<OnFailure>,
@@ -35,9 +35,9 @@ pub struct Availability {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub minimum_healthy: Option<IntOrString>,
-    /// Once in force, belowMinimum stays in force until more than this number
-    /// of servers, or all of them, are healthy. The value is a count or a
-    /// percentage, as in minimumHealthy, which must be given too. Without
+    /// Once in force, belowMinimum stays in force until more than recoverAbove
+    /// servers, or all servers, are healthy. recoverAbove is a count or a
+    /// percentage, like minimumHealthy, which must be given too. Without
     /// recoverAbove, belowMinimum ends when minimumHealthy is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
@@ -100,8 +100,8 @@ pub enum BelowMinimumAction {
     SorryServer,
 }
 
-/// A server that replaces the service's own servers when too few are healthy.
-/// The sorry server itself is not checked.
+/// A server that replaces the service's own servers when too few of them are
+/// healthy. The sorry server itself is not checked.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SorryServer {

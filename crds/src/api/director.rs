@@ -77,8 +77,8 @@ use crate::ObjectKey;
 #[serde(rename_all = "camelCase")]
 pub struct DirectorSpec {}
 
-/// What a director's agent reports about its kernel. The controller adds the
-/// condition Alive.
+/// The state of a director's kernel, as the director's agent reports it. The
+/// controller adds the condition Alive.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorStatus {
@@ -103,9 +103,9 @@ pub struct DirectorStatus {
     /// server counts once for each service that has it.
     #[serde(default)]
     pub real_servers: i32,
-    /// Where the director's state differs from the state that the objects want.
-    /// Everything else is as the objects want it, except in the namespaces of
-    /// exceptions that were left out.
+    /// The differences between the director's state and the state that the
+    /// objects want. Everything without an exception is as the objects want it,
+    /// unless exceptions of its namespace were left out.
     #[serde(default)]
     pub exceptions: Vec<DirectorException>,
     /// The number of exceptions that did not fit into this status.
@@ -129,13 +129,13 @@ pub struct DirectorStatus {
     pub vips_omitted_namespaces: Vec<String>,
     /// The first 100 addresses of this director's interfaces, without addresses
     /// that the agent added, loopback addresses and IPv6 link-local addresses.
-    /// The directors of the group refuse a real server that has one of these
-    /// addresses if its forwarding method is DR or TUN.
+    /// The directors of the group refuse a real server with one of these
+    /// addresses if the server's forwarding method is DR or TUN.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["address".to_owned()]))]
     pub addresses: Vec<HostAddress>,
     /// The sysctls that the services need, and their values. If there are more
-    /// than 100 sysctls, those with a problem come first.
+    /// than 100 sysctls, the sysctls with a problem come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub sysctls: Vec<SysctlStatus>,
@@ -146,8 +146,8 @@ pub struct DirectorStatus {
     /// reversed.
     #[serde(default)]
     pub repairs: Repairs,
-    /// The results of the director's health checks. The results are absent if
-    /// no server is checked.
+    /// The results of the director's health checks. The results of health
+    /// checks are absent if no server is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<DirectorHealth>,
     /// Unusual findings that are not failures, one sentence each: for example,
@@ -174,8 +174,8 @@ pub struct SysctlStatus {
     /// The sysctl's current value, if the agent can read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// The value that the sysctl had before the agent set it. The value is
-    /// absent if the agent has not set the sysctl.
+    /// The value that the sysctl had before the agent set it. The previous
+    /// value is absent if the agent has not set the sysctl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
     /// Why the sysctl should have the wanted value.
@@ -212,8 +212,9 @@ pub struct DirectorHealth {
     /// check began counts as healthy until the check finds it unhealthy.
     #[serde(default)]
     pub healthy: i32,
-    /// The servers that are not healthy. All other checked servers are healthy,
-    /// except in the namespaces of servers that were left out.
+    /// The servers that are not healthy. A checked server that is not in the
+    /// list is healthy, unless unhealthy servers of its namespace were left
+    /// out.
     #[serde(default)]
     pub unhealthy: Vec<UnhealthyServer>,
     /// The number of unhealthy servers that did not fit into this status.
@@ -292,7 +293,7 @@ pub struct UnhealthyServer {
     pub virtual_services: Vec<ObjectKey>,
     /// The server's state: Down, Flapping or Unknown.
     pub state: UnhealthyState,
-    /// When the server entered this state.
+    /// The time at which the server entered its current state.
     pub since: Time,
     /// Why the server is not healthy: "connection refused", for example.
     pub message: String,
@@ -327,7 +328,7 @@ pub struct ServiceBelowMinimum {
     pub total: i32,
     /// The number of healthy servers that the service needs.
     pub minimum: i32,
-    /// When the service fell below its minimum.
+    /// The time at which the service fell below its minimum.
     pub since: Time,
 }
 
@@ -345,13 +346,14 @@ pub struct WorldDigests {
     pub director_groups: String,
 }
 
-/// Something that a director could not do for a virtual service.
+/// A difference between a director's state and the state that a VirtualService
+/// wants.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorException {
     /// The affected VirtualService.
     pub virtual_service: ObjectKey,
-    /// The affected RealServer, if the exception is about one.
+    /// The affected RealServer, if the exception is about a RealServer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real_server: Option<ObjectKey>,
     /// The reason of the exception as one word, for programs.
@@ -364,7 +366,7 @@ pub struct DirectorException {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostAddress {
-    /// The IPv4 or IPv6 address.
+    /// The IPv4 or IPv6 address of the host.
     pub address: String,
 }
 

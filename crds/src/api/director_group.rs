@@ -63,38 +63,40 @@ pub struct DirectorGroupSpec {
     /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
-    /// The virtual addresses that VirtualServices may use, 1 to 64 entries. An
-    /// address may be in several; their namespaces add up. Default: no
-    /// VirtualService may use any. Objects from a director's own files need no
-    /// grant.
+    /// The virtual addresses that VirtualServices may use, 1 to 64 entries. If
+    /// several entries contain an address, the namespaces of all these entries
+    /// may use the address. By default, no VirtualService may use a virtual
+    /// address. Objects from a director's own files need no grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::GRANTS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub address_pools: Option<Vec<AddressPool>>,
-    /// The firewall marks that VirtualServices may use, 1 to 64 entries. The
-    /// marks 0x4000 and 0x8000 are kube-proxy's, and no entry grants them.
-    /// Default: no VirtualService may use any.
+    /// The firewall marks that VirtualServices may use, 1 to 64 entries.
+    /// kube-proxy uses the marks 0x4000 and 0x8000, so no entry grants them. By
+    /// default, no VirtualService may use a firewall mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::GRANTS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub firewall_marks: Option<Vec<FirewallMarkRange>>,
     /// The addresses that real servers and sorry servers may have, 1 to 64
-    /// entries. Default: every unicast address that is neither a loopback
-    /// address nor one where clouds serve metadata (169.254.0.0/16,
-    /// 168.63.129.16, 100.100.100.200, 192.0.0.192 and fd00:ec2::254).
+    /// entries. By default, servers may have every unicast address except
+    /// loopback addresses and the addresses where clouds serve metadata
+    /// (169.254.0.0/16, 168.63.129.16, 100.100.100.200, 192.0.0.192 and
+    /// fd00:ec2::254).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::GRANTS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub real_server_addresses: Option<Vec<AddressPool>>,
-    /// Limits on what the objects of each namespace, and of all namespaces
-    /// together, make a director do. Default: the defaults of its fields.
+    /// Limits on the work that the objects of each namespace, and of all
+    /// namespaces together, cause on a director. Without budgets, the defaults
+    /// of the fields in budgets apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budgets: Option<Budgets>,
     /// Limits on how much a director removes at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,
     /// What to do with an entry that another program made in the kernel's
-    /// table, if a VirtualService or RealServer wants the entry but with other
+    /// table, if a VirtualService or RealServer wants the same entry with other
     /// values. Adopt: the director edits the entry in place, and owns it from
     /// then on. Leave: the director leaves the entry alone and reports it. An
     /// entry that already has the wanted values is always adopted. If an
@@ -106,18 +108,18 @@ pub struct DirectorGroupSpec {
     /// How long the kernel remembers idle connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
-    /// Which sysctls the directors set.
+    /// The sysctls that the directors of the group set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sysctls: Option<Sysctls>,
 }
 
-/// Which sysctls the directors set.
+/// The sysctls that the directors of the group set.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sysctls {
-    /// With profile Recommended, the directors set the overrides, and what the
-    /// current services need. With profile None, the directors set only the
-    /// overrides. Defaults to Recommended.
+    /// With profile Recommended, the directors set the overrides and the
+    /// sysctls that the current services need. With profile None, the directors
+    /// set only the overrides. Defaults to Recommended.
     #[serde(default)]
     pub profile: SysctlProfile,
     /// Sysctls by name, with the value that each must have on every director of
@@ -133,10 +135,10 @@ pub struct Sysctls {
 /// Which sysctls a director sets by itself.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum SysctlProfile {
-    /// Set the sysctls that the current services need.
+    /// The directors set the sysctls that the current services need.
     #[default]
     Recommended,
-    /// Set no sysctl except the overrides.
+    /// The directors set no sysctl except the overrides.
     None,
 }
 
@@ -144,10 +146,10 @@ pub enum SysctlProfile {
 /// wanted entry.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum OnConflict {
-    /// Edit the entry in place; from then on it belongs to the director.
+    /// The director edits the entry in place, and owns it from then on.
     #[default]
     Adopt,
-    /// Leave the entry alone, and report it.
+    /// The director leaves the entry alone, and reports the conflict.
     Leave,
 }
 
@@ -178,17 +180,17 @@ pub struct Timeouts {
 /// Limits on how much a director removes at once. If more than 10 services and
 /// more than a quarter of all services must be removed within a minute, the
 /// director holds the removals and reports them in its condition RemovalsHeld.
-/// The limit for servers is the same as for services. The director holds every
+/// The same limits apply to the removal of servers. The director holds every
 /// removal if the API server belongs to another cluster than before, or if one
-/// of ipvs-operator's custom resource definitions is deleted. If objects are
-/// missing from a list that is older than what the director has seen, or if more
-/// than half of its services or servers are missing, the director holds the
-/// removal of what is missing.
+/// of ipvs-operator's custom resource definitions is deleted. The director
+/// holds the removal of objects that are missing from a list in two cases: the
+/// list is older than what the director has seen, or more than half of the
+/// director's services or servers are missing.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {
-    /// Until this time, directors remove any number of entries at once. A time
-    /// that is more than a day ahead is ignored.
+    /// The time until which directors remove any number of entries at once. A
+    /// time that is more than a day ahead is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_until: Option<Time>,
 }
@@ -214,11 +216,11 @@ pub struct Addresses {
     #[schemars(length(max = bounds::INTERFACE))]
     #[x_kube(validation = rule::interface_name())]
     pub interface: Option<String>,
-    /// The Director that holds the group's VIPs. Without a named holder, every
-    /// director of a group with mode Dummy holds all VIPs. Without a named
-    /// holder and with another mode, a group's only director holds the VIPs; in
-    /// a group of several, each director keeps the VIPs that it has and takes
-    /// no others.
+    /// The Director that holds the group's VIPs. If the group names no holder,
+    /// mode Dummy makes every director of the group hold all VIPs. With every
+    /// other mode and no named holder, a group's only director holds the VIPs;
+    /// in a group of several directors, each director keeps the VIPs that it
+    /// has and takes no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name())]
@@ -239,11 +241,11 @@ pub enum AddressMode {
     Manual,
 }
 
-/// What the controller reports about a DirectorGroup.
+/// The status of a DirectorGroup, which the controller writes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupStatus {
-    /// The group's conditions; the only one is Accepted.
+    /// The group's conditions. The only condition is Accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The number of Directors whose status names the group.

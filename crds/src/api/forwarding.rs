@@ -51,7 +51,8 @@ pub struct Tunnel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// The checksum of GUE (None, Full or Remote) or GRE (None or Full).
+    /// The checksum in a tunnel's outer header: None, Full or Remote for GUE,
+    /// and None or Full for GRE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TunnelChecksum")]
     pub checksum: Option<TunnelChecksum>,

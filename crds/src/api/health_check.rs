@@ -16,7 +16,7 @@ use crate::bounds;
     validation = rule::timeout_within_period()
 )]
 pub struct HealthCheck {
-    /// A GET request over HTTP/1.1. Redirects are not followed.
+    /// A GET request over HTTP/1.1. The probe does not follow redirects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_get: Option<HttpGetProbe>,
     /// A TCP connection, and optionally an exchange of text over it.
@@ -94,12 +94,13 @@ pub struct HttpGetProbe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
-    /// The scheme of the request: HTTP or HTTPS. HTTPS requires tls. Defaults to
-    /// HTTP.
+    /// The scheme of the request: HTTP or HTTPS. The scheme HTTPS requires the
+    /// field tls. Defaults to HTTP.
     #[serde(default)]
     pub scheme: HttpScheme,
     /// The value of the Host header: a DNS name, or an IP address without
-    /// brackets. The default header is the server's own address and port.
+    /// brackets. By default, the Host header is the server's own address and
+    /// port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
@@ -162,9 +163,9 @@ pub enum HttpScheme {
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpHeader {
-    /// The header's name, in upper or lower case. Host is not allowed (use the
-    /// field host instead), nor are the headers that frame the message:
-    /// Connection, Content-Length, Transfer-Encoding.
+    /// The header's name, in upper or lower case. The header Host is not
+    /// allowed; use the field host instead. The headers that frame the message
+    /// are not allowed either: Connection, Content-Length, Transfer-Encoding.
     #[schemars(length(max = bounds::HEADER_NAME))]
     #[x_kube(validation = rule::header_name(), validation = rule::header_allowed())]
     pub name: String,
@@ -186,10 +187,10 @@ pub struct ExpectedBody {
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub contains: Option<String>,
     /// A regular expression of 1 to 1024 characters that the body must match,
-    /// at any place unless ^ and $ are used. The syntax is what Rust's crate
-    /// regex and Go's RE2 have in common: no look-around, no back-references,
-    /// no \Q...\E, no repetition above 1000. It may compile to at most 16 KiB;
-    /// [0-9] and [0-9A-Za-z_] are smaller than \d and \w.
+    /// at any place unless ^ and $ are used. The syntax is the common part of
+    /// Rust's crate regex and Go's RE2: no look-around, no back-references, no
+    /// \Q...\E, no repetition above 1000. The expression may compile to at most
+    /// 16 KiB; [0-9] and [0-9A-Za-z_] compile to less than \d and \w.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::PATTERN))]
     #[x_kube(validation = rule::pattern())]
@@ -283,9 +284,8 @@ pub struct UdpProbe {
     /// The text of the datagram; 1 to 4096 characters.
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub send: String,
-    /// Text that the answer must contain; 1 to 4096 characters. By default, no
-    /// answer is needed, any answer is good, and only an ICMP error is a
-    /// failure.
+    /// Text that the answer must contain; 1 to 4096 characters. By default, the
+    /// probe needs no answer, and fails only on an ICMP error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub expect: Option<String>,

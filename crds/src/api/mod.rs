@@ -1,4 +1,4 @@
-//! The types of the API, as users write them. Values of these types are not
+//! The types of the API, as users write them. Values of the API's types are not
 //! checked yet: [`crate::Store`] checks each object by itself, and
 //! [`crate::resolve`] checks objects against each other.
 
@@ -34,8 +34,8 @@ pub use health_check::*;
 pub use real_server::*;
 pub use virtual_service::*;
 
-/// Converts a count for a status. Kubernetes' API conventions want int32, so a
-/// larger count becomes the largest int32.
+/// Converts a count into the int32 that Kubernetes' API conventions want. A
+/// count above the largest int32 becomes the largest int32.
 pub fn int32(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -101,8 +101,8 @@ pub struct RealServerSpec {
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = u16::MAX))]
     pub weight: i32,
-    /// How packets reach this server. A server's forwarding replaces the
-    /// service's forwarding as a whole.
+    /// How packets reach the real server. A RealServer's forwarding replaces
+    /// the service's forwarding as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
     /// Limits on the number of the server's connections.
@@ -120,32 +120,33 @@ fn default_weight() -> i32 {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::lower_below_upper())]
 pub struct ConnectionThresholds {
-    /// At this many connections the server gets no new ones; 1 to 2147483647.
+    /// The number of connections at which the server gets no new ones, 1 to
+    /// 2147483647.
     #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
     pub upper_threshold: i32,
-    /// Below this many connections the server gets new ones again; 1 to
-    /// upperThreshold. The default threshold is three quarters of
+    /// The number of connections below which the server gets new ones again, 1
+    /// to upperThreshold. The default threshold is three quarters of
     /// upperThreshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::CONNECTIONS))]
     pub lower_threshold: Option<i32>,
 }
 
-/// What the controller reports about a RealServer.
+/// The status of a RealServer, which the controller writes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerStatus {
     /// The server's conditions, Accepted and Ready. With a health check, Ready
     /// is True if at least one director finds the server healthy; the message
-    /// names the directors that do not. Ready is Unknown while the server is
-    /// new and no probe has succeeded.
+    /// names the directors that do not find it healthy. Ready is Unknown while
+    /// the server is new and no probe has succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The number of virtual services that use the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_services: Option<i32>,
     /// How many directors check the server, and how many find it healthy. The
-    /// numbers are absent if no director checks the server.
+    /// numbers of directors are absent if no director checks the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directors: Option<CheckingDirectors>,
 }
@@ -154,17 +155,18 @@ pub struct RealServerStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckingDirectors {
-    /// The number of directors that check the server. A director counts if it
-    /// has a live Lease and if its group has a virtual service that uses the
-    /// server and has a health check.
+    /// The number of directors that check the server. A director counts as
+    /// checking if it has a live Lease and if its group has a virtual service
+    /// that uses the server and has a health check.
     pub checking: i32,
-    /// The number of checking directors that find the server healthy for each
-    /// of its checked services.
+    /// The number of directors that check the server and find it healthy for
+    /// all of its checked services.
     pub healthy: i32,
     /// The number of directors whose probes of the server fail for at least one
-    /// service. The other directors do not know the server's health: the server
-    /// is new to them, they have not reported it yet, or they left unhealthy
-    /// servers out of their report.
+    /// service. A director that counts neither as healthy nor as unhealthy does
+    /// not know the server's health: the server is new to the director, the
+    /// director has not reported it yet, or the director left unhealthy servers
+    /// out of its report.
     pub unhealthy: i32,
     /// Text of the form "healthy/checking", followed by a question mark if some
     /// directors do not know the server's health.

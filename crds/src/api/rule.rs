@@ -16,7 +16,7 @@ fn rule(expression: impl Into<String>, message: &str) -> Rule {
     Rule::new(expression).message(message)
 }
 
-/// Rule of a string: the string is the name of an object.
+/// CEL rule for a string: the string is the name of an object.
 pub(super) fn object_name() -> Rule {
     rule(
         format!("self.matches('{SUBDOMAIN}')"),
@@ -25,7 +25,8 @@ pub(super) fn object_name() -> Rule {
     )
 }
 
-/// Rule of a string: a DNS label (RFC 1123), as namespaces are named.
+/// CEL rule for a string: the string is a DNS label (RFC 1123), like the name
+/// of a namespace.
 pub(super) fn dns_label() -> Rule {
     rule(
         "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
@@ -34,7 +35,7 @@ pub(super) fn dns_label() -> Rule {
     )
 }
 
-/// Rule of a string: a network in CIDR notation.
+/// CEL rule for a string: the string is a network in CIDR notation.
 pub(super) fn cidr() -> Rule {
     rule(
         r"isCIDR(self) && cidr(self) == cidr(self).masked() && !self.matches('/0[0-9]')",
@@ -43,7 +44,8 @@ pub(super) fn cidr() -> Rule {
     )
 }
 
-/// Rule of a range of firewall marks.
+/// CEL rule for a range of firewall marks: the first mark is not above the
+/// last.
 pub(super) fn first_mark_below_last() -> Rule {
     rule(
         "self.first <= self.last",
@@ -52,9 +54,9 @@ pub(super) fn first_mark_below_last() -> Rule {
     .field_path(".last")
 }
 
-/// Rule of a string: the kernel accepts the string as the name of an interface
-/// (`net/core/dev.c`, `dev_valid_name`). Names may contain only ASCII
-/// characters.
+/// CEL rule for a string: the kernel accepts the string as the name of an
+/// interface (`net/core/dev.c`, `dev_valid_name`). The name may contain only
+/// ASCII characters.
 pub(super) fn interface_name() -> Rule {
     rule(
         format!(
@@ -66,8 +68,8 @@ pub(super) fn interface_name() -> Rule {
     )
 }
 
-/// Rule of a DirectorGroup's addresses: only mode Interface allows the field
-/// interface.
+/// CEL rule for a DirectorGroup's addresses: only mode Interface allows the
+/// field interface.
 pub(super) fn interface_only_if_placed_there() -> Rule {
     rule(
         "!has(self.interface) || self.mode == 'Interface'",
@@ -75,7 +77,7 @@ pub(super) fn interface_only_if_placed_there() -> Rule {
     )
 }
 
-/// Rule of a string: the string is an IP address.
+/// CEL rule for a string: the string is an IP address.
 pub(super) fn ip() -> Rule {
     rule(
         "isIP(self)",
@@ -84,7 +86,7 @@ pub(super) fn ip() -> Rule {
     )
 }
 
-/// Rule of a string: the string is an address that can be a VIP.
+/// CEL rule for a string: the string is an address that can be a VIP.
 pub(super) fn vip_address() -> Rule {
     rule(
         format!("!isIP(self) || {UNICAST}"),
@@ -93,7 +95,7 @@ pub(super) fn vip_address() -> Rule {
     )
 }
 
-/// Rule of a string: the string is an address that a real server can have.
+/// CEL rule for a string: the string is an address that a real server can have.
 pub(super) fn server_address() -> Rule {
     rule(
         format!("!isIP(self) || {UNICAST} || ip(self).isLoopback()"),
@@ -107,7 +109,7 @@ pub(super) fn server_address() -> Rule {
 const UNICAST: &str =
     "ip(self).isGlobalUnicast() || (ip(self).isLinkLocalUnicast() && ip(self).family() == 4)";
 
-/// Rule of a VirtualService's spec: exactly one of vip and firewallMark is
+/// CEL rule for a VirtualService's spec: exactly one of vip and firewallMark is
 /// given.
 pub(super) fn vip_or_mark() -> Rule {
     rule(
@@ -117,8 +119,8 @@ pub(super) fn vip_or_mark() -> Rule {
     .field_path(".vip")
 }
 
-/// Rule of a VirtualService's spec: vip never changes. Writing the same address
-/// in another form does not count as a change.
+/// CEL rule for a VirtualService's spec: vip never changes. Writing the same
+/// address in another form does not count as a change.
 pub(super) fn immutable_vip() -> Rule {
     rule(
         "has(self.vip) == has(oldSelf.vip) && (!has(self.vip) || (self.vip.port == \
@@ -130,7 +132,7 @@ pub(super) fn immutable_vip() -> Rule {
     .field_path(".vip")
 }
 
-/// Rule of a VirtualService's spec: firewallMark never changes.
+/// CEL rule for a VirtualService's spec: firewallMark never changes.
 pub(super) fn immutable_mark() -> Rule {
     rule(
         "has(self.firewallMark) == has(oldSelf.firewallMark) && (!has(self.firewallMark) || \
@@ -140,7 +142,7 @@ pub(super) fn immutable_mark() -> Rule {
     .field_path(".firewallMark")
 }
 
-/// Rule of a VirtualService's directorGroupName: the name never changes.
+/// CEL rule for a VirtualService's directorGroupName: the name never changes.
 pub(super) fn immutable_group() -> Rule {
     rule(
         "self == oldSelf",
@@ -148,8 +150,8 @@ pub(super) fn immutable_group() -> Rule {
     )
 }
 
-/// Rule of a VirtualService's spec: port 0, which serves every port, requires
-/// persistence.
+/// CEL rule for a VirtualService's spec: port 0, which serves every port,
+/// requires persistence.
 pub(super) fn every_port_needs_persistence() -> Rule {
     rule(
         "!has(self.vip) || self.vip.port != 0 || has(self.persistence)",
@@ -158,8 +160,8 @@ pub(super) fn every_port_needs_persistence() -> Rule {
     .field_path(".vip.port")
 }
 
-/// Rule of a VirtualService's spec: schedulerFlags are flags of the service's
-/// own scheduler.
+/// CEL rule for a VirtualService's spec: schedulerFlags are flags of the
+/// service's own scheduler.
 pub(super) fn flags_of_the_scheduler() -> Rule {
     rule(
         "!has(self.schedulerFlags) || self.schedulerFlags.all(flag, \
@@ -170,7 +172,7 @@ pub(super) fn flags_of_the_scheduler() -> Rule {
     .field_path(".schedulerFlags")
 }
 
-/// Rule of a VirtualService's spec: onePacketScheduling requires UDP or a
+/// CEL rule for a VirtualService's spec: onePacketScheduling requires UDP or a
 /// firewall mark.
 pub(super) fn one_packet_is_udp() -> Rule {
     rule(
@@ -180,8 +182,8 @@ pub(super) fn one_packet_is_udp() -> Rule {
     .field_path(".onePacketScheduling")
 }
 
-/// Rule of a VirtualService's spec: the persistence engine sip requires UDP or
-/// a firewall mark.
+/// CEL rule for a VirtualService's spec: the persistence engine sip requires
+/// UDP or a firewall mark.
 pub(super) fn sip_is_udp() -> Rule {
     rule(
         "!has(self.persistence) || !has(self.persistence.engine) || !has(self.vip) || \
@@ -191,8 +193,8 @@ pub(super) fn sip_is_udp() -> Rule {
     .field_path(".persistence.engine")
 }
 
-/// Rule of a VirtualService's spec: the persistence prefix is no longer than an
-/// address of the service's family.
+/// CEL rule for a VirtualService's spec: the persistence prefix is no longer
+/// than an address of the service's family.
 pub(super) fn prefix_of_the_family() -> Rule {
     rule(
         "!has(self.persistence) || !has(self.persistence.prefixLength) || \
@@ -204,7 +206,7 @@ pub(super) fn prefix_of_the_family() -> Rule {
     .field_path(".persistence.prefixLength")
 }
 
-/// Rule of a forwarding: only method TUN has a tunnel.
+/// CEL rule for a forwarding: only method TUN has a tunnel.
 pub(super) fn tunnel_is_tun() -> Rule {
     rule(
         "!has(self.tunnel) || self.method == 'TUN'",
@@ -213,7 +215,7 @@ pub(super) fn tunnel_is_tun() -> Rule {
     .field_path(".tunnel")
 }
 
-/// Rule of a tunnel: a GUE tunnel has a port, and other tunnels have none.
+/// CEL rule for a tunnel: a GUE tunnel has a port, and other tunnels have none.
 pub(super) fn port_of_gue() -> Rule {
     rule(
         "has(self.port) == (self.type == 'GUE')",
@@ -223,7 +225,7 @@ pub(super) fn port_of_gue() -> Rule {
     .field_path(".port")
 }
 
-/// Rule of a tunnel: the tunnel's type supports the checksum.
+/// CEL rule for a tunnel: the tunnel's type supports the checksum.
 pub(super) fn checksum_of_the_tunnel() -> Rule {
     rule(
         "!has(self.checksum) || self.checksum == 'None' || self.type == 'GUE' || (self.type == \
@@ -234,7 +236,7 @@ pub(super) fn checksum_of_the_tunnel() -> Rule {
     .field_path(".checksum")
 }
 
-/// Rule of a real server's connections: lowerThreshold is at most
+/// CEL rule for a real server's connections: lowerThreshold is at most
 /// upperThreshold.
 pub(super) fn lower_below_upper() -> Rule {
     rule(

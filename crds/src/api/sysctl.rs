@@ -38,7 +38,7 @@ pub(super) fn overrides(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Returns the CEL rule of a sysctl's name. A schema cannot bound the length of
-/// a map's keys, so the rule bounds it.
+/// a map's keys, so the CEL rule bounds the length.
 fn name_rule() -> String {
     format!(
         "self.all(name, name.size() <= {} && {NAME})",

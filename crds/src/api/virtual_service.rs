@@ -135,8 +135,8 @@ pub struct VirtualServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall_mark: Option<FirewallMark>,
     /// The scheduler that chooses the real server for each new connection, by
-    /// the kernel's name. A change does not move established connections.
-    /// Defaults to wlc.
+    /// the kernel's name. A change of the scheduler does not move established
+    /// connections. Defaults to wlc.
     #[serde(default)]
     pub scheduler: Scheduler,
     /// Options of the sh and mh schedulers. By default, sh and mh get their
@@ -146,9 +146,9 @@ pub struct VirtualServiceSpec {
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scheduler_flags: Option<Vec<SchedulerFlag>>,
-    /// Schedule every UDP datagram by itself, without a connection entry. This
-    /// field is allowed with protocol UDP and with a firewallMark. Defaults to
-    /// false.
+    /// Schedule every UDP datagram by itself, without a connection entry.
+    /// onePacketScheduling is allowed with protocol UDP and with a
+    /// firewallMark. Defaults to false.
     #[serde(default)]
     pub one_packet_scheduling: bool,
     /// Send new connections of a client to the server that the client used
@@ -291,7 +291,7 @@ pub enum Scheduler {
     Wlc,
     /// Locality-based least connections (lblc).
     Lblc,
-    /// Locality-based least connections with replication.
+    /// Locality-based least connections with replication (lblcr).
     Lblcr,
     /// Destination hashing (dh).
     Dh,
@@ -342,8 +342,8 @@ pub struct Persistence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::PREFIX_IPV6))]
     pub prefix_length: Option<i32>,
-    /// What identifies a client instead of its address. The engine sip requires
-    /// UDP.
+    /// The persistence engine, which identifies a client by something other
+    /// than its address. The engine sip requires UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PersistenceEngine")]
     pub engine: Option<PersistenceEngine>,
@@ -361,15 +361,15 @@ pub enum PersistenceEngine {
     Sip,
 }
 
-/// What the controller reports about a VirtualService.
+/// The status of a VirtualService, which the controller writes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualServiceStatus {
     /// The service's conditions: Accepted, ResolvedRefs, Programmed and Ready.
-    /// Ready repeats the first of the other three that is not True. If
-    /// Accepted, ResolvedRefs and Programmed are True, Ready is False when the
-    /// service has fewer healthy servers than its minimum on a live director
-    /// (BelowMinimum).
+    /// Ready repeats the first of Accepted, ResolvedRefs and Programmed that is
+    /// not True. If Accepted, ResolvedRefs and Programmed are True, Ready is
+    /// False when the service has fewer healthy servers than its minimum on a
+    /// live director (BelowMinimum).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// How many real servers the service selects, and how many are healthy.
@@ -394,8 +394,9 @@ pub struct RealServerCounts {
     /// only because of belowMinimum do not count.
     pub healthy: i32,
     /// The number of servers with unknown health: no live director has reported
-    /// them yet, or a director left unhealthy servers out of its report. The
-    /// number is absent if the health of all servers is known.
+    /// the server yet, or a director left unhealthy servers out of its report.
+    /// The number of unknown servers is absent if the health of all servers is
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<i32>,
     /// Text of the form "healthy/selected", followed by a question mark if the
@@ -410,8 +411,8 @@ pub struct RealServerCounts {
 pub struct DirectorCounts {
     /// The number of the group's directors with a live Lease.
     pub live: i32,
-    /// The number of live directors whose kernel holds the service as it is
-    /// now.
+    /// The number of live directors whose kernel holds the current version of
+    /// the service.
     pub programmed: i32,
     /// Text of the form "programmed/live", with the two numbers.
     pub summary: String,

@@ -46,13 +46,14 @@ pub(super) fn availability(
 }
 
 /// Returns what happens to a server that fails. By default, a failed server is
-/// removed if weight 0 would leave clients with it. UDP clients are an example:
-/// the kernel never treats their packets as a new connection, even with
-/// `expire_nodest_conn` (`ip_vs_in_hook` in `net/netfilter/ipvs/ip_vs_core.c`).
-/// With sh and mh, a server is never removed: their tables depend on the order
-/// in which servers were added, so removing a server and adding it again would
-/// move the clients of others. A firewall mark does not count as UDP, because
-/// the protocol of its packets is not known.
+/// removed if clients would stay with a server of weight 0. UDP clients are an
+/// example: the kernel never treats their packets as a new connection, even
+/// with `expire_nodest_conn` (`ip_vs_in_hook` in
+/// `net/netfilter/ipvs/ip_vs_core.c`). With the schedulers sh and mh, a server
+/// is never removed. The tables of sh and mh depend on the order in which
+/// servers were added, so removing a server and adding it again would move the
+/// clients of other servers. A firewall mark does not count as UDP, because the
+/// protocol of its packets is not known.
 fn on_failure(
     raw: &api::Availability,
     spec: &VirtualServiceSpec,

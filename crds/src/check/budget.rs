@@ -7,27 +7,31 @@ use crate::{
     bounds,
 };
 
-/// What the objects of the API may make each director of a group do.
+/// Limits on the work that the objects of the API cause on each director of a
+/// group.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BudgetRule {
-    /// How many servers a service may select.
+    /// The maximum number of servers that a service may select.
     pub servers_per_service: usize,
-    /// How many destinations the services of all namespaces may have together.
+    /// The maximum number of destinations of the services of all namespaces
+    /// together.
     pub total_destinations: usize,
     each: NamespaceRule,
     named: BTreeMap<String, NamespaceRule>,
 }
 
-/// What the objects of one namespace may make each director of a group do.
+/// Limits on the work that the objects of one namespace cause on each director
+/// of a group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NamespaceRule {
-    /// How many services the namespace may have.
+    /// The maximum number of services of the namespace.
     pub services: usize,
-    /// How many destinations the services may have together.
+    /// The maximum number of destinations of the namespace's services together.
     pub destinations: usize,
-    /// How many targets the health checks may have together.
+    /// The maximum number of targets of the namespace's health checks together.
     pub probe_targets: usize,
-    /// How many probes per second the health checks may make together.
+    /// The maximum number of probes per second of the namespace's health checks
+    /// together.
     pub probes_per_second: u32,
 }
 
@@ -37,7 +41,7 @@ impl BudgetRule {
         self.named.get(namespace).copied().unwrap_or(self.each)
     }
 
-    /// Returns the budget of the namespaces that have none of their own.
+    /// Returns the budget of a namespace that has no budget of its own.
     pub fn each(&self) -> NamespaceRule {
         self.each
     }
@@ -47,7 +51,8 @@ impl BudgetRule {
         self.named.iter().map(|(name, rule)| (&**name, *rule))
     }
 
-    /// Returns the field that holds a number of a namespace's budget.
+    /// Returns the path of the field that sets a number in a namespace's
+    /// budget.
     pub(crate) fn path(&self, namespace: &str, field: &str) -> String {
         match self.named.contains_key(namespace) {
             true => format!("{field} of entry {namespace} in spec.budgets.namespaces"),

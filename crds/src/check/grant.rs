@@ -9,13 +9,13 @@ use crate::{
     bounds,
 };
 
-/// The marks by which kube-proxy recognises its own packets: those to
-/// masquerade and those to drop (`--iptables-masquerade-bit`, and the chain
-/// KUBE-MARK-DROP).
+/// The firewall marks that kube-proxy sets on packets to masquerade and on
+/// packets to drop (`--iptables-masquerade-bit`, and the chain KUBE-MARK-DROP).
 const KUBE_PROXY_MARKS: [u32; 2] = [0x4000, 0x8000];
 
 /// Networks and addresses where clouds serve a machine its own metadata and
-/// credentials, besides IPv6 link-local ones, which no server may have.
+/// credentials. IPv6 link-local addresses are missing here, because no server
+/// may have one.
 const METADATA: [&str; 5] = [
     "169.254.0.0/16",
     "168.63.129.16/32",
@@ -29,14 +29,16 @@ const METADATA: [&str; 5] = [
 pub struct Grants {
     addresses: Vec<AddressGrant>,
     marks: Vec<MarkGrant>,
-    /// None: every address outside [`METADATA`] that is not a loopback address.
+    /// The addresses that servers may have. With `servers` of None, servers may
+    /// have every address outside [`METADATA`] that is not a loopback address.
     servers: Option<Vec<AddressGrant>>,
 }
 
-/// How an address is granted.
+/// How a DirectorGroup grants an address.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Extent {
-    /// The group grants every ordinary address.
+    /// The group lists no server addresses, and so grants every ordinary
+    /// address.
     Default,
     /// The address is in a network of several addresses that the group grants.
     Network,
@@ -57,12 +59,12 @@ struct MarkGrant {
     namespaces: Namespaces,
 }
 
-/// The namespaces of a grant. None: all namespaces.
+/// The namespaces to which a grant applies; None means all namespaces.
 type Namespaces = Option<BTreeSet<String>>;
 
 impl Grants {
-    /// How objects of the namespace may use a virtual address; none if they may
-    /// not.
+    /// Returns how the group grants a virtual address to objects of the
+    /// namespace, or None if the group does not grant it.
     pub fn vip(&self, namespace: &str, address: IpAddr) -> Option<Extent> {
         extent(&self.addresses, namespace, address)
     }
@@ -76,7 +78,8 @@ impl Grants {
         !is_kube_proxys(mark) && self.marks.iter().any(is_granted)
     }
 
-    /// How a server of the namespace may have an address; none if it may not.
+    /// Returns how the group grants an address to servers of the namespace, or
+    /// None if the group does not grant it.
     pub fn server(&self, namespace: &str, address: IpAddr) -> Option<Extent> {
         match &self.servers {
             Some(grants) => extent(grants, namespace, address),
@@ -196,7 +199,8 @@ fn marks(path: &str, raw: &[FirewallMarkRange]) -> Result<Vec<MarkGrant>, Reject
     checked.collect()
 }
 
-/// Checks the names of the entries of a list of at most `most` entries.
+/// Checks that a list has at most `most` entries, and that its entries have
+/// valid names that differ from each other.
 pub(super) fn names<'a>(
     path: &str,
     names: impl ExactSizeIterator<Item = &'a str> + Clone,

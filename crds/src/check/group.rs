@@ -15,14 +15,14 @@ use crate::{
 pub struct CheckedGroup {
     /// The addresses and firewall marks that objects of the API may use.
     pub grants: Grants,
-    /// How much the objects of the API may make the directors do.
+    /// Limits on the work that the objects of the API cause on the directors.
     pub budgets: BudgetRule,
     /// Where the directors put the group's VIPs.
     pub addresses: AddressRule,
     /// The Director that holds the group's VIPs, if one is named.
     pub holder: Option<String>,
-    /// Until this time, in seconds since 1970, the directors may remove any
-    /// number of entries.
+    /// The time, in seconds since 1970, until which the directors may remove
+    /// any number of entries.
     pub removals_allowed_until: Option<i64>,
     /// What a director does with an entry of the kernel's table that another
     /// program made and that differs from the wanted entry.
@@ -36,11 +36,11 @@ pub struct CheckedGroup {
 /// The sysctls that the directors of a group set.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SysctlRule {
-    /// The sysctls that the directors set by themselves.
+    /// Which sysctls the directors set besides the overrides.
     pub profile: SysctlProfile,
-    /// The sysctls that the group sets, by name as sysctl(8) writes it. Each
-    /// sysctl belongs to an interface or to IPVS, and no name leads out of
-    /// `/proc/sys`.
+    /// The sysctls that the group sets, with names as sysctl(8) writes them.
+    /// Each sysctl belongs to an interface or to IPVS, and no name leads to a
+    /// file outside `/proc/sys`.
     pub overrides: BTreeMap<String, String>,
 }
 

@@ -145,8 +145,8 @@ fn answer_address(
     Ok(address.to_string())
 }
 
-/// Checks a text field. An empty text is refused, because an absent text
-/// becomes an empty one.
+/// Checks a text field. An empty text is refused, because the checked form uses
+/// an empty text for an absent one.
 fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Rejection> {
     let Some(raw) = raw else {
         return Ok(String::new());

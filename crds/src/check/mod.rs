@@ -1,8 +1,8 @@
-//! Turns raw specs into checked ones, which are valid by themselves.
+//! Turns raw specs into checked specs, which are valid by themselves.
 //!
-//! Every rule here is about a single object. At admission, the schema or a CEL
-//! rule refuses the same specs, and a test compares the two. [`crate::resolve`]
-//! checks objects against each other.
+//! Every rule in this module is about a single object. At admission, the schema
+//! or a CEL rule refuses the same specs as these checks, and a test compares
+//! the results. [`crate::resolve`] checks objects against each other.
 
 mod address;
 mod availability;
@@ -40,13 +40,13 @@ pub trait Checked: Sized + Clone + PartialEq {
     /// ([`crate::Store::gone`]).
     const KEPT_WHEN_GONE: bool = false;
 
-    /// Checks a spec by itself.
+    /// Checks a spec without looking at other objects.
     ///
     /// # Errors
     /// The error names the invalid field and says what to write instead.
     fn check(spec: &<Self::Object as HasSpec>::Spec) -> Result<Self, Rejection>;
 
-    /// Checks whether an edit may replace the spec `before` by this one.
+    /// Checks whether an edit may replace the spec `before` by `self`.
     ///
     /// # Errors
     /// The error names the field that must not change.

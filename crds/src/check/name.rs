@@ -137,9 +137,9 @@ pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// Returns whether the kernel accepts this name for an interface
-/// (`net/core/dev.c`, `dev_valid_name`). Names may contain only ASCII
-/// characters here.
+/// Returns whether the kernel accepts `name` as the name of an interface
+/// (`net/core/dev.c`, `dev_valid_name`). The name may contain only ASCII
+/// characters.
 pub(super) fn is_interface(name: &str) -> bool {
     let is_odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':');
     let is_long = !(1..=bounds::INTERFACE).contains(&name.len());

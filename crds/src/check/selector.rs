@@ -10,7 +10,7 @@ use crate::{Labels, Rejection, bounds};
 
 const PATH: &str = "spec.realServerSelector";
 
-/// A checked label selector; it has at least one condition.
+/// A checked label selector, which has at least one label or requirement.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Selector {
     labels: Labels,
@@ -26,7 +26,7 @@ enum Requirement {
 }
 
 impl Selector {
-    /// Returns whether the selector matches these labels.
+    /// Returns whether the selector matches `labels`.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.labels
             .iter()

@@ -17,13 +17,14 @@ pub struct CheckedServer {
     /// The server's share of new connections, 0 to 65535. A server of weight 0
     /// gets no new connections.
     pub weight: u16,
-    /// How packets reach the server. If this is None, the service's forwarding
-    /// applies.
+    /// How packets reach the server. With a `forwarding` of None, the service's
+    /// forwarding applies to the server.
     pub forwarding: Option<ForwardingRule>,
-    /// At this many connections the server gets no new ones; 0 means no limit.
+    /// The number of connections at which the server gets no new ones; 0 means
+    /// no limit.
     pub upper_threshold: u32,
-    /// Below this many connections the server gets new ones again; 0 means
-    /// three quarters of the upper threshold.
+    /// The number of connections below which the server gets new ones again; 0
+    /// means three quarters of the upper threshold.
     pub lower_threshold: u32,
 }
 

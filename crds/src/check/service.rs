@@ -29,10 +29,11 @@ pub struct CheckedService {
     pub hash_port: bool,
     /// Whether every datagram is scheduled by itself.
     pub one_packet: bool,
-    /// How a client stays with its server. None: the service has no
-    /// persistence.
+    /// How a client stays with its server. With a `persistence` of None, the
+    /// service has no persistence.
     pub persistence: Option<PersistenceRule>,
-    /// How the servers are probed. None: the servers are not checked.
+    /// How the servers are probed. With a `health_check` of None, the service's
+    /// servers are not checked.
     pub health_check: Option<Arc<HealthCheck>>,
     /// How the service reacts to servers that fail their health check.
     pub availability: Availability,
@@ -159,7 +160,7 @@ fn firewall_mark(raw: &FirewallMark) -> Result<ServiceId, Rejection> {
     })
 }
 
-/// Returns the scheduler flags (fallback, hash_port).
+/// Returns the service's scheduler flags as (fallback, hash_port).
 fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection> {
     const PATH: &str = "spec.schedulerFlags";
     let hashes = matches!(spec.scheduler, Scheduler::Sh | Scheduler::Mh);
@@ -190,7 +191,7 @@ fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection>
 }
 
 /// One-packet scheduling is allowed with a firewall mark: the kernel applies it
-/// to the UDP packets among the marked ones (`ip_vs_schedule` in
+/// to the UDP packets among the marked packets (`ip_vs_schedule` in
 /// `net/netfilter/ipvs/ip_vs_core.c`), and ipvsadm(8) documents one-packet
 /// scheduling for marks.
 fn one_packet(spec: &VirtualServiceSpec, id: ServiceId) -> Result<(), Rejection> {

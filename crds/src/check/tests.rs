@@ -1,4 +1,4 @@
-//! Tests of specs that are accepted, and of the values they become. The specs
+//! Tests that valid specs are accepted, and which values they become. The specs
 //! that must be refused are in `tests/bad`, one file each.
 
 mod availability;

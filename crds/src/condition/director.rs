@@ -2,8 +2,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{FALSE, TRUE, condition, count, kind, named, reason};
 
-/// A Director's condition Programmed is True: its kernel has everything that it
-/// should have.
+/// A Director's condition Programmed is True: the director's kernel has
+/// everything that it should have.
 pub fn director_programmed(services: i32, destinations: i32, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -45,7 +45,7 @@ pub fn removals_held<'a>(
 }
 
 /// RemovalsHeld of a Director is True: the listed removals wait for permission,
-/// for the reason in `why`. Other removals do not wait.
+/// for the reason in `why`. Removals that are not listed do not wait.
 pub fn missing_objects_held<'a>(
     why: &str,
     removals: impl IntoIterator<Item = &'a str>,
@@ -114,8 +114,8 @@ pub fn no_removals_held(generation: i64) -> Condition {
     )
 }
 
-/// ProbesWorking of a Director is True, with the number of targets that it
-/// probes. A target is one server under one health check.
+/// ProbesWorking of a Director is True, with the number of targets that the
+/// director probes. A target is one server under one health check.
 pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
     let is = if targets == 1 { "is" } else { "are" };
     condition(
@@ -169,8 +169,8 @@ pub fn health_checks_void<'a>(
 }
 
 /// ProbesWorking of a Director is False: some namespaces want more than their
-/// share of the prober. Each such namespace comes as a reason, with the number
-/// of its targets that are probed late.
+/// share of the prober. `reasons` has one reason for each late namespace, with
+/// the number of the namespace's targets that are probed late.
 pub fn health_checks_late<'a>(
     reasons: impl Iterator<Item = (&'a str, usize)>,
     targets: usize,

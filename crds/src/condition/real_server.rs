@@ -11,8 +11,8 @@ use crate::{
     api::{CheckingDirectors, UnhealthyServer, UnhealthyState, int32},
 };
 
-/// What the live directors that check a server report about its health, for all
-/// services of the server together.
+/// The health of a server, as all live directors that check the server report
+/// it, for all of its services together.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerHealth<'a> {
     healthy: usize,
@@ -24,13 +24,13 @@ pub struct ServerHealth<'a> {
 }
 
 /// Why a director does not report a server healthy. If a director has several
-/// of these reasons, the greatest counts.
+/// reasons, the greatest reason counts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Sight {
     /// The director has not reported yet that it has the server.
     Waiting,
     /// The director left unhealthy servers out of its report, and does not name
-    /// this server.
+    /// the server.
     LeftOut,
     /// The server is new to the director: no probe has succeeded yet, and too
     /// few have failed for a verdict.
@@ -56,8 +56,9 @@ impl<'a> ServerHealth<'a> {
         self.words.entry(words(entry)).or_default().insert(director);
     }
 
-    /// Adds a director whose report does not name the server, for the reason
-    /// `sight`: the server may be unhealthy there.
+    /// Adds a director whose report does not name the server, although the
+    /// server may be unhealthy there. `sight` is the reason why the report does
+    /// not name the server.
     pub fn unnamed(&mut self, director: &'a str, sight: Sight) {
         let before = self.others.entry(director).or_insert(sight);
         *before = sight.max(*before);
@@ -100,8 +101,8 @@ impl<'a> ServerHealth<'a> {
         self.seen_as(sight).next().is_some()
     }
 
-    /// The message has no times and no counts of probes, so that it changes
-    /// only when something happens.
+    /// The message has no times and no counts of probes, so that it does not
+    /// change with every probe.
     fn message(&self) -> String {
         let mut text = format!(
             "healthy on {} of {}",

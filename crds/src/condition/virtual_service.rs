@@ -47,8 +47,9 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
 }
 
 /// ResolvedRefs is False: some servers do not fit the service, and the others
-/// serve. `refused` must not be empty ([`crate::Resolved::refused_by`]);
-/// `left_out` more are only counted ([`crate::Service::left_out`]).
+/// serve. `refused` must not be empty ([`crate::Resolved::refused_by`]). The
+/// message only counts the `left_out` servers that a budget leaves out
+/// ([`crate::Service::left_out`]).
 pub fn refused_refs<'a>(
     refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
     left_out: usize,
@@ -95,7 +96,7 @@ pub fn programming<'a>(
 /// `others` is the number of other directors that failed too.
 ///
 /// A director with another version of the agent may report a reason that is not
-/// valid as a condition's reason in Kubernetes. Such a reason is replaced,
+/// valid as a condition's reason in Kubernetes. An invalid reason is replaced,
 /// because programs rely on Kubernetes' rules.
 pub fn not_programmed(
     director: &str,
@@ -312,8 +313,8 @@ pub fn no_weight(servers: i32, generation: i64) -> Condition {
 }
 
 /// Ready is False: a director has too few healthy servers, and applies the
-/// service's action for this case. `others` is the number of other directors in
-/// the same state.
+/// service's action for this case. `others` is the number of other directors
+/// with too few healthy servers.
 pub fn below_minimum(
     director: &str,
     below: &ServiceBelowMinimum,
@@ -336,7 +337,8 @@ pub fn below_minimum(
         "FailOpen" => ": every server that is not drained counts as healthy",
         "Reject" => ": new connections are refused",
         "SorryServer" => ": new connections go to the sorry server",
-        // A newer agent may report an action that this version does not know.
+        // A newer agent may report an action that this version of the
+        // controller does not know.
         _ => "",
     };
     let mut message = format!(

@@ -1,11 +1,11 @@
-//! Tests texts and lists of a health check that are as long as allowed, or
+//! Tests health checks whose texts and lists have the maximum length or are
 //! longer.
 
 use serde_json::{Value, json};
 
 use crate::{AUTHORITY, base64, refusal, schema::Admission};
 
-/// A service with this health check.
+/// Returns a service with the health check `check`.
 fn checked(check: &Value) -> Value {
     json!({
         "apiVersion": "ipvs.dev/v1alpha1",
@@ -19,13 +19,14 @@ fn checked(check: &Value) -> Value {
     })
 }
 
-/// A DNS name of this length, in labels of 60 characters.
+/// Returns a DNS name of the given length, in labels of 60 characters.
 fn dns_name(length: usize) -> String {
     let labels = format!("{}.", "a".repeat(60)).repeat(length / 61 + 1);
     format!("{}b", &labels[..length - 1])
 }
 
-/// A PEM bundle of this length in base64: a comment and a certificate.
+/// Returns a PEM bundle of the given length in base64: a comment and a
+/// certificate.
 fn bundle(length: usize) -> String {
     let comment = "#".repeat(length / 4 * 3 - AUTHORITY.len() - 1);
     base64(&format!("{comment}\n{AUTHORITY}"))
@@ -74,7 +75,8 @@ const BOUNDS: [Bound; 17] = [
     (
         "httpGet.expectedBody.matches",
         1024,
-        // As a sequence, that many characters would compile to too much.
+        // A character class, because a plain sequence of that many characters
+        // would compile to too large a program.
         |length| {
             let class = format!("[{}]", "ü".repeat(length - 2));
             json!({"httpGet": {"expectedBody": {"matches": class}}})

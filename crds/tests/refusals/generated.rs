@@ -77,7 +77,7 @@ fn object(kind: &str, spec: &Value) -> Value {
     })
 }
 
-/// Generates an object in which each of the fields may be absent.
+/// Generates an object in which each of the given fields may be absent.
 fn fields<const N: usize>(
     fields: [(&'static str, BoxedStrategy<Option<Value>>); N],
 ) -> BoxedStrategy<Value> {

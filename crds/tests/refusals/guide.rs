@@ -1,4 +1,4 @@
-//! The examples in `docs/health-checks.md`, `docs/budgets.md` and
+//! Tests that the examples in `docs/health-checks.md`, `docs/budgets.md` and
 //! `examples/health.yaml` are valid.
 
 use std::{fs, path::Path};

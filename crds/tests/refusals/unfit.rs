@@ -1,5 +1,5 @@
-//! Tests objects that pass admission, because each is valid by itself, but that
-//! [`resolve`] finds wrong together.
+//! Tests objects that pass admission, because each object is valid by itself,
+//! but that do not fit together according to [`resolve`].
 
 use std::{fs, path::Path};
 
@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::schema::Admission;
 
-/// A line `# expect: VirtualService NAME TYPE REASON TEXT | TEXT`. The
-/// service's condition of that type must be False for that reason, with a
-/// message that contains the texts.
+/// An expectation from a line `# expect: VirtualService NAME TYPE REASON TEXT |
+/// TEXT`. The service's condition TYPE must be False with the reason REASON,
+/// and its message must contain each TEXT.
 struct Expected<'a> {
     service: ObjectKey,
     kind: &'a str,

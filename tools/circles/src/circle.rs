@@ -9,19 +9,19 @@ use std::{
 use crate::tree::{Error, Index, Tree};
 
 /// A set of sibling modules that all import each other, directly or through
-/// others.
+/// other siblings.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Circle {
     /// The path of the module that contains the siblings, such as
     /// `crate::check`.
     pub parent: String,
-    /// The names of the siblings.
+    /// The names of the sibling modules in the circle.
     pub siblings: Vec<String>,
     /// All imports from one sibling to another.
     pub imports: Vec<Import>,
 }
 
-/// An import by a module, or by a module inside it, from a sibling module.
+/// An import from a sibling module, made by a module or by a module inside it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Import {
     /// The name of the sibling that imports.

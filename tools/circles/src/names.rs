@@ -36,8 +36,8 @@ impl Tree {
         self.find_path(module, path, &mut Asked::new())
     }
 
-    /// Returns what the first name of a path stands for, if a `use` declaration
-    /// of the module itself imports it.
+    /// Returns the module or item that `name` stands for, if a `use`
+    /// declaration of the module itself imports `name`.
     pub(crate) fn imported(&self, module: Index, name: &str) -> Option<Found> {
         let mut uses = self.modules[module].uses.iter();
         let import = uses.find(|import| import.name.as_deref() == Some(name))?;
@@ -55,7 +55,7 @@ impl Tree {
                     Some(Found::Module(child)) => at = child,
                     Some(item) => return Some(item),
                     None if position == 0 => return None,
-                    // A macro made this name, or this module exports the name
+                    // A macro made the name, or the module exports the name
                     // from another crate.
                     None => return Some(Found::ItemOf(at)),
                 },

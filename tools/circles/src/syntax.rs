@@ -53,8 +53,8 @@ pub(crate) fn name(item: &Item) -> Option<String> {
     (!is_for_tests(attributes(item))).then(|| ident.to_string())
 }
 
-/// Returns whether an item with these attributes is compiled only for tests:
-/// `#[test]`, `#[cfg(test)]`, or `#[cfg(all(…))]` with `test` in it.
+/// Returns whether an item with the given attributes is compiled only for
+/// tests: `#[test]`, `#[cfg(test)]`, or `#[cfg(all(…))]` with `test` in it.
 pub(crate) fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")

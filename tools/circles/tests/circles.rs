@@ -6,8 +6,9 @@ use std::fs;
 
 use circles::{Circle, Error, circles};
 
-/// Returns the circles in a crate of these files. The first file is the crate's
-/// root. The paths in the result are relative to the crate's folder.
+/// Returns the circles in a crate that consists of `files`. The first file is
+/// the crate's root. The paths in the result are relative to the crate's
+/// folder.
 fn try_in(files: &[(&str, &str)]) -> Result<Vec<Circle>, Error> {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -22,7 +23,7 @@ fn try_in(files: &[(&str, &str)]) -> Result<Vec<Circle>, Error> {
     Ok(found)
 }
 
-/// Returns the printed text of each circle in a crate of these files.
+/// Returns the printed text of each circle in a crate that consists of `files`.
 fn told(files: &[(&str, &str)]) -> Vec<String> {
     let found = try_in(files).unwrap();
     found.iter().map(ToString::to_string).collect()

@@ -1,5 +1,5 @@
-//! Tests of budgets: what a director leaves out of its status about one
-//! namespace, and what a group's budgets leave out.
+//! Tests of two limits: the entries of a namespace that a director leaves out
+//! of its status, and the servers that a group's budgets leave out.
 
 use super::*;
 
@@ -72,7 +72,7 @@ fn a_service_that_a_budget_cuts_waits_for_every_object_of_its_namespace() {
     scene.group(json!({"budgets": {"serversPerService": 1}}));
     scene.report("d1", json!({}));
     assert!(scene.says(kind::PROGRAMMED).starts_with("True"));
-    // Which servers are left out may depend on the newest server.
+    // The newest server may change which servers the budget leaves out.
     scene.server("c", json!({"address": "10.1.0.3"}));
     assert!(
         scene

@@ -246,8 +246,8 @@ fn a_service_below_its_minimum_is_programmed_and_not_ready() {
         "False/BelowMinimum: Director d2: 1 of 4 real servers healthy, 2 needed. FailOpen: every \
          server that is not drained counts as healthy. The same on 1 more director"
     );
-    // Ready gives the reason of Programmed rather than the reason of the health
-    // check.
+    // The condition Ready takes its reason from the condition Programmed rather
+    // than from the health check.
     let exceptions = json!([exception("shop/web", "KernelRefused", "no memory")]);
     scene.report("d1", json!({"health": {}, "exceptions": exceptions}));
     assert!(

@@ -93,7 +93,7 @@ impl Scene {
         self.world.apply(Event::RealServers(event), self.now);
     }
 
-    /// Sets the spec of the group, which grants every VIP and mark.
+    /// Sets the group's spec, and adds grants of every VIP and mark to it.
     pub(super) fn group(&mut self, mut spec: Value) {
         spec["addressPools"] = json!([{"name": "all", "cidrs": ["0.0.0.0/0", "::/0"]}]);
         spec["firewallMarks"] = json!([{"name": "all", "first": 1, "last": u32::MAX}]);
@@ -108,9 +108,9 @@ impl Scene {
         self.world.apply(Event::DirectorGroups(event), self.now);
     }
 
-    /// Delivers a report of `director`: its last round used the current
-    /// objects, and it holds 10.0.0.1. `changes` replace fields of the reported
-    /// status.
+    /// Delivers a report of `director`, which says that its last round used the
+    /// current objects and that it holds 10.0.0.1. `changes` replace fields of
+    /// the reported status.
     pub(super) fn report(&mut self, director: &str, changes: Value) {
         let objects = self.world.objects();
         let group = ObjectKey::cluster("default");
@@ -201,7 +201,7 @@ pub(super) fn merge(into: &mut Value, changes: Value) {
     }
 }
 
-/// A reference to an object that is named as namespace/name.
+/// Returns a reference to the object with the given `namespace/name`.
 fn reference(name: &str) -> Value {
     let (namespace, name) = name.split_once('/').expect("a namespace and a name");
     json!({"namespace": namespace, "name": name})
@@ -223,8 +223,8 @@ pub(super) fn sick(server: &str, state: &str, message: &str, services: &[&str]) 
     })
 }
 
-/// Returns a scene in which shop/web has a health check. Each director has used
-/// the health check and finds both servers healthy.
+/// Returns a scene in which shop/web has a health check, and every director
+/// reports both servers of shop/web healthy.
 pub(super) fn checked(directors: &[&str]) -> Scene {
     let mut scene = Scene::new();
     scene.service(json!({"healthCheck": {"tcpSocket": {}}}));

@@ -14,7 +14,8 @@ use super::{GROUP, GROUPS, Model, Report, SERVERS, SERVICES, has_outdated, watch
 
 impl Model {
     /// Describes a service that the controller calls programmed although a
-    /// director does not have it. Returns `None` if there is no such service.
+    /// director does not have it. Returns `None` if the controller is right
+    /// about all services.
     pub(crate) fn lie(&self) -> Option<String> {
         let programmed = self
             .conditions

@@ -4,7 +4,7 @@ use kube::core::Rule;
 
 use super::rule;
 
-/// Rule of a VirtualService's spec: availability requires healthCheck.
+/// CEL rule for a VirtualService's spec: availability requires healthCheck.
 pub(in crate::api) fn availability_of_checked_servers() -> Rule {
     rule(
         "!has(self.availability) || has(self.healthCheck)",
@@ -13,8 +13,8 @@ pub(in crate::api) fn availability_of_checked_servers() -> Rule {
     .field_path(".availability")
 }
 
-/// Rule of a VirtualService's spec: schedulers sh and mh do not allow onFailure
-/// Remove.
+/// CEL rule for a VirtualService's spec: schedulers sh and mh do not allow
+/// onFailure Remove.
 pub(in crate::api) fn hashing_quiesces() -> Rule {
     rule(
         "!has(self.availability) || !has(self.availability.onFailure) || \
@@ -25,7 +25,7 @@ pub(in crate::api) fn hashing_quiesces() -> Rule {
     .field_path(".availability.onFailure")
 }
 
-/// Rule of a VirtualService's spec: schedulers sh, mh and dh do not allow
+/// CEL rule for a VirtualService's spec: schedulers sh, mh and dh do not allow
 /// slowStartSeconds.
 pub(in crate::api) fn hashing_starts_at_once() -> Rule {
     rule(
@@ -37,7 +37,8 @@ pub(in crate::api) fn hashing_starts_at_once() -> Rule {
     .field_path(".availability.slowStartSeconds")
 }
 
-/// Rule of a count or percentage: the value is 0 to 10000, or "0%" to "100%".
+/// CEL rule for a count or percentage: the value is 0 to 10000, or "0%" to
+/// "100%".
 pub(in crate::api) fn quantity() -> Rule {
     rule(
         "string(self).matches('^(0|[1-9][0-9]{0,3}|10000|(100|[1-9]?[0-9])%)$')",
@@ -45,8 +46,8 @@ pub(in crate::api) fn quantity() -> Rule {
     )
 }
 
-/// Rule of an availability: recoverAbove requires minimumHealthy and is not
-/// below it.
+/// CEL rule for an availability: recoverAbove requires minimumHealthy and is
+/// not below it.
 pub(in crate::api) fn recovery_above_the_minimum() -> Rule {
     rule(
         "!has(self.recoverAbove) || (has(self.minimumHealthy) && \
@@ -58,7 +59,7 @@ pub(in crate::api) fn recovery_above_the_minimum() -> Rule {
     .field_path(".recoverAbove")
 }
 
-/// Rule of a belowMinimum: action SorryServer has a sorryServer, and other
+/// CEL rule for a belowMinimum: action SorryServer has a sorryServer, and other
 /// actions have none.
 pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
     rule(
@@ -71,7 +72,7 @@ pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
 
 /// Builds a rule of a VirtualService's spec that applies if the spec has a
 /// sorry server. In `expression`, SORRY stands for the sorry server and METHOD
-/// for its forwarding method, or '' if it has no method.
+/// for its forwarding method, or '' if the sorry server has no method.
 fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     const SORRY: &str = "self.availability.belowMinimum.sorryServer";
     const METHOD: &str = "(has(SORRY.forwarding) ? SORRY.forwarding.method : \
@@ -87,8 +88,8 @@ fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     .field_path(format!(".availability.belowMinimum.sorryServer{field}"))
 }
 
-/// Rule of a VirtualService's spec: the sorry server has a forwarding method,
-/// its own or the service's.
+/// CEL rule for a VirtualService's spec: the sorry server has a forwarding
+/// method, its own or the service's.
 pub(in crate::api) fn sorry_server_is_reached() -> Rule {
     of_the_sorry_server(
         "METHOD != ''",
@@ -98,8 +99,8 @@ pub(in crate::api) fn sorry_server_is_reached() -> Rule {
     )
 }
 
-/// Rule of a VirtualService's spec: with DR and TUN, the sorry server's port is
-/// the service's port.
+/// CEL rule for a VirtualService's spec: with DR and TUN, the sorry server's
+/// port is the service's port.
 pub(in crate::api) fn port_of_the_sorry_server() -> Rule {
     of_the_sorry_server(
         "!has(SORRY.port) || !(METHOD in ['DR', 'TUN']) || (has(self.vip) && SORRY.port == \
@@ -110,7 +111,7 @@ pub(in crate::api) fn port_of_the_sorry_server() -> Rule {
     )
 }
 
-/// Rule of a VirtualService's spec: without a tunnel, the sorry server's
+/// CEL rule for a VirtualService's spec: without a tunnel, the sorry server's
 /// address is of the service's family.
 pub(in crate::api) fn family_of_the_sorry_server() -> Rule {
     of_the_sorry_server(

@@ -4,7 +4,7 @@ use kube::core::Rule;
 
 use super::rule;
 
-/// Rule of a health check: exactly one probe is given.
+/// CEL rule for a health check: exactly one probe is given.
 pub(in crate::api) fn exactly_one_probe() -> Rule {
     rule(
         "[has(self.httpGet), has(self.tcpSocket), has(self.grpc), has(self.udp), has(self.dns), \
@@ -13,7 +13,7 @@ pub(in crate::api) fn exactly_one_probe() -> Rule {
     )
 }
 
-/// Rule of a health check: timeoutSeconds is at most periodSeconds.
+/// CEL rule for a health check: timeoutSeconds is at most periodSeconds.
 pub(in crate::api) fn timeout_within_period() -> Rule {
     rule(
         "self.timeoutSeconds <= self.periodSeconds",
@@ -22,8 +22,8 @@ pub(in crate::api) fn timeout_within_period() -> Rule {
     .field_path(".timeoutSeconds")
 }
 
-/// Rule of a VirtualService's spec: a probe names its port if the service has
-/// no single port.
+/// CEL rule for a VirtualService's spec: a probe names its port if the service
+/// has no single port.
 pub(in crate::api) fn port_to_probe() -> Rule {
     rule(
         "!has(self.healthCheck) || (has(self.vip) && self.vip.port != 0) || \
@@ -38,7 +38,8 @@ pub(in crate::api) fn port_to_probe() -> Rule {
     .field_path(".healthCheck")
 }
 
-/// Rule of an httpGet probe: scheme HTTPS has tls, and scheme HTTP has none.
+/// CEL rule for an httpGet probe: scheme HTTPS has tls, and scheme HTTP has
+/// none.
 pub(in crate::api) fn tls_with_https() -> Rule {
     rule(
         "has(self.tls) == (self.scheme == 'HTTPS')",
@@ -48,8 +49,8 @@ pub(in crate::api) fn tls_with_https() -> Rule {
     .field_path(".tls")
 }
 
-/// Rule of a string: the string is a path with an optional query (RFC 3986,
-/// sections 3.3 and 3.4).
+/// CEL rule for a string: the string is a path with an optional query (RFC
+/// 3986, sections 3.3 and 3.4).
 pub(in crate::api) fn path() -> Rule {
     rule(
         r"self.matches('^/[-A-Za-z0-9._~!$&\'()*+,;=:@%/?]*$')",
@@ -58,7 +59,7 @@ pub(in crate::api) fn path() -> Rule {
     )
 }
 
-/// Rule of a string: the string is a DNS name as in certificates, or an IP
+/// CEL rule for a string: the string is a DNS name as in certificates, or an IP
 /// address.
 pub(in crate::api) fn host() -> Rule {
     rule(
@@ -68,8 +69,8 @@ pub(in crate::api) fn host() -> Rule {
     )
 }
 
-/// Rule of a string: the string is a header's name, a token (RFC 9110, section
-/// 5.6.2).
+/// CEL rule for a string: the string is a header's name, a token (RFC 9110,
+/// section 5.6.2).
 pub(in crate::api) fn header_name() -> Rule {
     rule(
         r"self.matches('^[-!#$%&\'*+.^_`|~A-Za-z0-9]+$')",
@@ -77,7 +78,7 @@ pub(in crate::api) fn header_name() -> Rule {
     )
 }
 
-/// Rule of a string: the string is not the name of a header that the probe
+/// CEL rule for a string: the string is not the name of a header that the probe
 /// writes itself.
 pub(in crate::api) fn header_allowed() -> Rule {
     rule(
@@ -87,7 +88,7 @@ pub(in crate::api) fn header_allowed() -> Rule {
     )
 }
 
-/// Rule of a string: the string can be the value of a header.
+/// CEL rule for a string: the string can be the value of a header.
 pub(in crate::api) fn header_value() -> Rule {
     rule(
         "self.matches('^[ -~]*$')",
@@ -95,7 +96,7 @@ pub(in crate::api) fn header_value() -> Rule {
     )
 }
 
-/// Rule of a string: the string is an HTTP status or a range of statuses.
+/// CEL rule for a string: the string is an HTTP status or a range of statuses.
 pub(in crate::api) fn status_range() -> Rule {
     rule(
         "self.matches('^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$') && (self.size() == 3 || \
@@ -105,7 +106,7 @@ pub(in crate::api) fn status_range() -> Rule {
     )
 }
 
-/// Rule of an expected body: exactly one of contains and matches is given.
+/// CEL rule for an expected body: exactly one of contains and matches is given.
 pub(in crate::api) fn contains_or_matches() -> Rule {
     rule(
         "has(self.contains) != has(self.matches)",
@@ -113,9 +114,9 @@ pub(in crate::api) fn contains_or_matches() -> Rule {
     )
 }
 
-/// Rule of a string: the string is a regular expression. If the string does not
-/// compile, the expression has no value, and the object is refused: `in` keeps
-/// the compile error, while `||` would drop it.
+/// CEL rule for a string: the string is a regular expression. If the string
+/// does not compile, the CEL expression fails, and the API server refuses the
+/// object. The expression uses `in`, because `||` would drop the compile error.
 pub(in crate::api) fn pattern() -> Rule {
     rule(
         "''.matches(self) in [true, false]",
@@ -124,8 +125,8 @@ pub(in crate::api) fn pattern() -> Rule {
     )
 }
 
-/// Rule of a probe's tls: exactly one of caBundle and insecureSkipVerify is
-/// used.
+/// CEL rule for a probe's tls: exactly one of caBundle and insecureSkipVerify
+/// is used.
 pub(in crate::api) fn trust() -> Rule {
     rule(
         "has(self.caBundle) != self.insecureSkipVerify",
@@ -134,8 +135,8 @@ pub(in crate::api) fn trust() -> Rule {
     .field_path(".caBundle")
 }
 
-/// Rule of a base64 string, which CEL sees as bytes: the bytes contain a PEM
-/// certificate. CEL cannot check whether the certificates are readable.
+/// CEL rule for a base64 string, which CEL sees as bytes: the bytes contain a
+/// PEM certificate. CEL cannot check whether the certificates are readable.
 pub(in crate::api) fn pem() -> Rule {
     rule(
         "string(self).contains('-----BEGIN CERTIFICATE-----')",
@@ -143,8 +144,8 @@ pub(in crate::api) fn pem() -> Rule {
     )
 }
 
-/// Rule of a string: the string is a name for a DNS query (RFC 1035, section
-/// 2.3.1, with the underscores of RFC 8552).
+/// CEL rule for a string: the string is a name for a DNS query (RFC 1035,
+/// section 2.3.1, with the underscores of RFC 8552).
 pub(in crate::api) fn dns_name() -> Rule {
     rule(
         r"self.matches('^(\\.|[_A-Za-z0-9][-_A-Za-z0-9]{0,62}(\\.[_A-Za-z0-9][-_A-Za-z0-9]{0,62})*\\.?)$')",
@@ -153,8 +154,8 @@ pub(in crate::api) fn dns_name() -> Rule {
     )
 }
 
-/// Rule of a dns probe: an answer expected for type A or AAAA is an address of
-/// that type.
+/// CEL rule for a dns probe: an answer expected for type A or AAAA is an
+/// address of that type.
 pub(in crate::api) fn answer_of_the_type() -> Rule {
     rule(
         "!has(self.expectedAnswer) || !(self.type in ['A', 'AAAA']) || (isIP(self.expectedAnswer) \

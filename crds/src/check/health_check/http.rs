@@ -242,7 +242,8 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
 /// Reads the certificates of a bundle. Each certificate must be usable as an
 /// authority.
 fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
-    /// Four characters of base64 hold three bytes.
+    /// The largest size of a bundle, in bytes: four characters of base64 hold
+    /// three bytes.
     const LARGEST: usize = bounds::CA_BUNDLE_BASE64 / 4 * 3;
     if bundle.len() > LARGEST {
         return Err(invalid(

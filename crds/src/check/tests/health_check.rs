@@ -19,7 +19,7 @@ fn http(probe: &Value) -> Result<HttpProbe, Rejection> {
     }
 }
 
-/// Checks an httpGet probe that has only this `tls`.
+/// Checks an httpGet probe with the field `tls`, and returns the checked rule.
 fn tls(tls: &Value) -> Result<TlsRule, Rejection> {
     Ok(http(&json!({"scheme": "HTTPS", "tls": tls}))?.tls.unwrap())
 }

@@ -9,7 +9,8 @@ use super::{always, fields, forwarding, numbers, often, pool, port, seldom, text
 use crate::{AUTHORITY, base64};
 
 /// Generates a spec that is valid except for its health check and availability,
-/// so that admission and the store can disagree only about these two.
+/// so that admission and the store can disagree only about the health check and
+/// the availability.
 pub(super) fn checked_service() -> BoxedStrategy<Value> {
     let known = prop_oneof![
         4 => vip().prop_map(|vip| json!({"vip": vip})),
