@@ -1,5 +1,5 @@
-//! Kubernetes Events about changed conditions, which `kubectl describe` and
-//! `kubectl events` show.
+//! Kubernetes Events about changed conditions. `kubectl describe` shows these
+//! Events, and so does `kubectl events`.
 
 use crds::{
     ObjectKey, advice,
@@ -95,9 +95,9 @@ impl AgentFlip {
     }
 }
 
-/// Returns the Event for a Ready server that more or fewer directors find
-/// unhealthy. Returns no Event if the number of directors that check the server
-/// changed too.
+/// Returns the Event for a Ready server if the number of directors that find
+/// the server unhealthy changed. Returns no Event if the number of directors
+/// that check the server also changed.
 fn unhealthy_elsewhere(
     old: &Status,
     new: &Status,

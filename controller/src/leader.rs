@@ -51,9 +51,9 @@ pub struct Signals {
 /// it cannot lead ([`Tenure::is_in_vain`]), and then waits so that another
 /// candidate can take the Lease.
 ///
-/// `leading` says whether this process has the Lease, by the last answer of the
-/// API server. The API server's answer alone does not allow a leader to
-/// publish: see [`Tenure`].
+/// `leading` says whether this process has the Lease, according to the API
+/// server's last answer. The API server's answer alone does not allow a leader
+/// to publish: see [`Tenure`].
 pub async fn campaign(
     client: Client,
     candidate: Candidate,
@@ -202,9 +202,8 @@ impl Tenure {
     }
 
     /// Records a renewal that this process made `age` ago by its own clock. The
-    /// Lease's duration counts from the time of the renewal, not from the time
-    /// when the watch showed it, because other candidates count from the
-    /// renewal too.
+    /// Lease's duration counts from the renewal, not from the time when the
+    /// watch showed the renewal. Other candidates count from the renewal too.
     pub fn renewed(&mut self, age: Duration, now: Time) {
         self.until = (now + LEASE_DURATION).saturating_sub(age);
     }

@@ -11,9 +11,8 @@ use std::{collections::BTreeMap, time::Duration};
 pub const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(40);
 
 /// If no event of any Lease arrives within this time, the watch of Leases is
-/// considered broken. A working watch shows events more often, because the
-/// renewals of the leader's Lease alone come more often than every
-/// [`BLIND_AFTER`].
+/// considered broken. The leader renews its Lease at shorter intervals, so a
+/// working watch is never silent for this long.
 pub const BLIND_AFTER: Duration = Duration::from_secs(25);
 
 /// A point in time, as the time since the process started, by the monotonic

@@ -23,9 +23,9 @@ use tracing::info;
 /// The time limit for opening a connection, and for each write to a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a request may wait for an answer. The limit is longer than the
-/// silence that a watch may keep ([`controller::watch::SILENCE`]), because each
-/// event of a watch counts as an answer.
+/// How long a request may wait for an answer. Each event of a watch counts as
+/// an answer, so the limit is longer than a watch may be silent
+/// ([`controller::watch::SILENCE`]).
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[tokio::main]

@@ -95,7 +95,7 @@ impl Outbox {
             });
             // The status was sent recently but is not published yet: either the
             // watch has not shown the patch yet, or another writer overwrites
-            // it.
+            // the status.
             if repeated {
                 letter.difference = letter.difference.min(Difference::Plain);
             }

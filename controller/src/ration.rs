@@ -1,5 +1,6 @@
-//! Limits how often Kubernetes Events are made, fairly by namespace. People read
-//! Events; the complete state is in the conditions.
+//! Limits how often Kubernetes Events are made, and shares the limit fairly
+//! among namespaces. People read Events; the complete state is in the
+//! conditions.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -24,7 +24,7 @@ pub struct Place {
     /// again.
     pub latest: Position,
     /// Whether the state contains an object that is newer than the last gap in
-    /// the watch, and so cannot have existed before the gap.
+    /// the watch. Such a state cannot have existed before the gap.
     pub unique: bool,
 }
 

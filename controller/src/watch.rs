@@ -1,4 +1,4 @@
-//! The controller's watches, through which all objects come in.
+//! The controller's watches, which deliver all objects.
 
 use std::{
     fmt::Debug,
@@ -24,10 +24,10 @@ use crate::{
 /// The largest number of watch events that wait for the main loop.
 const WAITING_EVENTS: usize = 1024;
 
-/// How many seconds a watch lasts before it is opened again. If the watch shows
-/// nothing for five seconds more, not even its end, the connection is
-/// considered dead and the watch is opened again. The controller therefore
-/// notices a hanging connection after [`SILENCE`] plus five seconds.
+/// How many seconds a watch lasts before it is opened again. If five more
+/// seconds pass without an event and without the end of the watch, the
+/// connection is considered dead and the watch is opened again. The controller
+/// therefore notices a hanging connection after [`SILENCE`] plus five seconds.
 pub const SILENCE: u32 = 60;
 
 /// How many seconds the watch of Leases lasts. The watch of Leases is shorter

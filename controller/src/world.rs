@@ -61,7 +61,8 @@ struct KnownDirector {
     life: Life,
 }
 
-/// The progress of the listings of Directors and Leases, which have no store.
+/// The progress of the listings of Directors and Leases. These kinds have no
+/// store.
 #[derive(Debug, Default)]
 struct Listing {
     directors: BTreeSet<String>,
@@ -82,8 +83,7 @@ impl World {
         &self.objects
     }
 
-    /// The services that the objects resolved to at the last
-    /// [`World::resolve`].
+    /// The result of the last [`World::resolve`].
     pub fn resolved(&self) -> &Resolved {
         &self.resolved
     }

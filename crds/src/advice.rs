@@ -21,8 +21,8 @@ pub fn with_sources(error: &dyn Error) -> String {
     text.replace('\n', " ")
 }
 
-/// Returns a text of at most `longest` bytes, plus a mark if its end was cut
-/// off.
+/// Shortens a text to at most `longest` bytes, and appends a mark if text was
+/// cut off.
 pub fn shortened(mut text: String, longest: usize) -> String {
     if text.len() > longest {
         let end = (0..=longest).rfind(|&end| text.is_char_boundary(end));
@@ -68,8 +68,8 @@ pub fn api_error(what: &str, answer: &Status) -> Option<String> {
 const APPLY_DEFINITIONS: &str = "kubectl apply --server-side -f charts/ipvs-operator/crds";
 
 /// Returns whether the API server's answer names an object (a namespace, for
-/// example). An answer about a kind names no object: "404 page not found" has
-/// no details, and the details of other answers have an empty name.
+/// example). An answer about a kind names no object: either the answer has no
+/// details ("404 page not found"), or the name in the details is empty.
 fn names_an_object(answer: &Status) -> bool {
     let details = answer.details.as_ref();
     details.is_some_and(|details| !details.name.is_empty())

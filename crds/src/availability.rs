@@ -38,8 +38,7 @@ impl Availability {
 /// What happens to a server that fails its health check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnFailure {
-    /// The server gets weight 0: it gets no new connections, and keeps those it
-    /// has.
+    /// The server gets weight 0: it keeps its connections and gets no new ones.
     Quiesce,
     /// The server is removed from the service, which cuts its connections.
     Remove,

@@ -5,8 +5,8 @@
 /// The maximum number of characters in an object's name or a full DNS name (RFC
 /// 1035).
 pub(crate) const NAME: usize = 253;
-/// The maximum number of characters in a label's value, or in the name in its
-/// key.
+/// The maximum number of characters in a label's value, or in the name part of
+/// a label's key.
 pub(crate) const LABEL: usize = 63;
 /// The maximum number of characters in a label's key: a name, a slash, and a
 /// label.
@@ -34,8 +34,8 @@ pub(crate) const SERVICES: i32 = 1_000_000;
 /// The highest number of destinations, or of probe targets, that a budget may
 /// allow.
 pub(crate) const DESTINATIONS: i32 = 10_000_000;
-/// The highest number of probes per second that a budget may allow, and that
-/// the prober makes.
+/// The highest number of probes per second that a budget may allow. The prober
+/// makes at most this many probes per second.
 pub(crate) const PROBES_PER_SECOND: i32 = 8000;
 
 /// The maximum number of labels in a selector.

@@ -24,8 +24,8 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 
 /// Adds the parts that the derived schema lacks, and removes the parts that an
 /// API server warns about. `pending` lists the condition types that a new
-/// object gets with status Unknown, because an object without any condition
-/// could be taken for a healthy one.
+/// object gets with status Unknown. Without any condition, a new object could
+/// be taken for a healthy one.
 fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
     let versions = crd["spec"]["versions"].as_array_mut().into_iter().flatten();
@@ -81,8 +81,9 @@ fn not_seen(kind: &str) -> Value {
     })
 }
 
-/// Returns the fields of a definition's spec that have a default but do not
-/// name it in their description, which `kubectl explain` shows.
+/// Returns the fields of a definition's spec that have a default but whose
+/// description does not name the default. `kubectl explain` shows the
+/// descriptions.
 pub fn unnamed_defaults(crd: &CustomResourceDefinition) -> Vec<String> {
     let crd = serde_json::to_value(crd).expect("a CRD is JSON");
     let mut unnamed = Vec::new();

@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// A 128-bit hash over uid, generation and labels, which identifies the state
 /// of one object or of a set of objects. The digest of a set is the XOR of its
-/// members' digests, so it does not depend on their order. The text form of a
-/// digest has 32 hexadecimal digits.
+/// members' digests, so the order of the members does not matter. The text form
+/// of a digest has 32 hexadecimal digits.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Digest(u128);
 
@@ -21,8 +21,8 @@ impl Digest {
     ///
     /// Each hashed part is preceded by its length, so moving characters from
     /// one part to the next changes the hashed bytes. The digest is the same on
-    /// every machine and in every version, because a director's digest is
-    /// compared with the controller's.
+    /// every machine and in every version, because the controller compares its
+    /// digests with the directors' digests.
     pub fn of(uid: &str, generation: i64, labels: &BTreeMap<String, String>) -> Self {
         let mut bytes = Vec::with_capacity(128);
         push(&mut bytes, uid);

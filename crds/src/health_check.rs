@@ -141,8 +141,7 @@ pub fn body_pattern(pattern: &str) -> Result<Regex, regex::Error> {
 pub struct TlsRule {
     /// The DNS name or IP address that the probe asks for (SNI) and that the
     /// certificate must be valid for. By default, the probe asks for
-    /// [`HttpProbe::host`]. Without a server name and a host, the probe asks
-    /// for the server's address.
+    /// [`HttpProbe::host`], or for the server's address if there is no host.
     pub server_name: Option<String>,
     /// The certificates of the trusted authorities as DER, at least one.
     /// `webpki::anchor_from_trusted_cert` accepts each certificate. With

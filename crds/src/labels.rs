@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 /// An object's labels, sorted by key. A slice takes less memory than a map
-/// here. There are many objects, most objects have one or two labels, and a
-/// map's node has room for eleven.
+/// here, because most objects have one or two labels, and a node of a map has
+/// room for eleven.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 

@@ -7,15 +7,14 @@ use serde_json::Value;
 
 /// An object whose spec may not parse.
 ///
-/// An object that does not parse must not stop a watch: it may have been
-/// written for a newer version of ipvs-operator. The object's metadata is
+/// An object that does not parse must not stop a watch, because the object may
+/// be written for a newer version of ipvs-operator. The object's metadata is
 /// available, and the parse error names the field (`spec.vip.port: invalid
 /// type: …`). Status and managedFields are dropped, because no code uses them.
 pub struct Loose<K: HasSpec> {
     /// The object's metadata, without managedFields.
     pub metadata: ObjectMeta,
-    /// The spec, or an error that names the field that does not parse and the
-    /// reason.
+    /// The spec, or an error that names the unreadable field and the reason.
     pub spec: Result<K::Spec, String>,
     /// Where the object comes from.
     pub source: Source,

@@ -1,5 +1,4 @@
-//! The store of the objects that the API server or a folder of manifests
-//! contains.
+//! The store of all objects from the API server or from a folder of manifests.
 //!
 //! The store keeps only the parts of an object that are used, so that tens of
 //! thousands of objects fit into a small agent. The store checks each spec when
@@ -127,8 +126,7 @@ impl<C> Store<C> {
     }
 
     /// Returns the keys of the objects that the current listing has not named
-    /// so far. The end of the listing removes the objects that it has not named
-    /// from the store.
+    /// so far. When the listing is complete, the store removes these objects.
     pub fn left_out(&self) -> impl Iterator<Item = &ObjectKey> {
         let is_named = |key: &ObjectKey| {
             let listing = self.listing.as_ref();

@@ -4,7 +4,7 @@
 pub struct Rejection {
     /// A condition's reason: one of the consts of [`crate::condition::reason`].
     pub reason: &'static str,
-    /// A sentence that names the field, the conflicting object if there is one,
-    /// and what to write instead.
+    /// A sentence that names the field and any conflicting object, and says
+    /// what to write instead.
     pub message: String,
 }

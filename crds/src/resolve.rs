@@ -17,7 +17,7 @@ use crate::{
     check::CheckedService, condition::reason,
 };
 
-/// What a director serves already.
+/// The services and servers that a director already serves.
 pub trait Standing {
     /// Whether the director made the service and serves it.
     fn service(&self, service: ServiceId) -> bool;
@@ -26,7 +26,7 @@ pub trait Standing {
     fn server(&self, service: ServiceId, server: SocketAddr) -> bool;
 }
 
-/// No director: nothing is served.
+/// A [`Standing`] that serves nothing.
 struct Nothing;
 
 impl Standing for Nothing {
@@ -39,28 +39,29 @@ impl Standing for Nothing {
     }
 }
 
-/// Works out what all objects mean together.
+/// Resolves all objects into the services that directors must serve.
 ///
 /// The function is pure: the same objects give the same result, in whatever
-/// order they arrived. A bad object affects another object only through a
-/// conflict, which a [`Rejection`] names, or by using up a budget.
+/// order they arrived. A bad object affects another object only by a conflict
+/// that a [`Rejection`] names, or by using up a budget.
 ///
-/// Call this function once all objects are listed ([`Objects::is_listed`]):
-/// before that, a group that has not arrived yet looks like a group that does
-/// not exist.
+/// Call this function only after all objects are listed
+/// ([`Objects::is_listed`]). Otherwise, a group that has not arrived yet looks
+/// like a group that does not exist.
 pub fn resolve(objects: &Objects) -> Resolved {
     resolve_for(objects, &Nothing)
 }
 
-/// Works as [`resolve`], and adds what a director goes on serving although its
-/// group does not grant it or a budget leaves it out: [`Resolved::ungranted`]
-/// and [`crate::Service::ungranted`] have what is `standing`, and
-/// [`Resolved::refused`] names it. If that uses up a budget, accepted services
-/// and servers that are not standing wait ([`Resolved::waiting`]). The accepted
-/// and the waiting ones together are the same for all directors.
+/// Works like [`resolve`], and also returns the services and servers that a
+/// director goes on serving without a grant or beyond a budget. These
+/// `standing` objects are in [`Resolved::ungranted`] and
+/// [`crate::Service::ungranted`], and [`Resolved::refused`] names the servers
+/// among them. If standing objects use up a budget, accepted services and
+/// servers that are not standing wait ([`Resolved::waiting`]). Accepted and
+/// waiting objects together are the same for all directors.
 ///
-/// There may be a million pairs of a service and a server beyond a budget, so
-/// only those that are standing are kept.
+/// A million pairs of a service and a server may be beyond a budget, so only
+/// standing pairs are kept.
 pub fn resolve_for(objects: &Objects, standing: &dyn Standing) -> Resolved {
     let mut resolved = Resolved::default();
     let defaults = BudgetRule::default();
@@ -105,23 +106,25 @@ struct Candidate<'a> {
     granted: Granted<'a>,
     /// The budgets of the group.
     budgets: &'a BudgetRule,
-    /// How the group grants the VIP or mark; none if the service is rejected
-    /// and a director only goes on serving it.
+    /// How the group grants the VIP or mark, or None if the service is rejected
+    /// but a director still serves it.
     extent: Option<Extent>,
 }
 
 impl Candidate<'_> {
     /// Whether the service counts toward the budgets of its group. Services
-    /// from files do not, nor do services that are only still served.
+    /// from files do not count, and rejected services that a director still
+    /// serves do not count either.
     fn takes_part(&self) -> bool {
         self.source == Source::Api && self.extent.is_some()
     }
 }
 
-/// Accepts the services whose group exists or existed, grants what they use,
-/// and has a budget for them. If several of these services have the same VIP or
-/// mark in a group, the oldest wins. Returns the accepted services, followed by
-/// those that only lack a grant or a budget and are standing.
+/// Accepts each service whose group exists or existed, if the group grants the
+/// service's addresses and mark and the budget has room. If several services of
+/// a group have the same VIP or mark, the oldest service wins. Returns the
+/// accepted services, and after them the `standing` services that only lack a
+/// grant or a budget.
 fn accept_services<'a>(
     objects: &'a Objects,
     defaults: &'a BudgetRule,
@@ -228,8 +231,8 @@ fn conflict(service: &CheckedService, owner: &ObjectKey) -> Rejection {
     }
 }
 
-/// If a rejected object has an earlier accepted version, adds to its message
-/// that this version stays in force.
+/// If a rejected object has an earlier accepted version, adds to the
+/// rejection's message that the earlier version stays in force.
 fn say_what_stays_in_force(objects: &Objects, resolved: &mut Resolved) {
     for ((kind, key), rejection) in &mut resolved.rejected {
         let in_force = match kind {

@@ -1,5 +1,5 @@
-//! What the objects mean together. Values of these types have been checked and
-//! are always valid.
+//! The result of resolving all objects together. The values in this module have
+//! been checked and are always valid.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,19 +21,21 @@ pub struct Resolved {
     /// version of a service was rejected, its last valid version is in this
     /// map.
     pub services: BTreeMap<ObjectKey, Service>,
-    /// Services that are rejected because their group does not grant what they
-    /// use, or because a budget leaves them out, and that the director serves,
-    /// as they would be otherwise; of those with the same kernel key, the
-    /// oldest. The director goes on until the object is deleted.
+    /// Services that the director still serves although they are rejected for
+    /// lack of a grant or a budget. Each service has the form that it would
+    /// have if it were accepted. If several services have the same kernel key,
+    /// only the oldest is in this map. The director goes on serving each
+    /// service until its object is deleted.
     pub ungranted: BTreeMap<ObjectKey, Service>,
     /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
-    /// Selected servers that do not fit their service, by (service, server). Of
-    /// those that a budget leaves out, only some are here, at least one of each
-    /// service and of each server ([`Service::left_out`]).
+    /// Selected servers that do not fit their service, by (service, server).
+    /// Only some of the servers that budgets leave out are in this map: at
+    /// least one for each service and one for each server
+    /// ([`Service::left_out`]).
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
-    /// Accepted services, and servers of accepted services, for which a director
-    /// has no room, because others that it still serves use up a budget.
+    /// Accepted services, and servers of accepted services, that wait because
+    /// other objects that the director still serves use up a budget.
     pub waiting: BTreeMap<(ObjectKey, Option<ObjectKey>), Rejection>,
     /// Deleted DirectorGroups that services still name.
     pub gone_groups: Vec<String>,
@@ -91,24 +93,25 @@ pub struct Service {
     pub health_check: Option<Arc<HealthCheck>>,
     /// How the service reacts to servers that fail their health check.
     pub availability: Availability,
-    /// The service's real servers, oldest first. No two of them have the same
+    /// The service's real servers, oldest first. No two servers have the same
     /// address and port.
     pub servers: Vec<Server>,
     /// Servers that are refused only because the group does not grant their
-    /// addresses, and those that a budget leaves out and the director serves;
-    /// oldest first, each with the number of older servers in `servers`. A
-    /// director that serves one goes on.
+    /// addresses, and left-out servers that the director still serves, oldest
+    /// first. Each server comes with the number of older servers in `servers`.
+    /// A director that already serves one of these servers goes on serving it.
     pub ungranted: Vec<(usize, Server)>,
-    /// How many further servers a budget leaves out, besides those in
+    /// How many servers budgets leave out, not counting the servers in
     /// [`Resolved::refused`].
     pub left_out: usize,
-    /// Whether the group grants the VIP by itself, and not within a network.
+    /// Whether the group grants exactly this VIP, and not only a network that
+    /// contains it.
     pub is_meant: bool,
 }
 
 impl Service {
-    /// Refuses servers that were linked, given by their places in `servers`.
-    /// Those that are `standing` stay in `ungranted`.
+    /// Refuses the linked servers at the given places in `servers`. Refused
+    /// servers that are `standing` move to `ungranted`.
     pub(crate) fn refuse(&mut self, refused: &BTreeSet<usize>, standing: impl Fn(&Server) -> bool) {
         let before = mem::take(&mut self.ungranted);
         let mut before = before.into_iter().peekable();
@@ -149,8 +152,8 @@ pub struct Server {
     /// Below this many connections the server gets new ones again; 0 means
     /// three quarters of the upper threshold.
     pub lower_threshold: u32,
-    /// Whether the group lists the address, or the server is from a file. Only
-    /// then may a status quote what the server answers.
+    /// Whether the group lists the address, or the server is from a file. If
+    /// this is false, no status may quote the server's answers.
     pub is_listed: bool,
 }
 

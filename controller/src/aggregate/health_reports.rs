@@ -15,9 +15,9 @@ use crate::{history::Positions, need::Need};
 /// The directors that find a server unhealthy, and their reports.
 type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 
-/// The health reports of one group, by service. If a director left entries of a
-/// namespace out of its report, nothing is known about the services and servers
-/// of that namespace that the report does not name.
+/// The health reports of one group, by service. If a director's report leaves
+/// out entries of a namespace, the state of the namespace's unnamed services
+/// and servers is unknown.
 #[derive(Debug, Default)]
 pub(super) struct HealthReports<'a> {
     /// The directors that report health. All other directors check no servers.
@@ -74,8 +74,8 @@ impl<'a> HealthReports<'a> {
             .map(|(director, _)| director.name)
     }
 
-    /// Returns the directors whose reports leave out services of a namespace
-    /// that are below their minimum of healthy servers.
+    /// Returns the directors whose reports do not name all below-minimum
+    /// services of a namespace.
     fn leaving_services_out(&self, namespace: &str) -> impl Iterator<Item = &'a DirectorView<'a>> {
         let leaving_out = self.leaving_out.iter();
         leaving_out
@@ -128,8 +128,8 @@ impl<'b, 'a> Servers<'b, 'a> {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The live directors whose reports do not yet prove that they know the
-    /// server.
+    /// The live directors that may not know the server yet, according to their
+    /// reports.
     pub(super) fn waiting(&self, server: &ObjectKey) -> impl Iterator<Item = &'b DirectorView<'a>> {
         let since = self.since(server);
         let all = match self.group.has_reached(&since) {

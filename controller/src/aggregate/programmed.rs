@@ -217,8 +217,8 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         ([only], []) => Some(only.name),
         _ => None,
     });
-    // A director that failed to take the VIP reports an exception, so a
-    // director that only left VIPs out of its report holds the VIP.
+    // A director that failed to take the VIP reports an exception. So a
+    // director whose report only leaves out VIPs holds the VIP.
     if to_hold.is_some_and(|director| leaving_out.contains(&director)) {
         return None;
     }

@@ -1,5 +1,5 @@
-//! Property: in any order of steps, the condition `Programmed` is never True
-//! while a live director has not used the state that the object needs. When all
+//! Property: in any order of steps, the condition `Programmed` is True only if
+//! every live director has used the state that the object needs. When all
 //! events and reports have arrived, `Programmed` is True.
 //!
 //! The model contains the API server's true history per kind, a controller and

@@ -429,9 +429,9 @@ impl Model {
 }
 
 /// Returns the exceptions that only an agent can know. A service loses its VIP
-/// if the last valid version of a service that is now invalid has the same VIP.
-/// Which servers a budget leaves out may depend on the last valid version of
-/// any object that is now invalid.
+/// if another service is now invalid and had the same VIP in its last valid
+/// version. Which servers a budget leaves out may depend on the last valid
+/// version of any object that is now invalid.
 fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     let is_outdated = has_outdated(objects);
     let losers = objects.virtual_services.iter().filter(|(key, stored)| {
@@ -463,8 +463,8 @@ fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     losers.chain(left_out).collect()
 }
 
-/// Whether the current version of an object is invalid, so that only a program
-/// that saw an earlier version knows the last valid one.
+/// Whether the current version of any object is invalid. Only a program that
+/// saw the last valid version of such an object knows that version.
 fn has_outdated(objects: &Objects) -> bool {
     let mut services = objects.virtual_services.iter();
     let mut servers = objects.real_servers.iter();

@@ -13,7 +13,7 @@ use crate::{
 /// packets to drop (`--iptables-masquerade-bit`, and the chain KUBE-MARK-DROP).
 const KUBE_PROXY_MARKS: [u32; 2] = [0x4000, 0x8000];
 
-/// Networks and addresses where clouds serve a machine its own metadata and
+/// Networks and addresses at which clouds serve a machine's metadata and
 /// credentials. IPv6 link-local addresses are missing here, because no server
 /// may have one.
 const METADATA: [&str; 5] = [
@@ -24,7 +24,7 @@ const METADATA: [&str; 5] = [
     "fd00:ec2::254/128",
 ];
 
-/// What a DirectorGroup grants to the objects of the API.
+/// The addresses and firewall marks that a DirectorGroup grants to API objects.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Grants {
     addresses: Vec<AddressGrant>,
@@ -40,7 +40,8 @@ pub enum Extent {
     /// The group lists no server addresses, and so grants every ordinary
     /// address.
     Default,
-    /// The address is in a network of several addresses that the group grants.
+    /// The group grants a network of several addresses, which contains this
+    /// address.
     Network,
     /// The group grants exactly this address.
     Address,
@@ -135,7 +136,7 @@ fn is_for(namespaces: &Namespaces, namespace: &str) -> bool {
         .is_none_or(|names| names.contains(namespace))
 }
 
-/// Checks what a DirectorGroup grants.
+/// Checks the grants of a DirectorGroup.
 pub(super) fn grants(spec: &DirectorGroupSpec) -> Result<Grants, Rejection> {
     Ok(Grants {
         addresses: match &spec.address_pools {

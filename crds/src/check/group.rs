@@ -24,8 +24,8 @@ pub struct CheckedGroup {
     /// The time, in seconds since 1970, until which the directors may remove
     /// any number of entries.
     pub removals_allowed_until: Option<i64>,
-    /// What a director does with an entry of the kernel's table that another
-    /// program made and that differs from the wanted entry.
+    /// What a director does if another program's entry in the kernel's table
+    /// differs from the wanted entry.
     pub on_conflict: OnConflict,
     /// How long the kernel remembers idle connections.
     pub timeouts: TimeoutRule,
@@ -59,7 +59,8 @@ pub enum AddressRule {
 }
 
 /// How long the kernel remembers idle connections, in seconds. A timeout of
-/// None means the value that the kernel had before a director set it.
+/// None stands for the value that the kernel had before a director set the
+/// timeout.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TimeoutRule {
     /// The timeout of an established TCP connection.

@@ -31,7 +31,7 @@ pub use selector::Selector;
 pub use server::CheckedServer;
 pub use service::CheckedService;
 
-/// The checked form of an object's spec, which a store holds.
+/// The checked form of an object's spec. A store holds specs in this form.
 pub trait Checked: Sized + Clone + PartialEq {
     /// The type of the object as users write it.
     type Object: HasSpec + Resource<DynamicType = ()>;

@@ -1,7 +1,7 @@
-//! What a DirectorGroup's budgets leave out: the newest objects.
+//! Finds the objects that a DirectorGroup's budgets leave out: the newest ones.
 //!
-//! A server of a service is as old as the younger of the two objects, so a new
-//! object never takes the place of an older one.
+//! A service's server is as old as the younger of its two objects,
+//! VirtualService and RealServer. So a new object never displaces an older one.
 
 use std::{
     collections::{BTreeMap, BinaryHeap, HashMap},
@@ -13,55 +13,57 @@ use crate::{
     BudgetRule, HealthCheck, NamespaceRule, ObjectKey, Rejection, condition::reason, fair_limit,
 };
 
-/// A server of a service, in the order of age: the time at which the younger of
-/// the two was created, the service, and the server with the time at which it
-/// was created. The servers of a service come in this order from the index.
+/// The sort key of a service's server by age: the creation time of the younger
+/// object, the service, and the server with its creation time. The index
+/// returns the servers of a service in this order.
 pub(super) type Aged<'a> = (i64, &'a ObjectKey, (i64, &'a ObjectKey));
 
-/// Millionths.
+/// One probe, in millionths.
 pub(super) const MICRO: u64 = 1_000_000;
 
 /// The budget that leaves a server out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Excess {
-    /// The service selects more servers than a service may.
+    /// The service selects more servers than the budget per service allows.
     Service,
-    /// The services of the namespace have more destinations than they may.
+    /// The namespace's services have more destinations than its budget allows.
     Namespace,
-    /// The namespaces have more destinations than all of them may, and this
-    /// many are the fair share of the namespace.
+    /// All namespaces together have more destinations than the total budget
+    /// allows. The number is the namespace's fair share.
     Total(usize),
-    /// The health checks of the namespace have more targets than they may.
+    /// The namespace's health checks have more targets than its budget allows.
     ProbeTargets,
-    /// The health checks of the namespace make more probes per second than they
-    /// may.
+    /// The namespace's health checks make more probes per second than its
+    /// budget allows.
     ProbeRate,
 }
 
-/// What one namespace may use in one group.
+/// The limits of one namespace in one group.
 #[derive(Debug)]
 pub(super) struct Limit<'a> {
-    /// The newest server that is not left out, if some are left out; none in it
-    /// if all are.
+    /// The newest server within the budget. The outer None means that no server
+    /// is left out, and the inner None that every server is left out.
     newest: Option<Option<Aged<'a>>>,
     pub(super) excess: Excess,
     /// How many destinations the namespace may have in all.
     pub(super) most: usize,
     /// How many destinations the namespace may have besides those of its
-    /// accepted services. Services that are only still served use them.
+    /// accepted services. Rejected services that a director still serves use
+    /// this room.
     room: usize,
-    /// At most how many targets the health checks have.
+    /// An upper bound of the number of targets of the health checks.
     targets: usize,
-    /// At most how many millionths of a probe the health checks make per second.
+    /// An upper bound of the health checks' rate, in millionths of a probe per
+    /// second.
     micro_probes: u64,
 }
 
-/// What each namespace may use in each group.
+/// The limits of each namespace in each group, by (group, namespace).
 pub(super) type Limits<'a> = HashMap<(&'a str, &'a str), Limit<'a>>;
 
 impl<'a> Limit<'a> {
-    /// Decides whether a server of an accepted service, or of one that is only
-    /// still served, is within the namespace's budget.
+    /// Decides whether a server is within the namespace's budget. `is_accepted`
+    /// is false if the server's service is rejected but still served.
     pub(super) fn admit(&mut self, server: Aged<'a>, is_accepted: bool) -> Result<(), Excess> {
         let is_within = match is_accepted {
             true => self
@@ -78,7 +80,7 @@ impl<'a> Limit<'a> {
         Ok(())
     }
 
-    /// Adds what the health check of a service makes of the prober.
+    /// Adds the targets and the probe rate of a service's health check.
     pub(super) fn expect_probes(&mut self, servers: usize, check: &HealthCheck) {
         self.targets += servers;
         self.micro_probes += micro_probes(check) * servers as u64;
@@ -92,20 +94,20 @@ impl<'a> Limit<'a> {
     }
 }
 
-/// Returns how many millionths of a probe a target makes per second.
+/// Returns the probe rate of one target, in millionths of a probe per second.
 pub(super) fn micro_probes(check: &HealthCheck) -> u64 {
     let period = u64::try_from(check.period.as_millis()).unwrap_or(u64::MAX);
     MICRO * 1000 / period.max(1)
 }
 
-/// The accepted services of one group that take part in its budgets.
+/// The accepted services of one group that count toward the group's budgets.
 struct Group<'a, 'b> {
     budgets: &'a BudgetRule,
     namespaces: BTreeMap<&'a str, Vec<&'b Candidate<'a>>>,
 }
 
-/// Returns what each namespace may use in each group. The work grows with the
-/// number of servers that the services select, and the memory only with the
+/// Returns the limits of each namespace in each group. The running time grows
+/// with the number of selected servers, but the memory grows only with the
 /// budgets.
 pub(super) fn limits<'a>(candidates: &[Candidate<'a>], servers: &ServersByLabel<'a>) -> Limits<'a> {
     let mut groups: BTreeMap<&str, Group<'a, '_>> = BTreeMap::new();
@@ -134,8 +136,8 @@ impl<'a> Group<'a, '_> {
     fn limits(&self, servers: &ServersByLabel<'a>) -> Vec<(&'a str, Limit<'a>)> {
         let total = self.budgets.total_destinations;
         let most = |namespace: &str| self.budgets.of(namespace).destinations;
-        // The index by label tells how many servers a service selects at most,
-        // without a look at each of them.
+        // The index by label gives an upper bound of a service's number of
+        // servers without a look at each server.
         let mut wanted = self.demands(|candidate| {
             let all = servers.of(&candidate.key.namespace, &candidate.service.selector);
             all.len().min(self.budgets.servers_per_service)
@@ -182,7 +184,7 @@ impl<'a> Group<'a, '_> {
     }
 
     /// Returns how many destinations each namespace wants. The count of a
-    /// namespace ends at one destination beyond its budget.
+    /// namespace stops at one destination more than the namespace's budget.
     fn demands_up_to(
         &self,
         most: impl Fn(&str) -> usize,
@@ -197,8 +199,8 @@ impl<'a> Group<'a, '_> {
         demands.collect()
     }
 
-    /// Returns the servers that a service selects, oldest first, at most as
-    /// many as a service may select.
+    /// Returns the servers that a service selects, oldest first, up to the
+    /// budget per service.
     fn selected<'s>(
         &'s self,
         candidate: &'s Candidate<'a>,
@@ -209,7 +211,8 @@ impl<'a> Group<'a, '_> {
         selected.map(move |(key, stored)| candidate.aged(key, stored.created))
     }
 
-    /// Returns the newest of the oldest `given` servers of a namespace.
+    /// Returns the newest server among the `given` oldest servers of a
+    /// namespace.
     fn newest(
         &self,
         namespace: &str,
@@ -225,7 +228,7 @@ impl<'a> Group<'a, '_> {
                 }
                 match oldest.peek_mut() {
                     Some(mut newest) if server < *newest => *newest = server,
-                    // The other servers of the service are newer still.
+                    // The remaining servers of this service are even newer.
                     _ => break,
                 }
             }
@@ -235,23 +238,23 @@ impl<'a> Group<'a, '_> {
 }
 
 impl<'a> Candidate<'a> {
-    /// Returns a server of the service in the order of age.
+    /// Returns the sort key of a server of this service, by age.
     pub(super) fn aged(&self, server: &'a ObjectKey, created: i64) -> Aged<'a> {
         (self.created.max(created), self.key, (created, server))
     }
 }
 
-/// Why an object is not served within a budget.
+/// Why a budget has no room for an object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Why {
-    /// Older objects use the budget up.
+    /// Older objects use up the budget.
     Newest,
-    /// Others that the director still serves use the budget up.
+    /// Other objects that the director still serves use up the budget.
     NoRoom,
 }
 
-/// Returns the rejection of a service for which the budget of its namespace has
-/// no place.
+/// Returns the rejection of a service that is beyond the budget of its
+/// namespace.
 pub(super) fn too_many_services(candidate: &Candidate<'_>, why: Why) -> Rejection {
     let namespace = &*candidate.key.namespace;
     let most = candidate.budgets.of(namespace).services;
@@ -260,7 +263,7 @@ pub(super) fn too_many_services(candidate: &Candidate<'_>, why: Why) -> Rejectio
 }
 
 impl Excess {
-    /// Returns the rejection of a server for which this budget has no place.
+    /// Returns the rejection of a server that is beyond this budget.
     pub(super) fn rejection(self, candidate: &Candidate<'_>, why: Why) -> Rejection {
         let namespace = &*candidate.key.namespace;
         let budgets = candidate.budgets;

@@ -9,7 +9,8 @@ use crate::{
 
 pub(super) type StoredServer<'a> = (&'a ObjectKey, &'a Stored<CheckedServer>);
 
-/// Returns objects by age, and those of one second by namespace and name.
+/// Sorts objects by age. Objects that were created in the same second are
+/// sorted by namespace and name.
 pub(super) fn oldest_first<'a, C: 'a>(
     all: impl Iterator<Item = (&'a ObjectKey, &'a Stored<C>)>,
 ) -> Vec<(&'a ObjectKey, &'a Stored<C>)> {
@@ -18,16 +19,17 @@ pub(super) fn oldest_first<'a, C: 'a>(
     all
 }
 
-/// An index of servers by label, so that a service looks only at servers that
-/// its selector may match, and not at tens of thousands of them.
+/// An index of servers by label. With the index, a service looks only at
+/// servers that its selector may match, instead of at tens of thousands of
+/// servers.
 pub(super) struct ServersByLabel<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<StoredServer<'a>>>,
     by_namespace: HashMap<&'a str, Vec<StoredServer<'a>>>,
 }
 
 impl<'a> ServersByLabel<'a> {
-    /// Builds the index. `servers` must be in the order in which [`Self::of`]
-    /// returns them.
+    /// Builds the index. [`Self::of`] returns servers in the order of
+    /// `servers`.
     pub(super) fn new(
         servers: Vec<StoredServer<'a>>,
         selectors: impl Iterator<Item = (&'a str, &'a Selector)>,
@@ -54,8 +56,8 @@ impl<'a> ServersByLabel<'a> {
         }
     }
 
-    /// Returns a list that includes every server that the selector matches, and
-    /// maybe others.
+    /// Returns a list of all servers that the selector matches, which may also
+    /// contain other servers.
     pub(super) fn of(&self, namespace: &'a str, selector: &'a Selector) -> &[StoredServer<'a>] {
         selector
             .labels()

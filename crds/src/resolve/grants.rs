@@ -1,4 +1,5 @@
-//! What a DirectorGroup does not grant, and the command that grants it.
+//! Rejects objects that lack a grant, and names the command that adds the
+//! grant.
 
 use std::net::IpAddr;
 
@@ -10,17 +11,18 @@ use crate::{
     condition::reason,
 };
 
-/// What the group of a service grants to objects of its namespace.
+/// The grants of a service's DirectorGroup.
 pub(super) struct Granted<'a> {
     /// The group's name.
     pub(super) group: &'a str,
-    /// The grants of the group as it was last accepted. None if it never was.
+    /// The grants of the group's last accepted version, or None if no version
+    /// was ever accepted.
     pub(super) grants: Option<&'a Grants>,
 }
 
 impl Granted<'_> {
-    /// How a service of the API may use its VIP; the rejection says what is not
-    /// granted. A service from a file needs no grant.
+    /// Returns how the group grants a service's VIP or mark, or a rejection
+    /// that names the missing grant. A service from a file needs no grant.
     pub(super) fn judge(
         &self,
         key: &ObjectKey,
@@ -52,8 +54,9 @@ impl Granted<'_> {
         Ok(extent)
     }
 
-    /// Whether the group lists the server's address; the rejection says that it
-    /// does not grant the address. A server from a file needs no grant.
+    /// Returns whether the group lists the server's address, or a rejection if
+    /// the group does not grant the address. A server from a file needs no
+    /// grant.
     pub(super) fn judge_server(
         &self,
         key: &ObjectKey,
@@ -62,7 +65,7 @@ impl Granted<'_> {
     ) -> Result<bool, Rejection> {
         match (source, self.grants) {
             (Source::File, _) => Ok(true),
-            // Then the service has no grant either.
+            // If the group was never accepted, the service has no grant either.
             (Source::Api, None) => Ok(false),
             (Source::Api, Some(grants)) => {
                 let extent = grants.server(&key.namespace, server.address);
@@ -146,7 +149,8 @@ impl Granted<'_> {
                 self.group,
                 self.command("realServerAddresses", &entry, true)
             ),
-            // One entry would replace the default, and so refuse all others.
+            // The first entry would replace the default grant, and so refuse
+            // all other addresses.
             false => format!(
                 "{path}: {address} is {}, which no server may have unless \
                  spec.realServerAddresses of DirectorGroup {} lists it",
@@ -186,7 +190,8 @@ fn entry_name(namespace: &str, address: IpAddr) -> String {
     format!("{}-{}", shortened(namespace), address.trim_matches('-'))
 }
 
-/// As much of a namespace's name as leaves room for an address in a DNS label.
+/// Shortens a namespace's name, so that a DNS label has room for the name and
+/// an address.
 fn shortened(namespace: &str) -> &str {
     namespace[..namespace.len().min(20)].trim_end_matches('-')
 }

@@ -1,12 +1,12 @@
-//! Which of the servers that budgets leave out are named.
+//! Decides which of the left-out servers are named.
 
 use std::collections::HashSet;
 
 use crate::ObjectKey;
 
-/// The servers that budgets leave out. A namespace may have a million pairs of a
-/// service and a server, so only the first of each service and of each server is
-/// named; the others are counted.
+/// The servers that budgets leave out. A namespace may have a million pairs of
+/// a service and a server, so only the first pair of each service and of each
+/// server is named. The other pairs are counted.
 #[derive(Default)]
 pub(super) struct LeftOut {
     services: HashSet<ObjectKey>,
@@ -15,7 +15,7 @@ pub(super) struct LeftOut {
 
 impl LeftOut {
     /// Records that a budget leaves a server out of a service. Returns whether
-    /// the two are named and not only counted.
+    /// this pair is named, and not only counted.
     pub(super) fn is_named(&mut self, service: &ObjectKey, server: &ObjectKey) -> bool {
         let is_first = |named: &mut HashSet<ObjectKey>, key: &ObjectKey| {
             !named.contains(key) && named.insert(key.clone())

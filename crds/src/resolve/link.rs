@@ -77,8 +77,8 @@ struct Selected<'a, 'b> {
 }
 
 impl<'a> Selected<'a, '_> {
-    /// Returns the service with its servers. Without a limit, the service takes
-    /// part in no budget.
+    /// Returns the service with its servers. If `limit` is None, the service
+    /// counts toward no budget.
     fn link(
         &self,
         mut limit: Option<&mut Limit<'a>>,
@@ -140,8 +140,8 @@ impl<'a> Selected<'a, '_> {
         linked
     }
 
-    /// Returns a server that a budget leaves out, if a director serves it
-    /// already.
+    /// Returns a server that a budget leaves out, if a director already serves
+    /// that server.
     fn standing_server(&self, key: &ObjectKey, stored: &Stored<CheckedServer>) -> Option<Server> {
         let candidate = self.candidate;
         let id = candidate.service.id;

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{HealthCheck, NamespaceRule, Objects, Resolved, Server};
 
-/// Refuses the newest servers whose health checks are beyond the budget of their
-/// namespace. A server whose target another service has already costs nothing.
+/// Refuses the newest servers whose health checks are beyond the budget of
+/// their namespace. A target that another service already probes does not count
+/// again.
 pub(super) fn limit<'a>(
     objects: &Objects,
     candidates: &[Candidate<'a>],
@@ -43,8 +44,8 @@ pub(super) fn limit<'a>(
     }
 }
 
-/// The budget that leaves a server out, by the server's place in its service, by
-/// the place of the service.
+/// The budgets that leave servers out, by the place of the service and then by
+/// the place of the server in the service.
 type Beyond = BTreeMap<usize, BTreeMap<usize, Excess>>;
 
 /// Returns the servers that are beyond the budget.
@@ -84,7 +85,7 @@ fn beyond(
             continue;
         }
         let more = rates[target.0];
-        // Once a target is refused, so are all newer ones.
+        // Once a target is refused, all newer targets are refused too.
         if full.is_none() && known.len() == budget.probe_targets {
             full = Some(Excess::ProbeTargets);
         } else if full.is_none() && rate + more > most_rate {

@@ -1,12 +1,13 @@
 //! Makes new entries wait while a director has no room for them.
 //!
-//! A budget leaves the newest objects out, and a director goes on serving those
-//! of them that it serves already. That happens when a budget shrinks, but also
-//! when an older object selects more servers than before, and when several
-//! objects are created in one second, because creation times are whole seconds.
-//! If a director served the older objects in addition, a namespace could use
-//! its budget many times over. So they wait on that director until the others
-//! leave.
+//! A budget leaves out the newest objects, but a director may already serve
+//! some of these objects, and goes on serving them. A served object can become
+//! left out when a budget shrinks, or when an older object selects more
+//! servers. Objects that are created in the same second can also change their
+//! order, because creation times are whole seconds. If a director served the
+//! older objects in addition, a namespace could use its budget many times over.
+//! So the older objects wait on that director until the left-out objects are
+//! gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +17,9 @@ use super::{
 };
 use crate::{Kind, ObjectKey, Objects, Rejection, Resolved, Service, condition::reason};
 
-/// Moves accepted services and servers that are not `standing` to
-/// [`Resolved::waiting`] where a budget is used up by others that are. The
-/// newest wait first.
+/// Moves accepted services and servers to [`Resolved::waiting`] if they are not
+/// `standing` and standing objects use up the budget. The newest objects wait
+/// first.
 pub(super) fn wait<'a>(
     objects: &Objects,
     candidates: &[Candidate<'a>],
@@ -91,8 +92,8 @@ impl Room<'_> {
         }
     }
 
-    /// Makes servers of some services of one namespace wait, which together may
-    /// have at most this many servers.
+    /// Makes servers wait, so that the given services of one namespace together
+    /// have at most `most` servers.
     fn servers(&mut self, candidates: &[&Candidate<'_>], most: usize, excess: Excess) {
         let used = candidates.iter().map(|candidate| self.used(candidate.key));
         let mut beyond = used.sum::<usize>().saturating_sub(most);
@@ -135,8 +136,9 @@ impl Room<'_> {
         }
     }
 
-    /// Returns how many servers a director would give a service: those that it
-    /// may have, and those that budgets leave out and that are still served.
+    /// Returns how many servers a director would give a service: the servers
+    /// within the budgets, and the left-out servers that the director still
+    /// serves.
     fn used(&self, key: &ObjectKey) -> usize {
         let resolved = &self.resolved;
         let accepted = resolved.services.get(key);

@@ -12,7 +12,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// Returns the YAML examples of the guide, each of which is a part of a
+/// Returns the YAML examples of the guide. Each example is a part of a
 /// service's spec.
 fn pieces() -> Vec<Value> {
     let guide = read("docs/health-checks.md");

@@ -1,5 +1,5 @@
-//! Tests objects that pass admission, because each object is valid by itself,
-//! but that do not fit together according to [`resolve`].
+//! Tests objects that pass admission one by one, but that [`resolve`] refuses
+//! together.
 
 use std::{fs, path::Path};
 

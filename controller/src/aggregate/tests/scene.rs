@@ -93,7 +93,7 @@ impl Scene {
         self.world.apply(Event::RealServers(event), self.now);
     }
 
-    /// Sets the group's spec, and adds grants of every VIP and mark to it.
+    /// Sets the group's spec, with grants of every VIP and mark.
     pub(super) fn group(&mut self, mut spec: Value) {
         spec["addressPools"] = json!([{"name": "all", "cidrs": ["0.0.0.0/0", "::/0"]}]);
         spec["firewallMarks"] = json!([{"name": "all", "first": 1, "last": u32::MAX}]);
@@ -108,9 +108,9 @@ impl Scene {
         self.world.apply(Event::DirectorGroups(event), self.now);
     }
 
-    /// Delivers a report of `director`, which says that its last round used the
-    /// current objects and that it holds 10.0.0.1. `changes` replace fields of
-    /// the reported status.
+    /// Delivers a report of `director`: the director holds 10.0.0.1, and its
+    /// last round used the current objects. `changes` replace fields of the
+    /// reported status.
     pub(super) fn report(&mut self, director: &str, changes: Value) {
         let objects = self.world.objects();
         let group = ObjectKey::cluster("default");

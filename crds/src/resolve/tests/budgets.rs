@@ -1,4 +1,4 @@
-//! What the budgets of a DirectorGroup leave out.
+//! Tests which objects the budgets of a DirectorGroup leave out.
 
 use super::*;
 use crate::{Loose, api::VirtualService};
@@ -25,7 +25,7 @@ fn of_namespace(fixture: Fixture, namespace: &str) -> Fixture {
     fixture.with("metadata.namespace", namespace)
 }
 
-/// A service of its own port.
+/// A service on the given port.
 fn at_port(name: &str, port: u16) -> Fixture {
     service(name).with("spec.vip.port", port)
 }
@@ -34,7 +34,7 @@ fn accepted(resolved: &Resolved) -> Vec<String> {
     resolved.services.keys().map(ToString::to_string).collect()
 }
 
-/// Returns the servers of each service by name.
+/// Returns the names of a service's servers.
 fn names(resolved: &Resolved, service: &ObjectKey) -> Vec<String> {
     let servers = resolved.services[service].servers.iter();
     servers
@@ -223,7 +223,7 @@ fn the_total_is_shared_fairly_by_the_namespaces() {
     }
 }
 
-/// Services with a health check that select the same three servers.
+/// Services that have a health check and select the same three servers.
 fn checked(budget: &Value) -> Vec<Fixture> {
     let check = |period: u32| json!({"tcpSocket": {}, "periodSeconds": period});
     vec![
@@ -247,7 +247,8 @@ fn checked(budget: &Value) -> Vec<Fixture> {
 #[test]
 fn a_server_whose_check_makes_too_many_targets_is_refused() {
     let resolved = resolved(&checked(&json!({"probeTargets": 5})));
-    // Of different checks, each server is a target of its own: 9 in all.
+    // Each different health check makes each server a separate target: 9 in
+    // all.
     assert_eq!(names(&resolved, &key("web")), ["a", "b"]);
     assert_eq!(names(&resolved, &key("same")), ["a", "b"]);
     assert_eq!(names(&resolved, &key("slow")), ["a"]);

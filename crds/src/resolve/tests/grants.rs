@@ -1,4 +1,4 @@
-//! What a DirectorGroup grants, and what happens to the rest.
+//! Tests of the grants of a DirectorGroup, and of objects without a grant.
 
 use super::{budgets::Everything, *};
 use crate::{Loose, api::VirtualService};

@@ -90,8 +90,8 @@ fn any_server() -> impl Strategy<Value = Fixture> {
         )
 }
 
-/// The numbers of servers per service, services, destinations and destinations
-/// in all that the group `default` allows.
+/// The budgets of the group `default`: servers per service, services per
+/// namespace, destinations per namespace, and destinations of all namespaces.
 type Numbers = (usize, usize, usize, usize);
 
 fn with_budgets(world: &[Fixture], (servers, services, destinations, total): Numbers) -> Objects {

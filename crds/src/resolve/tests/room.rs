@@ -1,11 +1,11 @@
-//! Tests that a namespace never uses more than its budget, in whatever order
-//! its objects come to be the oldest.
+//! Tests that a namespace never uses more than its budget, even if objects that
+//! count as older appear later.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// A director that serves whatever it was last given.
+/// A director that serves the result of its last call of `serve`.
 #[derive(Default)]
 struct Director {
     services: BTreeSet<ServiceId>,
@@ -23,8 +23,8 @@ impl Standing for Director {
 }
 
 impl Director {
-    /// Serves what the objects give it. Checks that nothing that it served and
-    /// that is still selected has left.
+    /// Resolves the objects and serves the result. Checks that the director
+    /// still serves every service and server that it served before.
     fn serve(&mut self, fixtures: &[Fixture]) -> Resolved {
         let resolved = resolve_for(&objects(fixtures), self);
         let mut now = Self::default();
@@ -96,7 +96,7 @@ fn what_waits_comes_when_others_leave() {
     assert_eq!(director.services.len(), 1);
 }
 
-/// A service that selects the four servers of [`four_servers`], or none.
+/// A service that selects the four servers of [`four_servers`], or no server.
 fn selecting(name: &str, port: u16, created: u32, selects: bool) -> Fixture {
     let app = if selects { "web" } else { "none" };
     at_port(name, port)
@@ -127,7 +127,8 @@ fn older_services_that_select_more_and_more_do_not_add_up() {
         6,
         "c has four from the beginning, and b two"
     );
-    // The oldest service may have all four, and its servers wait.
+    // The budget has room for all four servers of the oldest service, but they
+    // wait.
     assert_eq!(
         waiting(&last),
         ["s1 of a", "s2 of a", "s3 of a", "s4 of a"],
