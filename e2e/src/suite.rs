@@ -1,15 +1,15 @@
 //! Decides for `lab tests` how many labs run at once, which tests share a lab,
-//! and about how long each lab takes. The module also reads test results from
-//! libtest's output. The module starts no process and reads no clock.
+//! and about how long each lab takes. This module also reads test results from
+//! libtest's output. This module starts no process and reads no clock.
 
-/// How many labs run per processor: two, because a lab spends half of its time
-/// waiting.
+/// How many labs run per processor, which is two because a lab waits half of
+/// the time.
 const LABS_PER_CORE: usize = 2;
 /// The peak memory use of a lab with an API server, in MiB.
 const MEMORY_OF_A_LAB: usize = 1500;
 
-/// Returns how many labs a machine can run at once, given its processors and
-/// free memory. The returned number is at least one.
+/// Returns how many labs a machine can run at once, given its number of
+/// processors and free memory. The returned number of labs is at least one.
 pub fn labs_at_once(cores: usize, free_mebibytes: usize) -> usize {
     let by_memory = free_mebibytes / MEMORY_OF_A_LAB;
     by_memory.min(cores * LABS_PER_CORE).max(1)
@@ -18,16 +18,16 @@ pub fn labs_at_once(cores: usize, free_mebibytes: usize) -> usize {
 /// A test binary that takes minutes to run in a lab.
 struct Long {
     binary: &'static str,
-    /// How many seconds the tests take if they share one lab on an otherwise
-    /// idle machine with two processors.
+    /// The number of seconds that the binary's tests take if they share one lab
+    /// on an otherwise idle machine with two processors.
     seconds: u32,
     /// The number of labs among which the binary's tests are divided.
     labs: usize,
 }
 
 /// The slow test binaries, which decide how long the whole run takes. The times
-/// in this list may be slightly out of date. Add every new test binary that
-/// takes minutes.
+/// in `LONG` may be slightly out of date. Every new test binary that takes
+/// minutes must be added to `LONG`.
 const LONG: [Long; 10] = [
     long("e2e_health", 440, 3),
     long("e2e_walk", 500, 1),
@@ -52,14 +52,14 @@ const fn long(binary: &'static str, seconds: u32, labs: usize) -> Long {
 /// The tests of one binary that run in one lab.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Share {
-    /// The number of this share, counted from 1, and the binary's total number
-    /// of shares.
+    /// The number of this share, counted from 1, and the total number of shares
+    /// of the test binary.
     pub number: (usize, usize),
-    /// The names of the tests in this share. An empty list means all tests of
-    /// the binary.
+    /// The names of the tests in this share. An empty list of names means all
+    /// tests of the binary.
     pub tests: Vec<String>,
-    /// The estimated run time of this share in seconds, or 0 for a binary that
-    /// is not listed as slow.
+    /// The estimated run time of this share in seconds, or 0 for a test binary
+    /// that is not in [`LONG`].
     pub seconds: u32,
 }
 
@@ -87,8 +87,8 @@ pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
 }
 
 /// The test binaries that `make lab-tests` also runs on the second kernel, with
-/// the estimated seconds that each takes there. `make test-qemu` runs all test
-/// binaries on the second kernel.
+/// the estimated run time of each binary there in seconds. `make test-qemu`
+/// runs all test binaries on the second kernel.
 const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("e2e_vips", 450),
     ("e2e_walk", 100),
@@ -99,8 +99,8 @@ const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("kernel_fault_servers", 20),
 ];
 
-/// Returns a share with all of a binary's tests if the binary also runs on the
-/// second kernel.
+/// Returns a share with all tests of the binary, or `None` if `make lab-tests`
+/// does not run the binary on the second kernel.
 pub fn second_kernel(binary: &str) -> Option<Share> {
     let mut known = ON_THE_SECOND_KERNEL.iter();
     let (_, seconds) = known.find(|(name, _)| *name == binary)?;
@@ -121,8 +121,8 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Reads the result from libtest's output. Returns `None` if the test
-    /// binary did not finish.
+    /// Reads the result of a test binary from libtest's output. Returns `None`
+    /// if the test binary did not finish.
     pub fn read(output: &str) -> Option<Self> {
         let result = output
             .lines()
