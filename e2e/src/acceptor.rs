@@ -12,8 +12,8 @@ use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
 
 use crate::Host;
 
-/// Accepts TCP connections and serves each one. Dropping the acceptor ends open
-/// connections; new ones are refused.
+/// Accepts TCP connections and serves each connection on its own thread.
+/// Dropping the acceptor closes its listener and its open connections.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     address: SocketAddr,
@@ -29,12 +29,13 @@ struct Open {
 }
 
 impl Acceptor {
-    /// Starts an acceptor in `host` on an address such as `0.0.0.0:80`; port 0
-    /// means any free port. `serve` runs once for each connection, with the
-    /// client's address. The connection is closed when `serve` returns.
+    /// Starts an acceptor in `host` on an address such as `0.0.0.0:80`, where
+    /// port 0 means any free port. The acceptor calls `serve` once for each
+    /// connection, with the client's address, and closes the connection when
+    /// `serve` returns.
     ///
     /// # Panics
-    /// Panics if the address is invalid or cannot be bound.
+    /// Panics if the acceptor cannot bind the address.
     #[track_caller]
     pub(crate) fn start(
         host: &Host,
@@ -70,13 +71,15 @@ impl Acceptor {
 impl Drop for Acceptor {
     fn drop(&mut self) {
         self.open.stopped.store(true, Ordering::Relaxed);
-        // On Linux, shutting down a listener wakes a waiting accept().
+        // On Linux, shutting down a listening socket wakes a thread that waits
+        // in accept().
         if let Err(error) = shutdown(self.listener.as_raw_fd(), SocketShutdown::Both) {
             eprintln!("stopping the server at {}: {error}", self.address);
             return;
         }
         for stream in self.open.connections().values() {
-            // The client may have closed the connection just now.
+            // Errors are ignored here, because the client may have closed the
+            // connection already.
             let _ = stream.shutdown(Shutdown::Both);
         }
         if let Some(accepting) = self.accepting.take() {
@@ -87,8 +90,8 @@ impl Drop for Acceptor {
 
 impl Open {
     fn connections(&self) -> MutexGuard<'_, HashMap<usize, TcpStream>> {
-        // The map is consistent after each operation, so a poisoned lock is
-        // safe to use.
+        // The map of connections is consistent after each operation, so its
+        // lock is safe to use even if poisoned.
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -105,8 +108,8 @@ fn accept(
         if open.stopped.load(Ordering::Relaxed) {
             return;
         }
-        // The client's address comes from accept(), because a stream can no
-        // longer name its peer once the client has gone.
+        // The client's address comes from accept(), because a stream cannot
+        // name its peer after the client has disconnected.
         let Ok((stream, from)) = accepted else {
             continue;
         };
@@ -118,7 +121,8 @@ fn accept(
             if open.stopped.load(Ordering::Relaxed) {
                 return;
             }
-            // A client that disconnects early is not an error of the server.
+            // The result is ignored, because a client that disconnects early is
+            // not an error of the server.
             let _ = serve(&stream, from);
             open.connections().remove(&number);
         });

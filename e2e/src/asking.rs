@@ -1,6 +1,6 @@
 //! Test clients that send requests until they are dropped, and record each
-//! request's outcome and time. The record shows what a user of the service
-//! would have noticed.
+//! request's outcome and time. The record shows the failures and delays that a
+//! user of the service would have noticed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,23 +15,23 @@ use crate::{Client, Host, eventually, wait::PATIENCE};
 /// How long a client waits between two requests.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long to wait for the answer to a datagram.
+/// How long a client waits for the answer to a datagram.
 const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A request that has succeeded or failed.
+/// A finished request of a test client, which has succeeded or failed.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// When the request began.
+    /// The time at which the request began.
     pub at: Instant,
-    /// How long the request took to succeed or fail.
+    /// The duration of the request, until it succeeded or failed.
     pub took: Duration,
-    /// The page of the server that answered, or the error if there was no
-    /// answer.
+    /// The page of the server that answered, or the error if no server
+    /// answered.
     pub outcome: Result<String, String>,
 }
 
-/// A client that sends requests in the background, one at a time, until it is
-/// dropped.
+/// A test client that sends requests in the background, one at a time, until it
+/// is dropped.
 #[derive(Debug)]
 pub struct Asking {
     shared: Arc<Shared>,
@@ -45,19 +45,19 @@ struct Shared {
 }
 
 impl Asking {
-    /// Requests the page at an address such as `192.168.4.5:80` again and
-    /// again, over a new connection each time.
+    /// Starts a client that repeatedly requests the page at an address such as
+    /// `192.168.4.5:80`, each time over a new connection.
     pub fn pages(client: &Client, address: &str) -> Self {
         let (client, address) = (client.clone(), address.to_owned());
         Self::start(move |_| client.get(&address, "/"))
     }
 
-    /// Sends datagrams from a single port to an echo server
-    /// ([`Protocol::Echo`](crate::fault::Protocol)), so that the director sees
-    /// one flow.
+    /// Starts a client that sends datagrams from a single port to an echo
+    /// server ([`Protocol::Echo`](crate::fault::Protocol)), so that the
+    /// director sees one flow.
     ///
     /// # Panics
-    /// Panics if the port `from` is taken.
+    /// Panics if another socket uses the port `from`.
     #[track_caller]
     pub fn datagrams(host: &Host, from: u16, address: &str) -> Self {
         let socket = host
@@ -94,12 +94,13 @@ impl Asking {
         }
     }
 
-    /// Returns every request of this client that has ended so far.
+    /// Returns every request of this client that has finished so far.
     pub fn so_far(&self) -> Vec<Asked> {
         self.shared.asked().clone()
     }
 
-    /// Returns the failed requests among those that began since a given time.
+    /// Returns the failed requests of this client that began since a given
+    /// time.
     pub fn failed(&self, since: Instant) -> Vec<Asked> {
         let asked = self.shared.asked();
         let latest = asked.iter().rev().take_while(|asked| asked.at >= since);
@@ -111,8 +112,8 @@ impl Asking {
         failed
     }
 
-    /// Counts the requests that began since a given time: answered requests by
-    /// server, failed requests by error.
+    /// Counts this client's requests that began since a given time: answered
+    /// requests by server, failed requests by error.
     pub fn counts(&self, since: Instant) -> BTreeMap<String, usize> {
         let asked = self.shared.asked();
         let mut counts = BTreeMap::new();
@@ -126,10 +127,11 @@ impl Asking {
         counts
     }
 
-    /// Waits until `requests` further requests have begun and ended.
+    /// Waits until the client has begun and finished `requests` further
+    /// requests.
     ///
     /// # Panics
-    /// Panics if the requests do not end in time.
+    /// Panics if the client does not finish the requests in time.
     #[track_caller]
     pub fn wait_for_more(&self, requests: usize) {
         let start = Instant::now();
@@ -160,14 +162,14 @@ impl Drop for Asking {
 
 impl Shared {
     fn asked(&self) -> MutexGuard<'_, Vec<Asked>> {
-        // The list is consistent after each operation, so a poisoned lock is
-        // safe to use.
+        // The list of requests is consistent after each operation, so its lock
+        // is safe to use even if poisoned.
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Sends a number and waits for its echo. Returns the server's page, which is
-/// the text before the echoed number.
+/// Sends a number to an echo server and waits for its echo. Returns the
+/// server's page, which is the text before the echoed number.
 fn echo(socket: &UdpSocket, number: usize) -> io::Result<String> {
     let number = number.to_string();
     let start = Instant::now();
@@ -176,7 +178,7 @@ fn echo(socket: &UdpSocket, number: usize) -> io::Result<String> {
     while start.elapsed() < DATAGRAM_TIMEOUT {
         let length = socket.recv(&mut datagram)?;
         let answer = String::from_utf8_lossy(&datagram[..length]);
-        // A late answer to an earlier number is ignored.
+        // The client ignores a late answer to an earlier number.
         if let Some((page, echoed)) = answer.rsplit_once(' ')
             && echoed == number
         {

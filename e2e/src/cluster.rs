@@ -1,6 +1,6 @@
-//! Runs ipvs-operator as installed by its Helm chart. The controller and the
+//! Runs ipvs-operator as its Helm chart installs it. The controller and the
 //! agents use tokens of the chart's service accounts, so that the chart's RBAC
-//! applies to them.
+//! rules limit their rights.
 
 use std::{
     fs,
@@ -23,14 +23,14 @@ use crate::{
 pub const NAMESPACE: &str = "ipvs-operator";
 pub use crate::wait::PATIENCE;
 
-/// The installed chart with a running controller. Dropping the value deletes
-/// all VirtualServices, RealServers and Directors, so that the next test begins
-/// without such objects.
+/// The installed chart with a running controller. Dropping a `Cluster` deletes
+/// all VirtualServices, RealServers and Directors, so that the next test starts
+/// without them.
 #[derive(Debug)]
 pub struct Cluster {
     host: Host,
     /// The running controller, which `restart_controller` replaces by a new
-    /// one.
+    /// process.
     pub controller: Process,
 }
 
@@ -58,7 +58,7 @@ impl Cluster {
 
     /// Installs the chart again into an API server that has lost all data, and
     /// restarts the controller. The new controller gets a new token, because
-    /// tokens of the lost service accounts are no longer valid.
+    /// the API server no longer accepts tokens of the lost service accounts.
     ///
     /// # Panics
     /// Panics if helm fails or the controller does not start.
@@ -91,15 +91,15 @@ impl Drop for Cluster {
         }
         let patch = format!(r#"[{{"op":"replace","path":"/spec","value":{GRANTS}}}]"#);
         control::try_kubectl(&["patch", "idg", "default", "--type=json", "-p", &patch]);
-        // The journals of this test's agents refer to hosts that no longer
-        // exist.
+        // Agents of the next test must not read the journals of this test's
+        // agents, whose hosts no longer exist.
         if let Err(error) = fs::remove_dir_all(state_dir("")) {
             eprintln!("the agents' state folders: {error}");
         }
     }
 }
 
-/// Sets which Director must hold the VIPs of the group `default`.
+/// Sets the Director that must hold the VIPs of the DirectorGroup `default`.
 ///
 /// # Panics
 /// Panics if kubectl fails.
@@ -108,7 +108,8 @@ pub fn name_holder(director: &str) {
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// What the group `default` grants in tests: every address and mark.
+/// The grants of the DirectorGroup `default` in tests: every address and every
+/// firewall mark.
 const GRANTS: &str = r#"{"addressPools":[{"name":"lab","cidrs":["0.0.0.0/0","::/0"]}],"firewallMarks":[{"name":"lab","first":1,"last":4294967295}]}"#;
 
 fn install_chart() {
@@ -116,7 +117,8 @@ fn install_chart() {
     INSTALLED.get_or_init(upgrade_chart);
 }
 
-/// Installs the chart, or upgrades it if it is already installed.
+/// Installs the chart in the lab's first cluster, or upgrades the chart if it
+/// is already installed.
 ///
 /// # Panics
 /// Panics if helm fails.
@@ -124,7 +126,7 @@ pub fn upgrade_chart() {
     upgrade_chart_in(Which::First);
 }
 
-/// Installs or upgrades the chart in one of the clusters.
+/// Installs or upgrades the chart in one of the lab's clusters.
 ///
 /// # Panics
 /// Panics if helm fails.
@@ -145,7 +147,7 @@ pub fn upgrade_chart_in(cluster: Which) {
     ]);
 }
 
-/// The folder of the Helm chart.
+/// Returns the folder of the project's Helm chart.
 pub fn chart() -> PathBuf {
     workspace().join("charts/ipvs-operator")
 }
@@ -159,7 +161,7 @@ pub fn example(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The root folder of the repository.
+/// Returns the root folder of the repository.
 pub fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -167,14 +169,14 @@ pub fn workspace() -> PathBuf {
         .to_owned()
 }
 
-/// The state folder of a director's agent.
+/// Returns the state folder of a director's agent.
 pub fn state_dir(name: &str) -> PathBuf {
     layout::file("state").join(name)
 }
 
 /// Starts an agent on a host for the Director named `director`. As in a pod of
 /// the DaemonSet, the agent has the rights of the chart's service account. The
-/// agent's state folder is kept when the agent ends.
+/// agent's state folder remains after the agent has ended.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -182,9 +184,9 @@ pub fn start_agent(host: &Host, director: &str) -> Process {
     Process::start(host, &format!("agent-{director}"), &mut agent(director))
 }
 
-/// Like [`start_agent`], but runs the agent under strace and also returns the
-/// trace file. `name` distinguishes this trace file from others of the same
-/// test.
+/// Starts an agent as [`start_agent`] does, but under strace, and also returns
+/// the path of strace's trace file. `name` distinguishes this trace file from
+/// other trace files of the same test.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -192,7 +194,8 @@ pub fn start_agent_traced(host: &Host, director: &str, name: &str) -> (Process, 
     start_traced(host, &agent(director), director, name)
 }
 
-/// Like [`start_agent_traced`], but runs another build of the agent.
+/// Starts an agent as [`start_agent_traced`] does, but runs another build of
+/// the agent, `ipvs-agent-other`.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -215,8 +218,8 @@ fn start_traced(host: &Host, agent: &Command, director: &str, name: &str) -> (Pr
     (process, file)
 }
 
-/// Like [`start_agent`], but the agent is killed at a system call, as
-/// [`trace::doomed`] describes.
+/// Starts an agent as [`start_agent`] does, but kills the agent at a system
+/// call, as [`trace::doomed`] describes.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -226,9 +229,9 @@ pub fn start_agent_doomed(host: &Host, director: &str, system_call: &str, nth: u
 }
 
 /// Starts an agent that sees another boot id, as after a reboot of its machine.
-/// No other program sees that boot id, because all hosts of the lab share one
-/// kernel. `host` should be new, so that its IPVS table is empty and it has no
-/// VIP.
+/// Other programs still see the real boot id, because all hosts of the lab
+/// share one kernel. `host` should be new, so that its IPVS table is empty and
+/// it has no VIP.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -250,8 +253,8 @@ pub fn start_agent_after_reboot(host: &Host, director: &str, boot_id: &str) -> P
 }
 
 /// A shell script that runs a program with another boot id. The script's first
-/// argument is a file with the boot id; the other arguments are the program's
-/// command line.
+/// argument is a file that contains the boot id. The other arguments are the
+/// program's command line.
 const REBOOTED: &str = r#"
 mount --bind "$1" /proc/sys/kernel/random/boot_id
 shift
@@ -267,9 +270,9 @@ pub fn agent(director: &str) -> Command {
 }
 
 /// Starts an agent that connects to one of the lab's clusters. The agent's
-/// token is valid in every cluster and survives the loss of etcd. In a pod, the
-/// kubelet would renew the token instead. The agent still has only the rights
-/// that the chart gives to its service account.
+/// token is valid in every cluster and remains valid after the loss of etcd.
+/// (In a pod, the kubelet would renew the token instead.) The agent still has
+/// only the rights that the chart gives to its service account.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -283,9 +286,9 @@ pub fn start_agent_of(cluster: Which, host: &Host, director: &str) -> Process {
 
 const AGENT_TOKEN: &str = "lab-agent";
 
-/// Returns the contents of the API servers' token file. Tokens in this file do
-/// not depend on etcd. Each line of the file holds a token, a user, a uid and a
-/// group.
+/// Returns the contents of the token file of the API servers. Tokens in the
+/// token file do not depend on etcd. Each line of the token file contains a
+/// token, a user, a uid and a group.
 pub fn tokens_that_last() -> String {
     format!(
         "{},admin,admin,system:masters
@@ -340,13 +343,14 @@ fn start_controller(host: &Host, identity: &str) -> Process {
 /// `wait_for("ivs/web", "Ready", "True")`.
 ///
 /// # Panics
-/// Panics if the condition does not get that status in time. The panic message
-/// shows the object.
+/// Panics if the condition does not get the given status in time. The panic
+/// message shows the object.
 #[track_caller]
 pub fn wait_for(object: &str, condition: &str, status: &str) {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
     let until = |what: &str| control::try_kubectl(&["wait", object, what, &timeout]);
-    // The agent creates its Director, which may take a moment.
+    // If the object is a Director, the agent that creates the Director may
+    // still be starting.
     let made = until("--for=create");
     assert!(
         made.is_success(),
@@ -376,11 +380,11 @@ pub fn wait_until_ready(services: &[&str]) {
 
 /// Waits until a condition's reason and message together contain all of
 /// `words`, and returns `Reason: message`. The condition may have other reasons
-/// before the expected one.
+/// before the expected reason.
 ///
 /// # Panics
-/// Panics if the words do not appear in time. The panic message shows the
-/// condition's current reason and message.
+/// Panics if the condition does not contain the words in time. The panic
+/// message shows the condition's current reason and message.
 #[track_caller]
 pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
     let parts = format!("{{range .status.conditions[?(@.type==\"{condition}\")]}}");
@@ -396,11 +400,11 @@ pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
 }
 
 /// Deletes a Director whose agent has ended, and waits until `services` are no
-/// longer Ready. A test that then waits for Ready cannot mistake the old
-/// agent's report for that of the next agent.
+/// longer Ready. If the test then waits for Ready, it cannot mistake the old
+/// agent's report for the next agent's report.
 ///
 /// # Panics
-/// Panics if a service stays Ready.
+/// Panics if one of the VirtualServices stays Ready.
 #[track_caller]
 pub fn forget_director(director: &str, services: &[&str]) {
     kubectl(&["delete", "idir", director]);
@@ -409,7 +413,7 @@ pub fn forget_director(director: &str, services: &[&str]) {
     }
 }
 
-/// Returns the value at a JSONPath of an object. Example:
+/// Returns the value at a JSONPath of a Kubernetes object. Example:
 /// `value("ivs/web", ".status.directors.summary")`.
 ///
 /// # Panics
@@ -419,7 +423,7 @@ pub fn value(object: &str, path: &str) -> String {
     kubectl(&["get", object, "-o", &format!("jsonpath={{{path}}}")])
 }
 
-/// Returns one field of a condition, such as `reason`.
+/// Returns one field, such as `reason`, of an object's condition.
 ///
 /// # Panics
 /// Panics if the object does not exist.

@@ -1,8 +1,8 @@
 //! Requests from the guest to the lab's host side: to run kubectl or helm, and
 //! to stop or start the API server.
 //!
-//! Go programs such as kubectl take seconds to start inside the guest, so they
-//! run outside the guest. The guest sends its requests over TCP: each
+//! Go programs such as kubectl take seconds to start inside the guest, so the
+//! host side runs them. The guest sends its requests over TCP, where each
 //! connection carries one JSON request and one JSON answer.
 
 use std::io::{self, Read, Write};
@@ -14,20 +14,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
 
-/// The timeout of a request, longer than the host side needs for any request.
-/// If the host side hangs, the test fails before the lab's own deadline.
+/// The timeout of a request to the host side, which is longer than any request
+/// takes. If the host side hangs, this timeout makes the test fail before the
+/// lab's own deadline.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A request from the guest to the host side.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Request {
-    /// Run a program with the administrator's kubeconfig.
+    /// Run a program with the kubeconfig of the cluster's administrator.
     Run {
-        /// The program to run.
+        /// The program that the host side should run.
         run: Tool,
-        /// The program's arguments. A path names the same file on the machine
-        /// that runs the lab and in the guest.
+        /// The program's arguments. Paths in the arguments name the same files
+        /// on the machine that runs the lab and in the guest.
         args: Vec<String>,
         /// The text that the program reads from standard input.
         #[serde(default)]
@@ -41,8 +42,8 @@ pub enum Request {
         #[serde(default)]
         cluster: Which,
     },
-    /// Stop or start the first cluster's namespace controller, which removes
-    /// namespaces that are being deleted. The namespace controller does not run
+    /// Stop or start the first cluster's namespace controller, which empties
+    /// and removes deleted namespaces. The namespace controller does not run
     /// until a test starts it.
     NamespaceController {
         /// Whether to stop or start the namespace controller.
@@ -60,21 +61,23 @@ pub enum Tool {
     Helm,
 }
 
-/// What the host side must do with a cluster's program, such as its API server.
+/// The action of the host side on one of a cluster's programs, such as its API
+/// server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
-    /// Stop the program, with time to finish its work. The host side answers
-    /// when the program has ended.
+    /// Stop the program with SIGTERM. The host side answers when the program
+    /// has ended.
     Stop,
     /// Start the program unless it is already running. The host side answers
     /// when the program is ready.
     Start,
-    /// Stop the program, and delete everything that it has stored.
+    /// Stop the program, and delete all its stored data.
     Lose,
-    /// Stop the program, copy everything that it has stored, and start it again.
+    /// Stop the program, copy its stored data, and start the program again.
     BackUp,
-    /// Stop the program, and replace everything that it has stored by the copy.
+    /// Stop the program, and replace its stored data by the copy that
+    /// [`BackUp`](Self::BackUp) made.
     Restore,
 }
 
@@ -82,17 +85,18 @@ pub enum Switch {
 /// program's exit status and output.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Response {
-    /// The exit status: 0 after success, or -1 if no exit status exists.
+    /// The program's exit status: 0 after success, or -1 if no exit status
+    /// exists.
     pub status: i32,
-    /// What the program wrote to standard output.
+    /// The text that the program wrote to standard output.
     pub stdout: String,
-    /// What the program wrote to standard error, or the reason why the request
-    /// failed.
+    /// The text that the program wrote to standard error, or the reason why the
+    /// request failed.
     pub stderr: String,
 }
 
 impl Response {
-    /// Whether the request succeeded.
+    /// Returns whether the request to the host side succeeded.
     pub fn is_success(&self) -> bool {
         self.status == 0
     }
@@ -101,8 +105,8 @@ impl Response {
 /// Sends a request to the host side and waits for the answer.
 ///
 /// # Errors
-/// Returns an error if the control service cannot be reached or does not
-/// answer.
+/// Returns an error if the host side's control service cannot be reached or
+/// does not answer.
 pub fn ask(request: &Request) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&control_service(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -123,7 +127,7 @@ pub fn kubectl(args: &[&str]) -> String {
     must("kubectl", args, try_kubectl(args))
 }
 
-/// Like [`kubectl`], for a command that may fail.
+/// Runs kubectl as [`kubectl`] does, for a command that may fail.
 ///
 /// # Panics
 /// Panics if the host side does not answer.
@@ -141,11 +145,11 @@ pub fn kubectl_apply(yaml: &str) -> String {
     must("kubectl", &["apply", "-f", "-"], try_kubectl_apply(yaml))
 }
 
-/// Deletes an object such as `ivs/web` and makes it again as it was, with
+/// Deletes an object such as `ivs/web` and creates the same object again, with
 /// `kubectl replace --force`.
 ///
 /// # Panics
-/// Panics if the object does not exist or cannot be made again.
+/// Panics if the object does not exist or cannot be created again.
 #[track_caller]
 pub fn kubectl_replace(object: &str) {
     let now = kubectl(&["get", object, "-o", "json"]);
@@ -153,7 +157,8 @@ pub fn kubectl_replace(object: &str) {
     must("kubectl", &args, run(Tool::Kubectl, &args, &now));
 }
 
-/// Like [`kubectl_apply`], for objects that may be refused.
+/// Runs `kubectl apply` as [`kubectl_apply`] does, for objects that the API
+/// server may refuse.
 ///
 /// # Panics
 /// Panics if the host side does not answer.
@@ -190,13 +195,14 @@ pub fn helm(args: &[&str]) -> String {
     must("helm", args, run(Tool::Helm, args, ""))
 }
 
-/// Keeps the API server stopped as long as the value exists. Dropping the value
-/// starts the API server again and waits until it is ready.
+/// A stopped API server. Dropping an `ApiServerAway` starts the API server
+/// again and waits until it is ready.
 #[derive(Debug)]
 pub struct ApiServerAway(());
 
 impl ApiServerAway {
-    /// Stops the API server and waits until it has ended. etcd keeps running.
+    /// Stops the API server and waits until it has ended. The API server's etcd
+    /// keeps running.
     ///
     /// # Panics
     /// Panics if the host side does not answer.
@@ -216,11 +222,12 @@ impl ApiServerAway {
         Self(())
     }
 
-    /// Stops the API server and etcd, and puts back etcd's data as
-    /// [`back_up_etcd`] copied it.
+    /// Stops the API server and etcd, and replaces etcd's data by the copy that
+    /// [`back_up_etcd`] made.
     ///
     /// # Panics
-    /// Panics if there is no copy, or if the host side does not answer.
+    /// Panics if etcd's data was never copied, or if the host side does not
+    /// answer.
     #[track_caller]
     pub fn begin_and_restore_the_backup() -> Self {
         switch(Which::First, Switch::Restore);
@@ -234,14 +241,15 @@ impl Drop for ApiServerAway {
         let cluster = Which::First;
         match ask(&Request::ApiServer { apiserver, cluster }) {
             Ok(started) if started.is_success() => {}
-            // A second panic would hide the first.
+            // During a panic, the failure is only printed, because a second
+            // panic would hide the first.
             failed if std::thread::panicking() => eprintln!("the API server: {failed:?}"),
             failed => panic!("the API server starts again: {failed:?}"),
         }
     }
 }
 
-/// Copies etcd's data. The API server is away for some seconds meanwhile.
+/// Copies etcd's data, for which the API server stops for some seconds.
 ///
 /// # Panics
 /// Panics if the API server does not start again.
@@ -261,8 +269,8 @@ pub fn start_other_cluster() -> PathBuf {
     admin_kubeconfig(Which::Other)
 }
 
-/// Starts the namespace controller. From then on, deleting a namespace also
-/// deletes everything in it.
+/// Starts the namespace controller. While the namespace controller runs,
+/// deleting a namespace also deletes everything in it.
 ///
 /// # Panics
 /// Panics if the namespace controller does not start.
@@ -278,9 +286,9 @@ pub fn start_namespace_controller() {
 }
 
 /// Writes a kubeconfig with a token of a service account, and returns its path.
-/// Later calls for the same account in the same lab return the same file. A
-/// program that uses this kubeconfig has the rights that RBAC grants to the
-/// service account.
+/// Later calls for the same service account in the same lab return the same
+/// file. A program that uses this kubeconfig has the rights that RBAC grants to
+/// the service account.
 ///
 /// # Panics
 /// Panics if the service account does not exist.
@@ -296,8 +304,8 @@ pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
     path
 }
 
-/// Deletes the kubeconfigs with tokens of service accounts, so that new tokens
-/// are requested when needed.
+/// Deletes the kubeconfigs with tokens of service accounts, so that the next
+/// user of a service account requests a new token.
 ///
 /// # Panics
 /// Panics if the kubeconfigs cannot be deleted.

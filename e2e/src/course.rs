@@ -1,19 +1,19 @@
-//! The networks of the classic LVS course, as `examples/` describes them. The
-//! lab configures the VIP and the ARP settings on the DR cluster's real servers;
-//! a later release of ipvs-operator will do that. The lab also turns on
+//! The networks of the classic LVS course, which `examples/` describes. The lab
+//! configures the VIP and the ARP settings on the DR cluster's real servers; a
+//! later release of ipvs-operator will do that. The lab also turns on
 //! forwarding for the NAT director, except in tests about forwarding.
 
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 
-/// A network of a client, a director and two web servers. Each web server
-/// serves its own address as a page on port 80.
+/// A network with a client, a director and two web servers. Each web server
+/// serves a page with its own address on port 80.
 #[derive(Debug)]
 pub struct Course {
     /// The client's host, 192.168.4.10.
     pub client: Host,
     /// The first director, 192.168.4.5.
     pub director: Host,
-    /// The hosts of the two web servers.
+    /// The hosts on which the two web servers run.
     pub web: [Host; 2],
     /// The segment to which the client and the VIP belong.
     pub segment: Segment,
@@ -45,7 +45,7 @@ impl Course {
     }
 
     /// Creates the NAT cluster with a director that has its addresses and
-    /// routes, but is otherwise freshly installed.
+    /// routes, but otherwise the settings of a freshly installed machine.
     ///
     /// # Panics
     /// Panics if the hosts cannot be created.
@@ -109,11 +109,12 @@ impl Course {
         director
     }
 
-    /// Adds another real server to the inner segment of the NAT cluster.
-    /// Nothing listens on the new server.
+    /// Adds another real server to the inner segment of the NAT cluster. No
+    /// program listens on the new real server.
     ///
     /// # Panics
-    /// Panics if the host cannot be created, or if this is a DR cluster.
+    /// Panics if the host cannot be created, or if the network is a DR cluster,
+    /// which has no inner segment.
     pub fn another_server(&self, name: &str, address: &str) -> Host {
         let inner = self.inner.as_ref().expect("the NAT cluster has one");
         let server = Host::new(name);
@@ -122,8 +123,8 @@ impl Course {
         server
     }
 
-    /// Stops one of the web servers: its connections end, and new ones are
-    /// refused.
+    /// Stops one of the web servers, which ends its connections and refuses new
+    /// connections.
     pub fn stop_web(&mut self, index: usize) {
         self.servers[index] = None;
     }
@@ -131,7 +132,7 @@ impl Course {
     /// Starts a stopped web server again.
     ///
     /// # Panics
-    /// Panics if another socket has taken the port.
+    /// Panics if another socket has bound the web server's port.
     pub fn start_web(&mut self, index: usize) {
         let (host, address) = (&self.web[index], self.addresses[index]);
         self.servers[index] = Some(WebServer::start(host, "0.0.0.0:80", address));
@@ -150,8 +151,8 @@ impl Course {
     }
 }
 
-/// Returns the manifest of another VirtualService for the web servers, on its
-/// own port of the director's address.
+/// Returns the manifest of another VirtualService for the web servers, on the
+/// given port of the NAT director's address.
 pub fn another_service(name: &str, port: u16) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1

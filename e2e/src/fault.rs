@@ -1,6 +1,6 @@
 //! Real servers that misbehave on command, to test health checks. Each server
 //! runs as threads in a host and logs the connections or datagrams that it
-//! receives, so that tests count probes where they arrive.
+//! receives, so that tests can count probes at the server.
 
 mod datagrams;
 mod log;
@@ -14,19 +14,19 @@ pub use log::Arrival;
 pub use server::FaultServer;
 pub use tls::{Authority, Certificate};
 
-/// How a server answers health requests.
+/// The way in which a test server answers health requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Behaviour {
-    /// The server answers correctly.
+    /// The server answers health requests correctly.
     Good,
-    /// The server accepts requests but never answers them.
+    /// The server accepts health requests but never answers them.
     Silent,
-    /// The server answers correctly, but only after this delay.
+    /// The server answers health requests correctly, but after a delay.
     Late(Duration),
-    /// The server reports a failure with this HTTP status or DNS response code
-    /// (2 is SERVFAIL).
+    /// The server answers health requests with an error: an HTTP status or a
+    /// DNS response code (2 is SERVFAIL).
     Error(u16),
-    /// The server answers at once, with the wrong content.
+    /// The server answers health requests at once, but with the wrong content.
     WrongBody,
     /// The server sends an HTTP answer whose body never ends.
     EndlessBody,

@@ -15,7 +15,7 @@ use crate::wait::{PATIENCE, eventually};
 
 /// A network namespace that acts as one machine. The host starts like a freshly
 /// installed machine: loopback up, no forwarding, no routes. Dropping the last
-/// clone removes the namespace and every link in it.
+/// clone of a `Host` removes the network namespace and every link in it.
 #[derive(Clone)]
 pub struct Host {
     namespace: Arc<Namespace>,
@@ -27,12 +27,12 @@ struct Namespace {
 }
 
 impl Host {
-    /// Creates a host. `name` is also the name of the network namespace
-    /// (`ip netns`), so no other host may have the same name.
+    /// Creates a host. `name` is also the name of the host's network namespace
+    /// (`ip netns`), so no two hosts may have the same name.
     ///
     /// # Panics
-    /// Panics if the name is taken, or if the process may not create
-    /// namespaces, as outside the lab.
+    /// Panics if another host has the name, or if the process may not create
+    /// namespaces, which is usual outside the lab.
     pub fn new(name: &str) -> Self {
         must(run_here(Command::new("ip").args(["netns", "add", name])));
         let path = format!("/run/netns/{name}");
@@ -44,9 +44,9 @@ impl Host {
                 handle,
             }),
         };
-        // Without this, a new host would inherit the IPv4 settings of the
-        // guest's first namespace, which forwards packets for the management
-        // network.
+        // A new network namespace inherits the IPv4 settings of the guest's
+        // first namespace, which forwards packets for the management network. A
+        // freshly installed machine does not forward packets.
         host.sysctl("net.ipv4.ip_forward", "0");
         host.ip("link set lo up");
         host
@@ -57,8 +57,9 @@ impl Host {
         &self.namespace.name
     }
 
-    /// Runs a command line in the host and returns its standard output. The
-    /// line is split at white space, without a shell and without quoting.
+    /// Runs a command line in the host and returns its standard output. `run`
+    /// splits the command line at white space, without a shell and without
+    /// quoting.
     ///
     /// # Panics
     /// Panics if the command cannot be started or fails. The panic message
@@ -68,7 +69,8 @@ impl Host {
         must(self.try_run(line))
     }
 
-    /// Like [`run`](Self::run), but returns an error if the command fails.
+    /// Runs a command line as [`run`](Self::run) does, but returns an error if
+    /// the command fails.
     ///
     /// # Errors
     /// Returns an error if the command cannot be started or its exit status is
@@ -79,8 +81,8 @@ impl Host {
         self.try_command(Command::new(program).args(words))
     }
 
-    /// Like [`try_run`](Self::try_run), for a command with an environment, or
-    /// with arguments that contain spaces.
+    /// Runs a command as [`try_run`](Self::try_run) does, for a command with an
+    /// environment, or with arguments that contain spaces.
     ///
     /// # Errors
     /// Returns an error if the command cannot be started or its exit status is
@@ -115,10 +117,10 @@ impl Host {
         })
     }
 
-    /// Returns the Ethernet address of a network card.
+    /// Returns the Ethernet address of one of the host's network cards.
     ///
     /// # Panics
-    /// Panics if the host has no such card.
+    /// Panics if the host has no network card of that name.
     #[track_caller]
     pub fn mac(&self, card: &str) -> String {
         let link = self.run(&format!("ip -brief link show {card}"));
@@ -158,7 +160,7 @@ impl Host {
     /// `net.ipv4.conf`, keyed by file path.
     ///
     /// # Panics
-    /// Panics if there is no readable sysctl below the name.
+    /// Panics if no sysctl below the name is readable.
     #[track_caller]
     pub fn sysctls(&self, below: &str) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
@@ -169,8 +171,8 @@ impl Host {
 
     /// Runs `work` on a new thread in the host and waits for the result.
     /// Sockets that `work` opens belong to the host permanently, and threads
-    /// and processes that it starts run in the host too. A panic in `work` is
-    /// passed on to the caller.
+    /// and processes that `work` starts run in the host too. If `work` panics,
+    /// the caller panics too.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
@@ -181,7 +183,7 @@ impl Host {
         })
     }
 
-    /// Starts a thread in the host. The thread may outlive this call.
+    /// Starts a thread in the host, without waiting for its end.
     pub fn thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -210,7 +212,8 @@ impl fmt::Debug for Host {
 }
 
 impl Namespace {
-    /// Moves only the current thread into the namespace.
+    /// Moves the current thread, and no other thread of the process, into the
+    /// host's network namespace.
     fn join(&self) {
         setns(&self.handle, CloneFlags::CLONE_NEWNET)
             .unwrap_or_else(|error| panic!("a thread can enter {}: {error}", self.name));
@@ -219,7 +222,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // If a failed test is unwinding, a panic here would hide that failure.
+        // A panic here would hide the failure of a test that is already
+        // panicking.
         if let Err(error) = run_here(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("{error}");
         }
@@ -239,7 +243,7 @@ fn read_below(folder: &str, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// A command that could not be started, or failed.
+/// The error of a command that could not be started, or failed.
 #[derive(Debug)]
 pub struct CommandFailed {
     command: String,
@@ -247,8 +251,8 @@ pub struct CommandFailed {
 }
 
 impl CommandFailed {
-    /// Returns what the command wrote to standard error. The returned text is
-    /// empty if the command could not be started.
+    /// Returns the text that the command wrote to standard error. If the
+    /// command could not be started, the text is empty.
     pub fn stderr(&self) -> String {
         let stderr = self.outcome.as_ref().map(|output| output.stderr.as_slice());
         String::from_utf8_lossy(stderr.unwrap_or_default()).into_owned()
@@ -287,8 +291,8 @@ pub fn run_here(command: &mut Command) -> Result<String, CommandFailed> {
 /// Runs `lines` with `ip -batch` in the caller's network namespace.
 ///
 /// # Errors
-/// Returns an error if one of the `ip` commands fails. The commands after the
-/// failed one have not run.
+/// Returns an error if one of the `ip` commands fails. The `ip` commands after
+/// the failed command have not run.
 pub fn ip_here(lines: &str) -> Result<String, CommandFailed> {
     let mut command = Command::new("ip");
     command.args(["-batch", "-"]);

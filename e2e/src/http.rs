@@ -1,5 +1,5 @@
 //! HTTP servers and clients over real sockets. Servers and clients run as
-//! threads, because starting a process for each would take the guest seconds.
+//! threads, because the guest would need seconds to start a process for each.
 
 mod answer;
 mod client;
@@ -10,8 +10,8 @@ pub use client::{Client, Download};
 pub use server::WebServer;
 pub use upload::Upload;
 
-/// Returns byte number `index` of every test stream. The byte sequence does not
-/// repeat soon, so that the receiver notices lost, duplicated and swapped
+/// Returns the byte at position `index` of every test stream. The byte sequence
+/// has a long period, so that the receiver notices lost, duplicated and swapped
 /// segments.
 fn stream_byte(index: u64) -> u8 {
     let mixed = index ^ (index >> 8) ^ (index >> 16);

@@ -1,9 +1,9 @@
-//! The kernel's IPVS table as ipvsadm prints it.
+//! Reads a host's IPVS table with ipvsadm.
 
 use crate::Host;
 
-/// Returns the IPVS table as `ipvsadm-save -n` writes it: one `-A` or `-a`
-/// command per line.
+/// Returns a host's IPVS table in the format of `ipvsadm-save -n`, with one
+/// `-A` or `-a` command per line.
 ///
 /// # Panics
 /// Panics if the kernel has no IPVS or `ipvsadm` is not installed.
@@ -12,7 +12,8 @@ pub fn saved(host: &Host) -> String {
     host.run("ipvsadm -Sn")
 }
 
-/// Returns the IPVS table as `ipvsadm -Ln` lists it, with connection counts.
+/// Returns a host's IPVS table in the format of `ipvsadm -Ln`, with connection
+/// counts.
 ///
 /// # Panics
 /// Panics if the kernel has no IPVS or `ipvsadm` is not installed.
@@ -21,9 +22,9 @@ pub fn listed(host: &Host) -> String {
     host.run("ipvsadm -Ln")
 }
 
-/// Returns the saved table in an order that does not depend on the kernel's
-/// hash. Services are sorted, and each service is followed by its sorted
-/// destinations.
+/// Returns a host's IPVS table in the format of `ipvsadm-save -n`, in an order
+/// that does not depend on the kernel's hash. The services are sorted, and each
+/// service is followed by its sorted destinations.
 ///
 /// # Panics
 /// Panics if the kernel has no IPVS or `ipvsadm` is not installed.

@@ -1,13 +1,13 @@
-//! Names and addresses in the lab, which are the same in every lab. Each lab
-//! has its own namespaces, so labs can run side by side.
+//! The names and addresses of the lab, which are the same in every lab. Each
+//! lab has its own namespaces, so labs can run side by side.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The lab's folder, which holds certificates, logs and the guest's orders. The
-/// folder's path is the same on the host side and in the guest.
+/// The lab's folder, which contains certificates, logs and the guest's order.
+/// The path of the lab's folder is the same on the host side and in the guest.
 pub const DIR: &str = "/run/ipvs-lab";
 
 /// The host side's address on its network link to the guest.
@@ -16,8 +16,8 @@ pub const HOST_SIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The guest's address on its network link to the host side.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-/// The guest's address on the bridge of the management network. This address is
-/// the gateway of all hosts on the management network.
+/// The guest's address on the bridge of the management network. All hosts on
+/// the management network use `MANAGEMENT_GATEWAY` as their gateway.
 pub const MANAGEMENT_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 128, 1);
 
 /// The management network, through which the lab's hosts reach the API server.
@@ -36,7 +36,7 @@ pub fn api_server(of: Which) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(HOST_SIDE), port)
 }
 
-/// Returns the folder of a cluster's API server, which holds the server's
+/// Returns the folder of a cluster's API server, which contains the server's
 /// certificate.
 pub fn api_server_dir(of: Which) -> PathBuf {
     match of {
@@ -53,13 +53,15 @@ pub fn admin_kubeconfig(of: Which) -> PathBuf {
     }
 }
 
-/// The port of the control service on the host side.
+/// The TCP port of the control service on the host side.
 pub const CONTROL_PORT: u16 = 8077;
 
-/// The environment variable that names the folder of the workspace's programs.
+/// The environment variable that contains the path of the folder with the
+/// workspace's programs.
 pub const PROGRAMS: &str = "LAB_PROGRAMS";
 
-/// The administrator's token, which is valid in every cluster.
+/// The token of the clusters' administrator, which is valid in every cluster of
+/// the lab.
 pub const ADMIN_TOKEN: &str = "lab-admin";
 
 /// Returns the address of the control service on the host side.
@@ -99,7 +101,7 @@ current-context: lab
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
-    /// The cluster of every lab that has an API server.
+    /// The first cluster, which exists in every lab that has an API server.
     #[default]
     First,
     /// A second cluster with its own etcd. The second cluster runs only after a

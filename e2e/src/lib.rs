@@ -12,10 +12,10 @@
 //!       Host ═ Segment ═ Host          network namespaces that the test makes: client, directors, servers
 //! ```
 //!
-//! Tests and the demo use this library *inside* the guest. A function that
-//! cannot set something up panics, and the message names the failed command and
-//! its error. For failures that a test may expect, the function also has a
-//! `try_` form that returns the error.
+//! Tests and the demo use this library *inside* the guest. A function of this
+//! library panics if it cannot set something up, and the panic message names
+//! the failed command and its error. For failures that a test may expect, the
+//! function also has a `try_` form that returns the error.
 //!
 //! This library must never know what the objects of ipvs-operator mean. The
 //! library only starts programs, moves packets and sends requests to the API

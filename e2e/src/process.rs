@@ -14,12 +14,12 @@ use crate::host::Host;
 use crate::layout::{PROGRAMS, file};
 use crate::wait::{PATIENCE, eventually};
 
-/// How many lines from the end of the log a failed test shows.
+/// How many lines from the end of a program's log a failed test shows.
 const TAIL: usize = 40;
 
-/// A long-running program in a host. Dropping the value kills the program. If a
-/// test is failing at that moment, the end of the program's log is printed to
-/// standard error.
+/// A long-running program in a host. Dropping a `Process` kills the program. If
+/// the test is failing, dropping the `Process` also prints the end of the
+/// program's log to standard error.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -29,8 +29,8 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` in `host`. The program's standard output and standard
-    /// error both go to its log. `name` is used in messages and in the log's
-    /// file name.
+    /// error both go to the program's log. `name` appears in messages and in
+    /// the log's file name.
     ///
     /// # Panics
     /// Panics if the program cannot be started.
@@ -51,20 +51,20 @@ impl Process {
         }
     }
 
-    /// Returns what the program has written so far to standard output and
-    /// standard error.
+    /// Returns the text that the program has written so far to standard output
+    /// and standard error.
     pub fn log(&self) -> String {
         fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_else(|error| format!("(no log: {error})"))
     }
 
-    /// The program's process id in the guest.
+    /// Returns the program's process id in the guest.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether the program is still running.
+    /// Returns whether the program is still running.
     pub fn is_running(&mut self) -> bool {
         self.exit().is_none()
     }
@@ -112,11 +112,12 @@ impl Process {
         })
     }
 
-    /// Waits until the program's log contains `text`, and returns that line.
+    /// Waits until the program's log contains `text`, and returns the line that
+    /// contains it.
     ///
     /// # Panics
-    /// Panics if the text does not appear in time. The panic message shows the
-    /// end of the program's log.
+    /// Panics if the text does not appear in the log in time. The panic message
+    /// shows the end of the program's log.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str, within: Duration) -> String {
         eventually(
@@ -136,7 +137,8 @@ impl Process {
     #[track_caller]
     fn signal(&mut self, signal: Signal) {
         if self.exit().is_some() {
-            // Another process may have the ended program's id by now.
+            // A program that has ended gets no signal, because another process
+            // may already have its process id.
             return;
         }
         let id = i32::try_from(self.child.id()).expect("process ids are positive");
@@ -164,7 +166,7 @@ impl Drop for Process {
                 self.tail()
             );
         }
-        // The program may have ended by itself.
+        // Errors are ignored, because the program may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use crate::host::{Host, ip_here};
 use crate::layout::{MANAGEMENT_GATEWAY, WIRE_NETWORK};
 
-/// An Ethernet segment: a switch that has no address and connects hosts. The
-/// switch is a bridge in its own network namespace.
+/// An Ethernet segment: a switch without an address, to which hosts are
+/// connected. The switch is a bridge in its own network namespace.
 #[derive(Debug)]
 pub struct Segment {
     switch: Host,
@@ -19,7 +19,7 @@ impl Segment {
     /// segments and hosts.
     ///
     /// # Panics
-    /// Panics if the name is taken.
+    /// Panics if another segment or host has the name.
     pub fn new(name: &str) -> Self {
         let switch = Host::new(name);
         // With multicast snooping, the bridge would withhold neighbour
@@ -34,11 +34,12 @@ impl Segment {
     }
 
     /// Adds the network card `device` to `host` and connects it to this
-    /// segment. The card is up and has an address such as `192.168.4.5/24`.
+    /// segment. `attach` brings the network card up and gives it an address
+    /// such as `192.168.4.5/24`.
     ///
     /// # Panics
-    /// Panics if the host already has a card of this name, or if the address is
-    /// invalid.
+    /// Panics if the host already has a network card of this name, or if the
+    /// address is invalid.
     #[track_caller]
     pub fn attach(&self, host: &Host, device: &str, address: &str) {
         let port = self.ports.fetch_add(1, Ordering::Relaxed);
@@ -48,8 +49,8 @@ impl Segment {
             host = host.name(),
         ));
         // A duplicate-address check would make an IPv6 address unusable for a
-        // second. Tests choose unique addresses, so the duplicate-address check
-        // is turned off.
+        // second. Tests choose unique addresses, so they do not need the
+        // duplicate-address check.
         let unchecked = if address.contains(':') { "nodad" } else { "" };
         host.ip(&format!(
             "address add {address} dev {device} {unchecked}
@@ -57,19 +58,19 @@ impl Segment {
         ));
     }
 
-    /// The host that acts as the segment's switch, for a test that captures
-    /// packets on the segment.
+    /// Returns the host that acts as the segment's switch, for a test that
+    /// captures packets on the segment.
     pub fn switch(&self) -> &Host {
         &self.switch
     }
 }
 
-/// Adds a card `mgmt0` on the management network to `host`, and returns the
-/// card's address. Through this card the host reaches only the API server; the
-/// host's default route does not change.
+/// Adds a network card `mgmt0` on the management network to `host`, and returns
+/// the card's address. Through the card `mgmt0`, the host reaches only the API
+/// server. The host's default route does not change.
 ///
 /// # Panics
-/// Panics if the host already has a card `mgmt0`.
+/// Panics if the host already has a network card `mgmt0`.
 #[track_caller]
 pub fn attach_to_management(host: &Host) -> Ipv4Addr {
     static ATTACHED: AtomicU16 = AtomicU16::new(1);

@@ -1,5 +1,6 @@
-//! A long-lived session between two hosts. The server greets as sshd does and
-//! echoes each line; the client keeps its connection open.
+//! A long-lived TCP session between two hosts, as ssh would have. The server
+//! greets the client as sshd does and echoes each line. The client keeps its
+//! connection open.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,18 +11,18 @@ use crate::wait::PATIENCE;
 
 const BANNER: &str = "SSH-2.0-lab";
 
-/// A server that greets each client and echoes lines. Dropping the server stops
-/// it and ends its open sessions.
+/// A server that greets each client and echoes lines. Dropping a `Shell` stops
+/// the server and ends its open sessions.
 #[derive(Debug)]
 pub struct Shell {
     _acceptor: Acceptor,
 }
 
 impl Shell {
-    /// Starts the server in `host` on an address such as `0.0.0.0:22`.
+    /// Starts a shell server in `host` on an address such as `0.0.0.0:22`.
     ///
     /// # Panics
-    /// Panics if the address is invalid or cannot be bound.
+    /// Panics if the shell server cannot bind the address.
     #[track_caller]
     pub fn start(host: &Host, address: &str) -> Self {
         let serve = |stream: &TcpStream, _: SocketAddr| {
@@ -49,7 +50,8 @@ impl Session {
     /// `192.168.4.5:22`.
     ///
     /// # Errors
-    /// Returns an error if the connection fails or another server answers.
+    /// Returns an error if the connection fails or if the greeting is not that
+    /// of a [`Shell`].
     ///
     /// # Panics
     /// Panics if the address is invalid.
@@ -68,7 +70,7 @@ impl Session {
         }
     }
 
-    /// Sends a line and checks that the server echoes it.
+    /// Sends a line in the session and checks that the server echoes the line.
     ///
     /// # Errors
     /// Returns an error if the connection is broken or the echo differs from

@@ -1,4 +1,4 @@
-//! A folder on a small file system of its own, which a test can fill.
+//! A folder with its own small file system, which a test can fill.
 
 use std::{
     fs,
@@ -8,19 +8,18 @@ use std::{
 
 use crate::host::run_here;
 
-/// The size of the file system in MiB.
+/// The size of a [`SmallDisk`]'s file system in MiB.
 const SIZE: usize = 4;
 
-/// A folder with a mounted tmpfs. The tmpfs is unmounted when the value is
-/// dropped.
+/// A folder with a mounted tmpfs. Dropping a `SmallDisk` unmounts the tmpfs.
 #[derive(Debug)]
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Makes the folder, and mounts a tmpfs of 4 MiB there.
+    /// Creates `folder`, and mounts a tmpfs of 4 MiB on it.
     ///
     /// # Panics
-    /// Panics if the folder cannot be made or the tmpfs cannot be mounted.
+    /// Panics if the folder cannot be created or the tmpfs cannot be mounted.
     #[must_use]
     pub fn mount(folder: PathBuf) -> Self {
         fs::create_dir_all(&folder).expect("the lab's folder can be written");
@@ -29,7 +28,7 @@ impl SmallDisk {
         this
     }
 
-    /// Returns the folder's path.
+    /// Returns the path of the folder on which the tmpfs is mounted.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -43,19 +42,19 @@ impl SmallDisk {
         run_here(Command::new("sh").args(["-c", &line])).expect("the lab lets root do this");
     }
 
-    /// Fills the file system until nothing more fits.
+    /// Fills the folder's file system completely.
     ///
     /// # Panics
-    /// Panics if the file system is larger than expected.
+    /// Panics if the folder's file system is larger than expected.
     pub fn fill(&self) {
         let more_than_fits = vec![0; (SIZE + 1) << 20];
         fs::write(self.filler(), more_than_fits).expect_err("the filler is larger than the disk");
     }
 
-    /// Frees the space that [`Self::fill`] took.
+    /// Frees the space that [`Self::fill`] filled.
     ///
     /// # Panics
-    /// Panics if the file system was not filled before.
+    /// Panics if [`Self::fill`] was not called before.
     pub fn free(&self) {
         fs::remove_file(self.filler()).expect("the filler can be removed");
     }

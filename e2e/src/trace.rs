@@ -1,5 +1,5 @@
 //! Reads a program's netlink requests from a strace recording, so that a test
-//! need not trust what the program itself reports.
+//! need not trust the program's own reports.
 
 use std::{fs, path::Path, process::Command};
 
@@ -44,8 +44,8 @@ fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
 }
 
 /// Returns the netlink messages with which process `id` changed the kernel's
-/// IPVS table or addresses, one word per message. The traced process must
-/// already have ended.
+/// IPVS table or addresses, one word per message. The traced process must have
+/// ended before the call of `kernel_writes`.
 ///
 /// # Panics
 /// Panics if the trace does not exist or is incomplete.
@@ -60,8 +60,8 @@ pub fn kernel_writes(file: &Path, id: u32) -> Vec<String> {
     trace.lines().flat_map(writes_of).collect()
 }
 
-/// The commands of the generic netlink family IPVS that change kernel state
-/// (`include/uapi/linux/ip_vs.h`).
+/// The commands of the generic netlink family IPVS that change the kernel's
+/// state (`include/uapi/linux/ip_vs.h`).
 const WRITES: [(u8, &str); 9] = [
     (1, "NEW_SERVICE"),
     (2, "SET_SERVICE"),
@@ -74,8 +74,8 @@ const WRITES: [(u8, &str); 9] = [
     (17, "FLUSH"),
 ];
 
-/// Returns the names of the messages in one traced system call that change
-/// kernel state. One system call may send many messages.
+/// Returns the names of the netlink messages in one traced system call that
+/// change the kernel's state. One system call may send many netlink messages.
 fn writes_of(line: &str) -> Vec<String> {
     line.split("nlmsg_type=")
         .skip(1)
@@ -83,9 +83,9 @@ fn writes_of(line: &str) -> Vec<String> {
             let kind = message.split(&[',', ' ']).next()?;
             match kind {
                 "RTM_NEWADDR" | "RTM_DELADDR" => Some(kind.to_owned()),
-                // IPVS is the only netlink family here whose messages strace
-                // cannot decode. The first byte of an IPVS message's payload is
-                // the command.
+                // Of the netlink families that the agent uses, IPVS is the only
+                // one whose messages strace cannot decode. The first byte of an
+                // IPVS message's payload is the command.
                 "nlctrl" => None,
                 _ if kind.starts_with("RTM_") || kind.starts_with("NLMSG_") => None,
                 _ => {

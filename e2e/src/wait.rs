@@ -1,26 +1,26 @@
 //! Waits for a condition with a deadline, and panics with a description if the
-//! condition does not come true.
+//! condition is not met in time.
 
 use std::fmt::Display;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// The usual deadline of a wait. Even on a busy machine, no operation of a
-/// passing test takes that long.
+/// passing test takes 180 s.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The shortest pause between two calls of `look`. A call may start a program,
-/// so the pause grows to `LONGEST_PAUSE` within ten seconds.
+/// The shortest pause between two checks of a condition. A check may start a
+/// program, so the pause grows to `LONGEST_PAUSE` within ten seconds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause between two calls of `look`.
+/// The longest pause between two checks of a condition.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Calls `look` until it returns `Ok`, and returns the value. `look` runs at
-/// least once, even if the deadline is zero.
+/// Calls `look` repeatedly until it returns `Ok`, and returns the value in the
+/// `Ok`. `look` runs at least once, even if the deadline is zero.
 ///
 /// # Panics
-/// Panics if the deadline passes. The panic message contains `what` and the
-/// last error that `look` returned.
+/// Panics if the deadline passes first. The panic message contains `what` and
+/// the last error that `look` returned.
 #[track_caller]
 pub fn eventually<T, E: Display>(
     what: &str,
@@ -42,7 +42,7 @@ pub fn eventually<T, E: Display>(
 /// Waits until `look` returns a value equal to `expected`.
 ///
 /// # Panics
-/// Panics if the deadline passes.
+/// Panics if the deadline passes first.
 #[track_caller]
 pub fn eventually_equal<T: PartialEq + std::fmt::Debug>(
     what: &str,

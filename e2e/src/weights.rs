@@ -1,5 +1,6 @@
 //! Watches the weights in a host's IPVS table continuously. The watcher notices
-//! every change that lasts longer than the interval between two readings.
+//! every weight change that lasts longer than the interval between two
+//! readings.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,13 +15,13 @@ use crate::{Host, eventually};
 /// The pause between two readings of the IPVS table.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A service and one of its destinations, each written as `192.168.4.5:80`.
+/// A service and one of its destinations, each in the form `192.168.4.5:80`.
 pub type Key = (String, String);
 
-/// A weight that differs from the previous reading.
+/// A change of a destination's weight between two readings of the IPVS table.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// When the reading that shows the new weight ended.
+    /// The time at which the reading that shows the new weight ended.
     pub at: Instant,
     /// The destination whose weight changed.
     pub key: Key,
@@ -29,7 +30,7 @@ pub struct Change {
 }
 
 /// A watcher that reads the IPv4 part of a host's IPVS table in the background,
-/// from /proc/net/ip_vs, until it is dropped.
+/// from /proc/net/ip_vs. Dropping a `Weights` ends the watch.
 #[derive(Debug)]
 pub struct Weights {
     shared: Arc<Shared>,
@@ -49,8 +50,8 @@ struct Seen {
 }
 
 impl Weights {
-    /// Starts to watch, and returns after the first reading. The first reading
-    /// does not count as a change.
+    /// Starts to watch the weights of a host, and returns after the first
+    /// reading. The weights of the first reading do not count as changes.
     ///
     /// # Panics
     /// Panics if the kernel has no IPVS.
@@ -62,7 +63,7 @@ impl Weights {
             move || {
                 while !shared.ended.load(Ordering::Relaxed) {
                     let weights = read();
-                    // The time is taken after the reading, because every change
+                    // The clock is read after the table, because every change
                     // that a reading shows happened before the reading ended.
                     shared.seen().note(Instant::now(), weights);
                     thread::sleep(INTERVAL);
@@ -75,7 +76,7 @@ impl Weights {
         }
     }
 
-    /// Returns all weights from the last reading.
+    /// Returns the weights of all destinations from the last reading.
     pub fn now(&self) -> BTreeMap<Key, u32> {
         self.shared.seen().weights.clone()
     }
@@ -98,8 +99,8 @@ impl Weights {
     }
 
     /// Waits until a destination has the given weight, and returns the time of
-    /// the reading that showed it. The weight `None` means that the destination
-    /// is not in the table.
+    /// the reading that showed the weight. If `weight` is `None`, waits until
+    /// the destination is not in the table.
     ///
     /// # Panics
     /// Panics if the destination does not get the weight in time. The panic
@@ -134,8 +135,8 @@ impl Drop for Weights {
 
 impl Shared {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // The state is consistent after each operation, so a poisoned lock is
-        // safe to use.
+        // The recorded weights are consistent after each operation, so their
+        // lock is safe to use even if poisoned.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -185,7 +186,8 @@ fn parse(table: &str) -> BTreeMap<Key, u32> {
     weights
 }
 
-/// Translates hexadecimal such as `C0A80405:0050` into an address and port.
+/// Converts a hexadecimal address and port such as `C0A80405:0050` to the form
+/// `192.168.4.5:80`.
 fn address(hexadecimal: &str) -> Option<String> {
     let (address, port) = hexadecimal.split_once(':')?;
     let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?);

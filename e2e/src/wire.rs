@@ -1,5 +1,5 @@
-//! Counts the packets that a host sends through a network card, as tcpdump
-//! shows them. The count includes probes that reach no server.
+//! Counts, with tcpdump, the packets that a host sends through a network card.
+//! Unlike a server's log, the count includes probes that reach no server.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,21 +8,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::{Host, Process, wait::PATIENCE};
 
 /// The tcpdump filter for the first packet of a connection, a UDP datagram or
-/// an ICMP echo request. SYNs that the kernel sends have TCP options. A SYN
-/// without TCP options is the agent's test of its own firewall, not a probe.
+/// an ICMP echo request. SYNs that the kernel sends have TCP options. The
+/// filter leaves out SYNs without TCP options, with which the agent tests its
+/// own firewall.
 const FIRST_OF_FLOW: &str = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn \
                              and tcp[12] & 0xf0 > 0x50 \
                              or udp or icmp[icmptype] == icmp-echo";
 
-/// Captures the IPv4 packets with which a host begins an exchange, until it is
-/// dropped.
+/// A tcpdump that captures the IPv4 packets with which a host begins a
+/// connection or exchange. Dropping a `Wire` ends the capture.
 #[derive(Debug)]
 pub struct Wire {
     tcpdump: Process,
     began: (SystemTime, Instant),
 }
 
-/// One captured packet that begins an exchange.
+/// One captured packet that begins a connection or exchange.
 #[derive(Clone, Debug)]
 struct Packet {
     at: SystemTime,
@@ -47,9 +48,9 @@ impl Wire {
     }
 
     /// Counts the connections or exchanges with the target `to` that began
-    /// between two times. A target is an address and port such as
-    /// `192.168.2.100.80`, or an address for ICMP. A connection that is retried
-    /// from the same port counts once.
+    /// between two times. The target is an address and port such as
+    /// `192.168.2.100.80`, or an address alone for ICMP. Several SYNs from the
+    /// same port count as one connection.
     pub fn flows(&self, to: &str, from: Instant, until: Instant) -> usize {
         let (from, until) = (self.wall(from), self.wall(until));
         let log = self.tcpdump.log();
@@ -82,8 +83,8 @@ impl Wire {
     }
 }
 
-/// Parses a line of tcpdump such as
-/// `1732529542.123456 IP 192.168.2.5.43210 > 192.168.2.100.80: Flags [S], …`
+/// Parses a line of tcpdump's output, such as `1732529542.123456 IP
+/// 192.168.2.5.43210 > 192.168.2.100.80: Flags [S], …`
 fn parse(line: &str) -> Option<Packet> {
     let (at, rest) = line.split_once(" IP ")?;
     let (seconds, microseconds) = at.split_once('.')?;
@@ -92,7 +93,8 @@ fn parse(line: &str) -> Option<Packet> {
     let at = UNIX_EPOCH
         + Duration::from_secs(seconds.parse().ok()?)
         + Duration::from_micros(microseconds.parse().ok()?);
-    // Echo requests have no port, so each one counts as a separate exchange.
+    // ICMP echo requests have no port, so each echo request counts as a
+    // separate exchange.
     let from = if what.starts_with("ICMP") { what } else { from };
     Some(Packet {
         at,

@@ -54,8 +54,8 @@ fn the_api_server_lets_pass_what_is_good() {
         .iter()
         .filter_map(|(name, text)| {
             let answer = try_kubectl_apply(text);
-            // The object is deleted, because the next one may have its name and
-            // differ in immutable fields.
+            // This object is deleted, because the next object may have the same
+            // name and different immutable fields.
             kubectl(&["delete", "ivs", "--all"]);
             (!answer.is_success()).then(|| format!("{name}: {answer:?}"))
         })

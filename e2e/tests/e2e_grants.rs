@@ -1,6 +1,7 @@
-//! A tenant gets only what the DirectorGroup grants to its namespace and has a
-//! budget for. A grant that goes or a budget that shrinks cuts nobody. What another
-//! program made stays that program's.
+//! A tenant gets only resources that the DirectorGroup grants to its namespace,
+//! within the namespace's budget. If a grant is removed or a budget is lowered,
+//! clients are still served. The agent does not touch entries of other
+//! programs.
 
 use e2e::{
     Host,
@@ -82,7 +83,8 @@ fn grant(pools: &str) {
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// Waits until the director's table has a service, or has it no longer.
+/// Waits until the director's table contains a service, or no longer contains
+/// the service.
 #[track_caller]
 fn expect_service(director: &Host, service: &str, is_there: bool) {
     let what = format!("{service} to be in the table: {is_there}");
@@ -95,7 +97,7 @@ fn expect_service(director: &Host, service: &str, is_there: bool) {
     });
 }
 
-/// Returns the arguments of the kubectl command that a message ends with.
+/// Returns the arguments of the kubectl command at the end of a message.
 fn command_of(message: &str) -> Vec<String> {
     let (_, command) = message
         .split_once("kubectl patch ")
@@ -140,7 +142,8 @@ fn another_tenant_gets_nothing_of_what_is_not_granted_to_it() {
         r#"[{"name":"course","cidrs":["192.168.4.0/24"],"namespaces":["default"]},
             {"name":"tenant","cidrs":["192.168.4.7/32"],"namespaces":["tenant"]}]"#,
     );
-    // The tenant's objects are the older ones.
+    // The tenant's objects are created first, so they are older than the
+    // course's objects.
     kubectl_apply(TENANT);
     let said = |name: &str, kind: &str| {
         let path = format!(
@@ -224,7 +227,8 @@ fn a_grant_that_goes_cuts_nobody_until_removals_are_allowed() {
     };
     still_served();
 
-    // An agent that starts without the grant, as after an upgrade, keeps it too.
+    // An agent that starts without the grant, as after an upgrade, also keeps
+    // the service.
     agent.kill();
     let _agent = start_agent(&course.director, "director1");
     still_served();
@@ -245,7 +249,8 @@ fn a_tenant_gets_what_its_budget_has_and_a_budget_that_shrinks_cuts_nobody() {
     budget(r#"{"namespaces":[{"name":"crowd","services":1}]}"#);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // Both are of one second or the second is the younger one.
+    // The service `second` is not older than the service `first`: creation
+    // times are whole seconds, so they may be equal.
     kubectl_apply(CROWD);
     eventually(
         "the second service to be beyond the budget",

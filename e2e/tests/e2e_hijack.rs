@@ -73,9 +73,9 @@ impl Office {
         }
     }
 
-    /// Asserts that the ssh session continues, that another session can be
-    /// opened, and that the agent still reaches its API server: it programs and
-    /// reports a new service.
+    /// Asserts that the ssh session continues and that another session can be
+    /// opened. The agent must still reach its API server, so it must program
+    /// and report a new service.
     #[track_caller]
     fn expect_alive(&mut self, after: &str) {
         self.session
@@ -97,8 +97,8 @@ fn log_in(course: &Course) -> Session {
         .unwrap_or_else(|error| panic!("ssh on the director was expected to answer: {error}"))
 }
 
-/// Waits until the service's conditions and the Director's conditions report
-/// with these words that the service is refused.
+/// Waits until the conditions of the service and of the Director report that
+/// the service is refused. The message must contain `words`.
 #[track_caller]
 fn expect_refused(name: &str, director: &str, words: &[&str]) {
     let object = format!("ivs/{name}");
@@ -250,8 +250,8 @@ fn a_refused_service_comes_by_a_grant_of_its_address_and_stays_when_something_li
         page.unwrap_or_else(|error| panic!("a web server must answer behind the service: {error}"));
     assert!(page.starts_with("192.168.2."), "{page}");
 
-    // A program that starts to listen on the port gets no traffic, and the
-    // agent does not remove the service for this program.
+    // If a program starts to listen on the port later, the agent keeps the
+    // service, and the program gets no traffic.
     let _late = Shell::start(&office.course.director, "0.0.0.0:22");
     let table = ipvsadm::sorted(&office.course.director);
     agent.kill();
@@ -406,7 +406,7 @@ fn start_agent_that_may_hijack(host: &Host, folder: &Path) -> Process {
     Process::start(host, "agent-standalone", &mut command)
 }
 
-/// Tests sockets for which it is not obvious which addresses they serve.
+/// Tests sockets whose served addresses are not obvious.
 #[test]
 fn each_kind_of_listener_is_seen_on_the_addresses_that_it_serves_and_on_no_others() {
     let _cluster = Cluster::start();

@@ -82,8 +82,8 @@ fn the_api_server_may_go_away_and_nothing_is_lost() {
         shares(NAT_WEB, [5, 5])
     );
 
-    // An agent that starts while the API server is away keeps trying, and
-    // restores the table of the previous run, as after a reboot.
+    // An agent that starts without an API server restores the table of the
+    // previous run, as after a reboot. The agent keeps trying to connect.
     agent.terminate(PATIENCE);
     course.director.run("ipvsadm -C");
     let agent = start_agent(&course.director, "director1");
@@ -153,7 +153,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     assert_vip_on(&other, false);
 
     // While director-b hangs, Programmed must not be True, although director-a
-    // goes on.
+    // still works.
     b.pause();
     kubectl(&[
         "patch",

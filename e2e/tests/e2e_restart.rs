@@ -1,5 +1,5 @@
-//! An agent starts on a host where an agent ran before: a different build, or
-//! after a reboot of the host.
+//! An agent starts on a host where an agent ran before. In between, the agent
+//! is replaced by a different build, or the host reboots.
 
 use std::{fs, mem};
 
@@ -76,8 +76,8 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     expect_one_service_written(agent, &trace, "new", 8081);
 
     // Entries that are ours in the old journal are still ours: the agent
-    // removes them when their objects are deleted.
-    // The agent must know all objects before: it has made a new service then.
+    // removes them when their objects are deleted. The agent knows all objects
+    // once it has made a new service.
     let _agent = start_agent(&course.director, DIRECTOR);
     kubectl_apply(&another_service("newer", 8082));
     wait_until_ready(&["newer"]);
@@ -135,8 +135,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     agent.terminate(PATIENCE);
 
     // While the API server does not answer, the agent starts from its
-    // checkpoint, next to a stranger's services that differ in port, in
-    // protocol, or in address.
+    // checkpoint. The table already has a stranger's services, whose keys
+    // differ from ours in port, protocol or address.
     let away = ApiServerAway::begin();
     reboot(&mut course, "rebooted");
     for line in STRANGERS {
@@ -154,8 +154,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     agent.terminate(PATIENCE);
 
     // The entries in the journal are from the kernel before the reboot.
-    // Meanwhile a service was deleted, a stranger's service got its key, and no
-    // checkpoint asks for the service.
+    // Meanwhile a service was deleted, and a stranger made a service with the
+    // same key. The checkpoint is deleted, so it does not ask for the service.
     kubectl(&["delete", "ivs/former"]);
     fs::remove_file(state_dir(DIRECTOR).join("checkpoint.redb"))
         .expect("the agent left a checkpoint");

@@ -1,6 +1,6 @@
-//! When the state folder is read-only, full, or damaged, the table stays, the
-//! agent does whatever needs no journal, and the Director reports how to fix
-//! the folder.
+//! When the state folder is read-only, full, or damaged, the agent keeps the
+//! table and does all work that needs no journal. The Director reports how to
+//! fix the folder.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ const TABLE: [&str; 3] = [
     "-a -t 192.168.4.5:80 -r 192.168.2.200:80 -m -w 1",
 ];
 
-/// A state folder on a small file system of its own.
+/// A state folder on its own small file system.
 struct StateFolder(SmallDisk);
 
 impl StateFolder {

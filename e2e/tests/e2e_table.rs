@@ -1,5 +1,5 @@
-//! The table that the LVS course makes by hand, row by row, with kubectl
-//! instead of ipvsadm.
+//! Builds the table of the LVS course row by row, with kubectl instead of
+//! ipvsadm.
 
 use e2e::{
     Host, Segment,

@@ -94,8 +94,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-away", 8084);
     transfers.expect_to_move("when the API server is back");
 
-    // Without a journal, nobody would remove a service that is still in its
-    // grace.
+    // Without a journal, no agent would remove a service whose grace period has
+    // not ended.
     expect_table(&course.director, &table);
     agent.kill();
     let journal = state_dir("director1").join("journal.redb");
@@ -104,8 +104,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-adoption", 8085);
     transfers.expect_to_move("after the adoption of the table");
     expect_table(&course.director, &table);
-    // The adopted entries are ours again, so the agent removes one when its
-    // object is deleted.
+    // The adopted entries are ours again, so the agent removes an adopted entry
+    // when its object is deleted.
     kubectl(&["delete", "ivs/other"]);
     eventually("the adopted service to be removed", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);
@@ -127,7 +127,7 @@ fn wait_until_it_writes(name: &str, port: u16) {
     kubectl(&["delete", &format!("ivs/{name}")]);
 }
 
-/// Uploads to and downloads from the two servers, the same number of each.
+/// Uploads to the two servers, and the same number of downloads from them.
 struct Transfers {
     downloads: Vec<Download>,
     uploads: Vec<Upload>,

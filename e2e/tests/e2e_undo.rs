@@ -155,8 +155,8 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     before.expect(director, "after everything was deleted, and undo");
 }
 
-/// Kills undo at a system call by which undo changes the host. Each pass of the
-/// loop kills undo at a later call.
+/// Kills undo at a system call that changes the host. Each pass of the loop
+/// kills undo at a later call.
 #[test]
 fn undo_that_was_killed_goes_on_where_it_stopped() {
     let _cluster = Cluster::start();

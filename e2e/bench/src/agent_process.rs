@@ -1,5 +1,5 @@
-//! Measures what the agent's process costs when it reads from a real API
-//! server.
+//! Measures the processor time and memory of an agent that reads from a real
+//! API server.
 
 use std::{thread, time::Duration};
 
@@ -15,7 +15,8 @@ use crate::{
 
 /// How long the agent is measured while no object changes.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long to wait until the agent has finished the work of its start.
+/// How long the agent may take to finish its startup before the measurement
+/// begins.
 const REST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(600);
 

@@ -1,6 +1,7 @@
-//! The compared programs that load a table. Each program has its own process
-//! and network namespace, so that the kernel's table is empty and no earlier
-//! removal slows the load down (`ip_vs_ctl.c`, `ip_vs_trash_get_dest`).
+//! The programs whose speed at loading a table is compared. Each program has
+//! its own process and network namespace, so that the kernel's table is empty
+//! and no earlier removal slows the load down (`ip_vs_ctl.c`,
+//! `ip_vs_trash_get_dest`).
 
 use std::{
     fs::{self, File},
@@ -22,8 +23,8 @@ use crate::{
     trace,
 };
 
-/// The number of rehearsal rounds, after which a round touches no new memory
-/// page.
+/// The number of rehearsal rounds. After the rehearsals, a round touches no new
+/// memory page.
 const REHEARSALS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -69,8 +70,8 @@ impl Contestant {
         let name = self.to_possible_value().expect("no contestant is skipped");
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("contestant").arg(name.get_name());
-        // The process keeps its freed memory, so that rehearsals help: see
-        // `ours`.
+        // The process keeps its freed memory, so that the measured round reuses
+        // the memory of the rehearsals (see `ours`).
         command.env(
             "GLIBC_TUNABLES",
             "glibc.malloc.trim_threshold=1073741824:glibc.malloc.mmap_max=0",
@@ -97,8 +98,8 @@ impl Contestant {
 }
 
 /// Moves this process into a new network namespace, and sets the loopback
-/// interface up. While a namespace has no address, ip_vs takes every address
-/// for a broadcast address.
+/// interface up. While a namespace has no address, ip_vs treats every address
+/// as a broadcast address.
 pub(crate) fn empty_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
     ip_here("link set lo up")?;
@@ -121,14 +122,14 @@ fn read(command: &mut Command) -> Result<Duration> {
     })?))
 }
 
-/// Measures a whole round, from the plan until the journal has recorded the
-/// round, minus the time for planning.
+/// Measures a whole round, until the journal has recorded it. The time for
+/// planning is subtracted.
 ///
 /// The round is first rehearsed with a simulated kernel. In user-mode Linux,
 /// the first access to a memory page costs a process about 50 us, hundreds of
-/// times more than elsewhere. Without rehearsals, the benchmark would measure
-/// only the cost of first accesses. The prebuilt messages of
-/// [`Contestant::Floor`] are in memory before its load begins, too.
+/// times more than on other kernels. Without rehearsals, the benchmark would
+/// measure only the cost of first accesses. The prebuilt messages of
+/// [`Contestant::Floor`] are also in memory before the load begins.
 fn ours(size: Size, rehearsals: usize) -> Result<Duration> {
     let folder = scratch("journal")?;
     let desired = director::desired(size.wanted());

@@ -12,9 +12,9 @@ use crate::{
 };
 
 const SIZES: [Size; 2] = [Size::new(1_000, 10), Size::new(10_000, 2)];
-/// The number of samples of a program that loads a table in milliseconds.
+/// The number of samples of a program that needs only milliseconds per load.
 const FAST_SAMPLES: usize = 11;
-/// The number of samples of a program that takes up to a minute per load.
+/// The number of samples of a program that needs up to a minute per load.
 const SLOW_SAMPLES: usize = 3;
 /// The pause after a load, while the kernel removes the program's network
 /// namespace in the background.

@@ -15,8 +15,7 @@ use crate::{
     figure::{self, Figure},
 };
 
-/// The time limit of the lab, which is longer than all measurements take
-/// together.
+/// The time limit of the lab. All measurements together take less time.
 const LAB_TIMEOUT_SECONDS: u32 = 3600;
 
 pub(crate) fn run(parts: Vec<Part>, check: bool) -> Result<ExitCode> {

@@ -1,5 +1,6 @@
-//! How long a regular expression of a health check can take at most: the
-//! largest program that is accepted, and the longest text that is matched.
+//! Measures the longest time that a health check's regular expression can take.
+//! The benchmark uses the largest accepted patterns and the longest matched
+//! text.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +12,16 @@ use crate::figure::{Figure, Target};
 /// The longest text that the agent matches, in bytes.
 const TEXT: usize = 16 << 10;
 /// How many times each pattern is matched. The shortest time counts, because
-/// the longer ones are those in which something else ran.
+/// other processes may delay a match.
 const TIMES: u32 = 5;
 
-/// A name, a function that writes a pattern that grows with a number, and a
-/// text that keeps it busy.
+/// A name, a function that returns a pattern of a given size, and a function
+/// that returns a text that is slow to match.
 type Candidate = (&'static str, fn(usize) -> String, fn() -> Vec<u8>);
 
-/// Patterns that have many states at once, and with which the states that were
-/// seen before do not help. A Unicode word boundary keeps the regex crate from
-/// using them at all, once the text is not ASCII.
+/// Patterns whose automaton is in many states at once, so that the regex crate
+/// gains nothing from its cache of states. With a Unicode word boundary and a
+/// text that is not ASCII, the regex crate does not use the cache at all.
 const CANDIDATES: [Candidate; 6] = [
     (
         "alternatives",
@@ -88,7 +89,7 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Returns a text of `a` and `b` without a rule (D. Knuth's MMIX generator).
+/// Returns a pseudorandom text of `a` and `b` (D. Knuth's MMIX generator).
 fn random() -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {

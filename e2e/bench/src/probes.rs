@@ -1,6 +1,6 @@
-//! Measures how punctually one agent probes 10,000 targets, and what the probes
-//! cost. The agent runs outside the lab, in a separate process, and probes over
-//! loopback.
+//! Measures how punctually one agent probes 10,000 targets, and the cost of the
+//! probes. The agent runs outside the lab, in a separate process, and probes
+//! over loopback.
 
 use std::{
     net::Ipv4Addr,

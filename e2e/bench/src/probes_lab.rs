@@ -1,4 +1,4 @@
-//! Measures what a probe costs in our agent and in keepalived. Both programs
+//! Measures the cost of a probe in our agent and in keepalived. Both programs
 //! get the same table and the same servers. The programs run one after the
 //! other, each on a separate host in the lab.
 
@@ -127,7 +127,8 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Measures the resources that processes use during a time.
+/// A function that measures the resources that processes use during the given
+/// time.
 type Count = fn(&[u32], Duration) -> Result<Cost>;
 
 /// The resources that processes used, by part.

@@ -42,8 +42,8 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Starts `count` servers in `host`, or else in the caller's network
-    /// namespace.
+    /// Starts `count` servers in `host`. Without `host`, the servers run in the
+    /// caller's network namespace.
     pub(crate) fn start(first: Ipv4Addr, count: u32, host: Option<&Host>) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -189,7 +189,7 @@ fn obey(line: &str, epoll: &Epoll, first: Ipv4Addr, servers: &mut [Server]) -> R
 
 /// Makes a server silent by filling its queue of connections to accept. A
 /// backlog of 0 makes a queue of one connection (`include/net/sock.h`,
-/// sk_acceptq_is_full). The kernel drops a SYN for which the queue has no room
+/// sk_acceptq_is_full). The kernel drops a SYN when the queue is full
 /// (`net/ipv4/tcp_input.c`, tcp_conn_request).
 fn silence(listener: TcpListener, epoll: &Epoll) -> Result<Server> {
     epoll.delete(&listener)?;

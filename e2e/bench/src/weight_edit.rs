@@ -1,4 +1,4 @@
-//! Measures what one changed weight costs in a big table.
+//! Measures the cost of one changed weight in a big table.
 
 use std::{fs, process::Command, sync::Arc};
 

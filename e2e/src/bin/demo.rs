@@ -12,7 +12,7 @@ use e2e::{
     eventually, ipvsadm, kubectl,
 };
 
-/// The virtual addresses of all three cases.
+/// The address pool with the virtual addresses of the demo's three cases.
 const POOL: &str =
     r#"{"spec":{"addressPools":[{"name":"course","cidrs":["192.168.4.0/24","10.10.10.0/24"]}]}}"#;
 
@@ -108,8 +108,8 @@ fn dr_cluster() {
     scene.close();
 }
 
-/// The network of one case of the demo. The case's director runs an agent and
-/// has an IPVS service that was created by hand.
+/// The network of one case of the demo. The director of each case runs an agent
+/// and has an IPVS service that was created by hand.
 struct Scene {
     course: Course,
     _agent: Process,
@@ -129,7 +129,7 @@ impl Scene {
     }
 
     /// Applies an example manifest, waits until its objects are Ready, and
-    /// shows them.
+    /// prints them.
     fn apply(&self, name: &str) {
         let manifest = example(name);
         command(&format!("cat examples/{name}"));
@@ -151,8 +151,8 @@ impl Scene {
         show(&self.course.director.run(line));
     }
 
-    /// Patches an object and waits until the kernel's table contains the text
-    /// `shows`.
+    /// Patches a Kubernetes object and waits until the kernel's IPVS table
+    /// contains the text `shows`.
     fn change(&self, object: &str, patch: &str, shows: &str) {
         command(&format!("kubectl patch {object} --type=merge -p '{patch}'"));
         show(&kubectl(&["patch", object, "--type=merge", "-p", patch]));
@@ -166,7 +166,8 @@ impl Scene {
         });
     }
 
-    /// Sends requests from the client and shows how many each server answered.
+    /// Sends requests from the client and prints how many requests each server
+    /// answered.
     fn ask(&self, vip: &str) {
         const REQUESTS: usize = 12;
         let url = vip.trim_end_matches(":80");
@@ -180,8 +181,8 @@ impl Scene {
         }
     }
 
-    /// Deletes the case's objects, and shows that the service created by hand
-    /// remains.
+    /// Deletes the Kubernetes objects of the case, and shows that the IPVS
+    /// service created by hand remains.
     fn close(self) {
         say("Everything is deleted; what the operator did not make is still there.");
         run("kubectl delete ivs,irs --all");
@@ -194,7 +195,8 @@ impl Scene {
             }
         });
         self.table();
-        // The next case's director is a different machine with the same name.
+        // The network is removed now, because the next case's director is a
+        // different machine with the same name.
         drop(self);
         kubectl(&["delete", "idir", "--all"]);
     }
@@ -225,7 +227,7 @@ fn show(output: &str) {
     }
 }
 
-/// Shows and runs a kubectl command line, which must not contain quotes.
+/// Prints and runs a kubectl command line, which must not contain quotes.
 fn run(line: &str) {
     command(line);
     let args: Vec<_> = line.split(' ').skip(1).collect();

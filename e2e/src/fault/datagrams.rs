@@ -11,22 +11,23 @@ use super::Behaviour;
 use super::log::{Arrival, Log};
 use crate::Host;
 
-/// The longest time that a server takes to notice that it must stop.
+/// The longest time that a stopped UDP server takes to notice the stop.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The protocol that a UDP server speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
-    /// Echo: the server answers with its page, a space, and the received
-    /// datagram.
+    /// The echo protocol: the server answers with its page, a space, and the
+    /// received datagram.
     Echo,
-    /// DNS: the server answers that every name has the address 192.0.2.1.
+    /// The DNS protocol: the server answers that every name has the address
+    /// 192.0.2.1.
     Dns,
 }
 
-/// A UDP server on a thread inside a host. The server answers every datagram,
-/// stays silent or returns errors. Dropping the server closes its port, and the
-/// kernel then reports the closed port to clients.
+/// A UDP server on a thread inside a host. As the test has chosen, the server
+/// answers every datagram, stays silent or returns errors. Dropping the server
+/// closes its port, and the kernel then reports the closed port to clients.
 #[derive(Debug)]
 pub struct DatagramServer {
     host: Host,
@@ -50,11 +51,11 @@ struct Listening {
 }
 
 impl DatagramServer {
-    /// Starts a server in `host` on an address such as `0.0.0.0:53`. The text
-    /// `page` identifies the server to tests.
+    /// Starts a UDP server in `host` on an address such as `0.0.0.0:53`. The
+    /// text `page` identifies the UDP server to tests.
     ///
     /// # Panics
-    /// Panics if the address is invalid or cannot be bound.
+    /// Panics if the UDP server cannot bind the address.
     #[track_caller]
     pub fn start(host: &Host, address: &str, protocol: Protocol, page: &str) -> Self {
         let shared = Arc::new(Shared {
@@ -70,31 +71,31 @@ impl DatagramServer {
         }
     }
 
-    /// Applies `behaviour` to every datagram from now on.
+    /// Makes the server treat every datagram with `behaviour` from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, None);
     }
 
-    /// Stops the server and closes its port.
+    /// Stops the UDP server and closes its port.
     pub fn stop(&mut self) {
         self.listening = None;
     }
 
-    /// Starts a stopped server again on its previous address.
+    /// Starts a stopped UDP server again on its previous address.
     ///
     /// # Panics
-    /// Panics if another socket has taken the address.
+    /// Panics if another socket has bound the server's address.
     #[track_caller]
     pub fn start_again(&mut self) {
         self.listening = Some(Listening::start(&self.host, &self.address, &self.shared));
     }
 
-    /// Returns every datagram that has arrived so far.
+    /// Returns every datagram that has arrived at the server so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.log.arrivals()
     }
 
-    /// Counts the datagrams from an address since a given time.
+    /// Counts the datagrams that arrived from an address since a given time.
     pub fn came(&self, from: IpAddr, since: Instant) -> usize {
         self.shared.log.came(from, since)
     }
@@ -134,12 +135,13 @@ impl Drop for Listening {
 fn read(socket: &UdpSocket, stopped: &AtomicBool, shared: &Shared) {
     let mut datagram = [0; 2048];
     while !stopped.load(Ordering::Relaxed) {
-        // An error means that no datagram came, or that an earlier answer could
-        // not be delivered.
+        // An error of recv_from means that no datagram came, or that the
+        // server's previous answer could not be delivered.
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             continue;
         };
-        // A client that has already gone is not an error of the server.
+        // The result is ignored, because it is not the server's error if the
+        // client has already gone.
         let _ = answer(socket, &datagram[..length], from, shared);
     }
 }
@@ -158,15 +160,15 @@ fn answer(socket: &UdpSocket, asked: &[u8], from: SocketAddr, shared: &Shared) -
     socket.send_to(&answer, from).map(drop)
 }
 
-/// Builds a DNS answer to a query with one question (RFC 1035, section 4.1). No
-/// DNS library is used, because one shared with the agent would not notice its
-/// own mistakes.
+/// Builds a DNS answer to a query with one question (RFC 1035, section 4.1).
+/// The test server uses no DNS library, because a library that the agent also
+/// uses would not notice its own mistakes.
 fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     const ANSWER_TO_RECURSION: u16 = 0x8180;
     let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
-    // A zero byte ends the question's name; two bytes each for type and class
-    // follow.
+    // In the DNS question, a zero byte ends the name; two bytes each for type
+    // and class follow.
     let question = query.get(HEADER..HEADER + name + 1 + 4)?;
     let answers: u16 = if code == 0 { 1 } else { 0 };
     let mut answer = query[..2].to_vec();

@@ -1,4 +1,4 @@
-//! A log of the connections and datagrams that a server received.
+//! A log of the connections and datagrams that a test server received.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,17 +6,18 @@ use std::time::Instant;
 
 use super::Behaviour;
 
-/// A connection or datagram that a server received.
+/// A connection or datagram that a test server received.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// When the server received the connection or datagram.
+    /// The time at which the server received the connection or datagram.
     pub at: Instant,
     /// The address of the client that sent the datagram or opened the
     /// connection.
     pub from: IpAddr,
 }
 
-/// The log of one server, and the behaviour that the test has chosen for it.
+/// The log of one test server, and the behaviour that the test has chosen for
+/// the server.
 #[derive(Debug)]
 pub(super) struct Log {
     state: Mutex<State>,
@@ -26,8 +27,9 @@ pub(super) struct Log {
 struct State {
     behaviour: Behaviour,
     since: Instant,
-    /// How many more requests the server treats with this behaviour before it
-    /// turns good again. `None` means that the server keeps this behaviour.
+    /// How many more requests the server treats with the chosen behaviour
+    /// before it answers correctly again. `None` means that the server keeps
+    /// the chosen behaviour.
     left: Option<usize>,
     arrivals: Vec<Arrival>,
 }
@@ -51,13 +53,14 @@ impl Log {
         state.left = times;
     }
 
-    /// Records a connection or datagram from the address `from`.
+    /// Records the arrival of a connection or datagram from the address `from`.
     pub(super) fn arrived(&self, from: IpAddr) {
         let at = Instant::now();
         self.lock().arrivals.push(Arrival { at, from });
     }
 
-    /// Returns how to answer a health request now, and counts the request.
+    /// Returns the behaviour for a health request that has just arrived, and
+    /// counts the request.
     pub(super) fn behaviour(&self) -> Behaviour {
         let mut state = self.lock();
         match &mut state.left {
@@ -77,7 +80,8 @@ impl Log {
         self.lock().arrivals.clone()
     }
 
-    /// Counts the connections or datagrams from an address since a given time.
+    /// Counts the connections or datagrams that arrived from an address since a
+    /// given time.
     pub(super) fn came(&self, from: IpAddr, since: Instant) -> usize {
         let state = self.lock();
         let latest = state
@@ -89,8 +93,8 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is consistent after each operation, so a poisoned lock is
-        // safe to use.
+        // The state of the log is consistent after each operation, so its lock
+        // is safe to use even if poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

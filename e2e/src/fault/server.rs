@@ -13,16 +13,18 @@ use super::{Behaviour, Certificate};
 use crate::Host;
 use crate::acceptor::Acceptor;
 
-/// The prefix of the paths for health requests.
+/// The prefix of the URL paths that count as health requests.
 const HEALTH: &str = "/health";
 
-/// About how many bytes of an endless answer are sent at a time.
+/// The approximate number of bytes of an endless answer that the server sends
+/// at a time.
 const BLOCK: usize = 16 << 10;
 
-/// A web server on threads inside a host. The server answers requests for
-/// `/health…` with the behaviour that the test has chosen. The server answers
+/// A web server on threads inside a host. For requests for `/health…`, the
+/// server shows the behaviour that the test has chosen. The server answers
 /// every other request with its page, so that traffic shows which servers are
-/// in service. Dropping the server stops it and ends its open connections.
+/// in service. Dropping a `FaultServer` stops the server and ends its open
+/// connections.
 #[derive(Debug)]
 pub struct FaultServer {
     host: Host,
@@ -39,8 +41,8 @@ struct Shared {
 }
 
 impl FaultServer {
-    /// Starts a server in `host` on an address such as `0.0.0.0:80`. The text
-    /// `page` identifies the server to tests.
+    /// Starts a web server in `host` on an address such as `0.0.0.0:80`. The
+    /// text `page` identifies the web server to tests.
     ///
     /// # Panics
     /// Panics if the address is invalid or cannot be bound.
@@ -49,7 +51,7 @@ impl FaultServer {
         Self::start_with(host, address, page, None)
     }
 
-    /// Starts a server that speaks TLS with the given certificate.
+    /// Starts a web server that speaks TLS with the given certificate.
     ///
     /// # Panics
     /// Panics if the address is invalid or cannot be bound.
@@ -79,18 +81,18 @@ impl FaultServer {
         }
     }
 
-    /// Applies `behaviour` to all health requests from now on.
+    /// Makes the server treat all health requests with `behaviour` from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, None);
     }
 
-    /// Applies `behaviour` to the next `times` health requests. The server
-    /// answers later health requests correctly.
+    /// Makes the server treat the next `times` health requests with
+    /// `behaviour`. The server answers later health requests correctly.
     pub fn behave_times(&self, times: usize, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, Some(times));
     }
 
-    /// Presents another certificate to clients from now on.
+    /// Makes the server present another certificate to clients from now on.
     ///
     /// # Panics
     /// Panics if the server was started without a certificate.
@@ -100,27 +102,28 @@ impl FaultServer {
         *shown.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
-    /// Stops the server: open connections end, and new ones are refused.
+    /// Stops the web server, which ends its open connections and refuses new
+    /// connections.
     pub fn stop(&mut self) {
         self.acceptor = None;
     }
 
-    /// Starts a stopped server again on its previous address.
+    /// Starts a stopped web server again on its previous address.
     ///
     /// # Panics
-    /// Panics if another socket has taken the address.
+    /// Panics if another socket has bound the server's address.
     #[track_caller]
     pub fn start_again(&mut self) {
         let address = self.address.to_string();
         self.acceptor = Some(accept(&self.host, &address, &self.shared));
     }
 
-    /// Returns every connection that has arrived so far.
+    /// Returns every connection that has arrived at the server so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.log.arrivals()
     }
 
-    /// Counts the connections from an address since a given time.
+    /// Counts the connections that arrived from an address since a given time.
     pub fn came(&self, from: IpAddr, since: Instant) -> usize {
         self.shared.log.came(from, since)
     }
@@ -154,7 +157,8 @@ fn answer(stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut lines = reader.by_ref().lines();
     let Some(request) = lines.next().transpose()? else {
-        // A TCP health check connects and closes without sending a request.
+        // A missing request is not an error, because a TCP health check
+        // connects and closes without sending a request.
         return Ok(());
     };
     while lines
@@ -194,8 +198,8 @@ fn answer(stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
 
 fn page(mut stream: impl Write, status: &str, headers: &str, page: &str) -> io::Result<()> {
     let length = page.len();
-    // The answer is sent in one write, because Nagle's algorithm would delay a
-    // second one.
+    // The server sends its answer in one write, because Nagle's algorithm would
+    // delay a second write.
     let answer = format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{page}"
     );
@@ -206,7 +210,7 @@ fn until_it_goes(mut stream: impl Read) -> io::Result<()> {
     io::copy(&mut stream, &mut io::sink()).map(drop)
 }
 
-/// Sends `line` again and again until the client closes the connection.
+/// Sends `line` repeatedly until the client closes the connection.
 fn without_end(mut stream: impl Write, line: &[u8]) -> io::Result<()> {
     let block = line.repeat(BLOCK / line.len());
     loop {

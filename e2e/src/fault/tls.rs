@@ -11,7 +11,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// A certificate authority that signs test certificates.
+/// A certificate authority that signs certificates for test servers.
 #[derive(Debug)]
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -20,7 +20,7 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct Certificate(pub(super) Arc<ServerConfig>);
 
 impl Authority {
-    /// Creates a certificate authority that no client trusts yet.
+    /// Creates a certificate authority, which no client trusts yet.
     ///
     /// # Panics
     /// Panics if no key can be generated.
@@ -32,24 +32,24 @@ impl Authority {
         Self(issuer.expect("an authority signs itself"))
     }
 
-    /// Returns the authority's own certificate as PEM, for clients that must
-    /// trust the authority.
+    /// Returns the certificate authority's own certificate as PEM, for clients
+    /// that must trust the authority.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// Issues a certificate for a name, valid for many years.
+    /// Issues a certificate for a host name, valid for many years.
     ///
     /// # Panics
-    /// Panics if the name is invalid.
+    /// Panics if the host name is invalid.
     pub fn issue(&self, name: &str) -> Certificate {
         self.sign(&params(&[name]))
     }
 
-    /// Issues an expired certificate for a name, which was valid only in 2020.
+    /// Issues an expired certificate for a host name, valid only in 2020.
     ///
     /// # Panics
-    /// Panics if the name is invalid.
+    /// Panics if the host name is invalid.
     pub fn issue_expired(&self, name: &str) -> Certificate {
         let mut params = params(&[name]);
         params.not_before = date_time_ymd(2020, 1, 1);

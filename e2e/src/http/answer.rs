@@ -1,9 +1,9 @@
-//! An HTTP answer as the test client reads it.
+//! Reads an HTTP answer for the test client.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::TcpStream;
 
-/// An HTTP answer whose head has been read.
+/// An HTTP answer whose head the client has read.
 pub(super) struct Answer {
     pub(super) server: String,
     pub(super) length: u64,
@@ -34,7 +34,7 @@ impl Answer {
         }
     }
 
-    /// Reads and returns the whole body.
+    /// Reads and returns the whole body of the HTTP answer.
     pub(super) fn page(mut self) -> io::Result<String> {
         let mut page = String::new();
         self.body.read_to_string(&mut page)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Upload, answer::Answer, stream_byte};
 use crate::Host;
 
-/// A web client in a host.
+/// A web client that runs in a host of the lab.
 #[derive(Clone, Debug)]
 pub struct Client {
     host: Host,
@@ -19,7 +19,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Creates a client in `host` that gives up after ten seconds without an
+    /// Creates a web client in `host` that waits at most ten seconds for an
     /// answer.
     pub fn new(host: &Host) -> Self {
         Self {
@@ -28,7 +28,7 @@ impl Client {
         }
     }
 
-    /// Sets the timeout for connecting and for each read.
+    /// Sets the client's timeout for connecting and for each read.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
@@ -49,8 +49,8 @@ impl Client {
     }
 
     /// Sends `requests` requests, each over a new connection, and counts how
-    /// often each page is returned. Failed requests are counted by error, so
-    /// that a test that compares the counts notices them.
+    /// often each page is returned. `counts` also counts failed requests by
+    /// error, so that a test that compares the counts notices failures.
     ///
     /// # Panics
     /// Panics if the address is invalid.
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// Starts an upload in the background, at a limited rate. The upload runs
-    /// until the caller ends it or it fails.
+    /// until it fails or the caller ends it.
     ///
     /// # Errors
     /// Returns an error if the connection fails.
@@ -128,8 +128,8 @@ impl Client {
     }
 }
 
-/// A download that is running or has ended. Dropping the value aborts a running
-/// download.
+/// A download that is running or has ended. Dropping a `Download` aborts a
+/// running download.
 #[derive(Debug)]
 pub struct Download {
     server: String,
@@ -139,18 +139,19 @@ pub struct Download {
 }
 
 impl Download {
-    /// The name of the server that sends the download: the first line of the
-    /// server's page.
+    /// Returns the name of the server that sends the download, which is the
+    /// first line of the server's page.
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// How many correct bytes have arrived so far.
+    /// Returns how many correct bytes of the download have arrived so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Whether the download is still running: it has neither failed nor ended.
+    /// Returns whether the download is still running, that is, has neither
+    /// failed nor ended.
     pub fn is_running(&self) -> bool {
         self.reader
             .as_ref()
@@ -170,7 +171,7 @@ impl Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        // The connection may already be closed.
+        // Errors are ignored, because the connection may already be closed.
         let _ = self.connection.shutdown(Shutdown::Both);
     }
 }

@@ -11,17 +11,18 @@ use super::stream_byte;
 use crate::Host;
 use crate::acceptor::Acceptor;
 
-/// The pause between two writes of a stream.
+/// The pause between two writes of a download.
 const STREAM_TICK: Duration = Duration::from_millis(50);
 
-/// The rate of a stream if the request does not set one.
+/// The rate of a download if the request does not set a rate.
 const STREAM_BYTES_PER_SECOND: u64 = 64 * 1024;
 
-/// A web server on threads inside a host. The path
-/// `/stream?bytes=N&rate=BYTES_PER_SECOND` is a long download. `PUT /stream` is
-/// an upload that lasts until the client ends it; the answer is the number of
-/// bytes received, or the position of the first wrong byte. Every other path
-/// returns the server's page. Dropping the server stops it and ends its open
+/// A web server on threads inside a host. A request for
+/// `/stream?bytes=N&rate=BYTES_PER_SECOND` starts a long download. `PUT
+/// /stream` starts an upload that lasts until the client ends it. The server
+/// answers an upload with the number of bytes received, or with the position of
+/// the first wrong byte. The server answers a request for any other path with
+/// its page. Dropping a `WebServer` stops the server and ends its open
 /// connections.
 #[derive(Debug)]
 pub struct WebServer {
@@ -36,11 +37,11 @@ struct Shared {
 }
 
 impl WebServer {
-    /// Starts a server in `host` on an address such as `0.0.0.0:80`; port 0
-    /// means any free port.
+    /// Starts a web server in `host` on an address such as `0.0.0.0:80`, where
+    /// port 0 means any free port.
     ///
     /// # Panics
-    /// Panics if the address is invalid or cannot be bound.
+    /// Panics if the web server cannot bind the address.
     #[track_caller]
     pub fn start(host: &Host, address: &str, page: &str) -> Self {
         let shared = Arc::new(Shared {
@@ -54,12 +55,12 @@ impl WebServer {
         Self { acceptor, shared }
     }
 
-    /// The address on which the server listens.
+    /// Returns the address on which the web server listens.
     pub fn address(&self) -> SocketAddr {
         self.acceptor.address()
     }
 
-    /// How many requests the server has answered or begun to answer.
+    /// Returns how many requests the server has answered or begun to answer.
     pub fn served(&self) -> usize {
         self.shared.served.load(Ordering::Relaxed)
     }
@@ -75,7 +76,8 @@ fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         .is_some_and(|line| !line.is_empty())
     {}
     if request.is_empty() {
-        // A TCP health check connects and closes without sending a request.
+        // A missing request is not an error, because a TCP health check
+        // connects and closes without sending a request.
         return Ok(());
     }
     shared.served.fetch_add(1, Ordering::Relaxed);
@@ -101,8 +103,8 @@ fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
 
 fn head(mut stream: &TcpStream, shared: &Shared, length: u64) -> io::Result<()> {
     let name = shared.page.lines().next().unwrap_or_default();
-    // The head is sent in one write, because Nagle's algorithm would delay a
-    // second one.
+    // The server sends the head of its answer in one write, because Nagle's
+    // algorithm would delay a second write.
     let head = format!(
         "HTTP/1.1 200 OK\r\nServer: {name}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     );
@@ -123,8 +125,8 @@ fn send_stream(mut stream: &TcpStream, bytes: u64, rate: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Reads an upload to its end. Returns the page to answer with: the upload's
-/// length, or the position of the first wrong byte.
+/// Reads an upload to its end. Returns the server's answer to the upload, which
+/// is the upload's length or the position of the first wrong byte.
 fn receive_stream(mut body: impl Read) -> io::Result<String> {
     let mut block = [0; 4096];
     let mut position = 0;

@@ -15,13 +15,13 @@ use super::stream_byte;
 /// The pause between two writes of an upload.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The size of the socket's send buffer in bytes. The send buffer is small, so
-/// that nearly all bytes that were sent have also arrived. The kernel doubles
-/// the requested buffer size (socket(7)).
+/// The size in bytes of the send buffer of an upload's socket. The send buffer
+/// is small, so that nearly all sent bytes have also arrived. The kernel
+/// doubles the requested buffer size (socket(7)).
 const SEND_BUFFER: usize = 8 << 10;
 
-/// An upload that runs until it fails or the caller ends it. Dropping the value
-/// aborts a running upload.
+/// An upload that runs until it fails or the caller ends it. Dropping an
+/// `Upload` aborts a running upload.
 #[derive(Debug)]
 pub struct Upload {
     sent: Arc<AtomicU64>,
@@ -31,7 +31,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Begins the upload on an open connection.
+    /// Begins an upload on an open connection.
     pub(super) fn begin(
         stream: TcpStream,
         address: SocketAddr,
@@ -57,13 +57,14 @@ impl Upload {
         })
     }
 
-    /// How many bytes the client's kernel has accepted for sending. All of
-    /// these bytes have arrived at the server, except at most the last 16 KiB.
+    /// Returns how many bytes of the upload the client's kernel has accepted
+    /// for sending. All accepted bytes have arrived at the server, except at
+    /// most the last 16 KiB.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Whether the upload is still running.
+    /// Returns whether the upload is still running.
     pub fn is_running(&self) -> bool {
         self.writer
             .as_ref()
@@ -87,7 +88,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // The connection may already be closed.
+        // Errors are ignored, because the connection may already be closed.
         let _ = self.connection.shutdown(Shutdown::Both);
     }
 }

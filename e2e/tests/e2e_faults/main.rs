@@ -1,7 +1,7 @@
-//! The tests of the fault table: each fault of a server is noticed by the check
-//! meant for the fault, after no fewer probes than the threshold, and reported
-//! in clear words. (The test that no more probes are needed is in `e2e_health`:
-//! a server there fails exactly as many probes as the threshold.)
+//! The tests of the fault table. The check that is meant for a fault must
+//! notice the fault, but not before the threshold is reached. The report must
+//! be clear. The tests in `e2e_health` check that no further probes are needed:
+//! there, a server fails exactly as many probes as the threshold.
 
 mod cases;
 mod scene;
@@ -35,8 +35,9 @@ const LATE: usize = 5;
 /// The result of one case.
 #[derive(Debug)]
 struct Line {
-    /// The number of probes that met the fault: from those that certainly met
-    /// it to those that may have met it.
+    /// The number of probes that met the fault, as a range. The lower bound
+    /// counts the probes that certainly met the fault. The upper bound also
+    /// counts the probes that may have met the fault.
     probes: RangeInclusive<usize>,
     seconds: f64,
     seen: UnhealthyServer,
@@ -200,7 +201,7 @@ fn wait(weights: &Weights, scene: &Scene, index: usize, weight: Option<u32>) -> 
     weights.wait_for((&troubled.service, &troubled.address), weight, PATIENCE)
 }
 
-/// Waits until the Director reports what the case expects.
+/// Waits until the Director reports a message that the case expects.
 #[track_caller]
 fn expect_told(index: usize) -> UnhealthyServer {
     let case = &CASES[index];

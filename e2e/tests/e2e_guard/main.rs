@@ -1,5 +1,6 @@
-//! The removal guard: a valid but empty answer of the API server does not empty
-//! a director, nor does another cluster or a deleted CustomResourceDefinition.
+//! The removal guard: a director keeps its services if the API server returns a
+//! valid but empty list, if the agent connects to another cluster, or if a
+//! CustomResourceDefinition is deleted.
 
 mod scene;
 mod small;
@@ -119,9 +120,8 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     set_up(&course, "default");
     let traffic = Traffic::start(&course);
 
-    // A single agent runs throughout. The API server first goes away, then
-    // comes back without our definitions, and then has the definitions but no
-    // objects.
+    // A single agent runs throughout. The API server goes away and comes back
+    // without our definitions. Later the definitions exist, but no objects.
     let away = ApiServerAway::begin_and_lose_everything();
     agent.wait_for_log("Trying again", PATIENCE);
     drop(away);

@@ -112,7 +112,7 @@ pub(crate) fn assert_no_more_gone_than_the_budget(course: &Course) {
 
 /// Waits until RemovalsHeld is True with the given reason. Returns the
 /// condition's message, which explains how to release the removals.
-/// `kubeconfig` is the cluster administrator's.
+/// `kubeconfig` is the path of the cluster administrator's kubeconfig.
 #[track_caller]
 pub(crate) fn expect_held(kubeconfig: &str, reason: &str) -> String {
     let path = "jsonpath={range .status.conditions[?(@.type==\"RemovalsHeld\")]}{.status} \

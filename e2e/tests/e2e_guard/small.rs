@@ -1,5 +1,5 @@
-//! Small tables: a listing that is too old or too empty to be believed takes
-//! nothing away, and an object that is deleted goes.
+//! Small tables: the agent removes no service because of an outdated or
+//! suspiciously short listing, but removes a service whose object is deleted.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -19,7 +19,7 @@ use crate::scene::{DIRECTOR, servers};
 /// The numbers of services that a director has.
 const COUNTS: [usize; 3] = [1, 3, 10];
 
-/// A director in a group of its own, on a host of its own.
+/// A director with its own group and its own host.
 struct Site {
     /// The name of the group and of the director.
     name: String,
@@ -51,9 +51,9 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
         }
     }
 
-    /// Kills the agent, and starts another one. The Director begins anew, so
-    /// that what the killed agent reported is not mistaken for what the new one
-    /// reports.
+    /// Kills the agent, and starts a new agent. The Director is deleted, so
+    /// that the test does not mistake the killed agent's reports for the new
+    /// agent's reports.
     fn restart(&mut self) {
         self.agent.kill();
         kubectl(&["delete", &self.director()]);
@@ -72,12 +72,12 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
             .collect()
     }
 
-    /// How many services were there when the backup was made.
+    /// The number of services when the backup was made.
     fn before(&self) -> usize {
         self.count - self.count.div_ceil(3)
     }
 
-    /// Makes this many of the services.
+    /// Creates the first `services` of the services.
     fn make(&self, services: usize) {
         let (group, address) = (&self.name, &self.address);
         let group = format!("\n  directorGroupName: {group}");
@@ -115,7 +115,7 @@ spec:
     )
 }
 
-/// Waits until the kernel has this many services, each with both servers.
+/// Waits until the kernel has `services` services, each with both servers.
 #[track_caller]
 fn expect(host: &Host, services: usize) {
     let what = format!("{services} services in the kernel of {}", host.name());
@@ -167,7 +167,8 @@ fn an_etcd_restored_from_an_older_backup_cuts_nothing_until_it_is_released() {
     }
     control::back_up_etcd();
 
-    // Much happens in the cluster after the backup.
+    // Many objects are created after the backup, so that the backup is clearly
+    // older.
     let others = (0..200).map(|number| {
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: other{number}}}\n---\n")
     });
@@ -222,7 +223,8 @@ fn the_only_service_and_the_last_of_three_go_when_they_are_deleted_but_not_by_a_
         wait_for(DIRECTOR, "RemovalsHeld", "False");
     }
 
-    // While the agent is away, it cannot see what becomes of the objects.
+    // The object is deleted while the agent is stopped, so the agent does not
+    // see the deletion.
     make(1);
     expect(director, 1);
     wait_until_ready(&["web1"]);
@@ -237,7 +239,7 @@ fn the_only_service_and_the_last_of_three_go_when_they_are_deleted_but_not_by_a_
     wait_for(DIRECTOR, "RemovalsHeld", "False");
 }
 
-/// Writes manifests for this many services, each in a file of its own, and for
+/// Writes a manifest file for each of `services` services, and one file for
 /// their servers.
 fn write_manifests(folder: &Path, services: usize) {
     fs::create_dir_all(folder).expect("the lab's folder can be written");
@@ -254,7 +256,7 @@ fn mv(from: &Path, to: &Path) {
     fs::rename(from, to).expect("both are in one folder of our own");
 }
 
-/// Removes a folder if it is there.
+/// Removes a folder if it exists.
 fn clear(folder: &Path) {
     if folder.exists() {
         fs::remove_dir_all(folder).expect("a folder of our own");
@@ -267,7 +269,7 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
     let director = &course.director;
     let path = |name: &str| layout::file("swapped").join(name);
     for count in COUNTS {
-        // The other folder has less, or nothing at all.
+        // The other folder has fewer services, or no file at all.
         for left in BTreeSet::from([count - count.div_ceil(3), 0]) {
             let words = match left {
                 0 => "has no file",
@@ -291,7 +293,7 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
             assert!(line.contains(words), "{line}");
             assert_eq!(found(director), (count, count * 2));
 
-            // What the command of docs/removal-guard.md writes.
+            // The command in docs/removal-guard.md writes the same group.
             let until = in_an_hour(director);
             let group = format!(
                 "apiVersion: ipvs.dev/v1alpha1

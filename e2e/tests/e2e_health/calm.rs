@@ -1,5 +1,5 @@
-//! Events that are not a failure of a server make no request fail and change no
-//! weight.
+//! Events other than the failure of a server cause no failed request and no
+//! change of a weight.
 
 use std::{
     fs,
@@ -61,7 +61,7 @@ fn not_one_request_fails_while_nothing_is_wrong_with_the_servers() {
     // no socket.
     limit_files(&agent, 3);
     wait_for("idir/director1", "ProbesWorking", "False");
-    // The condition's message says why the probes are void.
+    // The condition's message says why the probes do not count.
     wait_for_words(
         "idir/director1",
         "ProbesWorking",

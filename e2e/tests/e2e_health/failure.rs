@@ -1,6 +1,5 @@
-//! When a server fails under traffic, the only clients to notice are those that
-//! were sent to the failed server before its probes reached the failure
-//! threshold.
+//! When a server fails under traffic, requests fail only if they were sent to
+//! the failed server before its probes reached the failure threshold.
 
 use std::time::{Duration, Instant};
 
@@ -85,9 +84,9 @@ metadata: {name: web2, labels: {app: web}}
 spec: {address: 192.168.2.200}
 ";
 
-/// Lets the first web server fail and come back under traffic. In between, the
-/// server must have weight `out` in the service `web`. All services have both
-/// servers.
+/// Lets the first web server fail and come back under traffic. While the server
+/// is down, it must have weight `out` in the service `web`. All services have
+/// both servers.
 fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u32>) {
     let _cluster = Cluster::start();
     let mut course = Course::nat();

@@ -1,6 +1,6 @@
 //! A failed server is taken out of service within the time that its check
-//! allows, and clients of other servers do not notice. Events that are not a
-//! failure of a server change nothing.
+//! allows, and clients of other servers are not affected. Other events change
+//! no weight.
 
 mod calm;
 mod failure;

@@ -1,6 +1,6 @@
 //! NAT and DR on freshly installed directors, where only addresses and routes
-//! are set up. Other tests cover sysctls that another process changes,
-//! that cannot be written, or that are no longer needed.
+//! are set up. Other tests cover read-only sysctls, sysctls that another
+//! process changes, and sysctls that are no longer needed.
 
 mod default_route;
 mod dr;

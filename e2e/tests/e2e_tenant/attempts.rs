@@ -1,4 +1,4 @@
-//! What the tenant tries, and the reason with which each attempt is refused.
+//! The tenant's attempts, and the reason for which each attempt is refused.
 
 use std::fmt::Write;
 
@@ -9,19 +9,21 @@ pub(crate) struct Attempt {
     pub(crate) name: &'static str,
     /// The fields of the VirtualService besides its selector.
     service: &'static str,
-    /// The fields of the RealServer that the service selects. Without any, the
-    /// service selects nothing.
+    /// The fields of the RealServer that the service selects. With `None`, the
+    /// service selects no RealServer.
     server: Option<&'static str>,
-    /// A word of the message with which the API server itself refuses the
+    /// A word of the API server's error message, if the API server refuses the
     /// objects.
     pub(crate) refused_by_the_api_server: Option<&'static str>,
-    /// The condition that says so, its reason, and a word of its message.
+    /// The condition that reports the refusal, the condition's reason, and a
+    /// word of the condition's message.
     says: (&'static str, &'static str, &'static str),
 }
 
 /// Returns the fields of a service on an address that the tenant may use. Each
-/// attempt needs a port of its own, because the older of two services with one
-/// key is accepted alone, and only an accepted service looks at its servers.
+/// attempt needs its own port: of two services with the same key, only the
+/// older service is accepted, and only an accepted service reports on its
+/// servers.
 macro_rules! mine {
     ($port:literal) => {
         concat!(
@@ -62,7 +64,7 @@ const fn invalid(name: &'static str, service: &'static str, word: &'static str) 
     }
 }
 
-/// The attempts. The names say what the tenant is after.
+/// The attempts. Each name describes the tenant's goal.
 pub(crate) const ATTEMPTS: [Attempt; 27] = [
     service(
         "the-others-vip",
@@ -217,7 +219,8 @@ pub(crate) const ATTEMPTS: [Attempt; 27] = [
     ),
 ];
 
-/// What the API server forbids the tenant: a verb, a resource and a namespace.
+/// The requests that the API server forbids to the tenant, each with a verb, a
+/// resource and a namespace.
 pub(crate) const FORBIDDEN: [(&str, &str, &str); 9] = [
     ("patch", "directorgroups", "tenant"),
     ("create", "directorgroups", "tenant"),
@@ -251,7 +254,7 @@ impl Attempt {
         manifest
     }
 
-    /// Waits until the VirtualService says why it gets nothing.
+    /// Waits until the VirtualService's condition reports the expected refusal.
     pub(crate) fn wait_until_refused(&self) {
         let (condition, reason, word) = self.says;
         let what = format!("{} to have {condition} with {reason}", self.name);
@@ -281,7 +284,7 @@ const FLOOD: usize = 1000;
 const AT_ONCE: usize = 250;
 
 /// Returns 2,000 valid objects as YAML, in a few parts. Each service selects
-/// every server, and checks it by a path of its own.
+/// every server, and checks the servers with its own path.
 pub(crate) fn flood() -> Vec<String> {
     let service = |number| {
         format!(
@@ -306,8 +309,8 @@ pub(crate) fn flood() -> Vec<String> {
     objects.chunks(AT_ONCE).map(|part| part.concat()).collect()
 }
 
-/// Waits until the newest services and servers of the flood say that they are
-/// beyond the budget.
+/// Waits until the flood's newest service is refused, and its first service
+/// reports servers beyond the budget.
 pub(crate) fn wait_until_the_flood_is_refused() {
     eventually("the flood to be beyond the budget", PATIENCE, || {
         let (newest, first) = (

@@ -1,5 +1,6 @@
-//! A tenant with rights in one namespace tries to get what is not its own. Each
-//! attempt is refused with the reason, and another tenant notices nothing.
+//! A tenant with rights in one namespace tries to use resources that are not
+//! granted to it. Each attempt is refused with a reason, and the other tenant
+//! is not affected.
 
 mod attempts;
 
@@ -18,7 +19,7 @@ use crate::attempts::{ATTEMPTS, FORBIDDEN, flood};
 /// The tenant's identity for the API server.
 pub(crate) const MALLORY: &str = "system:serviceaccount:tenant:mallory";
 
-/// A namespace, and the rights of somebody who manages load balancing in it.
+/// A namespace, and the rights to manage load balancing in the namespace.
 const RIGHTS: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: tenant}
@@ -39,8 +40,8 @@ subjects:
   - {kind: ServiceAccount, name: mallory, namespace: tenant}
 ";
 
-/// What the group grants: the course's VIPs to the other tenant, and a few
-/// addresses and little room to this one.
+/// The grants of the group. The other tenant gets the course's VIPs. The
+/// attacking tenant gets a few addresses and a small budget.
 const GROUP: &str = r#"{"spec": {
     "addressPools": [
         {"name": "course", "cidrs": ["192.168.4.0/26"], "namespaces": ["default"]},
@@ -55,7 +56,8 @@ const GROUP: &str = r#"{"spec": {
 /// The period of the other tenant's health check in seconds.
 const PERIOD: u64 = 2;
 
-/// The other tenant's server, which only this tenant's probes reach.
+/// The other tenant's server. No probe of the attacking tenant reaches this
+/// server.
 const SERVER: &str = "192.168.2.100.80";
 
 #[test]
@@ -113,7 +115,8 @@ fn what_a_tenant_tries_is_refused_and_another_tenant_notices_nothing() {
     let count = |of: &str| table.lines().filter(|line| line.starts_with(of)).count();
     assert!(count("-A") <= 41 && count("-a") <= 402, "{table}");
 
-    // The other tenant goes on for a while beside all of it.
+    // The other tenant's traffic and probes continue for a while next to the
+    // attacker's objects.
     thread::sleep(Duration::from_secs(20));
     let until = Instant::now();
     let failed = asking.failed(began);
@@ -132,7 +135,7 @@ fn what_a_tenant_tries_is_refused_and_another_tenant_notices_nothing() {
     );
 
     // One request deletes all objects of a kind. `kubectl delete --all` would
-    // send one for each of the 2,000 objects.
+    // send a request for each of the 2,000 objects.
     for kind in ["ipvsvirtualservices", "realservers"] {
         let all = format!("/apis/ipvs.dev/v1alpha1/namespaces/tenant/{kind}");
         kubectl(&["delete", "--raw", &all]);

@@ -1,5 +1,5 @@
-//! A VIP is given up only for a place that exists: mistakes in the
-//! DirectorGroup take no VIP away.
+//! A director keeps a VIP until the VIP can move to another interface or
+//! director. A mistake in the DirectorGroup removes no VIP.
 
 use std::{
     io,
@@ -45,7 +45,8 @@ fn a_vip_answers_throughout_a_typo_a_dead_holder_a_narrowed_pool_and_mode_manual
     place(r#"{"interface":null}"#);
     wait_until_ready(&["web"]);
 
-    // Longer than the agent needs to see that a Lease is not renewed.
+    // The pause is longer than the agent needs to detect that a Lease is not
+    // renewed.
     let looks = Duration::from_secs(25);
     for (holder, pause) in [("director9", Duration::ZERO), ("director2", looks)] {
         name_holder(holder);
@@ -120,7 +121,7 @@ fn grant(cidr: &str) {
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// Waits until the status of director1 has these words.
+/// Waits until a field of director1's status contains `words`.
 #[track_caller]
 fn said(path: &str, words: &str) {
     eventually(&format!("director1 to say {words:?}"), PATIENCE, || {
@@ -142,8 +143,8 @@ fn gone(director: &Host) {
     });
 }
 
-/// A client that asks for the VIP by ARP and connects to it over TCP, about 20
-/// times a second.
+/// A client that resolves the VIP by ARP and opens a TCP connection to it,
+/// about 20 times a second.
 struct Asking {
     ends: Arc<AtomicBool>,
     asked: Arc<Mutex<Vec<Result<(), String>>>>,
@@ -200,8 +201,8 @@ impl Drop for Asking {
     }
 }
 
-/// Connects to the VIP without a known Ethernet address for it, so that the
-/// kernel asks the segment first.
+/// Deletes the neighbor entry of the VIP and connects to the VIP, so that the
+/// kernel sends an ARP request first.
 fn ask() -> io::Result<()> {
     let mut forget = Command::new("ip");
     forget.args(["neighbor", "flush", "to", VIP, "dev", "eth0"]);

@@ -74,9 +74,8 @@ pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
     lines.filter(|(_, device)| device != "lo").collect()
 }
 
-/// A record of the addresses that are added to some hosts and removed from
-/// them. The kernel reports all changes on one socket, so the record is in the
-/// order of the changes.
+/// A record of the addresses that some hosts gain and lose. The kernel reports
+/// all changes on one socket, so the record is in the order of the changes.
 pub(crate) struct Watch {
     monitor: Process,
     /// For each address, the hosts that had the address when the watch began.

@@ -19,16 +19,16 @@ pub(crate) enum Step {
     DeleteServer(usize),
     /// Deletes a server if it exists, and makes it again at once.
     ReplaceServer(usize, Server),
-    /// Takes the grant of a VIP or mark away if the group grants it, and gives
-    /// it otherwise.
+    /// Revokes a VIP or mark if the group grants it. Otherwise grants the VIP
+    /// or mark.
     TurnGrant(usize),
     Stranger(Deed),
     /// Sends SIGKILL to the agent.
     Kill,
     /// Sends SIGTERM to the agent.
     Stop,
-    /// Sends SIGKILL to the agent, and to the next agent at the given system
-    /// call.
+    /// Sends SIGKILL to the agent, and starts an agent that gets SIGKILL at the
+    /// given system call.
     Doom(&'static str, u32),
     Resume,
 }

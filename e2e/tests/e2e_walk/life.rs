@@ -8,10 +8,10 @@ use e2e::{
 /// The name of the Director.
 pub(crate) const DIRECTOR: &str = "director1";
 
-/// The system calls by which an agent changes the kernel and the disk, and
-/// before which the walk may kill the agent. The number is the last call of
-/// that name at which the walk may kill, counted in each thread. The first
-/// calls of each name are made while the agent starts.
+/// The system calls at which the walk may kill an agent, because they change
+/// the kernel or the disk. The number is the last call of that name at which
+/// the walk may kill the agent, counted in each thread. The first calls of each
+/// name are made while the agent starts.
 pub(crate) const LAST_CALLS: [(&str, u32); 5] = [
     ("sendto", 16),
     ("recvfrom", 24),

@@ -48,11 +48,11 @@ const fn tcp(name: &'static str, key: &'static str, vip: &'static str, port: u16
     }
 }
 
-/// The mark of the service that has one.
+/// The firewall mark of the only service that has a mark.
 const MARK: &str = "7";
 
-/// What the group grants at times: two VIPs and the mark. The group always
-/// grants the other VIPs.
+/// The grants that the walk gives and revokes: two VIPs and the mark. The group
+/// always grants the other VIPs.
 pub(crate) const REVOCABLE: [&str; 3] = ["192.168.4.22", "2001:db8:4::20", MARK];
 
 /// The UDP timeout of the group is this number of seconds plus
@@ -134,16 +134,16 @@ pub(crate) struct Objects {
     pub(crate) servers: BTreeMap<usize, (Age, Server)>,
     /// The number of the latest beacon, as in [`beacon`].
     pub(crate) beacon: u32,
-    /// The grants of [`REVOCABLE`] that the group does not give.
+    /// The grants of [`REVOCABLE`] that are revoked now.
     pub(crate) revoked: BTreeSet<&'static str>,
     /// The number of times that the grants changed.
     pub(crate) turns: u32,
 }
 
-/// A service and a server whose persistence timeout and weight are the number
-/// of the latest beacon. When the kernel has the beacon's service and server,
-/// the director has seen every earlier change, because the changes of each kind
-/// of object arrive in order.
+/// A service and a server that carry the number of the latest beacon, as the
+/// service's persistence timeout and the server's weight. When the kernel has
+/// the beacon's service and server, the director has seen every earlier change,
+/// because the changes of each kind of object arrive in order.
 pub(crate) const BEACON: Identity = tcp("beacon", "-t 192.168.4.29:9", "192.168.4.29", 9);
 const BEACON_SERVER: &str = "192.168.2.99";
 
@@ -260,8 +260,8 @@ impl Objects {
         }})
     }
 
-    /// Returns the kernel's UDP timeout in seconds when the director has seen
-    /// the group.
+    /// Returns the UDP timeout in seconds that the kernel must have once the
+    /// director has seen the group.
     pub(crate) fn udp_seconds(&self) -> u32 {
         UDP_SECONDS + self.turns
     }

@@ -1,18 +1,17 @@
 //! The entries that strangers put into the kernel's table, and whether each
 //! entry must still be there. The walk checks the table now and then; "the last
-//! check" is the last one that passed.
+//! check" is the last check that passed.
 //!
-//! An entry that is not wanted and never was ours must be as the stranger left
-//! it. A wanted entry is adopted. An entry that was wanted for a while since
-//! the last check, and is no longer wanted, may have been adopted or not: it
-//! may be there as the stranger made it, or be gone. An entry that was ours at
-//! the last check must be gone if it is no longer wanted and no stranger has
-//! made it again.
+//! A stranger's entry that was never wanted must be unchanged. The agent adopts
+//! a wanted entry. If an entry was wanted for a while after the last check, the
+//! agent may have adopted it or not. When such an entry is no longer wanted, it
+//! may be unchanged or removed. If our entry from the last check is no longer
+//! wanted, the agent must remove it, unless a stranger has made the entry
+//! again.
 //!
-//! Strangers' servers stay even if the agent adopted their service and the
-//! service is no longer wanted: then the service stays with them. Where both
-//! the agent and a stranger made a service, the agent may count it as its own
-//! or as adopted.
+//! If an adopted service is no longer wanted but has strangers' servers, the
+//! service and those servers stay. If both the agent and a stranger made a
+//! service, the agent may treat the service as its own or as adopted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +27,8 @@ pub(crate) struct Strangers {
     /// Claimed entries that stopped being wanted at some time since the last
     /// check.
     dropped: BTreeSet<Entry>,
-    /// The services that only strangers made, so that the agent can only have
-    /// adopted them.
+    /// The services that only strangers made. The agent may have adopted such a
+    /// service, but did not make it.
     strange: BTreeSet<String>,
     /// The services that a stranger made or edited at some time.
     perhaps_strange: BTreeSet<String>,

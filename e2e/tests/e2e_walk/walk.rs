@@ -102,7 +102,8 @@ impl Walk {
             let mut rng = self.rng();
             match rng.u32(..20) {
                 0 => self.lose_the_api_server(rng.usize(4..9)),
-                // Deleted entries leave after 10 s, so each settling takes that long.
+                // The agent removes deleted entries after 10 s, so each wait
+                // takes 10 s.
                 1..3 => self.fill_the_disk(rng.usize(10..20)),
                 _ => self.go(rng.usize(15..25), any_step),
             }
@@ -344,7 +345,8 @@ impl Walk {
         self.strangers.settled(&found, &desired);
     }
 
-    /// Returns how the kernel's UDP timeout differs from that of the group.
+    /// Returns how the kernel's UDP timeout differs from the group's UDP
+    /// timeout.
     fn wrong_timeout(&self) -> Vec<String> {
         let shown = self.director.run("ipvsadm -l --timeout");
         let wanted = self.objects.udp_seconds().to_string();

@@ -22,8 +22,8 @@ use crate::tools::built;
 const READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// One etcd and one kube-apiserver, without Kubernetes controllers. Without
-/// controllers, no namespace is fully deleted, and the dependents of deleted
-/// owners stay.
+/// Kubernetes controllers, no namespace is fully deleted, and objects whose
+/// owner is deleted stay.
 pub(crate) struct ApiServer {
     of: Which,
     processes: Mutex<Processes>,
@@ -35,7 +35,8 @@ struct Processes {
 }
 
 impl ApiServer {
-    /// Writes the administrator's kubeconfig.
+    /// Writes the kubeconfig of the cluster's administrator, without starting
+    /// the API server.
     pub(crate) fn prepare(of: Which) -> Result<Self> {
         fs::create_dir_all(api_server_dir(of))?;
         fs::write(admin_kubeconfig(of), kubeconfig(of, ADMIN_TOKEN))?;
@@ -65,8 +66,9 @@ impl ApiServer {
             etcd.check()?;
             server.check()?;
             // The API server reports ready before the namespaces `default` and
-            // `kube-system` exist. Most objects of tests are in `default`, and
-            // the UID of `kube-system` identifies the cluster.
+            // `kube-system` exist. Tests need both namespaces: most objects are
+            // in `default`, and the UID of `kube-system` identifies the
+            // cluster.
             let ready = self
                 .kubectl(&["get", "--raw", "/readyz"])
                 .and_then(|_| self.kubectl(&["get", "namespace", "default", "kube-system"]));
@@ -81,8 +83,8 @@ impl ApiServer {
         }
     }
 
-    /// Stops the API server if it is running, and waits until it has ended.
-    /// etcd keeps running.
+    /// Stops the API server if it is running, and waits until it has ended. The
+    /// API server's etcd keeps running.
     pub(crate) fn stop(&self) -> Result<()> {
         unpoisoned(&self.processes).server.stop()
     }
@@ -95,16 +97,16 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Copies etcd's data while the API server and etcd are stopped, and starts
-    /// both again.
+    /// Stops the API server and etcd, copies etcd's data, and starts etcd and
+    /// the API server again.
     pub(crate) fn back_up(&self) -> Result<()> {
         self.stop_all()?;
         replace(&self.backup(), &self.data())?;
         self.start()
     }
 
-    /// Stops the API server and etcd, and puts back etcd's data as it was last
-    /// copied.
+    /// Stops the API server and etcd, and replaces etcd's data by the last
+    /// copy.
     pub(crate) fn restore(&self) -> Result<()> {
         self.stop_all()?;
         replace(&self.data(), &self.backup())
@@ -130,7 +132,8 @@ impl ApiServer {
     }
 
     /// Returns the port of the cluster's etcd, which only this API server uses.
-    /// etcd opens the next port for its peers, although there are no peers.
+    /// etcd also opens the next higher port, for peers, although this etcd has
+    /// no peers.
     fn etcd_port(&self) -> u16 {
         match self.of {
             Which::First => 2379,
@@ -174,7 +177,7 @@ impl ApiServer {
     }
 }
 
-/// Replaces a folder by a copy of another one.
+/// Replaces `folder` by a copy of the folder `by`.
 fn replace(folder: &Path, by: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
@@ -183,7 +186,7 @@ fn replace(folder: &Path, by: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns a command for a program that talks to an API server as its
+/// Returns a command for a program that connects to an API server as
 /// administrator.
 pub(crate) fn administrator(of: Which, program: &str) -> Command {
     let mut command = Command::new(built(program));
@@ -196,6 +199,7 @@ pub(crate) fn administrator(of: Which, program: &str) -> Command {
 }
 
 pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic leaves the value consistent, so a poisoned lock is safe to use.
+    // A panic leaves the locked value consistent, so the mutex is safe to use
+    // even if poisoned.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

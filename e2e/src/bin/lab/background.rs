@@ -1,4 +1,4 @@
-//! A program of the host side that runs in the background.
+//! Runs a program of the lab's host side in the background.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -12,12 +12,12 @@ use e2e::layout::file;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a program may take to stop before it is killed. Without this limit,
-/// an API server would wait a minute for open watches.
+/// How long a background program may take to stop before it is killed. Without
+/// this limit, a stopping API server would wait a minute for open watches.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A background program with at most one running process. The program's log is
-/// kept after the program ends.
+/// A background program with at most one running process. The log stays after
+/// the background program has ended.
 pub(crate) struct Background {
     name: String,
     child: Option<Child>,
@@ -28,7 +28,7 @@ impl Background {
         Self { name, child: None }
     }
 
-    /// Starts the program unless it is running.
+    /// Starts the background program unless it is running.
     pub(crate) fn start(&mut self, command: &mut Command) -> Result<()> {
         if self.child.is_some() {
             return Ok(());
@@ -38,8 +38,9 @@ impl Background {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // Ctrl-C must not reach this program, so it gets its own process
-            // group. The lab's top process (`cage`) handles Ctrl-C.
+            // Ctrl-C must not reach the background program, so the program gets
+            // its own process group. The lab's top process (`cage`) handles
+            // Ctrl-C.
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", self.name))?;
@@ -47,7 +48,7 @@ impl Background {
         Ok(())
     }
 
-    /// Returns an error if the program has ended by itself.
+    /// Returns an error if the background program has ended by itself.
     pub(crate) fn check(&mut self) -> Result<()> {
         let child = self.child.as_mut();
         if let Some(ended) = child.and_then(|child| child.try_wait().transpose()) {
@@ -57,8 +58,8 @@ impl Background {
         Ok(())
     }
 
-    /// Ends the program, with time to finish its work, and waits until it has
-    /// ended.
+    /// Asks the background program to end (SIGTERM), waits until it has ended,
+    /// and kills it if it takes too long.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -74,7 +75,7 @@ impl Background {
         Ok(())
     }
 
-    /// Returns the end of the program's log.
+    /// Returns the last lines of the background program's log.
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();

@@ -1,4 +1,4 @@
-//! The preparations that are the same for every kernel that the lab boots.
+//! Prepares the files and devices that every kernel booted by the lab needs.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,23 +9,23 @@ use e2e::host::ip_here;
 use e2e::layout::file;
 
 /// The guest's memory in MiB. The host allocates a page of the guest's memory
-/// only when the guest first uses the page.
+/// when the guest first uses the page.
 pub(crate) const MEMORY: u32 = 2048;
 
 /// The network device at the host side's end of the link to the guest.
 pub(crate) const TAP: &str = "tap0";
 
-/// Prepares what every kernel that boots from the host's files needs: a tap
-/// device, kernel modules in the lab's folder, and an init script. Returns the
-/// path of the init script.
+/// Prepares a tap device, kernel modules in the lab's folder, and an init
+/// script for a kernel that boots from the host's files. Returns the path of
+/// the init script.
 pub(crate) fn prepare_boot(modules: &Path) -> Result<String> {
     if !Path::new("/dev/net/tun").exists() {
         anyhow::bail!("no /dev/net/tun, which joins the guest with the host side: `modprobe tun`")
     }
     ip_here(&format!("tuntap add {TAP} mode tap"))?;
     symlink(modules, file("modules")).context("where the guest's modules are")?;
-    // The guest mounts its modules on /lib/modules and cannot create that
-    // folder itself.
+    // The guest mounts its kernel modules on /lib/modules, and cannot create
+    // that folder itself.
     fs::create_dir_all("/lib/modules").context("making /lib/modules")?;
     let init = file("init");
     fs::write(&init, include_str!("init.sh")).context("writing the guest's init")?;

@@ -1,7 +1,7 @@
-//! Gives each run its own namespaces, so that the end of one process removes
-//! everything. The end of the pid namespace ends all processes. Network links
-//! disappear with the network namespace, and files with the mount namespace.
-//! Labs that run side by side cannot affect each other.
+//! Gives each run of the lab its own namespaces, so that the end of one process
+//! removes everything. The end of the pid namespace ends all processes. The
+//! lab's network links disappear with its network namespace, and its files with
+//! its mount namespace. Labs that run side by side cannot affect each other.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ use crate::kind::Kind;
 use crate::signals::Signals;
 use crate::{Run, outside, tools};
 
-/// The prefixes of the environment variables that are passed through sudo.
+/// The prefixes of the environment variables that the lab passes through sudo.
 const KEPT_BY_SUDO: [&str; 8] = [
     "PATH=",
     "CARGO",
@@ -62,8 +62,8 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         .context("starting the first process of the namespaces")?;
     let outcome = wait(&mut lab, &signals, run);
     // When the first process of a pid namespace ends, the kernel kills all
-    // others in the namespace. Waiting for the first process of a pid namespace
-    // also waits for all the others.
+    // other processes in the namespace. Waiting for the first process also
+    // waits for all other processes in the namespace.
     let _ = lab.kill();
     lab.wait().context("waiting for the lab to be gone")?;
     outcome
@@ -84,8 +84,8 @@ fn wait(lab: &mut Child, signals: &Signals, run: &Run) -> Result<ExitCode> {
                 timeout.as_secs()
             );
         }
-        // Nothing is written to standard input, so it becomes readable only
-        // when it ends.
+        // Nobody writes to the lab's standard input, so it becomes readable
+        // only when it is closed.
         if signals.wait(left, input.as_ref().map(AsFd::as_fd))? {
             bail!("standard input ended: taken down");
         }
@@ -101,14 +101,14 @@ fn exit_code(status: ExitStatus) -> Result<ExitCode> {
     ))
 }
 
-/// Runs sudo once if the user is not root, so that the labs started later need
-/// no password. The sudo command loads the kernel module ip_vs.
+/// If the user is not root, runs `modprobe ip_vs` with sudo, so that sudo needs
+/// no password for the labs that start later.
 pub(crate) fn prepare_root() -> Result<()> {
     if !geteuid().is_root() {
         let mut modprobe = Command::new("sudo");
         modprobe.args(["--", "modprobe", "--quiet", "ip_vs"]);
-        // Most kernels that lack IPVS have no module to load, so the exit
-        // status of modprobe is ignored.
+        // The exit status of modprobe is ignored, because most kernels that
+        // lack IPVS have no module to load.
         modprobe
             .status()
             .context("the lab needs root, and sudo does not start")?;

@@ -22,7 +22,8 @@ pub(crate) struct Clusters {
 }
 
 impl Clusters {
-    /// Writes keys, tokens and the administrators' kubeconfigs.
+    /// Writes the keys, tokens and administrators' kubeconfigs of both
+    /// clusters.
     pub(crate) fn prepare() -> Result<Self> {
         fs::create_dir_all(file("home"))?;
         run_here(
@@ -44,8 +45,8 @@ impl Clusters {
 }
 
 /// A kube-controller-manager that runs only the namespace controller. Other
-/// controllers would create pods, and delete objects that tests leave without
-/// an owner.
+/// Kubernetes controllers would create pods, and delete the objects whose owner
+/// a test has deleted.
 pub(crate) struct NamespaceController(Mutex<Background>);
 
 impl NamespaceController {

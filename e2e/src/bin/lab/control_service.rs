@@ -89,8 +89,8 @@ fn run_program(command: &mut Command, input: &str) -> Result<Response> {
         .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let mut stdin = child.stdin.take().expect("standard input was asked for");
-    // A separate thread writes the input, because the program may write output
-    // before it has read all input.
+    // A separate thread writes the program's input, because the program may
+    // write output before it has read all input.
     let (output, written) = thread::scope(|scope| {
         let writer = scope.spawn(move || stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output();
@@ -98,7 +98,8 @@ fn run_program(command: &mut Command, input: &str) -> Result<Response> {
     });
     let output = output?;
     match written {
-        // The program may end before it has read all its input.
+        // A broken pipe is not an error, because the program may end before it
+        // has read all its input.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }

@@ -1,4 +1,5 @@
-//! Runs inside the guest's kernel: sets up the network, then runs the program.
+//! Runs inside the guest's kernel: sets up the guest's network, then runs the
+//! lab's program.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// The line that precedes the program's own output on the guest's console.
 pub(crate) const BEGINNING: &str = "\u{1}lab: the program begins\n";
 
-/// The order for the guest: which program to run, and how to run it.
+/// The guest's order: the program to run, with its arguments and environment.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) program: PathBuf,
@@ -29,7 +30,7 @@ pub(crate) struct Order {
 impl Order {
     const FILE: &str = "order.json";
 
-    /// Writes the order to a file, from which the guest reads it.
+    /// Writes the order to a file, which the guest reads.
     pub(crate) fn write(&self) -> Result<()> {
         fs::write(file(Self::FILE), serde_json::to_vec(self)?).context("writing the guest's order")
     }
@@ -41,7 +42,7 @@ impl Order {
 }
 
 /// Returns the exit status that the guest wrote to a file, or `None` if the
-/// program did not end.
+/// guest's program did not end.
 pub(crate) fn exit_status() -> Option<u8> {
     fs::read_to_string(file(STATUS)).ok()?.trim().parse().ok()
 }
@@ -89,8 +90,8 @@ fn bring_up_network() -> Result<()> {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("forwarding in the guest")
 }
 
-/// Returns the exit code as a shell does: for a program killed by a signal, 128
-/// plus the signal's number.
+/// Returns a program's exit code as a shell does: for a program killed by a
+/// signal, 128 plus the signal's number.
 fn byte(status: ExitStatus) -> u8 {
     let signalled = status.signal().map(|signal| 128 + signal);
     let code = status.code().or(signalled).unwrap_or(1);

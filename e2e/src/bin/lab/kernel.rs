@@ -1,4 +1,4 @@
-//! Starts the kernel on which the lab's program runs.
+//! Starts the guest, the kernel on which the lab's program runs.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -17,8 +17,8 @@ use crate::qemu;
 /// Linux.
 const UML_MODULES: &str = "/usr/lib/uml/modules";
 
-/// Creates the network link to the guest and starts the guest. The output of
-/// the guest's program comes from the returned child's standard error.
+/// Creates the network link to the guest and starts the guest. The returned
+/// child's standard error is the output of the guest's program.
 pub(crate) fn start(kind: Kind) -> Result<Child> {
     let mut machine = match kind {
         Kind::Uml => uml()?,
@@ -29,8 +29,8 @@ pub(crate) fn start(kind: Kind) -> Result<Child> {
     machine
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
-        // Ctrl-C must not reach the kernel, so it gets its own process group.
-        // The lab's top process (`cage`) handles Ctrl-C.
+        // Ctrl-C must not reach the guest's kernel, so the kernel gets its own
+        // process group. The lab's top process (`cage`) handles Ctrl-C.
         .process_group(0)
         .spawn()
         .with_context(|| format!("starting {}", kind.description()))
@@ -45,8 +45,8 @@ fn uml() -> Result<Command> {
         .arg(format!("mem={MEMORY}M"))
         .args(["rootfstype=hostfs", "rootflags=/", "ro"])
         .args([format!("init={init}"), "LAB_KERNEL=uml".to_owned()])
-        // The first console carries the kernel's messages to the log. The
-        // second console carries only the program's output.
+        // The guest's first console carries the kernel's messages to the log.
+        // The guest's second console carries only the program's output.
         .args([
             "con=null",
             "con0=fd:0,fd:1",
@@ -56,8 +56,8 @@ fn uml() -> Result<Command> {
         ])
         .arg(format!("uml_dir={}", scratch.display()))
         .arg(format!("vec0:transport=tap,ifname={TAP},depth=128,gro=1"))
-        // TMPDIR holds the file with the guest's memory, because /dev/shm is
-        // small in containers.
+        // User-mode Linux puts the file with the guest's memory into TMPDIR.
+        // /dev/shm would be too small in containers.
         .env("TMPDIR", &scratch)
         .stdout(File::create(file("logs/kernel.log"))?);
     Ok(machine)
@@ -76,8 +76,8 @@ fn namespace() -> Result<Command> {
         "netns add lab-guest
          link add {TAP} type veth peer name wire netns lab-guest"
     ))?;
-    // The program's standard output and standard error share one stream, as on
-    // a console.
+    // The guest program's standard output and standard error share one stream,
+    // as on a console.
     let script = "exec \"$@\" >&2";
     let mut machine = Command::new("ip");
     machine

@@ -1,5 +1,5 @@
 //! The kernels on which a lab can run, and the programs and files that each
-//! needs.
+//! kernel needs.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,18 +16,20 @@ pub(crate) const MODULES: &str = "kernel/modules";
 /// A kernel with IPVS on which a lab can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// User-mode Linux: a kernel that runs as a program, booted for this run.
+    /// User-mode Linux: a kernel that runs as a program, and that the lab boots
+    /// for each run.
     Uml,
-    /// A stock Debian kernel under QEMU: newer than `uml`, and with two
-    /// processors.
+    /// A stock Debian kernel under QEMU, newer than user-mode Linux and with
+    /// two processors.
     Qemu,
-    /// The kernel of this machine; the guest is only a network namespace.
+    /// The kernel of this machine, where the guest is only a network namespace.
     Host,
 }
 
 impl Kind {
     /// Returns this machine's own kernel if it has IPVS, otherwise user-mode
-    /// Linux. This machine's own kernel is faster and uses all processors.
+    /// Linux. This machine's own kernel is faster than user-mode Linux and uses
+    /// all processors.
     pub(crate) fn of_this_machine() -> Self {
         let has_ipvs = || Path::new("/proc/net/ip_vs").exists();
         let load = || run_here(Command::new("modprobe").args(["-q", "ip_vs"])).is_ok();
@@ -38,7 +40,8 @@ impl Kind {
         }
     }
 
-    /// Returns the kernel's name in the environment variable LAB_KERNEL.
+    /// Returns the name that selects this kernel in the environment variable
+    /// LAB_KERNEL.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Uml => "uml",

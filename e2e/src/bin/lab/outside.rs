@@ -22,18 +22,20 @@ use crate::guest::{self, BEGINNING, Order};
 use crate::kernel;
 use crate::{Run, control_service};
 
-/// How many lines from the end of each log are shown when the guest dies.
+/// How many lines from the end of each log the lab prints when the guest dies.
 const TAIL: usize = 30;
 
 /// Creates the lab's folder, `DIR`. Outside the lab, the folder `DIR` stays
-/// empty: the lab mounts its files there in its own mount namespace.
+/// empty, because the lab mounts a file system there in its own mount
+/// namespace.
 pub(crate) fn make_folder() -> Result<()> {
     fs::create_dir_all(DIR).with_context(|| format!("making {DIR}"))
 }
 
 /// Runs the lab in the namespaces that the parent process (`cage`) has created.
 pub(crate) fn run(run: &Run) -> Result<ExitCode> {
-    // The parent process (`cage`) may be killed before it can end this process.
+    // The kernel must end this process with its parent (`cage`), because the
+    // parent may be killed before it can end this process itself.
     set_pdeathsig(Signal::SIGKILL).context("ending with the cage")?;
     let start = Instant::now();
     mount_over("proc", "/proc", None)?;
@@ -73,8 +75,9 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     // the link must exist first.
     control_service::start(clusters.clone())?;
     if let Some(clusters) = clusters {
-        // The API server starts while the kernel boots. The guest also requests
-        // the API server, waits for it, and gets the error if the start fails.
+        // The API server starts while the guest's kernel boots. The guest also
+        // asks for the API server, waits until it is ready, and gets the error
+        // if the start fails.
         thread::spawn(move || clusters.first.start());
     }
     let output = machine.stderr.take().expect("a machine's output is piped");
@@ -111,7 +114,8 @@ fn order(run: &Run) -> Result<Order> {
     let mut environment: BTreeMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    // The guest's console lacks the features of the user's terminal.
+    // The program must not see the user's TERM, because the guest's console
+    // lacks the features of the user's terminal.
     environment.remove("TERM");
     let path = environment.entry("PATH".into()).or_default();
     path.push_str(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
@@ -127,7 +131,8 @@ fn order(run: &Run) -> Result<Order> {
     environment
         .entry("RUST_TEST_THREADS".into())
         .or_insert_with(|| "1".into());
-    // With --list the test binary runs no test, so it needs no API server.
+    // With the argument --list, a test binary runs no test, so it needs no API
+    // server.
     let lists = arguments.iter().any(|argument| argument == "--list");
     let folder = env::current_dir().context("the current folder")?;
     Ok(Order {
@@ -145,8 +150,8 @@ fn mount_over(kind: &str, path: &str, options: Option<&str>) -> Result<()> {
 }
 
 /// Copies the program's output line by line, and returns whether the program
-/// has begun. Output before the program begins comes from the kernel and the
-/// guest's setup, and goes to a log.
+/// has begun. Earlier output comes from the kernel and the guest's setup, and
+/// goes to a log.
 fn pass_on(output: ChildStderr) -> io::Result<bool> {
     let mut lines = BufReader::new(output);
     let mut log = fs::File::create(file("logs/guest.log"))?;
@@ -172,8 +177,8 @@ fn pass_on(output: ChildStderr) -> io::Result<bool> {
     Ok(began)
 }
 
-/// Creates the folder for logs. If the user has given a folder, the logs are
-/// written to it directly, so that they exist however the lab ends.
+/// Creates the folder for the lab's logs. If the user named a folder, the lab
+/// writes its logs there directly, so that the logs exist however the lab ends.
 fn make_logs(given: Option<&Path>) -> Result<()> {
     let logs = file("logs");
     fs::create_dir(&logs)?;

@@ -1,6 +1,6 @@
-//! A stock Debian kernel under QEMU. QEMU emulates the processor, so this
-//! machine needs no hardware acceleration. The guest needs only files of this
-//! machine.
+//! Runs a stock Debian kernel under QEMU. QEMU emulates the processor, so this
+//! machine needs no hardware acceleration. The guest uses the files of this
+//! machine, and needs no disk image.
 //!
 //! ```text
 //! QEMU ── kernel, initramfs     unpacked by e2e/tools/install
@@ -26,8 +26,9 @@ use crate::tools::built;
 /// parallel.
 pub(crate) fn machine() -> Result<Command> {
     let init = prepare_boot(&built(MODULES))?;
-    // On a busy machine the guest's check of its timer may fail, and the guest
-    // panics. The kernel option no_timer_check turns the timer check off.
+    // On a busy machine, the guest's check of its timer may fail, which makes
+    // the guest panic. The kernel option no_timer_check turns the timer check
+    // off.
     let arguments =
         format!("console=ttyS0 quiet panic=-1 no_timer_check LAB_INIT={init} LAB_KERNEL=qemu");
     let log = file("logs/kernel.log");
@@ -54,15 +55,15 @@ pub(crate) fn machine() -> Result<Command> {
             "-netdev",
             &format!("tap,id=wire,ifname={TAP},script=no,downscript=no"),
         ])
-        // An empty `romfile` leaves out the boot ROM of the network card.
+        // With an empty `romfile`, the network card has no boot ROM.
         .args(["-device", "virtio-net-pci,netdev=wire,romfile="])
         .stdout(Stdio::null());
     Ok(machine)
 }
 
 fn share(tag: &str, path: &str, options: &str) -> [String; 2] {
-    // Files in other file systems below `path` may have the same inode numbers.
-    // The option multidevs=remap makes the inode numbers unique.
+    // Files in different file systems below `path` may have equal inode
+    // numbers. The option multidevs=remap makes the inode numbers unique.
     let all = "local,security_model=none,multidevs=remap";
     let options = format!("{all},mount_tag={tag},path={path}{options}");
     ["-virtfs".to_owned(), options]

@@ -1,5 +1,4 @@
-//! Waits for child processes and for the signals that end a run, in one place
-//! and in order.
+//! Waits for child processes and for the signals that end a run of the lab.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -13,9 +12,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks the signals that the lab reads. Call this function before
-    /// creating anything that must be removed at the end. Child processes begin
-    /// with no signal blocked.
+    /// Blocks the signals that the lab reads from the file. The lab calls
+    /// `block` before it creates anything that it must remove at the end. The
+    /// lab's child processes start with no signal blocked.
     pub(crate) fn block() -> Result<Self> {
         let heard = [
             Signal::SIGINT,
@@ -30,8 +29,8 @@ impl Signals {
         Ok(Self(file))
     }
 
-    /// Waits until a child may have ended or `other` can be read, but no longer
-    /// than `at_most`. Returns whether `other` can be read.
+    /// Waits until a child process may have ended or `other` can be read, but
+    /// no longer than `at_most`. Returns whether `other` can be read.
     ///
     /// # Errors
     /// Returns an error if a signal asks the lab to stop.

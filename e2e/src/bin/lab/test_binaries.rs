@@ -12,21 +12,21 @@ const NEED_A_LAB: [&str; 2] = ["kernel*", "e2e_*"];
 
 /// A test binary that needs a lab.
 pub(crate) struct TestBinary {
-    /// The name of the test file, such as `e2e_table`.
+    /// The name of the test binary and of its source file, such as `e2e_table`.
     pub(crate) name: String,
-    /// The package of the test file.
+    /// The Cargo package that contains the test binary.
     pub(crate) package: String,
-    /// The folder of the test file's package. The test binary runs in this
-    /// folder.
+    /// The folder of the test binary's package. The test binary runs in its
+    /// package's folder.
     pub(crate) folder: PathBuf,
-    /// The path of the test's source file.
+    /// The path of the test binary's source file.
     pub(crate) source: PathBuf,
     pub(crate) program: PathBuf,
 }
 
 /// Builds the test binaries that need a lab, and then the programs that run in
-/// a lab, including `lab` itself. Returns the test binaries, and the folder of
-/// the programs.
+/// a lab, including `lab` itself. Returns the test binaries, and the folder
+/// that contains the programs.
 pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools");
     let mut cargo = Command::new(tools.join("cargo"));
@@ -52,7 +52,7 @@ pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
     let mut binaries: Vec<_> = binaries.into_iter().flatten().collect();
     binaries.sort_by(|one, other| one.name.cmp(&other.name));
 
-    // A test binary's path is like
+    // A test binary's path looks like
     // target/debug/deps/e2e_table-0123456789abcdef.
     let folder = binaries
         .first()
@@ -70,7 +70,7 @@ pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
 }
 
 impl TestBinary {
-    /// Returns the names of the binary's tests.
+    /// Returns the names of the tests in this binary.
     pub(crate) fn tests(&self) -> Result<Vec<String>> {
         let listed = Command::new(&self.program)
             .args(["--list", "--format=terse"])
@@ -121,7 +121,7 @@ struct Profile {
     test: bool,
 }
 
-/// Reads a message from Cargo. Returns `None` if the message is not about a
+/// Parses a message from Cargo. Returns `None` if the message is not about a
 /// test binary.
 fn read(message: &str) -> Result<Option<TestBinary>> {
     let Ok(artifact) = serde_json::from_str::<Artifact>(message) else {
@@ -142,9 +142,9 @@ fn read(message: &str) -> Result<Option<TestBinary>> {
     }))
 }
 
-/// Returns the package's name from a package id such as
-/// `path+file:///…/agent/ipvs#0.1.0`, or `…/folder#name@0.1.0` if the folder
-/// has another name.
+/// Returns the package's name from a Cargo package id such as
+/// `path+file:///…/agent/ipvs#0.1.0`, or `…/folder#name@0.1.0` if the folder's
+/// name differs from the package's.
 fn package(id: &str) -> String {
     let (path, fragment) = id.split_once('#').unwrap_or((id, ""));
     let folder = path.rsplit('/').next().unwrap_or(path);

@@ -110,17 +110,19 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     Ok(conclude(&ended, began.elapsed()))
 }
 
-/// The tests that one lab runs, and the kernel on which it runs them.
+/// The tests that one lab runs, and the kernel on which the lab runs these
+/// tests.
 struct Job<'a> {
     binary: &'a TestBinary,
     share: Share,
     kernel: Kind,
-    /// Whether the job repeats tests of another job on the second kernel.
+    /// Whether the job repeats, on the second kernel, tests of another job.
     is_second: bool,
 }
 
-/// Returns the jobs of all binaries, the longest first. If `is_second_wanted`,
-/// some binaries get a further job on the second kernel.
+/// Returns the jobs of all test binaries, the longest first. If
+/// `is_second_wanted`, some test binaries get a further job on the second
+/// kernel.
 fn queue(
     binaries: &[TestBinary],
     kernel: Kind,
@@ -150,7 +152,7 @@ fn queue(
 }
 
 impl Job<'_> {
-    /// Returns the job's name for messages and files.
+    /// Returns the job's name for messages and file names.
     fn label(&self) -> String {
         let name = &self.binary.name;
         match self.share.number {
@@ -160,8 +162,8 @@ impl Job<'_> {
         }
     }
 
-    /// Returns the additional environment variables for the second kernel,
-    /// which is slow and gets a shorter test.
+    /// Returns the job's additional environment variables. On the second
+    /// kernel, which is slow, these variables shorten a test.
     fn environment(&self) -> Vec<(&'static str, &'static str)> {
         match self.is_second {
             true => vec![
@@ -175,7 +177,7 @@ impl Job<'_> {
     fn command(&self, lab: &Path, logs: &Path) -> Command {
         let mut command = Command::new(lab);
         command.arg("run");
-        // The binary's name decides whether it gets an API server, as in
+        // Test binaries named `e2e_…` get an API server, as in
         // e2e/tools/runner.
         if self.binary.name.starts_with("e2e_") {
             command.arg("--api-server");
@@ -189,8 +191,8 @@ impl Job<'_> {
         if !self.share.tests.is_empty() {
             command.arg("--exact").args(&self.share.tests);
         }
-        // Cargo sets the same folder and CARGO_MANIFEST_DIR when it runs a
-        // test.
+        // Like Cargo, the lab runs a test in the folder of the test's package
+        // and sets CARGO_MANIFEST_DIR.
         command
             .current_dir(&self.binary.folder)
             .env("CARGO_MANIFEST_DIR", &self.binary.folder)
@@ -199,7 +201,8 @@ impl Job<'_> {
         command
     }
 
-    /// Returns the command line that runs one of the job's tests again.
+    /// Returns the command line with which a user runs one of the job's tests
+    /// again.
     fn again(&self, test: &str) -> String {
         let TestBinary { package, name, .. } = self.binary;
         let environment = self.environment().into_iter();
@@ -210,7 +213,7 @@ impl Job<'_> {
     }
 }
 
-/// A lab that is running.
+/// A running lab and its job.
 struct Running<'a> {
     job: Job<'a>,
     child: Tied,
@@ -219,14 +222,14 @@ struct Running<'a> {
     output: PathBuf,
 }
 
-/// A lab's process. Dropping the value stops the lab and waits until the lab
-/// has ended.
+/// A lab's process. Dropping a `Tied` stops the lab and waits until the lab has
+/// ended.
 struct Tied(Child);
 
 impl Drop for Tied {
     fn drop(&mut self) {
-        // Waiting closes the lab's standard input, and the lab stops when its
-        // input ends.
+        // `Child::wait` closes the lab's standard input, and the lab stops when
+        // its input ends.
         let _ = self.0.wait();
     }
 }
@@ -283,7 +286,7 @@ fn first_ended(running: &mut [Running<'_>]) -> Result<Option<(usize, ExitStatus)
     Ok(None)
 }
 
-/// A lab that has ended.
+/// A lab that has ended, with its job and its result.
 struct Ended<'a> {
     job: Job<'a>,
     status: ExitStatus,
@@ -295,14 +298,14 @@ struct Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// Whether the lab succeeded and no test failed.
+    /// Returns whether the lab succeeded and no test failed.
     fn is_good(&self) -> bool {
         let verdict = self.verdict.as_ref();
         self.status.success() && verdict.is_some_and(|verdict| verdict.failed.is_empty())
     }
 
-    /// Prints the lab's output, below a line such as Cargo prints for a test
-    /// binary.
+    /// Prints the lab's output, below a heading like the one that Cargo prints
+    /// for a test binary.
     fn show(&self) -> Result<()> {
         let TestBinary {
             folder,
@@ -331,8 +334,8 @@ impl Ended<'_> {
             .with_context(|| format!("writing {}", times.display()))
     }
 
-    /// Prints which tests failed, how to run them again, and where the lab's
-    /// logs are.
+    /// Prints which tests of the lab failed, how to run these tests again, and
+    /// where the lab's logs are.
     fn complain(&self) {
         let label = self.job.label();
         match &self.verdict {
@@ -354,7 +357,8 @@ impl Ended<'_> {
     }
 }
 
-/// Prints the result of all labs, the failures last, and returns the exit code.
+/// Prints the results of all labs, the failures last, and returns the exit
+/// code.
 fn conclude(ended: &[Ended<'_>], took: Duration) -> ExitCode {
     let verdicts = ended.iter().filter_map(|lab| lab.verdict.as_ref());
     let passed: usize = verdicts.clone().map(|verdict| verdict.passed).sum();

@@ -1,4 +1,4 @@
-//! The programs that the lab needs.
+//! Finds the programs and files that the lab needs.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::kind::Kind;
 
-/// Programs from Debian packages that every lab needs.
+/// The programs from Debian packages that every lab needs.
 const ALWAYS: [&str; 6] = [
     "ip",
     "iptables-legacy",
