@@ -10,7 +10,11 @@ mod report;
 mod round;
 mod weigh;
 
-use std::{collections::BTreeSet, sync::mpsc::Receiver, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, mpsc::Receiver},
+    time::Duration,
+};
 
 use crds::{Kind, Objects, api::DirectorException};
 use ipvs::{Kernel, Op, ServiceKey};
@@ -24,6 +28,7 @@ use crate::{
     decide::{
         absence::Absence,
         caution::Caution,
+        desired::Desired,
         liveness::Liveness,
         ours::Remembered,
         permission::{Daytime, Doubt},
@@ -114,6 +119,9 @@ pub struct Loop {
     restored: bool,
     directors: Option<BTreeSet<String>>,
     liveness: Liveness,
+    /// Whether this host lacks a VIP, with the wanted state and the number of
+    /// changes of addresses for which that was found out.
+    lacks_any: Option<(Arc<Desired>, u64, bool)>,
     /// The directors whose Leases the agent looks at.
     asked: Looks,
     caution: Caution,
@@ -180,6 +188,7 @@ impl Loop {
             objects: Objects::default(),
             directors: None,
             liveness: Liveness::default(),
+            lacks_any: None,
             asked: Looks::new(),
             caution: Caution::default(),
             absence: Absence::of_new_run(),

@@ -87,6 +87,8 @@ pub struct State {
     pub(super) unsettled: Unsettled,
     /// The services that the agent deleted lately, each with the time.
     left_at: BTreeMap<ServiceKey, Duration>,
+    /// How often an address became ours or ceased to be ours.
+    address_changes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -122,6 +124,7 @@ impl State {
         }
         self.segment = since.segment;
         self.repairs = since.repairs;
+        self.address_changes += since.address_changes + 1;
     }
 
     /// Makes the next round read the kernel's whole table again.
@@ -182,6 +185,12 @@ impl State {
         let mut ours = self.ours.addresses.clone();
         ours.extend(self.ours.intent.addresses.iter().cloned());
         ours
+    }
+
+    /// Returns a number that grows with each change of the addresses that are
+    /// ours.
+    pub fn address_changes(&self) -> u64 {
+        self.address_changes
     }
 
     /// Makes the round plan these services without reading them again.
@@ -318,6 +327,8 @@ impl State {
     }
 
     fn change(&mut self, change: Change) {
+        let (Change::Own(entry) | Change::Disown(entry)) = &change;
+        self.address_changes += u64::from(matches!(entry, Entry::Address(..)));
         self.ours.apply(&change);
         self.unsettled.add(change);
     }

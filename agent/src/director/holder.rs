@@ -1,7 +1,7 @@
 //! Decides whether this director should have the VIPs of its group, and looks
 //! at the Leases of other directors where the decision depends on them.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crds::AddressRule;
 
@@ -66,7 +66,8 @@ impl Loop {
     /// Asks for the Leases on which the placement of the VIPs depends, and
     /// forgets what is known about the others.
     pub(super) fn ask_for_leases(&mut self) {
-        let asked = self.looks();
+        let lacks_any = self.lacks_any();
+        let asked = self.looks(lacks_any);
         if asked == self.asked {
             return;
         }
@@ -77,7 +78,24 @@ impl Loop {
         self.asked = asked;
     }
 
-    fn looks(&self) -> Looks {
+    /// Whether this host lacks a VIP that the objects want. The answer is kept
+    /// until it may change, because rounds for servers' health are frequent.
+    fn lacks_any(&mut self) -> bool {
+        let desired = self.protection.desired();
+        let changes = self.state.address_changes();
+        if let Some((judged, at, lacks_any)) = &self.lacks_any
+            && Arc::ptr_eq(judged, desired)
+            && *at == changes
+        {
+            return *lacks_any;
+        }
+        let ours = &self.state.ours().addresses;
+        let lacks_any = desired.vips.keys().any(|vip| !ours.contains_key(vip));
+        self.lacks_any = Some((desired.clone(), changes, lacks_any));
+        lacks_any
+    }
+
+    fn looks(&self, lacks_any: bool) -> Looks {
         let mut looks = Looks::new();
         let group = self.in_force();
         let Some(group) = group.filter(|group| group.addresses != AddressRule::Manual) else {
@@ -88,14 +106,8 @@ impl Loop {
             return looks;
         }
         let ours = &self.state.ours().addresses;
-        let desired = self.protection.desired();
-        let others = match group.addresses {
-            AddressRule::Dummy => Vec::new(),
-            _ => self.others(),
-        };
-        let lacks_any = || desired.vips.keys().any(|vip| !ours.contains_key(vip));
-        if !others.is_empty() && lacks_any() {
-            for name in others {
+        if lacks_any && group.addresses != AddressRule::Dummy {
+            for name in self.others() {
                 looks.insert(name.to_owned(), BEFORE_TAKEOVER);
                 // One director that is not out is enough to take nothing.
                 if !self.liveness.is_out(name) {
