@@ -24,6 +24,12 @@ pub trait Standing {
 
     /// Whether the director made this server of the service and serves it.
     fn server(&self, service: ServiceId, server: SocketAddr) -> bool;
+
+    /// Whether the director has a place for this server of the service already,
+    /// even if a failed health check keeps the server out of the kernel.
+    fn has_place(&self, service: ServiceId, server: SocketAddr) -> bool {
+        self.server(service, server)
+    }
 }
 
 /// A [`Standing`] that serves nothing.

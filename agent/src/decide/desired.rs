@@ -136,19 +136,32 @@ pub struct CheckPolicy {
 
 /// What a director made and serves, as the objects name it.
 #[derive(Debug)]
-pub struct Ours<'a>(pub &'a Owned);
+pub struct Ours<'a> {
+    /// The entries of the kernel's table that are ours.
+    pub owned: &'a Owned,
+    /// The previous wanted state.
+    pub wanted: &'a Desired,
+}
 
 impl Standing for Ours<'_> {
     fn service(&self, service: ServiceId) -> bool {
-        self.0.service(&service_key(service))
+        self.owned.service(&service_key(service))
     }
 
     fn server(&self, service: ServiceId, server: SocketAddr) -> bool {
-        let destination = DestinationKey {
-            address: server.ip(),
-            port: server.port(),
-        };
-        self.0.destination(&service_key(service), &destination)
+        self.owned.destination(&service_key(service), &key_of(server))
+    }
+
+    fn has_place(&self, service: ServiceId, server: SocketAddr) -> bool {
+        let (service, server) = (service_key(service), key_of(server));
+        self.owned.destination(&service, &server) || self.wanted.has_destination(&service, &server)
+    }
+}
+
+fn key_of(server: SocketAddr) -> DestinationKey {
+    DestinationKey {
+        address: server.ip(),
+        port: server.port(),
     }
 }
 

@@ -25,7 +25,11 @@ use crate::{
 impl Loop {
     /// Computes the state that the objects want.
     pub(super) fn resolve(&mut self, now: Duration) {
-        let resolved = resolve_for(&self.objects, &Ours(&self.state.ours().table));
+        let ours = Ours {
+            owned: &self.state.ours().table,
+            wanted: self.protection.wanted(),
+        };
+        let resolved = resolve_for(&self.objects, &ours);
         self.set_rates();
         let wanted = desired(&resolved, &self.group);
         self.unreadable = unreadable(&self.objects, &resolved, &self.group);

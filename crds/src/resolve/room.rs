@@ -105,9 +105,8 @@ impl Room<'_> {
             let Some(service) = self.resolved.services.get(candidate.key) else {
                 continue;
             };
-            let is_served = self.standing.service(service.id);
             for (place, server) in service.servers.iter().enumerate() {
-                if !is_served || !self.standing.server(service.id, server.socket()) {
+                if !self.standing.has_place(service.id, server.socket()) {
                     let stored = self.objects.real_servers.get(&server.object);
                     let created = stored.map_or(0, |stored| stored.created);
                     new.push((candidate.created.max(created), number, place));

@@ -154,3 +154,39 @@ fn the_prober_is_given_the_rates_of_the_group_once() {
     };
     assert_eq!((rates.of("bank"), rates.of("shop")), (10.0, 500.0));
 }
+
+#[test]
+fn an_older_service_waits_until_a_newer_one_that_is_served_is_deleted() {
+    let world = ModelWorld::new();
+    let mut agent = director(&Doors::default(), &world);
+    let budgets = json!({"perNamespace": {"services": 1}});
+    let mut events = vec![directors(&["a"])];
+    events.extend(services([service(80, "wrr", 1)]));
+    events.extend(servers([server(1), server(2)]));
+    events.extend(groups([group(None)]));
+    events.push(edited(&budgets, 2));
+    events.into_iter().for_each(|event| agent.note(event));
+    agent.act(START).expect("a round");
+    let before = world.table();
+    assert_eq!(before.len(), 3);
+
+    // Both are of one second, and the new one comes first by its name.
+    let new = Event::VirtualService(Change::Apply(service(443, "wrr", 1)));
+    agent.note(new);
+    let observed = agent.act(START).expect("a round");
+    assert_eq!(world.table(), before);
+    assert_eq!(still_served(&observed)[0], "shop/web80");
+    let waits = &observed.unreadable[0];
+    assert_eq!(waits.virtual_service.to_string(), "shop/web443");
+    assert_eq!(waits.reason, "BudgetExceeded");
+
+    let key = ObjectKey::new("shop", "web80");
+    agent.note(Event::VirtualService(Change::Delete(key)));
+    let observed = agent.act(START).expect("a round");
+    assert_eq!(observed.unreadable, []);
+    let table = world.table();
+    assert!(
+        table.contains(&"-A -t 192.0.2.10:443 -s wrr".to_owned()),
+        "{table:?}"
+    );
+}
