@@ -149,7 +149,8 @@ impl Standing for Ours<'_> {
     }
 
     fn server(&self, service: ServiceId, server: SocketAddr) -> bool {
-        self.owned.destination(&service_key(service), &key_of(server))
+        self.owned
+            .destination(&service_key(service), &key_of(server))
     }
 
     fn has_place(&self, service: ServiceId, server: SocketAddr) -> bool {

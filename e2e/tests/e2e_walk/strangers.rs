@@ -148,7 +148,8 @@ impl Strangers {
                 && server.server.is_some()
                 && found.contains_key(*server)
         };
-        self.dropped.contains(entry)
+        entry.server.is_none()
+            && self.dropped.contains(entry)
             && self.perhaps_strange.contains(&entry.service)
             && self.theirs.keys().any(|server| theirs(&server))
     }
