@@ -55,20 +55,20 @@ pub struct State {
     pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
     /// Services whose destinations are not in the wanted order.
     pub(super) misordered: BTreeSet<ServiceKey>,
-    /// The addresses as last found on the interfaces, by a round whose wish was
-    /// `placed_for`.
+    /// The virtual addresses as the last look at the interfaces found them, for
+    /// the wish `placed_for`.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
-    /// Whether the next round must look at the addresses again.
+    /// Whether the next round must look at the interfaces' addresses again.
     pub(super) are_addresses_unfinished: bool,
     /// The policy for strangers' entries that the last plan followed.
     pub(super) on_conflict: OnConflict,
-    /// The wanted timeouts that the kernel is known to have.
+    /// The wanted timeouts of connections that the kernel is known to have.
     pub(super) timeouts_settled: Option<Timeouts>,
-    /// The wanted timeouts that the kernel refused.
+    /// The wanted timeouts of connections that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
-    /// The kernel's timeouts, read for this round.
+    /// The kernel's timeouts of connections, as read for the current round.
     pub(super) timeouts_found: Option<Timeouts>,
     /// The known state of the sysctls.
     pub(super) tuned: Tuned,
@@ -76,7 +76,7 @@ pub struct State {
     /// operation if there was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
-    /// Whether it is unknown how far the intent was carried out.
+    /// Whether it is unknown which entries of the intent were created.
     pub(super) in_doubt: bool,
     /// The changes of ownership that are not yet in the journal.
     pub(super) unsettled: Unsettled,
@@ -98,15 +98,15 @@ impl State {
         }
     }
 
-    /// Takes over the contents of a journal that could not be opened until now.
+    /// Takes over the records of a journal that could not be opened until now.
     /// Changes of ownership since the agent's start are applied on top of the
-    /// journal's contents.
+    /// journal's records.
     pub fn remember(&mut self, remembered: Remembered) {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled.into_changes() {
             match change {
                 // Without a journal, the agent set no timeouts or sysctls and
-                // made no device.
+                // created no device.
                 Change::Own(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_))
                 | Change::Disown(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {}
                 Change::Own(entry) => self.own(entry),
@@ -122,9 +122,9 @@ impl State {
         self.doubt = Doubt::Everything;
     }
 
-    /// Makes the next round plan these services. The round first reads
-    /// strangers' and adopted services again, because their last reading may be
-    /// old.
+    /// Makes the next round plan services whose wish changed. The round first
+    /// reads strangers' and adopted services again, because their last reading
+    /// may be old.
     pub fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let before = self.believed.as_ref();
         let is_believed = |key: &ServiceKey| before.is_some_and(|table| table.contains_key(key));
@@ -138,9 +138,9 @@ impl State {
         self.dirty.extend(changed);
     }
 
-    /// Makes the next round read the given services again, except those that
+    /// Makes the next round read the given services again, except services that
     /// are ours. A hint ([`State::hint`]) does not show strangers' services
-    /// that were made after the first reading.
+    /// that were created after the first reading.
     pub fn look_at_strangers(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let services = services.into_iter();
         let strangers: Vec<_> = services
@@ -158,7 +158,8 @@ impl State {
         self.doubt(adopted);
     }
 
-    /// Makes the next round read these services, whether they are ours or not.
+    /// Makes the next round read the given services, whether they are ours or
+    /// not.
     pub fn look_at(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.doubt(services);
     }
@@ -171,16 +172,16 @@ impl State {
         ours
     }
 
-    /// Makes the round plan these services without reading them again.
+    /// Makes the round plan the given services without reading them again.
     pub fn in_force_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let mut services = services.into_iter().peekable();
         self.tuned.is_due |= services.peek().is_some();
         self.dirty.extend(services);
     }
 
-    /// Makes the round plan these services, whose weights alone changed. A
-    /// round for new weights neither reads the services again nor checks the
-    /// sysctls.
+    /// Makes the round plan the given services, of which only the weights
+    /// changed. A round for new weights neither reads the services again nor
+    /// checks the sysctls.
     pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.dirty.extend(services);
     }
@@ -211,8 +212,8 @@ impl State {
         }
     }
 
-    /// Whether a service, or a server of the service, is ours and in the kernel
-    /// as last read.
+    /// Whether a service, or a server of the service, is ours and in the
+    /// believed table.
     pub fn stands(&self, service: &ServiceKey, server: Option<&DestinationKey>) -> bool {
         let ours = &self.ours.table;
         let found = self.believed.as_ref().and_then(|table| table.get(service));
@@ -225,13 +226,13 @@ impl State {
     }
 
     /// Compares a reading of the kernel's table with the believed table. If one
-    /// of our services differs, or a wanted service of a stranger, the next
-    /// round reads that service again. After a complete reading, the next round
-    /// plans everything. Returns whether a round is necessary.
+    /// of our services or a stranger's service with a wanted key differs, the
+    /// next round reads that service again. After a complete reading, the next
+    /// round plans everything. Returns whether a round is necessary.
     ///
-    /// `is_old` means that the reading began before the last round ended. If an
+    /// `is_old` says that the reading began before the last round ended. If an
     /// old reading differs in very many services, the last round probably
-    /// changed them, and the reading is ignored.
+    /// changed these services, so the reading is ignored.
     pub fn hint(&mut self, reading: &Reading, is_old: bool) -> bool {
         let Some(believed) = &self.believed else {
             return false;
@@ -259,8 +260,8 @@ impl State {
         }
     }
 
-    /// Whether this host has no entries of ours left apart from sysctls, and
-    /// the journal records that.
+    /// Whether this host has no entries of ours left except sysctls, and the
+    /// journal records that.
     pub fn is_clear(&self) -> bool {
         let ours = &self.ours;
         ours.table.services.is_empty()
@@ -275,7 +276,7 @@ impl State {
         self.retry.next_deadline()
     }
 
-    /// Returns when the sysctls must be checked again.
+    /// Returns when the agent must check the sysctls again.
     pub fn next_look(&self) -> Option<Duration> {
         self.tuned.next_look()
     }
@@ -309,17 +310,18 @@ impl State {
         self.unsettled.add(change);
     }
 
-    /// Records that the agent made a service, which may have vanished after the
-    /// agent had adopted it.
+    /// Records that the agent created a service. If the agent had adopted an
+    /// earlier service with the same key, that service has vanished, and the
+    /// new service does not count as adopted.
     pub(super) fn made(&mut self, service: ServiceKey) {
         if self.ours.table.adopted.contains(&service) {
             self.disown(Entry::Adopted(service));
         }
     }
 
-    /// Records operations that the kernel carried out. Consecutive operations
-    /// on one service share a look-up, because there may be tens of thousands
-    /// of operations.
+    /// Records operations that the kernel carried out. There may be tens of
+    /// thousands of operations, so consecutive operations on one service share
+    /// one look-up.
     pub(super) fn done(&mut self, ops: &[&Op]) {
         if !self.ours.table.adopted.is_empty() {
             let made = ops.iter().filter(|op| matches!(op, Op::NewService(..)));
@@ -400,8 +402,8 @@ impl State {
         self.retry.succeeded(subject);
     }
 
-    /// Forgets the failures of operations that are no longer planned: the
-    /// failure of an old wish says nothing about a new one.
+    /// Forgets the failures of operations that are no longer planned, because a
+    /// failure for an old wish does not predict a failure for a new wish.
     pub(super) fn forget_old_wishes(&mut self, plan: &Plan) {
         if self.failures.is_empty() {
             return;
@@ -417,13 +419,13 @@ impl State {
         });
     }
 
-    /// Makes the next round plan the services of these operations again.
+    /// Makes the next round plan the services of the given operations again.
     pub(super) fn postpone(&mut self, ops: &[Op]) {
         self.unfinished.extend(ops.iter().map(Op::service));
     }
 
-    /// Ends a round. Forgets failures that were due and not tried again, and
-    /// makes the next round plan the failed services again.
+    /// Ends a round. Forgets the failures whose next attempt was due but not
+    /// made, and makes the next round plan the failed services again.
     pub(super) fn end_round(&mut self, now: Duration) {
         self.retry.expire(now);
         let retry = &self.retry;
@@ -439,22 +441,22 @@ impl State {
         self.repairs.tell();
     }
 
-    /// Whether an operation may be tried now. While the creation of a service
-    /// waits for another attempt, the service's destinations wait, too.
+    /// Whether an operation may be tried at `now`. While the creation of a
+    /// service waits for another attempt, the service's destinations wait, too.
     pub(super) fn may_try(&self, op: &Op, now: Duration) -> bool {
         let service = op.service();
         self.retry.allows(subject(op), now)
             && (self.retry.allows(Subject::Service(service), now) || self.has(&service))
     }
 
-    /// Whether the kernel has a service, according to the believed table.
+    /// Whether the believed table has a service.
     pub(super) fn has(&self, service: &ServiceKey) -> bool {
         let table = self.believed.as_ref();
         table.is_some_and(|table| table.contains_key(service))
     }
 }
 
-/// Returns the change of ownership that an operation causes, if any.
+/// Returns the change of ownership that an operation causes, if it causes one.
 fn changed_hands(op: &Op) -> Option<Change> {
     match *op {
         Op::NewService(service, _) => Some(Change::Own(Entry::Service(service))),

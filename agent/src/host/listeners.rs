@@ -1,6 +1,7 @@
-//! Lists the ports on which programs of this host listen, as `ss` does: the
-//! kernel returns them over netlink (`sock_diag(7)`). The agent requests
-//! listening sockets only, so a host with many connections costs no more.
+//! Lists the ports on which programs of this host listen. Like `ss`, the agent
+//! asks the kernel over netlink (`sock_diag(7)`). The agent requests only
+//! listening sockets, so the cost does not grow with the number of the host's
+//! connections.
 
 use std::{
     fs,
@@ -26,17 +27,18 @@ use nix::sys::{
 };
 
 /// The file that lists the SCTP endpoints of this thread's network namespace.
-/// The file exists only after the kernel has loaded SCTP; a request over
-/// sock_diag would make the kernel load SCTP.
+/// This file exists only after the kernel has loaded SCTP. The agent does not
+/// use sock_diag for SCTP, because such a request would make the kernel load
+/// SCTP.
 const SCTP_ENDPOINTS: &str = "/proc/thread-self/net/sctp/eps";
 /// The state of a listening SCTP endpoint: `SCTP_SS_LISTENING` equals TCP's
 /// LISTEN (`include/net/sctp/constants.h`).
 const SCTP_LISTENING: &str = "10";
-/// The size of the receive buffer in bytes. The kernel sends a dump in
-/// datagrams of up to 32 KiB (`net/netlink/af_netlink.c`).
+/// The size in bytes of the buffer for the kernel's answer. The kernel sends a
+/// dump in datagrams of up to 32 KiB (`net/netlink/af_netlink.c`).
 const RECEIVE: usize = 64 * 1024;
-/// How long to wait for the kernel's answer, which comes at once if it comes at
-/// all.
+/// The maximum wait for an answer of the kernel, which normally answers at
+/// once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The boundary to the host's sockets, kept small so that tests can replace it
@@ -67,8 +69,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Whether the socket accepts clients that connect to this address and
-    /// port.
+    /// Whether the listening socket accepts clients that connect to the given
+    /// address and port.
     pub fn takes(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
         let is_for_it = match self.address.to_canonical() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.is_ipv4(),
@@ -156,8 +158,8 @@ fn request(family: u8, protocol: Protocol) -> Vec<u8> {
     bytes
 }
 
-/// Reads a listener from the kernel's answer. The kernel reports IPV6_V6ONLY
-/// for every IPv6 socket that listens or is not connected
+/// Converts one entry of the kernel's answer to a listener. The kernel reports
+/// IPV6_V6ONLY for every IPv6 socket that listens or is not connected
 /// (`net/ipv4/inet_diag.c`, `inet_diag_msg_attrs_fill`).
 fn listener(protocol: Protocol, response: &InetResponse) -> Listener {
     let id = &response.header.socket_id;
@@ -177,8 +179,9 @@ fn sctp_endpoints() -> io::Result<Vec<Listener>> {
     }
 }
 
-/// Parses lines of `ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS`
-/// (`net/sctp/proc.c`, `sctp_eps_seq_show`), and ignores all other lines.
+/// Parses lines with the columns `ENDPT SOCK STY SST HBKT LPORT UID INODE
+/// LADDRS` (`net/sctp/proc.c`, `sctp_eps_seq_show`), and ignores all other
+/// lines.
 fn parse_sctp(text: &str) -> Vec<Listener> {
     let endpoint = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -261,9 +264,10 @@ mod tests {
         }
     }
 
-    /// The text has the format of `net/sctp/proc.c`, `sctp_eps_seq_show`. The
-    /// text lists an endpoint that listens on every address, one that listens
-    /// on two addresses, and one of a client.
+    /// The test's text has the format of `net/sctp/proc.c`,
+    /// `sctp_eps_seq_show`. The text lists an endpoint that listens on every
+    /// address, an endpoint that listens on two addresses, and a client's
+    /// endpoint.
     #[test]
     fn endpoints_of_sctp_are_read_as_the_kernel_writes_them() {
         let text = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS

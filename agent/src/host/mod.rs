@@ -1,6 +1,6 @@
 //! Reads and writes this host: its interfaces, listeners, routes and sysctls,
-//! and readings of the kernel's table. This module makes no decisions:
-//! [`crate::decide`] does.
+//! and readings of the kernel's table. This module makes no decisions; the
+//! module [`crate::decide`] makes them.
 
 pub mod interface;
 pub mod listeners;

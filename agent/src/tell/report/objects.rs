@@ -1,4 +1,5 @@
-//! What a director says about the objects that it uses. The module is pure.
+//! Reports a director's problems with the objects that it uses. The code is
+//! pure: it does no I/O.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,10 +11,12 @@ use super::exception;
 use crate::ration::Line;
 
 /// Returns exceptions for the group's services and their servers that this
-/// build cannot read, though the controller's build may. Also returns
-/// exceptions for what depends on the last good version of an object that is not
-/// accepted as it is now, since only agents know that version: services whose
-/// key such an object has, and what a budget leaves out in its namespace.
+/// build cannot read, although the controller's build may be able to. Also
+/// returns exceptions that depend on the last good version of an object whose
+/// current version is not accepted, because only agents know that version. If
+/// the current version of an object is not accepted, its last good version can
+/// conflict with the key of another service, and can use the budget of its
+/// namespace.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = reason::UNREADABLE;
     let services = objects.virtual_services.iter().filter_map(|(key, stored)| {
