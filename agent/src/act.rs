@@ -5,11 +5,11 @@
 //!   ─▶ services ─▶ destinations ─▶ addresses ─▶ removals ─▶ settle ─▶ Outcome
 //! ```
 //!
-//! [`read`] is the only place that reads the kernel's table. After that
-//! reading, the loop decides what is in force, and [`run`] does the rest. A
-//! failed operation waits for its own back-off and stops no other operation.
-//! The agent may die between any two stages: the intent in the journal records
-//! what the round may have created.
+//! [`read`] is the only place that reads the kernel's table. After the reading,
+//! the loop decides the state in force, and [`run`] does the rest of the round.
+//! A failed operation waits for its own back-off and does not stop other
+//! operations. The agent may die between any two stages. The intent in the
+//! journal then shows which entries the round may have created.
 
 mod doubt;
 mod phases;
@@ -66,7 +66,7 @@ pub struct Edges<'a> {
     pub journal: &'a mut dyn Journal,
     /// Reads and writes the host's sysctls.
     pub sysctls: &'a mut dyn HostSysctls,
-    /// The parts of the host's network that the wanted sysctls depend on:
+    /// The facts about the host's network that the wanted sysctls depend on:
     /// routes and connection tracking.
     pub surroundings: &'a mut dyn Surroundings,
     /// The Ethernet segments that the host's interfaces are connected to.
@@ -85,12 +85,13 @@ pub struct Outcome {
     /// message.
     pub failures: BTreeMap<Subject, String>,
     /// The virtual addresses on this host, each with its interface: wanted
-    /// addresses, and others that cannot be removed yet.
+    /// addresses, and addresses that cannot be removed yet.
     pub vips: BTreeMap<IpAddr, String>,
-    /// The addresses in `vips` that should no longer be on this host.
+    /// The addresses in `vips` that should leave this host but cannot be
+    /// removed yet, each with its interface.
     pub stays: BTreeMap<IpAddr, String>,
-    /// The addresses in `vips` that stay where they are although the group wants
-    /// them elsewhere, each with the reason.
+    /// The addresses in `vips` that stay on their interface although the group
+    /// wants them elsewhere, each with the reason.
     pub kept: BTreeMap<IpAddr, Stay>,
     /// The wanted virtual addresses that are not on this host, each with the
     /// reason.
@@ -112,17 +113,17 @@ pub struct Outcome {
     pub sysctls: Sysctls,
 }
 
-/// Brings this host to the state that `wish` describes. Call [`read`] first.
-/// `table` is the wish's table with its weights adjusted to the servers'
-/// health. The round plans the services whose wish changed
+/// Brings this host to the state that `wish` describes. The caller must call
+/// [`read`] first. `table` is the wanted table with the weights adjusted to the
+/// servers' health. The round plans the services whose wish changed
 /// ([`State::wish_changed`]), the services that were read again, and the
-/// services that earlier rounds could not finish. The first round plans
-/// everything.
+/// services that earlier rounds could not finish. The first round plans all
+/// services.
 ///
 /// # Errors
-/// Returns an error if the kernel does not answer at all. After such an error,
-/// the next round reads the whole table. The intent covers everything that this
-/// round may have created.
+/// Returns an error if the kernel does not answer at all. If the kernel did not
+/// answer, the next round reads the whole table. If the round fails, the intent
+/// in the journal covers everything that it may have created.
 pub fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -144,9 +145,9 @@ pub fn run(
         state.postpone(&withheld);
     }
     if apply(state, edges, &phases.services, now)? == Applied::InPart {
-        // Another process may have made the service that this round could not
-        // make. Destinations that the agent adds to another process's service
-        // would not be ours to remove.
+        // Another process may have created a service that this round could not
+        // create. The agent must not add destinations to another process's
+        // service, because it could not remove them later.
         phases.destinations.retain(|op| state.has(&op.service()));
     }
     apply(state, edges, &phases.destinations, now)?;
@@ -158,7 +159,8 @@ pub fn run(
     apply(state, edges, &phases.removals, now)?;
     leave_to_strangers(state, &plan.shared);
     if phases.removes_services() {
-        // Fewer sysctls may be needed after services are removed.
+        // After services are removed, the remaining services may need fewer
+        // sysctls.
         state.tuned.is_due = true;
         sysctls::apply(state, edges, wish, now);
     }
@@ -167,8 +169,7 @@ pub fn run(
     Ok(outcome(state, addresses))
 }
 
-/// Plans the dirty and unfinished services, or all services if everything is
-/// dirty.
+/// Plans the dirty and unfinished services, or all services if all are dirty.
 fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan {
     let is_everything_dirty = std::mem::take(&mut state.everything_is_dirty);
     let is_policy_new = state.on_conflict != on_conflict;
@@ -188,8 +189,9 @@ fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan
     }
 }
 
-/// Whether the plan may change which addresses are wanted, because it adds,
-/// removes or adopts services, or finds services gone or left to strangers.
+/// Whether the plan may change which addresses are wanted. A plan that adds,
+/// removes or adopts services may change the wanted addresses. So may a plan
+/// that finds services gone or left to strangers.
 fn concerns_services(plan: &Plan) -> bool {
     let is_service = |op: &Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
     plan.ops.iter().any(is_service)
@@ -210,9 +212,9 @@ fn intend(state: &mut State, edges: &mut Edges<'_>, phases: &Phases, now: Durati
 }
 
 /// Whether an operation may create its entry without an intent. Servers that
-/// health checks removed are added again without one, even if the disk fails.
-/// If the journal loses the record of a server, the server is still wanted and
-/// in a service of ours.
+/// health checks removed are added again without an intent, even if the disk
+/// fails. A server that a health check removed is wanted and in a service of
+/// ours, so the journal may lose its record without harm.
 fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
     let service = op.service();
     let server = op.destination();
@@ -220,8 +222,9 @@ fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
         && state.ours.table.service(&service)
 }
 
-/// Records entries that become ours and forgets entries that are gone. Writes
-/// nothing to the kernel.
+/// Records the entries that become ours by adoption, and forgets the entries
+/// that are gone. This function changes only the agent's records and does not
+/// write to the kernel.
 fn adopt_and_forget(state: &mut State, plan: &Plan) {
     for (service, destinations) in &plan.adopt.services {
         if plan.adopt.adopted.contains(service) {
@@ -241,7 +244,7 @@ fn adopt_and_forget(state: &mut State, plan: &Plan) {
 }
 
 /// Forgets services that stay in the kernel with strangers' destinations, once
-/// none of ours is left in them.
+/// none of our destinations is left in them.
 fn leave_to_strangers(state: &mut State, shared: &[ServiceKey]) {
     for service in shared {
         let ours = state.ours.table.services.get(service);

@@ -2,10 +2,10 @@
 //! another host has an address before adding it, and announces and defends the
 //! address afterwards.
 //!
-//! Claims run on a thread of their own. The loop sends orders
-//! ([`machine::Order`]) and receives news ([`Event::Claims`]). [`machine`]
-//! decides, [`packet`] builds and parses the frames, and [`wire`] sends and
-//! receives them.
+//! Claims run on a thread of their own. The loop sends orders to the claims
+//! thread ([`machine::Order`]) and receives news from it ([`Event::Claims`]).
+//! [`machine`] makes the decisions, [`packet`] builds and parses the frames,
+//! and [`wire`] sends and receives the frames.
 
 pub mod machine;
 pub mod packet;
@@ -32,20 +32,20 @@ use self::{
 };
 use crate::event::Event;
 
-/// What to do about each address. Addresses without an order are neither
-/// claimed nor announced.
+/// The order for each virtual address that the claims thread handles. Addresses
+/// without an order are neither claimed nor announced.
 pub type Orders = BTreeMap<IpAddr, Order>;
 
-/// How long to wait before the next attempt to open a network card that could
-/// not be opened.
+/// The wait before the agent tries again to open a network card that could not
+/// be opened.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long to sleep when there is nothing to do.
+/// The longest time for which the claims thread sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// The boundary to the Ethernet segments, kept small so that tests can replace
 /// it with a model.
 pub trait Segments {
-    /// Replaces all previous orders about addresses.
+    /// Replaces all previous orders about virtual addresses.
     fn order(&mut self, orders: Orders);
 }
 
@@ -98,8 +98,8 @@ async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
             wires.listen_for(claims.asked());
             retry = (!wires.troubles().is_empty()).then(|| Instant::now() + RETRY);
         }
-        // Frames that arrived while this process was held up are handled before
-        // anything that became due in the meantime.
+        // If the process did not run for a while, it first handles the frames
+        // that arrived in the meantime, and then the deadlines that passed.
         wires.hear(|index, heard| claims.hear(index, &heard, start.elapsed()));
         for say in claims.say(start.elapsed()) {
             wires.say(&say);

@@ -1,6 +1,7 @@
 //! The agent's clock. A deadline is a time since the agent's start, so a step
-//! of the time of day moves no deadline. The time of day is read when it is
-//! needed, because it may be wrong when the agent starts and right later.
+//! of the time of day does not move deadlines. The time of day is read when it
+//! is needed, because it may be wrong when the agent starts and be corrected
+//! later.
 
 use std::time::{Duration, Instant};
 
@@ -32,23 +33,23 @@ impl Clock {
     }
 
     /// Converts an instant to a time since the agent's start. Returns zero for
-    /// an instant before the start.
+    /// an instant before the agent's start.
     pub fn at(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.started)
     }
 
     /// Converts a time that [`Clock::steady_wall`] returned to a time since the
-    /// agent's start. Returns zero for a time before the start.
+    /// agent's start. Returns zero for a time before the agent's start.
     pub fn since_start(&self, wall: Timestamp) -> Duration {
         let since = wall.duration_since(self.wall);
         Duration::try_from(since).unwrap_or(Duration::ZERO)
     }
 
     /// Converts a time that [`Clock::now`] returned to the time of day at the
-    /// agent's start plus the time since then. The result is for state machines
-    /// that compare such times with each other: it never jumps, but it may
-    /// differ from the time of day. Use [`Daytime`] to compare with a time that
-    /// a person set.
+    /// agent's start plus the time since then. The resulting time is for state
+    /// machines that compare such times with each other. The resulting time
+    /// never jumps, but it may differ from the time of day. Use [`Daytime`]
+    /// instead to compare with a time that a person set.
     pub fn steady_wall(&self, now: Duration) -> Timestamp {
         self.wall
             .checked_add(now)
@@ -56,8 +57,8 @@ impl Clock {
     }
 }
 
-/// Reads the time since the host started, including the time in which it was
-/// suspended (CLOCK_BOOTTIME).
+/// Reads the time since the host started, including the time during which the
+/// host was suspended (CLOCK_BOOTTIME).
 pub fn uptime() -> Duration {
     let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME);
     uptime

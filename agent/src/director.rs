@@ -1,5 +1,6 @@
-//! The loop: one thread that hears events, keeps the objects, runs rounds when
-//! something changed or is due, and reports the results.
+//! The loop: one thread that receives events, keeps the objects, runs rounds,
+//! and reports the results. The loop runs a round when something changed or is
+//! due.
 
 mod edges;
 mod hear;
@@ -54,17 +55,19 @@ use crate::{
     tell::report::{Observed, Trouble},
 };
 
-/// How long after its start the agent keeps VIPs of the previous run off the
-/// interfaces, unless the inputs answer first: another director may have taken
-/// the VIPs in the meantime. The IPVS table is restored at once.
+/// The agent waits this long after its start, or until its inputs have
+/// answered, before it restores VIPs of the previous run. Another director may
+/// have taken the previous run's VIPs in the meantime. At its start, the agent
+/// restores the IPVS table at once.
 const VIP_GRACE: Duration = Duration::from_secs(5);
 
 /// Opens one of the loop's connections to the outside, such as the kernel or
 /// the journal.
 pub type Opener<T, E> = Box<dyn FnMut() -> Result<T, E> + Send>;
 
-/// The loop's connections to the outside, called edges. Each edge is opened
-/// when it is first needed, and again after it failed.
+/// The loop's connections to the outside, called edges. Each edge (connection
+/// to the outside) is opened when it is first needed, and opened again after an
+/// error.
 pub struct World {
     /// Opens the kernel's IPVS table.
     pub kernel: Opener<Box<dyn Kernel>, ipvs::Error>,
@@ -74,20 +77,21 @@ pub struct World {
     pub journal: Opener<(Box<dyn Journal>, Remembered), JournalError>,
     /// Reads and writes the host's sysctls.
     pub sysctls: Box<dyn Sysctls + Send>,
-    /// The segments that the host's interfaces are on.
+    /// The Ethernet segments that the host's interfaces are connected to.
     pub segments: Box<dyn Segments + Send>,
-    /// The Leases of other directors, or none without an API server. Without
-    /// one, every holder that the group names counts as live.
+    /// The access to the Leases of other directors, or none without an API
+    /// server. Without an API server, every holder that the group names counts
+    /// as live.
     pub leases: Option<Box<dyn Leases + Send>>,
     /// The sockets of the host's programs.
     pub sockets: Box<dyn Sockets + Send>,
     /// Whether services are programmed even if they take the director's own
     /// traffic.
     pub may_hijack: bool,
-    /// The parts of the host's network that sysctls depend on.
+    /// The facts about the host's network that sysctls depend on.
     pub surroundings: Box<dyn Surroundings + Send>,
-    /// Reads the time since the host started, including the time in which it
-    /// was suspended.
+    /// Reads the time since the host started, including the time during which
+    /// the host was suspended.
     pub uptime: Box<dyn FnMut() -> Duration + Send>,
     /// Reads the time of day.
     pub daytime: Box<dyn FnMut() -> Daytime + Send>,
@@ -95,7 +99,7 @@ pub struct World {
     pub orders: UnboundedSender<Order>,
 }
 
-/// Everything that the loop keeps between rounds.
+/// The loop and the state that it keeps between rounds.
 pub struct Loop {
     name: String,
     group: String,
@@ -106,16 +110,17 @@ pub struct Loop {
     /// The open journal, or the reason why it is not open.
     journal: Result<Box<dyn Journal>, NoJournal>,
     objects: Objects,
-    /// Changes of objects go through these three tees to `objects` and to the
+    /// The three tees that pass changes of objects to `objects` and to the
     /// checkpoint.
     services: Tee,
     servers: Tee,
     groups: Tee,
     recorder: Recorder,
-    /// Why the checkpoint cannot be written, if it cannot.
+    /// The reason why the checkpoint cannot be written, or none if it can be
+    /// written.
     checkpoint_trouble: Option<String>,
-    /// Whether objects of the previous run were restored, for use until the
-    /// inputs have listed all objects.
+    /// Whether the objects of the previous run were restored. The loop uses the
+    /// restored objects until the inputs have listed all objects.
     restored: bool,
     directors: Option<BTreeSet<String>>,
     liveness: Liveness,
@@ -125,9 +130,10 @@ pub struct Loop {
     /// The directors whose Leases the agent looks at.
     asked: Looks,
     caution: Caution,
-    /// The objects that listings left out.
+    /// The objects that listings left out, with the judgement about their
+    /// absence.
     absence: Absence,
-    /// The last logged reason why the journal does not record the cluster.
+    /// The last logged reason why the journal could not record the cluster.
     unsaved: Said,
     protection: Protection,
     places: Places,
@@ -135,24 +141,26 @@ pub struct Loop {
     /// The services whose wanted state or state in force has changed since
     /// `health` was last updated.
     changed: BTreeSet<ServiceKey>,
-    /// The removals that wait until they are allowed.
+    /// The removals that are held until they are allowed.
     held: Vec<Op>,
-    /// Why the group's permission for removals is not believed, if it is not.
+    /// The reason why the group's permission for removals is not believed, if
+    /// there is one.
     doubt: Option<Doubt>,
     health: Health,
-    /// The rates that the prober was given.
+    /// The probe rates that the loop last sent to the prober.
     rates: Rates,
     unreadable: Vec<DirectorException>,
     /// Whether objects wait until this director serves less.
     waits_for_room: bool,
     /// The last logged problems of objects.
     complaints: Said<Line>,
-    /// The last logged oddities of this host.
+    /// The last logged unusual conditions of this host.
     oddities: Said<Line>,
-    /// What was logged lately about the objects of each namespace.
+    /// The recent log lines about the objects of each namespace, which limit
+    /// further lines.
     ration: Ration,
     state: State,
-    /// The back-off for opening edges that failed.
+    /// The back-off for opening edges again after an error.
     retry: Retry,
     trouble: Option<Trouble>,
     /// The strongest reason so far for running the next round.
@@ -162,8 +170,8 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// Returns a loop that has received no event yet. `standings` is the health
-    /// of servers as the previous run knew it.
+    /// Returns a loop that has received no event yet. `standings` is the
+    /// previous run's memory of the health of servers.
     pub fn new(
         name: String,
         group: String,
@@ -216,8 +224,9 @@ impl Loop {
         }
     }
 
-    /// Runs until [`Event::Stop`], or until all senders of events are gone.
-    /// Calls `observe` whenever there is news about the director.
+    /// Runs the loop until [`Event::Stop`], or until all senders of events are
+    /// gone. Calls `observe` with the loop's findings whenever they may have
+    /// changed.
     pub fn run(mut self, events: &Receiver<Event>, observe: &mut dyn FnMut(Observed)) {
         loop {
             if !self.hear(events) {
@@ -229,10 +238,11 @@ impl Loop {
         }
     }
 
-    /// Runs a round if there is a reason for one. Returns what the loop
-    /// observed if there is news: trouble, or the outcome of the round. Until
-    /// every kind of object has been listed once, rounds remove nothing and
-    /// create only entries that the previous run knew.
+    /// Runs a round if there is a reason for one. Returns new findings of the
+    /// loop, if there are any: the outcome of the round, or the trouble that
+    /// prevented the round. Until every kind of object has been listed once,
+    /// rounds remove no entries, and create only entries that the previous run
+    /// knew.
     fn act(&mut self, now: Duration) -> Option<Observed> {
         let observed = self.act_if_possible(now);
         self.retry.expire(now);

@@ -25,49 +25,50 @@ use crate::{
     host::reading::Reading,
 };
 
-/// Something that the loop must react to. The inputs only send events and
-/// decide nothing.
+/// An event that the loop must react to. The threads that send events make no
+/// decisions.
 #[derive(Debug)]
 pub enum Event {
     /// A change to the VirtualServices of the director's group.
     VirtualService(Change<VirtualService>),
-    /// A change to the RealServers.
+    /// A change to the RealServers of all namespaces.
     RealServer(Change<RealServer>),
     /// A change to the director's own DirectorGroup.
     DirectorGroup(Change<DirectorGroup>),
-    /// The names of the group's Directors; sent whenever they change.
+    /// The names of the Directors of the director's group; sent whenever they
+    /// change.
     Directors(BTreeSet<String>),
     /// The addresses of each Director's host, as the Director reports them;
     /// sent whenever they change.
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
-    /// The name of a director, when the agent looked at its Lease, and the time
-    /// of renewal that the Lease names, or none if there is no Lease.
+    /// A reading of another director's Lease: the director's name, the time of
+    /// the reading, and the renewal time in the Lease, or none if there is no
+    /// Lease.
     Lease(String, Instant, Option<String>),
     /// The addresses at which the agent reaches its API server; sent whenever
     /// they change.
     ApiServers(BTreeSet<SocketAddr>),
-    /// What an input found out about the cluster or about the custom resource
-    /// definitions of the objects.
+    /// An input's answer about the cluster, or about a custom resource
+    /// definition of the objects.
     Caution(Word),
-    /// A listing of the objects of this kind begins, from this source. The event
-    /// comes before [`Change::Listing`].
+    /// A listing of the objects of one kind begins, from the given source. The
+    /// event that a listing begins comes before [`Change::Listing`].
     Listing(Kind, Source),
-    /// What the previous run knew about its listings.
+    /// The previous run's knowledge about its listings.
     Known(Known),
     /// The kernel's table as the reader found it, and the time at which the
     /// reading began.
     Reading(Instant, Reading),
-    /// The reader cannot read the kernel's table.
+    /// The reader thread cannot read the kernel's table.
     Unread,
-    /// The latest probe results of a target; sent whenever they show something
-    /// new.
+    /// The latest probe results of a target; sent whenever their tally changes.
     Probed(ProbeId, Tally),
     /// The faults of this host that make probe results void, each with the
     /// number of affected targets; sent whenever they change.
     ProbesVoid(BTreeMap<Arc<str>, usize>),
-    /// The namespaces that want more than their share of the prober, each as a
-    /// reason with the number of targets that are probed late for it; sent
-    /// whenever they change.
+    /// The reasons why probes begin late, each with the number of affected
+    /// targets. A reason names a namespace that wants more than its share of
+    /// the prober. The event is sent whenever the reasons change.
     ProbesLate(BTreeMap<Arc<str>, usize>),
     /// The changed verdicts of claims for virtual addresses, and the time at
     /// which they were reached.
@@ -75,14 +76,15 @@ pub enum Event {
     /// The interfaces on whose segments the agent cannot listen, by interface
     /// number, each with the reason; sent whenever they change.
     ClaimsHindered(BTreeMap<u32, String>),
-    /// Why the checkpoint cannot be written, or `None` if it can be written
-    /// again; sent whenever this changes.
+    /// The reason why the checkpoint cannot be written, or `None` if the
+    /// checkpoint can be written again; sent whenever the reason changes.
     Checkpoint(Option<String>),
     /// The interfaces or addresses of the host changed.
     Links,
     /// All objects that the previous run knew have been sent. The loop may now
     /// create missing entries before the inputs have answered.
     Restored,
-    /// The agent must stop, and leave the data plane as it is.
+    /// The agent must stop, and leave the kernel's table and the addresses as
+    /// they are.
     Stop,
 }

@@ -1,5 +1,6 @@
-//! Shares the room of a list in the Director's status fairly by namespace, so
-//! that no namespace's entries are left out because of another one's.
+//! Divides the room of a list in the Director's status fairly among namespaces,
+//! so that one namespace's entries do not take the room of another namespace's
+//! entries.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,29 +10,31 @@ use std::{
 use crds::fair_limit;
 use serde::Serialize;
 
-/// The most namespaces that are named as those of entries that were left out.
+/// The maximum number of namespaces that are named because entries of them were
+/// left out.
 const MOST_NAMES: usize = 200;
 
-/// The room of a list.
+/// The size limits of a list in the Director's status.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// How many bytes all entries together may have, as JSON.
+    /// The maximum size of all entries of the list together, in bytes of JSON.
     pub bytes: usize,
-    /// How many entries each namespace may have.
+    /// The maximum number of entries of each namespace in the list.
     pub each: usize,
 }
 
-/// What one namespace wants to have in a list.
+/// The entries that one namespace wants to have in a list.
 #[derive(Default)]
 struct Demand {
     entries: usize,
     bytes: usize,
 }
 
-/// Divides the entries into those that the list has room for and the others. A
-/// namespace gets its first entries, as many as fit into its fair share of the
-/// bytes ([`fair_limit`]). What the shares leave over goes to the first of the
-/// remaining entries.
+/// Divides the entries into the entries that the list has room for and the
+/// entries that are left out. Each namespace gets as many of its first entries
+/// as fit into its fair share of the bytes ([`fair_limit`]). Bytes that no
+/// namespace uses go to the first of the entries that do not fit into the
+/// shares.
 pub fn keep<T: Serialize>(
     entries: Vec<T>,
     namespace: impl Fn(&T) -> &str,
@@ -57,7 +60,8 @@ pub fn keep<T: Serialize>(
         let used = used.entry(namespace(entry)).or_default();
         let after = size.and_then(|size| used.checked_add(size));
         let after = after.filter(|after| *after <= limit);
-        // Without room for an entry, the namespace's later ones have none.
+        // If an entry has no room, the namespace's later entries have no room
+        // either.
         *used = after.unwrap_or(usize::MAX);
         after.is_some()
     });
@@ -78,8 +82,9 @@ pub fn keep<T: Serialize>(
     entries.into_iter().partition(is_kept)
 }
 
-/// Returns the namespaces of entries that were left out. Returns none of them if
-/// there are too many to name: then entries of any namespace may be missing.
+/// Returns the namespaces of the entries that were left out. If there are too
+/// many namespaces to name, the list is empty, and entries of any namespace may
+/// be missing.
 pub fn names<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let names = namespaces.into_iter().filter(|name| !name.is_empty());
     let names: BTreeSet<&str> = names.collect();
@@ -89,7 +94,8 @@ pub fn names<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     }
 }
 
-/// Returns how many bytes an entry of a list takes as JSON, with its comma.
+/// Returns the number of bytes that an entry of a list takes as JSON, with its
+/// comma.
 fn json_size(entry: &impl Serialize) -> usize {
     struct Counter(usize);
     impl io::Write for Counter {

@@ -1,5 +1,5 @@
-//! A world in memory, for tests. The kernel, interfaces and disk of this world
-//! outlive the agent that acts on them, and the agent can die after any call.
+//! A modelled world in memory, for tests. The kernel, interfaces and disk of
+//! the modelled world outlive the agent, and the agent can die after any call.
 
 pub(crate) mod disk;
 mod edges;
@@ -37,8 +37,9 @@ use crate::{
     input::leases::Looks,
 };
 
-/// The sysctls of a host that forwards the packets of NAT servers on eth1. On
-/// this host only services with health checks need a sysctl changed.
+/// The sysctls of a modelled host that forwards the packets of NAT servers on
+/// eth1. On this host, only services with health checks need another value of a
+/// sysctl.
 const SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.vs.expire_nodest_conn", "0"),
     ("net.ipv4.vs.expire_quiescent_template", "0"),
@@ -48,26 +49,26 @@ const SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.conf.all.send_redirects", "0"),
 ];
 
-/// The time of day of the modelled world, as long as a test does not change it.
+/// The time of day of the modelled world, unless a test changes it.
 pub(crate) const NOON: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
-/// One thing that an agent did to the modelled world.
+/// One change that an agent made in the modelled world.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Effect {
     /// An operation on the kernel's table, with the error if the kernel refused
     /// it.
     Kernel(Op, Option<Errno>),
-    /// The kernel's connection timeouts were set to these values.
+    /// The kernel's connection timeouts were set to the given values.
     Timeouts(Timeouts),
-    /// A sysctl, by name, was set to this value.
+    /// The named sysctl was set to the given value.
     Sysctl(String, String),
     /// An address was added to an interface.
     Added(IpAddr, String),
     /// An address was removed from an interface.
     Removed(IpAddr, String),
-    /// A device with this name was created.
+    /// A device with the given name was created.
     Made(String),
-    /// A device with this name was removed.
+    /// A device with the given name was removed.
     Unmade(String),
     /// An intent was written to the disk.
     Intended,
@@ -99,7 +100,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// The content that was committed to the modelled journal.
+/// The committed content of the modelled journal.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Disk {
     pub(crate) owned: BTreeSet<Entry>,
@@ -116,7 +117,7 @@ impl Disk {
         for change in changes {
             match change {
                 Change::Own(entry) => {
-                    // The journal has one interface for each address.
+                    // The journal records only one interface for each address.
                     if let Entry::Address(address, _) = entry {
                         let is_same = |owned: &Entry| matches!(owned, Entry::Address(found, _) if found == address);
                         self.owned.retain(|owned| !is_same(owned));
@@ -134,7 +135,7 @@ impl Disk {
         self.intent = Intent::default();
     }
 
-    /// Returns the content after a reboot of the host.
+    /// Returns the journal's content after a reboot of the host.
     pub(crate) fn rebooted(&self) -> Self {
         let services = self.owned.iter().filter_map(|entry| match entry {
             Entry::Service(service) => Some(*service),
@@ -153,7 +154,7 @@ impl Disk {
         }
     }
 
-    /// Returns what a new agent reads from this journal.
+    /// Returns the records that a new run of the agent reads from this journal.
     pub(crate) fn remembered(&self) -> Remembered {
         let mut remembered = Remembered {
             intent: self.intent.clone(),
@@ -175,20 +176,20 @@ impl Disk {
 pub(crate) struct Parts {
     /// The time of day that the agent reads.
     pub(crate) daytime: Daytime,
-    /// The time since the host started, which the agent reads.
+    /// The time since the modelled host started, which the agent reads.
     pub(crate) uptime: std::time::Duration,
     pub(crate) kernel: ModelKernel,
     pub(crate) interfaces: Vec<Interface>,
     /// The other hosts on the modelled host's segments.
     pub(crate) neighbors: Vec<(Mac, IpAddr)>,
-    /// The IP addresses whose MAC addresses are being looked up.
+    /// The IP addresses whose MAC addresses the agent has asked for.
     pub(crate) looked_for: Vec<IpAddr>,
-    /// The latest [`Orders`] that the agent gave for the segments.
+    /// The latest [`Orders`] about virtual addresses that the agent gave.
     pub(crate) orders: Orders,
-    /// The directors whose Leases the agent looks at.
+    /// The directors whose Leases the agent reads.
     pub(crate) leases_asked: Looks,
     pub(crate) disk: Disk,
-    /// The file of the real journal, for tests that use the real journal.
+    /// The modelled file of the journal, for tests that use the real journal.
     pub(crate) file: ModelFile,
     pub(crate) sysctls: BTreeMap<String, String>,
     /// The listening sockets of the host's programs.
@@ -197,29 +198,31 @@ pub(crate) struct Parts {
     pub(crate) peers: BTreeSet<Peer>,
     /// How many times the agent read the listening sockets.
     pub(crate) listeners_read: usize,
-    /// While this is true, the agent cannot read the listening sockets.
+    /// Whether reading the listening sockets fails.
     pub(crate) listeners_hidden: bool,
     /// The names of the sysctls that cannot be written.
     pub(crate) read_only: BTreeSet<String>,
-    /// For each address outside the host's subnets, the interface that leads
-    /// there.
+    /// For each address outside the host's subnets, the interface that leads to
+    /// the address.
     pub(crate) routes: BTreeMap<IpAddr, u32>,
     /// The indexes of the interfaces that have a default route from a router
     /// advertisement.
     pub(crate) advertised: BTreeSet<u32>,
     /// Whether connection tracking has counted invalid packets.
     pub(crate) calls_packets_invalid: bool,
-    /// While this is true, the agent cannot read any address.
+    /// Whether reading the addresses of the host fails.
     pub(crate) links_broken: bool,
-    /// While this is true, the agent cannot add or remove any address.
+    /// Whether adding and removing addresses fails.
     pub(crate) addresses_refused: bool,
-    /// While this is true, nothing can be committed to the disk.
+    /// Whether writing to the disk fails.
     pub(crate) disk_broken: bool,
-    /// The service that the next reading of the table leaves out. A real dump
-    /// also leaves out entries while another process removes one.
+    /// The service that the next reading of the kernel's table leaves out. A
+    /// real dump may also leave out entries while another process removes an
+    /// entry.
     pub(crate) skipped: Option<ServiceKey>,
-    /// How many more calls the agent makes before it dies. Each operation on
-    /// the kernel's table counts as one call. A dead agent has no effect.
+    /// The number of calls that the agent makes before it dies. Each operation
+    /// on the kernel's table counts as one call. A dead agent changes nothing
+    /// in the modelled world.
     pub(crate) life: Option<usize>,
     pub(crate) log: Vec<Effect>,
 }
@@ -261,7 +264,7 @@ impl Parts {
     }
 }
 
-/// A handle to the modelled world. There may be many handles, and each one
+/// A handle to the modelled world. There may be many handles, and each handle
 /// implements all of the agent's interfaces to the world.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelWorld(Arc<Mutex<Parts>>);
@@ -324,7 +327,7 @@ impl ModelWorld {
         lines(&self.parts().kernel.table)
     }
 
-    /// Returns the names of the interfaces that have this address.
+    /// Returns the names of the interfaces that have an address.
     pub(crate) fn interfaces_with(&self, address: IpAddr) -> Vec<String> {
         let parts = self.parts();
         let has = |interface: &&Interface| interface.addresses.iter().any(|(a, _)| *a == address);
@@ -351,8 +354,8 @@ impl ModelWorld {
     }
 }
 
-/// Returns the error that a broken kernel socket or any call of a dead agent
-/// gives.
+/// Returns the error of a broken kernel socket. Every call of a dead agent
+/// returns the error of a broken kernel socket, too.
 pub(crate) fn broken() -> ipvs::Error {
     ipvs::Error::Io {
         doing: "talking to the model",

@@ -17,18 +17,18 @@
 //!                                                                act, disk/journal
 //! ```
 //!
-//! Each stage up to `plan` takes a wanted table and returns a corrected one, so
-//! `plan` never sees a change that must not happen. `protect` leaves out
+//! Each stage before `plan` takes a wanted table and returns a corrected table,
+//! so `plan` never gets a change that must not happen. `protect` leaves out
 //! services that would take the host's own traffic, and `places` leaves out new
-//! services whose VIP cannot be on this host. `retain` keeps entries in force
-//! that must not be removed yet. `weigh` gives servers the weights that their
-//! health leaves them.
+//! services whose VIP cannot be on this host. `retain` keeps in force the
+//! entries that must not be removed yet. `weigh` gives each server the weight
+//! that its health allows.
 //!
-//! In: VirtualServices, RealServers and the director's group. Out: the kernel's
-//! IPVS table, the virtual addresses and the sysctls of this host, and a
-//! status. The loop is one thread. Code that waits for the network runs
-//! elsewhere and only sends events to the loop. When the agent stops or
-//! crashes, the data plane keeps its state.
+//! The agent takes VirtualServices, RealServers and the director's group. The
+//! agent writes the kernel's IPVS table, the virtual addresses and the sysctls
+//! of this host, and a status. The loop of the agent is one thread. Code that
+//! waits for the network runs in other threads and only sends events to the
+//! loop. When the agent stops or crashes, the data plane keeps its state.
 
 pub mod act;
 pub mod args;

@@ -62,19 +62,20 @@ use tokio::{
     time,
 };
 
-/// During a start or a new listing the agent needs twice its usual memory. This
-/// allocator returns the extra memory to the system afterwards, which the C
-/// library's allocator does not.
+/// During a start or a new listing, the agent needs twice its usual memory.
+/// Afterwards, mimalloc returns the extra memory to the system. The C library's
+/// allocator would keep the extra memory.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The file with the id of this boot, which changes whenever the machine boots
-/// (`Documentation/admin-guide/sysctl/kernel.rst`).
+/// The file with the machine's boot id, which changes whenever the machine
+/// boots (`Documentation/admin-guide/sysctl/kernel.rst`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// How often to check again for a thing that the agent waits for at its start.
+/// The interval at which the agent, at its start, checks again for the lock or
+/// the configuration that it waits for.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long to wait for data of a listing before the listing counts as failed.
-/// A watch ends earlier by itself, after kube's default of 290 s.
+/// The maximum wait for data of a listing. A watch of objects ends earlier by
+/// itself, after kube's default of 290 s.
 const ANSWER_TIME: Duration = Duration::from_secs(320);
 
 fn main() -> ExitCode {
@@ -213,8 +214,8 @@ fn host_name() -> anyhow::Result<String> {
         .map_err(|_| anyhow::anyhow!("the host's name is not valid UTF-8: give --node-name"))
 }
 
-/// Waits until this is the only agent on the host. Returns `None` if the
-/// process must stop during this wait.
+/// Waits until this process is the only agent on the host. Returns `None` if
+/// the process must stop during the wait.
 fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
     let mut said = None;
     loop {
@@ -282,8 +283,8 @@ fn world(
 }
 
 /// Returns the data of the previous run, and the thread that writes the
-/// checkpoint. If the checkpoint cannot be used, the agent starts with no data,
-/// and the thread tries again.
+/// checkpoint. If the checkpoint cannot be used, the agent starts without data
+/// of the previous run, and the checkpoint's thread tries again.
 fn restore(
     args: &Args,
     notes: mpsc::Receiver<Note>,
@@ -304,11 +305,11 @@ fn restore(
     Ok((restored, writer))
 }
 
-/// What the input side of the agent shares with the loop besides the events.
+/// The data that the agent's inputs share with the loop, apart from the events.
 struct Outside {
-    /// What the API server says the time is.
+    /// The time of day according to the API server.
     api_time: ApiTime,
-    /// The Leases that the loop wants to be looked at.
+    /// The Leases that the loop wants to read.
     leases: UnboundedReceiver<Looks>,
 }
 
@@ -354,7 +355,7 @@ fn start_input(
 }
 
 /// Waits for a usable configuration, and returns a client of the API server.
-/// The API server itself need not answer yet.
+/// The API server need not answer yet.
 async fn connect(kubeconfig: Option<&std::path::Path>, api_time: &ApiTime) -> (Client, ApiServers) {
     let mut said = None;
     loop {
@@ -402,7 +403,7 @@ fn stop_on_signal(runtime: &tokio::runtime::Runtime, events: Sender<Event>) -> a
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // Sending fails if the loop has already ended by itself.
+        // Sending the event fails only if the loop has already ended by itself.
         events.send(Event::Stop).unwrap_or_default();
     });
     Ok(())

@@ -1,4 +1,5 @@
-//! Probes of real servers. Only probes open sockets to real servers.
+//! Probes of real servers. No other part of the agent opens sockets to real
+//! servers.
 //!
 //! ```text
 //! Order ─▶ engine: schedule ─▶ attempt: http tcp grpc udp dns icmp
@@ -8,13 +9,14 @@
 //!                                 └─▶ trouble of this host's own: void ─▶ Event::ProbesVoid
 //! ```
 //!
-//! A probe ends in a verdict about the server, or it is void. A void probe
-//! failed because of this host, so it says nothing about the server. Everything
-//! that a probe reads from a server is bounded in size and time. The prober and
-//! the matcher are shared fairly by namespace: no namespace's probes are late or
-//! void because of another one's. A probe leaves
-//! no connection open. TCP connections are closed with RST, so that firewalls
-//! on the way do not keep a probe in their connection tracking.
+//! A probe ends with a verdict about the server, or it is void. A void probe
+//! failed because of this host, so its result does not count for the server.
+//! The data that a probe reads from a server is limited in size and time. The
+//! namespaces share the prober and the matcher fairly: no namespace's probes
+//! become late or void because of another namespace's probes. A probe leaves no
+//! connection open. Probes close TCP connections with RST, so that firewalls
+//! between the host and the server do not keep the connections in their
+//! connection tracking.
 
 mod attempt;
 mod bounded;

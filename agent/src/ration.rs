@@ -1,20 +1,22 @@
-//! Limits how much is logged about the objects of each namespace. The module is
-//! pure: time is an argument.
+//! Limits how much the agent logs about the objects of each namespace. The code
+//! is pure: time is an argument.
 //!
-//! A namespace may write a few lines whatever the others write. Beyond that, all
-//! namespaces share a number of bytes, and none may take more than half of them.
-//! Lines about this host are not limited.
+//! Each namespace may log a few lines, regardless of the other namespaces. In
+//! addition, all namespaces share a number of bytes, and one namespace may use
+//! at most half of the shared bytes. Lines about this host are not limited.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-/// The lines that each namespace may write at once, whatever the others write.
+/// The number of lines that each namespace may log at once, regardless of the
+/// other namespaces.
 const OWN: Allowance = Allowance {
     burst: 20,
     per_second: 0.1,
 };
-/// The bytes that all namespaces together may write at once besides.
+/// The number of bytes that all namespaces together may log at once, in
+/// addition to the lines of each namespace.
 const SHARED: Allowance = Allowance {
     burst: 256 << 10,
     per_second: 4096.0,
@@ -25,13 +27,13 @@ const OF_ONE: Allowance = Allowance {
     per_second: SHARED.per_second / 2.0,
 };
 
-/// A line about an object, or about this host.
+/// A log line or status line about an object, or about this host.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Line {
     /// The namespace of the object; empty for a line about this host.
     #[serde(skip)]
     pub namespace: Arc<str>,
-    /// The line itself.
+    /// The text of the line.
     pub text: String,
 }
 
@@ -43,14 +45,15 @@ impl Line {
     }
 }
 
-/// How much may be used at once, and how fast it comes back.
+/// A limit: the amount that may be used at once, and the speed at which used
+/// amounts become available again.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     burst: u32,
     per_second: f64,
 }
 
-/// What was used of an allowance, at a time.
+/// The used amount of an allowance at a point in time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     amount: f64,
@@ -63,7 +66,8 @@ impl Used {
         (self.amount - passed * allowance.per_second).max(0.0)
     }
 
-    /// Returns what is used after `more`, or none if there is no room for it.
+    /// Returns the used amount after using `more`, or none if the allowance has
+    /// no room for `more`.
     fn after(self, more: f64, allowance: Allowance, now: Duration) -> Option<Self> {
         let amount = self.at(allowance, now) + more;
         let is_within = amount <= f64::from(allowance.burst);
@@ -75,11 +79,11 @@ impl Used {
 struct Share {
     own: Used,
     shared: Used,
-    /// Whether the last line was left out.
+    /// Whether the namespace's last line was left out of the log.
     is_over: bool,
 }
 
-/// What was logged lately about the objects of each namespace.
+/// The amounts that were logged recently about the objects of each namespace.
 #[derive(Debug, Default)]
 pub struct Ration {
     shares: HashMap<Arc<str>, Share>,
@@ -87,8 +91,9 @@ pub struct Ration {
 }
 
 impl Ration {
-    /// Returns what to log for a line: the line itself, or a line that says that
-    /// lines are left out, or nothing if that was said before.
+    /// Returns the text to log for a line. If there is no room for the line,
+    /// the text is a notice that lines are left out, or none if the notice was
+    /// already logged.
     pub fn take(&mut self, line: Line, now: Duration) -> Option<String> {
         let Line { namespace, text } = line;
         if namespace.is_empty() {

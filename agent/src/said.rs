@@ -1,4 +1,4 @@
-//! Writes a log line once, and not again while the same problem persists.
+//! Logs each problem once, and not again while the problem persists.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,14 +16,14 @@ impl<L> Default for Said<L> {
 
 impl Said {
     /// Logs a warning for each line that the previous call did not contain.
-    /// After a call without lines, every line is new again.
+    /// After a call without lines, every line counts as new again.
     pub fn warn(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::warn!("{line}");
         }
     }
 
-    /// Works as [`Said::warn`], but logs errors.
+    /// Works like [`Said::warn`], but logs errors.
     pub fn error(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::error!("{line}");
@@ -32,7 +32,8 @@ impl Said {
 }
 
 impl Said<Line> {
-    /// Works as [`Said::warn`], as far as the ration of each namespace allows.
+    /// Works like [`Said::warn`], but logs only as many lines as the ration of
+    /// each namespace allows.
     pub fn warn_within(
         &mut self,
         ration: &mut Ration,
@@ -48,7 +49,8 @@ impl Said<Line> {
 }
 
 impl<L: Clone + Ord> Said<L> {
-    /// Forgets the logged lines. Returns true if any lines had been logged.
+    /// Forgets the lines that were logged. Returns true if any lines had been
+    /// logged.
     pub fn clear(&mut self) -> bool {
         !std::mem::take(&mut self.0).is_empty()
     }

@@ -4,8 +4,9 @@
 //! connections end, if asked to ─▶ VIPs ─▶ services ─▶ timeouts, device ─▶ sysctls
 //! ```
 //!
-//! The command reads the journal, and runs rounds in which nothing is wanted.
-//! If the command is interrupted, its next run continues where it stopped.
+//! The command `ipvs-agent undo` reads the journal, and runs rounds with an
+//! empty wanted state. If the command is interrupted, its next run continues
+//! where it stopped.
 
 use std::{
     collections::BTreeSet,
@@ -38,11 +39,11 @@ use crate::{
     },
 };
 
-/// How long to retry removals that fail.
+/// The time for which failed removals are retried.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the remaining connections are counted.
+/// The interval at which the remaining connections are counted.
 const COUNT_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the number of remaining connections is reported.
+/// The interval at which the number of remaining connections is reported.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The options of `ipvs-agent undo`.
@@ -54,8 +55,9 @@ pub struct Undo<'a> {
     pub sysctl_dir: &'a Path,
     /// The id of the machine's current boot.
     pub boot_id: &'a str,
-    /// How long to wait for connections to end by themselves before the
-    /// removal. During this wait, new connections get no server.
+    /// The time to wait before the removal, so that connections can end by
+    /// themselves. While `ipvs-agent undo` waits, new connections get no
+    /// server.
     pub wait: Duration,
 }
 
@@ -63,8 +65,8 @@ pub struct Undo<'a> {
 ///
 /// # Errors
 /// Returns an error if an agent runs on this host, if the journal or the kernel
-/// cannot be used, or if a change cannot be undone. The error message says what
-/// to do.
+/// cannot be used, or if a change cannot be undone. The error message says how
+/// to solve the problem.
 pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let lock = Lock::take().map_err(|error| match error {
         LockError::Taken => {
@@ -94,8 +96,8 @@ pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         "not all sysctls could be restored: {}; use --sysctl-dir to name a folder where they can be written, and run this command again",
         restored.stuck.join("; ")
     );
-    // An agent that starts while its API server is away would program the
-    // checkpoint's objects again.
+    // The checkpoint is removed, because an agent that starts while its API
+    // server is away would program the checkpoint's objects again.
     let checkpoint = undo.state_dir.join(CHECKPOINT);
     match fs::remove_file(&checkpoint) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -118,7 +120,7 @@ fn summary(remembered: &Remembered) -> String {
     )
 }
 
-/// This host, with the entries on it that are ours.
+/// This host, with the agent's knowledge of the entries on it.
 struct Host {
     state: State,
     retention: Retention,
@@ -126,7 +128,7 @@ struct Host {
     began: Instant,
 }
 
-/// The open handles to the kernel, the disk and the sysctls.
+/// The open handles to the kernel, the journal and the sysctls.
 struct World {
     kernel: ipvs::Socket,
     links: RouteSocket,
@@ -167,8 +169,8 @@ impl Host {
         })
     }
 
-    /// Runs one round with the stages of the agent's loop. `wish` returns the
-    /// wanted state, given the entries that are ours and the kernel's table.
+    /// Runs one round with the stages of the agent's loop. `wish` computes the
+    /// wanted state from the entries that are ours and the kernel's table.
     fn round(&mut self, wish: fn(&Remembered, &ActualTable) -> Wish) -> anyhow::Result<Outcome> {
         let now = self.began.elapsed();
         let state = &mut self.state;
@@ -243,7 +245,7 @@ impl Host {
         Ok(active)
     }
 
-    /// Runs rounds in which nothing is wanted, until only sysctls remain to be
+    /// Runs rounds with an empty wanted state until only sysctls remain to be
     /// restored.
     fn clear(&mut self, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         let began = self.began.elapsed();
@@ -271,7 +273,7 @@ impl Host {
     }
 }
 
-/// Returns an empty wish, so that the round removes everything that is ours.
+/// Returns an empty wish, so that the round removes all entries that are ours.
 fn nothing(_: &Remembered, _: &ActualTable) -> Wish {
     Wish {
         desired: Arc::default(),
@@ -328,7 +330,7 @@ fn failures(outcome: &Outcome) -> String {
     }
 }
 
-/// Ignores orders for the segments, because an undo takes no address.
+/// Ignores orders about addresses on segments, because an undo adds no address.
 struct Nobody;
 
 impl Segments for Nobody {

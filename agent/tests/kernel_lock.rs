@@ -1,7 +1,9 @@
-//! The lock of a network namespace on a real kernel, where a process of another
-//! user has taken the socket's name before the agent starts.
+//! Tests the agent's lock of a network namespace on a real kernel. In these
+//! tests, a process of another user has bound the lock's socket name before the
+//! agent starts.
 //!
-//! This file has one test only: the test changes the user of the whole process.
+//! This file has only one test, because the test changes the user of the whole
+//! process.
 
 use std::os::{
     linux::net::SocketAddrExt,
@@ -30,7 +32,8 @@ fn a_process_of_another_user_keeps_no_agent_from_its_lock() {
     ignored("a process of user 65534 (pid ");
     drop(squatter);
 
-    // A listener that accepts nothing and whose queue is full.
+    // The next squatter is a listener that never accepts a connection, and
+    // whose queue is full.
     let squatter = as_nobody(|| squat(Some(0)));
     let _queued = UnixStream::connect_addr(&name).expect("the queue has one place");
     ignored("a process that does not listen");
@@ -40,7 +43,8 @@ fn a_process_of_another_user_keeps_no_agent_from_its_lock() {
     ignored("a process that does not listen");
     drop(squatter);
 
-    // An agent of an earlier build has only the socket.
+    // An agent of an earlier build holds only the socket, which is enough to
+    // own the lock.
     let earlier = UnixListener::bind_addr(&name).expect("the name is free");
     taken();
     assert_eq!(Lock::owner(), i32::try_from(std::process::id()).ok());
@@ -49,8 +53,8 @@ fn a_process_of_another_user_keeps_no_agent_from_its_lock() {
     assert_eq!(lock.remark(), None);
 }
 
-/// Checks that an agent takes the lock, reports the socket's owner, and keeps
-/// the lock from another agent.
+/// Checks that an agent takes the lock, reports the owner of the socket, and
+/// prevents another agent from taking the lock.
 #[track_caller]
 fn ignored(owner: &str) {
     let lock = Lock::take().expect("the socket's owner is ignored");
@@ -67,8 +71,8 @@ fn taken() {
     assert!(matches!(error, LockError::Taken), "{error}");
 }
 
-/// Takes the name, and listens with room for this many more connections than
-/// one.
+/// Binds a socket to the lock's name. If `backlog` is given, the socket
+/// listens, and its queue has room for `backlog` + 1 connections.
 fn squat(backlog: Option<i32>) -> std::os::fd::OwnedFd {
     use std::os::fd::AsRawFd;
     let kind = (AddressFamily::Unix, SockType::Stream, SockFlag::empty());
@@ -76,7 +80,7 @@ fn squat(backlog: Option<i32>) -> std::os::fd::OwnedFd {
     let address = UnixAddr::new_abstract(NAME.as_bytes()).expect("a name");
     bind(squatter.as_raw_fd(), &address).expect("nobody may take the name");
     if let Some(backlog) = backlog {
-        listen(&squatter, Backlog::new(backlog).expect("a length")).expect("it listens");
+        listen(&squatter, Backlog::new(backlog).expect("a length")).expect("the squatter listens");
     }
     squatter
 }

@@ -1,6 +1,6 @@
 //! Applies every manifest of the repository to a real kernel, twice. Applying a
-//! manifest the second time must change nothing. These tests run in the lab, in
-//! network namespaces of their own.
+//! manifest a second time must change nothing in the kernel. These tests run in
+//! the lab, each in its own network namespace.
 
 use std::{
     fs,
@@ -31,11 +31,13 @@ use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, So
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc::unbounded_channel;
 
-/// The longest time to wait for a run; every run takes less.
+/// The deadline for a director's first round, which takes less time in every
+/// passing test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The arguments of ip that give the host an interface whose subnets contain
-/// every VIP: a new service whose VIP has no place is left out of the kernel.
+/// The `ip` commands that create an interface whose subnets contain every VIP.
+/// Without such an interface, the agent leaves a new service out of the kernel,
+/// because its VIP has no place.
 const HOST: [&str; 6] = [
     "link set lo up",
     "link add every type dummy",
@@ -57,17 +59,17 @@ fn manifests_of_the_repository() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = Vec::new();
     for folder in ["examples", "crds/tests/unfit"] {
-        for entry in fs::read_dir(root.join(folder)).expect("a folder of the repository") {
-            found.push(entry.expect("an entry of it").path());
+        for entry in fs::read_dir(root.join(folder)).expect("the repository has the folder") {
+            found.push(entry.expect("the folder can be read").path());
         }
     }
     found.sort();
     found
 }
 
-/// Applies a manifest to an empty kernel, then again with the journal of the
-/// first run, and again without a journal. Returns the number of services that
-/// the manifest makes.
+/// Applies a manifest to an empty kernel, applies it again with the journal of
+/// the first run, and applies it again without a journal. Returns the number of
+/// services that the manifest creates.
 fn apply_again(manifest: &Path) -> usize {
     in_a_namespace(|| {
         let folders = tempfile::tempdir().expect("a folder");
@@ -115,8 +117,9 @@ fn in_a_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Runs a director up to its first round. Returns the number of operations that
-/// it sent to the kernel, and its findings.
+/// Runs a director until the end of its first round. Returns the number of
+/// operations that the director sent to the kernel, and the results of the
+/// round.
 fn run(objects: &Path, state: &Path) -> (usize, Observed) {
     let (events, heard) = mpsc::channel();
     let (recorder, _) = Recorder::new();
@@ -127,8 +130,8 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         folder: None,
     };
     let objects = objects.to_owned();
-    // This thread ends when the folder is gone and the loop has ended, or with
-    // the test.
+    // The thread that watches the manifests ends with the test at the latest,
+    // or earlier if the folder is gone and the director's loop has ended.
     thread::spawn(move || manifests::watch(&objects, "a", "default", input));
 
     let writes = Arc::new(AtomicUsize::new(0));
@@ -151,7 +154,8 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         surroundings: Box::new(ThisHost::default()),
         uptime: Box::new(uptime),
         daytime: Box::new(local_daytime),
-        // Orders for segments and probes go nowhere, so no packet is sent.
+        // The director's orders for segments and probes go to closed channels,
+        // so the director sends no packet.
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,
     };
@@ -174,7 +178,8 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
     (writes.load(SeqCst), found)
 }
 
-/// A kernel socket that counts the operations sent through it.
+/// A socket to the kernel's IPVS that counts the operations that the director
+/// sends through it.
 struct Counted {
     socket: Socket,
     writes: Arc<AtomicUsize>,

@@ -1,5 +1,5 @@
 //! Tests that probes are void, with a reason, if this host itself cannot reach
-//! the servers. These tests run in the lab, in network namespaces of their own.
+//! the servers. These tests run in the lab, each in its own network namespace.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -24,8 +24,8 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc::UnboundedSender;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The address of a server that does not exist. The interface drops all packets
-/// to this address.
+/// The address of a server that does not exist. The test's interface drops all
+/// packets to this address.
 const SERVER: &str = "192.0.2.9:80";
 const SERVER_6: &str = "[2001:db8::9]:80";
 
@@ -138,9 +138,10 @@ fn udp(expect: &str) -> Probe {
     }
 }
 
-/// A server that is probed, and the events about its probes.
+/// The probes of one server, and the events about these probes.
 struct Probes {
-    /// Dropping this sender ends the probes.
+    /// The channel for orders to the prober. Dropping the sender ends the
+    /// probes.
     _orders: UnboundedSender<Order>,
     heard: Receiver<Event>,
 }
@@ -208,7 +209,7 @@ impl Probes {
     fn wait_for_void(&self, why: &str) {
         self.wait_for(why, |event| match event {
             Event::ProbesVoid(voids) if !voids.is_empty() => {
-                let (reason, count) = voids.first_key_value().expect("it is not empty");
+                let (reason, count) = voids.first_key_value().expect("the map is not empty");
                 assert_eq!((voids.len(), *count), (1, 1), "{voids:?}");
                 reason.starts_with(why).then_some(())
             }
@@ -224,7 +225,7 @@ impl Probes {
     }
 }
 
-/// Runs a test in a network namespace with one interface, over which nothing
+/// Runs a test in a network namespace with one interface, over which no host
 /// answers.
 fn in_a_namespace(test: impl FnOnce() + Send) {
     let run = || {

@@ -1,5 +1,6 @@
-//! Tests probes of a process that has no file descriptor left. This file has
-//! only one test, because the limit applies to the whole process.
+//! Tests that probes are void if the probing process has no file descriptor
+//! left. This file has only one test, because the limit of file descriptors
+//! applies to the whole process.
 
 use std::{
     collections::BTreeMap,
@@ -56,10 +57,13 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
     }
     let next = || match heard.recv_timeout(PATIENCE) {
         Ok(event) => event,
-        Err(_) => panic!("nothing was heard in {PATIENCE:?}"),
+        Err(_) => panic!("no event within {PATIENCE:?}"),
     };
     for _ in 0..2 {
-        assert!(matches!(next(), Event::Probed(..)), "each has a result");
+        assert!(
+            matches!(next(), Event::Probed(..)),
+            "each target must have a probe result"
+        );
     }
 
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
@@ -70,12 +74,15 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
     loop {
         match next() {
             Event::ProbesVoid(voids) if voids == [(why.into(), 2)].into() => break,
-            // An event before the last one may count only one of the two
+            // Earlier events may count void probes of only one of the two
             // targets.
             Event::ProbesVoid(voids) => assert_eq!(voids, [(why.into(), 1)].into()),
             event => panic!("{event:?}, and nothing else changed"),
         }
-        assert!(Instant::now() < end, "not both are void");
+        assert!(
+            Instant::now() < end,
+            "the probes of both targets must be void"
+        );
     }
     std::thread::sleep(5 * PERIOD);
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("the limit as it was");
@@ -85,6 +92,6 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
             Event::ProbesVoid(voids) => assert_eq!(voids, [(why.into(), 1)].into()),
             event => panic!("{event:?}, and a void probe says nothing"),
         }
-        assert!(Instant::now() < end, "it is not over");
+        assert!(Instant::now() < end, "the probes must not stay void");
     }
 }

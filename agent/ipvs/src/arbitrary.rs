@@ -36,9 +36,9 @@ pub(crate) fn service_key() -> impl Strategy<Value = ServiceKey> {
     ]
 }
 
-/// Generates any configuration that a service of this address family can have
-/// in the kernel. IPv4 masks with holes are left out, because this crate reads
-/// such masks but never writes them.
+/// Generates any configuration that a service of the given address family can
+/// have in the kernel. IPv4 masks with holes are left out, because this crate
+/// reads such masks but never writes them.
 pub(crate) fn service_config(family: Family) -> impl Strategy<Value = ServiceConfig> {
     let prefix_length = match family {
         Family::V4 => 0..=32u8,
@@ -149,8 +149,8 @@ pub(crate) fn few_services() -> impl Strategy<Value = ServiceKey> {
     ])
 }
 
-/// Generates one of a few configurations that are valid for every service of
-/// [`few_services`].
+/// Generates one of a few service configurations, which are valid for every
+/// service of [`few_services`].
 pub(crate) fn few_service_configs() -> impl Strategy<Value = ServiceConfig> {
     (select(vec!["rr", "wrr", "mh"]), any::<bool>()).prop_map(|(scheduler, persistent)| {
         ServiceConfig {
@@ -166,8 +166,9 @@ pub(crate) fn few_service_configs() -> impl Strategy<Value = ServiceConfig> {
     })
 }
 
-/// Generates one of a few destinations. All generated destinations use a
-/// tunnel, so a service of either address family accepts them.
+/// Generates one of a few destinations, so that two generated tables have some
+/// destinations in common. All generated destinations use a tunnel, so a
+/// service of either address family accepts them.
 pub(crate) fn few_destinations() -> impl Strategy<Value = (DestinationKey, DestinationConfig)> {
     let key = select(vec![
         "198.51.100.1",

@@ -18,20 +18,22 @@ pub trait Kernel {
     /// See [`Error`].
     fn info(&mut self) -> Result<Info, Error>;
 
-    /// Reads the whole table: all services with their destinations.
+    /// Reads the kernel's whole IPVS table: all services with their
+    /// destinations.
     ///
     /// The kernel dumps its table in parts of about 80 entries. Each part is
     /// consistent, but the whole dump may not be. If another program adds or
     /// removes an entry during the dump, the dump may lack an unrelated entry.
-    /// The caller must not write while it reads the table. An entry that is
-    /// missing from one reading may still exist.
+    /// The caller must not write to the kernel's table while it reads the
+    /// table. An entry that is missing from one reading of the table may still
+    /// exist.
     ///
     /// # Errors
     /// See [`Error`].
     fn table(&mut self) -> Result<ActualTable, Error>;
 
     /// Reads one service with its destinations. Returns `None` if the kernel
-    /// has no service with that key.
+    /// has no service with the given key.
     ///
     /// # Errors
     /// See [`Error`].
@@ -52,9 +54,9 @@ pub trait Kernel {
     fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Error>;
 
     /// Applies operations in order, and returns the operations that the kernel
-    /// refused. The kernel still applies the operations after a refused one. If
-    /// the kernel refuses to create a service, the operations on its
-    /// destinations fail with `ESRCH`.
+    /// refused. If the kernel refuses an operation, it still applies the later
+    /// operations. If the kernel refuses to create a service, the operations on
+    /// its destinations fail with `ESRCH`.
     ///
     /// # Errors
     /// If `apply` fails, the caller does not know which operations took effect.
@@ -82,7 +84,7 @@ impl Errno {
     pub const EPERM: Self = Self(nix::libc::EPERM);
     /// The destination, scheduler or persistence engine does not exist.
     pub const ENOENT: Self = Self(nix::libc::ENOENT);
-    /// The service does not exist.
+    /// The service of the request does not exist.
     pub const ESRCH: Self = Self(nix::libc::ESRCH);
     /// The kernel is out of memory.
     pub const ENOMEM: Self = Self(nix::libc::ENOMEM);
@@ -215,7 +217,7 @@ pub enum Meaning {
     /// or address family. Each retry makes the kernel run modprobe, which takes
     /// tenths of a second, so callers should retry rarely.
     NotInThisKernel,
-    /// The operation has invalid values, so the kernel will refuse it again.
+    /// The operation has invalid values, so the kernel would refuse it again.
     Refused,
     /// The process lacks the capability `CAP_NET_ADMIN`.
     NotPermitted,
@@ -248,7 +250,7 @@ pub enum Error {
     /// socket.
     #[error("answers from the kernel were lost (ENOBUFS): the table must be read again")]
     RepliesLost,
-    /// The kernel did not answer in time.
+    /// The kernel did not answer a request in time.
     #[error("no answer from the kernel within {seconds} s while {doing}")]
     NoAnswer {
         /// The action that the kernel did not answer, such as `reading the
@@ -275,12 +277,12 @@ pub enum Error {
         /// The parser's error, which names the malformed part of the message.
         source: DecodeError,
     },
-    /// A system call on the socket failed.
+    /// A system call on the netlink socket failed.
     #[error("while {doing}: {source}")]
     Io {
         /// The action that failed, such as `reading the services`.
         doing: &'static str,
-        /// The error of the system call.
+        /// The error that the system call returned.
         source: io::Error,
     },
 }

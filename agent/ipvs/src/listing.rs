@@ -25,8 +25,9 @@ struct Listed {
     destinations: BTreeMap<DestinationKey, (Method, u32)>,
 }
 
-/// A forwarding method as the kernel's `ip_vs_fwd_name` shows it. The kernel
-/// shows Masq for every method other than Local, Tunnel and Route.
+/// A forwarding method, as the kernel's `ip_vs_fwd_name` names it in
+/// `/proc/net/ip_vs`. For every forwarding method other than Local, Tunnel and
+/// Route, the kernel prints Masq.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Method {
     Masquerade,
@@ -73,9 +74,9 @@ impl Listing {
     /// `/proc/net/ip_vs` shows. If a firewall mark has services of both address
     /// families, one agreeing service is enough. A service that is not listed
     /// counts as agreeing, because the kernel may leave out services that
-    /// exist. To find where a new page of the listing starts, the kernel also
-    /// counts the services of other network namespaces. The kernel then skips
-    /// equally many services of this network namespace (`ip_vs_info_seq_next`).
+    /// exist. When the kernel continues the listing on a new page, it also
+    /// counts the services of other network namespaces, and so skips services
+    /// of this network namespace (`ip_vs_info_seq_next`).
     pub fn agrees_with(&self, key: &ServiceKey, service: &ActualService) -> bool {
         let listed = match key {
             ServiceKey::FirewallMark { mark, .. } => {
@@ -130,8 +131,8 @@ enum Key {
     Mark(u32),
 }
 
-/// Parses lines such as `TCP  C0A80405:0050 wrr `, `UDP
-/// [2001:0db8:…:0001]:0035 rr ` and `FWM  00000007 wlc persistent 30000
+/// Parses lines about services, such as `TCP C0A80405:0050 wrr `, `UDP
+/// [2001:0db8:…:0001]:0035 rr ` and `FWM 00000007 wlc persistent 30000
 /// FFFFFFFF`.
 fn parse_service(line: &str) -> Option<(Key, Listed)> {
     let mut words = line.split_whitespace();
@@ -164,7 +165,7 @@ fn parse_service(line: &str) -> Option<(Key, Listed)> {
     Some((key, listed))
 }
 
-/// Parses lines such as `C0A80264:0050      Masq    1      0          0`.
+/// Parses lines about destinations, such as `C0A80264:0050 Masq 1 0 0`.
 fn parse_destination(line: &str) -> Option<(DestinationKey, (Method, u32))> {
     let mut words = line.split_whitespace();
     let (address, port) = parse_endpoint(words.next()?)?;

@@ -2,8 +2,9 @@
 //!
 //! Identity ([`ServiceKey`], [`DestinationKey`]), configuration
 //! ([`ServiceConfig`], [`DestinationConfig`]) and observation ([`Stats`],
-//! [`Connections`]) are separate types. A key never changes. The planner
-//! compares configurations, and never compares observations.
+//! [`Connections`]) are separate types. The key of a service or destination
+//! never changes. The planner compares configurations, and never compares
+//! observations.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -193,7 +194,7 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// The [`prefix_length`](Self::prefix_length) of an IPv4 mask that is not a
     /// prefix, such as 255.0.255.0. `IRREGULAR_MASK` differs from every valid
-    /// length, so a service with such a mask is edited when it is adopted.
+    /// length, so adopting a service with an irregular mask edits the service.
     pub const IRREGULAR_MASK: u8 = 255;
 }
 
@@ -226,7 +227,7 @@ pub struct Tunnel {
     pub checksum: TunnelChecksum,
 }
 
-/// The kind of a tunnel, by its encapsulation.
+/// The encapsulation that a tunnel uses.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum TunnelKind {
     /// IP in IP (`IP_VS_CONN_F_TUNNEL_TYPE_IPIP`).
@@ -260,8 +261,8 @@ pub enum TunnelChecksum {
 /// stays the same.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DestinationConfig {
-    /// The destination's forwarding method. Established connections keep the
-    /// forwarding method that they began with.
+    /// The destination's forwarding method. After an edit, established
+    /// connections keep the forwarding method that they began with.
     pub method: ForwardingMethod,
     /// The destination's share of new connections, up to 2^31-1. A destination
     /// with weight 0 gets no new connections.
@@ -345,7 +346,8 @@ pub type Destinations = IndexMap<DestinationKey, DestinationConfig, FxBuildHashe
 /// The wanted state of an IPVS service: its configuration and its destinations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WantedService {
-    /// The configuration of the service itself.
+    /// The wanted configuration of the service itself, without its
+    /// destinations.
     pub config: ServiceConfig,
     /// The service's destinations, in the order in which they must be added.
     pub destinations: Destinations,
@@ -358,7 +360,8 @@ pub type WantedTable = BTreeMap<ServiceKey, WantedService>;
 /// destinations, without counters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ActualService {
-    /// The configuration of the service itself.
+    /// The kernel's configuration of the service itself, without its
+    /// destinations.
     pub config: ServiceConfig,
     /// The service's destinations, in the order in which they were added.
     pub destinations: Destinations,

@@ -1,7 +1,7 @@
-//! A model of the kernel's IPVS, for tests. Like
-//! `net/netfilter/ipvs/ip_vs_ctl.c`, the model applies operations to a table,
-//! which it keeps in memory, and refuses operations with the kernel's error
-//! numbers. A test can make the model fail. This module exists only in tests
+//! A model of the kernel's IPVS, for tests. The model keeps a table in memory.
+//! Like `net/netfilter/ipvs/ip_vs_ctl.c`, the model applies operations to the
+//! table, or refuses them with the kernel's error numbers. A test can make any
+//! operation of the model fail. The module `model_kernel` exists only in tests
 //! and with the feature `model-kernel`.
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
@@ -27,9 +27,9 @@ pub struct ModelKernel {
     pub schedulers: BTreeSet<String>,
     /// The persistence engines that the model has, by default `sip`.
     pub persistence_engines: BTreeSet<String>,
-    /// A function that the model calls before each operation. If `fail_with`
-    /// returns an error number, the model refuses the operation with that
-    /// number.
+    /// A function that the model kernel calls before each operation. If
+    /// `fail_with` returns an error number, the model refuses the operation
+    /// with that number.
     pub fail_with: Option<FailWith>,
     /// While `broken` is set, every call to the model fails with the error that
     /// `broken` returns, and changes nothing.

@@ -22,8 +22,8 @@ pub enum Op {
     SetService(ServiceKey, ServiceConfig),
     /// Creates a destination in a service.
     NewDestination(ServiceKey, DestinationKey, DestinationConfig),
-    /// Edits a destination; its established connections continue with their
-    /// forwarding method.
+    /// Edits a destination; the destination's established connections keep
+    /// their forwarding method.
     SetDestination(ServiceKey, DestinationKey, DestinationConfig),
     /// Deletes a destination. With `net.ipv4.vs.expire_nodest_conn=0`, the
     /// kernel silently drops the packets of a deleted destination's
@@ -59,9 +59,9 @@ impl Op {
         }
     }
 
-    /// Returns whether the operation creates an entry. Before a caller applies
-    /// an operation that creates an entry, it records the operation, and so
-    /// knows its own entries after a crash.
+    /// Returns whether the operation creates an entry. A caller records such an
+    /// operation before applying it, so that after a crash the caller still
+    /// knows its own entries.
     pub fn creates(&self) -> bool {
         matches!(self, Self::NewService(..) | Self::NewDestination(..))
     }

@@ -21,7 +21,7 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// Returns whether no entry is ours.
+    /// Returns whether no entry of the kernel's table is ours.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
@@ -72,11 +72,11 @@ impl Owned {
     }
 
     /// Updates the keys after the kernel acknowledged operations: created
-    /// entries become ours, and deleted entries are forgotten. An edited entry
-    /// stays ours or a stranger's, as before the edit. An adopted service that
-    /// the agent deletes and creates is no longer an adopted service. For
-    /// speed, consecutive operations on one service share one lookup, because
-    /// there may be tens of thousands of operations.
+    /// entries become ours, and deleted entries are forgotten. Edits do not
+    /// change the ownership of an entry. If the agent deletes an adopted
+    /// service and creates it again, the service no longer counts as adopted.
+    /// For speed, consecutive operations on one service share one lookup,
+    /// because there may be tens of thousands of operations.
     pub fn acknowledge(&mut self, ops: &[&Op]) {
         for run in ops.chunk_by(|a, b| a.service() == b.service()) {
             let service = run[0].service();

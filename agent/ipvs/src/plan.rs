@@ -20,9 +20,10 @@ use crate::{
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
     /// The plan's operations, in the order in which they must be applied: first
-    /// all additions and edits, then all removals. A service comes before its
-    /// destinations. Destinations come in the wanted order, because the
-    /// schedulers dh, sh and mh build their tables in the order of insertion.
+    /// all additions and edits, then all removals. Operations on a service come
+    /// before the operations on its destinations. Destinations come in the
+    /// wanted order, because the schedulers dh, sh and mh build their tables in
+    /// the order of insertion.
     pub ops: Vec<Op>,
     /// The keys of wanted entries that exist in the kernel and become ours. An
     /// adopted entry that differs from the wanted entry is edited in place.
@@ -34,9 +35,9 @@ pub struct Plan {
     /// service, and leaves the service and the strangers' destinations alone.
     pub shared: Vec<ServiceKey>,
     /// Destinations in our wanted services that are neither ours nor wanted.
-    /// The plan reports strangers' destinations and leaves them alone. But when
-    /// the plan deletes a service that the agent made, the kernel deletes the
-    /// strangers' destinations in it too.
+    /// The plan reports strangers' destinations and leaves them alone. When the
+    /// plan deletes a service that the agent made, the kernel also deletes the
+    /// strangers' destinations in the service.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
     /// Wanted entries that the plan leaves alone because they are not ours and
     /// differ from the wanted configuration. An item with `None` stands for the
@@ -72,14 +73,14 @@ pub enum OnConflict {
 /// the operations that are needed.
 ///
 /// Only entries in `owned` are ever removed. A wanted entry that exists in the
-/// kernel is edited in place. No plan deletes an entry and adds it again, so
+/// kernel is edited in place. No plan deletes an entry and creates it again, so
 /// established connections survive. An entry that is neither wanted nor owned
 /// is left alone. A single operation deletes a service with all its
-/// destinations, except that an adopted service is not deleted while it
-/// contains a stranger's destination.
+/// destinations. The plan does not delete an adopted service while it contains
+/// a stranger's destination.
 ///
-/// No operation empties the whole table. With an empty `desired`, the plan
-/// removes the owned services one by one.
+/// No operation of a plan empties the kernel's whole table. With an empty
+/// `desired`, the plan removes the owned services one by one.
 pub fn plan(
     desired: &WantedTable,
     actual: &ActualTable,

@@ -1,5 +1,5 @@
-//! The netlink socket to the kernel's IPVS. All I/O of this crate is in this
-//! file.
+//! The netlink socket to the kernel's IPVS. This file contains all I/O of the
+//! crate `ipvs`.
 
 use std::{collections::BTreeMap, io, os::fd::AsRawFd, time::Duration};
 
@@ -57,7 +57,7 @@ pub struct ServiceStatistics {
     /// The counters of the service itself, which still include traffic of
     /// destinations that were removed.
     pub stats: Stats,
-    /// The counters of the service's destinations.
+    /// The kernel's counters of each of the service's destinations.
     pub destinations: BTreeMap<DestinationKey, DestinationStatistics>,
 }
 
@@ -101,9 +101,9 @@ impl Socket {
         let timeout = TimeVal::new(ANSWER_TIMEOUT.as_secs().cast_signed(), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| fail(errno.into()))?;
-        // Without CAP_NET_ADMIN, enlarging the socket's buffers fails. This
-        // failure is ignored, because the first request then fails too, with a
-        // better error.
+        // Without CAP_NET_ADMIN, enlarging the socket's buffers fails. A
+        // failure to enlarge the buffers is ignored, because the first request
+        // then fails too, with a better error.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE);
 
@@ -145,8 +145,8 @@ impl Socket {
             .collect())
     }
 
-    /// Reads all counters of the table, with one dump of the services and one
-    /// dump of each service's destinations.
+    /// Reads the counters of all services and destinations, with one dump of
+    /// the services and one dump of each service's destinations.
     ///
     /// # Errors
     /// See [`Error`].
@@ -209,9 +209,9 @@ impl Socket {
             .collect()
     }
 
-    /// Sends a request and returns all messages that answer it. `flags` must
-    /// contain `NLM_F_ACK` or `NLM_F_DUMP`, so that the kernel marks the end of
-    /// its answer.
+    /// Sends a netlink request and returns all messages that answer the
+    /// request. `flags` must contain `NLM_F_ACK` or `NLM_F_DUMP`, so that the
+    /// kernel marks the end of the answer.
     fn ask(
         &mut self,
         message: &Message,
@@ -447,8 +447,9 @@ impl Kernel for Socket {
     }
 }
 
-/// Builds a service from its dumped parts. The kernel dumps a service's newest
-/// destination first (`ip_vs_ctl.c`, `__ip_vs_update_dest`).
+/// Builds an `ActualService` from its dumped configuration and destinations.
+/// The kernel dumps a service's newest destination first (`ip_vs_ctl.c`,
+/// `__ip_vs_update_dest`).
 fn actual(config: ServiceConfig, destinations: Vec<DumpedDestination>) -> ActualService {
     let oldest_first = destinations.into_iter().rev();
     ActualService {

@@ -8,10 +8,10 @@ use ipvs::{Op, ServiceKey};
 /// The operations of a plan, grouped by phase.
 #[derive(Debug, Default)]
 pub(super) struct Phases {
-    /// The operations that make or edit services.
+    /// The operations that create or edit services.
     pub(super) services: Vec<Op>,
-    /// The operations that make or edit destinations, applied after those on
-    /// services.
+    /// The operations that create or edit destinations, which a round applies
+    /// after the operations on services.
     pub(super) destinations: Vec<Op>,
     /// The removals of entries, applied after the virtual addresses are
     /// removed.
@@ -37,7 +37,7 @@ impl Phases {
         }
     }
 
-    /// Returns the operations that make or edit services and destinations.
+    /// Returns the operations that create or edit services and destinations.
     pub(super) fn additions(&self) -> impl Iterator<Item = &Op> {
         self.services.iter().chain(&self.destinations)
     }
@@ -52,7 +52,7 @@ impl Phases {
     }
 
     /// Removes and returns the operations that would create an entry, except
-    /// those for which `is_excepted` is true.
+    /// operations for which `is_excepted` is true.
     pub(super) fn withhold_creations(&mut self, is_excepted: impl Fn(&Op) -> bool) -> Vec<Op> {
         let is_withheld = |op: &mut Op| op.creates() && !is_excepted(op);
         let mut withheld: Vec<_> = self.services.extract_if(.., is_withheld).collect();
@@ -60,9 +60,10 @@ impl Phases {
         withheld
     }
 
-    /// Removes and returns the operations that end a service whose VIP
-    /// satisfies `is_one`: that delete it, or our destinations in a service
-    /// that stays with strangers.
+    /// Removes and returns the operations that end services whose VIPs satisfy
+    /// `is_one`. An operation ends a service if it deletes the service, or
+    /// deletes our destinations from a service that stays with strangers'
+    /// destinations.
     pub(super) fn withhold_removals_of(
         &mut self,
         shared: &[ServiceKey],

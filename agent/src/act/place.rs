@@ -19,17 +19,17 @@ use crate::{
     host::interface::{Interface, Mac},
 };
 
-/// The time within which the agent may add an address after a claim found the
+/// The agent may add an address within this time after a claim found the
 /// address free.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// The maximum number of servers that one round asks for their Ethernet
-/// addresses, to find out whether one of them has a VIP.
+/// The maximum number of servers whose Ethernet addresses one round looks up,
+/// to find out whether a server has a VIP.
 const MOST_SUSPECTS: usize = 100;
 
 impl State {
-    /// Records the verdicts that claims reached about addresses at the time
-    /// `found`.
+    /// Records the verdicts that claims reached about virtual addresses at the
+    /// time `found`.
     pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {
         let verdicts = verdicts.into_iter();
         let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
@@ -37,7 +37,8 @@ impl State {
         self.are_addresses_unfinished = true;
     }
 
-    /// Records which segments the agent cannot listen to, and why.
+    /// Records the interfaces on whose segments the agent cannot listen, each
+    /// with the reason.
     pub fn hear_hindered(&mut self, deaf: BTreeMap<u32, String>) {
         self.segment.deaf = deaf;
         self.are_addresses_unfinished = true;
@@ -49,10 +50,10 @@ impl State {
     }
 }
 
-/// Adds virtual addresses after their services were made, and removes them
-/// before their services are removed. A host with a VIP but without the VIP's
-/// service answers clients with RST. If there is no reason to look at the
-/// interfaces again, this function returns the previous result.
+/// Adds virtual addresses after their services were created, and removes the
+/// addresses before their services are removed. A host with a VIP but without
+/// the VIP's service answers clients with RST. If there is no reason to read
+/// the interfaces again, this function returns the previous result.
 pub(super) fn place(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -148,7 +149,7 @@ fn look_and_place(
     plan
 }
 
-/// Reads the interfaces and plans the addresses. Makes the agent's own device
+/// Reads the interfaces and plans the addresses. Creates the agent's own device
 /// if the plan needs it.
 fn look(
     state: &mut State,
@@ -208,7 +209,7 @@ fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
 }
 
 /// Removes from the plan every address that is not known to be free, and
-/// returns orders that claim those addresses.
+/// returns orders that claim the removed addresses.
 fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -> Orders {
     let mut orders = Orders::new();
     let segment = &state.segment;
@@ -260,9 +261,9 @@ fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
     taken.map(|(address, _)| *address).collect()
 }
 
-/// Records on the disk which addresses are taken over from a director that is
-/// out: those that are still ours, and those in `plan` that are about to be.
-/// If the disk refuses, no address is taken over.
+/// Records on the disk the addresses that are taken over from a director that
+/// is out: addresses that are still ours, and addresses that `plan` is about to
+/// add. If the write fails, no address is taken over.
 fn record_taken_over(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -322,7 +323,8 @@ fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Du
             }
         }
     }
-    // The added addresses must be announced on their segments at once.
+    // The addresses that were just added must be announced on their segments at
+    // once.
     let added = plan
         .add
         .iter()
@@ -408,10 +410,10 @@ fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
     edges.segments.order(orders);
 }
 
-/// Finds the known addresses of the host that has a taken or contested VIP. If
-/// the kernel knows no other address of that host, the agent makes the kernel
-/// look up the VIP's servers. A later round may then find the host among the
-/// VIP's servers.
+/// Finds the known addresses of the other host that has a taken or contested
+/// VIP. If the kernel knows no other address of that host, the agent makes the
+/// kernel look up the addresses of the VIP's servers. A later round may then
+/// find the other host among the VIP's servers.
 fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
     for address in plan.cards.keys() {
         if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
@@ -429,8 +431,8 @@ fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut
     if others.is_empty() {
         return;
     }
-    // If the neighbors cannot be read, only the other host's MAC address is
-    // reported.
+    // If the agent cannot read the neighbors, it reports only the other host's
+    // MAC address.
     let neighbors = edges.links.neighbors().unwrap_or_default();
     let mut unknown = BTreeSet::new();
     for (vip, mac, theirs) in &mut others {

@@ -14,10 +14,11 @@ use super::{
 };
 use crate::decide::ours::Entry;
 
-/// Reads the services that are in doubt, or the kernel's whole table if nothing
-/// is believed. Records as ours the entries that were made under an unsettled
-/// intent. The round plans every service that was read. Reads the timeouts,
-/// too, if the group wants some and the kernel is not known to have them.
+/// Reads the services that are in doubt, or the kernel's whole table if no part
+/// of it is believed. Records as ours the entries that were created under an
+/// unsettled intent. The round plans every service that was read. Also reads
+/// the kernel's timeouts if the group wants timeouts that the kernel is not
+/// known to have.
 ///
 /// # Errors
 /// Returns an error if the kernel does not answer. After an error, services
@@ -76,8 +77,9 @@ fn read_services(
 fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
     let mut table = edges.kernel.table()?;
     if state.ours.table.is_any_missing(&table) {
-        // The kernel's dump skips an entry if another process removes one at
-        // the same time. An entry is gone only if two readings lack it.
+        // The kernel's dump may skip an entry if another process removes an
+        // entry at the same time. The agent therefore treats an entry as gone
+        // only if two readings lack it.
         merge(&mut table, edges.kernel.table()?);
     }
     if std::mem::take(&mut state.in_doubt) {
@@ -104,9 +106,8 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
     Ok(())
 }
 
-/// Notes the changes that another process made to entries of ours. `before` is
-/// the service as believed until now, if it was known, and `now` is the service
-/// as just read.
+/// Notes the changes of our entries by other processes. `before` is the
+/// believed service, if it was known, and `now` is the service as just read.
 fn note_drift(
     state: &mut State,
     key: ServiceKey,
@@ -139,7 +140,7 @@ fn note_drift(
     }
 }
 
-/// Adds to `table` the entries that only the second reading has.
+/// Adds to `table` the entries that only the second reading (`again`) has.
 fn merge(table: &mut ActualTable, again: ActualTable) {
     for (key, service) in again {
         match table.entry(key) {

@@ -7,7 +7,7 @@ use ipvs::Op;
 use super::{Edges, State};
 use crate::{act::retry::Subject, decide::ours::Intent, disk::journal::JournalError};
 
-/// Returns an intent that lists the entries that these operations create.
+/// Returns an intent that lists the entries that `additions` create.
 pub(super) fn created<'a>(additions: impl IntoIterator<Item = &'a Op>) -> Intent {
     let mut intent = Intent::default();
     for op in additions {
@@ -34,12 +34,12 @@ pub(super) fn intend(
         return true;
     }
     // Before a new intent replaces the old one, the journal must list the
-    // entries that were made under the old intent.
+    // entries that were created under the old intent.
     if !settle(state, edges, now) || !state.retry.allows(Subject::Journal, now) {
         return false;
     }
     let intended = edges.journal.intend(&intent);
-    // A failed write may have reached the disk nevertheless.
+    // A failed write may still have reached the disk.
     state.ours.intent = intent;
     match intended {
         Ok(()) => {
@@ -60,8 +60,8 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) ->
     if state.unsettled.is_empty() && state.ours.intent.is_empty() {
         return true;
     }
-    // A round may settle several times, but it does not try again after the
-    // first failure.
+    // A round may settle several times, but after the first failure it does not
+    // try to settle again.
     if !state.retry.allows(Subject::Journal, now) {
         state.unsettled.refused();
         return false;

@@ -2,15 +2,15 @@
 
 use std::collections::VecDeque;
 
-/// The maximum number of repairs that are reported, which are the latest ones.
+/// The number of latest repairs that are reported.
 const LATEST: usize = 10;
 /// The maximum number of repairs that one log line names.
 const NAMED: usize = 3;
 
-/// The repairs since the agent started.
+/// The repairs in this run of the agent.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Repairs {
-    /// The number of repair operations.
+    /// The number of repair operations in this run.
     pub count: u64,
     /// The latest repairs, newest first, in the syntax of ipvsadm or of another
     /// command.
@@ -20,7 +20,7 @@ pub struct Repairs {
 }
 
 impl Repairs {
-    /// Counts a repair and remembers its operation as the latest.
+    /// Counts a repair and adds its operation to the latest repairs.
     pub(super) fn note(&mut self, operation: String) {
         self.count += 1;
         self.latest.push_front(operation);

@@ -1,20 +1,20 @@
 //! Decides when a failed operation is tried again, with one back-off per
-//! [`Subject`]. The module is pure: time is an argument.
+//! [`Subject`]. The code is pure: time is an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use ipvs::{DestinationKey, ServiceKey};
 
-/// The wait after the first failure.
+/// The wait before the second attempt, after the first failure.
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two attempts.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Something that can fail and is tried again independently of all other
-/// subjects.
+/// The subject of an operation that can fail. Each subject is tried again
+/// independently of all other subjects.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Subject {
-    /// The socket to the kernel, or a reading of the kernel's table.
+    /// The netlink socket to the kernel, or a reading of the kernel's table.
     Kernel,
     /// A reading of the host's interfaces.
     Links,
@@ -66,9 +66,9 @@ impl Retry {
         self.waiting.remove(&subject);
     }
 
-    /// Forgets every subject that was due at `now` and was not tried, because
-    /// it is no longer wanted. Call this method at the end of a round that
-    /// began at `now`.
+    /// Forgets every subject whose attempt was due at `now` and that was not
+    /// tried, because it is no longer wanted. Call this method at the end of a
+    /// round that began at `now`.
     pub fn expire(&mut self, now: Duration) {
         self.waiting.retain(|_, wait| wait.due > now);
     }
@@ -78,7 +78,7 @@ impl Retry {
         self.waiting.contains_key(&subject)
     }
 
-    /// Whether a subject may be tried at `now`.
+    /// Whether an operation on a subject may be tried at `now`.
     pub fn allows(&self, subject: Subject, now: Duration) -> bool {
         self.waiting
             .get(&subject)

@@ -11,14 +11,16 @@ use crate::{claim::Orders, event::claims::Verdict};
 /// The agent's knowledge about virtual addresses on their Ethernet segments.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
-    /// The latest claim verdict for each address, and when it was reached.
+    /// The latest claim verdict for each virtual address, and the time of the
+    /// verdict.
     pub(super) verdicts: BTreeMap<IpAddr, (Verdict, Duration)>,
     /// The interfaces on whose segments the agent cannot listen, each with the
     /// reason.
     pub(super) deaf: BTreeMap<u32, String>,
     /// The orders that were last sent to the claims thread.
     pub(super) orders: Orders,
-    /// The number of times that each address of ours was added in this run.
+    /// For each of our addresses, the number of times that this run added it to
+    /// an interface.
     pub(super) times: BTreeMap<IpAddr, u64>,
     /// Addresses of ours that have been on an interface during this run.
     pub(super) seen: BTreeSet<IpAddr>,

@@ -60,20 +60,20 @@ pub struct State {
     pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
     /// Services whose destinations are not in the wanted order.
     pub(super) misordered: BTreeSet<ServiceKey>,
-    /// The addresses as last found on the interfaces, by a round whose wish was
-    /// `placed_for`.
+    /// The virtual addresses as the last look at the interfaces found them, for
+    /// the wish `placed_for`.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
-    /// Whether the next round must look at the addresses again.
+    /// Whether the next round must look at the interfaces' addresses again.
     pub(super) are_addresses_unfinished: bool,
     /// The policy for strangers' entries that the last plan followed.
     pub(super) on_conflict: OnConflict,
-    /// The wanted timeouts that the kernel is known to have.
+    /// The wanted timeouts of connections that the kernel is known to have.
     pub(super) timeouts_settled: Option<Timeouts>,
-    /// The wanted timeouts that the kernel refused.
+    /// The wanted timeouts of connections that the kernel refused.
     pub(super) timeouts_refused: Option<Timeouts>,
-    /// The kernel's timeouts, read for this round.
+    /// The kernel's timeouts of connections, as read for the current round.
     pub(super) timeouts_found: Option<Timeouts>,
     /// The known state of the sysctls.
     pub(super) tuned: Tuned,
@@ -81,7 +81,7 @@ pub struct State {
     /// operation if there was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
-    /// Whether it is unknown how far the intent was carried out.
+    /// Whether it is unknown which entries of the intent were created.
     pub(super) in_doubt: bool,
     /// The changes of ownership that are not yet in the journal.
     pub(super) unsettled: Unsettled,
@@ -107,15 +107,15 @@ impl State {
         }
     }
 
-    /// Takes over the contents of a journal that could not be opened until now.
+    /// Takes over the records of a journal that could not be opened until now.
     /// Changes of ownership since the agent's start are applied on top of the
-    /// journal's contents.
+    /// journal's records.
     pub fn remember(&mut self, remembered: Remembered) {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled.into_changes() {
             match change {
                 // Without a journal, the agent set no timeouts or sysctls and
-                // made no device.
+                // created no device.
                 Change::Own(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_))
                 | Change::Disown(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {}
                 Change::Own(entry) => self.own(entry),
@@ -132,9 +132,9 @@ impl State {
         self.doubt = Doubt::Everything;
     }
 
-    /// Makes the next round plan these services. The round first reads
-    /// strangers' and adopted services again, because their last reading may be
-    /// old.
+    /// Makes the next round plan services whose wish changed. The round first
+    /// reads strangers' and adopted services again, because their last reading
+    /// may be old.
     pub fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let before = self.believed.as_ref();
         let is_believed = |key: &ServiceKey| before.is_some_and(|table| table.contains_key(key));
@@ -148,9 +148,9 @@ impl State {
         self.dirty.extend(changed);
     }
 
-    /// Makes the next round read the given services again, except those that
+    /// Makes the next round read the given services again, except services that
     /// are ours. A hint ([`State::hint`]) does not show strangers' services
-    /// that were made after the first reading.
+    /// that were created after the first reading.
     pub fn look_at_strangers(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let services = services.into_iter();
         let strangers: Vec<_> = services
@@ -200,9 +200,9 @@ impl State {
         self.dirty.extend(services);
     }
 
-    /// Makes the round plan these services, whose weights alone changed. A
-    /// round for new weights neither reads the services again nor checks the
-    /// sysctls.
+    /// Makes the round plan the given services, of which only the weights
+    /// changed. A round for new weights neither reads the services again nor
+    /// checks the sysctls.
     pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.dirty.extend(services);
     }
@@ -233,8 +233,8 @@ impl State {
         }
     }
 
-    /// Whether a service, or a server of the service, is ours and in the kernel
-    /// as last read.
+    /// Whether a service, or a server of the service, is ours and in the
+    /// believed table.
     pub fn stands(&self, service: &ServiceKey, server: Option<&DestinationKey>) -> bool {
         let ours = &self.ours.table;
         let found = self.believed.as_ref().and_then(|table| table.get(service));
@@ -247,13 +247,13 @@ impl State {
     }
 
     /// Compares a reading of the kernel's table with the believed table. If one
-    /// of our services differs, or a wanted service of a stranger, the next
-    /// round reads that service again. After a complete reading, the next round
-    /// plans everything. Returns whether a round is necessary.
+    /// of our services or a stranger's service with a wanted key differs, the
+    /// next round reads that service again. After a complete reading, the next
+    /// round plans everything. Returns whether a round is necessary.
     ///
-    /// `is_old` means that the reading began before the last round ended. If an
+    /// `is_old` says that the reading began before the last round ended. If an
     /// old reading differs in very many services, the last round probably
-    /// changed them, and the reading is ignored.
+    /// changed these services, so the reading is ignored.
     pub fn hint(&mut self, reading: &Reading, is_old: bool) -> bool {
         let Some(believed) = &self.believed else {
             return false;
@@ -281,8 +281,8 @@ impl State {
         }
     }
 
-    /// Whether this host has no entries of ours left apart from sysctls, and
-    /// the journal records that.
+    /// Whether this host has no entries of ours left except sysctls, and the
+    /// journal records that.
     pub fn is_clear(&self) -> bool {
         let ours = &self.ours;
         ours.table.services.is_empty()
@@ -297,7 +297,7 @@ impl State {
         self.retry.next_deadline()
     }
 
-    /// Returns when the sysctls must be checked again.
+    /// Returns when the agent must check the sysctls again.
     pub fn next_look(&self) -> Option<Duration> {
         self.tuned.next_look()
     }
@@ -426,8 +426,8 @@ impl State {
         self.retry.succeeded(subject);
     }
 
-    /// Forgets the failures of operations that are no longer planned: the
-    /// failure of an old wish says nothing about a new one.
+    /// Forgets the failures of operations that are no longer planned, because a
+    /// failure for an old wish does not predict a failure for a new wish.
     pub(super) fn forget_old_wishes(&mut self, plan: &Plan) {
         if self.failures.is_empty() {
             return;
@@ -443,13 +443,13 @@ impl State {
         });
     }
 
-    /// Makes the next round plan the services of these operations again.
+    /// Makes the next round plan the services of the given operations again.
     pub(super) fn postpone(&mut self, ops: &[Op]) {
         self.unfinished.extend(ops.iter().map(Op::service));
     }
 
-    /// Ends a round. Forgets failures that were due and not tried again, and
-    /// makes the next round plan the failed services again.
+    /// Ends a round. Forgets the failures whose next attempt was due but not
+    /// made, and makes the next round plan the failed services again.
     pub(super) fn end_round(&mut self, now: Duration) {
         self.retry.expire(now);
         self.left_at.retain(|_, left| now < *left + LATELY);
@@ -466,22 +466,22 @@ impl State {
         self.repairs.tell();
     }
 
-    /// Whether an operation may be tried now. While the creation of a service
-    /// waits for another attempt, the service's destinations wait, too.
+    /// Whether an operation may be tried at `now`. While the creation of a
+    /// service waits for another attempt, the service's destinations wait, too.
     pub(super) fn may_try(&self, op: &Op, now: Duration) -> bool {
         let service = op.service();
         self.retry.allows(subject(op), now)
             && (self.retry.allows(Subject::Service(service), now) || self.has(&service))
     }
 
-    /// Whether the kernel has a service, according to the believed table.
+    /// Whether the believed table has a service.
     pub(super) fn has(&self, service: &ServiceKey) -> bool {
         let table = self.believed.as_ref();
         table.is_some_and(|table| table.contains_key(service))
     }
 }
 
-/// Returns the change of ownership that an operation causes, if any.
+/// Returns the change of ownership that an operation causes, if it causes one.
 fn changed_hands(op: &Op) -> Option<Change> {
     match *op {
         Op::NewService(service, _) => Some(Change::Own(Entry::Service(service))),

@@ -5,8 +5,8 @@
 //!                                             └─▶ a problem, per value
 //! ```
 //!
-//! If a value cannot be set, the round still does everything else. If another
-//! process changes a value, the agent sets the value again a few times, then
+//! If a sysctl cannot be set, the round still does all its other work. If
+//! another process changes a sysctl, the agent sets it again a few times, then
 //! leaves it alone and reports the problem.
 
 mod facts;
@@ -28,11 +28,11 @@ use crate::{
     host::sysctls::{self as host, ALL_IPV6_FORWARDING},
 };
 
-/// Sets the needed sysctls. The journal keeps the value that each sysctl had
-/// before the agent first set it. When nothing needs one of IPVS's own sysctls
-/// any longer, the agent restores the sysctl's previous value, unless another
-/// process has changed the sysctl since. Sysctls other than IPVS's own stay set
-/// until the host is taken out of service.
+/// Sets the sysctls that the services need. The journal keeps the value that
+/// each sysctl had before the agent first set it. When no service needs one of
+/// IPVS's own sysctls any longer, the agent restores the sysctl's previous
+/// value, unless another process has changed the sysctl since. All other
+/// sysctls stay set until the host is taken out of service.
 pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
     let Some(tuning) = &wish.tuning else {
         return;
@@ -57,7 +57,7 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
             tuned.facts = facts;
             None
         }
-        // If the facts cannot be gathered, the last known facts are used.
+        // If the facts cannot be gathered, the agent uses the last known facts.
         Err(error) => Some(format!("cannot find out which sysctls are needed: {error}")),
     };
     if trouble != tuned.report.trouble {
@@ -79,7 +79,7 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
 }
 
 /// Returns the needs of all services that may need a sysctl: the services in
-/// force, and ours that the kernel still has.
+/// force, and our services that the kernel still has.
 fn needs(state: &State, wish: &Wish) -> Needs {
     let mut needs = Needs {
         checks: is_checked(wish),
@@ -152,7 +152,7 @@ fn apply_one(state: &mut State, edges: &mut Edges<'_>, setting: &Setting, now: D
     state.tuned.progress.insert(name.clone(), progress);
 }
 
-/// Sets a sysctl whose current value is not the wanted one.
+/// Sets a sysctl whose current value is not the wanted value.
 ///
 /// # Errors
 /// Returns an error message for people, with the problem and its remedy.
@@ -185,8 +185,8 @@ fn change(
     for (name, before) in new.clone() {
         state.own(Entry::Sysctl(name, before));
     }
-    // The journal must have the previous value first, or nothing could restore
-    // it.
+    // The journal must have the sysctl's previous value before the write, or
+    // nothing could restore the sysctl.
     let set = match !is_unsettled(state) || record::settle(state, edges, now) {
         true => host::set(edges.sysctls, name, value)
             .map_err(|error| words::unwritable(name, value, &error)),
@@ -217,9 +217,9 @@ fn change(
     Ok(())
 }
 
-/// Returns the sysctls that [`host::set`] changes for a moment besides `name`,
-/// with their current values. The journal keeps the previous values in case the
-/// agent dies before it has restored them.
+/// Returns the sysctls other than `name` that [`host::set`] changes for a
+/// moment, with their current values. The journal keeps the current values in
+/// case the agent dies before it has restored them.
 fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String)>, String> {
     if name != ALL_IPV6_FORWARDING {
         return Ok(Vec::new());
@@ -228,7 +228,7 @@ fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String
     all.map_err(|error| words::unreadable(name, &error))
 }
 
-/// Restores IPVS's own sysctls that nothing needs any longer. Returns the
+/// Restores IPVS's own sysctls that no service needs any longer. Returns the
 /// sysctls that could not be restored.
 fn restore(
     state: &mut State,
@@ -293,8 +293,8 @@ pub struct Restored {
     pub stuck: Vec<String>,
 }
 
-/// Restores every sysctl that the agent set, also outside of `net.ipv4.vs`,
-/// when the host is taken out of service.
+/// Restores every sysctl that the agent set, including those outside
+/// `net.ipv4.vs`, when the host is taken out of service.
 pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
     let mut restored = Restored::default();
     for (name, before) in state.ours.sysctls.clone() {

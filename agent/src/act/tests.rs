@@ -26,13 +26,13 @@ mod timeouts;
 
 const WEB: &str = "192.0.2.10";
 
-/// One run of an agent.
+/// One run of an agent on a modelled host.
 struct Agent {
     world: ModelWorld,
     journal: Box<dyn Journal>,
     state: State,
     retention: Retention,
-    /// The removals that the last round held.
+    /// The removals that the agent's last round held.
     held: Vec<Op>,
     now: Duration,
     rule: AddressRule,
@@ -40,7 +40,7 @@ struct Agent {
     on_conflict: OnConflict,
     timeouts: Timeouts,
     tuning: Tuning,
-    /// The wish of the last round.
+    /// The wanted state in the agent's last round.
     wished: Desired,
 }
 
@@ -51,7 +51,7 @@ impl Agent {
         Self::with(world, Box::new(world.clone()), remembered)
     }
 
-    /// Starts an agent with the records that were found in a journal.
+    /// Starts an agent with a journal and the records that were found in it.
     fn with(world: &ModelWorld, journal: Box<dyn Journal>, remembered: Remembered) -> Self {
         Self {
             world: world.clone(),
@@ -115,8 +115,8 @@ impl Agent {
         outcome
     }
 
-    /// Checks that a plan of everything finds only changes that will be planned
-    /// again anyway.
+    /// Checks that a plan of all services finds only changes that the next
+    /// round plans anyway.
     fn assert_nothing_is_overlooked(&self, wish: &Wish) {
         let state = &self.state;
         let believed = state.believed.as_ref().expect("there was a round");
@@ -142,7 +142,8 @@ impl Agent {
             .expect("the kernel answers")
     }
 
-    /// Runs a round when the first failure is due for another attempt.
+    /// Runs a round at the time at which the first failed operation is due
+    /// again.
     fn round_when_due(&mut self, wish: &Desired) -> Outcome {
         self.now = self.state.next_deadline().expect("something waits");
         self.round(wish)

@@ -7,8 +7,8 @@ use ipvs::Timeouts;
 use super::{Edges, State, record};
 use crate::{act::retry::Subject, decide::ours::Entry};
 
-/// Whether the kernel's timeouts may differ from the wanted ones and must be
-/// read.
+/// Whether the kernel's timeouts of connections may differ from the wanted
+/// timeouts, so that the agent must read the kernel's timeouts.
 pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -> bool {
     if wanted == Timeouts::default() && state.ours.timeouts == Timeouts::default() {
         state.timeouts_settled = Some(wanted);
@@ -25,11 +25,12 @@ pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -
     (!is_settled || state.everything_is_dirty) && state.retry.allows(Subject::Timeouts, now)
 }
 
-/// Sets the kernel's timeouts to the wanted ones; 0 means that none is wanted.
-/// The journal keeps the value that each timeout had before the agent first set
-/// it. When a timeout is no longer wanted, the agent restores its previous
-/// value. The agent leaves alone the timeouts that it never set. If this round
-/// did not read the timeouts, this function does nothing.
+/// Sets the kernel's timeouts of connections to the wanted values. A timeout of
+/// 0 in `wanted` means that no value is wanted for this timeout. The journal
+/// keeps the value that each timeout had before the agent first set it. When a
+/// timeout is no longer wanted, the agent restores its previous value. The
+/// agent does not change a timeout that is not wanted and that it never set. If
+/// the round did not read the timeouts, this function does nothing.
 pub(super) fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -63,8 +64,8 @@ pub(super) fn apply(
         }
     });
     if change != Timeouts::default() {
-        // The journal must have the previous values first, or nothing could
-        // restore them.
+        // The journal must have the previous timeouts before the write, or
+        // nothing could restore them.
         if is_unsettled(state) && !record::settle(state, edges, now) {
             return Ok(());
         }
@@ -114,8 +115,8 @@ fn is_unsettled(state: &State) -> bool {
     state.unsettled.has(is_timeouts)
 }
 
-/// Records the timeouts from before the agent set them, with 0 for a timeout
-/// that it did not set.
+/// Records the timeouts from before the agent set them. A timeout that the
+/// agent did not set is 0 in `before`.
 fn remember(state: &mut State, before: Timeouts) {
     if before == state.ours.timeouts {
         return;
@@ -128,7 +129,7 @@ fn remember(state: &mut State, before: Timeouts) {
     }
 }
 
-/// Combines three sets of timeouts field by field.
+/// Combines three sets of timeouts field by field with `combine`.
 fn each(a: Timeouts, b: Timeouts, c: Timeouts, combine: fn(u32, u32, u32) -> u32) -> Timeouts {
     Timeouts {
         tcp: combine(a.tcp, b.tcp, c.tcp),

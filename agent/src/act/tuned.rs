@@ -10,29 +10,29 @@ use crds::api::SysctlStatus;
 
 use crate::decide::sysctls::{Facts, Fight, Needs, Tuning};
 
-/// The interval at which the needs and the values are checked if nothing else
-/// causes a check.
+/// The interval at which the agent checks the sysctls and the needs for them if
+/// nothing else causes a check.
 const PACE: Duration = Duration::from_secs(10);
 
 /// The state of the sysctls after a round.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sysctls {
-    /// The needed sysctls, and sysctls that are no longer needed but could not
-    /// be restored.
+    /// The sysctls that are needed, and sysctls that are no longer needed but
+    /// could not be restored.
     pub all: Vec<SysctlStatus>,
     /// Why the needed sysctls are unknown, or none if they are known.
     pub trouble: Option<String>,
 }
 
-/// The knowledge about sysctls that is kept between rounds.
+/// The agent's knowledge about sysctls that it keeps between rounds.
 #[derive(Debug, Default)]
 pub(super) struct Tuned {
     /// When the sysctls were last checked.
     pub(super) looked: Option<Duration>,
-    /// Whether a change gives a reason to check the sysctls in this round.
+    /// Whether the round must check the sysctls, because something that they
+    /// depend on changed.
     pub(super) is_due: bool,
-    /// The sysctls that were left as they were at the last check, needed or
-    /// not.
+    /// The sysctls that the wish kept at the last check, needed or not.
     pub(super) kept: BTreeSet<String>,
     /// The group's sysctl settings at the last check.
     pub(super) tuning: Option<Tuning>,
@@ -50,7 +50,7 @@ pub(super) struct Tuned {
 pub(super) struct Progress {
     pub(super) wanted: String,
     pub(super) found: Option<String>,
-    /// Whether the sysctl has had the wanted value at some time.
+    /// Whether the sysctl has had its wanted value at some time in this run.
     pub(super) was_met: bool,
     pub(super) fight: Fight,
     pub(super) problem: Option<String>,
@@ -67,8 +67,8 @@ impl Tuned {
     }
 }
 
-/// The interfaces that lead to servers outside the host's subnets, as last
-/// looked up.
+/// The interfaces that lead to servers outside the host's subnets, according to
+/// the latest look-ups.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     pub(super) known: BTreeMap<IpAddr, Option<u32>>,

@@ -1,6 +1,7 @@
 //! The changes of ownership that the journal does not record yet. While the
-//! disk refuses, changes of the same entry are merged, so their number is
-//! limited by the number of entries and not by how often entries change.
+//! disk refuses writes, changes of the same entry are merged. The merging
+//! limits the number of unrecorded changes by the number of entries, even if
+//! entries change often.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry as Place},
@@ -11,14 +12,14 @@ use ipvs::{DestinationKey, ServiceKey};
 
 use crate::decide::ours::{Change, Entry, Remembered};
 
-/// Up to this many changes are not worth merging.
+/// Up to this number of changes, merging them is not worth the effort.
 const FEW: usize = 16;
 
 /// The changes that the journal does not record yet, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     changes: Vec<Change>,
-    /// How many changes were left after the last merging.
+    /// The number of changes that were left after the last merge.
     merged: usize,
 }
 
@@ -27,7 +28,7 @@ impl Unsettled {
         self.changes.push(change);
     }
 
-    /// Adds changes, at most `most` of them.
+    /// Adds changes of ownership; `changes` has at most `most` items.
     pub(super) fn extend(&mut self, changes: impl IntoIterator<Item = Change>, most: usize) {
         self.changes.reserve(most);
         self.changes.extend(changes);
@@ -37,14 +38,15 @@ impl Unsettled {
         self.changes.is_empty()
     }
 
-    /// Replaces the changes by all entries that are ours, for a journal that
-    /// lost its content.
+    /// Replaces the unrecorded changes by all entries that are ours, for a
+    /// journal that lost its content.
     pub(super) fn everything(&mut self, ours: &Remembered) {
         self.changes = ours.entries().collect();
         self.merged = self.changes.len();
     }
 
-    /// Whether a change of ownership of such an entry is not recorded yet.
+    /// Whether there is an unrecorded change of an entry that satisfies
+    /// `is_such`.
     pub(super) fn has(&self, is_such: impl Fn(&Entry) -> bool) -> bool {
         self.changes.iter().any(|change| {
             let (Change::Own(entry) | Change::Disown(entry)) = change;
@@ -60,14 +62,14 @@ impl Unsettled {
         self.changes
     }
 
-    /// Forgets all changes: the journal records them now.
+    /// Forgets all changes, because the journal has recorded them.
     pub(super) fn settled(&mut self) {
         self.changes.clear();
         self.merged = 0;
     }
 
-    /// Merges the changes if there are many more than after the last merging.
-    /// The journal does not record them, so they stay for longer.
+    /// Notes that the journal could not record the changes. Merges the
+    /// unrecorded changes if there are many more than after the last merge.
     pub(super) fn refused(&mut self) {
         if self.changes.len() > FEW.max(self.merged * 2) {
             self.changes = merged(std::mem::take(&mut self.changes));
@@ -76,21 +78,23 @@ impl Unsettled {
     }
 }
 
-/// What happened to a service and its destinations.
+/// The merged changes of a service and its destinations.
 #[derive(Default)]
 struct ServiceChanges {
-    /// Whether the service ceased to be ours, with all its destinations, before
+    /// Whether the service and all its destinations ceased to be ours before
     /// the other changes.
     is_disowned: bool,
-    /// Whether the service became ours after that.
+    /// Whether the service became ours after `is_disowned`.
     is_owned: bool,
-    /// Whether it was then marked as adopted, or the mark was taken away.
+    /// Whether the service was then marked as adopted (true) or lost the mark
+    /// (false), or none if its mark did not change.
     adopted: Option<bool>,
-    /// The destinations that became ours (true) or ceased to be ours since.
+    /// The destinations that then became ours (true) or ceased to be ours
+    /// (false).
     destinations: BTreeMap<DestinationKey, bool>,
 }
 
-/// Identifies an entry that is neither a service nor a destination.
+/// The identity of an entry that is neither a service nor a destination.
 #[derive(Eq, Ord, PartialEq, PartialOrd)]
 enum Name {
     Address(IpAddr),
@@ -99,7 +103,8 @@ enum Name {
     Device,
 }
 
-/// Returns changes with the same result, and at most two of them for an entry.
+/// Returns changes with the same result as `changes`, and at most two changes
+/// for each entry.
 fn merged(changes: Vec<Change>) -> Vec<Change> {
     let mut services = BTreeMap::<ServiceKey, ServiceChanges>::new();
     let mut others = BTreeMap::<Name, Change>::new();
@@ -124,7 +129,7 @@ fn merged(changes: Vec<Change>) -> Vec<Change> {
             Entry::Destination(key, destination) => {
                 let service = services.entry(*key).or_default();
                 service.destinations.insert(*destination, is_own);
-                // The service of a destination of ours is ours too.
+                // If a destination is ours, its service is ours too.
                 service.is_owned |= is_own;
                 continue;
             }

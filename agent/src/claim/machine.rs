@@ -1,5 +1,6 @@
 //! Decides whether virtual addresses are free on their Ethernet segments, and
-//! which frames to send there. The module is pure: time is an argument.
+//! which frames to send on these segments. The code is pure: time is an
+//! argument.
 //!
 //! ```text
 //!            no answer to 3 probes               the address was added
@@ -8,9 +9,9 @@
 //!    ╰───────────────────────────────────────╯                            after 5 and 30 s
 //! ```
 //!
-//! The machine follows RFC 5227 for IPv4 and RFC 4862 for IPv6, and goes
-//! further: it keeps probing for an address that another host has, and keeps
-//! listening for other hosts that claim an address of this host.
+//! The state machine follows RFC 5227 for IPv4 and RFC 4862 for IPv6. In
+//! addition, the state machine keeps probing for an address that another host
+//! has, and keeps listening for other hosts that claim an address of this host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,21 +36,23 @@ const PROBES: u32 = 3;
 const V4_SPACING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 /// The wait after the last IPv4 probe (RFC 5227, `ANNOUNCE_WAIT`).
 const V4_LAST_WAIT: Duration = Duration::from_secs(2);
-/// The wait between two IPv6 probes, and after the last one (RFC 4861,
+/// The wait between two IPv6 probes, and after the last IPv6 probe (RFC 4861,
 /// `RETRANS_TIMER`).
 const V6_SPACING: Duration = Duration::from_secs(1);
 /// After this many conflicts about an address, the agent probes for the address
 /// less often (RFC 5227, `MAX_CONFLICTS`).
 const MOST_CONFLICTS: u32 = 10;
-/// The wait between two probes for an address that another host keeps, or that
-/// is watched.
+/// The wait between two probes for an address that another host keeps or that
+/// this host watches.
 const SELDOM: Duration = Duration::from_secs(10);
-/// How long to stop probing for an address after another host probed for the
-/// same address: longer than the other host's probing takes.
+/// The pause in probing for an address after another host probed for the same
+/// address. This pause is longer than the other host's probing takes.
 const YIELD: Duration = Duration::from_secs(10);
-/// How long an address counts as free after its probes remained unanswered.
+/// The time for which an address counts as free after its probes remained
+/// unanswered.
 const FREE_FOR: Duration = Duration::from_secs(10);
-/// When an address is announced, counted from the time at which it was added.
+/// The times at which an address is announced, counted from the time at which
+/// the address was added.
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_secs(5),
@@ -58,24 +61,25 @@ const ANNOUNCEMENTS: [Duration; 3] = [
 /// The shortest time between two defences of an address (RFC 5227,
 /// `DEFEND_INTERVAL`).
 const DEFENCE: Duration = Duration::from_secs(10);
-/// How long another host's claim is reported after it was last heard.
+/// The time for which another host's claim to an address is reported after the
+/// last frame with this claim.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
 
-/// What the claims thread should do about an address.
+/// The loop's order to the claims thread about one address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
-    /// Find out whether the address is free.
+    /// Find out whether the address is free on the card's segment.
     Ask(Card),
-    /// Announce and defend the address, which is on the card. A new number
-    /// means that the address was added again.
+    /// Announce and defend the address, which is on the card. If the number
+    /// differs from the previous order, the address was added again.
     Hold(Card, u64),
-    /// Find out whether another host has the address, which is on the card. The
-    /// address is neither announced nor defended.
+    /// Find out whether another host has the address, which is on the card. A
+    /// watched address is neither announced nor defended.
     Watch(Card),
 }
 
 impl Order {
-    /// Returns the card that the order is about.
+    /// Returns the Ethernet card that the order is about.
     pub fn card(&self) -> Card {
         let (Self::Ask(card) | Self::Hold(card, _) | Self::Watch(card)) = self;
         *card
@@ -85,9 +89,9 @@ impl Order {
 /// A frame to send on a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Say {
-    /// The card that sends the frame.
+    /// The Ethernet card that sends the frame.
     pub card: Card,
-    /// The address that the frame is about.
+    /// The virtual address that the frame is about.
     pub address: IpAddr,
     /// What the frame says about the address: [`Word::Asks`] or [`Word::Has`].
     pub word: Word,
@@ -97,8 +101,8 @@ pub struct Say {
 #[derive(Debug)]
 pub struct Claims {
     claims: BTreeMap<IpAddr, Claim>,
-    /// The addresses in the order in which they are due, because a thousand of
-    /// them may wait at the same time.
+    /// The addresses in the order in which their next frame is due, because a
+    /// thousand addresses may wait at the same time.
     due: BTreeSet<(Duration, IpAddr)>,
     /// Addresses whose verdict may differ from the verdict last reported.
     changed: BTreeSet<IpAddr>,
@@ -116,23 +120,25 @@ struct Claim {
 #[derive(Debug)]
 enum State {
     Asking {
-        /// The number of probes sent since the last conflict.
+        /// The number of probes for the address since the last conflict about
+        /// it.
         quiet: u32,
         conflicts: u32,
-        /// The host that had the address when it was last heard.
+        /// The other host that has the address, according to the last frame.
         taken: Option<Mac>,
     },
     Free,
     Held {
         number: u64,
         since: Duration,
-        /// The number of [`ANNOUNCEMENTS`] that were already made.
+        /// The number of [`ANNOUNCEMENTS`] of the address that were already
+        /// made.
         said: usize,
         defended: Option<Duration>,
         contested: Option<(Mac, Duration)>,
     },
     Watched {
-        /// The host that answered for the address.
+        /// The other host that answered for the address.
         taken: Option<Mac>,
     },
 }
@@ -146,8 +152,8 @@ impl State {
 }
 
 impl Claims {
-    /// Returns a machine that claims no address yet. `seed` determines the
-    /// random waits.
+    /// Returns a state machine that claims no address yet. `seed` determines
+    /// the random waits.
     pub fn new(seed: u64) -> Self {
         Self {
             claims: BTreeMap::new(),
@@ -229,7 +235,7 @@ impl Claims {
         self.changed.insert(address);
     }
 
-    /// Handles a frame that was heard on the interface with this index.
+    /// Handles a frame that was received on the interface `index`.
     pub fn hear(&mut self, index: u32, heard: &Heard, now: Duration) {
         let address = heard.address;
         let Some(claim) = self.claims.get_mut(&address) else {
@@ -241,7 +247,7 @@ impl Claims {
         let from = heard.from;
         let mine = claim.card.mac;
         let due = match (&mut claim.state, heard.word) {
-            // A host that only asks does not have the address.
+            // A host that only asks for an address does not have it.
             (State::Held { .. } | State::Watched { .. }, Word::Asks) => return,
             (State::Watched { taken }, Word::Has) => {
                 *taken = Some(from);
@@ -262,9 +268,9 @@ impl Claims {
                     .map(|due| due.min(rest.max(now)))
                     .or(Some(rest.max(now)))
             }
-            // If two hosts probe at once, the host with the lower Ethernet
-            // address goes on, and sends a probe at once so that the other host
-            // hears it.
+            // If two hosts probe for an address at the same time, the host with
+            // the lower Ethernet address continues, and immediately sends a
+            // probe that the other host can hear.
             (state, Word::Asks) if mine < from => {
                 let (quiet, conflicts) = match state {
                     State::Asking {
@@ -329,13 +335,14 @@ impl Claims {
         words
     }
 
-    /// Returns when the next frame or verdict is due, even if no frame is heard
+    /// Returns when the next frame or verdict is due if no frame is received
     /// until then.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Returns the verdicts that changed since they were last reported.
+    /// Returns the verdicts about addresses that differ from the last reported
+    /// verdicts.
     pub fn news(&mut self) -> BTreeMap<IpAddr, Verdict> {
         let mut news = BTreeMap::new();
         for address in std::mem::take(&mut self.changed) {
@@ -354,7 +361,7 @@ impl Claims {
             .claims
             .get_mut(&address)
             .expect("the caller found it there");
-        // Nothing is sent on a card that is down or not connected.
+        // No frame is sent on a card that is down or not connected.
         let due = due.filter(|_| claim.card.up);
         if let Some(before) = std::mem::replace(&mut claim.due, due) {
             self.due.remove(&(before, address));
@@ -365,8 +372,8 @@ impl Claims {
     }
 }
 
-/// Returns what to send for a claim that is due, and when the claim is due
-/// again.
+/// Returns the frame to send for a claim that is due, and the time at which the
+/// claim is due again.
 fn step(
     claim: &mut Claim,
     address: IpAddr,

@@ -12,21 +12,22 @@ use etherparse::{
 
 use crate::host::interface::Mac;
 
-/// What a frame says about an address.
+/// The statement of a frame about an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Word {
-    /// The sender wants the address, and asks whether another host has it.
+    /// The sender of the frame wants the address, and asks whether another host
+    /// has it.
     Asks,
-    /// The sender has the address.
+    /// The sender of the frame has the address.
     Has,
 }
 
-/// A received frame's statement about an address.
+/// A received frame's statement about an address, with its sender.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Heard {
     /// The address that the frame is about.
     pub address: IpAddr,
-    /// What the frame says about the address.
+    /// The frame's statement about the address.
     pub word: Word,
     /// The Ethernet address of the host that asks for or has the address.
     pub from: Mac,
@@ -63,8 +64,8 @@ pub fn probe(address: IpAddr, me: Mac) -> Vec<u8> {
 
 /// Returns a frame that announces that this host has an address: an ARP
 /// announcement (RFC 5227, 2.3), or an unsolicited neighbor advertisement (RFC
-/// 4861, 7.2.6). Other hosts then replace the Ethernet address that they
-/// remember for the announced address.
+/// 4861, 7.2.6). Other hosts that receive the announcement replace the Ethernet
+/// address that they remember for the announced address.
 pub fn announcement(address: IpAddr, me: Mac) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp_request(address, address, me),
@@ -85,7 +86,8 @@ pub fn announcement(address: IpAddr, me: Mac) -> Vec<u8> {
     }
 }
 
-/// Returns what a frame says about an address, or `None` if it says nothing.
+/// Returns a frame's statement about an address, or `None` if the frame is not
+/// about an address.
 pub fn parse(frame: &[u8]) -> Option<Heard> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     match packet.net.as_ref()? {

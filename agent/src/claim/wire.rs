@@ -26,8 +26,8 @@ use crate::host::interface::Card;
 /// (`include/uapi/linux/if_ether.h`).
 const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;
-/// The longest frame that is read, in bytes. ARP and Neighbor Discovery frames
-/// are shorter.
+/// The size in bytes of the longest frame that is read. ARP and Neighbor
+/// Discovery frames are shorter.
 const LONGEST_FRAME: usize = 2048;
 /// The maximum number of frames that are read from one socket in a row.
 const MOST_AT_ONCE: usize = 1000;
@@ -35,12 +35,13 @@ const MOST_AT_ONCE: usize = 1000;
 /// The Ethernet segments on which the agent listens.
 #[derive(Default)]
 pub(super) struct Wires {
-    /// Packet sockets, of the type `UdpSocket` only because they send and
-    /// receive datagrams.
+    /// The packet sockets, by interface and address family. The packet sockets
+    /// have the type `UdpSocket` only because they send and receive datagrams.
     wires: BTreeMap<(u32, Family), UdpSocket>,
-    /// Sockets that join the multicast groups of IPv6 addresses for which this
-    /// host probes, to hear other hosts probe for them. For an address that the
-    /// host has, the kernel itself joins the multicast group.
+    /// Sockets that join the multicast groups of the IPv6 addresses for which
+    /// this host probes, to receive other hosts' probes for these addresses.
+    /// For an IPv6 address that the host has, the kernel itself joins the
+    /// multicast group.
     groups: BTreeMap<(u32, Ipv6Addr), net::UdpSocket>,
     troubles: BTreeMap<u32, String>,
 }
@@ -52,8 +53,8 @@ enum Family {
 }
 
 impl Wires {
-    /// Listens on the cards of these addresses and on no other card. The flag
-    /// of an address says whether this host still probes for the address.
+    /// Listens on exactly the cards in `addresses`. The flag of an address in
+    /// `addresses` says whether this host still probes for the address.
     pub(super) fn listen_for(&mut self, addresses: impl Iterator<Item = (IpAddr, Card, bool)>) {
         let mut wires = BTreeSet::new();
         let mut groups = BTreeSet::new();
@@ -70,8 +71,8 @@ impl Wires {
             .into_iter()
             .filter(|wire| !self.wires.contains_key(wire))
             .collect();
-        // `link_addresses` lists all addresses of the host, so it is called
-        // only if a socket is missing.
+        // The call of `link_addresses` lists all addresses of the host, so it
+        // is made only if a socket is missing.
         let names = match missing.is_empty() {
             true => Ok(BTreeMap::new()),
             false => link_addresses(),
@@ -99,8 +100,8 @@ impl Wires {
         }
     }
 
-    /// Returns why the agent cannot listen on some interfaces, by interface
-    /// index.
+    /// Returns the interfaces on which the agent cannot listen, by interface
+    /// index, each with the reason.
     pub(super) fn troubles(&self) -> &BTreeMap<u32, String> {
         &self.troubles
     }
@@ -113,7 +114,7 @@ impl Wires {
         self.troubles.insert(index, format!("{error}{remedy}"));
     }
 
-    /// Waits until [`Wires::hear`] has something to read.
+    /// Waits until [`Wires::hear`] has a frame to read.
     pub(super) async fn readable(&self) {
         future::poll_fn(|context| {
             let mut wires = self.wires.values();
@@ -125,7 +126,8 @@ impl Wires {
         .await;
     }
 
-    /// Passes every frame received since the last call to `take`.
+    /// Calls `take` for every frame that was received since the last call of
+    /// this function.
     pub(super) fn hear(&self, mut take: impl FnMut(u32, Heard)) {
         let mut frame = [0; LONGEST_FRAME];
         for ((index, _), wire) in &self.wires {
@@ -136,15 +138,17 @@ impl Wires {
                             take(*index, heard);
                         }
                     }
-                    // No frame is left, or the interface is down. Frames that
-                    // arrive later come with the next event of the socket.
+                    // An error means that no frame is left or that the
+                    // interface is down. Frames that arrive later cause another
+                    // event of the socket.
                     Err(_) => break,
                 }
             }
         }
     }
 
-    /// Sends a frame. A frame that cannot be sent counts as lost on the way.
+    /// Sends a frame. A frame that cannot be sent counts as lost on the
+    /// segment.
     pub(super) fn say(&self, say: &Say) {
         let frame = match say.word {
             Word::Asks => packet::probe(say.address, say.card.mac),
@@ -165,7 +169,8 @@ fn family(address: IpAddr) -> Family {
     }
 }
 
-/// Returns, for each interface, the address that binds a packet socket to it.
+/// Returns, for each interface, the link-layer address that binds a packet
+/// socket to the interface.
 fn link_addresses() -> Result<BTreeMap<u32, LinkAddr>, Errno> {
     let found = getifaddrs()?.filter_map(|interface| {
         let address = *interface.address?.as_link_addr()?;

@@ -5,15 +5,17 @@
 //! from a *listing* is believed only if two things hold:
 //!
 //! - The listing is newer than everything that this director has seen: its
-//!   resourceVersion is higher than the highest known one. For a folder of
-//!   manifests, it is the same folder as before and has at least one manifest.
+//!   resourceVersion is higher than the highest known resourceVersion. For a
+//!   folder of manifests, the folder is the same as before and contains at
+//!   least one manifest.
 //! - At least half of this director's table stays
 //!   ([`crate::decide::guard::is_most`]).
 //!
-//! So an etcd that was restored from an older backup, or a folder that was
-//! swapped or emptied, takes nothing away, however small the table is. The
-//! absence of an object stays doubted until the object is there again, is
-//! deleted by an event, or the administrator allows the removals.
+//! With these two rules, an etcd that was restored from an older backup, or a
+//! folder that was swapped or emptied, removes nothing from a director's table,
+//! even if the table is small. The absence of an object stays doubted until the
+//! object is there again, an event deletes it, or the administrator allows the
+//! removals.
 //!
 //! ```text
 //! listings ─▶ absent objects: doubted, or not judged yet
@@ -37,45 +39,48 @@ pub type Object = (Kind, ObjectKey);
 /// Why an entry of ours is no longer wanted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cause {
-    /// Its object was edited or deleted, or its absence is believed.
+    /// The entry's object was edited or deleted, or the object's absence is
+    /// believed.
     Certain,
-    /// A listing left its object out, and nothing speaks against the listing
-    /// but possibly the number of removals.
+    /// A listing left the entry's object out. The listing is believed unless it
+    /// would remove too many entries.
     Unjudged,
-    /// A listing left its object out, and the absence is not believed.
+    /// A listing left the entry's object out, and the object's absence is not
+    /// believed.
     Doubted,
 }
 
-/// The objects to which the entries belong whose removal a round held because
-/// their absence is not believed.
+/// The objects whose absence a round did not believe, so that it held the
+/// removal of their entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Doubtful {
-    /// The objects that wanted these entries.
+    /// The objects that wanted the held entries.
     pub objects: BTreeSet<Object>,
-    /// Whether there are such entries for which no object is known.
+    /// Whether the agent knows no object for some of the held entries.
     pub has_orphans: bool,
 }
 
 /// The objects whose absence is not believed, summed up for a status.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Missing {
-    /// Why the absence is not believed.
+    /// Why the absence of the objects is not believed.
     pub doubt: Doubt,
-    /// The number of absent objects, or 0 if the objects are not known.
+    /// The number of absent objects, or 0 if the agent does not know which
+    /// objects are absent.
     pub objects: usize,
 }
 
-/// What is known about orphans: entries of ours for which this run has never
-/// known an object, because the checkpoint was lost or because the listings came
-/// before the first round.
+/// Whether the absence of objects for orphans is believed. An orphan is an
+/// entry of ours for which this run has never known an object, because the
+/// checkpoint was lost or because the listings came before the first round.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 enum Orphans {
-    /// No round has decided about them yet.
+    /// No round has decided about the orphans yet.
     Unjudged,
-    /// It is believed that no object wants them.
+    /// The agent believes that no object wants the orphans.
     #[default]
     Believed,
-    /// The listings that want none of them are not believed.
+    /// The listings that contain no object for the orphans are not believed.
     Doubted(Doubt),
 }
 
@@ -90,22 +95,25 @@ struct Listing {
 /// The objects that listings left out, and how new the listings were.
 #[derive(Clone, Debug, Default)]
 pub struct Absence {
-    /// The newest known state of each source.
+    /// The newest known state of each source of objects.
     known: BTreeMap<Kind, Source>,
-    /// The state of each source as last listed, which may be older.
+    /// The state of each source in its last listing, which may be older than
+    /// the newest known state.
     latest: BTreeMap<Kind, Source>,
     listings: BTreeMap<Kind, Listing>,
-    /// The absent objects, with the reason for which the absence is not
-    /// believed, or none if no round has judged it yet.
+    /// The absent objects, each with the reason why its absence is not
+    /// believed, or none if no round has judged the absence yet.
     absent: BTreeMap<Object, Option<Doubt>>,
     orphans: Orphans,
-    /// Whether the checkpoint lacks something of this.
+    /// Whether a change of the absent objects or of the sources is not in the
+    /// checkpoint yet.
     is_unsaved: bool,
 }
 
 impl Absence {
-    /// Returns the state of a run that has heard of no object yet. Entries that
-    /// the first listings do not explain count as left out by them.
+    /// Returns the state of a run that has heard of no object yet. Entries of
+    /// ours that no object in the first listings wants count as left out by the
+    /// first listings.
     pub fn of_new_run() -> Self {
         Self {
             orphans: Orphans::Unjudged,
@@ -113,8 +121,8 @@ impl Absence {
         }
     }
 
-    /// Records what the previous run knew. The objects themselves must have
-    /// been restored before.
+    /// Restores the absences and sources that the previous run recorded. The
+    /// caller must restore the objects before it calls this function.
     pub fn restore(&mut self, known: Known) {
         self.known = known.sources;
         let doubted = known.doubted.into_iter();
@@ -122,25 +130,26 @@ impl Absence {
         self.absent = doubted.collect();
     }
 
-    /// Notes that a listing begins.
+    /// Notes that a listing of a kind of objects begins.
     pub fn begin(&mut self, kind: Kind, source: Source) {
         let highest = 0;
         self.listings.insert(kind, Listing { source, highest });
     }
 
-    /// Notes that the current listing names an object with this
-    /// resourceVersion, if that is a number.
+    /// Notes that the current listing contains an object. `version` is the
+    /// object's resourceVersion if that is a number.
     pub fn list(&mut self, kind: Kind, version: Option<u64>) {
         if let (Some(listing), Some(version)) = (self.listings.get_mut(&kind), version) {
             listing.highest = listing.highest.max(version);
         }
     }
 
-    /// Notes that an event showed an object at this resourceVersion, if that is
-    /// a number. `is_used` says whether the event changed a part of the object
-    /// that is used. The checkpoint is not written for other changes: a listing
-    /// that lacks an object is older than the object's creation, so later
-    /// versions of the object are not needed to see that.
+    /// Notes that an event showed an object. `version` is the object's
+    /// resourceVersion if that is a number. `is_used` says whether the event
+    /// changed a part of the object that the agent uses. Other changes are not
+    /// written to the checkpoint: a listing that lacks an object is older than
+    /// the object's creation, so later versions of the object prove nothing
+    /// more.
     pub fn apply(&mut self, kind: Kind, key: &ObjectKey, version: Option<u64>, is_used: bool) {
         self.forget(kind, key);
         let Some(version) = version else {
@@ -157,8 +166,8 @@ impl Absence {
         }
     }
 
-    /// Notes that an event showed or deleted an object. What a listing said
-    /// about the object no longer counts.
+    /// Notes that an event showed or deleted an object. From now on, earlier
+    /// listings that left the object out no longer count.
     pub fn forget(&mut self, kind: Kind, key: &ObjectKey) {
         if !self.absent.is_empty() && self.absent.remove(&(kind, key.clone())).is_some() {
             self.is_unsaved = true;
@@ -263,9 +272,10 @@ impl Absence {
         self.absent.values().flatten().next()
     }
 
-    /// Notes what a round decided. The absence of objects in `doubtful` is
-    /// doubted from now on, and the absence of all other objects is believed.
-    /// Returns the objects whose absence is believed now.
+    /// Notes the judgement of a round about the absences. The absence of
+    /// objects in `doubtful` is doubted from now on, and the absence of all
+    /// other objects is believed. Returns the objects whose absence is believed
+    /// now.
     pub fn judge(&mut self, doubtful: &Doubtful) -> Vec<Object> {
         if self.absent.is_empty() && self.orphans == Orphans::Believed {
             return Vec::new();
@@ -273,7 +283,7 @@ impl Absence {
         let first = self.first_doubt().cloned();
         let mut believed = Vec::new();
         for (object, doubt) in mem::take(&mut self.absent) {
-            // The object of an orphan may be any of them.
+            // The object of an orphan may be any absent object.
             if doubtful.has_orphans || doubtful.objects.contains(&object) {
                 self.is_unsaved |= doubt.is_none();
                 let doubt = doubt.unwrap_or(Doubt::MostMissing);
@@ -292,8 +302,9 @@ impl Absence {
     }
 
     /// Believes every absence, because the administrator allowed the removals.
-    /// From now on, the state of each source as last listed counts as the newest
-    /// one. Returns the objects that were absent.
+    /// From now on, the state of each source in its last listing counts as the
+    /// newest state. Returns the objects whose absence was believed by this
+    /// call.
     pub fn release(&mut self) -> Vec<Object> {
         self.orphans = Orphans::Believed;
         for (kind, latest) in &self.latest {
@@ -304,7 +315,7 @@ impl Absence {
         mem::take(&mut self.absent).into_keys().collect()
     }
 
-    /// Returns what is missing and not believed, if there is anything.
+    /// Returns the objects whose absence is not believed, if there are any.
     pub fn missing(&self) -> Option<Missing> {
         let orphans = match &self.orphans {
             Orphans::Doubted(doubt) => Some(doubt),
@@ -315,8 +326,8 @@ impl Absence {
         Some(Missing { doubt, objects })
     }
 
-    /// Returns what the next run must know, if that has changed since the last
-    /// call.
+    /// Returns the state that the next run needs, if it has changed since the
+    /// last call.
     pub fn unsaved(&mut self) -> Option<Known> {
         let doubted = self.absent.iter().filter_map(|((kind, key), doubt)| {
             let doubt = doubt.clone()?;

@@ -10,8 +10,8 @@ use crds::AddressRule;
 
 use crate::host::interface::{Card, Interface, Mac};
 
-/// The name of the agent's own network device. Virtual addresses go on this
-/// device when no network segment should learn of them.
+/// The name of the agent's own network device. Virtual addresses go on the
+/// agent's own device when no network segment should learn of them.
 pub const DEVICE: &str = "ipvs-vips";
 
 /// Whether this director should have its group's virtual addresses.
@@ -34,19 +34,20 @@ pub enum Holding {
     /// this director takes the addresses that it does not have, until another
     /// host answers for them.
     TakeOver,
-    /// The holder is not known yet: no address changes, and none is reported
+    /// The holder is not known yet: no address is added, removed or reported
     /// missing.
     #[default]
     Undecided,
 }
 
-/// Returns whether the director `me` should have the VIPs of a group with these
-/// `directors`. While no holder is named, the answer is undecided until `me` is
-/// among the directors: of two directors that start at the same moment, at
-/// least one then sees both. With rule Dummy, every director may have the VIPs
-/// if no holder is named. `is_live` says whether a director is known to be a live
-/// director of the group, and `are_others_out` whether all directors of
-/// the group but `me` are known to be out.
+/// Returns whether the director `me` should have the VIPs of a group with the
+/// given `directors`. While no holder is named, the answer is undecided until
+/// `me` is among the directors. This rule ensures that, of two directors that
+/// start at the same moment, at least one sees both directors. With rule Dummy,
+/// every director may have the VIPs if no holder is named. `is_live` returns
+/// whether a director is known to be a live director of the group.
+/// `are_others_out` says whether all directors of the group except `me` are
+/// known to be out.
 pub fn holding(
     rule: &AddressRule,
     holder: Option<&str>,
@@ -70,25 +71,25 @@ pub fn holding(
     }
 }
 
-/// An address to add or remove.
+/// A virtual address to add to an interface or to remove from one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Placement {
-    /// The virtual address to place.
+    /// The virtual address to add or remove.
     pub address: IpAddr,
-    /// The kernel's number of the interface.
+    /// The kernel's index of the interface.
     pub index: u32,
     /// The name of the interface.
     pub interface: String,
-    /// The Ethernet card on whose segment the address is claimed, or none if
+    /// The Ethernet card whose segment is asked about the address, or none if
     /// the interface is not Ethernet.
     pub card: Option<Card>,
-    /// Whether the address was on this host earlier in this run, so that it is
-    /// restored without a claim.
+    /// Whether the address was on this host earlier in this run, so that the
+    /// agent restores it without a claim.
     pub is_repair: bool,
 }
 
 impl Placement {
-    /// Returns the address and the name of its interface.
+    /// Returns the virtual address and the name of its interface.
     pub fn named(&self) -> (IpAddr, String) {
         (self.address, self.interface.clone())
     }
@@ -103,45 +104,48 @@ pub enum Missing {
     NoInterface(String),
     /// The agent's own device does not exist.
     NoDevice,
-    /// This interface is switched off or not connected.
+    /// The interface for the address is switched off or not connected.
     Down(String),
-    /// The address is on this interface but unusable, because another host had
+    /// The address is on the interface but unusable, because another host had
     /// the address when it was added.
     Unusable(String),
     /// The claim for the address is still running.
     Asking,
-    /// The agent cannot listen on the segment of this interface, for this
-    /// reason.
+    /// The agent cannot listen on the segment of the interface. The two fields
+    /// of `Deaf` are the interface's name and the reason.
     Deaf(String, String),
     /// Another host has the address or is about to take it. The fields are the
-    /// MAC address of that host and all its known addresses.
+    /// other host's MAC address and its known IP addresses.
     Taken(Mac, Vec<IpAddr>),
     /// The group names no holder and has several directors.
     HolderNotNamed,
 }
 
 /// Why an address of ours stays where it is, although the group wants it
-/// elsewhere. An address is given up only for a place that exists.
+/// elsewhere. An address of ours leaves an interface only if another interface
+/// or host can have it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Stay {
-    /// The interface that the address belongs on cannot take it, for this
-    /// reason.
+    /// The interface that the group wants for the address cannot take it; the
+    /// field is the reason.
     NoPlace(Missing),
     /// The holder that the group names is not known to be a live director of
     /// the group.
     NoHolder,
-    /// In mode Manual no other host has the address yet.
+    /// In mode Manual, no other host has the address yet.
     Manual,
 }
 
-/// What to do about the virtual addresses, and what to report.
+/// The changes of virtual addresses to make, and the facts about them to
+/// report.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AddressPlan {
-    /// The addresses to add.
+    /// The virtual addresses to add.
     pub add: Vec<Placement>,
-    /// The addresses to remove; the agent added each of them.
+    /// The virtual addresses to remove. The agent itself added all virtual
+    /// addresses that a plan removes.
     pub remove: Vec<Placement>,
-    /// Addresses that the journal records as ours and that are no longer on the
+    /// Addresses that are ours according to the journal but no longer on the
     /// host.
     pub forget: Vec<IpAddr>,
     /// The wanted addresses that are on the host, each with its interface,
@@ -150,26 +154,28 @@ pub struct AddressPlan {
     /// The addresses in `vips` that are ours and on an Ethernet segment, each
     /// with its card.
     pub cards: BTreeMap<IpAddr, Card>,
-    /// The addresses in `vips` that leave as soon as another host has them, each
-    /// with its card. They are neither announced nor defended.
+    /// The addresses in `vips` that leave as soon as another host has them,
+    /// each with its card. Watched addresses are neither announced nor
+    /// defended.
     pub watched: BTreeMap<IpAddr, Card>,
-    /// The addresses in `vips` that are ours and stay where they are although
-    /// the group wants them elsewhere, each with the reason.
+    /// The addresses in `vips` that are ours and stay on their interface
+    /// although the group wants them elsewhere, each with the reason.
     pub kept: BTreeMap<IpAddr, Stay>,
     /// Unwanted addresses that cannot be removed yet, each with its interface.
-    /// Applying the plan fills in `stays`.
+    /// The field `stays` is filled in when the plan is applied.
     pub stays: BTreeMap<IpAddr, String>,
     /// The wanted addresses that cannot be on this host for now, each with the
     /// reason.
     pub missing: BTreeMap<IpAddr, Missing>,
-    /// The addresses on this host that another host claims too; the fields are
-    /// those of [`Missing::Taken`]. Applying the plan fills in `contested`.
+    /// The addresses on this host that another host claims too, each with the
+    /// fields of [`Missing::Taken`]. The field `contested` is filled in when
+    /// the plan is applied.
     pub contested: BTreeMap<IpAddr, (Mac, Vec<IpAddr>)>,
     /// Whether the agent's own device must be created before addresses are
     /// added.
     pub needs_device: bool,
     /// Whether this plan removes an address from one interface so that the next
-    /// plan can add it to another.
+    /// plan can add the address to another interface.
     pub moves: bool,
 }
 
@@ -184,24 +190,25 @@ pub struct Wanted<'a> {
     pub holding: Holding,
     /// Whether the administrator allows removals at the moment.
     pub is_released: bool,
-    /// The addresses on this host that leave because another host has them: the
-    /// watched ones, and those that were taken over from a director that is
-    /// out.
+    /// The addresses on this host that leave because another host has them:
+    /// watched addresses, and addresses that were taken over from a director
+    /// that is out.
     pub taken: &'a BTreeSet<IpAddr>,
     /// Addresses of ours that stay even if they are not wanted, each with its
     /// interface.
     pub kept: &'a BTreeMap<IpAddr, String>,
     /// The addresses that the agent added according to the journal, each with
-    /// its interface. Addresses that were on the host before the agent are used
-    /// as they are and never removed.
+    /// its interface. The agent uses addresses that were on the host before it,
+    /// and never removes them.
     pub ours: &'a BTreeMap<IpAddr, String>,
-    /// The addresses in `ours` that were seen on this host in this run. If such
-    /// an address disappears, it is restored at once, because no other host
-    /// should have taken it.
+    /// The addresses in `ours` that were seen on this host in this run. If an
+    /// address that was seen disappears, the agent restores it at once, because
+    /// no other host should have taken it.
     pub seen: &'a BTreeSet<IpAddr>,
 }
 
-/// Compares the wanted addresses with those of the host and decides what to do.
+/// Compares the wanted addresses with the host's addresses, and plans the
+/// changes.
 pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
     let mut plan = AddressPlan::default();
     for &address in wanted.addresses {
@@ -240,7 +247,7 @@ pub fn plan(wanted: &Wanted<'_>, interfaces: &[Interface]) -> AddressPlan {
 }
 
 impl Holding {
-    /// Whether this director keeps the addresses that it has.
+    /// Whether this director keeps the virtual addresses that it has.
     fn keeps(self) -> bool {
         matches!(
             self,
@@ -264,8 +271,9 @@ impl AddressPlan {
     }
 }
 
-/// Plans a wanted address of ours that is on an interface. The address leaves
-/// only for an interface that can take it or for another director.
+/// Plans a wanted address of ours that is on an interface. An address of ours
+/// leaves its interface only for an interface that can take it or for another
+/// director.
 fn plan_mine(
     plan: &mut AddressPlan,
     wanted: &Wanted<'_>,
@@ -305,11 +313,12 @@ fn plan_mine(
     let stay = match (wanted.holding, is_elsewhere) {
         (Holding::Wait, _) => Some(Stay::NoHolder),
         (_, false) => None,
-        // A director that may take no address could not add it again.
+        // A director that must not take addresses could not add a removed
+        // address again.
         (Holding::KeepOnly, true) => Some(Stay::NoPlace(Missing::HolderNotNamed)),
         (_, true) => match place(plan, wanted, interfaces, address) {
             Err(why) => Some(Stay::NoPlace(why)),
-            // The segment cannot be asked for the address.
+            // The agent cannot ask the segment whether the address is free.
             Ok(place) if place.card().is_some_and(|card| !card.up) => {
                 Some(Stay::NoPlace(Missing::Down(place.name.clone())))
             }
@@ -387,9 +396,10 @@ fn place<'a>(
     }
 }
 
-/// Returns why an address could not be on any of these interfaces: no interface
-/// has its subnet, or the interface that the rule names does not exist. An
-/// interface that has the address, or that is only down, is a place.
+/// Returns why an address cannot be on any of the `interfaces`: no interface
+/// has the address's subnet, or the interface that the rule names does not
+/// exist. An interface that has the address counts as a place for it, and so
+/// does an interface that is down.
 pub fn lacks_place(
     rule: &AddressRule,
     interfaces: &[Interface],
@@ -416,7 +426,7 @@ fn placement(address: IpAddr, interface: &Interface) -> Placement {
     }
 }
 
-/// Returns an interface that has the address and for which `kind` is true.
+/// Returns an interface that has the address and satisfies `kind`.
 fn interface_that(
     interfaces: &[Interface],
     address: IpAddr,
@@ -427,8 +437,9 @@ fn interface_that(
         .find(|interface| kind(interface) && interface.has(address))
 }
 
-/// Returns the interface with the longest prefix that contains the address;
-/// among equals, the interface with the lowest index.
+/// Returns the interface with the longest prefix that contains the address. If
+/// several interfaces have an equally long prefix, returns the interface with
+/// the lowest index.
 fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
     let longest = |interface: &Interface| {
         interface
@@ -446,8 +457,8 @@ fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
         .map(|(_, interface)| interface)
 }
 
-/// Whether the network contains `address`; false if the network has only one
-/// address.
+/// Whether the network contains `address`, which is always false for a network
+/// of only one address.
 pub(crate) fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
     match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {

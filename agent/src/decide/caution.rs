@@ -1,8 +1,8 @@
-//! Holds every removal, however small, while objects may be missing by mistake.
-//! Objects disappear, although nobody meant to delete them, when the API server
-//! belongs to another cluster than this director's table, or when a custom
-//! resource definition is deleted. The hold is independent of the removal
-//! budget of [`crate::decide::guard`]. The code is pure: it does no I/O.
+//! Holds every removal, regardless of its size, while objects may be missing by
+//! mistake. Objects are missing by mistake if the API server belongs to another
+//! cluster than this director's table, or if a custom resource definition was
+//! deleted. This hold of removals is independent of the removal budget of
+//! [`crate::decide::guard`]. The code is pure: it does no I/O.
 //!
 //! An input that uses an API server looks up the cluster and the definitions
 //! *after* it has received a listing or a deletion, and reports the result
@@ -17,31 +17,33 @@ use crate::{
     event::origin::{Answer, Definition, Word},
 };
 
-/// Why removals are held, whatever their number.
+/// Why removals are held regardless of their number.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Hold {
-    /// The objects come from another cluster than the programmed entries.
+    /// The objects come from another cluster than the entries in the kernel.
     OtherCluster {
         /// The UID of namespace kube-system in the previous cluster.
         was: String,
         /// The UID of namespace kube-system in the cluster that answers now.
         is: String,
     },
-    /// A custom resource definition was deleted or is being deleted, and its
-    /// objects with it.
+    /// A custom resource definition and its objects were deleted or are being
+    /// deleted.
     Definition(&'static str, Definition),
-    /// An input could not look up the cluster or a definition, for this reason.
+    /// An input could not look up the cluster or a definition; the field is the
+    /// reason.
     Unknown(String),
     /// Listings left objects out, and their absence is not believed. Only the
-    /// removals of these objects' entries are held. [`Caution`] never returns
-    /// this reason; it comes from [`crate::decide::absence`].
+    /// removals of the left-out objects' entries are held. [`Caution`] never
+    /// returns the reason `Missing`, which comes from
+    /// [`crate::decide::absence`].
     Missing(Missing),
 }
 
 impl Hold {
-    /// Whether the removals stay held after the reason is gone, until they are
-    /// released or the entries are wanted again. A definition that was deleted
-    /// and created again has no objects at first.
+    /// Whether the removals stay held after the reason for the hold is gone,
+    /// until they are released or the entries are wanted again. A definition
+    /// that was deleted and created again has no objects at first.
     fn lasts(&self) -> bool {
         !matches!(self, Self::Unknown(_))
     }
@@ -73,7 +75,7 @@ impl fmt::Display for Hold {
     }
 }
 
-/// What is known about the cluster and the custom resource definitions.
+/// The known state of the cluster and of the custom resource definitions.
 #[derive(Clone, Debug, Default)]
 pub struct Caution {
     /// The cluster that this director's table comes from, as recorded in the
@@ -86,8 +88,8 @@ pub struct Caution {
 }
 
 impl Caution {
-    /// Records the cluster that the journal names, in place of any cluster that
-    /// was accepted while there was no journal.
+    /// Records the cluster from the journal. The journal's cluster replaces a
+    /// cluster that was accepted while there was no journal.
     pub fn remember(&mut self, cluster: Option<String>) {
         if cluster.is_some() {
             self.remembered = cluster;
@@ -95,7 +97,8 @@ impl Caution {
         }
     }
 
-    /// Records the answer that an input got. Returns whether the answer is new.
+    /// Records an input's answer about the cluster or a definition. Returns
+    /// whether the answer differs from the input's previous answer.
     pub fn hear(&mut self, word: Word) -> bool {
         match word {
             Word::Cluster(answer) => {
@@ -136,10 +139,10 @@ impl Caution {
         other.or(gone).or_else(unknown)
     }
 
-    /// Returns why nothing is known about the cluster or a definition, if that
-    /// is so. A permission counts as lost if a run of the agent had it: the
-    /// journal knows the cluster. Whoever took the permission away may also have
-    /// given the agent another cluster.
+    /// Returns why the cluster or a definition is unknown, or none if it is
+    /// known. A missing permission counts as lost if the journal names a
+    /// cluster, because an earlier run then had the permission. The person who
+    /// took the permission away may also have given the agent another cluster.
     fn unanswered<T>(&self, answer: &Answer<T>, what: &str) -> Option<String> {
         match answer {
             Answer::Is(_) => None,
@@ -154,17 +157,17 @@ impl Caution {
         }
     }
 
-    /// Whether the objects come from another cluster. Objects of another
-    /// cluster also leave the virtual addresses where they are, because the
-    /// holder that they name is not trusted.
+    /// Whether the objects come from another cluster. While the objects come
+    /// from another cluster, the virtual addresses stay where they are, because
+    /// the agent does not trust the holder that such objects name.
     pub fn is_elsewhere(&self) -> bool {
         matches!(self.hold(), Some(Hold::OtherCluster { .. }))
     }
 
-    /// Decides whether entries that are no longer wanted may be removed; all
-    /// objects must be known. The first cluster that answers becomes this
-    /// director's cluster; another cluster replaces it only when the removals
-    /// are released.
+    /// Decides whether entries that are no longer wanted may be removed. The
+    /// caller must know all objects. The first cluster that answers becomes
+    /// this director's cluster; another cluster replaces it only when the
+    /// removals are released.
     pub fn judge(&mut self, is_released: bool) -> Removals {
         if let Some(Answer::Is(found)) = &self.cluster
             && (is_released || self.remembered.is_none())
@@ -182,7 +185,7 @@ impl Caution {
         }
     }
 
-    /// Returns the cluster that must still be recorded in the journal, if any.
+    /// Returns the cluster that the journal must still record, if there is one.
     pub fn unsaved(&self) -> Option<&str> {
         let remembered = self.remembered.as_deref();
         remembered.filter(|_| self.is_unsaved)
@@ -209,8 +212,8 @@ mod tests {
         Word::Definition(SERVICES, Answer::Is(how))
     }
 
-    /// Returns the caution of a director of cluster a whose inputs have all
-    /// answered.
+    /// Returns the caution of a director of the cluster `a` after all its
+    /// inputs have answered.
     fn settled() -> Caution {
         let mut caution = Caution::default();
         caution.hear(cluster("a"));

@@ -1,5 +1,5 @@
 //! Translates resolved Kubernetes objects into the kernel table and virtual
-//! addresses that this director should have. No other file knows the words of
+//! addresses that this director should have. No other file uses the terms of
 //! both the API and the kernel. The translation is pure: it does no I/O.
 
 use std::{
@@ -20,14 +20,14 @@ use ipvs::{
 
 use crate::decide::{addresses::Holding, ours::Remembered, sysctls::Tuning};
 
-/// The state that the objects want of one director, and the object that wants
-/// each part.
+/// The state that the API objects want on one director, and the object that
+/// wants each part of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
-    /// The wanted kernel table.
+    /// The IPVS table that the objects want the kernel to have.
     pub table: WantedTable,
     /// The virtual addresses, each with the services that need it. Only the
-    /// director that holds the group's VIPs should have these addresses.
+    /// director that holds the group's VIPs should have the virtual addresses.
     pub vips: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     /// How the servers of each service with a health check are checked.
     pub checks: BTreeMap<ServiceKey, Arc<CheckPolicy>>,
@@ -35,13 +35,15 @@ pub struct Desired {
     pub services: BTreeMap<ServiceKey, ObjectKey>,
     /// The RealServer that wants each destination.
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
-    /// The services (with no server) that the group does not grant or has no
-    /// budget for, and such servers of other services, each with the reason.
-    /// They are in the other fields too, because
-    /// [`crate::decide::protect`] decides which of them stay.
+    /// The services (as entries without a server) and the servers of other
+    /// services that the group does not grant or has no budget for, each with
+    /// the reason. Entries without a grant or a budget are in the other fields
+    /// too, because [`crate::decide::protect`] decides which of these entries
+    /// stay.
     pub ungranted: BTreeMap<(ServiceKey, Option<DestinationKey>), Rejection>,
-    /// The services whose VIP the group grants by itself, and not within a
-    /// network. Such a VIP may be an address of the host.
+    /// The services whose VIP the group grants as a single address, not as part
+    /// of a network. A VIP that the group grants as a single address may be an
+    /// address of the host.
     pub meant: BTreeSet<ServiceKey>,
 }
 
@@ -49,19 +51,19 @@ pub struct Desired {
 /// group.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// The state that the objects want.
+    /// The kernel table and the virtual addresses that the objects want.
     pub desired: Arc<Desired>,
-    /// The placement of the virtual addresses.
+    /// The wanted placement of the virtual addresses.
     pub addresses: Addresses,
     /// How to treat strangers' entries that have the key of a wanted entry.
     pub on_conflict: OnConflict,
     /// The wanted timeouts of connections, or none while they are not known. A
     /// timeout of 0 restores the value from before the agent changed it.
     pub timeouts: Option<Timeouts>,
-    /// What the group wants of sysctls, or none while the group is not known.
+    /// The group's rules for sysctls, or none while the group is not known.
     pub tuning: Option<Tuning>,
-    /// Sysctls that keep the value that the agent set, even if nothing needs
-    /// them.
+    /// Sysctls that keep the value that the agent set, even if no service needs
+    /// that value.
     pub kept_sysctls: BTreeSet<String>,
 }
 
@@ -73,18 +75,19 @@ pub struct Addresses {
     pub rule: AddressRule,
     /// Whether this host should have the virtual addresses.
     pub holding: Holding,
-    /// Whether the administrator allows removals at the moment. In mode Manual
-    /// the addresses of ours then leave.
+    /// Whether the administrator allows removals at the moment. In mode Manual,
+    /// our addresses leave while removals are allowed.
     pub is_released: bool,
-    /// Addresses that stay on their interfaces, whatever the rule says and even
+    /// Addresses that stay on their interfaces, regardless of the rule and even
     /// if no service needs them.
     pub kept: BTreeMap<IpAddr, String>,
-    /// Whether the agent's own device stays even if no address goes on it.
+    /// Whether the agent's own network device stays even if no address goes on
+    /// it.
     pub is_device_kept: bool,
 }
 
 impl Wish {
-    /// Keeps all addresses, sysctls and devices of ours, wanted or not.
+    /// Keeps all our addresses, sysctls and devices, wanted or not.
     pub(crate) fn keep_all_of(&mut self, ours: &Remembered) {
         self.addresses.kept.clone_from(&ours.addresses);
         self.addresses.is_device_kept = ours.device.is_some();
@@ -93,15 +96,14 @@ impl Wish {
 }
 
 impl Desired {
-    /// Whether a service has this destination, as a server or as its sorry
-    /// server.
+    /// Whether a service has `destination`, as a server or as its sorry server.
     pub fn has_destination(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         let wanted = self.table.get(service);
         wanted.is_some_and(|wanted| wanted.destinations.contains_key(destination))
             || self.is_sorry_server(service, destination)
     }
 
-    /// Whether health checks decide when this destination is in the service.
+    /// Whether health checks decide when `destination` is in `service`.
     pub fn is_checked(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         self.checks.contains_key(service) && self.has_destination(service, destination)
     }
@@ -114,27 +116,28 @@ impl Desired {
     }
 }
 
-/// How the servers of one service are checked, and what happens to those that
+/// How the servers of one service are checked, and what happens to servers that
 /// fail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckPolicy {
     /// The health check that each server must pass.
     pub check: Arc<HealthCheck>,
-    /// The namespace whose share of the prober is used.
+    /// The namespace whose share of the prober the service's probes use.
     pub namespace: Arc<str>,
-    /// Servers that the group grants by name. Only for them may the reason of a
-    /// failed probe quote text that the server chose.
+    /// Servers that the group grants by name. The reason of a failed probe may
+    /// quote text from the server only for a server that the group grants by
+    /// name.
     pub quotable: BTreeSet<DestinationKey>,
-    /// What to do when servers fail.
+    /// The policy for a service whose servers fail.
     pub availability: Availability,
     /// The sorry server, if the policy has one.
     pub sorry: Option<(DestinationKey, DestinationConfig)>,
-    /// Servers that get weight 0 in cases where the policy would remove other
-    /// servers from the table.
+    /// Servers that keep weight 0 in the table in cases where the policy
+    /// removes other servers from it.
     pub quiesce_only: BTreeSet<DestinationKey>,
 }
 
-/// What a director made and serves, as the objects name it.
+/// The services and servers that are ours, in the terms of the API objects.
 #[derive(Debug)]
 pub struct Ours<'a> {
     /// The entries of the kernel's table that are ours.
@@ -278,8 +281,8 @@ pub fn on_conflict(group: &CheckedGroup) -> OnConflict {
     }
 }
 
-/// Returns the timeouts that the group wants; 0 means that the group wants
-/// none.
+/// Returns the timeouts of connections that the group wants. A timeout that the
+/// group does not set is 0.
 pub fn timeouts(group: &CheckedGroup) -> Timeouts {
     let rule = group.timeouts;
     Timeouts {

@@ -1,7 +1,8 @@
 //! The removal guard limits how many entries are removed at once. A valid but
-//! empty answer of the API server (etcd lost, another cluster's kubeconfig, a
-//! definition deleted) must not empty a director. The guard is pure: time is an
-//! argument.
+//! empty answer of the API server must not empty a director's table. The API
+//! server's answer is valid but empty after etcd was lost, after a definition
+//! was deleted, or if the kubeconfig is for another cluster. The guard is pure:
+//! time is an argument.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -10,18 +11,19 @@ use std::{
 
 use ipvs::{Op, Owned};
 
-/// Removals within this time of each other are counted together.
+/// The removal guard counts removals within this time of each other together.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// Up to this many services, and up to this many destinations, may always be
-/// removed within [`WINDOW`].
+/// Regardless of the table's size, this many services and this many
+/// destinations may be removed within [`WINDOW`].
 pub const ALWAYS: usize = 10;
-/// One in this many of our services, and one in this many of our destinations,
-/// may be removed within [`WINDOW`] if that is more than [`ALWAYS`].
+/// A quarter of our services, and a quarter of our destinations, may be removed
+/// within [`WINDOW`] if a quarter is more than [`ALWAYS`].
 pub const ONE_IN: usize = 4;
 
-/// Holds all removals once they exceed the budget, until they are released or
-/// no longer due. After a restart the guard may have forgotten earlier
-/// removals, and then judges all remaining ones as one batch.
+/// Holds all removals once their number exceeds the budget, until they are
+/// released or no longer due. After a restart, the guard may have forgotten the
+/// removals before the restart. After a restart, the guard judges all remaining
+/// removals as one batch.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     recent: VecDeque<(Duration, Count)>,
@@ -46,8 +48,8 @@ impl Count {
         }
     }
 
-    /// Counts the entries that these operations remove. The destinations of a
-    /// removed service are not counted.
+    /// Counts the entries that the operations remove. The removal of a service
+    /// counts as one service, without its destinations.
     pub fn of<'a>(ops: impl IntoIterator<Item = &'a Op>) -> Self {
         let mut count = Self::default();
         for op in ops {
@@ -62,11 +64,11 @@ impl Count {
 }
 
 impl Guard {
-    /// Decides whether `removals` must wait; they must be all removals that are
-    /// due at `now` and not allowed yet. `going` is the number of removals that
-    /// were allowed and may still be taken back; they count as made. `left` is
-    /// the number of entries that are ours without those whose removal was
-    /// allowed.
+    /// Decides whether `removals` must wait. `removals` must contain every
+    /// removal that is due at `now` and not allowed yet. `going` is the number
+    /// of removals that were allowed and may still be taken back; such removals
+    /// count as made. `left` is the number of our entries, without the entries
+    /// whose removal was allowed.
     pub fn holds<'a>(
         &mut self,
         removals: impl IntoIterator<Item = &'a Op>,
@@ -88,14 +90,14 @@ impl Guard {
         self.holds
     }
 
-    /// Holds these removals, if there are any, for a reason other than their
+    /// Holds `removals`, if there are any, for a reason other than their
     /// number.
     pub fn hold<'a>(&mut self, removals: impl IntoIterator<Item = &'a Op>) {
         self.holds = removals.into_iter().next().is_some();
     }
 
     /// Counts a removal that was allowed at `now` and cannot be taken back any
-    /// longer. Removals must be counted in the order of their times.
+    /// longer. The caller must count removals in the order of their times.
     pub fn count(&mut self, op: &Op, now: Duration) {
         self.recent.push_back((now, Count::of([op])));
     }
@@ -112,9 +114,9 @@ impl Guard {
     }
 }
 
-/// Whether `removals` would leave less than half of our services, or less than
-/// half of our destinations, if `all` is what we have. A removed service counts
-/// as a service only.
+/// Whether `removals` would leave less than half of the services, or less than
+/// half of the destinations, in `all`. A removed service counts as one service,
+/// and its destinations are not counted as destinations.
 pub fn is_most<'a>(removals: impl IntoIterator<Item = &'a Op>, all: Count) -> bool {
     let wanted = Count::of(removals);
     wanted.services * 2 > all.services && wanted.services > 0
@@ -143,7 +145,8 @@ mod tests {
         tcp("192.0.2.10", u16::try_from(number).expect("a port"))
     }
 
-    /// Returns these services as ours, each with one server.
+    /// Returns the number of entries for a range of services, each with one
+    /// server.
     fn owned(services: std::ops::Range<usize>) -> Count {
         let mut owned = Owned::default();
         for number in services {
@@ -282,7 +285,7 @@ mod tests {
                 let wanted = wanted.min(left);
                 let ops = deletions(0..wanted);
                 if guard.holds(&ops, NONE, owned(0..left), false, s(now)) {
-                    // The held entries are wanted again.
+                    // The objects want the held entries again.
                     guard.holds(&[], NONE, owned(0..left), false, s(now));
                     continue;
                 }

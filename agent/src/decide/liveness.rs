@@ -8,16 +8,18 @@ use std::{
 };
 
 /// How long a director counts as live after a renewal of its Lease was seen.
-/// Agents renew every 10 s, and their Leases are valid for this long.
+/// Agents renew their Leases every 10 s, and the Leases are valid for 40 s.
 pub const VALID: Duration = Duration::from_secs(40);
-/// How long a Lease must not be renewed until its director counts as out.
+/// The time without a renewal of its Lease after which a director counts as
+/// out.
 pub const OUT: Duration = Duration::from_secs(300);
-/// If two looks at a Lease are further apart than this, the time until the
-/// director counts as out begins again: while the API server was away, no
-/// director could renew its Lease. Looks are at most a minute apart.
+/// If the time between two looks at a Lease is longer than this, the time until
+/// the director counts as out begins again. During a gap between two looks, the
+/// API server was away, and no director could renew its Lease. While the API
+/// server answers, the agent looks at each Lease at least once a minute.
 pub const GAP: Duration = Duration::from_secs(150);
 
-/// The Leases that were looked at.
+/// The Leases of the directors, as far as this agent has looked at them.
 #[derive(Debug, Default)]
 pub struct Liveness {
     seen: BTreeMap<String, Seen>,
@@ -25,27 +27,28 @@ pub struct Liveness {
 
 #[derive(Debug)]
 struct Seen {
-    /// The time of renewal that the Lease names, or none if there is no Lease.
+    /// The renewal time in the Lease, or none if there is no Lease.
     renewal: Option<String>,
-    /// When this renewal was first seen, and when it was last seen.
+    /// When the newest renewal of the Lease was first seen (`since`), and when
+    /// it was last seen (`last`).
     since: Duration,
     last: Duration,
-    /// When the looks that found no newer renewal began, without a gap between
-    /// them.
+    /// The time of the first look in the unbroken series of looks that found no
+    /// newer renewal.
     unrenewed_since: Duration,
-    /// Whether an older renewal was seen before. The first renewal that is seen
-    /// may be of any age.
+    /// Whether an older renewal of the Lease was seen before. The first renewal
+    /// that the agent sees may be of any age.
     is_renewed: bool,
 }
 
 impl Liveness {
-    /// Forgets every director that is not in `names`.
+    /// Forgets the Lease of every director that is not in `names`.
     pub fn keep(&mut self, names: &BTreeSet<String>) {
         self.seen.retain(|name, _| names.contains(name));
     }
 
-    /// Records what a look at a director's Lease found at `now`: the time of
-    /// renewal that the Lease names, or none if there is no Lease.
+    /// Records a look at a director's Lease at `now`. `renewal` is the renewal
+    /// time in the Lease, or none if there is no Lease.
     pub fn hear(&mut self, name: String, renewal: Option<String>, now: Duration) {
         let before = self.seen.get_mut(&name);
         let is_renewed = before.is_some() && renewal.is_some();
@@ -73,8 +76,9 @@ impl Liveness {
         seen.is_some_and(|seen| seen.is_renewed && now < seen.since + VALID)
     }
 
-    /// Whether looks over a time of [`OUT`] found no renewal of the director's
-    /// Lease. While the API server does not answer, no director goes out.
+    /// Whether the agent found no renewal of the director's Lease, although it
+    /// kept looking for the time [`OUT`]. While the API server does not answer,
+    /// no director becomes out.
     pub fn is_out(&self, name: &str) -> bool {
         let seen = self.seen.get(name);
         seen.is_some_and(|seen| seen.last >= seen.unrenewed_since + OUT)

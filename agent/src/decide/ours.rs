@@ -1,5 +1,5 @@
-//! The record of what is ours: what the agent made, adopted or set on this
-//! host.
+//! The record of the entries that are ours: the entries that the agent created,
+//! adopted or set on this host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,32 +16,33 @@ use crate::decide::refusals::Refused;
 /// One entry that is recorded as ours.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Entry {
-    /// A service of the IPVS table.
+    /// A service of ours in the IPVS table.
     Service(ServiceKey),
     /// A destination in a service of ours.
     Destination(ServiceKey, DestinationKey),
-    /// An address that the agent added to an interface.
+    /// An address that the agent added, with the name of its interface.
     Address(IpAddr, String),
-    /// The timeouts of connections from before the agent set them; 0 for a
-    /// timeout that it did not set.
+    /// The timeouts of connections from before the agent set them. A timeout
+    /// that the agent did not set is 0.
     Timeouts(Timeouts),
     /// A sysctl that the agent set, with its previous value.
     Sysctl(String, String),
     /// A device that the agent made for virtual addresses.
     Device(String),
-    /// A mark on a service of ours: another program made it. The mark goes with
-    /// the service.
+    /// A mark on a service of ours which says that another program made the
+    /// service. The mark of an adopted service disappears with the service.
     Adopted(ServiceKey),
 }
 
 /// The entries that a round is about to create, with their configuration.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Intent {
-    /// The services to create, each with its configuration.
+    /// The services that the round will create, each with its configuration.
     pub services: Vec<(ServiceKey, ServiceConfig)>,
-    /// The destinations to create, each with its service and its configuration.
+    /// The destinations that the round will create, each with its service and
+    /// its configuration.
     pub destinations: Vec<(ServiceKey, DestinationKey, DestinationConfig)>,
-    /// The addresses to add, each with its interface.
+    /// The addresses that the round will add, each with its interface.
     pub addresses: Vec<(IpAddr, String)>,
 }
 
@@ -52,7 +53,7 @@ impl Intent {
     }
 }
 
-/// How a round changed what is ours.
+/// A change of the entries that are ours.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Change {
     /// The entry is ours now.
@@ -61,15 +62,15 @@ pub enum Change {
     Disown(Entry),
 }
 
-/// What an agent finds in its journal when it starts.
+/// The contents of the journal when an agent starts.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Remembered {
     /// Our services and destinations in the IPVS table.
     pub table: Owned,
     /// The addresses that the agent added, each with its interface.
     pub addresses: BTreeMap<IpAddr, String>,
-    /// The timeouts of connections from before the agent set them; 0 for a
-    /// timeout that it did not set.
+    /// The timeouts of connections from before the agent set them. A timeout
+    /// that the agent did not set is 0.
     pub timeouts: Timeouts,
     /// The sysctls that the agent set, with their previous values.
     pub sysctls: BTreeMap<String, String>,
@@ -77,21 +78,23 @@ pub struct Remembered {
     pub device: Option<String>,
     /// The intent of a round that was never settled.
     pub intent: Intent,
-    /// The addresses that were taken over from a director that is out. They are
-    /// given up as soon as another host answers for them.
+    /// The addresses that were taken over from a director that is out.
+    /// Addresses that were taken over are given up as soon as another host
+    /// answers for them.
     pub taken_over: BTreeSet<IpAddr>,
     /// The entries that were refused ([`crate::decide::refusals`]).
     pub refused: Refused,
     /// The services that were ours before the host's last start, or none if the
-    /// journal is from this start.
+    /// journal was written since that start.
     pub before_boot: Option<BTreeSet<ServiceKey>>,
-    /// The cluster that these entries come from ([`crate::decide::caution`]).
+    /// The cluster that the recorded entries come from
+    /// ([`crate::decide::caution`]).
     pub cluster: Option<String>,
 }
 
 impl Remembered {
     /// Records that an entry became ours or ceased to be ours. When a service
-    /// ceases to be ours, so do its destinations.
+    /// ceases to be ours, its destinations cease to be ours too.
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {
             Change::Own(Entry::Service(service)) => self.table.add(*service, None),
@@ -150,11 +153,11 @@ impl Remembered {
 }
 
 impl Intent {
-    /// Returns the entries of an unsettled intent that are ours: those that the
-    /// kernel's table has with exactly the intended configuration. An entry
-    /// with another configuration belongs to a stranger by now. An address can
-    /// differ only in its interface, which is checked whenever addresses are
-    /// planned.
+    /// Returns the entries of an unsettled intent that are ours: the entries
+    /// that the kernel's table has with exactly the intended configuration. An
+    /// entry with any other configuration is a stranger's by now. An address
+    /// has no configuration except its interface, which is checked whenever
+    /// addresses are planned.
     pub fn claims(&self, table: &ActualTable) -> Vec<Entry> {
         let mut claims = Vec::new();
         for (key, config) in &self.services {

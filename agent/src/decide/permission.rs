@@ -2,19 +2,20 @@
 //! (`spec.removals.allowUntil`) is valid now. The code is pure: the time of day
 //! is an argument.
 //!
-//! A permission switches the removal guard off. A wrong clock must not do so:
-//! on a machine that starts without the right time, a permission that ended
-//! long ago would be valid again. Nor must a permission whose end was forgotten
-//! or mistyped.
+//! A permission switches the removal guard off. A wrong clock must not switch
+//! the removal guard off: on a machine that starts with a wrong time, a
+//! permission that ended long ago could seem valid again. A permission whose
+//! end was mistyped or is far ahead must not switch the guard off either.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The longest time ahead for which a permission is believed.
+/// A permission is not believed if it ends further ahead than this.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
-/// Two clocks that differ by this much or more disagree.
+/// The smallest difference at which the clocks of the host and the API server
+/// count as disagreeing.
 const DISAGREEMENT: SignedDuration = SignedDuration::from_mins(1);
 
-/// The time of day, as it is read when it is needed.
+/// The time of day, read from both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Daytime {
     /// The time of day according to this host's clock.
@@ -63,7 +64,7 @@ pub enum Doubt {
         "the DirectorGroup's spec.removals.allowUntil is ignored, because this director's clock is ahead of the API server's clock by a minute or more: correct the clock that is wrong, with NTP for instance"
     )]
     Ahead,
-    /// There is no clock to compare this host's clock with.
+    /// The agent has no other clock to compare this host's clock with.
     #[error(
         "the DirectorGroup's spec.removals.allowUntil is ignored, because the API server's answers have no Date header, with which the agent compares this director's clock: if there is a proxy in front of the API server, let it pass this header on"
     )]
@@ -71,7 +72,8 @@ pub enum Doubt {
 }
 
 impl Permission {
-    /// Judges a permission that ends at `until`, in seconds since 1970.
+    /// Judges a permission for removals that ends at `until`, in seconds since
+    /// 1970.
     pub fn of(until: Option<i64>, now: Daytime) -> Self {
         let Some(until) = until.and_then(|until| Timestamp::from_second(until).ok()) else {
             return Self::Absent;
@@ -93,7 +95,8 @@ impl Permission {
         if now.api_server == ApiServerTime::Unknown {
             return Self::Doubtful(Doubt::NoDate);
         }
-        // The clock of the person who set the time may also differ.
+        // The clock of the person who set `allowUntil` may also differ from the
+        // host's clock.
         if until.duration_since(now.here) >= LONGEST + DISAGREEMENT {
             return Self::Doubtful(Doubt::TooFarAhead(until));
         }
@@ -103,7 +106,7 @@ impl Permission {
         }
     }
 
-    /// Returns why the permission is not believed, if it is not.
+    /// Returns the reason why the permission is not believed, if there is one.
     pub fn doubt(self) -> Option<Doubt> {
         match self {
             Self::Doubtful(doubt) => Some(doubt),
@@ -124,8 +127,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    /// Judges at noon a permission that ends this many seconds later. The API
-    /// server's clock differs from the host's clock by `ahead` seconds.
+    /// Judges, at noon, a permission that ends `until` seconds after noon. The
+    /// API server's clock differs from the host's clock by `ahead` seconds.
     fn judged(until: i64, ahead: i64) -> Permission {
         let now = Daytime {
             here: at(NOON),
@@ -167,10 +170,10 @@ mod tests {
         ] {
             assert_eq!(judged(10 * MINUTE, ahead), permission, "{ahead} s ahead");
         }
-        // A machine that started in the past takes a permission that has ended
-        // for one that is valid.
+        // A machine whose clock is behind would take a permission that has
+        // ended for a valid one.
         assert_eq!(judged(DAY, 2 * DAY), Permission::Doubtful(Doubt::Behind));
-        // A permission that has ended on both clocks is worth no report.
+        // A permission that has ended on both clocks is not reported.
         assert_eq!(judged(-MINUTE, 400 * DAY), Permission::Absent);
     }
 

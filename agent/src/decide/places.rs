@@ -1,12 +1,13 @@
 //! Leaves out new services whose virtual address cannot be on this host. The
 //! code is pure: it does no I/O.
 //!
-//! IPVS also handles the packets that the host itself sends. So a service whose
-//! address is nowhere near this host balances no client's traffic, but takes
-//! the host's own connections to that address. In mode Interface, the director
-//! that should have such an address keeps its new services out of the kernel.
-//! Services that are ours already stay, and a director that should not have the
-//! address programs them, to be ready for it.
+//! IPVS also handles the packets that the host itself sends. A service whose
+//! address cannot be on this host balances no client's traffic, but takes the
+//! host's own connections to that address. In mode Interface, a director that
+//! should have an address but cannot have it keeps new services at that address
+//! out of the kernel. A service that is already ours stays, even if its address
+//! cannot be on this host. A director that should not have an address programs
+//! its services anyway, so that it is ready to take over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,19 +27,19 @@ use crate::{
     host::interface::Interface,
 };
 
-/// The facts that decide whether an address can be on this host.
+/// The facts that decide whether a virtual address can be on this host.
 #[derive(Clone, Debug)]
 pub struct Ground {
     /// The rule that chooses the interface of each address.
     pub rule: AddressRule,
     /// Whether this host should have the virtual addresses.
     pub holding: Holding,
-    /// The interfaces of this host, or none if they were never read. While they
-    /// are unknown, nothing is left out.
+    /// The interfaces of this host, or none if they were never read. While the
+    /// interfaces are unknown, no service is left out.
     pub interfaces: Option<Arc<Vec<Interface>>>,
 }
 
-/// What the last call left out.
+/// The services that the last call left out.
 #[derive(Debug, Default)]
 pub struct Places {
     judged: Option<(Arc<Desired>, Ground)>,
@@ -55,7 +56,7 @@ impl Places {
 
     /// Returns the addresses of the services that were left out, each with the
     /// reason. A director that does not know yet whether it should have the
-    /// addresses reports none.
+    /// addresses reports no address as missing.
     pub fn missing(&self) -> BTreeMap<IpAddr, Missing> {
         match &self.judged {
             Some((_, ground)) if ground.holding != Holding::Undecided => self.missing.clone(),
@@ -64,8 +65,9 @@ impl Places {
     }
 
     /// Leaves out of `wanted` the services that are not `ours` and whose
-    /// address cannot be on this host. Returns the services that are left out
-    /// now and were not before, and the reverse.
+    /// address cannot be on this host. Returns the services whose judgement
+    /// changed: services that are left out now and were not before, and
+    /// services that are no longer left out.
     pub fn judge(
         &mut self,
         wanted: &Arc<Desired>,
@@ -113,8 +115,8 @@ impl Places {
     }
 }
 
-/// Returns the wanted addresses that cannot be on this host and have a service
-/// that is not ours, each with the reason.
+/// Returns the wanted addresses that cannot be on this host and that have at
+/// least one service which is not ours, each with the reason.
 fn missing(
     wanted: &Desired,
     ground: &Ground,
@@ -158,7 +160,8 @@ mod tests {
         }
     }
 
-    /// The wanted services: in the subnet of eth0, on eth0 itself, and nowhere.
+    /// Virtual addresses of three kinds: in the subnet of eth0, on eth0 itself,
+    /// and on no subnet of the host.
     const VIPS: [&str; 3] = ["192.0.2.10", "198.51.100.9", "203.0.113.7"];
 
     fn left_out(ground: Ground, is_ours: bool) -> Vec<&'static str> {

@@ -2,11 +2,11 @@
 //! traffic. The code is pure: it does no I/O.
 //!
 //! IPVS handles packets before the host's own sockets do. A service takes the
-//! host's traffic away at once if its address and port are those at which the
-//! host is reached, or at which the host reaches its API server. A server that
-//! is itself a director sends the packets of a service back. Entries that are
-//! already in the kernel are only reported, never removed for taking the host's
-//! traffic.
+//! host's own traffic at once if its address and port are the ones at which
+//! other machines reach the host, or at which the host reaches its API server.
+//! A server that is itself a director would send the packets of a service back.
+//! If an entry that takes the host's traffic is already in the kernel, the
+//! agent only reports it and does not remove it.
 
 mod dangers;
 
@@ -28,41 +28,44 @@ use crate::{
     ration::Line,
 };
 
-/// What is in force after the refusals, and what to report.
+/// The wanted state after the refusals, and the report about the refusals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
     /// The wanted state without the refused entries.
     pub desired: Arc<Desired>,
-    /// The refused services (with no server), and the refused servers of other
-    /// services.
+    /// The refused services (as entries without a server), and the refused
+    /// servers of other services.
     pub refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
-    /// The entries without a grant that are left out, in the same form. Their
-    /// objects' own conditions report them.
+    /// The entries without a grant that are left out: services (as entries
+    /// without a server) and servers of other services. The conditions of the
+    /// objects of entries without a grant report that the entries are left out.
     pub ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The refusals as conditions and log lines, with notices about suspects
     /// that are not refused.
     pub report: Report,
 }
 
-/// What a director reports about protecting itself.
+/// The report of a director about the services and servers that endanger its
+/// own traffic.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// The addresses by which other hosts reach this host, without those that
-    /// the agent added.
+    /// The addresses by which other hosts reach this host, without the
+    /// addresses that the agent added.
     pub addresses: Vec<IpAddr>,
     /// The refused services and servers.
     pub exceptions: Vec<DirectorException>,
-    /// One sentence for each suspect that is not refused, because it is already
-    /// in the kernel or allowed.
+    /// One sentence for each suspect that is not refused because it is allowed
+    /// or already in the kernel.
     pub notices: Vec<String>,
 }
 
-/// What the administrator allows beyond the grants of the group.
+/// The administrator's permissions beyond the grants of the group.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Permissions {
-    /// Suspects may be programmed (`--allow-hijack`).
+    /// Services that would take the director's own traffic may be programmed
+    /// (`--allow-hijack`).
     pub may_hijack: bool,
-    /// Removals are allowed, so entries without a grant need not stay.
+    /// Removals are allowed, so entries without a grant may leave the kernel.
     pub is_released: bool,
 }
 
@@ -136,14 +139,15 @@ pub fn judge(
     verdict
 }
 
-/// The decision about a suspect.
+/// The decision whether to refuse a service that would take the director's own
+/// traffic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ruling {
     /// The administrator allowed the suspect.
     Allowed,
-    /// The group grants exactly this address.
+    /// The group grants exactly the suspect's address.
     Meant,
-    /// The suspect is ours, already in the kernel, and stays.
+    /// The suspect is ours and already in the kernel, so it stays.
     Stands,
     Refused,
 }
@@ -160,7 +164,7 @@ impl Ruling {
 }
 
 impl Report {
-    /// Returns one line for each refusal and each notice.
+    /// Returns one log line for each refusal and each notice.
     pub fn lines(&self) -> impl Iterator<Item = Line> {
         let refused = self.exceptions.iter().map(|exception| {
             let server = exception.real_server.as_ref();
@@ -202,7 +206,7 @@ impl Report {
     }
 }
 
-/// Returns the wanted state without the refused entries.
+/// Returns the wanted state without the entries in `refused`.
 pub(super) fn without(
     wanted: &Desired,
     refused: &BTreeSet<(ServiceKey, Option<DestinationKey>)>,

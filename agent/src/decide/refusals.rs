@@ -1,12 +1,13 @@
-//! Remembers which entries were refused to protect the director. The machine is
+//! Remembers which entries were refused to protect the director. The code is
 //! pure: time is an argument.
 //!
-//! The facts that speak against an entry flicker: a program is restarted and
-//! does not listen for a second, or a host starts and its programs come up after
-//! the agent. An entry that is in the kernel stays there, so one such moment
-//! must not let a refused entry in. A refusal therefore holds for the key,
-//! whatever becomes of the object, until the reason has been absent for
-//! [`QUIET`], or until the DirectorGroup grants exactly the address.
+//! The reason for a refusal can vanish for a moment: a program restarts and
+//! does not listen for a second, or the host's programs start after the agent.
+//! An entry that is once in the kernel stays there, so a reason that is absent
+//! for a moment must not let a refused entry in. A refusal therefore lasts
+//! until its reason has been absent for [`QUIET`], or until the DirectorGroup
+//! grants exactly the address. The refusal belongs to the entry's key, so it
+//! survives the deletion of the object.
 //!
 //! ```text
 //! facts ─▶ reason for each key ─▶ Refusals::look ─▶ waiting entries ─▶ protect::judge
@@ -22,11 +23,11 @@ use ipvs::{DestinationKey, ServiceKey};
 
 /// How long the reason for a refusal must be absent until the refusal ends.
 pub const QUIET: Duration = Duration::from_secs(600);
-/// A pause between two looks counts for at most this long: nobody knows what
-/// happened meanwhile.
+/// The time between two looks at the host counts as at most this long, because
+/// the agent does not know what happened on the host between them.
 const LONGEST_STEP: Duration = Duration::from_secs(60);
-/// How long after the host's start a service that was not in force before may
-/// be in the way of a program that has not started yet.
+/// The time after the host's start in which new services may be in the way of
+/// programs that have not started yet.
 pub const AFTER_BOOT: Duration = Duration::from_secs(600);
 
 /// A service, or a server of a service.
@@ -35,23 +36,25 @@ pub type Entry = (ServiceKey, Option<DestinationKey>);
 /// The refused entries, each with the reason in words.
 pub type Refused = BTreeMap<Entry, String>;
 
-/// Whether the reason for a refusal holds at a look at the host.
+/// The state of the reason for a refusal at a look at the host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
-    /// The reason holds.
+    /// The reason for the refusal holds.
     Present,
-    /// The reason does not hold.
+    /// The reason for the refusal does not hold.
     Absent,
-    /// The host could not be looked at.
+    /// The agent could not look at the host.
     Unknown,
 }
 
 #[derive(Clone, Debug)]
 struct Refusal {
     why: String,
-    /// How long the reason has been absent, by the looks at the host.
+    /// The time for which the looks at the host found the reason for the
+    /// refusal absent.
     absent_for: Duration,
-    /// The time of the last look, if the reason was absent then.
+    /// The time of the last look at the host, if the reason was absent at that
+    /// look.
     seen_absent: Option<Duration>,
 }
 
@@ -66,8 +69,8 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Adds what the journal records. The time during which the reason must be
-    /// absent begins again.
+    /// Adds the refusals that the journal records. For each refusal, the time
+    /// during which the reason must be absent begins again.
     pub fn remember(&mut self, refused: Refused, before_boot: Option<BTreeSet<ServiceKey>>) {
         self.is_unsaved |= !self.entries.is_empty();
         for (entry, why) in refused {
@@ -81,8 +84,9 @@ impl Refusals {
     }
 
     /// Returns the services that were in force before the host's last start, if
-    /// the host has just started: `uptime` is the time since then. Other
-    /// services may be in the way of programs that have not started yet.
+    /// that start was recent. `uptime` is the time since the start. Services
+    /// that were not in force before may be in the way of programs that have
+    /// not started yet.
     pub fn before_boot(&self, uptime: Duration) -> Option<&BTreeSet<ServiceKey>> {
         self.before_boot.as_ref().filter(|_| uptime < AFTER_BOOT)
     }
@@ -94,9 +98,9 @@ impl Refusals {
         entries.map(|(entry, refusal)| (entry, &*refusal.why))
     }
 
-    /// Records a look at the host at `now`. `reason` says of an entry whether
-    /// the reason for its refusal holds. Refusals whose reason has been absent
-    /// for [`QUIET`] end.
+    /// Records a look at the host at `now`. `reason` returns whether the reason
+    /// for an entry's refusal holds. Refusals whose reason has been absent for
+    /// [`QUIET`] end.
     pub fn look(&mut self, reason: impl Fn(&Entry) -> Reason, now: Duration) {
         let before = self.entries.len();
         self.entries.retain(|entry, refusal| {
@@ -115,8 +119,8 @@ impl Refusals {
         self.is_unsaved |= self.entries.len() != before;
     }
 
-    /// Records a judgement: the entries that were refused for a known reason,
-    /// and which of the remembered entries are admitted.
+    /// Records the entries that were refused now for a known reason, and
+    /// forgets the remembered entries that `is_admitted` admits.
     pub fn record(&mut self, refused: Refused, is_admitted: impl Fn(&Entry) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|entry, _| !is_admitted(entry));
@@ -133,14 +137,14 @@ impl Refusals {
         }
     }
 
-    /// Returns what the journal must record, if it differs from what the
-    /// journal has.
+    /// Returns the refusals that the journal must record, if they differ from
+    /// the recorded ones.
     pub fn unsaved(&self) -> Option<Refused> {
         let entries = || self.entries().map(|(entry, why)| (*entry, why.to_owned()));
         self.is_unsaved.then(|| entries().collect())
     }
 
-    /// Notes that the journal has recorded everything.
+    /// Notes that the journal has recorded the refusals.
     pub fn saved(&mut self) {
         self.is_unsaved = false;
     }
@@ -163,7 +167,7 @@ mod tests {
         refusals.entries().any(|(entry, _)| *entry == ssh())
     }
 
-    /// Returns the memory of a refusal at 100 s.
+    /// Returns the refusals after one refusal at 100 s.
     fn refused() -> Refusals {
         let mut refusals = Refusals::default();
         let why = "sshd listens there".to_owned();
@@ -210,7 +214,7 @@ mod tests {
         for now in (100_001..200_000).step_by(1000) {
             refusals.look(|_| Reason::Unknown, s(now));
         }
-        // One minute has counted so far.
+        // So far, the reason has been absent for one minute.
         for minute in 0..9 {
             refusals.look(|_| Reason::Absent, s(200_000 + 60 * minute));
             assert!(holds(&refusals), "after {minute} more minutes");

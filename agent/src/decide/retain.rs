@@ -12,16 +12,16 @@
 //!                     until allowed      with weight 0
 //! ```
 //!
-//! This stage prevents removals that must not happen, by keeping the entries in
-//! force. An entry that is ours, in the kernel and no longer wanted stays in
-//! force with its check, its VIP, its sysctls and its place in the order. Later
-//! stages plan the table in force, so they never plan a held removal and need
-//! not know about it.
+//! The retention stage prevents removals that must not happen, by keeping the
+//! entries in force. An entry that is ours, in the kernel and no longer wanted
+//! stays in force with its check, its VIP, its sysctls and its place in the
+//! order. Later stages plan the table in force, so they never plan a held
+//! removal and need not know about held removals.
 //!
 //! A removal that is allowed begins with a grace ([`GRACE`]). If an object is
-//! deleted and made again within the grace, its entries never left the kernel,
-//! and keep their connections, their order and the verdicts about their
-//! servers.
+//! deleted and created again within the grace, its entries never leave the
+//! kernel. If an object was created again within the grace, its entries keep
+//! their connections, their order and the verdicts about their servers.
 
 mod grace;
 mod merge;
@@ -50,15 +50,15 @@ pub enum Removals {
     /// All entries are retained, because objects that are not known yet may
     /// want them.
     NotYet,
-    /// Entries are removed as far as the [`crate::decide::guard`] allows, unless
-    /// the absence of their objects is not believed
+    /// The [`crate::decide::guard`] decides how many entries may be removed.
+    /// Entries whose objects' absence is not believed are retained
     /// ([`crate::decide::absence`]).
     Guarded,
-    /// All entries are retained, whatever their number, because
+    /// All entries are retained, regardless of their number, because
     /// [`crate::decide::caution`] holds their removal.
     Held {
         /// Whether the guard keeps holding the retained entries after the
-        /// reason is gone.
+        /// reason for the hold is gone.
         lasting: bool,
     },
     /// No removal is held: the administrator allowed the removals.
@@ -75,48 +75,50 @@ pub struct Before<'a> {
     /// The services whose wanted state or state in the kernel may have changed
     /// since the last call, or none if every service may have changed.
     pub changed: Option<&'a BTreeSet<ServiceKey>>,
-    /// The objects that listings left out.
+    /// The objects that listings left out, with the judgement about their
+    /// absence.
     pub absence: &'a Absence,
 }
 
-/// What the retention stage decided.
+/// The result of the retention stage.
 #[derive(Clone, Debug)]
 pub struct Retained {
-    /// The wanted state plus the entries that stay in force with it.
+    /// The wanted state plus the retained entries.
     pub in_force: Wish,
-    /// The removals that wait until they are allowed or no longer due.
+    /// The removals that wait until they are allowed or are no longer due.
     pub held: Vec<Op>,
     /// The services whose state in force changed because of retained entries.
-    /// Services whose wanted state changed are left out.
+    /// This set leaves out the services whose wanted state changed.
     pub changed: BTreeSet<ServiceKey>,
-    /// The objects of the removals that are held because their absence is not
-    /// believed, or none if that was not decided now.
+    /// The objects whose entries are held because the objects' absence is not
+    /// believed, or none if this call did not judge absences.
     pub doubtful: Option<Doubtful>,
 }
 
 /// The part of a service that is ours, in the kernel, and no longer wanted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Leaving {
-    /// The whole service, with every server of ours in it.
+    /// The whole service, and every server of ours in it.
     Service,
     /// Servers of a service that is still wanted, in the kernel's order.
     Servers(Vec<DestinationKey>),
 }
 
-/// The entries that are no longer wanted, by service.
+/// Our entries in the kernel that are no longer wanted, by service.
 type Leavings = BTreeMap<ServiceKey, Leaving>;
 
 /// The part of a service that is retained.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Kept {
-    /// The whole service, with every server of ours in it.
+    /// The whole service, and every server of ours in it.
     Service,
     /// Servers of a service that is still wanted, in the kernel's order. A
-    /// server without a configuration keeps the one that it has.
+    /// server that has no configuration in this list keeps the configuration
+    /// that it has in the kernel.
     Servers(Vec<(DestinationKey, Option<DestinationConfig>)>),
 }
 
-/// What the retention stage remembers between calls.
+/// The state that the retention stage keeps between calls.
 #[derive(Debug)]
 pub struct Retention {
     guard: Guard,
@@ -124,17 +126,17 @@ pub struct Retention {
     /// The entries that were no longer wanted at the last call, retained or
     /// not.
     leaving: Leavings,
-    /// The part of `leaving` that was retained at the last call.
+    /// The entries of `leaving` that were retained at the last call.
     retained: BTreeMap<ServiceKey, Kept>,
-    /// The wanted state at the last call, followed by the resulting state in
-    /// force.
+    /// The wanted state at the last call (`wanted`), and the state in force
+    /// that resulted from it.
     wanted: Arc<Desired>,
     in_force: Arc<Desired>,
 }
 
 impl Retention {
-    /// Returns a stage that has seen nothing yet. Entries whose removal is
-    /// allowed stay for `grace`, usually [`GRACE`].
+    /// Returns a retention stage that has seen no entries yet. Entries whose
+    /// removal is allowed stay for `grace`, usually [`GRACE`].
     pub fn new(grace: Duration) -> Self {
         Self {
             guard: Guard::default(),
@@ -160,8 +162,8 @@ impl Retention {
     /// Decides which entries that are no longer `wanted` stay in force.
     ///
     /// Only entries that the journal records as ours *and* the kernel has are
-    /// retained. An entry that another process deleted meanwhile is not made
-    /// again.
+    /// retained. An entry that another process deleted in the meantime is not
+    /// created again.
     pub fn retain(
         &mut self,
         wanted: Wish,
@@ -171,7 +173,7 @@ impl Retention {
     ) -> Retained {
         self.find_leaving(&wanted.desired, before);
         let mut doubtful = None;
-        // What is held for a reason other than its number.
+        // The entries that are held for a reason other than their number.
         let barred = match removals {
             Removals::NotYet | Removals::Held { .. } => self.leaving.clone(),
             Removals::Guarded => {
@@ -218,8 +220,8 @@ impl Retention {
         }
         Retained {
             in_force,
-            // Until all objects are known, an administrator has no removals to
-            // allow.
+            // Until all objects are known, there are no removals that an
+            // administrator could allow.
             held: match removals {
                 Removals::NotYet => Vec::new(),
                 _ => self.not_begun(),
@@ -243,7 +245,7 @@ impl Retention {
         })
     }
 
-    /// Returns the leaving entries that leave for one of these causes.
+    /// Returns the leaving entries whose cause satisfies `is_one`.
     fn part(&self, absence: &Absence, is_one: impl Fn(Cause) -> bool) -> Leavings {
         let of_server = |key: &ServiceKey, server: &DestinationKey| {
             let object = self.in_force.servers.get(&(*key, *server));
@@ -267,8 +269,8 @@ impl Retention {
         parts.collect()
     }
 
-    /// Returns the objects that wanted these entries. The servers of a leaving
-    /// service belong to it.
+    /// Returns the objects that wanted the leaving entries. The servers of a
+    /// leaving service count as part of the service.
     fn objects_of(&self, leaving: &Leavings) -> Doubtful {
         let mut found = Doubtful::default();
         let known = &self.in_force;
@@ -318,7 +320,7 @@ impl Retention {
         self.graces.forget_unless(|entry| contains(leaving, entry));
     }
 
-    /// Returns the removals that were not allowed yet.
+    /// Returns the removals of leaving entries that were not allowed yet.
     fn not_begun(&self) -> Vec<Op> {
         let mut removals = ops(&self.leaving);
         removals.retain(|op| !self.graces.has_begun(&entry(op)));
@@ -360,8 +362,8 @@ impl Retention {
         }
     }
 
-    /// Returns what stays in force: the entries that are held, as they were,
-    /// and those in their grace.
+    /// Returns the retained entries: the held entries, unchanged, and the
+    /// entries in their grace.
     fn kept(&self) -> BTreeMap<ServiceKey, Kept> {
         let kept = |(key, leaving): (&ServiceKey, &Leaving)| match leaving {
             Leaving::Service => {
@@ -388,7 +390,7 @@ impl Retention {
     }
 
     /// Builds the state in force from the wanted state. Returns the services
-    /// whose retained part is new or changed.
+    /// whose retained entries are new or changed.
     fn put_in_force(&mut self, wanted: &Arc<Desired>, before: Before<'_>) -> BTreeSet<ServiceKey> {
         let retained = self.kept();
         let may_differ = |key| before.changed.is_none_or(|changed| changed.contains(key));
@@ -442,13 +444,13 @@ impl Leaving {
     }
 }
 
-/// Returns the operations that would remove these entries.
+/// Returns the operations that would remove the leaving entries.
 fn ops(leaving: &Leavings) -> Vec<Op> {
     let each = leaving.iter().map(|(key, leaving)| leaving.ops(*key));
     each.flatten().collect()
 }
 
-/// Whether an entry is one of these.
+/// Whether `leaving` contains an entry.
 fn contains(leaving: &Leavings, (service, server): &Entry) -> bool {
     match (leaving.get(service), server) {
         (Some(Leaving::Service), None) => true,
@@ -457,7 +459,7 @@ fn contains(leaving: &Leavings, (service, server): &Entry) -> bool {
     }
 }
 
-/// Returns the entry that an operation removes.
+/// Returns the entry that a removal operation removes.
 fn entry(removal: &Op) -> Entry {
     (removal.service(), removal.destination())
 }

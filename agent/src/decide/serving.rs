@@ -1,5 +1,5 @@
-//! Decides which servers are in service, and why. The code is pure: time is an
-//! argument.
+//! Decides which servers are in service, and records the reasons. The code is
+//! pure: time is an argument.
 //!
 //! ```text
 //! wish, kernel ────▶ wish() ┐                     ┌─▶ take_dirty(): services to plan
@@ -9,7 +9,8 @@
 //!                                                 └─▶ take_news(): for the log
 //! ```
 //!
-//! This module must never know the kernel's socket, nor how a probe is made.
+//! This module must never depend on the kernel's socket or on the way in which
+//! a probe is made.
 
 pub mod memory;
 pub mod news;
@@ -53,18 +54,19 @@ pub struct Serving {
     memory: Memory,
     /// The services whose wanted state in the kernel may have changed.
     dirty: BTreeSet<ServiceKey>,
-    /// When each service next changes because of time alone.
+    /// The time of each service's next change that depends only on time.
     deadlines: BTreeMap<ServiceKey, Timestamp>,
     notes: BTreeMap<String, Option<String>>,
-    /// Whether the report would differ from the last one.
+    /// Whether a new health report would differ from the last one.
     is_report_old: bool,
-    /// News that has not been logged yet, each with the namespace of its
-    /// service.
+    /// The news that has not been logged yet, each item with the namespace of
+    /// its service.
     news: Vec<(Arc<str>, News)>,
 }
 
 impl Serving {
-    /// Starts with the health that the previous run recorded.
+    /// Creates the state of a new run from the health that the previous run
+    /// recorded.
     pub fn remember(memory: Memory) -> Self {
         Self {
             memory,
@@ -72,7 +74,7 @@ impl Serving {
         }
     }
 
-    /// Replaces the wish for a service, which is none if the service has no
+    /// Replaces the wish for a service. The wish is none if the service has no
     /// health check or is no longer wanted.
     pub fn wish(
         &mut self,
@@ -93,7 +95,7 @@ impl Serving {
             Some(service) => (service.servers, service.below_since, false),
             None => {
                 let memory = self.memory.take(&key);
-                // A time in the future was recorded with a wrong clock.
+                // A recorded time in the future comes from a wrong clock.
                 let below_since = memory.below_since.map(|since| since.min(now));
                 (
                     self.recall(key, memory, wanted, found, now),
@@ -153,7 +155,7 @@ impl Serving {
                 .extend([memory::service_row(key, service.below_since)]);
         }
         for (server, member) in &mut service.servers {
-            // Known probe results of the target count at once.
+            // If the target was already probed, its results count at once.
             if let Some(tally) = self.targets.tally(member.probe) {
                 member.state.hear(tally, &policy.check, now);
             }
@@ -163,8 +165,7 @@ impl Serving {
         self.services.insert(key, service);
     }
 
-    /// Returns the servers that the previous run knew and that are still
-    /// wanted.
+    /// Returns the still wanted servers that the previous run knew.
     fn recall(
         &mut self,
         key: ServiceKey,
@@ -234,7 +235,7 @@ impl Serving {
         }
     }
 
-    /// Makes the health changes that are due at `now`.
+    /// Makes the health changes that depend only on time and are due at `now`.
     pub fn pass(&mut self, now: Timestamp) {
         let due: Vec<_> = self
             .deadlines
@@ -261,14 +262,14 @@ impl Serving {
         }
     }
 
-    /// Returns when the next timed change is due, or none if no change is
-    /// waiting.
+    /// Returns when the next health change that depends only on time is due, or
+    /// none if there is none.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.values().min().copied()
     }
 
-    /// Returns the service that should be in the kernel, given the one that the
-    /// administrator wants (`wanted`).
+    /// Returns the service that should be in the kernel if the administrator
+    /// wants the service `wanted`.
     pub fn weigh(
         &mut self,
         key: ServiceKey,
@@ -291,8 +292,8 @@ impl Serving {
             self.news.push((service.policy.namespace.clone(), news));
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
-            // A service that recovers may end the slow start of its servers, so
-            // their rows change.
+            // A recovery of the service may end the slow start of its servers,
+            // so the servers' rows on disk change.
             for (server, member) in &service.servers {
                 let (name, row) = memory::server_row(key, *server, &member.state);
                 self.notes.insert(name, Some(row));
@@ -305,7 +306,7 @@ impl Serving {
         weighed
     }
 
-    /// Whether any service must be planned again.
+    /// Whether the wanted state of any service in the kernel may have changed.
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
@@ -321,8 +322,9 @@ impl Serving {
         self.targets.take_orders()
     }
 
-    /// Returns the rows that changed since the last call, by key; a row without
-    /// content must be deleted. [`Memory::remember`] reads the rows back.
+    /// Returns the rows for the checkpoint that changed since the last call, by
+    /// key. A row without content must be deleted. [`Memory::remember`] reads
+    /// the rows back.
     pub fn take_notes(&mut self) -> BTreeMap<String, Option<String>> {
         std::mem::take(&mut self.notes)
     }
@@ -332,14 +334,14 @@ impl Serving {
         std::mem::take(&mut self.is_report_old)
     }
 
-    /// Returns the news since the last call, for the log, each with the namespace
-    /// of its service.
+    /// Returns the news since the last call, for the log, each item with the
+    /// namespace of its service.
     pub fn take_news(&mut self) -> impl Iterator<Item = (Arc<str>, News)> {
         self.news.drain(..)
     }
 
-    /// Forgets what the previous run knew of services that are not wanted. Must
-    /// be called only when all wanted services are known.
+    /// Forgets the previous run's memory of services that are not wanted. The
+    /// caller must call this function only when all wanted services are known.
     pub fn forget_the_rest(&mut self) {
         let rows = self.memory.forget().into_iter();
         self.notes.extend(rows.map(|row| (row, None)));

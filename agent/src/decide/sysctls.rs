@@ -1,5 +1,5 @@
-//! Decides which sysctls a director's services need, and why. The decision is
-//! pure: it does no I/O.
+//! Decides which sysctls a director's services need, with the reasons. The
+//! decision is pure: it does no I/O.
 //!
 //! ```text
 //! services, servers ─▶ Needs ─┐
@@ -7,8 +7,9 @@
 //! the host ─▶ Facts ──────────┘
 //! ```
 //!
-//! A sysctl is wanted only while a service needs it. The round finds out which
-//! values to write and when, and which values another process set.
+//! A sysctl is wanted only while a service needs it. This stage does not decide
+//! when to write a value; the round does, and it also finds the values that
+//! another process set.
 
 mod fight;
 mod needs;
@@ -23,16 +24,17 @@ use crate::host::{
     sysctls::{ALL_IPV6_FORWARDING, spelled},
 };
 
-/// The prefix of IPVS's own sysctls, which are restored when nothing needs
-/// them.
+/// The prefix of IPVS's own sysctls, which the agent restores when no service
+/// needs them.
 const IPVS: &str = "net.ipv4.vs.";
 const CONNTRACK: &str = "net.ipv4.vs.conntrack";
 const CONN_REUSE_MODE: &str = "net.ipv4.vs.conn_reuse_mode";
-/// From this version on, connection tracking does not delay connections from a
-/// reused client port (commit f0a5e4d7a594; kubernetes/kubernetes#93297).
+/// The first kernel version in which connection tracking does not delay
+/// connections from a reused client port (commit f0a5e4d7a594;
+/// kubernetes/kubernetes#93297).
 const REUSE_IS_SOUND: KernelVersion = KernelVersion(5, 9);
 
-/// What a group wants of its directors' sysctls.
+/// The rules of a DirectorGroup for the sysctls of its directors.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tuning {
     /// The rule that says which sysctls the agent sets.
@@ -50,7 +52,7 @@ impl From<&CheckedGroup> for Tuning {
     }
 }
 
-/// What is known about the host.
+/// The facts about the host that decide which sysctls are needed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Facts {
     /// The version of the running kernel, or none if it is not known.
@@ -62,10 +64,10 @@ pub struct Facts {
     /// The interfaces on which the kernel took an IPv6 default route from a
     /// router advertisement.
     pub advertised: BTreeSet<String>,
-    /// Whether the kernel can forward IPv6 from single interfaces (Linux 6.17,
-    /// commit f24987ef6959).
+    /// Whether the kernel can switch on IPv6 forwarding for single interfaces
+    /// (Linux 6.17, commit f24987ef6959).
     pub has_force_forwarding: bool,
-    /// Whether connections are tracked on this host.
+    /// Whether connection tracking is active on this host.
     pub is_tracking: bool,
 }
 
@@ -74,13 +76,13 @@ pub struct Facts {
 pub struct Setting {
     /// The sysctl's name, as sysctl(8) spells it.
     pub name: String,
-    /// The value to write unless the sysctl already has an accepted value.
+    /// The value to write if the sysctl does not have an accepted value yet.
     pub value: String,
-    /// Other values that are accepted and left as they are.
+    /// Other accepted values, which the agent does not change.
     pub or: &'static [&'static str],
-    /// Why this value is wanted, as text for users.
+    /// The reason why the value is wanted, as text for users.
     pub reason: String,
-    /// The sysctls that must have their wanted values before this one is
+    /// The sysctls that must have their wanted values before this sysctl is
     /// written.
     pub after: Vec<String>,
 }
@@ -96,29 +98,29 @@ impl Setting {
         }
     }
 
-    /// Whether the value that was read (`found`) is accepted.
+    /// Whether the setting accepts `found`, the value that the sysctl has.
     pub fn is_met_by(&self, found: &str) -> bool {
         is_same(&self.value, found) || self.or.iter().any(|value| is_same(value, found))
     }
 }
 
-/// Whether two spellings mean the same value, because the kernel puts tabs
-/// between numbers.
+/// Whether two spellings mean the same value of a sysctl. The kernel separates
+/// the numbers of a sysctl by tabs, but a setting may use spaces.
 pub fn is_same(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
 }
 
-/// Whether a sysctl is IPVS's own, so that it is restored when nothing needs
-/// it. Other sysctls are shared with everything else on the host. A shared
-/// sysctl keeps the value that the agent wrote, because another program may
-/// depend on that value by then.
+/// Whether a sysctl is IPVS's own, so that the agent restores it when no
+/// service needs it. All sysctls outside `net.ipv4.vs` are shared with the
+/// other programs on the host. A shared sysctl keeps the value that the agent
+/// wrote, because another program may depend on that value by then.
 pub fn is_ours(name: &str) -> bool {
     name.starts_with(IPVS)
 }
 
-/// Whether the agent may have set this value, for use when the agent has lost
-/// its own record. A value that the agent never recommends was set by another
-/// process.
+/// Whether the agent may have set a sysctl to the value `found`, for use after
+/// the agent lost its own record. A value that the agent never recommends was
+/// set by another process.
 pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
     let recommended: &[_] = match name.strip_prefix(IPVS) {
         Some("conn_reuse_mode") => &["0", "1"],
@@ -129,14 +131,14 @@ pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
             | "schedule_icmp"
             | "sloppy_tcp",
         ) => &["1"],
-        // An override can have any value.
+        // A group's override of a sysctl can have any value.
         _ => return true,
     };
     recommended.iter().any(|value| is_same(value, found))
 }
 
-/// Returns the wanted settings in the order in which to write them. Each sysctl
-/// appears once.
+/// Returns the wanted settings in the order in which to write them, with one
+/// setting for each sysctl.
 pub fn wanted(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
     let overrides = &tuning.rule.overrides;
     let mut settings = match tuning.rule.profile {
@@ -187,8 +189,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         ));
     }
     if needs.tcp {
-        // Before Linux 5.9, the value 1 delays a tracked connection from a
-        // reused client port by a second.
+        // Before Linux 5.9, the value 1 of conn_reuse_mode delays a tracked
+        // connection from a reused client port by a second.
         let is_slow = facts.kernel.is_some_and(|kernel| kernel < REUSE_IS_SOUND) && tracks;
         let (value, reason) = match is_slow {
             true => (
@@ -241,8 +243,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
     settings
 }
 
-/// Returns the IPv4 settings that NAT servers need. Only the replies of servers
-/// need forwarding, because packets of clients are addressed to this host.
+/// Returns the IPv4 settings that NAT servers need. Only the servers' replies
+/// need forwarding, because packets from clients are addressed to this host.
 /// Whether a reply is forwarded depends on the setting of the interface on
 /// which it comes in (`net/ipv4/route.c`, `ip_mkroute_input`).
 fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
@@ -263,8 +265,8 @@ fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
         ));
     }
     if !facts.facing_v4.is_empty() {
-        // An interface sends redirects if its own value or that of `all` is 1
-        // (IN_DEV_TX_REDIRECTS).
+        // An interface sends redirects if its own value or the value of `all`
+        // is 1 (IN_DEV_TX_REDIRECTS).
         settings.push(Setting::new(
             "net.ipv4.conf.all.send_redirects",
             "0",
@@ -276,8 +278,8 @@ fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
 
 /// Returns the IPv6 settings that NAT servers need. An interface's own
 /// `forwarding` does not forward packets (`net/ipv6/ip6_output.c`,
-/// `ip6_forward`): it only makes the interface behave as a router's instead of
-/// a host's.
+/// `ip6_forward`). An interface's own `forwarding` only makes the interface
+/// behave like an interface of a router instead of a host.
 fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
     if facts.facing_v6.is_empty() {
         return Vec::new();
@@ -305,8 +307,9 @@ fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
 }
 
 /// Whether writing the setting removes the default routes that came by router
-/// advertisement. Switching on any `forwarding` of IPv6 removes such default
-/// routes on all interfaces (`net/ipv6/route.c`, `rt6_purge_dflt_routers`).
+/// advertisement. Switching on any IPv6 `forwarding` removes the default routes
+/// from router advertisements on all interfaces (`net/ipv6/route.c`,
+/// `rt6_purge_dflt_routers`).
 fn ends_hosthood(setting: &Setting) -> bool {
     setting.name.starts_with("net.ipv6.conf.")
         && setting.name.ends_with(".forwarding")

@@ -1,5 +1,6 @@
-//! Opens the loop's connections to the outside, called edges: each when it is
-//! first needed, and again after it failed.
+//! Opens the loop's connections to the outside, called edges. Each edge
+//! (connection to the outside) is opened when it is first needed, and opened
+//! again after an error.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::{
     tell::report::Trouble,
 };
 
-/// Returns the edges that a round uses; [`Loop::obstacle`] has opened them.
+/// Returns the edges that a round uses. [`Loop::obstacle`] must have opened
+/// them before.
 pub(super) fn edges<'a>(
     kernel: &'a mut Option<Box<dyn Kernel>>,
     links: &'a mut Option<Box<dyn Links>>,
@@ -35,7 +37,8 @@ pub(super) fn edges<'a>(
 }
 
 impl Loop {
-    /// Opens the edges that are not open. The error says why no round can run.
+    /// Opens the edges that a round needs and that are not open. Returns the
+    /// reason why no round can run, if there is one.
     pub(super) fn obstacle(
         &mut self,
         before: &Option<Trouble>,
@@ -66,8 +69,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Opens the journal if it is not open and the next try is due. Without a
-    /// journal, rounds go on as far as they can.
+    /// Opens the journal if it is not open and the next attempt is due. Without
+    /// a journal, rounds still run, but create no entries.
     fn open_journal(&mut self, now: Duration) {
         if self.journal.is_ok() || !self.retry.allows(Subject::Journal, now) {
             return;
@@ -80,11 +83,12 @@ impl Loop {
                 let before_boot = remembered.before_boot.take();
                 self.protection.remember(refused, before_boot);
                 self.state.remember(remembered);
-                // The opened journal may record other addresses as ours than
-                // before.
+                // The journal that was just opened may record other addresses
+                // as ours than the agent knew before.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
-                // What is ours decides what is still served beyond a budget.
+                // The entries beyond a budget that are still served depend on
+                // which entries are ours.
                 self.reason = self.reason.max(Reason::Resolve);
                 if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
                     && !said.is_empty()
@@ -130,8 +134,8 @@ impl Loop {
         now: Duration,
     ) -> Result<T, Trouble> {
         match opened {
-            // The back-off ends when a round succeeds, or when there is no
-            // round to run.
+            // Opening an edge does not end its back-off, because the next use
+            // of the edge may fail.
             Ok(edge) => Ok(edge),
             Err(trouble) => {
                 if before.as_ref() != Some(&trouble) {

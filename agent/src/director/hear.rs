@@ -17,18 +17,20 @@ use crate::{
     event::Event,
 };
 
-/// Changes that come within this time of each other share one round.
+/// Changes that arrive within this time of each other share one round.
 const QUIET: Duration = Duration::from_millis(20);
 /// A round is delayed for at most this long to collect more changes.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A round for servers that fail or recover is delayed for at most this long.
 const HASTE: Duration = Duration::from_millis(5);
-/// The loop wakes at least this often.
+/// The loop waits for events for at most this long, then wakes to check
+/// deadlines.
 pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 impl Loop {
     /// Waits for events until the next deadline, and handles all events that
-    /// come close together. Returns false when the loop must stop.
+    /// arrive close together. Returns false when the loop of the director must
+    /// stop.
     pub(super) fn hear(&mut self, events: &Receiver<Event>) -> bool {
         let now = self.clock.now();
         let wait = self.next_deadline(now).saturating_sub(now);
@@ -42,8 +44,8 @@ impl Loop {
         }
         let began = self.clock.now();
         loop {
-            // Urgent changes wait less, because meanwhile clients are sent to a
-            // server that is down.
+            // Urgent changes wait less, because until the round the kernel
+            // sends clients to a server that is down.
             let (quiet, patience) = match self.health.is_urgent() {
                 true => (Duration::ZERO, HASTE),
                 false => (QUIET, PATIENCE),
@@ -175,8 +177,8 @@ impl Loop {
         }
     }
 
-    /// Returns when the loop must wake even if no event comes. While no round
-    /// can run, deadlines that need a round are left out.
+    /// Returns when the loop must wake even if no event arrives. While no round
+    /// can run, the result ignores deadlines that need a round.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
         let state = &self.state;
         let (round, look, protection, removal) = match self.trouble {
@@ -204,9 +206,9 @@ impl Loop {
     }
 }
 
-/// Passes a change to the store and the checkpoint, and notes which objects a
-/// listing leaves out. Returns whether the change affects any part of an object
-/// that is used.
+/// Passes a change of an object to the store and the checkpoint, and notes
+/// which objects a listing leaves out. Returns whether the change affects a
+/// used part of an object.
 fn take_change<C>(
     absence: &mut Absence,
     tee: &mut Tee,
@@ -224,7 +226,8 @@ where
             tee.change(store, Change::Item(object))
         }
         Change::Listed => {
-            // A deleted group keeps its last spec, whatever deleted it.
+            // A deleted DirectorGroup keeps its last spec, whether an event or
+            // a listing showed its deletion.
             let left_out: Vec<_> = match C::KEPT_WHEN_GONE {
                 true => Vec::new(),
                 false => store.left_out().cloned().collect(),
@@ -249,8 +252,9 @@ where
     }
 }
 
-/// Returns a resourceVersion as a number. Since Kubernetes 1.35 every
-/// resourceVersion is a number (KEP-5504); before, those of etcd already were.
+/// Returns a resourceVersion as a number. Since Kubernetes 1.35, every
+/// resourceVersion is a number (KEP-5504). Earlier versions that store objects
+/// in etcd also use numbers.
 fn number(version: Option<&str>) -> Option<u64> {
     version.and_then(|version| version.parse().ok())
 }

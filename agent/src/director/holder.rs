@@ -1,5 +1,5 @@
-//! Decides whether this director should have the VIPs of its group, and looks
-//! at the Leases of other directors where the decision depends on them.
+//! Decides whether this director should have the VIPs of its group. Asks for
+//! the Leases of other directors if the decision depends on them.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -11,11 +11,12 @@ use crate::{
     input::leases::Looks,
 };
 
-/// How often the Lease of the holder is looked at while this host has VIPs that
-/// it would give up for the holder. Agents renew their Leases as often.
+/// The interval at which this agent looks at the holder's Lease while this host
+/// has VIPs that it would give up for the holder. Agents also renew their
+/// Leases every 10 s.
 const BEFORE_RELEASE: Duration = Duration::from_secs(10);
-/// How often the Leases of other directors are looked at while this host lacks
-/// VIPs that it would take over.
+/// The interval at which this agent looks at the Leases of other directors
+/// while this host lacks VIPs that it would take over.
 const BEFORE_TAKEOVER: Duration = Duration::from_secs(60);
 
 impl Loop {
@@ -50,7 +51,8 @@ impl Loop {
     }
 
     /// Returns the named holder and the group's directors, without this
-    /// director. Returns none until this director is among the directors.
+    /// director. Returns an empty list until this director is among the group's
+    /// directors.
     fn others(&self) -> Vec<&str> {
         let is_member = |directors: &&BTreeSet<String>| directors.contains(&self.name);
         let Some(directors) = self.directors.as_ref().filter(is_member) else {
@@ -64,7 +66,7 @@ impl Loop {
     }
 
     /// Asks for the Leases on which the placement of the VIPs depends, and
-    /// forgets what is known about the others.
+    /// forgets all other Leases.
     pub(super) fn ask_for_leases(&mut self) {
         let lacks_any = self.lacks_any();
         let asked = self.looks(lacks_any);
@@ -109,7 +111,8 @@ impl Loop {
         if lacks_any && group.addresses != AddressRule::Dummy {
             for name in self.others() {
                 looks.insert(name.to_owned(), BEFORE_TAKEOVER);
-                // One director that is not out is enough to take nothing.
+                // If one other director is not out, this director takes over no
+                // VIP, so it need not look at the remaining Leases.
                 if !self.liveness.is_out(name) {
                     break;
                 }

@@ -1,5 +1,5 @@
-//! Protects the host's own traffic from wanted services: the wanted state goes
-//! in, and the part that may be put in force comes out
+//! Protects the host's own traffic from wanted services: takes the wanted
+//! state, and returns the part that may be put in force
 //! ([`crate::decide::protect`]).
 
 use std::{
@@ -24,35 +24,38 @@ use crate::{
 /// The entries that may take the host's own traffic, by service.
 pub(super) type Suspects = BTreeMap<ServiceKey, Suspect>;
 
-/// How often the loop checks the host again while entries are refused.
+/// The interval at which the loop checks the host again while entries are
+/// refused.
 pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the loop checks the host while nothing is refused.
+/// The interval at which the loop checks the host while no entry is refused.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long the first round waits to learn the group's directors. Without the
-/// wait, a server that is itself a director would be in the kernel before the
-/// group's directors are known.
+/// The time for which the first round waits to learn the group's directors.
+/// Without the wait, a server that is itself a director would be in the kernel
+/// before the group's directors are known.
 pub(super) const DIRECTORS_GRACE: Duration = Duration::from_secs(5);
 
-/// What the protection of the director keeps between rounds.
+/// The state of the director's protection that is kept between rounds.
 pub(super) struct Protection {
     may_hijack: bool,
-    /// The wanted state, including refused entries.
+    /// The wanted state of this host, including refused entries.
     wanted: Arc<Desired>,
-    /// The addresses of the group's directors, as they report them.
+    /// The addresses of the group's directors, from the status of each
+    /// Director.
     directors: BTreeMap<String, BTreeSet<IpAddr>>,
     facts: Facts,
-    /// What was refused, also by earlier runs.
+    /// The entries that this run and earlier runs refused.
     refusals: Refusals,
     refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The entries without a grant that the last judgement left out.
     ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// Whether removals were allowed at the last judgement.
     was_released: bool,
-    /// The wanted state that was last judged, and the part of it that was
-    /// allowed.
+    /// The wanted state that was last judged, and the allowed part of this
+    /// wanted state.
     judged: (Arc<Desired>, Arc<Desired>),
     report: Arc<Report>,
-    /// Whether the facts have changed since the last judgement.
+    /// Whether the facts about the host or its group have changed since the
+    /// last judgement.
     is_stale: bool,
     /// Whether this host's addresses could not be read.
     is_unsure: bool,
@@ -65,7 +68,8 @@ pub(super) struct Protection {
 }
 
 impl Protection {
-    /// Returns a new protection; with `may_hijack` it refuses nothing.
+    /// Returns a new protection, which refuses no entries if `may_hijack` is
+    /// true.
     pub(super) fn new(may_hijack: bool) -> Self {
         Self {
             may_hijack,
@@ -94,12 +98,12 @@ impl Protection {
         }
     }
 
-    /// Replaces the wanted state.
+    /// Replaces the wanted state that the next judgement judges.
     pub(super) fn want(&mut self, wanted: Desired) {
         self.wanted = Arc::new(wanted);
     }
 
-    /// Returns the wanted state, including refused entries.
+    /// Returns the wanted state of this host, including refused entries.
     pub(super) fn wanted(&self) -> &Desired {
         &self.wanted
     }
@@ -110,7 +114,8 @@ impl Protection {
         &self.judged.1
     }
 
-    /// Returns the interfaces of this host as last read, or none before that.
+    /// Returns the interfaces of this host as last read, or none if they were
+    /// never read.
     pub(super) fn interfaces(&self) -> Option<Arc<Vec<Interface>>> {
         self.interfaces.clone()
     }
@@ -140,8 +145,7 @@ impl Protection {
         self.is_stale = true;
     }
 
-    /// Returns the refusals that the journal must record, if there are any new
-    /// ones.
+    /// Returns the refusals that the journal must record, if they changed.
     pub(super) fn unsaved(&self) -> Option<Refused> {
         self.refusals.unsaved()
     }
@@ -170,27 +174,28 @@ impl Protection {
             || self.is_due(now)
     }
 
-    /// Whether a judgement is due even if the wanted state has not changed.
+    /// Whether the wanted state must be judged again even if it has not
+    /// changed.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.is_stale || self.due.is_some_and(|due| due <= now)
     }
 
-    /// Returns when the next judgement is due, or none before the first round
-    /// began to wait.
+    /// Returns when the wanted state must be judged again, or none before the
+    /// first round began to wait.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let grace = self.waits_since.map(|since| since + DIRECTORS_GRACE);
         self.due.or(grace)
     }
 
-    /// Returns what to report about the protection of the director.
+    /// Returns the report about the protection of the director.
     pub(super) fn report(&self) -> Arc<Report> {
         self.report.clone()
     }
 
     /// Removes from the wanted state the entries that would take this host's
-    /// own traffic, and those without a grant. `stands` returns whether an
-    /// entry is ours and in the kernel. Returns the services for which the
-    /// refusal of the service or of its servers has changed.
+    /// own traffic, and the entries without a grant. `stands` returns whether
+    /// an entry is ours and in the kernel. Returns the services with a changed
+    /// refusal, of the service itself or of one of its servers.
     pub(super) fn judge(
         &mut self,
         suspects: &Suspects,
@@ -230,8 +235,8 @@ impl Protection {
         differing
     }
 
-    /// Remembers what was refused for a known reason, and forgets what is
-    /// admitted.
+    /// Remembers the entries that were refused for a known reason, and forgets
+    /// the entries that were admitted.
     fn record_refusals(&mut self, suspects: &Suspects, verdict: &Verdict) {
         let why = |(key, server): &Entry| {
             let suspect = suspects.get(key)?;
@@ -265,9 +270,10 @@ impl Protection {
 impl Loop {
     /// Returns the services and servers that would take this host's own
     /// traffic, or none if no judgement is due. Checks the host when a check is
-    /// due or a service is new, and reads the listening sockets only if a
-    /// service depends on them. The next reading of the kernel includes the
-    /// returned services and the previously refused ones.
+    /// due or a service is new, and reads the listening sockets only if the
+    /// danger of a service depends on them. The next reading of the kernel's
+    /// table includes the returned services and the services that were refused
+    /// before.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
         let is_released = self.is_released();
         if !self.protection.must_judge(is_released, now) {
@@ -278,7 +284,8 @@ impl Loop {
         let mut suspects = protect::suspects(&protection.wanted, &protection.facts);
         let refused = protection.refusals.entries();
         protect::add_remembered(&mut suspects, refused, &protection.wanted);
-        // Only an entry of ours can stay without a grant.
+        // The kernel is read because an entry without a grant may stay only if
+        // it is ours and in the kernel.
         let ungranted = protection.wanted.ungranted.keys().map(|(key, _)| *key);
         let ours: Vec<_> = ungranted
             .filter(|key| self.state.found(key).is_ours)
@@ -320,9 +327,9 @@ impl Loop {
                         protection.interfaces = Some(Arc::new(interfaces));
                     }
                 }
-                // The facts known before are the best guess. An error of the
-                // socket ends its connection, so a new one is opened for the
-                // next check.
+                // After an error, the agent keeps the facts that it knew
+                // before. After an error, the netlink socket cannot be used any
+                // longer, so the next check opens a new socket.
                 Err(error) => {
                     tracing::debug!("{error}");
                     if let Ok(again) = (self.world.links)() {

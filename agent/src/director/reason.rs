@@ -1,25 +1,26 @@
 //! The reasons for which the loop runs a round.
 
-/// The reason to run a round. A greater reason includes the lesser ones.
+/// The reason to run a round. A stronger reason includes all weaker reasons.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Reason {
     /// There is no reason to run a round.
     #[default]
     Nothing,
-    /// Something failed and is due again, a deadline has come, or something
-    /// other than the objects changed: a server's health, the kernel's table,
-    /// the interfaces.
+    /// A failed operation is due again, a deadline has come, or something other
+    /// than the objects changed, such as a server's health, the kernel's table
+    /// or the interfaces.
     Retry,
-    /// This host or its group must be checked again. Entries refused to protect
-    /// the host may be allowed by now, and allowed ones may have to be refused.
+    /// The facts about this host or its group must be checked again. Entries
+    /// that were refused to protect the host may be allowed by now, and allowed
+    /// entries may have to be refused.
     Look,
     /// The objects changed, so the wanted state must be computed again.
     Resolve,
 }
 
 impl Reason {
-    /// Returns this reason if `is_one` is true, and [`Reason::Nothing`]
-    /// otherwise.
+    /// Returns this reason for a round if `is_one` is true, and
+    /// [`Reason::Nothing`] otherwise.
     pub(super) fn when(self, is_one: bool) -> Self {
         if is_one { self } else { Self::Nothing }
     }

@@ -1,4 +1,4 @@
-//! What the loop reports after a round.
+//! Builds the report of the loop after a round.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Loop {
-    /// Returns what the loop observed of the director.
+    /// Returns the loop's findings about the director, from which the status is
+    /// computed.
     pub(super) fn observed(&mut self, outcome: Option<Outcome>) -> Observed {
         let used = outcome.as_ref().map(|_| WorldDigests {
             virtual_services: self
@@ -45,7 +46,7 @@ impl Loop {
         }
     }
 
-    /// Logs the oddities of this host that were not logged before.
+    /// Logs the unusual conditions of this host that were not logged before.
     pub(super) fn log_oddities(&mut self, outcome: &Outcome, now: Duration) {
         let hold = self.hold();
         let wishes = self.protection.desired();

@@ -41,7 +41,7 @@ impl Loop {
         }
         let changed = changed_services(self.protection.wanted(), &wanted);
         self.state.wish_changed(changed.iter().copied());
-        // A server that the kernel already serves need not wait for a verdict.
+        // A server that is already in the kernel need not wait for a verdict.
         let checked = changed.iter();
         let checked = checked.filter(|key| wanted.checks.contains_key(key));
         self.state.look_at_strangers(checked.copied());
@@ -49,25 +49,27 @@ impl Loop {
         self.protection.want(wanted);
     }
 
-    /// Passes the budgets of the group on to the prober, if they have changed.
+    /// Sends the group's budgets for probes to the prober, if they have
+    /// changed.
     fn set_rates(&mut self) {
         let Some(group) = self.in_force() else {
             return;
         };
         let rates = Rates::from(&group.budgets);
         if rates != self.rates {
-            // Without a prober the order is not needed.
+            // Sending fails only if there is no prober, and without a prober
+            // the order is not needed.
             let order = Order::Rates(rates.clone());
             self.world.orders.send(order).unwrap_or_default();
             self.rates = rates;
         }
     }
 
-    /// Brings the host to its wanted state, stage by stage. The edges must be
-    /// open.
+    /// Brings the host to its wanted state, stage by stage. The caller must
+    /// have opened the loop's edges.
     ///
     /// # Errors
-    /// Fails if the kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     pub(super) fn round(&mut self, now: Duration) -> Result<Outcome, ipvs::Error> {
         let suspects = self.suspects(now);
         self.ask_for_leases();
@@ -81,7 +83,7 @@ impl Loop {
         Ok(self.complete(made?))
     }
 
-    /// Reads the kernel's table, which no other stage of a round does.
+    /// Reads the kernel's table. No other stage of a round reads the table.
     fn read(&mut self, now: Duration) -> Result<(), ipvs::Error> {
         let timeouts = self.in_force().map(timeouts);
         self.state.look_at_adopted(self.retention.ending(now));
@@ -94,7 +96,8 @@ impl Loop {
         act::read(&mut self.state, &mut edges, timeouts, now)
     }
 
-    /// Leaves out services and servers that would take the host's own traffic.
+    /// Removes from the wanted state the services and servers that would take
+    /// the host's own traffic.
     fn protect(&mut self, suspects: Option<Suspects>, now: Duration) {
         if let Some(suspects) = suspects {
             let is_released = self.is_released();
@@ -107,7 +110,8 @@ impl Loop {
         self.state.in_force_changed(self.changed.iter().copied());
     }
 
-    /// Leaves out new services whose address cannot be on this host.
+    /// Removes from the wanted state the new services whose address cannot be
+    /// on this host.
     fn leave_out(&mut self, now: Duration) {
         let group = self.in_force();
         let ground = Ground {
@@ -122,7 +126,7 @@ impl Loop {
         self.changed.extend(changed);
     }
 
-    /// Keeps entries in force that must not be removed yet.
+    /// Keeps in force the entries that must not be removed yet.
     fn retain(&mut self, now: Duration) -> Wish {
         let removals = self.removals();
         let mut wanted = self.wish(now);
@@ -147,8 +151,8 @@ impl Loop {
         retained.in_force
     }
 
-    /// Forgets objects whose absence from a listing is believed, and notes for
-    /// the next run what is known about the listings.
+    /// Forgets objects whose absence from a listing is believed, and stores the
+    /// state of the listings in the checkpoint for the next run.
     fn believe(&mut self, absent: Vec<Object>) {
         for (kind, key) in absent {
             self.tee(kind).forget(key);
@@ -179,33 +183,34 @@ impl Loop {
         act::run(&mut self.state, &mut edges, in_force, table, now)
     }
 
-    /// Adds to the outcome what the loop knows and the round itself does not.
+    /// Adds the loop's own findings to the outcome of the round.
     fn complete(&mut self, mut outcome: Outcome) -> Outcome {
         self.retry.succeeded(Subject::Kernel);
         if let Err(NoJournal(why)) = &self.journal {
             outcome.failures.insert(Subject::Journal, why.clone());
         }
         if outcome.failures.contains_key(&Subject::Links) {
-            // The connection must be opened again after an error of its socket.
+            // After an error of the netlink socket, the connection must be
+            // opened again.
             self.links = None;
         }
         outcome.missing.extend(self.places.missing());
         if !self.objects.is_listed() {
-            // Until all objects are listed, no stranger's entry is known to
-            // conflict with one.
+            // Until all objects are listed, the agent does not know which
+            // strangers' entries conflict with objects.
             outcome.left.clear();
         }
         outcome
     }
 
-    /// Returns what the group wants of this host.
+    /// Returns the wanted state of this host, from the objects and the group.
     fn wish(&self, now: Duration) -> Wish {
         let group = self.in_force();
         let rule = group.map_or(AddressRule::default(), |group| group.addresses.clone());
         // Strangers' entries are left alone until the group was accepted and
-        // all objects are listed. An adopted entry is removed as soon as no
-        // object wants it, and an entry that the previous run made may belong
-        // to another program by now.
+        // all objects are listed. The agent would remove an adopted entry that
+        // no object wants. An entry that the previous run created may belong to
+        // another program by now.
         let listed = group.filter(|_| self.objects.is_listed());
         Wish {
             desired: self.places.desired().clone(),
@@ -221,14 +226,14 @@ impl Loop {
         }
     }
 
-    /// Returns the last accepted version of the group.
+    /// Returns the last accepted version of the director's DirectorGroup.
     pub(super) fn in_force(&self) -> Option<&CheckedGroup> {
         let group = self.objects.group(&self.group);
         group.and_then(|group| group.in_force())
     }
 
-    /// Returns what the group says about removals of any number, and whether it
-    /// is believed.
+    /// Returns whether the group permits removals of any number, and whether
+    /// the permission is believed.
     fn permission(&mut self) -> Permission {
         let group = self.in_force();
         let until = group.and_then(|group| group.removals_allowed_until);
@@ -279,7 +284,8 @@ impl Loop {
         }
     }
 
-    /// Returns why removals are held whatever their number, if they are.
+    /// Returns the reason why removals are held regardless of their number, if
+    /// there is one.
     pub(super) fn hold(&self) -> Option<Hold> {
         let missing = || self.absence.missing().map(Hold::Missing);
         self.caution.hold().or_else(missing)

@@ -186,7 +186,7 @@ fn lost_replies_keep_the_socket_and_other_errors_open_another() {
         running.world.parts().kernel.broken = Some(error);
         let edit = Change::Apply(service(80, "rr", 2));
         running.send([Event::VirtualService(edit)]);
-        // Only the round's writes reach the broken kernel.
+        // Only the writes of the round reach the broken kernel.
         let trouble = running.trouble();
         assert_eq!(trouble, Trouble::Kernel(error().to_string()));
         running.world.parts().kernel.broken = None;
@@ -323,8 +323,8 @@ fn what_failed_is_tried_again_without_an_event() {
     running.stop();
 }
 
-/// While no round can run, the next deadline must still be in the future: a
-/// loop whose deadline has passed does not sleep.
+/// Even while no round can run, the loop's next deadline must be in the future,
+/// because a loop whose deadline has passed does not sleep.
 #[test]
 fn the_loop_sleeps_also_while_no_round_can_run() {
     let minute = LONGEST_SLEEP;

@@ -1,5 +1,6 @@
-//! Applies the health of servers to the table in force: servers that are in
-//! service keep their weight, and the others lose it or leave the table.
+//! Applies the health of servers to the table in force. Servers that are in
+//! service keep their weight. All other servers get weight 0 or leave the
+//! table.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +39,8 @@ pub(super) struct Health {
     report: Arc<HealthReport>,
     is_report_old: bool,
     has_forgotten: bool,
-    /// What was logged lately about the health of servers.
+    /// The recent log lines about the health of servers, which limit further
+    /// lines.
     ration: Ration,
 }
 
@@ -56,7 +58,7 @@ impl Health {
         }
     }
 
-    /// Records the tally of a target's probes. Returns whether the loop has to
+    /// Records the tally of a target's probes. Returns whether the loop must
     /// act on the tally or report it.
     pub(super) fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) -> bool {
         self.serving.hear(probe, tally, now);
@@ -79,8 +81,8 @@ impl Health {
         }
     }
 
-    /// Notes that the same kernel entries may now belong to other objects, so
-    /// the report must be made again.
+    /// Notes that the kernel entries may now belong to other objects, so the
+    /// health report must be built again.
     pub(super) fn names_changed(&mut self) {
         self.is_report_old = true;
     }
@@ -102,17 +104,17 @@ impl Health {
         self.serving.is_dirty()
     }
 
-    /// Returns when time alone will next change the health of a server or
-    /// service.
+    /// Returns the time of the next change of a server's or service's health
+    /// that depends only on time.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.serving.next_deadline()
     }
 
-    /// Updates the table to what is `in_force` now, and marks the differing
-    /// services for planning. Since the last call, only the services in
-    /// `changed` have changed in `in_force`. The kernel's table must have been
-    /// read before. Once all wanted services are known (`is_listed`), the
-    /// previous run's memory of other services is dropped.
+    /// Updates the table to the state `in_force`, and marks the services that
+    /// differ for planning. `changed` must contain every service that has
+    /// changed in `in_force` since the last call. The caller must have read the
+    /// kernel's table before. Once all wanted services are known (`is_listed`),
+    /// the previous run's memory of other services is dropped.
     pub(super) fn weigh(
         &mut self,
         in_force: &Desired,
@@ -146,11 +148,12 @@ impl Health {
         state.weights_changed(dirty);
     }
 
-    /// Sends the probes to start and stop to the prober, and the rows to store
-    /// to the recorder.
+    /// Sends orders to start and stop probes to the prober, and changed rows to
+    /// the checkpoint's recorder.
     pub(super) fn tell(&mut self, recorder: &Recorder, orders: &UnboundedSender<Order>) {
         for order in self.serving.take_orders() {
-            // Without a prober the orders are not needed.
+            // Sending fails only if there is no prober, and without a prober
+            // the orders are not needed.
             orders.send(order).unwrap_or_default();
         }
         let notes = self.serving.take_notes();
@@ -159,7 +162,7 @@ impl Health {
         }
     }
 
-    /// Returns what to report about the health of servers.
+    /// Returns the report about the health of servers.
     pub(super) fn report(&mut self, desired: &Desired) -> Arc<HealthReport> {
         if std::mem::take(&mut self.is_report_old) {
             self.report = Arc::new(HealthReport {

@@ -1,17 +1,18 @@
-//! The checkpoint: the last known good objects, on disk. An agent starts with
-//! the checkpoint's objects before any input has answered. The agent also falls
-//! back to the stored version of an object that it can no longer read.
+//! The checkpoint: the last known good objects, on disk. A new run of the agent
+//! uses the checkpoint's objects until its inputs have answered. If the agent
+//! can no longer read an object, it uses the version of the object in the
+//! checkpoint.
 //!
 //! ```text
 //! disk ─▶ Restored ─▶ events, before those of the inputs
 //! events ─▶ Tee ─▶ Store; what is good in it ─▶ Recorder ─▶ thread ─▶ disk
 //! ```
 //!
-//! The checkpoint may lag behind by seconds, and nothing waits for it. While
-//! the disk refuses, the thread keeps what it must write, opens the file again
-//! and again, and reports that. The
-//! checkpoint's objects were accepted once, so the agent creates missing
-//! entries from them. The agent never removes an entry because of the
+//! The checkpoint may be seconds behind the objects, and the agent never waits
+//! for it. While the disk refuses writes, the checkpoint's thread keeps the
+//! unwritten changes, tries to open the file again and again, and reports the
+//! problem. The checkpoint's objects were accepted before, so the agent creates
+//! missing entries from them. The agent never removes an entry because of the
 //! checkpoint alone ([`crate::director`]).
 
 mod pending;
@@ -46,20 +47,20 @@ use crate::{
     },
 };
 
-/// Maps `kind/namespace/name` to the object, with the metadata that the agent
-/// uses.
+/// The table that maps `kind/namespace/name` to the object, with the metadata
+/// that the agent uses.
 const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
-/// Maps a manifest's path to its last good text.
+/// The table that maps a manifest's path to the manifest's last good text.
 const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
 /// The remembered health of servers: rows of
-/// [`crate::decide::serving::memory`]. An older build of the agent ignores this
-/// table.
+/// [`crate::decide::serving::memory`]. An older build of the agent ignores the
+/// table of the servers' health.
 const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standings");
-/// The checkpoint's metadata by name: `schema`; `directors`, the names of the
-/// group's directors; `director-addresses`, the directors' addresses by name;
-/// `api-servers`, the addresses at which the agent reached the API server;
-/// `listings`, how new the known objects are, and the objects whose absence from
-/// a listing is not believed.
+/// The checkpoint's metadata by name. `schema` is the schema's version.
+/// `directors` has the names of the group's directors, and `director-addresses`
+/// their addresses by name. `api-servers` has the addresses at which the agent
+/// reached the API server. `listings` says how new the known objects are, and
+/// which objects are absent from a listing without being believed deleted.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
 /// The name of the checkpoint's file in the state folder.
@@ -78,14 +79,14 @@ pub struct Restored {
     pub standings: Memory,
 }
 
-/// One change for the checkpoint to store.
+/// A change that the checkpoint must store.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Note {
     /// An object's row, or `None` if the object was deleted.
     Object(Kind, ObjectKey, Option<String>),
     /// The keys of all objects of a kind that still exist, or that may exist
     /// although a listing left them out. The checkpoint deletes the rows of all
-    /// other objects of this kind.
+    /// other objects of the listed kind.
     Listed(Kind, BTreeSet<ObjectKey>),
     /// The names of the group's directors.
     Directors(BTreeSet<String>),
@@ -93,14 +94,15 @@ pub enum Note {
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
     /// The addresses at which the agent reached the API server.
     ApiServers(BTreeSet<SocketAddr>),
-    /// What is known about the listings.
+    /// The state of the listings: how new they are, and which objects they left
+    /// out.
     Listings(Known),
-    /// A manifest's good text, or `None` if the file is gone.
+    /// A manifest's last good text, or `None` if the manifest's file is gone.
     File(PathBuf, Option<String>),
-    /// The remembered health of servers, by row key. A row with the value
-    /// `None` is deleted.
+    /// The remembered health of servers, by row key. The checkpoint deletes a
+    /// row with the value `None`.
     Standings(BTreeMap<String, Option<String>>),
-    /// The last note: the checkpoint writes everything now.
+    /// The last note, after which the checkpoint writes everything and ends.
     End,
 }
 
@@ -122,7 +124,7 @@ impl Recorder {
     }
 }
 
-/// The error when the checkpoint cannot be used.
+/// The error that says why the checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]
 pub struct CheckpointError {
@@ -141,13 +143,13 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens or creates the checkpoint in a state folder, and reads its
-    /// content. A file that is damaged or from a newer build is renamed out of
-    /// the way.
+    /// content. A checkpoint file that is damaged or from a newer build is
+    /// renamed.
     ///
-    /// If the folder cannot be used, the returned checkpoint has an error
-    /// instead of a content. The checkpoint's thread ([`Checkpoint::record`])
-    /// tries again, and so the notes of this run are stored as soon as the
-    /// folder can be used.
+    /// If the state folder cannot be used, this function returns an error
+    /// instead of the content. The checkpoint's thread ([`Checkpoint::record`])
+    /// tries again, and stores the notes of this run as soon as the folder can
+    /// be used.
     pub fn open(folder: &Path) -> (Self, Result<Restored, CheckpointError>) {
         Self::open_with(folder, Box::new(database::open))
     }
@@ -168,7 +170,7 @@ impl Checkpoint {
 
     /// Starts a thread that writes the notes until [`Note::End`]. The thread
     /// calls `report` with the reason why the checkpoint cannot be written, and
-    /// with `None` as soon as it can be written again.
+    /// with `None` as soon as the checkpoint can be written again.
     ///
     /// # Errors
     /// Returns an error if the system has no thread left.
@@ -182,7 +184,7 @@ impl Checkpoint {
             .spawn(move || Writer::new(self, Box::new(report)).run(&notes))
     }
 
-    /// Opens the file, and lets `begin` read it.
+    /// Opens the checkpoint's file, and lets `begin` read it.
     fn opened<T>(
         &mut self,
         begin: impl Fn(&Database) -> Result<T, redb::Error>,
@@ -227,8 +229,8 @@ fn row_key(kind: Kind, key: &ObjectKey) -> String {
     format!("{kind}/{}/{}", key.namespace, key.name)
 }
 
-/// Creates the tables of a new file. Checks that this build knows the schema of
-/// an existing one.
+/// Creates the tables of a new checkpoint file. For an existing file, checks
+/// that this build knows the schema.
 fn prepare(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
@@ -260,7 +262,7 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
         let (key, row) = row?;
         match event(key.value(), row.value()) {
             Ok(event) => restored.events.extend(event),
-            // One bad row must not make the other rows useless.
+            // A bad row is skipped, so that the other rows can still be used.
             Err(error) => {
                 tracing::warn!("ignoring the checkpoint's row {}: {error}", key.value());
             }
@@ -285,7 +287,8 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
     events.extend(known(&meta, "directors")?.map(Event::Directors));
     events.extend(known(&meta, "director-addresses")?.map(Event::DirectorAddresses));
     events.extend(known(&meta, "api-servers")?.map(Event::ApiServers));
-    // The loop must hear of the objects before it hears which ones are doubted.
+    // The loop must receive the objects before it receives the state of the
+    // listings.
     if let Some(listings) = known::<Known>(&meta, "listings")? {
         let folder = listings.sources.values().find_map(|source| match source {
             Source::Folder(folder) => Some(*folder),
@@ -328,8 +331,8 @@ where
 {
     let mut object = serde_json::from_str::<Loose<K>>(row)?;
     let RowSource { is_from_file } = serde_json::from_str(row)?;
-    // A build that did not record the source knew files by their objects'
-    // missing creation time.
+    // Older builds did not record an object's source. In rows of older builds,
+    // an object without a creation time is from a file.
     let is_from_file = is_from_file.unwrap_or(object.metadata.creation_timestamp.is_none());
     if is_from_file {
         object.source = ObjectSource::File;
@@ -337,10 +340,11 @@ where
     Ok(Change::Apply(object))
 }
 
-/// The part of an object's row that is not part of the object.
+/// The field of an object's row that is not part of the object.
 #[derive(Deserialize)]
 struct RowSource {
-    /// Whether the object is from a file. None in the rows of older builds.
+    /// Whether the object is from a file; `None` in rows that an older build
+    /// wrote.
     #[serde(rename = "fromFile")]
     is_from_file: Option<bool>,
 }

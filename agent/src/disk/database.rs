@@ -10,18 +10,19 @@ use std::{
 
 use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
 
-/// Opens a database file. Tests replace it by one whose disk can fail.
+/// A function that opens a database file. Tests replace it with a function
+/// whose disk can fail.
 pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
 
-/// The size of redb's cache. redb's default is 1 GiB, a thousand times the size
-/// of a journal with 10,000 services.
+/// The size of redb's cache. The default of redb is 1 GiB, a thousand times the
+/// size of a journal with 10,000 services.
 const CACHE_BYTES: usize = 4 << 20;
 /// The mode of the state folder.
 const FOLDER_MODE: u32 = 0o700;
-/// The mode of the files in the state folder: the objects in them may contain
-/// credentials, such as the HTTP headers of a health check.
+/// The mode of the files in the state folder. The objects in the files may
+/// contain credentials, such as the HTTP headers of a health check.
 const FILE_MODE: u32 = 0o600;
-/// The permissions of everybody but the owner.
+/// The permission bits of everybody except the owner.
 const OTHERS: u32 = 0o077;
 
 /// Returns the redb settings that all files of the state folder share.
@@ -33,11 +34,12 @@ pub(crate) fn builder() -> redb::Builder {
     builder
 }
 
-/// Opens or creates a database file, and its folder ([`prepare`]). Only its
-/// owner can read a new file.
+/// Opens or creates a database file and its folder ([`prepare`]). Only the
+/// owner of a new database file can read it.
 ///
 /// # Errors
-/// Returns an error if the file cannot be used, or if another process uses it.
+/// Returns an error if the database file cannot be used, or if another process
+/// uses it.
 pub(crate) fn open(path: &Path) -> Result<Database, redb::Error> {
     if let Some(folder) = path.parent() {
         prepare(folder)?;
@@ -48,18 +50,19 @@ pub(crate) fn open(path: &Path) -> Result<Database, redb::Error> {
     let is_new = file.metadata()?.len() == 0;
     let opened = builder().create_with_backend(FileBackend::new(file)?);
     if let (true, Err(DatabaseError::Storage(StorageError::Io(_)))) = (is_new, &opened) {
-        // On a full disk, a part of a new file would be taken for a damaged
-        // file later. If the part cannot be removed, that is what happens.
+        // If the disk is full, only part of the new file was written, and a
+        // later run would treat the part as a damaged file.
         fs::remove_file(path).unwrap_or_default();
     }
     Ok(opened?)
 }
 
-/// Creates the state folder if there is none. Takes the permissions of other
-/// users away from an existing folder and from the database files in it, which
-/// earlier builds created with the usual permissions. The mode of a folder that
-/// also contains other files is not changed, because other programs may need
-/// it. Returns a remark if other users may still look into the folder.
+/// Creates the state folder if there is none. Removes the permissions of other
+/// users from an existing folder and from the database files in it. Earlier
+/// builds created database files with the usual permissions. If the state
+/// folder also contains other files, its mode is not changed, because other
+/// programs may need access to it. Returns a warning if other users may still
+/// look into the state folder.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be created.
@@ -71,7 +74,7 @@ pub(crate) fn prepare(folder: &Path) -> io::Result<Option<String>> {
         Err(error) if !folder.is_dir() => return Err(error),
         _ => {}
     }
-    // A folder whose mode cannot be changed can be used all the same.
+    // The agent can use a folder even if it cannot change the folder's mode.
     Ok(restrict(folder).unwrap_or_else(|error| {
         let folder = folder.display();
         Some(format!(
@@ -115,13 +118,13 @@ fn mode(path: &Path) -> io::Result<u32> {
     Ok(fs::metadata(path)?.permissions().mode())
 }
 
-/// Whether a file of the state folder is one of the agent's databases, or one
-/// that was set aside.
+/// Whether a file of the state folder is one of the agent's databases, possibly
+/// renamed by [`set_aside`].
 fn is_database(name: &str) -> bool {
     name.ends_with(".redb") || name.ends_with(".redb.unusable")
 }
 
-/// Returns true if an error is about the file's content, so that a new file
+/// Whether an error is about the content of a database file, so that a new file
 /// would help.
 pub(crate) fn is_content(error: &redb::Error) -> bool {
     !matches!(
@@ -137,10 +140,10 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
     )
 }
 
-/// Renames a file out of the way, and returns the new path.
+/// Renames a database file that cannot be used, and returns the new path.
 ///
 /// # Errors
-/// Returns an error if the folder cannot be written.
+/// Returns an error if the file's folder cannot be written.
 pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = path.with_extension("redb.unusable");
     fs::rename(path, &aside)?;

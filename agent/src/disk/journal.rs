@@ -1,12 +1,13 @@
 //! The journal: the record on disk of which kernel entries are ours. The kernel
 //! itself does not record an entry's owner.
 //!
-//! The journal holds keys and no weights, so changing one of our entries writes
-//! nothing to it. Before a round creates anything, it writes one [`Intent`].
-//! After the kernel has acknowledged the entries, the round settles them: they
-//! become ours. If the agent dies between writing the intent and settling, the
-//! next run finds the intent. The next run takes over the entries that match
-//! the intent's configuration exactly.
+//! The journal contains the keys of our entries and not their configuration, so
+//! changing an entry writes nothing to the journal. Before a round creates
+//! anything, it writes one [`Intent`]. After the kernel has acknowledged the
+//! entries, the round settles them: the journal records them as ours. If the
+//! agent dies between writing the intent and settling, the next run finds the
+//! intent, and takes over the entries that match the intent's configuration
+//! exactly.
 
 mod rows;
 
@@ -27,58 +28,61 @@ use crate::decide::{
 };
 
 const FILE: &str = "journal.redb";
-/// How many bytes of changes are appended before the journal is rewritten as
-/// one list.
+/// The number of bytes of appended changes after which the journal is rewritten
+/// as one list.
 const GROWTH: usize = 4 << 20;
 
 /// The agent's interface to the journal on disk. The interface is small, so
-/// that tests can model the disk.
+/// that tests can replace the disk by a model.
 pub trait Journal {
-    /// Makes an intent durable before any part of it is done. The new intent
-    /// replaces the previous one.
+    /// Writes an intent durably to the journal, in place of the previous
+    /// intent.
     ///
     /// # Errors
-    /// Returns an error if the disk cannot take the intent. Without a durable
-    /// intent, no part of it may be done.
+    /// Returns an error if the intent cannot be written. After an error, the
+    /// round must not create any entry of the intent.
     fn intend(&mut self, intent: &Intent) -> Result<(), JournalError>;
 
-    /// Makes the round's changes durable and removes its intent, in one
-    /// transaction.
+    /// Writes a round's changes of ownership durably and removes the round's
+    /// intent, in one transaction.
     ///
     /// # Errors
-    /// Returns an error if the disk cannot take the changes. After an error,
-    /// the intent stays in the journal. After [`JournalError::Replaced`], the
-    /// journal has no entries, and all entries that are ours must be settled.
+    /// Returns an error if the changes cannot be written. After an error, the
+    /// intent of the round stays in the journal. After
+    /// [`JournalError::Replaced`], the journal has no entries, and all entries
+    /// that are ours must be settled.
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError>;
 
-    /// Stores the id of the cluster that the entries belong to. A reboot does
-    /// not change the cluster.
+    /// Stores the id of the cluster that the entries belong to. The cluster's
+    /// id stays in the journal after a reboot.
     ///
     /// # Errors
-    /// Returns an error if the disk cannot take the id.
+    /// Returns an error if the id cannot be written.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError>;
 
     /// Stores the addresses that were taken over from a director that is out,
-    /// in place of those stored before. A reboot ends what was taken over.
+    /// in place of the addresses from the previous call. A reboot removes the
+    /// addresses from the journal.
     ///
     /// # Errors
-    /// Returns an error if the disk cannot take the addresses. Without the
-    /// record, no address may be taken over.
+    /// Returns an error if the addresses cannot be written. After an error, the
+    /// agent must not take over any address.
     fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError>;
 
-    /// Stores the entries that were refused, in place of those stored before. A
-    /// reboot does not change them.
+    /// Stores the entries that were refused, in place of the refused entries
+    /// from the previous call. The refused entries stay in the journal after a
+    /// reboot.
     ///
     /// # Errors
-    /// Returns an error if the disk cannot take the entries.
+    /// Returns an error if the entries cannot be written.
     fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError>;
 }
 
 /// The journal to use when the state folder cannot be used. Without a real
-/// journal, the agent creates no entries, because no record would show that
-/// they are ours. The agent still edits existing entries. Entries that are
-/// adopted or given up in the meantime are recorded as soon as there is a
-/// journal.
+/// journal, the agent creates no entries, because it could not record them as
+/// ours. Without a real journal, the agent still edits existing entries. The
+/// agent records entries that it adopts or gives up in the meantime as soon as
+/// the state folder can be used.
 #[derive(Debug)]
 pub struct NoJournal(pub String);
 
@@ -114,10 +118,10 @@ pub enum JournalError {
     Folder {
         /// The path of the state folder.
         path: PathBuf,
-        /// The operating system's error.
+        /// The operating system's error for the state folder.
         source: io::Error,
     },
-    /// The journal could not be opened.
+    /// The journal could not be opened; the text is the reason.
     #[error("{0}")]
     Absent(String),
     /// Another process has the journal's file open.
@@ -126,8 +130,9 @@ pub enum JournalError {
         /// The path of the journal's file.
         path: PathBuf,
     },
-    /// The journal's file was replaced by another one while the agent ran, so
-    /// what was settled before is not in it. Everything must be settled again.
+    /// The journal's file was replaced by another file while the agent ran. All
+    /// entries that are ours must be settled again, because the new file does
+    /// not have them.
     #[error("the journal {path} was replaced: writing everything again")]
     Replaced {
         /// The path of the journal's file.
@@ -138,7 +143,7 @@ pub enum JournalError {
     Database {
         /// The path of the journal's file.
         path: PathBuf,
-        /// The error from redb.
+        /// The error that redb returned for the journal's file.
         source: Box<redb::Error>,
     },
 }
@@ -147,24 +152,26 @@ pub enum JournalError {
 pub struct FileJournal {
     path: PathBuf,
     boot_id: String,
-    /// What a new file gets, if the file is replaced while the agent runs.
+    /// The content that a new file gets if the journal's file is replaced while
+    /// the agent runs.
     lasting: Lasting,
     open: OpenDatabase,
-    /// The open file, or `None` after a failed write: redb refuses further work
-    /// on a file until the file is opened again.
+    /// The open journal file, or `None` after a failed write: redb refuses
+    /// further work on a file until the file is opened again.
     database: Option<Database>,
-    /// How many bytes were appended since the journal was last rewritten as one
+    /// The number of bytes appended since the journal was last rewritten as one
     /// list.
     grown: usize,
 }
 
 impl FileJournal {
-    /// Opens or creates the journal in a state folder. A file that is damaged
-    /// or from a newer build is renamed out of the way. With a new journal, the
-    /// agent adopts wanted entries that it finds in the kernel, and touches no
-    /// other entry. Records from before the machine's last boot are dropped,
-    /// because a boot empties the kernel's table; only the services that were
-    /// ours and the entries that were refused are still known.
+    /// Opens or creates the journal in a state folder. A journal file that is
+    /// damaged or from a newer build is renamed. With a new journal, the agent
+    /// adopts wanted entries that it finds in the kernel, and does not change
+    /// other entries. Records from before the machine's last boot are dropped,
+    /// because a boot empties the kernel's table. The exceptions are the
+    /// refused entries, the cluster's id, and the list of services that were
+    /// ours.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be used or if another agent uses
@@ -183,7 +190,8 @@ impl FileJournal {
             }
             other => other,
         }?;
-        // A folder that cannot be used yet is opened again and again.
+        // The remark is logged only after the journal was opened, because an
+        // unusable folder is opened again and again.
         if let Some(remark) = remark {
             tracing::warn!("{remark}");
         }
@@ -198,7 +206,8 @@ impl FileJournal {
         let failed = |error| failure(path, error);
         let database = open(path).map_err(failed)?;
         let remembered = rows::open(&database, boot_id).map_err(failed)?;
-        // Checks that later transactions can read the file too.
+        // Beginning a read checks that later transactions can read the file
+        // too.
         let read = database.begin_read();
         read.map_err(|error| failed(error.into()))?;
         let journal = Self {
@@ -230,9 +239,9 @@ impl FileJournal {
         write().map_err(|error| failure(&self.path, error))
     }
 
-    /// Opens the file again after an error. Fails with
-    /// [`JournalError::Replaced`] if the opened file has no entries, because it
-    /// is another one or because the former one was damaged.
+    /// Opens the journal's file again after an error. Fails with
+    /// [`JournalError::Replaced`] if the opened file has no entries, because
+    /// the file was replaced or was damaged.
     fn reopen(&mut self) -> Result<(), JournalError> {
         let is_same = match self.is_same_file() {
             Err(error) if database::is_content(&error) => {
@@ -250,8 +259,9 @@ impl FileJournal {
         }
     }
 
-    /// Opens the file, and returns whether it was opened before in this boot. A
-    /// new file gets what outlives a boot.
+    /// Opens the journal's file, and returns whether the file was already
+    /// opened in this boot. The function writes the records that outlive a boot
+    /// to a new file.
     fn is_same_file(&mut self) -> Result<bool, redb::Error> {
         let database = (self.open)(&self.path)?;
         let is_same = rows::is_from(&database, &self.boot_id)?;

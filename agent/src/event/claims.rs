@@ -1,20 +1,21 @@
-//! What claims have found out about virtual addresses on their network
-//! segments.
+//! The results of claims for virtual addresses on their network segments.
 
 use crate::host::interface::Mac;
 
-/// What a claim has found out about one virtual address.
+/// The result of a claim for one virtual address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// The claim has no result yet.
     Asking,
-    /// No other host answers for the address on the interface with this number.
+    /// No other host answers for the address on the interface with the given
+    /// index.
     Free(u32),
-    /// The host with this MAC address has the address or is about to take it.
+    /// The other host with the given MAC address has the address or is about to
+    /// take it.
     Taken(Mac),
     /// This host has the address, and no other host claims it.
     Held,
-    /// This host has the address, and the host with this MAC address claims it
-    /// too.
+    /// This host has the address, and the other host with the given MAC address
+    /// claims it too.
     Contested(Mac),
 }

@@ -1,31 +1,33 @@
 //! Facts about the origin of the objects: which cluster answers, whether the
-//! cluster still has their custom resource definitions, and how new a listing
-//! is.
+//! cluster still has the objects' custom resource definitions, and how new a
+//! listing is.
 
 use std::collections::BTreeMap;
 
 use crds::{Kind, ObjectKey};
 use serde::{Deserialize, Serialize};
 
-/// A fact that an input looked up in its cluster, with the answer.
+/// The answer of an input's look-up in its cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Word {
     /// The UID of the cluster whose API server answers.
     Cluster(Answer<String>),
-    /// The state of the custom resource definition with this name.
+    /// The state of the custom resource definition with the given name.
     Definition(&'static str, Answer<Definition>),
 }
 
 /// The result of looking up one fact.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer<T> {
-    /// The API server gave this answer.
+    /// The API server answered the look-up; the field is the answer.
     Is(T),
-    /// The API server gave no answer, for this reason; the input asks again.
+    /// The API server gave no answer; the field is the reason. After a missing
+    /// answer, the input asks again.
     None(String),
-    /// The agent is not allowed to look the fact up. If an earlier run was
-    /// allowed, the permission was lost. Otherwise the agent's RBAC rules come
-    /// from an older chart, whose agents limited removals only by their number.
+    /// The agent is not allowed to make the look-up. If an earlier run had the
+    /// permission for the look-up, the permission was lost. Otherwise, the
+    /// agent's RBAC rules come from an older chart, whose agents limited
+    /// removals only by number.
     NotAllowed,
 }
 
@@ -34,28 +36,28 @@ pub enum Answer<T> {
 pub enum Definition {
     /// The definition exists and is not being deleted.
     Stands,
-    /// The definition is being deleted; the API server first deletes its
-    /// objects, one by one.
+    /// The definition is being deleted. Before the definition disappears, the
+    /// API server deletes its objects one by one.
     Terminating,
-    /// The definition does not exist.
+    /// The custom resource definition does not exist.
     Missing,
-    /// The definition was deleted and created again; the known objects belonged
-    /// to the deleted one.
+    /// The definition was deleted and created again. The objects that the agent
+    /// knows belonged to the deleted definition.
     Replaced,
 }
 
-/// The source of a listing, with what shows whether the listing is newer than
-/// an earlier one from the same source.
+/// The source of a listing. A source also shows whether its listing is newer
+/// than an earlier listing from the same source.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Source {
-    /// The API server, at this resourceVersion. A listing may be newer than its
-    /// version, and is never older.
+    /// The API server is the source; the number is a resourceVersion. The
+    /// listing is at least as new as this resourceVersion.
     Version(u64),
-    /// The API server, at a resourceVersion that is not a number and so cannot
-    /// be compared.
+    /// The API server is the source, with a resourceVersion that cannot be
+    /// compared because it is not a number.
     Unordered(String),
-    /// A folder of manifests.
+    /// A folder of manifests is the source of the listing.
     Folder(Folder),
 }
 
@@ -63,17 +65,17 @@ pub enum Source {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Folder {
-    /// The number of the device that has the folder.
+    /// The number of the device that contains the folder of manifests.
     pub device: u64,
-    /// The folder's inode number on that device.
+    /// The inode number of the folder of manifests on its device.
     pub inode: u64,
-    /// Whether the folder has no manifest at all.
+    /// Whether the folder contains no manifest at all.
     pub is_empty: bool,
 }
 
 impl Folder {
-    /// Whether both are the same folder of the file system, whatever it
-    /// contains.
+    /// Whether `self` and `other` are the same folder of the file system,
+    /// regardless of its content.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
@@ -87,27 +89,29 @@ pub enum Doubt {
     Older {
         /// The highest resourceVersion that this director has seen.
         known: u64,
-        /// The resourceVersion of the listing.
+        /// The resourceVersion of the listing that is not believed.
         found: u64,
     },
-    /// The listing's resourceVersion, given here, is not a number.
+    /// The listing's resourceVersion is not a number; the field is the
+    /// resourceVersion.
     Unordered(String),
     /// The folder of manifests has no manifest.
     EmptyFolder,
-    /// The folder of manifests is another one than before.
+    /// The folder of manifests was replaced by another folder.
     OtherFolder,
-    /// The objects come from a folder instead of an API server, or the other
-    /// way around.
+    /// The source of the objects changed from an API server to a folder, or the
+    /// other way around.
     OtherSource,
     /// More than half of this director's table is missing.
     MostMissing,
 }
 
-/// What a run knows about its listings, for the next run.
+/// The knowledge about listings that a run stores for the next run.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Known {
-    /// The newest known state of each source, by the kind of the objects.
+    /// The newest known state of each source of objects, by the kind of the
+    /// objects.
     #[serde(default)]
     pub sources: BTreeMap<Kind, Source>,
     /// The objects whose absence from a listing is not believed.

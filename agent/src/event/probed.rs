@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-/// Identifies a probed target. The sender of the probe orders chooses the
-/// number.
+/// The number of a probed target, chosen by the sender of the probe orders.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ProbeId(pub u64);
 
@@ -16,8 +15,8 @@ pub struct Tally {
     /// The number of latest probes that failed in a row, counted up to the
     /// threshold.
     pub failures: u32,
-    /// Whether successes and failures keep alternating.
+    /// Whether successes and failures of the target's probes keep alternating.
     pub is_flapping: bool,
-    /// The reason of the latest failed probe.
+    /// The reason why the latest failed probe failed.
     pub why: Option<Arc<str>>,
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-/// A network interface as the kernel shows it.
+/// A network interface of the host, as the kernel reports it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Interface {
     /// The kernel's index of the interface.
@@ -18,18 +18,18 @@ pub struct Interface {
     pub up: bool,
     /// Whether the interface is connected, that is, has carrier.
     pub connected: bool,
-    /// The interface's addresses, each with the length of its prefix.
+    /// The interface's IP addresses, each with its prefix length.
     pub addresses: Vec<(IpAddr, u8)>,
     /// Addresses that the interface has but cannot use, because another host on
-    /// the segment had them when they were added.
+    /// the segment had the address when it was added.
     pub unusable: Vec<IpAddr>,
     /// The interface's addresses that carry the agent's mark.
     pub marked: Vec<IpAddr>,
 }
 
 impl Interface {
-    /// Returns the interface as a card on an Ethernet segment, or `None` if it
-    /// is not on one.
+    /// Returns the interface as a card on an Ethernet segment, or `None` if the
+    /// interface is not on an Ethernet segment.
     pub fn card(&self) -> Option<Card> {
         self.mac.map(|mac| Card {
             index: self.index,
@@ -38,7 +38,7 @@ impl Interface {
         })
     }
 
-    /// Whether the interface has an address.
+    /// Whether the interface has the given address.
     pub fn has(&self, address: IpAddr) -> bool {
         let mut addresses = self.addresses.iter();
         addresses.any(|(found, _)| *found == address)

@@ -10,8 +10,9 @@ use ipvs::Protocol;
 use netlink_packet_sock_diag::inet::{InetResponse, nlas::Nla};
 
 /// The file that lists the SCTP endpoints of this thread's network namespace.
-/// The file exists only after the kernel has loaded SCTP; a request over
-/// sock_diag would make the kernel load SCTP.
+/// This file exists only after the kernel has loaded SCTP. The agent does not
+/// use sock_diag for SCTP, because such a request would make the kernel load
+/// SCTP.
 const SCTP_ENDPOINTS: &str = "/proc/thread-self/net/sctp/eps";
 /// The state of a listening SCTP endpoint: `SCTP_SS_LISTENING` equals TCP's
 /// LISTEN (`include/net/sctp/constants.h`).
@@ -34,8 +35,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Whether the socket accepts clients that connect to this address and
-    /// port.
+    /// Whether the listening socket accepts clients that connect to the given
+    /// address and port.
     pub fn takes(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
         let is_for_it = match self.address.to_canonical() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.is_ipv4(),
@@ -71,8 +72,9 @@ pub(super) fn sctp_endpoints() -> io::Result<Vec<Listener>> {
     }
 }
 
-/// Parses lines of `ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS`
-/// (`net/sctp/proc.c`, `sctp_eps_seq_show`), and ignores all other lines.
+/// Parses lines with the columns `ENDPT SOCK STY SST HBKT LPORT UID INODE
+/// LADDRS` (`net/sctp/proc.c`, `sctp_eps_seq_show`), and ignores all other
+/// lines.
 fn parse_sctp(text: &str) -> Vec<Listener> {
     let endpoint = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();

@@ -1,13 +1,14 @@
-//! Allows one agent per network namespace: two agents would undo each other's
-//! work.
+//! Allows only one agent per network namespace, because two agents would undo
+//! each other's work.
 //!
-//! The lock has two parts. The *file* can be locked by no other user: it and
-//! its folder belong to the agent's user, which is root on a director. The
-//! *socket* has an abstract name, which belongs to the network namespace
-//! whatever the agent's files are, so it also excludes an agent in a container
-//! that does not see the file, and an agent of an earlier build. But every
-//! process in the network namespace can take the name, so an owner that is
-//! another user's process does not count.
+//! The lock has two parts: a file and a socket. The *file* cannot be locked by
+//! another user, because the file and its folder belong to the agent's user,
+//! which is root on a director. The *socket* has an abstract name, and abstract
+//! names belong to the network namespace. The socket therefore also excludes an
+//! agent that does not see the file, for example an agent in a container or of
+//! an earlier build. But every process in the network namespace can take the
+//! socket's name. The agent therefore ignores the socket if another user's
+//! process owns it.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
@@ -32,49 +33,51 @@ use nix::{
 };
 
 /// The name of the abstract socket that is one part of the lock. The kernel
-/// frees the name when its owner dies for whatever reason (unix(7)).
+/// frees the socket's name when the process that owns it ends (unix(7)).
 const NAME: &str = "ipvs-operator/agent";
-/// The folder with the other part of the lock: one file for each network
-/// namespace. The folder's file system is empty after a boot.
+/// The folder with the lock files, one file for each network namespace. The
+/// folder's file system is empty after a boot.
 const FOLDER: &str = "/run/ipvs-operator";
-/// The network namespace of the calling thread. Its inode number identifies it
-/// (namespaces(7)).
+/// The file of the calling thread's network namespace. The file's inode number
+/// identifies the namespace (namespaces(7)).
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
-/// The lock of a network namespace, held as long as this process is the
+/// The lock of a network namespace, which a process holds as long as it is the
 /// namespace's agent.
 #[derive(Debug)]
 pub struct Lock {
-    /// The locked file, or `None` if the folder cannot be used.
+    /// The locked file, or `None` if the lock's folder cannot be used.
     _file: Option<File>,
-    /// The socket, or `None` if another user's process has the name.
+    /// The lock's socket, or `None` if another user's process has the socket's
+    /// name.
     _socket: Option<UnixListener>,
-    /// What is wrong with one part of the lock, if the other part suffices.
+    /// The problem with one part of the lock, if the other part suffices.
     remark: Option<String>,
 }
 
 /// The reason why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another agent has the lock. [`Lock::owner`] returns its process ID.
+    /// Another agent has the lock. [`Lock::owner`] returns the process ID of
+    /// the agent that has the lock.
     #[error(
         "another ipvs-agent runs in this network namespace: waiting until it ends. Stop one of the two agents"
     )]
     Taken,
-    /// Another user's process has the socket's name, and the file cannot be
-    /// used either.
+    /// Another user's process has the socket's name, and the lock file cannot
+    /// be used either.
     #[error(
         "cannot take the agent's lock: the abstract socket @{NAME} belongs to {owner}, and the file {path} cannot be locked: {source}. Make the folder writable for the agent, or stop that process"
     )]
     NoPart {
-        /// The process that has the socket's name.
+        /// The process that has the name of the lock's socket.
         owner: String,
-        /// The path of the file.
+        /// The path of the lock file.
         path: PathBuf,
-        /// The reason why the file cannot be locked.
+        /// The reason why the lock file cannot be locked.
         source: io::Error,
     },
-    /// The socket could not be made.
+    /// The lock's socket could not be created.
     #[error("cannot take the agent's lock: {0}")]
     Io(#[from] io::Error),
 }
@@ -135,15 +138,16 @@ impl Lock {
         })
     }
 
-    /// Returns what is wrong with one part of the lock, if the other part
+    /// Returns the problem with one part of the lock, if the other part
     /// suffices.
     pub fn remark(&self) -> Option<&str> {
         self.remark.as_deref()
     }
 
-    /// Returns the ID of the agent's process that has the lock, as the kernel
-    /// knows it (SO_PEERCRED). Do not call this function repeatedly: the owner
-    /// never accepts connections, so its queue would fill up.
+    /// Returns the process ID of the agent that has the lock, which the kernel
+    /// reports (SO_PEERCRED). Do not call this function repeatedly: the lock's
+    /// owner never accepts connections, so the queue of its socket would fill
+    /// up.
     pub fn owner() -> Option<i32> {
         match Owner::find() {
             Owner::Ours(pid) => pid,
@@ -152,11 +156,13 @@ impl Lock {
     }
 }
 
-/// The process that has the socket's name.
+/// The owner of the name of the lock's socket.
 enum Owner {
-    /// A process of the agent's own user, with its ID if it is visible here.
+    /// A process of the agent's own user, with its process ID if this process
+    /// can see it.
     Ours(Option<i32>),
-    /// A process that is described by these words.
+    /// A process of another user, or an unknown process, with a description in
+    /// words.
     Others(String),
 }
 
@@ -171,17 +177,18 @@ impl Owner {
                     pid.unwrap_or_default()
                 ))
             }
-            // An agent listens at once, and its queue has room for more
-            // connections than other agents ever make.
+            // The socket's owner is not an agent: an agent listens on its
+            // socket, and its queue has room for all connections that other
+            // agents make.
             Err(errno) => Self::Others(format!("a process that does not listen ({errno})")),
         }
     }
 }
 
-/// Returns the user and the ID of the process that listens on the socket. The
-/// kernel reports the ID 0 for a process in a pid namespace that this process
-/// cannot see. The function does not wait for room in the listener's queue,
-/// because a hostile listener may leave none.
+/// Returns the user ID and the process ID of the process that listens on the
+/// lock's socket. The kernel reports the process ID 0 for a process in a pid
+/// namespace that this process cannot see. The function does not wait for room
+/// in the listener's queue, because a hostile listener may keep the queue full.
 fn peer() -> nix::Result<(u32, Option<i32>)> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -193,15 +200,15 @@ fn peer() -> nix::Result<(u32, Option<i32>)> {
     Ok((peer.uid(), (peer.pid() != 0).then_some(peer.pid())))
 }
 
-/// Returns the name of the file for the calling thread's network namespace.
+/// Returns the name of the lock file for the calling thread's network
+/// namespace.
 fn file_name() -> io::Result<String> {
     let inode = fs::metadata(NAMESPACE)?.ino();
     Ok(format!("netns-{inode}.lock"))
 }
 
-/// Locks the file, or returns `None` if another process has locked it. A process
-/// of another user can never have opened the file, so it cannot have locked it
-/// either.
+/// Locks the lock file, or returns `None` if another process has locked it.
+/// Only a process of the agent's own user can have opened and locked the file.
 fn lock(folder: &Path, path: &Path) -> io::Result<Option<File>> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if !folder.is_dir() => return Err(error),
@@ -241,8 +248,8 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(Lock::owner(), Some(own), "the process is named");
 
-        // Each part of the lock suffices: an agent in a container may see only
-        // the socket, and an agent may have only the file.
+        // Each part of the lock suffices alone: an agent in a container may see
+        // only the socket, and another agent may have only the file.
         let another = above.path().join("another");
         for folder in [&folder, &another] {
             let second = Lock::take_in(folder).expect_err("two agents in one network namespace");
@@ -259,7 +266,7 @@ mod tests {
         drop(file);
         drop(Lock::take_in(&folder).expect("the lock is free again"));
 
-        // The socket alone does where the folder cannot be used.
+        // The lock's socket alone suffices if the lock's folder cannot be used.
         let file = above.path().join("file");
         fs::write(&file, "").unwrap();
         let alone = Lock::take_in(&file).expect("the socket is free");

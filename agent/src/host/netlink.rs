@@ -1,6 +1,6 @@
 //! Reads interfaces, addresses and neighbors, and adds and removes addresses
-//! and the agent's own device. The module uses rtnetlink on a small runtime in
-//! the loop's thread.
+//! and the agent's own device. This code uses rtnetlink on a small tokio
+//! runtime in the loop's thread.
 
 use std::{io, net::IpAddr};
 
@@ -26,41 +26,41 @@ use super::interface::{Interface, Mac};
 /// The boundary to the host's interfaces, kept small so that tests can replace
 /// it with a model.
 pub trait Links {
-    /// Returns every interface with its addresses.
+    /// Returns every interface of the host with its addresses.
     ///
     /// # Errors
     /// Returns an error if the kernel does not answer.
     fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError>;
 
     /// Adds a virtual address with the agent's mark, as /32 or /128, so that
-    /// the kernel adds no route for it. An IPv6 address skips duplicate address
-    /// detection and is never chosen as a source address.
+    /// the kernel adds no route for it. An added IPv6 address skips duplicate
+    /// address detection, and the kernel never chooses it as a source address.
     ///
     /// # Errors
-    /// Returns an error if the kernel refuses the request. An address that is
-    /// already there is not an error.
+    /// Returns an error if the kernel refuses the request. If the address is
+    /// already on the interface, returns no error.
     fn add(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
 
     /// Removes a virtual address that [`Links::add`] added.
     ///
     /// # Errors
-    /// Returns an error if the kernel refuses the request. An address that is
-    /// already gone is not an error.
+    /// Returns an error if the kernel refuses the request. If the address is
+    /// already gone, returns no error.
     fn remove(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
 
-    /// Makes a dummy device for this host's addresses that are on no segment,
-    /// and switches the device on.
+    /// Creates a dummy device for virtual addresses that should be on no
+    /// segment, and switches the device on.
     ///
     /// # Errors
-    /// Returns an error if the kernel refuses the request. A device that is
-    /// already there is not an error.
+    /// Returns an error if the kernel refuses the request. If the device
+    /// already exists, returns no error.
     fn make_device(&mut self, name: &str) -> Result<(), LinkError>;
 
-    /// Removes a device that [`Links::make_device`] made.
+    /// Removes a device that [`Links::make_device`] created.
     ///
     /// # Errors
-    /// Returns an error if the kernel refuses the request. A device that is
-    /// already gone is not an error.
+    /// Returns an error if the kernel refuses the request. If the device is
+    /// already gone, returns no error.
     fn remove_device(&mut self, name: &str) -> Result<(), LinkError>;
 
     /// Returns the neighbors on this host's segments that the kernel knows,
@@ -78,9 +78,10 @@ pub trait Links {
     fn look_for_neighbor(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError>;
 }
 
-/// The mark of an address that the agent added: its address protocol
-/// (`IFA_PROTO`, since Linux 5.18), which is like the protocol of a route. The
-/// kernel's own address protocols are 1 to 3 (`include/uapi/linux/if_addr.h`).
+/// The mark of an address that the agent added. The mark is the address
+/// protocol (`IFA_PROTO`, since Linux 5.18), which is like the protocol of a
+/// route. The kernel's own address protocols are 1 to 3
+/// (`include/uapi/linux/if_addr.h`).
 const MARK: AddressProtocol = AddressProtocol::Other(0x76);
 
 /// The reason why a request to the kernel failed.
@@ -106,7 +107,7 @@ pub struct RouteSocket {
 }
 
 impl RouteSocket {
-    /// Opens a socket in the network namespace of the calling thread.
+    /// Opens a route socket in the network namespace of the calling thread.
     ///
     /// # Errors
     /// Returns an error if the system has no socket left.
@@ -116,10 +117,10 @@ impl RouteSocket {
     }
 }
 
-/// Opens a connection in the network namespace of the calling thread, and the
-/// runtime on which the connection runs. If `is_strict` is true, the kernel
-/// honours every part of a request and refuses parts that it does not know
-/// (`NETLINK_GET_STRICT_CHK`).
+/// Opens an rtnetlink connection in the network namespace of the calling
+/// thread, and the runtime on which the connection runs. If `is_strict` is
+/// true, the kernel honours every part of a request and refuses parts that it
+/// does not know (`NETLINK_GET_STRICT_CHK`).
 pub(super) fn connect(is_strict: bool) -> io::Result<(Runtime, Handle)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -329,9 +330,9 @@ fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
     interface
 }
 
-/// Returns the interface's own address: IFA_LOCAL if there is one, and
-/// IFA_ADDRESS otherwise. On point-to-point links, IFA_ADDRESS is the peer's
-/// address (`include/uapi/linux/if_addr.h`).
+/// Returns the interface's own address, which is IFA_LOCAL if the message has
+/// IFA_LOCAL, and IFA_ADDRESS otherwise. On point-to-point links, IFA_ADDRESS
+/// is the peer's address (`include/uapi/linux/if_addr.h`).
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let attributes = || message.attributes.iter();
     attributes()

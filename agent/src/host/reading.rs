@@ -1,4 +1,4 @@
-//! A reading of the kernel's table that hints at changes by other processes.
+//! Readings of the kernel's table that show changes by other processes.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,17 @@ use ipvs::{ActualService, ActualTable, Listing, ServiceConfig, ServiceKey};
 /// The result of reading the kernel's table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
-    /// The services, without their destinations.
+    /// The services of the kernel's table, without their destinations.
     Services(BTreeMap<ServiceKey, ServiceConfig>),
-    /// The services, and their destinations as far as /proc/net/ip_vs shows
-    /// them.
+    /// The services of the kernel's table, and their destinations as far as
+    /// /proc/net/ip_vs shows them.
     Listing(Listing),
-    /// The whole table, with every destination.
+    /// The kernel's whole table, with every destination.
     Table(ActualTable),
 }
 
 impl Reading {
-    /// Returns the services of `table` that this reading shows differently.
+    /// Returns the services that differ between `table` and this reading.
     pub fn contradictions(&self, table: &ActualTable) -> Vec<ServiceKey> {
         let services = table.iter();
         match self {

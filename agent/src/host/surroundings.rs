@@ -1,5 +1,5 @@
-//! Reads facts about the host's network: where its routes lead, where they came
-//! from, and whether connections are tracked.
+//! Reads facts about the host's network: where its routes lead, which routes
+//! came from router advertisements, and whether connections are tracked.
 
 use std::{collections::BTreeSet, fs, io, net::IpAddr};
 
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::netlink::connect;
 
-/// The first two numbers of a kernel's version.
+/// The first two numbers of a Linux kernel's version.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct KernelVersion(pub u32, pub u32);
 
@@ -33,7 +33,7 @@ impl KernelVersion {
 /// with a model.
 pub trait Surroundings {
     /// Returns the index of the interface that leads to an address, or `None`
-    /// if no route does.
+    /// if there is no route to the address.
     ///
     /// # Errors
     /// Returns an error if the kernel does not answer.
@@ -46,18 +46,18 @@ pub trait Surroundings {
     /// Returns an error if the kernel does not answer.
     fn advertised(&mut self) -> io::Result<BTreeSet<u32>>;
 
-    /// Whether connection tracking has counted a packet as invalid, which shows
-    /// that it is active in this network namespace or was active since the host
-    /// booted.
+    /// Whether connection tracking has counted a packet as invalid. A packet
+    /// that was counted as invalid shows that connection tracking is active in
+    /// this network namespace, or was active since the host booted.
     fn calls_packets_invalid(&mut self) -> bool;
 
     /// Returns the running kernel's version, or `None` if it cannot be read.
     fn kernel(&mut self) -> Option<KernelVersion>;
 }
 
-/// The network of this real host. The route socket is opened when it is first
-/// needed, in the network namespace of the calling thread, and again after a
-/// failure.
+/// The access to the network of the real host. The route socket is opened in
+/// the network namespace of the calling thread when it is first needed, and
+/// opened again after a failure.
 #[derive(Default)]
 pub struct ThisHost {
     routes: Option<(Runtime, Handle)>,
@@ -70,8 +70,9 @@ impl ThisHost {
     ) -> io::Result<T> {
         let (runtime, handle) = match self.routes.take() {
             Some(routes) => routes,
-            // On a socket without strict checks, the kernel ignores the filter
-            // and returns every route of a full table.
+            // The rtnetlink connection is strict: without strict checks, the
+            // kernel ignores the request's filter and returns every route of
+            // the host.
             None => connect(true)?,
         };
         match runtime.block_on(question(handle.clone())) {
@@ -118,9 +119,9 @@ impl Surroundings for ThisHost {
     }
 }
 
-/// Returns a request for the route to an address. A kernel that checks strictly
-/// wants the rest of the header to be empty (`net/ipv4/route.c`,
-/// `inet_rtm_valid_getroute_req`).
+/// Returns a request for the route to an address. With strict checks, the
+/// kernel refuses a request whose other header fields are not empty
+/// (`net/ipv4/route.c`, `inet_rtm_valid_getroute_req`).
 fn lookup(address: IpAddr) -> RouteMessage {
     let (family, length, destination) = match address {
         IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
@@ -134,9 +135,9 @@ fn lookup(address: IpAddr) -> RouteMessage {
     message
 }
 
-/// Returns a request for all routes from router advertisements. For this
-/// request, the kernel leaves out all other routes (`net/ipv4/fib_frontend.c`,
-/// `ip_valid_fib_dump_req`).
+/// Returns a request for all routes from router advertisements. The kernel
+/// leaves out all routes that are not from router advertisements
+/// (`net/ipv4/fib_frontend.c`, `ip_valid_fib_dump_req`).
 fn from_advertisements() -> RouteMessage {
     let mut message = empty(AddressFamily::Inet6);
     message.header.protocol = RouteProtocol::Ra;
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn invalid_packets_are_seen_on_whichever_processor_counted_them() {
-        // The column names are those of Linux 6.1.
+        // The column names are from Linux 6.1.
         let names =
             "entries  clashres found new invalid ignore delete chainlength insert insert_failed";
         let row = |invalid| {

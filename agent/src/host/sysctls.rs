@@ -1,4 +1,4 @@
-//! Reads and writes the host's sysctls as files.
+//! Reads and writes the host's sysctls as files below /proc/sys.
 
 use std::{fs, io, path::PathBuf};
 
@@ -9,7 +9,7 @@ const IPV6_INTERFACES: &str = "net.ipv6.conf";
 /// The boundary to the host's sysctls, kept small so that tests can replace it
 /// with a model. Sysctls are named as in sysctl(8), such as
 /// `net.ipv4.vs.expire_nodest_conn`. A dot in an interface's name is written as
-/// a slash: `net.ipv4.conf.eth0/100.forwarding`.
+/// a slash, as in `net.ipv4.conf.eth0/100.forwarding`.
 pub trait Sysctls {
     /// Reads the value of a sysctl, without the line break at its end.
     ///
@@ -24,8 +24,9 @@ pub trait Sysctls {
     /// the value.
     fn write(&mut self, name: &str, value: &str) -> io::Result<()>;
 
-    /// Lists the entries below a name. For `net.ipv6.conf`, the entries are the
-    /// interfaces, `all` and `default`, each spelled as in a sysctl's name.
+    /// Lists the entries below a sysctl name. For example, the entries below
+    /// `net.ipv6.conf` are the interfaces, `all` and `default`, each spelled as
+    /// in a sysctl's name.
     ///
     /// # Errors
     /// Returns an error if the name does not exist or cannot be read.
@@ -37,11 +38,11 @@ pub fn spelled(interface: &str) -> String {
     interface.replace('.', "/")
 }
 
-/// Sets one sysctl and no other. Writing `net.ipv6.conf.all.forwarding` also
-/// changes `forwarding` of every interface, present and future. Writing 0 to
-/// `net.ipv6.conf.all.forwarding` also changes `force_forwarding`
-/// (`net/ipv6/addrconf.c`, `addrconf_forward_change`). This function at once
-/// restores all other sysctls that the write changed.
+/// Sets one sysctl and leaves all other sysctls unchanged. Writing
+/// `net.ipv6.conf.all.forwarding` also changes `forwarding` of every interface,
+/// present and future. Writing 0 to `net.ipv6.conf.all.forwarding` also changes
+/// `force_forwarding` (`net/ipv6/addrconf.c`, `addrconf_forward_change`). The
+/// function immediately restores all other sysctls that the write changed.
 ///
 /// # Errors
 /// Returns an error if the sysctl cannot be written or another sysctl cannot be
@@ -53,7 +54,8 @@ pub fn set(sysctls: &mut dyn Sysctls, name: &str, value: &str) -> io::Result<()>
     let before = changed_with_it(sysctls)?;
     sysctls.write(name, value)?;
     for (name, value) in before {
-        // An interface may have disappeared in the meantime.
+        // A sysctl that cannot be read is skipped, because its interface may
+        // have disappeared in the meantime.
         if sysctls.read(&name).is_ok_and(|now| now != value) {
             sysctls.write(&name, &value)?;
         }
@@ -81,9 +83,9 @@ pub fn changed_with_it(sysctls: &mut dyn Sysctls) -> io::Result<Vec<(String, Str
     Ok(found.collect())
 }
 
-/// The folder /proc/sys, or another folder where its files can be written.
-/// Below `net`, the kernel shows the network namespace of the process that
-/// opens a file.
+/// The folder /proc/sys, or another folder in which the files of /proc/sys can
+/// be written. Below the folder `net`, the kernel shows the network namespace
+/// of the process that opens a file.
 #[derive(Debug)]
 pub struct SysctlFolder(pub PathBuf);
 
@@ -93,7 +95,7 @@ impl SysctlFolder {
     }
 }
 
-/// Swaps dots and slashes, as sysctl(8) does.
+/// Swaps dots and slashes in a sysctl's name, as sysctl(8) does.
 fn swapped(text: &str) -> String {
     let swap = |c| match c {
         '.' => '/',
@@ -110,7 +112,8 @@ impl Sysctls for SysctlFolder {
     }
 
     fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
-        // The file is never created: a file that does not exist is no sysctl.
+        // The sysctl's file is never created, because only existing files are
+        // sysctls.
         let mut file = fs::OpenOptions::new().write(true).open(self.path(name))?;
         io::Write::write_all(&mut file, value.as_bytes())
     }

@@ -1,9 +1,10 @@
 //! Finds the addresses at which the agent reaches its API server. Services must
-//! not take these addresses ([`crate::decide::protect`]).
+//! not take the API server's addresses ([`crate::decide::protect`]).
 //!
-//! In a pod the agent connects to a cluster IP. kube-proxy translates it before
-//! IPVS sees the packet, so the API servers' own addresses must be known too.
-//! The EndpointSlices of the Service `default/kubernetes` have them.
+//! In a pod, the agent connects to the API server's cluster IP. The packets
+//! reach IPVS only after kube-proxy has translated the cluster IP, so the agent
+//! must also know the API servers' own addresses. The EndpointSlices of the
+//! Service `default/kubernetes` have the API servers' own addresses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,32 +22,33 @@ use tokio::{net::lookup_host, time};
 
 use crate::{event::Event, said::Said};
 
-/// How often the API server's host name is resolved again.
+/// The interval at which the API server's host name is resolved again.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// How often the EndpointSlices are read again. API servers come and go rarely,
-/// and every agent of a fleet reads them.
+/// The interval at which the EndpointSlices are read again. This interval is
+/// long, because API servers rarely change and every agent of a fleet reads the
+/// EndpointSlices.
 const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(300);
-/// The EndpointSlices of the Service `kubernetes`.
+/// The label selector for the EndpointSlices of the Service `kubernetes`.
 const ENDPOINTS_OF: &str = "kubernetes.io/service-name=kubernetes";
-/// How long to wait for DNS, or for the API server, to answer.
+/// The maximum wait for an answer of DNS or of the API server.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-/// How long an address counts after DNS or the API server last returned it. Some
-/// DNS servers return a few of many addresses in turn, and a connection outlives
-/// the answer with which it was opened.
+/// The time for which an address counts after DNS or the API server last
+/// returned it. Some DNS servers return only a few of many addresses in turn,
+/// and a connection may stay open longer than DNS returns its address.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
 /// The known addresses of the API server.
 #[derive(Debug)]
 pub struct ApiServers {
-    /// The host name or IP address of each place to reach the API server, with
-    /// its port.
+    /// Each host name or IP address at which the API server can be reached,
+    /// with the port.
     places: BTreeSet<(String, u16)>,
     /// The addresses that DNS returned.
     named: Seen,
     /// The addresses in the EndpointSlices.
     endpoints: Seen,
-    /// When the EndpointSlices are due to be read, or none before the first
-    /// time.
+    /// When the EndpointSlices must be read again, or none before the first
+    /// reading.
     endpoints_due: Option<Instant>,
     /// The last logged problem with the EndpointSlices.
     said: Said,
@@ -57,9 +59,10 @@ pub struct ApiServers {
 type Seen = BTreeMap<SocketAddr, Instant>;
 
 impl ApiServers {
-    /// Takes the API server's URL from a configuration, and the URL of the
-    /// proxy in front of it. Inside a cluster (`is_inferred`: no kubeconfig was
-    /// named), also takes the address that the kubelet sets in the environment.
+    /// Takes the API server's URL, and the URL of the proxy in front of the API
+    /// server, from a configuration. If no kubeconfig was named
+    /// (`is_inferred`), also takes the address that the kubelet sets in the
+    /// environment of a pod.
     pub fn of(config: &Config, is_inferred: bool) -> Self {
         let urls = [config.proxy_url.as_ref(), Some(&config.cluster_url)];
         let urls = urls.into_iter().flatten().filter_map(place);
@@ -81,9 +84,9 @@ impl ApiServers {
         }
     }
 
-    /// Resolves the host names, reads the EndpointSlices if that is due, and
-    /// sends the addresses to the loop if they changed. Addresses that cannot
-    /// be looked up now stay as they are.
+    /// Resolves the host names, reads the EndpointSlices if a reading is due,
+    /// and sends the API server's addresses to the loop if they changed. If a
+    /// look-up fails, the addresses from earlier look-ups stay.
     pub async fn look(&mut self, client: &Client, events: &Sender<Event>) {
         let now = Instant::now();
         self.resolve(now).await;
@@ -106,7 +109,8 @@ impl ApiServers {
                     .extend(found.map(|found| (canonical(found), now)));
                 None
             }
-            // Everything else that the agent reads shows the same problem.
+            // If the API server does not answer, nothing is logged here,
+            // because the watches of objects log this problem.
             Ok(Err(kube::Error::Api(status))) => advice::api_error(WHAT, &status),
             Ok(Err(_)) | Err(_) => None,
         };
@@ -130,8 +134,8 @@ impl ApiServers {
     fn tell(&mut self, events: &Sender<Event>) {
         let mut known = BTreeSet::new();
         for seen in [&mut self.named, &mut self.endpoints] {
-            // Ages are compared with the newest answer, so nothing expires
-            // while DNS, or the API server, does not answer.
+            // The age of an address is compared with the newest answer, so no
+            // address expires while DNS or the API server does not answer.
             if let Some(newest) = seen.values().max().copied() {
                 seen.retain(|_, at| *at + KEEP_TIME > newest);
             }
@@ -146,7 +150,7 @@ impl ApiServers {
         }
     }
 
-    /// Looks again and again, forever.
+    /// Looks up the API server's addresses again and again, without end.
     pub async fn watch(mut self, client: Client, events: Sender<Event>) {
         let mut places = self.places.iter();
         let interval = match places.all(|(host, _)| host.parse::<IpAddr>().is_ok()) {
@@ -170,7 +174,7 @@ fn place(url: &Uri) -> Option<(String, u16)> {
     Some((host, port))
 }
 
-/// Returns the addresses in an EndpointSlice, each with every port.
+/// Returns the addresses in an EndpointSlice, each combined with every port.
 fn addresses(slice: &EndpointSlice) -> Vec<SocketAddr> {
     let ports = slice.ports.iter().flatten();
     let ports: Vec<_> = ports
@@ -178,7 +182,8 @@ fn addresses(slice: &EndpointSlice) -> Vec<SocketAddr> {
         .collect();
     let endpoints = slice.endpoints.iter();
     let addresses = endpoints.flat_map(|endpoint| &endpoint.addresses);
-    // An address that is a host name has no place in a VirtualService.
+    // An endpoint whose address is a host name is skipped, because a
+    // VirtualService has an IP address.
     let addresses = addresses.filter_map(|address| address.parse::<IpAddr>().ok());
     addresses
         .flat_map(|address| {

@@ -1,7 +1,8 @@
 //! The API server's time of day, from the Date header of its answers. The agent
-//! compares its own clock with it before it believes a time that a person set
-//! ([`crate::decide::permission`]). This costs no request: every answer has the
-//! header, and the agent renews its Lease every few seconds.
+//! compares its own clock with the API server's time before it believes a time
+//! that a person set ([`crate::decide::permission`]). The comparison needs no
+//! extra request: every answer has the header, and the agent renews its Lease
+//! every few seconds.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,12 +15,12 @@ use tower::util::MapResponseLayer;
 
 use crate::decide::permission::{ApiServerTime, Daytime};
 
-/// The API server's time of day, as last heard. All clones share what was
-/// heard.
+/// The API server's time of day, from its latest answer. All clones of an
+/// `ApiTime` share the latest answer.
 #[derive(Clone, Debug, Default)]
 pub struct ApiTime(Arc<Mutex<Option<Heard>>>);
 
-/// The Date of an answer, and when the answer came.
+/// The Date header of an answer, and the time at which the answer arrived.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     date: Timestamp,
@@ -27,8 +28,9 @@ struct Heard {
 }
 
 impl ApiTime {
-    /// Returns a layer for a client of the API server, which notes the Date of
-    /// each answer and passes the answer on.
+    /// Returns a layer for a client of the API server. The client's layer notes
+    /// the Date header of each answer of the API server and passes the answer
+    /// on.
     pub fn layer<B>(
         &self,
     ) -> MapResponseLayer<impl Fn(Response<B>) -> Response<B> + Clone + use<B>> {
@@ -40,8 +42,8 @@ impl ApiTime {
     }
 
     /// Returns the time of day on this host, and the API server's time of day
-    /// if an answer had one. The time since that answer is measured, so a step
-    /// of this host's clock shows at once.
+    /// if an answer had one. The time since that answer is measured with a
+    /// steady clock, so a step of this host's clock shows at once.
     pub fn daytime(&self) -> Daytime {
         Daytime {
             here: Timestamp::now(),
@@ -51,7 +53,7 @@ impl ApiTime {
 
     fn hear(&self, headers: &HeaderMap, at: Instant) {
         let date = headers.get(DATE).map(|date| date.as_bytes());
-        // An answer without a date that can be read says nothing.
+        // An answer without a readable Date header is ignored.
         let date = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
         if let Some(date) = date {
             *self.heard() = Some(Heard { date, at });
@@ -68,7 +70,8 @@ impl ApiTime {
     }
 
     fn heard(&self) -> std::sync::MutexGuard<'_, Option<Heard>> {
-        // The value is whole after each assignment, so a poisoned lock is fine.
+        // The value is consistent after each assignment, so a poisoned lock can
+        // still be used.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,7 +84,8 @@ mod tests {
 
     use super::*;
 
-    /// The example of RFC 9110, section 5.6.7, in seconds since 1970.
+    /// The example date of RFC 9110, section 5.6.7, as text and in seconds
+    /// since 1970.
     const EXAMPLE: (&str, i64) = ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777);
 
     fn headers(date: &str) -> HeaderMap {

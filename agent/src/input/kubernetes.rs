@@ -32,17 +32,17 @@ use super::{
 };
 use crate::{event::Event, said::Said};
 
-/// The most steps of a watch that are handled together.
+/// The maximum number of steps of a watch that are handled together.
 const CHUNK: usize = 256;
-/// How long to wait before listing objects again, if the API server did not say
-/// how new its list is.
+/// The wait before objects are listed again if the API server's list had no
+/// resourceVersion.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Watches everything that a director of `group` needs, forever. While the API
-/// server is away no event is sent, so nothing changes. `vanished` is notified
-/// when the Director named `me` was deleted. When another cluster answers at
-/// the same address, or an older state of the same cluster, all watches start
-/// again.
+/// Watches all objects that a director of `group` needs, without end. While the
+/// API server does not answer, no event is sent, so nothing changes on the
+/// host. When the Director named `me` was deleted, `vanished` is notified. All
+/// watches start again when another cluster answers at the API server's
+/// address, or when the cluster answers with an older state than before.
 pub async fn watch(
     client: Client,
     group: &str,
@@ -88,19 +88,19 @@ async fn everything(
     );
 }
 
-/// What the watches of objects share.
+/// The state that the watches of objects share.
 struct Objects<'a> {
     client: &'a Client,
     events: &'a Sender<Event>,
-    /// Notified when all objects must be listed again.
+    /// Notifies the watches when all objects must be listed again.
     moved: &'a Notify,
 }
 
-/// Why a watch ended.
+/// The reason why a watch ended.
 enum End {
     /// The loop has ended and receives no more events.
     Unheard,
-    /// The API server listed objects, but did not say how new the list is.
+    /// The API server listed objects, but the list had no resourceVersion.
     Undated,
 }
 
@@ -148,13 +148,14 @@ impl Objects<'_> {
         let events = self.events;
         let name = K::kind(&());
         let api = Api::<Loose<K>>::all(self.client.clone());
-        // The managed fields of an object are several times its size, and the
-        // agent does not use them.
+        // The agent does not use the managed fields of an object, which are
+        // several times the size of the rest of the object.
         let stream = watcher(api.clone(), config.clone())
             .default_backoff()
             .modify(|object| object.metadata.managed_fields = None);
-        // `then` asks for the next step only when it has passed this one on, so
-        // the answer is there before the request for the listing is sent.
+        // The combinator `then` polls for the next step only after it has
+        // passed the current step on. This order ensures that the answer about
+        // the current resourceVersion arrives before the listing is requested.
         let stream = stream.then(|step| async {
             let source = match &step {
                 Ok(watcher::Event::Init) => version::current(&api).await,
@@ -199,8 +200,8 @@ impl Objects<'_> {
                 away.saw(&name, &step);
                 match &step {
                     watcher::Event::Init => is_dated = source.is_some(),
-                    // Without its version, nobody knows what the absence of an
-                    // object from the listing means.
+                    // Without the listing's resourceVersion, the absence of an
+                    // object from the listing proves nothing.
                     watcher::Event::InitDone if !is_dated => return End::Undated,
                     _ => {}
                 }
@@ -217,7 +218,7 @@ impl Objects<'_> {
 }
 
 /// Checks the cluster, the definition and the resourceVersion although no step
-/// of the watch requires it.
+/// of the watch requires a check.
 async fn look_again<K>(
     origin: &mut Origin,
     api: &Api<K>,
@@ -311,8 +312,9 @@ struct Sent {
 }
 
 fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender<Event>) {
-    // Sending fails when the loop has ended. Addresses are sent first, so that
-    // the loop knows the addresses of every director that it knows by name.
+    // Sending fails when the loop has ended. The addresses are sent before the
+    // names, so that the loop knows the addresses of every director that it
+    // knows by name.
     let addresses = membership.addresses(now);
     if let Some(addresses) = &addresses
         && sent.addresses.as_ref() != Some(addresses)
@@ -331,8 +333,8 @@ fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender
     }
 }
 
-/// Logs one line when the API server stops answering, and one when it answers
-/// again.
+/// Logs one line when the API server stops answering, and one line when it
+/// answers again.
 #[derive(Default)]
 struct Away {
     said: Said,
@@ -344,7 +346,7 @@ impl Away {
     }
 
     fn saw<K>(&mut self, kind: &str, step: &watcher::Event<K>) {
-        // The start of a listing is no answer from the API server yet.
+        // At the start of a listing, the API server has not answered yet.
         let answered = !matches!(step, watcher::Event::Init);
         if answered && self.said.clear() {
             tracing::info!("the API server answers requests for {kind}s again");

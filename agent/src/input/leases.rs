@@ -1,5 +1,5 @@
-//! Looks at the Leases of other directors, while the loop asks for it. A
-//! renewed Lease shows that the director's agent is alive.
+//! Reads the Leases of other directors while the loop asks for them. A renewed
+//! Lease shows that a director's agent is alive.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,18 +17,18 @@ use tokio::{
 
 use crate::{event::Event, said::Said};
 
-/// The directors whose Leases are looked at, each with the time between two
-/// looks.
+/// The directors whose Leases the agent reads, each with the time between two
+/// readings.
 pub type Looks = BTreeMap<String, Duration>;
 
-/// How long to wait for the API server's answer.
+/// The maximum wait for the API server's answer to a request for a Lease.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// The boundary to the Leases of other directors, kept small so that tests can
 /// replace it with a model.
 pub trait Leases {
-    /// Replaces the set of directors whose Leases are looked at. What is found
-    /// comes back as [`Event::Lease`].
+    /// Replaces the set of directors whose Leases are read. Each reading is
+    /// sent to the loop as an [`Event::Lease`].
     fn look_at(&mut self, directors: Looks);
 }
 
@@ -39,8 +39,8 @@ impl Leases for UnboundedSender<Looks> {
     }
 }
 
-/// Looks at the Leases in `namespace` that the loop asks for, as often as it
-/// asks. If the API server does not answer, nothing is sent.
+/// Reads the Leases in `namespace` that the loop asks for, at the intervals
+/// that the loop asks for. If the API server does not answer, no event is sent.
 pub async fn watch(
     client: Client,
     namespace: &str,
@@ -61,7 +61,8 @@ pub async fn watch(
                 due = names
                     .into_iter()
                     .map(|(name, interval)| {
-                        // A Lease that was just looked at must wait.
+                        // A Lease that was just read is read again only after
+                        // its interval.
                         let at = due.get(&name).map_or(now, |(at, _)| *at);
                         (name, (at.min(now + interval), interval))
                     })
@@ -104,8 +105,8 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Returns the time of renewal that a director's Lease names, or none if there
-/// is no such Lease. The error is a sentence for the log.
+/// Returns the renewal time in a director's Lease, or none if there is no such
+/// Lease. Returns an error that is a sentence for the log.
 async fn look(leases: &Api<Lease>, name: &str) -> Result<Option<String>, String> {
     let what = format!("look at the Lease {name}");
     match time::timeout(ANSWER_TIME, leases.get_opt(name)).await {

@@ -1,5 +1,6 @@
-//! A thread that the kernel notifies of changed interfaces and addresses. The
-//! thread decides nothing: the loop reads the interfaces again.
+//! A thread that the kernel notifies of changed interfaces and addresses. For a
+//! change, the thread only sends an event, and the loop reads the interfaces
+//! again.
 
 use std::{io, sync::mpsc::Sender, thread, time::Duration};
 
@@ -9,13 +10,14 @@ use tokio::{runtime, time};
 
 use crate::event::Event;
 
-/// The shortest time between two events that the thread sends. Pods' interfaces
-/// come and go often.
+/// The shortest time between two events that the thread sends. The interfaces
+/// of pods change often.
 const LEAST_REST: Duration = Duration::from_millis(200);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// Starts the thread in the caller's network namespace. The thread ends when
-/// the loop has ended.
+/// Starts the thread that watches the interfaces, in the caller's network
+/// namespace. The thread that watches the interfaces ends when the loop has
+/// ended.
 ///
 /// # Errors
 /// Returns an error if the system has no thread or descriptor left.
@@ -41,16 +43,16 @@ async fn run(events: &Sender<Event>) {
             Ok((connection, _handle, mut messages)) => {
                 said = None;
                 let connection = tokio::spawn(connection);
-                // Changes before the subscription are unknown, so the loop
-                // reads the interfaces now.
+                // The thread does not know of changes before its subscription,
+                // so the loop must read the interfaces now.
                 loop {
                     while messages.try_recv().is_ok() {}
                     if events.send(Event::Links).is_err() {
                         return;
                     }
                     time::sleep(LEAST_REST).await;
-                    // The stream ends when the kernel dropped messages because
-                    // they were not read in time.
+                    // The stream of messages ends if the kernel dropped
+                    // messages because they were not read in time.
                     if messages.next().await.is_none() {
                         break;
                     }

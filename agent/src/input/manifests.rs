@@ -1,5 +1,5 @@
 //! Reads objects from a folder of YAML files, like a kubelet's static pods.
-//! With such a folder a director works without a Kubernetes API.
+//! With a folder of manifests, a director works without a Kubernetes API.
 
 mod file;
 mod yaml;
@@ -31,14 +31,15 @@ use crate::{
     said::Said,
 };
 
-/// How often the folder is read. Changes are found by comparing the content,
-/// because a mounted folder may send no notifications.
+/// The interval at which the folder of manifests is read. The agent finds
+/// changes by comparing the files' content, because a mounted folder may send
+/// no notifications.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the folder's content must stay the same before a change is used.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// Reads the folder, and sends its objects whenever they change, until the loop
-/// has ended. `me` is the only director of `group`.
+/// Reads the folder of manifests, and sends its objects whenever they change,
+/// until the loop has ended. `me` is the only director of `group`.
 pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let Input {
         events,
@@ -50,7 +51,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let mut said = Said::default();
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
-        // There is no API server now, even if the previous run used one.
+        // This run uses no API server, even if the previous run used one.
         Event::ApiServers(BTreeSet::new()),
         Event::DirectorAddresses(BTreeMap::new()),
     ];
@@ -92,9 +93,9 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     }
 }
 
-/// Reads the folder, or returns `None` while its contents are still changing.
-/// Half of a file that is being written must not look like the removal of the
-/// other half.
+/// Reads the folder of manifests, or returns `None` while its contents are
+/// still changing. While a file is being written, its missing part must not
+/// look like a removal of objects.
 fn quiet_contents(folder: &Path, seen: &Contents) -> io::Result<Option<Contents>> {
     let contents = read(folder)?;
     if contents == *seen {
@@ -108,10 +109,11 @@ fn quiet_contents(folder: &Path, seen: &Contents) -> io::Result<Option<Contents>
 /// read.
 type Files = BTreeMap<PathBuf, Result<String, String>>;
 
-/// The folder as read.
+/// A manifest folder as it was read.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Contents {
-    /// The folder that was read, or none before the first reading.
+    /// The identity of the folder that was read, or none before the first
+    /// reading.
     folder: Option<Folder>,
     files: Files,
 }
@@ -149,7 +151,7 @@ fn read(folder: &Path) -> io::Result<Contents> {
     })
 }
 
-/// A mistake in a file, for one line of the log.
+/// A mistake in a manifest file, which becomes one line of the log.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Problem {
     file: PathBuf,
@@ -158,14 +160,15 @@ struct Problem {
     severity: Severity,
 }
 
-/// The consequence of a problem in a file.
+/// The consequence of a problem in a manifest file.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Severity {
-    /// The object is used without its unknown field.
+    /// The object in the file is used without its unknown field.
     Ignored,
-    /// The object is not used at all.
+    /// The object in the file is not used at all.
     NotUsed,
-    /// The file is not used, and its last good version stays in force.
+    /// The new content of the file is not used, and the file's last good
+    /// version stays in force.
     KeptOld,
 }
 
@@ -186,22 +189,23 @@ struct Manifests {
     group: String,
     /// The folder as last read, with the text of all files, whether good or bad.
     seen: Contents,
-    /// The folder that was read before, if one was.
+    /// The folder of manifests that an earlier reading found, if there was one.
     known: Option<Folder>,
-    /// Whether the manifest of the director's own group is missing, and its
-    /// absence is doubtful. The group's last spec then stays in force.
+    /// Whether the manifest of the director's own group is missing and its
+    /// absence is doubted. While the absence of the group's manifest is
+    /// doubted, the group's last spec stays in force.
     is_group_missing: bool,
     /// The objects in force, by the file that contains them.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
     /// The problems last logged about objects that appear more than once.
     repeated: BTreeSet<Problem>,
-    /// The last good text of each file, even if it is from the previous run.
+    /// The last good text of each file, which may be from the previous run.
     last_good: BTreeMap<PathBuf, String>,
-    /// Whether the objects were sent at least once.
+    /// Whether the objects were sent to the loop at least once.
     begun: bool,
 }
 
-/// The error when the loop has ended and receives no events.
+/// The error that says that the loop has ended and receives no events.
 #[derive(Debug)]
 struct NobodyListens;
 
@@ -209,13 +213,14 @@ struct NobodyListens;
 struct Taken {
     changed: bool,
     problems: Vec<Problem>,
-    /// The notes that the checkpoint must record.
+    /// The notes for the checkpoint that follow from the reading.
     notes: Vec<Note>,
 }
 
 impl Manifests {
-    /// Makes an empty folder. `last_good` and `known` are what the previous run
-    /// knew.
+    /// Returns the state before the first reading of the folder. `last_good`
+    /// has the files' texts from the previous run, and `known` is the folder
+    /// that the previous run read.
     fn new(group: &str, last_good: BTreeMap<PathBuf, String>, known: Option<Folder>) -> Self {
         Self {
             group: group.to_owned(),
@@ -229,13 +234,13 @@ impl Manifests {
         }
     }
 
-    /// Replaces the objects in force with those of the folder's current files.
-    /// A file with a mistake keeps its last good version. If the file never had
-    /// a good version, its good objects are used.
+    /// Replaces the objects in force with the objects of the folder's current
+    /// files. A file with a mistake keeps its last good version. If the file
+    /// never had a good version, its good objects are used.
     ///
     /// The loop decides whether the objects of files that are gone may be
-    /// removed ([`crate::decide::absence`]). If the folder has no file or is
-    /// another one than before, what was known of the files is not forgotten.
+    /// removed ([`crate::decide::absence`]). If the folder is empty or was
+    /// swapped, the files' last good texts are kept.
     fn take(&mut self, contents: Contents) -> Taken {
         let Contents { folder, files } = &contents;
         let mut taken = Taken {
@@ -302,8 +307,8 @@ impl Manifests {
         taken
     }
 
-    /// Whether a manifest of the director's own group is in force, or was in
-    /// force in the previous run, or is missing.
+    /// Whether the director's own group has a manifest that is in force, was in
+    /// force in the previous run, or is missing with a doubted absence.
     fn has_group(&self) -> bool {
         let in_force = || self.in_force.values().flatten().any(|of| self.is_group(of));
         // Before the first reading, only the texts of the previous run are known.
@@ -358,8 +363,8 @@ impl Manifests {
         (objects, repeated)
     }
 
-    /// Sends all objects in force, as one listing for each of the three kinds. A
-    /// group without a manifest is implied, with the default settings.
+    /// Sends all objects in force, as one listing for each of the three kinds.
+    /// A group without a manifest is sent with the default settings.
     fn send(&self, events: &Sender<Event>) -> Result<(), NobodyListens> {
         let (mut services, mut servers) = (Vec::new(), Vec::new());
         let mut groups = BTreeMap::new();
@@ -395,7 +400,7 @@ impl Manifests {
     }
 }
 
-/// Whether both folders are known and are not the same.
+/// Whether `known` and `found` are two known folders that differ.
 fn is_another(known: &Option<Folder>, found: &Option<Folder>) -> bool {
     matches!((known, found), (Some(known), Some(found)) if !known.is_same(found))
 }

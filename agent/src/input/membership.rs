@@ -1,5 +1,5 @@
-//! Tracks which directors a group has, as one of its members sees it. The
-//! module is pure, and takes the watch's events as arguments.
+//! Tracks which directors a group has, as seen by one of its directors. The
+//! code is pure: the watch's events and the time are arguments.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,10 +11,10 @@ use kube::{core::DynamicObject, runtime::watcher};
 
 use crate::decide::protect::MOST_ADDRESSES;
 
-/// How long a director still counts as a member after its Director was deleted.
-/// The director's agent may be cut off from the API server while its host still
-/// has the VIPs. An agent that is connected creates its Director again within
-/// this time.
+/// The time for which a director still counts as a member of its group after
+/// its Director was deleted. The director's agent may be cut off from the API
+/// server while its host still has the VIPs. An agent that is connected to the
+/// API server creates its Director again within this time.
 pub const LEAVE_TIME: Duration = Duration::from_secs(90);
 
 /// The directors of one DirectorGroup, as the watch of Directors shows them.
@@ -25,17 +25,18 @@ pub struct Membership {
     members: Members,
     listing: Members,
     listed: bool,
-    /// The directors that left, each with the time when it left and its
-    /// addresses.
+    /// The directors whose Directors were deleted, each with the time of the
+    /// deletion and the director's addresses.
     left: BTreeMap<String, (Duration, BTreeSet<IpAddr>)>,
 }
 
-/// Maps a director's name to the addresses that its agent reports.
+/// The members of the group: each director's name with the addresses that the
+/// director's agent reports.
 type Members = BTreeMap<String, BTreeSet<IpAddr>>;
 
 impl Membership {
-    /// Starts to track the members of `group` as the director `me` sees them.
-    /// At first no member is known.
+    /// Starts to track the members of `group` as the director `me` sees them. A
+    /// new membership knows no member.
     pub fn new(group: &str, me: &str) -> Self {
         Self {
             group: group.to_owned(),
@@ -112,9 +113,10 @@ impl Membership {
         ends.filter(|end| *end > now).min()
     }
 
-    /// Returns the reported addresses that this build can parse, since an agent
-    /// of a newer version may report others. A director that has just started
-    /// and reports no addresses keeps its previous ones.
+    /// Returns the addresses in a Director's status that this build can parse.
+    /// An agent of a newer version may report addresses in another form. A
+    /// director that has just started and reports no addresses keeps its
+    /// previous addresses.
     fn addresses_of(&self, director: &DynamicObject) -> BTreeSet<IpAddr> {
         let addresses = director.data.pointer("/status/addresses");
         let addresses = addresses.and_then(|addresses| addresses.as_array());
@@ -131,8 +133,9 @@ impl Membership {
         before.cloned().unwrap_or_default()
     }
 
-    /// Returns true if the Director's status names this group. The rest of the
-    /// status is ignored, because the agent may be of a newer version.
+    /// Returns true if the Director's status names the group of this
+    /// membership. The rest of the Director's status is ignored, because the
+    /// director's agent may be of a newer version.
     fn is_of_group(&self, director: &DynamicObject) -> bool {
         let group = director.data.pointer("/status/directorGroupName");
         group.and_then(|group| group.as_str()) == Some(&self.group)

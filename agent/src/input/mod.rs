@@ -1,4 +1,5 @@
-//! The inputs: sources of objects. An input sends events and decides nothing.
+//! The inputs: sources of objects. An input sends events to the loop and makes
+//! no decisions.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::mpsc::Sender};
 
@@ -18,8 +19,7 @@ pub mod origin;
 pub mod reader;
 mod version;
 
-/// The channels that an input sends to, and the manifests known from the
-/// previous run.
+/// The channels that an input sends to, and the manifests of the previous run.
 #[derive(Debug)]
 pub struct Input {
     /// The channel for events to the loop.

@@ -1,23 +1,25 @@
 //! Checks the source of a watch: the cluster, and the CustomResourceDefinition
 //! of the kind. The agent reads the cluster and the definition when a listing
-//! ends or an object was deleted. It sends the result to the loop before the
-//! objects. So the loop learns that a definition is terminating before the
-//! first of its objects is deleted. If an API server returns an empty list, the
-//! loop learns which cluster the list is from. [`crate::decide::caution`]
-//! decides whether removals must wait.
+//! ends or an object was deleted. The agent sends the state of the cluster and
+//! the definition to the loop before it sends the objects. With this order, the
+//! loop learns that a definition is terminating before it learns of the first
+//! deleted object. If an API server returns an empty list, the loop learns
+//! which cluster the list is from. [`crate::decide::caution`] decides whether
+//! removals must wait.
 //!
 //! The agent also reads the cluster and the definition after a lost connection.
-//! Afterwards an API server with an emptied etcd may answer at the same
-//! address, or one whose etcd was restored from an older backup. A watch that
-//! continues on this server at its old resource version receives no events
-//! until the new server has reached that version. So the agent also asks for the
-//! current resource version ([`super::version`]), and lists everything again if
-//! it is lower than before.
+//! After the connection is back, the API server's etcd may be empty or restored
+//! from an older backup. If etcd was restored, a watch that continues at its
+//! old resourceVersion receives no events until the server has reached that
+//! version. The agent therefore also asks for the current resourceVersion
+//! ([`super::version`]), and lists all objects again if the version is lower
+//! than before.
 //!
-//! These checks cost two small requests per listing, and two for all deletions
-//! that arrive together. For the API server of a fleet, these requests are
-//! cheaper than two more watches by each agent. Requests also avoid a race
-//! between two more watches and the watch of the objects.
+//! The checks of the cluster and the definition cost two small requests per
+//! listing, and two requests for all deletions that arrive together. For the
+//! API server of a fleet, the requests for the checks are cheaper than two more
+//! watches by each agent. Two more watches would also race with the watch of
+//! the objects.
 
 use std::{collections::BTreeSet, future::Future, sync::mpsc::Sender, time::Duration};
 
@@ -37,24 +39,25 @@ use crate::{
     said::Said,
 };
 
-/// The namespace whose UID identifies the cluster. Every cluster has this
-/// namespace, and it is never created again.
+/// The namespace whose UID identifies the cluster. Every cluster has the
+/// namespace kube-system, which is never deleted and created again.
 const CLUSTER: &str = "kube-system";
-/// How long to wait for the API server's answer to a request.
+/// The maximum wait for the API server's answer to a request.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// How long to wait before repeating a request that got no answer.
+/// The wait before a request without an answer is repeated.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long after a failure of the watch the cluster is checked, and how often
-/// the check is repeated until the cluster answers.
+/// The wait between a failure of the watch and the check of the cluster, and
+/// the interval at which the check is repeated until the cluster answers.
 const RECHECK: Duration = Duration::from_secs(10);
 
 /// The result of checking the cluster and the definition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
-    /// The findings were sent to the loop, or nothing had to be sent.
+    /// The findings of the check were sent to the loop, or nothing had to be
+    /// sent.
     Done,
-    /// The known objects are from another cluster, or from a later state of this
-    /// one, so everything must be listed again.
+    /// The known objects are from another cluster, or from a later state of the
+    /// current cluster. All objects must therefore be listed again.
     Moved,
     /// The loop has ended and receives no more events.
     Unheard,
@@ -69,11 +72,12 @@ pub(super) struct Origin {
     name: &'static str,
     /// The UID of the cluster that the known objects are from.
     cluster: Option<String>,
-    /// The UID of the CustomResourceDefinition at the time of the last listing.
+    /// The UID of the kind's CustomResourceDefinition at the time of the last
+    /// listing.
     listed: Option<String>,
-    /// Whether removals wait for the result of the next check.
+    /// Whether removals wait for the result of the next check of the cluster.
     owed: bool,
-    /// The time of the next check, if one is planned.
+    /// The time of the next check of the cluster, if a check is planned.
     due: Option<Instant>,
     said: Said,
 }
@@ -92,7 +96,7 @@ impl Origin {
         }
     }
 
-    /// Waits until the next check is due.
+    /// Waits until the next check of the cluster is due.
     pub(super) async fn due(&self) {
         match self.due {
             Some(due) => time::sleep_until(due).await,
@@ -100,14 +104,14 @@ impl Origin {
         }
     }
 
-    /// Plans another check, because the API server did not answer a question
-    /// about its objects.
+    /// Plans another check of the cluster, because the API server did not
+    /// answer a request about its objects.
     pub(super) fn look_again(&mut self) {
         self.due.get_or_insert_with(|| Instant::now() + RECHECK);
     }
 
-    /// Checks the cluster and the definition if one of these steps of the watch
-    /// requires it.
+    /// Checks the cluster and the definition if a step of the watch requires a
+    /// check.
     pub(super) async fn before<'a, K: 'a>(
         &mut self,
         steps: impl Iterator<Item = &'a watcher::Result<watcher::Event<K>>> + Clone,
@@ -185,8 +189,8 @@ impl Origin {
     }
 
     /// Treats a denied permission as temporary if the agent had it before. An
-    /// API server that has just started has not read its RBAC rules yet, and
-    /// one that lost its data gets the chart's rules again.
+    /// API server that has just started may not have read its RBAC rules yet.
+    /// An API server that lost its data gets the chart's rules again later.
     fn unless_it_was_allowed<T>(&self, answer: Answer<T>) -> Answer<T> {
         match answer {
             Answer::NotAllowed if self.cluster.is_some() => {
@@ -213,7 +217,8 @@ impl Origin {
         }
     }
 
-    /// Logs once why the agent cannot read the cluster or the definition.
+    /// Logs the reason why the agent cannot read the cluster or the definition,
+    /// once for each reason.
     fn say(&mut self, cluster: &Answer<String>, definition: &Answer<Definition>) {
         let message = match (cluster, definition) {
             (Answer::None(why), _) | (_, Answer::None(why)) => Some(format!(

@@ -1,11 +1,11 @@
 //! A thread that reads the kernel's table regularly, to notice changes by other
-//! processes. The thread decides nothing: the loop reads the table again before
-//! it writes ([`crate::director`]).
+//! processes. The thread makes no decisions, because the loop reads the table
+//! again before it writes ([`crate::director`]).
 //!
-//! There are three kinds of readings, from the cheapest to the most complete.
-//! After each reading the thread rests for a multiple of the reading's
-//! duration. So reading even a large table takes only a small share of a
-//! processor.
+//! The thread takes three kinds of readings, from the cheapest to the most
+//! complete. After each reading the thread rests for a multiple of the
+//! reading's duration. Because of the rests, reading even a large table takes
+//! only a small share of a processor.
 
 use std::{
     fs,
@@ -21,8 +21,8 @@ use crate::{event::Event, host::reading::Reading};
 /// The file with the kernel's table as text, for this thread's network
 /// namespace.
 const LISTING: &str = "/proc/thread-self/net/ip_vs";
-/// How long to wait after a failed reading. Opening a socket may make the
-/// kernel run modprobe.
+/// The wait after a failed reading of the kernel's table. The wait is long
+/// because opening a socket may make the kernel run modprobe.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy)]
@@ -32,7 +32,7 @@ enum Kind {
     Table,
 }
 
-/// The times at which one kind of reading is taken.
+/// The times at which one kind of reading of the kernel's table is taken.
 struct Schedule {
     kind: Kind,
     interval: Duration,
@@ -93,7 +93,8 @@ pub fn watch(events: &Sender<Event>) {
                 next.due = Instant::now() + next.longest;
             }
             Err(_) => {
-                // The loop meets the same error, and reports it.
+                // The loop gets the same error when it reads the table, and
+                // reports it.
                 if events.send(Event::Unread).is_err() {
                     return;
                 }

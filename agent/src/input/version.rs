@@ -1,12 +1,13 @@
-//! Asks how new a listing of the API server is.
+//! Finds out how new a listing of the API server is.
 //!
-//! `kube::runtime::watcher` keeps the resourceVersion of its listings to
-//! itself. Therefore the agent lists one object of the same kind *before* each
-//! listing, and waits for the answer. Both requests ask for the most recent
-//! state, so the listing is at least as new as the answer. A listing of a
-//! restored etcd can never pass for a newer one. To ask after the listing would
-//! not be safe: in between, the restored etcd may reach the version at which
-//! the lost one was.
+//! `kube::runtime::watcher` does not return the resourceVersion of its
+//! listings. To learn the resourceVersion, the agent lists one object of the
+//! same kind *before* each listing, and waits for the answer. The request and
+//! the listing both ask for the most recent state, so the listing is at least
+//! as new as the answer to the request. A listing of a restored etcd therefore
+//! never counts as newer than it is. A request after the listing would not be
+//! safe: between the two, the restored etcd may reach the resourceVersion of
+//! the lost etcd.
 
 use std::fmt::Debug;
 
@@ -22,7 +23,7 @@ use super::origin::ANSWER_TIME;
 use crate::event::origin::Source;
 
 /// Returns the current resourceVersion of the objects of one kind, or `None` if
-/// the API server gives no answer in time.
+/// the API server does not answer in time.
 pub(super) async fn current<K>(api: &Api<K>) -> Option<Source>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
@@ -41,7 +42,7 @@ where
 pub(super) struct Highest(Option<u64>);
 
 impl Highest {
-    /// Notes a step of the watch.
+    /// Notes the resourceVersion in a step of the watch.
     pub(super) fn saw<K: Resource>(&mut self, step: &watcher::Result<Event<K>>) {
         if let Ok(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) = step {
             let version = object.meta().resource_version.as_deref();
@@ -49,15 +50,15 @@ impl Highest {
         }
     }
 
-    /// Notes the answer to a question before a listing.
+    /// Notes the resourceVersion that a request before a listing returned.
     pub(super) fn heard(&mut self, source: &Source) {
         if let Source::Version(version) = source {
             self.raise(Some(*version));
         }
     }
 
-    /// Whether the API server has gone back behind what the watch has shown: its
-    /// etcd was restored from an older backup.
+    /// Whether the API server's current resourceVersion is lower than one that
+    /// the watch has shown, because its etcd was restored from an older backup.
     pub(super) fn is_above(&self, current: &Source) -> bool {
         match current {
             Source::Version(current) => self.0.is_some_and(|highest| highest > *current),

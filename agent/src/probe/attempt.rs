@@ -21,20 +21,22 @@ use super::{
 };
 use crate::probe::tally::Verdict;
 
-/// The most characters that are kept of a failure's message. The text of the
-/// message may come from a server.
+/// The maximum number of characters of a failure's message that are kept. The
+/// text of a failure's message may come from a server.
 const LONGEST: usize = 200;
 
 /// The result of a probe.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
-    /// The probe says something about the server.
+    /// The probe succeeded, or failed because of the server.
     Verdict(Verdict),
-    /// The probe says nothing about the server, for this reason.
+    /// The probe failed because of this host, so it does not count; the field
+    /// is the reason.
     Void(Arc<str>),
 }
 
-/// The parts of a probe that are made once for all probes of a check.
+/// The requests or queries of a check, prepared once for all probes of the
+/// check.
 pub(super) enum Prepared {
     /// The HTTP requests of the check.
     Http(Box<Http>),
@@ -42,11 +44,11 @@ pub(super) enum Prepared {
     Dns(Dns),
     /// The check needs no preparation.
     Plain,
-    /// The check can never be made, for this reason.
+    /// No probe of the check can be made; the field is the reason.
     Unfit(String),
 }
 
-/// The sockets and caches that all probes share.
+/// The sockets and caches that all probes of the agent share.
 pub(super) struct Shared {
     pings: Pings,
     routes: Routes,
@@ -69,8 +71,8 @@ impl Prepared {
 }
 
 impl Shared {
-    /// Opens the shared sockets. This function must be called inside a tokio
-    /// runtime.
+    /// Opens the sockets that all probes share. The caller must be inside a
+    /// tokio runtime.
     ///
     /// # Errors
     /// Returns an error if the system has no socket left.
@@ -108,7 +110,7 @@ impl Shared {
     }
 }
 
-/// Probes a target once. The check's timeout counts from `began`.
+/// Probes a target once. The timeout of the target's check counts from `began`.
 pub(super) async fn attempt(
     target: &Target,
     prepared: &Prepared,
@@ -163,7 +165,7 @@ async fn exchange(
     let address = target.address;
     match (&target.check.probe, prepared) {
         // Probes with large futures are boxed, so that the most frequent
-        // probes, those over TCP, take less memory.
+        // probes, plain TCP probes, take less memory.
         (Probe::Tcp { send, expect }, _) => tcp::probe(address, send, expect, progress).await,
         (Probe::Grpc { service }, _) => Box::pin(grpc::probe(address, service, progress)).await,
         (Probe::Udp { send, expect }, _) => udp::probe(address, send, expect).await,

@@ -14,9 +14,9 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The most bytes that a server can send. The limit leaves room for the headers
-/// and the part of the body that are checked, plus the overhead of TLS and
-/// HTTP/2.
+/// The maximum number of bytes that a server can send over a connection. The
+/// limit leaves room for the headers and the checked part of the body, plus the
+/// overhead of TLS and HTTP/2.
 const MOST: usize = 256 << 10;
 
 /// The error of a connection over which the server sent more than [`MOST`]
@@ -25,8 +25,8 @@ const MOST: usize = 256 << 10;
 #[error("the server sent more than {MOST} bytes")]
 struct TooMuch;
 
-/// Returns the reason for an error in words, or `None` if the error does not
-/// come from the limit.
+/// Returns the message of an error that comes from the limit, or `None` for any
+/// other error.
 pub(super) fn in_words(error: &io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<TooMuch>()?;
     Some(error.to_string())
@@ -45,7 +45,7 @@ impl Bounded {
         Self { stream, room: MOST }
     }
 
-    /// Returns the address of the server at the other end.
+    /// Returns the address of the server at the other end of the connection.
     pub(super) fn peer_address(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
     }

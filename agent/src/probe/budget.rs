@@ -1,21 +1,22 @@
-//! How much of the prober each namespace may use. The limits are in this file,
-//! except those that a DirectorGroup sets ([`super::target::Rates`]).
+//! Limits how much of the prober each namespace may use. A DirectorGroup sets
+//! further limits ([`super::target::Rates`]).
 
 use crds::fair_limit;
 
-/// The limits of the prober, and of each namespace's share of it.
+/// The limits of the prober, and of each namespace's share of the prober.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Budget {
-    /// How many probes may be in flight at once, over all namespaces.
+    /// The maximum number of probes in flight at once, over all namespaces.
     pub(super) places: usize,
-    /// How many probes per second all namespaces together may make on average.
-    /// The limit keeps the prober's thread from being busy all the time: a
-    /// probe takes about 50 µs of it.
+    /// The maximum number of probes per second, on average, over all
+    /// namespaces. A probe takes about 50 µs of the prober's thread, and with
+    /// this limit the thread is not busy all the time.
     pub(super) total_probes_per_second: f64,
 }
 
 impl Budget {
-    /// Returns the default limits, with this many probes in flight at once.
+    /// Returns the default limits, with at most `places` probes in flight at
+    /// once.
     pub(super) fn with_places(places: usize) -> Self {
         Self {
             places,
@@ -24,7 +25,8 @@ impl Budget {
     }
 }
 
-/// The unit in which rates are shared: this many are one probe per second.
+/// Rates are shared in integer units; this number of units is one probe per
+/// second.
 const UNITS: f64 = 1e6;
 
 /// Divides `room` probes per second among `demands` fairly

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-/// The number of histogram buckets for each power of two of microseconds.
+/// The number of buckets in the lateness histogram for each power of two of
+/// microseconds.
 const PARTS: u64 = 4;
 const BUCKETS: usize = 40 * PARTS as usize;
 
-/// Counts how many probes were made, and how late they began. Any thread can
+/// Counts the probes that were made, and how late they began. Any thread can
 /// read the counts.
 #[derive(Debug)]
 pub struct Counts {
@@ -32,19 +33,19 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// Returns how many probes have ended.
+    /// Returns the number of probes that have ended.
     pub fn probes(&self) -> u64 {
         self.probes.load(Relaxed)
     }
 
-    /// Returns how many of the ended probes were void.
+    /// Returns the number of ended probes that were void.
     pub fn voids(&self) -> u64 {
         self.voids.load(Relaxed)
     }
 
-    /// Returns the lateness that the given part of the probes (0 to 1) did not
-    /// exceed, accurate to within a quarter. A target's first probe does not
-    /// count, because it has no fixed due time.
+    /// Returns the lateness that the fraction `part` of the probes (0 to 1) did
+    /// not exceed, accurate to within a quarter. A target's first probe does
+    /// not count, because it has no fixed due time.
     pub fn lateness(&self, part: f64) -> Duration {
         let counts: Vec<_> = self.lateness.iter().map(|one| one.load(Relaxed)).collect();
         let total: u64 = counts.iter().sum();
@@ -63,7 +64,7 @@ impl Counts {
         Duration::from_micros(self.longest.load(Relaxed))
     }
 
-    /// Resets all counts to 0, for example after a start.
+    /// Resets all counts of probes to 0, for example after a start.
     pub fn reset(&self) {
         for count in self.lateness.iter().chain([&self.probes, &self.voids]) {
             count.store(0, Relaxed);

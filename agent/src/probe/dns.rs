@@ -1,4 +1,4 @@
-//! Sends a DNS query over UDP. The probe does not use a resolver, because a
+//! Sends a DNS query over UDP. A DNS probe does not use a resolver, because a
 //! resolver repeats queries, asks other servers, and caches answers.
 
 use std::{
@@ -14,7 +14,7 @@ use hickory_proto::{
 
 use super::{trouble::Failed, udp, words::Words};
 
-/// The size of the longest datagram that is read, in bytes.
+/// The size in bytes of the longest datagram that a probe reads.
 const MOST: usize = 64 << 10;
 
 /// The DNS queries of one check.
@@ -25,7 +25,7 @@ pub(super) struct Dns {
 
 impl Dns {
     /// # Errors
-    /// Returns an error, with the reason, if the query cannot be made.
+    /// Returns an error, with the reason, if the DNS query cannot be made.
     pub(super) fn new(probe: &DnsProbe) -> Result<Self, String> {
         let mut name = Name::from_ascii(&probe.name).map_err(|error| error.to_string())?;
         name.set_fqdn(true);
@@ -37,7 +37,8 @@ impl Dns {
         })
     }
 
-    /// Sends the query, and judges the first answer to exactly this question.
+    /// Sends the query to the server, and judges the first answer to exactly
+    /// this query's question.
     pub(super) async fn probe(&self, address: SocketAddr) -> Result<(), Failed> {
         let mut question = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
         question.metadata.recursion_desired = true;
@@ -57,7 +58,7 @@ impl Dns {
                 .await
                 .map_err(|error| udp::failed(&error))?;
             // An answer to another question may be forged, and the real answer
-            // may still come.
+            // may still arrive.
             if let Ok(answer) = Message::from_vec(&came[..count])
                 && answer.metadata.id == question.metadata.id
                 && answer.metadata.message_type == MessageType::Response
@@ -91,8 +92,8 @@ impl Dns {
     }
 }
 
-/// Returns true if `answer` is an answer to `question`. A server that cannot
-/// parse a query does not repeat the question in its answer.
+/// Returns true if `answer` is an answer to `question`. If a server cannot
+/// parse a query, its answer does not repeat the question.
 fn is_to(answer: &Message, question: &Message) -> bool {
     answer.queries == question.queries
         || answer.queries.is_empty() && answer.metadata.response_code != ResponseCode::NoError

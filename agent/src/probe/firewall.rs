@@ -2,9 +2,10 @@
 //!
 //! When the firewall drops a SYN, the kernel hides the drop from the socket
 //! (`net/ipv4/tcp_output.c`, tcp_connect). When the firewall rejects a SYN, the
-//! rejection looks like the server's answer. Only a raw socket gets the error
-//! (EPERM). So the agent sends one SYN to the same port over a raw socket. If
-//! the server answers this SYN, the kernel resets the connection.
+//! rejection looks like an answer from the server. Only a raw socket returns
+//! the firewall's error (EPERM). To get the firewall's error, the agent sends
+//! one SYN to the server's port over a raw socket. If the server answers the
+//! raw SYN, the kernel resets the connection.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -23,8 +24,8 @@ use nix::{
 
 use super::recent::Recent;
 
-/// How long the firewall counts as open for a server that keeps failing in the
-/// same way.
+/// The time for which one test of the firewall counts for a server that keeps
+/// failing in the same way.
 const BELIEVED: Duration = Duration::from_secs(30);
 const NO_FLAGS: MsgFlags = MsgFlags::empty();
 /// The IP protocol number of TCP (IPPROTO_TCP).
@@ -33,9 +34,9 @@ const TCP: u8 = 6;
 /// How a server failed to answer a SYN.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unheard {
-    /// The server sent no answer.
+    /// The server sent no answer to the SYN.
     Silent,
-    /// A rejection of the SYN came back.
+    /// A rejection of the SYN came back to the host.
     Refused,
 }
 
@@ -50,7 +51,7 @@ pub(super) struct Firewall {
 }
 
 impl Firewall {
-    /// Returns a tester that has not sent any SYN yet.
+    /// Returns a firewall test that has not sent any SYN yet.
     pub(super) fn new() -> Self {
         Self {
             let_through: Recent::new(BELIEVED),
@@ -59,9 +60,9 @@ impl Firewall {
         }
     }
 
-    /// Returns true if this host drops or rejects a SYN to this address before
-    /// it leaves. After a SYN was let through, the address is not tested again
-    /// for a while.
+    /// Returns true if this host's firewall drops or rejects a SYN to `address`
+    /// before the SYN leaves the host. After the firewall let a SYN through,
+    /// the address is not tested again for a while.
     pub(super) fn forbids(&self, address: SocketAddr, unheard: Unheard) -> bool {
         let now = Instant::now();
         if self.let_through.get(&address, now) == Some(unheard) {
@@ -93,8 +94,8 @@ impl Firewall {
             Some(socket) => socket,
             None => match raw(family) {
                 Ok(made) => socket.get_or_init(|| Some(made)),
-                // The agent lacks the capability, so later attempts would fail
-                // too.
+                // The agent lacks the capability `CAP_NET_RAW`, so later
+                // attempts would fail too.
                 Err(Errno::EPERM | Errno::EACCES) => socket.get_or_init(|| None),
                 Err(_) => return None,
             },
@@ -118,8 +119,8 @@ fn raw(family: AddressFamily) -> Result<OwnedFd, Errno> {
     socket(family, SockType::Raw, flags, SockProtocol::Tcp)
 }
 
-/// Returns the source address that the kernel would use. No packet is sent to
-/// find the address.
+/// Returns the source address that the kernel would use for packets to
+/// `address`. No packet is sent to find the address.
 fn own_address(address: SocketAddr) -> Option<IpAddr> {
     let any = match address {
         SocketAddr::V4(_) => "0.0.0.0:0",
@@ -130,13 +131,14 @@ fn own_address(address: SocketAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// Builds a SYN segment from some high port (RFC 9293, section 3.1).
+/// Builds a SYN segment that is sent from a high port (RFC 9293, section 3.1).
 fn syn(source: IpAddr, destination: SocketAddr) -> [u8; 20] {
     let mut segment = [0; 20];
     segment[0..2].copy_from_slice(&fastrand::u16(61_000..65_000).to_be_bytes());
     segment[2..4].copy_from_slice(&destination.port().to_be_bytes());
     segment[4..8].copy_from_slice(&fastrand::u32(..).to_be_bytes());
-    // Sets a header length of five words, the flag SYN, and a window.
+    // Bytes 12 to 15 of the segment are a header length of five words, the flag
+    // SYN, and a window.
     segment[12..16].copy_from_slice(&[5 << 4, 0x02, 0xff, 0xff]);
     let checksum = checksum(source, destination.ip(), &segment);
     segment[16..18].copy_from_slice(&checksum.to_be_bytes());

@@ -1,5 +1,5 @@
-//! Test servers on the loopback interface. Many of these servers misbehave on
-//! purpose.
+//! Test servers on the loopback interface. Many of the test servers misbehave
+//! on purpose.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::probe::tally::Verdict;
 
-/// A timeout for probes that get an answer; every answer takes less.
+/// A timeout that is long enough for every probe that gets an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// A short timeout for probes that get no answer.
 pub(super) const SOON: Duration = Duration::from_millis(300);
@@ -26,12 +26,14 @@ pub(super) async fn said(probe: Probe, address: SocketAddr) -> String {
     said_within(PATIENCE, probe, address).await
 }
 
-/// Probes a server once with this timeout, and returns the result in words.
+/// Probes a server once with the given timeout, and returns the result in
+/// words.
 pub(super) async fn said_within(timeout: Duration, probe: Probe, address: SocketAddr) -> String {
     result(timeout, probe, address, true).await
 }
 
-/// Probes a server once, and returns the result in words of the agent alone.
+/// Probes a server once, and returns the result in words without any text of
+/// the server.
 pub(super) async fn said_unquoted(probe: Probe, address: SocketAddr) -> String {
     result(PATIENCE, probe, address, false).await
 }
@@ -73,7 +75,8 @@ pub(super) async fn serve<F: Future<Output = ()> + Send>(
     address
 }
 
-/// Starts a server that reads something, sends these bytes, and closes.
+/// Starts a server that reads from each connection, sends `words`, and closes
+/// the connection.
 pub(super) async fn says(words: impl Into<Vec<u8>>) -> SocketAddr {
     let words: Arc<[u8]> = words.into().into();
     serve(move |mut stream| {
@@ -88,7 +91,8 @@ pub(super) async fn says(words: impl Into<Vec<u8>>) -> SocketAddr {
     .await
 }
 
-/// Starts a server that sends `first`, and then `again` without end.
+/// Starts a server that sends `first` on each connection, and then `again`
+/// without end.
 pub(super) async fn says_for_ever(first: &'static str, again: &'static str) -> SocketAddr {
     serve(move |mut stream| async move {
         let mut read = [0; 4096];
@@ -99,8 +103,8 @@ pub(super) async fn says_for_ever(first: &'static str, again: &'static str) -> S
     .await
 }
 
-/// Starts a server that sends these words, then sends nothing and does not
-/// close.
+/// Starts a server that sends `words` on each connection and then keeps the
+/// connection open without sending more.
 pub(super) async fn says_and_waits(words: &'static str) -> SocketAddr {
     serve(move |mut stream| async move {
         let _ = stream.write_all(words.as_bytes()).await;
@@ -119,14 +123,16 @@ pub(super) async fn resets() -> SocketAddr {
     .await
 }
 
-/// Returns an address where nothing listens. No other test uses this address.
+/// Returns an address where nothing listens. No other test uses the returned
+/// address.
 pub(super) async fn closed() -> SocketAddr {
     let listener = TcpListener::bind("127.5.5.5:0").await.unwrap();
     listener.local_addr().unwrap()
 }
 
 /// Returns an address that does not answer a SYN, because its accept queue is
-/// full. The address stays silent until the other returned value is dropped.
+/// full. The silent address does not answer until the other returned value is
+/// dropped.
 pub(super) async fn silent() -> (impl Sized, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

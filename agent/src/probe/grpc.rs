@@ -25,15 +25,15 @@ use super::{
     words::Words,
 };
 
-/// The longest message that an answer may have, in bytes. A longer message is a
-/// failure.
+/// The maximum size in bytes of the message in an answer. The probe fails if
+/// the message of the answer is longer.
 const MOST_MESSAGE: usize = 64 << 10;
-/// The longest headers that an answer may have, in bytes. Longer headers are a
-/// failure.
+/// The maximum size in bytes of the headers of an answer. The probe fails if
+/// the headers of the answer are longer.
 const MOST_HEADERS: u32 = 16 << 10;
 
-/// Asks a server whether a service is serving. An empty name means the whole
-/// server.
+/// Asks a server whether a gRPC service is serving. An empty service name means
+/// the whole server.
 pub(super) async fn probe(
     address: SocketAddr,
     service: &str,
@@ -56,7 +56,7 @@ pub(super) async fn probe(
     });
     let answer = match select(pin!(answer), pin!(connection)).await {
         Either::Left((answer, _)) => answer,
-        // The connection has ended, but the answer may have been read before.
+        // The connection has ended, but the answer may already have been read.
         Either::Right((_, answer)) => answer.await,
     };
     let answer = answer.map_err(|status| refused(&status))?;
@@ -67,8 +67,8 @@ pub(super) async fn probe(
     }
 }
 
-/// The background tasks in which hyper runs a connection. The tasks end with
-/// the probe.
+/// The background tasks in which hyper runs a connection. The background tasks
+/// of hyper end with the probe.
 #[derive(Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
@@ -90,8 +90,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawn {
     }
 }
 
-/// Converts a gRPC status to a failure. A status with a source means that the
-/// connection failed.
+/// Converts a gRPC status to a failure. A gRPC status with a source means that
+/// the connection failed.
 fn refused(status: &Status) -> Failed {
     if let Some(source) = status.source() {
         return failed(source);
@@ -103,8 +103,8 @@ fn refused(status: &Status) -> Failed {
     })
 }
 
-/// Returns the name of a code as in the gRPC specification, such as `NOT_FOUND`
-/// for `NotFound`.
+/// Returns the name of a gRPC status code as in the gRPC specification, such as
+/// `NOT_FOUND` for `NotFound`.
 fn mnemonic(code: Code) -> String {
     let mut words = String::new();
     for letter in format!("{code:?}").chars() {

@@ -25,12 +25,13 @@ use super::{
     trouble::Failed,
 };
 
-/// The most bytes of a body that are searched for a literal text.
+/// The maximum number of bytes of a body that are searched for a literal text.
 const MOST_BODY: usize = 64 << 10;
-/// The longest headers that an answer may have, in bytes. Longer headers are a
-/// failure.
+/// The maximum size in bytes of the headers of an answer. The probe fails if
+/// the headers of the answer are longer.
 const MOST_HEADERS: usize = 16 << 10;
-/// The most headers that an answer may have. More headers are a failure.
+/// The maximum number of headers in an answer. The probe fails if the answer
+/// has more headers.
 const MOST_NUMBER: usize = 256;
 
 /// The HTTP requests of one check.
@@ -49,7 +50,8 @@ enum Body {
     Matches(Arc<Pattern>),
 }
 
-/// The thread that matches patterns, and the namespace for which it works.
+/// The thread that matches patterns, and the namespace whose share of the
+/// thread the check uses.
 #[derive(Clone, Copy)]
 pub(super) struct Matching<'a> {
     pub(super) matcher: &'a Matcher,
@@ -58,7 +60,7 @@ pub(super) struct Matching<'a> {
 
 impl Http {
     /// # Errors
-    /// Returns an error, with the reason, if the request cannot be made.
+    /// Returns an error, with the reason, if the HTTP request cannot be made.
     pub(super) fn new(probe: &HttpProbe) -> Result<Self, String> {
         let host_name = probe.host.as_deref().map(name_of).transpose()?;
         let tls = probe.tls.as_ref();
@@ -145,8 +147,8 @@ impl Http {
         };
         match select(pin!(answer), pin!(connection)).await {
             Either::Left((judgement, _)) => judgement,
-            // The connection has ended, but the data that was read must still
-            // be judged.
+            // The connection has ended, but the data that was already read must
+            // still be judged.
             Either::Right((_, answer)) => answer.await,
         }
     }
@@ -250,7 +252,7 @@ impl Body {
     }
 }
 
-/// Returns a host without its port.
+/// Returns the host name from a Host header, without the port.
 fn name_of(host: &str) -> Result<String, String> {
     let authority = Authority::try_from(host).map_err(|error| error.to_string())?;
     let name = authority.host();
@@ -265,8 +267,8 @@ fn range_in_words(statuses: &StatusRange) -> String {
 }
 
 fn failed(error: &hyper::Error) -> Failed {
-    // hyper has a method for this test, but only if its server part is compiled
-    // in.
+    // The library hyper has a method for this test of the error, but only if
+    // hyper's server part is compiled in.
     if error.is_parse() && error.to_string().contains("too large") {
         return Failed::answer(format!(
             "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"

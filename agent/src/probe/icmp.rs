@@ -15,9 +15,10 @@ use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence,
 
 use super::trouble::Failed;
 
-/// The payload of an echo request. The answer repeats this payload.
+/// The payload of an echo request, which the echo reply repeats.
 const PAYLOAD: &[u8] = b"ipvs-operator";
-/// The timeout of surge-ping. The probe's own timeout is shorter.
+/// The timeout for the library surge-ping. The probe's own timeout is shorter,
+/// so the library's timeout never takes effect.
 const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Sends echo requests. The sockets are opened when they are first needed,

@@ -1,10 +1,10 @@
 //! Matches regular expressions against answers, on a thread of its own.
 //!
-//! A match with the largest program and the longest text takes long enough to
-//! delay all other probes. So the prober's thread never matches: a probe hands
-//! its text to this thread and waits. The thread is shared fairly by
-//! namespace. If a probe's time is over before its text was matched, that probe
-//! is void, and no other.
+//! Matching the longest text with the largest regular expression takes long
+//! enough to delay all other probes. Therefore the prober's thread does not
+//! match texts itself: a probe hands its text to the matcher's thread and waits
+//! for the result. The namespaces share the matcher's thread fairly. If a
+//! probe's timeout ends before its text was matched, only that probe is void.
 
 mod queues;
 
@@ -21,52 +21,54 @@ use tokio::sync::oneshot;
 use self::queues::Queues;
 use super::trouble::Failed;
 
-/// The most bytes of a text that are matched.
+/// The maximum number of bytes of a text that are matched.
 pub(super) const MOST_TEXT: usize = 16 << 10;
-/// The most texts of one namespace that wait to be matched. Their bytes are
-/// held in memory.
+/// The maximum number of texts of one namespace that wait in memory to be
+/// matched.
 const MOST_WAITING: usize = 1024;
 
-/// A regular expression. The matcher's thread compiles it before its first
-/// match.
+/// A regular expression. The matcher's thread compiles a regular expression
+/// before its first match.
 pub(super) struct Pattern {
     text: String,
     compiled: OnceLock<Result<Regex, String>>,
 }
 
-/// Matches regular expressions. The thread starts with the first match, because
-/// most agents have no regular expression.
+/// Matches regular expressions on a thread. The matcher's thread starts with
+/// the first match, because most agents have no regular expression.
 #[derive(Default)]
 pub(super) struct Matcher {
     desk: Arc<Desk>,
     has_thread: Mutex<bool>,
 }
 
-/// Where probes and the matcher's thread meet.
+/// The state that probes and the matcher's thread share.
 #[derive(Default)]
 struct Desk {
     state: Mutex<State>,
-    /// Signals the thread that the state has changed.
+    /// Signals the matcher's thread that the shared state has changed.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     queues: Queues<Job>,
-    /// Whether the thread must end.
+    /// Whether the matcher's thread must end.
     is_closed: bool,
 }
 
 struct Job {
     pattern: Arc<Pattern>,
     text: Vec<u8>,
-    /// Whether the pattern matches; the reason if it cannot be used. Nobody
-    /// waits for the answer any more once the probe's time is over.
+    /// The channel for the result: whether the pattern matches, or why the
+    /// pattern cannot be used. The channel is closed once the probe's timeout
+    /// is over.
     answer: oneshot::Sender<Result<bool, String>>,
 }
 
 impl Pattern {
-    /// Makes a pattern from a text that `crds` has checked.
+    /// Creates a pattern from the text of a regular expression that `crds` has
+    /// checked.
     pub(super) fn new(text: &str) -> Self {
         Self {
             text: text.to_owned(),
@@ -88,8 +90,8 @@ impl Pattern {
 }
 
 impl Matcher {
-    /// Returns whether the pattern matches the text. The thread's time is
-    /// counted for this namespace.
+    /// Returns whether the pattern matches the text. The time that the match
+    /// takes is counted for `namespace`.
     pub(super) async fn is_match(
         &self,
         namespace: &Arc<str>,
@@ -112,7 +114,7 @@ impl Matcher {
             state.queues.push(namespace, job);
         }
         self.desk.changed.notify_one();
-        // The thread answers every job whose probe still waits.
+        // The matcher's thread answers every job whose probe still waits.
         let answer = answered.await.map_err(|_| too_slow(namespace))?;
         answer.map_err(|why| Failed::Own(format!("the check cannot be made: {why}").into()))
     }
@@ -140,7 +142,7 @@ impl Drop for Matcher {
 }
 
 impl Desk {
-    /// Does the jobs until the matcher is dropped.
+    /// Runs the matching jobs until the matcher is dropped.
     fn work(&self) {
         let mut state = self.state.lock().expect(UNHURT);
         while !state.is_closed {
@@ -152,7 +154,7 @@ impl Desk {
             drop(state);
             let began = Instant::now();
             let answer = job.pattern.is_match(&job.text);
-            // The probe may have given up meanwhile.
+            // The probe may have ended in the meantime.
             let _ = job.answer.send(answer);
             let took = began.elapsed();
             state = self.state.lock().expect(UNHURT);
@@ -161,7 +163,7 @@ impl Desk {
     }
 }
 
-/// The result of a probe whose text was not matched in time.
+/// Returns the failure of a probe whose text was not matched in time.
 pub(super) fn too_slow(namespace: &str) -> Failed {
     let words = format!(
         "namespace {namespace} has regular expressions that take too long to match: simplify \

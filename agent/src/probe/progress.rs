@@ -16,14 +16,14 @@ pub(super) struct Progress(AtomicU32);
 pub(super) enum Reached {
     /// The server accepted the connection.
     Connected = 1,
-    /// The server sent a part of the expected answer.
+    /// The server sent part of the expected answer.
     Answer = 2,
-    /// The answer has come, and its text is being matched.
+    /// The answer is complete, and its text is being matched.
     Matching = 3,
 }
 
 impl Progress {
-    /// Records that the probe has reached this step.
+    /// Records that the probe has reached a step.
     pub(super) fn reached(&self, reached: Reached) {
         self.0.store(reached as u32, Relaxed);
     }
@@ -32,15 +32,16 @@ impl Progress {
         self.0.load(Relaxed) > 0
     }
 
-    /// Returns the failure of a probe whose time is over. The namespace is that
-    /// of the probe.
+    /// Returns the failure of a probe whose timeout is over. `namespace` is the
+    /// namespace of the probe.
     pub(super) fn out_of_time(&self, timeout: Duration, namespace: &str) -> Failed {
         let seconds = timeout.as_secs_f64();
         Failed::Silence(match self.0.load(Relaxed) {
             0 => format!("no answer in {seconds} s"),
             1 => format!("connected, and no answer in {seconds} s"),
             2 => format!("incomplete answer in {seconds} s"),
-            // The server has done its part.
+            // The server's answer is complete, so the matcher is the cause of
+            // the delay.
             _ => return matcher::too_slow(namespace),
         })
     }

@@ -1,5 +1,5 @@
-//! A cache of answers that are valid for a limited time. The module is pure:
-//! time is an argument.
+//! A cache of answers that are valid for a limited time. The code is pure: time
+//! is an argument.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,8 @@ pub(super) struct Recent<K, V> {
 }
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    /// Makes an empty cache. Each answer is valid for the time `believed`.
+    /// Creates an empty cache. The cache returns an answer for the time
+    /// `believed` after the answer was stored.
     pub(super) fn new(believed: Duration) -> Self {
         Self {
             believed,

@@ -1,5 +1,5 @@
-//! Finds out whether this host has a working route to a server. After a server
-//! did not answer, the module asks the kernel about routes and interfaces.
+//! Finds out whether this host has a working route to a server. The agent asks
+//! the kernel about routes and interfaces after a server did not answer.
 
 use std::{
     io,
@@ -22,10 +22,11 @@ use tokio::time::timeout;
 
 use super::recent::Recent;
 
-/// How long the kernel's answer is cached. Without a cache, hundreds of silent
-/// servers would cause as many requests.
+/// The time for which the kernel's answer about a route is cached. Without the
+/// cache, hundreds of silent servers would cause hundreds of requests at once.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// How long to wait for the kernel, which normally answers at once.
+/// The maximum wait for an answer of the kernel, which normally answers at
+/// once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const NO_ROUTE: &str = "this host has no route to the server: add one";
@@ -48,8 +49,8 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Opens a socket in the network namespace of the calling thread. This
-    /// function must be called inside a tokio runtime.
+    /// Opens an rtnetlink socket in the network namespace of the calling
+    /// thread. The caller must be inside a tokio runtime.
     ///
     /// # Errors
     /// Returns an error if the system has no socket left.
@@ -63,8 +64,8 @@ impl Routes {
         })
     }
 
-    /// Returns the reason why no answer can come from this address, or `None`
-    /// if the kernel reports no problem.
+    /// Returns the reason why no answer can come from the server at `address`,
+    /// or `None` if the kernel reports no problem.
     pub(super) async fn trouble(&self, address: IpAddr) -> Option<Arc<str>> {
         let now = Instant::now();
         let asked = async {
@@ -89,14 +90,14 @@ impl Routes {
         };
         match timeout(PATIENCE, asked).await {
             Ok(Ok::<_, Error>(trouble)) => trouble,
-            // Without an answer from the kernel, no problem of this host is
-            // known.
+            // Without an answer from the kernel, the agent knows of no problem
+            // of this host.
             Ok(Err(_)) | Err(_) => None,
         }
     }
 
-    /// Returns the index of the interface that leads to this address, or the
-    /// reason why there is none.
+    /// Returns the index of the interface that leads to `address`, or the
+    /// reason why there is no such interface.
     async fn interface(&self, address: IpAddr) -> Result<Result<u32, Arc<str>>, Error> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let request = RouteMessageBuilder::<IpAddr>::new()

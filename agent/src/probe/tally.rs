@@ -1,15 +1,18 @@
 //! Keeps the latest probe results of one target on the prober's thread, so that
-//! the loop gets an event only for a new result. The module is pure.
+//! the loop gets an event only for a new result. The code is pure: it does no
+//! I/O.
 
 use std::sync::Arc;
 
 use crate::event::probed::Tally;
 
-/// How many of the latest results count for detecting flapping.
+/// The number of latest probe results that count for detecting flapping.
 const WINDOW: u32 = 20;
-/// A target starts to flap with this many changes between consecutive results.
+/// A target counts as flapping if at least this many of its latest results
+/// differ from the result before.
 const CHANGES: u32 = 10;
-/// A target stops flapping with this many changes or fewer.
+/// A flapping target counts as stable again if at most this many of its latest
+/// results differ from the result before.
 const CALM: u32 = 4;
 
 /// The result of one probe. A void probe has no verdict.
@@ -17,7 +20,8 @@ const CALM: u32 = 4;
 pub enum Verdict {
     /// The server gave the expected answer.
     Success,
-    /// The answer was wrong or missing, for this reason in plain words.
+    /// The server's answer was wrong or missing; the field is the reason in
+    /// words.
     Failure(Arc<str>),
 }
 
@@ -27,18 +31,18 @@ pub struct Results {
     most_successes: u32,
     most_failures: u32,
     tally: Tally,
-    /// The latest results as bits: 1 for a failure, with the last result in the
-    /// lowest bit.
+    /// The latest probe results as bits. A bit of the history is 1 for a
+    /// failure, and the lowest bit is the last result.
     history: u32,
     known: u32,
-    /// The reason for the latest failure, even if it was not reported.
+    /// The reason for the latest failure, even if the reason was not reported.
     other_words: Option<Arc<str>>,
 }
 
 impl Results {
-    /// Makes a tally without results. Successes and failures in a row are
-    /// counted up to these thresholds. Further equal results do not change the
-    /// tally.
+    /// Creates the record of a target without results. Successes and failures
+    /// in a row are counted up to the thresholds. Results beyond the threshold
+    /// do not change the tally.
     pub fn new(success_threshold: u32, failure_threshold: u32) -> Self {
         Self {
             most_successes: success_threshold,
@@ -55,7 +59,7 @@ impl Results {
         }
     }
 
-    /// Records a result. Returns the tally if it changed.
+    /// Records a probe result. Returns the tally if the result changed it.
     pub fn note(&mut self, verdict: Verdict) -> Option<Tally> {
         let before = self.tally.clone();
         self.history = self.history << 1 | u32::from(verdict != Verdict::Success);
@@ -66,8 +70,8 @@ impl Results {
                 self.tally.failures = 0;
             }
             Verdict::Failure(why) => {
-                // A server whose failures have a different reason each time
-                // must not cause an event each time.
+                // A server whose failures always have different reasons must
+                // not cause an event for each failure.
                 if self.tally.failures < self.most_failures
                     || self.other_words.as_ref() == Some(&why)
                 {

@@ -6,17 +6,17 @@ use crds::{BudgetRule, HealthCheck};
 
 use crate::event::probed::ProbeId;
 
-/// A target of probes: a server, together with the check that is made on it.
-/// Equal targets are probed once, even if several services of a namespace use
-/// them. The same server is probed for each namespace separately, so that none
-/// depends on another one's share of the prober.
+/// A target of probes: a server and the health check that it must pass. If
+/// several services of a namespace have the same target, the agent probes it
+/// once. The agent probes a server separately for each namespace, so that no
+/// namespace depends on another namespace's share of the prober.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Target {
-    /// The health check that is made on the server.
+    /// The health check that the server must pass.
     pub check: Arc<HealthCheck>,
     /// The address of the server. ICMP probes ignore the port.
     pub address: SocketAddr,
-    /// The namespace whose share of the prober is used.
+    /// The namespace whose share of the prober the target's probes use.
     pub namespace: Arc<str>,
     /// Whether the reason of a failure may quote text that the server chose.
     pub may_quote: bool,
@@ -25,16 +25,18 @@ pub struct Target {
 /// An order to start or stop probing a target.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// Start probing this target.
+    /// Start probing the target; the number identifies the target in later
+    /// orders and results.
     Start(ProbeId, Arc<Target>),
-    /// Stop probing the target with this id. The result of the target's probe
-    /// in flight is not reported.
+    /// Stop probing the target with this id. If a probe of the target is in
+    /// flight, its result is not reported.
     Stop(ProbeId),
-    /// From now on, each namespace may make this many probes per second.
+    /// Limit the probes per second of each namespace to the given rates from
+    /// now on.
     Rates(Rates),
 }
 
-/// How many probes per second each namespace may make on average.
+/// The number of probes per second that each namespace may make on average.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rates {
     each: u32,
@@ -42,7 +44,8 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Returns how many probes per second a namespace may make.
+    /// Returns the number of probes per second that a namespace may make on
+    /// average.
     pub fn of(&self, namespace: &str) -> f64 {
         f64::from(*self.named.get(namespace).unwrap_or(&self.each))
     }

@@ -13,11 +13,13 @@ use super::{
     trouble::Failed,
 };
 
-/// The most bytes of an answer that are searched.
+/// The maximum number of bytes of an answer that are searched for the expected
+/// text.
 const MOST: usize = 64 << 10;
 
-/// Connects, sends `send`, and waits until the answer contains `expect`. If
-/// `send` is empty, nothing is sent. If `expect` is empty, no answer is needed.
+/// Connects to the server, sends `send`, and waits until the answer contains
+/// `expect`. If `send` is empty, nothing is sent. If `expect` is empty, no
+/// answer is needed.
 pub(super) async fn probe(
     address: SocketAddr,
     send: &str,
@@ -34,7 +36,7 @@ pub(super) async fn probe(
         let known = came.len();
         let room = (MOST - known) as u64;
         let count = (&mut stream).take(room).read_buf(&mut came).await?;
-        // A match may begin in a part that was read earlier.
+        // A match may begin in an earlier part of the answer.
         let from = known.saturating_sub(expect.len());
         if memchr::memmem::find(&came[from..], expect.as_bytes()).is_some() {
             return Ok(());
@@ -58,7 +60,8 @@ pub(super) async fn probe(
     }
 }
 
-/// Opens a connection that is closed with RST, after success and failure alike.
+/// Opens a TCP connection that is closed with RST, whether the probe succeeds
+/// or fails.
 pub(super) async fn connect(address: SocketAddr, progress: &Progress) -> io::Result<Bounded> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),

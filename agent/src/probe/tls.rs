@@ -1,4 +1,4 @@
-//! TLS connections to servers, and which certificates they trust.
+//! Opens TLS connections to servers, and verifies the servers' certificates.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Prepares TLS connections that follow this rule. `host` is the check's
-    /// host name without a port.
+    /// Prepares TLS connections that follow `rule`. `host` is the check's host
+    /// name without a port.
     ///
     /// # Errors
-    /// Returns an error, with the reason, if the rule can never work.
+    /// Returns an error, with the reason, if `rule` can never work.
     pub(super) fn new(rule: &TlsRule, host: Option<&str>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -73,7 +73,7 @@ impl Tls {
     }
 }
 
-/// Accepts every certificate, for checks that ask for no verification.
+/// Accepts every certificate, for checks that switch verification off.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! Describes in words why TLS to a server failed.
+//! Describes in words why a TLS connection to a server failed.
 
 use std::io;
 
@@ -18,10 +18,11 @@ pub(super) fn in_words(error: &io::Error) -> Option<Words> {
 pub(super) fn words(error: &Error) -> Words {
     let Error::InvalidCertificate(error) = error else {
         return match error {
-            // An alert is a number, and rustls has the names.
+            // A TLS alert is only a number, and its name comes from rustls.
             Error::AlertReceived(alert) => format!("TLS alert {alert:?}").into(),
             Error::InvalidMessage(_) => "the answer is not TLS".into(),
-            // These errors have no text but rustls' own.
+            // The messages of the following errors contain only text of rustls,
+            // and no text of the server.
             Error::PeerIncompatible(_)
             | Error::PeerMisbehaved(_)
             | Error::InappropriateMessage { .. }
@@ -49,7 +50,8 @@ pub(super) fn words(error: &Error) -> Words {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "not meant for a server".to_owned()
         }
-        // This error is from webpki, and rustls has no variant for it.
+        // The error CaUsedAsEndEntity is from webpki, and rustls has no variant
+        // for it.
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
             "it belongs to an authority, not to a server (CA:TRUE)".to_owned()
         }

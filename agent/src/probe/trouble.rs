@@ -10,14 +10,15 @@ use super::{bounded, tls_failure, words::Words};
 /// The ways in which a probe can fail.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failed {
-    /// The server, or a router on the way, gave a wrong answer.
+    /// The server, or a router on the way to it, gave a wrong answer.
     Answer(Words),
     /// The server or this host's firewall refused the connection.
     Refused,
     /// The server did not answer. The caller must check whether this host has a
     /// working route to the server.
     Silence(String),
-    /// The cause is on this host, so nothing is known about the server.
+    /// The cause of the failure is on this host, so the failure does not count
+    /// for the server.
     Own(Cow<'static, str>),
 }
 
@@ -55,7 +56,7 @@ impl Failed {
             Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Self::Silence("no route to host".to_owned()),
             Errno::ENETUNREACH => Self::Silence("network unreachable".to_owned()),
             Errno::ETIMEDOUT => Self::Silence("no answer".to_owned()),
-            // The kernel returns this error for a route of type blackhole.
+            // The kernel returns EINVAL for a route of type blackhole.
             Errno::EINVAL => Self::Silence("invalid argument".to_owned()),
             other => Self::answer(other.desc().to_lowercase()),
         }
@@ -91,7 +92,7 @@ fn of_this_host(errno: Errno) -> Option<&'static str> {
 /// The reason for a void probe when this host's firewall blocks the probe.
 pub(super) const OWN_FIREWALL: &str =
     "this host's own firewall forbids probes (EPERM): allow outgoing packets to the real servers";
-/// The reason for a void probe that ended too late to mean anything.
+/// The reason for a void probe that ended late because the agent could not run.
 pub(super) const HELD_UP: &str =
     "the agent itself could not run for more than half a timeout: give it more processor time";
 

@@ -11,11 +11,11 @@ use tokio::net::UdpSocket;
 
 use super::trouble::Failed;
 
-/// The size of the longest datagram that is read, in bytes.
+/// The size in bytes of the longest datagram that a probe reads.
 const MOST: usize = 64 << 10;
 
-/// Sends `send`, and waits for an answer that contains `expect`. If `expect` is
-/// empty, any answer is accepted.
+/// Sends the datagram `send` to a server, and waits for an answer that contains
+/// `expect`. If `expect` is empty, any answer is accepted.
 pub(super) async fn probe(address: SocketAddr, send: &str, expect: &str) -> Result<(), Failed> {
     let socket = connect(address).await?;
     socket
@@ -34,7 +34,8 @@ pub(super) async fn probe(address: SocketAddr, send: &str, expect: &str) -> Resu
     Ok(())
 }
 
-/// Opens a socket that receives datagrams only from this server.
+/// Opens a UDP socket that receives datagrams only from the server at
+/// `address`.
 pub(super) async fn connect(address: SocketAddr) -> Result<UdpSocket, Failed> {
     let any = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

@@ -1,5 +1,5 @@
-//! Tests that no text of a server stands in a message that may not quote. Each
-//! server puts one word into every text that it can choose.
+//! Tests that a message that must not quote a server contains no text of the
+//! server. Each test server puts one word into every text that it can choose.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -48,7 +48,7 @@ fn ask(record_type: &str, expect: &str) -> Probe {
     })
 }
 
-/// Returns a frame of HTTP/2 (RFC 9113, section 4.1).
+/// Returns an HTTP/2 frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
@@ -58,7 +58,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Starts a server that sends SETTINGS and then this frame.
+/// Starts a server that sends a SETTINGS frame and then `last`.
 async fn sends(last: Vec<u8>) -> SocketAddr {
     serve(move |mut stream| {
         let last = last.clone();
@@ -76,16 +76,17 @@ async fn sends(last: Vec<u8>) -> SocketAddr {
     .await
 }
 
-/// Starts a server that ends the connection with an error, with the word as
-/// debug data (RFC 9113, section 6.8).
+/// Starts a server that ends the connection with an error (RFC 9113, section
+/// 6.8). The error's debug data is the word that the tests look for.
 async fn goes_away() -> SocketAddr {
     let error = 1_u32.to_be_bytes();
     let payload = [&[0; 4], &error[..], WORD.as_bytes()].concat();
     sends(frame(7, 0, 0, &payload)).await
 }
 
-/// Starts a server that answers with status UNKNOWN and the word as message, as
-/// literal header fields without indexing (RFC 7541, section 6.2.2).
+/// Starts a server that answers with the gRPC status UNKNOWN, whose message is
+/// the word that the tests look for. The status and the message are literal
+/// header fields without indexing (RFC 7541, section 6.2.2).
 async fn unknown_to_grpc() -> SocketAddr {
     let mut headers = vec![0x88];
     for (name, value) in [
@@ -99,7 +100,7 @@ async fn unknown_to_grpc() -> SocketAddr {
             headers.extend(text.bytes());
         }
     }
-    // The flags are END_STREAM and END_HEADERS.
+    // The frame's flags are END_STREAM and END_HEADERS.
     sends(frame(1, 5, 1, &headers)).await
 }
 
@@ -132,7 +133,8 @@ async fn answers_udp() -> SocketAddr {
     address
 }
 
-/// Starts a TLS server whose certificate is for the word.
+/// Starts a TLS server whose certificate is for the word that the tests look
+/// for.
 async fn certified() -> SocketAddr {
     let key = KeyPair::generate().unwrap();
     let names = vec![format!("{WORD}.example")];
@@ -149,7 +151,7 @@ async fn certified() -> SocketAddr {
     serve(move |stream| {
         let acceptor = acceptor.clone();
         async move {
-            // The probe refuses the certificate.
+            // The handshake fails, because the probe refuses the certificate.
             let _ = acceptor.accept(stream).await;
         }
     })

@@ -1,12 +1,12 @@
-//! The message of a failed probe, with and without the text that the server
-//! chose.
+//! The message of a failed probe, with and without text that the server chose.
 
 use std::borrow::Cow;
 
-/// A message in two forms. A status is read by everybody who may read the
-/// object, so text that the server chose stands in it only if the group grants
-/// the server's address by name. Numbers and names from a fixed list, such as
-/// an HTTP status or a TLS alert, are in both forms.
+/// A message about a failed probe in two forms. Everybody who may read an
+/// object can read its status. A status therefore contains text that a server
+/// chose only if the group grants the server's address by name. Numbers and
+/// names from a fixed list, such as an HTTP status or a TLS alert, are in both
+/// forms of the message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Words {
     own: Cow<'static, str>,
@@ -14,7 +14,8 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Makes a message that has text of the server in only one of its forms.
+    /// Creates a message from a form without text of the server (`own`) and a
+    /// form with text of the server (`quoting`).
     pub(super) fn quoting(own: impl Into<Cow<'static, str>>, quoting: String) -> Self {
         Self {
             own: own.into(),
@@ -22,8 +23,8 @@ impl Words {
         }
     }
 
-    /// Returns the message. It contains text that the server chose only if it
-    /// may quote.
+    /// Returns the message, with text that the server chose only if `may_quote`
+    /// is true.
     pub(super) fn text(&self, may_quote: bool) -> &str {
         let quoting = self.quoting.as_deref().filter(|_| may_quote);
         quoting.unwrap_or(&self.own)

@@ -1,5 +1,5 @@
-//! Publishes the loop's findings on the API server. Writes the Director, its
-//! status, and the Lease that shows that the agent is alive.
+//! Publishes the loop's findings on the API server. The findings go into the
+//! Director and its status, and a Lease shows that the agent is alive.
 
 use std::time::Duration;
 
@@ -27,21 +27,23 @@ use crate::tell::report::{self, Observed};
 const FIELD_MANAGER: &str = "ipvs-agent";
 /// The shortest time between two writes of a Director's status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often an unchanged status is written again. Writing an unchanged status
-/// recreates a deleted Director. If the Director still exists, the API server
-/// stores nothing new.
+/// The interval at which an unchanged status is written again. Writing an
+/// unchanged status recreates a deleted Director. If the Director still exists,
+/// the API server stores nothing new.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the Lease is renewed, the same as a kubelet's interval.
+/// The interval at which the director's Lease is renewed, the same as for a
+/// kubelet's Lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a Lease is valid, the same as for a kubelet's Lease.
+/// The number of seconds for which a director's Lease is valid, the same as for
+/// a kubelet's Lease.
 const LEASE_SECONDS: i32 = 40;
-/// How long to wait for the answer to a write, because the connection may be
-/// dead.
+/// The maximum wait for the API server's answer to a write. Without a limit, a
+/// dead connection would block the agent.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// The longest wait after a failed write.
+/// The longest wait before a failed write to the API server is repeated.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// The longest wait after a failed renewal of the Lease. Together with
-/// [`ANSWER_TIME`], this wait is well below [`LEASE_SECONDS`].
+/// The longest wait before a failed renewal of the Lease is repeated. The
+/// longest wait and [`ANSWER_TIME`] together are well below [`LEASE_SECONDS`].
 const LONGEST_LEASE_WAIT: Duration = Duration::from_secs(5);
 
 /// The identity under which a director publishes.
@@ -51,15 +53,16 @@ pub struct Identity {
     pub name: String,
     /// The name of the director's DirectorGroup.
     pub group: String,
-    /// The id of the machine's current boot. A status from another boot is
-    /// outdated.
+    /// The id of the machine's current boot. A Director's status from another
+    /// boot is outdated.
     pub boot_id: String,
     /// The namespace of the director's Lease.
     pub lease_namespace: String,
 }
 
 /// Registers the director, then publishes its status and renews its Lease,
-/// forever. The caller notifies `vanished` when the Director was deleted.
+/// without end. The caller must notify `vanished` after the Director was
+/// deleted.
 pub async fn publish(
     client: Client,
     identity: &Identity,
@@ -71,8 +74,8 @@ pub async fn publish(
         identity,
     };
     let leases = Api::<Lease>::namespaced(client, &identity.lease_namespace);
-    // Readers trust a status while its Lease is renewed, so the status is
-    // written before the Lease.
+    // Other programs trust a status while its Lease is renewed, so the status
+    // is written before the Lease.
     let (mut last, generation) = insist("register this director", LONGEST_WAIT, || {
         director.register()
     })
@@ -115,9 +118,9 @@ struct DirectorWriter<'a> {
 
 impl DirectorWriter<'_> {
     /// Creates the Director if there is none, and writes its group into the
-    /// status. So other directors see this director before it takes any VIP.
-    /// Returns the object's generation, and the status if a previous run left
-    /// one in this boot.
+    /// status, so that other directors see this director before it takes any
+    /// VIP. Returns the status from a previous run in this boot, or an empty
+    /// status, and the object's generation.
     async fn register(&self) -> Result<(DirectorStatus, i64), kube::Error> {
         let object = Director::new(&self.identity.name, DirectorSpec::default());
         let existing = self.apply(&object, false).await?;
@@ -129,8 +132,8 @@ impl DirectorWriter<'_> {
                 director_group_name: group.clone(),
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 boot_id: boot_id.clone(),
-                // Other directors read these addresses to notice a server on
-                // this host.
+                // Other directors read the host's addresses in the status to
+                // notice a server on this host.
                 addresses: status.addresses,
                 ..DirectorStatus::default()
             };
@@ -166,8 +169,8 @@ impl DirectorWriter<'_> {
     }
 }
 
-/// Renews the Lease, forever. Readers of the Lease measure the time between
-/// renewals with their own clock, so the clocks need not agree.
+/// Renews the director's Lease, without end. Readers of the Lease measure the
+/// time between renewals with their own clock, so the clocks need not agree.
 async fn renew(leases: &Api<Lease>, name: &str) {
     let mut ticks = time::interval(RENEW_INTERVAL);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -201,7 +204,7 @@ async fn renew(leases: &Api<Lease>, name: &str) {
 }
 
 /// Repeats an attempt until it succeeds, with growing pauses of at most
-/// `longest_wait`. Logs each problem once.
+/// `longest_wait`. Logs each problem only once.
 async fn insist<T, F>(what: &str, longest_wait: Duration, mut attempt: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, kube::Error>>,

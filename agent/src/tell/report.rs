@@ -1,4 +1,5 @@
-//! Computes a Director's status from the loop's findings. The module is pure.
+//! Computes a Director's status from the loop's findings. The code is pure: it
+//! does no I/O.
 
 mod health;
 mod held;
@@ -36,22 +37,22 @@ pub const CONDITIONS: [&str; 4] = [
     condition::kind::PROBES_WORKING,
     condition::kind::SYSCTLS_APPLIED,
 ];
-/// The room for exceptions in a status. All lists together stay well below the
-/// size limit of an API server, 1.5 MiB.
+/// The size limits of the list of exceptions in a Director's status. The lists
+/// of a status together stay well below the API server's size limit of 1.5 MiB.
 const EXCEPTIONS: Room = Room {
     bytes: 384 << 10,
     each: 200,
 };
-/// The room for VIPs in a status.
+/// The size limits of the list of VIPs in a Director's status.
 const VIPS: Room = Room {
     bytes: 128 << 10,
     each: 1000,
 };
 /// The longest message of an exception or a notice, in bytes.
 const LONGEST_MESSAGE: usize = 1000;
-/// The most sysctls that a status lists, to limit its size.
+/// The maximum number of sysctls that a status lists.
 const MOST_SYSCTLS: usize = 100;
-/// The room for notices in a status.
+/// The size limits of the list of notices in a Director's status.
 const NOTICES: Room = Room {
     bytes: 32 << 10,
     each: 50,
@@ -60,10 +61,10 @@ const NOTICES: Room = Room {
 /// The reason why no round can run.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Trouble {
-    /// The kernel's IPVS table cannot be used.
+    /// The agent cannot use the kernel's IPVS table.
     #[error("{0}")]
     Kernel(String),
-    /// The host's interfaces cannot be read.
+    /// The agent cannot read the host's interfaces.
     #[error("{0}")]
     Links(String),
     /// The agent's DirectorGroup does not exist.
@@ -94,29 +95,32 @@ pub struct Observed {
     pub used: Option<WorldDigests>,
     /// The result of the round, or `None` if no round ran.
     pub outcome: Option<Outcome>,
-    /// The reason why no round ran, if none did.
+    /// The reason why no round ran, or `None` if a round ran.
     pub trouble: Option<Trouble>,
     /// The removals that are held until they are allowed.
     pub removals_held: Vec<Op>,
     /// The wanted table, with the object that wants each entry.
     pub wishes: Arc<Desired>,
-    /// An exception for each object that this build cannot read.
+    /// One exception for each object that this build of the agent cannot read.
     pub unreadable: Vec<DirectorException>,
     /// The results of the health checks.
     pub health: Arc<HealthReport>,
-    /// The reason why removals are held whatever their number, if they are.
+    /// The reason why removals are held regardless of their number, if there is
+    /// one.
     pub hold: Option<Hold>,
-    /// Why the group's permission for removals is not believed, if it is not.
+    /// The reason why the group's permission for removals is not believed, if
+    /// there is one.
     pub doubt: Option<Doubt>,
-    /// Why the checkpoint cannot be written, if it cannot.
+    /// The reason why the checkpoint cannot be written, if there is one.
     pub checkpoint_trouble: Option<String>,
     /// The report of the checks that protect the host's own traffic.
     pub protection: Arc<protect::Report>,
 }
 
 /// Returns the Director's new status. Fields that `observed` does not cover
-/// keep their value from `before`. A condition's time changes only with its
-/// status. `generation` is that of the Director object.
+/// keep their value from `before`. The transition time of a condition changes
+/// only with the condition's status. `generation` is the generation of the
+/// Director object.
 pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> DirectorStatus {
     let mut status = DirectorStatus {
         director_group_name: observed.group.clone(),
@@ -128,9 +132,9 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         exceptions.extend_from_slice(&observed.protection.exceptions);
         let held = &observed.removals_held;
         exceptions.extend(exceptions_of(outcome, held, &observed.wishes));
-        // Without a journal or the interfaces, a wanted entry may be missing
-        // without an exception of its own. The service of a missing entry must
-        // not count as programmed.
+        // If the journal or the interfaces cannot be used, a wanted entry may
+        // be missing without an exception of its own. The service of a missing
+        // entry must not count as programmed.
         if host_failure(outcome).is_none() {
             status.used.clone_from(&observed.used);
         }
@@ -168,7 +172,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     status
 }
 
-/// Writes the exceptions into the status, as many of each namespace as fit.
+/// Writes the exceptions into the status, as many exceptions of each namespace
+/// as fit.
 fn tell_exceptions(status: &mut DirectorStatus, mut exceptions: Vec<DirectorException>) {
     fn namespace(exception: &DirectorException) -> &str {
         &exception.virtual_service.namespace
@@ -183,7 +188,8 @@ fn tell_exceptions(status: &mut DirectorStatus, mut exceptions: Vec<DirectorExce
     status.exceptions_omitted_namespaces = names(left_out.iter().map(namespace));
 }
 
-/// Writes the notices into the status, as many of each namespace as fit.
+/// Writes the notices into the status, as many notices of each namespace as
+/// fit.
 fn tell_notices(status: &mut DirectorStatus, notices: impl Iterator<Item = Line>) {
     let notices = notices.map(|line| Line {
         text: shortened(line.text, LONGEST_MESSAGE),
@@ -194,8 +200,8 @@ fn tell_notices(status: &mut DirectorStatus, notices: impl Iterator<Item = Line>
     status.notices_omitted = int32(left_out.len());
 }
 
-/// Writes the sysctls into the status. If there are too many sysctls, those
-/// with a problem are listed first.
+/// Writes the sysctls into the status. If there are too many sysctls, the
+/// sysctls with a problem come first.
 fn tell_sysctls(status: &mut DirectorStatus, sysctls: &Sysctls) {
     let mut all = sysctls.all.clone();
     status.sysctls_omitted = int32(all.len().saturating_sub(MOST_SYSCTLS));
@@ -244,7 +250,7 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
-    // Some failures are about an entry that no object wants any longer.
+    // The failure may be about an entry that no object wants any longer.
     let mut failures = observed
         .outcome
         .iter()
@@ -259,7 +265,7 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
     condition::director_programmed(status.services, status.real_servers, generation)
 }
 
-/// Returns the reason and message of a host failure that made the round
+/// Returns the reason and message of a failure of the host that made the round
 /// incomplete.
 fn host_failure(outcome: &Outcome) -> Option<(&'static str, &str)> {
     outcome
@@ -323,8 +329,8 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
             exceptions.push(exception(service, server, reason, &left(key, *destination)));
         }
     }
-    // A service with a server whose removal is held differs from the wanted
-    // service.
+    // If the removal of a server is held, its service in the kernel differs
+    // from the wanted service.
     for op in held {
         if op.destination().is_some()
             && let Some(service) = wishes.services.get(&op.service())
@@ -340,8 +346,8 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
     exceptions
 }
 
-/// Describes a wanted entry that is in the kernel with other settings and not
-/// ours.
+/// Describes a stranger's entry that has the key of a wanted entry but other
+/// settings.
 fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
     let (entry, delete) = match destination {
         None => (service.to_string(), Op::DeleteService(*service)),
@@ -355,7 +361,7 @@ fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
     )
 }
 
-/// Returns one line for each condition of this host that is unusual but no
+/// Returns one log line for each unusual condition of this host that is not a
 /// failure.
 pub fn oddities(
     outcome: &Outcome,
@@ -365,7 +371,7 @@ pub fn oddities(
     group: &str,
 ) -> BTreeSet<Line> {
     let vips = vips::problems(outcome, wishes).into_iter();
-    // Asking the segment whether an address is free is not unusual.
+    // A running claim for an address is not an unusual condition.
     let vips = vips.filter(|(_, reason, _)| *reason != condition::reason::VIP_PROBING);
     let vips = vips.map(|(address, _, message)| {
         let services = wishes.vips.get(&address);
@@ -383,8 +389,8 @@ pub fn oddities(
         .collect()
 }
 
-/// Returns a line for each unusual entry of the kernel's table, and for each
-/// unusual address, that is no failure.
+/// Returns a line for each unusual entry of the kernel's table and each unusual
+/// address that is not a failure.
 fn notices<'a>(outcome: &'a Outcome, wishes: &'a Desired) -> impl Iterator<Item = Line> + 'a {
     let about = move |service: &ServiceKey, text| line(wishes.services.get(service), text);
     let strangers = outcome.strangers.iter().map(move |(service, destination)| {
@@ -402,7 +408,7 @@ fn notices<'a>(outcome: &'a Outcome, wishes: &'a Desired) -> impl Iterator<Item 
 }
 
 /// Returns a line about the object that wants a service, or about this host if
-/// no object does.
+/// no object wants the service.
 fn line(object: Option<&ObjectKey>, text: String) -> Line {
     Line {
         namespace: object.map_or_else(Arc::default, |object| object.namespace.clone()),

@@ -57,7 +57,7 @@ impl<A> Nest<A> for Vec<A> {
     }
 }
 
-/// Adds the attributes of an operation's service to a nest.
+/// Adds the attributes of an operation's service to a nested attribute.
 #[inline]
 pub(super) fn service_attributes(op: &Op, nest: &mut impl Nest<ServiceAttribute>) {
     match op {
@@ -72,8 +72,8 @@ pub(super) fn service_attributes(op: &Op, nest: &mut impl Nest<ServiceAttribute>
     }
 }
 
-/// Adds the attributes of an operation's destination to a nest, if the
-/// operation has a destination.
+/// Adds the attributes of an operation's destination to a nested attribute, if
+/// the operation has a destination.
 #[inline]
 pub(super) fn destination_attributes(op: &Op, nest: &mut impl Nest<DestinationAttribute>) {
     match op {
@@ -87,8 +87,8 @@ pub(super) fn destination_attributes(op: &Op, nest: &mut impl Nest<DestinationAt
 }
 
 impl Message {
-    /// Builds a request for the version of IPVS and the size of its connection
-    /// table.
+    /// Builds a request that reads the version of IPVS and the size of its
+    /// connection table.
     pub fn info() -> Self {
         Self {
             command: Command::GetInfo,
@@ -96,8 +96,8 @@ impl Message {
         }
     }
 
-    /// Builds a request for all services. The caller must send the request as a
-    /// dump (`NLM_F_DUMP`).
+    /// Builds a request that reads all IPVS services. The caller must send the
+    /// request as a dump (`NLM_F_DUMP`).
     pub fn services() -> Self {
         Self {
             command: Command::GetService,
@@ -105,7 +105,7 @@ impl Message {
         }
     }
 
-    /// Builds a request for one service.
+    /// Builds a request that reads one IPVS service.
     pub fn service(key: &ServiceKey) -> Self {
         Self {
             command: Command::GetService,
@@ -113,7 +113,7 @@ impl Message {
         }
     }
 
-    /// Builds a request for the connection timeouts.
+    /// Builds a request that reads the kernel's IPVS connection timeouts.
     pub fn timeouts() -> Self {
         Self {
             command: Command::GetConfig,
@@ -133,9 +133,9 @@ impl Message {
         }
     }
 
-    /// Builds a request for all destinations of a service. The caller must send
-    /// the request as a dump (`NLM_F_DUMP`). If the service does not exist, the
-    /// kernel answers as if the service had no destinations.
+    /// Builds a request that reads all destinations of a service. The caller
+    /// must send the request as a dump (`NLM_F_DUMP`). If the service does not
+    /// exist, the kernel answers as if the service had no destinations.
     pub fn destinations(service: &ServiceKey) -> Self {
         Self {
             command: Command::GetDestination,
@@ -187,10 +187,10 @@ fn service_config_attributes(
     }
 }
 
-/// Adds the attributes of a destination's key to a nest, including the address
-/// family. Without the destination's address family, the kernel assumes the
-/// service's family and does not find a destination of the other family
-/// (ENOENT).
+/// Adds the attributes of a destination's key, including its address family, to
+/// a nested attribute. Without the destination's address family, the kernel
+/// assumes the service's family and does not find a destination of the other
+/// family (ENOENT).
 #[inline]
 fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<DestinationAttribute>) {
     let family = family_number(Family::of(key.address));
@@ -199,9 +199,9 @@ fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<Destina
     nest.put(DestinationAttribute::Port(key.port));
 }
 
-/// Adds the attributes of a destination's configuration to a nest. The tunnel
-/// attributes are always included, because an edit of a destination without
-/// tunnel attributes changes the tunnel to IPIP.
+/// Adds the attributes of a destination's configuration to a nested attribute.
+/// The tunnel attributes are always included, because an edit of a destination
+/// without tunnel attributes changes the tunnel to IPIP.
 #[inline]
 fn destination_config_attributes(
     config: &DestinationConfig,

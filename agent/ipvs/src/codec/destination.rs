@@ -25,7 +25,7 @@ const IPVS_DEST_ATTR_TUN_FLAGS: u16 = 15;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DestinationAttribute {
     /// `ADDR`: the destination's address. An IPv4 address uses only the first
-    /// four bytes.
+    /// four of the 16 bytes.
     Address([u8; 16]),
     /// `PORT`: the destination's port, big endian on the wire.
     Port(u16),
@@ -61,7 +61,7 @@ pub enum DestinationAttribute {
     TunnelPort(u16),
     /// `TUN_FLAGS`: the checksum flags of the tunnel; since Linux 5.3.
     TunnelFlags(u16),
-    /// A destination attribute that this build does not know.
+    /// A destination attribute that this crate does not know.
     Other(DefaultNla),
 }
 

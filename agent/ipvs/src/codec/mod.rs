@@ -1,7 +1,7 @@
 //! Generic-netlink messages of the family `IPVS` (`include/uapi/linux/ip_vs.h`,
 //! `net/netfilter/ipvs/ip_vs_ctl.c`). The codec converts bytes to attributes,
-//! attributes to values of the types in `model.rs`, and back. The codec does no
-//! I/O.
+//! attributes to values of the types in `model.rs`, and back. The netlink codec
+//! does no I/O.
 
 mod answer;
 mod ask;
@@ -55,30 +55,31 @@ const IPVS_CMD_GET_INFO: u8 = 15;
 /// kernel's command that empties the table (`IPVS_CMD_FLUSH`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Creates a service. In an answer to [`GetService`](Self::GetService), the
-    /// kernel describes a service with `NewService`.
+    /// Creates an IPVS service. In an answer to
+    /// [`GetService`](Self::GetService), the kernel describes a service with
+    /// `NewService`.
     NewService,
-    /// Edits a service.
+    /// Edits the configuration of a service.
     SetService,
     /// Deletes a service with its destinations.
     DeleteService,
-    /// Reads one service, or all services as a dump.
+    /// Reads one IPVS service, or all services as a dump.
     GetService,
-    /// Creates a destination. In an answer to
+    /// Creates a destination of a service. In an answer to
     /// [`GetDestination`](Self::GetDestination), the kernel describes a
     /// destination with `NewDestination`.
     NewDestination,
-    /// Edits a destination.
+    /// Edits the configuration of a destination.
     SetDestination,
-    /// Deletes a destination.
+    /// Deletes a destination from its service.
     DeleteDestination,
     /// Reads the destinations of a service, always as a dump.
     GetDestination,
-    /// Sets the connection timeouts. In an answer to
+    /// Sets the kernel's IPVS connection timeouts. In an answer to
     /// [`GetConfig`](Self::GetConfig), the kernel reports the timeouts with
     /// `SetConfig`.
     SetConfig,
-    /// Reads the connection timeouts.
+    /// Reads the kernel's IPVS connection timeouts.
     GetConfig,
     /// Answers [`GetInfo`](Self::GetInfo); `SetInfo` is never a request.
     SetInfo,
@@ -318,8 +319,8 @@ where
         .collect()
 }
 
-/// Parses an address. Like the kernel, this function uses 16 bytes for both
-/// address families and pads shorter addresses with zeros.
+/// Parses an IP address in an attribute. Like the kernel, this function uses 16
+/// bytes for both address families and pads shorter addresses with zeros.
 fn parse_address(value: &[u8]) -> Result<[u8; 16], DecodeError> {
     let mut address = [0; 16];
     match address.get_mut(..value.len()) {

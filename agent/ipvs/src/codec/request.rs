@@ -77,7 +77,8 @@ fn append_message(
 }
 
 /// The end of a datagram, to which attributes are appended. The datagram grows
-/// with each attribute, so the caller does not compute its length in advance.
+/// with each attribute, so the caller does not compute the datagram's length in
+/// advance.
 struct Rest<'a> {
     datagram: &'a mut Vec<u8>,
 }
@@ -93,8 +94,8 @@ impl Rest<'_> {
         put_header(nest, length, kind);
     }
 
-    // If the compiler knows the kind of the attribute, it reduces
-    // `put_attribute` to a few machine instructions.
+    // If the compiler knows the kind of the attribute, it reduces this function
+    // to a few machine instructions.
     #[inline(always)]
     fn put_attribute<N: Nla>(&mut self, attribute: &N) {
         let length = NLA_HDRLEN + attribute.value_len();

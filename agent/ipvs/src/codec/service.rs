@@ -26,7 +26,7 @@ pub enum ServiceAttribute {
     /// `PROTOCOL`: the service's IP protocol number, which may be any number.
     Protocol(u16),
     /// `ADDR`: the service's address. An IPv4 address uses only the first four
-    /// bytes.
+    /// of the 16 bytes.
     Address([u8; 16]),
     /// `PORT`: the service's port, big endian on the wire.
     Port(u16),
@@ -36,8 +36,8 @@ pub enum ServiceAttribute {
     /// `SCHED_NAME`: the scheduler's name, at most 15 bytes, or "none" if the
     /// service has no scheduler.
     Scheduler(String),
-    /// `FLAGS`: the change of the service's flags. The kernel computes the new
-    /// flags as `old & !mask | flags & mask`.
+    /// `FLAGS`: a change of the service's flags, as new values and a mask. The
+    /// kernel computes the new flags as `old & !mask | flags & mask`.
     Flags {
         /// The values of the service's flags (`IP_VS_SVC_F_*`).
         flags: u32,
@@ -57,7 +57,7 @@ pub enum ServiceAttribute {
     PersistenceEngine(String),
     /// `STATS64`: 64-bit counters, sent by the kernel only; since Linux 4.1.
     Stats64(Vec<StatsAttribute>),
-    /// A service attribute that this build does not know.
+    /// A service attribute that this crate does not know.
     Other(DefaultNla),
 }
 

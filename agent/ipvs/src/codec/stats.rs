@@ -48,7 +48,7 @@ pub enum StatsAttribute {
     /// `PAD`: an empty attribute that aligns the 64-bit number after it; since
     /// Linux 4.7.
     Pad,
-    /// A statistics attribute that this build does not know.
+    /// A statistics attribute that this crate does not know.
     Other(DefaultNla),
 }
 

@@ -72,7 +72,8 @@ fn emit(message: &NetlinkMessage<GenlMessage<Message>>) -> Vec<u8> {
 }
 
 /// Returns a message without the flag NLA_F_NESTED on its top-level attributes.
-/// libnl sets NLA_F_NESTED on nests, while the kernel and this crate do not.
+/// libnl sets NLA_F_NESTED on nested attributes, while the kernel and this
+/// crate do not.
 fn without_nested_flag(mut message: Vec<u8>) -> Vec<u8> {
     let mut position = 20;
     while position < message.len() {
@@ -318,8 +319,8 @@ fn timeouts_are_seconds() {
     );
 }
 
-/// Builds a netlink message with a command, and with the given bytes as its
-/// attributes.
+/// Builds a datagram with one netlink message, whose attributes are the given
+/// bytes.
 fn datagram(command: Command, attributes: &[u8]) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST;

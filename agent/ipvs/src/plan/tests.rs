@@ -328,7 +328,8 @@ fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> Actua
 }
 
 /// Returns the keys that are ours after a successful round, which are the keys
-/// of all wanted entries. The adopted services are the same as in `ours`.
+/// of all wanted entries. `wanted_keys` copies the adopted services from
+/// `ours`.
 fn wanted_keys(desired: &WantedTable, ours: &Owned) -> Owned {
     let keys = |service: &WantedService| service.destinations.iter().map(|(key, _)| *key).collect();
     let services = desired

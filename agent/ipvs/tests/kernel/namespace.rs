@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 /// that namespace. The network namespace exists until the test ends.
 pub(crate) struct Namespace {
     pub(crate) socket: Socket,
-    /// Every service that the test tried to create.
+    /// All services that the test tried to create.
     asked_for: BTreeSet<ServiceKey>,
 }
 
@@ -55,12 +55,12 @@ impl Namespace {
 
     /// Reads the complete IPVS table of the network namespace.
     ///
-    /// A dump may need more than one datagram. The kernel then continues at an
-    /// index that counts the services of all network namespaces
-    /// (`ip_vs_genl_dump_services`). If another test adds or removes services
-    /// during the dump, the dump repeats or leaves out services of this test.
-    /// To find out whether a missing service exists, `table` asks the kernel
-    /// for that service alone.
+    /// A dump of the kernel's table may need more than one datagram. The second
+    /// datagram of a dump continues at an index that counts the services of all
+    /// network namespaces (`ip_vs_genl_dump_services`). If another test adds or
+    /// removes services during the dump, the dump repeats or leaves out
+    /// services of this test. To find out whether a missing service exists,
+    /// `table` asks the kernel for that service alone.
     pub(crate) fn table(&mut self) -> ActualTable {
         for _ in 0..READINGS {
             let table = self.socket.table().unwrap();

@@ -1,5 +1,5 @@
-//! Tests that read other things than the whole table: one service, the timeouts
-//! and `/proc/net/ip_vs`.
+//! Tests that read a single service, the connection timeouts and
+//! `/proc/net/ip_vs`.
 
 use std::fs;
 

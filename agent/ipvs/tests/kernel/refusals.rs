@@ -23,7 +23,7 @@ fn a_scheduler_that_the_kernel_does_not_have_is_named() {
             let op = Op::NewService(key, scheduled(key, scheduler));
             let failures = ns.apply(std::slice::from_ref(&op));
             match failures.as_slice() {
-                // Some kernels have the scheduler twos.
+                // The scheduler twos may exist, because some kernels have it.
                 [] if scheduler == "twos" => ns.accept(&[Op::DeleteService(key)]),
                 [failure] => {
                     assert_eq!(failure.errno, Errno::ENOENT);
@@ -176,9 +176,9 @@ fn ops() -> impl Strategy<Value = Op> {
 }
 
 /// Compares the model of the kernel, on which plans are tested, with the kernel
-/// itself. The test gives random operations to the model and to the kernel.
-/// Both must refuse the same operations with the same error numbers, and end
-/// with the same table.
+/// itself. The test gives random operations to the model and to the kernel. The
+/// model and the kernel must refuse the same operations with the same error
+/// numbers, and end with the same table.
 #[test]
 fn the_model_of_the_kernel_agrees_with_the_kernel() {
     Namespace::run(|mut ns| {

@@ -1,4 +1,4 @@
-//! Tests with entries that other programs made.
+//! Tests of plans for a kernel's table that contains entries of other programs.
 
 use ipvs::{Kernel, Op, Owned, Plan, ServiceConfig, WantedTable};
 
@@ -21,7 +21,8 @@ fn strangers_entries_are_left_alone() {
         let mut ours = Owned::default();
         ns.settle(&desired, &mut ours);
 
-        // Another program adds a destination to a service of ours.
+        // In this test, another program adds a destination to a service of
+        // ours.
         ns.ipvsadm_restore("-a -t 10.0.0.1:80 -r 10.9.1.9:80 -m -w 1\n");
         let plan = ns.plan(&desired, &ours);
         assert!(plan.is_empty());

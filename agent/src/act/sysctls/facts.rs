@@ -13,17 +13,17 @@ use crate::{
 };
 
 /// The maximum number of routes to servers outside the host's subnets that one
-/// check looks up again. Each check looks up only some of the servers in turn,
-/// because there may be tens of thousands.
+/// check looks up again. There may be tens of thousands of servers outside the
+/// host's subnets, so each check looks up only some of them, in turn.
 const LOOKED_UP_AGAIN: usize = 64;
 
-/// Gathers the facts that these needs depend on. `is_ours` means that the agent
-/// itself made NAT connections visible to connection tracking. Connections that
-/// are tracked because of the agent do not show whether anything else uses
-/// connection tracking.
+/// Gathers the facts that the sysctls for `needs` depend on. `is_ours` says
+/// that the agent itself made NAT connections visible to connection tracking.
+/// NAT connections that are visible because of the agent do not show whether
+/// another program uses connection tracking.
 ///
 /// # Errors
-/// Returns a message for people if the kernel does not answer.
+/// Returns an error message for people if the kernel does not answer.
 pub(super) fn gather(
     ways: &mut Ways,
     edges: &mut Edges<'_>,
@@ -66,8 +66,9 @@ pub(super) fn gather(
         let advertised = advertised
             .map_err(|error| format!("cannot list this host's IPv6 default routes: {error}"))?;
         for interface in advertised.into_iter().filter_map(name) {
-            // If `accept_ra` is 0, another program listens to routers, and the
-            // kernel does not remove that program's route.
+            // If `accept_ra` is 0, another program handles router
+            // advertisements, and the kernel does not remove that program's
+            // default route.
             let accept = format!("net.ipv6.conf.{}.accept_ra", spelled(&interface.name));
             if edges.sysctls.read(&accept).is_ok_and(|value| value != "0") {
                 facts.advertised.insert(interface.name.clone());
@@ -79,19 +80,20 @@ pub(super) fn gather(
 }
 
 /// Whether connection tracking is active in this network namespace. Firewall
-/// rules activate connection tracking, but only its effects show that it is
-/// active. While connection tracking is inactive, its count of connections
-/// stays 0, whatever IPVS does. While it is active and only NAT servers'
-/// replies flow, connection tracking counts the replies as invalid packets.
+/// rules activate connection tracking, but the agent can detect it only by its
+/// effects. While connection tracking is inactive, its count of connections
+/// stays 0, even if IPVS has connections. While connection tracking is active
+/// and the only traffic is replies of NAT servers, it counts the replies as
+/// invalid packets.
 fn is_tracking(edges: &mut Edges<'_>) -> bool {
     let count = edges.sysctls.read("net.netfilter.nf_conntrack_count");
     count.is_ok_and(|count| count != "0") || edges.surroundings.calls_packets_invalid()
 }
 
 impl Ways {
-    /// Returns the interface that leads to each address, if there is one. The
-    /// interface is the one whose subnet contains the address, or else the one
-    /// of the route to the address.
+    /// Returns the interface that leads to each address, if there is one. An
+    /// interface leads to an address if its subnet contains the address or,
+    /// without such a subnet, if the route to the address uses the interface.
     fn to(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
@@ -127,7 +129,8 @@ impl Ways {
         Ok(all)
     }
 
-    /// Returns the known addresses whose routes this check looks up again.
+    /// Returns the known server addresses whose routes the current check looks
+    /// up again.
     fn next_known(&mut self) -> Vec<IpAddr> {
         let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = self.known.range((from, Bound::Unbounded));
@@ -135,8 +138,8 @@ impl Ways {
             .map(|(address, _)| *address)
             .take(LOOKED_UP_AGAIN)
             .collect();
-        // After the last address, the next check starts again at the first
-        // address.
+        // After the check that reaches the last address, the next check starts
+        // again at the first address.
         self.last = next
             .last()
             .copied()
@@ -145,8 +148,8 @@ impl Ways {
     }
 }
 
-/// The networks of a host's interfaces. A host may have ten thousand addresses
-/// of its own.
+/// The networks and addresses of a host's interfaces. A host may have ten
+/// thousand addresses of its own.
 struct Subnets {
     own: BTreeSet<IpAddr>,
     networks: Vec<(IpAddr, u8, u32)>,

@@ -1,4 +1,4 @@
-//! Tests of wanted entries that strangers have already made.
+//! Tests of wanted entries that other programs have already created.
 
 use super::*;
 use ipvs::ActualService;
@@ -80,7 +80,7 @@ fn an_adopted_service_is_given_back_with_the_strangers_server_in_it() {
     world.parts().kernel.table.entry(key).and_modify(change);
     world.news();
 
-    // The mark that the service was adopted is in the journal.
+    // The journal records that the service was adopted.
     let mut agent = Agent::start(&world);
     let outcome = agent.round(&wish(&[]));
     assert_eq!(

@@ -188,9 +188,9 @@ fn an_intent_that_failed_may_be_on_the_disk_and_does_not_stay_there() {
     world.parts().disk_broken = true;
     agent.round(&wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
     world.parts().disk_broken = false;
-    // If the intent stayed in the journal, the next agent would remove entries
-    // that another process makes in the meantime, because it would take them
-    // for its own.
+    // If the intent stayed in the journal, the next run would take entries that
+    // another process creates in the meantime for its own, and would remove
+    // them.
     agent.round_when_due(&wish(&[]));
     assert_eq!(world.news(), ["settle"]);
     assert_eq!(agent.state.next_deadline(), None);
@@ -350,8 +350,8 @@ fn what_one_reading_leaves_out_is_not_taken_for_gone() {
     assert_eq!(world.news(), [""; 0], "nothing is written and no VIP moves");
     assert_eq!(outcome.failures, BTreeMap::new());
 
-    // The service is removed when it is no longer wanted, even if one reading
-    // leaves it out.
+    // A service that is no longer wanted is removed even if one reading leaves
+    // it out.
     world.parts().skipped = Some(tcp(WEB, 80));
     agent.state.distrust();
     agent.round(&wish(&[(tcp("192.0.2.11", 80), "wrr", &[(1, 1)])]));
@@ -376,7 +376,7 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     );
     assert!(outcome.failures.contains_key(&Subject::Vip(ip(WEB))));
 
-    // Another event does not cause an earlier attempt to remove the VIP.
+    // Other events do not cause an earlier attempt to remove the VIP.
     let due = agent.state.next_deadline();
     assert_eq!(agent.round(&nothing).stays, outcome.stays);
     assert_eq!(agent.state.next_deadline(), due);
@@ -390,8 +390,8 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     assert_eq!(outcome, Outcome::default(), "nothing is left");
 }
 
-/// Another process adds a server that is wanted now and then, so that the
-/// server becomes ours and ceases to be ours again and again.
+/// Another process adds a server that is wanted only at times. The server
+/// therefore becomes ours and ceases to be ours again and again.
 #[test]
 fn what_changes_hands_again_and_again_while_the_disk_refuses_stays_little() {
     let world = ModelWorld::new();

@@ -41,7 +41,7 @@ fn what_is_held_is_served_and_edits_of_the_rest_go_on() {
     assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
     assert_eq!(agent.held.len(), 20);
 
-    // One more removal is held, and then all services are wanted again at once.
+    // The guard holds one more removal, and then all services are wanted again.
     agent.now = Duration::from_secs(600);
     agent.round(&many(0..19));
     assert_eq!(agent.held.len(), 21);
@@ -92,7 +92,7 @@ fn a_hold_holds_even_one_and_edits_go_on() {
         assert_eq!(agent.held.len(), 1);
         assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
 
-        // A lasting hold stays until the removals are released.
+        // A lasting hold of removals ends only when the removals are released.
         agent.removals = Removals::Guarded;
         agent.round(&fewer);
         assert_eq!(agent.held.len(), afterwards, "{lasting}");

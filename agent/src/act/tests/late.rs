@@ -1,5 +1,5 @@
-//! Tests of changes that other processes made long ago, and of a journal that
-//! the agent can open only late.
+//! Tests of other processes' changes that are noticed late, and of a journal
+//! that the agent can open only late.
 
 use ipvs::ActualService;
 

@@ -1,17 +1,17 @@
-//! Checks random histories: once all faults are healed, the host matches the
-//! wish, strangers' entries are as strangers left them, and the disk records
-//! which entries are ours.
+//! Checks random histories. Once all faults are healed, the host matches the
+//! wish, strangers' entries are unchanged, and the disk records which entries
+//! are ours.
 //!
 //! The test decides the owner of an entry without looking at the plan. An entry
-//! that another process made is a stranger's unless its key was ours. Once a
-//! stranger's entry is wanted, the agent must adopt it, and the owner is
-//! unclear until the adoption is known to be complete. A virtual address is
+//! that another process created is a stranger's unless its key was ours. Once a
+//! stranger's entry is wanted, the agent must adopt it. The owner of an entry
+//! is unclear until its adoption is known to be complete. A virtual address is
 //! never adopted.
 //!
 //! The test runs the real journal on a modelled disk. When the agent dies, the
 //! modelled disk loses, keeps or tears unsynced writes, while the kernel's
-//! table survives. A real disk demands less: it loses writes only in a power
-//! failure, which clears the kernel's table, too.
+//! table survives. A real disk loses writes only in a power failure, which also
+//! clears the kernel's table.
 
 mod calm;
 mod disk;
@@ -42,7 +42,7 @@ use crate::{
     fixtures::{Effect, broken, config, disk::Fate, spelled, weight},
 };
 
-/// A scheduler that only strangers use.
+/// An IPVS scheduler that only strangers' services use in this test.
 const THEIR_SCHEDULER: &str = "sed";
 const THEIR_WEIGHT: u32 = 900;
 
@@ -50,7 +50,8 @@ const THEIR_WEIGHT: u32 = 900;
 enum Whose {
     Ours,
     Theirs,
-    /// The entry is a stranger's but wanted, or its key was ours.
+    /// The owner of the entry is unclear: the entry is a stranger's but wanted,
+    /// or its key was ours.
     Unclear,
     /// The entry is ours, but another process changed it before the agent could
     /// record it as ours.
@@ -60,17 +61,17 @@ enum Whose {
 struct Story {
     world: ModelWorld,
     disk: MayHold,
-    /// The number of times that the host was rebooted.
+    /// The number of reboots of the host so far.
     boots: usize,
     agent: Agent,
     wish: Desired,
     holding: Holding,
     /// The owner of every entry on the host, except the host's own addresses.
     whose: BTreeMap<Entry, Whose>,
-    /// The services in the kernel that strangers made.
+    /// The services in the kernel that strangers created.
     strange: BTreeSet<ServiceKey>,
-    /// Whether an agent ended before it could write down all entries that
-    /// became ours.
+    /// Whether an agent ended before it could record all entries that became
+    /// ours.
     forgetful: bool,
 }
 
@@ -125,8 +126,8 @@ impl Story {
         self.audit();
     }
 
-    /// Starts the next agent after a death, perhaps after further runs that die
-    /// while they open the journal.
+    /// Starts the next run of the agent after a death. Other runs may start
+    /// before the next run, and die while they open the journal.
     fn bury(&mut self, death: &Death) {
         self.world.parts().file.room = None;
         self.world.parts().file.crash(&death.fates);
@@ -149,7 +150,7 @@ impl Story {
         self.agent.now = now;
     }
 
-    /// Stops the agent cleanly and starts the next run.
+    /// Stops the agent cleanly and starts the next run of the agent.
     fn restart(&mut self) {
         self.forgetful |= self.has_unwritten();
         self.agent.journal = Box::new(self.world.clone());
@@ -157,7 +158,8 @@ impl Story {
         self.start();
     }
 
-    /// Simulates a power failure: the host loses the state of its kernel.
+    /// Simulates a power failure, in which the host loses the state of its
+    /// kernel.
     fn reboot(&mut self, fates: &[Fate]) {
         let fresh = ModelWorld::new().parts().interfaces.clone();
         self.world.parts().interfaces = fresh;
@@ -178,7 +180,7 @@ impl Story {
         self.world.parts().file.room == Some(0)
     }
 
-    /// Whether the agent has changes that the disk refused.
+    /// Whether the agent has changes of ownership that the disk refused.
     fn has_unwritten(&self) -> bool {
         self.agent.state.failures.contains_key(&Subject::Journal)
     }
@@ -256,7 +258,7 @@ impl Story {
         }
     }
 
-    /// Marks the services as lost that the agent leaves to strangers, because
+    /// Marks the services as lost that the agent leaves to strangers because
     /// strangers have destinations in them.
     fn note_left_services(&mut self) {
         let ours = &self.agent.state.ours.table;
@@ -291,7 +293,7 @@ impl Story {
         });
     }
 
-    /// Returns the owner of an entry that another process makes now.
+    /// Returns the owner of an entry that another process creates now.
     fn whose(&self, entry: &Entry) -> Whose {
         let disks = self.disk.all();
         let on_disk = disks.iter().all(|disk| disk.owned.contains(entry));
@@ -352,8 +354,8 @@ impl Story {
         }
     }
 
-    /// Carries out another process's deed, and returns whether that was
-    /// possible.
+    /// Carries out a change by another process, and returns whether the change
+    /// was possible.
     fn can(&self, deed: &Deed) -> bool {
         let (Deed::Make(entry) | Deed::Change(entry) | Deed::Remove(entry)) = deed;
         if let Entry::Address(address, on) = entry {
@@ -387,8 +389,9 @@ impl Story {
     }
 
     /// Marks entries as lost that another process changed before the agent
-    /// recorded them as ours. The agent recognizes an unrecorded entry by its
-    /// configuration, and an unrecorded destination by its service.
+    /// recorded them as ours. The agent recognizes an unrecorded entry by the
+    /// entry's configuration, and an unrecorded destination also by the
+    /// destination's service.
     fn lose(&mut self, changed: &Entry, now: Whose) {
         if now == Whose::Ours {
             return;

@@ -315,7 +315,7 @@ fn a_vip_that_was_taken_over_is_marked_on_the_disk_and_given_up_for_a_host_that_
     assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
     assert_eq!(world.parts().disk.taken_over, [ip(WEB)].into());
 
-    // The next run knows the mark.
+    // The next run recognizes the address by the agent's mark.
     let mut next = Agent::start(&world);
     next.try_round(&web(), Holding::Wait).expect("a round");
     assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);

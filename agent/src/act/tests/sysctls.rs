@@ -17,7 +17,7 @@ const NAMES: [&str; 2] = [
 const FORWARDING: &str = "net.ipv4.conf.eth1.forwarding";
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Returns a wish with a health check.
+/// Returns a wish for a service with a health check.
 fn checked() -> Desired {
     let mut desired = wish(&[]);
     let policy = CheckPolicy {
@@ -275,8 +275,8 @@ fn shared_ones_stay_when_nothing_needs_them_and_the_journal_has_their_previous_v
     let redirects = before(&world, "net.ipv4.conf.all.send_redirects");
     assert_eq!(redirects.as_deref(), Some("1"));
 
-    // The journal keeps a sysctl's first value, even if the sysctl has another
-    // value when it is needed again.
+    // The journal keeps the first previous value of a sysctl, even if the
+    // sysctl has another value when it is needed again.
     put(&world, FORWARDING, "0");
     Agent::start(&world).round(&nat());
     assert_eq!(before(&world, FORWARDING).as_deref(), Some("0"));

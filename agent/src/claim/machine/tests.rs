@@ -22,7 +22,7 @@ struct Host {
     address: IpAddr,
     card: Card,
     verdict: Verdict,
-    /// The frames that the host sent, each with its time.
+    /// The frames that the host sent, each with the time of sending.
     said: Vec<(Duration, Word)>,
 }
 
@@ -69,8 +69,8 @@ impl Host {
     }
 }
 
-/// Lets time pass from `from` to `end`. Hosts hear each other without delay. A
-/// host that finds its address free takes the address.
+/// Lets time pass from `from` to `end`. Hosts receive each other's frames
+/// without delay. A host that finds its address free takes the address.
 fn live(hosts: &mut [Host], from: Duration, end: Duration) {
     let mut now = from;
     loop {
@@ -84,7 +84,8 @@ fn live(hosts: &mut [Host], from: Duration, end: Duration) {
                 for other in 0..hosts.len() {
                     if other != index {
                         hosts[other].hear(say.word, say.card.mac, now);
-                        // The kernel of the host that has the address answers.
+                        // If a host has the address, its kernel answers the
+                        // probe.
                         if say.word == Word::Asks && hosts[other].is_holder() {
                             let mac = hosts[other].card.mac;
                             hosts[index].hear(Word::Has, mac, now);
@@ -174,7 +175,7 @@ fn of_two_hosts_that_ask_at_once_one_gets_it_and_the_other_knows_which() {
         for address in ["192.0.2.15", "2001:db8::15"] {
             let mut hosts = [
                 Host::asking(address, LOW, seed),
-                // For every second seed, both hosts wait equally long.
+                // For every second seed, both hosts wait for the same time.
                 Host::asking(address, HIGH, seed + (seed & 1)),
             ];
             live(&mut hosts, Duration::ZERO, 60 * SECOND);

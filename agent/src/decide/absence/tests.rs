@@ -11,8 +11,8 @@ fn folder(inode: u64, is_empty: bool) -> Source {
     })
 }
 
-/// Lists the services `there`, from this source. The services `gone` were known
-/// before.
+/// Makes `source` list the services `there`. The listing leaves out the
+/// services `gone`, which were known before.
 fn list(absence: &mut Absence, source: Source, there: &[&str], gone: &[&str]) {
     absence.begin(SERVICE, source);
     let gone = gone.iter().map(|name| named(name));
@@ -24,7 +24,8 @@ fn cause(absence: &Absence, name: &str) -> Cause {
     absence.cause(SERVICE, Some(&named(name)))
 }
 
-/// The decision of a round that holds the removal of these services.
+/// Returns the decision of a round that holds the removal of the named
+/// services.
 fn doubtful(names: &[&str]) -> Doubtful {
     Doubtful {
         objects: names.iter().map(|name| (SERVICE, named(name))).collect(),
@@ -32,7 +33,8 @@ fn doubtful(names: &[&str]) -> Doubtful {
     }
 }
 
-/// Returns what a run knows that has listed the service web at version 1000.
+/// Returns the state of a run that has listed the service `web` at version
+/// 1000.
 fn settled() -> Absence {
     let mut absence = Absence::of_new_run();
     list(&mut absence, Source::Version(1000), &["web"], &[]);
@@ -60,7 +62,8 @@ fn the_highest_version_is_that_of_events_too_and_never_falls() {
     absence.apply(SERVICE, &named("new"), Some(2000), true);
     list(&mut absence, Source::Version(1500), &["web"], &["new"]);
     assert_eq!(cause(&absence, "new"), Cause::Doubted);
-    // Nothing was missing in this one, and still it was an old one.
+    // The listing at version 1600 lacks no known object, but the listing is
+    // old.
     list(&mut absence, Source::Version(1600), &["web", "new"], &[]);
     assert_eq!(cause(&absence, "new"), Cause::Certain);
     list(&mut absence, Source::Version(1700), &["web"], &["new"]);
@@ -71,7 +74,8 @@ fn the_highest_version_is_that_of_events_too_and_never_falls() {
 fn the_objects_of_a_list_do_not_make_the_list_itself_old() {
     let mut absence = settled();
     absence.begin(SERVICE, Source::Version(1001));
-    // It was made after the version was asked for and before the list.
+    // The object was created after the request for the version and before the
+    // listing.
     absence.list(SERVICE, Some(1002));
     absence.end(SERVICE, [named("web")], |_| false);
     assert_eq!(cause(&absence, "web"), Cause::Unjudged);
@@ -197,7 +201,8 @@ fn entries_without_a_known_object_are_as_doubtful_as_the_first_listings() {
     absence.release();
     assert_eq!(orphan(&absence), Cause::Certain);
 
-    // The listing came before a round could see which entries are web's.
+    // The listing came before a round could see which entries belong to the
+    // service `web`.
     let mut absence = Absence::of_new_run();
     absence.restore(settled().unsaved().expect("it was listed"));
     list(&mut absence, Source::Version(900), &[], &["web"]);

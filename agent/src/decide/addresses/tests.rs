@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixtures::{interface, ip};
 
-/// The situation of a director that plans its addresses.
+/// The state of a director that plans its virtual addresses.
 struct Case {
     wanted: BTreeSet<IpAddr>,
     rule: AddressRule,
@@ -339,7 +339,7 @@ fn nothing_is_put_on_an_interface_that_is_down() {
     );
 }
 
-/// Returns the director with our VIP on its eth0.
+/// Returns the interfaces of a director whose eth0 has the address `vip`.
 fn director_with(vip: IpAddr) -> Vec<Interface> {
     let mut host = director();
     host[1].addresses.push((vip, 32));

@@ -17,21 +17,21 @@ use crate::{
     host::{interface::Interface, listeners::Listener, peers::Peer},
 };
 
-/// At most this many addresses of a host are reported to the other directors of
-/// its group, in the Director's status.
+/// A Director's status reports at most this many addresses of its host to the
+/// other directors of the group.
 pub const MOST_ADDRESSES: usize = 100;
 /// The interface on which kube-proxy in mode ipvs puts the cluster IPs.
 const KUBE_PROXYS: &str = "kube-ipvs0";
 
-/// What is known about this host and its group.
+/// The known facts about this host and its group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// The addresses of this host that the agent did not add, each with its
-    /// interface, or none while they cannot be read. While this list is
-    /// unknown, any address may be the host's own.
+    /// interface, or none while they cannot be read. While the host's addresses
+    /// are unknown, any address may be the host's own.
     pub own: Option<BTreeMap<IpAddr, String>>,
-    /// The sockets on which programs of this host listen, or why they cannot be
-    /// read.
+    /// The sockets on which programs of this host listen, or the reason why the
+    /// agent cannot read them.
     pub listeners: Result<Vec<Listener>, String>,
     /// What programs of this host talk to, or why it cannot be read.
     pub peers: Result<BTreeSet<Peer>, String>,
@@ -43,14 +43,14 @@ pub struct Facts {
     /// The addresses of the group's directors, including this one, each with
     /// the name of its Director.
     pub directors: BTreeMap<IpAddr, String>,
-    /// While the host has just started, the services that were in force before:
-    /// other services on its own addresses may be in the way of programs that
-    /// have not started yet.
+    /// The services that were in force before the host's last start, if the
+    /// host has just started. Other services on the host's own addresses may be
+    /// in the way of programs that have not started yet.
     pub before_boot: Option<BTreeSet<ServiceKey>>,
 }
 
-/// Returns the addresses of a host that the agent did not add: they neither
-/// carry our mark nor are in `ours` with their interface.
+/// Returns the addresses of a host that the agent did not add: an address that
+/// the agent added has our mark, or is in `ours` with its interface.
 pub fn own_addresses(
     interfaces: &[Interface],
     ours: &BTreeMap<IpAddr, String>,
@@ -100,28 +100,30 @@ pub fn reachable_addresses(
 /// Why a service would take the director's own traffic.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Danger {
-    /// A sentence that says why and what to do.
+    /// A sentence with the reason for the danger and its remedy.
     pub why: String,
-    /// How sure the agent is, and who may overrule it.
+    /// How sure the agent is of the danger, and how it can be overruled.
     pub kind: DangerKind,
 }
 
-/// How sure the agent is of a danger, and who may overrule it.
+/// How sure the agent is of a danger, and how the danger can be overruled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DangerKind {
-    /// The agent knows it. A grant of exactly the address overrules it.
+    /// The agent is sure of the danger. A grant of exactly the service's
+    /// address overrules the refusal.
     Known,
-    /// The agent cannot read what it would have to know.
+    /// The agent cannot read the facts that show whether there is a danger.
     Guess,
-    /// The address is a cluster IP of kube-proxy's. No grant overrules it.
+    /// The service's address is a cluster IP of kube-proxy. No grant overrules
+    /// the refusal of a service at a cluster IP.
     ClusterIp,
-    /// The service was refused before, and the reason is gone for too short a
-    /// time ([`crate::decide::refusals`]).
+    /// The service was refused before, and the reason has not been absent long
+    /// enough ([`crate::decide::refusals`]).
     Remembered,
 }
 
 /// The parts of a service that would take the director's own traffic. Each part
-/// has a message that says why and what to do.
+/// has a message with the reason and the remedy.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Suspect {
     /// Why the service as a whole would take the director's own traffic.
@@ -132,7 +134,8 @@ pub struct Suspect {
 }
 
 /// Returns every wanted service that would take the director's own traffic,
-/// itself or by one of its servers, even if it is already in the kernel.
+/// either itself or through one of its servers. The result includes services
+/// that are already in the kernel.
 pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspect> {
     let mut suspects = BTreeMap::new();
     for (key, service) in &desired.table {
@@ -148,7 +151,7 @@ pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspec
     suspects
 }
 
-/// Whether the host's listening sockets matter for a service.
+/// Whether the host's listening sockets matter for the danger of a service.
 pub fn asks_for_listeners(key: &ServiceKey, own: Option<&BTreeMap<IpAddr, String>>) -> bool {
     match key {
         ServiceKey::Address { address, port, .. } => {
@@ -158,7 +161,7 @@ pub fn asks_for_listeners(key: &ServiceKey, own: Option<&BTreeMap<IpAddr, String
     }
 }
 
-/// Returns whether the reason for which an entry was refused holds now.
+/// Returns whether the reason for the refusal of an entry holds now.
 pub fn reason((key, server): &Entry, facts: &Facts) -> Reason {
     let is_present = match server {
         Some(server) => facts.directors.contains_key(&server.address),
@@ -174,8 +177,8 @@ pub fn reason((key, server): &Entry, facts: &Facts) -> Reason {
     }
 }
 
-/// Adds the entries that were refused before and for which there is no other
-/// reason now.
+/// Adds to the suspects the entries that were refused before and that no
+/// current reason refuses.
 pub fn add_remembered<'a>(
     suspects: &mut BTreeMap<ServiceKey, Suspect>,
     refused: impl IntoIterator<Item = (&'a Entry, &'a str)>,
@@ -208,8 +211,8 @@ pub fn add_remembered<'a>(
     }
 }
 
-/// Whether a service has this server with a forwarding method by which a
-/// director would send packets back.
+/// Whether `key` has the server `server` with a forwarding method that lets a
+/// director send packets back.
 fn may_loop(wanted: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool {
     let service = wanted.table.get(key);
     let config = service.and_then(|service| service.destinations.get(server));
@@ -219,8 +222,8 @@ fn may_loop(wanted: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool
     config.is_some_and(|config| unrewritten(&config).is_some())
 }
 
-/// Returns the name of a forwarding method that keeps the packets' destination
-/// address, or none for other methods.
+/// Returns the name of the server's forwarding method if the method keeps the
+/// packets' destination address, or none otherwise.
 fn unrewritten(config: &DestinationConfig) -> Option<&'static str> {
     match config.method {
         ForwardingMethod::DirectRoute => Some("DR"),

@@ -11,9 +11,9 @@ use crate::{
     host::{listeners::Listener, peers::Peer},
 };
 
-/// This host's own address.
+/// The modelled host's own address.
 const OWN: &str = "192.0.2.1";
-/// An address that no interface has.
+/// An address that no interface of the modelled host has.
 const VIP: &str = "192.0.2.10";
 
 fn key(protocol: Protocol, address: &str, port: u16) -> ServiceKey {
@@ -34,7 +34,7 @@ fn listener(protocol: Protocol, address: &str, port: u16) -> Listener {
 }
 
 /// Returns the facts of a host that has OWN and 2001:db8::1 on eth0. An ssh
-/// server listens on the host, the agent uses an API server at
+/// server listens on this host, the agent uses an API server at
 /// 203.0.113.9:6443, and the group has another director at 198.51.100.2.
 fn facts() -> Facts {
     Facts {
@@ -184,7 +184,7 @@ fn listeners_matter_for_ports_of_the_hosts_addresses_alone() {
 }
 
 /// Returns a service with the servers .1, .2 (the address of director b) and
-/// .3, all reached by `method`.
+/// .3, which all have the forwarding method `method`.
 fn with_method(method: ForwardingMethod) -> (ServiceKey, Desired) {
     let key = tcp(VIP, 80);
     let mut desired = wish(&[(key, "rr", &[(1, 1), (2, 1), (3, 1)])]);
@@ -298,8 +298,8 @@ fn what_is_already_in_the_kernel_stays_and_is_reported() {
     assert!(other.contains("Director b"), "{other}");
 }
 
-/// Returns a wish for one service with servers 1 and 2, in which these entries
-/// have no grant.
+/// Returns a wish for one service with servers 1 and 2, in which `entries` have
+/// no grant.
 fn ungranted(entries: &[Option<DestinationKey>]) -> (ServiceKey, Arc<Desired>) {
     let key = tcp(VIP, 80);
     let mut desired = wish(&[(key, "rr", &[(1, 1), (2, 1)])]);

@@ -1,19 +1,19 @@
-//! Delays removals that were allowed, so that an object that is deleted and
-//! made again cuts no connection. The machine is pure: time is an argument.
+//! Delays removals that were allowed, so that deleting an object and creating
+//! it again cuts no connection. The code is pure: time is an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use ipvs::{DestinationConfig, DestinationKey, Op, ServiceKey};
 
-/// How long an entry stays in the kernel after its removal was allowed. A
-/// service serves meanwhile as before; a server has weight 0.
+/// How long an entry stays in the kernel after its removal was allowed. Until
+/// its removal, a service serves as before, and a server has weight 0.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// A service, or a server in a service.
 pub(super) type Entry = (ServiceKey, Option<DestinationKey>);
 
-/// The entries whose removal was allowed, each with the time at which its grace
-/// began.
+/// The entries whose removal was allowed, each with the start time of its
+/// grace.
 #[derive(Debug)]
 pub(super) struct Graces {
     length: Duration,
@@ -22,16 +22,18 @@ pub(super) struct Graces {
 
 #[derive(Clone, Copy, Debug)]
 struct Grace {
-    /// When the removal was allowed, or none if it was held again afterwards.
+    /// When the entry's removal was allowed, or none if the removal was held
+    /// again afterwards.
     since: Option<Duration>,
-    /// Whether the grace has ended, so that the entry may be removed.
+    /// Whether the entry's grace has ended, so that the entry may be removed.
     is_over: bool,
-    /// The configuration of a server before it lost its weight.
+    /// The configuration that a server had before its grace set its weight to
+    /// 0.
     before: Option<DestinationConfig>,
 }
 
 impl Graces {
-    /// Returns no entries. Each grace lasts for `length`.
+    /// Returns an empty set of graces, each of which will last for `length`.
     pub(super) fn new(length: Duration) -> Self {
         Self {
             length,
@@ -39,14 +41,15 @@ impl Graces {
         }
     }
 
-    /// Forgets the entries for which `is_leaving` is false: they are wanted
-    /// again, or the kernel does not have them any longer.
+    /// Forgets the entries for which `is_leaving` is false, because they are
+    /// wanted again or no longer in the kernel.
     pub(super) fn forget_unless(&mut self, is_leaving: impl Fn(&Entry) -> bool) {
         self.entries.retain(|entry, _| is_leaving(entry));
     }
 
     /// Stops the graces of the entries for which `is_held` is true, because
-    /// their removal is held again. It must be allowed once more.
+    /// their removal is held again. A removal that is held again must be
+    /// allowed once more.
     pub(super) fn stop_if(&mut self, is_held: impl Fn(&Entry) -> bool) {
         for (entry, grace) in &mut self.entries {
             if is_held(entry) {
@@ -56,9 +59,9 @@ impl Graces {
         }
     }
 
-    /// Begins the grace of an entry. `before` is the configuration of a server
-    /// before the grace. After a stopped grace, the server's first
-    /// configuration is kept.
+    /// Begins the grace of an entry at `now`. `before` is the configuration of
+    /// a server before the grace. If an earlier grace of the server was
+    /// stopped, the configuration from before that grace is kept.
     pub(super) fn begin(&mut self, entry: Entry, before: Option<DestinationConfig>, now: Duration) {
         let grace = self.entries.entry(entry).or_insert(Grace {
             since: None,
@@ -69,8 +72,9 @@ impl Graces {
         grace.is_over = false;
     }
 
-    /// Ends the graces that are over at `now`. Returns their removals, each
-    /// with the time at which it was allowed, in the order of these times.
+    /// Ends the graces that are over at `now`. Returns the removals of the
+    /// entries whose grace ended, each with the time of its permission, in the
+    /// order of these times.
     pub(super) fn end(&mut self, now: Duration) -> Vec<(Duration, Op)> {
         let length = self.length;
         let mut ended = Vec::new();
@@ -99,13 +103,13 @@ impl Graces {
         grace.is_some_and(|grace| grace.is_over)
     }
 
-    /// Returns the configuration of a server before its grace, if one has begun
-    /// or was stopped.
+    /// Returns the configuration of a server before its grace, if a grace has
+    /// begun or was stopped.
     pub(super) fn before(&self, entry: &Entry) -> Option<DestinationConfig> {
         self.entries.get(entry)?.before
     }
 
-    /// Returns the services whose own grace ends at `now`.
+    /// Returns the services (not their servers) whose grace ends at `now`.
     pub(super) fn ending(&self, now: Duration) -> impl Iterator<Item = ServiceKey> {
         let is_ending = move |grace: &Grace| {
             let since = grace.since.filter(|_| !grace.is_over);

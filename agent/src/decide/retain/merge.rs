@@ -14,9 +14,9 @@ use crate::decide::desired::{CheckPolicy, Desired};
 /// Adds the retained servers of a service, and the service itself if it is no
 /// longer wanted. `found` is the service in the kernel. `before` is the
 /// previous state in force, which has the service's check, its objects, and the
-/// weights that the administrator gave. A server that `before` lacks is kept as
-/// it is in the kernel. A server for which `servers` has a configuration gets
-/// that one.
+/// weights that the administrator gave. A server that is not in `before` keeps
+/// the configuration that it has in the kernel. A server for which `servers`
+/// has a configuration gets that configuration.
 pub(super) fn keep(
     in_force: &mut Desired,
     key: &ServiceKey,
@@ -38,14 +38,16 @@ pub(super) fn keep(
         let config = match (given, known) {
             (Some(given), _) => *given,
             (None, Some(known)) if is_checked => *known,
-            // A former sorry server is kept without new connections.
+            // A former sorry server stays in the table with weight 0, so that
+            // it gets no new connections.
             (None, None) if is_checked && was_sorry(before, key, server) => DestinationConfig {
                 weight: 0,
                 ..current
             },
             _ => current,
         };
-        // The health check itself adds and removes the sorry server.
+        // The health check, not the retention stage, adds and removes the sorry
+        // server.
         if known.is_some() || !is_sorry(server) {
             kept.insert(*server, config);
         }
@@ -89,9 +91,10 @@ fn was_sorry(before: &Desired, key: &ServiceKey, server: &DestinationKey) -> boo
     policy.is_some_and(|policy| matches!(policy.sorry, Some((sorry, _)) if sorry == *server))
 }
 
-/// Returns the wanted servers in their order. Each kept server is placed behind
-/// the wanted server that it follows in the kernel, so a service in the wanted
-/// order needs no reordering.
+/// Returns the wanted servers in the wanted order, with the retained servers
+/// between them. Each retained server is placed behind the wanted server that
+/// it follows in the kernel, so a service in the wanted order needs no
+/// reordering.
 fn in_order(wanted: &Destinations, kept: &Destinations, found: &Destinations) -> Destinations {
     let mut behind: BTreeMap<Option<DestinationKey>, Vec<_>> = BTreeMap::new();
     let mut last = None;

@@ -13,7 +13,7 @@ mod property;
 
 const WEB: &str = "192.0.2.10";
 
-/// Returns a wish for these objects; the group wants nothing special.
+/// Returns a wish for the `desired` state, with default settings of the group.
 fn wish_for(desired: Desired) -> Wish {
     Wish {
         desired: Arc::new(desired),
@@ -38,7 +38,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// Returns a scene in which nothing is ours, with graces of this length.
+    /// Returns a scene in which no entry is ours. The retention stage of the
+    /// scene has the given grace.
     fn empty(grace: Duration) -> Self {
         Self {
             ours: Remembered::default(),
@@ -49,7 +50,7 @@ impl Scene {
     }
 
     /// Returns a scene in which the whole table is ours and in the kernel.
-    /// Removals that are allowed have no grace.
+    /// Allowed removals in the scene have no grace.
     fn with(table: &WantedTable) -> Self {
         let mut scene = Self::empty(Duration::ZERO);
         for (key, wanted) in table {
@@ -77,8 +78,8 @@ impl Scene {
         self.retention.retain(wanted, before, removals, self.now)
     }
 
-    /// Removes entries from the kernel's table and from what is ours, as a
-    /// round does.
+    /// Removes entries from the kernel's table and from the entries that are
+    /// ours, as a round does.
     fn remove(&mut self, removals: &[Op]) {
         for op in removals {
             op.apply_to(&mut self.kernel);
@@ -87,7 +88,8 @@ impl Scene {
         self.ours.table.acknowledge(&removals);
     }
 
-    /// Returns the removals that would follow if this wish were in force.
+    /// Returns the removals that a round would plan if `in_force` were in
+    /// force.
     fn removals(&self, in_force: &Wish) -> Vec<String> {
         let table = &in_force.desired.table;
         let plan = ipvs::plan(table, &self.kernel, &self.ours.table, OnConflict::Adopt);
@@ -100,7 +102,8 @@ fn web(servers: &[(u8, u32)]) -> Desired {
     wish(&[(tcp(WEB, 80), "sh", servers)])
 }
 
-/// Like [`web`], with a health check and 192.0.2.99 as sorry server.
+/// Returns the wish of [`web`], but with a health check and the sorry server
+/// 192.0.2.99.
 fn checked(servers: &[(u8, u32)]) -> Desired {
     let mut desired = web(servers);
     let policy = CheckPolicy {
@@ -197,7 +200,7 @@ fn what_another_process_deleted_or_made_is_not_retained() {
 fn a_retained_server_keeps_its_check_and_its_weight_and_is_never_taken_out() {
     let mut scene = Scene::with(&web(&[(1, 10), (2, 20)]).table);
     scene.retain(&checked(&[(1, 10), (2, 20)]), Removals::Guarded);
-    // Meanwhile server 2 failed, and the sorry server is in the table.
+    // In the meantime, server 2 failed, and the sorry server is in the table.
     let found = scene.kernel.get_mut(&tcp(WEB, 80)).expect("it is there");
     found.destinations[1].weight = 0;
     found.destinations.insert(server(99), weight(1));
@@ -247,7 +250,7 @@ fn what_checks_took_out_does_not_concern_the_guard() {
     let fewer = scene.retain(&many(35), Removals::Guarded);
     assert_eq!(fewer.held, [], "5 of 32 are within the budget");
 
-    // The removals of five unwanted servers do count for the guard.
+    // The removals of five unwanted servers count for the guard.
     scene.remove(&servers(36..=40));
     let fewer = scene.retain(&many(29), Removals::Guarded);
     assert_eq!(fewer.held.len(), 6, "11 within a minute are not");

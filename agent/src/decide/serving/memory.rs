@@ -9,21 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::server::{Health, ServerState};
 
-/// What the previous run knew about the health of servers, by service.
+/// The previous run's memory of the health of servers, by service.
 #[derive(Debug, Default)]
 pub struct Memory {
     services: BTreeMap<ServiceKey, ServiceMemory>,
 }
 
-/// What the previous run knew about one service.
+/// The previous run's memory of one service and its servers.
 #[derive(Debug, Default)]
 pub(super) struct ServiceMemory {
-    /// Since when the service was below its minimum, or none if it was not.
+    /// When the service fell below its minimum of healthy servers, or none if
+    /// the service was not below it.
     pub(super) below_since: Option<Timestamp>,
     pub(super) servers: BTreeMap<DestinationKey, ServerState>,
 }
 
-/// Identifies a server of a service, or the service itself.
+/// The key of a row: a server of a service, or the service itself.
 type Key = (ServiceKey, Option<DestinationKey>);
 
 /// The remembered state of a server.
@@ -55,8 +56,8 @@ pub(super) fn server_row(
     (key(service, Some(server)), json(&row))
 }
 
-/// Returns the key and the content of a service's row. A row has content only
-/// while its service is below its minimum.
+/// Returns the key and the content of a service's row. A service's row has
+/// content only while the service is below its minimum of healthy servers.
 pub(super) fn service_row(
     service: ServiceKey,
     below_since: Option<Timestamp>,
@@ -64,7 +65,7 @@ pub(super) fn service_row(
     (key(service, None), below_since.as_ref().map(json))
 }
 
-/// Returns the key of a row.
+/// Returns the key under which the row of a service or server is stored.
 pub(super) fn key(service: ServiceKey, server: Option<DestinationKey>) -> String {
     let key: Key = (service, server);
     json(&key)
@@ -78,7 +79,8 @@ impl Memory {
     /// Reads a row that a previous run wrote.
     ///
     /// # Errors
-    /// Fails if the row cannot be parsed; the other rows can still be used.
+    /// Returns an error if the row cannot be parsed. The other rows can still
+    /// be used.
     pub fn remember(&mut self, key: &str, row: &str) -> serde_json::Result<()> {
         let (service, server): Key = serde_json::from_str(key)?;
         match server {
@@ -103,7 +105,8 @@ impl Memory {
         self.services.remove(service).unwrap_or_default()
     }
 
-    /// Forgets all rows that were not taken, and returns their keys.
+    /// Forgets all rows that [`Self::take`] did not remove, and returns their
+    /// keys.
     pub(super) fn forget(&mut self) -> Vec<String> {
         let rest = std::mem::take(&mut self.services).into_iter();
         let keys = rest.flat_map(|(service, memory)| {

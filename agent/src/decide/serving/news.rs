@@ -14,21 +14,21 @@ use super::{
 pub enum News {
     /// The server is healthy.
     Healthy(ServiceKey, DestinationKey),
-    /// The server failed, for this reason.
+    /// The server failed; the last field is the reason.
     Down(ServiceKey, DestinationKey, Option<Arc<str>>),
-    /// The server alternates between failure and success; the reason is that of
-    /// the last failure.
+    /// The server alternates between failure and success; the last field is the
+    /// reason of the last failure.
     Flapping(ServiceKey, DestinationKey, Option<Arc<str>>),
-    /// The service has fewer healthy servers than its minimum, and this action
-    /// is in force.
+    /// The service has fewer healthy servers than its minimum; the last field
+    /// is the action in force.
     BelowMinimum(ServiceKey, Count, &'static str),
     /// The service has enough healthy servers again.
     Recovered(ServiceKey, Count),
 }
 
 impl News {
-    /// Returns the news about a server's health, or none while its health is
-    /// unknown.
+    /// Returns the news about a server's health, or none while the server's
+    /// health is unknown.
     pub(super) fn of(
         service: ServiceKey,
         server: DestinationKey,

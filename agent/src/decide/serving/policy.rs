@@ -32,7 +32,8 @@ pub struct Count {
 }
 
 impl Count {
-    /// Counts the servers that are not drained, and the healthy ones.
+    /// Counts the servers that are not drained, and the healthy servers among
+    /// them.
     pub fn of<'a>(servers: impl IntoIterator<Item = Server<'a>>) -> Self {
         let mut count = Self::default();
         for server in servers {
@@ -66,8 +67,8 @@ pub fn is_below(
 }
 
 /// Returns the server's weight in the kernel, or none if the server should not
-/// be in the kernel. Also returns when the weight will change because of time
-/// alone, if it will.
+/// be in the kernel. Also returns the time of the next change of the weight
+/// that depends only on time, if there is one.
 pub fn weight(
     server: Server<'_>,
     availability: &Availability,
@@ -76,8 +77,8 @@ pub fn weight(
 ) -> (Option<u32>, Option<Timestamp>) {
     let is_up = server.state.health() == Health::Up;
     let failed = || match availability.on_failure {
-        // The server may have connections, and nothing shows that they are
-        // lost.
+        // The server may have connections, and no probe result shows that they
+        // are lost.
         _ if server.was_there && server.state.health() == Health::Unknown => (Some(0), None),
         OnFailure::Quiesce => (Some(0), None),
         OnFailure::Remove => (None, None),
@@ -99,7 +100,8 @@ fn grown(
     let (Some(slow_start), Some(risen)) = (availability.slow_start, server.state.risen()) else {
         return (Some(server.weight), None);
     };
-    // If the clock was set back in the meantime, the slow start begins again.
+    // If the clock was set back since the server came into service, the slow
+    // start begins again.
     let since = Duration::try_from(now.duration_since(risen)).unwrap_or(Duration::ZERO);
     let (weight, next) = ramp::weight(server.weight, since, slow_start);
     let next = next.and_then(|next| risen.checked_add(next).ok());

@@ -1,9 +1,9 @@
-//! Slow start: a server that came into service gets its weight in steps. The
-//! code is pure: time is an argument.
+//! Slow start: the weight of a server that came into service grows in steps.
+//! The code is pure: time is an argument.
 
 use std::time::Duration;
 
-/// A weight grows in at most this many steps.
+/// During slow start, a weight grows in at most this many steps.
 const MOST_STEPS: u32 = 10;
 
 /// Returns the weight of a server that came into service `since` ago. Also

@@ -19,23 +19,25 @@ use crate::{
     fair::{Room, keep, names},
 };
 
-/// The room for unhealthy servers in a report.
+/// The size limits of the list of unhealthy servers in a health report.
 const UNHEALTHY: Room = Room {
     bytes: 256 << 10,
     each: 300,
 };
-/// The room for services below their minimum in a report.
+/// The size limits of the list of services below their minimum in a health
+/// report.
 const BELOW_MINIMUM: Room = Room {
     bytes: 96 << 10,
     each: 300,
 };
 
-/// A server that is not healthy, its state, and why.
+/// A server that is not healthy, its state, and the reason.
 type Ailment<'a> = (&'a ObjectKey, UnhealthyState, &'a str);
 
 impl Serving {
     /// Returns the results of the health checks, or none if no service has a
-    /// check. `wishes` maps the entries of the kernel's table to their objects.
+    /// check. `wishes` names the object that wants each entry of the kernel's
+    /// table.
     pub fn report(&self, wishes: &Desired) -> Option<DirectorHealth> {
         if self.services.is_empty() {
             return None;
@@ -96,13 +98,14 @@ impl Serving {
         })
     }
 
-    /// Returns how many targets are probed.
+    /// Returns the number of targets that the agent probes.
     pub fn targets(&self) -> usize {
         self.targets.len()
     }
 }
 
-/// Returns a report with as many entries of each namespace as it has room for.
+/// Returns a health report with as many entries of each namespace as the report
+/// has room for.
 pub(crate) fn within_room(
     unhealthy: Vec<UnhealthyServer>,
     below_minimum: Vec<ServiceBelowMinimum>,

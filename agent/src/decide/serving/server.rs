@@ -19,14 +19,14 @@ use crate::event::probed::Tally;
 /// A server that stays up for at least this long after its return no longer
 /// counts as flapping.
 const CALM: SignedDuration = SignedDuration::from_mins(5);
-/// The longest time for which a flapping server must succeed before it is back
-/// in service.
+/// The longest time for which a flapping server's probes must succeed before
+/// the server is back in service.
 const MOST_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// A server that failed this many times in a row, each time soon after its
-/// return, must succeed for longer before it is back.
+/// If a server has failed this many times in a row, each time soon after its
+/// return, its probes must succeed for longer before it is back in service.
 const FLAPPING: u32 = 3;
 
-/// What is known about a server's health.
+/// The known health of a server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Health {
     /// The server is new to the service, and no probe has succeeded yet.
@@ -43,18 +43,20 @@ pub struct ServerState {
     health: Health,
     since: Timestamp,
     why: Option<Arc<str>>,
-    /// How many times in a row the server failed soon after its return.
+    /// The number of times in a row that the server failed soon after its
+    /// return to service.
     falls: u32,
-    /// Whether successes and failures alternate, according to the tally.
+    /// Whether successes and failures of the server's probes alternate,
+    /// according to the tally.
     is_flapping: bool,
-    /// When the server is back in service if it keeps succeeding.
+    /// When the server will be back in service if its probes keep succeeding.
     back_at: Option<Timestamp>,
-    /// When a verdict brought the server into service; its slow start begins
-    /// there.
+    /// When a verdict brought the server into service, which is also the start
+    /// of its slow start.
     risen: Option<Timestamp>,
-    /// When this run of the agent began to probe the server.
+    /// When the current run of the agent began to probe the server.
     begun: Timestamp,
-    /// Whether this run has a probe result of the server.
+    /// Whether the current run of the agent has a probe result of the server.
     is_probed: bool,
 }
 
@@ -94,22 +96,22 @@ impl ServerState {
         }
     }
 
-    /// Cancels the server's return because its probes have changed: the new
-    /// probes must show again that the server is healthy.
+    /// Cancels the server's return to service, because its probes have changed
+    /// and the new probes must first show that the server is healthy.
     pub fn probed_otherwise(&mut self) {
         self.back_at = None;
     }
 
-    /// Notes that this run begins to probe the server. Recorded times that lie
-    /// in the future are wrong: the clock was ahead when they were recorded, or
-    /// is behind now. They count as now.
+    /// Notes that the current run begins to probe the server. A recorded time
+    /// in the future is wrong, because the clock was ahead when it was recorded
+    /// or is behind now. Recorded times in the future count as `now`.
     pub fn begin(&mut self, now: Timestamp) {
         self.begun = now;
         self.since = self.since.min(now);
         self.risen = self.risen.map(|risen| risen.min(now));
     }
 
-    /// Sets when a verdict brought the server into service.
+    /// Sets the time at which a verdict brought the server into service.
     pub fn with_rise(self, risen: Option<Timestamp>) -> Self {
         Self { risen, ..self }
     }
@@ -140,31 +142,31 @@ impl ServerState {
         self.health == Health::Down && (self.is_flapping || self.falls >= FLAPPING)
     }
 
-    /// Returns when a verdict brought the server into service, or none if no
-    /// verdict did.
+    /// Returns the time at which a verdict brought the server into service, or
+    /// none if no verdict did.
     pub fn risen(&self) -> Option<Timestamp> {
         self.risen
     }
 
-    /// Forgets when the server came into service. The server already has its
-    /// full weight, so no slow start is left to do.
+    /// Forgets when the server came into service, because the server already
+    /// has its full weight and needs no slow start.
     pub fn forget_rise(&mut self) {
         self.risen = None;
     }
 
-    /// Whether a probe of this run has given a result for the server.
+    /// Whether a probe of the current run has given a result for the server.
     pub fn is_probed(&self) -> bool {
         self.is_probed
     }
 
-    /// Returns the time until which this run's first probe result is awaited,
-    /// or none if the result has come.
+    /// Returns the time until which the agent waits for the current run's first
+    /// probe result, or none if there is a result.
     pub fn first_result_due(&self, check: &HealthCheck) -> Option<Timestamp> {
         (!self.is_probed).then(|| later(self.begun, signed(check.period + check.timeout)))
     }
 
-    /// Records the tally of the server's probes. Returns whether the state
-    /// changed.
+    /// Records the tally of the server's probes. Returns whether the server's
+    /// state changed.
     pub fn hear(&mut self, tally: &Tally, check: &HealthCheck, now: Timestamp) -> bool {
         let before = self.clone();
         self.is_probed = true;
@@ -188,8 +190,8 @@ impl ServerState {
         *self != before
     }
 
-    /// Makes the state change that is due at `now`. Returns whether a change
-    /// was due.
+    /// Makes the change of the server's state that is due at `now`. Returns
+    /// whether a change was due.
     pub fn pass(&mut self, now: Timestamp) -> bool {
         let is_back = self.back_at.is_some_and(|back_at| back_at <= now);
         if is_back {
@@ -198,14 +200,14 @@ impl ServerState {
         is_back
     }
 
-    /// Returns when the server returns to service, if it is waiting for that.
+    /// Returns when the server returns to service, if it is waiting to return.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.back_at
     }
 
     fn fall(&mut self, now: Timestamp) {
         let is_soon = now.duration_since(self.since) < CALM;
-        // A first fall follows no earlier return, so it starts the count.
+        // A first failure follows no earlier return, so it starts the count.
         let is_again = self.falls > 0 && is_soon;
         self.falls = if is_again { self.falls + 1 } else { 1 };
         self.become_(Health::Down, now);
@@ -223,9 +225,10 @@ impl ServerState {
         self.risen = None;
     }
 
-    /// Returns how long the server must keep succeeding before it is back. The
-    /// time is zero for the first two falls, then as long as the required
-    /// successes take, and doubles after each further fall.
+    /// Returns how long the server's probes must keep succeeding before the
+    /// server is back in service. The time is zero for the first two failures.
+    /// After the third failure, the time is as long as the required successes
+    /// take, and it doubles after each further failure.
     fn patience(&self, check: &HealthCheck) -> SignedDuration {
         match self.falls.cmp(&FLAPPING) {
             Ordering::Less => SignedDuration::ZERO,
@@ -276,9 +279,9 @@ mod tests {
             }
         }
 
-        /// Probes the server once for each character: `+` is a success, `-` a
-        /// failure. Returns the health after each probe: U for unknown, + for
-        /// up, - for down.
+        /// Probes the server once for each character of `results`, where `+` is
+        /// a success and `-` a failure. Returns the health after each probe,
+        /// with U for unknown, + for up and - for down.
         fn see(&mut self, results: &str) -> String {
             let mut seen = String::new();
             for result in results.chars() {
@@ -335,13 +338,14 @@ mod tests {
         let mut scene = Scene::of(ServerState::served(at(0)));
         let mut waits = Vec::new();
         for _ in 0..6 {
-            // The falls are far enough apart that the tally itself shows no
+            // The failures are far enough apart that the tally itself shows no
             // flapping.
             scene.see("---");
             assert_eq!(scene.state.health(), Health::Down);
             let seen = scene.see(&"+".repeat(80));
             waits.push(seen.find('+').expect("it comes back in the end") + 1);
-            // The clock goes back to the moment at which the server returned.
+            // The clock goes back to the time at which the server returned to
+            // service.
             scene.second -= 5 * (80 - i64::try_from(*waits.last().unwrap()).unwrap());
         }
         assert_eq!(

@@ -20,13 +20,14 @@ use crate::{
 pub(super) struct Service {
     pub(super) policy: Arc<CheckPolicy>,
     pub(super) servers: IndexMap<DestinationKey, Member>,
-    /// Since when the service is below its minimum, or none if it is not.
+    /// When the service fell below its minimum of healthy servers, or none if
+    /// the service is not below it.
     pub(super) below_since: Option<Timestamp>,
-    /// When the service recovered, while its sorry server stays without new
-    /// connections.
+    /// When the service recovered, or none once its sorry server is gone. After
+    /// a recovery, the sorry server stays for a while without new connections.
     pub(super) recovered: Option<Timestamp>,
-    /// Whether outstanding first results may change whether the service is
-    /// below its minimum.
+    /// Whether outstanding first probe results may let the service recover or
+    /// fall below its minimum.
     pub(super) is_waiting: bool,
 }
 
@@ -50,13 +51,14 @@ impl Member {
     }
 }
 
-/// What the kernel has of a service when its health check begins.
+/// The state of a service in the kernel when its health check begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
     /// The service in the kernel, or none if the kernel does not have it.
     pub service: Option<&'a ActualService>,
-    /// Whether the service was already ours in this boot, so that a server
-    /// missing from the kernel must have been taken out by its check.
+    /// Whether the service was already ours in this boot of the host. If so, a
+    /// server that is missing from the kernel was taken out by its health
+    /// check.
     pub is_ours: bool,
 }
 
@@ -79,9 +81,9 @@ impl Service {
         Count::of(self.servers.values().map(Member::server))
     }
 
-    /// Counts servers as [`Self::count`] does, but only servers that this run
-    /// has probed can be healthy. A service below its minimum must not recover
-    /// because of remembered health, which may be old.
+    /// Counts servers as [`Self::count`] does, but only servers that the
+    /// current run has probed count as healthy. Health from a previous run may
+    /// be old, so it must not let a service that is below its minimum recover.
     fn probed_count(&self) -> Count {
         let is_probed = |member: &&Member| member.state.is_probed();
         let probed = self.servers.values().filter(is_probed).map(Member::server);
@@ -91,8 +93,8 @@ impl Service {
         }
     }
 
-    /// Returns the time until which first probe results are awaited, or none if
-    /// no result is outstanding.
+    /// Returns the time until which the service waits for first probe results,
+    /// or none if no result is outstanding.
     pub(super) fn first_results_due(&self, now: Timestamp) -> Option<Timestamp> {
         let members = self.servers.values().filter(|member| member.weight > 0);
         let due = members.filter_map(|member| member.state.first_result_due(&self.policy.check));
@@ -101,8 +103,8 @@ impl Service {
 
     /// Makes the memory of the previous run agree with the kernel, so that
     /// nothing changes before a verdict. The previous run may have ended before
-    /// it recorded its last step. After a reboot the kernel has no service to
-    /// agree with.
+    /// it recorded its last step. After a reboot, the kernel has no services,
+    /// and the memory stays as it is.
     pub(super) fn believe(&mut self, found: Found<'_>, now: Timestamp) {
         if found.service.is_none() {
             return;
@@ -117,9 +119,9 @@ impl Service {
         let sorry = self.policy.sorry.map(|(sorry, _)| sorry);
         let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
-            // The sorry server serves only while the service is below its
-            // minimum. If the memory does not say so, it also lacks which
-            // servers failed.
+            // A sorry server that gets connections shows that the service was
+            // below its minimum. If the memory does not record that the service
+            // is below its minimum, it also lacks the servers that failed.
             if self.below_since.is_none() {
                 self.below_since = Some(now);
                 for member in self.servers.values_mut() {
@@ -142,7 +144,8 @@ impl Service {
             }
             match in_kernel(server) {
                 Some(true) => member.state = ServerState::served(now),
-                // The memory of the server may be from before a reboot.
+                // The previous run's memory of the server may be from before a
+                // reboot.
                 None if !found.is_ours => {}
                 Some(false) | None => member.state = ServerState::unknown(now),
             }
@@ -150,10 +153,11 @@ impl Service {
     }
 
     /// Returns when the sorry server leaves the kernel after a recovery, or
-    /// none if nothing keeps it there. Clients that it serves can finish until
-    /// then.
+    /// none if nothing keeps it there. Until the sorry server leaves, the
+    /// clients that it serves can finish.
     fn sorry_leaves(&mut self, now: Timestamp) -> Option<Timestamp> {
-        // If the clock was set back in the meantime, the time begins again.
+        // If the clock was set back since the recovery, the time until the
+        // sorry server leaves begins again.
         self.recovered = self.recovered.map(|recovered| recovered.min(now));
         let leaves = self.recovered?.checked_add(GRACE).ok();
         let leaves = leaves.filter(|leaves| *leaves > now);

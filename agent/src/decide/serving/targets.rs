@@ -1,5 +1,5 @@
-//! Records which servers share a probe target. A server of several services
-//! with the same check is one target and is probed once.
+//! Records which servers share a probe target. A server that several services
+//! have with the same check is one target, so the agent probes it once.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,10 +13,10 @@ use crate::{
     probe::target::{Order, Target},
 };
 
-/// Identifies a server of a service.
+/// A server of a service, by the keys of the service and the server.
 pub(super) type Member = (ServiceKey, DestinationKey);
 
-/// The targets that are probed, each with the servers that share it.
+/// The probe targets, each with the servers that share it.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     ids: HashMap<Arc<Target>, ProbeId>,
@@ -34,7 +34,7 @@ struct Audience {
 }
 
 impl Targets {
-    /// Adds a server to a target. The target is probed as long as it has
+    /// Adds a server to a target. The agent probes a target as long as it has
     /// servers.
     pub(super) fn join(&mut self, target: Target, member: Member) -> ProbeId {
         if let Some(id) = self.ids.get(&target) {
@@ -56,8 +56,8 @@ impl Targets {
         id
     }
 
-    /// Removes a server from a target. A target without servers is no longer
-    /// probed.
+    /// Removes a server from a target. The agent no longer probes a target
+    /// without servers.
     pub(super) fn leave(&mut self, id: ProbeId, member: &Member) {
         let Some(audience) = self.audiences.get_mut(&id) else {
             return;
@@ -85,7 +85,7 @@ impl Targets {
         self.audiences.get(&id)?.tally.as_ref()
     }
 
-    /// Returns how many targets are probed.
+    /// Returns the number of targets that the agent probes.
     pub(super) fn len(&self) -> usize {
         self.ids.len()
     }

@@ -134,7 +134,7 @@ fn a_run_that_ended_before_it_wrote_down_what_it_did_costs_nothing() {
         for _ in 0..2 {
             scene.probe(before);
         }
-        // The rows on disk are older than the kernel's table.
+        // The health rows on disk are older than the kernel's table.
         let rows = scene.rows.clone();
         for _ in 0..3 {
             scene.probe("+--+");
@@ -310,9 +310,9 @@ fn a_rise_that_is_forgotten_is_forgotten_on_the_disk_too() {
     assert_eq!(scene.restart(), "10 0");
 }
 
-/// Returns the weights of a new service whose two servers another service
-/// already probes, with these results. The kernel already has the new service,
-/// with the given weights.
+/// Returns the weights in a new service whose two servers are already probed
+/// for another service, with the given results. The kernel already has the new
+/// service, with the weights `in_kernel`.
 fn weights_of_one_that_joins(results: &str, in_kernel: [u32; 2]) -> Vec<u32> {
     let mut scene = Scene::new(2).served();
     scene.wish();
@@ -384,7 +384,8 @@ fn what_is_no_longer_checked_is_forgotten() {
     assert_eq!(scene.results.len(), 0, "and nothing is probed");
 }
 
-/// The remembered rows are older than the failure.
+/// The health rows that the agent remembers are older than the server's
+/// failure.
 #[test]
 fn a_service_below_its_minimum_does_not_recover_by_what_is_remembered() {
     let mut scene = Scene::with(

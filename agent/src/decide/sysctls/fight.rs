@@ -1,13 +1,13 @@
-//! Decides when to stop correcting a value that another process keeps changing
+//! Decides when to stop correcting a sysctl that another process keeps changing
 //! back.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// A value is corrected at most this many times within [`WINDOW`].
+/// The agent corrects a sysctl at most this many times within [`WINDOW`].
 const MOST: usize = 3;
-/// The time in which corrections are counted. In this time, a person who tries
-/// something out by hand causes fewer than [`MOST`] corrections, and a program
-/// that runs every few minutes causes more.
+/// The time in which corrections of a sysctl are counted. Within this time, a
+/// person who tries out values by hand causes fewer than [`MOST`] corrections,
+/// and a program that runs every few minutes causes more.
 const WINDOW: Duration = Duration::from_secs(600);
 
 /// The recent corrections of one sysctl.
@@ -18,9 +18,9 @@ pub struct Fight {
 }
 
 impl Fight {
-    /// Notes that another process changed the value. Returns whether to correct
-    /// the value once more. Once the answer is false, it stays false until
-    /// [`Self::end`] is called.
+    /// Notes that another process changed the sysctl. Returns whether the agent
+    /// should correct the sysctl once more. Once this function returns false,
+    /// it returns false until [`Self::end`] is called.
     pub fn goes_on(&mut self, now: Duration) -> bool {
         let is_old = |at: &Duration| *at + WINDOW <= now;
         while self.put_right.front().is_some_and(is_old) {
@@ -33,8 +33,9 @@ impl Fight {
         !self.is_over
     }
 
-    /// Notes that the value is as wanted, whichever process set it. From now
-    /// on, a value that was left alone is corrected again.
+    /// Notes that the sysctl has its wanted value, whichever process set it.
+    /// From now on, the agent corrects the sysctl again, even if it had
+    /// stopped.
     pub fn end(&mut self) {
         if self.is_over {
             *self = Self::default();

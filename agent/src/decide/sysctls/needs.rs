@@ -6,10 +6,11 @@ use ipvs::{
     DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceConfig, ServiceKey,
 };
 
-/// The properties of all services and servers that matter to sysctls.
+/// The properties of all services and servers that decide which sysctls are
+/// needed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Needs {
-    /// Whether there is any service.
+    /// Whether the director has any service.
     pub services: bool,
     /// Whether a service has a health check.
     pub checks: bool,
@@ -25,7 +26,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Adds the properties of a service.
+    /// Adds the properties of a service to the needs.
     pub fn service(&mut self, key: &ServiceKey, config: &ServiceConfig) {
         let may_be_tcp = match key {
             ServiceKey::Address { protocol, .. } => *protocol == Protocol::TCP,
@@ -38,8 +39,8 @@ impl Needs {
         self.mh_tcp |= is_mh && may_be_tcp;
     }
 
-    /// Adds the properties of a server. A loopback server is left out, because
-    /// the host does not forward packets to itself.
+    /// Adds the properties of a server to the needs. A loopback server is left
+    /// out, because the host does not forward packets to itself.
     pub fn server(&mut self, key: &DestinationKey, config: &DestinationConfig) {
         if config.method == ForwardingMethod::Masquerade && !key.address.is_loopback() {
             self.nat_servers.insert(key.address);

@@ -37,7 +37,7 @@ fn overriding(overrides: &[(&str, &str)], profile: SysctlProfile) -> Tuning {
     }
 }
 
-/// Returns the settings as `sysctl -w` takes them, in their order.
+/// Returns the settings in their order, in the syntax of `sysctl -w`.
 fn spelled_out(settings: &[Setting]) -> Vec<String> {
     let each = settings.iter();
     each.map(|setting| format!("{}={}", setting.name, setting.value))

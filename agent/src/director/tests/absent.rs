@@ -1,5 +1,5 @@
 //! Tests that an object that a listing leaves out is removed only if the
-//! listing can be believed, however small the table is.
+//! listing is believed, however small the table is.
 
 use super::*;
 use crate::{
@@ -10,14 +10,15 @@ use crate::{
 
 const S1: Duration = Duration::from_secs(1);
 
-/// Returns a service as the API server lists it at a resourceVersion.
+/// Returns a service with a resourceVersion, as the API server lists it.
 fn service_at(port: i32, version: u64) -> Loose<VirtualService> {
     let mut service = service(port, "wrr", 1);
     service.metadata.resource_version = Some(version.to_string());
     service
 }
 
-/// Returns the listings of these services and two servers, from one source.
+/// Returns the listings of services on `ports` and of two servers, from one
+/// source.
 fn listings(source: &Source, ports: impl IntoIterator<Item = i32>) -> Vec<Event> {
     let of = |kind| Event::Listing(kind, source.clone());
     let mut events = vec![directors(&["a"]), of(Kind::VirtualService)];
@@ -31,8 +32,8 @@ fn listings(source: &Source, ports: impl IntoIterator<Item = i32>) -> Vec<Event>
     events
 }
 
-/// Returns a director that has listed this many services at version 1000, and
-/// has seen the last of them being made at version 2000.
+/// Returns a director that has listed `count` services at version 1000, and has
+/// seen the creation of the last service at version 2000.
 fn settled(world: &ModelWorld, count: i32) -> Loop {
     let mut agent = director(&Doors::default(), world);
     hear(&mut agent, listings(&Source::Version(1000), 1..count));
@@ -48,7 +49,8 @@ fn hear(agent: &mut Loop, events: impl IntoIterator<Item = Event>) {
     events.into_iter().for_each(|event| agent.note(event));
 }
 
-/// Lets the director hear these events, and run a round in any case.
+/// Sends events to the director, and makes the director run a round in any
+/// case.
 fn act(agent: &mut Loop, events: impl IntoIterator<Item = Event>) -> Observed {
     hear(agent, events);
     agent.note(Event::Unread);
@@ -91,7 +93,7 @@ fn an_older_list_takes_nothing_away_until_it_is_released() {
     for count in [1, 3, 10] {
         let world = ModelWorld::new();
         let mut agent = settled(&world, count);
-        // The backup is from before the last service was made.
+        // The etcd backup is from before the creation of the last service.
         let restored = listings(&Source::Version(1500), 1..count);
         let observed = act(&mut agent, restored);
         let older = Doubt::Older {
@@ -100,7 +102,7 @@ fn an_older_list_takes_nothing_away_until_it_is_released() {
         };
         assert_held(&observed, &world, &older, 1);
 
-        // A newer list of the same state changes nothing.
+        // A newer listing of the same state changes nothing.
         let observed = act(&mut agent, listings(&Source::Version(3000), 1..count));
         assert_held(&observed, &world, &older, 1);
 
@@ -184,7 +186,7 @@ fn an_event_removes_its_object_also_while_others_are_held() {
         (observed.removals_held.len(), services_of(&observed)),
         (1, 2)
     );
-    // The held one comes back and is deleted.
+    // The object whose removal is held comes back and is then deleted.
     let observed = act(
         &mut agent,
         [Event::VirtualService(Change::Apply(service_at(3, 1501)))],
@@ -248,9 +250,9 @@ fn a_folder_that_is_empty_or_another_one_takes_nothing_away_until_it_is_released
     }
 }
 
-/// Runs a director whose checkpoint is in this folder, which hears these events
-/// after what was restored. `is_hasty` says whether the events come before the
-/// first round. Returns what it observed.
+/// Runs a director with the checkpoint in `folder`. The director receives the
+/// restored events, then `events`. `is_hasty` says whether `events` come before
+/// the first round. Returns the director's findings.
 fn run(
     state: &std::path::Path,
     world: &ModelWorld,
@@ -296,17 +298,18 @@ fn a_restart_changes_nothing_about_what_is_believed() {
         assert_eq!(services_of(&observed), 3);
         world.news();
 
-        // Etcd was restored while the agent was away.
+        // The API server's etcd was restored while the agent did not run.
         let observed = run(listings(&version(900), 1..=2));
         assert_eq!(observed.removals_held.len(), 1, "hasty: {is_hasty}");
-        // The agent restarts, and the restored etcd has passed the old version.
+        // The agent restarts after the restored etcd has passed the
+        // resourceVersion of the lost etcd.
         let observed = run(listings(&version(5000), 1..=2));
         assert_eq!(observed.removals_held.len(), 1, "hasty: {is_hasty}");
         let hold = observed.hold.expect("it is held").to_string();
         assert!(hold.contains("not seen being deleted"), "{hold}");
         assert_eq!(world.news(), [""; 0], "hasty: {is_hasty}");
-        // The missing one is there again, and is really deleted while the agent
-        // is away.
+        // The missing object is there again, and is then deleted while the
+        // agent does not run.
         let observed = run(listings(&version(5001), 1..=3));
         assert_eq!(
             (observed.hold.as_ref(), observed.removals_held.len()),
@@ -314,14 +317,15 @@ fn a_restart_changes_nothing_about_what_is_believed() {
         );
         let observed = run(listings(&version(5002), 1..=2));
         assert_eq!((observed.hold.as_ref(), services_of(&observed)), (None, 2));
-        // The last two are deleted while the agent is away.
+        // The last two objects are deleted while the agent does not run.
         let observed = run(listings(&version(5003), 0..0));
         assert_eq!(observed.removals_held.len(), 2, "hasty: {is_hasty}");
         let mut events = listings(&version(5004), 0..0);
         events.push(released());
         let observed = run(events);
         assert_eq!((observed.hold.as_ref(), services_of(&observed)), (None, 0));
-        // What was released is not in the checkpoint either.
+        // The checkpoint does not contain the objects whose removal was
+        // released.
         let (_, restored) = Checkpoint::open(state.path());
         let restored = restored.expect("a folder of our own");
         let is_service = |event: &Event| matches!(event, Event::VirtualService(_));

@@ -1,12 +1,12 @@
-//! Tests of a DirectorGroup's budgets: nothing new is served beyond one, and
-//! what is served stays when one shrinks.
+//! Tests of a DirectorGroup's budgets: new objects beyond a budget are not
+//! served, and served objects stay when a budget shrinks.
 
 use super::*;
 use crate::probe::target::Rates;
 
 const START: Duration = Duration::from_secs(1);
 
-/// Returns the event that the group has these budgets now.
+/// Returns the event that gives the group the given budgets.
 fn edited(budgets: &serde_json::Value, generation: i64) -> Event {
     let group = serde_json::from_value(json!({
         "metadata": {"name": "default", "uid": "group", "generation": generation},
@@ -22,7 +22,7 @@ fn small() -> serde_json::Value {
     json!({"perNamespace": {"services": 1, "destinations": 1}})
 }
 
-/// Returns a director that serves both services.
+/// Returns a director that serves both services of the test.
 fn serving(world: &ModelWorld) -> Loop {
     let mut agent = director(&Doors::default(), world);
     everything().into_iter().for_each(|event| agent.note(event));
@@ -32,7 +32,8 @@ fn serving(world: &ModelWorld) -> Loop {
     agent
 }
 
-/// Returns what the director reports as still served beyond a budget.
+/// Returns the objects that the director reports as still served beyond a
+/// budget.
 fn still_served(observed: &Observed) -> Vec<String> {
     let exceptions = observed.protection.exceptions.iter();
     exceptions
@@ -87,13 +88,13 @@ fn when_a_budget_shrinks_what_is_served_stays_until_removals_are_allowed() {
     assert_eq!(world.news(), [""; 0], "nothing is written to the kernel");
     assert_eq!(still_served(&observed), BEYOND);
 
-    // What is new is beyond the budget too, and not made.
+    // A new service is beyond the budget too, and is not created.
     agent.note(Event::VirtualService(Change::Apply(service(81, "wrr", 1))));
     agent.note(Event::RealServer(Change::Apply(server(3))));
     agent.act(START).expect("a round");
     assert_eq!(world.news(), [""; 0], "nothing is written to the kernel");
 
-    // An edit of what is still served takes effect.
+    // An edit of a service that is still served takes effect.
     agent.note(Event::VirtualService(Change::Apply(service(80, "rr", 2))));
     agent.act(START).expect("a round");
     assert_eq!(world.news(), ["-E -t 192.0.2.10:80 -s rr"]);

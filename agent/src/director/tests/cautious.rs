@@ -1,5 +1,5 @@
-//! Tests that nothing is removed, however little, after a change of cluster or
-//! the deletion of a definition, until the removals are released.
+//! Tests that no entry is removed after a change of the cluster or the deletion
+//! of a definition, until the removals are released.
 
 use jiff::Timestamp;
 
@@ -162,8 +162,8 @@ fn a_cluster_that_the_disk_did_not_take_is_remembered_once_it_does() {
     assert_eq!(world.news(), [""; 0], "the cluster is written only once");
 }
 
-/// Returns a director that holds the removal of everything because its
-/// objects' definition is being deleted.
+/// Returns a director that holds the removal of all entries because the
+/// definition of their objects is being deleted.
 fn holding(world: &ModelWorld) -> Loop {
     let mut agent = settled(world);
     let gone = services([]);
@@ -174,7 +174,7 @@ fn holding(world: &ModelWorld) -> Loop {
     agent
 }
 
-/// Lets the agent run a round although nothing has happened.
+/// Makes the agent run a round although nothing has happened.
 fn another_round(agent: &mut Loop) -> Observed {
     act(agent, [Event::Unread])
 }
@@ -200,8 +200,9 @@ fn a_clock_that_was_wrong_at_the_start_releases_nothing_until_it_is_right() {
     let there = ApiServerTime::Is(NOON);
     let set = |here, api_server| world.parts().daytime = Daytime { here, api_server };
     let years = Duration::from_secs(20 * 365 * 24 * 60 * 60);
-    // The machine has no clock that runs without power. A permission that ended
-    // an hour ago is still to come on such a machine.
+    // The machine has no clock that runs without power, so it starts with a
+    // time in the past. A permission that ended an hour ago seems to be still
+    // valid on a machine with a time in the past.
     set(NOON - years, there);
     let mut agent = holding(&world);
     let ended = released_until(None, NOON - 60 * MINUTE);
@@ -217,7 +218,7 @@ fn a_clock_that_was_wrong_at_the_start_releases_nothing_until_it_is_right() {
     assert_eq!((held(&observed), observed.doubt), (2, None), "it has ended");
     assert_eq!(world.news(), [""; 0]);
 
-    // A valid permission takes effect as soon as the clock is right.
+    // A valid permission takes effect as soon as the clock is correct.
     set(NOON + 2 * MINUTE, there);
     let observed = act(&mut agent, [released(None)]);
     assert_eq!((held(&observed), observed.doubt), (2, Some(Doubt::Ahead)));

@@ -62,7 +62,8 @@ fn change(world: &ModelWorld, port: u16, change: impl FnOnce(&mut ipvs::ActualSe
     change(service.expect("a service of everything"));
 }
 
-/// Returns the operations that follow a reading taken now.
+/// Returns the operations that follow when the director gets a reading that was
+/// taken now.
 fn after(agent: &mut Loop, world: &ModelWorld, reading: Reading) -> Vec<String> {
     agent.note(Event::Reading(Instant::now(), reading));
     agent.act(Duration::from_secs(2));

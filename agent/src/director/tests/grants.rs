@@ -1,11 +1,11 @@
-//! Tests of a DirectorGroup's grants: without one nothing new is served, and
-//! what is served stays.
+//! Tests of a DirectorGroup's grants: new objects without a grant are not
+//! served, and served objects stay without a grant.
 
 use super::*;
 
 const START: Duration = Duration::from_secs(1);
 
-/// Returns the group with this spec.
+/// Returns the group with the given spec.
 fn group_with(spec: &serde_json::Value, generation: i64) -> Loose<DirectorGroup> {
     serde_json::from_value(json!({
         "metadata": {"name": "default", "uid": "group", "generation": generation},
@@ -14,13 +14,13 @@ fn group_with(spec: &serde_json::Value, generation: i64) -> Loose<DirectorGroup>
     .expect("an envelope that parses")
 }
 
-/// Returns the event that the group has this spec now.
+/// Returns the event that gives the group the given spec.
 fn edited(spec: &serde_json::Value, generation: i64) -> Event {
     Event::DirectorGroup(Change::Apply(group_with(spec, generation)))
 }
 
 /// Returns the events that list two services of one VIP with two servers, and a
-/// group with this spec.
+/// group with the given spec.
 fn listed(spec: &serde_json::Value) -> Vec<Event> {
     let mut events = vec![directors(&["a"])];
     events.extend(services([service(80, "wrr", 1), service(443, "wrr", 1)]));
@@ -39,7 +39,7 @@ fn agent(world: &ModelWorld, events: Vec<Event>) -> Loop {
     agent
 }
 
-/// Returns a director that serves both services.
+/// Returns a director that serves both services of the test.
 fn serving(world: &ModelWorld) -> Loop {
     let mut agent = agent(world, listed(&all()));
     agent.act(START).expect("a round");
@@ -48,7 +48,8 @@ fn serving(world: &ModelWorld) -> Loop {
     agent
 }
 
-/// Returns what the director reports as still served without a grant.
+/// Returns the objects that the director reports as still served without a
+/// grant.
 fn still_served(observed: &Observed) -> Vec<String> {
     let exceptions = observed.protection.exceptions.iter();
     exceptions
@@ -94,7 +95,7 @@ fn when_the_grant_goes_what_is_served_stays_until_removals_are_allowed() {
         "they are not held: they are kept"
     );
 
-    // Another new service has no grant either.
+    // A second new service has no grant either.
     agent.note(Event::VirtualService(Change::Apply(service(81, "wrr", 1))));
     agent.act(START).expect("a round");
     assert_eq!(world.table().len(), 6, "the new service is not made");

@@ -18,8 +18,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// Starts a director with these services and servers, each service with a
-    /// health check.
+    /// Starts a director with the given services and number of servers. Each
+    /// service of the director has a health check.
     fn of(services_: impl IntoIterator<Item = Loose<VirtualService>>, servers_: u8) -> Self {
         let (orders, ordered) = unbounded_channel();
         let doors = Doors {
@@ -56,7 +56,7 @@ impl Scene {
         }
     }
 
-    /// Sends a verdict of a server's probes.
+    /// Sends a verdict about a server to the director.
     fn verdict(&mut self, last: u8, is_good: bool) {
         let tally = Tally {
             successes: if is_good { 2 } else { 0 },

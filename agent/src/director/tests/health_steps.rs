@@ -10,7 +10,7 @@ use crate::{
     probe::target::Order,
 };
 
-/// A director that acts only when the test wants it.
+/// A director that acts only when the test tells it to.
 struct Steps {
     agent: Loop,
     world: ModelWorld,
@@ -55,7 +55,7 @@ impl Steps {
         observed
     }
 
-    /// Sends a verdict of a server's probes.
+    /// Sends a verdict about a server to the director.
     fn verdict(&mut self, last: u8, is_good: bool) {
         let tally = Tally {
             successes: if is_good { 2 } else { 0 },

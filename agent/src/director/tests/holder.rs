@@ -1,5 +1,5 @@
-//! Tests that a VIP is given up for a live holder only, and taken over by the
-//! only director that is not out.
+//! Tests that a director gives up a VIP only for a live holder, and that the
+//! only director that is not out takes the VIP over.
 
 use super::*;
 
@@ -7,7 +7,8 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A director that is not the holder and has the named members beside it.
+/// Returns the director `a` of a group with the directors `members` and the
+/// holder `holder`.
 fn settled(world: &ModelWorld, members: &[&str], holder: Option<&str>) -> Loop {
     let mut agent = director(&Doors::default(), world);
     let mut events = everything();
@@ -19,7 +20,8 @@ fn settled(world: &ModelWorld, members: &[&str], holder: Option<&str>) -> Loop {
 }
 
 impl Loop {
-    /// Records that a director's Lease had this renewal `after` the start.
+    /// Records that a look at a director's Lease found `renewal`, at the time
+    /// `after` the start.
     fn hear_of(&mut self, director: &str, renewal: Option<&str>, after: Duration) {
         let (director, renewal) = (director.to_owned(), renewal.map(ToOwned::to_owned));
         self.note(Event::Lease(director, Instant::now() + after, renewal));

@@ -1,5 +1,5 @@
-//! Tests a director whose state folder cannot be used, as a whole or for one of
-//! its files.
+//! Tests a director that cannot use its state folder, or cannot use one file in
+//! it.
 
 use std::io;
 
@@ -8,7 +8,8 @@ use crds::api::DirectorStatus;
 use super::*;
 use crate::{act::retry::Subject, tell::report::status};
 
-/// Returns a world whose journal fails to open the first `times` times.
+/// Returns a world in which the first `times` attempts to open the journal
+/// fail.
 fn without_journal(world: &ModelWorld, times: usize) -> World {
     let doors = Doors::default();
     let mut opens = doors.world(world);
@@ -44,7 +45,7 @@ fn started(world: &ModelWorld, times: usize) -> Loop {
     agent
 }
 
-/// Returns the event that the group has a budget for one service only.
+/// Returns the event that gives the group a budget for only one service.
 fn smaller_budget() -> Event {
     let group = serde_json::from_value(json!({
         "metadata": {"name": "default", "uid": "group", "generation": 2},
@@ -78,7 +79,8 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_reported() {
     let told = &outcome.failures[&Subject::Journal];
     assert!(told.contains("--state-dir"), "{told}");
 
-    // An entry from before this run may be removed only if it was wanted once.
+    // Without a journal, an entry from before this run is removed only if this
+    // run has wanted it.
     agent.note(Event::VirtualService(Change::Delete(ObjectKey::new(
         "shop", "web80",
     ))));
@@ -89,8 +91,7 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_reported() {
 #[test]
 fn once_there_is_one_everything_is_made_and_what_changed_hands_is_in_it() {
     let world = ModelWorld::new();
-    // An earlier run made two services: one is no longer wanted, the other
-    // still is.
+    // An earlier run created two services, of which only one is still wanted.
     let running = Running::start(world.clone());
     running.send(everything());
     running.programmed(2, 4);

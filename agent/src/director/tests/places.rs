@@ -3,7 +3,7 @@
 
 use super::*;
 
-/// Returns the group, with its VIPs on an interface.
+/// Returns the event that makes the group put its VIPs on `interface`.
 fn group_on(interface: &str, generation: i64) -> Event {
     let mut group = group(None);
     let addresses = json!({"interface": interface});

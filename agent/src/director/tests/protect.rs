@@ -15,7 +15,7 @@ use crate::{
 pub(super) const OWN: &str = "192.0.2.1";
 pub(super) const START: Duration = Duration::from_secs(1);
 
-/// Returns a host on which a program listens on this port of every address.
+/// Returns a host on which a program listens on `port` of every address.
 pub(super) fn listening(port: u16) -> ModelWorld {
     let world = ModelWorld::new();
     world.parts().listeners.push(Listener {
@@ -27,7 +27,7 @@ pub(super) fn listening(port: u16) -> ModelWorld {
     world
 }
 
-/// Returns a service with this port on the host's own address.
+/// Returns a service at `port` of the host's own address.
 pub(super) fn own_service(port: i32) -> Loose<VirtualService> {
     let mut service = service(port, "wrr", 1);
     let spec = service.spec.as_mut().expect("a spec that parses");
@@ -43,7 +43,7 @@ fn forwarded(service: Loose<VirtualService>, method: &str) -> Loose<VirtualServi
     service
 }
 
-/// Returns the events that list all objects, with these services.
+/// Returns the events that list all objects, with the services `all`.
 pub(super) fn listed(all: impl IntoIterator<Item = Loose<VirtualService>>) -> Vec<Event> {
     let mut events = vec![directors(&["a"])];
     events.extend(services(all));
@@ -70,8 +70,8 @@ pub(super) fn act(agent: &mut Loop, now: Duration) -> Observed {
     agent.act(now).expect("a round")
 }
 
-/// Lets the agent look at its host every [`REFUSED_INTERVAL`] for this long, and
-/// returns what it observed last.
+/// Makes the agent check its host every [`REFUSED_INTERVAL`] for the time
+/// `long`. Returns the agent's last findings.
 pub(super) fn act_for(agent: &mut Loop, from: Duration, long: Duration) -> Observed {
     let (mut now, mut last) = (from, None);
     while now < from + long {
@@ -82,7 +82,7 @@ pub(super) fn act_for(agent: &mut Loop, from: Duration, long: Duration) -> Obser
 }
 
 /// Returns the service of each exception, and its server if it has one. All
-/// exceptions must have the reason WouldHijackDirector.
+/// exceptions in `observed` must have the reason WouldHijackDirector.
 pub(super) fn refused(observed: &Observed) -> Vec<String> {
     let exceptions = observed.protection.exceptions.iter();
     exceptions
@@ -131,7 +131,7 @@ fn a_service_in_the_kernel_is_not_removed_for_what_listens_later_or_for_a_restar
     };
     told(&observed);
 
-    // Editing a service does not make it a new one.
+    // A service that is edited does not count as new.
     let mut edited = own_service(22);
     edited.metadata.generation = Some(2);
     first.note(Event::VirtualService(Change::Apply(edited)));
@@ -258,7 +258,7 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
     let mut events = listed([direct, nat]);
     let b = BTreeMap::from([
         ("b".to_owned(), [ip("198.51.100.2")].into()),
-        // Director a's last report is older than the addresses that it now
+        // The last report of director a is older than the addresses that it now
         // reads from its own host.
         ("a".to_owned(), [ip("198.51.100.3")].into()),
     ]);
@@ -282,7 +282,7 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
         ]
     );
 
-    // Another host has the address of Director b by now.
+    // Another host now has the address that director b had.
     agent.note(Event::DirectorAddresses(BTreeMap::new()));
     let observed = act_for(&mut agent, START, QUIET + REFUSED_INTERVAL);
     assert_eq!(refused(&observed), ["shop/web80 shop/web1"]);

@@ -1,5 +1,5 @@
-//! Tests that what was refused does not come in at the first moment at which the
-//! reason is absent.
+//! Tests that a refused entry is not admitted as soon as the reason for its
+//! refusal is absent for a moment.
 
 use super::{
     protect::{OWN, START, act, act_for, agent, listed, listening, own_service, refused},
@@ -10,7 +10,8 @@ use crate::{
     director::protect::{LOOK_INTERVAL, REFUSED_INTERVAL},
 };
 
-/// Returns the group with a grant for the host's own address alone.
+/// Returns the event that gives the group a grant for exactly the host's own
+/// address.
 fn granted_by_itself() -> Event {
     let mut group = group(None);
     let pools = json!([
@@ -23,8 +24,8 @@ fn granted_by_itself() -> Event {
     Event::DirectorGroup(Change::Apply(group))
 }
 
-/// Returns the world after a reboot of its host: the table and the addresses of
-/// the agent are gone, and the disk is as it was.
+/// Returns the world after a reboot of its host. The table and the addresses of
+/// the agent are gone, and the disk is unchanged.
 fn rebooted(world: &ModelWorld, uptime: Duration) -> ModelWorld {
     let after = ModelWorld::new();
     let disk = world.parts().disk.rebooted();
@@ -45,7 +46,7 @@ fn a_refused_service_waits_until_nothing_has_listened_there_for_ten_minutes() {
         "the host is checked again soon"
     );
 
-    // The program is restarted, and does not listen at one look.
+    // The program restarts, and does not listen while the agent looks once.
     world.parts().listeners.clear();
     let observed = act(&mut agent, due);
     assert_eq!(refused(&observed), ["shop/web22"]);

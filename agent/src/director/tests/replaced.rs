@@ -1,5 +1,5 @@
-//! Tests that an object that is deleted and made again cuts nothing, and that a
-//! deleted object leaves after its grace.
+//! Tests that deleting an object and creating it again cuts no connection, and
+//! that the entries of a deleted object leave after their grace.
 
 use super::*;
 
@@ -7,8 +7,8 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Returns a director whose removals have the usual grace, with two services
-/// and two servers in the kernel.
+/// Returns a director with two services and two servers in the kernel. The
+/// director's removals have the usual grace.
 fn settled(world: &ModelWorld) -> Loop {
     let mut agent = patient_director(&Doors::default(), world);
     everything().into_iter().for_each(|event| agent.note(event));

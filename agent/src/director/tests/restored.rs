@@ -17,7 +17,7 @@ fn restored() -> Vec<Event> {
     events
 }
 
-/// Returns a director that has heard these events and acted once.
+/// Returns a director that has received the given events and acted once.
 fn acting(world: &ModelWorld, events: impl IntoIterator<Item = Event>) -> Loop {
     let mut agent = director(&Doors::default(), world);
     events.into_iter().for_each(|event| agent.note(event));
@@ -100,7 +100,7 @@ fn before_every_input_has_answered_nothing_is_removed() {
         "the VIP is still there too"
     );
 
-    // Once all inputs have answered, entries that no answer contains are
+    // Once all inputs have answered, entries that no listed object wants are
     // removed.
     let answers = [
         services([service(80, "rr", 2)]),

@@ -3,17 +3,18 @@
 use super::*;
 
 pub(super) const VIP: &str = "192.0.2.10";
-/// How long tests wait before they give up.
+/// The time after which a waiting test fails.
 pub(super) const PATIENCE_OF_TESTS: Duration = Duration::from_secs(20);
 
-/// How often each edge was opened, and how many times opening it must fail
-/// first.
+/// The number of times that each edge was opened, and the number of times that
+/// opening it must fail first.
 #[derive(Clone, Default)]
 pub(super) struct Doors {
     pub(super) opened: Arc<AtomicUsize>,
     pub(super) kernel_opened: Arc<AtomicUsize>,
     pub(super) kernel_fails: Arc<AtomicUsize>,
-    /// Receives the orders to the prober, or none if the test needs no probes.
+    /// The channel that receives the orders to the prober, or none if the test
+    /// needs no probes.
     pub(super) orders: Option<UnboundedSender<Order>>,
     /// Whether services may take the host's own traffic.
     pub(super) may_hijack: bool,
@@ -69,7 +70,7 @@ pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Loop {
     director
 }
 
-/// Returns a director as `main` starts it.
+/// Returns a director with the usual grace for removals, as `main` starts it.
 pub(super) fn patient_director(doors: &Doors, world: &ModelWorld) -> Loop {
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let (recorder, _) = Recorder::new();
@@ -97,7 +98,7 @@ impl Running {
         let (doors_of_thread, world_of_thread) = (doors.clone(), world.clone());
         let thread = thread::spawn(move || {
             director(&doors_of_thread, &world_of_thread).run(&heard, &mut |found| {
-                // A test that has seen enough drops its end of the channel.
+                // Sending fails if the test has dropped its end of the channel.
                 let _ = observe.send(found);
             });
         });
@@ -126,7 +127,7 @@ impl Running {
         }
     }
 
-    /// Waits for a round without failures, and returns what the loop observed.
+    /// Waits for a round without failures, and returns the loop's findings.
     pub(super) fn programmed(&self, services: usize, destinations: usize) -> Observed {
         let what = format!("{services} services, {destinations} destinations");
         self.until(&what, |observed| {
@@ -211,7 +212,8 @@ pub(super) fn directors(names: &[&str]) -> Event {
     Event::Directors(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-/// Returns what a look at a director's Lease found just now.
+/// Returns the event that a look at a director's Lease has just found
+/// `renewal`.
 pub(super) fn lease(director: &str, renewal: &str) -> Event {
     let (director, renewal) = (director.to_owned(), Some(renewal.to_owned()));
     Event::Lease(director, Instant::now(), renewal)
@@ -237,8 +239,8 @@ pub(super) fn started_with_everything() -> Running {
 }
 
 impl Running {
-    /// Checks that the VIP is on its interface, as it must be after the
-    /// observed round.
+    /// Checks that the VIP is on its interface. The VIP must be on its
+    /// interface after the last observed round.
     pub(super) fn until_held(&self) {
         assert_eq!(self.world.interfaces_with(ip(VIP)), ["eth0"]);
     }

@@ -1,11 +1,11 @@
-//! Random walks of the loop on a modelled host: services and servers are made,
-//! deleted and replaced, grants come and go, the disk is full at times, and the
-//! agent is started again.
+//! Random walks of the loop on a modelled host. Services and servers are
+//! created, deleted and replaced, grants change, the disk is full at times, and
+//! the agent restarts.
 //!
-//! No step takes anything away that was served and whose object exists
-//! afterwards, not even for a moment, and no service is made without a grant. Once everything is
-//! granted, the disk has space and all removals are allowed, the kernel has
-//! exactly what the objects ask for.
+//! No step takes away a served entry whose object still exists after the step,
+//! not even for a moment. No service is created without a grant. Once
+//! everything is granted, the disk has space and all removals are allowed, the
+//! kernel has exactly the entries that the objects ask for.
 
 use std::collections::BTreeSet;
 
@@ -20,25 +20,26 @@ const SERVERS: [u8; 3] = [1, 2, 3];
 enum Step {
     Make(i32),
     Delete(i32),
-    /// Deletes a service, and makes it again this many seconds later.
+    /// Deletes a service, and creates it again after the given number of
+    /// seconds.
     Replace(i32, u64),
     MakeServer(u8),
     DeleteServer(u8),
     ReplaceServer(u8, u64),
-    /// The group grants the VIP, or no longer.
+    /// The group begins to grant the VIP (true) or stops granting it (false).
     Grant(bool),
-    /// The disk is full, or has space.
+    /// The disk becomes full, or has space again.
     Disk {
         is_full: bool,
     },
-    /// The agent ends, and the next one starts.
+    /// The agent's run ends, and the next run starts.
     Restart,
     Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let (port, last) = (select(&PORTS[..]), select(&SERVERS[..]));
-    // A replaced object is made again within its grace.
+    // A replaced object is created again within its grace.
     let pause = 0..10_u64;
     prop_oneof![
         4 => port.clone().prop_map(Step::Make),
@@ -54,16 +55,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The loop on its host, and the objects that exist.
+/// The director's loop on its modelled host, and the existing objects.
 struct Walk {
     world: ModelWorld,
     agent: Loop,
     now: Duration,
-    /// The existing services and servers, each with the number of its uid.
+    /// The existing services and servers, each with the number in its uid.
     services: BTreeMap<i32, u32>,
     servers: BTreeMap<u8, u32>,
     is_granted: bool,
-    /// The number of objects that were made, and of edits of the group.
+    /// The number of created objects and of edits of the group so far.
     made: u32,
     edits: i64,
 }
@@ -87,7 +88,7 @@ impl Walk {
         walk
     }
 
-    /// Lists every object to an agent that knows none.
+    /// Lists all objects to an agent that knows no object.
     fn list(&mut self) {
         let all = self.services.iter();
         let all: Vec<_> = all.map(|(port, uid)| made_service(*port, *uid)).collect();
@@ -129,7 +130,7 @@ impl Walk {
         self.agent.act(self.now);
     }
 
-    /// Takes one step, and a round after it.
+    /// Takes one step of the walk, and runs a round after it.
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Make(port) => self.make(port),
@@ -194,8 +195,8 @@ impl Walk {
         }
     }
 
-    /// Returns what the objects ask for: the lines of the kernel's table without
-    /// weights, and the VIP.
+    /// Returns the entries that the objects ask for: the lines of the kernel's
+    /// table without weights, and the VIP.
     fn asked(&self) -> BTreeSet<String> {
         let mut asked: BTreeSet<_> = self.wanted().into_iter().map(without_weight).collect();
         if !self.services.is_empty() {
@@ -204,7 +205,7 @@ impl Walk {
         asked
     }
 
-    /// Returns what the host has of what the objects ask for.
+    /// Returns the entries on the host that the objects ask for.
     fn served(&self) -> BTreeSet<String> {
         let mut served = self.asked();
         let table: BTreeSet<_> = self.world.table().into_iter().map(without_weight).collect();
@@ -213,8 +214,8 @@ impl Walk {
         served
     }
 
-    /// Gives every grant, frees the disk and allows all removals, and lets the
-    /// graces and the pauses between attempts pass.
+    /// Gives every grant, frees the disk and allows all removals. Afterwards,
+    /// lets all graces and all pauses between attempts end.
     fn calm_down(&mut self) {
         self.world.parts().disk_broken = false;
         self.is_granted = true;
@@ -225,7 +226,8 @@ impl Walk {
         self.round();
     }
 
-    /// Returns the lines that the kernel must have when all is calm.
+    /// Returns the lines that the kernel's table must have after
+    /// [`Walk::calm_down`].
     fn wanted(&self) -> BTreeSet<String> {
         let mut lines = BTreeSet::new();
         for port in self.services.keys() {
@@ -249,8 +251,8 @@ fn without_weight(line: String) -> String {
     }
 }
 
-/// Returns what a line of the world's log takes away from clients, as
-/// [`Walk::served`] writes it.
+/// Returns the served entry that an effect in the world's log takes away from
+/// clients, in the form that [`Walk::served`] uses.
 fn taken_away(news: &str) -> Option<String> {
     let vip = news
         .strip_prefix("- ")
@@ -291,7 +293,7 @@ proptest! {
             walk.take(step);
             let (news, asked) = (walk.world.news(), walk.asked());
             let mut stay: BTreeSet<_> = before.intersection(&asked).cloned().collect();
-            // Without a service in the kernel, the VIP leaves.
+            // If the kernel has no service, the VIP leaves the host.
             if !stay.iter().any(|line| line.starts_with("-A ")) {
                 stay.remove(VIP);
             }

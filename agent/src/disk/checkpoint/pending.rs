@@ -1,6 +1,7 @@
-//! The notes that are not on the disk yet. Notes about the same row are merged,
-//! so while the disk refuses, the number of rows is limited by what there is to
-//! store and not by how often it changed.
+//! The notes that are not on the disk yet. Notes about the same row of the
+//! checkpoint are merged. With the merging, the number of pending rows depends
+//! on the number of objects, not on the number of changes, while the disk
+//! refuses writes.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -10,13 +11,13 @@ use serde_json::json;
 
 use super::{FILES, META, Note, OBJECTS, STANDINGS, row_key};
 
-/// The merged notes. Writing them has the same result as writing the notes one
-/// by one.
+/// The merged notes for the checkpoint. Writing the merged notes has the same
+/// result as writing the notes one by one.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// The kinds that were listed, as the beginning of their row keys, each
-    /// with the rows that may stay. Other rows of the kind are deleted before
-    /// `objects` are written.
+    /// The kinds that were listed, each with the keys of the rows that may
+    /// stay. The key for a kind is the prefix of the kind's row keys. All other
+    /// rows of a listed kind are deleted before `objects` are written.
     listed: BTreeMap<String, BTreeSet<String>>,
     objects: Rows,
     files: Rows,
@@ -24,7 +25,7 @@ pub(super) struct Pending {
     meta: Rows,
 }
 
-/// Rows to store, by key. A row with the value `None` is deleted.
+/// Rows to store, by key. Writing deletes a row with the value `None`.
 type Rows = BTreeMap<String, Option<String>>;
 
 impl Pending {
@@ -40,7 +41,7 @@ impl Pending {
                 self.objects
                     .retain(|key, _| !key.starts_with(&kind_prefix) || kept.contains(key));
                 match self.listed.entry(kind_prefix) {
-                    // A row that an earlier listing deleted does not come back.
+                    // A row that an earlier listing deleted must stay deleted.
                     Entry::Occupied(mut earlier) => {
                         earlier.get_mut().retain(|key| kept.contains(key));
                     }
@@ -61,11 +62,11 @@ impl Pending {
         }
     }
 
-    /// Writes all rows in one transaction.
+    /// Writes all pending rows to the checkpoint in one transaction.
     ///
     /// # Errors
-    /// Returns an error if the disk did not take the rows, or if that is not
-    /// certain. The rows can be written again.
+    /// Returns an error if the rows may not be on the disk. The caller may then
+    /// write the rows again.
     pub(super) fn write(&self, database: &Database) -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         if !self.listed.is_empty() {

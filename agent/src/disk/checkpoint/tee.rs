@@ -17,7 +17,7 @@ pub struct Tee {
     recorder: Recorder,
     /// The keys of the objects that the current listing has returned so far.
     listing: BTreeSet<ObjectKey>,
-    /// The keys of objects that listings left out and that keep their rows.
+    /// The keys of the objects that listings left out and whose rows are kept.
     kept: BTreeSet<ObjectKey>,
 }
 
@@ -32,20 +32,20 @@ impl Tee {
         }
     }
 
-    /// Returns the kind of the objects.
+    /// Returns the kind of the objects that go through this `Tee`.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Keeps the rows of these objects, although the current listing leaves the
-    /// objects out, until [`Tee::forget`] or until an event shows or deletes
-    /// the object.
+    /// Keeps the rows of objects that the current listing leaves out. The row
+    /// of a left-out object is kept until [`Tee::forget`] is called, or until
+    /// an event shows or deletes the object.
     pub fn keep(&mut self, left_out: impl IntoIterator<Item = ObjectKey>) {
         self.kept.extend(left_out);
     }
 
-    /// Deletes the row of an object that was kept although a listing left the
-    /// object out.
+    /// Deletes the row of an object that a listing left out and whose row was
+    /// kept.
     pub fn forget(&mut self, key: ObjectKey) {
         if self.kept.remove(&key) {
             self.recorder.note(Note::Object(self.kind, key, None));
@@ -103,8 +103,9 @@ impl Tee {
         }
     }
 
-    /// Stores an object's row if the object is good. An object that cannot be
-    /// read or is not accepted keeps its previous row.
+    /// Stores an object's row in the checkpoint if the object is good. An
+    /// object that cannot be read or is not accepted keeps its previous row in
+    /// the checkpoint.
     fn note_good<C: Checked>(&self, store: &Store<C>, key: &ObjectKey, row: Option<String>) {
         let is_good = store
             .latest(key)

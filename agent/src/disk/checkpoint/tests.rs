@@ -14,7 +14,7 @@ use serde_json::json;
 use super::*;
 use crate::{event::origin::Doubt, fixtures::filling_disk};
 
-/// How long tests wait before they give up.
+/// The time after which a waiting test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn service(name: &str, scheduler: &str, generation: i64) -> Loose<VirtualService> {
@@ -41,7 +41,7 @@ fn group() -> Loose<DirectorGroup> {
 }
 
 /// Simulates one run of an agent that sends the notes of `live`. Returns the
-/// checkpoint's content at the start of the run.
+/// content of the checkpoint at the start of the run.
 fn run(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
     let (checkpoint, restored) = Checkpoint::open(folder);
     let restored = restored.expect("a folder of our own");
@@ -102,7 +102,8 @@ fn the_next_run_finds_the_last_good_version_of_what_was_there() {
         "the checkpoint of a new folder is empty"
     );
     let second = run(folder.path(), |recorder| {
-        // In this listing one object cannot be read and another one is missing.
+        // In this listing, one object cannot be read and another object is
+        // missing.
         let mut tee = Tee::new(Kind::VirtualService, recorder.clone());
         let mut store = Store::<crds::check::CheckedService>::default();
         tee.change(&mut store, Change::Listing);
@@ -208,7 +209,7 @@ fn a_folder_that_cannot_be_used_is_named() {
     assert!(error.to_string().contains("checkpoint.redb"), "{error}");
 }
 
-/// A checkpoint whose thread runs, with the reports of the thread.
+/// A checkpoint with a running thread, and the thread's reports.
 struct Recording {
     recorder: Recorder,
     reports: Receiver<Option<String>>,
@@ -385,7 +386,7 @@ fn the_row_of_an_object_that_a_listing_left_out_is_kept_until_it_is_forgotten() 
         tee.change(&mut store, Change::Listed);
         if is_forgotten {
             tee.forget(key("web"));
-            // It is not missing, so it is not forgotten.
+            // The object is not missing, so its row is not deleted.
             tee.forget(key("there"));
         }
     };

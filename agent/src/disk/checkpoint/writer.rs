@@ -1,5 +1,5 @@
-//! The thread that writes the checkpoint. After an error, the thread keeps what
-//! it must write, and opens the file again with growing pauses.
+//! The thread that writes the checkpoint. After an error, the thread keeps the
+//! unwritten changes, and opens the file again with growing pauses.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
@@ -8,20 +8,21 @@ use std::{
 
 use super::{Checkpoint, Note, pending::Pending, prepare};
 
-/// Changes that arrive within this time of each other are written together.
+/// Changes of the checkpoint that arrive within this time of each other are
+/// written together.
 const QUIET: Duration = Duration::from_secs(1);
 /// The longest time that a write is delayed to collect more changes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most changes in one write of the checkpoint. The limit keeps a listing
-/// of many objects from being held in memory as a whole.
+/// The maximum number of changes in one write of the checkpoint. With this
+/// limit, the thread does not hold a whole listing of many objects in memory.
 const LARGEST: usize = 4000;
-/// The pause before the first attempt after an error.
+/// The pause before the first attempt to write after an error.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts.
+/// The longest pause between two attempts to write the checkpoint.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Receives the reason why the checkpoint cannot be written, or `None` when it
-/// can be written again.
+/// A function that receives the reason why the checkpoint cannot be written, or
+/// `None` when the checkpoint can be written again.
 pub(super) type Report = Box<dyn Fn(Option<String>) + Send>;
 
 pub(super) struct Writer {
@@ -30,7 +31,8 @@ pub(super) struct Writer {
     pending: Pending,
     /// The last reported reason why the checkpoint cannot be written.
     trouble: Option<String>,
-    /// The pause after the last attempt, or `None` if it succeeded.
+    /// The pause after the last attempt to write, or `None` if the attempt
+    /// succeeded.
     pause: Option<Duration>,
 }
 
@@ -47,7 +49,7 @@ impl Writer {
         }
     }
 
-    /// Writes the notes until the last one.
+    /// Writes notes until [`Note::End`].
     pub(super) fn run(mut self, notes: &Receiver<Note>) {
         loop {
             let is_last = match self.pause {
@@ -61,8 +63,8 @@ impl Writer {
         }
     }
 
-    /// Collects the notes that arrive soon after the next one. Returns whether
-    /// the last note is among them.
+    /// Waits for a note and collects the notes that arrive soon after it.
+    /// Returns whether [`Note::End`] is among the collected notes.
     fn gather(&mut self, notes: &Receiver<Note>) -> bool {
         let Ok(first) = notes.recv() else {
             return true;
@@ -88,8 +90,8 @@ impl Writer {
         false
     }
 
-    /// Collects the notes that arrive within this time. Returns whether the
-    /// last note is among them.
+    /// Collects the notes that arrive within `pause`. Returns whether
+    /// [`Note::End`] is among the collected notes.
     fn gather_for(&mut self, pause: Duration, notes: &Receiver<Note>) -> bool {
         let end = Instant::now() + pause;
         loop {
@@ -109,8 +111,8 @@ impl Writer {
         }
     }
 
-    /// Adds a note to those that must be written. Returns whether the note is
-    /// the last one.
+    /// Adds a note to the notes that must be written. Returns whether the note
+    /// is [`Note::End`].
     fn add(&mut self, note: Note) -> bool {
         let is_last = note == Note::End;
         self.pending.add(note);

@@ -2,8 +2,9 @@
 //!
 //! Changes are appended in the order in which they happened. Appended changes
 //! are merged into one list when the file is opened, and whenever they have
-//! become long. So a round writes only its own changes and reads nothing. A
-//! table of 10,000 services takes a few hundred kilobytes in a few writes.
+//! grown too long. Because changes are appended, a round writes only its own
+//! changes and does not read the file. A table of 10,000 services takes a few
+//! hundred kilobytes in a few writes.
 
 use std::{collections::BTreeSet, iter, net::IpAddr};
 
@@ -20,26 +21,31 @@ use crate::decide::{
 };
 
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-/// The [`Change`]s in postcard encoding, concatenated and split into rows at
-/// any byte.
+/// The table of [`Change`]s, which are in postcard encoding, concatenated, and
+/// split into rows at arbitrary bytes.
 const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
-/// One [`Intent`] in postcard encoding, split into rows at any byte.
+/// The table of the current [`Intent`], which is in postcard encoding, split
+/// into rows at arbitrary bytes.
 const INTENT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("intents");
-/// The version of the file's schema. The version is raised when an older build
-/// could misread the file of a newer build.
+/// The version of the schema of the journal's file. The schema's version is
+/// raised when an older build could misread the file of a newer build.
 const SCHEMA: &str = "4";
-/// Schema 3 did not tell adopted services from services that the agent made.
+/// Schema 3 did not distinguish adopted services from services that the agent
+/// created.
 const SCHEMA_3: &str = "3";
-/// Schema 2 also had neither refused entries nor the services before a boot.
+/// Schema 2 recorded neither the refused entries nor the services from before a
+/// boot.
 const SCHEMA_2: &str = "2";
-/// The [`Refused`] in postcard encoding, split into rows at any byte.
+/// The table of the refused entries ([`Refused`]), which are in postcard
+/// encoding, split into rows at arbitrary bytes.
 const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refused");
-/// The services that were ours before the last boot, as an `Option` of a set in
-/// postcard encoding, split into rows at any byte.
+/// The table of the services that were ours before the last boot. The table
+/// contains an `Option` of a set of services in postcard encoding, split into
+/// rows at arbitrary bytes.
 const BEFORE_BOOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("before-boot");
-/// The size of a row in bytes. redb stores a value in a page whose size is a
-/// power of two, and a row of this size fits into such a page together with its
-/// key.
+/// The size of a row in bytes. The database redb stores a value in a page whose
+/// size is a power of two. A row of this size fits with its key into a page of
+/// redb.
 const ROW: usize = (256 << 10) - 64;
 
 /// Schema 1 stored the entries and the intent as JSON, with one row per entry.
@@ -51,8 +57,8 @@ mod schema_1 {
     pub(super) const INTENT: TableDefinition<'_, &str, &str> = TableDefinition::new("intent");
 }
 
-/// Reads the whole file, and rewrites it in the current schema and as one list.
-/// A file from another boot starts empty.
+/// Reads the whole file of the journal, and rewrites it as one list in the
+/// current schema. The entries from another boot of the machine are dropped.
 pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, redb::Error> {
     let transaction = database.begin_write()?;
     let (schema, boot, cluster, taken_over) = {
@@ -78,10 +84,12 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
         }
     };
     if schema.as_deref() != Some(SCHEMA) {
-        // Nothing that a stranger may have put into a service is deleted.
+        // Older schemas did not record adoptions. All services count as
+        // adopted, so that no stranger's destination in them is deleted.
         remembered.table.adopted = remembered.table.services.keys().copied().collect();
     }
-    // An address that cannot be parsed was written by no build.
+    // An address that cannot be parsed was not written by any build of the
+    // agent, so it is ignored.
     let taken_over = taken_over.iter().flat_map(|list| list.split_whitespace());
     remembered.taken_over = taken_over.filter_map(|one| one.parse().ok()).collect();
     let refused = read_rows(&transaction, REFUSED)?.unwrap_or_default();
@@ -89,8 +97,8 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     let mut before_boot = before_boot.flatten();
     if boot.as_deref() != Some(boot_id) {
         let services: BTreeSet<_> = remembered.table.services.into_keys().collect();
-        // An agent that made nothing since the last boot has not replaced what
-        // was in force before it.
+        // If the agent had no services after the previous boot, the services
+        // from before that boot stay recorded.
         if schema.is_some() && !(services.is_empty() && before_boot.is_some()) {
             before_boot = Some(services);
         }
@@ -112,7 +120,8 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     Ok(remembered)
 }
 
-/// Whether a file was already opened in this boot. A new file was not.
+/// Whether the journal's file was already opened in this boot. Returns false
+/// for a new file.
 pub(super) fn is_from(database: &Database, boot_id: &str) -> Result<bool, redb::Error> {
     let transaction = database.begin_read()?;
     let meta = match transaction.open_table(META) {
@@ -123,8 +132,8 @@ pub(super) fn is_from(database: &Database, boot_id: &str) -> Result<bool, redb::
     Ok(boot.is_some_and(|found| found.value() == boot_id))
 }
 
-/// What the journal knows besides the entries and the intent, and what outlives
-/// a boot.
+/// The records that outlive a boot: the journal's content without the entries
+/// and the intent.
 #[derive(Clone, Debug)]
 pub(super) struct Lasting {
     pub(super) cluster: Option<String>,
@@ -141,7 +150,8 @@ impl Lasting {
         }
     }
 
-    /// Writes it in place of what the file has.
+    /// Writes the records that outlive a boot to the file, in place of the
+    /// file's previous records.
     pub(super) fn put(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
         if let Some(cluster) = &self.cluster {
             put_cluster(transaction, cluster)?;
@@ -151,7 +161,8 @@ impl Lasting {
     }
 }
 
-/// Writes the entries that were refused, in place of those in the file.
+/// Writes the entries that were refused, in place of the refused entries in the
+/// file.
 pub(super) fn put_refused(
     transaction: &WriteTransaction,
     refused: &Refused,
@@ -169,8 +180,8 @@ pub(super) fn put_cluster(
     Ok(())
 }
 
-/// Writes the addresses that were taken over from a director that is out.
-/// Older builds ignore the row.
+/// Writes the addresses that were taken over from a director that is out. Older
+/// builds ignore the row of the addresses that were taken over.
 pub(super) fn put_taken_over(
     transaction: &WriteTransaction,
     addresses: &BTreeSet<IpAddr>,
@@ -184,7 +195,7 @@ pub(super) fn put_taken_over(
     Ok(())
 }
 
-/// Encodes changes for [`append`].
+/// Encodes changes of ownership for [`append`].
 pub(super) fn encoded(changes: &[Change]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for change in changes {
@@ -193,7 +204,8 @@ pub(super) fn encoded(changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-/// Appends changes that [`encoded`] returned.
+/// Appends changes of ownership to the file, in the form that [`encoded`]
+/// returns.
 pub(super) fn append(transaction: &WriteTransaction, bytes: &[u8]) -> Result<(), redb::Error> {
     let next = {
         let table = transaction.open_table(CHANGES)?;
@@ -203,13 +215,14 @@ pub(super) fn append(transaction: &WriteTransaction, bytes: &[u8]) -> Result<(),
     put(transaction, CHANGES, next, bytes)
 }
 
-/// Rewrites the appended changes as one list of the entries that are ours.
+/// Rewrites the appended changes in the file as one list of the entries that
+/// are ours.
 pub(super) fn rewrite(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     let remembered = read(transaction)?;
     replace_changes(transaction, &remembered)
 }
 
-/// Writes an intent in place of the previous one.
+/// Writes an intent to the file in place of the previous intent.
 pub(super) fn replace_intent(
     transaction: &WriteTransaction,
     intent: &Intent,
@@ -293,7 +306,7 @@ fn bytes_of(transaction: &WriteTransaction, rows: Rows<'_>) -> Result<Vec<u8>, r
     Ok(bytes)
 }
 
-/// Writes a value in place of what a table has.
+/// Writes a value into a table of the file in place of the table's content.
 fn replace_rows<T: Serialize>(
     transaction: &WriteTransaction,
     rows: Rows<'_>,

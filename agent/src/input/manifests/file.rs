@@ -85,8 +85,8 @@ pub(super) fn parse(path: &Path, text: &str) -> (Vec<Document>, Vec<Problem>) {
     (documents, problems)
 }
 
-/// Splits a YAML stream into documents, each with the number of lines before
-/// it.
+/// Splits a YAML stream into documents. Each document comes with the number of
+/// lines before it.
 fn split(text: &str) -> Vec<(usize, String)> {
     let mut parts = vec![(0, String::new())];
     for (number, line) in text.lines().enumerate() {
@@ -116,8 +116,8 @@ fn first_line(before: usize, part: &str) -> u64 {
 type Found = (Object, Vec<Wrong>);
 
 /// Reads one document's object, and finds the fields that this build does not
-/// know. Returns `None` for other projects' kinds, such as a Namespace in a
-/// file that kubectl uses too.
+/// know. Returns `None` for a kind of another project, such as a Namespace in a
+/// file that is also used with kubectl.
 fn document(yaml: &Yaml) -> Result<Option<Found>, Wrong> {
     let at = |path: &str, reason: String| (yaml.line(path), format!("{path}: {reason}"));
     let text = |pointer: &str| {
@@ -174,7 +174,8 @@ where
         + DeserializeOwned,
     C: Checked<Object = K>,
 {
-    // Every reason that reaches this closure begins with the field's path.
+    // Every reason that is passed to this closure begins with the path of the
+    // field.
     let at = |reason: String| {
         let path = reason.split(": ").next().unwrap_or_default();
         (yaml.line(&path.replace('[', ".").replace(']', "")), reason)

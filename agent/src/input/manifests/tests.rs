@@ -17,12 +17,13 @@ metadata: {name: web1, labels: {app: web}}
 spec: {address: 198.51.100.1}
 ";
 
-/// Returns the contents of a folder, which is always the same one.
+/// Returns the contents of a folder; each call returns contents of the same
+/// folder.
 fn files(files: &[(&str, &str)]) -> Contents {
     folder(1, files)
 }
 
-/// Returns the contents of the folder with this inode number.
+/// Returns the contents of the folder with the given inode number.
 fn folder(inode: u64, files: &[(&str, &str)]) -> Contents {
     let files: Files = files
         .iter()
@@ -264,7 +265,8 @@ metadata: {name: default}
 spec: {onConflict: Leave}
 ";
 
-/// Returns the groups that a reader of these folders sends in the end.
+/// Returns the groups that the input sends after it has read the given folders
+/// in turn.
 fn groups_after(mut manifests: Manifests, folders: &[Contents]) -> Vec<String> {
     let (sender, receiver) = std::sync::mpsc::channel();
     for contents in folders {
@@ -285,14 +287,15 @@ fn a_group_whose_manifest_is_missing_by_mistake_does_not_become_the_default_one(
         (vec![without(2)], vec![]),
         (vec![without(2), without(2)], vec![]),
         (vec![files(&[]), full.clone()], vec!["default"]),
-        // The manifest of the group alone was removed from the folder.
+        // Only the manifest of the group was removed from the folder.
         (vec![without(1)], vec!["default"]),
     ] {
         let folders: Vec<_> = [full.clone()].into_iter().chain(after.clone()).collect();
         assert_eq!(groups_after(new(), &folders), expected, "{after:?}");
     }
 
-    // The previous run read the group's manifest in the folder 1.
+    // The previous run read the group's manifest in the folder with inode
+    // number 1.
     let saved = BTreeMap::from([(PathBuf::from("group.yaml"), GROUP.to_owned())]);
     let restarted = || Manifests::new("default", saved.clone(), full.folder);
     assert_eq!(groups_after(restarted(), &[files(&[])]), [""; 0]);

@@ -9,10 +9,10 @@ use serde::{
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-/// A mistake in a document, with its line if the line is known.
+/// A mistake in a YAML document, with its line if the line is known.
 pub(super) type Wrong = (Option<u64>, String);
 
-/// A YAML document that was read.
+/// A YAML document as JSON, with the lines of its fields.
 #[derive(Debug)]
 pub(super) struct Yaml {
     /// The content of the YAML document, as JSON.
@@ -21,7 +21,8 @@ pub(super) struct Yaml {
 }
 
 impl Yaml {
-    /// Reads a YAML document. Lines are counted from the beginning of `text`.
+    /// Reads a YAML document. The lines of fields are counted from the
+    /// beginning of `text`.
     pub(super) fn read(text: &str) -> Result<Self, Wrong> {
         let node: Node = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map(|location| location.line());

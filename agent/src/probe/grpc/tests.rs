@@ -14,8 +14,8 @@ fn health(service: &str) -> Probe {
     }
 }
 
-/// Starts a server that reports itself as serving, but not its service
-/// `shop.Cart`.
+/// Starts a gRPC server that reports itself as serving, but reports its service
+/// `shop.Cart` as not serving.
 async fn server() -> SocketAddr {
     let (reporter, health) = health_reporter();
     reporter.set_service_status("shop.Cart", NotServing).await;
@@ -24,7 +24,7 @@ async fn server() -> SocketAddr {
         async move {
             let connection = conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service);
-            // The probe resets the connection.
+            // The connection ends with an error, because the probe resets it.
             let _ = connection.await;
         }
     })

@@ -41,7 +41,8 @@ fn contains(text: &str) -> BodyRule {
     BodyRule::Contains(text.to_owned())
 }
 
-/// Probes a server. Returns the server's address and the request that it got.
+/// Probes a server once. Returns the server's address and the request that the
+/// server received.
 async fn request(probe: HttpProbe) -> (SocketAddr, String) {
     let (asked, mut heard) = mpsc::unbounded_channel();
     let address = serve(move |mut stream| {

@@ -1,7 +1,7 @@
 use super::*;
 
-/// Pings an address and returns the result, or `None` if this user may not send
-/// ICMP.
+/// Pings an address and returns the result, or `None` if the test's user may
+/// not send ICMP.
 async fn said(address: &str) -> Option<Result<(), Failed>> {
     match Pings::default().probe(address.parse().unwrap()).await {
         Err(Failed::Own(words)) if words.contains("CAP_NET_RAW") => None,

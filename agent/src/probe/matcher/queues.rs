@@ -1,6 +1,6 @@
-//! Queues of jobs that share one thread fairly by namespace, whatever each job
-//! takes (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996). The
-//! module is pure: the caller measures the time.
+//! Queues of jobs for one thread that the namespaces share fairly, however long
+//! each job takes (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM
+//! 1996). The code is pure: the caller measures the time.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-/// The jobs that wait, by namespace.
+/// The waiting jobs, by namespace.
 #[derive(Debug)]
 pub(super) struct Queues<J> {
     queues: HashMap<Arc<str>, Queue<J>>,
     /// The used time of the namespace whose job was taken last. A namespace
-    /// that had no job cannot have saved up more.
+    /// whose queue was empty starts with at least the used time `clock`, so
+    /// that it cannot save up time.
     clock: Duration,
 }
 
@@ -33,7 +34,7 @@ impl<J> Default for Queues<J> {
 }
 
 impl<J> Queues<J> {
-    /// Returns how many jobs of a namespace wait.
+    /// Returns the number of waiting jobs of a namespace.
     pub(super) fn waiting(&self, namespace: &str) -> usize {
         let queue = self.queues.get(namespace);
         queue.map_or(0, |queue| queue.jobs.len())
@@ -52,8 +53,8 @@ impl<J> Queues<J> {
         queue.jobs.push_back(job);
     }
 
-    /// Takes the next job, of the namespace that has used the least time. Jobs
-    /// that are no longer wanted are dropped.
+    /// Takes the next job of the namespace that has used the least time. Drops
+    /// jobs for which `is_wanted` is false.
     pub(super) fn pop(&mut self, is_wanted: impl Fn(&J) -> bool) -> Option<(Arc<str>, J)> {
         loop {
             let waiting = self.queues.iter_mut();
@@ -74,7 +75,7 @@ impl<J> Queues<J> {
         }
     }
 
-    /// Counts the time that a namespace's job took.
+    /// Adds the time that a job took to the used time of its namespace.
     pub(super) fn charge(&mut self, namespace: &str, took: Duration) {
         if let Some(queue) = self.queues.get_mut(namespace) {
             queue.used += took;
@@ -92,8 +93,9 @@ mod tests {
         name.into()
     }
 
-    /// Does a number of jobs, each of which takes its own number of
-    /// milliseconds. Returns the namespaces in order.
+    /// Runs `count` jobs; the value of a job is the number of milliseconds that
+    /// it takes. Returns the namespaces of the jobs in the order in which they
+    /// ran.
     fn work(queues: &mut Queues<u32>, count: usize) -> Vec<String> {
         let mut done = Vec::new();
         for _ in 0..count {

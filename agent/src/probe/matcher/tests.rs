@@ -32,7 +32,7 @@ async fn a_pattern_that_does_not_compile_says_nothing_of_the_server() {
 #[tokio::test]
 async fn a_namespace_with_too_many_waiting_texts_is_refused_and_another_is_not() {
     let matcher = Matcher::default();
-    // No thread takes the jobs.
+    // With `has_thread` set, no thread is started to run the jobs.
     *matcher.has_thread.lock().unwrap() = true;
     let pattern = Arc::new(Pattern::new("ok"));
     let mut waiting = Vec::new();
@@ -46,7 +46,7 @@ async fn a_namespace_with_too_many_waiting_texts_is_refused_and_another_is_not()
     let mut other = Box::pin(matcher.is_match_of("shop", &pattern));
     assert!(futures::poll!(&mut other).is_pending(), "it may wait");
 
-    // The texts of probes that gave up are not matched.
+    // The texts of probes that have ended are not matched.
     drop(waiting);
     let desk = matcher.desk.clone();
     thread::spawn(move || desk.work());

@@ -20,8 +20,8 @@ fn authority(name: &str) -> Authority {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// Returns a certificate for these names that expires at the end of `year`, and
-/// the certificate's key.
+/// Returns a certificate for `names` that expires at the end of `year`, and the
+/// certificate's key.
 fn certificate(authority: &Authority, names: &[&str], year: i32) -> (Vec<u8>, KeyPair) {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
@@ -31,7 +31,7 @@ fn certificate(authority: &Authority, names: &[&str], year: i32) -> (Vec<u8>, Ke
     (certificate.der().to_vec(), key)
 }
 
-/// Starts a healthy server with this certificate.
+/// Starts a healthy server with the given certificate and key.
 async fn server((certificate, key): (Vec<u8>, KeyPair)) -> SocketAddr {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -13,9 +13,11 @@ pub struct HealthReport {
     pub found: Option<DirectorHealth>,
     /// The number of probed targets.
     pub targets: usize,
-    /// The reasons for void probes, each with the number of its targets.
+    /// The reasons why probes are void, each with the number of affected
+    /// targets.
     pub void: BTreeMap<Arc<str>, usize>,
-    /// The reasons for late probes, each with the number of its targets.
+    /// The reasons why probes begin late, each with the number of affected
+    /// targets.
     pub late: BTreeMap<Arc<str>, usize>,
 }
 

@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::decide::{caution::Hold, permission::Doubt};
 
-/// Returns the condition for the removals that are held, and for the reason why
-/// every removal is held, if there is one.
+/// Returns the condition RemovalsHeld for the held removals and for the reason
+/// why every removal is held, if there is one.
 pub(super) fn removals_held(
     held: &[Op],
     hold: Option<&Hold>,
@@ -32,8 +32,8 @@ pub(super) fn removals_held(
     }
 }
 
-/// Adds to the condition why a permission that the group gives does not release
-/// what is held.
+/// Adds to the condition the reason why the group's permission does not release
+/// the held removals, if there is one.
 pub(super) fn explain(condition: &mut Condition, doubt: Option<&Doubt>) {
     if let ("True", Some(doubt)) = (&*condition.status, doubt) {
         condition.message = format!("{}. Not released yet: {doubt}", condition.message);

@@ -1,4 +1,5 @@
-//! What a director says about the objects that it uses. The module is pure.
+//! Reports a director's problems with the objects that it uses. The code is
+//! pure: it does no I/O.
 
 use std::collections::{BTreeSet, HashSet};
 

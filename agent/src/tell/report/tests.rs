@@ -20,7 +20,8 @@ fn later() -> Timestamp {
     NOON + Duration::from_secs(60)
 }
 
-/// Returns two wanted services of one VIP, the second one with two servers.
+/// Returns a wish for two services of one VIP, of which the second service has
+/// two servers.
 fn wishes() -> Desired {
     wish(&[
         (tcp(WEB, 80), "wrr", &[(1, 1)]),
@@ -80,7 +81,8 @@ fn fresh(observed: &Observed) -> DirectorStatus {
     status(observed, &DirectorStatus::default(), 3)
 }
 
-/// Returns (status, reason, message) of the status's condition Programmed.
+/// Returns the status, reason and message of the condition Programmed in a
+/// Director's status.
 fn programmed(status: &DirectorStatus) -> (&str, &str, &str) {
     said(status, "Programmed")
 }

@@ -1,5 +1,5 @@
-//! What a director says about virtual addresses: those that it holds, and
-//! messages about those that are missing or contested. The module is pure.
+//! Reports the virtual addresses that a director has, and the problems of
+//! missing and contested addresses. The code is pure: it does no I/O.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -21,13 +21,14 @@ use crate::{
 };
 
 /// Returns the addresses that are not where the group wants them, or that
-/// another host claims too, each with the condition reason and with a sentence
-/// that says why and what to do.
+/// another host claims too. Each address comes with the condition's reason and
+/// a sentence that explains the problem and its remedy.
 pub(super) fn problems(outcome: &Outcome, wishes: &Desired) -> Vec<(IpAddr, &'static str, String)> {
     let missing = outcome.missing.iter();
     let missing =
         missing.map(|(address, why)| (*address, reason(why), absence(*address, why, wishes)));
-    // In mode Manual the services do not depend on the agent's addresses.
+    // In mode Manual, the services do not depend on addresses that the agent
+    // added.
     let stays = outcome.kept.iter();
     let stays = stays.filter(|(_, stay)| **stay != Stay::Manual);
     let stays = stays.map(|(address, stay)| {
@@ -53,8 +54,9 @@ pub(super) fn left_over(outcome: &Outcome) -> impl Iterator<Item = String> {
     })
 }
 
-/// Writes the held addresses into the status, as many for each namespace as fit.
-/// An address that several namespaces need counts for the first one.
+/// Writes the addresses on this host into the status, as many for each
+/// namespace as fit. An address that several namespaces need counts for the
+/// first namespace.
 pub(super) fn tell(
     status: &mut DirectorStatus,
     held: &BTreeMap<IpAddr, String>,
@@ -81,7 +83,7 @@ pub(super) fn tell(
     status.vips_omitted_namespaces = names(users.map(|service| &*service.namespace));
 }
 
-/// A held address, and the namespace in whose share it is listed.
+/// An address on this host, and the namespace whose share of the list it uses.
 #[derive(Serialize)]
 struct Held {
     #[serde(flatten)]
@@ -107,8 +109,8 @@ fn reason(why: &Missing) -> &'static str {
     }
 }
 
-/// Returns a sentence that says why an address is not on this host, and what to
-/// do.
+/// Returns a sentence that says why an address is not on this host, with the
+/// remedy.
 fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> String {
     match why {
         Missing::NoSubnet => format!(
@@ -142,8 +144,8 @@ fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> String {
     }
 }
 
-/// Returns a sentence that says why an address of ours stays on this host, on
-/// `interface`, although the group wants it elsewhere, and what to do.
+/// Returns a sentence that says why an address of ours stays on `interface` of
+/// this host although the group wants it elsewhere, with the remedy.
 fn lingering(address: IpAddr, interface: &str, stay: &Stay, wishes: &Desired) -> String {
     match stay {
         Stay::NoPlace(why) => format!(
@@ -159,8 +161,8 @@ fn lingering(address: IpAddr, interface: &str, stay: &Stay, wishes: &Desired) ->
     }
 }
 
-/// Returns a sentence that says that this host has an address and another host
-/// claims it too.
+/// Returns a sentence that reports an address that this host has and another
+/// host claims too.
 fn contest(address: IpAddr, (mac, theirs): &(Mac, Vec<IpAddr>), wishes: &Desired) -> String {
     format!(
         "this director has {address}, and {} claims it too: clients reach sometimes one host and sometimes the other; remove the address from that host",
@@ -169,7 +171,8 @@ fn contest(address: IpAddr, (mac, theirs): &(Mac, Vec<IpAddr>), wishes: &Desired
 }
 
 /// Returns a description of another host on the segment: its Ethernet address,
-/// its other known IP addresses, and the RealServer that it is, if any.
+/// its other known IP addresses and, if the host is a RealServer, the name of
+/// the RealServer.
 fn named(mac: Mac, theirs: &[IpAddr], vip: IpAddr, wishes: &Desired) -> String {
     let theirs: Vec<_> = theirs.iter().filter(|address| **address != vip).collect();
     let servers = wishes.servers.iter();

@@ -1,6 +1,6 @@
-//! The real journal on the modelled disk, with a record of what that disk may
-//! contain. A write that failed, or in which the agent died, is on the disk
-//! completely or not at all.
+//! The real journal on the modelled disk, with a record of the contents that
+//! the disk may have. A write that failed, or during which the agent died, is
+//! on the disk completely or not at all.
 
 use std::path::Path;
 
@@ -24,11 +24,11 @@ impl MayHold {
         Self(Arc::new(Mutex::new(vec![Disk::default()])))
     }
 
-    /// Notes that the host was rebooted: nothing is ours any more, and the disk
-    /// tells which services were.
+    /// Notes that the host was rebooted. After a reboot, no entry is ours, and
+    /// the disk records which services were ours.
     pub(super) fn reboot(&self) {
         let mut all = self.all();
-        // Nobody has opened a journal that is empty, or it is from this boot.
+        // An empty journal was never opened, or is from this boot.
         let empty = all.iter().filter(|disk| **disk == Disk::default());
         let rebooted = all.iter().map(Disk::rebooted).chain(empty.cloned());
         *all = rebooted.collect();
@@ -48,7 +48,7 @@ impl MayHold {
         }
     }
 
-    /// Notes that the disk was read and contains `found`.
+    /// Notes that the disk was read and that its content is `found`.
     fn holds(&self, found: &Remembered) {
         let mut all = self.all();
         let held = all.iter().find(|disk| disk.remembered() == *found);
@@ -57,7 +57,7 @@ impl MayHold {
     }
 }
 
-/// The journal of one run of the agent.
+/// The journal that one run of the agent uses.
 pub(super) struct DiskJournal {
     world: ModelWorld,
     file: FileJournal,
@@ -65,8 +65,8 @@ pub(super) struct DiskJournal {
 }
 
 impl DiskJournal {
-    /// Opens the journal, or makes a new one if there is none or the existing
-    /// journal was never opened successfully.
+    /// Opens the journal, or creates a new journal if there is none or the
+    /// existing journal was never opened successfully.
     pub(super) fn open(
         world: &ModelWorld,
         may_hold: &MayHold,
@@ -115,7 +115,7 @@ impl Journal for DiskJournal {
         result
     }
 
-    // These tests involve no cluster.
+    // The property test of the rounds involves no cluster.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError> {
         self.file.remember_cluster(cluster)
     }
@@ -127,7 +127,7 @@ impl Journal for DiskJournal {
         result
     }
 
-    // A round refuses nothing.
+    // The rounds in the property test refuse no entries.
     fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError> {
         self.file.remember_refused(refused)
     }

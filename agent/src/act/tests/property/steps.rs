@@ -4,9 +4,9 @@ use super::*;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// The wish changes.
+    /// The wanted table, or whether this host should have the VIPs, changes.
     Wish(Wish, Holding),
-    /// A round runs after this time, and the agent may die in it.
+    /// After the given time, a round runs, and the agent may die in the round.
     Round(Duration, Option<Death>),
     /// The agent stops cleanly and starts again.
     Restart,
@@ -14,14 +14,14 @@ pub(super) enum Step {
     Reboot(Vec<Fate>),
     /// The next round reads the kernel's table again.
     Distrust,
-    /// Another process makes, changes or removes an entry.
+    /// Another process creates, changes or removes an entry.
     Stranger(Deed),
     /// A part of the host fails from now on.
     Fault(Fault),
     /// Every part of the host that failed works again.
     Heal,
-    /// All faults are healed, and the test checks the conditions that must then
-    /// hold.
+    /// All faults are healed, and the test checks the conditions that must hold
+    /// without faults.
     Calm,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Deed {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
-    /// The kernel refuses one in this many operations.
+    /// The kernel refuses one of every N operations with an error.
     Refusals(usize, Errno),
     /// The kernel does not answer at all.
     Kernel,
@@ -52,23 +52,23 @@ pub(super) enum Fault {
     Replies,
     Interfaces,
     Addresses,
-    /// The disk is full after this many more writes.
+    /// The disk is full after the given number of further writes.
     Disk(usize),
 }
 
 /// How and when an agent dies.
 #[derive(Clone, Debug)]
 pub(super) struct Death {
-    /// The agent dies after this many calls.
+    /// The number of calls after which the agent dies.
     pub(super) calls: usize,
-    /// The fate of the writes that were not synced.
+    /// The fates of the agent's writes that were not synced.
     pub(super) fates: Vec<Fate>,
-    /// For each of the next runs, the number of calls after which it dies.
+    /// For each of the next runs, the number of calls after which the run dies.
     pub(super) openings: Vec<usize>,
 }
 
-/// Chooses one of five services: two on one VIP, one on another VIP, one on a
-/// VIP without a subnet, and one without a VIP.
+/// Chooses one of five services: two services on one VIP, one on another VIP,
+/// one on a VIP without a subnet, and one without a VIP.
 fn key() -> impl Strategy<Value = ServiceKey> {
     select(vec![
         tcp(WEB, 80),

@@ -20,8 +20,8 @@ fn nat_v6() -> Desired {
     desired
 }
 
-/// Returns a host that does not forward IPv6, as after an installation, except
-/// on eth1, where another program turned on forwarding.
+/// Returns a host that does not forward IPv6, as after an installation. Only on
+/// eth1, another program has turned on forwarding.
 fn v6_host() -> ModelWorld {
     let world = ModelWorld::new();
     for (name, value) in [
@@ -78,8 +78,8 @@ fn whenever_it_dies_the_journal_can_bring_every_interface_back() {
 #[test]
 fn a_default_route_by_router_advertisement_is_kept_first_or_nothing_is_forwarded() {
     let world = v6_host();
-    // The kernel took eth0's default route from an advertisement; another
-    // program took eth1's.
+    // The kernel took the default route of eth0 from a router advertisement,
+    // and another program took the default route of eth1.
     world.parts().advertised = [2, 3].into();
     let accept_ra = "net.ipv6.conf.eth0.accept_ra";
     world.parts().read_only.insert(accept_ra.into());
@@ -174,8 +174,8 @@ fn an_override_is_set_and_restored_if_it_is_ipvss_own() {
     agent.later(&wish(&[]));
     assert_eq!(world.news(), [""; 0], "the kernel spells it in its own way");
 
-    // The next run restores the value although it does not know which value was
-    // set.
+    // The next run restores the previous value although it does not know which
+    // value the agent had set.
     let mut next = Agent::start(&world);
     next.round(&wish(&[]));
     assert_eq!(value(&world, own), "3\t50");

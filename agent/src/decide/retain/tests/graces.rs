@@ -7,7 +7,8 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Returns a scene in which this state is wanted, ours and in the kernel.
+/// Returns a scene in which the `desired` state is wanted, ours and in the
+/// kernel.
 fn served(desired: &Desired) -> Scene {
     let mut scene = Scene::with(&desired.table);
     scene.retention = Retention::new(GRACE);
@@ -21,7 +22,8 @@ impl Scene {
         self.retain(wanted, Removals::Guarded)
     }
 
-    /// Applies the state in force to the kernel, and returns the operations.
+    /// Applies the state in force to the kernel, and returns the operations
+    /// that this took.
     fn apply(&mut self, in_force: &Wish) -> Vec<String> {
         let table = &in_force.desired.table;
         let plan = ipvs::plan(table, &self.kernel, &self.ours.table, OnConflict::Adopt);
@@ -139,7 +141,7 @@ fn a_hold_during_the_grace_gives_the_weight_back_and_the_grace_begins_anew() {
     assert_eq!(scene.retention.next_deadline(), Some(s(71)));
 }
 
-/// Returns services on these ports, each with one server.
+/// Returns one service for each of the ports, each with one server.
 fn many(ports: std::ops::Range<u16>) -> Desired {
     let rows: Vec<_> = ports
         .map(|port| (tcp(WEB, port), "sh", &[(1, 1)][..]))
@@ -161,7 +163,7 @@ fn replaced_services_do_not_count_for_the_guard_and_removed_ones_count_from_the_
         assert_eq!(scene.at(s(now), &fewer).held, [], "5 are deleted");
         assert_eq!(scene.at(s(now), &many(0..40)).held, [], "and made again");
     }
-    // Ten are removed for good.
+    // The removals of ten services can no longer be taken back.
     assert_eq!(scene.at(s(10), &many(10..40)).held, []);
     let eleventh = scene.at(s(11), &many(11..40));
     assert_eq!(eleventh.held.len(), 1, "those in their grace count");

@@ -1,5 +1,5 @@
-//! Tests that looking only at changed services has the same result as looking
-//! at all services, and that no held removal is ever planned.
+//! Tests that examining only the changed services has the same result as
+//! examining all services. Also tests that no held removal is ever planned.
 
 use ipvs::{ActualService, Destinations, WantedService};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -7,16 +7,16 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::*;
 use crate::decide::desired::changed_services;
 
-/// An event that happens before the next decision.
+/// An event that happens before the next decision of the retention stages.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A service is wanted with these servers, or no longer wanted.
+    /// A service is wanted with the given servers, or no longer wanted.
     Want(u16, Option<Vec<u8>>),
     /// Another process deletes a server of a service.
     Delete(u16, u8),
-    /// The kernel takes over the state in force.
+    /// The kernel gets the state in force.
     Apply,
-    /// This many seconds pass.
+    /// The given number of seconds passes.
     Wait(u64),
 }
 
@@ -42,8 +42,8 @@ fn removals() -> impl Strategy<Value = Removals> {
     ])
 }
 
-/// Two retention stages for one host: one looks only at the changed services,
-/// the other at all services each time.
+/// Two retention stages for one host. One stage examines only the changed
+/// services, and the other examines all services each time.
 struct Twins {
     told: Scene,
     whole: Retention,
@@ -92,7 +92,7 @@ impl Twins {
         ours.table.acknowledge(&plan.ops.iter().collect::<Vec<_>>());
     }
 
-    /// Lets both stages decide, and compares their results.
+    /// Makes both retention stages decide, and compares their results.
     fn decide(&mut self, removals: Removals) -> Wish {
         let changed = std::mem::take(&mut self.changed);
         let Scene {
@@ -130,8 +130,9 @@ impl Twins {
         told.in_force
     }
 
-    /// Checks that everything of ours in the kernel is in force while removals
-    /// are held, and that everything wanted is always in force.
+    /// Checks that all entries that are ours and in the kernel are in force
+    /// while removals are held. Also checks that all wanted entries are always
+    /// in force.
     fn check(&self, in_force: &Wish, held: bool) {
         let table = &in_force.desired.table;
         for (key, wanted) in &self.wanted.table {

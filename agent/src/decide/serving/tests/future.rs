@@ -1,5 +1,5 @@
-//! Tests that times which the previous run recorded with a wrong clock, and
-//! which lie in the future, harm no server.
+//! Tests that recorded times in the future, from a previous run with a wrong
+//! clock, do not take servers out of service.
 
 use super::*;
 

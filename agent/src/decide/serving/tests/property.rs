@@ -1,4 +1,5 @@
-//! Tests which servers serve, whatever happens to the servers and to the agent.
+//! Tests which servers serve after random events at the servers and at the
+//! agent.
 
 use proptest::prelude::*;
 
@@ -8,20 +9,21 @@ const SERVERS: u8 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A period passes with a result for each server: `+`, `-` or `.`.
+    /// One period of the health check passes, with a probe result for each
+    /// server: `+` for success, `-` for failure, `.` for none.
     Probe(String),
-    /// Seconds pass without results.
+    /// The given number of seconds passes without probe results.
     Wait(i64),
-    /// The agent dies, and this many of its last steps are missing from the
-    /// disk.
+    /// The agent dies, and the given number of its last steps is missing from
+    /// the disk.
     Restart(usize),
-    /// The state folder is lost.
+    /// The agent restarts after its state folder was lost.
     Forget,
-    /// The check is edited.
+    /// The service's health check is edited.
     Edit(u8),
     /// A server is drained, or no longer drained.
     Drain(usize),
-    /// A server leaves the service, or joins it.
+    /// A server leaves the service or joins the service.
     Change(usize),
 }
 
@@ -57,7 +59,7 @@ fn policy() -> impl Strategy<Value = Availability> {
     })
 }
 
-/// A scene, and the rows on disk after each of its steps.
+/// A scene, and the rows on disk after each step of the scene.
 struct Walk {
     scene: Scene,
     availability: Availability,
@@ -109,8 +111,8 @@ impl Walk {
         self.check();
     }
 
-    /// Restarts the agent with these rows, and checks that no weight changes
-    /// before a verdict, however old the rows are.
+    /// Restarts the agent with `rows`, and checks that no weight changes before
+    /// a verdict, even if the rows are old.
     fn restart(&mut self, rows: &BTreeMap<String, String>) {
         let before = self.scene.weights();
         let after = self.scene.restart_with(rows);

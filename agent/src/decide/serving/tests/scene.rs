@@ -118,8 +118,9 @@ impl Scene {
         }
     }
 
-    /// Lets a period pass in which each server's probe has this result: `+`,
-    /// `-`, or `.` for none. Returns the weights afterwards.
+    /// Lets one period of the health check pass. Each character of `results` is
+    /// the result of one server's probe: `+`, `-`, or `.` for none. Returns the
+    /// servers' weights afterwards.
     pub(super) fn probe(&mut self, results: &str) -> String {
         self.second += 5;
         for (server, result) in self.wanted.destinations.clone().keys().zip(results.chars()) {
@@ -162,7 +163,7 @@ impl Scene {
         weights.join(" ")
     }
 
-    /// Starts another run of the agent with the rows that the last run wrote.
+    /// Starts the next run of the agent with the rows that the last run wrote.
     pub(super) fn restart(&mut self) -> String {
         let rows = self.rows.clone();
         self.restart_with(&rows)

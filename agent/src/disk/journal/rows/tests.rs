@@ -30,8 +30,8 @@ fn open(folder: &Path, boot: &str) -> (FileJournal, Remembered) {
     FileJournal::open(folder, boot).expect("the folder is a fresh temporary one")
 }
 
-/// Writes a file with schema 1, as left by an agent that stops in the middle of
-/// a round.
+/// Writes a journal file with schema 1, as an agent leaves it that stops in the
+/// middle of a round.
 fn write_schema_1(folder: &Path) {
     let database = Database::create(folder.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
@@ -101,7 +101,7 @@ fn what_an_older_build_left_before_a_reboot_is_forgotten() {
     assert_eq!(found, empty);
 }
 
-/// Makes a file of the current schema one of schema 2.
+/// Converts a journal file of the current schema to schema 2.
 fn make_schema_2(folder: &Path) {
     let database = Database::open(folder.join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();

@@ -1,11 +1,12 @@
-//! Tests that no namespace's entries are left out of a status because of another
-//! one's, and that a status has a size that an API server takes.
+//! Tests that no namespace's entries are left out of a status because of
+//! another namespace's entries. Also tests that the API server accepts the size
+//! of the status.
 
 use crds::api::{ServiceBelowMinimum, UnhealthyServer};
 
 use super::*;
 
-/// The size of an object that etcd takes, in bytes.
+/// The size in bytes of the largest object that etcd accepts.
 const LARGEST: usize = 1_572_864;
 
 fn failing_services(namespace: &str, count: usize, message: &str) -> Vec<DirectorException> {
@@ -17,7 +18,7 @@ fn failing_services(namespace: &str, count: usize, message: &str) -> Vec<Directo
         .collect()
 }
 
-/// Returns the findings of a round with these exceptions.
+/// Returns the findings of a round that ended with the given exceptions.
 fn with_exceptions(exceptions: Vec<DirectorException>) -> Observed {
     Observed {
         unreadable: exceptions,
@@ -75,7 +76,8 @@ fn a_message_has_a_length_that_leaves_room_for_others() {
     assert!(message.ends_with('…'), "{message}");
 }
 
-/// Every list is full of the longest entries, of very many namespaces.
+/// Every list of the status is full of the longest entries, from very many
+/// namespaces.
 #[test]
 fn within_every_budget_a_status_is_one_that_etcd_takes() {
     let name = "n".repeat(253);
