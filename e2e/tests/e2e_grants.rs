@@ -1,5 +1,6 @@
-//! A tenant gets only what the DirectorGroup grants to its namespace and has a
-//! budget for. A grant that goes or a budget that shrinks cuts nobody.
+//! Tests that a tenant gets only entries that the DirectorGroup grants to its
+//! namespace and has a budget for. If a grant is removed or a budget shrinks,
+//! the agent still serves existing entries.
 
 use e2e::{
     Host,
@@ -11,8 +12,9 @@ use e2e::{
     eventually, ipvsadm, kubectl, kubectl_apply,
 };
 
-/// Another namespace with a VirtualService for the course's VIP, a firewall
-/// mark of kube-proxy, and a service whose server is a metadata address.
+/// The objects of another namespace: a VirtualService for the course's VIP, a
+/// VirtualService for a firewall mark of kube-proxy, and a VirtualService whose
+/// server is a cloud metadata address.
 const TENANT: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: tenant}
@@ -47,7 +49,7 @@ metadata: {name: metadata, namespace: tenant, labels: {app: mine}}
 spec: {address: 169.254.169.254, port: 80}
 ";
 
-/// A namespace with two VirtualServices.
+/// The manifests of a namespace and two VirtualServices in it.
 const CROWD: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: crowd}
@@ -69,19 +71,20 @@ spec:
   realServerSelector: {matchLabels: {app: mine}}
 ";
 
-/// Changes the budgets of the group.
+/// Changes the budgets of the DirectorGroup `default`.
 fn budget(budgets: &str) {
     let patch = format!(r#"{{"spec":{{"budgets":{budgets}}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// Sets the pools of the group.
+/// Sets the address pools of the DirectorGroup `default`.
 fn grant(pools: &str) {
     let patch = format!(r#"{{"spec":{{"addressPools":{pools}}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// Waits until the director's table has a service, or has it no longer.
+/// Waits until a service is in the director's table or, if `is_there` is false,
+/// is no longer in the table.
 #[track_caller]
 fn expect_service(director: &Host, service: &str, is_there: bool) {
     let what = format!("{service} to be in the table: {is_there}");
@@ -94,12 +97,15 @@ fn expect_service(director: &Host, service: &str, is_there: bool) {
     });
 }
 
-/// Returns the arguments of the kubectl command that a message ends with.
+/// Returns the arguments of the kubectl command at the end of a condition's
+/// message.
 fn command_of(message: &str) -> Vec<String> {
     let (_, command) = message
         .split_once("kubectl patch ")
         .expect("the message has a command");
-    let (options, patch) = command.split_once(" -p '").expect("it has a patch");
+    let (options, patch) = command
+        .split_once(" -p '")
+        .expect("the command has a patch");
     let patch = patch.trim_end().strip_suffix('\'').expect("in quotes");
     let options = options.split(' ').map(str::to_owned);
     ["patch".to_owned()]
@@ -139,7 +145,8 @@ fn another_tenant_gets_nothing_of_what_is_not_granted_to_it() {
         r#"[{"name":"course","cidrs":["192.168.4.0/24"],"namespaces":["default"]},
             {"name":"tenant","cidrs":["192.168.4.7/32"],"namespaces":["tenant"]}]"#,
     );
-    // The tenant's objects are the older ones.
+    // The tenant's objects are created first, so that they are older than the
+    // owner's.
     kubectl_apply(TENANT);
     let said = |name: &str, kind: &str| {
         let path = format!(
@@ -196,7 +203,8 @@ fn a_grant_that_goes_cuts_nobody_until_removals_are_allowed() {
     };
     still_served();
 
-    // An agent that starts without the grant, as after an upgrade, keeps it too.
+    // An agent that starts after the grant is gone, as after an upgrade, also
+    // keeps the service.
     agent.kill();
     let _agent = start_agent(&course.director, "director1");
     still_served();
@@ -217,7 +225,8 @@ fn a_tenant_gets_what_its_budget_has_and_a_budget_that_shrinks_cuts_nobody() {
     budget(r#"{"namespaces":[{"name":"crowd","services":1}]}"#);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // Both are of one second or the second is the younger one.
+    // The first VirtualService gets the budget: it is not younger than the
+    // second, and its name sorts first.
     kubectl_apply(CROWD);
     eventually(
         "the second service to be beyond the budget",

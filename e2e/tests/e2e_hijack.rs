@@ -1,5 +1,5 @@
-//! A service that would take the director's own traffic is refused with a
-//! helpful message, and open ssh sessions on the director continue.
+//! Tests that a service that would take the director's own traffic is refused
+//! with a helpful message, and that open ssh sessions on the director continue.
 
 use std::{fs, path::Path};
 
@@ -15,11 +15,11 @@ use e2e::{
     shell::{Session, Shell},
 };
 
-/// The director's own address with the port of ssh.
+/// The director's own address, with ssh's port.
 const SSH: &str = "192.168.4.5:22";
 
-/// The course's web servers as RealServers, with NAT. The servers listen on
-/// port 80, whatever port a service has.
+/// The manifests of the course's web servers as RealServers with NAT. The web
+/// servers listen on port 80 for services of every port.
 const WEB_SERVERS: &str = "
 ---
 apiVersion: ipvs.dev/v1alpha1
@@ -47,7 +47,8 @@ spec:
     )
 }
 
-/// Returns a service that would take the director's ssh traffic.
+/// Returns the manifest of a VirtualService that would take the director's ssh
+/// traffic.
 fn ssh_service() -> String {
     service("rival", "{address: 192.168.4.5, port: 22}", "")
 }
@@ -73,9 +74,9 @@ impl Office {
         }
     }
 
-    /// Asserts that the ssh session continues, that another session can be
-    /// opened, and that the agent still reaches its API server: it programs and
-    /// reports a new service.
+    /// Asserts that the ssh session continues, that another ssh session can be
+    /// opened, and that the agent still reaches its API server. To prove the
+    /// latter, the agent must program and report a new service.
     #[track_caller]
     fn expect_alive(&mut self, after: &str) {
         self.session
@@ -97,8 +98,8 @@ fn log_in(course: &Course) -> Session {
         .unwrap_or_else(|error| panic!("ssh on the director was expected to answer: {error}"))
 }
 
-/// Waits until the service's conditions and the Director's conditions report
-/// with these words that the service is refused.
+/// Waits until conditions of the VirtualService and of the Director report,
+/// with the given words, that the service is refused.
 #[track_caller]
 fn expect_refused(name: &str, director: &str, words: &[&str]) {
     let object = format!("ivs/{name}");
@@ -229,8 +230,8 @@ fn a_refused_service_comes_by_a_grant_of_its_address_and_stays_when_something_li
         page.unwrap_or_else(|error| panic!("a web server must answer behind the service: {error}"));
     assert!(page.starts_with("192.168.2."), "{page}");
 
-    // A program that starts to listen on the port gets no traffic, and the
-    // agent does not remove the service for this program.
+    // A program that starts to listen on the service's port gets no traffic,
+    // and the agent does not remove the service because of this program.
     let _late = Shell::start(&office.course.director, "0.0.0.0:22");
     let table = ipvsadm::sorted(&office.course.director);
     agent.kill();
@@ -385,7 +386,8 @@ fn start_agent_that_may_hijack(host: &Host, folder: &Path) -> Process {
     Process::start(host, "agent-standalone", &mut command)
 }
 
-/// Tests sockets for which it is not obvious which addresses they serve.
+/// Tests the kinds of sockets that do not obviously show which addresses they
+/// serve.
 #[test]
 fn each_kind_of_listener_is_seen_on_the_addresses_that_it_serves_and_on_no_others() {
     let _cluster = Cluster::start();

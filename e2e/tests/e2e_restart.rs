@@ -1,5 +1,5 @@
-//! An agent starts on a host where an agent ran before: a different build, or
-//! after a reboot of the host.
+//! Tests an agent that starts on a host where an agent ran before, as a
+//! different build or after a reboot of the host.
 
 use std::{fs, mem};
 
@@ -39,8 +39,9 @@ fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
     expect_one_service_written(back, &trace, "from-usual", 8082);
 }
 
-/// Adds a service and waits for it, so that the agent has caught up. Asserts
-/// that the agent wrote only this service to the kernel.
+/// Creates a service and waits until the agent has programmed it, so that the
+/// agent has processed all objects. Asserts that the agent wrote only the new
+/// service's entries to the kernel.
 #[track_caller]
 fn expect_one_service_written(
     mut agent: e2e::Process,
@@ -75,9 +76,10 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     let (agent, trace) = start_agent_traced(&course.director, DIRECTOR, "older-schema");
     expect_one_service_written(agent, &trace, "new", 8081);
 
-    // Entries that are ours in the old journal are still ours: the agent
-    // removes them when their objects are deleted.
-    // The agent must know all objects before: it has made a new service then.
+    // Entries that are ours in the old journal stay ours, so the agent removes
+    // these entries when their objects are deleted. The test first waits until
+    // the agent has created a new service, because then the agent knows all
+    // objects.
     let _agent = start_agent(&course.director, DIRECTOR);
     kubectl_apply(&another_service("newer", 8082));
     wait_until_ready(&["newer"]);
@@ -92,8 +94,8 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     });
 }
 
-/// Writes the journal in the format of the first builds: a row of JSON for each
-/// entry.
+/// Writes the journal in the format of the first builds of the agent, with a
+/// row of JSON for each entry.
 fn write_journal_of_schema_1(table: &ActualTable) {
     const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
     const OWNED: TableDefinition<'_, &str, ()> = TableDefinition::new("owned");
@@ -134,9 +136,9 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     // The agent writes the journal and the checkpoint to disk within seconds.
     agent.terminate(PATIENCE);
 
-    // While the API server does not answer, the agent starts from its
-    // checkpoint, next to a stranger's services that differ in port, in
-    // protocol, or in address.
+    // While the API server is stopped, the agent starts from its checkpoint.
+    // The kernel also has strangers' services that differ from ours in port,
+    // protocol or address.
     let away = ApiServerAway::begin();
     reboot(&mut course, "rebooted");
     for line in STRANGERS {
@@ -153,9 +155,9 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_table(&course.director, &all);
     agent.terminate(PATIENCE);
 
-    // The entries in the journal are from the kernel before the reboot.
-    // Meanwhile a service was deleted, a stranger's service got its key, and no
-    // checkpoint asks for the service.
+    // The journal lists entries from before the reboot. Since the reboot, a
+    // VirtualService was deleted, a stranger's service got the same key, and
+    // the checkpoint was lost.
     kubectl(&["delete", "ivs/former"]);
     fs::remove_file(state_dir(DIRECTOR).join("checkpoint.redb"))
         .expect("the agent left a checkpoint");
@@ -167,7 +169,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     let strangers = ipvsadm::sorted(&course.director);
     let _agent = start_agent_after_reboot(&course.director, DIRECTOR, "third-boot");
     kubectl_apply(&another_service("new", 8085));
-    // A program of the host that uses this port may not have started yet.
+    // The agent waits before it takes the port, because a program of the host
+    // that uses this port may not have started yet.
     let waits = ["WouldHijackDirector", "started less than 10 minutes ago"];
     wait_for_words("ivs/new", "Ready", &waits);
     let own = r#"[{"op": "add", "path": "/spec/addressPools/-", "value": {"name": "own", "cidrs": ["192.168.4.5/32"]}}]"#;
@@ -188,7 +191,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_answers(&course);
 }
 
-/// Strangers' services whose keys differ from ours in one part only.
+/// The strangers' services, whose keys differ from ours in one part only.
 const STRANGERS: [&str; 5] = [
     "-A -t 192.168.4.15:81 -s lc",
     "-a -t 192.168.4.15:81 -r 192.168.4.100:81 -g -w 7",
@@ -197,8 +200,8 @@ const STRANGERS: [&str; 5] = [
     "-A -f 80 -s rr",
 ];
 
-/// Replaces the director by a new host with the same address, whose kernel has
-/// an empty table and none of the agent's addresses.
+/// Replaces the director by a new host with the same address, an empty IPVS
+/// table and none of the agent's VIPs.
 fn reboot(course: &mut Course, name: &str) {
     drop(mem::replace(
         &mut course.director,
@@ -221,7 +224,8 @@ fn expect_vip(director: &Host) {
 
 #[track_caller]
 fn expect_answers(course: &Course) {
-    // The client's neighbor table still has the MAC address of the old host.
+    // The client's neighbor table is flushed, because it still has the MAC
+    // address of the old host.
     course.client.run("ip neighbour flush all");
     let counts = course.browser().counts(10, DR_VIP);
     let expected: Vec<_> = DR_WEB.iter().map(|web| ((*web).to_owned(), 5)).collect();

@@ -1,5 +1,5 @@
-//! Uploads and downloads continue, whatever happens to the agent and the API
-//! server. The tests use NAT and DR and compare every byte.
+//! Tests that uploads and downloads continue, whatever happens to the agent and
+//! the API server. The tests use NAT and DR, and compare every byte.
 
 use std::{
     fs,
@@ -94,8 +94,9 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-away", 8084);
     transfers.expect_to_move("when the API server is back");
 
-    // Without a journal, nobody would remove a service that is still in its
-    // grace.
+    // The journal may be deleted only after the grace of every removed service,
+    // because without a journal the agent would never remove a service that is
+    // still in its grace.
     expect_table(&course.director, &table);
     agent.kill();
     let journal = state_dir("director1").join("journal.redb");
@@ -104,8 +105,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-adoption", 8085);
     transfers.expect_to_move("after the adoption of the table");
     expect_table(&course.director, &table);
-    // The adopted entries are ours again, so the agent removes one when its
-    // object is deleted.
+    // The adopted entries are ours again, so the agent removes a service when
+    // its VirtualService is deleted.
     kubectl(&["delete", "ivs/other"]);
     eventually("the adopted service to be removed", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);
@@ -118,8 +119,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     transfers.finish();
 }
 
-/// Waits until an agent that was just started has caught up, by creating a new
-/// service and deleting it again.
+/// Waits until an agent that has just started has processed all objects. To
+/// find out, the test creates a service, waits for it, and deletes it again.
 #[track_caller]
 fn wait_until_it_writes(name: &str, port: u16) {
     kubectl_apply(&another_service(name, port));
@@ -127,7 +128,7 @@ fn wait_until_it_writes(name: &str, port: u16) {
     kubectl(&["delete", &format!("ivs/{name}")]);
 }
 
-/// Uploads to and downloads from the two servers, the same number of each.
+/// Running transfers with the two servers, as many uploads as downloads.
 struct Transfers {
     downloads: Vec<Download>,
     uploads: Vec<Upload>,
@@ -158,7 +159,8 @@ impl Transfers {
         Self { downloads, uploads }
     }
 
-    /// Waits until each transfer has moved more bytes than any buffer can hold.
+    /// Waits until each upload and download has moved more bytes than any
+    /// buffer can hold.
     #[track_caller]
     fn expect_to_move(&self, when: &str) {
         let before = self.moved();
@@ -183,8 +185,8 @@ impl Transfers {
         down.chain(self.uploads.iter().map(Upload::sent)).collect()
     }
 
-    /// Ends the uploads, and asserts that the servers have received every byte
-    /// that was sent.
+    /// Ends the uploads, and asserts that the servers have received every sent
+    /// byte.
     fn finish(self) {
         for upload in self.uploads {
             let sent = upload.sent();

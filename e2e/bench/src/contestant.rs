@@ -1,6 +1,7 @@
-//! The compared programs that load a table. Each program has its own process
-//! and network namespace, so that the kernel's table is empty and no earlier
-//! removal slows the load down (`ip_vs_ctl.c`, `ip_vs_trash_get_dest`).
+//! Runs the programs whose time to load a table is compared. Each compared
+//! program has its own process and network namespace, so that the kernel's
+//! table is empty and no earlier removal slows the load down (`ip_vs_ctl.c`,
+//! `ip_vs_trash_get_dest`).
 
 use std::{
     fs::{self, File},
@@ -22,27 +23,28 @@ use crate::{
     trace,
 };
 
-/// The number of rehearsal rounds, after which a round touches no new memory
-/// page.
+/// The number of rehearsal rounds before the measured round. After this number
+/// of rounds, a further round touches no new memory page.
 const REHEARSALS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Contestant {
-    /// The agent's round, journal included.
+    /// The agent's round, including the writes to the journal.
     Ours,
-    /// The agent's round, journal included, in a process that has just started.
+    /// The agent's round, including the writes to the journal, in a process
+    /// that has just started.
     OursCold,
-    /// The agent's messages to the kernel, built beforehand and sent in a loop
-    /// that does nothing else.
+    /// A loop that only sends the agent's messages to the kernel, which are
+    /// built beforehand.
     Floor,
-    /// The command `ipvsadm -R`.
+    /// The command `ipvsadm -R`, which loads a table from its input.
     Ipvsadm,
-    /// The Go library github.com/moby/ipvs.
+    /// A program that uses the Go library github.com/moby/ipvs.
     Moby,
 }
 
 impl Contestant {
-    /// The program's name in the printed output.
+    /// Returns the compared program's name for the printed output.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Ours => "ours, with the journal",
@@ -53,14 +55,14 @@ impl Contestant {
         }
     }
 
-    /// Makes the program load a table in a new process, and returns how long
-    /// the load took.
+    /// Runs the compared program in a new process, and returns how long its
+    /// load of a table took.
     pub(crate) fn sample(self, size: Size) -> Result<Duration> {
         read(&mut self.command(size)?)
     }
 
-    /// Loads a table under strace, and returns the system calls between the
-    /// program's marks.
+    /// Runs the compared program under strace, and returns the system calls of
+    /// its load of a table.
     pub(crate) fn system_calls(self, size: Size) -> Result<Vec<String>> {
         trace::window(&self.command(size)?)
     }
@@ -69,8 +71,8 @@ impl Contestant {
         let name = self.to_possible_value().expect("no contestant is skipped");
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("contestant").arg(name.get_name());
-        // The process keeps its freed memory, so that rehearsals help: see
-        // `ours`.
+        // glibc must not return freed memory to the kernel, so that rehearsals
+        // help; see `ours`.
         command.env(
             "GLIBC_TUNABLES",
             "glibc.malloc.trim_threshold=1073741824:glibc.malloc.mmap_max=0",
@@ -79,8 +81,8 @@ impl Contestant {
         Ok(command)
     }
 
-    /// Loads a table in the current process, and prints how many seconds the
-    /// load took.
+    /// Loads a table in the current process, and prints the duration of the
+    /// load in seconds.
     pub(crate) fn run(self, size: Size) -> Result<()> {
         empty_namespace()?;
         let took = match self {
@@ -97,8 +99,8 @@ impl Contestant {
 }
 
 /// Moves this process into a new network namespace, and sets the loopback
-/// interface up. While a namespace has no address, ip_vs takes every address
-/// for a broadcast address.
+/// interface up. In a network namespace without addresses, ip_vs treats every
+/// address as a broadcast address.
 pub(crate) fn empty_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
     ip_here("link set lo up")?;
@@ -121,14 +123,15 @@ fn read(command: &mut Command) -> Result<Duration> {
     })?))
 }
 
-/// Measures a whole round, from the plan until the journal has recorded the
+/// Measures a whole round of the agent, until the journal has recorded the
 /// round, minus the time for planning.
 ///
-/// The round is first rehearsed with a simulated kernel. In user-mode Linux,
-/// the first access to a memory page costs a process about 50 us, hundreds of
-/// times more than elsewhere. Without rehearsals, the benchmark would measure
-/// only the cost of first accesses. The prebuilt messages of
-/// [`Contestant::Floor`] are in memory before its load begins, too.
+/// Before the measured round, rehearsal rounds run with a simulated kernel. In
+/// user-mode Linux, a process's first access to a memory page takes about 50
+/// us, hundreds of times longer than elsewhere. Without rehearsals, the
+/// benchmark would mostly measure these first accesses to memory pages. The
+/// comparison is fair, because the prebuilt messages of [`Contestant::Floor`]
+/// are also in memory before their load begins.
 fn ours(size: Size, rehearsals: usize) -> Result<Duration> {
     let folder = scratch("journal")?;
     let desired = director::desired(size.wanted());
@@ -176,7 +179,7 @@ fn moby(size: Size) -> Result<Duration> {
     Ok(took)
 }
 
-/// Checks that the kernel has the whole table, because an incomplete load must
+/// Checks that the kernel has the whole table, so that an incomplete load does
 /// not count as fast.
 fn expect_loaded(size: Size) -> Result<()> {
     let table = fs::read_to_string("/proc/net/ip_vs").context("reading the table")?;

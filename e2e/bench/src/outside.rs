@@ -1,4 +1,4 @@
-//! Runs every measurement, natively or in the lab, and collects the figures.
+//! Runs the measurements, natively or in the lab, and collects their figures.
 
 use std::{
     env,
@@ -15,8 +15,8 @@ use crate::{
     figure::{self, Figure},
 };
 
-/// The time limit of the lab, which is longer than all measurements take
-/// together.
+/// The time limit of the benchmark's lab, which is longer than all measurements
+/// take together.
 const LAB_TIMEOUT_SECONDS: u32 = 3600;
 
 pub(crate) fn run(parts: Vec<Part>, check: bool) -> Result<ExitCode> {

@@ -1,5 +1,6 @@
-//! How long a regular expression of a health check can take at most: the
-//! largest program that is accepted, and the longest text that is matched.
+//! Measures how long matching a health check's regular expression can take at
+//! most, with the largest accepted patterns and the longest text that the agent
+//! matches.
 
 use std::time::{Duration, Instant};
 
@@ -8,19 +9,21 @@ use crds::body_pattern;
 
 use crate::figure::{Figure, Target};
 
-/// The longest text that the agent matches, in bytes.
+/// The length in bytes of the longest text that the agent matches against a
+/// regular expression.
 const TEXT: usize = 16 << 10;
-/// How many times each pattern is matched. The shortest time counts, because
-/// the longer ones are those in which something else ran.
+/// How many times the benchmark matches each pattern. The shortest time counts,
+/// because other programs may have delayed the slower matches.
 const TIMES: u32 = 5;
 
-/// A name, a function that writes a pattern that grows with a number, and a
-/// text that keeps it busy.
+/// A name, a function that returns a pattern of a given size, and a function
+/// that returns a text on which the pattern is slow.
 type Candidate = (&'static str, fn(usize) -> String, fn() -> Vec<u8>);
 
-/// Patterns that have many states at once, and with which the states that were
-/// seen before do not help. A Unicode word boundary keeps the regex crate from
-/// using them at all, once the text is not ASCII.
+/// Patterns that are slow to match, because many states of the automaton are
+/// active at once and the regex crate's cache of states (lazy DFA) does not
+/// help. With a Unicode word boundary and a text that is not ASCII, the regex
+/// crate does not use the lazy DFA at all.
 const CANDIDATES: [Candidate; 6] = [
     (
         "alternatives",
@@ -88,7 +91,8 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Returns a text of `a` and `b` without a rule (D. Knuth's MMIX generator).
+/// Returns a pseudorandom text of the letters `a` and `b` (Donald Knuth's MMIX
+/// generator).
 fn random() -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {

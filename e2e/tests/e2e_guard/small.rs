@@ -1,5 +1,6 @@
-//! Small tables: a listing that is too old or too empty to be believed takes
-//! nothing away, and an object that is deleted goes.
+//! Tests the removal guard with small tables. The agent removes nothing if a
+//! list of objects is too old or too empty to be believed, and removes the
+//! entries of an object that was deleted.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -16,12 +17,12 @@ use e2e::{
 
 use crate::scene::{DIRECTOR, servers};
 
-/// The numbers of services that a director has.
+/// The table sizes of the tests, as numbers of services.
 const COUNTS: [usize; 3] = [1, 3, 10];
 
-/// A director in a group of its own, on a host of its own.
+/// A director with its own DirectorGroup and its own host.
 struct Site {
-    /// The name of the group and of the director.
+    /// The name of the DirectorGroup and of the Director.
     name: String,
     host: Host,
     address: String,
@@ -51,9 +52,9 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
         }
     }
 
-    /// Kills the agent, and starts another one. The Director begins anew, so
-    /// that what the killed agent reported is not mistaken for what the new one
-    /// reports.
+    /// Kills the agent, deletes its Director, and starts another agent. The
+    /// deletion prevents the test from mistaking the killed agent's reports for
+    /// the new agent's reports.
     fn restart(&mut self) {
         self.agent.kill();
         kubectl(&["delete", &self.director()]);
@@ -64,7 +65,7 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
         format!("idir/{}", self.name)
     }
 
-    /// The names of the services.
+    /// Returns the names of the director's VirtualServices.
     fn services(&self) -> Vec<String> {
         let numbers = 1..=self.count;
         numbers
@@ -72,12 +73,12 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
             .collect()
     }
 
-    /// How many services were there when the backup was made.
+    /// Returns how many of the services exist when etcd is backed up.
     fn before(&self) -> usize {
         self.count - self.count.div_ceil(3)
     }
 
-    /// Makes this many of the services.
+    /// Creates the first `services` VirtualServices of the director.
     fn make(&self, services: usize) {
         let (group, address) = (&self.name, &self.address);
         let group = format!("\n  directorGroupName: {group}");
@@ -115,7 +116,8 @@ spec:
     )
 }
 
-/// Waits until the kernel has this many services, each with both servers.
+/// Waits until the host's kernel has the given number of services, each with
+/// both servers.
 #[track_caller]
 fn expect(host: &Host, services: usize) {
     let what = format!("{services} services in the kernel of {}", host.name());
@@ -128,7 +130,8 @@ fn expect(host: &Host, services: usize) {
     });
 }
 
-/// Returns the numbers of services and of servers in the kernel.
+/// Returns the number of services and the number of servers in the host's
+/// kernel.
 fn found(host: &Host) -> (usize, usize) {
     let table = ipvsadm::saved(host);
     (table.matches("-A ").count(), table.matches("-a ").count())
@@ -139,7 +142,8 @@ fn in_an_hour(host: &Host) -> String {
     until.trim().to_owned()
 }
 
-/// Releases the held removals of a group, as the Director's message explains.
+/// Releases the held removals of a DirectorGroup, as the message of the
+/// Director's condition explains.
 fn release(host: &Host, group: &str) {
     let until = in_an_hour(host);
     let patch = format!(r#"{{"spec":{{"removals":{{"allowUntil":"{until}"}}}}}}"#);
@@ -167,7 +171,8 @@ fn an_etcd_restored_from_an_older_backup_cuts_nothing_until_it_is_released() {
     }
     control::back_up_etcd();
 
-    // Much happens in the cluster after the backup.
+    // Creating 200 ConfigMaps after the backup moves the cluster's
+    // resourceVersion far beyond the backup's.
     let others = (0..200).map(|number| {
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: other{number}}}\n---\n")
     });
@@ -222,7 +227,7 @@ fn the_only_service_and_the_last_of_three_go_when_they_are_deleted_but_not_by_a_
         wait_for(DIRECTOR, "RemovalsHeld", "False");
     }
 
-    // While the agent is away, it cannot see what becomes of the objects.
+    // While the agent is stopped, it cannot see the changes of the objects.
     make(1);
     expect(director, 1);
     wait_until_ready(&["web1"]);
@@ -237,27 +242,29 @@ fn the_only_service_and_the_last_of_three_go_when_they_are_deleted_but_not_by_a_
     wait_for(DIRECTOR, "RemovalsHeld", "False");
 }
 
-/// Writes manifests for this many services, each in a file of its own, and for
-/// their servers.
+/// Writes a manifest file for each of the given number of services, and one
+/// manifest file for their servers.
 fn write_manifests(folder: &Path, services: usize) {
     fs::create_dir_all(folder).expect("the lab's folder can be written");
     for number in 1..=services {
         let text = service(&format!("web{number}"), "192.168.4.5", number, "");
-        fs::write(folder.join(format!("web{number}.yaml")), text).expect("a file of our own");
+        fs::write(folder.join(format!("web{number}.yaml")), text)
+            .expect("the test can write its own file");
     }
     if services > 0 {
-        fs::write(folder.join("servers.yaml"), servers("default")).expect("a file of our own");
+        fs::write(folder.join("servers.yaml"), servers("default"))
+            .expect("the test can write its own file");
     }
 }
 
 fn mv(from: &Path, to: &Path) {
-    fs::rename(from, to).expect("both are in one folder of our own");
+    fs::rename(from, to).expect("both paths are in the test's own folder");
 }
 
-/// Removes a folder if it is there.
+/// Removes a folder if it exists.
 fn clear(folder: &Path) {
     if folder.exists() {
-        fs::remove_dir_all(folder).expect("a folder of our own");
+        fs::remove_dir_all(folder).expect("the test can remove its own folder");
     }
 }
 
@@ -267,7 +274,7 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
     let director = &course.director;
     let path = |name: &str| layout::file("swapped").join(name);
     for count in COUNTS {
-        // The other folder has less, or nothing at all.
+        // The folder that replaces the manifests has fewer services, or none.
         for left in BTreeSet::from([count - count.div_ceil(3), 0]) {
             let words = match left {
                 0 => "has no file",
@@ -291,7 +298,8 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
             assert!(line.contains(words), "{line}");
             assert_eq!(found(director), (count, count * 2));
 
-            // What the command of docs/removal-guard.md writes.
+            // The manifest of the DirectorGroup is the one that the command in
+            // docs/removal-guard.md writes.
             let until = in_an_hour(director);
             let group = format!(
                 "apiVersion: ipvs.dev/v1alpha1
@@ -300,7 +308,8 @@ metadata: {{name: default}}
 spec: {{removals: {{allowUntil: \"{until}\"}}}}
 "
             );
-            fs::write(path("manifests").join("group.yaml"), group).expect("a file of our own");
+            fs::write(path("manifests").join("group.yaml"), group)
+                .expect("the test can write its own file");
             expect(director, left);
             drop(agent);
             director.run("ipvsadm -C");

@@ -1,6 +1,6 @@
-//! A failed server is taken out of service within the time that its check
-//! allows, and clients of other servers do not notice. Events that are not a
-//! failure of a server change nothing.
+//! Tests of health checks. The agent takes a failed server out of service
+//! within the time that its health check allows, and clients of other servers
+//! do not notice. Events other than a server's failure change no weight.
 
 mod calm;
 mod failure;

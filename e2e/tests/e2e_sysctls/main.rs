@@ -1,6 +1,6 @@
-//! NAT and DR on freshly installed directors, where only addresses and routes
-//! are set up. Other tests cover sysctls that another process changes,
-//! that cannot be written, or that are no longer needed.
+//! Tests of sysctls: NAT and DR work on freshly installed directors, which have
+//! only addresses and routes. Other tests cover sysctls that another process
+//! changes, that the agent cannot write, or that are no longer needed.
 
 mod default_route;
 mod dr;

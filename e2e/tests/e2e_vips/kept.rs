@@ -1,5 +1,5 @@
-//! A VIP is given up only for a place that exists: mistakes in the
-//! DirectorGroup take no VIP away.
+//! Tests that mistakes in the DirectorGroup take no VIP away, because a
+//! director gives up a VIP only if the VIP has somewhere else to go.
 
 use std::{
     io,
@@ -45,7 +45,8 @@ fn a_vip_answers_throughout_a_typo_a_dead_holder_and_mode_manual() {
     place(r#"{"interface":null}"#);
     wait_until_ready(&["web"]);
 
-    // Longer than the agent needs to see that a Lease is not renewed.
+    // The test waits longer than the agent needs to notice that a Lease is not
+    // renewed.
     let looks = Duration::from_secs(25);
     for (holder, pause) in [("director9", Duration::ZERO), ("director2", looks)] {
         name_holder(holder);
@@ -102,13 +103,13 @@ fn in_mode_manual_a_vip_leaves_for_a_host_that_answers_for_it_and_when_it_is_rel
 
 const EXCEPTION: &str = ".status.exceptions[*].message";
 
-/// Changes `spec.addresses` of the DirectorGroup.
+/// Changes `spec.addresses` of the DirectorGroup `default`.
 fn place(addresses: &str) {
     let patch = format!(r#"{{"spec":{{"addresses":{addresses}}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// Waits until the status of director1 has these words.
+/// Waits until the field `path` of director1 contains `words`.
 #[track_caller]
 fn said(path: &str, words: &str) {
     eventually(&format!("director1 to say {words:?}"), PATIENCE, || {
@@ -130,8 +131,8 @@ fn gone(director: &Host) {
     });
 }
 
-/// A client that asks for the VIP by ARP and connects to it over TCP, about 20
-/// times a second.
+/// A client that asks for the VIP's MAC address by ARP and connects to the VIP
+/// over TCP, about 20 times a second.
 struct Asking {
     ends: Arc<AtomicBool>,
     asked: Arc<Mutex<Vec<Result<(), String>>>>,
@@ -145,7 +146,10 @@ impl Asking {
         let thread = client.thread(move || {
             while !until.load(Ordering::SeqCst) {
                 let asked = ask().map_err(|error| error.to_string());
-                record.lock().expect("nothing panics with it").push(asked);
+                record
+                    .lock()
+                    .expect("no thread panics while it holds the lock")
+                    .push(asked);
                 thread::sleep(Duration::from_millis(50));
             }
         });
@@ -157,7 +161,10 @@ impl Asking {
     }
 
     fn count(&self) -> usize {
-        self.asked.lock().expect("nothing panics with it").len()
+        self.asked
+            .lock()
+            .expect("no thread panics while it holds the lock")
+            .len()
     }
 
     #[track_caller]
@@ -173,7 +180,10 @@ impl Asking {
     }
 
     fn failures(&self) -> Vec<String> {
-        let asked = self.asked.lock().expect("nothing panics with it");
+        let asked = self
+            .asked
+            .lock()
+            .expect("no thread panics while it holds the lock");
         let failed = asked.iter().filter_map(|asked| asked.as_ref().err());
         failed.cloned().collect()
     }
@@ -188,8 +198,8 @@ impl Drop for Asking {
     }
 }
 
-/// Connects to the VIP without a known Ethernet address for it, so that the
-/// kernel asks the segment first.
+/// Connects to the VIP after forgetting its MAC address, so that the kernel
+/// first sends an ARP request.
 fn ask() -> io::Result<()> {
     let mut forget = Command::new("ip");
     forget.args(["neighbor", "flush", "to", VIP, "dev", "eth0"]);

@@ -1,18 +1,19 @@
-//! The entries that strangers put into the kernel's table, and whether each
-//! entry must still be there. The walk checks the table now and then; "the last
-//! check" is the last one that passed.
+//! Records the entries that strangers put into the kernel's table, and whether
+//! each entry must still be in the table. The walk checks the table now and
+//! then; "the last check" is the last check that passed.
 //!
-//! An entry that is not wanted and never was ours must be as the stranger left
-//! it. A wanted entry is adopted. An entry that was wanted for a while since
-//! the last check, and is no longer wanted, may have been adopted or not: it
-//! may be there as the stranger made it, or be gone. An entry that was ours at
-//! the last check must be gone if it is no longer wanted and no stranger has
-//! made it again.
+//! A stranger's entry that is not wanted and never was ours must be as the
+//! stranger left it. The agent adopts a stranger's entry that is wanted. If a
+//! stranger's entry was wanted for a while since the last check, the agent may
+//! have adopted it or not. An entry that may have been adopted may be in the
+//! table as the stranger made it, or be gone. An entry that was ours at the
+//! last check must be gone if it is no longer wanted and no stranger has made
+//! it again.
 //!
 //! Strangers' servers stay even if the agent adopted their service and the
-//! service is no longer wanted: then the service stays with them. Where both
-//! the agent and a stranger made a service, the agent may count it as its own
-//! or as adopted.
+//! service is no longer wanted. As long as a stranger's server stays, its
+//! service stays too. If both the agent and a stranger made a service, the
+//! agent may record the service as made or as adopted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,15 +22,16 @@ use crate::table::{Entry, Table};
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     theirs: BTreeMap<Entry, Theirs>,
-    /// Entries that were wanted at the last check.
+    /// The entries that were wanted at the last check of the table.
     ours: BTreeSet<Entry>,
-    /// Entries that were wanted at some time since the last check.
+    /// The entries that were wanted at some time since the last check of the
+    /// table.
     claimed: BTreeSet<Entry>,
-    /// Claimed entries that stopped being wanted at some time since the last
-    /// check.
+    /// The entries in `claimed` that stopped being wanted at some time since
+    /// the last check.
     dropped: BTreeSet<Entry>,
-    /// The services that only strangers made, so that the agent can only have
-    /// adopted them.
+    /// The services that the agent can only have adopted, because only
+    /// strangers made them.
     strange: BTreeSet<String>,
     /// The services that a stranger made or edited at some time.
     perhaps_strange: BTreeSet<String>,
@@ -42,8 +44,8 @@ struct Theirs {
 }
 
 impl Strangers {
-    /// Records a check of the table that passed: entries that are in the kernel
-    /// but not wanted belong to strangers.
+    /// Records that a check of the table passed. All entries that are in the
+    /// kernel but not wanted are then strangers'.
     pub(crate) fn settled(&mut self, found: &Table, desired: &Table) {
         let theirs = found
             .iter()
@@ -65,7 +67,7 @@ impl Strangers {
         self.perhaps_strange.retain(is_there);
     }
 
-    /// Records which entries are wanted after a change of objects.
+    /// Records which entries are wanted after a change of Kubernetes objects.
     pub(crate) fn wish(&mut self, desired: &Table) {
         for entry in self.claimed.clone() {
             if !desired.contains_key(&entry) {
@@ -86,15 +88,16 @@ impl Strangers {
         self.dropped.insert(dropped.clone());
     }
 
-    /// Returns the entries that a stranger may edit or remove: our entries at
-    /// the last check, and strangers' entries that were not wanted since then.
+    /// Returns the entries that the walk may edit or remove as a stranger. A
+    /// stranger may edit the entries that were ours at the last check, and
+    /// strangers' entries that were not wanted since then.
     pub(crate) fn within_reach(&self) -> Vec<Entry> {
         let theirs = self.theirs.keys();
         let theirs = theirs.filter(|entry| !self.claimed.contains(entry));
         self.ours.iter().chain(theirs).cloned().collect()
     }
 
-    /// Records an entry that a stranger made.
+    /// Records that a stranger made an entry of the kernel's table.
     pub(crate) fn made(&mut self, entry: &Entry, line: String) {
         let is_dropped = self.dropped.contains(&entry.of_service());
         let must_be_there =
@@ -112,8 +115,8 @@ impl Strangers {
         self.theirs.insert(entry.clone(), theirs);
     }
 
-    /// Records that a stranger edited one of the entries of
-    /// [`Self::within_reach`].
+    /// Records that a stranger edited an entry that [`Self::within_reach`]
+    /// returned.
     pub(crate) fn edited(&mut self, entry: &Entry, line: String) {
         if let Some(theirs) = self.theirs.get_mut(entry) {
             theirs.line = line;
@@ -124,7 +127,7 @@ impl Strangers {
     }
 
     /// Records that a stranger removed an entry. If the entry is a service, its
-    /// servers are gone too.
+    /// servers are removed too.
     pub(crate) fn removed(&mut self, gone: &Entry) {
         self.theirs.retain(|entry, _| match gone.server {
             None => entry.service != gone.service,
@@ -135,14 +138,14 @@ impl Strangers {
         }
     }
 
-    /// Records that a stranger cleared the table.
+    /// Records that a stranger cleared the kernel's table.
     pub(crate) fn cleared(&mut self) {
         self.theirs.clear();
         self.strange.clear();
     }
 
-    /// Whether a service may stay although it is no longer wanted, because
-    /// strangers made it and have servers in it.
+    /// Returns whether a service may stay although it is no longer wanted,
+    /// because strangers made the service and have servers in it.
     fn is_left_to_them(&self, entry: &Entry, found: &Table) -> bool {
         let theirs = |server: &&Entry| {
             server.service == entry.service
@@ -154,8 +157,8 @@ impl Strangers {
             && self.theirs.keys().any(|server| theirs(&server))
     }
 
-    /// Returns the differences between a table and the wanted and strangers'
-    /// entries.
+    /// Returns a line of text for each difference between the kernel's table
+    /// and the expected entries, both the wanted and the strangers'.
     pub(crate) fn objections(&self, found: &Table, desired: &Table) -> Vec<String> {
         let mut objections = Vec::new();
         for (entry, line) in desired {

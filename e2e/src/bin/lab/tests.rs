@@ -1,5 +1,5 @@
-//! `lab tests` runs every test that needs a lab, in several labs at once. The
-//! output of each lab is printed in one piece when the lab has ended.
+//! `lab tests` runs every test that needs a lab, in several labs at once. `lab
+//! tests` prints the output of each lab in one piece when the lab has ended.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -121,8 +121,8 @@ struct Job<'a> {
 }
 
 /// Returns the jobs of all test binaries, the longest first. If
-/// `is_second_wanted`, some test binaries get a further job on the second
-/// kernel.
+/// `is_second_wanted` is true, some test binaries get a further job on the
+/// second kernel.
 fn queue(
     binaries: &[TestBinary],
     kernel: Kind,
@@ -162,7 +162,8 @@ impl Job<'_> {
     }
 
     /// Returns the job's additional environment variables. On the second
-    /// kernel, which is slow, these variables shorten a test.
+    /// kernel, which is slow, the additional environment variables shorten a
+    /// test.
     fn environment(&self) -> Vec<(&'static str, &'static str)> {
         match self.is_second {
             true => vec![
@@ -190,8 +191,8 @@ impl Job<'_> {
         if !self.share.tests.is_empty() {
             command.arg("--exact").args(&self.share.tests);
         }
-        // Cargo sets the same folder and CARGO_MANIFEST_DIR when it runs a
-        // test.
+        // When Cargo runs a test, it also sets the package's folder as the
+        // current folder and as CARGO_MANIFEST_DIR.
         command
             .current_dir(&self.binary.folder)
             .env("CARGO_MANIFEST_DIR", &self.binary.folder)
