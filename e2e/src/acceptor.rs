@@ -62,7 +62,7 @@ impl Acceptor {
         }
     }
 
-    /// The address on which the acceptor listens.
+    /// Returns the address on which the acceptor listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

@@ -21,9 +21,9 @@ const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// A finished request of a test client, which has succeeded or failed.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// The time at which the request began.
+    /// The time at which the test client's request began.
     pub at: Instant,
-    /// The duration of the request, until it succeeded or failed.
+    /// The duration of the client's request, until it succeeded or failed.
     pub took: Duration,
     /// The page of the server that answered, or the error if no server
     /// answered.

@@ -185,8 +185,8 @@ pub fn start_agent(host: &Host, director: &str) -> Process {
 }
 
 /// Starts an agent as [`start_agent`] does, but under strace, and also returns
-/// the path of strace's trace file. `name` distinguishes this trace file from
-/// other trace files of the same test.
+/// the path of strace's trace file. `name` is part of the trace file's name,
+/// and must differ between the traced agents of a test.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -253,8 +253,8 @@ pub fn start_agent_after_reboot(host: &Host, director: &str, boot_id: &str) -> P
 }
 
 /// A shell script that runs a program with another boot id. The script's first
-/// argument is a file that contains the boot id. The other arguments are the
-/// program's command line.
+/// argument is a file that contains the boot id. The script's other arguments
+/// are the program's command line.
 const REBOOTED: &str = r#"
 mount --bind "$1" /proc/sys/kernel/random/boot_id
 shift
@@ -271,8 +271,9 @@ pub fn agent(director: &str) -> Command {
 
 /// Starts an agent that connects to one of the lab's clusters. The agent's
 /// token is valid in every cluster and remains valid after the loss of etcd.
-/// (In a pod, the kubelet would renew the token instead.) The agent still has
-/// only the rights that the chart gives to its service account.
+/// (In a pod, the kubelet would renew the token instead.) An agent with a token
+/// from the file still has only the rights that the chart gives to the agent's
+/// service account.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -344,7 +345,7 @@ fn start_controller(host: &Host, identity: &str) -> Process {
 ///
 /// # Panics
 /// Panics if the condition does not get the given status in time. The panic
-/// message shows the object.
+/// message shows the current state of the object.
 #[track_caller]
 pub fn wait_for(object: &str, condition: &str, status: &str) {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
@@ -379,8 +380,8 @@ pub fn wait_until_ready(services: &[&str]) {
 }
 
 /// Waits until a condition's reason and message together contain all of
-/// `words`, and returns `Reason: message`. The condition may have other reasons
-/// before the expected reason.
+/// `words`, and returns `Reason: message`. Before the expected reason, the
+/// condition may have other reasons for a while.
 ///
 /// # Panics
 /// Panics if the condition does not contain the words in time. The panic
@@ -400,8 +401,8 @@ pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
 }
 
 /// Deletes a Director whose agent has ended, and waits until `services` are no
-/// longer Ready. If the test then waits for Ready, it cannot mistake the old
-/// agent's report for the next agent's report.
+/// longer Ready. A test that waits for Ready after `forget_director` cannot
+/// mistake the old agent's report for the next agent's.
 ///
 /// # Panics
 /// Panics if one of the VirtualServices stays Ready.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
 
 /// The timeout of a request to the host side, which is longer than any request
-/// takes. If the host side hangs, this timeout makes the test fail before the
+/// takes. If the host side hangs, `PATIENCE` makes the test fail before the
 /// lab's own deadline.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -27,16 +27,16 @@ pub enum Request {
     Run {
         /// The program that the host side should run.
         run: Tool,
-        /// The program's arguments. Paths in the arguments name the same files
-        /// on the machine that runs the lab and in the guest.
+        /// The arguments of the program to run. Paths in the arguments name the
+        /// same files on the machine that runs the lab and in the guest.
         args: Vec<String>,
         /// The text that the program reads from standard input.
         #[serde(default)]
         stdin: String,
     },
-    /// Stop or start an API server.
+    /// Stop or start the API server of a cluster.
     ApiServer {
-        /// Whether to stop or start the API server.
+        /// The action on the API server, such as stopping it.
         apiserver: Switch,
         /// The cluster to which the API server belongs.
         #[serde(default)]
@@ -46,7 +46,7 @@ pub enum Request {
     /// and removes deleted namespaces. The namespace controller does not run
     /// until a test starts it.
     NamespaceController {
-        /// Whether to stop or start the namespace controller.
+        /// The action on the namespace controller, such as stopping it.
         namespaces: Switch,
     },
 }
@@ -61,8 +61,8 @@ pub enum Tool {
     Helm,
 }
 
-/// The action of the host side on one of a cluster's programs, such as its API
-/// server.
+/// An action on one of a cluster's programs, such as its API server, which the
+/// host side carries out.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
@@ -81,8 +81,8 @@ pub enum Switch {
     Restore,
 }
 
-/// The result of a request. For a request to run a program, the result is the
-/// program's exit status and output.
+/// The host side's answer to a request. For a request to run a program, the
+/// result is the program's exit status and output.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Response {
     /// The program's exit status: 0 after success, or -1 if no exit status
@@ -195,8 +195,8 @@ pub fn helm(args: &[&str]) -> String {
     must("helm", args, run(Tool::Helm, args, ""))
 }
 
-/// A stopped API server. Dropping an `ApiServerAway` starts the API server
-/// again and waits until it is ready.
+/// An API server that a test has stopped. Dropping an `ApiServerAway` starts
+/// the API server again and waits until it is ready.
 #[derive(Debug)]
 pub struct ApiServerAway(());
 
@@ -241,8 +241,8 @@ impl Drop for ApiServerAway {
         let cluster = Which::First;
         match ask(&Request::ApiServer { apiserver, cluster }) {
             Ok(started) if started.is_success() => {}
-            // During a panic, the failure is only printed, because a second
-            // panic would hide the first.
+            // If the test is already panicking, this failure is only printed,
+            // because a second panic would hide the first.
             failed if std::thread::panicking() => eprintln!("the API server: {failed:?}"),
             failed => panic!("the API server starts again: {failed:?}"),
         }
@@ -287,8 +287,8 @@ pub fn start_namespace_controller() {
 
 /// Writes a kubeconfig with a token of a service account, and returns its path.
 /// Later calls for the same service account in the same lab return the same
-/// file. A program that uses this kubeconfig has the rights that RBAC grants to
-/// the service account.
+/// file. A program with a service account's kubeconfig has the rights that RBAC
+/// grants to the service account.
 ///
 /// # Panics
 /// Panics if the service account does not exist.
@@ -310,8 +310,8 @@ pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
 /// # Panics
 /// Panics if the kubeconfigs cannot be deleted.
 pub fn forget_tokens() {
-    for entry in std::fs::read_dir(DIR).expect("the lab has a folder") {
-        let path = entry.expect("it can be read").path();
+    for entry in std::fs::read_dir(DIR).expect("the lab's folder exists") {
+        let path = entry.expect("the lab's folder can be read").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with(TOKENS) {
             std::fs::remove_file(&path)

@@ -6,12 +6,12 @@
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 
 /// A network with a client, a director and two web servers. Each web server
-/// serves a page with its own address on port 80.
+/// listens on port 80 and serves a page with the server's address.
 #[derive(Debug)]
 pub struct Course {
-    /// The client's host, 192.168.4.10.
+    /// The host of the course's client, 192.168.4.10.
     pub client: Host,
-    /// The first director, 192.168.4.5.
+    /// The host of the course's first director, 192.168.4.5.
     pub director: Host,
     /// The hosts on which the two web servers run.
     pub web: [Host; 2],
@@ -22,7 +22,8 @@ pub struct Course {
     inner: Option<Segment>,
 }
 
-/// The NAT cluster's VIP and port. The VIP is the director's own address.
+/// The NAT cluster's VIP and port. The NAT cluster's VIP is the director's own
+/// address.
 pub const NAT_VIP: &str = "192.168.4.5:80";
 /// The DR cluster's VIP and port.
 pub const DR_VIP: &str = "192.168.4.15:80";
@@ -116,7 +117,10 @@ impl Course {
     /// Panics if the host cannot be created, or if the network is a DR cluster,
     /// which has no inner segment.
     pub fn another_server(&self, name: &str, address: &str) -> Host {
-        let inner = self.inner.as_ref().expect("the NAT cluster has one");
+        let inner = self
+            .inner
+            .as_ref()
+            .expect("the NAT cluster has an inner segment");
         let server = Host::new(name);
         inner.attach(&server, "eth0", &format!("{address}/24"));
         server.run("ip route add default via 192.168.2.5");
@@ -129,7 +133,7 @@ impl Course {
         self.servers[index] = None;
     }
 
-    /// Starts a stopped web server again.
+    /// Starts a stopped web server of the course again.
     ///
     /// # Panics
     /// Panics if another socket has bound the web server's port.

@@ -52,7 +52,8 @@ impl Host {
         host
     }
 
-    /// The host's name.
+    /// Returns the name of the host, which is also the name of its network
+    /// namespace.
     pub fn name(&self) -> &str {
         &self.namespace.name
     }
@@ -101,7 +102,7 @@ impl Host {
         must(self.enter(|| ip_here(lines)));
     }
 
-    /// Returns all addresses of the host, one per line, after the kernel has
+    /// Returns all IP addresses of the host, one per line, after the kernel has
     /// finished its duplicate check of new addresses.
     ///
     /// # Panics
@@ -120,7 +121,7 @@ impl Host {
     /// Returns the Ethernet address of one of the host's network cards.
     ///
     /// # Panics
-    /// Panics if the host has no network card of that name.
+    /// Panics if the host has no network card named `card`.
     #[track_caller]
     pub fn mac(&self, card: &str) -> String {
         let link = self.run(&format!("ip -brief link show {card}"));
@@ -171,8 +172,8 @@ impl Host {
 
     /// Runs `work` on a new thread in the host and waits for the result.
     /// Sockets that `work` opens belong to the host permanently, and threads
-    /// and processes that `work` starts run in the host too. If `work` panics,
-    /// the caller panics too.
+    /// and processes that `work` starts run in the host too. If the closure
+    /// `work` panics, the caller of `enter` panics too.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {

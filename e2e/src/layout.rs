@@ -27,7 +27,7 @@ pub const MANAGEMENT_NETWORK: &str = "10.77.128.0/17";
 pub const WIRE_NETWORK: &str = "10.77.0.0/24";
 
 /// Returns the address of a cluster's API server. The guest and the hosts on
-/// the management network use the same address.
+/// the management network use the same address of the API server.
 pub fn api_server(of: Which) -> SocketAddr {
     let port = match of {
         Which::First => 6443,

@@ -17,7 +17,7 @@
 //! the failed command and its error. For failures that a test may expect, the
 //! function also has a `try_` form that returns the error.
 //!
-//! This library must never know what the objects of ipvs-operator mean. The
+//! This library must never know the meaning of ipvs-operator's objects. The
 //! library only starts programs, moves packets and sends requests to the API
 //! server.
 

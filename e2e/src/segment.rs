@@ -38,7 +38,7 @@ impl Segment {
     /// such as `192.168.4.5/24`.
     ///
     /// # Panics
-    /// Panics if the host already has a network card of this name, or if the
+    /// Panics if the host already has a network card named `device`, or if the
     /// address is invalid.
     #[track_caller]
     pub fn attach(&self, host: &Host, device: &str, address: &str) {
@@ -67,7 +67,7 @@ impl Segment {
 
 /// Adds a network card `mgmt0` on the management network to `host`, and returns
 /// the card's address. Through the card `mgmt0`, the host reaches only the API
-/// server. The host's default route does not change.
+/// server. `attach_to_management` does not change the host's default route.
 ///
 /// # Panics
 /// Panics if the host already has a network card `mgmt0`.

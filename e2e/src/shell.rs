@@ -1,5 +1,5 @@
-//! A long-lived TCP session between two hosts, as ssh would have. The server
-//! greets the client as sshd does and echoes each line. The client keeps its
+//! A long-lived TCP session between two hosts, as ssh would have. A [`Shell`]
+//! greets its client as sshd does and echoes each line. A [`Session`] keeps its
 //! connection open.
 
 use std::io::{self, BufRead, BufReader, Write};

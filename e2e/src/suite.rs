@@ -50,7 +50,7 @@ const fn long(binary: &'static str, seconds: u32, labs: usize) -> Long {
     }
 }
 
-/// The tests of one binary that run in one lab.
+/// The tests of one test binary that run together in one lab.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Share {
     /// The number of this share, counted from 1, and the binary's total number
@@ -128,9 +128,9 @@ pub fn second_kernel(binary: &str, tests: &[String]) -> Option<Share> {
 /// The result of a test binary, read from its output.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Verdict {
-    /// The number of tests that passed.
+    /// The number of the test binary's tests that passed.
     pub passed: usize,
-    /// The names of the tests that failed.
+    /// The names of the test binary's tests that failed.
     pub failed: Vec<String>,
 }
 
@@ -154,7 +154,8 @@ impl Verdict {
 }
 
 /// Returns the test names in the last section `failures:` of libtest's output.
-/// The first section `failures:` holds the output of the failed tests.
+/// libtest's output has an earlier section `failures:`, with the output of the
+/// failed tests.
 fn failed(output: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_in_list = false;
@@ -244,7 +245,7 @@ lab: e2e_health-1 exited with 101 after 4.1s
 
     #[test]
     fn the_tests_that_failed_are_found_by_name() {
-        let verdict = Verdict::read(FAILED).expect("it came to its end");
+        let verdict = Verdict::read(FAILED).expect("the test binary finished");
         assert_eq!(verdict.passed, 1);
         assert_eq!(verdict.failed, ["calm::breaks", "policy::breaks"]);
     }

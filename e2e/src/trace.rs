@@ -84,8 +84,8 @@ fn writes_of(line: &str) -> Vec<String> {
             match kind {
                 "RTM_NEWADDR" | "RTM_DELADDR" => Some(kind.to_owned()),
                 // Of the netlink families that the agent uses, IPVS is the only
-                // one whose messages strace cannot decode. The first byte of an
-                // IPVS message's payload is the command.
+                // one whose messages strace cannot decode. The first byte of
+                // the payload of an IPVS netlink message is the command.
                 "nlctrl" => None,
                 _ if kind.starts_with("RTM_") || kind.starts_with("NLMSG_") => None,
                 _ => {

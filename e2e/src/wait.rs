@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// The usual deadline of a wait. Even on a busy machine, no operation of a
-/// passing test takes 180 s.
+/// The usual deadline for a condition that a test waits for. Even on a busy
+/// machine, no operation of a passing test takes 180 s.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The shortest pause between two checks of a condition. A check may start a

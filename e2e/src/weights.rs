@@ -23,7 +23,7 @@ pub type Key = (String, String);
 pub struct Change {
     /// The time at which the reading that shows the new weight ended.
     pub at: Instant,
-    /// The destination whose weight changed.
+    /// The destination whose weight changed, with its service.
     pub key: Key,
     /// The new weight, or `None` if the destination is no longer in the table.
     pub weight: Option<u32>,

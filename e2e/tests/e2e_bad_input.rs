@@ -1,4 +1,5 @@
-//! Bad input is refused with a helpful message, and good objects stay in force.
+//! Tests that bad objects are refused with a helpful message, and that good
+//! objects stay in force.
 
 use std::{fs, path::Path};
 
@@ -97,8 +98,9 @@ fn the_second_of_two_services_with_one_vip_and_port_is_not_accepted() {
     let _agent = start_agent(&course.director, "director1");
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // Of two services with the same VIP and port, the older one is accepted.
-    // Creation times are whole seconds, and names decide between equal times.
+    // Of two VirtualServices with the same VIP and port, the older
+    // VirtualService is accepted. Creation times are whole seconds, and names
+    // decide between equal times.
     let created = value("ivs/web", ".metadata.creationTimestamp");
     eventually(
         "the clock to pass the second in which web was created",
@@ -123,7 +125,8 @@ spec:
 ",
     );
     wait_for("ivs/a-rival", "Accepted", "False");
-    // The message names the service that already has the VIP and port.
+    // The message of the condition names the service that already has the VIP
+    // and port.
     wait_for_words("ivs/a-rival", "Accepted", &["default/web"]);
     wait_for_words("ivs/a-rival", "Ready", &["Conflict: "]);
     assert_eq!(
@@ -133,7 +136,8 @@ spec:
     );
     expect_table(&course.director, &TABLE);
 
-    // The second service is accepted once the first service is deleted.
+    // After the first service is deleted, the second service with the same VIP
+    // and port is accepted.
     kubectl(&["delete", "ivs/web"]);
     wait_until_ready(&["a-rival"]);
 }
@@ -164,7 +168,7 @@ fn servers_that_do_not_fit_are_refused_and_the_others_serve() {
         wait_until_ready(&["web"]);
     }
 
-    // Neither the service nor its server has a forwarding method.
+    // Neither the VirtualService nor its RealServer has a forwarding method.
     kubectl(&[
         "patch",
         "ivs/web",
@@ -202,7 +206,7 @@ fn an_object_of_a_newer_version_holds_up_no_other() {
         }
     });
     wait_for("ivs/web", "Accepted", "False");
-    // The condition's message names the field and the unknown value.
+    // The message of the condition names the field and the unknown value.
     let words = ["Unreadable: ", "spec.scheduler", "quantum"];
     wait_for_words("ivs/web", "Accepted", &words);
 
@@ -268,8 +272,8 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
     );
     expect_table(&director, &TABLE);
 
-    // Each bad manifest of the tests goes into its own file. The agent reports
-    // every bad file, and the good file stays in force.
+    // The test writes each bad manifest into its own file. The agent reports
+    // every bad file, and the objects of the good file stay in force.
     let cases: Vec<_> = bad_manifests()
         .into_iter()
         .filter(|(_, text)| !text.contains("\n---\n"))
@@ -299,7 +303,7 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
         &["-A -t 192.168.4.5:80 -s rr", TABLE[1], TABLE[2]],
     );
 
-    // Once the bad files are deleted, an edit of the good file takes effect.
+    // After the bad files are deleted, an edit of the good file takes effect.
     for (name, _) in &cases {
         fs::remove_file(folder.join(name)).expect("the test wrote the file above");
     }
@@ -312,7 +316,7 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-/// Returns the name and text of each manifest that must be refused.
+/// Returns the file name and text of each manifest that must be refused.
 fn bad_manifests() -> Vec<(String, String)> {
     manifests("crds/tests/bad")
 }
@@ -335,8 +339,8 @@ fn manifests(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Returns the field that the refusal must name, from the manifest's first
-/// line.
+/// Returns the field that the refusal must name, which is in the manifest's
+/// first line.
 fn expectation(text: &str) -> &str {
     text.lines()
         .next()

@@ -1,4 +1,5 @@
-//! A real API server accepts the chart and its custom resource definitions.
+//! Tests that a real API server accepts the chart and its
+//! CustomResourceDefinitions.
 
 use e2e::{
     cluster::{Cluster, NAMESPACE, chart, example, upgrade_chart, value},

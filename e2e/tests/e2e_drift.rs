@@ -1,5 +1,5 @@
-//! The agent repairs its entries after changes by hand, and leaves strangers'
-//! entries alone.
+//! Tests that the agent repairs its IPVS entries after changes by hand, and
+//! leaves strangers' entries alone.
 
 use std::time::Instant;
 
@@ -72,7 +72,7 @@ fn what_somebody_does_to_ours_is_undone_and_told_and_strangers_are_left_alone() 
     let counts = course.browser().counts(10, NAT_VIP);
     assert_eq!(counts.len(), 2, "both servers must answer: {counts:?}");
 
-    // A stranger adds a server to one of our services.
+    // A stranger adds a destination to one of our IPVS services.
     let theirs = "-a -t 192.168.4.5:80 -r 192.168.2.77:80 -m -w 0";
     director.run(&format!("ipvsadm {theirs}"));
     eventually("a notice of the stranger's server", PATIENCE, || {

@@ -13,8 +13,9 @@ use e2e::{
     eventually, ipvsadm, kubectl, kubectl_apply,
 };
 
-/// Another namespace with a VirtualService for the course's VIP, a firewall
-/// mark of kube-proxy, and a service whose server is a metadata address.
+/// The objects of another namespace: a VirtualService for the course's VIP, a
+/// VirtualService for a firewall mark of kube-proxy, and a VirtualService whose
+/// server is a cloud metadata address.
 const TENANT: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: tenant}
@@ -49,7 +50,7 @@ metadata: {name: metadata, namespace: tenant, labels: {app: mine}}
 spec: {address: 169.254.169.254, port: 80}
 ";
 
-/// A namespace with two VirtualServices.
+/// The manifests of a namespace and two VirtualServices in it.
 const CROWD: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: crowd}
@@ -71,13 +72,13 @@ spec:
   realServerSelector: {matchLabels: {app: mine}}
 ";
 
-/// Changes the budgets of the group.
+/// Changes the budgets of the DirectorGroup `default`.
 fn budget(budgets: &str) {
     let patch = format!(r#"{{"spec":{{"budgets":{budgets}}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// Sets the pools of the group.
+/// Sets the address pools of the DirectorGroup `default`.
 fn grant(pools: &str) {
     let patch = format!(r#"{{"spec":{{"addressPools":{pools}}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
@@ -102,7 +103,9 @@ fn command_of(message: &str) -> Vec<String> {
     let (_, command) = message
         .split_once("kubectl patch ")
         .expect("the message has a command");
-    let (options, patch) = command.split_once(" -p '").expect("it has a patch");
+    let (options, patch) = command
+        .split_once(" -p '")
+        .expect("the command has a patch");
     let patch = patch.trim_end().strip_suffix('\'').expect("in quotes");
     let options = options.split(' ').map(str::to_owned);
     ["patch".to_owned()]

@@ -1,5 +1,5 @@
-//! A service that would take the director's own traffic is refused with a
-//! helpful message, and open ssh sessions on the director continue.
+//! Tests that a service that would take the director's own traffic is refused
+//! with a helpful message, and that open ssh sessions on the director continue.
 
 use std::{fs, path::Path};
 
@@ -15,11 +15,11 @@ use e2e::{
     shell::{Session, Shell},
 };
 
-/// The director's own address with the port of ssh.
+/// The director's own address, with ssh's port.
 const SSH: &str = "192.168.4.5:22";
 
-/// The course's web servers as RealServers, with NAT. The servers listen on
-/// port 80, whatever port a service has.
+/// The manifests of the course's web servers as RealServers with NAT. The web
+/// servers listen on port 80 for services of every port.
 const WEB_SERVERS: &str = "
 ---
 apiVersion: ipvs.dev/v1alpha1
@@ -47,7 +47,8 @@ spec:
     )
 }
 
-/// Returns a service that would take the director's ssh traffic.
+/// Returns the manifest of a VirtualService that would take the director's ssh
+/// traffic.
 fn ssh_service() -> String {
     service("rival", "{address: 192.168.4.5, port: 22}", "")
 }

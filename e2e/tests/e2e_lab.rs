@@ -1,4 +1,4 @@
-//! The lab behaves as the other tests assume.
+//! Tests that the lab behaves as the other tests assume.
 
 use std::collections::BTreeMap;
 

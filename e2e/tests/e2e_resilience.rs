@@ -1,5 +1,6 @@
-//! Agents, controllers and the API server go away and come back, and the VIP
-//! moves between directors. No such event may change the kernel's table.
+//! Tests that agents, controllers and the API server can go away and come back,
+//! and that the VIP can move between directors, without a change of the
+//! kernel's table.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +39,8 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
 
     for (how, name) in [("after a normal stop", "second"), ("after a kill", "third")] {
         let (mut agent, path) = start_agent_traced(&course.director, "director1", name);
-        // The agent has caught up once it has made a new service.
+        // The agent has processed all objects once it has created a new
+        // service.
         kubectl_apply(&another_service(name));
         wait_until_ready(&[name]);
         agent.kill();
@@ -162,7 +164,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
         "-p",
         r#"{"spec":{"scheduler":"rr"}}"#,
     ]);
-    // The condition names the missing director before its Lease runs out.
+    // The condition names the director that hangs before its Lease expires.
     wait_for_words("ivs/web", "Programmed", &["director-b"]);
     eventually("director-a to have the new scheduler", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);
@@ -175,7 +177,7 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     b.resume();
     wait_for("ivs/web", "Programmed", "True");
 
-    // The group names director-b as the holder.
+    // The DirectorGroup now names director-b as the holder of the VIPs.
     name_holder("director-b");
     eventually("the VIP to have moved", PATIENCE, || {
         match (has_vip(&course.director), has_vip(&other)) {
@@ -185,8 +187,8 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
     });
     wait_until_ready(&["web"]);
 
-    // When no holder is named, the director that has the VIP keeps it, and no
-    // director takes a new VIP.
+    // If the DirectorGroup names no holder, the director that has the VIP keeps
+    // it, and no director takes a new VIP.
     kubectl(&[
         "patch",
         "idg/default",
@@ -255,14 +257,14 @@ fn a_controller_restart_flips_no_condition() {
     wait_for("irs/web1", "Ready", "True");
     wait_for("irs/web2", "Ready", "True");
     wait_for("idir/director1", "Alive", "True");
-    // A condition's message may change seconds after its status, so the test
-    // waits for the final messages.
+    // The message of a condition may change seconds after the condition's
+    // status, so the test waits for the final messages.
     wait_for_words("ivs/web", "ResolvedRefs", &["2 real servers"]);
     wait_for_words("idir/director1", "Programmed", &["2 services, 2 dest"]);
     let before = conditions();
 
     cluster.restart_controller();
-    // The new controller has taken over once it sets the conditions of a new
+    // The new controller has taken over when it sets the conditions of a new
     // object.
     kubectl_apply(&another_service("new"));
     wait_until_ready(&["new"]);
@@ -297,7 +299,8 @@ fn a_director_whose_lease_ran_out_is_reported_and_not_trusted() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
     agent.kill();
-    // The director's Lease expires after 40 s.
+    // The director's Lease expires after 40 s, which makes the condition Alive
+    // False.
     wait_for("idir/director1", "Alive", "False");
     wait_for("ivs/web", "Programmed", "False");
     wait_for_words("ivs/web", "Ready", &["NoDirectors: "]);
@@ -315,8 +318,8 @@ fn a_director_whose_lease_ran_out_is_reported_and_not_trusted() {
     wait_until_ready(&["web"]);
 }
 
-/// Returns the conditions of each object, with type, status, reason, message
-/// and time.
+/// Returns the conditions of each object in the API server, with type, status,
+/// reason, message and time.
 fn conditions() -> BTreeMap<String, String> {
     let template = "{range .items[*]}{.kind}/{.metadata.name}={.status.conditions}{\"\\n\"}{end}";
     kubectl(&["get", "ivs,irs,idir", "-o", &format!("jsonpath={template}")])
@@ -326,8 +329,8 @@ fn conditions() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Returns a service on a free port of the director's primary address, with the
-/// RealServers that already exist.
+/// Returns the manifest of a VirtualService on a free port of the director's
+/// primary address, with the existing RealServers.
 fn another_service(name: &str) -> String {
     service_for("web", name, "192.168.4.5")
 }

@@ -39,8 +39,9 @@ fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
     expect_one_service_written(back, &trace, "from-usual", 8082);
 }
 
-/// Adds a service and waits for it, so that the agent has caught up. Asserts
-/// that the agent wrote only this service to the kernel.
+/// Creates a service and waits until the agent has programmed it, so that the
+/// agent has processed all objects. Asserts that the agent wrote only the new
+/// service's entries to the kernel.
 #[track_caller]
 fn expect_one_service_written(
     mut agent: e2e::Process,
@@ -92,8 +93,8 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     });
 }
 
-/// Writes the journal in the format of the first builds: a row of JSON for each
-/// entry.
+/// Writes the journal in the format of the first builds of the agent, with a
+/// row of JSON for each entry.
 fn write_journal_of_schema_1(table: &ActualTable) {
     const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
     const OWNED: TableDefinition<'_, &str, ()> = TableDefinition::new("owned");
@@ -167,7 +168,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     let strangers = ipvsadm::sorted(&course.director);
     let _agent = start_agent_after_reboot(&course.director, DIRECTOR, "third-boot");
     kubectl_apply(&another_service("new", 8085));
-    // A program of the host that uses this port may not have started yet.
+    // The agent waits before it takes the port, because a program of the host
+    // that uses this port may not have started yet.
     let waits = ["WouldHijackDirector", "started less than 10 minutes ago"];
     wait_for_words("ivs/new", "Ready", &waits);
     let own = r#"[{"op": "add", "path": "/spec/addressPools/-", "value": {"name": "own", "cidrs": ["192.168.4.5/32"]}}]"#;
@@ -188,7 +190,7 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_answers(&course);
 }
 
-/// Strangers' services whose keys differ from ours in one part only.
+/// The strangers' services, whose keys differ from ours in one part only.
 const STRANGERS: [&str; 5] = [
     "-A -t 192.168.4.15:81 -s lc",
     "-a -t 192.168.4.15:81 -r 192.168.4.100:81 -g -w 7",
@@ -197,8 +199,8 @@ const STRANGERS: [&str; 5] = [
     "-A -f 80 -s rr",
 ];
 
-/// Replaces the director by a new host with the same address, whose kernel has
-/// an empty table and none of the agent's addresses.
+/// Replaces the director by a new host with the same address, an empty IPVS
+/// table and none of the agent's VIPs.
 fn reboot(course: &mut Course, name: &str) {
     drop(mem::replace(
         &mut course.director,
@@ -221,7 +223,8 @@ fn expect_vip(director: &Host) {
 
 #[track_caller]
 fn expect_answers(course: &Course) {
-    // The client's neighbor table still has the MAC address of the old host.
+    // The client's neighbor table is flushed, because it still has the MAC
+    // address of the old host.
     course.client.run("ip neighbour flush all");
     let counts = course.browser().counts(10, DR_VIP);
     let expected: Vec<_> = DR_WEB.iter().map(|web| ((*web).to_owned(), 5)).collect();

@@ -49,12 +49,12 @@ fn set_weight(weight: u32) {
 
 #[track_caller]
 fn expect_told() {
-    // The condition's message also says how to fix the problem.
+    // The message of the condition also explains how to fix the state folder.
     let words = ["StateFolderUnavailable", "--state-dir"];
     wait_for_words("idir/director1", "Programmed", &words);
 }
 
-/// Waits until the Director's notices are as expected.
+/// Waits until `are_expected` returns true for the Director's notices.
 #[track_caller]
 fn wait_for_notices(are_expected: impl Fn(&str) -> bool) {
     let path = "jsonpath={.status.notices}";
@@ -138,8 +138,8 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     }
     fs::write(&journal, bytes).expect("the journal can be written");
 
-    // Without a checkpoint, the agent cannot learn which services were wanted
-    // before.
+    // The checkpoint is removed, so that the agent cannot learn from it which
+    // services were wanted.
     fs::remove_file(folder.0.path().join("checkpoint.redb")).expect("the agent left a checkpoint");
 
     let mut second = folder.start_agent(director);
@@ -148,7 +148,7 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
         line.contains("journal.redb.unusable"),
         "the log line must name the file: {line}"
     );
-    // Once the agent has made a new service, it has caught up with all objects.
+    // Once the agent has created a new service, it has processed all objects.
     kubectl_apply(&another_service("new", 82));
     wait_until_ready(&["new", "web"]);
     let new = [
@@ -156,8 +156,8 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
         "-a -t 192.168.4.5:82 -r 192.168.2.100:82 -m -w 1",
         "-a -t 192.168.4.5:82 -r 192.168.2.200:82 -m -w 1",
     ];
-    // Without the journal, the entries of the deleted service count as a
-    // stranger's and stay.
+    // Without the journal, the entries of the deleted VirtualService count as a
+    // stranger's and stay in the kernel.
     let other = [
         "-A -t 192.168.4.5:81 -s wrr",
         "-a -t 192.168.4.5:81 -r 192.168.2.100:81 -m -w 1",

@@ -1,5 +1,5 @@
-//! Every feature of the kernel's table reaches the kernel from a manifest,
-//! through the API, and is read back unchanged.
+//! Tests that every feature of IPVS can be set in a manifest, reaches the
+//! kernel through the API, and is read back unchanged.
 
 use e2e::{
     Host, Segment,
@@ -49,7 +49,8 @@ fn every_feature_is_in_the_kernel_as_the_ipvsadm_command_beside_it_says() {
         sorted(&commands),
         "the table as our own code reads it"
     );
-    // The output of ipvsadm-save has no thresholds.
+    // The thresholds are removed from the expected commands, because
+    // ipvsadm-save does not print them.
     let saved: Vec<_> = commands
         .iter()
         .map(|line| line.split(" -x ").next().unwrap_or(line))
@@ -74,8 +75,8 @@ fn expect_timeouts(director: &Host, expected: &str) {
     });
 }
 
-/// Returns the table as our own code reads it, in the format of `ipvsadm -Sn`
-/// with thresholds added.
+/// Returns the director's IPVS table as the crate `ipvs` reads it, in the
+/// format of `ipvsadm -Sn` with thresholds added.
 fn dumped(director: &Host) -> Vec<String> {
     let table = director.enter(|| {
         let mut socket = Socket::open().expect("the lab's kernel has ip_vs");

@@ -38,8 +38,8 @@ fn the_table_by_hand() {
     director.run("ipvsadm -A -t 192.168.4.5:8080 -s rr");
     let agent = start_agent(&director, "director1");
 
-    // In place of ipvsadm -A and -a: three services, one of which mixes
-    // forwarding methods.
+    // In place of `ipvsadm -A` and `-a`, manifests create three services; one
+    // service mixes forwarding methods.
     let mut table = vec![
         STRANGER,
         WEB,
@@ -63,7 +63,7 @@ fn the_table_by_hand() {
         "the VIP must be on the interface whose subnet contains it"
     );
 
-    // In place of ipvsadm -Ln: kubectl shows the same services.
+    // In place of `ipvsadm -Ln`, `kubectl get ivs` shows the three services.
     for line in [
         "web 192.168.4.5 80 TCP wrr 4/4 True Ready",
         "mysql 192.168.4.5 3306 TCP lc 2/2 True Ready",
@@ -82,19 +82,19 @@ fn the_table_by_hand() {
         );
     }
 
-    // In place of ipvsadm -E -s rr: the scheduler changes and the real servers
-    // stay.
+    // In place of `ipvsadm -E -s rr`, a patch changes the scheduler, and the
+    // real servers stay.
     patch("ivs/web", r#"{"spec":{"scheduler":"rr"}}"#);
     replace(&mut table, WEB, WEB_RR);
     expect_table(&director, &table);
 
-    // In place of ipvsadm -e -g: the forwarding method changes and the weight
-    // stays.
+    // In place of `ipvsadm -e -g`, a patch changes the forwarding method, and
+    // the weight stays.
     patch("irs/web-202", r#"{"spec":{"forwarding":{"method":"DR"}}}"#);
     replace(&mut table, WEB_202, WEB_202_DR);
     expect_table(&director, &table);
 
-    // In place of ipvsadm -E -p 60: the service becomes persistent.
+    // In place of `ipvsadm -E -p 60`, a patch makes the service persistent.
     patch(
         "ivs/mysql",
         r#"{"spec":{"persistence":{"timeoutSeconds":60}}}"#,
@@ -102,8 +102,9 @@ fn the_table_by_hand() {
     replace(&mut table, MYSQL, MYSQL_PERSISTENT);
     expect_table(&director, &table);
 
-    // In place of ipvsadm -d and -D: with a service, its servers leave the
-    // table.
+    // In place of `ipvsadm -d` and `-D`, kubectl deletes a RealServer and a
+    // VirtualService. The servers of the deleted VirtualService leave the
+    // kernel's table with their service.
     kubectl(&["delete", "irs/web-100", "ivs/mysql"]);
     table.retain(|line| *line != WEB_100 && !line.contains(":3306"));
     expect_table(&director, &table);
@@ -111,11 +112,11 @@ fn the_table_by_hand() {
     let three = "3/3".to_owned();
     eventually_equal("web's real servers", PATIENCE, &three, summary);
     wait_until_ready(&["web"]);
-    // No service selects the servers of mysql any more.
+    // No VirtualService selects the RealServers of mysql any more.
     wait_for_words("irs/mysql-100", "Ready", &["NotSelected: "]);
 
-    // In place of ipvsadm -C: our entries are removed, while the stranger's
-    // entry and its VIP stay.
+    // In place of `ipvsadm -C`, kubectl deletes all objects. The agent removes
+    // our entries, while the stranger's entry and its VIP stay.
     kubectl(&["delete", "ivs,irs", "--all"]);
     expect_table(&director, &[STRANGER]);
     assert!(

@@ -1,4 +1,5 @@
-//! Packets go through NAT and DR in proportion to the weights.
+//! Tests that connections through NAT and DR reach the servers in proportion to
+//! their weights.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +83,7 @@ fn dr_traffic_follows_the_weights_and_replies_do_not_pass_the_director() {
         ipvsadm::listed(&course.director)
     );
 
-    // The director sees only a small part of a download's bytes.
+    // With DR, the director receives only a small part of a download's bytes.
     let bytes = 2 << 20;
     let before = received(&course.director);
     let download = browser
@@ -197,7 +198,7 @@ fn an_established_download_survives_every_edit_that_does_not_remove_its_server()
             Err(table)
         }
     });
-    // The download stops at the first wrong byte.
+    // The client stops the download at the first wrong byte.
     let before = download.received();
     eventually("the download to survive all edits", PATIENCE, || {
         match download.received() - before {
@@ -216,7 +217,8 @@ fn shares(web: [&str; 2], counts: [usize; 2]) -> BTreeMap<String, usize> {
 }
 
 fn received(host: &Host) -> u64 {
-    // The received bytes are in the first column after the interface.
+    // In /proc/net/dev, the first column after the interface's name is the
+    // number of received bytes.
     let table = host.run("cat /proc/net/dev");
     let bytes = table
         .lines()

@@ -1,5 +1,5 @@
-//! Uploads and downloads continue, whatever happens to the agent and the API
-//! server. The tests use NAT and DR and compare every byte.
+//! Tests that uploads and downloads continue, whatever happens to the agent and
+//! the API server. The tests use NAT and DR, and compare every byte.
 
 use std::{
     fs,
@@ -118,8 +118,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     transfers.finish();
 }
 
-/// Waits until an agent that was just started has caught up, by creating a new
-/// service and deleting it again.
+/// Waits until an agent that has just started has processed all objects. To
+/// find out, the test creates a service, waits for it, and deletes it again.
 #[track_caller]
 fn wait_until_it_writes(name: &str, port: u16) {
     kubectl_apply(&another_service(name, port));
@@ -158,7 +158,8 @@ impl Transfers {
         Self { downloads, uploads }
     }
 
-    /// Waits until each transfer has moved more bytes than any buffer can hold.
+    /// Waits until each upload and download has moved more bytes than any
+    /// buffer can hold.
     #[track_caller]
     fn expect_to_move(&self, when: &str) {
         let before = self.moved();
@@ -183,8 +184,8 @@ impl Transfers {
         down.chain(self.uploads.iter().map(Upload::sent)).collect()
     }
 
-    /// Ends the uploads, and asserts that the servers have received every byte
-    /// that was sent.
+    /// Ends the uploads, and asserts that the servers have received every sent
+    /// byte.
     fn finish(self) {
         for upload in self.uploads {
             let sent = upload.sent();

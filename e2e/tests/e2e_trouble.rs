@@ -1,4 +1,4 @@
-//! When the machine has a fault, the agent logs one line that says what to do,
+//! Tests that an agent on a machine with a fault logs one line with a remedy,
 //! and keeps trying if the fault may go away by itself.
 
 use std::process::Command;
@@ -57,12 +57,13 @@ fn a_scheduler_that_the_kernel_lacks_is_told_and_holds_up_no_other_service() {
     kubectl_apply(&twos);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // The condition's message names the scheduler, the director and the remedy.
+    // The message of the condition names the missing scheduler, the director
+    // and the remedy.
     wait_for_words("ivs/choosy", "Ready", &["twos", "director1", "modprobe"]);
     wait_for("ivs/choosy", "Programmed", "False");
     expect_table(&course.director, &TABLE);
 
-    // When the service asks for another scheduler, the agent tries again at
+    // When the VirtualService gets another scheduler, the agent tries again at
     // once, without waiting for the back-off.
     kubectl(&[
         "patch",
@@ -161,8 +162,8 @@ fn agent_command_without_kubeconfig() -> Command {
     command
 }
 
-/// While this value exists, the kernel has no module ip_vs and cannot load the
-/// module.
+/// A state of the lab's kernel in which the module ip_vs is unloaded. While a
+/// `KernelWithoutIpvs` exists, the kernel cannot load the module.
 struct KernelWithoutIpvs;
 
 impl KernelWithoutIpvs {

@@ -1,5 +1,5 @@
-//! `ipvs-agent undo` leaves a host as it was before the agent ran, whatever
-//! happened in between.
+//! Tests that `ipvs-agent undo` restores the state that a host had before the
+//! agent ran, whatever happened in between.
 
 use std::{collections::BTreeMap, process::Command};
 
@@ -14,8 +14,8 @@ use e2e::{
     trace,
 };
 
-/// Services on two more VIPs, one IPv4 and one IPv6. The IPv4 service has a
-/// health check.
+/// The manifests of VirtualServices on two more VIPs, one IPv4 and one IPv6.
+/// The IPv4 service has a health check.
 const MORE: &str = "apiVersion: ipvs.dev/v1alpha1
 kind: VirtualService
 metadata: {name: fourth}
@@ -39,7 +39,8 @@ metadata: {name: sixth, labels: {app: sixth}}
 spec: {address: '2001:db8:2::64'}
 ";
 
-/// The names of all services: the NAT cluster's and those of `MORE`.
+/// The names of all VirtualServices of the tests, which are the NAT cluster's
+/// and those in `MORE`.
 const ALL: [&str; 3] = ["web", "fourth", "sixth"];
 
 /// The addresses, links, routes, sysctls and IPVS table of a host.
@@ -131,7 +132,8 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     again.unwrap_or_else(|error| panic!("undo must succeed a second time: {error}"));
     before.expect(director, "after undo, twice");
 
-    // When no service is left, shared sysctls keep their values until undo.
+    // Even when no service is left, sysctls on which other programs may depend
+    // keep their values until undo.
     forget_director("director1", &ALL);
     let mut agent = start_agent(director, "director1");
     wait_until_ready(&ALL);

@@ -1,5 +1,5 @@
-//! The lab's faulty servers and its watchers behave as the tests of health
-//! checks assume.
+//! Tests that the lab's faulty servers and traffic watchers behave as the tests
+//! of health checks assume.
 
 use std::{
     io::{self, Read, Write},
@@ -35,8 +35,8 @@ fn pair() -> Pair {
     }
 }
 
-/// Requests a path from the server and returns up to 1 MiB of the answer. Fails
-/// if the server sends nothing for `patience`.
+/// Requests a path from the test server and returns up to 1 MiB of the answer.
+/// Returns an error if the server sends nothing for `patience`.
 fn ask(host: &Host, path: &str, patience: Duration) -> io::Result<String> {
     host.enter(|| {
         let mut stream = TcpStream::connect(SERVER)?;
@@ -112,8 +112,8 @@ fn a_certificate_is_what_a_client_is_shown() {
     let file = e2e::layout::file("authority.pem");
     std::fs::write(&file, authority.pem()).expect("the lab has a folder");
     let verify = || {
-        // openssl exits when its input ends, and its exit status shows whether
-        // the certificate is valid.
+        // The command `openssl s_client` exits when its input ends, and its
+        // exit status shows whether the certificate is valid.
         let line = "openssl s_client -connect 192.168.2.100:443 -verify_return_error \
                     -verify_hostname shop.example -CAfile";
         let answer = pair.director.try_run(&format!("{line} {}", file.display()));

@@ -13,17 +13,19 @@ use crate::{
     usage::{mebibytes, processor_seconds},
 };
 
-/// How long the agent is measured while no object changes.
+/// How long the benchmark measures an idle agent, while no object changes.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long the agent may take to finish its startup before the measurement
 /// begins.
 const REST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A director whose agent has programmed a table and holds its VIPs.
+/// A running director, whose agent has programmed a table and holds the table's
+/// VIPs.
 struct Running {
     agent: Process,
-    // The host's network namespace ends when this field is dropped.
+    // The director's host is kept here, because dropping the host removes its
+    // network namespace.
     _host: Host,
 }
 
@@ -34,7 +36,7 @@ impl Running {
         objects::create(size)?;
         let host = Host::new("director");
         attach_to_management(&host);
-        // An interface whose subnet contains every VIP.
+        // The director needs an interface whose subnet contains every VIP.
         host.ip("link add vips type dummy
                  address add 10.127.255.254/10 dev vips
                  link set vips up");
@@ -77,7 +79,7 @@ pub(crate) fn measure_memory() -> Result<()> {
     Ok(())
 }
 
-/// Counts the services and destinations in a host's kernel.
+/// Counts the IPVS services and destinations in a host's kernel.
 pub(crate) fn loaded(host: &Host) -> (u32, u32) {
     let table = host.run("cat /proc/net/ip_vs");
     let mut counts = (0, 0);

@@ -17,12 +17,13 @@ use agent::{
 use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 
-/// The name of the only director in the benchmark.
+/// The name of the benchmark's only director.
 pub(crate) const NAME: &str = "director";
 /// How often [`AgentThreads::until_healthy`] checks the state of the agent.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The threads of an agent's loop and checkpoint, which end with the process.
+/// The threads of an agent's loop and checkpoint, which run until the
+/// benchmark's process ends.
 pub(crate) struct AgentThreads {
     /// The channel for events to the agent's loop.
     pub(crate) events: Sender<Event>,
@@ -39,7 +40,8 @@ impl AgentThreads {
         let restored = restored?;
         let report = events.clone();
         checkpoint.record(notes, move |trouble| {
-            // Sending fails when the loop has ended.
+            // An error is ignored, because sending fails only when the agent's
+            // loop has ended.
             report.send(Event::Checkpoint(trouble)).unwrap_or_default();
         })?;
         thread::Builder::new()
@@ -65,7 +67,9 @@ impl AgentThreads {
         Ok(())
     }
 
-    /// Waits until `expected` destinations are healthy, and no operation fails.
+    /// Waits until `expected` destinations are healthy. The last round must
+    /// also have no failed operation. Returns an error if the wait takes longer
+    /// than `patience`.
     pub(crate) fn until_healthy(&self, expected: u32, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {

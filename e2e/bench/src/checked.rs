@@ -1,4 +1,4 @@
-//! Tables of services whose servers are probed.
+//! Builds tables of services whose servers the agent probes.
 
 use std::{
     fmt,
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use crate::servers::{self, PORT};
 
-/// The first VIP; the VIPs of further services are consecutive.
+/// The VIP of the first service in the benchmark's table. The further services
+/// of the table have the next higher addresses as their VIPs.
 const VIPS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 /// Commands for `ip` that create an interface whose subnet contains every VIP.
 pub(crate) const VIP_INTERFACE: &str = "link add vips type dummy
@@ -27,46 +28,46 @@ pub(crate) const PERIOD_SECONDS: u32 = 5;
 /// How long a server may take to answer a probe, in seconds (the API's
 /// default).
 pub(crate) const TIMEOUT_SECONDS: u32 = 2;
-/// The number of failed probes in a row after which a server has failed (the
-/// API's default).
-pub(crate) const FAILURES: u32 = 3;
-/// The number of successful probes in a row after which a server is healthy
+/// The number of failed probes in a row after which a server counts as failed
 /// (the API's default).
+pub(crate) const FAILURES: u32 = 3;
+/// The number of successful probes in a row after which a server counts as
+/// healthy (the API's default).
 pub(crate) const SUCCESSES: u32 = 2;
 
-/// Groups of services that share servers. Each server is one probe target and
-/// belongs to all services of its group.
+/// A table of groups of services, where the services of a group share servers.
+/// Each server is one probe target and belongs to all services of its group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checked {
     pub(crate) groups: u32,
     /// The number of services in each group.
     pub(crate) services: u32,
-    /// The number of servers in each group.
+    /// The number of servers in each group of services.
     pub(crate) servers: u32,
-    /// The address of the first server; the addresses of further servers are
-    /// consecutive.
+    /// The address of the table's first server. The table's further servers
+    /// have the next higher addresses.
     pub(crate) first: Ipv4Addr,
 }
 
 impl Checked {
-    /// The number of servers in all groups, which is the number of probe
-    /// targets.
+    /// Returns the number of servers in all groups, which is the number of
+    /// probe targets.
     pub(crate) fn targets(self) -> u32 {
         self.groups * self.servers
     }
 
-    /// The number of services in all groups.
+    /// Returns the number of services in all groups.
     pub(crate) fn virtual_services(self) -> u32 {
         self.groups * self.services
     }
 
-    /// The number of servers of all services, where a server counts once for
-    /// each of its services.
+    /// Returns the number of destinations in the kernel's table. A server that
+    /// belongs to several services is a destination in each of them.
     pub(crate) fn destinations(self) -> u32 {
         self.virtual_services() * self.servers
     }
 
-    /// The address and port of the server with this number.
+    /// Returns the address and port of the server with the given number.
     pub(crate) fn server(self, number: u32) -> SocketAddr {
         servers::address(self.first, number)
     }
@@ -120,18 +121,19 @@ impl Checked {
         })
     }
 
-    /// Returns a manifest with every object of the table.
+    /// Returns a manifest with every Kubernetes object of the table.
     pub(crate) fn manifest(self) -> String {
         let objects = self.virtual_services_objects().chain(self.real_servers());
-        // Every JSON document is also YAML.
+        // The manifest consists of JSON documents, because JSON is also YAML.
         objects.map(|object| format!("---\n{object}\n")).collect()
     }
 
-    /// Returns the events that deliver every object of the table to a director.
+    /// Returns the events that deliver every Kubernetes object of the table to
+    /// a director's loop.
     pub(crate) fn events(self) -> Result<Vec<Event>> {
         let metadata = json!({"name": "default", "uid": "default", "generation": 1});
         let all = json!([{"name": "all", "cidrs": ["0.0.0.0/0"]}]);
-        // The servers have loopback addresses, which need a grant.
+        // The servers need a grant, because they have loopback addresses.
         let spec = json!({"addressPools": all, "realServerAddresses": all});
         let group = json!({"metadata": metadata, "spec": spec});
         let services = listing(self.virtual_services_objects())?;

@@ -29,21 +29,22 @@ const REHEARSALS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Contestant {
-    /// The agent's round, journal included.
+    /// The agent's round, including the writes to the journal.
     Ours,
-    /// The agent's round, journal included, in a process that has just started.
+    /// The agent's round, including the writes to the journal, in a process
+    /// that has just started.
     OursCold,
-    /// The agent's messages to the kernel, built beforehand and sent in a loop
-    /// that does nothing else.
+    /// A loop that only sends the agent's messages to the kernel, which are
+    /// built beforehand.
     Floor,
-    /// The command `ipvsadm -R`.
+    /// The command `ipvsadm -R`, which loads a table from its input.
     Ipvsadm,
-    /// The Go library github.com/moby/ipvs.
+    /// A program that uses the Go library github.com/moby/ipvs.
     Moby,
 }
 
 impl Contestant {
-    /// The program's name in the printed output.
+    /// Returns the compared program's name for the printed output.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Ours => "ours, with the journal",
@@ -54,14 +55,14 @@ impl Contestant {
         }
     }
 
-    /// Makes the program load a table in a new process, and returns how long
-    /// the load took.
+    /// Runs the compared program in a new process, and returns how long its
+    /// load of a table took.
     pub(crate) fn sample(self, size: Size) -> Result<Duration> {
         read(&mut self.command(size)?)
     }
 
-    /// Loads a table under strace, and returns the system calls between the
-    /// program's marks.
+    /// Runs the compared program under strace, and returns the system calls of
+    /// its load of a table.
     pub(crate) fn system_calls(self, size: Size) -> Result<Vec<String>> {
         trace::window(&self.command(size)?)
     }
@@ -80,8 +81,8 @@ impl Contestant {
         Ok(command)
     }
 
-    /// Loads a table in the current process, and prints how many seconds the
-    /// load took.
+    /// Loads a table in the current process, and prints the duration of the
+    /// load in seconds.
     pub(crate) fn run(self, size: Size) -> Result<()> {
         empty_namespace()?;
         let took = match self {
@@ -177,7 +178,7 @@ fn moby(size: Size) -> Result<Duration> {
     Ok(took)
 }
 
-/// Checks that the kernel has the whole table, because an incomplete load must
+/// Checks that the kernel has the whole table, so that an incomplete load does
 /// not count as fast.
 fn expect_loaded(size: Size) -> Result<()> {
     let table = fs::read_to_string("/proc/net/ip_vs").context("reading the table")?;

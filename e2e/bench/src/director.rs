@@ -1,5 +1,5 @@
-//! Runs the agent's round as the agent's loop does, with the real kernel and
-//! the real journal.
+//! Runs the agent's rounds as the agent's loop does, with the real kernel and a
+//! real journal.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use ipvs::{DestinationKey, Kernel, OnConflict, ServiceKey, Socket, Timeouts, Wan
 
 use crate::no_host::Nowhere;
 
-/// A director that has no entries yet. The director manages no VIPs, because
-/// `ipvsadm` and the compared libraries manage none either.
+/// A director that has no entries in the kernel at first. The director manages
+/// no VIPs, because `ipvsadm` and the compared libraries manage no VIPs either.
 pub(crate) struct Director {
     state: State,
     pub(crate) kernel: Socket,
@@ -26,7 +26,8 @@ pub(crate) struct Director {
 }
 
 impl Director {
-    /// Opens a director with a new journal in a folder that is empty or absent.
+    /// Creates a director with a new journal in the folder `state_dir`. The
+    /// director's state folder `state_dir` must be empty or absent.
     pub(crate) fn start(state_dir: &Path) -> Result<Self> {
         let (journal, remembered) = FileJournal::open(state_dir, "bench")?;
         Ok(Self {
@@ -39,13 +40,12 @@ impl Director {
         })
     }
 
-    /// Marks `services` as dirty, because their wanted state has changed since
-    /// the last round.
+    /// Marks `services` as dirty, so that the next round plans them again.
     pub(crate) fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.state.wish_changed(services);
     }
 
-    /// Changes the kernel's table to `desired` in one round.
+    /// Runs one round, which changes the kernel's table to `desired`.
     pub(crate) fn round(&mut self, desired: &Arc<Desired>) -> Result<()> {
         let mut edges = Edges {
             kernel: &mut self.kernel,
@@ -64,7 +64,7 @@ impl Director {
         Ok(())
     }
 
-    /// Returns a destination's weight in the kernel.
+    /// Returns the weight that a destination has in the kernel.
     pub(crate) fn weight_of(
         &mut self,
         service: &ServiceKey,
@@ -76,13 +76,13 @@ impl Director {
     }
 }
 
-/// The sysctls of the lab's kernel.
+/// Returns access to the sysctls of the lab's kernel.
 pub(crate) fn sysctls() -> SysctlFolder {
     SysctlFolder("/proc/sys".into())
 }
 
-/// Runs one round, with the stages of the agent's loop, for a director that
-/// wants only a table.
+/// Runs one round of a director that wants only a table, with the same stages
+/// as the agent's loop.
 pub(crate) fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -95,7 +95,8 @@ pub(crate) fn run(
         addresses: Addresses::default(),
         on_conflict: OnConflict::Adopt,
         timeouts,
-        // No sysctl is tuned, because some benchmarks run outside the lab.
+        // The round sets no sysctl, because some benchmarks run outside the
+        // lab.
         tuning: None,
         kept_sysctls: BTreeSet::new(),
     };

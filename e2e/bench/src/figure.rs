@@ -1,18 +1,18 @@
-//! A measured figure with its target, printed as a line for scripts and as a
-//! table row for people.
+//! Measured figures with their targets, printed as lines for scripts and as a
+//! table for people.
 
 use std::{fmt, str::FromStr};
 
-/// The target of a figure.
+/// The target that a measured figure should meet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Target {
-    /// The figure must be at most this number.
+    /// The measured figure should be at most the given number.
     AtMost(f64),
-    /// The figure must be at least this number.
+    /// The measured figure should be at least the given number.
     AtLeast(f64),
 }
 
-/// A measured number and its target.
+/// A measured number with its name, unit and target.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figure {
     name: String,
@@ -22,7 +22,8 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    /// Makes a figure; neither `name` nor `unit` may contain spaces.
+    /// Creates a figure from a measured value. `name` and `unit` must not
+    /// contain spaces.
     pub(crate) fn new(name: impl Into<String>, value: f64, unit: &str, target: Target) -> Self {
         Self {
             name: name.into(),
@@ -33,8 +34,8 @@ impl Figure {
     }
 
     pub(crate) fn is_short(&self) -> bool {
-        // Compares the value as it is printed, so that no line reads "1.3 <=
-        // 1.3 short".
+        // The comparison uses the rounded value that is printed, so that no
+        // line reads "1.3 <= 1.3 short".
         let value = shown(self.value).parse().unwrap_or(self.value);
         match self.target {
             Target::AtMost(limit) => value > limit,
@@ -56,7 +57,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// Writes `BENCH <name> <value> <unit> <= or >= <target> ok|short`.
+/// Writes the figure as `BENCH <name> <value> <unit> <= or >= <target>
+/// ok|short`.
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -71,7 +73,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Parses the line that [`Display`](fmt::Display) writes.
+/// Parses a figure from the line that [`Display`](fmt::Display) writes.
 impl FromStr for Figure {
     type Err = ();
 
@@ -116,8 +118,8 @@ pub(crate) fn table(figures: &[Figure]) -> String {
         .collect()
 }
 
-/// Formats a number with three significant digits, or all digits of a whole
-/// number.
+/// Formats a number with three significant digits, or a whole number with all
+/// its digits.
 fn shown(value: f64) -> String {
     let decimals = match value.abs() {
         _ if value.fract() == 0.0 => 0,

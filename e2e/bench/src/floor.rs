@@ -1,6 +1,6 @@
-//! The fastest possible load of a table: the netlink messages are built
-//! beforehand and sent in batches of 64 KiB. Only the last message of a batch
-//! asks for an answer.
+//! The fastest possible load of a table, which only sends netlink messages that
+//! are built beforehand, in batches of 64 KiB. Only the last message of each
+//! batch asks for an answer.
 
 use std::{
     os::fd::AsRawFd,
@@ -23,8 +23,7 @@ use crate::{size::Size, trace};
 
 const BATCH: usize = 64 * 1024;
 
-/// Loads a table, and returns the time that the sends and the kernel's answers
-/// took.
+/// Loads a table, and returns how long sending and the kernel's answers took.
 pub(crate) fn load(size: Size) -> Result<Duration> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;
@@ -37,8 +36,8 @@ pub(crate) fn load(size: Size) -> Result<Duration> {
     for batch in &batches {
         send(fd, batch, MsgFlags::empty())?;
         let length = recv(fd, &mut answer, MsgFlags::empty())?;
-        // The first answer acknowledges the last message, unless a message
-        // failed. In an answer, the error number follows the 16 bytes of
+        // If no message failed, the kernel's first answer acknowledges the last
+        // message. In an answer, the error number follows the 16 bytes of
         // nlmsghdr.
         ensure!(
             answer[..length].get(16..20) == Some(&[0; 4]),
@@ -78,13 +77,13 @@ fn batches(size: Size, family: u16) -> Vec<Vec<u8>> {
     batches
 }
 
-/// Sets the flags in the nlmsghdr of a message, which follow the length (4
-/// bytes) and the type (2 bytes).
+/// Sets the flag NLM_F_ACK in a netlink message. In nlmsghdr, the flags follow
+/// the length (4 bytes) and the type (2 bytes).
 fn ask_for_answer(message: &mut [u8]) {
     message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
 }
 
-/// Returns the number that this kernel gave to the generic netlink family IPVS.
+/// Returns this kernel's number for the generic netlink family IPVS.
 fn family(socket: &Socket) -> Result<u16> {
     let question = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,

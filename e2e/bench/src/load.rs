@@ -1,4 +1,4 @@
-//! Measures how long our agent and other programs take to load a table into an
+//! Measures how long the agent and other programs take to load a table into an
 //! empty kernel.
 
 use std::{thread, time::Duration};
@@ -21,7 +21,8 @@ const SLOW_SAMPLES: usize = 3;
 const REST: Duration = Duration::from_millis(500);
 
 pub(crate) fn measure() -> Result<()> {
-    // The first loads make the kernel load its modules before the measurement.
+    // Before the measurement, a load by each program makes the kernel load its
+    // modules.
     for contestant in [Contestant::Floor, Contestant::Ours] {
         contestant.sample(Size::new(10, 1))?;
     }
@@ -78,7 +79,8 @@ fn compare(size: Size) -> Result<()> {
     Ok(())
 }
 
-/// Lets programs take turns, and returns the median time of each program.
+/// Measures programs in turns, and returns each program's median time for a
+/// load.
 fn alternate<const N: usize>(
     contestants: [Contestant; N],
     size: Size,
@@ -108,7 +110,8 @@ fn alternate<const N: usize>(
     Ok(medians)
 }
 
-/// Counts system calls by name, in a text such as `sendto 24, recvfrom 24`.
+/// Returns the number of system calls by name, as text such as `sendto 24,
+/// recvfrom 24`.
 pub(crate) fn tally(calls: &[String]) -> String {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     for call in calls {

@@ -1,5 +1,5 @@
-//! `make bench`: figures with their targets, measured on a real kernel and a
-//! real API server.
+//! `make bench` runs this program, which measures ipvs-operator on a real
+//! kernel and a real API server, and compares the figures with their targets.
 //!
 //! ```text
 //! bench              collects the figures
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The program prints its progress, one line per figure (`BENCH <name> <value>
-//! <unit> <= or >= <target> ok|short`), and at the end a table of all figures.
+//! <unit> <= or >= <target> ok|short`), and finally a table of all figures.
 
 mod agent_process;
 mod agent_threads;
@@ -48,7 +48,7 @@ use crate::{contestant::Contestant, size::Size};
 #[derive(Parser)]
 #[command(name = "bench", max_term_width = 100)]
 struct Arguments {
-    /// The parts to measure; all parts by default
+    /// The parts of the benchmark to measure; all parts by default
     parts: Vec<Part>,
 
     /// Exit with 1 if a figure misses its target
@@ -62,7 +62,7 @@ struct Arguments {
 /// A part of the benchmark that can be measured alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Part {
-    /// A plan for a table that needs no change
+    /// Planning a table that needs no change
     Plan,
     /// Loading a table with our agent, with prebuilt messages, with ipvsadm,
     /// and with moby/ipvs
@@ -71,25 +71,25 @@ enum Part {
     WeightEdit,
     /// The time from a failed probe to the changed weight
     Transition,
-    /// Punctuality and cost of 10,000 probes
+    /// The punctuality of 10,000 probes, and their cost
     Probes,
     /// The longest match of a health check's regular expression
     Patterns,
-    /// The cost of a probe, compared with keepalived
+    /// The cost of a probe in the agent, compared with keepalived
     ProbesLab,
-    /// What an idle agent costs
+    /// The processor time of an idle agent
     Idle,
     /// An agent's memory with a big table
     Memory,
 }
 
 impl Part {
-    /// Whether the part is measured outside the lab.
+    /// Returns whether the part is measured outside the lab.
     fn is_native(self) -> bool {
         matches!(self, Self::Plan | Self::Probes | Self::Patterns)
     }
 
-    /// Whether the part needs an API server that has no other objects.
+    /// Returns whether the part needs an API server that has no other objects.
     fn needs_api_server(self) -> bool {
         matches!(self, Self::Idle | Self::Memory)
     }
@@ -111,12 +111,12 @@ impl Part {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Where our agent spends time while it loads a table, outside the lab and
-    /// without a kernel
+    /// Measure where the agent spends time while it loads a table, outside the
+    /// lab and without a kernel
     Profile {
         services: u32,
         servers: u32,
-        /// The folder for the journal
+        /// The folder for the journals of the measured loads
         #[arg(long, default_value = "/dev/shm")]
         state_dir: PathBuf,
     },

@@ -1,4 +1,4 @@
-//! A simulated host that accepts every operation at no cost and does nothing.
+//! A simulated host that accepts every operation and does nothing.
 
 use std::{
     collections::BTreeSet,
@@ -20,11 +20,11 @@ use ipvs::{
     ActualService, ActualTable, Error, Failure, Info, Kernel, Op, ServiceKey, Timeouts, codec,
 };
 
-/// A simulated kernel without entries, which encodes each operation and
-/// acknowledges it.
+/// A simulated kernel that stays empty: it encodes each operation, as the
+/// socket would, and acknowledges the operation.
 #[derive(Default)]
 pub(crate) struct Nothing {
-    /// How long the encoding of all operations took.
+    /// The total time that the simulated kernel spent encoding operations.
     pub(crate) encoding: Duration,
     bytes: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Creates the objects of a table in the API server.
+//! Creates the Kubernetes objects of a table in the API server.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,14 @@ use serde_json::json;
 
 use crate::size::Size;
 
-/// How many objects are created at the same time.
+/// The number of objects that the benchmark creates in the API server at the
+/// same time.
 const AT_ONCE: usize = 32;
-/// How often the progress is printed.
+/// The time between two lines about the progress of creating objects.
 const NEWS: Duration = Duration::from_secs(20);
 
-/// Creates a VirtualService and its RealServers for every service of a table.
+/// Creates, in the API server, a VirtualService and its RealServers for every
+/// service of a table.
 pub(crate) fn create(size: Size) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,4 @@
-//! Runs every measurement, natively or in the lab, and collects the figures.
+//! Runs the measurements, natively or in the lab, and collects their figures.
 
 use std::{
     env,

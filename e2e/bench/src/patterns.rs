@@ -9,7 +9,8 @@ use crds::body_pattern;
 
 use crate::figure::{Figure, Target};
 
-/// The longest text that the agent matches, in bytes.
+/// The length in bytes of the longest text that the agent matches against a
+/// regular expression.
 const TEXT: usize = 16 << 10;
 /// How many times each pattern is matched. The shortest time counts, because
 /// other processes may delay a match.

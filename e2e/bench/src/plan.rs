@@ -1,4 +1,4 @@
-//! Measures how long a plan takes if the kernel's table already equals the
+//! Measures how long planning takes if the kernel's table already equals the
 //! wanted table.
 
 use std::time::Instant;

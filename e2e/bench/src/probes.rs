@@ -36,15 +36,15 @@ const TABLE: Checked = Checked {
     servers: 10,
     first: Ipv4Addr::new(127, 2, 0, 1),
 };
-/// The percentage of servers that do not answer in the second run.
+/// The percentage of servers that do not answer in the benchmark's second run.
 const SILENT_PERCENT: u32 = 3;
 const PERIOD: Duration = Duration::from_secs(PERIOD_SECONDS as u64);
-/// The number of probe periods that are measured.
+/// The number of probe periods that the benchmark measures.
 const PERIODS: u32 = 6;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures an agent in a separate process, first without silent servers and
-/// then with some.
+/// then with some silent servers.
 pub(crate) fn measure() -> Result<()> {
     for silent_percent in [0, SILENT_PERCENT] {
         let status = Command::new(std::env::current_exe()?)
@@ -62,8 +62,8 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
     let silent = targets * silent_percent / 100;
     println!("{targets} targets every {PERIOD_SECONDS} s, {silent} of them silent, natively:");
     let mut servers = Servers::start(TABLE.first, targets, None)?;
-    // Silent servers are spread over the services, so that no service has only
-    // silent servers.
+    // The silent servers are spread over the services, so that no service has
+    // only silent servers.
     for number in 0..silent {
         servers.silence(number * (targets / silent))?;
     }
@@ -90,7 +90,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
     let agent = AgentThreads::start(world, folder.path())?;
     let counts = Arc::new(Counts::default());
     probe::start(ordered, agent.events.clone(), counts.clone())?;
-    // The first round waits until the group's directors are known.
+    // The agent's first round waits until the directors of the group are known.
     agent.hear([Event::Directors([NAME.to_owned()].into())])?;
     agent.hear(TABLE.events()?)?;
     agent.until_healthy(TABLE.destinations() - silent, PATIENCE)?;

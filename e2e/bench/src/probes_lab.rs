@@ -25,19 +25,19 @@ const TABLE: Checked = Checked {
     servers: 10,
     first: Ipv4Addr::new(172, 16, 0, 1),
 };
-/// A table with so few probes that strace can follow them. With more probes,
-/// strace slows both programs down until they handle several probes at once
-/// instead of one by one.
+/// A table with few probes, for measurements with strace. With more probes,
+/// strace slows the agent and keepalived down until they handle several probes
+/// at once instead of one by one.
 const FEW: Checked = Checked {
     groups: 40,
     ..TABLE
 };
-/// The network of the servers; all servers are on one host.
+/// The network of the probed servers, which are all on one host.
 const NETWORK: &str = "172.16.0.0/12";
 const PERIOD: Duration = Duration::from_secs(PERIOD_SECONDS as u64);
-/// How long the measurement counts processor time.
+/// How long the benchmark counts the processor time of the agent or keepalived.
 const COSTS: Duration = Duration::from_secs(60);
-/// How long the measurement counts system calls.
+/// How long the benchmark counts the system calls of the agent or keepalived.
 const CALLS: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -55,8 +55,8 @@ impl Checker {
         }
     }
 
-    /// Returns the command that runs the checker, after writing the checker's
-    /// files to `folder`.
+    /// Writes the configuration of the agent or keepalived to `folder`, and
+    /// returns the command that starts the program.
     fn command(self, table: Checked, folder: &Path) -> Result<Command> {
         match self {
             Self::Ours => {
@@ -131,10 +131,11 @@ pub(crate) fn measure() -> Result<()> {
 /// time.
 type Count = fn(&[u32], Duration) -> Result<Cost>;
 
-/// The resources that processes used, by part.
+/// The resources that processes used, in total and by thread or system call.
 struct Cost {
     unit: &'static str,
-    /// The used amount for each thread or each system call, by name.
+    /// The amount that each thread used, or the number of calls of each system
+    /// call, by name.
     parts: BTreeMap<String, f64>,
 }
 
@@ -168,7 +169,8 @@ fn system_calls(processes: &[u32], time: Duration) -> Result<Cost> {
     })
 }
 
-/// The servers, and the network segment to the host that checks them.
+/// The probed servers, and the network segment that connects them with the
+/// probing host.
 struct Scene {
     wire: Segment,
     servers: Servers,
@@ -189,7 +191,8 @@ impl Scene {
         })
     }
 
-    /// Runs a checker on a new host, and returns the average cost of a probe.
+    /// Runs the agent or keepalived on a new host, and returns the average cost
+    /// of a probe.
     fn cost(
         &mut self,
         checker: Checker,
@@ -247,8 +250,8 @@ impl Scene {
     }
 }
 
-/// Lists the cost of each part per probe, the largest first, such as `connect
-/// 1.00, close 1.00`.
+/// Lists the average cost per probe of each thread or system call, the largest
+/// first, such as `connect 1.00, close 1.00`.
 fn named(parts: &BTreeMap<String, f64>, probes: f64) -> String {
     let mut parts: Vec<_> = parts.iter().collect();
     parts.sort_by(|(_, one), (_, other)| other.total_cmp(one));

@@ -1,6 +1,7 @@
 //! Measures how much time each part of the agent takes to load a table. The
 //! measurement runs outside the lab, with a simulated kernel that accepts every
-//! operation at no cost. The profile helps to make the load faster.
+//! operation and does nothing. The profile shows where the load could be
+//! faster.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +28,7 @@ use crate::{
     size::Size,
 };
 
-/// Loads a table a few times, and prints the median time of each part of the
+/// Loads a table several times, and prints the median time of each part of the
 /// load.
 pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
     let mut samples = Vec::new();
@@ -46,7 +47,7 @@ pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Measures how long it takes to plan a table for an empty kernel.
+/// Measures how long planning the load of a table into an empty kernel takes.
 pub(crate) fn planning(wanted: &WantedTable) -> Duration {
     let (actual, owned) = (ActualTable::new(), Owned::default());
     let start = Instant::now();

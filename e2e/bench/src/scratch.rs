@@ -1,4 +1,4 @@
-//! Folders for the journals and tables of the benchmarks.
+//! Creates folders for the journals and tables of the benchmarks.
 
 use std::{
     fs,
@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::Result;
 
-/// The folder for journals and tables. The folder is in the memory of the lab's
-/// kernel, so that the benchmarks do not measure the speed of a disk.
+/// The folder for the journals and tables of the benchmarks. The folder is in
+/// the memory of the lab's kernel, so that the benchmarks do not measure the
+/// speed of a disk.
 const SCRATCH: &str = "/run/bench";
 
-/// Makes a new folder in the memory of the lab's kernel.
+/// Creates a new folder in the memory of the lab's kernel.
 pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
     let folder = Path::new(SCRATCH).join(format!("{name}-{}", std::process::id()));
     fs::create_dir_all(&folder)?;

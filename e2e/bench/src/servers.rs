@@ -1,5 +1,5 @@
-//! The servers that the agents probe. The servers run in a separate process, so
-//! that their cost is not counted as the agent's.
+//! The servers that the benchmark's agents probe. The servers run in a separate
+//! process, so that their processor time does not count as the agent's.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -19,22 +19,23 @@ use nix::{
     },
 };
 
-/// The port on which each server listens.
+/// The TCP port on which each probed server listens.
 pub(crate) const PORT: u16 = 20080;
-/// How many open files the servers' process needs besides the listeners.
+/// How many open files the process of the servers needs in addition to the
+/// listeners.
 const OTHER_FILES: u64 = 100;
-/// Identifies the standard input in epoll events. A listener is identified by
-/// the number of its server.
+/// The value that identifies standard input in epoll events. A listener is
+/// identified by the number of its server.
 const INPUT: u64 = u64::MAX;
 
-/// Returns the address of the server with this number.
+/// Returns the address of the server with the given number.
 pub(crate) fn address(first: Ipv4Addr, number: u32) -> SocketAddr {
     let address = Ipv4Addr::from_bits(first.to_bits() + number);
     SocketAddrV4::new(address, PORT).into()
 }
 
-/// Servers at consecutive addresses, which accept connections and close them.
-/// Dropping a `Servers` ends its servers.
+/// Servers at consecutive addresses, which accept connections and close them at
+/// once. Dropping a `Servers` ends the process of its servers.
 pub(crate) struct Servers {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -80,7 +81,7 @@ impl Servers {
         self.ask(&format!("listen {number}")).map(drop)
     }
 
-    /// Makes one server stop answering: the kernel drops every connection
+    /// Makes one server silent, so that the kernel drops every connection
     /// attempt to the server.
     pub(crate) fn silence(&mut self, number: u32) -> Result<()> {
         self.ask(&format!("silence {number}")).map(drop)
@@ -99,7 +100,8 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         drop(self.input.take());
-        // The exit status of the servers' process does not matter.
+        // The exit status is ignored, because the result of the servers'
+        // process does not matter.
         let _ = self.child.wait();
     }
 }
@@ -107,15 +109,15 @@ impl Drop for Servers {
 enum Server {
     Listening(TcpListener),
     Stopped,
-    /// The server does not answer, because its queue of connections to accept
-    /// is full.
+    /// The server is silent, because its queue of connections to accept is
+    /// full.
     Silent {
         _listener: TcpListener,
         _queued: TcpStream,
     },
 }
 
-/// Runs the servers, and obeys commands on the standard input until the input
+/// Runs the servers, and executes commands from standard input until the input
 /// ends.
 pub(crate) fn run(first: Ipv4Addr, count: u32) -> Result<()> {
     allow_files(u64::from(count) + OTHER_FILES)?;
@@ -141,8 +143,8 @@ pub(crate) fn run(first: Ipv4Addr, count: u32) -> Result<()> {
                 obey(&line?, &epoll, first, &mut servers)?;
                 println!("{connections}");
             } else if let Server::Listening(listener) = &servers[usize::try_from(event.data())?] {
-                // `accept` fails if the client has closed the connection
-                // already.
+                // A failed `accept` is not counted: the client may have closed
+                // the connection already.
                 connections += u64::from(listener.accept().is_ok());
             }
         }

@@ -10,13 +10,15 @@ use ipvs::{
     Op, Owned, Protocol, ServiceConfig, ServiceFlags, ServiceKey, WantedService, WantedTable,
 };
 
-/// The first VIP. The VIPs are consecutive: the kernel hashes services by the
-/// last byte of the address (`ip_vs_ctl.c`, `ip_vs_svc_hashkey`).
+/// The first VIP of a benchmark's table. The VIPs are consecutive, because the
+/// kernel hashes services by the last byte of the address (`ip_vs_ctl.c`,
+/// `ip_vs_svc_hashkey`).
 const VIPS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 const SERVERS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
 
-/// A number of services, and the number of servers for each service. No two
-/// services share a server.
+/// The size of a benchmark's table: the number of services, and the number of
+/// servers for each service. Each server belongs to only one service of the
+/// table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Size {
     pub(crate) services: u32,
@@ -28,17 +30,19 @@ impl Size {
         Self { services, servers }
     }
 
-    /// The number of write operations that load a table of this size.
+    /// Returns the number of write operations that load a table of this size.
     pub(crate) fn operations(self) -> u32 {
         self.services * (1 + self.servers)
     }
 
-    /// The size's name in the names of figures, such as `1000x10`.
+    /// Returns the table size as it appears in the names of figures, such as
+    /// `1000x10`.
     pub(crate) fn name(self) -> String {
         format!("{}x{}", self.services, self.servers)
     }
 
-    /// The VIP of each service, and the addresses of its servers.
+    /// Returns the VIP of each service, with the addresses of the service's
+    /// servers.
     pub(crate) fn addresses(self) -> impl Iterator<Item = (Ipv4Addr, Vec<Ipv4Addr>)> {
         (0..self.services).map(move |service| {
             let first = service * self.servers;
@@ -47,8 +51,8 @@ impl Size {
         })
     }
 
-    /// The wanted table of this size. Every service has TCP port 80, the
-    /// scheduler wrr and NAT.
+    /// Returns a wanted table with this number of services and servers. Every
+    /// service has TCP port 80, the scheduler wrr and NAT.
     pub(crate) fn wanted(self) -> WantedTable {
         self.addresses()
             .map(|(vip, servers)| {
@@ -90,19 +94,19 @@ impl Size {
         (table, owned)
     }
 
-    /// The write operations that load the table into an empty kernel.
+    /// Returns the write operations that load the table into an empty kernel.
     pub(crate) fn load(self) -> Vec<Op> {
         let (actual, owned) = (ActualTable::new(), Owned::default());
         ipvs::plan(&self.wanted(), &actual, &owned, OnConflict::Adopt).ops
     }
 
-    /// The wanted table in the format of `ipvsadm -S`.
+    /// Returns the wanted table in the format of `ipvsadm -S`.
     pub(crate) fn lines(self) -> String {
         self.load().iter().map(|op| format!("{op}\n")).collect()
     }
 }
 
-/// Writes the size for people, such as `1000 services x 10 servers`.
+/// Writes the table size for people, such as `1000 services x 10 servers`.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} services x {} servers", self.services, self.servers)

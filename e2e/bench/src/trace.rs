@@ -1,5 +1,4 @@
-//! Counts the system calls of a program, or of a part of its run, with strace.
-//! The counts do not depend on the program's own reports.
+//! Counts, with strace, the system calls of a program or of a part of its run.
 
 use std::{
     collections::BTreeMap,
@@ -21,21 +20,21 @@ use crate::scratch::scratch;
 const BEGIN: &str = "bench: begin\n";
 const END: &str = "bench: end\n";
 
-/// Marks the beginning of the traced part of the run.
+/// Marks the beginning of the part of the program's run that is traced.
 pub(crate) fn begin() {
     mark(BEGIN);
 }
 
-/// Marks the end of the traced part of the run.
+/// Marks the end of the part of the program's run that is traced.
 pub(crate) fn end() {
     mark(END);
 }
 
-/// Writes a mark with a single system call, so that the mark adds no other call
-/// to the traced part.
+/// Writes a mark for strace with a single system call, so that the mark adds no
+/// other system call to the traced part.
 fn mark(text: &str) {
-    // If the write fails, the reader of the trace finds that the mark is
-    // missing.
+    // An error is ignored, because the reader of the trace notices a missing
+    // mark.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -68,8 +67,8 @@ pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
     calls.with_context(|| format!("the marks in the trace of {program:?}"))
 }
 
-/// Counts by name the system calls that all threads of `processes` make during
-/// `time`.
+/// Counts, by name, the system calls that all threads of `processes` make
+/// during `time`.
 pub(crate) fn count(processes: &[u32], time: Duration) -> Result<BTreeMap<String, u64>> {
     let folder = scratch("count")?;
     let file = folder.join("counts");
@@ -92,7 +91,8 @@ pub(crate) fn count(processes: &[u32], time: Duration) -> Result<BTreeMap<String
     Ok(counts)
 }
 
-/// Parses strace's table: each row has a count and the name of a system call.
+/// Parses strace's table, where each row has a count and the name of a system
+/// call.
 fn counts(table: &str) -> BTreeMap<String, u64> {
     let rows = table.lines().filter_map(|line| {
         let (count, name) = line.trim().split_once(char::is_whitespace)?;
@@ -108,15 +108,15 @@ fn between_marks(trace: &str) -> Option<Vec<String>> {
     };
     let (begin, end) = (mark(BEGIN)?, mark(END)?);
     let calls = trace.lines().take(end).skip(begin + 1);
-    // Drops the second half of an interrupted call, and every line that is no
-    // call.
+    // The second line of an interrupted system call does not count as a call,
+    // nor do lines about signals and exits.
     let is_call = |line: &&str| {
         !["resumed>", " --- ", " +++ "]
             .iter()
             .any(|no| line.contains(no))
     };
     let calls = calls.filter(is_call);
-    // Removes the thread's id from the start of a line.
+    // Each line of the trace begins with a thread id, which is removed here.
     let call = |line: &str| Some(line.split_once(' ')?.1.trim_start().to_owned());
     Some(calls.filter_map(call).collect())
 }

@@ -1,6 +1,6 @@
 //! Measures the time from the last failing probe's result to the kernel's
 //! acknowledgement of the changed weight. All threads of the agent run, and the
-//! benchmark reads a clock at both ends.
+//! benchmark reads a clock at the probe's result and at the acknowledgement.
 //!
 //! ```text
 //! prober ─▶ relay: clock ─▶ loop ─▶ the kernel's socket: clock
@@ -47,8 +47,8 @@ use crate::{
     servers::Servers,
 };
 
-/// A table of 1,000 services with 10 servers each; each of the 1,000 servers
-/// belongs to 10 services.
+/// A table of 1,000 services with 10 servers each, where each of the 1,000
+/// servers belongs to 10 services.
 const TABLE: Checked = Checked {
     groups: 100,
     services: 10,
@@ -60,23 +60,24 @@ const SAMPLES: u32 = TABLE.groups;
 /// How long the benchmark waits between the failures of two servers.
 const APART: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How long all verdicts and weights may take after the last server failed or
+/// The deadline for all verdicts and weights after the last server failed or
 /// returned.
 const VERDICTS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A moment at which the clock is read.
+/// A moment at which the benchmark reads the clock.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// A probe's result completed the verdict on a server.
+    /// The moment at which a probe's result completed the verdict on a server.
     Verdict { server: IpAddr, is_up: bool },
-    /// The kernel acknowledged a server's new weight in one service.
+    /// The moment at which the kernel acknowledged a server's new weight in one
+    /// service.
     Weight { server: IpAddr, weight: u32 },
 }
 
 type Moments = Sender<(Instant, Moment)>;
 
-/// Runs the measurement in a separate process, so that its threads end with the
-/// process.
+/// Runs the measurement in a separate process, so that the agent's threads end
+/// with that process.
 pub(crate) fn measure() -> Result<()> {
     let status = Command::new(std::env::current_exe()?)
         .arg("fail-servers")
@@ -150,7 +151,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
     Ok(agent)
 }
 
-/// The address of the server that each probe checks.
+/// The address of the server that belongs to each probe id.
 type Targets = Arc<Mutex<HashMap<ProbeId, IpAddr>>>;
 
 fn pass_on_orders(
@@ -164,14 +165,14 @@ fn pass_on_orders(
             targets.insert(*id, target.address.ip());
         }
         // Sending cannot fail before the process ends, because the prober runs
-        // until then.
+        // until the end of the process.
         passed_on.send(order).unwrap_or_default();
     }
 }
 
-/// Passes on the prober's events, and records when a verdict was reached. The
-/// thread has real-time priority, so that it reads the clock without waiting
-/// for other threads.
+/// Passes the prober's events on to the loop, and records when a verdict was
+/// reached. The thread that runs `relay` has real-time priority, so that it
+/// reads the clock without waiting for other threads.
 fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, moments: &Moments) {
     let thread = gettid().to_string();
     let first = run_here(Command::new("chrt").args(["--fifo", "--pid", "1", &thread]));
@@ -195,10 +196,10 @@ fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, mom
     }
 }
 
-/// The failure or the return of one server.
+/// A measured failure or return of one server.
 struct Transition {
     took: Duration,
-    /// The number of weight writes that the kernel acknowledged.
+    /// The number of weight changes of the server that the kernel acknowledged.
     writes: u32,
 }
 
@@ -250,8 +251,8 @@ fn transitions(
             Moment::Weight { server, weight } => {
                 bail!("unexpected weight {weight} of {server}")
             }
-            // After a late answer, further probe results can repeat a known
-            // verdict.
+            // A repeated verdict is ignored, because after a late answer
+            // further probe results can repeat a known verdict.
             Moment::Verdict { .. } => {}
         }
     }
@@ -296,7 +297,7 @@ fn report(transitions: &[Transition], is_up: bool) {
     );
 }
 
-/// The kernel's socket, with a clock that is read when the kernel has
+/// A socket to the kernel's IPVS that reads the clock when the kernel has
 /// acknowledged a weight.
 struct Timed {
     socket: Socket,

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 
-/// Clock ticks per second in /proc (`USER_HZ`); the value is the same on every
-/// architecture that Linux runs on today.
+/// The number of clock ticks per second in /proc (`USER_HZ`), which is the same
+/// on every architecture that Linux runs on today.
 const TICKS: f64 = 100.0;
 
 /// Returns the seconds of processor time that all threads of a process have
@@ -15,12 +15,13 @@ pub(crate) fn processor_seconds(id: u32) -> Result<f64> {
 }
 
 /// Returns the seconds of processor time of a process's existing threads, by
-/// name. Threads of the same name are added up.
+/// name. The times of threads with the same name are added up.
 pub(crate) fn thread_seconds(id: u32) -> Result<BTreeMap<String, f64>> {
     let mut threads = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{id}/task"))? {
         let folder = entry?.path();
-        // A thread may have ended since its folder was listed.
+        // A missing file is not an error, because the thread may have ended
+        // since its folder was listed.
         let Ok(name) = fs::read_to_string(folder.join("comm")) else {
             continue;
         };
@@ -33,8 +34,9 @@ pub(crate) fn thread_seconds(id: u32) -> Result<BTreeMap<String, f64>> {
 }
 
 fn seconds(stat: &str) -> Result<f64> {
-    // The command's name, field 2, may contain any character. Field 3 follows
-    // the last `)`; utime is field 14 and stime is field 15.
+    // The command's name, field 2, may contain any character, and field 3
+    // follows the last `)`. The user time (utime) is field 14, and the system
+    // time (stime) is field 15.
     let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a name")?;
     let ticks: Vec<f64> = fields
         .split_whitespace()
@@ -46,7 +48,8 @@ fn seconds(stat: &str) -> Result<f64> {
     Ok(ticks.iter().sum::<f64>() / TICKS)
 }
 
-/// Returns a size from /proc/PID/status, such as VmRSS, in MiB.
+/// Returns a memory size of a process in MiB, from a field of /proc/PID/status
+/// such as VmRSS.
 pub(crate) fn mebibytes(id: u32, name: &str) -> Result<f64> {
     let status = read(id, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -55,7 +58,7 @@ pub(crate) fn mebibytes(id: u32, name: &str) -> Result<f64> {
     Ok(kilobytes.parse::<f64>().context("kilobytes")? / 1024.0)
 }
 
-/// Returns a process and all its descendants.
+/// Returns the ids of a process and of all its descendants.
 pub(crate) fn family(id: u32) -> Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -63,7 +66,8 @@ pub(crate) fn family(id: u32) -> Result<Vec<u32>> {
         let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // A process may have ended since its folder was listed.
+        // A missing file is not an error, because the process may have ended
+        // since its folder was listed.
         let Ok(stat) = read(child, "stat") else {
             continue;
         };

@@ -17,11 +17,12 @@ use crate::{
 
 const SIZE: Size = Size::new(10_000, 5);
 const WEIGHT: u32 = 7;
-/// The flags of a dump request as strace prints them: strace does not know the
-/// IPVS netlink family, and prints some flags as numbers.
+/// The flags of a netlink dump request as strace prints them. strace does not
+/// know the netlink family IPVS, and prints some flags as numbers.
 const DUMP: [&str; 2] = ["NLM_F_DUMP", "NLM_F_REQUEST|0x300"];
 
-/// Traces an edit in a separate process, and counts the system calls.
+/// Traces the edit of a weight in a separate process, and counts the system
+/// calls of the edit.
 pub(crate) fn measure() -> Result<()> {
     println!("one server's weight in a table of {SIZE}:");
     let mut command = Command::new(std::env::current_exe()?);
@@ -33,8 +34,8 @@ pub(crate) fn measure() -> Result<()> {
         let named = calls.filter(|call| words.iter().any(|word| call.contains(word)));
         named.count() as f64
     };
-    // Each datagram contains one request, because no datagram is long enough
-    // for two requests.
+    // Each datagram contains one request, because the traced datagrams are too
+    // short for two requests.
     let writes = count(&["sendto(", "sendmsg("]) - count(&DUMP);
     for (name, value, unit, most) in [
         ("writes", writes, "writes", 1.0),

@@ -108,8 +108,8 @@ fn dr_cluster() {
     scene.close();
 }
 
-/// The network of one case of the demo. The director of each case runs an agent
-/// and has an IPVS service that was created by hand.
+/// The network, agent and API objects of one case of the demo. The director of
+/// each case runs an agent and has an IPVS service that was created by hand.
 struct Scene {
     course: Course,
     _agent: Process,

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_answer_repeats_the_question_and_has_one_address() {
-        let answer = dns_answer(QUERY, 0).expect("it is a query");
+        let answer = dns_answer(QUERY, 0).expect("the query is valid");
         assert_eq!(answer[..12], *b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0");
         assert_eq!(answer[12..QUERY.len()], QUERY[12..]);
         assert!(answer.ends_with(&[0, 4, 192, 0, 2, 1]));
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_failure_has_its_code_and_no_address() {
-        let answer = dns_answer(QUERY, 2).expect("it is a query");
+        let answer = dns_answer(QUERY, 2).expect("the query is valid");
         assert_eq!(answer[..12], *b"\x12\x34\x81\x82\0\x01\0\0\0\0\0\0");
         assert_eq!(answer.len(), QUERY.len());
     }

@@ -98,7 +98,7 @@ impl FaultServer {
     /// Panics if the server was started without a certificate.
     pub fn present(&self, certificate: Certificate) {
         let shown = self.shared.certificate.as_ref();
-        let shown = shown.expect("it was started with a certificate");
+        let shown = shown.expect("the server was started with a certificate");
         *shown.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
@@ -128,7 +128,7 @@ impl FaultServer {
         self.shared.log.came(from, since)
     }
 
-    /// The page that identifies this server.
+    /// Returns the page that identifies this web server.
     pub fn page(&self) -> &str {
         &self.shared.page
     }

@@ -67,7 +67,7 @@ impl Authority {
             .expect("ring has what TLS needs")
             .with_no_client_auth()
             .with_single_cert(chain, key)
-            .expect("the key is the certificate's");
+            .expect("the key belongs to the certificate");
         Certificate(Arc::new(config))
     }
 }

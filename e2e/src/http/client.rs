@@ -68,7 +68,7 @@ impl Client {
     }
 
     /// Starts a download of `bytes` bytes in the background, at a limited rate.
-    /// Returns when the server has begun to answer.
+    /// `download` returns when the server has begun to answer.
     ///
     /// # Errors
     /// Returns an error in the same cases as [`get`](Self::get).
@@ -103,7 +103,7 @@ impl Client {
     /// until it fails or the caller ends it.
     ///
     /// # Errors
-    /// Returns an error if the connection fails.
+    /// Returns an error if the connection to the server fails.
     ///
     /// # Panics
     /// Panics if the address is invalid.
@@ -164,7 +164,10 @@ impl Download {
     /// Returns an error if the download was aborted, stalled for longer than
     /// the client's timeout, or contained a wrong byte.
     pub fn finish(mut self) -> io::Result<u64> {
-        let reader = self.reader.take().expect("only this takes it, and once");
+        let reader = self
+            .reader
+            .take()
+            .expect("only `finish` takes the reader, once");
         reader.join().expect("the reader does not panic")
     }
 }

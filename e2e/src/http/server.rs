@@ -19,11 +19,10 @@ const STREAM_BYTES_PER_SECOND: u64 = 64 * 1024;
 
 /// A web server on threads inside a host. A request for
 /// `/stream?bytes=N&rate=BYTES_PER_SECOND` starts a long download. `PUT
-/// /stream` starts an upload that lasts until the client ends it. The server
-/// answers an upload with the number of bytes received, or with the position of
-/// the first wrong byte. The server answers a request for any other path with
-/// its page. Dropping a `WebServer` stops the server and ends its open
-/// connections.
+/// /stream` starts an upload that lasts until the client ends it. The server's
+/// answer to an upload is the number of bytes received, or the position of the
+/// first wrong byte. The server answers a request for any other path with its
+/// page. Dropping a `WebServer` stops the server and ends its open connections.
 #[derive(Debug)]
 pub struct WebServer {
     acceptor: Acceptor,
@@ -125,8 +124,9 @@ fn send_stream(mut stream: &TcpStream, bytes: u64, rate: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Reads an upload to its end. Returns the server's answer to the upload, which
-/// is the upload's length or the position of the first wrong byte.
+/// Receives an upload to its end, and checks its bytes. Returns the server's
+/// answer to the upload, which is the upload's length or the position of the
+/// first wrong byte.
 fn receive_stream(mut body: impl Read) -> io::Result<String> {
     let mut block = [0; 4096];
     let mut position = 0;

@@ -78,7 +78,10 @@ impl Upload {
     /// client's timeout, or reached the server with a wrong byte.
     pub fn finish(mut self) -> io::Result<u64> {
         self.ended.store(true, Ordering::Relaxed);
-        let writer = self.writer.take().expect("only this takes it, and once");
+        let writer = self
+            .writer
+            .take()
+            .expect("only `finish` takes the writer, once");
         let page = writer.join().expect("the writer does not panic")?;
         page.parse()
             .map_err(|_| io::Error::other(format!("the server says: {page}")))

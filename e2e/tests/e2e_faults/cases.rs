@@ -1,5 +1,6 @@
-//! The fault table: for each fault of a server, the check that must notice the
-//! fault and the message that the Director must report.
+//! The fault table of the health-check tests. For each fault of a server, the
+//! table has the health check that must notice the fault and the message that
+//! the Director must report.
 
 use std::time::Duration;
 
@@ -8,19 +9,22 @@ use e2e::fault::Behaviour::{
     self, ByTurns, EndlessBody, EndlessHead, Error, RedirectLoop, Silent, WrongBody,
 };
 
-/// One line of the fault table.
+/// A case of the fault table: a fault, the health check, and the expected
+/// message.
 pub(crate) struct Case {
-    /// The name of the case's objects.
+    /// The name of the case's Kubernetes objects.
     pub(crate) name: &'static str,
     pub(crate) speaks: Speaks,
-    /// The probe as YAML, with `CA` in place of the authority's certificate.
+    /// The probe of the health check as YAML, with `CA` in place of the
+    /// certificate authority's certificate.
     pub(crate) probe: &'static str,
-    /// The seconds between probes: twice the timeout, so that a probe has
-    /// failed before the next one begins and the probes can be counted.
+    /// The number of seconds between probes, which is twice the timeout. A
+    /// probe therefore fails before the next probe begins, and the test can
+    /// count the probes.
     pub(crate) period: u8,
     pub(crate) fault: Fault,
     pub(crate) state: UnhealthyState,
-    /// The messages that the Director may report.
+    /// The messages that the Director may report for the fault.
     pub(crate) words: [&'static str; 2],
 }
 
@@ -33,20 +37,21 @@ pub(crate) enum Speaks {
     Echo,
 }
 
-/// What goes wrong with a server.
+/// The faults that a server can have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
-    /// The server program ends, and its host reports a closed port.
+    /// The server's program ends, and its host reports a closed port to
+    /// clients.
     Stopped,
     /// The link of the server's host goes down, as if its cable was pulled out.
     PoweredOff,
     /// All packets that the server sends are lost on the way.
     RepliesDropped,
     Behaves(Behaviour),
-    /// The server shows a certificate for another name.
+    /// The server presents a certificate for another host name.
     OthersCertificate,
     ExpiredCertificate,
-    /// The server shows a certificate that an unknown authority signed.
+    /// The server presents a certificate that an unknown authority signed.
     StrangersCertificate,
 }
 
@@ -66,11 +71,10 @@ const EXPIRED: Fault = Fault::ExpiredCertificate;
 const UNKNOWN: Fault = Fault::StrangersCertificate;
 
 /// All cases of the fault table. Each case has its own port, and each case that
-/// pulls a cable has its own host.
+/// takes a host's link down has its own host.
 pub(crate) const CASES: [Case; 20] = [
     http("stopped", TCP, Fault::Stopped).says("connection refused"),
-    // The kernel reports "no route to host" when its ARP requests get no
-    // answer.
+    // The kernel reports "no route to host" if its ARP requests get no answer.
     http("powered-off", TCP, Fault::PoweredOff)
         .says("no answer in 1 s")
         .or("no route to host"),
@@ -103,7 +107,7 @@ pub(crate) const CASES: [Case; 20] = [
 ];
 
 impl Case {
-    /// Whether the case's services and servers speak UDP.
+    /// Returns whether the case's services and servers use UDP.
     pub(crate) fn is_udp(&self) -> bool {
         matches!(self.speaks, Speaks::Dns | Speaks::Echo)
     }

@@ -25,14 +25,16 @@ use crate::{
     scene::{DIRECTOR, Scene},
 };
 
-/// The default thresholds: how many failures and how many successes in a row.
+/// The default thresholds of a health check: `FAILURES` failed probes in a row
+/// make a server failed, and `SUCCESSES` successful probes in a row make it
+/// healthy.
 const FAILURES: usize = 3;
 const SUCCESSES: usize = 2;
-/// The number of probes that a busy machine may begin between the probe that
-/// decides a verdict and the change of the weight.
+/// The number of probes that may begin, on a busy machine, after the probe that
+/// decides a verdict and before the weight changes.
 const LATE: usize = 5;
 
-/// The result of one case.
+/// The result of one case of the fault table.
 #[derive(Debug)]
 struct Line {
     /// The number of probes that met the fault, as a range. The lower bound
@@ -41,8 +43,8 @@ struct Line {
     probes: RangeInclusive<usize>,
     seconds: f64,
     seen: UnhealthyServer,
-    /// The number of probes that met the recovered server, as a range like
-    /// `probes`.
+    /// The number of probes that met the recovered server, as a range. As in
+    /// `probes`, the ends count the certain and the possible probes.
     probes_back: RangeInclusive<usize>,
 }
 
@@ -118,8 +120,9 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
         let found = (&line.probes, &line.probes_back);
         match case.state {
             UnhealthyState::Flapping => {
-                // The server fails after ten changes between success and
-                // failure, or after three failures in a row.
+                // A server that alternates counts as failed after ten changes
+                // between success and failure, or after three failures in a
+                // row.
                 assert!(*line.probes.end() >= FAILURES, "{}: {found:?}", case.name);
                 assert!(
                     *line.probes_back.end() > SUCCESSES,
@@ -141,14 +144,14 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
 /// The time at which the test began or ended the fault of a case.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    /// Probes that began at or after this time may have met the change. All
-    /// earlier probes had ended before the change.
+    /// Probes that began at or after `unseen` may have met the change. All
+    /// probes that began before `unseen` had ended before the change.
     unseen: Instant,
-    /// Probes that began at or after this time certainly met the change.
+    /// Probes that began at or after `after` certainly met the change.
     after: Instant,
 }
 
-/// Runs `act` on each case, between two probes of the case.
+/// Runs `act` on each case of the fault table, between two probes of the case.
 fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> Vec<Done> {
     let indices = 0..CASES.len();
     indices
@@ -163,13 +166,13 @@ fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> V
         .collect()
 }
 
-/// Waits until a probe has ended and the next probe is not yet due. Returns
-/// when the last probe began.
+/// Waits until a probe has ended and the next probe is not yet due. Returns the
+/// time at which the latest probe began.
 #[track_caller]
 fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) -> Instant {
     let to = scene.troubled[index].on_the_wire();
-    // In cases with a period of 1 s, a probe is answered at once. In all other
-    // cases, a probe may time out after 1 s.
+    // In cases with a period of 1 s, the server answers a probe at once. In
+    // cases with a longer period, a probe may time out after 1 s.
     let pause = match CASES[index].period {
         1 => 200..700,
         _ => 1100..1600,

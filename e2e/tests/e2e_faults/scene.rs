@@ -1,5 +1,5 @@
-//! A director with a service for each case. Each service has two servers, one
-//! of which will fail.
+//! A director with an IPVS service for each case of the fault table. Each
+//! service has two servers, and the test makes one of these two servers fail.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,7 +12,7 @@ use k8s_openapi::ByteString;
 
 use crate::cases::{CASES, Case, Fault, Speaks};
 
-/// The address from which probes come.
+/// The director's address, from which probes come.
 pub(crate) const DIRECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 2, 5));
 const VIP: &str = "192.168.4.5";
 const STEADY: &str = "192.168.2.100";
@@ -27,11 +27,11 @@ pub(crate) struct Scene {
     _steady: Vec<Server>,
 }
 
-/// The server of a case that will fail.
+/// The server that the test makes fail in a case of the fault table.
 pub(crate) struct Troubled {
     pub(crate) case: &'static Case,
-    /// The address and port of the service, which are its key in the kernel's
-    /// table.
+    /// The address and port of the server's service, which are the service's
+    /// key in the kernel's table.
     pub(crate) service: String,
     pub(crate) address: String,
     server: Server,
@@ -84,7 +84,7 @@ impl Scene {
         }
     }
 
-    /// Returns the manifests of all cases.
+    /// Returns the manifests of all cases of the fault table.
     pub(crate) fn manifests(&self) -> String {
         let bundle = ByteString(self.authority.pem().into_bytes());
         let bundle = serde_json::to_string(&bundle).expect("base64");
@@ -122,7 +122,7 @@ spec: {{address: {troubled}}}
         manifests.collect()
     }
 
-    /// Starts the fault of a case.
+    /// Starts the fault of the case with the number `index`.
     pub(crate) fn trouble(&mut self, index: usize) {
         let others = || self.authority.issue("other.example");
         let expired = || self.authority.issue_expired("shop.example");
@@ -142,13 +142,14 @@ spec: {{address: {troubled}}}
         }
     }
 
-    /// Ends the fault of a case.
+    /// Ends the fault of the case with the number `index`.
     pub(crate) fn cure(&mut self, index: usize) {
         let good = || good(&self.authority);
         let troubled = &mut self.troubled[index];
         match troubled.case.fault {
             Fault::Stopped => troubled.server.start_again(),
-            // The host lost its routes together with its addresses.
+            // The routes must be added again, because the host lost its routes
+            // together with its addresses.
             Fault::PoweredOff => troubled.host.ip("link set eth0 up
                  route add default via 192.168.2.5"),
             Fault::RepliesDropped => troubled.firewall("-D"),
@@ -161,9 +162,12 @@ spec: {{address: {troubled}}}
 }
 
 impl Troubled {
-    /// Returns the destination of the server's probes as tcpdump writes it.
+    /// Returns the destination of the server's probes in tcpdump's format.
     pub(crate) fn on_the_wire(&self) -> String {
-        let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
+        let (ip, _) = self
+            .address
+            .rsplit_once(':')
+            .expect("the address has a port");
         match self.case.probe.starts_with("icmp") {
             true => ip.to_owned(),
             false => self.address.replace(':', "."),
@@ -174,7 +178,10 @@ impl Troubled {
     /// ARP entry, the director would stop sending probes when ARP gets no
     /// answer, and the test could not count the probes.
     fn keep_known_to(&self, director: &Host) {
-        let (ip, _) = self.address.rsplit_once(':').expect("it has a port");
+        let (ip, _) = self
+            .address
+            .rsplit_once(':')
+            .expect("the address has a port");
         let mac = self.host.mac("eth0");
         director.ip(&format!(
             "neighbor replace {ip} lladdr {mac} dev eth1 nud permanent"
@@ -182,7 +189,10 @@ impl Troubled {
     }
 
     fn firewall(&self, edit: &str) {
-        let (_, port) = self.address.rsplit_once(':').expect("it has a port");
+        let (_, port) = self
+            .address
+            .rsplit_once(':')
+            .expect("the address has a port");
         let rule = format!("OUTPUT -p tcp --sport {port} -j DROP");
         self.host.run(&format!("iptables-legacy {edit} {rule}"));
     }
@@ -218,7 +228,7 @@ impl Server {
     }
 }
 
-/// The page that every web server of the scene serves.
+/// The page that every web server of the fault table serves.
 const PAGE: &str = "served by the lab";
 
 fn good(authority: &Authority) -> Certificate {

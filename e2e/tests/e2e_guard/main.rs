@@ -32,8 +32,8 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     set_up(&course, "default");
     assert_eq!(condition(DIRECTOR, "RemovalsHeld", "status"), "False");
 
-    // The services are deleted and made again. Held entries stay in the kernel
-    // throughout.
+    // The VirtualServices are deleted and created again. Entries whose removal
+    // is held stay in the kernel throughout.
     let traffic = Traffic::start(&course);
     kubectl(&["delete", "ivs", "--all"]);
     let message = expect_held(&admin, "TooManyRemovals");
@@ -46,7 +46,7 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     wait_for(DIRECTOR, "RemovalsHeld", "False");
     expect_services(&course, SERVICES);
 
-    // Once the removals are released, the held entries are removed.
+    // After the removals are released, the agent removes the held entries.
     kubectl(&["delete", "ivs", "--all"]);
     expect_held(&admin, "TooManyRemovals");
     release_everything(&course, &admin);
@@ -75,8 +75,8 @@ fn deleted_definitions_cut_nothing_until_it_is_released() {
         "no service may be removed, not even within the budget"
     );
 
-    // The definitions are installed again, without objects, and the removals
-    // stay held.
+    // The CustomResourceDefinitions are installed again, without objects, and
+    // the removals stay held.
     let crds = chart().join("crds");
     kubectl(&["apply", "--server-side", "-f", &crds.to_string_lossy()]);
     for crd in definitions {
@@ -168,7 +168,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
         assert!(message.contains(&uid), "{cluster:?} {uid} in: {message}");
     }
 
-    // The agent still makes a service that the other cluster wants.
+    // The agent still creates a service that exists only in the other cluster.
     let manifest = layout::file("other.yaml");
     std::fs::write(&manifest, service("default", 9000, "wrr")).expect("a file of the lab");
     kubectl(&[
@@ -180,8 +180,8 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     ]);
     expect_services(&course, SERVICES + 1);
 
-    // The kubeconfig was a mistake: after the return to the first cluster, no
-    // service is missing.
+    // The kubeconfig of the other cluster was a mistake. After the return to
+    // the first cluster, no service is missing.
     agent.kill();
     kubectl(&["delete", DIRECTOR]);
     let mut agent = start_agent_of(Which::First, &course.director, "director1");
@@ -189,7 +189,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     wait_for(DIRECTOR, "RemovalsHeld", "False");
     assert_eq!(traffic.end(), [].into(), "every service answers throughout");
 
-    // This time the move to the other cluster is intended.
+    // The agent moves to the other cluster again, this time on purpose.
     agent.kill();
     kubectl(&["delete", DIRECTOR, "--kubeconfig", &other]);
     let _agent = start_agent_of(Which::Other, &course.director, "director1");
@@ -216,7 +216,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     });
 }
 
-/// Puts 40 services into the kernel, and waits until each one is Ready.
+/// Creates 40 VirtualServices, and waits until each VirtualService is Ready.
 #[track_caller]
 fn set_up(course: &Course, namespace: &str) {
     kubectl_apply(&servers(namespace));
@@ -231,7 +231,8 @@ fn admin(cluster: Which) -> String {
         .into_owned()
 }
 
-/// Releases the held removals, and waits until all of them are done.
+/// Releases the held removals, and waits until the agent has removed all
+/// services.
 #[track_caller]
 fn release_everything(course: &Course, kubeconfig: &str) {
     release(course, kubeconfig);

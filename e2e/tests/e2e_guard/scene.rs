@@ -1,4 +1,5 @@
-//! A director with 40 services that carry traffic all the time.
+//! A director with 40 services, and a client that sends requests to all of them
+//! continuously.
 
 use std::{
     collections::BTreeMap,
@@ -13,19 +14,19 @@ use std::{
 use e2e::{cluster::PATIENCE, control, course::Course, eventually, ipvsadm, kubectl};
 
 pub(crate) const SERVICES: usize = 40;
-/// The number of services that a director with 40 services removes without a
-/// release.
+/// The number of services that a director with 40 services removes before the
+/// removal guard holds further removals.
 pub(crate) const BUDGET: usize = 10;
 pub(crate) const PORTS: RangeInclusive<u16> = 8000..=8039;
 pub(crate) const DIRECTOR: &str = "idir/director1";
 
-/// Returns the 40 services in a namespace, each with the NAT cluster's two web
-/// servers.
+/// Returns the manifest of 40 VirtualServices in a namespace, each with the NAT
+/// cluster's two web servers.
 pub(crate) fn services(namespace: &str) -> String {
     PORTS.map(|port| service(namespace, port, "rr")).collect()
 }
 
-/// Returns the service for a port.
+/// Returns the manifest of the VirtualService with the given port.
 pub(crate) fn service(namespace: &str, port: u16, scheduler: &str) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -41,8 +42,8 @@ spec:
     )
 }
 
-/// Returns the two web servers, which listen on port 80 whatever port a service
-/// has.
+/// Returns the manifest of the two web servers, which listen on port 80 for
+/// services of every port.
 pub(crate) fn servers(namespace: &str) -> String {
     [100, 200]
         .map(|last| {
@@ -58,7 +59,7 @@ spec: {{address: 192.168.2.{last}, port: 80}}
         .concat()
 }
 
-/// Waits until every service of a namespace is Ready.
+/// Waits until every VirtualService of a namespace is Ready.
 #[track_caller]
 pub(crate) fn wait_until_all_are_ready(namespace: &str) {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
@@ -137,7 +138,7 @@ pub(crate) fn release(course: &Course, kubeconfig: &str) {
     allow_until(kubeconfig, until.trim());
 }
 
-/// Sets the time until which the group releases all removals.
+/// Sets the time until which the DirectorGroup `default` releases all removals.
 pub(crate) fn allow_until(kubeconfig: &str, until: &str) {
     let patch = format!(r#"{{"spec":{{"removals":{{"allowUntil":"{until}"}}}}}}"#);
     kubectl(&[
@@ -151,7 +152,7 @@ pub(crate) fn allow_until(kubeconfig: &str, until: &str) {
     ]);
 }
 
-/// A client that requests a page from every service in turn, without end, each
+/// A client that requests a page from every service in turn, repeatedly, each
 /// time over a new connection.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
@@ -189,8 +190,8 @@ impl Traffic {
         let before = self.rounds.load(Ordering::Relaxed);
         eventually("a round over all services", PATIENCE, || {
             match self.rounds.load(Ordering::Relaxed) {
-                // The client's current round began before this call, so it does
-                // not count.
+                // The client's current round does not count, because it began
+                // before this call.
                 rounds if rounds >= before + 2 => Ok(()),
                 rounds => Err(rounds - before),
             }

@@ -16,12 +16,12 @@ use e2e::{
 
 use crate::scene::{DIRECTOR, servers};
 
-/// The numbers of services that a director has.
+/// The table sizes of the tests, as numbers of services.
 const COUNTS: [usize; 3] = [1, 3, 10];
 
 /// A director with its own group and its own host.
 struct Site {
-    /// The name of the group and of the director.
+    /// The name of the DirectorGroup and of the Director.
     name: String,
     host: Host,
     address: String,
@@ -64,7 +64,7 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
         format!("idir/{}", self.name)
     }
 
-    /// The names of the services.
+    /// Returns the names of the director's VirtualServices.
     fn services(&self) -> Vec<String> {
         let numbers = 1..=self.count;
         numbers
@@ -128,7 +128,8 @@ fn expect(host: &Host, services: usize) {
     });
 }
 
-/// Returns the numbers of services and of servers in the kernel.
+/// Returns the number of services and the number of servers in the host's
+/// kernel.
 fn found(host: &Host) -> (usize, usize) {
     let table = ipvsadm::saved(host);
     (table.matches("-A ").count(), table.matches("-a ").count())
@@ -139,7 +140,8 @@ fn in_an_hour(host: &Host) -> String {
     until.trim().to_owned()
 }
 
-/// Releases the held removals of a group, as the Director's message explains.
+/// Releases the held removals of a DirectorGroup, as the message of the
+/// Director's condition explains.
 fn release(host: &Host, group: &str) {
     let until = in_an_hour(host);
     let patch = format!(r#"{{"spec":{{"removals":{{"allowUntil":"{until}"}}}}}}"#);
@@ -245,21 +247,23 @@ fn write_manifests(folder: &Path, services: usize) {
     fs::create_dir_all(folder).expect("the lab's folder can be written");
     for number in 1..=services {
         let text = service(&format!("web{number}"), "192.168.4.5", number, "");
-        fs::write(folder.join(format!("web{number}.yaml")), text).expect("a file of our own");
+        fs::write(folder.join(format!("web{number}.yaml")), text)
+            .expect("the test can write its own file");
     }
     if services > 0 {
-        fs::write(folder.join("servers.yaml"), servers("default")).expect("a file of our own");
+        fs::write(folder.join("servers.yaml"), servers("default"))
+            .expect("the test can write its own file");
     }
 }
 
 fn mv(from: &Path, to: &Path) {
-    fs::rename(from, to).expect("both are in one folder of our own");
+    fs::rename(from, to).expect("both paths are in the test's own folder");
 }
 
 /// Removes a folder if it exists.
 fn clear(folder: &Path) {
     if folder.exists() {
-        fs::remove_dir_all(folder).expect("a folder of our own");
+        fs::remove_dir_all(folder).expect("the test can remove its own folder");
     }
 }
 
@@ -302,7 +306,8 @@ metadata: {{name: default}}
 spec: {{removals: {{allowUntil: \"{until}\"}}}}
 "
             );
-            fs::write(path("manifests").join("group.yaml"), group).expect("a file of our own");
+            fs::write(path("manifests").join("group.yaml"), group)
+                .expect("the test can write its own file");
             expect(director, left);
             drop(agent);
             director.run("ipvsadm -C");

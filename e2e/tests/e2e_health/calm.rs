@@ -21,7 +21,8 @@ use e2e::{
 
 use crate::farm::{CHECK, Farm, VIP, service, wait_for_healthy};
 
-/// The number of probes to wait for, which is more than the failure threshold.
+/// The number of probes that the test waits for after an event, which is more
+/// than the failure threshold.
 const PROBES: usize = 5;
 
 #[test]
@@ -57,8 +58,8 @@ fn not_one_request_fails_while_nothing_is_wrong_with_the_servers() {
     agent.resume();
     calm.expect("the agent was paused for 10 s");
 
-    // The limit is lower than the number of open files, so the agent can open
-    // no socket.
+    // The agent already has more than three open files, so it can open no
+    // further socket.
     limit_files(&agent, 3);
     wait_for("idir/director1", "ProbesWorking", "False");
     // The condition's message says why the probes do not count.
@@ -67,7 +68,7 @@ fn not_one_request_fails_while_nothing_is_wrong_with_the_servers() {
         "ProbesWorking",
         &["ProbesVoid: ", "EMFILE"],
     );
-    // The test sleeps longer than the agent takes to find a server down.
+    // The test sleeps longer than the agent needs to detect a failed server.
     thread::sleep(Duration::from_secs(8));
     limit_files(&agent, 1024);
     wait_for("idir/director1", "ProbesWorking", "True");
@@ -115,7 +116,8 @@ fn not_one_request_fails_when_an_entry_made_by_hand_is_adopted() {
     wait_for_healthy(2, 2);
 }
 
-/// A client that keeps sending requests, and a watch on the servers' weights.
+/// A client that sends requests continuously, and a watch on the servers'
+/// weights.
 struct Calm<'a> {
     farm: &'a Farm,
     asking: Asking,
@@ -133,8 +135,8 @@ impl<'a> Calm<'a> {
         }
     }
 
-    /// Waits until an effect of the latest event would show, and asserts that
-    /// no request failed and no weight changed.
+    /// Waits long enough for the latest event to have an effect, and asserts
+    /// that no request failed and no weight changed.
     #[track_caller]
     fn expect(&self, when: &str) {
         self.farm.wait_for_probes(PROBES);

@@ -21,8 +21,9 @@ use crate::farm::{
 
 const SERVER: [&str; 2] = ["192.168.2.100:80", "192.168.2.200:80"];
 
-/// The server fails an exact number of probes and then recovers. The agent
-/// therefore sees the exact number of failures, however busy the machine is.
+/// The server of this test fails an exact number of probes and then recovers,
+/// so the number of failures that the agent sees does not depend on how busy
+/// the machine is.
 #[test]
 fn a_server_is_out_after_as_many_failures_in_a_row_as_its_threshold_says_and_not_before() {
     let _cluster = Cluster::start();
@@ -52,7 +53,7 @@ fn a_server_is_out_after_as_many_failures_in_a_row_as_its_threshold_says_and_not
     eventually_equal(&what, PATIENCE, &out_and_back, || changes(begun));
 }
 
-/// How a web server fails.
+/// The way in which a web server fails.
 #[derive(Clone, Copy, Debug)]
 enum How {
     Stopped,
@@ -119,8 +120,8 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
     assert_eq!(unhealthy.real_server.to_string(), "default/web1");
     let named = unhealthy.virtual_services.iter().map(ToString::to_string);
     assert_eq!(named.collect::<Vec<_>>(), of_services.collect::<Vec<_>>());
-    // The message may change from "no answer" to "no route" while the server is
-    // down.
+    // While the server is down, the reported message may change from "no
+    // answer" to "no route".
     let words = || match &*self::health().unhealthy {
         [unhealthy] => unhealthy.message.clone(),
         others => format!("expected one unhealthy server, not {others:?}"),
@@ -158,8 +159,8 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
     expect_shown("web1", "True", is_healthy, "2/2");
 }
 
-/// Waits until the status of a server and of its service `web` shows the given
-/// values.
+/// Waits until the statuses of a RealServer and of the VirtualService `web`
+/// show the given values.
 #[track_caller]
 fn expect_shown(server: &str, ready: &str, words: impl Fn() -> String, summary: &str) {
     let server = format!("irs/{server}");
@@ -176,7 +177,7 @@ fn expect_shown(server: &str, ready: &str, words: impl Fn() -> String, summary: 
             }
         },
     );
-    // The service stays Ready with the remaining servers.
+    // The VirtualService stays Ready with the remaining servers.
     wait_until_ready(&["web"]);
 }
 
@@ -194,16 +195,17 @@ fn come_back(course: &mut Course, how: How) {
     }
 }
 
-/// Restores the host's link, and the default route that was lost with the link.
+/// Brings the host's link up, and restores the default route that was lost with
+/// the link.
 fn switch_on(host: &Host) {
     host.ip("link set eth0 up
              route add default via 192.168.2.5");
 }
 
-/// A download that receives nothing for this long counts as cut.
+/// The time after which a download that receives nothing counts as cut.
 const HALT: Duration = Duration::from_secs(30);
 
-/// Starts a long download from the given server.
+/// Starts a long download through the VIP that the given server answers.
 #[track_caller]
 fn download_from(browser: &Client, server: &str) -> Download {
     let browser = browser.clone().with_timeout(HALT);
@@ -221,8 +223,8 @@ fn download_from(browser: &Client, server: &str) -> Download {
 fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_removed() {
     let _cluster = Cluster::start();
     let course = Course::nat();
-    // A separate program answers the probes, so that probes can fail without
-    // breaking the server's connections.
+    // A separate server answers the probes, so that probes can fail without
+    // breaking the web server's connections.
     let asked = [0, 1].map(|index| {
         let host = &course.web[index];
         FaultServer::start(host, "0.0.0.0:9000", NAT_WEB[index])
@@ -245,8 +247,8 @@ fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_r
 
     kubectl_apply(&manifest("Remove"));
     weights.wait_for((NAT_VIP, SERVER[0]), None, PATIENCE);
-    // A client that only receives gets no data from the removed server, and no
-    // RST until it sends a packet.
+    // The download stalls: its client gets no data from the removed server, and
+    // no RST, because it sends no packet.
     own.finish()
         .expect_err("the removed server's download is cut");
     expect_to_move("the other server's", &other);
@@ -296,7 +298,7 @@ fn a_client_that_always_gets_the_same_server_is_served_elsewhere_once_it_is_out(
             "{what}: one client must get one server: {counts:?}"
         );
         let own = NAT_WEB.iter().position(|web| counts.contains_key(*web));
-        let own = own.expect("the server is one of the two");
+        let own = own.expect("the server is one of the two web servers");
 
         let failed = Instant::now();
         course.stop_web(own);
@@ -336,7 +338,7 @@ fn a_flow_of_datagrams_is_served_elsewhere_once_its_server_is_out() {
         let counts = asking.counts(begun);
         assert_eq!(counts.len(), 1, "one flow must get one server: {counts:?}");
         let own = NAT_WEB.iter().position(|web| counts.contains_key(*web));
-        let own = own.expect("the server is one of the two");
+        let own = own.expect("the server is one of the two web servers");
         let address = SERVER[own].replace(":80", ":7");
 
         let failed = Instant::now();

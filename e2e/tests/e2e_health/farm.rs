@@ -1,5 +1,5 @@
-//! A NAT cluster with as many web servers as a test wants. A test chooses how a
-//! server answers probes; clients get the server's page in any case.
+//! A NAT cluster with any number of web servers. A test chooses how a web
+//! server answers probes; clients always get the web server's page.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -18,7 +18,7 @@ use e2e::{
 
 /// The VIP and port of the service `web`, which all tests use.
 pub(crate) const VIP: &str = "192.168.4.5:80";
-/// The address from which probes come.
+/// The director's address, from which probes come.
 pub(crate) const DIRECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 2, 5));
 /// The health check of most tests: one probe per second, with the default
 /// thresholds.
@@ -29,7 +29,7 @@ pub(crate) const CHECK: &str = "healthCheck:
 /// The number of failures in a row after which a server is out of service.
 pub(crate) const FAILURES: usize = 3;
 
-/// The NAT cluster with its web servers.
+/// A NAT cluster with any number of web servers.
 pub(crate) struct Farm {
     pub(crate) course: Course,
     pub(crate) servers: Vec<FaultServer>,
@@ -46,12 +46,13 @@ impl Farm {
         Self { course, servers }
     }
 
-    /// Returns a server's address and port as in the kernel's table.
+    /// Returns a server's address and port in the format of the kernel's table.
     pub(crate) fn address(&self, index: usize) -> String {
         format!("{}:{}", ip(index), port(index))
     }
 
-    /// Returns the RealServers, each with the given weight.
+    /// Returns the manifests of the farm's RealServers, each with the given
+    /// weight.
     pub(crate) fn real_servers(&self, weight: u32) -> String {
         let server = |index| {
             let (name, ip, port) = (page(index), ip(index), port(index));
@@ -67,7 +68,7 @@ spec: {{address: {ip}, port: {port}, weight: {weight}}}
         (0..self.servers.len()).map(server).collect()
     }
 
-    /// Waits until each server has received `each` more probes.
+    /// Waits until each server of the farm has received `each` more probes.
     #[track_caller]
     pub(crate) fn wait_for_probes(&self, each: usize) {
         self.wait_for_probes_since(Instant::now(), each);
@@ -89,13 +90,13 @@ spec: {{address: {ip}, port: {port}, weight: {weight}}}
     }
 }
 
-/// Returns the service `web`, with scheduler rr, all servers and the given
-/// extra fields of its spec.
+/// Returns the manifest of the VirtualService `web`, with scheduler rr, all
+/// servers and the given extra fields in its spec.
 pub(crate) fn service(more: &str) -> String {
     service_named("web", 80, more)
 }
 
-/// Returns a service like [`service`] with the given name and port.
+/// Returns the same manifest as [`service`], but with the given name and port.
 pub(crate) fn service_named(name: &str, port: usize, more: &str) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -118,7 +119,7 @@ pub(crate) fn page(index: usize) -> String {
     format!("server{index}")
 }
 
-/// Waits until the director reports that `healthy` of `checked` servers are
+/// Waits until the Director reports that `healthy` of `checked` servers are
 /// healthy.
 #[track_caller]
 pub(crate) fn wait_for_healthy(healthy: usize, checked: usize) -> DirectorHealth {
@@ -140,9 +141,9 @@ pub(crate) fn health() -> DirectorHealth {
     serde_json::from_str(&value("idir/director1", ".status.health")).unwrap_or_default()
 }
 
-/// Asserts that every failed request was under way while clients were sent to
-/// the failed server: the request began before the server was out of service,
-/// and ended after the server had failed.
+/// Asserts that every failed request was in progress while clients were sent to
+/// the failed server. Each such request began before the server was out of
+/// service, and ended after the server had failed.
 #[track_caller]
 pub(crate) fn assert_failed_between(asking: &Asking, failed: Instant, out: Instant) {
     let outside = |asked: &Asked| asked.at + asked.took < failed || asked.at > out;

@@ -1,5 +1,5 @@
-//! When too few healthy servers are left, or a server comes back, clients are
-//! treated as the service's `availability` says.
+//! Tests a VirtualService's field `availability`, which decides what clients
+//! get when too few healthy servers are left or when a server comes back.
 
 use std::{
     collections::BTreeSet,
@@ -129,8 +129,8 @@ fn a_service_below_its_minimum_is_so_until_it_has_more_than_that_again() {
     scene.expect_pages(&[0, 1, 2, 3]);
     scene.expect_below("FailOpen", 1, 4, 2);
 
-    // Recovery needs more than two healthy servers, because `recoverAbove` is
-    // 2.
+    // The fallback ends only with more than two healthy servers, because
+    // `recoverAbove` is 2.
     farm.servers[2].behave(Behaviour::Good);
     wait_for_healthy(2, 4);
     scene.expect_below("FailOpen", 2, 4, 2);
@@ -194,8 +194,8 @@ fn a_server_that_comes_back_starts_slowly() {
         "the first weight must be small: {weights:?}"
     );
 
-    // While the server had at most half of its full weight, it got less than
-    // half as many requests as the other server.
+    // While the returning server had at most half of its full weight, it got
+    // less than half as many requests as the other server.
     let half = steps.iter().find(|step| step.weight > Some(FULL / 2));
     let half = half.expect("the server got its full weight").at;
     let asked = scene.asking.so_far();
@@ -228,8 +228,8 @@ fn start(size: usize, weight: u32, availability: &str) -> (Cluster, Farm) {
     (cluster, farm)
 }
 
-/// A client that keeps sending requests, and a watch on the servers' weights.
-/// The client and the watch start when all servers are healthy.
+/// A client that sends requests continuously, and a watch on the servers'
+/// weights. The client and the watch start when all servers are healthy.
 struct Scene {
     asking: Asking,
     weights: Weights,
@@ -248,7 +248,8 @@ impl Scene {
         }
     }
 
-    /// Waits until clients get the pages of exactly these servers.
+    /// Waits until clients get the pages of all servers in `servers`, and of no
+    /// other server.
     #[track_caller]
     fn expect_pages(&self, servers: &[usize]) {
         let pages: Vec<_> = servers.iter().map(|&index| page(index)).collect();
@@ -269,8 +270,8 @@ impl Scene {
         });
     }
 
-    /// Waits until the director reports that `action` is in force for the
-    /// service.
+    /// Waits until the Director reports that `action` is in force for the
+    /// service `web`.
     #[track_caller]
     fn expect_below(&self, action: &str, healthy: i32, total: i32, minimum: i32) {
         let what = format!("{action} with {healthy} of {total} servers healthy");

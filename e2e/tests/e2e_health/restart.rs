@@ -1,5 +1,6 @@
-//! An agent that restarts, or is killed in the middle of a change, still knows
-//! the health of its servers, and writes only changes to the kernel.
+//! Tests that an agent that restarts, or that was killed in the middle of a
+//! change, still knows the health of its servers and writes only changes to the
+//! kernel.
 
 use std::{
     fs, thread,
@@ -20,7 +21,7 @@ const DOWN: [usize; 3] = [2, 5, 9];
 const SERVERS: usize = 10;
 const DOWN_FOR_GOOD: Behaviour = Behaviour::Error(500);
 
-/// Makes a farm of ten servers, three of which are down.
+/// Creates a farm of ten servers, where three servers are down.
 fn with_three_down() -> (Cluster, Farm) {
     let cluster = Cluster::start();
     let farm = Farm::new(SERVERS);
@@ -55,8 +56,9 @@ fn a_restart_with_servers_down_writes_no_weight() {
             fs::remove_dir_all(state_dir("director1")).expect("the agent has a state folder");
         }
         let (mut agent, file) = start_agent_traced(director, "director1", name);
-        // The agent has caught up once it has made a new service. Five probes
-        // later, the agent has a verdict on each server.
+        // The agent has processed all objects once it has created a new
+        // service. After five more probes, the agent has a verdict on each
+        // server.
         kubectl_apply(&another_service(name, port));
         wait_until_ready(&[name]);
         farm.wait_for_probes(5);
@@ -74,12 +76,14 @@ fn a_restart_with_servers_down_writes_no_weight() {
     assert!(changes.is_empty(), "no weight may change: {changes:#?}");
 }
 
-/// The moment at which the agent is killed while a server fails or recovers.
+/// The moments at which a test kills the agent while a server fails or
+/// recovers.
 #[derive(Clone, Copy, Debug)]
 enum When {
-    /// The agent is killed after this many probes of the changed server.
+    /// The test kills the agent after the given number of probes of the changed
+    /// server.
     Probed(usize),
-    /// The agent is killed once the kernel has the new weight.
+    /// The test kills the agent when the kernel has the server's new weight.
     Changed,
 }
 
@@ -129,8 +133,8 @@ fn an_agent_that_dies_in_the_middle_of_a_change_makes_it_once_and_no_other() {
     }
 }
 
-/// Waits for `count` probes of one server, looking every millisecond, so that
-/// the caller acts right after the last probe.
+/// Waits for `count` probes of one server, and checks every millisecond, so
+/// that the caller acts right after the last probe.
 #[track_caller]
 fn wait_closely(farm: &Farm, index: usize, since: Instant, count: usize) {
     while farm.servers[index].came(DIRECTOR, since) < count {

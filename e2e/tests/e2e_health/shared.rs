@@ -1,4 +1,5 @@
-//! A server behind many services with the same check is probed once per period.
+//! Tests that a server of many services with the same health check is probed
+//! once per period.
 
 use std::time::{Duration, Instant};
 
@@ -51,8 +52,8 @@ fn fifty_services_with_twenty_servers_in_common_cost_twenty_probes_a_period() {
     let periods = (ended - begun).as_secs_f64() / PERIOD.as_secs_f64();
     let per_period = f64::from(u32::try_from(total).expect("a few")) / periods;
     println!("{total} probes in {periods:.1} periods, {per_period:.1} per period: {counts:?}");
-    // Each server may have been probed at both ends of the interval, and a busy
-    // machine may have delayed an earlier probe into the interval.
+    // Each server may have been probed at both ends of the measured interval,
+    // and a busy machine may have delayed an earlier probe into the interval.
     let most = SERVERS * (periods.floor() as usize + 2);
     assert!(
         total <= most,

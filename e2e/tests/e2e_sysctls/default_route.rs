@@ -1,5 +1,5 @@
-//! A host keeps an IPv6 default route from a router advertisement when the
-//! agent turns on forwarding.
+//! Tests that a host keeps its IPv6 default route from a router advertisement
+//! when the agent turns on forwarding.
 
 use std::{net::Ipv6Addr, os::fd::AsRawFd};
 
@@ -53,7 +53,7 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
         ],
         "the agent may change no other sysctl"
     );
-    // Router advertisements that come later still take effect.
+    // Later router advertisements still take effect.
     director.run("ip -6 route del default");
     advertise(&router, director);
 }
@@ -88,8 +88,8 @@ fn send_advertisement(to: Ipv6Addr, interface: u32) {
     (message[0], message[4]) = (134, 64);
     message[6..8].copy_from_slice(&1800_u16.to_be_bytes());
     let to = std::net::SocketAddrV6::new(to, 0, 0, interface);
-    // An error is ignored, because the router's address may still be tentative
-    // and the caller tries again.
+    // An error of sendto is ignored, because the router's address may still be
+    // tentative and the caller tries again.
     let _ = sendto(
         raw.as_raw_fd(),
         &message,

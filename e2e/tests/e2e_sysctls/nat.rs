@@ -21,7 +21,7 @@ fn expect_both(farm: &Both) {
     expect_traffic(&farm.course, NAT_VIP_V6, NAT_WEB_V6);
 }
 
-/// Adds iptables rules for IPv4 and for IPv6.
+/// Adds the same iptables rules on the director for IPv4 and for IPv6.
 fn firewall(farm: &Both, rules: &[&str]) {
     for program in ["iptables-legacy", "ip6tables-legacy"] {
         for rule in rules {
@@ -65,8 +65,8 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
         assert_ne!(said(name, "reason"), "", "{name} must have a reason");
     }
     let mut set = changed(&before, &director.sysctls("net"));
-    // The sysctls in these folders include counters, which change by
-    // themselves.
+    // The sysctls of conntrack and of the neighbor tables are left out, because
+    // counters among them change by themselves.
     set.retain(|name| !name.contains("/netfilter/") && !name.contains("/neigh/"));
     assert_eq!(
         set,
@@ -112,8 +112,8 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
     expect_both(&farm);
     expect_sysctl(director, "net.ipv4.vs.conntrack", "1");
 
-    // Without services the agent restores the sysctl, even while connections
-    // are tracked.
+    // Without services, the agent restores the sysctl `net.ipv4.vs.conntrack`,
+    // even while connections are tracked.
     kubectl(&["delete", "ivs,irs", "--all"]);
     expect_table(director, &[]);
     expect_sysctl(director, "net.ipv4.vs.conntrack", "0");
@@ -126,7 +126,8 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
     drop(agent);
     drop(farm);
 
-    // In the second case, the firewall rule is added while services are in use.
+    // In the second case of this test, the firewall rule is added while
+    // services are in use.
     let farm = Both::nat();
     let _agent = start_agent(farm.director(), DIRECTOR);
     apply_both();
@@ -142,7 +143,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
 fn nat_works_where_only_what_is_known_is_forwarded() {
     let _cluster = Cluster::start();
     let farm = Both::nat();
-    // Docker and firewalld add rules like these.
+    // Docker and firewalld add firewall rules like the following.
     firewall(
         &farm,
         &[

@@ -1,4 +1,5 @@
-//! Sysctls that another process changes, and sysctls that cannot be written.
+//! Tests sysctls that another process changes, and sysctls that the agent
+//! cannot write.
 
 use std::process::Command;
 
@@ -43,8 +44,8 @@ fn a_value_that_is_changed_is_put_right_and_one_that_is_fought_over_is_left_and_
     director.sysctl(FORWARDING, "0");
     expect_problem(FORWARDING, "another program sets it to 0 again and again");
     expect_condition("False");
-    // The agent reads all sysctls together. Once it has repaired
-    // send_redirects, it has also seen the value of forwarding.
+    // The agent reads all sysctls at the same time. When the agent has repaired
+    // send_redirects, it has also read the value of forwarding.
     for _ in 0..2 {
         director.sysctl(REDIRECTS, "1");
         expect_sysctl(director, REDIRECTS, "0");
@@ -61,7 +62,8 @@ fn a_value_that_is_changed_is_put_right_and_one_that_is_fought_over_is_left_and_
     );
     expect_no_traffic(&farm.course.browser(), NAT_VIP);
 
-    // The test sets the sysctl as the problem's message advises.
+    // The test sets the sysctl to 1, as the message of the reported problem
+    // advises.
     director.sysctl(FORWARDING, "1");
     expect_condition("True");
     assert_eq!(said(FORWARDING, "problem"), "");
@@ -69,7 +71,7 @@ fn a_value_that_is_changed_is_put_right_and_one_that_is_fought_over_is_left_and_
 }
 
 /// A shell script that makes /proc/sys read-only, as in a container, and then
-/// runs its arguments.
+/// runs the command in its arguments.
 const READ_ONLY: &str = r#"
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys

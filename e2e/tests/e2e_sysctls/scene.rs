@@ -1,5 +1,5 @@
-//! The course's networks with IPv6 in addition to IPv4, and the sysctls in a
-//! Director's status.
+//! The course's networks with IPv6 in addition to IPv4, and functions that
+//! check the sysctls in a Director's status.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,14 +18,14 @@ pub(crate) const NAT_WEB_V6: [&str; 2] = ["fd00:2::100", "fd00:2::200"];
 pub(crate) const DR_VIP_V6: &str = "[fd00:4::15]:8080";
 pub(crate) const DR_WEB_V6: [&str; 2] = ["fd00:4::100", "fd00:4::200"];
 
-/// A course with IPv6 in addition to IPv4.
+/// A network of the LVS course with IPv6 in addition to IPv4.
 pub(crate) struct Both {
     pub(crate) course: Course,
     _servers: [WebServer; 2],
 }
 
 impl Both {
-    /// Makes the course's NAT cluster with IPv6.
+    /// Creates the course's NAT cluster with IPv6.
     pub(crate) fn nat() -> Self {
         let course = Course::nat_as_installed();
         add(&course.director, "eth1", "fd00:2::5/64");
@@ -36,7 +36,7 @@ impl Both {
         Self::with_servers(course, NAT_WEB_V6)
     }
 
-    /// Makes the course's DR cluster with IPv6.
+    /// Creates the course's DR cluster with IPv6.
     pub(crate) fn dr() -> Self {
         let course = Course::dr();
         for (web, address) in course.web.iter().zip(DR_WEB_V6) {
@@ -49,7 +49,8 @@ impl Both {
     fn with_servers(course: Course, addresses: [&str; 2]) -> Self {
         add(&course.client, "eth0", "fd00:4::10/64");
         add(&course.director, "eth0", "fd00:4::5/64");
-        // rp_filter=1 is the strictest default of any distribution.
+        // Of the values that distributions set by default, rp_filter=1 is the
+        // strictest.
         for interface in ["all", "eth0"] {
             let name = format!("net.ipv4.conf.{interface}.rp_filter");
             course.director.sysctl(&name, "1");
@@ -71,7 +72,8 @@ fn add(host: &Host, device: &str, address: &str) {
     host.run(&format!("ip address add {address} dev {device} nodad"));
 }
 
-/// Returns the second service of a cluster, an IPv6 service on port 8080.
+/// Returns the manifest of a cluster's second service, an IPv6 VirtualService
+/// on port 8080.
 pub(crate) fn of_ipv6(vip: &str, method: &str, servers: [&str; 2]) -> String {
     let mut manifest = format!(
         "apiVersion: ipvs.dev/v1alpha1
@@ -100,11 +102,13 @@ spec: {{address: \"{server}\"}}
 /// How long a client waits for an answer that may not come.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Waits until each of the two servers answers half of a client's requests.
+/// Waits until each of the two servers answers half of a client's requests to
+/// the VIP.
 #[track_caller]
 pub(crate) fn expect_traffic(course: &Course, vip: &str, web: [&str; 2]) {
     let expected: BTreeMap<_, _> = web.map(|server| (server.to_owned(), 10)).into();
-    // The first request may be sent before the director forwards packets.
+    // The client retries its first request, because the director may not
+    // forward packets yet.
     let browser = course.browser().with_timeout(SHORT);
     let what = format!("an answer from {vip}");
     eventually(&what, PATIENCE, || browser.get(vip, "/"));
@@ -128,7 +132,7 @@ pub(crate) fn expect_no_traffic(client: &Client, vip: &str) {
     assert!(page.is_err(), "{vip} must not answer, but sent {page:?}");
 }
 
-/// Returns the IPv4 servers of the NAT or DR cluster.
+/// Returns the IPv4 addresses of the web servers in the NAT or DR cluster.
 pub(crate) fn web(method: &str) -> [&'static str; 2] {
     match method {
         "NAT" => NAT_WEB,
@@ -154,8 +158,8 @@ pub(crate) fn said(name: &str, part: &str) -> String {
     look_up(&format!(".status.sysctls[?(@.name==\"{name}\")].{part}"))
 }
 
-/// Returns a value of the Director, or kubectl's error if the agent has not
-/// created the Director yet.
+/// Returns the value at a JSONPath of the Director, or kubectl's error if the
+/// agent has not created the Director yet.
 fn look_up(path: &str) -> String {
     let path = format!("jsonpath={{{path}}}");
     let director = format!("idir/{DIRECTOR}");
@@ -166,8 +170,8 @@ fn look_up(path: &str) -> String {
     }
 }
 
-/// Waits until the problem that the Director reports for a sysctl contains
-/// `part`.
+/// Waits until the Director reports a problem with a sysctl, in a text that
+/// contains `part`.
 #[track_caller]
 pub(crate) fn expect_problem(name: &str, part: &str) {
     eventually(&format!("{name} to be reported: {part}"), PATIENCE, || {
@@ -207,7 +211,8 @@ fn expect_part(part: &str, expected: &str) {
     });
 }
 
-/// Returns the names of the sysctls whose values differ.
+/// Returns the names of the sysctls whose values differ between `before` and
+/// `after`.
 pub(crate) fn changed(
     before: &BTreeMap<String, String>,
     after: &BTreeMap<String, String>,

@@ -1,5 +1,5 @@
-//! Clients on the segment notice nothing wrong while services are created and
-//! deleted.
+//! Tests that clients on the segment notice no problem while services are
+//! created and deleted.
 
 use std::{
     collections::BTreeSet,
@@ -22,8 +22,8 @@ use e2e::{
 
 use crate::{VIP, scene::addresses};
 
-/// One client keeps connecting to the VIP, while arping keeps asking for the
-/// VIP's MAC address.
+/// One client repeatedly connects to the VIP, while arping repeatedly asks for
+/// the VIP's MAC address.
 #[test]
 fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answers() {
     let _cluster = Cluster::start();

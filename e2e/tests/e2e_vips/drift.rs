@@ -1,4 +1,5 @@
-//! Another process changes the VIPs, or a link goes down and comes back.
+//! Tests that the agent restores its VIPs after another process changed them,
+//! or after a link went down and came back.
 
 use std::{
     thread,
@@ -30,8 +31,8 @@ metadata: {name: sixth, labels: {app: sixth}}
 spec: {address: '2001:db8:4::64'}
 ";
 
-/// Announcements as tcpdump shows them: ARP requests for the sender's own
-/// address, and advertisements to all nodes.
+/// A tcpdump that captures announcements of VIPs: ARP requests for the sender's
+/// own address, and IPv6 neighbor advertisements to all nodes.
 struct Announcements {
     tcpdump: Process,
 }
@@ -46,8 +47,7 @@ impl Announcements {
         Self { tcpdump }
     }
 
-    /// Returns how many announcements of an address a network card has sent so
-    /// far.
+    /// Returns how many announcements of a VIP a network card has sent so far.
     fn of(&self, vip: &str, mac: &str) -> usize {
         let announces = |line: &&str| {
             let said = match vip.contains(':') {
@@ -69,8 +69,8 @@ fn vips_that_were_taken_away_are_back_and_announced() {
     let course = Course::dr();
     let director = &course.director;
     director.ip("address add 2001:db8:4::5/64 dev eth0 nodad");
-    // Without keep_addr_on_down, the host's own IPv6 address and subnet would
-    // go away with the link.
+    // Without keep_addr_on_down, the host would lose its own IPv6 address and
+    // subnet when the link goes down.
     director.sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1");
     let _agent = start_agent(director, "director1");
     let heard = Announcements::listen(&course);
@@ -158,8 +158,8 @@ fn vips_that_were_taken_away_are_back_and_announced() {
     });
 }
 
-/// Asserts that the VIPs are single addresses without a route, and that the
-/// IPv6 VIP is never used as a source address.
+/// Asserts that the VIPs are host addresses (/32 and /128) without a route, and
+/// that the kernel never uses the IPv6 VIP as a source address.
 #[track_caller]
 fn expect_form(director: &Host) {
     let list = director.run("ip -details -oneline address show dev eth0");

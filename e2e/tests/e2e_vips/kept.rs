@@ -109,7 +109,7 @@ fn in_mode_manual_a_vip_leaves_for_a_host_that_answers_for_it_and_when_it_is_rel
 
 const EXCEPTION: &str = ".status.exceptions[*].message";
 
-/// Changes `spec.addresses` of the DirectorGroup.
+/// Changes `spec.addresses` of the DirectorGroup `default`.
 fn place(addresses: &str) {
     let patch = format!(r#"{{"spec":{{"addresses":{addresses}}}}}"#);
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
@@ -158,7 +158,10 @@ impl Asking {
         let thread = client.thread(move || {
             while !until.load(Ordering::SeqCst) {
                 let asked = ask().map_err(|error| error.to_string());
-                record.lock().expect("nothing panics with it").push(asked);
+                record
+                    .lock()
+                    .expect("no thread panics while it holds the lock")
+                    .push(asked);
                 thread::sleep(Duration::from_millis(50));
             }
         });
@@ -170,7 +173,10 @@ impl Asking {
     }
 
     fn count(&self) -> usize {
-        self.asked.lock().expect("nothing panics with it").len()
+        self.asked
+            .lock()
+            .expect("no thread panics while it holds the lock")
+            .len()
     }
 
     #[track_caller]
@@ -186,7 +192,10 @@ impl Asking {
     }
 
     fn failures(&self) -> Vec<String> {
-        let asked = self.asked.lock().expect("nothing panics with it");
+        let asked = self
+            .asked
+            .lock()
+            .expect("no thread panics while it holds the lock");
         let failed = asked.iter().filter_map(|asked| asked.as_ref().err());
         failed.cloned().collect()
     }

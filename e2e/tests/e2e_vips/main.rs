@@ -1,6 +1,6 @@
-//! VIPs on real segments: the agent takes no other host's address, announces
-//! its VIPs to every host, and undoes changes that another process makes to the
-//! VIPs.
+//! Tests VIPs on Ethernet segments with several hosts. The agent takes no other
+//! host's address, announces its VIPs to every host, and undoes changes that
+//! another process makes to the VIPs.
 
 mod calm;
 mod drift;
@@ -27,7 +27,7 @@ use self::scene::{ByManifests, Watch, addresses, services};
 
 const VIP: &str = "192.168.4.15";
 
-/// Two directors that do not know each other get the same 50 IPv4 and 50 IPv6
+/// Two directors that do not know each other want the same 50 IPv4 and 50 IPv6
 /// VIPs at the same moment.
 #[test]
 fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_other_says_who() {
@@ -63,7 +63,8 @@ fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_othe
             }
         },
     );
-    // The director that lost a VIP keeps probing, and now the winner answers.
+    // The director that did not get a VIP keeps probing, and the director that
+    // got the VIP now answers.
     let [one, two] = held();
     println!(
         "{} VIPs on the first director, {} on the second",
@@ -219,8 +220,8 @@ fn an_address_that_was_there_before_stays_when_its_service_goes() {
     assert_eq!(course.director.addresses(), before);
 }
 
-/// When the journal is lost, the address protocol of an address still shows
-/// that the address is ours.
+/// Without the journal, the agent recognizes its own VIPs by their address
+/// protocol (`IFA_PROTO`).
 #[test]
 fn a_vip_goes_with_its_service_though_the_journal_was_lost() {
     let _cluster = Cluster::start();
@@ -265,7 +266,8 @@ fn a_change_of_holder_releases_first_and_takes_after() {
         }
     });
     assert_eq!(watch.doubled(), BTreeSet::new(), "never on both");
-    // The announcement has updated the client's neighbor table.
+    // The client reaches director2, because the announcement of the VIP has
+    // updated the client's neighbor table.
     assert_eq!(browser.counts(4, DR_VIP), both);
     let neighbors = course.client.run("ip neighbor show 192.168.4.15");
     assert!(neighbors.contains(&other.mac("eth0")), "{neighbors}");

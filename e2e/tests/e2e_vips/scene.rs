@@ -1,5 +1,5 @@
-//! Directors on a segment, and a record of the addresses that each director
-//! has.
+//! Directors that read manifests, and a record of the addresses that each
+//! director has had.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use e2e::{
     eventually, layout,
 };
 
-/// Returns a service without servers for each VIP, as YAML.
+/// Returns the manifests of a VirtualService without servers for each VIP.
 pub(crate) fn services(vips: &[String]) -> String {
     let mut yaml = String::new();
     for (index, vip) in vips.iter().enumerate() {
@@ -36,7 +36,7 @@ spec:
     yaml
 }
 
-/// An agent that reads manifests from its own folder.
+/// A director whose agent reads manifests from its own folder.
 pub(crate) struct ByManifests {
     pub(crate) folder: PathBuf,
     pub(crate) agent: Process,
@@ -62,7 +62,7 @@ impl ByManifests {
     }
 }
 
-/// Returns the VIPs on a host, each with its interface.
+/// Returns the VIPs of a host, each with its interface.
 pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
     let list = host.run("ip -oneline address show");
     let lines = list.lines().filter_map(|line| {
@@ -78,15 +78,17 @@ pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
 /// all changes on one socket, so the record is in the order of the changes.
 pub(crate) struct Watch {
     monitor: Process,
-    /// For each address, the hosts that had the address when the watch began.
+    /// For each address, the numbers of the hosts that had the address when the
+    /// watch began.
     before: BTreeMap<String, BTreeSet<usize>>,
-    /// The host whose network namespace gives each watched host a number.
+    /// The host in which `ip monitor` runs, and whose network namespace gives
+    /// each watched host a number.
     _watcher: Host,
 }
 
-/// An address that was added to a host or removed from it.
+/// An address that was added to or removed from a host.
 struct Change {
-    /// The host's number, from 1.
+    /// The number of the watched host, counted from 1.
     host: usize,
     address: String,
     came: bool,
@@ -128,13 +130,14 @@ impl Watch {
         }
     }
 
-    /// Returns the addresses that were added to any of the hosts.
+    /// Returns the addresses that were added to any of the watched hosts.
     pub(crate) fn came(&self) -> BTreeSet<String> {
         let came = self.changes().into_iter().filter(|change| change.came);
         came.map(|change| change.address).collect()
     }
 
-    /// Returns the addresses that two of the hosts had at the same time.
+    /// Returns the addresses that two of the watched hosts had at the same
+    /// time.
     pub(crate) fn doubled(&self) -> BTreeSet<String> {
         let mut held = self.before.clone();
         let mut doubled = BTreeSet::new();
@@ -160,8 +163,8 @@ impl Watch {
     }
 }
 
-/// Parses a line of `ip monitor`, such as
-/// `[nsid 1]Deleted 2: if2    inet 192.0.2.1/32 …`.
+/// Parses a line of the output of `ip monitor`, such as `[nsid 1]Deleted 2: if2
+/// inet 192.0.2.1/32 …`.
 fn change(line: &str) -> Option<Change> {
     let (number, rest) = line.strip_prefix("[nsid ")?.split_once(']')?;
     let address = rest.split_whitespace().find_map(|word| {

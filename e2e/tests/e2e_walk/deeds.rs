@@ -1,4 +1,4 @@
-//! The steps that the walk can take, with the probability of each step.
+//! The steps that the random walk can take, with the probability of each step.
 
 use fastrand::Rng;
 
@@ -10,22 +10,22 @@ use crate::{
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Makes a service, or edits it if it exists.
+    /// Creates a VirtualService, or edits it if it exists.
     PutService(usize, Service),
     DeleteService(usize),
-    /// Deletes a service if it exists, and makes it again at once.
+    /// Deletes a VirtualService if it exists, and creates it again at once.
     ReplaceService(usize, Service),
     PutServer(usize, Server),
     DeleteServer(usize),
-    /// Deletes a server if it exists, and makes it again at once.
+    /// Deletes a RealServer if it exists, and creates it again at once.
     ReplaceServer(usize, Server),
     /// Revokes a VIP or mark if the group grants it. Otherwise grants the VIP
     /// or mark.
     TurnGrant(usize),
     Stranger(Deed),
-    /// Sends SIGKILL to the agent.
+    /// Kills the agent with SIGKILL.
     Kill,
-    /// Sends SIGTERM to the agent.
+    /// Stops the agent with SIGTERM.
     Stop,
     /// Sends SIGKILL to the agent, and starts an agent that gets SIGKILL at the
     /// given system call.
@@ -38,19 +38,21 @@ pub(crate) enum Step {
 pub(crate) enum Deed {
     MakeService(String, &'static str),
     MakeServer(String, String, u32),
-    /// Edits an existing entry: a service's scheduler or a server's weight.
+    /// Edits an existing entry of the kernel's table: a service's scheduler or
+    /// a server's weight.
     Edit(usize, &'static str, u32),
-    /// Removes an existing entry.
+    /// Removes an existing entry of the kernel's table.
     Remove(usize),
     Clear,
 }
 
-/// Service keys that no object ever asks for.
+/// The service keys that strangers use and no VirtualService ever has.
 const FOREIGN: [&str; 2] = ["-t 192.168.4.30:80", "-u 192.168.4.30:53"];
-/// Servers that no object ever names; the last one has an IPv6 address.
+/// The servers that strangers use and no RealServer ever names. The last of the
+/// strangers' servers has an IPv6 address.
 const FOREIGN_SERVERS: [&str; 3] = ["192.168.2.201", "192.168.2.202", "2001:db8:2::201"];
 
-/// Chooses a step while the API server is running.
+/// Chooses a step of the walk while the API server is running.
 pub(crate) fn any_step(rng: &mut Rng) -> Step {
     match rng.u32(..110) {
         100..103 => Step::ReplaceService(rng.usize(..SERVICES.len()), service(rng)),
@@ -64,7 +66,7 @@ pub(crate) fn any_step(rng: &mut Rng) -> Step {
     }
 }
 
-/// Chooses a step that needs no API server.
+/// Chooses a step of the walk that needs no API server.
 pub(crate) fn step_without_objects(rng: &mut Rng) -> Step {
     match rng.u32(..46) {
         0..30 => Step::Stranger(deed(rng)),
@@ -142,8 +144,8 @@ fn one_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
     all[rng.usize(..all.len())]
 }
 
-/// Returns the line that shows a stranger's entry. The line is also the
-/// arguments with which ipvsadm makes the entry.
+/// Returns the ipvsadm arguments that create a stranger's entry. A
+/// [`Table`](crate::table::Table) has the same line for the entry.
 pub(crate) fn stranger_makes(entry: &Entry, scheduler: &str, weight: u32) -> String {
     match &entry.server {
         None => format!("-A {} -s {scheduler}", entry.service),

@@ -1,11 +1,11 @@
-//! Runs the agent again and again, as an init system would.
+//! Starts the agent again after it has ended, as an init system would.
 
 use e2e::{
     Host, Process,
     cluster::{PATIENCE, start_agent, start_agent_doomed},
 };
 
-/// The name of the Director.
+/// The name of the walk's only Director.
 pub(crate) const DIRECTOR: &str = "director1";
 
 /// The system calls at which the walk may kill an agent, because they change
@@ -24,8 +24,8 @@ pub(crate) struct Life {
     director: Host,
     agent: Process,
     is_doomed: bool,
-    /// The number of times that the agent was killed, and how many of these
-    /// kills were at a chosen system call.
+    /// The number of times that the walk killed the agent, and how many of
+    /// these kills were at a chosen system call.
     pub(crate) deaths: (usize, usize),
 }
 
@@ -39,7 +39,7 @@ impl Life {
         }
     }
 
-    /// Starts the agent if it is not running.
+    /// Starts an agent if no agent is running.
     pub(crate) fn resume(&mut self) {
         if !self.agent.is_running() {
             self.count();
@@ -47,8 +47,7 @@ impl Life {
         }
     }
 
-    /// Counts the death of the agent if strace killed it at the chosen system
-    /// call.
+    /// Counts a kill if strace has killed the agent at the chosen system call.
     fn count(&mut self) {
         let met_its_end = std::mem::take(&mut self.is_doomed);
         self.deaths.0 += usize::from(met_its_end);
@@ -72,8 +71,8 @@ impl Life {
         }
     }
 
-    /// Kills the agent, and starts a new one that is killed when it begins its
-    /// `nth` system call of this name.
+    /// Kills the agent, and starts a new agent that strace kills when it begins
+    /// its `nth` call of `system_call`.
     pub(crate) fn doom(&mut self, system_call: &str, nth: u32) {
         self.kill();
         self.count();

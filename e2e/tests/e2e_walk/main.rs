@@ -1,11 +1,11 @@
-//! A random walk: objects change and are replaced, grants come and go,
-//! strangers edit the kernel's table, the agent is killed between any two of
-//! its system calls, its disk is full, and the API server goes away. Whenever
-//! the walk pauses, the kernel's table must come to hold exactly the wanted
-//! entries and the strangers' entries.
+//! A random walk of the real agent. Objects change, grants come and go,
+//! strangers edit the kernel's table, the agent is killed at random system
+//! calls, its disk is full, and the API server goes away. Whenever the walk
+//! pauses, the kernel's table must soon contain exactly the wanted entries and
+//! the strangers' entries.
 //!
-//! `IPVS_WALK_SEED` chooses the walk: the same seed gives the same steps,
-//! though not the same timing. `IPVS_WALK_STEPS` sets the number of steps.
+//! `IPVS_WALK_SEED` chooses the walk: the same seed gives the same steps, but
+//! not the same timing. `IPVS_WALK_STEPS` sets the number of steps.
 
 mod deeds;
 mod life;
@@ -18,8 +18,8 @@ use std::env;
 
 use walk::Walk;
 
-/// The default seed is fixed, so that two runs of one commit take the same
-/// walk.
+/// The default seed of the walk. The seed is fixed, so that two runs of one
+/// commit take the same steps.
 const SEED: u64 = 2026;
 const STEPS: usize = 500;
 

@@ -1,6 +1,6 @@
-//! The objects of the walk, and the kernel's table that they ask for. This
-//! module computes the table without the product's code, as commands of
-//! ipvsadm.
+//! The Kubernetes objects of the walk, and the kernel's table that these
+//! objects require. This module computes the table, as ipvsadm commands,
+//! without using the operator's code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,20 +8,22 @@ use serde_json::{Value, json};
 
 use crate::table::{Entry, Table};
 
-/// The values of the label `app`, which servers have and services select.
+/// The values of the label `app`, by which VirtualServices select RealServers.
 pub(crate) const APPS: [&str; 3] = ["web", "mail", "wide"];
 pub(crate) const SCHEDULERS: [&str; 7] = ["rr", "wrr", "lc", "wlc", "sed", "sh", "mh"];
 
-/// The parts of a service that the walk never changes: its name, key and VIP.
+/// The parts of a VirtualService that the walk never changes: its name, key and
+/// VIP.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     pub(crate) name: &'static str,
-    /// The service's key as ipvsadm writes it.
+    /// The service's key in the format of ipvsadm.
     pub(crate) key: &'static str,
     vip: Option<(&'static str, u16, &'static str)>,
 }
 
-/// The services of the walk. The last two services want the same key.
+/// The VirtualServices of the walk. The last two VirtualServices want the same
+/// key.
 pub(crate) const SERVICES: [Identity; 7] = [
     tcp("web", "-t 192.168.4.20:80", "192.168.4.20", 80),
     tcp("secure", "-t 192.168.4.20:443", "192.168.4.20", 443),
@@ -55,13 +57,14 @@ const MARK: &str = "7";
 /// always grants the other VIPs.
 pub(crate) const REVOCABLE: [&str; 3] = ["192.168.4.22", "2001:db8:4::20", MARK];
 
-/// The UDP timeout of the group is this number of seconds plus
-/// [`Objects::turns`], so that the kernel's timeout shows which version of the
-/// group the director has seen.
+/// The base of the DirectorGroup's UDP timeout, to which [`Objects::turns`] is
+/// added. The kernel's UDP timeout therefore shows which version of the
+/// DirectorGroup the director has seen.
 const UDP_SECONDS: u32 = 300;
 
 impl Identity {
-    /// Returns the VIP or mark that a group must grant for the service.
+    /// Returns the VIP or firewall mark that the DirectorGroup must grant for
+    /// the service.
     fn grant(&self) -> &'static str {
         self.vip.map_or(MARK, |(address, ..)| address)
     }
@@ -76,8 +79,8 @@ impl Identity {
     }
 }
 
-/// The name and address of each server. The servers `two` and `twin` have the
-/// same address.
+/// The name and address of each RealServer of the walk. The RealServers `two`
+/// and `twin` have the same address.
 pub(crate) const SERVERS: [(&str, &str); 7] = [
     ("one", "192.168.2.11"),
     ("two", "192.168.2.12"),
@@ -109,7 +112,8 @@ impl Method {
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) scheduler: &'static str,
-    /// The persistence timeout in seconds.
+    /// The service's persistence timeout in seconds, if the service is
+    /// persistent.
     pub(crate) persistence: Option<u32>,
     pub(crate) method: Method,
     pub(crate) apps: Vec<&'static str>,
@@ -124,19 +128,20 @@ pub(crate) struct Server {
     pub(crate) app: &'static str,
 }
 
-/// An object's creation time and name. If two objects want the same key, the
-/// object with the lesser `Age` gets the key.
+/// The creation time and name of an object. If two objects want the same key,
+/// the object with the smaller `Age` gets the key.
 pub(crate) type Age = (String, &'static str);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
     pub(crate) services: BTreeMap<usize, (Age, Service)>,
     pub(crate) servers: BTreeMap<usize, (Age, Server)>,
-    /// The number of the latest beacon, as in [`beacon`].
+    /// The number of the latest beacon, which [`beacon`] writes into the
+    /// beacon's objects.
     pub(crate) beacon: u32,
     /// The grants of [`REVOCABLE`] that are revoked now.
     pub(crate) revoked: BTreeSet<&'static str>,
-    /// The number of times that the grants changed.
+    /// How many times the grants of the DirectorGroup have changed.
     pub(crate) turns: u32,
 }
 
@@ -168,7 +173,7 @@ pub(crate) fn beacon(number: u32) -> (Value, Value) {
 }
 
 impl Objects {
-    /// Returns the entries that the kernel must have for the objects.
+    /// Returns the entries that the kernel must have for the walk's objects.
     pub(crate) fn desired(&self) -> Table {
         let mut table = Table::new();
         let mut taken = BTreeSet::new();
@@ -208,7 +213,7 @@ impl Objects {
         }
     }
 
-    /// Returns the VIPs that the director must hold.
+    /// Returns the VIPs that the director must have on its interface.
     pub(crate) fn vips(&self) -> BTreeSet<String> {
         let vips = self
             .services
@@ -224,7 +229,7 @@ impl Objects {
 }
 
 impl Objects {
-    /// Gives or takes away a grant of [`REVOCABLE`].
+    /// Revokes a grant in [`REVOCABLE`], or restores a revoked grant.
     pub(crate) fn turn_grant(&mut self, index: usize) {
         let grant = REVOCABLE[index];
         if !self.revoked.remove(grant) {
@@ -233,8 +238,8 @@ impl Objects {
         self.turns += 1;
     }
 
-    /// Returns the fields of the group's spec that the grants decide, as a
-    /// patch.
+    /// Returns a patch of the DirectorGroup with the current grants and the UDP
+    /// timeout.
     pub(crate) fn group(&self) -> Value {
         let services = SERVICES.iter().chain([&BEACON]);
         let vips: BTreeSet<_> = services
@@ -304,8 +309,8 @@ impl Service {
 }
 
 impl Server {
-    /// Returns the server's destination and ipvsadm command, or none if the
-    /// server does not fit the service: DR and TUN cannot change the port, and
+    /// Returns the server's destination and ipvsadm command, or `None` if the
+    /// server does not fit the service. DR and TUN cannot change the port, and
     /// only TUN can connect IPv4 with IPv6.
     fn line(
         &self,

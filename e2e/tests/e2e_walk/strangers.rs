@@ -20,12 +20,13 @@ use crate::table::{Entry, Table};
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     theirs: BTreeMap<Entry, Theirs>,
-    /// Entries that were wanted at the last check.
+    /// The entries that were wanted at the last check of the table.
     ours: BTreeSet<Entry>,
-    /// Entries that were wanted at some time since the last check.
+    /// The entries that were wanted at some time since the last check of the
+    /// table.
     claimed: BTreeSet<Entry>,
-    /// Claimed entries that stopped being wanted at some time since the last
-    /// check.
+    /// The entries in `claimed` that stopped being wanted at some time since
+    /// the last check.
     dropped: BTreeSet<Entry>,
     /// The services that only strangers made. The agent may have adopted such a
     /// service, but did not make it.
@@ -41,8 +42,8 @@ struct Theirs {
 }
 
 impl Strangers {
-    /// Records a check of the table that passed: entries that are in the kernel
-    /// but not wanted belong to strangers.
+    /// Records that a check of the table passed. All entries that are in the
+    /// kernel but not wanted are then strangers'.
     pub(crate) fn settled(&mut self, found: &Table, desired: &Table) {
         let theirs = found
             .iter()
@@ -64,7 +65,7 @@ impl Strangers {
         self.perhaps_strange.retain(is_there);
     }
 
-    /// Records which entries are wanted after a change of objects.
+    /// Records which entries are wanted after a change of Kubernetes objects.
     pub(crate) fn wish(&mut self, desired: &Table) {
         for entry in self.claimed.clone() {
             if !desired.contains_key(&entry) {
@@ -85,15 +86,16 @@ impl Strangers {
         self.dropped.insert(dropped.clone());
     }
 
-    /// Returns the entries that a stranger may edit or remove: our entries at
-    /// the last check, and strangers' entries that were not wanted since then.
+    /// Returns the entries that the walk may edit or remove as a stranger. A
+    /// stranger may edit the entries that were ours at the last check, and
+    /// strangers' entries that were not wanted since then.
     pub(crate) fn within_reach(&self) -> Vec<Entry> {
         let theirs = self.theirs.keys();
         let theirs = theirs.filter(|entry| !self.claimed.contains(entry));
         self.ours.iter().chain(theirs).cloned().collect()
     }
 
-    /// Records an entry that a stranger made.
+    /// Records that a stranger made an entry of the kernel's table.
     pub(crate) fn made(&mut self, entry: &Entry, line: String) {
         let is_dropped = self.dropped.contains(&entry.of_service());
         let must_be_there =
@@ -111,8 +113,8 @@ impl Strangers {
         self.theirs.insert(entry.clone(), theirs);
     }
 
-    /// Records that a stranger edited one of the entries of
-    /// [`Self::within_reach`].
+    /// Records that a stranger edited an entry that [`Self::within_reach`]
+    /// returned.
     pub(crate) fn edited(&mut self, entry: &Entry, line: String) {
         if let Some(theirs) = self.theirs.get_mut(entry) {
             theirs.line = line;
@@ -123,7 +125,7 @@ impl Strangers {
     }
 
     /// Records that a stranger removed an entry. If the entry is a service, its
-    /// servers are gone too.
+    /// servers are removed too.
     pub(crate) fn removed(&mut self, gone: &Entry) {
         self.theirs.retain(|entry, _| match gone.server {
             None => entry.service != gone.service,
@@ -134,14 +136,14 @@ impl Strangers {
         }
     }
 
-    /// Records that a stranger cleared the table.
+    /// Records that a stranger cleared the kernel's table.
     pub(crate) fn cleared(&mut self) {
         self.theirs.clear();
         self.strange.clear();
     }
 
-    /// Whether a service may stay although it is no longer wanted, because
-    /// strangers made it and have servers in it.
+    /// Returns whether a service may stay although it is no longer wanted,
+    /// because strangers made the service and have servers in it.
     fn is_left_to_them(&self, entry: &Entry, found: &Table) -> bool {
         let theirs = |server: &&Entry| {
             server.service == entry.service
@@ -154,8 +156,8 @@ impl Strangers {
             && self.theirs.keys().any(|server| theirs(&server))
     }
 
-    /// Returns the differences between a table and the wanted and strangers'
-    /// entries.
+    /// Returns a line of text for each difference between the kernel's table
+    /// and the expected entries, both the wanted and the strangers'.
     pub(crate) fn objections(&self, found: &Table, desired: &Table) -> Vec<String> {
         let mut objections = Vec::new();
         for (entry, line) in desired {

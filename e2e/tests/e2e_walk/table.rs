@@ -1,11 +1,13 @@
-//! The kernel's table, as entries that can be compared with the wanted entries.
+//! The kernel's IPVS table, as entries that the walk compares with the wanted
+//! entries.
 
 use std::collections::BTreeMap;
 
 use e2e::Host;
 use ipvs::{Kernel, Op, Socket};
 
-/// The key of a service, or of a server in a service.
+/// The key of an entry in the kernel's table: a service, or a server in a
+/// service.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Entry {
     pub(crate) service: String,
@@ -27,14 +29,15 @@ impl Entry {
         }
     }
 
-    /// Returns the entry of the service: this entry, or the service to which
-    /// this server belongs.
+    /// Returns the service's own entry for a service, and the entry of the
+    /// server's service for a server.
     pub(crate) fn of_service(&self) -> Self {
         Self::service(&self.service)
     }
 }
 
-/// Entries, each with the ipvsadm command that makes the entry.
+/// The entries of an IPVS table, each with the ipvsadm command that creates the
+/// entry.
 pub(crate) type Table = BTreeMap<Entry, String>;
 
 /// Returns the IPVS table of a director's kernel.
@@ -57,7 +60,7 @@ pub(crate) fn of_kernel(director: &Host) -> Table {
     table
 }
 
-/// Returns a table as readable text.
+/// Returns an IPVS table as readable text.
 pub(crate) fn lines(table: &Table) -> String {
     let lines: Vec<_> = table.values().map(|line| format!("  {line}\n")).collect();
     lines.concat()

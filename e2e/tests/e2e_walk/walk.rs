@@ -1,5 +1,5 @@
-//! Takes the walk's steps one after another, and checks the kernel after every
-//! few steps.
+//! Takes the steps of the random walk one after another, and checks the kernel
+//! after every few steps.
 
 use std::{
     collections::BTreeSet,
@@ -34,8 +34,8 @@ use crate::{
     table::{self, Entry, Table},
 };
 
-/// The time between two readings of the table while the walk waits for it to
-/// settle.
+/// The time between two readings of the kernel's table while the walk waits for
+/// the expected table.
 const INTERVAL: Duration = Duration::from_millis(150);
 
 pub(crate) struct Walk {
@@ -43,7 +43,7 @@ pub(crate) struct Walk {
     steps: usize,
     api: Kinds,
     life: Life,
-    /// The agent's state folder.
+    /// The agent's state folder, on its own small disk.
     disk: SmallDisk,
     objects: Objects,
     strangers: Strangers,
@@ -53,8 +53,8 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Starts a director with an empty table. The only objects are the group
-    /// and the first beacon.
+    /// Starts a director with an empty table. At first, the only objects are
+    /// the DirectorGroup and the beacon.
     pub(crate) fn new(seed: u64) -> Self {
         let cluster = Cluster::start();
         let segments = [Segment::new("outer"), Segment::new("inner")];
@@ -63,8 +63,8 @@ impl Walk {
         segments[1].attach(&director, "eth1", "192.168.2.5/24");
         director.ip("address add 2001:db8:4::5/64 dev eth0 nodad");
         attach_to_management(&director);
-        // The group allows all removals for a day, so that the removal guard
-        // holds none during the walk.
+        // The DirectorGroup allows all removals for a day, so that the removal
+        // guard holds no removal during the walk.
         let until = director.run("date -u -d +1day +%Y-%m-%dT%H:%M:%SZ");
         let release = format!(
             r#"{{"spec":{{"removals":{{"allowUntil":"{}"}}}}}}"#,
@@ -121,8 +121,8 @@ impl Walk {
         );
     }
 
-    /// Returns the random numbers for the next step, independent of the random
-    /// numbers that earlier steps used.
+    /// Returns a random number generator for the next step, independent of the
+    /// random numbers that earlier steps used.
     fn rng(&self) -> Rng {
         let step = u64::try_from(self.steps).expect("steps can be counted");
         let mut rng = Rng::with_seed(self.seed);
@@ -161,7 +161,7 @@ impl Walk {
         self.wait_until_written();
     }
 
-    /// Waits until the Director reports no trouble with the disk.
+    /// Waits until the Director reports no problem with the agent's disk.
     fn wait_until_written(&mut self) {
         eventually("the Director to report a working disk", PATIENCE, || {
             self.life.resume();
@@ -176,7 +176,8 @@ impl Walk {
         });
     }
 
-    /// Deletes every object, and waits until none of our entries is left.
+    /// Deletes every VirtualService and RealServer, and waits until none of our
+    /// entries is left in the kernel.
     fn end(&mut self) {
         for index in 0..SERVICES.len() {
             self.take(Step::DeleteService(index));
@@ -310,7 +311,7 @@ impl Walk {
         done.is_ok()
     }
 
-    /// Waits until the director has seen every change of an object and the
+    /// Waits until the director has seen every change of an object, and the
     /// kernel has the expected table and VIPs.
     fn settle(&mut self, when: &str) {
         self.objects.beacon += 1;
@@ -356,7 +357,8 @@ impl Walk {
         }
     }
 
-    /// Returns how the director's VIPs differ from the VIPs that it must hold.
+    /// Returns a line of text for each difference between the director's VIPs
+    /// and the expected VIPs.
     fn wrong_addresses(&self) -> Vec<String> {
         let shown = self.director.run("ip -brief address show dev eth0");
         let words = shown.split_whitespace();
@@ -385,19 +387,20 @@ impl Walk {
         );
     }
 
-    /// Prints a line of the walk, which is shown if the test fails.
+    /// Prints a line about the walk's progress, which the test shows if it
+    /// fails.
     fn say(&self, line: &str) {
         println!("{:3} {line}", self.steps);
     }
 }
 
-/// Applies a patch to the group `default`.
+/// Applies a patch to the DirectorGroup `default`.
 fn patch_group(patch: &Value) {
     let patch = patch.to_string();
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// The API server's VirtualServices and RealServers.
+/// A Kubernetes client for VirtualServices and RealServers.
 struct Kinds {
     runtime: Runtime,
     services: Api<DynamicObject>,
@@ -422,7 +425,8 @@ impl Kinds {
         }
     }
 
-    /// Creates or edits an object, and returns the object's creation time.
+    /// Creates or edits an object in the API server, and returns the object's
+    /// creation time.
     fn put(&mut self, object: &Value, is_new: bool) -> String {
         let typed: DynamicObject =
             serde_json::from_value(object.clone()).expect("the object has kind and name");

@@ -13,7 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long a background program may take to stop before it is killed. Without
-/// this limit, a stopping API server would wait a minute for open watches.
+/// the limit `STOPPED_WITHIN`, a stopping API server would wait a minute for
+/// open watches.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A background program with at most one running process. The log stays after

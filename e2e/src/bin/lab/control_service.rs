@@ -34,7 +34,7 @@ pub(crate) fn start(clusters: Option<Arc<Clusters>>) -> Result<()> {
 fn serve(mut stream: TcpStream, clusters: Option<&Clusters>) -> Result<()> {
     let mut request = Vec::new();
     stream.read_to_end(&mut request)?;
-    let request = serde_json::from_slice(&request).context("a request that is none")?;
+    let request = serde_json::from_slice(&request).context("a request that cannot be parsed")?;
     let response = answer(&request, clusters).unwrap_or_else(|error| Response {
         status: -1,
         stdout: String::new(),

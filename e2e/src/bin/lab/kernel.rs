@@ -64,9 +64,10 @@ fn uml() -> Result<Command> {
 }
 
 fn namespace() -> Result<Command> {
-    // The schedulers lblc and lblcr can deadlock the kernel if they are loaded
-    // on demand (see init.sh). A failure of modprobe is ignored, because this
-    // machine's kernel may not have the schedulers as modules.
+    // The modules of the schedulers lblc and lblcr are loaded in advance,
+    // because loading them on demand can deadlock the kernel (see init.sh). A
+    // failure of modprobe is ignored, because this machine's kernel may not
+    // have the schedulers as modules.
     let _ = run_here(Command::new("modprobe").args(["-qa", "ip_vs_lblc", "ip_vs_lblcr"]));
     // The lab mounts its own /run/netns, because tests create network
     // namespaces there too.

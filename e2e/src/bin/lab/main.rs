@@ -48,17 +48,18 @@ enum Command {
     /// Run the tests that need a lab, each binary in its own lab, in several
     /// labs at once
     Tests(tests::Tests),
-    /// Run the host side of a lab; `lab run` starts this in its namespaces
+    /// Run the host side of a lab; `lab run` starts this command in its
+    /// namespaces
     #[command(hide = true)]
     Outside(Run),
-    /// Run the program inside the guest; the kernel starts this
+    /// Run the program inside the guest; the guest's kernel starts this command
     #[command(hide = true)]
     Guest,
 }
 
 #[derive(Args)]
 struct Run {
-    /// Start an API server for the program
+    /// Start an API server that the program can use
     #[arg(long)]
     api_server: bool,
 
@@ -79,10 +80,10 @@ struct Run {
     #[arg(long, hide = true)]
     while_input_lasts: bool,
 
-    /// The program to run
+    /// The program to run in the lab
     program: std::path::PathBuf,
 
-    /// The program's arguments
+    /// The arguments of the program that runs in the lab
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

@@ -76,8 +76,8 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     control_service::start(clusters.clone())?;
     if let Some(clusters) = clusters {
         // The API server starts while the guest's kernel boots. The guest also
-        // asks for the API server, waits until it is ready, and gets the error
-        // if the start fails.
+        // asks for the API server, waits until the API server is ready, and
+        // gets the error if the start fails.
         thread::spawn(move || clusters.first.start());
     }
     let output = machine.stderr.take().expect("a machine's output is piped");

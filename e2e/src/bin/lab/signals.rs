@@ -30,7 +30,7 @@ impl Signals {
     }
 
     /// Waits until a child process may have ended or `other` can be read, but
-    /// no longer than `at_most`. Returns whether `other` can be read.
+    /// no longer than `at_most`. Returns whether the file `other` can be read.
     ///
     /// # Errors
     /// Returns an error if a signal asks the lab to stop.

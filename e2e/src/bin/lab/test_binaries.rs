@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-/// The name patterns of test files that need a lab. `e2e/tools/runner` uses the
-/// same patterns.
+/// The name patterns of test files that need a lab. `e2e/tools/runner` has the
+/// same list of name patterns.
 const NEED_A_LAB: [&str; 2] = ["kernel*", "e2e_*"];
 
 /// A test binary that needs a lab.
@@ -92,7 +92,7 @@ impl TestBinary {
     }
 }
 
-/// The root folder of the repository.
+/// Returns the root folder of the repository.
 pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

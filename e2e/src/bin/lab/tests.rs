@@ -1,5 +1,5 @@
-//! `lab tests` runs every test that needs a lab, in several labs at once. The
-//! output of each lab is printed in one piece when the lab has ended.
+//! `lab tests` runs every test that needs a lab, in several labs at once. `lab
+//! tests` prints the output of each lab in one piece when the lab has ended.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -121,8 +121,8 @@ struct Job<'a> {
 }
 
 /// Returns the jobs of all test binaries, the longest first. If
-/// `is_second_wanted`, some test binaries get a further job on the second
-/// kernel.
+/// `is_second_wanted` is true, some test binaries get a further job on the
+/// second kernel.
 fn queue(
     binaries: &[TestBinary],
     kernel: Kind,
@@ -163,7 +163,8 @@ impl Job<'_> {
     }
 
     /// Returns the job's additional environment variables. On the second
-    /// kernel, which is slow, these variables shorten a test.
+    /// kernel, which is slow, the additional environment variables shorten a
+    /// test.
     fn environment(&self) -> Vec<(&'static str, &'static str)> {
         match self.is_second {
             true => vec![
