@@ -5,13 +5,14 @@
 //! YAML files ─▶ input/manifests  │
 //! servers ◀──▶ probe             ├─▶ Event ─▶ director/hear: the objects,
 //! segments ◀─▶ claim             │            and a Reason for a round
-//! kernel ────▶ host/reader,watch ┘                   │
+//! kernel ───▶ input/reader,links ┘                   │
 //!                                                    ▼
 //! director/round: one round, data goes one way
 //!
 //!   Objects ─▶ resolve ─▶ desired ─▶ (read) ─▶ protect ─▶ retain ─▶ weigh ─▶ plan
 //!              crds       decide/    act/      decide/    decide/   decide/  ipvs
-//!                         desired    read      protect    retain    serving    │
+//!                         desired    read      protect,   retain    serving    │
+//!                                              places                          │
 //!                                                                              ▼
 //!   Director, Lease ◀─ tell/publish ◀─ tell/report ◀─ Outcome ◀─ apply, phase by phase
 //!                                                                act, disk/journal

@@ -28,7 +28,8 @@ pub mod kind {
     pub const ACCEPTED: &str = "Accepted";
     /// Every real server that a service selects fits the service.
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
-    /// The kernels of all live directors hold the object as it is now.
+    /// The kernels of all live directors hold the current version of the
+    /// object.
     pub const PROGRAMMED: &str = "Programmed";
     /// The object works. Users should look at this condition first.
     pub const READY: &str = "Ready";
@@ -120,8 +121,7 @@ pub mod reason {
     pub const VIP_NOT_HELD: &str = "VipNotHeld";
     /// A director cannot remove a virtual address from its interface.
     pub const VIP_NOT_RELEASED: &str = "VipNotReleased";
-    /// The group has several directors and does not name the one that holds the
-    /// VIPs.
+    /// The group has several directors and names no holder of the VIPs.
     pub const HOLDER_NOT_NAMED: &str = "HolderNotNamed";
     /// More entries must be removed at once than a director removes without
     /// permission.
@@ -134,8 +134,8 @@ pub mod reason {
     /// The API server does not report its cluster's identity, or the state of
     /// our custom resource definitions.
     pub const CLUSTER_UNKNOWN: &str = "ClusterUnknown";
-    /// Objects are missing from a listing that does not prove that they were
-    /// deleted.
+    /// Objects are missing from a listing, and the listing does not prove that
+    /// the objects were deleted.
     pub const OBJECTS_MISSING: &str = "ObjectsMissing";
     /// The director holds no removal.
     pub const NOTHING_HELD: &str = "NothingHeld";

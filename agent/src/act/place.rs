@@ -241,7 +241,8 @@ fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -
     orders
 }
 
-/// Returns the addresses on this host that leave because another host has them.
+/// Returns the addresses to remove from this host because another host has
+/// them.
 fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
     let Segment {
         verdicts, orders, ..

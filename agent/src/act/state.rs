@@ -168,7 +168,8 @@ impl State {
         self.doubt(adopted);
     }
 
-    /// Whether a service is ours, or was until at most [`LATELY`] ago.
+    /// Whether a service is ours, or was ours at any time within the last
+    /// [`LATELY`].
     pub fn is_served_lately(&self, service: &ServiceKey, now: Duration) -> bool {
         let left = self.left_at.get(service);
         self.ours.table.service(service) || left.is_some_and(|left| now < *left + LATELY)
@@ -333,7 +334,7 @@ impl State {
         self.unsettled.add(change);
     }
 
-    /// Takes away a service's mark as adopted, because the agent has made the
+    /// Removes a service's mark as adopted, because the agent has made the
     /// service again.
     pub(super) fn made(&mut self, service: ServiceKey) {
         if self.ours.table.adopted.contains(&service) {

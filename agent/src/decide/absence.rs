@@ -243,7 +243,7 @@ impl Absence {
     }
 
     /// Returns why an entry is no longer wanted. `object` is the object that
-    /// wanted the entry, if that is known.
+    /// wanted the entry, or none if the object is not known.
     pub fn cause(&self, kind: Kind, object: Option<&ObjectKey>) -> Cause {
         let Some(object) = object else {
             return self.cause_of_orphans();

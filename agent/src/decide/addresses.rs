@@ -17,8 +17,7 @@ pub const DEVICE: &str = "ipvs-vips";
 /// Whether this director should have its group's virtual addresses.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Holding {
-    /// This director is the holder: it takes the addresses that it does not
-    /// have.
+    /// This director is the holder: it takes the addresses that are missing.
     Take,
     /// No holder is named and there are several directors: this director keeps
     /// the addresses that it has and takes no others.
@@ -30,9 +29,9 @@ pub enum Holding {
     /// the group: this director keeps the addresses that it has and takes no
     /// others.
     Wait,
-    /// Every other director of the group is out, the named holder included:
-    /// this director takes the addresses that it does not have, until another
-    /// host answers for them.
+    /// Every other director of the group, including the named holder, is out.
+    /// This director takes the addresses that are missing, until another host
+    /// answers for them.
     TakeOver,
     /// The holder is not known yet: no address is added, removed or reported
     /// missing.
@@ -194,7 +193,7 @@ pub struct Wanted<'a> {
     /// watched addresses, and addresses that were taken over from a director
     /// that is out.
     pub taken: &'a BTreeSet<IpAddr>,
-    /// Addresses of ours that stay even if they are not wanted, each with its
+    /// Addresses of ours to keep even if no service wants them, each with its
     /// interface.
     pub kept: &'a BTreeMap<IpAddr, String>,
     /// The addresses that the agent added according to the journal, each with

@@ -6,9 +6,9 @@
 //!
 //! An input that uses an API server looks up the cluster and the definitions
 //! *after* it has received a listing or a deletion, and reports the result
-//! *before* it passes the objects on ([`crate::input::origin`]). The state of
-//! the cluster and of the definitions is therefore known before any removal is
-//! due, if there is an API server.
+//! *before* it passes the objects on ([`crate::input::origin`]). With an API
+//! server, the state of the cluster and of the definitions is therefore known
+//! before any removal is due.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -78,8 +78,8 @@ impl fmt::Display for Hold {
 /// The known state of the cluster and of the custom resource definitions.
 #[derive(Clone, Debug, Default)]
 pub struct Caution {
-    /// The cluster that this director's table comes from, as recorded in the
-    /// journal or accepted since then.
+    /// The cluster of this director's table. It comes from the journal, or was
+    /// accepted later by this run.
     remembered: Option<String>,
     /// Whether the cluster in `remembered` is not recorded in the journal yet.
     is_unsaved: bool,

@@ -58,7 +58,7 @@ pub struct Wish {
     /// How to treat strangers' entries that have the key of a wanted entry.
     pub on_conflict: OnConflict,
     /// The wanted timeouts of connections, or none while they are not known. A
-    /// timeout of 0 restores the value from before the agent changed it.
+    /// timeout of 0 restores the value that the agent replaced.
     pub timeouts: Option<Timeouts>,
     /// The group's rules for sysctls, or none while the group is not known.
     pub tuning: Option<Tuning>,

@@ -1,5 +1,5 @@
 //! Decides which directors are live, by the renewals of their Leases. The code
-//! is pure: time is an argument, and it is always the time of this host's own
+//! is pure: time is an argument. The time always comes from this host's own
 //! clock, so the clocks of the directors need not agree.
 
 use std::{

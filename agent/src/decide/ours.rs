@@ -76,7 +76,7 @@ pub struct Remembered {
     pub sysctls: BTreeMap<String, String>,
     /// The device that the agent made for virtual addresses.
     pub device: Option<String>,
-    /// The intent of a round that was never settled.
+    /// The intent of the last round, if that round was never settled.
     pub intent: Intent,
     /// The addresses that were taken over from a director that is out.
     /// Addresses that were taken over are given up as soon as another host

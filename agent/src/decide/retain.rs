@@ -196,7 +196,7 @@ impl Retention {
             }
             Removals::Guarded | Removals::Released => {
                 let is_released = removals == Removals::Released;
-                // In most rounds nothing leaves, and nothing need be counted.
+                // In most rounds no entry leaves, so counting is unnecessary.
                 let (going, left) = match pending.is_empty() {
                     true => <(Count, Count)>::default(),
                     false => (self.going(), self.left(&before.ours.table)),
@@ -332,8 +332,7 @@ impl Retention {
         Count::of(&self.graces.running().collect::<Vec<_>>())
     }
 
-    /// Returns how many entries of ours there are without those whose removal
-    /// was allowed.
+    /// Counts our entries, except those whose removal was allowed.
     fn left(&self, owned: &Owned) -> Count {
         let mut left = Count::owned(owned);
         for op in self.graces.begun() {

@@ -16,13 +16,13 @@ use crate::bounds;
 #[x_kube(validation = availability::recovery_above_the_minimum())]
 pub struct Availability {
     /// What to do with a real server that fails its health check. Quiesce: the
-    /// server's weight becomes 0, so it gets no new connections and keeps those
-    /// it has. Remove: the server is removed from the service, which cuts its
-    /// connections. The default is Remove with vip.protocol UDP,
-    /// onePacketScheduling, persistence or scheduler dh, because in these cases
-    /// a quiesced server would keep its clients. In all other cases the default
-    /// is Quiesce. Schedulers sh and mh always quiesce and do not allow Remove,
-    /// because removing a server would move the clients of other servers.
+    /// server's weight becomes 0, so the server keeps its connections and gets
+    /// no new ones. Remove: the server is removed from the service, which cuts
+    /// its connections. With vip.protocol UDP, onePacketScheduling, persistence
+    /// or scheduler dh, a quiesced server would keep its clients, so the
+    /// default is Remove. In all other cases the default is Quiesce. Schedulers
+    /// sh and mh always quiesce and do not allow Remove, because removing a
+    /// server would move the clients of other servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnFailure")]
     pub on_failure: Option<OnFailure>,
@@ -35,10 +35,10 @@ pub struct Availability {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub minimum_healthy: Option<IntOrString>,
-    /// Once in force, belowMinimum stays in force until more than recoverAbove
-    /// servers, or all servers, are healthy. recoverAbove is a count or a
-    /// percentage, like minimumHealthy, which must be given too. Without
-    /// recoverAbove, belowMinimum ends when minimumHealthy is reached.
+    /// Once in force, belowMinimum ends when more than recoverAbove servers, or
+    /// all servers, are healthy. recoverAbove is a count or a percentage, like
+    /// minimumHealthy, and requires minimumHealthy. Without recoverAbove,
+    /// belowMinimum ends when minimumHealthy is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub recover_above: Option<IntOrString>,
@@ -46,12 +46,11 @@ pub struct Availability {
     /// default action is FailOpen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below_minimum: Option<BelowMinimum>,
-    /// How many seconds the weight of a newly healthy server takes to grow to
-    /// its full value, in at most 10 steps; 1 to 3600. Without
-    /// slowStartSeconds, the server gets its full weight at once. The slow
-    /// start has no effect on servers of weight 1, because their weight cannot
-    /// be smaller. slowStartSeconds is not allowed with schedulers sh, mh and
-    /// dh.
+    /// The weight of a newly healthy server grows to its full value over this
+    /// many seconds, 1 to 3600, in at most 10 steps. Without slowStartSeconds,
+    /// the server gets its full weight at once. The slow start has no effect on
+    /// servers of weight 1, because no smaller weight is possible.
+    /// slowStartSeconds is not allowed with schedulers sh, mh and dh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::SLOW_START_SECONDS))]
     pub slow_start_seconds: Option<i32>,
@@ -67,8 +66,8 @@ fn quantity(_: &mut SchemaGenerator) -> Schema {
 /// What to do with a real server that fails its health check.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum OnFailure {
-    /// Set the server's weight to 0: it keeps its connections and gets no new
-    /// ones.
+    /// Set the server's weight to 0: the server keeps its connections and gets
+    /// no new ones.
     Quiesce,
     /// Remove the server from the service, which cuts its connections.
     Remove,
@@ -100,15 +99,15 @@ pub enum BelowMinimumAction {
     SorryServer,
 }
 
-/// A server that replaces the service's own servers when too few of them are
-/// healthy. The sorry server itself is not checked.
+/// A server that gets new connections while too few of the service's own
+/// servers are healthy. The sorry server itself is not checked.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SorryServer {
     /// The server's unicast address, IPv4 or IPv6. The address must be of the
     /// service's address family, unless the forwarding method is TUN. A
-    /// loopback address means the director itself, which packets reach with DR
-    /// but not with NAT.
+    /// loopback address means the director itself, and works with DR but not
+    /// with NAT.
     #[schemars(length(max = 45))]
     #[x_kube(validation = rule::ip(), validation = rule::server_address())]
     pub address: String,

@@ -6,9 +6,9 @@ use super::rule;
 use crate::bounds;
 
 /// Limits on the work that the objects of the API cause on each director of a
-/// group. Objects beyond a budget are refused, the newest first. When a budget
-/// shrinks, a director goes on serving what it already serves. Objects from a
-/// director's own files take part in no budget.
+/// group. Beyond a budget, the newest objects are refused first. When a budget
+/// shrinks, a director keeps the services and servers that it already serves.
+/// Objects from a director's own files take part in no budget.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Budgets {
@@ -17,8 +17,8 @@ pub struct Budgets {
     #[serde(default = "servers_per_service")]
     #[schemars(range(min = 1, max = bounds::SERVERS_PER_SERVICE))]
     pub servers_per_service: i32,
-    /// The budget of each namespace, unless an entry in the field namespaces
-    /// replaces it.
+    /// The budget of each namespace. An entry in the field namespaces can
+    /// replace single numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_namespace: Option<NamespaceBudget>,
     /// The budget of all namespaces together. If the namespaces together want

@@ -99,13 +99,13 @@ pub struct DirectorStatus {
     /// The number of services in the kernel that belong to the agent.
     #[serde(default)]
     pub services: i32,
-    /// The number of real servers in the kernel that belong to the agent. A real
-    /// server counts once for each service that has it.
+    /// The number of real servers in the kernel that belong to the agent. A
+    /// real server counts once for each service that contains the server.
     #[serde(default)]
     pub real_servers: i32,
     /// The differences between the director's state and the state that the
-    /// objects want. Everything without an exception is as the objects want it,
-    /// unless exceptions of its namespace were left out.
+    /// objects want. Only the namespaces in exceptionsOmittedNamespaces may
+    /// have differences that are not listed.
     #[serde(default)]
     pub exceptions: Vec<DirectorException>,
     /// The number of exceptions that did not fit into this status.
@@ -122,9 +122,9 @@ pub struct DirectorStatus {
     /// The number of held addresses that did not fit into this status.
     #[serde(default)]
     pub vips_omitted: i32,
-    /// The namespaces of the VirtualServices that need the held addresses that
-    /// did not fit into this status. If vipsOmitted is not 0 and this list is
-    /// empty, addresses of any namespace may be missing.
+    /// The namespaces whose VirtualServices need the addresses that this status
+    /// omits. If vipsOmitted is not 0 and this list is empty, addresses of any
+    /// namespace may be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vips_omitted_namespaces: Vec<String>,
     /// The first 100 addresses of this director's interfaces, without addresses
@@ -142,16 +142,15 @@ pub struct DirectorStatus {
     /// The number of sysctls that did not fit into this status.
     #[serde(default)]
     pub sysctls_omitted: i32,
-    /// Changes that another program made in the kernel and that the agent
-    /// reversed.
+    /// The agent's repairs of changes that another program made in the kernel.
     #[serde(default)]
     pub repairs: Repairs,
-    /// The results of the director's health checks. The results of health
-    /// checks are absent if no server is checked.
+    /// The results of the director's health checks. The results are absent if
+    /// no server is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<DirectorHealth>,
-    /// Unusual findings that are not failures, one sentence each: for example,
-    /// that another program added servers to a service of the agent.
+    /// Unusual findings that are not failures, one sentence each. For example:
+    /// another program added servers to a service of the agent.
     #[serde(default)]
     pub notices: Vec<String>,
     /// The number of notices that did not fit into this status.
@@ -185,8 +184,8 @@ pub struct SysctlStatus {
     pub problem: Option<String>,
 }
 
-/// Changes that another program made in the kernel's table and that the agent
-/// reversed.
+/// The agent's repairs of changes that another program made in the kernel's
+/// table.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Repairs {
@@ -200,8 +199,8 @@ pub struct Repairs {
     pub latest: Vec<String>,
 }
 
-/// The results of a director's health checks. A server counts once for each
-/// checked service that it belongs to.
+/// The results of a director's health checks. A server counts once for each of
+/// its checked services.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorHealth {
@@ -212,9 +211,9 @@ pub struct DirectorHealth {
     /// check began counts as healthy until the check finds it unhealthy.
     #[serde(default)]
     pub healthy: i32,
-    /// The servers that are not healthy. A checked server that is not in the
-    /// list is healthy, unless unhealthy servers of its namespace were left
-    /// out.
+    /// The servers that are not healthy. Only the namespaces in
+    /// unhealthyOmittedNamespaces may have unhealthy servers that are not
+    /// listed.
     #[serde(default)]
     pub unhealthy: Vec<UnhealthyServer>,
     /// The number of unhealthy servers that did not fit into this status.
@@ -267,8 +266,8 @@ impl DirectorHealth {
         )
     }
 
-    /// Whether services of a namespace that are below their minimum may be
-    /// missing from this status.
+    /// Whether a namespace's services below their minimum may be missing from
+    /// this status.
     pub fn leaves_out_below_minimum_of(&self, namespace: &str) -> bool {
         leaves_out(
             self.below_minimum_omitted,
@@ -304,7 +303,7 @@ pub struct UnhealthyServer {
     Clone, Copy, Debug, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub enum UnhealthyState {
-    /// The server failed failureThreshold probes in a row and has not
+    /// The server failed failureThreshold probes in a row and has not yet
     /// recovered.
     Down,
     /// The server's probes alternate between success and failure. A flapping
@@ -332,9 +331,9 @@ pub struct ServiceBelowMinimum {
     pub since: Time,
 }
 
-/// The objects that the agent used, as one digest for each kind. A digest is
-/// the XOR of a 128-bit hash over uid, generation and labels of each object, in
-/// hexadecimal.
+/// One digest for each kind of objects that the agent used. A digest is the XOR
+/// of one 128-bit hash for each object, in hexadecimal. The hash covers the
+/// object's uid, generation and labels.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorldDigests {

@@ -95,10 +95,10 @@ pub struct DirectorGroupSpec {
     /// Limits on how much a director removes at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,
-    /// What to do with an entry that another program made in the kernel's
-    /// table, if a VirtualService or RealServer wants the same entry with other
-    /// values. Adopt: the director edits the entry in place, and owns it from
-    /// then on. Leave: the director leaves the entry alone and reports it. An
+    /// What to do if a wanted entry already exists in the kernel's table, but
+    /// another program made the entry and gave it other values. Adopt: the
+    /// director edits the entry in place, and owns the entry from then on.
+    /// Leave: the director leaves the entry alone and reports the conflict. An
     /// entry that already has the wanted values is always adopted. If an
     /// adopted service is no longer wanted but still has servers of another
     /// program, the director removes its own servers and leaves the service.
@@ -122,11 +122,11 @@ pub struct Sysctls {
     /// set only the overrides. Defaults to Recommended.
     #[serde(default)]
     pub profile: SysctlProfile,
-    /// Sysctls by name, with the value that each must have on every director of
-    /// the group, whatever the profile says. All sysctls of net.ipv4.vs are
-    /// allowed, and some of net.ipv4.conf.INTERFACE and
-    /// net.ipv6.conf.INTERFACE. Write a dot in an interface's name as '/', as
-    /// sysctl(8) does: net.ipv4.conf.eth0/100.rp_filter.
+    /// The values of sysctls, by name. Every director of the group sets these
+    /// values, with either profile. All sysctls of net.ipv4.vs are allowed, and
+    /// some of net.ipv4.conf.INTERFACE and net.ipv6.conf.INTERFACE. Write a dot
+    /// in an interface's name as '/', as sysctl(8) does:
+    /// net.ipv4.conf.eth0/100.rp_filter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "sysctl::overrides")]
     pub overrides: BTreeMap<String, String>,
@@ -142,8 +142,8 @@ pub enum SysctlProfile {
     None,
 }
 
-/// What to do with an entry that another program made and that differs from the
-/// wanted entry.
+/// What to do with another program's entry if the entry differs from the wanted
+/// entry.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum OnConflict {
     /// The director edits the entry in place, and owns it from then on.
@@ -154,9 +154,9 @@ pub enum OnConflict {
 }
 
 /// How long the kernel remembers idle connections, in seconds, 1 to 2147483.
-/// The timeouts apply to all services on the director, including those of other
-/// programs. The default timeout is the value that the kernel had before a
-/// director set it.
+/// The timeouts apply to all services on the director, including services of
+/// other programs. By default, a timeout has the value that the kernel had
+/// before a director changed the timeout.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
@@ -181,11 +181,11 @@ pub struct Timeouts {
 /// more than a quarter of all services must be removed within a minute, the
 /// director holds the removals and reports them in its condition RemovalsHeld.
 /// The same limits apply to the removal of servers. The director holds every
-/// removal if the API server belongs to another cluster than before, or if one
-/// of ipvs-operator's custom resource definitions is deleted. The director
-/// holds the removal of objects that are missing from a list in two cases: the
-/// list is older than what the director has seen, or more than half of the
-/// director's services or servers are missing.
+/// removal if the API server now belongs to another cluster, or if one of
+/// ipvs-operator's custom resource definitions is deleted. The director holds
+/// the removal of objects that are missing from a list in two cases: the
+/// director has already seen newer objects, or more than half of the director's
+/// services or servers are missing.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {
@@ -203,10 +203,10 @@ pub struct Addresses {
     /// Where the directors put VIPs. Mode Interface puts VIPs on the interface
     /// that the field interface names, or else on the interface whose subnet
     /// contains the VIP. With mode Interface, a director takes a VIP only if no
-    /// other host on the segment answers for it. Mode Dummy puts VIPs on a
-    /// device that the agent creates, for a routing daemon to announce; no host
-    /// answers ARP for these VIPs. With mode Manual, another program adds the
-    /// VIPs. Defaults to Interface.
+    /// other host on the segment answers for the VIP. Mode Dummy puts VIPs on a
+    /// device that the agent creates. A routing daemon announces these VIPs,
+    /// and no host answers ARP for them. With mode Manual, another program adds
+    /// the VIPs. Defaults to Interface.
     #[serde(default)]
     pub mode: AddressMode,
     /// The interface that gets the VIPs on every director of the group, for
@@ -216,11 +216,11 @@ pub struct Addresses {
     #[schemars(length(max = bounds::INTERFACE))]
     #[x_kube(validation = rule::interface_name())]
     pub interface: Option<String>,
-    /// The Director that holds the group's VIPs. If the group names no holder,
-    /// mode Dummy makes every director of the group hold all VIPs. With every
-    /// other mode and no named holder, a group's only director holds the VIPs;
-    /// in a group of several directors, each director keeps the VIPs that it
-    /// has and takes no others.
+    /// The Director that holds the group's VIPs. With mode Dummy and no named
+    /// holder, every director of the group holds all VIPs. With every other
+    /// mode and no named holder, a group's only director holds the VIPs. If
+    /// such a group has several directors, each director keeps its present VIPs
+    /// and takes no other VIPs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name())]
@@ -237,7 +237,7 @@ pub enum AddressMode {
     /// The directors put VIPs on a dummy device that the agent creates; no host
     /// answers ARP for these VIPs.
     Dummy,
-    /// Another program adds the VIPs, and the agent adds none.
+    /// Another program adds the VIPs. The agent adds no VIPs.
     Manual,
 }
 

@@ -10,9 +10,9 @@ use super::rule;
 #[x_kube(validation = rule::tunnel_is_tun())]
 pub struct Forwarding {
     /// NAT: replies come back through the director. DR: the server answers
-    /// clients directly, has the VIP without answering ARP for it, and listens
-    /// on the service's own port. TUN: like DR, but packets reach the server
-    /// through a tunnel.
+    /// clients directly and listens on the service's own port. The server has
+    /// the VIP, but does not answer ARP for the VIP. TUN: like DR, but packets
+    /// reach the server through a tunnel.
     pub method: ForwardingMethod,
     /// The tunnel for method TUN, by default IPIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,7 +30,8 @@ pub enum ForwardingMethod {
     /// Direct routing: the server answers clients directly.
     #[serde(rename = "DR")]
     Dr,
-    /// Tunnelling: like direct routing, through a tunnel.
+    /// Tunnelling: packets reach the server through a tunnel, and the server
+    /// answers clients directly.
     #[serde(rename = "TUN")]
     Tun,
 }

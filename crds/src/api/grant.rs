@@ -38,7 +38,7 @@ pub struct FirewallMarkRange {
     /// The first mark of the range, 1 to 4294967295.
     #[schemars(range(min = 1, max = u32::MAX))]
     pub first: i64,
-    /// The last mark of the range, first to 4294967295.
+    /// The last mark of the range, from the value of first to 4294967295.
     #[schemars(range(min = 1, max = u32::MAX))]
     pub last: i64,
     /// The exact names of the namespaces whose VirtualServices may use the

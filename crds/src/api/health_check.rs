@@ -115,8 +115,9 @@ pub struct HttpGetProbe {
     #[serde(default = "default_statuses")]
     #[schemars(schema_with = "expected_statuses")]
     pub expected_statuses: Vec<String>,
-    /// What a good answer must contain in the first 64 KiB of its body, or match
-    /// in the first 16 KiB. Without expectedBody, the body is not read.
+    /// A test of the body. The field contains applies to the first 64 KiB of
+    /// the body, and the field matches to the first 16 KiB. Without
+    /// expectedBody, the probe does not read the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_body: Option<ExpectedBody>,
     /// How the server's certificate is verified. tls is required with scheme
@@ -176,7 +177,7 @@ pub struct HttpHeader {
     pub value: String,
 }
 
-/// What the body of a good answer must contain. Exactly one of contains and
+/// A test that the body of a good answer must pass. Exactly one of contains and
 /// matches must be given.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -203,9 +204,9 @@ pub struct ExpectedBody {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::trust())]
 pub struct ProbeTls {
-    /// The DNS name or IP address that the probe asks for (SNI) and that the
-    /// server's certificate must be valid for. The default name is httpGet's
-    /// host, or else the server's own address.
+    /// The DNS name or IP address of the server in TLS. The probe asks for this
+    /// name (SNI), and the server's certificate must be valid for this name.
+    /// The default name is httpGet's host, or else the server's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
@@ -310,8 +311,8 @@ pub struct DnsProbe {
     #[serde(default, rename = "type")]
     pub record_type: DnsRecordType,
     /// A record that the answer must contain, of at most 1024 characters. For A
-    /// and AAAA, write an address; for other types, write what dig prints. By
-    /// default, any answer without an error is good.
+    /// and AAAA, write an address; for other types, write the record as dig
+    /// prints it. By default, any answer without an error is good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::DNS_ANSWER))]
     pub expected_answer: Option<String>,

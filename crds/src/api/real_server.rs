@@ -96,8 +96,8 @@ pub struct RealServerSpec {
     #[schemars(range(min = 1, max = u16::MAX))]
     pub port: Option<i32>,
     /// The server's share of new connections relative to the service's other
-    /// servers, 0 to 65535. A server of weight 0 gets no new connections and
-    /// keeps those it has. Defaults to 1.
+    /// servers, 0 to 65535. A server of weight 0 keeps its connections and gets
+    /// no new ones. Defaults to 1.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = u16::MAX))]
     pub weight: i32,
@@ -138,15 +138,16 @@ pub struct ConnectionThresholds {
 pub struct RealServerStatus {
     /// The server's conditions, Accepted and Ready. With a health check, Ready
     /// is True if at least one director finds the server healthy; the message
-    /// names the directors that do not find it healthy. Ready is Unknown while
-    /// the server is new and no probe has succeeded.
+    /// names the directors that do not find the server healthy. Ready is
+    /// Unknown while the server is new and no probe has succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The number of virtual services that use the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_services: Option<i32>,
-    /// How many directors check the server, and how many find it healthy. The
-    /// numbers of directors are absent if no director checks the server.
+    /// How many directors check the server, and how many of them find the
+    /// server healthy. Both numbers are absent if no director checks the
+    /// server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directors: Option<CheckingDirectors>,
 }
@@ -155,18 +156,18 @@ pub struct RealServerStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckingDirectors {
-    /// The number of directors that check the server. A director counts as
-    /// checking if it has a live Lease and if its group has a virtual service
-    /// that uses the server and has a health check.
+    /// The number of directors that check the server. A director counts if its
+    /// Lease is live and its group has a virtual service with a health check
+    /// for the server.
     pub checking: i32,
     /// The number of directors that check the server and find it healthy for
     /// all of its checked services.
     pub healthy: i32,
     /// The number of directors whose probes of the server fail for at least one
-    /// service. A director that counts neither as healthy nor as unhealthy does
+    /// service. Any other director that does not report the server healthy does
     /// not know the server's health: the server is new to the director, the
-    /// director has not reported it yet, or the director left unhealthy servers
-    /// out of its report.
+    /// director has not reported the server yet, or the director left unhealthy
+    /// servers out of its report.
     pub unhealthy: i32,
     /// Text of the form "healthy/checking", followed by a question mark if some
     /// directors do not know the server's health.

@@ -12,8 +12,8 @@ const VALUE_MESSAGE: &str = "cannot be a label's value; write up to 63 letters, 
                              and '.', beginning and ending with a letter or digit";
 
 /// Returns the schema of Kubernetes' LabelSelector, with bounds. The API server
-/// checks label selectors in its own kinds but not in custom ones, so this
-/// schema adds the checks.
+/// checks the label selectors of built-in kinds, but not those of custom
+/// resources, so this schema adds the checks.
 pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -88,9 +88,9 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Returns the CEL rule of a label's key. A schema can bound neither the length
-/// of a map's keys nor the length of the part before the slash, so the rule
-/// bounds both.
+/// Returns the CEL rule of a label's key. A schema cannot bound the length of a
+/// map's keys, or of the part before the slash, so the rule bounds both
+/// lengths.
 fn key_rule() -> String {
     format!(
         "key.size() <= {} && key.indexOf('/') <= {} && {KEY}",

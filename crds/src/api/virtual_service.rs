@@ -126,8 +126,8 @@ use crate::bounds;
 )]
 pub struct VirtualServiceSpec {
     /// The virtual address, port and protocol. Exactly one of vip and
-    /// firewallMark must be given. vip is immutable: create a new object and
-    /// delete this one instead.
+    /// firewallMark must be given. vip is immutable: to change vip, create a
+    /// new VirtualService and delete the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip: Option<Vip>,
     /// Serve packets that netfilter marked, instead of packets to a vip.
@@ -140,8 +140,8 @@ pub struct VirtualServiceSpec {
     #[serde(default)]
     pub scheduler: Scheduler,
     /// Options of the sh and mh schedulers. By default, sh and mh get their
-    /// fallback flag, without which the clients of a server of weight 0 are
-    /// refused. An empty list turns the fallback flag off.
+    /// fallback flag. Without the fallback flag, the clients of a server of
+    /// weight 0 are refused. An empty list turns the fallback flag off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -327,12 +327,13 @@ pub enum SchedulerFlag {
     MhPort,
 }
 
-/// Keeps a client, or a network of clients, with its server.
+/// Sends all connections of a client, or of a network of clients, to one
+/// server.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Persistence {
-    /// How long after its last connection a client keeps its server, in
-    /// seconds, 1 to 4294967. Defaults to 300.
+    /// How long a client keeps its server after the client's last connection,
+    /// in seconds, 1 to 4294967. Defaults to 300.
     #[serde(default = "default_persistence_timeout")]
     #[schemars(range(min = 1, max = bounds::PERSISTENCE_SECONDS))]
     pub timeout_seconds: i32,
@@ -342,8 +343,8 @@ pub struct Persistence {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = bounds::PREFIX_IPV6))]
     pub prefix_length: Option<i32>,
-    /// The persistence engine, which identifies a client by something other
-    /// than its address. The engine sip requires UDP.
+    /// The persistence engine, which identifies clients by other data than
+    /// their addresses. The engine sip requires UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PersistenceEngine")]
     pub engine: Option<PersistenceEngine>,
@@ -389,9 +390,9 @@ pub struct RealServerCounts {
     pub selected: i32,
     /// The number of servers that fit the service and get new connections.
     /// Without a health check, all fitting servers whose weight is not 0 count.
-    /// With a health check, a server counts if a live director has reported it
-    /// and no live director reports it unhealthy. Servers that get connections
-    /// only because of belowMinimum do not count.
+    /// With a health check, a server counts if at least one live director has
+    /// reported the server and no live director reports the server unhealthy.
+    /// Servers that get connections only because of belowMinimum do not count.
     pub healthy: i32,
     /// The number of servers with unknown health: no live director has reported
     /// the server yet, or a director left unhealthy servers out of its report.

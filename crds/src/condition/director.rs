@@ -2,8 +2,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{FALSE, TRUE, condition, count, kind, named, reason};
 
-/// A Director's condition Programmed is True: the director's kernel has
-/// everything that it should have.
+/// A Director's condition Programmed is True: the director's kernel has every
+/// wanted entry.
 pub fn director_programmed(services: i32, destinations: i32, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -44,8 +44,8 @@ pub fn removals_held<'a>(
     )
 }
 
-/// RemovalsHeld of a Director is True: the listed removals wait for permission,
-/// for the reason in `why`. Removals that are not listed do not wait.
+/// RemovalsHeld of a Director is True: the listed removals wait for permission.
+/// `why` is the reason. Removals that are not listed do not wait.
 pub fn missing_objects_held<'a>(
     why: &str,
     removals: impl IntoIterator<Item = &'a str>,
@@ -62,8 +62,8 @@ pub fn missing_objects_held<'a>(
     )
 }
 
-/// RemovalsHeld of a Director is True: every removal waits for permission, for
-/// the reason in `why`. `removals` lists the removals held so far.
+/// RemovalsHeld of a Director is True: every removal waits for permission.
+/// `why` is the reason. `removals` lists the removals held so far.
 pub fn every_removal_held<'a>(
     reason: &'static str,
     why: &str,
@@ -139,9 +139,9 @@ pub fn health_checks_nothing(generation: i64) -> Condition {
     )
 }
 
-/// ProbesWorking of a Director is False: problems of the director itself prevent
-/// probes of some targets. Each problem comes with the number of targets that
-/// it affects.
+/// ProbesWorking of a Director is False: problems of the director itself
+/// prevent probes of some targets. The message gives each problem with the
+/// number of affected targets.
 pub fn health_checks_void<'a>(
     reasons: impl Iterator<Item = (&'a str, usize)>,
     targets: usize,

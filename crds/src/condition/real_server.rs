@@ -11,8 +11,8 @@ use crate::{
     api::{CheckingDirectors, UnhealthyServer, UnhealthyState, int32},
 };
 
-/// The health of a server, as all live directors that check the server report
-/// it, for all of its services together.
+/// The health of one server over all of its services, as the live directors
+/// that check the server report it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerHealth<'a> {
     healthy: usize,
@@ -33,7 +33,7 @@ pub enum Sight {
     /// the server.
     LeftOut,
     /// The server is new to the director: no probe has succeeded yet, and too
-    /// few have failed for a verdict.
+    /// few probes have failed for a verdict.
     New,
     /// The director's probes of the server fail.
     Failing,
@@ -155,9 +155,9 @@ fn words(entry: &UnhealthyServer) -> String {
 /// director reports the server healthy. Ready is Unknown if no director knows
 /// the server's health.
 ///
-/// A server that only some directors reach is Ready: it serves, and the fault
-/// may not be in the server itself. The condition's message names the directors
-/// that do not reach the server.
+/// A server that only some directors reach is Ready: the server still serves
+/// clients, and the fault may not be in the server itself. The condition's
+/// message names the directors that do not reach the server.
 pub fn server_ready<'a>(
     services: usize,
     health: Option<&ServerHealth<'_>>,
@@ -213,7 +213,7 @@ fn not_healthy(services: usize, health: &ServerHealth<'_>) -> (&'static str, &'s
     (status, reason, message)
 }
 
-/// The condition Ready of a RealServer that is not accepted: it repeats the
+/// The condition Ready of a RealServer that is not accepted repeats the
 /// condition Accepted.
 pub fn server_not_ready(accepted: &Condition, generation: i64) -> Condition {
     condition(

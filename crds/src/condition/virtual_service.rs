@@ -46,10 +46,11 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
     )
 }
 
-/// ResolvedRefs is False: some servers do not fit the service, and the others
-/// serve. `refused` must not be empty ([`crate::Resolved::refused_by`]). The
-/// message only counts the `left_out` servers that a budget leaves out
-/// ([`crate::Service::left_out`]).
+/// ResolvedRefs is False: some servers do not fit the service, and the other
+/// servers serve. `refused` must not be empty
+/// ([`crate::Resolved::refused_by`]). `left_out` is the number of servers that
+/// a budget leaves out ([`crate::Service::left_out`]); the message only counts
+/// these servers.
 pub fn refused_refs<'a>(
     refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
     left_out: usize,

@@ -33,10 +33,10 @@ pub struct Facts {
     /// The sockets on which programs of this host listen, or the reason why the
     /// agent cannot read them.
     pub listeners: Result<Vec<Listener>, String>,
-    /// What programs of this host talk to, or why it cannot be read.
+    /// The peers of this host's programs, or why they cannot be read.
     pub peers: Result<BTreeSet<Peer>, String>,
-    /// Those services at the addresses of `peers` that this director serves or
-    /// served lately. Programs of this host are their clients.
+    /// The services of this director, present or recent, at the addresses of
+    /// `peers`. Programs of this host are clients of these services.
     pub served: BTreeSet<ServiceKey>,
     /// The addresses at which the agent reaches its API server.
     pub api_servers: BTreeSet<SocketAddr>,
@@ -246,8 +246,7 @@ fn waiting(key: &ServiceKey, why: &str) -> String {
     )
 }
 
-/// Returns why a service may be in the way of a program that has not started
-/// yet.
+/// Returns why a service may conflict with a program that has not started yet.
 fn start_danger(key: &ServiceKey, facts: &Facts) -> Option<Danger> {
     let before = facts.before_boot.as_ref()?;
     let address = key.vip().filter(|_| !before.contains(key))?;

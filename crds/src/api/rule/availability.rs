@@ -46,8 +46,8 @@ pub(in crate::api) fn quantity() -> Rule {
     )
 }
 
-/// CEL rule for an availability: recoverAbove requires minimumHealthy and is
-/// not below it.
+/// CEL rule for an availability: recoverAbove requires minimumHealthy and is at
+/// least minimumHealthy.
 pub(in crate::api) fn recovery_above_the_minimum() -> Rule {
     rule(
         "!has(self.recoverAbove) || (has(self.minimumHealthy) && \
@@ -71,8 +71,9 @@ pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
 }
 
 /// Builds a rule of a VirtualService's spec that applies if the spec has a
-/// sorry server. In `expression`, SORRY stands for the sorry server and METHOD
-/// for its forwarding method, or '' if the sorry server has no method.
+/// sorry server. In `expression`, SORRY stands for the sorry server. METHOD
+/// stands for the forwarding method of the sorry server or, if that is absent,
+/// of the service; without a method, METHOD is ''.
 fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     const SORRY: &str = "self.availability.belowMinimum.sorryServer";
     const METHOD: &str = "(has(SORRY.forwarding) ? SORRY.forwarding.method : \
