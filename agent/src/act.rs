@@ -123,7 +123,7 @@ pub struct Outcome {
 /// # Errors
 /// Returns an error if the kernel does not answer at all. If the kernel did not
 /// answer, the next round reads the whole table. If the round fails, the intent
-/// in the journal covers everything that it may have created.
+/// in the journal covers all entries that the round may have created.
 pub fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -213,8 +213,8 @@ fn intend(state: &mut State, edges: &mut Edges<'_>, phases: &Phases, now: Durati
 
 /// Whether an operation may create its entry without an intent. Servers that
 /// health checks removed are added again without an intent, even if the disk
-/// fails. A server that a health check removed is wanted and in a service of
-/// ours, so the journal may lose its record without harm.
+/// fails. The journal may lose the record of such a server without harm,
+/// because the server is wanted and in a service of ours.
 fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
     let service = op.service();
     let server = op.destination();

@@ -124,8 +124,8 @@ pub struct Loop {
     restored: bool,
     directors: Option<BTreeSet<String>>,
     liveness: Liveness,
-    /// Whether this host lacks a VIP, with the wanted state and the number of
-    /// changes of addresses for which that was found out.
+    /// Whether this host lacks a VIP, as last computed: the wanted state and
+    /// the number of address changes at that time, and the answer.
     lacks_any: Option<(Arc<Desired>, u64, bool)>,
     /// The directors whose Leases the agent looks at.
     asked: Looks,
@@ -150,7 +150,7 @@ pub struct Loop {
     /// The probe rates that the loop last sent to the prober.
     rates: Rates,
     unreadable: Vec<DirectorException>,
-    /// Whether objects wait until this director serves less.
+    /// Whether objects wait for room in a budget.
     waits_for_room: bool,
     /// The last logged problems of objects.
     complaints: Said<Line>,

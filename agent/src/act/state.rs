@@ -60,8 +60,8 @@ pub struct State {
     pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
     /// Services whose destinations are not in the wanted order.
     pub(super) misordered: BTreeSet<ServiceKey>,
-    /// The virtual addresses as the last look at the interfaces found them, for
-    /// the wish `placed_for`.
+    /// The virtual addresses that the last look at the interfaces found. That
+    /// look was for the wish `placed_for`.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
@@ -282,8 +282,8 @@ impl State {
         }
     }
 
-    /// Whether this host has no entries of ours left except sysctls, and the
-    /// journal records that.
+    /// Whether no entries of ours except sysctls are left on this host, and the
+    /// journal records that they are gone.
     pub fn is_clear(&self) -> bool {
         let ours = &self.ours;
         ours.table.services.is_empty()

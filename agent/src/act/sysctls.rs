@@ -6,8 +6,8 @@
 //! ```
 //!
 //! If a sysctl cannot be set, the round still does all its other work. If
-//! another process changes a sysctl, the agent sets it again a few times, then
-//! leaves it alone and reports the problem.
+//! another process changes a sysctl, the agent sets the sysctl again a few
+//! times. Then the agent accepts the other value and reports the problem.
 
 mod facts;
 mod words;

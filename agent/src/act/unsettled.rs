@@ -84,7 +84,8 @@ struct ServiceChanges {
     /// Whether the service and all its destinations ceased to be ours before
     /// the other changes.
     is_disowned: bool,
-    /// Whether the service became ours after `is_disowned`.
+    /// Whether the service became ours, after the loss if `is_disowned` is
+    /// true.
     is_owned: bool,
     /// Whether the service was then marked as adopted (true) or lost the mark
     /// (false), or none if its mark did not change.

@@ -5,9 +5,9 @@
 //! from a *listing* is believed only if two things hold:
 //!
 //! - The listing is newer than everything that this director has seen: its
-//!   resourceVersion is higher than the highest known resourceVersion. For a
-//!   folder of manifests, the folder is the same as before and contains at
-//!   least one manifest.
+//!   resourceVersion is higher than the highest known resourceVersion. A folder
+//!   of manifests must be the folder of the last listing and contain at least
+//!   one manifest.
 //! - At least half of this director's table stays
 //!   ([`crate::decide::guard::is_most`]).
 //!

@@ -20,14 +20,14 @@ pub enum Holding {
     /// This director is the holder: it takes the addresses that are missing.
     Take,
     /// No holder is named and there are several directors: this director keeps
-    /// the addresses that it has and takes no others.
+    /// its present addresses and takes no more addresses.
     KeepOnly,
     /// Another holder is named, and it is a live director of the group: this
     /// director removes the addresses that it added.
     Release,
     /// Another holder is named, and it is not known to be a live director of
-    /// the group: this director keeps the addresses that it has and takes no
-    /// others.
+    /// the group: this director keeps its present addresses and takes no more
+    /// addresses.
     Wait,
     /// Every other director of the group, including the named holder, is out.
     /// This director takes the addresses that are missing, until another host
@@ -41,12 +41,11 @@ pub enum Holding {
 
 /// Returns whether the director `me` should have the VIPs of a group with the
 /// given `directors`. While no holder is named, the answer is undecided until
-/// `me` is among the directors. This rule ensures that, of two directors that
-/// start at the same moment, at least one sees both directors. With rule Dummy,
-/// every director may have the VIPs if no holder is named. `is_live` returns
-/// whether a director is known to be a live director of the group.
-/// `are_others_out` says whether all directors of the group except `me` are
-/// known to be out.
+/// `me` is among the directors. So if two directors start at the same moment,
+/// at least one of them sees both. With rule Dummy, every director may have the
+/// VIPs if no holder is named. `is_live` returns whether a director is known to
+/// be a live director of the group. `are_others_out` says whether all directors
+/// of the group except `me` are known to be out.
 pub fn holding(
     rule: &AddressRule,
     holder: Option<&str>,
@@ -70,7 +69,7 @@ pub fn holding(
     }
 }
 
-/// A virtual address to add to an interface or to remove from one.
+/// A virtual address to add to an interface or to remove from an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Placement {
     /// The virtual address to add or remove.
@@ -120,9 +119,9 @@ pub enum Missing {
     HolderNotNamed,
 }
 
-/// Why an address of ours stays where it is, although the group wants it
-/// elsewhere. An address of ours leaves an interface only if another interface
-/// or host can have it.
+/// Why an address of ours stays on its interface although the group wants it on
+/// another interface or host. An address of ours leaves an interface only if
+/// another interface or host can have it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Stay {
     /// The interface that the group wants for the address cannot take it; the
@@ -197,8 +196,8 @@ pub struct Wanted<'a> {
     /// interface.
     pub kept: &'a BTreeMap<IpAddr, String>,
     /// The addresses that the agent added according to the journal, each with
-    /// its interface. The agent uses addresses that were on the host before it,
-    /// and never removes them.
+    /// its interface. The agent also uses addresses that other programs added,
+    /// but never removes them.
     pub ours: &'a BTreeMap<IpAddr, String>,
     /// The addresses in `ours` that were seen on this host in this run. If an
     /// address that was seen disappears, the agent restores it at once, because

@@ -141,8 +141,8 @@ impl Caution {
 
     /// Returns why the cluster or a definition is unknown, or none if it is
     /// known. A missing permission counts as lost if the journal names a
-    /// cluster, because an earlier run then had the permission. The person who
-    /// took the permission away may also have given the agent another cluster.
+    /// cluster, because an earlier run then had the permission. The change that
+    /// removed the permission may also have given the agent another cluster.
     fn unanswered<T>(&self, answer: &Answer<T>, what: &str) -> Option<String> {
         match answer {
             Answer::Is(_) => None,

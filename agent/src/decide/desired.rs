@@ -21,7 +21,7 @@ use ipvs::{
 use crate::decide::{addresses::Holding, ours::Remembered, sysctls::Tuning};
 
 /// The state that the API objects want on one director, and the object that
-/// wants each part of it.
+/// wants each part of the state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// The IPVS table that the objects want the kernel to have.
@@ -132,8 +132,8 @@ pub struct CheckPolicy {
     pub availability: Availability,
     /// The sorry server, if the policy has one.
     pub sorry: Option<(DestinationKey, DestinationConfig)>,
-    /// Servers that keep weight 0 in the table in cases where the policy
-    /// removes other servers from it.
+    /// Servers that stay in the table with weight 0 in cases where the policy
+    /// removes other servers.
     pub quiesce_only: BTreeSet<DestinationKey>,
 }
 

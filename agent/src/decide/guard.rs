@@ -21,9 +21,8 @@ pub const ALWAYS: usize = 10;
 pub const ONE_IN: usize = 4;
 
 /// Holds all removals once their number exceeds the budget, until they are
-/// released or no longer due. After a restart, the guard may have forgotten the
-/// removals before the restart. After a restart, the guard judges all remaining
-/// removals as one batch.
+/// released or no longer due. After a restart, the guard may have forgotten
+/// earlier removals, and judges all remaining removals as one batch.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     recent: VecDeque<(Duration, Count)>,

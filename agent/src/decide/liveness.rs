@@ -14,9 +14,9 @@ pub const VALID: Duration = Duration::from_secs(40);
 /// out.
 pub const OUT: Duration = Duration::from_secs(300);
 /// If the time between two looks at a Lease is longer than this, the time until
-/// the director counts as out begins again. During a gap between two looks, the
-/// API server was away, and no director could renew its Lease. While the API
-/// server answers, the agent looks at each Lease at least once a minute.
+/// the director counts as out begins again: while the API server was away, no
+/// director could renew its Lease. While the API server answers, the agent
+/// looks at each Lease at least once a minute.
 pub const GAP: Duration = Duration::from_secs(150);
 
 /// The Leases of the directors, as far as this agent has looked at them.

@@ -29,8 +29,8 @@ pub enum Entry {
     Sysctl(String, String),
     /// A device that the agent made for virtual addresses.
     Device(String),
-    /// A mark on a service of ours which says that another program made the
-    /// service. The mark of an adopted service disappears with the service.
+    /// Marks a service of ours as made by another program. The mark disappears
+    /// with the service.
     Adopted(ServiceKey),
 }
 

@@ -170,8 +170,8 @@ mod tests {
         ] {
             assert_eq!(judged(10 * MINUTE, ahead), permission, "{ahead} s ahead");
         }
-        // A machine whose clock is behind would take a permission that has
-        // ended for a valid one.
+        // A machine whose clock is behind would accept a permission that has
+        // already ended.
         assert_eq!(judged(DAY, 2 * DAY), Permission::Doubtful(Doubt::Behind));
         // A permission that has ended on both clocks is not reported.
         assert_eq!(judged(-MINUTE, 400 * DAY), Permission::Absent);

@@ -65,9 +65,8 @@ impl Places {
     }
 
     /// Leaves out of `wanted` the services that are not `ours` and whose
-    /// address cannot be on this host. Returns the services whose judgement
-    /// changed: services that are left out now and were not before, and
-    /// services that are no longer left out.
+    /// address cannot be on this host. Returns the services that are newly left
+    /// out and the services that are no longer left out.
     pub fn judge(
         &mut self,
         wanted: &Arc<Desired>,
@@ -115,8 +114,8 @@ impl Places {
     }
 }
 
-/// Returns the wanted addresses that cannot be on this host and that have at
-/// least one service which is not ours, each with the reason.
+/// Returns the wanted addresses that cannot be on this host, each with the
+/// reason. Addresses whose services are all ours are left out.
 fn missing(
     wanted: &Desired,
     ground: &Ground,

@@ -37,8 +37,8 @@ pub struct Verdict {
     /// servers of other services.
     pub refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The entries without a grant that are left out: services (as entries
-    /// without a server) and servers of other services. The conditions of the
-    /// objects of entries without a grant report that the entries are left out.
+    /// without a server) and servers of other services. The conditions of their
+    /// objects report these entries.
     pub ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The refusals as conditions and log lines, with notices about suspects
     /// that are not refused.

@@ -24,7 +24,7 @@ use ipvs::{DestinationKey, ServiceKey};
 /// How long the reason for a refusal must be absent until the refusal ends.
 pub const QUIET: Duration = Duration::from_secs(600);
 /// The time between two looks at the host counts as at most this long, because
-/// the agent does not know what happened on the host between them.
+/// the state of the host between the looks is unknown.
 const LONGEST_STEP: Duration = Duration::from_secs(60);
 /// The time after the host's start in which new services may be in the way of
 /// programs that have not started yet.

@@ -165,7 +165,8 @@ impl Serving {
         self.services.insert(key, service);
     }
 
-    /// Returns the still wanted servers that the previous run knew.
+    /// Returns the servers that are still wanted and that the previous run
+    /// knew.
     fn recall(
         &mut self,
         key: ServiceKey,

@@ -245,8 +245,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
 
 /// Returns the IPv4 settings that NAT servers need. Only the servers' replies
 /// need forwarding, because packets from clients are addressed to this host.
-/// Whether a reply is forwarded depends on the setting of the interface on
-/// which it comes in (`net/ipv4/route.c`, `ip_mkroute_input`).
+/// The setting of the incoming interface decides whether a reply is forwarded
+/// (`net/ipv4/route.c`, `ip_mkroute_input`).
 fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
     let redirects = "otherwise ICMP redirects make servers on the clients' own segment answer \
                      directly, past the director";

@@ -83,12 +83,12 @@ impl Loop {
                 let before_boot = remembered.before_boot.take();
                 self.protection.remember(refused, before_boot);
                 self.state.remember(remembered);
-                // The journal that was just opened may record other addresses
-                // as ours than the agent knew before.
+                // The journal that was just opened may record addresses as ours
+                // that the agent did not know.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
-                // The entries beyond a budget that are still served depend on
-                // which entries are ours.
+                // The record of our entries decides which entries beyond a
+                // budget are still served.
                 self.reason = self.reason.max(Reason::Resolve);
                 if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
                     && !said.is_empty()

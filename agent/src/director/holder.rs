@@ -81,7 +81,8 @@ impl Loop {
     }
 
     /// Whether this host lacks a VIP that the objects want. The answer is kept
-    /// until it may change, because rounds for servers' health are frequent.
+    /// until the wanted state or our addresses change, because rounds for
+    /// servers' health are frequent.
     fn lacks_any(&mut self) -> bool {
         let desired = self.protection.desired();
         let changes = self.state.address_changes();

@@ -327,9 +327,9 @@ impl Loop {
                         protection.interfaces = Some(Arc::new(interfaces));
                     }
                 }
-                // After an error, the agent keeps the facts that it knew
-                // before. After an error, the netlink socket cannot be used any
-                // longer, so the next check opens a new socket.
+                // After an error, the agent keeps the previous facts. The
+                // netlink socket cannot be used any longer, so the next check
+                // opens a new socket.
                 Err(error) => {
                     tracing::debug!("{error}");
                     if let Ok(again) = (self.world.links)() {

@@ -67,7 +67,7 @@ impl Sockets for SockDiag {
             (Protocol::TCP, StateFlags::LISTEN),
             (Protocol::UDP, StateFlags::CLOSE),
         ] {
-            let sockets = dump(protocol, states)?;
+            let sockets = dump(protocol, &states)?;
             found.extend(sockets.iter().map(|socket| listener(protocol, socket)));
         }
         Ok(found)
@@ -75,8 +75,11 @@ impl Sockets for SockDiag {
 
     fn peers(&mut self) -> io::Result<BTreeSet<Peer>> {
         let mut own = peers::own_sockets()?;
-        let tcp = dump(Protocol::TCP, StateFlags::ESTABLISHED | StateFlags::LISTEN)?;
-        let udp = dump(Protocol::UDP, StateFlags::ESTABLISHED)?;
+        let tcp = dump(
+            Protocol::TCP,
+            &(StateFlags::ESTABLISHED | StateFlags::LISTEN),
+        )?;
+        let udp = dump(Protocol::UDP, &StateFlags::ESTABLISHED)?;
         // The agent may have opened sockets during the dump.
         own.extend(peers::own_sockets()?);
         let mut found = peers::of_tcp(&tcp, &own);
@@ -88,7 +91,7 @@ impl Sockets for SockDiag {
 
 /// Returns the sockets of a protocol, of both families, that are in one of
 /// these states.
-fn dump(protocol: Protocol, states: StateFlags) -> io::Result<Vec<InetResponse>> {
+fn dump(protocol: Protocol, states: &StateFlags) -> io::Result<Vec<InetResponse>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -96,7 +99,7 @@ fn dump(protocol: Protocol, states: StateFlags) -> io::Result<Vec<InetResponse>>
     setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        socket.send(&request(family, protocol, &states), 0)?;
+        socket.send(&request(family, protocol, states), 0)?;
         receive(&socket, &mut found)?;
     }
     Ok(found)

@@ -390,7 +390,7 @@ pub fn oddities(
 }
 
 /// Returns a line for each unusual entry of the kernel's table and each unusual
-/// address that is not a failure.
+/// address. Failures are left out.
 fn notices<'a>(outcome: &'a Outcome, wishes: &'a Desired) -> impl Iterator<Item = Line> + 'a {
     let about = move |service: &ServiceKey, text| line(wishes.services.get(service), text);
     let strangers = outcome.strangers.iter().map(move |(service, destination)| {

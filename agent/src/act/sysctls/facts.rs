@@ -80,11 +80,11 @@ pub(super) fn gather(
 }
 
 /// Whether connection tracking is active in this network namespace. Firewall
-/// rules activate connection tracking, but the agent can detect it only by its
+/// rules activate connection tracking, but the agent can detect only the
 /// effects. While connection tracking is inactive, its count of connections
 /// stays 0, even if IPVS has connections. While connection tracking is active
-/// and the only traffic is replies of NAT servers, it counts the replies as
-/// invalid packets.
+/// and the only traffic is replies of NAT servers, connection tracking counts
+/// the replies as invalid packets.
 fn is_tracking(edges: &mut Edges<'_>) -> bool {
     let count = edges.sysctls.read("net.netfilter.nf_conntrack_count");
     count.is_ok_and(|count| count != "0") || edges.surroundings.calls_packets_invalid()

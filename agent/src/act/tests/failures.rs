@@ -188,9 +188,8 @@ fn an_intent_that_failed_may_be_on_the_disk_and_does_not_stay_there() {
     world.parts().disk_broken = true;
     agent.round(&wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
     world.parts().disk_broken = false;
-    // If the intent stayed in the journal, the next run would take entries that
-    // another process creates in the meantime for its own, and would remove
-    // them.
+    // If the intent stayed in the journal, the next run would claim and remove
+    // entries that another process creates in the meantime.
     agent.round_when_due(&wish(&[]));
     assert_eq!(world.news(), ["settle"]);
     assert_eq!(agent.state.next_deadline(), None);

@@ -258,8 +258,8 @@ impl Story {
         }
     }
 
-    /// Marks the services as lost that the agent leaves to strangers because
-    /// strangers have destinations in them.
+    /// Marks a service as lost if the agent leaves the service to strangers
+    /// because strangers have destinations in it.
     fn note_left_services(&mut self) {
         let ours = &self.agent.state.ours.table;
         let is_left = |service: &ServiceKey| {
@@ -388,9 +388,9 @@ impl Story {
         }
     }
 
-    /// Marks entries as lost that another process changed before the agent
-    /// recorded them as ours. The agent recognizes an unrecorded entry by the
-    /// entry's configuration, and an unrecorded destination also by the
+    /// Marks an entry as lost if another process changed the entry before the
+    /// agent recorded it as ours. The agent recognizes an unrecorded entry by
+    /// the entry's configuration, and an unrecorded destination also by the
     /// destination's service.
     fn lose(&mut self, changed: &Entry, now: Whose) {
         if now == Whose::Ours {

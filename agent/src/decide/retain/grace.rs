@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ipvs::{DestinationConfig, DestinationKey, Op, ServiceKey};
 
-/// How long an entry stays in the kernel after its removal was allowed. Until
-/// its removal, a service serves as before, and a server has weight 0.
+/// How long an entry stays in the kernel after its removal was allowed. During
+/// this time, a service serves normally, and a server has weight 0.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// A service, or a server in a service.

@@ -101,8 +101,8 @@ impl Service {
         due.filter(|due| *due > now).max()
     }
 
-    /// Makes the memory of the previous run agree with the kernel, so that
-    /// nothing changes before a verdict. The previous run may have ended before
+    /// Adjusts the state remembered from the previous run to match the kernel, so
+    /// that no entry of the kernel changes before the first verdict. The previous run may have ended before
     /// it recorded its last step. After a reboot, the kernel has no services,
     /// and the memory stays as it is.
     pub(super) fn believe(&mut self, found: Found<'_>, now: Timestamp) {

@@ -34,8 +34,7 @@ impl Fight {
     }
 
     /// Notes that the sysctl has its wanted value, whichever process set it.
-    /// From now on, the agent corrects the sysctl again, even if it had
-    /// stopped.
+    /// From now on, the agent corrects other values of the sysctl again.
     pub fn end(&mut self) {
         if self.is_over {
             *self = Self::default();

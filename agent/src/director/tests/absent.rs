@@ -1,4 +1,4 @@
-//! Tests that an object that a listing leaves out is removed only if the
+//! Tests that an object's absence from a listing removes the object only if the
 //! listing is believed, however small the table is.
 
 use super::*;

@@ -171,7 +171,8 @@ fn an_older_service_waits_until_a_newer_one_that_is_served_is_deleted() {
     let before = world.table();
     assert_eq!(before.len(), 3);
 
-    // Both are of one second, and the new one comes first by its name.
+    // Both services are from the same second, and the new service comes first
+    // by name.
     let new = Event::VirtualService(Change::Apply(service(443, "wrr", 1)));
     agent.note(new);
     let observed = agent.act(START).expect("a round");

@@ -1,5 +1,5 @@
-//! Tests that no entry is removed after a change of the cluster or the deletion
-//! of a definition, until the removals are released.
+//! Tests that an agent removes no entry after it was moved to another cluster, or
+//! after a definition was deleted. Its removals wait until they are released.
 
 use jiff::Timestamp;
 

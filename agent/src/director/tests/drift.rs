@@ -1,4 +1,4 @@
-//! Tests what the director does when another process changes the kernel's
+//! Tests how the director reacts when another process changes the kernel's
 //! table.
 
 use ipvs::Listing;
@@ -9,7 +9,7 @@ use crate::{
     host::reading::Reading,
 };
 
-/// Returns a director whose kernel table is as wanted.
+/// Returns a director whose kernel table is the wanted table.
 fn settled(world: &ModelWorld) -> Loop {
     let mut agent = director(&Doors::default(), world);
     everything().into_iter().for_each(|event| agent.note(event));

@@ -1,5 +1,5 @@
-//! Tests that services at addresses that the host's programs talk to are
-//! refused, and that the director's own services are not.
+//! Tests that the director refuses services at addresses that the host's
+//! programs talk to, but does not refuse its own services.
 
 use std::net::SocketAddr;
 

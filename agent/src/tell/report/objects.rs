@@ -10,13 +10,13 @@ use crds::{
 use super::exception;
 use crate::ration::Line;
 
-/// Returns exceptions for the group's services and their servers that this
-/// build cannot read, though the controller's build may. Also returns
-/// exceptions for what depends on the last good version of an object that is not
-/// accepted as it is now, since only agents know that version: services whose
-/// key such an object has, and what a budget leaves out in its namespace. Also
-/// returns exceptions for what waits for room in a budget, since only this
-/// director still serves others in its place.
+/// Returns the exceptions that only agents can report. First: the group's
+/// services and servers that this build cannot read, though the controller's
+/// build may. Second: objects that are left out because the last good version
+/// of another object is in force, although that object's present version is not
+/// accepted. These are services whose key the other object has, and objects
+/// beyond a budget in its namespace. Third: objects that wait for room in a
+/// budget because this director still serves other objects.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = reason::UNREADABLE;
     let services = objects.virtual_services.iter().filter_map(|(key, stored)| {

@@ -61,7 +61,7 @@ pub(super) enum Fault {
 pub(super) struct Death {
     /// The number of calls after which the agent dies.
     pub(super) calls: usize,
-    /// The fates of the agent's writes that were not synced.
+    /// What happens to each unsynced write of the agent.
     pub(super) fates: Vec<Fate>,
     /// For each of the next runs, the number of calls after which the run dies.
     pub(super) openings: Vec<usize>,

@@ -22,8 +22,7 @@ impl Scene {
         self.retain(wanted, Removals::Guarded)
     }
 
-    /// Applies the state in force to the kernel, and returns the operations
-    /// that this took.
+    /// Applies the state in force to the kernel, and returns the operations.
     fn apply(&mut self, in_force: &Wish) -> Vec<String> {
         let table = &in_force.desired.table;
         let plan = ipvs::plan(table, &self.kernel, &self.ours.table, OnConflict::Adopt);
