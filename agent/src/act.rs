@@ -8,8 +8,8 @@
 //! [`read`] is the only place that reads the kernel's table. After the reading,
 //! the loop decides the state in force, and [`run`] does the rest of the round.
 //! A failed operation waits for its own back-off and does not stop other
-//! operations. The agent may die between any two stages. The intent in the
-//! journal then shows which entries the round may have created.
+//! operations. The agent may die between any two stages. After a death, the
+//! intent in the journal shows which entries the round may have created.
 
 mod doubt;
 mod phases;
@@ -73,16 +73,16 @@ pub struct Edges<'a> {
     pub segments: &'a mut dyn Segments,
 }
 
-/// The state of this host after a round, and its differences from the wanted
-/// state.
+/// The state of this host after a round, and how the host differs from the
+/// wanted state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
     /// The number of our services in the kernel.
     pub services: usize,
     /// The number of our destinations in the kernel.
     pub destinations: usize,
-    /// The failures that wait for their next attempt, each with its error
-    /// message.
+    /// The subjects whose operation failed and will be tried again, each with
+    /// the error message.
     pub failures: BTreeMap<Subject, String>,
     /// The virtual addresses on this host, each with its interface: wanted
     /// addresses, and addresses that cannot be removed yet.
@@ -97,15 +97,15 @@ pub struct Outcome {
     /// reason.
     pub missing: BTreeMap<IpAddr, Missing>,
     /// The virtual addresses on this host that another host also claims, each
-    /// with that host's MAC address and known IP addresses.
+    /// with the other host's MAC address and known IP addresses.
     pub contested: BTreeMap<IpAddr, (Mac, Vec<IpAddr>)>,
     /// Strangers' destinations in our services.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
     /// Wanted entries that the agent left alone because they belong to
     /// strangers: services, and destinations in our services.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
-    /// Services whose destinations are not in the wanted order although their
-    /// scheduler depends on that order.
+    /// Services whose destinations are in the wrong order, if their scheduler
+    /// depends on the order.
     pub misordered: BTreeSet<ServiceKey>,
     /// The agent's repairs of changes that other processes made.
     pub repairs: Repairs,
@@ -147,7 +147,7 @@ pub fn run(
     if apply(state, edges, &phases.services, now)? == Applied::InPart {
         // Another process may have created a service that this round could not
         // create. The agent must not add destinations to another process's
-        // service, because it could not remove them later.
+        // service, because it could not remove the destinations later.
         phases.destinations.retain(|op| state.has(&op.service()));
     }
     apply(state, edges, &phases.destinations, now)?;
@@ -189,9 +189,9 @@ fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan
     }
 }
 
-/// Whether the plan may change which addresses are wanted. A plan that adds,
-/// removes or adopts services may change the wanted addresses. So may a plan
-/// that finds services gone or left to strangers.
+/// Whether the plan may change the wanted addresses. A plan may change the
+/// wanted addresses if it adds, removes or adopts services, or if it finds
+/// services gone or left to strangers.
 fn concerns_services(plan: &Plan) -> bool {
     let is_service = |op: &Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
     plan.ops.iter().any(is_service)
@@ -203,8 +203,9 @@ fn concerns_services(plan: &Plan) -> bool {
 /// Writes an intent for the entries that the round will create. Returns false
 /// if the disk does not accept the intent.
 fn intend(state: &mut State, edges: &mut Edges<'_>, phases: &Phases, now: Duration) -> bool {
-    // The journal must list adopted entries before the agent edits them. After
-    // an edit, nothing distinguishes an adopted entry from a stranger's.
+    // The journal must list adopted entries before the agent edits them.
+    // Without the record, the agent could not tell an edited entry from a
+    // stranger's entry.
     if phases.has_additions() {
         record::settle(state, edges, now);
     }
@@ -243,8 +244,8 @@ fn adopt_and_forget(state: &mut State, plan: &Plan) {
     }
 }
 
-/// Forgets services that stay in the kernel with strangers' destinations, once
-/// none of our destinations is left in them.
+/// Forgets services in which none of our destinations is left. The services
+/// stay in the kernel because they contain strangers' destinations.
 fn leave_to_strangers(state: &mut State, shared: &[ServiceKey]) {
     for service in shared {
         let ours = state.ours.table.services.get(service);

@@ -1,6 +1,6 @@
-//! Claims virtual addresses on Ethernet segments. The agent asks whether
-//! another host has an address before adding it, and announces and defends the
-//! address afterwards.
+//! Claims virtual addresses on Ethernet segments. Before the agent adds an
+//! address, it asks whether another host has the address. Afterwards, the agent
+//! announces and defends the address.
 //!
 //! Claims run on a thread of their own. The loop sends orders to the claims
 //! thread ([`machine::Order`]) and receives news from it ([`Event::Claims`]).
@@ -36,8 +36,7 @@ use crate::event::Event;
 /// without an order are neither claimed nor announced.
 pub type Orders = BTreeMap<IpAddr, Order>;
 
-/// The wait before the agent tries again to open a network card that could not
-/// be opened.
+/// The wait before the agent opens a network card again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 /// The longest time for which the claims thread sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
@@ -98,8 +97,8 @@ async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
             wires.listen_for(claims.asked());
             retry = (!wires.troubles().is_empty()).then(|| Instant::now() + RETRY);
         }
-        // If the process did not run for a while, it first handles the frames
-        // that arrived in the meantime, and then the deadlines that passed.
+        // After a pause of the process, the frames that arrived are handled
+        // before the deadlines that passed.
         wires.hear(|index, heard| claims.hear(index, &heard, start.elapsed()));
         for say in claims.say(start.elapsed()) {
             wires.say(&say);

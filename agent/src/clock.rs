@@ -1,7 +1,7 @@
-//! The agent's clock. A deadline is a time since the agent's start, so a step
-//! of the time of day does not move deadlines. The time of day is read when it
-//! is needed, because it may be wrong when the agent starts and be corrected
-//! later.
+//! The agent's clock. A deadline counts from the agent's start, so a jump of
+//! the time of day does not move the deadline. The agent reads the time of day
+//! only when needed, because the time of day may be wrong at the start and
+//! corrected later.
 
 use std::time::{Duration, Instant};
 
@@ -45,11 +45,11 @@ impl Clock {
         Duration::try_from(since).unwrap_or(Duration::ZERO)
     }
 
-    /// Converts a time that [`Clock::now`] returned to the time of day at the
-    /// agent's start plus the time since then. The resulting time is for state
-    /// machines that compare such times with each other. The resulting time
-    /// never jumps, but it may differ from the time of day. Use [`Daytime`]
-    /// instead to compare with a time that a person set.
+    /// Converts a time of [`Clock::now`] to a timestamp: the time of day at the
+    /// agent's start plus the time since the start. State machines compare
+    /// these timestamps with each other. The timestamps never jump, but may
+    /// differ from the time of day. To compare with a time that a person set,
+    /// use [`Daytime`].
     pub fn steady_wall(&self, now: Duration) -> Timestamp {
         self.wall
             .checked_add(now)

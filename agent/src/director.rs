@@ -55,9 +55,9 @@ use crate::{
     tell::report::{Observed, Trouble},
 };
 
-/// The agent waits this long after its start, or until its inputs have
-/// answered, before it restores VIPs of the previous run. Another director may
-/// have taken the previous run's VIPs in the meantime. At its start, the agent
+/// How long the agent waits after its start before it restores VIPs of the
+/// previous run. The wait ends early when the inputs have answered. Another
+/// director may have taken the previous run's VIPs in the meantime. The agent
 /// restores the IPVS table at once.
 const VIP_GRACE: Duration = Duration::from_secs(5);
 
@@ -110,8 +110,8 @@ pub struct Loop {
     /// The open journal, or the reason why it is not open.
     journal: Result<Box<dyn Journal>, NoJournal>,
     objects: Objects,
-    /// The three tees that pass changes of objects to `objects` and to the
-    /// checkpoint.
+    /// The three tees. A tee copies each change of an object to `objects` and
+    /// to the checkpoint.
     services: Tee,
     servers: Tee,
     groups: Tee,
@@ -156,8 +156,7 @@ pub struct Loop {
     complaints: Said<Line>,
     /// The last logged unusual conditions of this host.
     oddities: Said<Line>,
-    /// The recent log lines about the objects of each namespace, which limit
-    /// further lines.
+    /// Limits the log lines about the objects of each namespace.
     ration: Ration,
     state: State,
     /// The back-off for opening edges again after an error.

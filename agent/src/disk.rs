@@ -1,5 +1,5 @@
-//! The files that outlive the agent: the journal, which records the entries
-//! that are ours, and the checkpoint, which holds the last known good objects.
+//! The files that outlive the agent. The journal records which entries are
+//! ours. The checkpoint holds the last known good objects.
 
 pub mod checkpoint;
 pub(crate) mod database;

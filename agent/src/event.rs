@@ -35,24 +35,24 @@ pub enum Event {
     RealServer(Change<RealServer>),
     /// A change to the director's own DirectorGroup.
     DirectorGroup(Change<DirectorGroup>),
-    /// The names of the Directors of the director's group; sent whenever they
+    /// The names of the Directors of this director's group; sent when the names
     /// change.
     Directors(BTreeSet<String>),
-    /// The addresses of each Director's host, as the Director reports them;
-    /// sent whenever they change.
+    /// The host addresses that each Director reports; sent when the addresses
+    /// change.
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
     /// A reading of another director's Lease: the director's name, the time of
-    /// the reading, and the renewal time in the Lease, or none if there is no
-    /// Lease.
+    /// the reading, and the Lease's renewal time. Without a Lease, the renewal
+    /// time is `None`.
     Lease(String, Instant, Option<String>),
-    /// The addresses at which the agent reaches its API server; sent whenever
-    /// they change.
+    /// The addresses at which the agent reaches its API server; sent when the
+    /// addresses change.
     ApiServers(BTreeSet<SocketAddr>),
     /// An input's answer about the cluster, or about a custom resource
     /// definition of the objects.
     Caution(Word),
     /// A listing of the objects of one kind begins, from the given source. The
-    /// event that a listing begins comes before [`Change::Listing`].
+    /// loop receives this event before [`Change::Listing`].
     Listing(Kind, Source),
     /// The previous run's knowledge about its listings.
     Known(Known),
@@ -63,26 +63,27 @@ pub enum Event {
     Unread,
     /// The latest probe results of a target; sent whenever their tally changes.
     Probed(ProbeId, Tally),
-    /// The faults of this host that make probe results void, each with the
-    /// number of affected targets; sent whenever they change.
+    /// The number of affected targets for each fault of this host that makes
+    /// probes void. The event is sent when the numbers change.
     ProbesVoid(BTreeMap<Arc<str>, usize>),
     /// The reasons why probes begin late, each with the number of affected
     /// targets. A reason names a namespace that wants more than its share of
     /// the prober. The event is sent whenever the reasons change.
     ProbesLate(BTreeMap<Arc<str>, usize>),
-    /// The changed verdicts of claims for virtual addresses, and the time at
-    /// which they were reached.
+    /// The changed verdicts about virtual addresses, and the time of the
+    /// verdicts.
     Claims(Instant, BTreeMap<IpAddr, Verdict>),
-    /// The interfaces on whose segments the agent cannot listen, by interface
-    /// number, each with the reason; sent whenever they change.
+    /// The reasons why the agent cannot listen on interfaces, by interface
+    /// number. The event is sent when the reasons change.
     ClaimsHindered(BTreeMap<u32, String>),
     /// The reason why the checkpoint cannot be written, or `None` if the
-    /// checkpoint can be written again; sent whenever the reason changes.
+    /// checkpoint can be written again. The event is sent when the reason
+    /// changes.
     Checkpoint(Option<String>),
     /// The interfaces or addresses of the host changed.
     Links,
     /// All objects that the previous run knew have been sent. The loop may now
-    /// create missing entries before the inputs have answered.
+    /// create missing entries, even if the inputs have not answered yet.
     Restored,
     /// The agent must stop, and leave the kernel's table and the addresses as
     /// they are.

@@ -1,6 +1,6 @@
-//! Divides the room of a list in the Director's status fairly among namespaces,
-//! so that one namespace's entries do not take the room of another namespace's
-//! entries.
+//! Divides the space of a list in the Director's status fairly among
+//! namespaces. No namespace's entries can take another namespace's share of the
+//! space.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,8 +10,7 @@ use std::{
 use crds::fair_limit;
 use serde::Serialize;
 
-/// The maximum number of namespaces that are named because entries of them were
-/// left out.
+/// The maximum number of namespaces with left-out entries that are named.
 const MOST_NAMES: usize = 200;
 
 /// The size limits of a list in the Director's status.
@@ -30,11 +29,10 @@ struct Demand {
     bytes: usize,
 }
 
-/// Divides the entries into the entries that the list has room for and the
-/// entries that are left out. Each namespace gets as many of its first entries
-/// as fit into its fair share of the bytes ([`fair_limit`]). Bytes that no
-/// namespace uses go to the first of the entries that do not fit into the
-/// shares.
+/// Separates the entries that fit into the list from the entries that are left
+/// out. Each namespace's first entries are kept, up to the namespace's fair
+/// share of the bytes ([`fair_limit`]). Unused bytes go to the first entries
+/// that do not fit into the shares.
 pub fn keep<T: Serialize>(
     entries: Vec<T>,
     namespace: impl Fn(&T) -> &str,
@@ -60,8 +58,8 @@ pub fn keep<T: Serialize>(
         let used = used.entry(namespace(entry)).or_default();
         let after = size.and_then(|size| used.checked_add(size));
         let after = after.filter(|after| *after <= limit);
-        // If an entry has no room, the namespace's later entries have no room
-        // either.
+        // After an entry that does not fit, the namespace's later entries are
+        // left out too.
         *used = after.unwrap_or(usize::MAX);
         after.is_some()
     });
@@ -83,7 +81,7 @@ pub fn keep<T: Serialize>(
 }
 
 /// Returns the namespaces of the entries that were left out. If there are too
-/// many namespaces to name, the list is empty, and entries of any namespace may
+/// many namespaces to name, returns an empty list: entries of any namespace may
 /// be missing.
 pub fn names<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let names = namespaces.into_iter().filter(|name| !name.is_empty());
@@ -94,8 +92,7 @@ pub fn names<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     }
 }
 
-/// Returns the number of bytes that an entry of a list takes as JSON, with its
-/// comma.
+/// Returns the size of a list's entry as JSON in bytes, including the comma.
 fn json_size(entry: &impl Serialize) -> usize {
     struct Counter(usize);
     impl io::Write for Counter {

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// The sysctls of a modelled host that forwards the packets of NAT servers on
-/// eth1. On this host, only services with health checks need another value of a
+/// eth1. On this host, only services with health checks require a change of a
 /// sysctl.
 const SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.vs.expire_nodest_conn", "0"),
@@ -194,7 +194,7 @@ pub(crate) struct Parts {
     pub(crate) sysctls: BTreeMap<String, String>,
     /// The listening sockets of the host's programs.
     pub(crate) listeners: Vec<Listener>,
-    /// What the host's programs talk to.
+    /// The remote addresses that the host's programs talk to.
     pub(crate) peers: BTreeSet<Peer>,
     /// How many times the agent read the listening sockets.
     pub(crate) listeners_read: usize,
@@ -335,7 +335,7 @@ impl ModelWorld {
         found.map(|interface| interface.name.clone()).collect()
     }
 
-    /// Adds an address to an interface, as another process would.
+    /// Simulates another process that adds an address to an interface.
     pub(crate) fn put(&self, address: IpAddr, on: &str) {
         let mut parts = self.parts();
         let interface = parts.interfaces.iter_mut().find(|found| found.name == on);
@@ -345,7 +345,7 @@ impl ModelWorld {
         }
     }
 
-    /// Removes an address from an interface, as another process would.
+    /// Simulates another process that removes an address from an interface.
     pub(crate) fn take(&self, address: IpAddr, from: &str) {
         let mut parts = self.parts();
         let interface = parts.interfaces.iter_mut().find(|found| found.name == from);
@@ -355,7 +355,7 @@ impl ModelWorld {
 }
 
 /// Returns the error of a broken kernel socket. Every call of a dead agent
-/// returns the error of a broken kernel socket, too.
+/// fails with the same error as a broken kernel socket.
 pub(crate) fn broken() -> ipvs::Error {
     ipvs::Error::Io {
         doing: "talking to the model",

@@ -19,13 +19,12 @@
 //! ```
 //!
 //! Each stage before `plan` takes a wanted table and returns a corrected table,
-//! so `plan` never gets a change that must not happen. `protect` leaves out
-//! services that would take the host's own traffic, and `places` leaves out new
-//! services whose VIP cannot be on this host. `retain` keeps in force the
-//! entries that must not be removed yet. `weigh` gives each server the weight
-//! that its health allows.
+//! so `plan` gets only allowed changes. `protect` leaves out services that
+//! would take the host's own traffic. `places` leaves out new services whose
+//! VIP cannot be on this host. `retain` keeps entries that must not be removed
+//! yet. `weigh` gives each server the weight that its health allows.
 //!
-//! The agent takes VirtualServices, RealServers and the director's group. The
+//! The agent reads VirtualServices, RealServers and the director's group. The
 //! agent writes the kernel's IPVS table, the virtual addresses and the sysctls
 //! of this host, and a status. The loop of the agent is one thread. Code that
 //! waits for the network runs in other threads and only sends events to the

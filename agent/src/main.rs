@@ -71,8 +71,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The file with the machine's boot id, which changes whenever the machine
 /// boots (`Documentation/admin-guide/sysctl/kernel.rst`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// The interval at which the agent, at its start, checks again for the lock or
-/// the configuration that it waits for.
+/// While the agent waits for the lock or the configuration at its start, it
+/// checks again at this interval.
 const RETRY: Duration = Duration::from_secs(1);
 /// The maximum wait for data of a listing. A watch of objects ends earlier by
 /// itself, after kube's default of 290 s.

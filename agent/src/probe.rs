@@ -14,9 +14,8 @@
 //! The data that a probe reads from a server is limited in size and time. The
 //! namespaces share the prober and the matcher fairly: no namespace's probes
 //! become late or void because of another namespace's probes. A probe leaves no
-//! connection open. Probes close TCP connections with RST, so that firewalls
-//! between the host and the server do not keep the connections in their
-//! connection tracking.
+//! connection open. Probes close TCP connections with RST, so firewalls on the
+//! way to the server stop tracking the connections.
 
 mod attempt;
 mod bounded;

@@ -92,8 +92,8 @@ pub struct Ration {
 
 impl Ration {
     /// Returns the text to log for a line. If there is no room for the line,
-    /// the text is a notice that lines are left out, or none if the notice was
-    /// already logged.
+    /// returns a notice that lines are left out. Returns `None` if the notice
+    /// was already logged.
     pub fn take(&mut self, line: Line, now: Duration) -> Option<String> {
         let Line { namespace, text } = line;
         if namespace.is_empty() {

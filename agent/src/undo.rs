@@ -55,9 +55,8 @@ pub struct Undo<'a> {
     pub sysctl_dir: &'a Path,
     /// The id of the machine's current boot.
     pub boot_id: &'a str,
-    /// The time to wait before the removal, so that connections can end by
-    /// themselves. While `ipvs-agent undo` waits, new connections get no
-    /// server.
+    /// How long to wait for connections to end before the removal. While
+    /// `ipvs-agent undo` waits, new connections get no server.
     pub wait: Duration,
 }
 
@@ -96,8 +95,8 @@ pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         "not all sysctls could be restored: {}; use --sysctl-dir to name a folder where they can be written, and run this command again",
         restored.stuck.join("; ")
     );
-    // The checkpoint is removed, because an agent that starts while its API
-    // server is away would program the checkpoint's objects again.
+    // The checkpoint is removed, because a new agent without an API server
+    // would program the checkpoint's objects again.
     let checkpoint = undo.state_dir.join(CHECKPOINT);
     match fs::remove_file(&checkpoint) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -245,8 +244,8 @@ impl Host {
         Ok(active)
     }
 
-    /// Runs rounds with an empty wanted state until only sysctls remain to be
-    /// restored.
+    /// Runs rounds with an empty wanted state. Ends when only sysctls must
+    /// still be restored.
     fn clear(&mut self, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         let began = self.began.elapsed();
         loop {
@@ -273,7 +272,7 @@ impl Host {
     }
 }
 
-/// Returns an empty wish, so that the round removes all entries that are ours.
+/// Returns an empty wish, which makes the round remove all our entries.
 fn nothing(_: &Remembered, _: &ActualTable) -> Wish {
     Wish {
         desired: Arc::default(),

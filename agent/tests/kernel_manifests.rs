@@ -31,13 +31,13 @@ use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, So
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc::unbounded_channel;
 
-/// The deadline for a director's first round, which takes less time in every
-/// passing test.
+/// The deadline for a director's first round. A test whose first round takes
+/// longer fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The `ip` commands that create an interface whose subnets contain every VIP.
-/// Without such an interface, the agent leaves a new service out of the kernel,
-/// because its VIP has no place.
+/// Without the interface, the agent does not create a new service, because the
+/// VIP has no interface.
 const HOST: [&str; 6] = [
     "link set lo up",
     "link add every type dummy",
@@ -67,9 +67,9 @@ fn manifests_of_the_repository() -> Vec<PathBuf> {
     found
 }
 
-/// Applies a manifest to an empty kernel, applies it again with the journal of
-/// the first run, and applies it again without a journal. Returns the number of
-/// services that the manifest creates.
+/// Applies a manifest three times: to an empty kernel, again with the first
+/// run's journal, and again without a journal. Returns the number of services
+/// that the manifest creates.
 fn apply_again(manifest: &Path) -> usize {
     in_a_namespace(|| {
         let folders = tempfile::tempdir().expect("a folder");
@@ -130,8 +130,9 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         folder: None,
     };
     let objects = objects.to_owned();
-    // The thread that watches the manifests ends with the test at the latest,
-    // or earlier if the folder is gone and the director's loop has ended.
+    // The thread that watches the manifests ends with the test at the latest.
+    // The thread ends earlier if the folder is gone and the director's loop has
+    // ended.
     thread::spawn(move || manifests::watch(&objects, "a", "default", input));
 
     let writes = Arc::new(AtomicUsize::new(0));
@@ -178,8 +179,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
     (writes.load(SeqCst), found)
 }
 
-/// A socket to the kernel's IPVS that counts the operations that the director
-/// sends through it.
+/// A socket to the kernel's IPVS that counts the director's operations.
 struct Counted {
     socket: Socket,
     writes: Arc<AtomicUsize>,

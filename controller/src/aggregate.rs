@@ -104,9 +104,9 @@ struct Group<'a> {
     exceptions:
         HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
-    /// The positions that every live director of the group has reached, or
-    /// `None` if the group has no live director or the place of a live director
-    /// is unknown.
+    /// The positions that every live director of the group has reached. `None`
+    /// if the group has no live director, or if the place of a live director is
+    /// unknown.
     least: Option<Positions>,
     accepted_services: i32,
 }

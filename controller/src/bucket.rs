@@ -13,8 +13,8 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Whether one more action may happen now. The bucket counts the action if
-    /// the action may happen.
+    /// Whether one more action may happen now. The bucket counts each permitted
+    /// action.
     pub(crate) fn take(&mut self, burst: u32, pause: Duration, now: Time) -> bool {
         while self.taken > 0 && self.since + pause <= now {
             self.taken -= 1;

@@ -1,5 +1,5 @@
-//! Compares the status that an object should have with the published one, and
-//! says how much the difference matters.
+//! Compares an object's wanted status with its published status, and rates how
+//! much the difference matters.
 
 use crds::{
     api::VirtualServiceStatus,
@@ -17,20 +17,21 @@ pub enum Difference {
     None,
     /// Only numbers or names of directors differ, and no condition changes its
     /// meaning. When a director dies, every service of its group has a soft
-    /// difference, and the services must not all be patched at once.
-    /// Information that does not fit into a director's status is a soft
-    /// difference too.
+    /// difference, and the services must not all be patched at once. The
+    /// difference is also soft if the state Ready becomes unknown because a
+    /// director's status has no room for all reports.
     Soft,
-    /// A reason, a generation, the message of a failure, or a count of
-    /// something other than directors differs.
+    /// A reason, a generation, the message of a failure, or a count differs.
+    /// Counts of directors are excepted: they are soft differences.
     Plain,
     /// A condition's status differs, or the condition is new.
     Flip,
 }
 
 impl Status {
-    /// How this status differs from the published one. Conditions that only the
-    /// published status has are ignored, because another writer owns them.
+    /// How this status differs from the published status. Conditions that only
+    /// the published status has are ignored, because another writer owns these
+    /// conditions.
     pub fn difference(&self, published: Option<&Self>) -> Difference {
         let conditions = published.map_or(&[][..], Self::conditions);
         let of_conditions = self
@@ -88,7 +89,7 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
         return Difference::Flip;
     };
     // The Ready state is unknown because a director's status has no room for
-    // its report: see [`Difference::Soft`].
+    // all reports: see [`Difference::Soft`].
     let lost = new.reason == reason::MORE_TO_REPORT && old.reason == reason::READY;
     if lost {
         return Difference::Soft;

@@ -17,8 +17,8 @@ use crate::{
     status::{Status, Subject},
 };
 
-/// The longest note of an Event, in bytes, not counting the mark that shows
-/// that text was cut off. An API server accepts notes of at most 1024 bytes.
+/// The longest note of an Event, in bytes, without the mark for cut-off text.
+/// An API server accepts notes of at most 1024 bytes.
 const LONGEST_NOTE: usize = 1000;
 
 /// A Kubernetes Event and the object that it is about.
@@ -142,8 +142,9 @@ fn event(of: &Condition) -> Event {
 }
 
 /// Whether a condition changed in a way that users should see. For a failed
-/// condition, a changed reason is enough: every edit causes the reason
-/// Programming first, and users must see the kernel's refusal that may follow.
+/// condition, a changed reason is enough. After an edit, the reason is
+/// Programming at first. If the kernel then refuses the edit, only the reason
+/// changes, and users must see this change.
 fn is_news(old: Option<&Condition>, new: &Condition) -> bool {
     old.is_none_or(|old| {
         old.status != new.status || (new.status == "False" && old.reason != new.reason)

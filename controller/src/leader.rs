@@ -46,10 +46,10 @@ pub struct Signals {
 }
 
 /// Takes the leader's Lease whenever the Lease is free, and renews it until the
-/// process must stop. At the end, the process gives the Lease back, so that the
-/// next leader does not have to wait. The process also gives the Lease back if
-/// it cannot lead ([`Tenure::is_in_vain`]), and then waits so that another
-/// candidate can take the Lease.
+/// process must stop. At the end, the process releases the Lease, so the next
+/// leader does not have to wait. The process also releases the Lease if it
+/// cannot lead ([`Tenure::is_in_vain`]). It then waits for some time, so
+/// another candidate can take the Lease.
 ///
 /// `leading` says whether this process has the Lease, according to the API
 /// server's last answer. The API server's answer alone does not allow a leader
@@ -125,7 +125,7 @@ async fn manager(
         .await
 }
 
-/// Tries to take the leader's Lease and keeps it, until one of the signals ends
+/// Tries to take the leader's Lease, and then keeps the Lease. A signal ends
 /// the attempt.
 ///
 /// # Errors
@@ -187,7 +187,7 @@ pub struct Tenure {
     /// The time at which this process won the election, if it still has the
     /// Lease.
     elected: Option<Time>,
-    /// The time until which the last seen renewal of the Lease counts.
+    /// The time at which the last seen renewal of the Lease stops counting.
     until: Time,
 }
 

@@ -16,7 +16,7 @@
 //! [`history`] finds out from the digests which services are programmed.
 //!
 //! This crate knows nothing of the kernel. Directors never wait for the
-//! controller: they serve whether it runs or not.
+//! controller, and serve even if no controller runs.
 
 pub mod aggregate;
 pub mod args;

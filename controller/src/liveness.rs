@@ -169,9 +169,9 @@ impl Liveness {
         }
     }
 
-    /// The time at which the next director is declared dead, unless a renewal
-    /// is seen before. Returns `None` while the watch is broken, because then
-    /// no director is declared dead.
+    /// The time at which the next director is declared dead if no renewal is
+    /// seen. Returns `None` while the watch is broken, because a broken watch
+    /// cannot show that a director is dead.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         if self.seeing(now) < now {
             return None;

@@ -24,7 +24,7 @@ use tracing::info;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a request may wait for an answer. Each event of a watch counts as
-/// an answer, so the limit is longer than a watch may be silent
+/// an answer, so the limit is longer than the longest silence of a watch
 /// ([`controller::watch::SILENCE`]).
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
 

@@ -15,8 +15,9 @@ pub struct Need {
     /// The positions that a director must have reached. The service's current
     /// form began at these positions, or shortly before them.
     pub since: Positions,
-    /// Whether digests can prove that the service is programmed, because the
-    /// entries in force depend only on current objects and not on earlier ones.
+    /// Whether digests can prove that the service is programmed. Digests are a
+    /// proof only if the entries in force do not depend on earlier versions of
+    /// objects.
     pub provable: bool,
     /// The positions at which each server joined a service that has a health
     /// check. A director that has not reached a server's positions does not
@@ -27,8 +28,8 @@ pub struct Need {
 
 /// Everything that decides the form of one VirtualService in the kernel. A
 /// changed object changes a digest in the fingerprint, even if the service's
-/// form stays the same. Because of the digests, a change of one kind of object
-/// is noticed, whatever the states of the other kinds are.
+/// form stays the same. So a change of one kind of object is noticed in every
+/// state of the other kinds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fingerprint {
     pub(crate) own: Digest,

@@ -44,7 +44,7 @@ pub struct Letter {
     pub status: Status,
     /// The status that the object has now, if any.
     pub published: Option<Status>,
-    /// How the wanted status differs from the published one.
+    /// How the wanted status differs from the published status.
     pub difference: Difference,
 }
 
@@ -191,8 +191,8 @@ impl Outbox {
         };
     }
 
-    /// The time at which [`Outbox::due`] next returns a status, if nothing
-    /// changes until then.
+    /// The time at which [`Outbox::due`] next returns a status, if no status
+    /// changes before.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         if self.under_way.len() >= CONCURRENT {
             return None;

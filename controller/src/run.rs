@@ -36,13 +36,12 @@ const GATHER: Duration = Duration::from_millis(75);
 /// How long a write may wait for the API server's answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest sleep of the loop, and the shortest time before the loop checks
-/// the passed deadline of a Lease again.
+/// The longest sleep of the loop. If the deadline of a Lease has passed, the
+/// loop waits this long before it checks the deadline again.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the controller until `stop` is true. The controller watches all the
-/// time, publishes while it leads, and at the end gives the leader's Lease
-/// back.
+/// Runs the controller until `stop` is true. The controller always watches, and
+/// publishes while it leads. At the end, it releases the leader's Lease.
 pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let complaints = Complaints::default();

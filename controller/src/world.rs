@@ -1,5 +1,5 @@
-//! The state of the world: everything that the controller has seen, and the
-//! statuses that follow from it.
+//! The state of the world: all objects that the controller has seen, and the
+//! statuses that follow from these objects.
 
 mod take;
 
@@ -40,8 +40,8 @@ pub struct World {
     published: BTreeMap<Id, Status>,
     /// Objects that changed since the last [`World::resolve`].
     touched: BTreeSet<(Kind, ObjectKey)>,
-    /// Kinds that were listed again since the last [`World::resolve`], so that
-    /// any of their objects may have changed.
+    /// Kinds that were listed again since the last [`World::resolve`]. Any
+    /// object of these kinds may have changed.
     relisted: BTreeSet<Kind>,
     unresolved: bool,
     listing: Listing,
@@ -72,8 +72,8 @@ struct Listing {
 }
 
 impl World {
-    /// Whether every watch has completed a listing, so that statuses may be
-    /// published.
+    /// Whether every watch has completed a listing. Before that, no status may
+    /// be published.
     pub fn is_listed(&self) -> bool {
         self.objects.is_listed() && self.listing.directors_listed && self.listing.leases_listed
     }
@@ -95,8 +95,7 @@ impl World {
         }
     }
 
-    /// Returns how the conditions that agents write have changed since the last
-    /// call.
+    /// Returns the changes since the last call in conditions that agents write.
     pub fn agent_flips(&mut self) -> Vec<AgentFlip> {
         std::mem::take(&mut self.agent_flips)
     }
@@ -150,8 +149,8 @@ impl World {
         self.liveness.next_deadline(now)
     }
 
-    /// Whether a director died or came back since the last call, so that
-    /// [`World::wanted`] may have changed.
+    /// Whether a director died or came back since the last call. Only then must
+    /// the caller compute [`World::wanted`] again.
     pub fn lives_changed(&mut self, now: Time) -> bool {
         let mut changed = false;
         for (name, director) in &mut self.directors {
@@ -164,10 +163,10 @@ impl World {
         changed
     }
 
-    /// Applies an event, and returns whether [`World::wanted`] may have
-    /// changed. A single Lease event alone never changes the wanted statuses.
-    /// Wanted statuses change when a director dies or returns
-    /// ([`World::lives_changed`]), but most renewals cause neither.
+    /// Applies an event, and returns whether the result of [`World::wanted`]
+    /// may have changed. Returns false for changes of single Leases, because
+    /// most renewals change no status. [`World::lives_changed`] finds the
+    /// directors that died or came back.
     pub fn apply(&mut self, event: Event, now: Time) -> bool {
         let matters = !matches!(
             event,

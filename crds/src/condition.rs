@@ -123,11 +123,11 @@ pub mod reason {
     pub const VIP_NOT_RELEASED: &str = "VipNotReleased";
     /// The group has several directors and names no holder of the VIPs.
     pub const HOLDER_NOT_NAMED: &str = "HolderNotNamed";
-    /// More entries must be removed at once than a director removes without
-    /// permission.
+    /// The removals exceed the number of entries that a director may remove at
+    /// once without permission.
     pub const TOO_MANY_REMOVALS: &str = "TooManyRemovals";
-    /// The API server belongs to a different cluster than the objects that are
-    /// programmed.
+    /// The API server belongs to another cluster. The programmed objects are
+    /// from the previous cluster.
     pub const OTHER_CLUSTER: &str = "OtherCluster";
     /// One of our custom resource definitions is deleted or being deleted.
     pub const DEFINITION_DELETED: &str = "DefinitionDeleted";
@@ -161,8 +161,8 @@ pub mod reason {
     /// A server, or every server of a service, is new: no probe has succeeded
     /// yet, and too few probes have failed for a verdict.
     pub const CHECKING: &str = "Checking";
-    /// A director has more to report than fits into its status, so the state of
-    /// the object is unknown.
+    /// A director's status has no room for all reports, so the state of the
+    /// object is unknown.
     pub const MORE_TO_REPORT: &str = "MoreToReport";
     /// The object works as it should.
     pub const READY: &str = "Ready";
@@ -179,8 +179,8 @@ const TRUE: &str = "True";
 const FALSE: &str = "False";
 const UNKNOWN: &str = "Unknown";
 
-/// The maximum number of objects that a message names; the message only counts
-/// the others.
+/// The maximum number of objects that a message names. The message counts all
+/// other objects.
 const NAMED: usize = 10;
 
 /// Adds a condition, or replaces the condition of the same type. Returns
@@ -298,7 +298,7 @@ fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> Str
 }
 
 /// Explains the first rejections in `all`. The text only counts the other
-/// rejections and `unnamed` further ones.
+/// rejections and `unnamed` further rejections.
 fn explained(all: &[(&ObjectKey, &Rejection)], unnamed: usize, what: &str) -> String {
     let mut text = all
         .iter()

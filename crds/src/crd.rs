@@ -25,7 +25,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 /// Adds the parts that the derived schema lacks, and removes the parts that an
 /// API server warns about. `pending` lists the condition types that a new
 /// object gets with status Unknown. Without any condition, a new object could
-/// be taken for a healthy one.
+/// look healthy.
 fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
     let versions = crd["spec"]["versions"].as_array_mut().into_iter().flatten();
@@ -62,9 +62,8 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// Makes server-side apply merge conditions by type, so that two writers (a
-/// Director's agent and the controller, for example) keep to their own
-/// conditions.
+/// Makes server-side apply merge conditions by type. Two writers, such as a
+/// Director's agent and the controller, then change only their own conditions.
 fn merge_conditions_by_type(conditions: &mut Value) {
     conditions["x-kubernetes-list-type"] = json!("map");
     conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
@@ -81,9 +80,8 @@ fn not_seen(kind: &str) -> Value {
     })
 }
 
-/// Returns the fields of a definition's spec that have a default but whose
-/// description does not name the default. `kubectl explain` shows the
-/// descriptions.
+/// Returns the spec fields of a definition whose default is missing from the
+/// field's description. `kubectl explain` shows the descriptions.
 pub fn unnamed_defaults(crd: &CustomResourceDefinition) -> Vec<String> {
     let crd = serde_json::to_value(crd).expect("a CRD is JSON");
     let mut unnamed = Vec::new();

@@ -139,9 +139,10 @@ pub fn body_pattern(pattern: &str) -> Result<Regex, regex::Error> {
 /// How the certificate of a TLS server is verified.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TlsRule {
-    /// The DNS name or IP address that the probe asks for (SNI) and that the
-    /// certificate must be valid for. By default, the probe asks for
-    /// [`HttpProbe::host`], or for the server's address if there is no host.
+    /// The DNS name or IP address of the server in TLS. The probe asks for this
+    /// name (SNI), and the certificate must be valid for this name. By default,
+    /// the probe asks for [`HttpProbe::host`], or for the server's address if
+    /// there is no host.
     pub server_name: Option<String>,
     /// The certificates of the trusted authorities as DER, at least one.
     /// `webpki::anchor_from_trusted_cert` accepts each certificate. With

@@ -1,8 +1,8 @@
 //! The store of all objects from the API server or from a folder of manifests.
 //!
-//! The store keeps only the parts of an object that are used, so that tens of
-//! thousands of objects fit into a small agent. The store checks each spec when
-//! it arrives ([`crate::check`]), so a stored spec is valid by itself.
+//! The store keeps only the used parts of each object, so an agent with little
+//! memory can hold tens of thousands of objects. The store checks each spec
+//! when it arrives ([`crate::check`]), so a stored spec is valid by itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +45,8 @@ pub struct Stored<C> {
 }
 
 impl<C> Stored<C> {
-    /// Returns the spec in force: the current one, or else the last valid one.
+    /// Returns the spec in force: the current spec, or the last valid spec if
+    /// the current spec was rejected.
     pub fn in_force(&self) -> Option<&C> {
         self.current.as_ref().ok().or(self.last_good.as_deref())
     }
@@ -176,8 +177,8 @@ impl<C: Checked> Store<C>
 where
     <C::Object as HasSpec>::Spec: fmt::Debug,
 {
-    /// Applies a change. Returns whether the change affects a part of an object
-    /// that is used; a new status, for example, is not used.
+    /// Applies a change. Returns whether the change affects a used part of an
+    /// object. The status, for example, is not used.
     ///
     /// If the spec of an object does not parse, fails its check or changes an
     /// immutable field, the last valid spec of the same uid stays in force. The

@@ -59,7 +59,7 @@ pub fn resolve(objects: &Objects) -> Resolved {
 }
 
 /// Works like [`resolve`], and also returns the services and servers that a
-/// director goes on serving without a grant or beyond a budget. These
+/// director continues to serve without a grant or beyond a budget. These
 /// `standing` objects are in [`Resolved::ungranted`] and
 /// [`crate::Service::ungranted`], and [`Resolved::refused`] names the servers
 /// among them. If standing objects use up a budget, accepted services and
@@ -126,11 +126,11 @@ impl Candidate<'_> {
     }
 }
 
-/// Accepts each service whose group exists or existed, if the group grants the
-/// service's addresses and mark and the budget has room. If several services of
-/// a group have the same VIP or mark, the oldest service wins. Returns the
-/// accepted services, and after them the `standing` services that only lack a
-/// grant or a budget.
+/// Accepts a service on three conditions: its group exists or existed, the
+/// group grants the service's addresses and mark, and the budget has room. If
+/// several services of a group have the same VIP or mark, the oldest service
+/// wins. Returns the accepted services, and after them the `standing` services
+/// that only lack a grant or a budget.
 fn accept_services<'a>(
     objects: &'a Objects,
     defaults: &'a BudgetRule,

@@ -13,19 +13,19 @@ use crate::{
     ServiceId, api::Scheduler, condition::reason,
 };
 
-/// The result for all objects: each is accepted or rejected, and each server
-/// that a service selects is linked or refused.
+/// The result for all objects. Each object is accepted or rejected. Each server
+/// that a service selects is linked to the service or refused.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resolved {
     /// The services that the directors of each group must serve. If the newest
     /// version of a service was rejected, its last valid version is in this
     /// map.
     pub services: BTreeMap<ObjectKey, Service>,
-    /// Services that the director still serves although they are rejected for
-    /// lack of a grant or a budget. Each service has the form that it would
-    /// have if it were accepted. If several services have the same kernel key,
-    /// only the oldest is in this map. The director goes on serving each
-    /// service until its object is deleted.
+    /// Rejected services that lack only a grant or a budget and that the
+    /// director still serves. Each service has the same form as an accepted
+    /// service. If several services have the same kernel key, only the oldest
+    /// is in this map. The director continues to serve each service until the
+    /// service's object is deleted.
     pub ungranted: BTreeMap<ObjectKey, Service>,
     /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
@@ -34,8 +34,8 @@ pub struct Resolved {
     /// least one for each service and one for each server
     /// ([`Service::left_out`]).
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
-    /// Accepted services, and servers of accepted services, that wait because
-    /// other objects that the director still serves use up a budget.
+    /// Accepted services, and servers of accepted services, that wait for room
+    /// in a budget. Objects that the director still serves use up the budget.
     pub waiting: BTreeMap<(ObjectKey, Option<ObjectKey>), Rejection>,
     /// Deleted DirectorGroups that services still name.
     pub gone_groups: Vec<String>,
@@ -86,10 +86,11 @@ pub struct Service {
     pub hash_port: bool,
     /// Whether every datagram is scheduled by itself.
     pub one_packet: bool,
-    /// How a client stays with its server. None: the service has no
-    /// persistence.
+    /// How a client stays with its server. With a `persistence` of None, the
+    /// service has no persistence.
     pub persistence: Option<PersistenceRule>,
-    /// How the servers are probed. None: the servers are not checked.
+    /// How the servers are probed. With a `health_check` of None, the servers
+    /// are not checked.
     pub health_check: Option<Arc<HealthCheck>>,
     /// How the service reacts to servers that fail their health check.
     pub availability: Availability,
@@ -105,7 +106,7 @@ pub struct Service {
     /// [`Resolved::refused`].
     pub left_out: usize,
     /// Whether the group grants exactly this VIP, and not only a network that
-    /// contains it.
+    /// contains the VIP.
     pub is_meant: bool,
 }
 
@@ -153,7 +154,7 @@ pub struct Server {
     /// three quarters of the upper threshold.
     pub lower_threshold: u32,
     /// Whether the group lists the address, or the server is from a file. If
-    /// this is false, no status may quote the server's answers.
+    /// `is_listed` is false, no status may quote the server's answers.
     pub is_listed: bool,
 }
 

@@ -118,8 +118,8 @@ impl Errno {
         }
     }
 
-    /// Explains, in one line, this error number as the kernel's answer to an
-    /// operation, and names a remedy if one is known. Callers print the
+    /// Explains this error number in one line, as the kernel's answer to an
+    /// operation. Names a remedy if a remedy is known. Callers print the
     /// explanation after the operation itself.
     pub fn explain(self, op: &Op) -> String {
         match (self.meaning(op), op) {
@@ -210,8 +210,8 @@ impl fmt::Display for Errno {
 pub enum Meaning {
     /// The entry to delete does not exist, so the caller need not do anything.
     AlreadyGone,
-    /// The kernel's table differs from what the caller believes. The caller
-    /// should read the table again and plan again.
+    /// The kernel's table differs from the caller's copy of the table. The
+    /// caller should read the table again and plan again.
     Stale,
     /// This kernel does not have the operation's scheduler, persistence engine
     /// or address family. Each retry makes the kernel run modprobe, which takes

@@ -74,9 +74,9 @@ impl Listing {
     /// `/proc/net/ip_vs` shows. If a firewall mark has services of both address
     /// families, one agreeing service is enough. A service that is not listed
     /// counts as agreeing, because the kernel may leave out services that
-    /// exist. When the kernel continues the listing on a new page, it also
-    /// counts the services of other network namespaces, and so skips services
-    /// of this network namespace (`ip_vs_info_seq_next`).
+    /// exist. On a new page of the listing, the kernel also counts the services
+    /// of other network namespaces. The kernel then skips services of this
+    /// network namespace (`ip_vs_info_seq_next`).
     pub fn agrees_with(&self, key: &ServiceKey, service: &ActualService) -> bool {
         let listed = match key {
             ServiceKey::FirewallMark { mark, .. } => {

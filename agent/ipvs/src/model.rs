@@ -209,8 +209,8 @@ pub enum ForwardingMethod {
     Tunnel(Tunnel),
     /// Direct routing (`IP_VS_CONN_F_DROUTE`).
     DirectRoute,
-    /// Bypass (`IP_VS_CONN_F_BYPASS`). A wanted destination never has the
-    /// forwarding method `Bypass`; another program's destination may.
+    /// Bypass (`IP_VS_CONN_F_BYPASS`). Only another program's destination can
+    /// have the forwarding method `Bypass`.
     Bypass,
     /// A forwarding method that this crate does not know.
     Other(u32),
@@ -367,6 +367,6 @@ pub struct ActualService {
     pub destinations: Destinations,
 }
 
-/// The kernel's IPVS table as last read, with the changes that the kernel has
-/// acknowledged since.
+/// The kernel's IPVS table as last read, with the changes that the kernel
+/// acknowledged after the reading.
 pub type ActualTable = BTreeMap<ServiceKey, ActualService>;

@@ -59,9 +59,9 @@ impl Op {
         }
     }
 
-    /// Returns whether the operation creates an entry. A caller records such an
-    /// operation before applying it, so that after a crash the caller still
-    /// knows its own entries.
+    /// Returns whether the operation creates an entry. Before a caller creates
+    /// an entry, it records the operation, to know its own entries after a
+    /// crash.
     pub fn creates(&self) -> bool {
         matches!(self, Self::NewService(..) | Self::NewDestination(..))
     }
@@ -71,10 +71,9 @@ impl Op {
         matches!(self, Self::DeleteService(_) | Self::DeleteDestination(..))
     }
 
-    /// Applies the operation to a table in memory, as the kernel applies the
-    /// operation to its own table. If the operation's service or destination is
-    /// missing, the table does not change, because the kernel would refuse the
-    /// operation.
+    /// Applies the operation to a table in memory, with the same effect as in
+    /// the kernel. If the operation's service or destination is missing, the
+    /// table does not change, because the kernel would refuse the operation.
     pub fn apply_to(&self, table: &mut ActualTable) {
         match self {
             Self::NewService(key, config) => {
@@ -96,9 +95,9 @@ impl Op {
         }
     }
 
-    /// Applies the operation to a single service in memory, as
-    /// [`apply_to`](Self::apply_to) does to a table. `apply_within` ignores
-    /// operations that create or delete the service.
+    /// Works like [`apply_to`](Self::apply_to), but on a single service in
+    /// memory. `apply_within` ignores operations that create or delete the
+    /// service.
     pub fn apply_within(&self, service: &mut ActualService) {
         match self {
             Self::NewService(..) | Self::DeleteService(_) => {}

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{ActualTable, DestinationKey, Op, ServiceKey};
 
-/// The keys of the kernel's entries that are ours, that is, that the agent
-/// created or adopted. The kernel does not record which program made an entry,
-/// so the caller must store these keys.
+/// The keys of our entries in the kernel's table. An entry is ours if the agent
+/// created or adopted the entry. The kernel does not record which program made
+/// an entry, so the caller must store these keys.
 ///
 /// If a destination is ours, its service is ours too.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owned {
     /// Our services, each with the destinations in that service that are ours.
     pub services: BTreeMap<ServiceKey, BTreeSet<DestinationKey>>,
-    /// Our services that another program made before they became ours. An
+    /// Our services that another program made, and the agent adopted. An
     /// adopted service is deleted only if it contains no stranger's
     /// destination.
     pub adopted: BTreeSet<ServiceKey>,
@@ -129,7 +129,8 @@ impl Owned {
     }
 }
 
-/// The keys of our entries that are neither wanted nor in the kernel any more.
+/// The keys of our entries that are no longer wanted and no longer in the
+/// kernel.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Gone {
     /// Services that disappeared from the kernel with all their destinations.

@@ -16,7 +16,7 @@ use crate::{
 /// 3. apply `ops`;
 /// 4. for each operation that did not fail, call [`Op::apply_to`] on the
 ///    believed table and [`Owned::acknowledge`];
-/// 5. forget those services of `shared` in which nothing is ours any more.
+/// 5. forget each service of `shared` that no longer contains an entry of ours.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
     /// The plan's operations, in the order in which they must be applied: first
@@ -28,21 +28,21 @@ pub struct Plan {
     /// The keys of wanted entries that exist in the kernel and become ours. An
     /// adopted entry that differs from the wanted entry is edited in place.
     pub adopt: Owned,
-    /// The keys of our entries that are neither wanted nor in the kernel.
+    /// The keys of our entries that are no longer wanted and no longer in the
+    /// kernel.
     pub gone: Gone,
-    /// Adopted services that are no longer wanted, and that contain
-    /// destinations of strangers. The plan removes our destinations from such a
-    /// service, and leaves the service and the strangers' destinations alone.
+    /// Adopted services that are no longer wanted but contain strangers'
+    /// destinations. The plan removes our destinations from such a service, and
+    /// leaves the service and the strangers' destinations alone.
     pub shared: Vec<ServiceKey>,
-    /// Destinations in our wanted services that are neither ours nor wanted.
-    /// The plan reports strangers' destinations and leaves them alone. When the
-    /// plan deletes a service that the agent made, the kernel also deletes the
+    /// Unwanted destinations of other programs in our wanted services. The plan
+    /// reports strangers' destinations and leaves them alone. When the plan
+    /// deletes a service that the agent made, the kernel also deletes the
     /// strangers' destinations in the service.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
-    /// Wanted entries that the plan leaves alone because they are not ours and
-    /// differ from the wanted configuration. An item with `None` stands for the
-    /// service itself, and an item with `Some` for a destination in the
-    /// service.
+    /// Strangers' entries that the plan leaves alone although a wanted entry
+    /// has the same key and another configuration. `None` stands for the
+    /// service itself, and `Some` for a destination in the service.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
     /// Services whose destinations will not be in the wanted order, although
     /// the service's scheduler depends on the order. The kernel cannot reorder
@@ -57,8 +57,9 @@ impl Plan {
     }
 }
 
-/// The policy for an entry that is not ours and differs from the wanted entry
-/// with the same key. An entry that does not differ becomes ours in any case.
+/// The policy for a stranger's entry that differs from the wanted entry with
+/// the same key. A stranger's entry that equals the wanted entry always becomes
+/// ours.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnConflict {
     /// Adopt the stranger's entry, and edit it in place.
@@ -74,10 +75,10 @@ pub enum OnConflict {
 ///
 /// Only entries in `owned` are ever removed. A wanted entry that exists in the
 /// kernel is edited in place. No plan deletes an entry and creates it again, so
-/// established connections survive. An entry that is neither wanted nor owned
-/// is left alone. A single operation deletes a service with all its
-/// destinations. The plan does not delete an adopted service while it contains
-/// a stranger's destination.
+/// established connections survive. Unwanted entries of other programs are left
+/// alone. A single operation deletes a service with all its destinations. The
+/// plan does not delete an adopted service while it contains a stranger's
+/// destination.
 ///
 /// No operation of a plan empties the kernel's whole table. With an empty
 /// `desired`, the plan removes the owned services one by one.

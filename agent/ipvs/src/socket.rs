@@ -54,8 +54,8 @@ pub type Statistics = BTreeMap<ServiceKey, ServiceStatistics>;
 /// The kernel's counters of an IPVS service and its destinations.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServiceStatistics {
-    /// The counters of the service itself, which still include traffic of
-    /// destinations that were removed.
+    /// The counters of the service itself, including the traffic of removed
+    /// destinations.
     pub stats: Stats,
     /// The kernel's counters of each of the service's destinations.
     pub destinations: BTreeMap<DestinationKey, DestinationStatistics>,
@@ -113,8 +113,8 @@ impl Socket {
             sequence: 0,
             buffer: vec![0; RECEIVE],
             writes: 0,
-            // The system calls until now are socket, bind, getsockname,
-            // connect, and setsockopt four times.
+            // The system calls so far are socket, bind, getsockname, connect,
+            // and four times setsockopt.
             system_calls: 8,
         };
         this.family = this.resolve_family()?;
@@ -349,8 +349,8 @@ impl Socket {
                 let NetlinkPayload::Error(error) = answer.payload else {
                     continue;
                 };
-                // A late answer to an earlier request, which had timed out,
-                // gets a position far beyond the end of the batch.
+                // A late answer to a request that timed out has a position far
+                // beyond the end of the batch.
                 let position = answer
                     .header
                     .sequence_number

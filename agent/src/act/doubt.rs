@@ -5,15 +5,14 @@ use std::collections::BTreeSet;
 
 use ipvs::{DestinationKey, ServiceKey};
 
-/// If more services than this are in doubt, the agent reads the whole table,
-/// because reading the whole table takes fewer calls per service.
+/// If more services than this number are in doubt, the agent reads the whole
+/// table, which takes fewer calls per service.
 pub(super) const MOST_SINGLE_READINGS: usize = 100;
 
 /// The part of the kernel's table that must be read before the next plan.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Doubt {
-    /// The kernel's table must be read only for the services in this set. The
-    /// set of services to read may be empty.
+    /// Only the services in this set must be read. The set may be empty.
     Services(BTreeSet<ServiceKey>),
     /// The kernel's whole table must be read.
     Everything,

@@ -10,11 +10,11 @@ use ipvs::{Op, ServiceKey};
 pub(super) struct Phases {
     /// The operations that create or edit services.
     pub(super) services: Vec<Op>,
-    /// The operations that create or edit destinations, which a round applies
-    /// after the operations on services.
+    /// The operations that create or edit destinations. A round applies these
+    /// operations after the operations on services.
     pub(super) destinations: Vec<Op>,
-    /// The removals of entries, applied after the virtual addresses are
-    /// removed.
+    /// The operations that remove entries. A round applies the removals after
+    /// it removes the virtual addresses.
     pub(super) removals: Vec<Op>,
     /// The operations that failed before and are not due for another attempt.
     pub(super) waiting: Vec<Op>,
@@ -60,10 +60,10 @@ impl Phases {
         withheld
     }
 
-    /// Removes and returns the operations that end services whose VIPs satisfy
-    /// `is_one`. An operation ends a service if it deletes the service, or
-    /// deletes our destinations from a service that stays with strangers'
-    /// destinations.
+    /// Removes and returns the operations that end a service whose VIP
+    /// satisfies `is_one`. An operation that deletes the service ends it. If
+    /// strangers' destinations keep the service in the kernel, an operation
+    /// that deletes one of our destinations ends the service too.
     pub(super) fn withhold_removals_of(
         &mut self,
         shared: &[ServiceKey],

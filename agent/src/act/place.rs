@@ -28,8 +28,8 @@ const FRESH: Duration = Duration::from_secs(2);
 const MOST_SUSPECTS: usize = 100;
 
 impl State {
-    /// Records the verdicts that claims reached about virtual addresses at the
-    /// time `found`.
+    /// Records the claims' verdicts about virtual addresses. The time of the
+    /// verdicts is `found`.
     pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {
         let verdicts = verdicts.into_iter();
         let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
@@ -50,10 +50,10 @@ impl State {
     }
 }
 
-/// Adds virtual addresses after their services were created, and removes the
-/// addresses before their services are removed. A host with a VIP but without
-/// the VIP's service answers clients with RST. If there is no reason to read
-/// the interfaces again, this function returns the previous result.
+/// Adds each virtual address after its services were created, and removes each
+/// address before its services are removed. A host with a VIP but without the
+/// VIP's service answers clients with RST. If there is no reason to read the
+/// interfaces again, this function returns the previous result.
 pub(super) fn place(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -262,9 +262,9 @@ fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
     taken.map(|(address, _)| *address).collect()
 }
 
-/// Records on the disk the addresses that are taken over from a director that
-/// is out: addresses that are still ours, and addresses that `plan` is about to
-/// add. If the write fails, no address is taken over.
+/// Records on the disk which addresses this director takes over from a director
+/// that is out: recorded addresses that are still ours, and the addresses that
+/// `plan` adds. If the write fails, this director takes over no address.
 fn record_taken_over(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -411,10 +411,10 @@ fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
     edges.segments.order(orders);
 }
 
-/// Finds the known addresses of the other host that has a taken or contested
-/// VIP. If the kernel knows no other address of that host, the agent makes the
-/// kernel look up the addresses of the VIP's servers. A later round may then
-/// find the other host among the VIP's servers.
+/// For each VIP that is taken or contested, finds the known addresses of the
+/// other host. If the kernel knows no address of the other host, the agent
+/// makes the kernel look up the addresses of the VIP's servers. A later round
+/// may then find the other host among the VIP's servers.
 fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
     for address in plan.cards.keys() {
         if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {

@@ -14,11 +14,11 @@ use super::{
 };
 use crate::decide::ours::Entry;
 
-/// Reads the services that are in doubt, or the kernel's whole table if no part
-/// of it is believed. Records as ours the entries that were created under an
-/// unsettled intent. The round plans every service that was read. Also reads
-/// the kernel's timeouts if the group wants timeouts that the kernel is not
-/// known to have.
+/// Reads the services that are in doubt, or the whole table if the agent trusts
+/// no part of the known table. Records as ours the entries that were created
+/// under an unsettled intent. The round plans every service that was read. Also
+/// reads the kernel's timeouts, unless the kernel is known to have the timeouts
+/// that the group wants.
 ///
 /// # Errors
 /// Returns an error if the kernel does not answer. After an error, services
@@ -40,8 +40,8 @@ pub fn read(
 }
 
 fn read_table(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error> {
-    // The removal of a service may be unfinished, and a stranger may have put a
-    // destination into the service since then.
+    // A service whose removal is unfinished may contain a stranger's
+    // destination by now.
     state.look_at_adopted(state.unfinished.clone());
     let doubt = std::mem::take(&mut state.doubt);
     let result = match (&doubt, state.believed.is_some()) {
@@ -79,7 +79,7 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
     if state.ours.table.is_any_missing(&table) {
         // The kernel's dump may skip an entry if another process removes an
         // entry at the same time. The agent therefore treats an entry as gone
-        // only if two readings lack it.
+        // only if both readings lack the entry.
         merge(&mut table, edges.kernel.table()?);
     }
     if std::mem::take(&mut state.in_doubt) {
@@ -106,8 +106,9 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
     Ok(())
 }
 
-/// Notes the changes of our entries by other processes. `before` is the
-/// believed service, if it was known, and `now` is the service as just read.
+/// Notes which of our entries other processes have changed. `before` is the
+/// service as last known, if it was known, and `now` is the service as just
+/// read.
 fn note_drift(
     state: &mut State,
     key: ServiceKey,

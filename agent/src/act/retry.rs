@@ -66,9 +66,9 @@ impl Retry {
         self.waiting.remove(&subject);
     }
 
-    /// Forgets every subject whose attempt was due at `now` and that was not
-    /// tried, because it is no longer wanted. Call this method at the end of a
-    /// round that began at `now`.
+    /// Forgets every subject whose attempt was due at `now` but was not made.
+    /// The round makes every due attempt, unless the subject is no longer
+    /// wanted. Call this method at the end of a round that began at `now`.
     pub fn expire(&mut self, now: Duration) {
         self.waiting.retain(|_, wait| wait.due > now);
     }

@@ -19,8 +19,7 @@ pub(super) struct Segment {
     pub(super) deaf: BTreeMap<u32, String>,
     /// The orders that were last sent to the claims thread.
     pub(super) orders: Orders,
-    /// For each of our addresses, the number of times that this run added it to
-    /// an interface.
+    /// How many times this run added each of our addresses to an interface.
     pub(super) times: BTreeMap<IpAddr, u64>,
     /// Addresses of ours that have been on an interface during this run.
     pub(super) seen: BTreeSet<IpAddr>,

@@ -27,8 +27,8 @@ use crate::{
     host::reading::Reading,
 };
 
-/// How long a service that is gone counts as served lately. The connections of
-/// its clients on this host last for about 15 minutes more (tcp(7),
+/// How long a removed service counts as recently served. Connections from this
+/// host to a removed service last for about 15 minutes more (tcp(7),
 /// tcp_retries2).
 const LATELY: Duration = Duration::from_secs(20 * 60);
 
@@ -49,8 +49,8 @@ pub struct State {
     pub(super) everything_is_dirty: bool,
     /// The services that differed from the wish after the last round.
     pub(super) unfinished: BTreeSet<ServiceKey>,
-    /// Entries of ours that another process changed and that the agent must
-    /// repair.
+    /// Entries of ours that the agent must repair because another process
+    /// changed them.
     pub(super) drifted: BTreeSet<Drifted>,
     pub(super) repairs: Repairs,
     /// Strangers' destinations in our services.
@@ -69,16 +69,16 @@ pub struct State {
     pub(super) are_addresses_unfinished: bool,
     /// The policy for strangers' entries that the last plan followed.
     pub(super) on_conflict: OnConflict,
-    /// The wanted timeouts of connections that the kernel is known to have.
+    /// The wanted connection timeouts, if the kernel is known to have them.
     pub(super) timeouts_settled: Option<Timeouts>,
-    /// The wanted timeouts of connections that the kernel refused.
+    /// The wanted connection timeouts, if the kernel refused them.
     pub(super) timeouts_refused: Option<Timeouts>,
-    /// The kernel's timeouts of connections, as read for the current round.
+    /// The kernel's connection timeouts, as read for the current round.
     pub(super) timeouts_found: Option<Timeouts>,
     /// The known state of the sysctls.
     pub(super) tuned: Tuned,
-    /// The failures that wait for another attempt, each with the failed
-    /// operation if there was one.
+    /// The subjects that failed and wait for another attempt, each with the
+    /// failed operation if there was one.
     pub(super) failures: BTreeMap<Subject, Failed>,
     pub(super) retry: Retry,
     /// Whether it is unknown which entries of the intent were created.
@@ -107,9 +107,9 @@ impl State {
         }
     }
 
-    /// Takes over the records of a journal that could not be opened until now.
-    /// Changes of ownership since the agent's start are applied on top of the
-    /// journal's records.
+    /// Takes over the records of a journal that the agent could not open until
+    /// now. The changes of ownership since the agent's start are applied on top
+    /// of the journal's records.
     pub fn remember(&mut self, remembered: Remembered) {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled.into_changes() {
@@ -159,8 +159,8 @@ impl State {
         self.doubt(strangers);
     }
 
-    /// Makes the next round read the given services again if they are adopted,
-    /// because strangers' destinations in them must stay.
+    /// Makes the next round read the adopted services among the given services
+    /// again. Strangers' destinations in adopted services must stay.
     pub fn look_at_adopted(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let adopted = &self.ours.table.adopted;
         let services = services.into_iter();
@@ -180,8 +180,9 @@ impl State {
         self.doubt(services);
     }
 
-    /// Returns the addresses that the agent added to interfaces, or may have
-    /// added just before it died, each with its interface.
+    /// Returns the addresses that the agent added to interfaces, each with its
+    /// interface. The result includes addresses that the agent may have added
+    /// just before it died.
     pub fn our_addresses(&self) -> BTreeMap<IpAddr, String> {
         let mut ours = self.ours.addresses.clone();
         ours.extend(self.ours.intent.addresses.iter().cloned());
@@ -201,9 +202,9 @@ impl State {
         self.dirty.extend(services);
     }
 
-    /// Makes the round plan the given services, of which only the weights
-    /// changed. A round for new weights neither reads the services again nor
-    /// checks the sysctls.
+    /// Makes the round plan services in which only the weights changed. A round
+    /// for new weights does not read the services again and does not check the
+    /// sysctls.
     pub fn weights_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.dirty.extend(services);
     }
@@ -234,8 +235,8 @@ impl State {
         }
     }
 
-    /// Whether a service, or a server of the service, is ours and in the
-    /// believed table.
+    /// Whether an entry is ours and in the believed table. The entry is the
+    /// service itself or, if `server` is given, a server of the service.
     pub fn stands(&self, service: &ServiceKey, server: Option<&DestinationKey>) -> bool {
         let ours = &self.ours.table;
         let found = self.believed.as_ref().and_then(|table| table.get(service));
@@ -247,10 +248,11 @@ impl State {
         })
     }
 
-    /// Compares a reading of the kernel's table with the believed table. If one
-    /// of our services or a stranger's service with a wanted key differs, the
-    /// next round reads that service again. After a complete reading, the next
-    /// round plans everything. Returns whether a round is necessary.
+    /// Compares a reading of the kernel's table with the believed table. The
+    /// next round reads a service again if it differs and is ours. It also
+    /// reads a stranger's service again if it differs and has a wanted key. If
+    /// `reading` is complete, the next round plans everything. Returns whether
+    /// a round is necessary.
     ///
     /// `is_old` says that the reading began before the last round ended. If an
     /// old reading differs in very many services, the last round probably

@@ -29,10 +29,10 @@ use crate::{
 };
 
 /// Sets the sysctls that the services need. The journal keeps the value that
-/// each sysctl had before the agent first set it. When no service needs one of
-/// IPVS's own sysctls any longer, the agent restores the sysctl's previous
-/// value, unless another process has changed the sysctl since. All other
-/// sysctls stay set until the host is taken out of service.
+/// each sysctl had before the agent first set it. When no service needs a
+/// sysctl in `net.ipv4.vs` any longer, the agent restores its previous value,
+/// unless another process has changed the value. Sysctls outside `net.ipv4.vs`
+/// stay set until the host is taken out of service.
 pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
     let Some(tuning) = &wish.tuning else {
         return;
@@ -219,7 +219,7 @@ fn change(
 
 /// Returns the sysctls other than `name` that [`host::set`] changes for a
 /// moment, with their current values. The journal keeps the current values in
-/// case the agent dies before it has restored them.
+/// case the agent dies before it has restored the sysctls.
 fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String)>, String> {
     if name != ALL_IPV6_FORWARDING {
         return Ok(Vec::new());
@@ -293,8 +293,8 @@ pub struct Restored {
     pub stuck: Vec<String>,
 }
 
-/// Restores every sysctl that the agent set, including those outside
-/// `net.ipv4.vs`, when the host is taken out of service.
+/// Restores every sysctl that the agent set, even outside `net.ipv4.vs`. The
+/// agent does this when the host is taken out of service.
 pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
     let mut restored = Restored::default();
     for (name, before) in state.ours.sysctls.clone() {

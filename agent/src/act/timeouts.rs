@@ -7,8 +7,8 @@ use ipvs::Timeouts;
 use super::{Edges, State, record};
 use crate::{act::retry::Subject, decide::ours::Entry};
 
-/// Whether the kernel's timeouts of connections may differ from the wanted
-/// timeouts, so that the agent must read the kernel's timeouts.
+/// Whether the agent must read the kernel's timeouts of connections, because
+/// the kernel's timeouts may differ from the wanted timeouts.
 pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -> bool {
     if wanted == Timeouts::default() && state.ours.timeouts == Timeouts::default() {
         state.timeouts_settled = Some(wanted);
@@ -25,12 +25,12 @@ pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -
     (!is_settled || state.everything_is_dirty) && state.retry.allows(Subject::Timeouts, now)
 }
 
-/// Sets the kernel's timeouts of connections to the wanted values. A timeout of
-/// 0 in `wanted` means that no value is wanted for this timeout. The journal
+/// Sets the kernel's connection timeouts to the wanted values. A value of 0 in
+/// `wanted` means that the group does not want the timeout set. The journal
 /// keeps the value that each timeout had before the agent first set it. When a
-/// timeout is no longer wanted, the agent restores its previous value. The
-/// agent does not change a timeout that is not wanted and that it never set. If
-/// the round did not read the timeouts, this function does nothing.
+/// timeout is no longer wanted, the agent restores its previous value. An
+/// unwanted timeout that the agent never set stays unchanged. If the round did
+/// not read the timeouts, this function does nothing.
 pub(super) fn apply(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -115,8 +115,8 @@ fn is_unsettled(state: &State) -> bool {
     state.unsettled.has(is_timeouts)
 }
 
-/// Records the timeouts from before the agent set them. A timeout that the
-/// agent did not set is 0 in `before`.
+/// Records the timeouts that the kernel had before the agent set them. A
+/// timeout that the agent did not set is 0 in `before`.
 fn remember(state: &mut State, before: Timeouts) {
     if before == state.ours.timeouts {
         return;

@@ -10,8 +10,8 @@ use crds::api::SysctlStatus;
 
 use crate::decide::sysctls::{Facts, Fight, Needs, Tuning};
 
-/// The interval at which the agent checks the sysctls and the needs for them if
-/// nothing else causes a check.
+/// The interval of the periodic checks of the sysctls and of the needs for
+/// sysctls.
 const PACE: Duration = Duration::from_secs(10);
 
 /// The state of the sysctls after a round.
@@ -29,10 +29,10 @@ pub struct Sysctls {
 pub(super) struct Tuned {
     /// When the sysctls were last checked.
     pub(super) looked: Option<Duration>,
-    /// Whether the round must check the sysctls, because something that they
-    /// depend on changed.
+    /// Whether the round must check the sysctls, because a fact that sysctls
+    /// depend on has changed.
     pub(super) is_due: bool,
-    /// The sysctls that the wish kept at the last check, needed or not.
+    /// The wish's `kept_sysctls` at the last check.
     pub(super) kept: BTreeSet<String>,
     /// The group's sysctl settings at the last check.
     pub(super) tuning: Option<Tuning>,

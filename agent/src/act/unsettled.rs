@@ -1,7 +1,7 @@
 //! The changes of ownership that the journal does not record yet. While the
-//! disk refuses writes, changes of the same entry are merged. The merging
-//! limits the number of unrecorded changes by the number of entries, even if
-//! entries change often.
+//! disk refuses writes, changes of the same entry are merged. Because of the
+//! merging, the number of unrecorded changes is limited by the number of
+//! entries, even if entries change often.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry as Place},
@@ -12,7 +12,8 @@ use ipvs::{DestinationKey, ServiceKey};
 
 use crate::decide::ours::{Change, Entry, Remembered};
 
-/// Up to this number of changes, merging them is not worth the effort.
+/// Up to this number, changes are not merged, because merging would save
+/// little.
 const FEW: usize = 16;
 
 /// The changes that the journal does not record yet, oldest first.
@@ -84,14 +85,13 @@ struct ServiceChanges {
     /// Whether the service and all its destinations ceased to be ours before
     /// the other changes.
     is_disowned: bool,
-    /// Whether the service became ours, after the loss if `is_disowned` is
-    /// true.
+    /// Whether the service became ours (again, if `is_disowned` is true).
     is_owned: bool,
-    /// Whether the service was then marked as adopted (true) or lost the mark
-    /// (false), or none if its mark did not change.
+    /// Whether the service was marked as adopted (true) or lost the mark
+    /// (false) after `is_disowned`, or none if the mark did not change.
     adopted: Option<bool>,
-    /// The destinations that then became ours (true) or ceased to be ours
-    /// (false).
+    /// The destinations that became ours (true) or ceased to be ours (false)
+    /// after `is_disowned`.
     destinations: BTreeMap<DestinationKey, bool>,
 }
 

@@ -9,9 +9,10 @@
 //!    ╰───────────────────────────────────────╯                            after 5 and 30 s
 //! ```
 //!
-//! The state machine follows RFC 5227 for IPv4 and RFC 4862 for IPv6. In
-//! addition, the state machine keeps probing for an address that another host
-//! has, and keeps listening for other hosts that claim an address of this host.
+//! The state machine follows RFC 5227 for IPv4 and RFC 4862 for IPv6. Beyond
+//! the RFCs, the state machine keeps probing for an address while another host
+//! has the address. The state machine also listens for hosts that claim an
+//! address of this host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,17 +43,15 @@ const V6_SPACING: Duration = Duration::from_secs(1);
 /// After this many conflicts about an address, the agent probes for the address
 /// less often (RFC 5227, `MAX_CONFLICTS`).
 const MOST_CONFLICTS: u32 = 10;
-/// The wait between two probes for an address that another host keeps or that
-/// this host watches.
+/// The wait between two probes for a taken or watched address.
 const SELDOM: Duration = Duration::from_secs(10);
-/// The pause in probing for an address after another host probed for the same
-/// address. This pause is longer than the other host's probing takes.
+/// How long this host stops probing for an address after another host's probe
+/// for the address. The pause is longer than the other host needs for its
+/// probes.
 const YIELD: Duration = Duration::from_secs(10);
-/// The time for which an address counts as free after its probes remained
-/// unanswered.
+/// How long an address counts as free after its probes got no answer.
 const FREE_FOR: Duration = Duration::from_secs(10);
-/// The times at which an address is announced, counted from the time at which
-/// the address was added.
+/// The delays between the addition of an address and its announcements.
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_secs(5),
@@ -61,8 +60,8 @@ const ANNOUNCEMENTS: [Duration; 3] = [
 /// The shortest time between two defences of an address (RFC 5227,
 /// `DEFEND_INTERVAL`).
 const DEFENCE: Duration = Duration::from_secs(10);
-/// The time for which another host's claim to an address is reported after the
-/// last frame with this claim.
+/// How long the agent reports another host's claim to an address after the last
+/// frame of that host.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
 
 /// The loop's order to the claims thread about one address.
@@ -70,10 +69,10 @@ const CONTESTED_FOR: Duration = Duration::from_secs(60);
 pub enum Order {
     /// Find out whether the address is free on the card's segment.
     Ask(Card),
-    /// Announce and defend the address, which is on the card. If the number
-    /// differs from the previous order, the address was added again.
+    /// Announce and defend an address on the card. If the number differs from
+    /// the previous order's number, the address was added again.
     Hold(Card, u64),
-    /// Find out whether another host has the address, which is on the card. A
+    /// Find out whether another host has an address that is on the card. A
     /// watched address is neither announced nor defended.
     Watch(Card),
 }
@@ -101,8 +100,8 @@ pub struct Say {
 #[derive(Debug)]
 pub struct Claims {
     claims: BTreeMap<IpAddr, Claim>,
-    /// The addresses in the order in which their next frame is due, because a
-    /// thousand addresses may wait at the same time.
+    /// The addresses, sorted by the due time of their next frame. A thousand
+    /// addresses may wait at the same time.
     due: BTreeSet<(Duration, IpAddr)>,
     /// Addresses whose verdict may differ from the verdict last reported.
     changed: BTreeSet<IpAddr>,
@@ -120,8 +119,7 @@ struct Claim {
 #[derive(Debug)]
 enum State {
     Asking {
-        /// The number of probes for the address since the last conflict about
-        /// it.
+        /// The number of probes for the address since its last conflict.
         quiet: u32,
         conflicts: u32,
         /// The other host that has the address, according to the last frame.
@@ -269,8 +267,8 @@ impl Claims {
                     .or(Some(rest.max(now)))
             }
             // If two hosts probe for an address at the same time, the host with
-            // the lower Ethernet address continues, and immediately sends a
-            // probe that the other host can hear.
+            // the lower Ethernet address continues. The host that continues
+            // immediately sends another probe, for the other host to hear.
             (state, Word::Asks) if mine < from => {
                 let (quiet, conflicts) = match state {
                     State::Asking {
@@ -335,14 +333,13 @@ impl Claims {
         words
     }
 
-    /// Returns when the next frame or verdict is due if no frame is received
-    /// until then.
+    /// Returns when the next frame or verdict is due, unless a frame is
+    /// received earlier.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Returns the verdicts about addresses that differ from the last reported
-    /// verdicts.
+    /// Returns the verdicts that changed since the last report, by address.
     pub fn news(&mut self) -> BTreeMap<IpAddr, Verdict> {
         let mut news = BTreeMap::new();
         for address in std::mem::take(&mut self.changed) {
@@ -372,8 +369,7 @@ impl Claims {
     }
 }
 
-/// Returns the frame to send for a claim that is due, and the time at which the
-/// claim is due again.
+/// Returns the frame of a claim that is due, and when the claim is due again.
 fn step(
     claim: &mut Claim,
     address: IpAddr,

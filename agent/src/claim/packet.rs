@@ -12,7 +12,7 @@ use etherparse::{
 
 use crate::host::interface::Mac;
 
-/// The statement of a frame about an address.
+/// The statement that a frame makes about an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Word {
     /// The sender of the frame wants the address, and asks whether another host
@@ -40,8 +40,9 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// The hop limit of a packet that did not come through a router (RFC 4861,
 /// 7.1).
 const HOP_LIMIT: u8 = 255;
-/// The start of the Neighbor Discovery option with the target's Ethernet
-/// address: its type, and its length in units of 8 bytes (RFC 4861, 4.6.1).
+/// The first two bytes of the Neighbor Discovery option with the target's
+/// Ethernet address: the type, and the length in units of 8 bytes (RFC 4861,
+/// 4.6.1).
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
 
 /// Returns a frame that asks whether another host has an address: an ARP probe
@@ -64,8 +65,8 @@ pub fn probe(address: IpAddr, me: Mac) -> Vec<u8> {
 
 /// Returns a frame that announces that this host has an address: an ARP
 /// announcement (RFC 5227, 2.3), or an unsolicited neighbor advertisement (RFC
-/// 4861, 7.2.6). Other hosts that receive the announcement replace the Ethernet
-/// address that they remember for the announced address.
+/// 4861, 7.2.6). Hosts that receive the announcement replace their cached
+/// Ethernet address for the announced address.
 pub fn announcement(address: IpAddr, me: Mac) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp_request(address, address, me),

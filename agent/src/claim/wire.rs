@@ -38,10 +38,10 @@ pub(super) struct Wires {
     /// The packet sockets, by interface and address family. The packet sockets
     /// have the type `UdpSocket` only because they send and receive datagrams.
     wires: BTreeMap<(u32, Family), UdpSocket>,
-    /// Sockets that join the multicast groups of the IPv6 addresses for which
-    /// this host probes, to receive other hosts' probes for these addresses.
-    /// For an IPv6 address that the host has, the kernel itself joins the
-    /// multicast group.
+    /// Sockets in the multicast groups of the IPv6 addresses that this host
+    /// probes for. As a member of the groups, this host receives other hosts'
+    /// probes. For an IPv6 address that the host has, the kernel itself joins
+    /// the multicast group.
     groups: BTreeMap<(u32, Ipv6Addr), net::UdpSocket>,
     troubles: BTreeMap<u32, String>,
 }
@@ -71,8 +71,8 @@ impl Wires {
             .into_iter()
             .filter(|wire| !self.wires.contains_key(wire))
             .collect();
-        // The call of `link_addresses` lists all addresses of the host, so it
-        // is made only if a socket is missing.
+        // `link_addresses` lists all addresses of the host, so it is called
+        // only if a socket is missing.
         let names = match missing.is_empty() {
             true => Ok(BTreeMap::new()),
             false => link_addresses(),

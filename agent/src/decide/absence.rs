@@ -11,11 +11,11 @@
 //! - At least half of this director's table stays
 //!   ([`crate::decide::guard::is_most`]).
 //!
-//! With these two rules, an etcd that was restored from an older backup, or a
-//! folder that was swapped or emptied, removes nothing from a director's table,
-//! even if the table is small. The absence of an object stays doubted until the
-//! object is there again, an event deletes it, or the administrator allows the
-//! removals.
+//! With these two rules, a director's table loses no entry if an etcd is
+//! restored from an older backup, or if a folder is swapped or emptied. The
+//! rules protect small tables too. The absence of an object stays doubted until
+//! the object is listed again, an event deletes it, or the administrator allows
+//! the removals.
 //!
 //! ```text
 //! listings ─▶ absent objects: doubted, or not judged yet
@@ -50,8 +50,8 @@ pub enum Cause {
     Doubted,
 }
 
-/// The objects whose absence a round did not believe, so that it held the
-/// removal of their entries.
+/// The objects whose absence a round did not believe. The round held the
+/// removal of these objects' entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Doubtful {
     /// The objects that wanted the held entries.
@@ -70,9 +70,10 @@ pub struct Missing {
     pub objects: usize,
 }
 
-/// Whether the absence of objects for orphans is believed. An orphan is an
-/// entry of ours for which this run has never known an object, because the
-/// checkpoint was lost or because the listings came before the first round.
+/// Whether the agent believes that no object wants the orphans. An orphan is an
+/// entry of ours for which this run has never known an object. There are
+/// orphans if the checkpoint was lost, or if the listings came before the first
+/// round.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 enum Orphans {
     /// No round has decided about the orphans yet.
@@ -105,15 +106,15 @@ pub struct Absence {
     /// believed, or none if no round has judged the absence yet.
     absent: BTreeMap<Object, Option<Doubt>>,
     orphans: Orphans,
-    /// Whether a change of the absent objects or of the sources is not in the
-    /// checkpoint yet.
+    /// Whether the checkpoint still lacks a change of the absent objects or of
+    /// the sources.
     is_unsaved: bool,
 }
 
 impl Absence {
-    /// Returns the state of a run that has heard of no object yet. Entries of
-    /// ours that no object in the first listings wants count as left out by the
-    /// first listings.
+    /// Returns the state of a run that has heard of no object yet. If no object
+    /// in the first listings wants an entry of ours, the entry counts as left
+    /// out by the listings.
     pub fn of_new_run() -> Self {
         Self {
             orphans: Orphans::Unjudged,
@@ -147,9 +148,8 @@ impl Absence {
     /// Notes that an event showed an object. `version` is the object's
     /// resourceVersion if that is a number. `is_used` says whether the event
     /// changed a part of the object that the agent uses. Other changes are not
-    /// written to the checkpoint: a listing that lacks an object is older than
-    /// the object's creation, so later versions of the object prove nothing
-    /// more.
+    /// written to the checkpoint. A listing that lacks the object is older than
+    /// the object's creation, so the checkpoint does not need later versions.
     pub fn apply(&mut self, kind: Kind, key: &ObjectKey, version: Option<u64>, is_used: bool) {
         self.forget(kind, key);
         let Some(version) = version else {
@@ -303,7 +303,7 @@ impl Absence {
 
     /// Believes every absence, because the administrator allowed the removals.
     /// From now on, the state of each source in its last listing counts as the
-    /// newest state. Returns the objects whose absence was believed by this
+    /// newest state. Returns the objects whose absence was doubted before this
     /// call.
     pub fn release(&mut self) -> Vec<Object> {
         self.orphans = Orphans::Believed;

@@ -22,16 +22,16 @@ pub enum Holding {
     /// No holder is named and there are several directors: this director keeps
     /// its present addresses and takes no more addresses.
     KeepOnly,
-    /// Another holder is named, and it is a live director of the group: this
-    /// director removes the addresses that it added.
+    /// The named holder is another director, which is live and in the group:
+    /// this director removes the addresses that it added.
     Release,
     /// Another holder is named, and it is not known to be a live director of
     /// the group: this director keeps its present addresses and takes no more
     /// addresses.
     Wait,
-    /// Every other director of the group, including the named holder, is out.
-    /// This director takes the addresses that are missing, until another host
-    /// answers for them.
+    /// All other directors of the group, including the named holder, are out.
+    /// This director takes the missing addresses, and gives up an address when
+    /// another host answers for it.
     TakeOver,
     /// The holder is not known yet: no address is added, removed or reported
     /// missing.
@@ -78,11 +78,11 @@ pub struct Placement {
     pub index: u32,
     /// The name of the interface.
     pub interface: String,
-    /// The Ethernet card whose segment is asked about the address, or none if
-    /// the interface is not Ethernet.
+    /// The Ethernet card through which the agent probes the segment for the
+    /// address, or none if the interface is not Ethernet.
     pub card: Option<Card>,
-    /// Whether the address was on this host earlier in this run, so that the
-    /// agent restores it without a claim.
+    /// Whether the address was on this host earlier in this run. The agent
+    /// restores such an address without a claim.
     pub is_repair: bool,
 }
 
@@ -104,8 +104,8 @@ pub enum Missing {
     NoDevice,
     /// The interface for the address is switched off or not connected.
     Down(String),
-    /// The address is on the interface but unusable, because another host had
-    /// the address when it was added.
+    /// The address is on the interface but unusable, because another host
+    /// already had the address.
     Unusable(String),
     /// The claim for the address is still running.
     Asking,
@@ -124,8 +124,8 @@ pub enum Missing {
 /// another interface or host can have it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Stay {
-    /// The interface that the group wants for the address cannot take it; the
-    /// field is the reason.
+    /// The interface that the group wants for the address cannot take the
+    /// address; the field is the reason.
     NoPlace(Missing),
     /// The holder that the group names is not known to be a live director of
     /// the group.
@@ -146,15 +146,15 @@ pub struct AddressPlan {
     /// Addresses that are ours according to the journal but no longer on the
     /// host.
     pub forget: Vec<IpAddr>,
-    /// The wanted addresses that are on the host, each with its interface,
-    /// including those that the agent did not add.
+    /// All wanted addresses that are on the host, each with its interface. Some
+    /// of these addresses may come from other programs.
     pub vips: BTreeMap<IpAddr, String>,
     /// The addresses in `vips` that are ours and on an Ethernet segment, each
     /// with its card.
     pub cards: BTreeMap<IpAddr, Card>,
-    /// The addresses in `vips` that leave as soon as another host has them,
-    /// each with its card. Watched addresses are neither announced nor
-    /// defended.
+    /// The addresses in `vips` that leave this host as soon as another host has
+    /// them, each with its card. The agent does not announce or defend watched
+    /// addresses.
     pub watched: BTreeMap<IpAddr, Card>,
     /// The addresses in `vips` that are ours and stay on their interface
     /// although the group wants them elsewhere, each with the reason.
@@ -199,8 +199,8 @@ pub struct Wanted<'a> {
     /// its interface. The agent also uses addresses that other programs added,
     /// but never removes them.
     pub ours: &'a BTreeMap<IpAddr, String>,
-    /// The addresses in `ours` that were seen on this host in this run. If an
-    /// address that was seen disappears, the agent restores it at once, because
+    /// The addresses in `ours` that were seen on this host in this run. If a
+    /// seen address disappears, the agent restores the address at once, because
     /// no other host should have taken it.
     pub seen: &'a BTreeSet<IpAddr>,
 }
@@ -270,8 +270,8 @@ impl AddressPlan {
 }
 
 /// Plans a wanted address of ours that is on an interface. An address of ours
-/// leaves its interface only for an interface that can take it or for another
-/// director.
+/// leaves its interface only if another interface or another director can take
+/// the address.
 fn plan_mine(
     plan: &mut AddressPlan,
     wanted: &Wanted<'_>,
@@ -396,8 +396,8 @@ fn place<'a>(
 
 /// Returns why an address cannot be on any of the `interfaces`: no interface
 /// has the address's subnet, or the interface that the rule names does not
-/// exist. An interface that has the address counts as a place for it, and so
-/// does an interface that is down.
+/// exist. An interface that already has the address is suitable. An interface
+/// that is down is suitable too.
 pub fn lacks_place(
     rule: &AddressRule,
     interfaces: &[Interface],
@@ -455,8 +455,8 @@ fn subnet_of(interfaces: &[Interface], address: IpAddr) -> Option<&Interface> {
         .map(|(_, interface)| interface)
 }
 
-/// Whether the network contains `address`, which is always false for a network
-/// of only one address.
+/// Whether the network contains `address`. The answer is false for a network of
+/// only one address.
 pub(crate) fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
     match (network, address) {
         (IpAddr::V4(network), IpAddr::V4(address)) => {

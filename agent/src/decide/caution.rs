@@ -1,8 +1,8 @@
-//! Holds every removal, regardless of its size, while objects may be missing by
-//! mistake. Objects are missing by mistake if the API server belongs to another
+//! Holds all removals, however few, while objects may be missing by mistake.
+//! Objects may be missing by mistake if the API server belongs to another
 //! cluster than this director's table, or if a custom resource definition was
-//! deleted. This hold of removals is independent of the removal budget of
-//! [`crate::decide::guard`]. The code is pure: it does no I/O.
+//! deleted. The removal budget of [`crate::decide::guard`] does not affect this
+//! hold. The code is pure: it does no I/O.
 //!
 //! An input that uses an API server looks up the cluster and the definitions
 //! *after* it has received a listing or a deletion, and reports the result
@@ -33,17 +33,17 @@ pub enum Hold {
     /// An input could not look up the cluster or a definition; the field is the
     /// reason.
     Unknown(String),
-    /// Listings left objects out, and their absence is not believed. Only the
-    /// removals of the left-out objects' entries are held. [`Caution`] never
-    /// returns the reason `Missing`, which comes from
-    /// [`crate::decide::absence`].
+    /// Listings left objects out, and the agent does not believe that the
+    /// objects were deleted. Only the removals of the left-out objects' entries
+    /// are held. The reason `Missing` comes from [`crate::decide::absence`],
+    /// never from [`Caution`].
     Missing(Missing),
 }
 
 impl Hold {
-    /// Whether the removals stay held after the reason for the hold is gone,
-    /// until they are released or the entries are wanted again. A definition
-    /// that was deleted and created again has no objects at first.
+    /// Whether the hold outlasts its reason. A lasting hold ends when the
+    /// removals are released or the entries are wanted again. For example, a
+    /// definition that was deleted and created again has no objects at first.
     fn lasts(&self) -> bool {
         !matches!(self, Self::Unknown(_))
     }
@@ -78,7 +78,7 @@ impl fmt::Display for Hold {
 /// The known state of the cluster and of the custom resource definitions.
 #[derive(Clone, Debug, Default)]
 pub struct Caution {
-    /// The cluster of this director's table. It comes from the journal, or was
+    /// The cluster of this director's table, as recorded in the journal or as
     /// accepted later by this run.
     remembered: Option<String>,
     /// Whether the cluster in `remembered` is not recorded in the journal yet.
@@ -157,17 +157,17 @@ impl Caution {
         }
     }
 
-    /// Whether the objects come from another cluster. While the objects come
-    /// from another cluster, the virtual addresses stay where they are, because
-    /// the agent does not trust the holder that such objects name.
+    /// Whether the objects come from another cluster. The agent does not trust
+    /// the holder that another cluster's objects name, so the virtual addresses
+    /// stay where they are.
     pub fn is_elsewhere(&self) -> bool {
         matches!(self.hold(), Some(Hold::OtherCluster { .. }))
     }
 
     /// Decides whether entries that are no longer wanted may be removed. The
     /// caller must know all objects. The first cluster that answers becomes
-    /// this director's cluster; another cluster replaces it only when the
-    /// removals are released.
+    /// this director's cluster. Another cluster replaces this director's
+    /// cluster only when the removals are released.
     pub fn judge(&mut self, is_released: bool) -> Removals {
         if let Some(Answer::Is(found)) = &self.cluster
             && (is_released || self.remembered.is_none())

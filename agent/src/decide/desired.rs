@@ -29,20 +29,19 @@ pub struct Desired {
     /// The virtual addresses, each with the services that need it. Only the
     /// director that holds the group's VIPs should have the virtual addresses.
     pub vips: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
-    /// How the servers of each service with a health check are checked.
+    /// The check policy of each service that has a health check.
     pub checks: BTreeMap<ServiceKey, Arc<CheckPolicy>>,
     /// The VirtualService that wants each kernel service.
     pub services: BTreeMap<ServiceKey, ObjectKey>,
     /// The RealServer that wants each destination.
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
-    /// The services (as entries without a server) and the servers of other
-    /// services that the group does not grant or has no budget for, each with
-    /// the reason. Entries without a grant or a budget are in the other fields
-    /// too, because [`crate::decide::protect`] decides which of these entries
-    /// stay.
+    /// The entries for which the group has no grant or no budget, each with the
+    /// reason. An entry without a server is a service; other entries are
+    /// servers. Entries in `ungranted` are in the other fields too, because
+    /// [`crate::decide::protect`] decides which of these entries stay.
     pub ungranted: BTreeMap<(ServiceKey, Option<DestinationKey>), Rejection>,
     /// The services whose VIP the group grants as a single address, not as part
-    /// of a network. A VIP that the group grants as a single address may be an
+    /// of a network. Only a VIP that is granted as a single address may be an
     /// address of the host.
     pub meant: BTreeSet<ServiceKey>,
 }
@@ -62,8 +61,7 @@ pub struct Wish {
     pub timeouts: Option<Timeouts>,
     /// The group's rules for sysctls, or none while the group is not known.
     pub tuning: Option<Tuning>,
-    /// Sysctls that keep the value that the agent set, even if no service needs
-    /// that value.
+    /// Sysctls that keep the agent's value even if no service needs the value.
     pub kept_sysctls: BTreeSet<String>,
 }
 
@@ -122,11 +120,10 @@ impl Desired {
 pub struct CheckPolicy {
     /// The health check that each server must pass.
     pub check: Arc<HealthCheck>,
-    /// The namespace whose share of the prober the service's probes use.
+    /// The service's probes count toward the probe share of this namespace.
     pub namespace: Arc<str>,
-    /// Servers that the group grants by name. The reason of a failed probe may
-    /// quote text from the server only for a server that the group grants by
-    /// name.
+    /// Servers that the group grants by name. Only for servers granted by name
+    /// may the reason of a failed probe quote text from the server.
     pub quotable: BTreeSet<DestinationKey>,
     /// The policy for a service whose servers fail.
     pub availability: Availability,

@@ -11,7 +11,7 @@ use std::{
 
 use ipvs::{Op, Owned};
 
-/// The removal guard counts removals within this time of each other together.
+/// The length of the window in which the removal guard adds up removals.
 pub const WINDOW: Duration = Duration::from_secs(60);
 /// Regardless of the table's size, this many services and this many
 /// destinations may be removed within [`WINDOW`].
@@ -65,9 +65,9 @@ impl Count {
 impl Guard {
     /// Decides whether `removals` must wait. `removals` must contain every
     /// removal that is due at `now` and not allowed yet. `going` is the number
-    /// of removals that were allowed and may still be taken back; such removals
-    /// count as made. `left` is the number of our entries, without the entries
-    /// whose removal was allowed.
+    /// of allowed removals that can still be taken back; the guard counts them
+    /// as made. `left` is the number of our entries, without the entries whose
+    /// removal was allowed.
     pub fn holds<'a>(
         &mut self,
         removals: impl IntoIterator<Item = &'a Op>,
@@ -113,9 +113,9 @@ impl Guard {
     }
 }
 
-/// Whether `removals` would leave less than half of the services, or less than
-/// half of the destinations, in `all`. A removed service counts as one service,
-/// and its destinations are not counted as destinations.
+/// Whether less than half of the services in `all`, or less than half of its
+/// destinations, would remain after `removals`. The removal of a service counts
+/// as one service, without its destinations.
 pub fn is_most<'a>(removals: impl IntoIterator<Item = &'a Op>, all: Count) -> bool {
     let wanted = Count::of(removals);
     wanted.services * 2 > all.services && wanted.services > 0

@@ -33,8 +33,8 @@ struct Seen {
     /// it was last seen (`last`).
     since: Duration,
     last: Duration,
-    /// The time of the first look in the unbroken series of looks that found no
-    /// newer renewal.
+    /// The start of the current series of looks that found no newer renewal. A
+    /// gap of more than [`GAP`] between two looks starts a new series.
     unrenewed_since: Duration,
     /// Whether an older renewal of the Lease was seen before. The first renewal
     /// that the agent sees may be of any age.
@@ -76,9 +76,9 @@ impl Liveness {
         seen.is_some_and(|seen| seen.is_renewed && now < seen.since + VALID)
     }
 
-    /// Whether the agent found no renewal of the director's Lease, although it
-    /// kept looking for the time [`OUT`]. While the API server does not answer,
-    /// no director becomes out.
+    /// Whether the agent looked at the director's Lease for the time [`OUT`]
+    /// and found no renewal. While the API server does not answer, no director
+    /// becomes out.
     pub fn is_out(&self, name: &str) -> bool {
         let seen = self.seen.get(name);
         seen.is_some_and(|seen| seen.last >= seen.unrenewed_since + OUT)

@@ -22,8 +22,8 @@ pub enum Entry {
     Destination(ServiceKey, DestinationKey),
     /// An address that the agent added, with the name of its interface.
     Address(IpAddr, String),
-    /// The timeouts of connections from before the agent set them. A timeout
-    /// that the agent did not set is 0.
+    /// The timeouts of connections that the kernel had before the agent set
+    /// them. A timeout that the agent did not set is 0.
     Timeouts(Timeouts),
     /// A sysctl that the agent set, with its previous value.
     Sysctl(String, String),
@@ -69,8 +69,8 @@ pub struct Remembered {
     pub table: Owned,
     /// The addresses that the agent added, each with its interface.
     pub addresses: BTreeMap<IpAddr, String>,
-    /// The timeouts of connections from before the agent set them. A timeout
-    /// that the agent did not set is 0.
+    /// The timeouts of connections that the kernel had before the agent set
+    /// them. A timeout that the agent did not set is 0.
     pub timeouts: Timeouts,
     /// The sysctls that the agent set, with their previous values.
     pub sysctls: BTreeMap<String, String>,
@@ -153,11 +153,11 @@ impl Remembered {
 }
 
 impl Intent {
-    /// Returns the entries of an unsettled intent that are ours: the entries
-    /// that the kernel's table has with exactly the intended configuration. An
-    /// entry with any other configuration is a stranger's by now. An address
-    /// has no configuration except its interface, which is checked whenever
-    /// addresses are planned.
+    /// Returns the entries of an unsettled intent that are ours. An entry is
+    /// ours if the kernel's table has it with exactly the intended
+    /// configuration. An entry with any other configuration is a stranger's by
+    /// now. An address has no configuration except its interface, which is
+    /// checked whenever addresses are planned.
     pub fn claims(&self, table: &ActualTable) -> Vec<Entry> {
         let mut claims = Vec::new();
         for (key, config) in &self.services {

@@ -3,16 +3,16 @@
 //! is an argument.
 //!
 //! A permission switches the removal guard off. A wrong clock must not switch
-//! the removal guard off: on a machine that starts with a wrong time, a
-//! permission that ended long ago could seem valid again. A permission whose
-//! end was mistyped or is far ahead must not switch the guard off either.
+//! the guard off: on a machine with a wrong time, a permission that ended long
+//! ago could seem valid again. A permission whose end is mistyped or far ahead
+//! must not switch the guard off either.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A permission is not believed if it ends further ahead than this.
+/// A permission is not believed if it ends later than this time from now.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
-/// The smallest difference at which the clocks of the host and the API server
-/// count as disagreeing.
+/// The clocks of the host and the API server count as disagreeing if they
+/// differ by at least this much.
 const DISAGREEMENT: SignedDuration = SignedDuration::from_mins(1);
 
 /// The time of day, read from both clocks at one moment.

@@ -3,11 +3,12 @@
 //!
 //! IPVS also handles the packets that the host itself sends. A service whose
 //! address cannot be on this host balances no client's traffic, but takes the
-//! host's own connections to that address. In mode Interface, a director that
-//! should have an address but cannot have it keeps new services at that address
-//! out of the kernel. A service that is already ours stays, even if its address
-//! cannot be on this host. A director that should not have an address programs
-//! its services anyway, so that it is ready to take over.
+//! host's own connections to that address. In mode Interface, a director may be
+//! unable to have an address that it should have. The director then keeps new
+//! services at the address out of the kernel. A service that is already ours
+//! stays, even if its address cannot be on this host. A director that should
+//! not have an address still programs the address's services, so that it is
+//! ready to take over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

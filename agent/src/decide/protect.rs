@@ -2,11 +2,11 @@
 //! traffic. The code is pure: it does no I/O.
 //!
 //! IPVS handles packets before the host's own sockets do. A service takes the
-//! host's own traffic at once if its address and port are the ones at which
-//! other machines reach the host, or at which the host reaches its API server.
-//! A server that is itself a director would send the packets of a service back.
-//! If an entry that takes the host's traffic is already in the kernel, the
-//! agent only reports it and does not remove it.
+//! host's own traffic if other machines reach the host at the service's address
+//! and port, or if the host reaches its API server there. A server that is
+//! itself a director would send the packets of a service back. The agent only
+//! reports an entry that takes the host's traffic, and does not remove it, if
+//! the entry is already in the kernel.
 
 mod dangers;
 
@@ -37,8 +37,8 @@ pub struct Verdict {
     /// servers of other services.
     pub refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The entries without a grant that are left out: services (as entries
-    /// without a server) and servers of other services. The conditions of their
-    /// objects report these entries.
+    /// without a server) and servers of other services. The conditions of the
+    /// entries' objects report the omission.
     pub ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The refusals as conditions and log lines, with notices about suspects
     /// that are not refused.
@@ -70,8 +70,8 @@ pub struct Permissions {
 }
 
 /// Removes from `wanted` the refused suspects and the entries without a grant.
-/// `stands` returns whether a service, or a server of a service, is ours and in
-/// the kernel: such entries stay.
+/// `stands` returns whether an entry is ours and in the kernel. An entry that
+/// is ours and in the kernel stays.
 pub fn judge(
     wanted: &Arc<Desired>,
     suspects: &BTreeMap<ServiceKey, Suspect>,

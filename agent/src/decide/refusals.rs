@@ -1,13 +1,13 @@
 //! Remembers which entries were refused to protect the director. The code is
 //! pure: time is an argument.
 //!
-//! The reason for a refusal can vanish for a moment: a program restarts and
+//! The reason for a refusal can be absent for a moment: a program restarts and
 //! does not listen for a second, or the host's programs start after the agent.
-//! An entry that is once in the kernel stays there, so a reason that is absent
-//! for a moment must not let a refused entry in. A refusal therefore lasts
-//! until its reason has been absent for [`QUIET`], or until the DirectorGroup
-//! grants exactly the address. The refusal belongs to the entry's key, so it
-//! survives the deletion of the object.
+//! An admitted entry stays in the kernel, so a short absence of the reason must
+//! not admit a refused entry. A refusal therefore lasts until its reason has
+//! been absent for [`QUIET`], or until the DirectorGroup grants exactly the
+//! address. The refusal belongs to the entry's key, so the refusal survives the
+//! deletion of the object.
 //!
 //! ```text
 //! facts ─▶ reason for each key ─▶ Refusals::look ─▶ waiting entries ─▶ protect::judge
@@ -21,12 +21,12 @@ use std::{
 
 use ipvs::{DestinationKey, ServiceKey};
 
-/// How long the reason for a refusal must be absent until the refusal ends.
+/// How long the reason for a refusal must be absent before the refusal ends.
 pub const QUIET: Duration = Duration::from_secs(600);
 /// The time between two looks at the host counts as at most this long, because
 /// the state of the host between the looks is unknown.
 const LONGEST_STEP: Duration = Duration::from_secs(60);
-/// The time after the host's start in which new services may be in the way of
+/// During this time after the host's start, new services may conflict with
 /// programs that have not started yet.
 pub const AFTER_BOOT: Duration = Duration::from_secs(600);
 
@@ -36,7 +36,7 @@ pub type Entry = (ServiceKey, Option<DestinationKey>);
 /// The refused entries, each with the reason in words.
 pub type Refused = BTreeMap<Entry, String>;
 
-/// The state of the reason for a refusal at a look at the host.
+/// Whether a look at the host found the reason for a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
     /// The reason for the refusal holds.
@@ -50,8 +50,8 @@ pub enum Reason {
 #[derive(Clone, Debug)]
 struct Refusal {
     why: String,
-    /// The time for which the looks at the host found the reason for the
-    /// refusal absent.
+    /// How long the reason for the refusal has been absent, according to the
+    /// looks at the host.
     absent_for: Duration,
     /// The time of the last look at the host, if the reason was absent at that
     /// look.
@@ -84,9 +84,9 @@ impl Refusals {
     }
 
     /// Returns the services that were in force before the host's last start, if
-    /// that start was recent. `uptime` is the time since the start. Services
-    /// that were not in force before may be in the way of programs that have
-    /// not started yet.
+    /// that start was recent. `uptime` is the time since the start. A service
+    /// that was not in force before may conflict with a program that has not
+    /// started yet.
     pub fn before_boot(&self, uptime: Duration) -> Option<&BTreeSet<ServiceKey>> {
         self.before_boot.as_ref().filter(|_| uptime < AFTER_BOOT)
     }

@@ -51,7 +51,7 @@ pub enum Removals {
     /// want them.
     NotYet,
     /// The [`crate::decide::guard`] decides how many entries may be removed.
-    /// Entries whose objects' absence is not believed are retained
+    /// The entries of an object stay while the object's absence is not believed
     /// ([`crate::decide::absence`]).
     Guarded,
     /// All entries are retained, regardless of their number, because
@@ -90,8 +90,8 @@ pub struct Retained {
     /// The services whose state in force changed because of retained entries.
     /// This set leaves out the services whose wanted state changed.
     pub changed: BTreeSet<ServiceKey>,
-    /// The objects whose entries are held because the objects' absence is not
-    /// believed, or none if this call did not judge absences.
+    /// The objects whose absence is not believed, or none if this call did not
+    /// judge absences. The removals of these objects' entries are held.
     pub doubtful: Option<Doubtful>,
 }
 
@@ -113,8 +113,8 @@ enum Kept {
     /// The whole service, and every server of ours in it.
     Service,
     /// Servers of a service that is still wanted, in the kernel's order. A
-    /// server that has no configuration in this list keeps the configuration
-    /// that it has in the kernel.
+    /// server without a configuration in this list keeps its configuration from
+    /// the kernel.
     Servers(Vec<(DestinationKey, Option<DestinationConfig>)>),
 }
 
@@ -161,9 +161,9 @@ impl Retention {
 
     /// Decides which entries that are no longer `wanted` stay in force.
     ///
-    /// Only entries that the journal records as ours *and* the kernel has are
-    /// retained. An entry that another process deleted in the meantime is not
-    /// created again.
+    /// An entry is retained only if the journal records it as ours *and* the
+    /// kernel has it. An entry that another process deleted in the meantime is
+    /// not created again.
     pub fn retain(
         &mut self,
         wanted: Wish,

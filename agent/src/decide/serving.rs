@@ -104,8 +104,8 @@ impl Serving {
                 )
             }
         };
-        // A service that fails open keeps servers in the kernel that may not be
-        // healthy.
+        // A service that fails open keeps servers in the kernel even if they
+        // may be unhealthy.
         let fails_open =
             below_since.is_some() && policy.availability.below == BelowMinimum::FailOpen;
         let mut servers = IndexMap::with_capacity(wanted.destinations.len());
@@ -263,14 +263,14 @@ impl Serving {
         }
     }
 
-    /// Returns when the next health change that depends only on time is due, or
-    /// none if there is none.
+    /// Returns when the next health change that depends only on time is due, if
+    /// there is one.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.values().min().copied()
     }
 
-    /// Returns the service that should be in the kernel if the administrator
-    /// wants the service `wanted`.
+    /// Returns the service to put in the kernel for the service `wanted`, which
+    /// has the administrator's weights.
     pub fn weigh(
         &mut self,
         key: ServiceKey,
@@ -323,9 +323,9 @@ impl Serving {
         self.targets.take_orders()
     }
 
-    /// Returns the rows for the checkpoint that changed since the last call, by
-    /// key. A row without content must be deleted. [`Memory::remember`] reads
-    /// the rows back.
+    /// Returns the checkpoint rows that changed since the last call, by key. A
+    /// row without content must be deleted. After a restart,
+    /// [`Memory::remember`] reads the rows.
     pub fn take_notes(&mut self) -> BTreeMap<String, Option<String>> {
         std::mem::take(&mut self.notes)
     }

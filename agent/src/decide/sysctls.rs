@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A sysctl is wanted only while a service needs it. This stage does not decide
-//! when to write a value; the round does, and it also finds the values that
-//! another process set.
+//! when to write a value. The round decides when to write, and also finds the
+//! values that another process set.
 
 mod fight;
 mod needs;
@@ -110,17 +110,17 @@ pub fn is_same(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
 }
 
-/// Whether a sysctl is IPVS's own, so that the agent restores it when no
+/// Whether a sysctl is IPVS's own. The agent restores a sysctl of IPVS when no
 /// service needs it. All sysctls outside `net.ipv4.vs` are shared with the
 /// other programs on the host. A shared sysctl keeps the value that the agent
-/// wrote, because another program may depend on that value by then.
+/// wrote, because another program may depend on the value by then.
 pub fn is_ours(name: &str) -> bool {
     name.starts_with(IPVS)
 }
 
-/// Whether the agent may have set a sysctl to the value `found`, for use after
-/// the agent lost its own record. A value that the agent never recommends was
-/// set by another process.
+/// Whether the agent may have set a sysctl to the value `found`. The caller
+/// asks this after the agent lost its own record. A value that the agent never
+/// recommends was set by another process.
 pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
     let recommended: &[_] = match name.strip_prefix(IPVS) {
         Some("conn_reuse_mode") => &["0", "1"],
@@ -277,9 +277,9 @@ fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
 }
 
 /// Returns the IPv6 settings that NAT servers need. An interface's own
-/// `forwarding` does not forward packets (`net/ipv6/ip6_output.c`,
-/// `ip6_forward`). An interface's own `forwarding` only makes the interface
-/// behave like an interface of a router instead of a host.
+/// `forwarding` does not make the kernel forward packets
+/// (`net/ipv6/ip6_output.c`, `ip6_forward`). It only makes the interface behave
+/// like a router's interface instead of a host's interface.
 fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
     if facts.facing_v6.is_empty() {
         return Vec::new();

@@ -14,8 +14,8 @@ use crate::{
     tell::report::Trouble,
 };
 
-/// Returns the edges that a round uses. [`Loop::obstacle`] must have opened
-/// them before.
+/// Returns the edges that a round uses. [`Loop::obstacle`] must have opened the
+/// edges before.
 pub(super) fn edges<'a>(
     kernel: &'a mut Option<Box<dyn Kernel>>,
     links: &'a mut Option<Box<dyn Links>>,

@@ -44,8 +44,8 @@ impl Loop {
         }
         let began = self.clock.now();
         loop {
-            // Urgent changes wait less, because until the round the kernel
-            // sends clients to a server that is down.
+            // Urgent changes wait less: until the next round, the kernel may
+            // send clients to a server that is down.
             let (quiet, patience) = match self.health.is_urgent() {
                 true => (Duration::ZERO, HASTE),
                 false => (QUIET, PATIENCE),
@@ -207,8 +207,8 @@ impl Loop {
 }
 
 /// Passes a change of an object to the store and the checkpoint, and notes
-/// which objects a listing leaves out. Returns whether the change affects a
-/// used part of an object.
+/// which objects a listing leaves out. Returns whether the agent uses the part
+/// of the object that changed.
 fn take_change<C>(
     absence: &mut Absence,
     tee: &mut Tee,
@@ -253,8 +253,8 @@ where
 }
 
 /// Returns a resourceVersion as a number. Since Kubernetes 1.35, every
-/// resourceVersion is a number (KEP-5504). Earlier versions that store objects
-/// in etcd also use numbers.
+/// resourceVersion is a number (KEP-5504). Before 1.35, a resourceVersion is a
+/// number if the API server stores its objects in etcd.
 fn number(version: Option<&str>) -> Option<u64> {
     version.and_then(|version| version.parse().ok())
 }

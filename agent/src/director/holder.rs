@@ -11,12 +11,12 @@ use crate::{
     input::leases::Looks,
 };
 
-/// The interval at which this agent looks at the holder's Lease while this host
-/// has VIPs that it would give up for the holder. Agents also renew their
-/// Leases every 10 s.
+/// While this host has VIPs that it would give up for the holder, the agent
+/// looks at the holder's Lease at this interval. Agents also renew their Leases
+/// every 10 s.
 const BEFORE_RELEASE: Duration = Duration::from_secs(10);
-/// The interval at which this agent looks at the Leases of other directors
-/// while this host lacks VIPs that it would take over.
+/// While this host lacks VIPs that it would take over, the agent looks at the
+/// Leases of other directors at this interval.
 const BEFORE_TAKEOVER: Duration = Duration::from_secs(60);
 
 impl Loop {

@@ -50,7 +50,7 @@ pub(super) struct Protection {
     ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// Whether removals were allowed at the last judgement.
     was_released: bool,
-    /// The wanted state that was last judged, and the allowed part of this
+    /// The wanted state at the last judgement, and the allowed part of this
     /// wanted state.
     judged: (Arc<Desired>, Arc<Desired>),
     report: Arc<Report>,
@@ -194,8 +194,8 @@ impl Protection {
 
     /// Removes from the wanted state the entries that would take this host's
     /// own traffic, and the entries without a grant. `stands` returns whether
-    /// an entry is ours and in the kernel. Returns the services with a changed
-    /// refusal, of the service itself or of one of its servers.
+    /// an entry is ours and in the kernel. Returns each service if its own
+    /// refusal or the refusal of one of its servers has changed.
     pub(super) fn judge(
         &mut self,
         suspects: &Suspects,
@@ -270,9 +270,10 @@ impl Protection {
 impl Loop {
     /// Returns the services and servers that would take this host's own
     /// traffic, or none if no judgement is due. Checks the host when a check is
-    /// due or a service is new, and reads the listening sockets only if the
-    /// danger of a service depends on them. The next reading of the kernel's
+    /// due or a service is new. Reads the listening sockets only if the danger
+    /// of a service depends on the sockets. The next reading of the kernel's
     /// table includes the returned services and the services that were refused
+    /// before.
     /// before.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
         let is_released = self.is_released();

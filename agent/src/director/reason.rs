@@ -6,9 +6,9 @@ pub(super) enum Reason {
     /// There is no reason to run a round.
     #[default]
     Nothing,
-    /// A failed operation is due again, a deadline has come, or something other
-    /// than the objects changed, such as a server's health, the kernel's table
-    /// or the interfaces.
+    /// A failed operation is due again, or a deadline has come. The same reason
+    /// applies to changes outside the objects, such as changes of a server's
+    /// health, the kernel's table or the interfaces.
     Retry,
     /// The facts about this host or its group must be checked again. Entries
     /// that were refused to protect the host may be allowed by now, and allowed

@@ -207,10 +207,10 @@ impl Loop {
     fn wish(&self, now: Duration) -> Wish {
         let group = self.in_force();
         let rule = group.map_or(AddressRule::default(), |group| group.addresses.clone());
-        // Strangers' entries are left alone until the group was accepted and
-        // all objects are listed. The agent would remove an adopted entry that
-        // no object wants. An entry that the previous run created may belong to
-        // another program by now.
+        // The agent leaves strangers' entries alone until it has accepted the
+        // group and listed all objects. If it adopted an entry before, it would
+        // remove the entry again when no object wants it. An entry that the
+        // previous run created may belong to another program by now.
         let listed = group.filter(|_| self.objects.is_listed());
         Wish {
             desired: self.places.desired().clone(),

@@ -39,8 +39,7 @@ pub(super) struct Health {
     report: Arc<HealthReport>,
     is_report_old: bool,
     has_forgotten: bool,
-    /// The recent log lines about the health of servers, which limit further
-    /// lines.
+    /// Limits the log lines about the health of servers.
     ration: Ration,
 }
 
@@ -110,11 +109,12 @@ impl Health {
         self.serving.next_deadline()
     }
 
-    /// Updates the table to the state `in_force`, and marks the services that
-    /// differ for planning. `changed` must contain every service that has
-    /// changed in `in_force` since the last call. The caller must have read the
-    /// kernel's table before. Once all wanted services are known (`is_listed`),
-    /// the previous run's memory of other services is dropped.
+    /// Updates the table to the state `in_force`, and marks every service that
+    /// differs, so that the next round plans it. `changed` must contain every
+    /// service that has changed in `in_force` since the last call. The caller
+    /// must have read the kernel's table before. If all wanted services are
+    /// known (`is_listed`), drops the previous run's memory of unwanted
+    /// services.
     pub(super) fn weigh(
         &mut self,
         in_force: &Desired,

@@ -1,6 +1,6 @@
-//! The checkpoint: the last known good objects, on disk. A new run of the agent
-//! uses the checkpoint's objects until its inputs have answered. If the agent
-//! can no longer read an object, it uses the version of the object in the
+//! The checkpoint: the last known good objects, on disk. After a start, the
+//! agent uses the checkpoint's objects until the inputs answer. If the agent
+//! can no longer read an object, it uses the object's version in the
 //! checkpoint.
 //!
 //! ```text
@@ -8,12 +8,13 @@
 //! events ─▶ Tee ─▶ Store; what is good in it ─▶ Recorder ─▶ thread ─▶ disk
 //! ```
 //!
-//! The checkpoint may be seconds behind the objects, and the agent never waits
-//! for it. While the disk refuses writes, the checkpoint's thread keeps the
-//! unwritten changes, tries to open the file again and again, and reports the
-//! problem. The checkpoint's objects were accepted before, so the agent creates
-//! missing entries from them. The agent never removes an entry because of the
-//! checkpoint alone ([`crate::director`]).
+//! The checkpoint may be seconds older than the objects. The agent never waits
+//! for the checkpoint. While the disk refuses writes, the checkpoint's thread
+//! keeps the unwritten changes and reports the problem. After an error, the
+//! checkpoint's thread opens the file again and again. The checkpoint contains
+//! only accepted objects, so the agent creates missing entries from the
+//! checkpoint. The agent never removes an entry because of the checkpoint alone
+//! ([`crate::director`]).
 
 mod pending;
 mod tee;
@@ -47,8 +48,8 @@ use crate::{
     },
 };
 
-/// The table that maps `kind/namespace/name` to the object, with the metadata
-/// that the agent uses.
+/// The table that maps `kind/namespace/name` to an object with the metadata for
+/// the agent.
 const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
 /// The table that maps a manifest's path to the manifest's last good text.
 const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
@@ -59,8 +60,9 @@ const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standin
 /// The checkpoint's metadata by name. `schema` is the schema's version.
 /// `directors` has the names of the group's directors, and `director-addresses`
 /// their addresses by name. `api-servers` has the addresses at which the agent
-/// reached the API server. `listings` says how new the known objects are, and
-/// which objects are absent from a listing without being believed deleted.
+/// reached the API server. `listings` says how new the known objects are.
+/// `listings` also names the objects that a listing left out although they may
+/// still exist.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
 /// The name of the checkpoint's file in the state folder.
@@ -84,9 +86,9 @@ pub struct Restored {
 pub enum Note {
     /// An object's row, or `None` if the object was deleted.
     Object(Kind, ObjectKey, Option<String>),
-    /// The keys of all objects of a kind that still exist, or that may exist
-    /// although a listing left them out. The checkpoint deletes the rows of all
-    /// other objects of the listed kind.
+    /// The keys of the objects of one kind that exist or may exist. An object
+    /// that a listing left out may exist. The checkpoint deletes the rows of
+    /// all other objects of the listed kind.
     Listed(Kind, BTreeSet<ObjectKey>),
     /// The names of the group's directors.
     Directors(BTreeSet<String>),
@@ -102,7 +104,8 @@ pub enum Note {
     /// The remembered health of servers, by row key. The checkpoint deletes a
     /// row with the value `None`.
     Standings(BTreeMap<String, Option<String>>),
-    /// The last note, after which the checkpoint writes everything and ends.
+    /// The last note: the checkpoint's thread writes all pending changes and
+    /// ends.
     End,
 }
 
@@ -136,8 +139,8 @@ pub struct CheckpointError {
 pub struct Checkpoint {
     folder: PathBuf,
     open: OpenDatabase,
-    /// The open file, or `None` after an error: redb refuses further work on a
-    /// file until the file is opened again.
+    /// The open file, or `None` after an error. After an error, redb can use
+    /// the file only after a new open.
     database: Option<Database>,
 }
 
@@ -148,8 +151,7 @@ impl Checkpoint {
     ///
     /// If the state folder cannot be used, this function returns an error
     /// instead of the content. The checkpoint's thread ([`Checkpoint::record`])
-    /// tries again, and stores the notes of this run as soon as the folder can
-    /// be used.
+    /// keeps trying, and stores this run's notes once the folder can be used.
     pub fn open(folder: &Path) -> (Self, Result<Restored, CheckpointError>) {
         Self::open_with(folder, Box::new(database::open))
     }
@@ -168,9 +170,10 @@ impl Checkpoint {
         (checkpoint, restored)
     }
 
-    /// Starts a thread that writes the notes until [`Note::End`]. The thread
-    /// calls `report` with the reason why the checkpoint cannot be written, and
-    /// with `None` as soon as the checkpoint can be written again.
+    /// Starts a thread that writes notes and ends at [`Note::End`]. If the
+    /// checkpoint cannot be written, the thread calls `report` with the reason.
+    /// When the checkpoint can be written again, the thread calls `report` with
+    /// `None`.
     ///
     /// # Errors
     /// Returns an error if the system has no thread left.
@@ -262,7 +265,7 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
         let (key, row) = row?;
         match event(key.value(), row.value()) {
             Ok(event) => restored.events.extend(event),
-            // A bad row is skipped, so that the other rows can still be used.
+            // A bad row is skipped, and the other rows are still used.
             Err(error) => {
                 tracing::warn!("ignoring the checkpoint's row {}: {error}", key.value());
             }

@@ -1,5 +1,5 @@
-//! Opens database files in the state folder, lets only their owner read them,
-//! and renames a file that cannot be used.
+//! Opens the database files in the state folder, restricts their permissions to
+//! the owner, and renames files that cannot be used.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -10,8 +10,8 @@ use std::{
 
 use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
 
-/// A function that opens a database file. Tests replace it with a function
-/// whose disk can fail.
+/// A function that opens a database file. Tests pass a function that simulates
+/// a failing disk.
 pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
 
 /// The size of redb's cache. The default of redb is 1 GiB, a thousand times the
@@ -50,8 +50,8 @@ pub(crate) fn open(path: &Path) -> Result<Database, redb::Error> {
     let is_new = file.metadata()?.len() == 0;
     let opened = builder().create_with_backend(FileBackend::new(file)?);
     if let (true, Err(DatabaseError::Storage(StorageError::Io(_)))) = (is_new, &opened) {
-        // If the disk is full, only part of the new file was written, and a
-        // later run would treat the part as a damaged file.
+        // If the disk is full, the new file may be incomplete, and a later run
+        // would treat the file as damaged.
         fs::remove_file(path).unwrap_or_default();
     }
     Ok(opened?)
@@ -60,9 +60,9 @@ pub(crate) fn open(path: &Path) -> Result<Database, redb::Error> {
 /// Creates the state folder if there is none. Removes the permissions of other
 /// users from an existing folder and from the database files in it. Earlier
 /// builds created database files with the usual permissions. If the state
-/// folder also contains other files, its mode is not changed, because other
-/// programs may need access to it. Returns a warning if other users may still
-/// look into the state folder.
+/// folder also contains other files, the folder keeps its mode, because other
+/// programs may need access. Returns a warning if other users can still read
+/// the state folder.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be created.
@@ -124,8 +124,8 @@ fn is_database(name: &str) -> bool {
     name.ends_with(".redb") || name.ends_with(".redb.unusable")
 }
 
-/// Whether an error is about the content of a database file, so that a new file
-/// would help.
+/// Whether the content of a database file caused the error, so a new file would
+/// help.
 pub(crate) fn is_content(error: &redb::Error) -> bool {
     !matches!(
         error,

@@ -1,13 +1,12 @@
-//! The journal: the record on disk of which kernel entries are ours. The kernel
-//! itself does not record an entry's owner.
+//! The journal: the list on disk of the kernel entries that are ours. The
+//! kernel itself does not record an entry's owner.
 //!
-//! The journal contains the keys of our entries and not their configuration, so
-//! changing an entry writes nothing to the journal. Before a round creates
-//! anything, it writes one [`Intent`]. After the kernel has acknowledged the
-//! entries, the round settles them: the journal records them as ours. If the
-//! agent dies between writing the intent and settling, the next run finds the
-//! intent, and takes over the entries that match the intent's configuration
-//! exactly.
+//! The journal contains only the keys of our entries, so an edit of an entry's
+//! configuration writes nothing to the journal. Before a round creates entries,
+//! it writes one [`Intent`]. After the kernel has acknowledged the entries, the
+//! round settles: it records the entries as ours in the journal. If the agent
+//! dies before the round settles, the next run finds the intent. The next run
+//! takes over the entries that match the intent's configuration exactly.
 
 mod rows;
 
@@ -28,8 +27,8 @@ use crate::decide::{
 };
 
 const FILE: &str = "journal.redb";
-/// The number of bytes of appended changes after which the journal is rewritten
-/// as one list.
+/// When the appended changes exceed this number of bytes, the journal is
+/// rewritten as one list.
 const GROWTH: usize = 4 << 20;
 
 /// The agent's interface to the journal on disk. The interface is small, so
@@ -49,8 +48,8 @@ pub trait Journal {
     /// # Errors
     /// Returns an error if the changes cannot be written. After an error, the
     /// intent of the round stays in the journal. After
-    /// [`JournalError::Replaced`], the journal has no entries, and all entries
-    /// that are ours must be settled.
+    /// [`JournalError::Replaced`], the journal is empty, and the caller must
+    /// settle all our entries again.
     fn settle(&mut self, changes: &[Change]) -> Result<(), JournalError>;
 
     /// Stores the id of the cluster that the entries belong to. The cluster's
@@ -60,8 +59,8 @@ pub trait Journal {
     /// Returns an error if the id cannot be written.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError>;
 
-    /// Stores the addresses that were taken over from a director that is out,
-    /// in place of the addresses from the previous call. A reboot removes the
+    /// Stores the addresses taken over from a director that is out. Each call
+    /// replaces the addresses of the previous call. A reboot removes the
     /// addresses from the journal.
     ///
     /// # Errors
@@ -69,20 +68,19 @@ pub trait Journal {
     /// agent must not take over any address.
     fn remember_taken_over(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), JournalError>;
 
-    /// Stores the entries that were refused, in place of the refused entries
-    /// from the previous call. The refused entries stay in the journal after a
-    /// reboot.
+    /// Stores the refused entries. Each call replaces the entries of the
+    /// previous call. The refused entries stay in the journal after a reboot.
     ///
     /// # Errors
     /// Returns an error if the entries cannot be written.
     fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError>;
 }
 
-/// The journal to use when the state folder cannot be used. Without a real
-/// journal, the agent creates no entries, because it could not record them as
-/// ours. Without a real journal, the agent still edits existing entries. The
-/// agent records entries that it adopts or gives up in the meantime as soon as
-/// the state folder can be used.
+/// The substitute for the journal while the state folder cannot be used.
+/// Without a real journal, the agent creates no entries, because it could not
+/// record them as ours. Without a real journal, the agent still edits existing
+/// entries. Once the state folder can be used, the agent records the entries
+/// that it adopted or gave up in the meantime.
 #[derive(Debug)]
 pub struct NoJournal(pub String);
 
@@ -130,9 +128,9 @@ pub enum JournalError {
         /// The path of the journal's file.
         path: PathBuf,
     },
-    /// The journal's file was replaced by another file while the agent ran. All
-    /// entries that are ours must be settled again, because the new file does
-    /// not have them.
+    /// Another file replaced the journal's file while the agent ran. All our
+    /// entries must be settled again, because the new file does not contain
+    /// them.
     #[error("the journal {path} was replaced: writing everything again")]
     Replaced {
         /// The path of the journal's file.
@@ -156,8 +154,8 @@ pub struct FileJournal {
     /// the agent runs.
     lasting: Lasting,
     open: OpenDatabase,
-    /// The open journal file, or `None` after a failed write: redb refuses
-    /// further work on a file until the file is opened again.
+    /// The open journal file, or `None` after a failed write. After a failed
+    /// write, redb can use the file only after a new open.
     database: Option<Database>,
     /// The number of bytes appended since the journal was last rewritten as one
     /// list.
@@ -169,9 +167,8 @@ impl FileJournal {
     /// damaged or from a newer build is renamed. With a new journal, the agent
     /// adopts wanted entries that it finds in the kernel, and does not change
     /// other entries. Records from before the machine's last boot are dropped,
-    /// because a boot empties the kernel's table. The exceptions are the
-    /// refused entries, the cluster's id, and the list of services that were
-    /// ours.
+    /// because a boot empties the kernel's table. The refused entries, the
+    /// cluster's id, and the list of services that were ours outlive a boot.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be used or if another agent uses
@@ -190,8 +187,8 @@ impl FileJournal {
             }
             other => other,
         }?;
-        // The remark is logged only after the journal was opened, because an
-        // unusable folder is opened again and again.
+        // The remark is logged only after a successful open, because the agent
+        // tries to open an unusable folder again and again.
         if let Some(remark) = remark {
             tracing::warn!("{remark}");
         }
@@ -206,8 +203,8 @@ impl FileJournal {
         let failed = |error| failure(path, error);
         let database = open(path).map_err(failed)?;
         let remembered = rows::open(&database, boot_id).map_err(failed)?;
-        // Beginning a read checks that later transactions can read the file
-        // too.
+        // Beginning a read transaction checks that the file can also be read
+        // later.
         let read = database.begin_read();
         read.map_err(|error| failed(error.into()))?;
         let journal = Self {
@@ -240,8 +237,8 @@ impl FileJournal {
     }
 
     /// Opens the journal's file again after an error. Fails with
-    /// [`JournalError::Replaced`] if the opened file has no entries, because
-    /// the file was replaced or was damaged.
+    /// [`JournalError::Replaced`] if the file was replaced or damaged and
+    /// therefore has no entries.
     fn reopen(&mut self) -> Result<(), JournalError> {
         let is_same = match self.is_same_file() {
             Err(error) if database::is_content(&error) => {
@@ -259,9 +256,8 @@ impl FileJournal {
         }
     }
 
-    /// Opens the journal's file, and returns whether the file was already
-    /// opened in this boot. The function writes the records that outlive a boot
-    /// to a new file.
+    /// Opens the journal's file. Returns whether the file was already opened in
+    /// this boot. If not, writes the records that outlive a boot to the file.
     fn is_same_file(&mut self) -> Result<bool, redb::Error> {
         let database = (self.open)(&self.path)?;
         let is_same = rows::is_from(&database, &self.boot_id)?;

@@ -10,12 +10,12 @@ pub enum Verdict {
     /// No other host answers for the address on the interface with the given
     /// index.
     Free(u32),
-    /// The other host with the given MAC address has the address or is about to
+    /// Another host, with the given MAC address, has the address or is about to
     /// take it.
     Taken(Mac),
     /// This host has the address, and no other host claims it.
     Held,
-    /// This host has the address, and the other host with the given MAC address
-    /// claims it too.
+    /// This host has the address, but another host with the given MAC address
+    /// also claims the address.
     Contested(Mac),
 }

@@ -1,13 +1,12 @@
-//! Facts about the origin of the objects: which cluster answers, whether the
-//! cluster still has the objects' custom resource definitions, and how new a
-//! listing is.
+//! Facts about the origin of the objects: the cluster, the state of its custom
+//! resource definitions, and how new a listing is.
 
 use std::collections::BTreeMap;
 
 use crds::{Kind, ObjectKey};
 use serde::{Deserialize, Serialize};
 
-/// The answer of an input's look-up in its cluster.
+/// The answer to an input's look-up in its cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Word {
     /// The UID of the cluster whose API server answers.
@@ -26,8 +25,8 @@ pub enum Answer<T> {
     None(String),
     /// The agent is not allowed to make the look-up. If an earlier run had the
     /// permission for the look-up, the permission was lost. Otherwise, the
-    /// agent's RBAC rules come from an older chart, whose agents limited
-    /// removals only by number.
+    /// agent's RBAC rules come from an older chart. The agents of the older
+    /// chart limited removals only by number.
     NotAllowed,
 }
 
@@ -37,7 +36,7 @@ pub enum Definition {
     /// The definition exists and is not being deleted.
     Stands,
     /// The definition is being deleted. Before the definition disappears, the
-    /// API server deletes its objects one by one.
+    /// API server deletes the definition's objects one by one.
     Terminating,
     /// The custom resource definition does not exist.
     Missing,
@@ -81,7 +80,7 @@ impl Folder {
     }
 }
 
-/// Why the absence of an object from a listing is not believed.
+/// Why an object's absence from a listing does not count as a deletion.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Doubt {
@@ -89,7 +88,7 @@ pub enum Doubt {
     Older {
         /// The highest resourceVersion that this director has seen.
         known: u64,
-        /// The resourceVersion of the listing that is not believed.
+        /// The resourceVersion of the doubted listing.
         found: u64,
     },
     /// The listing's resourceVersion is not a number; the field is the
@@ -102,7 +101,7 @@ pub enum Doubt {
     /// The source of the objects changed from an API server to a folder, or the
     /// other way around.
     OtherSource,
-    /// More than half of this director's table is missing.
+    /// More than half of this director's table is missing from the listing.
     MostMissing,
 }
 
@@ -114,7 +113,7 @@ pub struct Known {
     /// objects.
     #[serde(default)]
     pub sources: BTreeMap<Kind, Source>,
-    /// The objects whose absence from a listing is not believed.
+    /// The objects whose absence from a listing does not count as a deletion.
     #[serde(default)]
     pub doubted: Vec<(Kind, ObjectKey, Doubt)>,
 }

@@ -17,6 +17,6 @@ pub struct Tally {
     pub failures: u32,
     /// Whether successes and failures of the target's probes keep alternating.
     pub is_flapping: bool,
-    /// The reason why the latest failed probe failed.
+    /// The reason for the latest failure.
     pub why: Option<Arc<str>>,
 }

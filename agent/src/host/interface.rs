@@ -11,8 +11,8 @@ pub struct Interface {
     pub name: String,
     /// Whether the interface is the loopback interface.
     pub loopback: bool,
-    /// The interface's own Ethernet address, if it is on an Ethernet segment
-    /// where ARP and Neighbor Discovery work.
+    /// The interface's own Ethernet address, or `None` if the interface is not
+    /// on an Ethernet segment with ARP and Neighbor Discovery.
     pub mac: Option<Mac>,
     /// Whether the interface is switched on.
     pub up: bool,
@@ -20,8 +20,8 @@ pub struct Interface {
     pub connected: bool,
     /// The interface's IP addresses, each with its prefix length.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Addresses that the interface has but cannot use, because another host on
-    /// the segment had the address when it was added.
+    /// The interface's unusable addresses: another host on the segment already
+    /// had the address.
     pub unusable: Vec<IpAddr>,
     /// The interface's addresses that carry the agent's mark.
     pub marked: Vec<IpAddr>,

@@ -10,9 +10,9 @@ use ipvs::Protocol;
 use netlink_packet_sock_diag::inet::{InetResponse, nlas::Nla};
 
 /// The file that lists the SCTP endpoints of this thread's network namespace.
-/// This file exists only after the kernel has loaded SCTP. The agent does not
-/// use sock_diag for SCTP, because such a request would make the kernel load
-/// SCTP.
+/// The SCTP file exists only after the kernel has loaded SCTP. The agent does
+/// not use sock_diag for SCTP, because a sock_diag request would make the
+/// kernel load SCTP.
 const SCTP_ENDPOINTS: &str = "/proc/thread-self/net/sctp/eps";
 /// The state of a listening SCTP endpoint: `SCTP_SS_LISTENING` equals TCP's
 /// LISTEN (`include/net/sctp/constants.h`).
@@ -132,8 +132,8 @@ mod tests {
     }
 
     /// The text has the format of `net/sctp/proc.c`, `sctp_eps_seq_show`. The
-    /// text lists an endpoint that listens on every address, one that listens
-    /// on two addresses, and one of a client.
+    /// text lists three endpoints: the first listens on every address, the
+    /// second listens on two addresses, and the third belongs to a client.
     #[test]
     fn endpoints_of_sctp_are_read_as_the_kernel_writes_them() {
         let text = " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS

@@ -1,14 +1,14 @@
 //! Allows only one agent per network namespace, because two agents would undo
 //! each other's work.
 //!
-//! The lock has two parts: a file and a socket. The *file* cannot be locked by
-//! another user, because the file and its folder belong to the agent's user,
-//! which is root on a director. The *socket* has an abstract name, and abstract
-//! names belong to the network namespace. The socket therefore also excludes an
-//! agent that does not see the file, for example an agent in a container or of
-//! an earlier build. But every process in the network namespace can take the
-//! socket's name. The agent therefore ignores the socket if another user's
-//! process owns it.
+//! The lock has two parts: a file and a socket. Other users cannot lock the
+//! *file*, because the file and its folder belong to the agent's user. On a
+//! director, the agent's user is root. The *socket* has an abstract name, and
+//! abstract names belong to the network namespace. The socket therefore also
+//! excludes agents that do not see the file, such as an agent in a container or
+//! an agent of an earlier build. But every process in the network namespace can
+//! take the socket's name. The agent therefore ignores the socket if another
+//! user's process owns it.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
@@ -32,8 +32,8 @@ use nix::{
     unistd::geteuid,
 };
 
-/// The name of the abstract socket that is one part of the lock. The kernel
-/// frees the socket's name when the process that owns it ends (unix(7)).
+/// The name of the lock's abstract socket. The kernel frees the name when the
+/// owner's process ends (unix(7)).
 const NAME: &str = "ipvs-operator/agent";
 /// The folder with the lock files, one file for each network namespace. The
 /// folder's file system is empty after a boot.
@@ -42,8 +42,8 @@ const FOLDER: &str = "/run/ipvs-operator";
 /// identifies the namespace (namespaces(7)).
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
-/// The lock of a network namespace, which a process holds as long as it is the
-/// namespace's agent.
+/// The lock of a network namespace. The namespace's agent holds the lock while
+/// the agent runs.
 #[derive(Debug)]
 pub struct Lock {
     /// The locked file, or `None` if the lock's folder cannot be used.
@@ -144,9 +144,9 @@ impl Lock {
         self.remark.as_deref()
     }
 
-    /// Returns the process ID of the agent that has the lock, which the kernel
-    /// reports (SO_PEERCRED). Do not call this function repeatedly: the lock's
-    /// owner never accepts connections, so the queue of its socket would fill
+    /// Returns the process ID of the agent that has the lock, as reported by
+    /// the kernel (SO_PEERCRED). Do not call this function repeatedly: the
+    /// lock's owner never accepts connections, so the socket's queue would fill
     /// up.
     pub fn owner() -> Option<i32> {
         match Owner::find() {
@@ -158,8 +158,8 @@ impl Lock {
 
 /// The owner of the name of the lock's socket.
 enum Owner {
-    /// A process of the agent's own user, with its process ID if this process
-    /// can see it.
+    /// A process of the agent's own user; the number is the process ID, or
+    /// `None` if the process ID is not visible.
     Ours(Option<i32>),
     /// A process of another user, or an unknown process, with a description in
     /// words.
@@ -177,18 +177,17 @@ impl Owner {
                     pid.unwrap_or_default()
                 ))
             }
-            // The socket's owner is not an agent: an agent listens on its
-            // socket, and its queue has room for all connections that other
-            // agents make.
+            // The socket's owner is not an agent: an agent's socket listens,
+            // and the queue has room for the connections of all other agents.
             Err(errno) => Self::Others(format!("a process that does not listen ({errno})")),
         }
     }
 }
 
 /// Returns the user ID and the process ID of the process that listens on the
-/// lock's socket. The kernel reports the process ID 0 for a process in a pid
-/// namespace that this process cannot see. The function does not wait for room
-/// in the listener's queue, because a hostile listener may keep the queue full.
+/// lock's socket. The kernel reports the process ID 0 for a process in an
+/// invisible pid namespace. The function does not wait for room in the
+/// listener's queue, because a hostile listener may keep the queue full.
 fn peer() -> nix::Result<(u32, Option<i32>)> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;

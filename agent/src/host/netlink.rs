@@ -32,9 +32,10 @@ pub trait Links {
     /// Returns an error if the kernel does not answer.
     fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError>;
 
-    /// Adds a virtual address with the agent's mark, as /32 or /128, so that
-    /// the kernel adds no route for it. An added IPv6 address skips duplicate
-    /// address detection, and the kernel never chooses it as a source address.
+    /// Adds a virtual address with the agent's mark. The prefix length is /32
+    /// or /128, so the kernel adds no route. The kernel skips duplicate address
+    /// detection for an added IPv6 address, and never chooses the address as a
+    /// source.
     ///
     /// # Errors
     /// Returns an error if the kernel refuses the request. If the address is
@@ -63,15 +64,15 @@ pub trait Links {
     /// already gone, returns no error.
     fn remove_device(&mut self, name: &str) -> Result<(), LinkError>;
 
-    /// Returns the neighbors on this host's segments that the kernel knows,
-    /// each as an Ethernet address and an IP address.
+    /// Returns the kernel's known neighbors on this host's segments. A neighbor
+    /// is an Ethernet address and an IP address.
     ///
     /// # Errors
     /// Returns an error if the kernel does not answer.
     fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError>;
 
     /// Makes the kernel find out the Ethernet address of a neighbor. Once the
-    /// neighbor has answered, [`Links::neighbors`] includes it.
+    /// neighbor has answered, [`Links::neighbors`] includes the neighbor.
     ///
     /// # Errors
     /// Returns an error if the kernel refuses the request.
@@ -79,8 +80,8 @@ pub trait Links {
 }
 
 /// The mark of an address that the agent added. The mark is the address
-/// protocol (`IFA_PROTO`, since Linux 5.18), which is like the protocol of a
-/// route. The kernel's own address protocols are 1 to 3
+/// protocol (`IFA_PROTO`, since Linux 5.18), which resembles a route's
+/// protocol. The kernel's own address protocols are 1 to 3
 /// (`include/uapi/linux/if_addr.h`).
 const MARK: AddressProtocol = AddressProtocol::Other(0x76);
 
@@ -119,8 +120,8 @@ impl RouteSocket {
 
 /// Opens an rtnetlink connection in the network namespace of the calling
 /// thread, and the runtime on which the connection runs. If `is_strict` is
-/// true, the kernel honours every part of a request and refuses parts that it
-/// does not know (`NETLINK_GET_STRICT_CHK`).
+/// true, the kernel honours every part of a request, and refuses unknown parts
+/// (`NETLINK_GET_STRICT_CHK`).
 pub(super) fn connect(is_strict: bool) -> io::Result<(Runtime, Handle)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -330,9 +331,9 @@ fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
     interface
 }
 
-/// Returns the interface's own address, which is IFA_LOCAL if the message has
-/// IFA_LOCAL, and IFA_ADDRESS otherwise. On point-to-point links, IFA_ADDRESS
-/// is the peer's address (`include/uapi/linux/if_addr.h`).
+/// Returns the interface's own address: IFA_LOCAL if the message has it,
+/// otherwise IFA_ADDRESS. On point-to-point links, IFA_ADDRESS is the peer's
+/// address (`include/uapi/linux/if_addr.h`).
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let attributes = || message.attributes.iter();
     attributes()

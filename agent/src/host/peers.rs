@@ -33,7 +33,7 @@ pub struct Peer {
 pub(super) fn own_sockets() -> io::Result<BTreeSet<u32>> {
     let mut own = BTreeSet::new();
     for file in fs::read_dir(OPEN_FILES)? {
-        // A file may be closed since it was listed.
+        // A listed file may have been closed in the meantime.
         let Ok(target) = fs::read_link(file?.path()) else {
             continue;
         };
@@ -47,8 +47,8 @@ pub(super) fn own_sockets() -> io::Result<BTreeSet<u32>> {
 }
 
 /// Returns the peers of TCP connections that this host's programs opened.
-/// `sockets` includes the listening ones: a connection to the port of a
-/// listening socket was opened by the peer.
+/// `sockets` includes the listening sockets. If a connection's local port is
+/// the port of a listening socket, the peer opened the connection.
 pub(super) fn of_tcp(sockets: &[InetResponse], own: &BTreeSet<u32>) -> BTreeSet<Peer> {
     let (listening, connected): (Vec<_>, Vec<_>) = sockets
         .iter()
@@ -84,9 +84,10 @@ fn peer(protocol: Protocol, socket: &InetResponse, own: &BTreeSet<u32>) -> Optio
     })
 }
 
-/// Returns the DNS servers of this host, which programs ask for a moment only.
+/// Returns the DNS servers of this host. Programs have a socket to a DNS server
+/// only for a moment.
 pub(super) fn resolvers() -> BTreeSet<Peer> {
-    // A host without the file has no DNS servers that are known here.
+    // Without the file, the host's DNS servers are unknown.
     let text = fs::read_to_string(RESOLVERS).unwrap_or_default();
     resolvers_in(&text)
 }

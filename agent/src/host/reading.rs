@@ -9,8 +9,8 @@ use ipvs::{ActualService, ActualTable, Listing, ServiceConfig, ServiceKey};
 pub enum Reading {
     /// The services of the kernel's table, without their destinations.
     Services(BTreeMap<ServiceKey, ServiceConfig>),
-    /// The services of the kernel's table, and their destinations as far as
-    /// /proc/net/ip_vs shows them.
+    /// The services and destinations of the kernel's table, as /proc/net/ip_vs
+    /// shows them.
     Listing(Listing),
     /// The kernel's whole table, with every destination.
     Table(ActualTable),

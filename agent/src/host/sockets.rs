@@ -31,8 +31,8 @@ use super::{
 /// The size of the receive buffer in bytes. The kernel sends a dump in
 /// datagrams of up to 32 KiB (`net/netlink/af_netlink.c`).
 const RECEIVE: usize = 64 * 1024;
-/// How long to wait for the kernel's answer, which comes at once if it comes at
-/// all.
+/// The maximum wait for the kernel's answer. The kernel answers at once or
+/// never.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The boundary to the host's sockets, kept small so that tests can replace it
@@ -41,15 +41,15 @@ pub trait Sockets {
     /// Returns every socket on which a program of this host waits for clients.
     ///
     /// # Errors
-    /// Returns an error if the kernel does not answer, so that the listeners
-    /// are unknown.
+    /// Returns an error if the kernel does not answer; the listeners are then
+    /// unknown.
     fn listeners(&mut self) -> io::Result<Vec<Listener>>;
 
     /// Returns the remote addresses to which programs of this host, except the
     /// agent itself, have connections.
     ///
     /// # Errors
-    /// Returns an error if the kernel does not answer, so that the peers are
+    /// Returns an error if the kernel does not answer; the peers are then
     /// unknown.
     fn peers(&mut self) -> io::Result<BTreeSet<Peer>>;
 }
@@ -89,8 +89,7 @@ impl Sockets for SockDiag {
     }
 }
 
-/// Returns the sockets of a protocol, of both families, that are in one of
-/// these states.
+/// Returns a protocol's sockets in the given states, of both address families.
 fn dump(protocol: Protocol, states: &StateFlags) -> io::Result<Vec<InetResponse>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;

@@ -46,18 +46,18 @@ pub trait Surroundings {
     /// Returns an error if the kernel does not answer.
     fn advertised(&mut self) -> io::Result<BTreeSet<u32>>;
 
-    /// Whether connection tracking has counted a packet as invalid. A packet
-    /// that was counted as invalid shows that connection tracking is active in
-    /// this network namespace, or was active since the host booted.
+    /// Whether connection tracking has counted a packet as invalid. An invalid
+    /// packet shows that connection tracking is active in this network
+    /// namespace, or was active since the last boot.
     fn calls_packets_invalid(&mut self) -> bool;
 
     /// Returns the running kernel's version, or `None` if it cannot be read.
     fn kernel(&mut self) -> Option<KernelVersion>;
 }
 
-/// The access to the network of the real host. The route socket is opened in
-/// the network namespace of the calling thread when it is first needed, and
-/// opened again after a failure.
+/// The access to the network of the real host. The route socket is opened at
+/// its first use, in the calling thread's network namespace, and opened again
+/// after a failure.
 #[derive(Default)]
 pub struct ThisHost {
     routes: Option<(Runtime, Handle)>,

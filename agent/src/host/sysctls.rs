@@ -33,7 +33,7 @@ pub trait Sysctls {
     fn list(&mut self, name: &str) -> io::Result<Vec<String>>;
 }
 
-/// Returns an interface's name as it is spelled in a sysctl's name.
+/// Returns an interface's name in the spelling of a sysctl's name.
 pub fn spelled(interface: &str) -> String {
     interface.replace('.', "/")
 }

@@ -1,10 +1,10 @@
 //! Finds the addresses at which the agent reaches its API server. Services must
 //! not take the API server's addresses ([`crate::decide::protect`]).
 //!
-//! In a pod, the agent connects to the API server's cluster IP. The packets
-//! reach IPVS only after kube-proxy has translated the cluster IP, so the agent
-//! must also know the API servers' own addresses. The EndpointSlices of the
-//! Service `default/kubernetes` have the API servers' own addresses.
+//! In a pod, the agent connects to the API server's cluster IP. kube-proxy
+//! translates the cluster IP before the packets reach IPVS, so the agent must
+//! also know the API servers' own addresses. The EndpointSlices of the Service
+//! `default/kubernetes` contain the API servers' own addresses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,9 +32,9 @@ const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(300);
 const ENDPOINTS_OF: &str = "kubernetes.io/service-name=kubernetes";
 /// The maximum wait for an answer of DNS or of the API server.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-/// The time for which an address counts after DNS or the API server last
-/// returned it. Some DNS servers return only a few of many addresses in turn,
-/// and a connection may stay open longer than DNS returns its address.
+/// How long an address is kept after DNS or the API server last returned the
+/// address. Some DNS servers return only a few of many addresses in turn. A
+/// connection may also outlive the DNS record of its address.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
 /// The known addresses of the API server.
@@ -47,7 +47,7 @@ pub struct ApiServers {
     named: Seen,
     /// The addresses in the EndpointSlices.
     endpoints: Seen,
-    /// When the EndpointSlices must be read again, or none before the first
+    /// When the EndpointSlices must be read again, or `None` before the first
     /// reading.
     endpoints_due: Option<Instant>,
     /// The last logged problem with the EndpointSlices.
@@ -59,10 +59,9 @@ pub struct ApiServers {
 type Seen = BTreeMap<SocketAddr, Instant>;
 
 impl ApiServers {
-    /// Takes the API server's URL, and the URL of the proxy in front of the API
-    /// server, from a configuration. If no kubeconfig was named
-    /// (`is_inferred`), also takes the address that the kubelet sets in the
-    /// environment of a pod.
+    /// Takes the URLs of the API server and of its proxy from a configuration.
+    /// If no kubeconfig was named (`is_inferred`), also takes the address that
+    /// the kubelet sets in a pod's environment.
     pub fn of(config: &Config, is_inferred: bool) -> Self {
         let urls = [config.proxy_url.as_ref(), Some(&config.cluster_url)];
         let urls = urls.into_iter().flatten().filter_map(place);
@@ -84,9 +83,9 @@ impl ApiServers {
         }
     }
 
-    /// Resolves the host names, reads the EndpointSlices if a reading is due,
-    /// and sends the API server's addresses to the loop if they changed. If a
-    /// look-up fails, the addresses from earlier look-ups stay.
+    /// Resolves the host names, and reads the EndpointSlices if a reading is
+    /// due. Sends the API server's addresses to the loop if the addresses
+    /// changed. If a look-up fails, the addresses from earlier look-ups stay.
     pub async fn look(&mut self, client: &Client, events: &Sender<Event>) {
         let now = Instant::now();
         self.resolve(now).await;
@@ -134,8 +133,8 @@ impl ApiServers {
     fn tell(&mut self, events: &Sender<Event>) {
         let mut known = BTreeSet::new();
         for seen in [&mut self.named, &mut self.endpoints] {
-            // The age of an address is compared with the newest answer, so no
-            // address expires while DNS or the API server does not answer.
+            // The age of an address counts up to the newest answer, so no
+            // address expires while answers are missing.
             if let Some(newest) = seen.values().max().copied() {
                 seen.retain(|_, at| *at + KEEP_TIME > newest);
             }

@@ -1,8 +1,8 @@
-//! The API server's time of day, from the Date header of its answers. The agent
-//! compares its own clock with the API server's time before it believes a time
-//! that a person set ([`crate::decide::permission`]). The comparison needs no
-//! extra request: every answer has the header, and the agent renews its Lease
-//! every few seconds.
+//! The API server's time of day, from the Date header of its answers. Before
+//! the agent acts on a time that a person set, it compares its own clock with
+//! the API server's time ([`crate::decide::permission`]). The comparison needs
+//! no extra request: the agent renews its Lease every few seconds, and each
+//! answer has a Date header.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -28,9 +28,8 @@ struct Heard {
 }
 
 impl ApiTime {
-    /// Returns a layer for a client of the API server. The client's layer notes
-    /// the Date header of each answer of the API server and passes the answer
-    /// on.
+    /// Returns a layer for a client of the API server. The layer records the
+    /// Date header of each answer, and passes on the answer.
     pub fn layer<B>(
         &self,
     ) -> MapResponseLayer<impl Fn(Response<B>) -> Response<B> + Clone + use<B>> {
@@ -41,9 +40,9 @@ impl ApiTime {
         })
     }
 
-    /// Returns the time of day on this host, and the API server's time of day
-    /// if an answer had one. The time since that answer is measured with a
-    /// steady clock, so a step of this host's clock shows at once.
+    /// Returns this host's time of day, and the API server's time of day if an
+    /// answer contained a time. The time since the answer is measured with a
+    /// steady clock, so a jump of this host's clock is noticed at once.
     pub fn daytime(&self) -> Daytime {
         Daytime {
             here: Timestamp::now(),

@@ -34,15 +34,14 @@ use crate::{event::Event, said::Said};
 
 /// The maximum number of steps of a watch that are handled together.
 const CHUNK: usize = 256;
-/// The wait before objects are listed again if the API server's list had no
-/// resourceVersion.
+/// The wait before the agent repeats a listing that had no resourceVersion.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Watches all objects that a director of `group` needs, without end. While the
-/// API server does not answer, no event is sent, so nothing changes on the
-/// host. When the Director named `me` was deleted, `vanished` is notified. All
-/// watches start again when another cluster answers at the API server's
-/// address, or when the cluster answers with an older state than before.
+/// API server does not answer, the watches send no events, so the host does not
+/// change. After a deletion of the Director named `me`, `vanished` is notified.
+/// All watches start again if another cluster answers at the API server's
+/// address, or if the cluster returns to an older state.
 pub async fn watch(
     client: Client,
     group: &str,
@@ -148,14 +147,14 @@ impl Objects<'_> {
         let events = self.events;
         let name = K::kind(&());
         let api = Api::<Loose<K>>::all(self.client.clone());
-        // The agent does not use the managed fields of an object, which are
-        // several times the size of the rest of the object.
+        // The agent does not use an object's managed fields. The managed fields
+        // are several times as large as the rest of the object.
         let stream = watcher(api.clone(), config.clone())
             .default_backoff()
             .modify(|object| object.metadata.managed_fields = None);
-        // The combinator `then` polls for the next step only after it has
-        // passed the current step on. This order ensures that the answer about
-        // the current resourceVersion arrives before the listing is requested.
+        // The combinator `then` requests the next step only after the current
+        // step was handled. The answer about the current resourceVersion
+        // therefore arrives before the listing is requested.
         let stream = stream.then(|step| async {
             let source = match &step {
                 Ok(watcher::Event::Init) => version::current(&api).await,
@@ -217,7 +216,7 @@ impl Objects<'_> {
     }
 }
 
-/// Checks the cluster, the definition and the resourceVersion although no step
+/// Checks the cluster, the definition and the resourceVersion, even if no step
 /// of the watch requires a check.
 async fn look_again<K>(
     origin: &mut Origin,
@@ -313,8 +312,8 @@ struct Sent {
 
 fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender<Event>) {
     // Sending fails when the loop has ended. The addresses are sent before the
-    // names, so that the loop knows the addresses of every director that it
-    // knows by name.
+    // names: when the loop learns a director's name, it already knows the
+    // director's addresses.
     let addresses = membership.addresses(now);
     if let Some(addresses) = &addresses
         && sent.addresses.as_ref() != Some(addresses)

@@ -1,5 +1,5 @@
-//! Reads the Leases of other directors while the loop asks for them. A renewed
-//! Lease shows that a director's agent is alive.
+//! Reads the Leases of the directors that the loop asks about. A renewed Lease
+//! shows that a director's agent is alive.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,8 +39,8 @@ impl Leases for UnboundedSender<Looks> {
     }
 }
 
-/// Reads the Leases in `namespace` that the loop asks for, at the intervals
-/// that the loop asks for. If the API server does not answer, no event is sent.
+/// Reads the Leases that the loop asks for in `namespace`, at the requested
+/// intervals. If the API server does not answer, no event is sent.
 pub async fn watch(
     client: Client,
     namespace: &str,
@@ -105,8 +105,8 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Returns the renewal time in a director's Lease, or none if there is no such
-/// Lease. Returns an error that is a sentence for the log.
+/// Returns the renewal time in a director's Lease, or `None` if the Lease does
+/// not exist. An error is a sentence for the log.
 async fn look(leases: &Api<Lease>, name: &str) -> Result<Option<String>, String> {
     let what = format!("look at the Lease {name}");
     match time::timeout(ANSWER_TIME, leases.get_opt(name)).await {

@@ -1,5 +1,5 @@
-//! A thread that the kernel notifies of changed interfaces and addresses. For a
-//! change, the thread only sends an event, and the loop reads the interfaces
+//! A thread that the kernel notifies of changed interfaces and addresses. After
+//! a change, the thread only sends an event, and the loop reads the interfaces
 //! again.
 
 use std::{io, sync::mpsc::Sender, thread, time::Duration};

@@ -38,8 +38,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the folder's content must stay the same before a change is used.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// Reads the folder of manifests, and sends its objects whenever they change,
-/// until the loop has ended. `me` is the only director of `group`.
+/// Watches the folder of manifests until the loop ends. Sends the folder's
+/// objects when the objects change. `me` is the only director of `group`.
 pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let Input {
         events,
@@ -94,8 +94,8 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
 }
 
 /// Reads the folder of manifests, or returns `None` while its contents are
-/// still changing. While a file is being written, its missing part must not
-/// look like a removal of objects.
+/// still changing. A partly written file must not look like a removal of
+/// objects.
 fn quiet_contents(folder: &Path, seen: &Contents) -> io::Result<Option<Contents>> {
     let contents = read(folder)?;
     if contents == *seen {
@@ -187,19 +187,19 @@ impl fmt::Display for Problem {
 /// The objects of the manifest folder, by file.
 struct Manifests {
     group: String,
-    /// The folder as last read, with the text of all files, whether good or bad.
+    /// The folder as last read, with the texts of good and bad files.
     seen: Contents,
-    /// The folder of manifests that an earlier reading found, if there was one.
+    /// The folder of manifests that an earlier reading found, if any.
     known: Option<Folder>,
-    /// Whether the manifest of the director's own group is missing and its
-    /// absence is doubted. While the absence of the group's manifest is
-    /// doubted, the group's last spec stays in force.
+    /// Whether the manifest of the director's own group is missing but the
+    /// group does not count as deleted. A group that does not count as deleted
+    /// keeps its last spec.
     is_group_missing: bool,
     /// The objects in force, by the file that contains them.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
     /// The problems last logged about objects that appear more than once.
     repeated: BTreeSet<Problem>,
-    /// The last good text of each file, which may be from the previous run.
+    /// The last good text of each file, possibly from the previous run.
     last_good: BTreeMap<PathBuf, String>,
     /// Whether the objects were sent to the loop at least once.
     begun: bool,
@@ -213,7 +213,7 @@ struct NobodyListens;
 struct Taken {
     changed: bool,
     problems: Vec<Problem>,
-    /// The notes for the checkpoint that follow from the reading.
+    /// The notes for the checkpoint that result from the reading.
     notes: Vec<Note>,
 }
 
@@ -235,12 +235,12 @@ impl Manifests {
     }
 
     /// Replaces the objects in force with the objects of the folder's current
-    /// files. A file with a mistake keeps its last good version. If the file
-    /// never had a good version, its good objects are used.
+    /// files. A file with a mistake keeps its last good version. If a file
+    /// never had a good version, the agent uses the file's good objects.
     ///
-    /// The loop decides whether the objects of files that are gone may be
-    /// removed ([`crate::decide::absence`]). If the folder is empty or was
-    /// swapped, the files' last good texts are kept.
+    /// The loop decides whether the objects of deleted files may be removed
+    /// ([`crate::decide::absence`]). If the folder is empty or was replaced,
+    /// the last good texts are kept.
     fn take(&mut self, contents: Contents) -> Taken {
         let Contents { folder, files } = &contents;
         let mut taken = Taken {
@@ -307,8 +307,8 @@ impl Manifests {
         taken
     }
 
-    /// Whether the director's own group has a manifest that is in force, was in
-    /// force in the previous run, or is missing with a doubted absence.
+    /// Whether the director's own group has a manifest: in force now, in force
+    /// in the previous run, or missing without counting as deleted.
     fn has_group(&self) -> bool {
         let in_force = || self.in_force.values().flatten().any(|of| self.is_group(of));
         // Before the first reading, only the texts of the previous run are known.

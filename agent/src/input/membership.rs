@@ -11,10 +11,10 @@ use kube::{core::DynamicObject, runtime::watcher};
 
 use crate::decide::protect::MOST_ADDRESSES;
 
-/// The time for which a director still counts as a member of its group after
-/// its Director was deleted. The director's agent may be cut off from the API
-/// server while its host still has the VIPs. An agent that is connected to the
-/// API server creates its Director again within this time.
+/// How long a director stays a member of its group after its Director was
+/// deleted. The director's agent may have lost the API server while the host
+/// still has the VIPs. An agent with a connection to the API server recreates
+/// its Director within this time.
 pub const LEAVE_TIME: Duration = Duration::from_secs(90);
 
 /// The directors of one DirectorGroup, as the watch of Directors shows them.
@@ -25,13 +25,13 @@ pub struct Membership {
     members: Members,
     listing: Members,
     listed: bool,
-    /// The directors whose Directors were deleted, each with the time of the
-    /// deletion and the director's addresses.
+    /// The directors whose Director object was deleted, each with the time of
+    /// the deletion and the director's addresses.
     left: BTreeMap<String, (Duration, BTreeSet<IpAddr>)>,
 }
 
-/// The members of the group: each director's name with the addresses that the
-/// director's agent reports.
+/// The members of the group: the addresses that each director's agent reports,
+/// by the director's name.
 type Members = BTreeMap<String, BTreeSet<IpAddr>>;
 
 impl Membership {

@@ -1,19 +1,19 @@
 //! Checks the source of a watch: the cluster, and the CustomResourceDefinition
-//! of the kind. The agent reads the cluster and the definition when a listing
-//! ends or an object was deleted. The agent sends the state of the cluster and
-//! the definition to the loop before it sends the objects. With this order, the
-//! loop learns that a definition is terminating before it learns of the first
-//! deleted object. If an API server returns an empty list, the loop learns
-//! which cluster the list is from. [`crate::decide::caution`] decides whether
+//! of the kind. The agent reads the cluster and the definition after the end of
+//! a listing and after the deletion of an object. The agent sends the state of
+//! the cluster and the definition to the loop before it sends the objects. With
+//! this order, the loop learns that a definition is terminating before it
+//! learns of the first deleted object. For an empty list, the loop also learns
+//! which cluster returned the list. [`crate::decide::caution`] decides whether
 //! removals must wait.
 //!
 //! The agent also reads the cluster and the definition after a lost connection.
 //! After the connection is back, the API server's etcd may be empty or restored
-//! from an older backup. If etcd was restored, a watch that continues at its
-//! old resourceVersion receives no events until the server has reached that
-//! version. The agent therefore also asks for the current resourceVersion
-//! ([`super::version`]), and lists all objects again if the version is lower
-//! than before.
+//! from an older backup. After a restore of etcd, the watch's resourceVersion
+//! may be higher than the server's, and the watch then receives no events. The
+//! agent therefore also asks for the current resourceVersion
+//! ([`super::version`]). If the resourceVersion has decreased, the agent lists
+//! all objects again.
 //!
 //! The checks of the cluster and the definition cost two small requests per
 //! listing, and two requests for all deletions that arrive together. For the
@@ -46,8 +46,8 @@ const CLUSTER: &str = "kube-system";
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The wait before a request without an answer is repeated.
 const RETRY: Duration = Duration::from_secs(1);
-/// The wait between a failure of the watch and the check of the cluster, and
-/// the interval at which the check is repeated until the cluster answers.
+/// The wait before the cluster is checked after a failure of the watch, or
+/// checked again after a check without an answer.
 const RECHECK: Duration = Duration::from_secs(10);
 
 /// The result of checking the cluster and the definition.
@@ -140,7 +140,7 @@ impl Origin {
     }
 
     /// Checks the cluster and the definition, and sends the result to the loop.
-    /// If the API server does not answer, nothing is sent unless removals wait
+    /// If the API server does not answer, sends a result only if removals wait
     /// for the result.
     pub(super) async fn look(&mut self, events: &Sender<Event>) -> Look {
         let (cluster, definition) = tokio::join!(
@@ -188,9 +188,10 @@ impl Origin {
         look
     }
 
-    /// Treats a denied permission as temporary if the agent had it before. An
-    /// API server that has just started may not have read its RBAC rules yet.
-    /// An API server that lost its data gets the chart's rules again later.
+    /// Treats a denied permission as temporary if the agent once had the
+    /// permission. An API server that has just started may not have read its
+    /// RBAC rules yet. An API server that lost its data gets the chart's rules
+    /// again later.
     fn unless_it_was_allowed<T>(&self, answer: Answer<T>) -> Answer<T> {
         match answer {
             Answer::NotAllowed if self.cluster.is_some() => {

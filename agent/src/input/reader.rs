@@ -93,8 +93,8 @@ pub fn watch(events: &Sender<Event>) {
                 next.due = Instant::now() + next.longest;
             }
             Err(_) => {
-                // The loop gets the same error when it reads the table, and
-                // reports it.
+                // The loop reports the error, because the loop's own reading of
+                // the table fails too.
                 if events.send(Event::Unread).is_err() {
                     return;
                 }

@@ -5,9 +5,9 @@
 //! same kind *before* each listing, and waits for the answer. The request and
 //! the listing both ask for the most recent state, so the listing is at least
 //! as new as the answer to the request. A listing of a restored etcd therefore
-//! never counts as newer than it is. A request after the listing would not be
-//! safe: between the two, the restored etcd may reach the resourceVersion of
-//! the lost etcd.
+//! never counts as newer than it is. A request after the listing would be
+//! unsafe: between listing and request, a restored etcd may reach the
+//! resourceVersion of the lost etcd.
 
 use std::fmt::Debug;
 
@@ -57,8 +57,9 @@ impl Highest {
         }
     }
 
-    /// Whether the API server's current resourceVersion is lower than one that
-    /// the watch has shown, because its etcd was restored from an older backup.
+    /// Whether the API server's current resourceVersion is lower than the
+    /// highest resourceVersion of the watch. A lower resourceVersion means that
+    /// etcd was restored from an older backup.
     pub(super) fn is_above(&self, current: &Source) -> bool {
         match current {
             Source::Version(current) => self.0.is_some_and(|highest| highest > *current),

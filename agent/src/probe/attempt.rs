@@ -21,8 +21,8 @@ use super::{
 };
 use crate::probe::tally::Verdict;
 
-/// The maximum number of characters of a failure's message that are kept. The
-/// text of a failure's message may come from a server.
+/// A failure's message is cut to this number of characters, because the text
+/// may come from a server.
 const LONGEST: usize = 200;
 
 /// The result of a probe.
@@ -30,8 +30,8 @@ const LONGEST: usize = 200;
 pub(super) enum Outcome {
     /// The probe succeeded, or failed because of the server.
     Verdict(Verdict),
-    /// The probe failed because of this host, so it does not count; the field
-    /// is the reason.
+    /// The probe failed because of this host, so the probe does not count; the
+    /// field is the reason.
     Void(Arc<str>),
 }
 
@@ -85,8 +85,8 @@ impl Shared {
         })
     }
 
-    /// Returns the reason why this host, and not the server, may have caused a
-    /// failure.
+    /// Returns the problem of this host that may have caused a failure, or
+    /// `None` if this host is not known to be the cause.
     async fn trouble(
         &self,
         target: &Target,
@@ -164,8 +164,8 @@ async fn exchange(
 ) -> Result<(), Failed> {
     let address = target.address;
     match (&target.check.probe, prepared) {
-        // Probes with large futures are boxed, so that the most frequent
-        // probes, plain TCP probes, take less memory.
+        // Large futures are boxed, to save memory in the most frequent probes:
+        // plain TCP probes.
         (Probe::Tcp { send, expect }, _) => tcp::probe(address, send, expect, progress).await,
         (Probe::Grpc { service }, _) => Box::pin(grpc::probe(address, service, progress)).await,
         (Probe::Udp { send, expect }, _) => udp::probe(address, send, expect).await,

@@ -25,8 +25,8 @@ const MOST: usize = 256 << 10;
 #[error("the server sent more than {MOST} bytes")]
 struct TooMuch;
 
-/// Returns the message of an error that comes from the limit, or `None` for any
-/// other error.
+/// Returns the message of an error if the limit caused the error, and `None`
+/// otherwise.
 pub(super) fn in_words(error: &io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<TooMuch>()?;
     Some(error.to_string())

@@ -9,8 +9,8 @@ pub(super) struct Budget {
     /// The maximum number of probes in flight at once, over all namespaces.
     pub(super) places: usize,
     /// The maximum number of probes per second, on average, over all
-    /// namespaces. A probe takes about 50 µs of the prober's thread, and with
-    /// this limit the thread is not busy all the time.
+    /// namespaces. A probe takes about 50 µs of the prober's thread, so the
+    /// thread is idle part of the time even at this limit.
     pub(super) total_probes_per_second: f64,
 }
 
@@ -25,13 +25,13 @@ impl Budget {
     }
 }
 
-/// Rates are shared in integer units; this number of units is one probe per
-/// second.
+/// The number of integer units in one probe per second. Rates are divided in
+/// these units.
 const UNITS: f64 = 1e6;
 
 /// Divides `room` probes per second among `demands` fairly
-/// ([`crds::fair_limit`]). Returns the rate to which each demand is limited,
-/// which is infinite if there is room for all demands.
+/// ([`crds::fair_limit`]). Returns the limit for each demand, or infinity if
+/// there is room for all demands.
 pub(super) fn fair_rate(demands: impl Iterator<Item = f64>, room: f64) -> f64 {
     let units = demands.map(|demand| (demand * UNITS) as u64);
     let limit = fair_limit(units, (room * UNITS) as u64);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// The number of buckets in the lateness histogram for each power of two of
+/// The lateness histogram has this many buckets for each power of two of
 /// microseconds.
 const PARTS: u64 = 4;
 const BUCKETS: usize = 40 * PARTS as usize;
@@ -43,9 +43,9 @@ impl Counts {
         self.voids.load(Relaxed)
     }
 
-    /// Returns the lateness that the fraction `part` of the probes (0 to 1) did
-    /// not exceed, accurate to within a quarter. A target's first probe does
-    /// not count, because it has no fixed due time.
+    /// Returns the quantile `part` (0 to 1) of the probes' lateness, accurate
+    /// to within a quarter. A target's first probe does not count, because it
+    /// has no fixed due time.
     pub fn lateness(&self, part: f64) -> Duration {
         let counts: Vec<_> = self.lateness.iter().map(|one| one.load(Relaxed)).collect();
         let total: u64 = counts.iter().sum();

@@ -37,8 +37,8 @@ impl Dns {
         })
     }
 
-    /// Sends the query to the server, and judges the first answer to exactly
-    /// this query's question.
+    /// Sends the query to the server, and judges the first answer to the
+    /// query's own question.
     pub(super) async fn probe(&self, address: SocketAddr) -> Result<(), Failed> {
         let mut question = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
         question.metadata.recursion_desired = true;
@@ -92,8 +92,8 @@ impl Dns {
     }
 }
 
-/// Returns true if `answer` is an answer to `question`. If a server cannot
-/// parse a query, its answer does not repeat the question.
+/// Returns true if `answer` is an answer to `question`. A server that cannot
+/// parse a query returns an error without the question.
 fn is_to(answer: &Message, question: &Message) -> bool {
     answer.queries == question.queries
         || answer.queries.is_empty() && answer.metadata.response_code != ResponseCode::NoError

@@ -35,28 +35,28 @@ use crate::{
     probe::tally::{Results, Verdict},
 };
 
-/// The most probes in flight at once. Probes also use at most half of the files
-/// that the process may open. The other half is for the API client, the kernel
-/// and the journal.
+/// The maximum number of probes in flight at once. Probes also use at most half
+/// of the files that the process may open. The other half of the files is for
+/// the API client, the kernel and the journal.
 const MOST_IN_FLIGHT: u64 = 16 << 10;
 /// Probes that are due within this time of each other begin together, because
 /// each wake of the thread costs time.
 const GATHER: Duration = Duration::from_millis(10);
 /// How long the thread sleeps when it has nothing to do.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How often the thread reads the clock while probes are in flight, to detect
-/// that it did not run for a while.
+/// While probes are in flight, the thread reads the clock at this interval, to
+/// detect that it was stalled.
 const PULSE: Duration = Duration::from_millis(250);
-/// The thread counts as stalled if it wakes more than this time after the
-/// planned time. Shorter delays are frequent on a busy machine, and answers are
-/// still read in time.
+/// The thread counts as stalled if it wakes later than planned by more than
+/// this time. Shorter delays are frequent on a busy machine and harmless,
+/// because answers are still read in time.
 const PUNCTUAL: Duration = Duration::from_millis(250);
 /// The shortest time between two [`Event::ProbesVoid`] events.
 const BETWEEN_WORDS: Duration = Duration::from_secs(1);
 
 /// Starts the thread that makes the ordered probes, in the calling thread's
 /// network namespace. The thread sends new results to `events`. The thread ends
-/// when all senders of orders or the receiver of events are gone. The process's
+/// when the channel of orders or the channel of events is closed. The process's
 /// soft limit of open files (`RLIMIT_NOFILE`) is raised towards the hard limit.
 ///
 /// # Errors
@@ -115,7 +115,7 @@ struct Engine {
 
 struct Watched {
     target: Arc<Target>,
-    /// The prepared parts of the check's probes, or none before the first
+    /// The prepared parts of the check's probes, or `None` before the first
     /// probe.
     prepared: Option<Arc<Prepared>>,
     results: Results,
@@ -259,10 +259,10 @@ impl Engine {
         self.voids.change(watched.void, None);
     }
 
-    /// Returns the prepared parts of a target's probes, which all targets of the
-    /// check share. They are made for the first probe and not when the target
-    /// comes, because certificates can take a while to read: so they come at
-    /// the pace of the target's namespace.
+    /// Returns the prepared parts of a target's probes. All targets with the
+    /// same check share the prepared parts. The parts are prepared at a
+    /// target's first probe, because reading certificates can take a while. The
+    /// preparation therefore keeps to the pace of the target's namespace.
     fn prepared(&mut self, id: ProbeId) -> Arc<Prepared> {
         let watched = self.watched.get(&id).expect(WATCHED);
         if let Some(prepared) = &watched.prepared {
@@ -278,8 +278,8 @@ impl Engine {
         if let Some(prepared) = self.prepared.get(check).and_then(Weak::upgrade) {
             return prepared;
         }
-        // Drops prepared checks whose last user, such as a probe in flight, is
-        // gone, whenever their number has doubled.
+        // When the number of prepared checks has doubled, drops the checks
+        // without a user, such as a probe in flight.
         if self.prepared.len() == self.prepared.capacity() {
             self.prepared.retain(|_, known| known.strong_count() > 0);
         }
@@ -315,8 +315,8 @@ impl Engine {
         let is_wanted = self.schedule.ended(landed.flight, now - self.epoch);
         let late = now.saturating_duration_since(landed.deadline);
         let held_up = match landed.outcome {
-            // The server has answered, so it does not matter whether the thread
-            // was stalled before.
+            // The server has answered, so an earlier stall of the thread does
+            // not matter.
             Outcome::Verdict(Verdict::Success) => late,
             _ => late.max(self.stood_still - landed.stood_still),
         };
@@ -362,8 +362,8 @@ impl Engine {
 const WATCHED: &str = "every scheduled target is watched";
 
 /// A timer for the thread's next wake. Setting a timer that fires before all
-/// others makes tokio interrupt its own wait, which costs two system calls. The
-/// alarm therefore sets its second-next timer in advance.
+/// other timers interrupts tokio's wait, which costs two system calls. To save
+/// system calls, the alarm sets its second-next timer in advance.
 struct Alarm([Pin<Box<Sleep>>; 2]);
 
 impl Alarm {

@@ -24,8 +24,8 @@ use nix::{
 
 use super::recent::Recent;
 
-/// The time for which one test of the firewall counts for a server that keeps
-/// failing in the same way.
+/// How long a test of the firewall is valid for a server that keeps failing in
+/// the same way.
 const BELIEVED: Duration = Duration::from_secs(30);
 const NO_FLAGS: MsgFlags = MsgFlags::empty();
 /// The IP protocol number of TCP (IPPROTO_TCP).
@@ -43,8 +43,8 @@ pub(super) enum Unheard {
 /// Tests the firewall with raw SYNs. Without the capability `CAP_NET_RAW` the
 /// test finds no problem.
 pub(super) struct Firewall {
-    /// The servers that the firewall let through, each with the way in which
-    /// its probe failed.
+    /// The servers whose SYN the firewall let through, each with the kind of
+    /// the probe's failure.
     let_through: Recent<SocketAddr, Unheard>,
     v4: OnceLock<Option<OwnedFd>>,
     v6: OnceLock<Option<OwnedFd>>,
@@ -78,8 +78,8 @@ impl Firewall {
         }
     }
 
-    /// Records that the server has answered, so that its next failure is tested
-    /// again.
+    /// Records that the server has answered. After the server's next failure,
+    /// the firewall is tested again.
     pub(super) fn answered(&self, address: SocketAddr) {
         self.let_through.forget(&address);
     }
@@ -137,8 +137,8 @@ fn syn(source: IpAddr, destination: SocketAddr) -> [u8; 20] {
     segment[0..2].copy_from_slice(&fastrand::u16(61_000..65_000).to_be_bytes());
     segment[2..4].copy_from_slice(&destination.port().to_be_bytes());
     segment[4..8].copy_from_slice(&fastrand::u32(..).to_be_bytes());
-    // Bytes 12 to 15 of the segment are a header length of five words, the flag
-    // SYN, and a window.
+    // Bytes 12 to 15 of the segment are the header length (five words), the
+    // flag SYN, and the window.
     segment[12..16].copy_from_slice(&[5 << 4, 0x02, 0xff, 0xff]);
     let checksum = checksum(source, destination.ip(), &segment);
     segment[16..18].copy_from_slice(&checksum.to_be_bytes());

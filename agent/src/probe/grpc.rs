@@ -67,8 +67,8 @@ pub(super) async fn probe(
     }
 }
 
-/// The background tasks in which hyper runs a connection. The background tasks
-/// of hyper end with the probe.
+/// The background tasks in which hyper runs a connection. The tasks end with
+/// the probe.
 #[derive(Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
@@ -90,8 +90,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawn {
     }
 }
 
-/// Converts a gRPC status to a failure. A gRPC status with a source means that
-/// the connection failed.
+/// Converts a gRPC status to a failure. If the status has a source error, the
+/// connection failed.
 fn refused(status: &Status) -> Failed {
     if let Some(source) = status.source() {
         return failed(source);

@@ -25,7 +25,8 @@ use super::{
     trouble::Failed,
 };
 
-/// The maximum number of bytes of a body that are searched for a literal text.
+/// The number of bytes at the start of a body that are searched for a literal
+/// text.
 const MOST_BODY: usize = 64 << 10;
 /// The maximum size in bytes of the headers of an answer. The probe fails if
 /// the headers of the answer are longer.
@@ -50,8 +51,7 @@ enum Body {
     Matches(Arc<Pattern>),
 }
 
-/// The thread that matches patterns, and the namespace whose share of the
-/// thread the check uses.
+/// The matcher, and the namespace whose share of the matcher the check uses.
 #[derive(Clone, Copy)]
 pub(super) struct Matching<'a> {
     pub(super) matcher: &'a Matcher,
@@ -219,8 +219,8 @@ impl Body {
                 if text.find(&kept).is_some() {
                     return Ok(());
                 }
-                // Thousands of bodies may be on their way at once, so only the
-                // bytes with which a match may begin are kept.
+                // Thousands of bodies may arrive at once, so the probe keeps
+                // only the bytes that may begin a match.
                 let begins = kept
                     .len()
                     .saturating_sub(text.needle().len().saturating_sub(1));
@@ -267,8 +267,8 @@ fn range_in_words(statuses: &StatusRange) -> String {
 }
 
 fn failed(error: &hyper::Error) -> Failed {
-    // The library hyper has a method for this test of the error, but only if
-    // hyper's server part is compiled in.
+    // The library hyper has a method for this test only if hyper's server part
+    // is compiled in.
     if error.is_parse() && error.to_string().contains("too large") {
         return Failed::answer(format!(
             "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"

@@ -15,7 +15,7 @@ use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence,
 
 use super::trouble::Failed;
 
-/// The payload of an echo request, which the echo reply repeats.
+/// The payload of an echo request. The echo reply has the same payload.
 const PAYLOAD: &[u8] = b"ipvs-operator";
 /// The timeout for the library surge-ping. The probe's own timeout is shorter,
 /// so the library's timeout never takes effect.

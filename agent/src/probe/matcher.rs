@@ -1,10 +1,10 @@
 //! Matches regular expressions against answers, on a thread of its own.
 //!
 //! Matching the longest text with the largest regular expression takes long
-//! enough to delay all other probes. Therefore the prober's thread does not
-//! match texts itself: a probe hands its text to the matcher's thread and waits
-//! for the result. The namespaces share the matcher's thread fairly. If a
-//! probe's timeout ends before its text was matched, only that probe is void.
+//! enough to delay all other probes. The prober's thread therefore does not
+//! match texts. A probe passes its text to the matcher's thread, and waits for
+//! the result. The namespaces share the matcher's thread fairly. If a probe's
+//! timeout ends before its text was matched, only that probe is void.
 
 mod queues;
 
@@ -21,10 +21,9 @@ use tokio::sync::oneshot;
 use self::queues::Queues;
 use super::trouble::Failed;
 
-/// The maximum number of bytes of a text that are matched.
+/// The number of bytes at the start of a text that are matched.
 pub(super) const MOST_TEXT: usize = 16 << 10;
-/// The maximum number of texts of one namespace that wait in memory to be
-/// matched.
+/// The maximum number of one namespace's texts that wait to be matched.
 const MOST_WAITING: usize = 1024;
 
 /// A regular expression. The matcher's thread compiles a regular expression
@@ -90,8 +89,8 @@ impl Pattern {
 }
 
 impl Matcher {
-    /// Returns whether the pattern matches the text. The time that the match
-    /// takes is counted for `namespace`.
+    /// Returns whether the pattern matches the text. The duration of the match
+    /// is charged to `namespace`.
     pub(super) async fn is_match(
         &self,
         namespace: &Arc<str>,

@@ -15,8 +15,8 @@ pub(super) struct Recent<K, V> {
 }
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    /// Creates an empty cache. The cache returns an answer for the time
-    /// `believed` after the answer was stored.
+    /// Creates an empty cache. The cache returns a stored answer for the time
+    /// `believed`.
     pub(super) fn new(believed: Duration) -> Self {
         Self {
             believed,

@@ -25,14 +25,14 @@ use super::recent::Recent;
 /// The time for which the kernel's answer about a route is cached. Without the
 /// cache, hundreds of silent servers would cause hundreds of requests at once.
 const BELIEVED: Duration = Duration::from_secs(1);
-/// The maximum wait for an answer of the kernel, which normally answers at
+/// The maximum wait for the kernel's answer. The kernel normally answers at
 /// once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const NO_ROUTE: &str = "this host has no route to the server: add one";
 
-/// Whether the kernel answered that no packet can reach the address: there is no
-/// route, or a route of type unreachable, prohibit or blackhole
+/// Whether the kernel answered that no packet can reach the address. Either
+/// there is no route, or the route's type is unreachable, prohibit or blackhole
 /// (`fib_props` in `net/ipv4/fib_semantics.c`). Other errors say nothing about
 /// the route.
 fn is_no_route(error: &ErrorMessage) -> bool {
@@ -64,8 +64,8 @@ impl Routes {
         })
     }
 
-    /// Returns the reason why no answer can come from the server at `address`,
-    /// or `None` if the kernel reports no problem.
+    /// Returns the reason why the server at `address` cannot answer, or `None`
+    /// if the kernel reports no problem.
     pub(super) async fn trouble(&self, address: IpAddr) -> Option<Arc<str>> {
         let now = Instant::now();
         let asked = async {
@@ -90,14 +90,13 @@ impl Routes {
         };
         match timeout(PATIENCE, asked).await {
             Ok(Ok::<_, Error>(trouble)) => trouble,
-            // Without an answer from the kernel, the agent knows of no problem
-            // of this host.
+            // The kernel did not answer, so no problem of this host is known.
             Ok(Err(_)) | Err(_) => None,
         }
     }
 
     /// Returns the index of the interface that leads to `address`, or the
-    /// reason why there is no such interface.
+    /// reason why no interface leads there.
     async fn interface(&self, address: IpAddr) -> Result<Result<u32, Arc<str>>, Error> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let request = RouteMessageBuilder::<IpAddr>::new()

@@ -3,22 +3,22 @@
 //!
 //! Each target has a time grid of its own, with one slot per period. The grids'
 //! phases are spread over the period. The phases begin at a random offset, so
-//! that several directors do not probe in step. A probe that could not begin in
-//! its slot begins later. Missed slots are not made up for.
+//! different directors probe at different times. A probe that could not begin
+//! in its slot begins later. The schedule does not make up for missed slots.
 //!
-//! The prober is shared fairly by namespace. Each namespace has a pace of its
-//! own and a share of the places, so the probes of one namespace do not begin
-//! later because another namespace wants more than its share:
+//! The namespaces share the prober fairly. Each namespace has its own pace and
+//! its own share of the places. If one namespace wants more than its share, the
+//! probes of other namespaces do not begin later:
 //!
-//! - Rate: a namespace begins probes at most at twice the rate that its
-//!   targets' periods make, and at most at its share of the total rate.
-//! - Places: a probe can hold its place for up to a minute, so a place that is
-//!   lent does not come back when it is needed. A namespace therefore never
-//!   takes a place that another namespace's targets could need. What others
-//!   cannot need, because they have few targets, it may use. An eighth of the
-//!   places is never shared out. Namespaces whose share has just grown begin
-//!   there until the others' probes end; none takes more than half of what is
-//!   left there.
+//! - Rate: a namespace begins probes at most at its share of the total rate,
+//!   and at most at twice the average rate of its targets.
+//! - Places: a probe can hold its place for up to a minute, so a lent place may
+//!   come back too late. A namespace therefore never takes a place that another
+//!   namespace's targets could need. If the other namespaces have few targets,
+//!   a namespace may use the places that they cannot need. An eighth of the
+//!   places is a reserve that is never shared out. A namespace whose share has
+//!   just grown uses the reserve until other namespaces' probes end. A
+//!   namespace never takes more than half of the places left in the reserve.
 
 mod grid;
 mod pace;
@@ -40,20 +40,19 @@ use super::{
 };
 use crate::event::probed::ProbeId;
 
-/// The shortest period with which a target is probed.
+/// The shortest period of a target.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// Limits the random delay of a probe: at most the period divided by this
-/// number.
+/// The random delay of a probe is at most the period divided by this number.
 const JITTER: u32 = 50;
-/// All places divided by this number is the number of places that are not
-/// shared out.
+/// One in this many places is a reserve that is not shared out.
 const RESERVED: usize = 8;
-/// After a time in which no probe could begin, probes of all namespaces begin
-/// at this many times their average rate. The number is higher than the 2 of a
-/// single namespace, so that no namespace waits for another one otherwise.
+/// After a time in which no probe could begin, the probes of all namespaces
+/// together begin at this many times their average rate. The factor is higher
+/// than a single namespace's factor of 2. At other times, no namespace
+/// therefore waits for another namespace.
 const CATCH_UP: f64 = 4.0;
-/// All namespaces together may begin at least this many probes per second for
-/// each of them, so that those with few targets do not wait for each other.
+/// The total rate is at least this many probes per second for each namespace,
+/// so namespaces with few targets do not wait for each other.
 const PER_NAMESPACE: f64 = 100.0;
 
 /// The targets that are probed, each with the time of its next probe.
@@ -61,20 +60,20 @@ const PER_NAMESPACE: f64 = 100.0;
 pub(super) struct Schedule {
     keys: HashMap<ProbeId, Key>,
     shares: HashMap<Arc<str>, Share>,
-    /// The namespaces that have a target waiting and a place for its probe,
-    /// each with the earliest time of the probe.
+    /// The namespaces with a waiting target and a place for a probe, each with
+    /// the earliest time of the probe.
     ready: BTreeSet<(Duration, Arc<str>)>,
     grids: BTreeMap<Duration, Grid>,
     pace: Pace,
     in_flight: HashMap<ProbeId, InFlight>,
     budget: Budget,
-    /// How many probes per second each namespace may make on average.
+    /// The number of probes per second that each namespace may make on average.
     rates: Rates,
-    /// How many probes of one namespace may be in flight at once.
+    /// The maximum number of probes of one namespace in flight at once.
     most_of_one: usize,
     /// Whether targets have changed since the shares were computed.
     are_shares_old: bool,
-    /// Whether the answer of [`Schedule::late`] has changed.
+    /// Whether the result of [`Schedule::late`] may have changed.
     is_late_new: bool,
     random: fastrand::Rng,
 }
@@ -84,8 +83,8 @@ pub(super) struct Schedule {
 pub(super) struct Flight {
     /// The target that is probed.
     pub(super) id: ProbeId,
-    /// How late the probe began, or `None` for a target's first probe, which
-    /// has no fixed due time.
+    /// The lateness of the probe. `None` for a target's first probe, because a
+    /// first probe has no fixed due time.
     pub(super) lateness: Option<Duration>,
 }
 
@@ -97,7 +96,8 @@ struct Key {
     phase: Duration,
     due: Duration,
     is_new: bool,
-    /// Why the latest probe began late, if it did.
+    /// Why the target's latest probe began late, or `None` if the probe was on
+    /// time.
     late: Option<Excess>,
 }
 
@@ -109,8 +109,8 @@ struct InFlight {
 }
 
 impl Schedule {
-    /// Makes a schedule without targets. Probes that are due and for which the
-    /// budget has no place wait until another probe ends.
+    /// Makes a schedule without targets. If the budget has no place for a due
+    /// probe, the probe waits for the end of another probe.
     pub(super) fn new(budget: Budget, random: fastrand::Rng) -> Self {
         Self {
             keys: HashMap::new(),
@@ -131,16 +131,16 @@ impl Schedule {
         }
     }
 
-    /// Sets how many probes per second each namespace may make on average.
+    /// Sets the number of probes per second that each namespace may make on
+    /// average.
     pub(super) fn set_rates(&mut self, rates: Rates) {
         self.rates = rates;
         self.are_shares_old = true;
     }
 
-    /// Adds a target that is probed once per period, starting soon, in the
-    /// share of a namespace. When many targets of a namespace are new at once,
-    /// each first probe begins at most 20 ms after the previous one, or sooner
-    /// if the period is too short for that.
+    /// Adds a target to the share of a namespace. The target is probed once per
+    /// period, starting soon. If a namespace gets many targets at once, their
+    /// first probes begin at most 20 ms apart, or less for a short period.
     pub(super) fn insert(
         &mut self,
         id: ProbeId,
@@ -172,8 +172,8 @@ impl Schedule {
         self.are_shares_old = true;
     }
 
-    /// Removes a target. A probe of this target that is in flight keeps its
-    /// place until it ends.
+    /// Removes a target. If a probe of the target is in flight, the probe keeps
+    /// its place until the probe ends.
     pub(super) fn remove(&mut self, id: ProbeId) {
         let Some(key) = self.keys.remove(&id) else {
             return;
@@ -195,8 +195,8 @@ impl Schedule {
         self.are_shares_old = true;
     }
 
-    /// Starts the probe of a target that is due, if there is one. The probe is
-    /// in flight from now on.
+    /// Starts the probe of a due target, if any target is due. The started
+    /// probe is then in flight.
     pub(super) fn take(&mut self, now: Duration) -> Option<Flight> {
         if self.next_deadline()? > now {
             return None;
@@ -228,8 +228,8 @@ impl Schedule {
         })
     }
 
-    /// Records that a probe has ended. Returns false if the probe's result is
-    /// no longer wanted.
+    /// Records that a probe has ended. Returns false if the probe's target was
+    /// removed in the meantime.
     pub(super) fn ended(&mut self, flight: Flight, now: Duration) -> bool {
         let ended = self.in_flight.remove(&flight.id);
         let ended = ended.expect("a probe ends once");
@@ -241,11 +241,11 @@ impl Schedule {
         share.in_flight -= 1;
         if ended.is_orphan {
             share.orphans -= 1;
-            // Where there is no limit, a smaller demand changes nothing.
+            // Without a limit, a smaller demand does not change the shares.
             self.are_shares_old |= share.is_empty() || self.most_of_one != usize::MAX;
         }
-        // The target of an orphan may have been replaced by one with the same
-        // id in another namespace.
+        // A new target in another namespace may have the same id as the
+        // orphan's removed target.
         if let Some(key) = self.keys.get_mut(&flight.id) {
             key.due = key.due.max(now);
             let waiting = (key.due, flight.id);
@@ -259,7 +259,8 @@ impl Schedule {
     }
 
     /// Returns the next time at which [`Schedule::take`] returns a probe.
-    /// Returns `None` if a probe must end or a target be added first.
+    /// Returns `None` if another probe must end first or a target must be added
+    /// first.
     pub(super) fn next_deadline(&mut self) -> Option<Duration> {
         self.share_out();
         let (ready_at, _) = self.first_ready()?;
@@ -280,8 +281,8 @@ impl Schedule {
         second.chain(later.map(|(at, _)| *at)).min()
     }
 
-    /// Returns the namespaces that want more than their share, each with the
-    /// number of its targets whose latest probe began late.
+    /// Returns the namespaces that want more than their share, each with its
+    /// number of late targets. A target is late if its latest probe began late.
     pub(super) fn late(&self) -> impl Iterator<Item = (&Arc<str>, Excess, usize)> {
         self.shares.iter().flat_map(|(namespace, share)| {
             let late = share.late();
@@ -290,25 +291,26 @@ impl Schedule {
     }
 
     /// Whether the answer of [`Schedule::late`] may have changed since the last
-    /// call.
+    /// call of this function.
     pub(super) fn take_is_late_new(&mut self) -> bool {
         std::mem::take(&mut self.is_late_new)
     }
 
-    /// Whether the answer of [`Schedule::late`] may have changed since the last
+    /// Whether the result of [`Schedule::late`] may have changed since the last
     /// call of [`Schedule::take_is_late_new`].
     pub(super) fn is_late_new(&self) -> bool {
         self.is_late_new
     }
 
-    /// Returns the namespace whose probe may begin first, and the time.
+    /// Returns the namespace whose probe may begin first, with the start time
+    /// of the probe.
     fn first_ready(&self) -> Option<&(Duration, Arc<str>)> {
         let mut ready = self.ready.iter();
         ready.find(|(_, namespace)| self.has_place(namespace))
     }
 
-    /// Returns the namespace whose probe begins at `now`: of those that may
-    /// begin one, the namespace that is least ahead of its pace.
+    /// Returns the namespace whose probe begins at `now`. Among the namespaces
+    /// that may begin a probe, the least ahead of its pace is chosen.
     fn next_namespace(&self, now: Duration) -> Option<&Arc<str>> {
         let ready = self.ready.iter().take_while(|(at, _)| *at <= now);
         let next = ready
@@ -317,7 +319,8 @@ impl Schedule {
         next.map(|(_, namespace)| namespace)
     }
 
-    /// Whether a namespace whose share is not used up finds a free place.
+    /// Whether there is a free place for a namespace that has not used up its
+    /// share.
     fn has_place(&self, namespace: &Arc<str>) -> bool {
         let free = self.budget.places - self.in_flight.len();
         free > self.reserved() || self.shares[namespace].in_flight < free
@@ -327,7 +330,8 @@ impl Schedule {
         self.budget.places / RESERVED
     }
 
-    /// Shares the rate and the places out again if targets have changed.
+    /// Computes the shares of the rate and of the places again if targets have
+    /// changed.
     fn share_out(&mut self) {
         if !std::mem::take(&mut self.are_shares_old) {
             return;
@@ -366,11 +370,11 @@ const EACH_HAS_A_SHARE: &str = "each namespace with a target or a probe in fligh
 const DUE: &str = "a deadline implies a waiting target";
 
 impl Key {
-    /// Returns the time of the next probe, after one that begins now. The next
-    /// probe is usually in the target's next slot. If that slot is less than
-    /// half a period away, the next probe is halfway between now and the slot
-    /// after that one. So two probes are at least half a period and at most one
-    /// period apart.
+    /// Returns the time of a target's next probe if a probe begins now. The
+    /// next probe is usually in the target's next slot. If the next slot is
+    /// less than half a period away, the next probe is halfway between now and
+    /// the second-next slot. Two probes are therefore at least half a period
+    /// and at most one period apart.
     fn after(&self, now: Duration) -> Duration {
         let period = self.period.as_nanos();
         let since_slot = (now.as_nanos() + period - self.phase.as_nanos()) % period;

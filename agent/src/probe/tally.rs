@@ -1,18 +1,17 @@
-//! Keeps the latest probe results of one target on the prober's thread, so that
-//! the loop gets an event only for a new result. The code is pure: it does no
-//! I/O.
+//! Keeps the latest probe results of one target on the prober's thread. The
+//! loop gets an event only for a new result. The code is pure: it does no I/O.
 
 use std::sync::Arc;
 
 use crate::event::probed::Tally;
 
-/// The number of latest probe results that count for detecting flapping.
+/// Flapping is detected from this number of latest probe results.
 const WINDOW: u32 = 20;
-/// A target counts as flapping if at least this many of its latest results
-/// differ from the result before.
+/// A target counts as flapping if its latest results change at least this many
+/// times between success and failure.
 const CHANGES: u32 = 10;
-/// A flapping target counts as stable again if at most this many of its latest
-/// results differ from the result before.
+/// A flapping target counts as stable again if its latest results change at
+/// most this many times between success and failure.
 const CALM: u32 = 4;
 
 /// The result of one probe. A void probe has no verdict.
@@ -70,8 +69,8 @@ impl Results {
                 self.tally.failures = 0;
             }
             Verdict::Failure(why) => {
-                // A server whose failures always have different reasons must
-                // not cause an event for each failure.
+                // If each failure of a server has a different reason, the
+                // failures must not cause an event each.
                 if self.tally.failures < self.most_failures
                     || self.other_words.as_ref() == Some(&why)
                 {

@@ -7,9 +7,9 @@ use crds::{BudgetRule, HealthCheck};
 use crate::event::probed::ProbeId;
 
 /// A target of probes: a server and the health check that it must pass. If
-/// several services of a namespace have the same target, the agent probes it
-/// once. The agent probes a server separately for each namespace, so that no
-/// namespace depends on another namespace's share of the prober.
+/// several services of a namespace have the same target, the agent probes the
+/// target only once. The agent probes a server separately for each namespace,
+/// so no namespace depends on another namespace's share of the prober.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Target {
     /// The health check that the server must pass.

@@ -13,8 +13,8 @@ use super::{
     trouble::Failed,
 };
 
-/// The maximum number of bytes of an answer that are searched for the expected
-/// text.
+/// The number of bytes at the start of an answer that are searched for the
+/// expected text.
 const MOST: usize = 64 << 10;
 
 /// Connects to the server, sends `send`, and waits until the answer contains

@@ -1,5 +1,5 @@
-//! Classifies the failures of probes by the side that caused them, and
-//! describes them in words.
+//! Classifies probe failures by their cause, the server or this host, and
+//! describes the failures in words.
 
 use std::{borrow::Cow, io};
 

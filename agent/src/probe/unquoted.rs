@@ -1,5 +1,5 @@
-//! Tests that a message that must not quote a server contains no text of the
-//! server. Each test server puts one word into every text that it can choose.
+//! Tests that messages without quotes contain no text of a server. Each test
+//! server puts one word into every text that it can choose.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -84,9 +84,9 @@ async fn goes_away() -> SocketAddr {
     sends(frame(7, 0, 0, &payload)).await
 }
 
-/// Starts a server that answers with the gRPC status UNKNOWN, whose message is
-/// the word that the tests look for. The status and the message are literal
-/// header fields without indexing (RFC 7541, section 6.2.2).
+/// Starts a server that answers with the gRPC status UNKNOWN. The status's
+/// message is the word that the tests look for. The status and the message are
+/// literal header fields without indexing (RFC 7541, section 6.2.2).
 async fn unknown_to_grpc() -> SocketAddr {
     let mut headers = vec![0x88];
     for (name, value) in [

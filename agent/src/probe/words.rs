@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 /// A message about a failed probe in two forms. Everybody who may read an
-/// object can read its status. A status therefore contains text that a server
-/// chose only if the group grants the server's address by name. Numbers and
+/// object can read its status. Text that a server chose is therefore in a
+/// status only if the group grants the server's address by name. Numbers and
 /// names from a fixed list, such as an HTTP status or a TLS alert, are in both
 /// forms of the message.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,8 +23,8 @@ impl Words {
         }
     }
 
-    /// Returns the message, with text that the server chose only if `may_quote`
-    /// is true.
+    /// Returns the message. The message quotes the server's text only if
+    /// `may_quote` is true.
     pub(super) fn text(&self, may_quote: bool) -> &str {
         let quoting = self.quoting.as_deref().filter(|_| may_quote);
         quoting.unwrap_or(&self.own)

@@ -118,7 +118,7 @@ struct DirectorWriter<'a> {
 
 impl DirectorWriter<'_> {
     /// Creates the Director if there is none, and writes its group into the
-    /// status, so that other directors see this director before it takes any
+    /// status. Other directors therefore see this director before it takes any
     /// VIP. Returns the status from a previous run in this boot, or an empty
     /// status, and the object's generation.
     async fn register(&self) -> Result<(DirectorStatus, i64), kube::Error> {
@@ -133,7 +133,7 @@ impl DirectorWriter<'_> {
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 boot_id: boot_id.clone(),
                 // Other directors read the host's addresses in the status to
-                // notice a server on this host.
+                // find out whether a server is on this host.
                 addresses: status.addresses,
                 ..DirectorStatus::default()
             };

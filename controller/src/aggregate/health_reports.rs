@@ -128,8 +128,8 @@ impl<'b, 'a> Servers<'b, 'a> {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The live directors that may not know the server yet, according to their
-    /// reports.
+    /// The live directors that, according to their reports, may not have the
+    /// server yet.
     pub(super) fn waiting(&self, server: &ObjectKey) -> impl Iterator<Item = &'b DirectorView<'a>> {
         let since = self.since(server);
         let all = match self.group.has_reached(&since) {
@@ -209,8 +209,8 @@ pub(super) fn below_minimum(
     }
 }
 
-/// Whether a service with `healthy` healthy servers out of `total` is certainly
-/// not below its minimum, whatever its previous state was.
+/// Whether `healthy` of `total` servers are certainly enough for the service.
+/// The result does not depend on the service's previous state.
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
     healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)

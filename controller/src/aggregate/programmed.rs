@@ -155,10 +155,9 @@ fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
     waiting
 }
 
-/// Returns the reason why a director cannot program any service, if its
-/// condition Programmed gives one. The last report of a director that cannot
-/// program any service is not reliable, and waiting for that director does not
-/// help.
+/// Returns the reason why a director cannot program any service, if the
+/// director's condition Programmed gives a reason. The director's last report
+/// is then not reliable, and waiting for the next report does not help.
 fn broken(director: &DirectorView<'_>, service: &ObjectKey) -> Option<DirectorException> {
     let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED)?;
     if programmed.status != "False" || programmed.reason == reason::EXCEPTIONS {
@@ -217,8 +216,8 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         ([only], []) => Some(only.name),
         _ => None,
     });
-    // A director that failed to take the VIP reports an exception. So a
-    // director whose report only leaves out VIPs holds the VIP.
+    // A director that failed to take the VIP reports an exception. So if a
+    // director leaves out VIPs and reports no exception, it holds the VIP.
     if to_hold.is_some_and(|director| leaving_out.contains(&director)) {
         return None;
     }

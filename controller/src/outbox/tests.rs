@@ -123,8 +123,8 @@ fn soft_differences_of_ten_thousand_services_trickle() {
 fn soft_differences_that_never_cease_come_in_turn() {
     let mut outbox = Outbox::default();
     let mut patches: BTreeMap<Id, u32> = (0..100).map(|name| (id(name), 0)).collect();
-    // Every second the statuses of a hundred services change, but only one soft
-    // difference is sent every five seconds after the burst.
+    // The statuses of a hundred services change every second. After the burst,
+    // only one soft difference is sent every five seconds.
     for second in 0..1000 {
         let generation = i64::try_from(second).unwrap();
         outbox.replace(

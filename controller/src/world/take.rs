@@ -161,10 +161,10 @@ impl World {
 
     /// Resolves the objects before `event` is applied, if `event` could hide an
     /// earlier event. An object that changes twice may return to its first
-    /// state, while directors may have used the state in between. So the first
-    /// change of an object is resolved before its second change. All earlier
-    /// changes are resolved before a new listing is applied, and the listing is
-    /// resolved before later changes.
+    /// state, although directors may have used the intermediate state. So the
+    /// first change of an object is resolved before its second change. All
+    /// earlier changes are resolved before a new listing is applied, and the
+    /// listing is resolved before later changes.
     fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
         let twice = match event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => {

@@ -2,10 +2,10 @@
 //! every live director has used the state that the object needs. When all
 //! events and reports have arrived, `Programmed` is True.
 //!
-//! The model contains the API server's true history per kind, a controller and
-//! directors that follow each kind at their own pace, and reports that arrive
-//! late. The model knows the objects that a director has used; the controller
-//! knows only their digests.
+//! The model contains the API server's true history of each kind. A controller
+//! and directors follow each kind at their own pace, and reports arrive late.
+//! The model knows the objects that a director has used; the controller knows
+//! only their digests.
 
 mod model;
 
@@ -157,8 +157,8 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
 
 /// When the server is deleted, the world returns to the state before its
 /// creation. A director that never saw the server reports the same digest as a
-/// director that saw the deletion. A controller that started later cannot tell
-/// the two directors apart.
+/// director that saw the deletion. A controller that started later cannot
+/// distinguish the two directors.
 #[test]
 fn a_state_that_was_there_before_the_controller_started_proves_nothing_later() {
     let (services, servers) = (0, 1);

@@ -430,7 +430,7 @@ impl Model {
 
 /// Returns the exceptions that only an agent can know. A service loses its VIP
 /// if another service is now invalid and had the same VIP in its last valid
-/// version. Which servers a budget leaves out may depend on the last valid
+/// version. A budget's choice of left-out servers may depend on the last valid
 /// version of any object that is now invalid.
 fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     let is_outdated = has_outdated(objects);
@@ -464,7 +464,7 @@ fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
 }
 
 /// Whether the current version of any object is invalid. Only a program that
-/// saw the last valid version of such an object knows that version.
+/// saw the last valid version of an invalid object knows that version.
 fn has_outdated(objects: &Objects) -> bool {
     let mut services = objects.virtual_services.iter();
     let mut servers = objects.real_servers.iter();

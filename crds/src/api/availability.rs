@@ -10,7 +10,7 @@ use super::{
 use crate::bounds;
 
 /// What to do about real servers that fail their health check, and what to do
-/// when too few are healthy.
+/// when too few servers are healthy.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = availability::recovery_above_the_minimum())]

@@ -23,8 +23,8 @@ pub struct Budgets {
     pub per_namespace: Option<NamespaceBudget>,
     /// The budget of all namespaces together. If the namespaces together want
     /// more than this budget, each namespace gets a fair share. A namespace
-    /// that wants less than an equal part gets all that it wants, and the
-    /// others share the rest equally.
+    /// that wants fewer destinations than an equal part gets all of them. The
+    /// other namespaces share the rest equally.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<TotalBudget>,
     /// The budgets of single namespaces, 1 to 256 entries.

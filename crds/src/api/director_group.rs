@@ -218,9 +218,9 @@ pub struct Addresses {
     pub interface: Option<String>,
     /// The Director that holds the group's VIPs. With mode Dummy and no named
     /// holder, every director of the group holds all VIPs. With every other
-    /// mode and no named holder, a group's only director holds the VIPs. If
-    /// such a group has several directors, each director keeps its present VIPs
-    /// and takes no other VIPs.
+    /// mode and no named holder, the only director of a group holds the VIPs.
+    /// If the group has several directors, each director keeps its present VIPs
+    /// and takes no new VIPs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name())]

@@ -187,11 +187,12 @@ pub struct ExpectedBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::TEXT))]
     pub contains: Option<String>,
-    /// A regular expression of 1 to 1024 characters that the body must match,
-    /// at any place unless ^ and $ are used. The syntax is the common part of
-    /// Rust's crate regex and Go's RE2: no look-around, no back-references, no
-    /// \Q...\E, no repetition above 1000. The expression may compile to at most
-    /// 16 KiB; [0-9] and [0-9A-Za-z_] compile to less than \d and \w.
+    /// A regular expression of 1 to 1024 characters that must match a part of
+    /// the body. To match the whole body, use ^ and $. The syntax is the common
+    /// part of Rust's crate regex and Go's RE2: no look-around, no
+    /// back-references, no \Q...\E, no repetition above 1000. The expression
+    /// may compile to at most 16 KiB; [0-9] and [0-9A-Za-z_] compile to less
+    /// than \d and \w.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::PATTERN))]
     #[x_kube(validation = rule::pattern())]

@@ -164,10 +164,10 @@ pub struct CheckingDirectors {
     /// all of its checked services.
     pub healthy: i32,
     /// The number of directors whose probes of the server fail for at least one
-    /// service. Any other director that does not report the server healthy does
-    /// not know the server's health: the server is new to the director, the
-    /// director has not reported the server yet, or the director left unhealthy
-    /// servers out of its report.
+    /// service. The directors that are not counted in healthy or unhealthy do
+    /// not know the server's health. There are three causes: the server is new
+    /// to the director, the director has not reported the server yet, or the
+    /// director's report leaves out unhealthy servers.
     pub unhealthy: i32,
     /// Text of the form "healthy/checking", followed by a question mark if some
     /// directors do not know the server's health.

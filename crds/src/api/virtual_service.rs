@@ -141,7 +141,7 @@ pub struct VirtualServiceSpec {
     pub scheduler: Scheduler,
     /// Options of the sh and mh schedulers. By default, sh and mh get their
     /// fallback flag. Without the fallback flag, the clients of a server of
-    /// weight 0 are refused. An empty list turns the fallback flag off.
+    /// weight 0 are refused. An empty list turns off the fallback flag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -200,8 +200,8 @@ fn marks(path: &str, raw: &[FirewallMarkRange]) -> Result<Vec<MarkGrant>, Reject
     checked.collect()
 }
 
-/// Checks that a list has at most `most` entries, and that its entries have
-/// valid names that differ from each other.
+/// Checks that a list has at most `most` entries, and that each entry has a
+/// valid and unique name.
 pub(super) fn names<'a>(
     path: &str,
     names: impl ExactSizeIterator<Item = &'a str> + Clone,

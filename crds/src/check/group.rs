@@ -47,7 +47,7 @@ pub struct SysctlRule {
 /// Where the directors put VIPs.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub enum AddressRule {
-    /// The directors put a VIP on the interface whose subnet contains it.
+    /// The directors put a VIP on the interface whose subnet contains the VIP.
     #[default]
     Subnet,
     /// The directors put VIPs on the interface with this name.

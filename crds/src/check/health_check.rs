@@ -145,8 +145,8 @@ fn answer_address(
     Ok(address.to_string())
 }
 
-/// Checks a text field. An empty text is refused, because the checked form uses
-/// an empty text for an absent one.
+/// Checks a text field. An empty text is refused, because an empty text in the
+/// checked form means an absent field.
 fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Rejection> {
     let Some(raw) = raw else {
         return Ok(String::new());

@@ -190,9 +190,9 @@ fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection>
     ))
 }
 
-/// One-packet scheduling is allowed with a firewall mark: the kernel applies it
-/// to the UDP packets among the marked packets (`ip_vs_schedule` in
-/// `net/netfilter/ipvs/ip_vs_core.c`), and ipvsadm(8) documents one-packet
+/// One-packet scheduling is allowed with a firewall mark. The kernel applies
+/// one-packet scheduling only to UDP packets with the mark (`ip_vs_schedule` in
+/// `net/netfilter/ipvs/ip_vs_core.c`). ipvsadm(8) documents one-packet
 /// scheduling for marks.
 fn one_packet(spec: &VirtualServiceSpec, id: ServiceId) -> Result<(), Rejection> {
     if spec.one_packet_scheduling && !may_be_udp(id) {

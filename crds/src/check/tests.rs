@@ -1,5 +1,5 @@
-//! Tests that valid specs are accepted, and which values they become. The specs
-//! that must be refused are in `tests/bad`, one file each.
+//! Tests that valid specs are accepted and get the right checked values. The
+//! specs that must be refused are in `tests/bad`, one file for each spec.
 
 mod availability;
 mod health_check;

@@ -18,8 +18,9 @@ pub fn director_programmed(services: i32, destinations: i32, generation: i64) ->
     )
 }
 
-/// A Director's condition Programmed is False: the director can program nothing,
-/// or it has `status.exceptions`. `reason` is one of the consts of [`reason`].
+/// A Director's condition Programmed is False: the director cannot program any
+/// service, or it has `status.exceptions`. `reason` is one of the consts of
+/// [`reason`].
 pub fn director_not_programmed(
     reason: &'static str,
     message: impl Into<String>,

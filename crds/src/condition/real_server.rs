@@ -11,8 +11,8 @@ use crate::{
     api::{CheckingDirectors, UnhealthyServer, UnhealthyState, int32},
 };
 
-/// The health of one server over all of its services, as the live directors
-/// that check the server report it.
+/// The health of one server over all of its services, from the reports of the
+/// live directors that check the server.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerHealth<'a> {
     healthy: usize,
@@ -101,8 +101,8 @@ impl<'a> ServerHealth<'a> {
         self.seen_as(sight).next().is_some()
     }
 
-    /// The message has no times and no counts of probes, so that it does not
-    /// change with every probe.
+    /// The message has no times and no counts of probes, because the message
+    /// must not change with every probe.
     fn message(&self) -> String {
         let mut text = format!(
             "healthy on {} of {}",
@@ -150,10 +150,10 @@ fn words(entry: &UnhealthyServer) -> String {
 }
 
 /// The condition Ready of an accepted RealServer. Ready is True if at least one
-/// service uses the server and, if the server is checked, at least one director
-/// reports it healthy. Ready is False if probes fail on a director and no other
-/// director reports the server healthy. Ready is Unknown if no director knows
-/// the server's health.
+/// service uses the server. For a checked server, at least one director must
+/// also report the server healthy. Ready is False if probes fail on a director
+/// and no other director reports the server healthy. Ready is Unknown if no
+/// director knows the server's health.
 ///
 /// A server that only some directors reach is Ready: the server still serves
 /// clients, and the fault may not be in the server itself. The condition's

@@ -176,7 +176,7 @@ pub fn programmed_with_outdated<'a>(
     )
 }
 
-/// Programmed is Unknown: a budget leaves servers of the service out, and some
+/// Programmed is Unknown: a budget leaves out servers of the service. Some
 /// directors may never have known an accepted version of an object that counts
 /// toward the budget.
 pub fn programmed_as_budgets_allow(namespace: &str, generation: i64) -> Condition {
@@ -358,8 +358,8 @@ pub fn below_minimum(
     )
 }
 
-/// Ready is Unknown: some directors left services with too few healthy servers
-/// out of their status.
+/// Ready is Unknown: some directors have no room in their status for all
+/// services with too few healthy servers.
 pub fn more_below_minimum<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,

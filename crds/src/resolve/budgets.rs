@@ -1,7 +1,8 @@
 //! Finds the objects that a DirectorGroup's budgets leave out: the newest ones.
 //!
-//! A service's server is as old as the younger of its two objects,
-//! VirtualService and RealServer. So a new object never displaces an older one.
+//! The age of a service's server is the age of the younger object, the
+//! VirtualService or the RealServer. So a new object never displaces an older
+//! object.
 
 use std::{
     collections::{BTreeMap, BinaryHeap, HashMap},
@@ -13,9 +14,9 @@ use crate::{
     BudgetRule, HealthCheck, NamespaceRule, ObjectKey, Rejection, condition::reason, fair_limit,
 };
 
-/// The sort key of a service's server by age: the creation time of the younger
-/// object, the service, and the server with its creation time. The index
-/// returns the servers of a service in this order.
+/// The key that sorts the servers of services by age: the creation time of the
+/// younger object, the service, and the server with its creation time. The
+/// index returns the servers of a service in this order.
 pub(super) type Aged<'a> = (i64, &'a ObjectKey, (i64, &'a ObjectKey));
 
 /// One probe, in millionths.
@@ -42,14 +43,14 @@ pub(super) enum Excess {
 #[derive(Debug)]
 pub(super) struct Limit<'a> {
     /// The newest server within the budget. The outer None means that no server
-    /// is left out, and the inner None that every server is left out.
+    /// is left out. The inner None means that every server is left out.
     newest: Option<Option<Aged<'a>>>,
     pub(super) excess: Excess,
     /// How many destinations the namespace may have in all.
     pub(super) most: usize,
-    /// How many destinations the namespace may have besides those of its
-    /// accepted services. Rejected services that a director still serves use
-    /// this room.
+    /// How many destinations the namespace may have besides the destinations of
+    /// its accepted services. Rejected services that a director still serves
+    /// use this room.
     room: usize,
     /// An upper bound of the number of targets of the health checks.
     targets: usize,
@@ -184,7 +185,7 @@ impl<'a> Group<'a, '_> {
     }
 
     /// Returns how many destinations each namespace wants. The count of a
-    /// namespace stops at one destination more than the namespace's budget.
+    /// namespace stops when it exceeds the namespace's budget.
     fn demands_up_to(
         &self,
         most: impl Fn(&str) -> usize,

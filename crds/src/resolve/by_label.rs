@@ -19,9 +19,9 @@ pub(super) fn oldest_first<'a, C: 'a>(
     all
 }
 
-/// An index of servers by label. With the index, a service looks only at
-/// servers that its selector may match, instead of at tens of thousands of
-/// servers.
+/// An index of servers by label. With the index, a service does not look at
+/// tens of thousands of servers, but only at servers that its selector may
+/// match.
 pub(super) struct ServersByLabel<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<StoredServer<'a>>>,
     by_namespace: HashMap<&'a str, Vec<StoredServer<'a>>>,
@@ -56,8 +56,8 @@ impl<'a> ServersByLabel<'a> {
         }
     }
 
-    /// Returns a list of all servers that the selector matches, which may also
-    /// contain other servers.
+    /// Returns all servers that the selector matches, and possibly some other
+    /// servers.
     pub(super) fn of(&self, namespace: &'a str, selector: &'a Selector) -> &[StoredServer<'a>] {
         selector
             .labels()

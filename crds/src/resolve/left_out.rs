@@ -1,4 +1,4 @@
-//! Decides which of the left-out servers are named.
+//! Decides which left-out servers are named.
 
 use std::collections::HashSet;
 

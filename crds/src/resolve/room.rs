@@ -1,8 +1,8 @@
 //! Makes new entries wait while a director has no room for them.
 //!
-//! A budget leaves out the newest objects, but a director may already serve
-//! some of these objects, and goes on serving them. A served object can become
-//! left out when a budget shrinks, or when an older object selects more
+//! A budget leaves out the newest objects, but a director continues to serve a
+//! left-out object that it already serves. A budget can leave out a served
+//! object when the budget shrinks, or when an older object selects more
 //! servers. Objects that are created in the same second can also change their
 //! order, because creation times are whole seconds. If a director served the
 //! older objects in addition, a namespace could use its budget many times over.

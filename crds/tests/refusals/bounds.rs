@@ -75,8 +75,8 @@ const BOUNDS: [Bound; 17] = [
     (
         "httpGet.expectedBody.matches",
         1024,
-        // A character class, because a plain sequence of that many characters
-        // would compile to too large a program.
+        // This case uses a character class, because a plain sequence of the
+        // same length would compile to a program above the limit.
         |length| {
             let class = format!("[{}]", "ü".repeat(length - 2));
             json!({"httpGet": {"expectedBody": {"matches": class}}})

@@ -106,8 +106,8 @@ fn seldom(value: impl Strategy<Value = Value> + 'static) -> BoxedStrategy<Option
     option::weighted(0.2, value).boxed()
 }
 
-/// Draws mostly one of the good values, sometimes a bad one, and rarely a value
-/// of another type.
+/// Draws mostly a good value, sometimes a bad value, and rarely a value of
+/// another type.
 fn pool(good: Vec<Value>, bad: Vec<Value>) -> BoxedStrategy<Value> {
     prop_oneof![
         120 => select(good),

@@ -31,8 +31,8 @@ fn base64(text: &str) -> String {
 }
 
 /// A file of `tests/bad`: a line `# expect: PATH`, then an object that must be
-/// refused for the field PATH. An earlier version of the object may precede it
-/// in the file.
+/// refused for the field PATH. The file may first have an earlier version of
+/// the object.
 struct Case {
     name: String,
     path: String,

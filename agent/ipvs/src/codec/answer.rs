@@ -88,8 +88,7 @@ impl DumpedService {
 }
 
 /// A destination, parsed from a netlink dump of the kernel. The dump does not
-/// name the destination's service; the caller knows the service, because the
-/// request named it.
+/// name the destination's service, but the caller's request named the service.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct DumpedDestination {
     pub(crate) key: DestinationKey,

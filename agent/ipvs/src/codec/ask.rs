@@ -200,8 +200,8 @@ fn destination_key_attributes(key: &DestinationKey, nest: &mut impl Nest<Destina
 }
 
 /// Adds the attributes of a destination's configuration to a nested attribute.
-/// The tunnel attributes are always included, because an edit of a destination
-/// without tunnel attributes changes the tunnel to IPIP.
+/// The tunnel attributes are always included, because an edit that lacks tunnel
+/// attributes changes the tunnel to IPIP.
 #[inline]
 fn destination_config_attributes(
     config: &DestinationConfig,

@@ -5,7 +5,7 @@ use crate::Op;
 
 /// Netlink requests that are sent together in one datagram. Only the last
 /// request of a batch asks for an acknowledgement. The kernel answers the other
-/// requests of a batch only if they fail, and sends those answers before the
+/// requests of a batch only if they fail, and sends the failures before the
 /// acknowledgement.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -14,8 +14,7 @@ pub(crate) struct Batch {
     pub(crate) count: usize,
     /// The offset of the batch's last request in `bytes`.
     last: usize,
-    /// The index, among the caller's operations, of the batch's first
-    /// operation.
+    /// The index of the batch's first operation among the caller's operations.
     pub(crate) first_index: usize,
     /// The netlink sequence number of the batch's first request. Each request's
     /// sequence number is one higher than the previous request's.

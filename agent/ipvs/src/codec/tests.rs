@@ -268,8 +268,8 @@ fn the_dumped_table_is_the_one_that_was_made() {
         .collect();
     assert_eq!(configs, wanted_destinations);
 
-    // The values of `traffic` are those that `ipvsadm -Ln --stats` and `--rate`
-    // printed when the dump was captured.
+    // `ipvsadm -Ln --stats` and `--rate` printed the values of `traffic` when
+    // the dump was captured.
     let traffic = Stats {
         connections: 5,
         packets_in: 44,

@@ -246,8 +246,8 @@ fn an_order_that_cannot_be_had_is_told_where_the_scheduler_goes_by_it() {
         ("mh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("dh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("wrr", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], false),
-        // The plan adds the missing destination last, which is the wanted order
-        // in the first of the next two cases and not in the second.
+        // The plan adds the missing destination last. The resulting order is
+        // wanted in the next case, and not wanted in the case after the next.
         ("mh", &[(1, 1), (2, 1)], &[(1, 1)], false),
         ("mh", &[(2, 1), (1, 1)], &[(1, 1)], true),
         // A destination that will be removed does not affect the order.
@@ -327,9 +327,8 @@ fn expected(desired: &WantedTable, before: &ActualTable, owned: &Owned) -> Actua
     table
 }
 
-/// Returns the keys that are ours after a successful round, which are the keys
-/// of all wanted entries. `wanted_keys` copies the adopted services from
-/// `ours`.
+/// Returns our keys after a successful round: the keys of all wanted entries.
+/// `wanted_keys` copies the adopted services from `ours`.
 fn wanted_keys(desired: &WantedTable, ours: &Owned) -> Owned {
     let keys = |service: &WantedService| service.destinations.iter().map(|(key, _)| *key).collect();
     let services = desired

@@ -19,8 +19,9 @@ pub(crate) struct Namespace {
     asked_for: BTreeSet<ServiceKey>,
 }
 
-/// The most times that a test reads the table to get a complete reading. Tests
-/// that run at the same time spoil at most every second reading of the table.
+/// A test reads the table at most this many times to get a complete reading.
+/// Tests that run at the same time spoil at most every second reading of the
+/// table.
 const READINGS: usize = 50;
 
 impl Namespace {

@@ -23,7 +23,7 @@ fn a_scheduler_that_the_kernel_does_not_have_is_named() {
             let op = Op::NewService(key, scheduled(key, scheduler));
             let failures = ns.apply(std::slice::from_ref(&op));
             match failures.as_slice() {
-                // The scheduler twos may exist, because some kernels have it.
+                // Some kernels have the scheduler twos.
                 [] if scheduler == "twos" => ns.accept(&[Op::DeleteService(key)]),
                 [failure] => {
                     assert_eq!(failure.errno, Errno::ENOENT);
@@ -79,8 +79,8 @@ fn without_the_capability_the_error_says_which() {
     assert!(text.contains("CAP_NET_ADMIN is needed"), "{text}");
 }
 
-/// Generates one of the `good` values in eleven of twelve cases, and one of the
-/// `bad` values, which the kernel refuses, in the twelfth case.
+/// Generates a `good` value in eleven of twelve cases, and a `bad` value in the
+/// twelfth case. The kernel refuses the `bad` values.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(good: &[T], bad: &[T]) -> BoxedStrategy<T> {
     prop_oneof![11 => select(good.to_vec()), 1 => select(bad.to_vec())].boxed()
 }
@@ -175,10 +175,10 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Compares the model of the kernel, on which plans are tested, with the kernel
-/// itself. The test gives random operations to the model and to the kernel. The
-/// model and the kernel must refuse the same operations with the same error
-/// numbers, and end with the same table.
+/// Compares the kernel with its model. The tests of plans use the model. The
+/// test gives random operations to the model and to the kernel. The model and
+/// the kernel must refuse the same operations with the same error numbers, and
+/// end with the same table.
 #[test]
 fn the_model_of_the_kernel_agrees_with_the_kernel() {
     Namespace::run(|mut ns| {

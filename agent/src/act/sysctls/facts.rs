@@ -12,15 +12,15 @@ use crate::{
     host::{interface::Interface, sysctls::spelled},
 };
 
-/// The maximum number of routes to servers outside the host's subnets that one
-/// check looks up again. There may be tens of thousands of servers outside the
-/// host's subnets, so each check looks up only some of them, in turn.
+/// The maximum number of routes that one check looks up again. Only routes to
+/// servers outside the host's subnets are looked up. There may be tens of
+/// thousands of these routes, so each check looks up only some routes, in turn.
 const LOOKED_UP_AGAIN: usize = 64;
 
-/// Gathers the facts that the sysctls for `needs` depend on. `is_ours` says
-/// that the agent itself made NAT connections visible to connection tracking.
-/// NAT connections that are visible because of the agent do not show whether
-/// another program uses connection tracking.
+/// Gathers the facts that the sysctls for `needs` depend on. If `is_ours` is
+/// true, the agent itself made NAT connections visible to connection tracking.
+/// Connections that the agent made visible do not show whether another program
+/// uses connection tracking.
 ///
 /// # Errors
 /// Returns an error message for people if the kernel does not answer.
@@ -92,8 +92,9 @@ fn is_tracking(edges: &mut Edges<'_>) -> bool {
 
 impl Ways {
     /// Returns the interface that leads to each address, if there is one. An
-    /// interface leads to an address if its subnet contains the address or,
-    /// without such a subnet, if the route to the address uses the interface.
+    /// interface leads to an address if the interface's subnet contains the
+    /// address. If no subnet contains the address, the interface of its route
+    /// leads to it.
     fn to(
         &mut self,
         addresses: &BTreeSet<IpAddr>,

@@ -1,11 +1,10 @@
 use super::*;
 
-/// A number of calls that is greater than the calls of any round in these
-/// tests.
+/// A number of calls that no round in these tests reaches.
 const IMMORTAL: usize = 1000;
 
 /// Runs a round in which the agent dies after `calls` calls. Returns false if
-/// the round ended before that.
+/// the round ended before the agent died.
 fn dies_after(calls: usize, agent: &mut Agent, wish: &Desired) -> bool {
     agent.world.parts().life = Some(calls);
     let _ = agent.try_round(wish, Holding::Take);
@@ -15,8 +14,8 @@ fn dies_after(calls: usize, agent: &mut Agent, wish: &Desired) -> bool {
 }
 
 /// Returns one modelled host for each call at which an agent can die. On each
-/// host, the agent first brought the host to the wish `first`, and then died in
-/// its first round for the wish `second`.
+/// host, an agent carried out the wish `first`, then died in its first round
+/// for the wish `second`.
 fn deaths(first: &Desired, second: &Desired) -> Vec<ModelWorld> {
     let mut worlds = Vec::new();
     for calls in 0..IMMORTAL {

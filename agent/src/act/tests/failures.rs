@@ -2,8 +2,7 @@ use ipvs::Errno;
 
 use super::*;
 
-/// Makes the kernel refuse every operation whose text contains `part` from now
-/// on.
+/// From now on, the kernel refuses every operation whose text contains `part`.
 fn refuse(world: &ModelWorld, part: &'static str, errno: Errno) {
     world.parts().kernel.fail_with = Some(Box::new(move |op| {
         op.to_string().contains(part).then_some(errno)
@@ -349,8 +348,7 @@ fn what_one_reading_leaves_out_is_not_taken_for_gone() {
     assert_eq!(world.news(), [""; 0], "nothing is written and no VIP moves");
     assert_eq!(outcome.failures, BTreeMap::new());
 
-    // A service that is no longer wanted is removed even if one reading leaves
-    // it out.
+    // An unwanted service is removed even if one reading of the table skips it.
     world.parts().skipped = Some(tcp(WEB, 80));
     agent.state.distrust();
     agent.round(&wish(&[(tcp("192.0.2.11", 80), "wrr", &[(1, 1)])]));

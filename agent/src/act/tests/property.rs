@@ -3,10 +3,10 @@
 //! are ours.
 //!
 //! The test decides the owner of an entry without looking at the plan. An entry
-//! that another process created is a stranger's unless its key was ours. Once a
-//! stranger's entry is wanted, the agent must adopt it. The owner of an entry
-//! is unclear until its adoption is known to be complete. A virtual address is
-//! never adopted.
+//! that another process creates belongs to a stranger, unless we had an entry
+//! with the same key. Once a stranger's entry is wanted, the agent must adopt
+//! it. The owner of an adopted entry is unclear until the adoption is known to
+//! be complete. A virtual address is never adopted.
 //!
 //! The test runs the real journal on a modelled disk. When the agent dies, the
 //! modelled disk loses, keeps or tears unsynced writes, while the kernel's
@@ -53,8 +53,8 @@ enum Whose {
     /// The owner of the entry is unclear: the entry is a stranger's but wanted,
     /// or its key was ours.
     Unclear,
-    /// The entry is ours, but another process changed it before the agent could
-    /// record it as ours.
+    /// Another process changed an entry of ours before the agent could record
+    /// the entry as ours.
     Lost,
 }
 
@@ -126,8 +126,8 @@ impl Story {
         self.audit();
     }
 
-    /// Starts the next run of the agent after a death. Other runs may start
-    /// before the next run, and die while they open the journal.
+    /// Starts the next run of the agent after a death. Before the next run,
+    /// other runs may start and die while they open the journal.
     fn bury(&mut self, death: &Death) {
         self.world.parts().file.room = None;
         self.world.parts().file.crash(&death.fates);

@@ -16,7 +16,7 @@ fn card(mac: Mac) -> Card {
     }
 }
 
-/// A host with one address that it probes for or has.
+/// A host that probes for or has one address.
 struct Host {
     claims: Claims,
     address: IpAddr,

@@ -35,8 +35,8 @@ pub struct Facts {
     pub listeners: Result<Vec<Listener>, String>,
     /// The peers of this host's programs, or why they cannot be read.
     pub peers: Result<BTreeSet<Peer>, String>,
-    /// The services of this director, present or recent, at the addresses of
-    /// `peers`. Programs of this host are clients of these services.
+    /// This director's present and recent services at the addresses of `peers`.
+    /// Programs of this host are clients of these services.
     pub served: BTreeSet<ServiceKey>,
     /// The addresses at which the agent reaches its API server.
     pub api_servers: BTreeSet<SocketAddr>,
@@ -44,13 +44,14 @@ pub struct Facts {
     /// the name of its Director.
     pub directors: BTreeMap<IpAddr, String>,
     /// The services that were in force before the host's last start, if the
-    /// host has just started. Other services on the host's own addresses may be
-    /// in the way of programs that have not started yet.
+    /// host has just started. A new service on the host's own address may
+    /// conflict with a program that has not started yet.
     pub before_boot: Option<BTreeSet<ServiceKey>>,
 }
 
-/// Returns the addresses of a host that the agent did not add: an address that
-/// the agent added has our mark, or is in `ours` with its interface.
+/// Returns the addresses of a host, without the addresses that the agent added.
+/// The agent added an address if the address has our mark, or is in `ours` with
+/// its interface.
 pub fn own_addresses(
     interfaces: &[Interface],
     ours: &BTreeMap<IpAddr, String>,
@@ -75,8 +76,8 @@ fn is_ours(interface: &Interface, ours: &BTreeMap<IpAddr, String>, address: &IpA
     ours.get(address) == Some(&interface.name) || interface.marked.contains(address)
 }
 
-/// Returns the host's own addresses by which other hosts reach it, in the order
-/// of the interfaces, at most [`MOST_ADDRESSES`]. The addresses of the loopback
+/// Returns at most [`MOST_ADDRESSES`] addresses by which other hosts reach this
+/// host, in the order of the interfaces. The addresses of the loopback
 /// interface and link-local IPv6 addresses are left out.
 pub fn reachable_addresses(
     interfaces: &[Interface],
@@ -151,7 +152,7 @@ pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspec
     suspects
 }
 
-/// Whether the host's listening sockets matter for the danger of a service.
+/// Whether the danger of a service depends on the host's listening sockets.
 pub fn asks_for_listeners(key: &ServiceKey, own: Option<&BTreeMap<IpAddr, String>>) -> bool {
     match key {
         ServiceKey::Address { address, port, .. } => {
@@ -177,8 +178,8 @@ pub fn reason((key, server): &Entry, facts: &Facts) -> Reason {
     }
 }
 
-/// Adds to the suspects the entries that were refused before and that no
-/// current reason refuses.
+/// Adds to the suspects the entries that were refused before, if there is no
+/// current reason to refuse them.
 pub fn add_remembered<'a>(
     suspects: &mut BTreeMap<ServiceKey, Suspect>,
     refused: impl IntoIterator<Item = (&'a Entry, &'a str)>,
@@ -211,8 +212,8 @@ pub fn add_remembered<'a>(
     }
 }
 
-/// Whether `key` has the server `server` with a forwarding method that lets a
-/// director send packets back.
+/// Whether `key` uses for `server` a forwarding method with which a director
+/// would send packets back.
 fn may_loop(wanted: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool {
     let service = wanted.table.get(key);
     let config = service.and_then(|service| service.destinations.get(server));

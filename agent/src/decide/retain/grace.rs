@@ -1,5 +1,6 @@
-//! Delays removals that were allowed, so that deleting an object and creating
-//! it again cuts no connection. The code is pure: time is an argument.
+//! Delays removals that were allowed. An object can therefore be deleted and
+//! created again without cutting a connection. The code is pure: time is an
+//! argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,7 +26,7 @@ struct Grace {
     /// When the entry's removal was allowed, or none if the removal was held
     /// again afterwards.
     since: Option<Duration>,
-    /// Whether the entry's grace has ended, so that the entry may be removed.
+    /// Whether the entry's grace has ended and the entry may be removed.
     is_over: bool,
     /// The configuration that a server had before its grace set its weight to
     /// 0.
@@ -61,7 +62,7 @@ impl Graces {
 
     /// Begins the grace of an entry at `now`. `before` is the configuration of
     /// a server before the grace. If an earlier grace of the server was
-    /// stopped, the configuration from before that grace is kept.
+    /// stopped, the configuration from before the earlier grace is kept.
     pub(super) fn begin(&mut self, entry: Entry, before: Option<DestinationConfig>, now: Duration) {
         let grace = self.entries.entry(entry).or_insert(Grace {
             since: None,

@@ -11,12 +11,12 @@ use ipvs::{
 
 use crate::decide::desired::{CheckPolicy, Desired};
 
-/// Adds the retained servers of a service, and the service itself if it is no
-/// longer wanted. `found` is the service in the kernel. `before` is the
-/// previous state in force, which has the service's check, its objects, and the
-/// weights that the administrator gave. A server that is not in `before` keeps
-/// the configuration that it has in the kernel. A server for which `servers`
-/// has a configuration gets that configuration.
+/// Adds a service's retained servers to `in_force`, and the service itself if
+/// it is no longer wanted. `found` is the service in the kernel. `before` is
+/// the previous state in force: it has the service's check, its objects, and
+/// the administrator's weights. A server gets its configuration in `servers`.
+/// Without one, a server that is not in `before` keeps its configuration from
+/// the kernel.
 pub(super) fn keep(
     in_force: &mut Desired,
     key: &ServiceKey,

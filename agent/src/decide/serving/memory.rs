@@ -19,7 +19,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 pub(super) struct ServiceMemory {
     /// When the service fell below its minimum of healthy servers, or none if
-    /// the service was not below it.
+    /// the service had enough healthy servers.
     pub(super) below_since: Option<Timestamp>,
     pub(super) servers: BTreeMap<DestinationKey, ServerState>,
 }

@@ -47,8 +47,9 @@ impl Count {
 }
 
 /// Whether a service is below its minimum of healthy servers. Once below its
-/// minimum, a service stays below until it has recovered. While first verdicts
-/// are awaited (`is_awaited`), a service does not fall below its minimum.
+/// minimum, a service counts as below until it has recovered. While first
+/// verdicts are awaited (`is_awaited`), a service does not fall below its
+/// minimum.
 pub fn is_below(
     availability: &Availability,
     count: Count,
@@ -67,8 +68,8 @@ pub fn is_below(
 }
 
 /// Returns the server's weight in the kernel, or none if the server should not
-/// be in the kernel. Also returns the time of the next change of the weight
-/// that depends only on time, if there is one.
+/// be in the kernel. Also returns when the passing of time alone changes the
+/// weight next, if there is such a time.
 pub fn weight(
     server: Server<'_>,
     availability: &Availability,

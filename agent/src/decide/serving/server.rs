@@ -102,9 +102,8 @@ impl ServerState {
         self.back_at = None;
     }
 
-    /// Notes that the current run begins to probe the server. A recorded time
-    /// in the future is wrong, because the clock was ahead when it was recorded
-    /// or is behind now. Recorded times in the future count as `now`.
+    /// Notes that the current run begins to probe the server. Recorded times in
+    /// the future come from a wrong clock and count as `now`.
     pub fn begin(&mut self, now: Timestamp) {
         self.begun = now;
         self.since = self.since.min(now);

@@ -20,8 +20,8 @@ use crate::{
 pub(super) struct Service {
     pub(super) policy: Arc<CheckPolicy>,
     pub(super) servers: IndexMap<DestinationKey, Member>,
-    /// When the service fell below its minimum of healthy servers, or none if
-    /// the service is not below it.
+    /// When the service fell below its minimum of healthy servers, or none
+    /// while the service has enough healthy servers.
     pub(super) below_since: Option<Timestamp>,
     /// When the service recovered, or none once its sorry server is gone. After
     /// a recovery, the sorry server stays for a while without new connections.
@@ -57,8 +57,7 @@ pub struct Found<'a> {
     /// The service in the kernel, or none if the kernel does not have it.
     pub service: Option<&'a ActualService>,
     /// Whether the service was already ours in this boot of the host. If so, a
-    /// server that is missing from the kernel was taken out by its health
-    /// check.
+    /// health check removed the servers that are missing from the kernel.
     pub is_ours: bool,
 }
 
@@ -81,9 +80,9 @@ impl Service {
         Count::of(self.servers.values().map(Member::server))
     }
 
-    /// Counts servers as [`Self::count`] does, but only servers that the
-    /// current run has probed count as healthy. Health from a previous run may
-    /// be old, so it must not let a service that is below its minimum recover.
+    /// Counts servers as [`Self::count`] does, but a server counts as healthy
+    /// only if the current run has probed it. A service below its minimum must
+    /// not recover because of old health from a previous run.
     fn probed_count(&self) -> Count {
         let is_probed = |member: &&Member| member.state.is_probed();
         let probed = self.servers.values().filter(is_probed).map(Member::server);
@@ -101,10 +100,11 @@ impl Service {
         due.filter(|due| *due > now).max()
     }
 
-    /// Adjusts the state remembered from the previous run to match the kernel, so
-    /// that no entry of the kernel changes before the first verdict. The previous run may have ended before
-    /// it recorded its last step. After a reboot, the kernel has no services,
-    /// and the memory stays as it is.
+    /// Adjusts the state remembered from the previous run to match the kernel.
+    /// No entry of the kernel then changes before the first verdict. The
+    /// previous run may have ended before it recorded its last step. After a
+    /// reboot, the kernel has no services, and the remembered state stays
+    /// unchanged.
     pub(super) fn believe(&mut self, found: Found<'_>, now: Timestamp) {
         if found.service.is_none() {
             return;
@@ -121,7 +121,8 @@ impl Service {
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
             // A sorry server that gets connections shows that the service was
             // below its minimum. If the memory does not record that the service
-            // is below its minimum, it also lacks the servers that failed.
+            // is below its minimum, the memory also lacks the servers that
+            // failed.
             if self.below_since.is_none() {
                 self.below_since = Some(now);
                 for member in self.servers.values_mut() {
@@ -153,8 +154,8 @@ impl Service {
     }
 
     /// Returns when the sorry server leaves the kernel after a recovery, or
-    /// none if nothing keeps it there. Until the sorry server leaves, the
-    /// clients that it serves can finish.
+    /// none if the sorry server need not stay. Until the sorry server leaves,
+    /// its clients can finish.
     fn sorry_leaves(&mut self, now: Timestamp) -> Option<Timestamp> {
         // If the clock was set back since the recovery, the time until the
         // sorry server leaves begins again.

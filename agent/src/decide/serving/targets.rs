@@ -1,5 +1,6 @@
-//! Records which servers share a probe target. A server that several services
-//! have with the same check is one target, so the agent probes it once.
+//! Records which servers share a probe target. If several services have the
+//! same server with the same check, the server is one target and is probed
+//! once.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -310,9 +310,9 @@ fn a_rise_that_is_forgotten_is_forgotten_on_the_disk_too() {
     assert_eq!(scene.restart(), "10 0");
 }
 
-/// Returns the weights in a new service whose two servers are already probed
-/// for another service, with the given results. The kernel already has the new
-/// service, with the weights `in_kernel`.
+/// Returns the weights of the two servers of a new service. Another service
+/// already probes both servers, with the given `results`. The kernel already
+/// has the new service, with the weights `in_kernel`.
 fn weights_of_one_that_joins(results: &str, in_kernel: [u32; 2]) -> Vec<u32> {
     let mut scene = Scene::new(2).served();
     scene.wish();

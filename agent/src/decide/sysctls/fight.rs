@@ -5,9 +5,9 @@ use std::{collections::VecDeque, time::Duration};
 
 /// The agent corrects a sysctl at most this many times within [`WINDOW`].
 const MOST: usize = 3;
-/// The time in which corrections of a sysctl are counted. Within this time, a
-/// person who tries out values by hand causes fewer than [`MOST`] corrections,
-/// and a program that runs every few minutes causes more.
+/// The time in which corrections of a sysctl are counted. A person who tries
+/// out values by hand causes fewer than [`MOST`] corrections within this time.
+/// A program that runs every few minutes causes more corrections.
 const WINDOW: Duration = Duration::from_secs(600);
 
 /// The recent corrections of one sysctl.
@@ -19,8 +19,8 @@ pub struct Fight {
 
 impl Fight {
     /// Notes that another process changed the sysctl. Returns whether the agent
-    /// should correct the sysctl once more. Once this function returns false,
-    /// it returns false until [`Self::end`] is called.
+    /// should correct the sysctl once more. After this function has returned
+    /// false, it keeps returning false until [`Self::end`] is called.
     pub fn goes_on(&mut self, now: Duration) -> bool {
         let is_old = |at: &Duration| *at + WINDOW <= now;
         while self.put_right.front().is_some_and(is_old) {

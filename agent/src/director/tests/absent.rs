@@ -49,8 +49,7 @@ fn hear(agent: &mut Loop, events: impl IntoIterator<Item = Event>) {
     events.into_iter().for_each(|event| agent.note(event));
 }
 
-/// Sends events to the director, and makes the director run a round in any
-/// case.
+/// Sends events to the director, and forces the director to run a round.
 fn act(agent: &mut Loop, events: impl IntoIterator<Item = Event>) -> Observed {
     hear(agent, events);
     agent.note(Event::Unread);

@@ -1,5 +1,5 @@
-//! Tests of a DirectorGroup's budgets: new objects beyond a budget are not
-//! served, and served objects stay when a budget shrinks.
+//! Tests of a DirectorGroup's budgets. New objects beyond a budget are not
+//! served. Objects that are already served stay when a budget shrinks.
 
 use super::*;
 use crate::probe::target::Rates;

@@ -129,7 +129,7 @@ fn objects_that_go_with_their_definition_stay_until_they_are_back() {
     assert_eq!((observed.hold.as_ref(), held(&observed)), (Some(&hold), 1));
 
     // A definition that was created again has no objects at first, although
-    // nobody meant to delete them.
+    // nobody meant to delete objects.
     let empty = services([]).into_iter();
     let observed = act(
         &mut agent,
@@ -201,8 +201,8 @@ fn a_clock_that_was_wrong_at_the_start_releases_nothing_until_it_is_right() {
     let set = |here, api_server| world.parts().daytime = Daytime { here, api_server };
     let years = Duration::from_secs(20 * 365 * 24 * 60 * 60);
     // The machine has no clock that runs without power, so it starts with a
-    // time in the past. A permission that ended an hour ago seems to be still
-    // valid on a machine with a time in the past.
+    // time in the past. By a clock in the past, an ended permission seems to be
+    // still valid.
     set(NOON - years, there);
     let mut agent = holding(&world);
     let ended = released_until(None, NOON - 60 * MINUTE);

@@ -1,5 +1,5 @@
-//! Tests of a DirectorGroup's grants: new objects without a grant are not
-//! served, and served objects stay without a grant.
+//! Tests of a DirectorGroup's grants. New objects without a grant are not
+//! served. Objects that are already served stay, even without a grant.
 
 use super::*;
 

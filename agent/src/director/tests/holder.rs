@@ -1,5 +1,5 @@
-//! Tests that a director gives up a VIP only for a live holder, and that the
-//! only director that is not out takes the VIP over.
+//! Tests that a director gives up a VIP only for a live holder, and takes over
+//! a VIP only if all other directors are out.
 
 use super::*;
 

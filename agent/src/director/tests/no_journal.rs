@@ -91,7 +91,8 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_reported() {
 #[test]
 fn once_there_is_one_everything_is_made_and_what_changed_hands_is_in_it() {
     let world = ModelWorld::new();
-    // An earlier run created two services, of which only one is still wanted.
+    // An earlier run created two services, but only one of the services is
+    // still wanted.
     let running = Running::start(world.clone());
     running.send(everything());
     running.programmed(2, 4);

@@ -258,8 +258,8 @@ fn a_service_is_made_without_the_servers_that_are_directors_of_its_group() {
     let mut events = listed([direct, nat]);
     let b = BTreeMap::from([
         ("b".to_owned(), [ip("198.51.100.2")].into()),
-        // The last report of director a is older than the addresses that it now
-        // reads from its own host.
+        // The last report of director a is outdated: director a now reads other
+        // addresses from its host.
         ("a".to_owned(), [ip("198.51.100.3")].into()),
     ]);
     events.push(Event::DirectorAddresses(b));

@@ -1,5 +1,5 @@
-//! Tests that a refused entry is not admitted as soon as the reason for its
-//! refusal is absent for a moment.
+//! Tests that a refused entry stays refused if the reason for the refusal is
+//! absent only for a moment.
 
 use super::{
     protect::{OWN, START, act, act_for, agent, listed, listening, own_service, refused},

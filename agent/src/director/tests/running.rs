@@ -6,8 +6,8 @@ pub(super) const VIP: &str = "192.0.2.10";
 /// The time after which a waiting test fails.
 pub(super) const PATIENCE_OF_TESTS: Duration = Duration::from_secs(20);
 
-/// The number of times that each edge was opened, and the number of times that
-/// opening it must fail first.
+/// How many times each edge was opened, and how many times opening it must fail
+/// first.
 #[derive(Clone, Default)]
 pub(super) struct Doors {
     pub(super) opened: Arc<AtomicUsize>,
@@ -62,8 +62,8 @@ impl Doors {
     }
 }
 
-/// Returns a director whose removals have no grace, so that tests that are not
-/// about the grace need not wait.
+/// Returns a director whose removals have no grace. Tests that are not about
+/// the grace need not wait for it.
 pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Loop {
     let mut director = patient_director(doors, world);
     director.retention = Retention::new(Duration::ZERO);
@@ -212,8 +212,8 @@ pub(super) fn directors(names: &[&str]) -> Event {
     Event::Directors(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-/// Returns the event that a look at a director's Lease has just found
-/// `renewal`.
+/// Returns the event that reports `renewal`, as just found in a director's
+/// Lease.
 pub(super) fn lease(director: &str, renewal: &str) -> Event {
     let (director, renewal) = (director.to_owned(), Some(renewal.to_owned()));
     Event::Lease(director, Instant::now(), renewal)
@@ -239,8 +239,7 @@ pub(super) fn started_with_everything() -> Running {
 }
 
 impl Running {
-    /// Checks that the VIP is on its interface. The VIP must be on its
-    /// interface after the last observed round.
+    /// Checks that the VIP is on its interface after the last observed round.
     pub(super) fn until_held(&self) {
         assert_eq!(self.world.interfaces_with(ip(VIP)), ["eth0"]);
     }

@@ -2,10 +2,10 @@
 //! created, deleted and replaced, grants change, the disk is full at times, and
 //! the agent restarts.
 //!
-//! No step takes away a served entry whose object still exists after the step,
-//! not even for a moment. No service is created without a grant. Once
-//! everything is granted, the disk has space and all removals are allowed, the
-//! kernel has exactly the entries that the objects ask for.
+//! If an object still exists after a step, its served entries do not disappear
+//! during the step, not even for a moment. No service is created without a
+//! grant. At the end, the test grants everything, frees the disk and allows all
+//! removals. The kernel then has exactly the entries that the objects ask for.
 
 use std::collections::BTreeSet;
 
@@ -251,8 +251,8 @@ fn without_weight(line: String) -> String {
     }
 }
 
-/// Returns the served entry that an effect in the world's log takes away from
-/// clients, in the form that [`Walk::served`] uses.
+/// If the line `news` of the world's log shows that clients lose a served
+/// entry, returns the entry in the form that [`Walk::served`] uses.
 fn taken_away(news: &str) -> Option<String> {
     let vip = news
         .strip_prefix("- ")

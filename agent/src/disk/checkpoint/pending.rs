@@ -1,7 +1,7 @@
 //! The notes that are not on the disk yet. Notes about the same row of the
-//! checkpoint are merged. With the merging, the number of pending rows depends
-//! on the number of objects, not on the number of changes, while the disk
-//! refuses writes.
+//! checkpoint are merged. While the disk refuses writes, the number of pending
+//! rows therefore grows with the number of objects, not with the number of
+//! changes.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -15,8 +15,8 @@ use super::{FILES, META, Note, OBJECTS, STANDINGS, row_key};
 /// result as writing the notes one by one.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// The kinds that were listed, each with the keys of the rows that may
-    /// stay. The key for a kind is the prefix of the kind's row keys. All other
+    /// The listed kinds, each with the keys of the rows that may stay. The
+    /// map's key for a kind is the prefix of the kind's row keys. The other
     /// rows of a listed kind are deleted before `objects` are written.
     listed: BTreeMap<String, BTreeSet<String>>,
     objects: Rows,
@@ -65,8 +65,8 @@ impl Pending {
     /// Writes all pending rows to the checkpoint in one transaction.
     ///
     /// # Errors
-    /// Returns an error if the rows may not be on the disk. The caller may then
-    /// write the rows again.
+    /// Returns an error if it is unknown whether the rows are on the disk.
+    /// After an error, the caller may write the rows again.
     pub(super) fn write(&self, database: &Database) -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         if !self.listed.is_empty() {

@@ -17,7 +17,8 @@ pub struct Tee {
     recorder: Recorder,
     /// The keys of the objects that the current listing has returned so far.
     listing: BTreeSet<ObjectKey>,
-    /// The keys of the objects that listings left out and whose rows are kept.
+    /// The keys of the rows that are kept although a listing left out their
+    /// objects.
     kept: BTreeSet<ObjectKey>,
 }
 
@@ -37,15 +38,14 @@ impl Tee {
         self.kind
     }
 
-    /// Keeps the rows of objects that the current listing leaves out. The row
-    /// of a left-out object is kept until [`Tee::forget`] is called, or until
-    /// an event shows or deletes the object.
+    /// Keeps the rows of objects that the current listing leaves out. A kept
+    /// row stays until [`Tee::forget`] is called or an event shows or deletes
+    /// the object.
     pub fn keep(&mut self, left_out: impl IntoIterator<Item = ObjectKey>) {
         self.kept.extend(left_out);
     }
 
-    /// Deletes the row of an object that a listing left out and whose row was
-    /// kept.
+    /// Deletes the kept row of an object that a listing left out.
     pub fn forget(&mut self, key: ObjectKey) {
         if self.kept.remove(&key) {
             self.recorder.note(Note::Object(self.kind, key, None));

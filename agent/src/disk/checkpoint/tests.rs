@@ -40,7 +40,7 @@ fn group() -> Loose<DirectorGroup> {
     .expect("an envelope that parses")
 }
 
-/// Simulates one run of an agent that sends the notes of `live`. Returns the
+/// Simulates one run of an agent, in which `live` sends the notes. Returns the
 /// content of the checkpoint at the start of the run.
 fn run(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
     let (checkpoint, restored) = Checkpoint::open(folder);

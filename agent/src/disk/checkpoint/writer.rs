@@ -39,8 +39,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(checkpoint: Checkpoint, report: Report) -> Self {
         Self {
-            // A checkpoint that could not be opened is tried again at once, so
-            // that the reason is reported.
+            // If the checkpoint could not be opened, the thread tries again at
+            // once, to report the reason.
             pause: checkpoint.database.is_none().then_some(Duration::ZERO),
             checkpoint,
             report,
@@ -63,8 +63,8 @@ impl Writer {
         }
     }
 
-    /// Waits for a note and collects the notes that arrive soon after it.
-    /// Returns whether [`Note::End`] is among the collected notes.
+    /// Waits for a note, and collects further notes that arrive soon. Returns
+    /// whether [`Note::End`] is among the collected notes.
     fn gather(&mut self, notes: &Receiver<Note>) -> bool {
         let Ok(first) = notes.recv() else {
             return true;

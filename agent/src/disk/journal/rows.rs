@@ -1,8 +1,8 @@
 //! Reads and writes the rows of the journal's file.
 //!
 //! Changes are appended in the order in which they happened. Appended changes
-//! are merged into one list when the file is opened, and whenever they have
-//! grown too long. Because changes are appended, a round writes only its own
+//! are merged into one list when the file is opened, and when the changes take
+//! too many bytes. Because changes are appended, a round writes only its own
 //! changes and does not read the file. A table of 10,000 services takes a few
 //! hundred kilobytes in a few writes.
 
@@ -21,11 +21,11 @@ use crate::decide::{
 };
 
 pub(super) const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-/// The table of [`Change`]s, which are in postcard encoding, concatenated, and
-/// split into rows at arbitrary bytes.
-const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
-/// The table of the current [`Intent`], which is in postcard encoding, split
+/// The table of [`Change`]s: their postcard encodings, concatenated and split
 /// into rows at arbitrary bytes.
+const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("changes");
+/// The table of the current [`Intent`], in postcard encoding and split into
+/// rows at arbitrary bytes.
 const INTENT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("intents");
 /// The version of the schema of the journal's file. The schema's version is
 /// raised when an older build could misread the file of a newer build.
@@ -36,12 +36,12 @@ const SCHEMA_3: &str = "3";
 /// Schema 2 recorded neither the refused entries nor the services from before a
 /// boot.
 const SCHEMA_2: &str = "2";
-/// The table of the refused entries ([`Refused`]), which are in postcard
-/// encoding, split into rows at arbitrary bytes.
+/// The table of the refused entries ([`Refused`]), in postcard encoding and
+/// split into rows at arbitrary bytes.
 const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refused");
 /// The table of the services that were ours before the last boot. The table
-/// contains an `Option` of a set of services in postcard encoding, split into
-/// rows at arbitrary bytes.
+/// contains the postcard encoding of an `Option` of a set of services, split
+/// into rows at arbitrary bytes.
 const BEFORE_BOOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("before-boot");
 /// The size of a row in bytes. The database redb stores a value in a page whose
 /// size is a power of two. A row of this size fits with its key into a page of
@@ -84,12 +84,13 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
         }
     };
     if schema.as_deref() != Some(SCHEMA) {
-        // Older schemas did not record adoptions. All services count as
-        // adopted, so that no stranger's destination in them is deleted.
+        // Older schemas did not record adoptions. All services of an older
+        // schema count as adopted, so no stranger's destination in these
+        // services is deleted.
         remembered.table.adopted = remembered.table.services.keys().copied().collect();
     }
-    // An address that cannot be parsed was not written by any build of the
-    // agent, so it is ignored.
+    // An address that cannot be parsed is ignored, because no build of the
+    // agent wrote the address.
     let taken_over = taken_over.iter().flat_map(|list| list.split_whitespace());
     remembered.taken_over = taken_over.filter_map(|one| one.parse().ok()).collect();
     let refused = read_rows(&transaction, REFUSED)?.unwrap_or_default();
@@ -97,8 +98,8 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     let mut before_boot = before_boot.flatten();
     if boot.as_deref() != Some(boot_id) {
         let services: BTreeSet<_> = remembered.table.services.into_keys().collect();
-        // If the agent had no services after the previous boot, the services
-        // from before that boot stay recorded.
+        // If the agent had no services after the previous boot, the journal
+        // keeps the services from before the previous boot.
         if schema.is_some() && !(services.is_empty() && before_boot.is_some()) {
             before_boot = Some(services);
         }
@@ -161,8 +162,7 @@ impl Lasting {
     }
 }
 
-/// Writes the entries that were refused, in place of the refused entries in the
-/// file.
+/// Replaces the refused entries in the file.
 pub(super) fn put_refused(
     transaction: &WriteTransaction,
     refused: &Refused,
@@ -180,8 +180,8 @@ pub(super) fn put_cluster(
     Ok(())
 }
 
-/// Writes the addresses that were taken over from a director that is out. Older
-/// builds ignore the row of the addresses that were taken over.
+/// Writes the addresses taken over from a director that is out. Older builds
+/// ignore the row with these addresses.
 pub(super) fn put_taken_over(
     transaction: &WriteTransaction,
     addresses: &BTreeSet<IpAddr>,
@@ -306,7 +306,7 @@ fn bytes_of(transaction: &WriteTransaction, rows: Rows<'_>) -> Result<Vec<u8>, r
     Ok(bytes)
 }
 
-/// Writes a value into a table of the file in place of the table's content.
+/// Replaces the content of a table in the file with a value.
 fn replace_rows<T: Serialize>(
     transaction: &WriteTransaction,
     rows: Rows<'_>,
@@ -321,7 +321,7 @@ fn replace_rows<T: Serialize>(
     put(transaction, rows, 0, &bytes)
 }
 
-/// Reads the value of a table, or none if the table is empty.
+/// Returns the value in a table, or `None` if the table is empty.
 fn read_rows<T: DeserializeOwned>(
     transaction: &WriteTransaction,
     rows: Rows<'_>,

@@ -116,8 +116,8 @@ fn first_line(before: usize, part: &str) -> u64 {
 type Found = (Object, Vec<Wrong>);
 
 /// Reads one document's object, and finds the fields that this build does not
-/// know. Returns `None` for a kind of another project, such as a Namespace in a
-/// file that is also used with kubectl.
+/// know. Returns `None` for a kind of another project. For example, a file that
+/// is also used with kubectl may contain a Namespace.
 fn document(yaml: &Yaml) -> Result<Option<Found>, Wrong> {
     let at = |path: &str, reason: String| (yaml.line(path), format!("{path}: {reason}"));
     let text = |pointer: &str| {
@@ -197,8 +197,8 @@ where
     Ok((object, unknown))
 }
 
-/// Sets the metadata that an API server would have set on an object: a uid from
-/// the object's name, a generation from its content, and the namespace
+/// Sets the metadata that an API server sets on an object: a uid from the
+/// object's name, a generation from the object's content, and the namespace
 /// `default`.
 pub(super) fn identify<K>(object: &mut K)
 where

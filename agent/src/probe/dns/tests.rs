@@ -10,8 +10,8 @@ use tokio::net::UdpSocket;
 use super::*;
 use crate::probe::fixtures::{SOON, said, said_within};
 
-/// Starts a DNS server that answers each query with the messages that `answers`
-/// returns, one after another.
+/// Starts a DNS server that answers a query with the messages from `answers`,
+/// one after another.
 async fn server(answers: impl Fn(Message) -> Vec<Message> + Send + 'static) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::probe::schedule::{Excess, Schedule};
 
-/// The shortest time between two reports. The number of late targets changes
-/// all the time.
+/// The shortest time between two reports. Reports are limited because the
+/// number of late targets changes all the time.
 const BETWEEN_WORDS: Duration = Duration::from_secs(10);
 
-/// The targets that are probed late because their namespace wants more than its
-/// share, as last reported.
+/// The last report of targets that are probed late because their namespace
+/// wants more than its share.
 #[derive(Debug, Default)]
 pub(super) struct Late {
     told: BTreeMap<Arc<str>, usize>,
@@ -21,8 +21,8 @@ impl Late {
         schedule.is_late_new().then_some(self.next)
     }
 
-    /// Returns the number of late targets by reason, if it must be reported
-    /// now.
+    /// Returns the number of late targets by reason, if the numbers must be
+    /// reported now.
     pub(super) fn news(
         &mut self,
         schedule: &mut Schedule,

@@ -42,8 +42,8 @@ impl Prober {
         self.orders.send(order).unwrap();
     }
 
-    /// Returns the next tally. Void probes are skipped, because a busy machine
-    /// causes them too.
+    /// Returns the next tally. Skips void probes, because they also occur on a
+    /// busy machine.
     fn next(&self) -> (u64, Tally) {
         loop {
             match self.heard.recv_timeout(PATIENCE) {
@@ -107,8 +107,7 @@ fn a_server_that_accepts_is_reported_up_to_the_threshold_and_then_no_longer() {
 
 #[test]
 fn a_closed_port_is_refused_and_a_server_that_comes_back_is_news() {
-    // The listener uses an address of its own, so that no other test can take
-    // the port.
+    // The listener has its own address, so no other test can take the port.
     let listener = TcpListener::bind("127.5.5.5:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -199,8 +198,8 @@ fn void_probes_are_reported_when_they_change_and_once_a_second_at_most() {
     assert_eq!(voids.news(second * 5), Some(BTreeMap::new()), "it is over");
 }
 
-/// Ends one probe with this outcome in an engine whose thread was late and
-/// stalled for these times. Returns the event that the engine sent.
+/// Ends one probe with the given outcome in an engine whose thread was late and
+/// stalled for the given times. Returns the engine's event.
 fn landed(outcome: Outcome, late: Duration, stood_still: Duration) -> Option<Event> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

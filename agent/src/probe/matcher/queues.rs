@@ -1,6 +1,6 @@
-//! Queues of jobs for one thread that the namespaces share fairly, however long
-//! each job takes (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM
-//! 1996). The code is pure: the caller measures the time.
+//! Queues of jobs for one thread. The namespaces share the thread's time
+//! fairly, however long each job takes (start-time fair queueing: Goyal, Vin
+//! and Cheng, SIGCOMM 1996). The code is pure: the caller measures the time.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,8 +13,8 @@ use std::{
 pub(super) struct Queues<J> {
     queues: HashMap<Arc<str>, Queue<J>>,
     /// The used time of the namespace whose job was taken last. A namespace
-    /// whose queue was empty starts with at least the used time `clock`, so
-    /// that it cannot save up time.
+    /// whose queue was empty starts with a used time of at least `clock`, so
+    /// the namespace cannot save up time.
     clock: Duration,
 }
 
@@ -93,9 +93,8 @@ mod tests {
         name.into()
     }
 
-    /// Runs `count` jobs; the value of a job is the number of milliseconds that
-    /// it takes. Returns the namespaces of the jobs in the order in which they
-    /// ran.
+    /// Runs `count` jobs; the value of a job is its duration in milliseconds.
+    /// Returns the namespace of each job, in the order of the runs.
     fn work(queues: &mut Queues<u32>, count: usize) -> Vec<String> {
         let mut done = Vec::new();
         for _ in 0..count {

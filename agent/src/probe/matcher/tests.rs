@@ -32,7 +32,7 @@ async fn a_pattern_that_does_not_compile_says_nothing_of_the_server() {
 #[tokio::test]
 async fn a_namespace_with_too_many_waiting_texts_is_refused_and_another_is_not() {
     let matcher = Matcher::default();
-    // With `has_thread` set, no thread is started to run the jobs.
+    // The flag `has_thread` keeps the matcher from starting a thread.
     *matcher.has_thread.lock().unwrap() = true;
     let pattern = Arc::new(Pattern::new("ok"));
     let mut waiting = Vec::new();

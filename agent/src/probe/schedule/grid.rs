@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-/// 2^64 divided by the golden ratio. Any number of multiples of this constant,
-/// modulo 2^64, are spread evenly (D. Knuth, TAOCP 3, section 6.4).
+/// 2^64 divided by the golden ratio. Consecutive multiples of this constant,
+/// modulo 2^64, are spread evenly, however many there are (D. Knuth, TAOCP 3,
+/// section 6.4).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The slots of all targets with the same period.
@@ -16,7 +17,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// Makes a grid without targets. `origin` moves all its slots.
+    /// Makes a grid without targets. `origin` shifts all slots of the grid.
     pub(super) fn new(origin: u64) -> Self {
         Self {
             origin,
@@ -32,7 +33,7 @@ impl Grid {
         slot
     }
 
-    /// Takes a slot back. Returns true if no slot is in use any more.
+    /// Frees a slot. Returns true if all slots of the grid are free.
     pub(super) fn give_back(&mut self, slot: u32) -> bool {
         self.used -= 1;
         self.free.insert(slot);

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-/// The longest time between the first probes of two targets of a namespace
-/// that are new at once.
+/// The longest time between the first probes of two new targets of a namespace.
 const LONGEST_GAP: Duration = Duration::from_millis(20);
-/// How many probes may always begin at once, even if few are due on average.
+/// The number of probes that may always begin at once, even at a low rate.
 const BURST: u32 = 16;
-/// Additional probes may begin at once: as many as the pace allows in this
-/// time.
+/// In addition, the number of probes that the pace allows in this time may
+/// begin at once.
 const BURST_TIME: Duration = Duration::from_millis(40);
 
-/// Delays probes that would begin at more than a given rate, with the generic
-/// cell rate algorithm (ITU-T I.371).
+/// Delays probes to keep them within a given rate, with the generic cell rate
+/// algorithm (ITU-T I.371).
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     gap: Duration,
@@ -21,7 +20,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Sets how many probes may begin per second. A rate below 50 counts as 50.
-    /// The next probe does not begin later because of a new rate.
+    /// A new rate does not delay the next probe.
     pub(super) fn set_rate(&mut self, per_second: f64) {
         let next = self.next();
         let gap = Duration::try_from_secs_f64(1.0 / per_second);
@@ -38,7 +37,7 @@ impl Pace {
         self.gap * BURST + BURST_TIME
     }
 
-    /// Returns how far the probes that began are ahead of the rate.
+    /// Returns how far the started probes are ahead of the rate.
     pub(super) fn ahead(&self, now: Duration) -> Duration {
         self.theoretical.saturating_sub(now)
     }

@@ -9,38 +9,38 @@ use std::{
 use super::pace::Pace;
 use crate::event::probed::ProbeId;
 
-/// Why a namespace's probes begin late, although the prober has time for them.
+/// The reason why a namespace's probes begin late although the prober has time.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(in crate::probe) enum Excess {
     /// The namespace wants more probes per second than its share.
     Rate,
-    /// The namespace waits for more answers at once than its share.
+    /// The namespace wants more probes in flight at once than its share.
     Places,
 }
 
 /// The targets of one namespace.
 #[derive(Debug, Default)]
 pub(super) struct Share {
-    /// The targets that are not being probed, each with the time at which it is
-    /// due.
+    /// The targets without a probe in flight, each with the due time of its
+    /// next probe.
     pub(super) waiting: BTreeSet<(Duration, ProbeId)>,
-    /// How many targets have each period.
+    /// The number of targets with each period.
     periods: BTreeMap<Duration, u32>,
-    /// How many targets the namespace has.
+    /// The number of the namespace's targets.
     targets: usize,
-    /// How many of the namespace's probes are in flight.
+    /// The number of the namespace's probes in flight.
     pub(super) in_flight: usize,
-    /// How many of the probes in flight are of targets that were removed.
+    /// The number of probes in flight whose targets were removed.
     pub(super) orphans: usize,
     pub(super) pace: Pace,
-    /// The time at which the next probe may begin, or none if no target waits
+    /// The time at which the next probe may begin, or `None` if no target waits
     /// or no place is free.
     pub(super) ready_at: Option<Duration>,
     /// Whether the namespace wants more probes per second than its share.
     is_over_rate: bool,
     /// The latest time at which the namespace had all its places in use.
     was_full: Option<Duration>,
-    /// How many targets were probed late, by reason.
+    /// The number of late targets by reason.
     late: BTreeMap<Excess, usize>,
 }
 
@@ -63,13 +63,13 @@ impl Share {
         self.targets == 0 && self.in_flight == 0
     }
 
-    /// Returns how many probes could be in flight at once, if no server
-    /// answers.
+    /// Returns the number of probes in flight at once if no server answers.
     pub(super) fn most_in_flight(&self) -> usize {
         self.targets + self.orphans
     }
 
-    /// Returns how many probes per second the targets' periods make.
+    /// Returns the rate that results from the targets' periods, in probes per
+    /// second.
     pub(super) fn rate(&self) -> f64 {
         let periods = self.periods.iter();
         periods
@@ -78,8 +78,8 @@ impl Share {
     }
 
     /// Sets how many probes per second the namespace may make on average.
-    /// Returns how many it will make. A namespace within its share may catch up
-    /// at twice its rate.
+    /// Returns the resulting average rate. A namespace within its share may
+    /// catch up at twice its rate.
     pub(super) fn limit_rate(&mut self, limit: f64) -> f64 {
         let rate = self.rate();
         self.is_over_rate = rate > limit;
@@ -91,9 +91,9 @@ impl Share {
         made
     }
 
-    /// Updates the place of this share in `ready`, which orders the namespaces
-    /// by the time of their next probe. `most_in_flight` is the number of
-    /// places that the namespace may use.
+    /// Updates the namespace's position in `ready`, which is sorted by the time
+    /// of the next probe. `most_in_flight` is the number of places that the
+    /// namespace may use.
     pub(super) fn put_in_order(
         &mut self,
         namespace: &Arc<str>,
@@ -122,8 +122,8 @@ impl Share {
         self.was_full = Some(now);
     }
 
-    /// Returns why a probe that was due at `due` did not begin earlier, as far
-    /// as it is the namespace's own doing.
+    /// Returns the reason why a probe with the due time `due` began late, if
+    /// the namespace itself caused the delay.
     pub(super) fn excess_since(&self, due: Duration) -> Option<Excess> {
         if self.was_full.is_some_and(|was_full| was_full > due) {
             return Some(Excess::Places);
@@ -132,7 +132,7 @@ impl Share {
     }
 
     /// Records that the reason for a target's lateness changed from `before` to
-    /// `after`. Returns whether the two differ.
+    /// `after`. Returns whether `before` and `after` differ.
     pub(super) fn count_late(&mut self, before: Option<Excess>, after: Option<Excess>) -> bool {
         if before == after {
             return false;
@@ -147,7 +147,7 @@ impl Share {
         true
     }
 
-    /// Returns how many targets were probed late, by reason.
+    /// Returns the number of late targets by reason.
     pub(super) fn late(&self) -> impl Iterator<Item = (Excess, usize)> {
         let late = self.late.iter().map(|(excess, count)| (*excess, *count));
         late.filter(|(_, count)| *count > 0)

@@ -20,8 +20,8 @@ fn later() -> Timestamp {
     NOON + Duration::from_secs(60)
 }
 
-/// Returns a wish for two services of one VIP, of which the second service has
-/// two servers.
+/// Returns a wish for two services of one VIP. The second service has two
+/// servers.
 fn wishes() -> Desired {
     wish(&[
         (tcp(WEB, 80), "wrr", &[(1, 1)]),

@@ -161,8 +161,8 @@ fn lingering(address: IpAddr, interface: &str, stay: &Stay, wishes: &Desired) ->
     }
 }
 
-/// Returns a sentence that reports an address that this host has and another
-/// host claims too.
+/// Returns a sentence about an address on this host that another host also
+/// claims.
 fn contest(address: IpAddr, (mac, theirs): &(Mac, Vec<IpAddr>), wishes: &Desired) -> String {
     format!(
         "this director has {address}, and {} claims it too: clients reach sometimes one host and sometimes the other; remove the address from that host",

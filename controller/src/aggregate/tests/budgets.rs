@@ -1,5 +1,5 @@
-//! Tests of two limits: the entries of a namespace that a director leaves out
-//! of its status, and the servers that a group's budgets leave out.
+//! Tests of two cases: a director leaves out entries of a namespace from its
+//! status, and a group's budgets leave out servers.
 
 use super::*;
 

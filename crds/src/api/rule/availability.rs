@@ -72,8 +72,9 @@ pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
 
 /// Builds a rule of a VirtualService's spec that applies if the spec has a
 /// sorry server. In `expression`, SORRY stands for the sorry server. METHOD
-/// stands for the forwarding method of the sorry server or, if that is absent,
-/// of the service; without a method, METHOD is ''.
+/// stands for the sorry server's forwarding method. If the sorry server has no
+/// method, METHOD stands for the service's method, or '' if the service has no
+/// method either.
 fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     const SORRY: &str = "self.availability.belowMinimum.sorryServer";
     const METHOD: &str = "(has(SORRY.forwarding) ? SORRY.forwarding.method : \

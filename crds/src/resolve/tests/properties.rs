@@ -1,5 +1,4 @@
-//! Property tests of `resolve` with many objects: good, bad and conflicting
-//! ones.
+//! Property tests of `resolve` with many good, bad and conflicting objects.
 
 use std::collections::BTreeMap;
 

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{always, fields, forwarding, numbers, often, pool, port, seldom, texts};
 use crate::{AUTHORITY, base64};
 
-/// Generates a spec that is valid except for its health check and availability,
-/// so that admission and the store can disagree only about the health check and
-/// the availability.
+/// Generates a spec that may be invalid only in its health check and
+/// availability. So admission and the store can disagree only about the health
+/// check and the availability.
 pub(super) fn checked_service() -> BoxedStrategy<Value> {
     let known = prop_oneof![
         4 => vip().prop_map(|vip| json!({"vip": vip})),

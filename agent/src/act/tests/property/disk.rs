@@ -1,6 +1,6 @@
 //! The real journal on the modelled disk, with a record of the contents that
-//! the disk may have. A write that failed, or during which the agent died, is
-//! on the disk completely or not at all.
+//! the disk may have. If a write failed or the agent died during a write, the
+//! disk has the complete write or nothing of it.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{
     fixtures::{Disk, disk::OpenFile},
 };
 
-/// All contents that the disk may have after writes whose outcome is uncertain.
+/// All possible contents of the disk after writes with an uncertain outcome.
 #[derive(Clone, Debug)]
 pub(super) struct MayHold(Arc<Mutex<Vec<Disk>>>);
 
@@ -65,8 +65,8 @@ pub(super) struct DiskJournal {
 }
 
 impl DiskJournal {
-    /// Opens the journal, or creates a new journal if there is none or the
-    /// existing journal was never opened successfully.
+    /// Opens the journal. Creates a new journal if there is no journal, or if
+    /// the existing journal was never opened successfully.
     pub(super) fn open(
         world: &ModelWorld,
         may_hold: &MayHold,

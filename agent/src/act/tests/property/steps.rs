@@ -4,7 +4,7 @@ use super::*;
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// The wanted table, or whether this host should have the VIPs, changes.
+    /// A new wanted table, and whether this host should have the VIPs.
     Wish(Wish, Holding),
     /// After the given time, a round runs, and the agent may die in the round.
     Round(Duration, Option<Death>),

@@ -30,7 +30,7 @@ fn open(folder: &Path, boot: &str) -> (FileJournal, Remembered) {
     FileJournal::open(folder, boot).expect("the folder is a fresh temporary one")
 }
 
-/// Writes a journal file with schema 1, as an agent leaves it that stops in the
+/// Writes a journal file with schema 1, as left by an agent that stopped in the
 /// middle of a round.
 fn write_schema_1(folder: &Path) {
     let database = Database::create(folder.join(FILE)).unwrap();

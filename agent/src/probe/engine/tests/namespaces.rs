@@ -1,4 +1,4 @@
-//! Tests that the load of one namespace does not reach another one.
+//! Tests that one namespace's load does not affect another namespace's probes.
 
 use std::{
     collections::BTreeSet,
@@ -9,9 +9,10 @@ use crds::{BodyRule, HttpProbe, StatusRange};
 
 use super::*;
 
-/// A costly pattern within the limit; `make bench BENCH=patterns` has more.
+/// A slow pattern within the size limit; `make bench BENCH=patterns` has more
+/// slow patterns.
 const SLOW: &str = "(?-u)(?:a.{40}|b.{40}|aa.{40}|ab.{40})c";
-/// How many targets with a slow pattern the other namespace has.
+/// The number of the other namespace's targets with a slow pattern.
 const SLOW_TARGETS: u64 = 12;
 const PERIOD: Duration = Duration::from_secs(4);
 
@@ -26,7 +27,7 @@ fn server_of_a_and_b() -> SocketAddr {
         let answer = format!("HTTP/1.1 200 OK\r\n\r\n{body}");
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            // The probe may be over already.
+            // The probe may already have ended.
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(answer.as_bytes());
         }
@@ -63,7 +64,7 @@ fn slow_patterns_of_one_namespace_make_no_probe_of_another_void() {
         ..check()
     };
     for id in 0..SLOW_TARGETS {
-        // Each check is another one, and has a pattern of its own.
+        // Each target has its own check with its own pattern.
         let check = HealthCheck {
             failure_threshold: 3 + id as u32,
             ..slow.clone()
@@ -136,7 +137,7 @@ fn more_silent_targets_than_places_are_late_for_their_own_namespace_alone() {
         };
         start(id, target);
     }
-    // The silent targets hold all the places that they may have.
+    // The silent targets hold all places that their namespace may have.
     thread::sleep(Duration::from_millis(500));
     let (_listener, address) = listener();
     start(100, target(check(), address));

@@ -2,18 +2,18 @@ use crds::{Checked, CheckedGroup, api::DirectorGroupSpec};
 
 use super::*;
 
-/// As many places as the engine has by default.
+/// The engine's default number of places.
 const MANY: usize = 16 << 10;
-/// As many places as the engine has with a hard limit of 1,024 open files.
+/// The engine's number of places with a hard limit of 1,024 open files.
 const FEW: usize = 512;
-/// Below this lateness, in the model's time, a probe is on time: it is as long
-/// as the probes of a few more namespaces that begin before it.
+/// Below this lateness in simulated time, a probe counts as on time. The limit
+/// leaves time for the probes of a few other namespaces to begin first.
 const LATE: Duration = Duration::from_millis(60);
 const MINUTE: Duration = Duration::from_secs(60);
 /// The target of a namespace that does nothing unusual.
 const GOOD: ProbeId = ProbeId(1_000_000);
 
-/// Targets below this number never answer within a minute.
+/// Targets with an id below one million do not answer within a minute.
 fn silent_below_a_million(id: ProbeId) -> Duration {
     if id < GOOD { MINUTE } else { MILLISECOND }
 }
@@ -207,7 +207,7 @@ fn many_new_targets_of_one_namespace_delay_no_other() {
 fn the_probes_of_removed_targets_hold_places_of_their_own_namespace_only() {
     let mut world = World::new(with_places(FEW, 1), silent_below_a_million);
     world.insert_in("shop", good(), 5 * SECOND);
-    // A check that is edited again and again leaves its probes behind.
+    // Each edit of a check leaves probes of the old check in flight.
     for edit in 0..40 {
         let ids = edit * 1000..(edit + 1) * 1000;
         world.insert_in("edits", ids.clone(), MINUTE);
@@ -228,8 +228,9 @@ fn the_probes_of_removed_targets_hold_places_of_their_own_namespace_only() {
     );
 }
 
-/// What another namespace does: how many targets it adds, their period and the
-/// time that their probes take in seconds, and how long it keeps them.
+/// The load of another namespace: the number of targets, their period, the
+/// duration of their probes, and how long the namespace keeps the targets.
+/// Times are in seconds.
 type Load = (u64, u64, u64, u64);
 
 proptest! {
@@ -239,7 +240,7 @@ proptest! {
         places in 64usize..600,
         loads in prop::collection::vec((1u64..600, 1u64..60, 0u64..60, 1u64..20), 1..5),
     ) {
-        // The answers of each load take their time; see `answers_after`.
+        // `answers_after` defines how long the answers of each load take.
         let mut world = World::new(with_places(places, seed), |id| {
             if id >= GOOD { MILLISECOND } else { SECOND * (id.0 % 64) as u32 }
         });
