@@ -14,11 +14,11 @@ use super::{
 };
 use crate::decide::ours::Entry;
 
-/// Reads the services that are in doubt, or the whole table if the agent trusts
-/// no part of the known table. Records as ours the entries that were created
-/// under an unsettled intent. The round plans every service that was read. Also
-/// reads the kernel's timeouts, unless the kernel is known to have the timeouts
-/// that the group wants.
+/// Reads the services that are in doubt, or the kernel's whole table if no part
+/// of the known table can be trusted. Records as ours the entries that were
+/// created under an unsettled intent. The round plans every service that was
+/// read. Also reads the kernel's timeouts, unless the kernel is known to have
+/// the timeouts that the group wants.
 ///
 /// # Errors
 /// Returns an error if the kernel does not answer. After an error, services

@@ -60,8 +60,8 @@ pub struct State {
     pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
     /// Services whose destinations are not in the wanted order.
     pub(super) misordered: BTreeSet<ServiceKey>,
-    /// The virtual addresses that the last look at the interfaces found. That
-    /// look was for the wish `placed_for`.
+    /// The plan for the virtual addresses from the last look at the interfaces,
+    /// made for the wish `placed_for`.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
@@ -249,10 +249,10 @@ impl State {
     }
 
     /// Compares a reading of the kernel's table with the believed table. The
-    /// next round reads a service again if it differs and is ours. It also
-    /// reads a stranger's service again if it differs and has a wanted key. If
-    /// `reading` is complete, the next round plans everything. Returns whether
-    /// a round is necessary.
+    /// next round reads again each differing service that is ours, and each
+    /// differing stranger's service with a wanted key. If `reading` is
+    /// complete, the next round plans everything. Returns whether a round is
+    /// necessary.
     ///
     /// `is_old` says that the reading began before the last round ended. If an
     /// old reading differs in very many services, the last round probably

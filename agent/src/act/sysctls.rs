@@ -30,9 +30,9 @@ use crate::{
 
 /// Sets the sysctls that the services need. The journal keeps the value that
 /// each sysctl had before the agent first set it. When no service needs a
-/// sysctl in `net.ipv4.vs` any longer, the agent restores its previous value,
-/// unless another process has changed the value. Sysctls outside `net.ipv4.vs`
-/// stay set until the host is taken out of service.
+/// sysctl in `net.ipv4.vs` any longer, the agent restores the sysctl's previous
+/// value, unless another process has changed the sysctl. Sysctls outside
+/// `net.ipv4.vs` stay set until the host is taken out of service.
 pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
     let Some(tuning) = &wish.tuning else {
         return;

@@ -303,8 +303,7 @@ impl Absence {
 
     /// Believes every absence, because the administrator allowed the removals.
     /// From now on, the state of each source in its last listing counts as the
-    /// newest state. Returns the objects whose absence was doubted before this
-    /// call.
+    /// newest state. Returns the objects that were absent.
     pub fn release(&mut self) -> Vec<Object> {
         self.orphans = Orphans::Believed;
         for (kind, latest) in &self.latest {

@@ -20,9 +20,10 @@ pub const ALWAYS: usize = 10;
 /// within [`WINDOW`] if a quarter is more than [`ALWAYS`].
 pub const ONE_IN: usize = 4;
 
-/// Holds all removals once their number exceeds the budget, until they are
-/// released or no longer due. After a restart, the guard may have forgotten
-/// earlier removals, and judges all remaining removals as one batch.
+/// Holds all removals once their number exceeds the budget. The hold ends when
+/// the removals are released or no longer due. After a restart, the guard
+/// judges all remaining removals as one batch, because it may have forgotten
+/// earlier removals.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     recent: VecDeque<(Duration, Count)>,

@@ -4,9 +4,9 @@
 //! IPVS handles packets before the host's own sockets do. A service takes the
 //! host's own traffic if other machines reach the host at the service's address
 //! and port, or if the host reaches its API server there. A server that is
-//! itself a director would send the packets of a service back. The agent only
-//! reports an entry that takes the host's traffic, and does not remove it, if
-//! the entry is already in the kernel.
+//! itself a director would send the packets of a service back. If an entry that
+//! takes the host's traffic is already in the kernel, the agent only reports
+//! the danger and does not remove the entry.
 
 mod dangers;
 
@@ -36,9 +36,9 @@ pub struct Verdict {
     /// The refused services (as entries without a server), and the refused
     /// servers of other services.
     pub refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
-    /// The entries without a grant that are left out: services (as entries
-    /// without a server) and servers of other services. The conditions of the
-    /// entries' objects report the omission.
+    /// The entries that are left out because they have no grant. An entry
+    /// without a server is a service; other entries are servers. The conditions
+    /// of the objects report that their entries are left out.
     pub ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The refusals as conditions and log lines, with notices about suspects
     /// that are not refused.

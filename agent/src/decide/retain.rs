@@ -20,8 +20,8 @@
 //!
 //! A removal that is allowed begins with a grace ([`GRACE`]). If an object is
 //! deleted and created again within the grace, its entries never leave the
-//! kernel. These entries keep their connections, their order and the verdicts
-//! about their servers.
+//! kernel. The entries of the new object keep their connections, their order
+//! and the verdicts about their servers.
 
 mod grace;
 mod merge;

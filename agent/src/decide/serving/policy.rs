@@ -68,8 +68,8 @@ pub fn is_below(
 }
 
 /// Returns the server's weight in the kernel, or none if the server should not
-/// be in the kernel. Also returns when the passing of time alone changes the
-/// weight next, if there is such a time.
+/// be in the kernel. Also returns the time of the next weight change that
+/// depends only on time, if there is one.
 pub fn weight(
     server: Server<'_>,
     availability: &Availability,

@@ -100,11 +100,11 @@ impl Service {
         due.filter(|due| *due > now).max()
     }
 
-    /// Adjusts the state remembered from the previous run to match the kernel.
-    /// No entry of the kernel then changes before the first verdict. The
-    /// previous run may have ended before it recorded its last step. After a
-    /// reboot, the kernel has no services, and the remembered state stays
-    /// unchanged.
+    /// Corrects the state that the previous run recorded, so that it matches
+    /// the kernel. No weight in the kernel then changes before a verdict. The
+    /// record may be outdated, because the previous run may have ended before
+    /// it recorded its last step. After a reboot, the kernel has no services,
+    /// and the recorded state stays unchanged.
     pub(super) fn believe(&mut self, found: Found<'_>, now: Timestamp) {
         if found.service.is_none() {
             return;

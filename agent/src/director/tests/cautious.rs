@@ -1,5 +1,5 @@
-//! Tests that an agent removes no entry after it was moved to another cluster, or
-//! after a definition was deleted. Its removals wait until they are released.
+//! Tests that the agent removes no entry after the cluster changed or a
+//! definition was deleted, unless the removals are released.
 
 use jiff::Timestamp;
 

@@ -10,12 +10,11 @@ use crds::{
 use super::exception;
 use crate::ration::Line;
 
-/// Returns the exceptions that only agents can report. First: the group's
-/// services and servers that this build cannot read, though the controller's
-/// build may. Second: objects that are left out because the last good version
-/// of another object is in force, although that object's present version is not
-/// accepted. These are services whose key the other object has, and objects
-/// beyond a budget in its namespace. Third: objects that wait for room in a
+/// Returns the exceptions that only agents can report, of three kinds. First:
+/// services and servers of the group that this build cannot read, though the
+/// controller's build may. Second: objects that give way to the last good
+/// version of another object. The other object has the same key, or is in the
+/// same namespace and uses up a budget. Third: objects that wait for room in a
 /// budget because this director still serves other objects.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = reason::UNREADABLE;
