@@ -294,7 +294,10 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
             agent.kill();
             let agent = start_agent_with_manifests(director, &name, &path("manifests"));
             let line = agent.wait_for_log("held, and still served", PATIENCE);
-            assert!(line.contains(words), "{line}");
+            // The agent may have been killed before its checkpoint recorded why
+            // the removals are held.
+            let lacks_why = "objects of these entries are missing";
+            assert!(line.contains(words) || line.contains(lacks_why), "{line}");
             assert_eq!(found(director), (count, count * 2));
 
             // The command in docs/removal-guard.md writes the same group.
