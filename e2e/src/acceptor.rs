@@ -1,4 +1,5 @@
-//! A TCP listener in a host that serves each connection on its own thread.
+//! A TCP listener that runs in a host and serves each connection on a new
+//! thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,8 +13,8 @@ use nix::sys::socket::{Shutdown as SocketShutdown, shutdown};
 
 use crate::Host;
 
-/// Accepts TCP connections and serves each connection on its own thread.
-/// Dropping the acceptor closes its listener and its open connections.
+/// Accepts TCP connections and serves each connection on a new thread. Dropping
+/// the acceptor closes its listener and its open connections.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     address: SocketAddr,
@@ -29,8 +30,8 @@ struct Open {
 }
 
 impl Acceptor {
-    /// Starts an acceptor in `host` on an address such as `0.0.0.0:80`, where
-    /// port 0 means any free port. The acceptor calls `serve` once for each
+    /// Starts an acceptor in `host` on an address such as `0.0.0.0:80`. Port 0
+    /// means any free port. The acceptor calls `serve` once for each
     /// connection, with the client's address, and closes the connection when
     /// `serve` returns.
     ///
@@ -90,8 +91,8 @@ impl Drop for Acceptor {
 
 impl Open {
     fn connections(&self) -> MutexGuard<'_, HashMap<usize, TcpStream>> {
-        // The map of connections is consistent after each operation, so its
-        // lock is safe to use even if poisoned.
+        // The map of connections is consistent after each operation, so the
+        // map's lock is safe to use even if poisoned.
         self.connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -121,8 +122,8 @@ fn accept(
             if open.stopped.load(Ordering::Relaxed) {
                 return;
             }
-            // The result is ignored, because a client that disconnects early is
-            // not an error of the server.
+            // The result is ignored, because an early disconnect by the client
+            // is not an error of the server.
             let _ = serve(&stream, from);
             open.connections().remove(&number);
         });

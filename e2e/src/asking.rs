@@ -1,6 +1,7 @@
-//! Test clients that send requests until they are dropped, and record each
-//! request's outcome and time. The record shows the failures and delays that a
-//! user of the service would have noticed.
+//! Test clients that send requests in the background. Each client runs until it
+//! is dropped, and records the outcome and the time of every request. The
+//! record shows the failures and delays that a user of the service would have
+//! noticed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,20 +19,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long a client waits for the answer to a datagram.
 const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A finished request of a test client, which has succeeded or failed.
+/// A test client's request that has succeeded or failed.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// The time at which the test client's request began.
     pub at: Instant,
-    /// The duration of the client's request, until it succeeded or failed.
+    /// How long the client's request took to succeed or fail.
     pub took: Duration,
     /// The page of the server that answered, or the error if no server
     /// answered.
     pub outcome: Result<String, String>,
 }
 
-/// A test client that sends requests in the background, one at a time, until it
-/// is dropped.
+/// A test client that sends requests in the background, one at a time, until
+/// the client is dropped.
 #[derive(Debug)]
 pub struct Asking {
     shared: Arc<Shared>,
@@ -94,13 +95,12 @@ impl Asking {
         }
     }
 
-    /// Returns every request of this client that has finished so far.
+    /// Returns this client's finished requests.
     pub fn so_far(&self) -> Vec<Asked> {
         self.shared.asked().clone()
     }
 
-    /// Returns the failed requests of this client that began since a given
-    /// time.
+    /// Returns this client's failed requests that began since a given time.
     pub fn failed(&self, since: Instant) -> Vec<Asked> {
         let asked = self.shared.asked();
         let latest = asked.iter().rev().take_while(|asked| asked.at >= since);
@@ -162,8 +162,8 @@ impl Drop for Asking {
 
 impl Shared {
     fn asked(&self) -> MutexGuard<'_, Vec<Asked>> {
-        // The list of requests is consistent after each operation, so its lock
-        // is safe to use even if poisoned.
+        // The list of requests is consistent after each operation, so the
+        // list's lock is safe to use even if poisoned.
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -24,8 +24,8 @@ pub const NAMESPACE: &str = "ipvs-operator";
 pub use crate::wait::PATIENCE;
 
 /// The installed chart with a running controller. Dropping a `Cluster` deletes
-/// all VirtualServices, RealServers and Directors, so that the next test starts
-/// without them.
+/// all VirtualServices, RealServers and Directors, so that no object remains
+/// for the next test.
 #[derive(Debug)]
 pub struct Cluster {
     host: Host,
@@ -68,7 +68,7 @@ impl Cluster {
         self.restart_controller();
     }
 
-    /// Starts a second controller while the first one keeps running.
+    /// Starts a second controller while the first controller keeps running.
     ///
     /// # Panics
     /// Panics if the controller does not start.
@@ -230,8 +230,8 @@ pub fn start_agent_doomed(host: &Host, director: &str, system_call: &str, nth: u
 
 /// Starts an agent that sees another boot id, as after a reboot of its machine.
 /// Other programs still see the real boot id, because all hosts of the lab
-/// share one kernel. `host` should be new, so that its IPVS table is empty and
-/// it has no VIP.
+/// share one kernel. `host` should be a new host, with an empty IPVS table and
+/// without VIPs.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -271,9 +271,8 @@ pub fn agent(director: &str) -> Command {
 
 /// Starts an agent that connects to one of the lab's clusters. The agent's
 /// token is valid in every cluster and remains valid after the loss of etcd.
-/// (In a pod, the kubelet would renew the token instead.) An agent with a token
-/// from the file still has only the rights that the chart gives to the agent's
-/// service account.
+/// (In a pod, the kubelet would renew the token instead.) The token gives the
+/// agent only the rights of the chart's service account.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
@@ -380,8 +379,8 @@ pub fn wait_until_ready(services: &[&str]) {
 }
 
 /// Waits until a condition's reason and message together contain all of
-/// `words`, and returns `Reason: message`. Before the expected reason, the
-/// condition may have other reasons for a while.
+/// `words`, and returns `Reason: message`. The condition may first have other
+/// reasons for a while.
 ///
 /// # Panics
 /// Panics if the condition does not contain the words in time. The panic
@@ -401,8 +400,8 @@ pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
 }
 
 /// Deletes a Director whose agent has ended, and waits until `services` are no
-/// longer Ready. A test that waits for Ready after `forget_director` cannot
-/// mistake the old agent's report for the next agent's.
+/// longer Ready. If a test then waits for Ready, it cannot mistake a report of
+/// the old agent for a report of the next agent.
 ///
 /// # Panics
 /// Panics if one of the VirtualServices stays Ready.

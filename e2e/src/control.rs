@@ -1,8 +1,8 @@
 //! Requests from the guest to the lab's host side: to run kubectl or helm, and
 //! to stop or start the API server.
 //!
-//! Go programs such as kubectl take seconds to start inside the guest, so the
-//! host side runs them. The guest sends its requests over TCP, where each
+//! The host side runs kubectl and helm, because Go programs take seconds to
+//! start inside the guest. The guest sends its requests over TCP. Each
 //! connection carries one JSON request and one JSON answer.
 
 use std::io::{self, Read, Write};
@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
 
-/// The timeout of a request to the host side, which is longer than any request
-/// takes. If the host side hangs, `PATIENCE` makes the test fail before the
-/// lab's own deadline.
+/// The timeout of a request to the host side. Every normal request takes less
+/// time. If the host side hangs, the timeout makes the test fail before the
+/// lab's deadline.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A request from the guest to the host side.
@@ -27,8 +27,8 @@ pub enum Request {
     Run {
         /// The program that the host side should run.
         run: Tool,
-        /// The arguments of the program to run. Paths in the arguments name the
-        /// same files on the machine that runs the lab and in the guest.
+        /// The arguments of the program to run. Paths in the arguments are
+        /// valid both in the guest and on the machine that runs the lab.
         args: Vec<String>,
         /// The text that the program reads from standard input.
         #[serde(default)]
@@ -42,9 +42,9 @@ pub enum Request {
         #[serde(default)]
         cluster: Which,
     },
-    /// Stop or start the first cluster's namespace controller, which empties
-    /// and removes deleted namespaces. The namespace controller does not run
-    /// until a test starts it.
+    /// Stop or start the first cluster's namespace controller. The namespace
+    /// controller empties and removes deleted namespaces. The controller runs
+    /// only after a test has started it.
     NamespaceController {
         /// The action on the namespace controller, such as stopping it.
         namespaces: Switch,
@@ -61,8 +61,8 @@ pub enum Tool {
     Helm,
 }
 
-/// An action on one of a cluster's programs, such as its API server, which the
-/// host side carries out.
+/// An action of the host side on a program of a cluster, such as the API
+/// server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
@@ -167,7 +167,8 @@ pub fn try_kubectl_apply(yaml: &str) -> Response {
     run(Tool::Kubectl, &["apply", "-f", "-"], yaml)
 }
 
-/// Like [`try_kubectl_apply`], with the rights of a user.
+/// Runs `kubectl apply` as [`try_kubectl_apply`] does, but with the rights of
+/// `user`.
 ///
 /// # Panics
 /// Panics if the host side does not answer.
@@ -242,14 +243,15 @@ impl Drop for ApiServerAway {
         match ask(&Request::ApiServer { apiserver, cluster }) {
             Ok(started) if started.is_success() => {}
             // If the test is already panicking, this failure is only printed,
-            // because a second panic would hide the first.
+            // because a second panic would hide the first panic.
             failed if std::thread::panicking() => eprintln!("the API server: {failed:?}"),
             failed => panic!("the API server starts again: {failed:?}"),
         }
     }
 }
 
-/// Copies etcd's data, for which the API server stops for some seconds.
+/// Copies etcd's data. During the copy, the API server is stopped for some
+/// seconds.
 ///
 /// # Panics
 /// Panics if the API server does not start again.
@@ -304,8 +306,8 @@ pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
     path
 }
 
-/// Deletes the kubeconfigs with tokens of service accounts, so that the next
-/// user of a service account requests a new token.
+/// Deletes the kubeconfigs with tokens of service accounts. The next call of
+/// [`kubeconfig_of_service_account`] then requests a new token.
 ///
 /// # Panics
 /// Panics if the kubeconfigs cannot be deleted.

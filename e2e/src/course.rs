@@ -1,7 +1,8 @@
-//! The networks of the classic LVS course, which `examples/` describes. The lab
-//! configures the VIP and the ARP settings on the DR cluster's real servers; a
-//! later release of ipvs-operator will do that. The lab also turns on
-//! forwarding for the NAT director, except in tests about forwarding.
+//! The networks of the classic LVS course. The manifests in `examples/`
+//! describe the same course. The lab configures the VIP and the ARP settings on
+//! the DR cluster's real servers. In a later release, ipvs-operator will
+//! configure the real servers. The lab also turns on forwarding for the NAT
+//! director, except in tests about forwarding.
 
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 
@@ -45,8 +46,9 @@ impl Course {
         course
     }
 
-    /// Creates the NAT cluster with a director that has its addresses and
-    /// routes, but otherwise the settings of a freshly installed machine.
+    /// Creates the NAT cluster with a director on which only addresses and
+    /// routes are configured. The director's other settings are the settings of
+    /// a freshly installed machine.
     ///
     /// # Panics
     /// Panics if the hosts cannot be created.
@@ -114,8 +116,8 @@ impl Course {
     /// program listens on the new real server.
     ///
     /// # Panics
-    /// Panics if the host cannot be created, or if the network is a DR cluster,
-    /// which has no inner segment.
+    /// Panics if the host cannot be created, or if the network is a DR cluster.
+    /// A DR cluster has no inner segment.
     pub fn another_server(&self, name: &str, address: &str) -> Host {
         let inner = self
             .inner
@@ -127,8 +129,8 @@ impl Course {
         server
     }
 
-    /// Stops one of the web servers, which ends its connections and refuses new
-    /// connections.
+    /// Stops one of the web servers. The stopped server's connections end, and
+    /// new connections are refused.
     pub fn stop_web(&mut self, index: usize) {
         self.servers[index] = None;
     }

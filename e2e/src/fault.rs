@@ -1,6 +1,6 @@
 //! Real servers that misbehave on command, to test health checks. Each server
-//! runs as threads in a host and logs the connections or datagrams that it
-//! receives, so that tests can count probes at the server.
+//! runs as threads in a host. The server logs received connections or
+//! datagrams, and tests count the probes in the server's log.
 
 mod datagrams;
 mod log;

@@ -32,7 +32,7 @@ impl Host {
     ///
     /// # Panics
     /// Panics if another host has the name, or if the process may not create
-    /// namespaces, which is usual outside the lab.
+    /// namespaces. Outside the lab, most processes may not create namespaces.
     pub fn new(name: &str) -> Self {
         must(run_here(Command::new("ip").args(["netns", "add", name])));
         let path = format!("/run/netns/{name}");
@@ -44,9 +44,9 @@ impl Host {
                 handle,
             }),
         };
-        // A new network namespace inherits the IPv4 settings of the guest's
-        // first namespace, which forwards packets for the management network. A
-        // freshly installed machine does not forward packets.
+        // The guest's first namespace forwards packets for the management
+        // network, and a new network namespace inherits this setting. A freshly
+        // installed machine does not forward packets.
         host.sysctl("net.ipv4.ip_forward", "0");
         host.ip("link set lo up");
         host
@@ -82,8 +82,8 @@ impl Host {
         self.try_command(Command::new(program).args(words))
     }
 
-    /// Runs a command as [`try_run`](Self::try_run) does, for a command with an
-    /// environment, or with arguments that contain spaces.
+    /// Runs a command as [`try_run`](Self::try_run) does, for a command with
+    /// environment variables or with spaces in its arguments.
     ///
     /// # Errors
     /// Returns an error if the command cannot be started or its exit status is
@@ -170,9 +170,9 @@ impl Host {
         all
     }
 
-    /// Runs `work` on a new thread in the host and waits for the result.
-    /// Sockets that `work` opens belong to the host permanently, and threads
-    /// and processes that `work` starts run in the host too. If the closure
+    /// Runs `work` on a new thread in the host and waits for the result. The
+    /// sockets that `work` opens belong to the host permanently. The threads
+    /// and processes that `work` starts also run in the host. If the closure
     /// `work` panics, the caller of `enter` panics too.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {

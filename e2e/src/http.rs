@@ -1,5 +1,5 @@
 //! HTTP servers and clients over real sockets. Servers and clients run as
-//! threads, because the guest would need seconds to start a process for each.
+//! threads, because the guest takes seconds to start a process.
 
 mod answer;
 mod client;
@@ -11,7 +11,7 @@ pub use server::WebServer;
 pub use upload::Upload;
 
 /// Returns the byte at position `index` of every test stream. The byte sequence
-/// has a long period, so that the receiver notices lost, duplicated and swapped
+/// has a long period, so the receiver notices lost, duplicated and swapped
 /// segments.
 fn stream_byte(index: u64) -> u8 {
     let mixed = index ^ (index >> 8) ^ (index >> 16);

@@ -1,5 +1,6 @@
-//! The names and addresses of the lab, which are the same in every lab. Each
-//! lab has its own namespaces, so labs can run side by side.
+//! The names and addresses inside a lab. All labs use the same names and
+//! addresses. Labs can run side by side, because each lab has its own
+//! namespaces.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -36,8 +37,7 @@ pub fn api_server(of: Which) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(HOST_SIDE), port)
 }
 
-/// Returns the folder of a cluster's API server, which contains the server's
-/// certificate.
+/// Returns the folder that contains the certificate of a cluster's API server.
 pub fn api_server_dir(of: Which) -> PathBuf {
     match of {
         Which::First => file("apiserver"),
@@ -56,12 +56,10 @@ pub fn admin_kubeconfig(of: Which) -> PathBuf {
 /// The TCP port of the control service on the host side.
 pub const CONTROL_PORT: u16 = 8077;
 
-/// The environment variable that contains the path of the folder with the
-/// workspace's programs.
+/// The environment variable that names the folder of the workspace's programs.
 pub const PROGRAMS: &str = "LAB_PROGRAMS";
 
-/// The token of the clusters' administrator, which is valid in every cluster of
-/// the lab.
+/// The administrator's token. The token is valid in every cluster of the lab.
 pub const ADMIN_TOKEN: &str = "lab-admin";
 
 /// Returns the address of the control service on the host side.
@@ -74,8 +72,8 @@ pub fn file(name: &str) -> PathBuf {
     Path::new(DIR).join(name)
 }
 
-/// Returns a kubeconfig for a cluster, in YAML, that authenticates with
-/// `token`.
+/// Returns a kubeconfig, in YAML, for a client that authenticates to a cluster
+/// with `token`.
 pub fn kubeconfig(of: Which, token: &str) -> String {
     let authority = api_server_dir(of).join("apiserver.crt");
     format!(

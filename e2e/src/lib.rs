@@ -14,8 +14,8 @@
 //!
 //! Tests and the demo use this library *inside* the guest. A function of this
 //! library panics if it cannot set something up, and the panic message names
-//! the failed command and its error. For failures that a test may expect, the
-//! function also has a `try_` form that returns the error.
+//! the failed command and its error. Functions whose failure a test may expect
+//! also have a `try_` form that returns the error.
 //!
 //! This library must never know the meaning of ipvs-operator's objects. The
 //! library only starts programs, moves packets and sends requests to the API

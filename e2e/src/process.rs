@@ -112,8 +112,8 @@ impl Process {
         })
     }
 
-    /// Waits until the program's log contains `text`, and returns the line that
-    /// contains it.
+    /// Waits until the program's log contains `text`, and returns the line with
+    /// `text`.
     ///
     /// # Panics
     /// Panics if the text does not appear in the log in time. The panic message
@@ -137,8 +137,8 @@ impl Process {
     #[track_caller]
     fn signal(&mut self, signal: Signal) {
         if self.exit().is_some() {
-            // A program that has ended gets no signal, because another process
-            // may already have its process id.
+            // A program that has ended gets no signal, because its process id
+            // may already belong to another process.
             return;
         }
         let id = i32::try_from(self.child.id()).expect("process ids are positive");

@@ -49,7 +49,7 @@ impl Segment {
             host = host.name(),
         ));
         // A duplicate-address check would make an IPv6 address unusable for a
-        // second. Tests choose unique addresses, so they do not need the
+        // second. Tests choose unique addresses, so no test needs the
         // duplicate-address check.
         let unchecked = if address.contains(':') { "nodad" } else { "" };
         host.ip(&format!(

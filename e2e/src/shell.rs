@@ -1,6 +1,6 @@
-//! A long-lived TCP session between two hosts, as ssh would have. A [`Shell`]
-//! greets its client as sshd does and echoes each line. A [`Session`] keeps its
-//! connection open.
+//! A long-lived TCP session between two hosts, similar to an ssh session. A
+//! [`Shell`] greets its client as sshd does and echoes each line. A [`Session`]
+//! keeps its connection open.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -50,8 +50,8 @@ impl Session {
     /// `192.168.4.5:22`.
     ///
     /// # Errors
-    /// Returns an error if the connection fails or if the greeting is not that
-    /// of a [`Shell`].
+    /// Returns an error if the connection fails or if the server's greeting
+    /// differs from the greeting of a [`Shell`].
     ///
     /// # Panics
     /// Panics if the address is invalid.

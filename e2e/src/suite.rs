@@ -1,6 +1,7 @@
-//! Decides for `lab tests` how many labs run at once, which tests share a lab,
-//! and about how long each lab takes. The module also reads test results from
-//! libtest's output. The module starts no process and reads no clock.
+//! Decides for `lab tests` how many labs run at once and which tests share a
+//! lab. The module also estimates the run time of each lab, and reads test
+//! results from libtest's output. The module starts no process and reads no
+//! clock.
 
 /// How many labs run per two processors. A lab spends more than half of its time
 /// waiting.
@@ -25,9 +26,9 @@ struct Long {
     labs: usize,
 }
 
-/// The slow test binaries, which decide how long the whole run takes. The times
-/// in this list may be slightly out of date. Add every new test binary that
-/// takes minutes.
+/// The slow test binaries, on which the duration of a whole run depends. The
+/// times in this list may be slightly out of date. Add every new test binary
+/// that takes minutes.
 const LONG: [Long; 11] = [
     long("e2e_health", 440, 3),
     long("e2e_walk", 400, 1),
@@ -87,9 +88,9 @@ pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
     (0..labs).map(share).collect()
 }
 
-/// The test binaries that `make lab-tests` also runs on the second kernel, with
-/// the estimated seconds that each takes there. `make test-qemu` runs all test
-/// binaries on the second kernel.
+/// The test binaries that `make lab-tests` also runs on the second kernel. Each
+/// entry has the binary's estimated run time on the second kernel, in seconds.
+/// `make test-qemu` runs all test binaries on the second kernel.
 const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("e2e_vips", 300),
     ("e2e_walk", 100),
@@ -100,12 +101,13 @@ const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("kernel_fault_servers", 20),
 ];
 
-/// The modules of those binaries whose tests do not run on the second kernel:
-/// they take minutes there, and test decisions that depend on no kernel.
+/// Test modules that do not run on the second kernel, each after the name of
+/// its binary. The tests of these modules take minutes on the second kernel,
+/// and the tested decisions do not depend on the kernel.
 const ON_THE_FIRST_KERNEL_ONLY: [(&str, &str); 1] = [("e2e_vips", "kept::")];
 
-/// Returns a share with the binary's tests for the second kernel, or none if the
-/// binary does not run there.
+/// Returns a share with the binary's tests for the second kernel. Returns
+/// `None` if the binary does not run on the second kernel.
 pub fn second_kernel(binary: &str, tests: &[String]) -> Option<Share> {
     let mut known = ON_THE_SECOND_KERNEL.iter();
     let (_, seconds) = known.find(|(name, _)| *name == binary)?;
@@ -154,8 +156,7 @@ impl Verdict {
 }
 
 /// Returns the test names in the last section `failures:` of libtest's output.
-/// libtest's output has an earlier section `failures:`, with the output of the
-/// failed tests.
+/// An earlier section `failures:` contains the output of the failed tests.
 fn failed(output: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_in_list = false;

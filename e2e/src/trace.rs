@@ -1,5 +1,5 @@
-//! Reads a program's netlink requests from a strace recording, so that a test
-//! need not trust the program's own reports.
+//! Reads a program's netlink requests from a strace recording. Tests use the
+//! recording because the program's own reports may be wrong.
 
 use std::{fs, path::Path, process::Command};
 
@@ -12,8 +12,9 @@ pub fn traced(program: &Command, file: &Path) -> Command {
     under_strace(&arguments, file, program)
 }
 
-/// Returns a command that runs `program` and kills it (SIGKILL) when one of its
-/// threads begins its `nth` call of `system_call`, such as `pwrite64`.
+/// Returns a command that runs `program` under strace. strace kills the program
+/// (SIGKILL) when a thread begins its `nth` call of `system_call`, such as
+/// `pwrite64`.
 pub fn doomed(program: &Command, system_call: &str, nth: u32) -> Command {
     let trace = format!("trace={system_call}");
     let inject = format!("inject={system_call}:signal=SIGKILL:when={nth}");
@@ -74,8 +75,8 @@ const WRITES: [(u8, &str); 9] = [
     (17, "FLUSH"),
 ];
 
-/// Returns the names of the netlink messages in one traced system call that
-/// change the kernel's state. One system call may send many netlink messages.
+/// Returns the names of the state-changing netlink messages in one traced
+/// system call. One system call may send many netlink messages.
 fn writes_of(line: &str) -> Vec<String> {
     line.split("nlmsg_type=")
         .skip(1)
@@ -83,9 +84,9 @@ fn writes_of(line: &str) -> Vec<String> {
             let kind = message.split(&[',', ' ']).next()?;
             match kind {
                 "RTM_NEWADDR" | "RTM_DELADDR" => Some(kind.to_owned()),
-                // Of the netlink families that the agent uses, IPVS is the only
-                // one whose messages strace cannot decode. The first byte of
-                // the payload of an IPVS netlink message is the command.
+                // strace can decode the messages of all netlink families that
+                // the agent uses, except IPVS. The first payload byte of an
+                // IPVS message is the command.
                 "nlctrl" => None,
                 _ if kind.starts_with("RTM_") || kind.starts_with("NLMSG_") => None,
                 _ => {

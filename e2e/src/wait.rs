@@ -15,8 +15,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two checks of a condition.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Calls `look` repeatedly until it returns `Ok`, and returns the value in the
-/// `Ok`. `look` runs at least once, even if the deadline is zero.
+/// Calls `look` repeatedly until `look` returns `Ok`, and returns the value in
+/// the `Ok`. `look` runs at least once, even if the deadline is zero.
 ///
 /// # Panics
 /// Panics if the deadline passes first. The panic message contains `what` and

@@ -21,7 +21,7 @@ pub type Key = (String, String);
 /// A change of a destination's weight between two readings of the IPVS table.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The time at which the reading that shows the new weight ended.
+    /// The end of the reading that shows the new weight.
     pub at: Instant,
     /// The destination whose weight changed, with its service.
     pub key: Key,
@@ -63,8 +63,8 @@ impl Weights {
             move || {
                 while !shared.ended.load(Ordering::Relaxed) {
                     let weights = read();
-                    // The clock is read after the table, because every change
-                    // that a reading shows happened before the reading ended.
+                    // The clock is read after the table, so the recorded time
+                    // is never earlier than the change of the weight.
                     shared.seen().note(Instant::now(), weights);
                     thread::sleep(INTERVAL);
                 }
@@ -99,8 +99,8 @@ impl Weights {
     }
 
     /// Waits until a destination has the given weight, and returns the time of
-    /// the reading that showed the weight. If `weight` is `None`, waits until
-    /// the destination is not in the table.
+    /// a reading that shows the weight. If `weight` is `None`, waits until the
+    /// destination is not in the table.
     ///
     /// # Panics
     /// Panics if the destination does not get the weight in time. The panic
@@ -135,8 +135,8 @@ impl Drop for Weights {
 
 impl Shared {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // The recorded weights are consistent after each operation, so their
-        // lock is safe to use even if poisoned.
+        // The recorded weights are consistent after each operation, so the lock
+        // is safe to use even if poisoned.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

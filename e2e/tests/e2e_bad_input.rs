@@ -99,8 +99,8 @@ fn the_second_of_two_services_with_one_vip_and_port_is_not_accepted() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
     // Of two VirtualServices with the same VIP and port, the older
-    // VirtualService is accepted. Creation times are whole seconds, and names
-    // decide between equal times.
+    // VirtualService is accepted. Creation times are whole seconds. If two
+    // times are equal, the names decide.
     let created = value("ivs/web", ".metadata.creationTimestamp");
     eventually(
         "the clock to pass the second in which web was created",
@@ -168,7 +168,7 @@ fn servers_that_do_not_fit_are_refused_and_the_others_serve() {
         wait_until_ready(&["web"]);
     }
 
-    // Neither the VirtualService nor its RealServer has a forwarding method.
+    // The VirtualService and its RealServer both lack a forwarding method.
     kubectl(&[
         "patch",
         "ivs/web",
@@ -339,8 +339,8 @@ fn manifests(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Returns the field that the refusal must name, which is in the manifest's
-/// first line.
+/// Returns the field that the refusal must name. The manifest's first line
+/// contains this field.
 fn expectation(text: &str) -> &str {
     text.lines()
         .next()

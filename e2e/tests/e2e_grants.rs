@@ -1,7 +1,7 @@
-//! A tenant gets only resources that the DirectorGroup grants to its namespace,
-//! within the namespace's budget. If a grant is removed or a budget is lowered,
-//! clients are still served. The agent does not touch entries of other
-//! programs.
+//! Tests that a namespace gets only the resources that the DirectorGroup
+//! grants, within the namespace's budget. After a grant is removed or a budget
+//! is lowered, clients are still served. The agent does not touch the IPVS
+//! entries of other programs.
 
 use e2e::{
     Host,
@@ -84,8 +84,8 @@ fn grant(pools: &str) {
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// Waits until the director's table contains a service, or no longer contains
-/// the service.
+/// Waits until the director's table contains a service. If `is_there` is false,
+/// waits until the table no longer contains the service.
 #[track_caller]
 fn expect_service(director: &Host, service: &str, is_there: bool) {
     let what = format!("{service} to be in the table: {is_there}");

@@ -1,5 +1,5 @@
 //! Tests that a service that would take the director's own traffic is refused
-//! with a helpful message, and that open ssh sessions on the director continue.
+//! with a helpful message. Open ssh sessions on the director must continue.
 
 use std::{fs, path::Path};
 
@@ -74,9 +74,9 @@ impl Office {
         }
     }
 
-    /// Asserts that the ssh session continues and that another session can be
-    /// opened. The agent must still reach its API server, so it must program
-    /// and report a new service.
+    /// Asserts that the ssh session continues and that a client can open
+    /// another session. Creates a service and waits until it is Ready, to check
+    /// that the agent still reaches its API server.
     #[track_caller]
     fn expect_alive(&mut self, after: &str) {
         self.session

@@ -1,6 +1,6 @@
-//! Tests that agents, controllers and the API server can go away and come back,
-//! and that the VIP can move between directors, without a change of the
-//! kernel's table.
+//! Tests that the kernel's table does not change when agents, controllers or
+//! the API server go away and come back. The table also stays when the VIP
+//! moves between directors.
 
 use std::collections::BTreeMap;
 
@@ -164,7 +164,8 @@ fn two_directors_of_one_group_are_programmed_and_one_holds_the_vip() {
         "-p",
         r#"{"spec":{"scheduler":"rr"}}"#,
     ]);
-    // The condition names the director that hangs before its Lease expires.
+    // The condition names the hanging director even before the director's Lease
+    // expires.
     wait_for_words("ivs/web", "Programmed", &["director-b"]);
     eventually("director-a to have the new scheduler", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);
@@ -251,7 +252,7 @@ fn a_controller_restart_flips_no_condition() {
     kubectl_apply(&service_for("none", "unserved", "192.168.4.20"));
     wait_until_ready(&["web"]);
     // The director probes the segment before it takes the VIP, so Programmed
-    // becomes True seconds later.
+    // becomes True only after some seconds.
     wait_for("ivs/unserved", "Programmed", "True");
     wait_for("ivs/unserved", "Ready", "False");
     wait_for("irs/web1", "Ready", "True");
@@ -299,7 +300,7 @@ fn a_director_whose_lease_ran_out_is_reported_and_not_trusted() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
     agent.kill();
-    // The director's Lease expires after 40 s, which makes the condition Alive
+    // The director's Lease expires after 40 s. The condition Alive then becomes
     // False.
     wait_for("idir/director1", "Alive", "False");
     wait_for("ivs/web", "Programmed", "False");

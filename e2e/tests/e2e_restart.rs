@@ -1,5 +1,5 @@
-//! An agent starts on a host where an agent ran before. In between, the agent
-//! is replaced by a different build, or the host reboots.
+//! Tests an agent that starts on a host where an agent ran before. Before the
+//! second start, another build replaces the agent, or the host reboots.
 
 use std::{fs, mem};
 
@@ -39,9 +39,9 @@ fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
     expect_one_service_written(back, &trace, "from-usual", 8082);
 }
 
-/// Creates a service and waits until the agent has programmed it, so that the
-/// agent has processed all objects. Asserts that the agent wrote only the new
-/// service's entries to the kernel.
+/// Creates a service and waits until the agent has programmed the service. The
+/// agent has then processed all objects. Asserts that the agent wrote only the
+/// new service's entries to the kernel.
 #[track_caller]
 fn expect_one_service_written(
     mut agent: e2e::Process,
@@ -76,9 +76,9 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     let (agent, trace) = start_agent_traced(&course.director, DIRECTOR, "older-schema");
     expect_one_service_written(agent, &trace, "new", 8081);
 
-    // Entries that are ours in the old journal are still ours: the agent
-    // removes them when their objects are deleted. The agent knows all objects
-    // once it has made a new service.
+    // The new agent owns the entries in the old journal, and removes an entry
+    // when its object is deleted. Once the agent has created a new service, it
+    // has processed all objects.
     let _agent = start_agent(&course.director, DIRECTOR);
     kubectl_apply(&another_service("newer", 8082));
     wait_until_ready(&["newer"]);
@@ -136,8 +136,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     agent.terminate(PATIENCE);
 
     // While the API server does not answer, the agent starts from its
-    // checkpoint. The table already has a stranger's services, whose keys
-    // differ from ours in port, protocol or address.
+    // checkpoint. The table already has a stranger's services. Their keys
+    // differ from our keys in port, protocol or address.
     let away = ApiServerAway::begin();
     reboot(&mut course, "rebooted");
     for line in STRANGERS {
@@ -154,9 +154,10 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_table(&course.director, &all);
     agent.terminate(PATIENCE);
 
-    // The entries in the journal are from the kernel before the reboot.
-    // Meanwhile a service was deleted, and a stranger made a service with the
-    // same key. The checkpoint is deleted, so it does not ask for the service.
+    // The journal records the entries that the kernel had before the reboot.
+    // Now our service is deleted, and a stranger makes a service with the same
+    // key. The checkpoint is deleted, so the agent does not restore our
+    // service.
     kubectl(&["delete", "ivs/former"]);
     fs::remove_file(state_dir(DIRECTOR).join("checkpoint.redb"))
         .expect("the agent left a checkpoint");
@@ -190,7 +191,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_answers(&course);
 }
 
-/// The strangers' services, whose keys differ from ours in one part only.
+/// The strangers' services. Each key differs from one of our keys in only one
+/// part.
 const STRANGERS: [&str; 5] = [
     "-A -t 192.168.4.15:81 -s lc",
     "-a -t 192.168.4.15:81 -r 192.168.4.100:81 -g -w 7",

@@ -138,8 +138,8 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     }
     fs::write(&journal, bytes).expect("the journal can be written");
 
-    // The checkpoint is removed, so that the agent cannot learn from it which
-    // services were wanted.
+    // The agent could read the wanted services from the checkpoint, so the
+    // checkpoint is removed.
     fs::remove_file(folder.0.path().join("checkpoint.redb")).expect("the agent left a checkpoint");
 
     let mut second = folder.start_agent(director);
@@ -157,7 +157,7 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
         "-a -t 192.168.4.5:82 -r 192.168.2.200:82 -m -w 1",
     ];
     // Without the journal, the entries of the deleted VirtualService count as a
-    // stranger's and stay in the kernel.
+    // stranger's entries and stay in the kernel.
     let other = [
         "-A -t 192.168.4.5:81 -s wrr",
         "-a -t 192.168.4.5:81 -r 192.168.2.100:81 -m -w 1",

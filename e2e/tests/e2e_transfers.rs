@@ -94,8 +94,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-away", 8084);
     transfers.expect_to_move("when the API server is back");
 
-    // Without a journal, no agent would remove a service whose grace period has
-    // not ended.
+    // The test waits until the agent has removed the deleted services. Without
+    // a journal, an agent would not remove the services later.
     expect_table(&course.director, &table);
     agent.kill();
     let journal = state_dir("director1").join("journal.redb");
@@ -118,8 +118,9 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     transfers.finish();
 }
 
-/// Waits until an agent that has just started has processed all objects. To
-/// find out, the test creates a service, waits for it, and deletes it again.
+/// Waits until a newly started agent has processed all objects. To check, the
+/// function creates a service, waits until the agent has programmed the
+/// service, and deletes the service.
 #[track_caller]
 fn wait_until_it_writes(name: &str, port: u16) {
     kubectl_apply(&another_service(name, port));

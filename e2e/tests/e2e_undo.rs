@@ -39,8 +39,8 @@ metadata: {name: sixth, labels: {app: sixth}}
 spec: {address: '2001:db8:2::64'}
 ";
 
-/// The names of all VirtualServices of the tests, which are the NAT cluster's
-/// and those in `MORE`.
+/// The names of all VirtualServices of the tests: the NAT cluster's
+/// VirtualService, and the two VirtualServices in `MORE`.
 const ALL: [&str; 3] = ["web", "fourth", "sixth"];
 
 /// The addresses, links, routes, sysctls and IPVS table of a host.
@@ -132,8 +132,8 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     again.unwrap_or_else(|error| panic!("undo must succeed a second time: {error}"));
     before.expect(director, "after undo, twice");
 
-    // Even when no service is left, sysctls on which other programs may depend
-    // keep their values until undo.
+    // The agent does not restore sysctls on which other programs may depend,
+    // even when no service is left. Only undo restores these sysctls.
     forget_director("director1", &ALL);
     let mut agent = start_agent(director, "director1");
     wait_until_ready(&ALL);
@@ -157,8 +157,8 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
     before.expect(director, "after everything was deleted, and undo");
 }
 
-/// Kills undo at a system call that changes the host. Each pass of the loop
-/// kills undo at a later call.
+/// Kills `ipvs-agent undo` at a system call that changes the host. Each pass of
+/// the loop kills `ipvs-agent undo` at a later call.
 #[test]
 fn undo_that_was_killed_goes_on_where_it_stopped() {
     let _cluster = Cluster::start();

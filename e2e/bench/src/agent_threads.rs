@@ -22,8 +22,8 @@ pub(crate) const NAME: &str = "director";
 /// How often [`AgentThreads::until_healthy`] checks the state of the agent.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The threads of an agent's loop and checkpoint, which run until the
-/// benchmark's process ends.
+/// The threads of an agent's loop and of the agent's checkpoint. Both threads
+/// run until the benchmark's process ends.
 pub(crate) struct AgentThreads {
     /// The channel for events to the agent's loop.
     pub(crate) events: Sender<Event>,
@@ -67,9 +67,9 @@ impl AgentThreads {
         Ok(())
     }
 
-    /// Waits until `expected` destinations are healthy. The last round must
-    /// also have no failed operation. Returns an error if the wait takes longer
-    /// than `patience`.
+    /// Waits until `expected` destinations are healthy and the last round had
+    /// no failed operation. Returns an error if the wait takes longer than
+    /// `patience`.
     pub(crate) fn until_healthy(&self, expected: u32, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         loop {

@@ -1,4 +1,4 @@
-//! Builds tables of services whose servers the agent probes.
+//! Builds tables of services with health checks.
 
 use std::{
     fmt,
@@ -35,8 +35,8 @@ pub(crate) const FAILURES: u32 = 3;
 /// healthy (the API's default).
 pub(crate) const SUCCESSES: u32 = 2;
 
-/// A table of groups of services, where the services of a group share servers.
-/// Each server is one probe target and belongs to all services of its group.
+/// A table in which the services are divided into groups. Each server is one
+/// probe target and belongs to all services of one group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checked {
     pub(crate) groups: u32,
@@ -50,8 +50,7 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    /// Returns the number of servers in all groups, which is the number of
-    /// probe targets.
+    /// Returns the number of probe targets, that is, of servers in all groups.
     pub(crate) fn targets(self) -> u32 {
         self.groups * self.servers
     }
@@ -124,7 +123,7 @@ impl Checked {
     /// Returns a manifest with every Kubernetes object of the table.
     pub(crate) fn manifest(self) -> String {
         let objects = self.virtual_services_objects().chain(self.real_servers());
-        // The manifest consists of JSON documents, because JSON is also YAML.
+        // Each document of the manifest is JSON, which is also valid YAML.
         objects.map(|object| format!("---\n{object}\n")).collect()
     }
 

@@ -1,7 +1,7 @@
-//! The programs whose speed at loading a table is compared. Each program has
-//! its own process and network namespace, so that the kernel's table is empty
-//! and no earlier removal slows the load down (`ip_vs_ctl.c`,
-//! `ip_vs_trash_get_dest`).
+//! The programs that load a table in the benchmark's comparison. Each program
+//! runs in its own process and network namespace. The kernel's table is
+//! therefore empty at first, and no earlier removal slows the load down
+//! (`ip_vs_ctl.c`, `ip_vs_trash_get_dest`).
 
 use std::{
     fs::{self, File},
@@ -34,8 +34,7 @@ pub(crate) enum Contestant {
     /// The agent's round, including the writes to the journal, in a process
     /// that has just started.
     OursCold,
-    /// A loop that only sends the agent's messages to the kernel, which are
-    /// built beforehand.
+    /// A loop that only sends the agent's prebuilt messages to the kernel.
     Floor,
     /// The command `ipvsadm -R`, which loads a table from its input.
     Ipvsadm,
@@ -55,14 +54,14 @@ impl Contestant {
         }
     }
 
-    /// Runs the compared program in a new process, and returns how long its
-    /// load of a table took.
+    /// Runs the compared program in a new process, and returns how long the
+    /// program took to load a table.
     pub(crate) fn sample(self, size: Size) -> Result<Duration> {
         read(&mut self.command(size)?)
     }
 
-    /// Runs the compared program under strace, and returns the system calls of
-    /// its load of a table.
+    /// Runs the compared program under strace, and returns the system calls
+    /// with which the program loaded a table.
     pub(crate) fn system_calls(self, size: Size) -> Result<Vec<String>> {
         trace::window(&self.command(size)?)
     }
@@ -98,7 +97,7 @@ impl Contestant {
     }
 }
 
-/// Moves this process into a new network namespace, and sets the loopback
+/// Moves this process into a new network namespace, and brings the loopback
 /// interface up. While a namespace has no address, ip_vs treats every address
 /// as a broadcast address.
 pub(crate) fn empty_namespace() -> Result<()> {
@@ -123,8 +122,8 @@ fn read(command: &mut Command) -> Result<Duration> {
     })?))
 }
 
-/// Measures a whole round, until the journal has recorded it. The time for
-/// planning is subtracted.
+/// Measures a whole round of the agent, including the write to the journal. The
+/// time for planning is subtracted.
 ///
 /// The round is first rehearsed with a simulated kernel. In user-mode Linux,
 /// the first access to a memory page costs a process about 50 us, hundreds of

@@ -81,8 +81,8 @@ pub(crate) fn sysctls() -> SysctlFolder {
     SysctlFolder("/proc/sys".into())
 }
 
-/// Runs one round of a director that wants only a table, with the same stages
-/// as the agent's loop.
+/// Runs one round of a director that has only an IPVS table to program. The
+/// round has the same stages as in the agent's loop.
 pub(crate) fn run(
     state: &mut State,
     edges: &mut Edges<'_>,
@@ -104,7 +104,7 @@ pub(crate) fn run(
         .context("the kernel did not answer")
 }
 
-/// Returns the wanted state of a director that wants only `table`.
+/// Returns a wanted state that contains only `table`.
 pub(crate) fn desired(table: WantedTable) -> Arc<Desired> {
     Arc::new(Desired {
         table,

@@ -1,6 +1,6 @@
-//! The fastest possible load of a table, which only sends netlink messages that
-//! are built beforehand, in batches of 64 KiB. Only the last message of each
-//! batch asks for an answer.
+//! The fastest possible load of a table. The load only sends prebuilt netlink
+//! messages, in batches of 64 KiB. Only the last message of each batch asks for
+//! an answer.
 
 use std::{
     os::fd::AsRawFd,
@@ -23,7 +23,8 @@ use crate::{size::Size, trace};
 
 const BATCH: usize = 64 * 1024;
 
-/// Loads a table, and returns how long sending and the kernel's answers took.
+/// Loads a table, and returns the time from the first message to the kernel's
+/// last answer.
 pub(crate) fn load(size: Size) -> Result<Duration> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;

@@ -21,8 +21,7 @@ const SLOW_SAMPLES: usize = 3;
 const REST: Duration = Duration::from_millis(500);
 
 pub(crate) fn measure() -> Result<()> {
-    // Before the measurement, a load by each program makes the kernel load its
-    // modules.
+    // The loads before the measurement make the kernel load the IPVS modules.
     for contestant in [Contestant::Floor, Contestant::Ours] {
         contestant.sample(Size::new(10, 1))?;
     }

@@ -1,4 +1,4 @@
-//! `make bench` runs this program, which measures ipvs-operator on a real
+//! `make bench` runs this program. The program measures ipvs-operator on a real
 //! kernel and a real API server, and compares the figures with their targets.
 //!
 //! ```text
@@ -73,7 +73,7 @@ enum Part {
     Transition,
     /// The punctuality of 10,000 probes, and their cost
     Probes,
-    /// The longest match of a health check's regular expression
+    /// The slowest match of a health check's regular expression
     Patterns,
     /// The cost of a probe in the agent, compared with keepalived
     ProbesLab,

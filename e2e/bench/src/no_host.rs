@@ -20,8 +20,8 @@ use ipvs::{
     ActualService, ActualTable, Error, Failure, Info, Kernel, Op, ServiceKey, Timeouts, codec,
 };
 
-/// A simulated kernel that stays empty: it encodes each operation, as the
-/// socket would, and acknowledges the operation.
+/// A simulated kernel that stays empty. The simulated kernel encodes each
+/// operation, as the kernel's socket does, and acknowledges the operation.
 #[derive(Default)]
 pub(crate) struct Nothing {
     /// The total time that the simulated kernel spent encoding operations.

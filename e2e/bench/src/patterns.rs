@@ -16,13 +16,14 @@ const TEXT: usize = 16 << 10;
 /// other processes may delay a match.
 const TIMES: u32 = 5;
 
-/// A name, a function that returns a pattern of a given size, and a function
-/// that returns a text that is slow to match.
+/// The name of a pattern, a function that builds the pattern in a given size,
+/// and a function that builds a text on which the pattern is slow.
 type Candidate = (&'static str, fn(usize) -> String, fn() -> Vec<u8>);
 
-/// Patterns whose automaton is in many states at once, so that the regex crate
-/// gains nothing from its cache of states. With a Unicode word boundary and a
-/// text that is not ASCII, the regex crate does not use the cache at all.
+/// Patterns with slow matches. The automaton of each pattern is in many states
+/// at once, so the regex crate's cache of states does not help. For a Unicode
+/// word boundary and a non-ASCII text, the regex crate does not use the cache
+/// at all.
 const CANDIDATES: [Candidate; 6] = [
     (
         "alternatives",

@@ -26,13 +26,13 @@ const TABLE: Checked = Checked {
     first: Ipv4Addr::new(172, 16, 0, 1),
 };
 /// A table with few probes, for measurements with strace. With more probes,
-/// strace slows the agent and keepalived down until they handle several probes
-/// at once instead of one by one.
+/// strace would make the agent and keepalived too slow to handle the probes one
+/// by one.
 const FEW: Checked = Checked {
     groups: 40,
     ..TABLE
 };
-/// The network of the probed servers, which are all on one host.
+/// The network of the probed servers. All servers are on one host.
 const NETWORK: &str = "172.16.0.0/12";
 const PERIOD: Duration = Duration::from_secs(PERIOD_SECONDS as u64);
 /// How long the benchmark counts the processor time of the agent or keepalived.
@@ -127,14 +127,14 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// A function that measures the resources that processes use during the given
+/// A function that measures the resource use of processes during the given
 /// time.
 type Count = fn(&[u32], Duration) -> Result<Cost>;
 
 /// The resources that processes used, in total and by thread or system call.
 struct Cost {
     unit: &'static str,
-    /// The amount that each thread used, or the number of calls of each system
+    /// The resource use of each thread, or the number of calls of each system
     /// call, by name.
     parts: BTreeMap<String, f64>,
 }

@@ -47,7 +47,8 @@ pub(crate) fn measure(size: Size, state_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Measures how long planning the load of a table into an empty kernel takes.
+/// Measures the agent's planning time for the load of a table into an empty
+/// kernel.
 pub(crate) fn planning(wanted: &WantedTable) -> Duration {
     let (actual, owned) = (ActualTable::new(), Owned::default());
     let start = Instant::now();

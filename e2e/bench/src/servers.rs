@@ -1,5 +1,5 @@
 //! The servers that the benchmark's agents probe. The servers run in a separate
-//! process, so that their processor time does not count as the agent's.
+//! process, so the agent's processor time does not include the servers' time.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -34,8 +34,8 @@ pub(crate) fn address(first: Ipv4Addr, number: u32) -> SocketAddr {
     SocketAddrV4::new(address, PORT).into()
 }
 
-/// Servers at consecutive addresses, which accept connections and close them at
-/// once. Dropping a `Servers` ends the process of its servers.
+/// Servers at consecutive addresses. Each server accepts connections and closes
+/// them at once. Dropping a `Servers` ends the servers' process.
 pub(crate) struct Servers {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,

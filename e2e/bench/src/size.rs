@@ -51,8 +51,8 @@ impl Size {
         })
     }
 
-    /// Returns a wanted table with this number of services and servers. Every
-    /// service has TCP port 80, the scheduler wrr and NAT.
+    /// Returns a wanted table of this size. Every service has TCP port 80, the
+    /// scheduler wrr and NAT.
     pub(crate) fn wanted(self) -> WantedTable {
         self.addresses()
             .map(|(vip, servers)| {

@@ -20,12 +20,12 @@ use crate::scratch::scratch;
 const BEGIN: &str = "bench: begin\n";
 const END: &str = "bench: end\n";
 
-/// Marks the beginning of the part of the program's run that is traced.
+/// Marks the beginning of the traced part of the program's run.
 pub(crate) fn begin() {
     mark(BEGIN);
 }
 
-/// Marks the end of the part of the program's run that is traced.
+/// Marks the end of the traced part of the program's run.
 pub(crate) fn end() {
     mark(END);
 }
@@ -108,15 +108,15 @@ fn between_marks(trace: &str) -> Option<Vec<String>> {
     };
     let (begin, end) = (mark(BEGIN)?, mark(END)?);
     let calls = trace.lines().take(end).skip(begin + 1);
-    // The second line of an interrupted system call does not count as a call,
-    // nor do lines about signals and exits.
+    // The second line of an interrupted system call is not counted. Lines about
+    // signals and exits are not counted either.
     let is_call = |line: &&str| {
         !["resumed>", " --- ", " +++ "]
             .iter()
             .any(|no| line.contains(no))
     };
     let calls = calls.filter(is_call);
-    // Each line of the trace begins with a thread id, which is removed here.
+    // Removes the thread id at the beginning of a trace line.
     let call = |line: &str| Some(line.split_once(' ')?.1.trim_start().to_owned());
     Some(calls.filter_map(call).collect())
 }

@@ -47,8 +47,8 @@ use crate::{
     servers::Servers,
 };
 
-/// A table of 1,000 services with 10 servers each, where each of the 1,000
-/// servers belongs to 10 services.
+/// A table of 1,000 services with 10 servers each. Each of the 1,000 servers
+/// belongs to 10 services.
 const TABLE: Checked = Checked {
     groups: 100,
     services: 10,
@@ -60,8 +60,8 @@ const SAMPLES: u32 = TABLE.groups;
 /// How long the benchmark waits between the failures of two servers.
 const APART: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(180);
-/// The deadline for all verdicts and weights after the last server failed or
-/// returned.
+/// How long the last verdicts and weight changes may take after the last server
+/// failed or returned.
 const VERDICTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A moment at which the benchmark reads the clock.
@@ -171,8 +171,8 @@ fn pass_on_orders(
 }
 
 /// Passes the prober's events on to the loop, and records when a verdict was
-/// reached. The thread that runs `relay` has real-time priority, so that it
-/// reads the clock without waiting for other threads.
+/// reached. The thread of `relay` has real-time priority, so it reads the clock
+/// without waiting for other threads.
 fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, moments: &Moments) {
     let thread = gettid().to_string();
     let first = run_here(Command::new("chrt").args(["--fifo", "--pid", "1", &thread]));
@@ -199,7 +199,7 @@ fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, mom
 /// A measured failure or return of one server.
 struct Transition {
     took: Duration,
-    /// The number of weight changes of the server that the kernel acknowledged.
+    /// How many weight changes of the server the kernel has acknowledged.
     writes: u32,
 }
 
@@ -251,8 +251,8 @@ fn transitions(
             Moment::Weight { server, weight } => {
                 bail!("unexpected weight {weight} of {server}")
             }
-            // A repeated verdict is ignored, because after a late answer
-            // further probe results can repeat a known verdict.
+            // A repeated verdict is ignored. After a late answer, further probe
+            // results can repeat a known verdict.
             Moment::Verdict { .. } => {}
         }
     }
@@ -297,8 +297,8 @@ fn report(transitions: &[Transition], is_up: bool) {
     );
 }
 
-/// A socket to the kernel's IPVS that reads the clock when the kernel has
-/// acknowledged a weight.
+/// A socket to the kernel's IPVS. The socket reads the clock when the kernel
+/// has acknowledged a weight.
 struct Timed {
     socket: Socket,
     moments: Moments,

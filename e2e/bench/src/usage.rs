@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 
-/// The number of clock ticks per second in /proc (`USER_HZ`), which is the same
-/// on every architecture that Linux runs on today.
+/// The number of clock ticks per second in /proc (`USER_HZ`). Linux uses the
+/// number 100 on all current architectures.
 const TICKS: f64 = 100.0;
 
 /// Returns the seconds of processor time that all threads of a process have

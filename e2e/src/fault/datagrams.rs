@@ -25,7 +25,7 @@ pub enum Protocol {
     Dns,
 }
 
-/// A UDP server on a thread inside a host. As the test has chosen, the server
+/// A UDP server on a thread inside a host. The test chooses whether the server
 /// answers every datagram, stays silent or returns errors. Dropping the server
 /// closes its port, and the kernel then reports the closed port to clients.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl DatagramServer {
         }
     }
 
-    /// Makes the server treat every datagram with `behaviour` from now on.
+    /// Sets the server's behaviour for all later datagrams.
     pub fn behave(&self, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, None);
     }
@@ -140,8 +140,8 @@ fn read(socket: &UdpSocket, stopped: &AtomicBool, shared: &Shared) {
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             continue;
         };
-        // The result is ignored, because it is not the server's error if the
-        // client has already gone.
+        // The result is ignored, because the client may have ended before the
+        // answer arrives.
         let _ = answer(socket, &datagram[..length], from, shared);
     }
 }
@@ -161,14 +161,14 @@ fn answer(socket: &UdpSocket, asked: &[u8], from: SocketAddr, shared: &Shared) -
 }
 
 /// Builds a DNS answer to a query with one question (RFC 1035, section 4.1).
-/// The test server uses no DNS library, because a library that the agent also
-/// uses would not notice its own mistakes.
+/// The test server uses no DNS library, because a mistake in a library that the
+/// agent also uses could stay unnoticed.
 fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     const ANSWER_TO_RECURSION: u16 = 0x8180;
     let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
-    // In the DNS question, a zero byte ends the name; two bytes each for type
-    // and class follow.
+    // In the DNS question, a zero byte ends the name. The type (2 bytes) and
+    // the class (2 bytes) follow.
     let question = query.get(HEADER..HEADER + name + 1 + 4)?;
     let answers: u16 = if code == 0 { 1 } else { 0 };
     let mut answer = query[..2].to_vec();

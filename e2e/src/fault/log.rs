@@ -27,9 +27,9 @@ pub(super) struct Log {
 struct State {
     behaviour: Behaviour,
     since: Instant,
-    /// How many more requests the server treats with the chosen behaviour
-    /// before it answers correctly again. `None` means that the server keeps
-    /// the chosen behaviour.
+    /// How many more requests get the chosen behaviour before the server
+    /// answers correctly again. `None` means that the server keeps the chosen
+    /// behaviour.
     left: Option<usize>,
     arrivals: Vec<Arrival>,
 }
@@ -93,8 +93,8 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state of the log is consistent after each operation, so its lock
-        // is safe to use even if poisoned.
+        // The state of the log is consistent after each operation, so the log's
+        // lock is safe to use even if poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,15 +16,13 @@ use crate::acceptor::Acceptor;
 /// The prefix of the URL paths that count as health requests.
 const HEALTH: &str = "/health";
 
-/// The approximate number of bytes of an endless answer that the server sends
-/// at a time.
+/// The approximate size in bytes of one write of an endless answer.
 const BLOCK: usize = 16 << 10;
 
-/// A web server on threads inside a host. For requests for `/health…`, the
-/// server shows the behaviour that the test has chosen. The server answers
-/// every other request with its page, so that traffic shows which servers are
-/// in service. Dropping a `FaultServer` stops the server and ends its open
-/// connections.
+/// A web server on threads inside a host. The test chooses how the server
+/// answers requests for `/health…`. The server answers all other requests with
+/// its page, so tests see which servers get traffic. Dropping a `FaultServer`
+/// stops the server and ends its open connections.
 #[derive(Debug)]
 pub struct FaultServer {
     host: Host,
@@ -81,13 +79,13 @@ impl FaultServer {
         }
     }
 
-    /// Makes the server treat all health requests with `behaviour` from now on.
+    /// Sets the server's behaviour for all later health requests.
     pub fn behave(&self, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, None);
     }
 
-    /// Makes the server treat the next `times` health requests with
-    /// `behaviour`. The server answers later health requests correctly.
+    /// Sets the server's behaviour for the next `times` health requests. The
+    /// server answers all later health requests correctly.
     pub fn behave_times(&self, times: usize, behaviour: Behaviour) {
         self.shared.log.behave(behaviour, Some(times));
     }
@@ -102,8 +100,8 @@ impl FaultServer {
         *shown.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 
-    /// Stops the web server, which ends its open connections and refuses new
-    /// connections.
+    /// Stops the web server. The server's open connections end, and new
+    /// connections are refused.
     pub fn stop(&mut self) {
         self.acceptor = None;
     }

@@ -19,8 +19,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Creates a web client in `host` that waits at most ten seconds for an
-    /// answer.
+    /// Creates a web client in `host`. The client waits at most ten seconds for
+    /// an answer.
     pub fn new(host: &Host) -> Self {
         Self {
             host: host.clone(),
@@ -49,8 +49,8 @@ impl Client {
     }
 
     /// Sends `requests` requests, each over a new connection, and counts how
-    /// often each page is returned. `counts` also counts failed requests by
-    /// error, so that a test that compares the counts notices failures.
+    /// often each page is returned. `counts` also counts failed requests, by
+    /// error, so a comparison of the counts reveals failures.
     ///
     /// # Panics
     /// Panics if the address is invalid.
@@ -139,7 +139,7 @@ pub struct Download {
 }
 
 impl Download {
-    /// Returns the name of the server that sends the download, which is the
+    /// Returns the name of the server that sends the download. The name is the
     /// first line of the server's page.
     pub fn server(&self) -> &str {
         &self.server
@@ -150,8 +150,8 @@ impl Download {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the download is still running, that is, has neither
-    /// failed nor ended.
+    /// Returns whether the download is still running. A failed download is not
+    /// running.
     pub fn is_running(&self) -> bool {
         self.reader
             .as_ref()

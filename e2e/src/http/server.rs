@@ -1,4 +1,4 @@
-//! A web server whose page identifies it to tests.
+//! A web server with a page that identifies the server to tests.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -36,8 +36,8 @@ struct Shared {
 }
 
 impl WebServer {
-    /// Starts a web server in `host` on an address such as `0.0.0.0:80`, where
-    /// port 0 means any free port.
+    /// Starts a web server in `host` on an address such as `0.0.0.0:80`. Port 0
+    /// means any free port.
     ///
     /// # Panics
     /// Panics if the web server cannot bind the address.
@@ -124,9 +124,8 @@ fn send_stream(mut stream: &TcpStream, bytes: u64, rate: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Receives an upload to its end, and checks its bytes. Returns the server's
-/// answer to the upload, which is the upload's length or the position of the
-/// first wrong byte.
+/// Receives a whole upload, and checks its bytes. Returns the server's answer:
+/// the upload's length, or the position of the first wrong byte.
 fn receive_stream(mut body: impl Read) -> io::Result<String> {
     let mut block = [0; 4096];
     let mut position = 0;

@@ -16,8 +16,8 @@ use super::stream_byte;
 const TICK: Duration = Duration::from_millis(50);
 
 /// The size in bytes of the send buffer of an upload's socket. The send buffer
-/// is small, so that nearly all sent bytes have also arrived. The kernel
-/// doubles the requested buffer size (socket(7)).
+/// is small, so nearly all sent bytes have also arrived at the server. The
+/// kernel doubles the requested buffer size (socket(7)).
 const SEND_BUFFER: usize = 8 << 10;
 
 /// An upload that runs until it fails or the caller ends it. Dropping an

@@ -1,5 +1,5 @@
-//! The fault table of the health-check tests. For each fault of a server, the
-//! table has the health check that must notice the fault and the message that
+//! The fault table of the health-check tests. Each case has a fault of a
+//! server, the health check that must notice the fault, and the message that
 //! the Director must report.
 
 use std::time::Duration;
@@ -18,9 +18,9 @@ pub(crate) struct Case {
     /// The probe of the health check as YAML, with `CA` in place of the
     /// certificate authority's certificate.
     pub(crate) probe: &'static str,
-    /// The number of seconds between probes, which is twice the timeout. A
-    /// probe therefore fails before the next probe begins, and the test can
-    /// count the probes.
+    /// The number of seconds between probes: twice the timeout. A probe
+    /// therefore fails before the next probe begins, and the test can count the
+    /// probes.
     pub(crate) period: u8,
     pub(crate) fault: Fault,
     pub(crate) state: UnhealthyState,
@@ -70,8 +70,8 @@ const NAME: Fault = Fault::OthersCertificate;
 const EXPIRED: Fault = Fault::ExpiredCertificate;
 const UNKNOWN: Fault = Fault::StrangersCertificate;
 
-/// All cases of the fault table. Each case has its own port, and each case that
-/// takes a host's link down has its own host.
+/// All cases of the fault table. Each case has its own port. A case that takes
+/// a host's link down also has its own host.
 pub(crate) const CASES: [Case; 20] = [
     http("stopped", TCP, Fault::Stopped).says("connection refused"),
     // The kernel reports "no route to host" if its ARP requests get no answer.

@@ -1,7 +1,7 @@
-//! The tests of the fault table. The check that is meant for a fault must
-//! notice the fault, but not before the threshold is reached. The report must
-//! be clear. The tests in `e2e_health` check that no further probes are needed:
-//! there, a server fails exactly as many probes as the threshold.
+//! Tests every case of the fault table. The case's health check must notice the
+//! fault, but not before the failure threshold is reached. The Director's
+//! message must be clear. The tests in `e2e_health` check that the agent needs
+//! no more failed probes than the threshold.
 
 mod cases;
 mod scene;
@@ -30,8 +30,8 @@ use crate::{
 /// healthy.
 const FAILURES: usize = 3;
 const SUCCESSES: usize = 2;
-/// The number of probes that may begin, on a busy machine, after the probe that
-/// decides a verdict and before the weight changes.
+/// How many probes may begin, on a busy machine, between the last probe of a
+/// verdict and the change of the weight.
 const LATE: usize = 5;
 
 /// The result of one case of the fault table.
@@ -43,8 +43,8 @@ struct Line {
     probes: RangeInclusive<usize>,
     seconds: f64,
     seen: UnhealthyServer,
-    /// The number of probes that met the recovered server, as a range. As in
-    /// `probes`, the ends count the certain and the possible probes.
+    /// The number of probes that met the recovered server, as a range. The
+    /// bounds have the same meaning as in `probes`.
     probes_back: RangeInclusive<usize>,
 }
 
@@ -144,10 +144,11 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
 /// The time at which the test began or ended the fault of a case.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    /// Probes that began at or after `unseen` may have met the change. All
-    /// probes that began before `unseen` had ended before the change.
+    /// All probes that began before `unseen` had ended before the fault began
+    /// or ended. Later probes may have met the new state of the server.
     unseen: Instant,
-    /// Probes that began at or after `after` certainly met the change.
+    /// Probes that began at or after `after` certainly met the new state of the
+    /// server.
     after: Instant,
 }
 

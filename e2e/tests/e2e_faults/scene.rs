@@ -27,11 +27,11 @@ pub(crate) struct Scene {
     _steady: Vec<Server>,
 }
 
-/// The server that the test makes fail in a case of the fault table.
+/// The failing server in a case of the fault table.
 pub(crate) struct Troubled {
     pub(crate) case: &'static Case,
-    /// The address and port of the server's service, which are the service's
-    /// key in the kernel's table.
+    /// The key of the server's service in the kernel's table: its address and
+    /// port.
     pub(crate) service: String,
     pub(crate) address: String,
     server: Server,

@@ -1,6 +1,6 @@
-//! The removal guard: a director keeps its services if the API server returns a
-//! valid but empty list, if the agent connects to another cluster, or if a
-//! CustomResourceDefinition is deleted.
+//! Tests the removal guard. A director keeps its services if the API server
+//! returns a valid but empty list, if the agent connects to another cluster, or
+//! if a CustomResourceDefinition is deleted.
 
 mod scene;
 mod small;
@@ -32,8 +32,8 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     set_up(&course, "default");
     assert_eq!(condition(DIRECTOR, "RemovalsHeld", "status"), "False");
 
-    // The VirtualServices are deleted and created again. Entries whose removal
-    // is held stay in the kernel throughout.
+    // The VirtualServices are deleted and created again. Entries with a held
+    // removal stay in the kernel all the time.
     let traffic = Traffic::start(&course);
     kubectl(&["delete", "ivs", "--all"]);
     let message = expect_held(&admin, "TooManyRemovals");
@@ -120,8 +120,9 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     set_up(&course, "default");
     let traffic = Traffic::start(&course);
 
-    // A single agent runs throughout. The API server goes away and comes back
-    // without our definitions. Later the definitions exist, but no objects.
+    // One agent runs during the whole test. The API server goes away and comes
+    // back without our CustomResourceDefinitions. Later the definitions exist,
+    // but no objects.
     let away = ApiServerAway::begin_and_lose_everything();
     agent.wait_for_log("Trying again", PATIENCE);
     drop(away);

@@ -1,5 +1,5 @@
-//! A director with 40 services, and a client that sends requests to all of them
-//! continuously.
+//! A director with 40 services, and a client that continuously sends requests
+//! to all 40 services.
 
 use std::{
     collections::BTreeMap,
@@ -138,7 +138,7 @@ pub(crate) fn release(course: &Course, kubeconfig: &str) {
     allow_until(kubeconfig, until.trim());
 }
 
-/// Sets the time until which the DirectorGroup `default` releases all removals.
+/// Makes the DirectorGroup `default` release all removals until a given time.
 pub(crate) fn allow_until(kubeconfig: &str, until: &str) {
     let patch = format!(r#"{{"spec":{{"removals":{{"allowUntil":"{until}"}}}}}}"#);
     kubectl(&[
@@ -190,16 +190,16 @@ impl Traffic {
         let before = self.rounds.load(Ordering::Relaxed);
         eventually("a round over all services", PATIENCE, || {
             match self.rounds.load(Ordering::Relaxed) {
-                // The client's current round does not count, because it began
-                // before this call.
+                // The client's current round does not count, because the round
+                // began before this call.
                 rounds if rounds >= before + 2 => Ok(()),
                 rounds => Err(rounds - before),
             }
         });
     }
 
-    /// Stops the client and returns the services that failed to answer at least
-    /// once, with the error.
+    /// Stops the client. Returns each service that failed to answer a request,
+    /// with the error.
     pub(crate) fn end(self) -> BTreeMap<u16, String> {
         self.wait_for_a_round();
         self.stop.store(true, Ordering::Relaxed);

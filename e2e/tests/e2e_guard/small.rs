@@ -1,5 +1,6 @@
-//! Small tables: the agent removes no service because of an outdated or
-//! suspiciously short listing, but removes a service whose object is deleted.
+//! Tests with small tables. After an outdated or suspiciously short listing,
+//! the agent removes no service. After the deletion of an object, the agent
+//! removes the object's service.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -72,12 +73,12 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
             .collect()
     }
 
-    /// The number of services when the backup was made.
+    /// The number of services at the time of the backup.
     fn before(&self) -> usize {
         self.count - self.count.div_ceil(3)
     }
 
-    /// Creates the first `services` of the services.
+    /// Creates the first `services` services of the site.
     fn make(&self, services: usize) {
         let (group, address) = (&self.name, &self.address);
         let group = format!("\n  directorGroupName: {group}");
@@ -170,7 +171,7 @@ fn an_etcd_restored_from_an_older_backup_cuts_nothing_until_it_is_released() {
     control::back_up_etcd();
 
     // Many objects are created after the backup, so that the backup is clearly
-    // older.
+    // outdated.
     let others = (0..200).map(|number| {
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: other{number}}}\n---\n")
     });
@@ -273,7 +274,7 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
     let director = &course.director;
     let path = |name: &str| layout::file("swapped").join(name);
     for count in COUNTS {
-        // The other folder has fewer services, or no file at all.
+        // The new content of the folder has fewer services, or no file at all.
         for left in BTreeSet::from([count - count.div_ceil(3), 0]) {
             let words = match left {
                 0 => "has no file",
@@ -300,7 +301,8 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
             assert!(line.contains(words) || line.contains(lacks_why), "{line}");
             assert_eq!(found(director), (count, count * 2));
 
-            // The command in docs/removal-guard.md writes the same group.
+            // This manifest equals the output of the command in
+            // docs/removal-guard.md.
             let until = in_an_hour(director);
             let group = format!(
                 "apiVersion: ipvs.dev/v1alpha1

@@ -1,5 +1,5 @@
-//! Events other than the failure of a server cause no failed request and no
-//! change of a weight.
+//! Tests that only the failure of a server causes failed requests or a change
+//! of a weight.
 
 use std::{
     fs,
@@ -21,8 +21,8 @@ use e2e::{
 
 use crate::farm::{CHECK, Farm, VIP, service, wait_for_healthy};
 
-/// The number of probes that the test waits for after an event, which is more
-/// than the failure threshold.
+/// How many probes the test waits for after an event. The number is larger than
+/// the failure threshold.
 const PROBES: usize = 5;
 
 #[test]

@@ -1,5 +1,5 @@
-//! When a server fails under traffic, requests fail only if they were sent to
-//! the failed server before its probes reached the failure threshold.
+//! Tests servers that fail under traffic. A request may fail only if it is sent
+//! to the failed server before the failure threshold is reached.
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,9 @@ use crate::farm::{
 
 const SERVER: [&str; 2] = ["192.168.2.100:80", "192.168.2.200:80"];
 
-/// The server of this test fails an exact number of probes and then recovers,
-/// so the number of failures that the agent sees does not depend on how busy
-/// the machine is.
+/// The server of this test fails an exact number of probes and then recovers.
+/// The number of failures that the agent sees is therefore the same on busy and
+/// idle machines.
 #[test]
 fn a_server_is_out_after_as_many_failures_in_a_row_as_its_threshold_says_and_not_before() {
     let _cluster = Cluster::start();
@@ -202,10 +202,10 @@ fn switch_on(host: &Host) {
              route add default via 192.168.2.5");
 }
 
-/// The time after which a download that receives nothing counts as cut.
+/// How long a download may receive nothing before it counts as cut.
 const HALT: Duration = Duration::from_secs(30);
 
-/// Starts a long download through the VIP that the given server answers.
+/// Starts a long download through the VIP from the given server.
 #[track_caller]
 fn download_from(browser: &Client, server: &str) -> Download {
     let browser = browser.clone().with_timeout(HALT);
@@ -247,8 +247,8 @@ fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_r
 
     kubectl_apply(&manifest("Remove"));
     weights.wait_for((NAT_VIP, SERVER[0]), None, PATIENCE);
-    // The download stalls: its client gets no data from the removed server, and
-    // no RST, because it sends no packet.
+    // The download stalls. The client gets no data from the removed server. The
+    // client also gets no RST, because the client sends no packet.
     own.finish()
         .expect_err("the removed server's download is cut");
     expect_to_move("the other server's", &other);

@@ -141,8 +141,7 @@ pub(crate) fn health() -> DirectorHealth {
     serde_json::from_str(&value("idir/director1", ".status.health")).unwrap_or_default()
 }
 
-/// Asserts that every failed request was in progress while clients were sent to
-/// the failed server. Each such request began before the server was out of
+/// Asserts that every failed request began before the failed server was out of
 /// service, and ended after the server had failed.
 #[track_caller]
 pub(crate) fn assert_failed_between(asking: &Asking, failed: Instant, out: Instant) {

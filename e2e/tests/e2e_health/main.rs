@@ -1,6 +1,6 @@
-//! A failed server is taken out of service within the time that its check
-//! allows, and clients of other servers are not affected. Other events change
-//! no weight.
+//! Tests that the agent takes a failed server out of service within the time
+//! that the health check allows. Clients of other servers are not affected.
+//! Other events change no weight.
 
 mod calm;
 mod failure;

@@ -1,5 +1,6 @@
-//! Tests a VirtualService's field `availability`, which decides what clients
-//! get when too few healthy servers are left or when a server comes back.
+//! Tests a VirtualService's field `availability`. The field decides how clients
+//! are served when too few healthy servers are left or when a server comes
+//! back.
 
 use std::{
     collections::BTreeSet,

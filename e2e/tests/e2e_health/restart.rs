@@ -1,6 +1,6 @@
-//! Tests that an agent that restarts, or that was killed in the middle of a
-//! change, still knows the health of its servers and writes only changes to the
-//! kernel.
+//! Tests agents that restart, some after a kill in the middle of a change. The
+//! new agent must still know the health of its servers, and must write only
+//! changes to the kernel.
 
 use std::{
     fs, thread,
@@ -133,8 +133,8 @@ fn an_agent_that_dies_in_the_middle_of_a_change_makes_it_once_and_no_other() {
     }
 }
 
-/// Waits for `count` probes of one server, and checks every millisecond, so
-/// that the caller acts right after the last probe.
+/// Waits for `count` probes of one server. The function checks every
+/// millisecond, so the caller can act right after the last probe.
 #[track_caller]
 fn wait_closely(farm: &Farm, index: usize, since: Instant, count: usize) {
     while farm.servers[index].came(DIRECTOR, since) < count {

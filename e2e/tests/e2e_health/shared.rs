@@ -1,5 +1,5 @@
-//! Tests that a server of many services with the same health check is probed
-//! once per period.
+//! Tests that the agent probes a server only once per period if many services
+//! have the server and the same health check.
 
 use std::time::{Duration, Instant};
 

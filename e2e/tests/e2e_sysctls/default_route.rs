@@ -1,5 +1,6 @@
-//! Tests that a host keeps its IPv6 default route from a router advertisement
-//! when the agent turns on forwarding.
+//! Tests a host that learned its IPv6 default route from a router
+//! advertisement. The host must keep the route when the agent turns on
+//! forwarding.
 
 use std::{net::Ipv6Addr, os::fd::AsRawFd};
 

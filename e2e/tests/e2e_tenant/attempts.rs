@@ -1,4 +1,4 @@
-//! The tenant's attempts, and the reason for which each attempt is refused.
+//! The tenant's attempts, each with the reason for its refusal.
 
 use std::fmt::Write;
 
@@ -21,9 +21,8 @@ pub(crate) struct Attempt {
 }
 
 /// Returns the fields of a service on an address that the tenant may use. Each
-/// attempt needs its own port: of two services with the same key, only the
-/// older service is accepted, and only an accepted service reports on its
-/// servers.
+/// attempt needs its own port. If two services have the same key, only the
+/// older service is accepted and reports on its servers.
 macro_rules! mine {
     ($port:literal) => {
         concat!(
@@ -284,7 +283,7 @@ const FLOOD: usize = 1000;
 const AT_ONCE: usize = 250;
 
 /// Returns 2,000 valid objects as YAML, in a few parts. Each service selects
-/// every server, and checks the servers with its own path.
+/// every server, and each service's health check has a different path.
 pub(crate) fn flood() -> Vec<String> {
     let service = |number| {
         format!(

@@ -1,6 +1,6 @@
 //! A tenant with rights in one namespace tries to use resources that are not
-//! granted to it. Each attempt is refused with a reason, and the other tenant
-//! is not affected.
+//! granted to the tenant. Each attempt is refused with a reason, and the other
+//! tenant is not affected.
 
 mod attempts;
 
@@ -77,7 +77,7 @@ fn what_a_tenant_tries_is_refused_and_another_tenant_notices_nothing() {
     let conditions = || value("ivs/web", ".status.conditions");
     let wire = Wire::listen(&course.director, "eth1", "192.168.2.5");
     let asking = Asking::pages(&course.browser(), NAT_VIP);
-    // The first probe after this moment begins the count.
+    // The count of probes begins with the first probe after this moment.
     let (before, began) = (conditions(), Instant::now());
 
     for (verb, resource, namespace) in FORBIDDEN {

@@ -63,8 +63,8 @@ fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_othe
             }
         },
     );
-    // The director that did not get a VIP keeps probing, and the director that
-    // got the VIP now answers.
+    // For each VIP, one director answers now, and the other director keeps
+    // probing.
     let [one, two] = held();
     println!(
         "{} VIPs on the first director, {} on the second",

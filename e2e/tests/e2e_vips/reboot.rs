@@ -36,8 +36,8 @@ fn what_others_put_there_after_a_reboot_is_not_taken_for_ours() {
     agent.kill();
     course.director.ip("link set eth0 down");
 
-    // A new host imitates the same machine after a reboot, where the machine's
-    // own configuration adds the VIP and sets the sysctls.
+    // A new host imitates the same machine after a reboot. The machine's own
+    // configuration adds the VIP and sets the sysctls.
     let rebooted = course.another_director("rebooted", "192.168.4.6/24");
     rebooted.ip(&format!("address add {VIP}/32 dev eth0"));
     SYSCTLS.iter().for_each(|name| rebooted.sysctl(name, "1"));

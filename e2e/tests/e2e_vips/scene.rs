@@ -81,8 +81,8 @@ pub(crate) struct Watch {
     /// For each address, the numbers of the hosts that had the address when the
     /// watch began.
     before: BTreeMap<String, BTreeSet<usize>>,
-    /// The host in which `ip monitor` runs, and whose network namespace gives
-    /// each watched host a number.
+    /// The host in which `ip monitor` runs. The network namespace of this host
+    /// gives each watched host a number.
     _watcher: Host,
 }
 
@@ -103,8 +103,9 @@ impl Watch {
         let mut command = Command::new("ip");
         command.args(["-oneline", "monitor", "all-nsid", "address"]);
         let monitor = Process::start(&watcher, "monitor", &mut command);
-        // `ip monitor` does not report when it is ready, so the test changes an
-        // address until `ip monitor` reports the change.
+        // `ip monitor` does not report that it is ready. The test therefore
+        // changes an address repeatedly, and stops when `ip monitor` reports a
+        // change.
         for (index, host) in hosts.iter().enumerate() {
             eventually("the monitor to report a change", PATIENCE, || {
                 host.ip("address add 127.9.9.9/32 dev lo

@@ -46,10 +46,10 @@ pub(crate) enum Deed {
     Clear,
 }
 
-/// The service keys that strangers use and no VirtualService ever has.
+/// The service keys of strangers. No VirtualService ever has one of these keys.
 const FOREIGN: [&str; 2] = ["-t 192.168.4.30:80", "-u 192.168.4.30:53"];
-/// The servers that strangers use and no RealServer ever names. The last of the
-/// strangers' servers has an IPv6 address.
+/// The addresses of strangers' servers. No RealServer ever has one of these
+/// addresses. The last address is an IPv6 address.
 const FOREIGN_SERVERS: [&str; 3] = ["192.168.2.201", "192.168.2.202", "2001:db8:2::201"];
 
 /// Chooses a step of the walk while the API server is running.
@@ -144,8 +144,8 @@ fn one_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
     all[rng.usize(..all.len())]
 }
 
-/// Returns the ipvsadm arguments that create a stranger's entry. A
-/// [`Table`](crate::table::Table) has the same line for the entry.
+/// Returns the ipvsadm arguments that create a stranger's entry. The entry's
+/// line in a [`Table`](crate::table::Table) equals these arguments.
 pub(crate) fn stranger_makes(entry: &Entry, scheduler: &str, weight: u32) -> String {
     match &entry.server {
         None => format!("-A {} -s {scheduler}", entry.service),

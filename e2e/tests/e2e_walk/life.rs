@@ -8,10 +8,10 @@ use e2e::{
 /// The name of the walk's only Director.
 pub(crate) const DIRECTOR: &str = "director1";
 
-/// The system calls at which the walk may kill an agent, because they change
-/// the kernel or the disk. The number is the last call of that name at which
-/// the walk may kill the agent, counted in each thread. The first calls of each
-/// name are made while the agent starts.
+/// The system calls at which the walk may kill an agent. These calls change the
+/// kernel or the disk. For an entry with the number N, the walk kills the agent
+/// at one of the first N calls of a thread. The first calls of each name are
+/// made while the agent starts.
 pub(crate) const LAST_CALLS: [(&str, u32); 5] = [
     ("sendto", 16),
     ("recvfrom", 24),
@@ -24,8 +24,8 @@ pub(crate) struct Life {
     director: Host,
     agent: Process,
     is_doomed: bool,
-    /// The number of times that the walk killed the agent, and how many of
-    /// these kills were at a chosen system call.
+    /// The number of kills of the agent, and the number of these kills at a
+    /// chosen system call.
     pub(crate) deaths: (usize, usize),
 }
 
@@ -71,8 +71,8 @@ impl Life {
         }
     }
 
-    /// Kills the agent, and starts a new agent that strace kills when it begins
-    /// its `nth` call of `system_call`.
+    /// Kills the agent, and starts a new agent under strace. strace kills the
+    /// new agent when a thread begins its `nth` call of `system_call`.
     pub(crate) fn doom(&mut self, system_call: &str, nth: u32) {
         self.kill();
         self.count();

@@ -57,9 +57,9 @@ const MARK: &str = "7";
 /// always grants the other VIPs.
 pub(crate) const REVOCABLE: [&str; 3] = ["192.168.4.22", "2001:db8:4::20", MARK];
 
-/// The base of the DirectorGroup's UDP timeout, to which [`Objects::turns`] is
-/// added. The kernel's UDP timeout therefore shows which version of the
-/// DirectorGroup the director has seen.
+/// The DirectorGroup's UDP timeout is `UDP_SECONDS` plus [`Objects::turns`].
+/// The kernel's UDP timeout therefore shows which version of the DirectorGroup
+/// the director has seen.
 const UDP_SECONDS: u32 = 300;
 
 impl Identity {
@@ -145,10 +145,11 @@ pub(crate) struct Objects {
     pub(crate) turns: u32,
 }
 
-/// A service and a server that carry the number of the latest beacon, as the
-/// service's persistence timeout and the server's weight. When the kernel has
-/// the beacon's service and server, the director has seen every earlier change,
-/// because the changes of each kind of object arrive in order.
+/// A service and a server that carry the number of the latest beacon. The
+/// number is the service's persistence timeout and the server's weight. The
+/// changes of each kind of object arrive in order. When the kernel has the
+/// beacon's service and server, the director has therefore seen every earlier
+/// change.
 pub(crate) const BEACON: Identity = tcp("beacon", "-t 192.168.4.29:9", "192.168.4.29", 9);
 const BEACON_SERVER: &str = "192.168.2.99";
 
@@ -265,8 +266,8 @@ impl Objects {
         }})
     }
 
-    /// Returns the UDP timeout in seconds that the kernel must have once the
-    /// director has seen the group.
+    /// Returns the kernel's expected UDP timeout in seconds after the director
+    /// has seen the group.
     pub(crate) fn udp_seconds(&self) -> u32 {
         UDP_SECONDS + self.turns
     }

@@ -1,13 +1,12 @@
-//! The entries that strangers put into the kernel's table, and whether each
-//! entry must still be there. The walk checks the table now and then; "the last
-//! check" is the last check that passed.
+//! The entries that strangers put into the kernel's table, and whether the
+//! table must still contain each entry. The walk checks the table now and then;
+//! "the last check" is the last check that passed.
 //!
 //! A stranger's entry that was never wanted must be unchanged. The agent adopts
-//! a wanted entry. If an entry was wanted for a while after the last check, the
-//! agent may have adopted it or not. When such an entry is no longer wanted, it
-//! may be unchanged or removed. If our entry from the last check is no longer
-//! wanted, the agent must remove it, unless a stranger has made the entry
-//! again.
+//! a stranger's entry that is wanted. An entry that was wanted only for a while
+//! since the last check may be unchanged or removed, because the agent may have
+//! adopted it. An entry that was ours at the last check and is no longer wanted
+//! must be removed, unless a stranger has made the entry again.
 //!
 //! If an adopted service is no longer wanted but has strangers' servers, the
 //! service and those servers stay. If both the agent and a stranger made a
@@ -25,11 +24,11 @@ pub(crate) struct Strangers {
     /// The entries that were wanted at some time since the last check of the
     /// table.
     claimed: BTreeSet<Entry>,
-    /// The entries in `claimed` that stopped being wanted at some time since
-    /// the last check.
+    /// The entries in `claimed` that became unwanted at some time since the
+    /// last check.
     dropped: BTreeSet<Entry>,
-    /// The services that only strangers made. The agent may have adopted such a
-    /// service, but did not make it.
+    /// The services that only strangers made. The agent may have adopted these
+    /// services.
     strange: BTreeSet<String>,
     /// The services that a stranger made or edited at some time.
     perhaps_strange: BTreeSet<String>,
@@ -42,8 +41,8 @@ struct Theirs {
 }
 
 impl Strangers {
-    /// Records that a check of the table passed. All entries that are in the
-    /// kernel but not wanted are then strangers'.
+    /// Records that a check of the table passed. All unwanted entries in the
+    /// kernel then belong to strangers.
     pub(crate) fn settled(&mut self, found: &Table, desired: &Table) {
         let theirs = found
             .iter()
@@ -88,7 +87,7 @@ impl Strangers {
 
     /// Returns the entries that the walk may edit or remove as a stranger. A
     /// stranger may edit the entries that were ours at the last check, and
-    /// strangers' entries that were not wanted since then.
+    /// strangers' entries that were never wanted since the last check.
     pub(crate) fn within_reach(&self) -> Vec<Entry> {
         let theirs = self.theirs.keys();
         let theirs = theirs.filter(|entry| !self.claimed.contains(entry));
@@ -142,8 +141,8 @@ impl Strangers {
         self.strange.clear();
     }
 
-    /// Returns whether a service may stay although it is no longer wanted,
-    /// because strangers made the service and have servers in it.
+    /// Returns whether an unwanted service may stay. A service may stay if
+    /// strangers made it and have servers in it.
     fn is_left_to_them(&self, entry: &Entry, found: &Table) -> bool {
         let theirs = |server: &&Entry| {
             server.service == entry.service
@@ -157,7 +156,8 @@ impl Strangers {
     }
 
     /// Returns a line of text for each difference between the kernel's table
-    /// and the expected entries, both the wanted and the strangers'.
+    /// and the expected table. The expected table has the wanted entries and
+    /// the strangers' entries.
     pub(crate) fn objections(&self, found: &Table, desired: &Table) -> Vec<String> {
         let mut objections = Vec::new();
         for (entry, line) in desired {

@@ -29,8 +29,8 @@ impl Entry {
         }
     }
 
-    /// Returns the service's own entry for a service, and the entry of the
-    /// server's service for a server.
+    /// For a server, returns the entry of the server's service. For a service,
+    /// returns the service's own entry.
     pub(crate) fn of_service(&self) -> Self {
         Self::service(&self.service)
     }

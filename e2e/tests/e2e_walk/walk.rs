@@ -102,8 +102,8 @@ impl Walk {
             let mut rng = self.rng();
             match rng.u32(..20) {
                 0 => self.lose_the_api_server(rng.usize(4..9)),
-                // The agent removes deleted entries after 10 s, so each wait
-                // takes 10 s.
+                // The agent removes deleted entries only after 10 s, so each
+                // call of `settle` takes 10 s.
                 1..3 => self.fill_the_disk(rng.usize(10..20)),
                 _ => self.go(rng.usize(15..25), any_step),
             }
@@ -121,8 +121,8 @@ impl Walk {
         );
     }
 
-    /// Returns a random number generator for the next step, independent of the
-    /// random numbers that earlier steps used.
+    /// Returns a random number generator for the next step. Earlier steps do
+    /// not influence the generator's numbers.
     fn rng(&self) -> Rng {
         let step = u64::try_from(self.steps).expect("steps can be counted");
         let mut rng = Rng::with_seed(self.seed);
@@ -387,8 +387,8 @@ impl Walk {
         );
     }
 
-    /// Prints a line about the walk's progress, which the test shows if it
-    /// fails.
+    /// Prints a line about the walk's progress. The output of a failed test
+    /// contains the line.
     fn say(&self, line: &str) {
         println!("{:3} {line}", self.steps);
     }

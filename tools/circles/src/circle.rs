@@ -21,7 +21,8 @@ pub struct Circle {
     pub imports: Vec<Import>,
 }
 
-/// An import from a sibling module, made by a module or by a module inside it.
+/// An import from a sibling module. A module inside the importing sibling may
+/// contain the import.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Import {
     /// The name of the sibling that imports.
@@ -122,9 +123,9 @@ impl Tree {
             .collect()
     }
 
-    /// Finds the two siblings that contain the given modules, and returns their
-    /// parent and their names. Returns `None` if one of the given modules
-    /// contains the other.
+    /// Finds the two siblings that contain the given modules, and returns the
+    /// parent and the names of the siblings. Returns `None` if one of the given
+    /// modules contains the other.
     fn siblings(&self, from: Index, to: Index) -> Option<(Index, String, String)> {
         let (from, to) = (self.ancestry(from), self.ancestry(to));
         let mut both = from.iter().zip(&to).skip_while(|(from, to)| from == to);

@@ -6,9 +6,8 @@
 //!
 //! Input: the root file of a crate. Output: every set of sibling modules that
 //! import each other in a circle, with the imports that make the circle. The
-//! imports of a module include those of the modules inside it. A module and the
-//! module that contains it are not siblings, so a child may import from its
-//! parent.
+//! imports of a module include the imports of its inner modules. A child module
+//! and its parent are not siblings, so a child may import from its parent.
 //!
 //! An import is a `use` declaration, or a path in code, in an attribute or in
 //! the arguments of a macro. A re-export counts as an import from the module

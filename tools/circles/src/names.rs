@@ -9,14 +9,14 @@ use crate::tree::{Index, Tree};
 pub(crate) enum Found {
     /// The path leads to a module of the crate.
     Module(Index),
-    /// The path leads to an item, or to a part of an item, that this module
-    /// defines.
+    /// The path leads to an item that this module defines, or to a part of the
+    /// item.
     ItemOf(Index),
 }
 
 impl Found {
-    /// Returns the module that the path leads to, or the module that defines
-    /// the item.
+    /// Returns the module to which the path leads. For an item, returns the
+    /// module that defines the item.
     pub(crate) fn module(self) -> Index {
         match self {
             Self::Module(module) | Self::ItemOf(module) => module,

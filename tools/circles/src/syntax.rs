@@ -25,8 +25,8 @@ pub(crate) struct Reference {
     pub(crate) line: usize,
 }
 
-/// Returns all imports of a module's items, except those of inner modules and
-/// of code that is compiled only for tests.
+/// Returns all imports of a module's items, without the imports of inner
+/// modules and of code that is compiled only for tests.
 pub(crate) fn imports(items: &[Item]) -> (Vec<Use>, Vec<Reference>) {
     let mut found = Found::default();
     items.iter().for_each(|item| found.visit_item(item));

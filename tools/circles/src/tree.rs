@@ -42,7 +42,7 @@ pub enum Error {
 /// A module's index in [`Tree::modules`]. The crate's root has index 0.
 pub(crate) type Index = usize;
 
-/// All modules of a crate, except those that are compiled only for tests.
+/// All modules of a crate, except modules that are compiled only for tests.
 #[derive(Debug, Default)]
 pub struct Tree {
     pub(crate) modules: Vec<Module>,

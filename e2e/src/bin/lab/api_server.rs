@@ -17,13 +17,13 @@ use e2e::layout::{
 use crate::background::Background;
 use crate::tools::built;
 
-/// The deadline for starting an API server, which takes five seconds on an idle
-/// machine.
+/// The deadline for starting an API server. On an idle machine, the start takes
+/// five seconds.
 const READY_WITHIN: Duration = Duration::from_secs(300);
 
-/// One etcd and one kube-apiserver, without Kubernetes controllers. Without
-/// Kubernetes controllers, no namespace is fully deleted, and objects whose
-/// owner is deleted stay.
+/// One etcd and one kube-apiserver, without Kubernetes controllers. Deleted
+/// namespaces are therefore never fully removed, and objects stay after their
+/// owner is deleted.
 pub(crate) struct ApiServer {
     of: Which,
     processes: Mutex<Processes>,
@@ -83,7 +83,7 @@ impl ApiServer {
         }
     }
 
-    /// Stops the API server if it is running, and waits until it has ended. The
+    /// Stops a running API server, and waits until the server has ended. The
     /// API server's etcd keeps running.
     pub(crate) fn stop(&self) -> Result<()> {
         unpoisoned(&self.processes).server.stop()
@@ -105,8 +105,8 @@ impl ApiServer {
         self.start()
     }
 
-    /// Stops the API server and etcd, and replaces etcd's data by the last
-    /// copy.
+    /// Stops the API server and etcd, and replaces etcd's data by the copy that
+    /// `back_up` made.
     pub(crate) fn restore(&self) -> Result<()> {
         self.stop_all()?;
         replace(&self.data(), &self.backup())
@@ -131,9 +131,9 @@ impl ApiServer {
         api_server_dir(self.of).join("etcd-backup")
     }
 
-    /// Returns the port of the cluster's etcd, which only this API server uses.
-    /// etcd also opens the next higher port, for peers, although this etcd has
-    /// no peers.
+    /// Returns the port of the cluster's etcd. Only this API server connects to
+    /// the port. etcd also opens the next higher port for peers, although this
+    /// etcd has no peers.
     fn etcd_port(&self) -> u16 {
         match self.of {
             Which::First => 2379,

@@ -13,12 +13,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long a background program may take to stop before it is killed. Without
-/// the limit `STOPPED_WITHIN`, a stopping API server would wait a minute for
+/// this limit, the stop of an API server would take a minute if a client has
 /// open watches.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A background program with at most one running process. The log stays after
-/// the background program has ended.
+/// A background program with at most one running process. The program's log
+/// stays after the program has ended.
 pub(crate) struct Background {
     name: String,
     child: Option<Child>,
@@ -59,8 +59,8 @@ impl Background {
         Ok(())
     }
 
-    /// Asks the background program to end (SIGTERM), waits until it has ended,
-    /// and kills it if it takes too long.
+    /// Sends SIGTERM to the background program, and waits until the program has
+    /// ended. Kills the program if the end takes longer than `STOPPED_WITHIN`.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());

@@ -12,7 +12,7 @@ use e2e::layout::file;
 /// when the guest first uses the page.
 pub(crate) const MEMORY: u32 = 2048;
 
-/// The network device at the host side's end of the link to the guest.
+/// The host side's network device for the link to the guest.
 pub(crate) const TAP: &str = "tap0";
 
 /// Prepares a tap device, kernel modules in the lab's folder, and an init

@@ -1,7 +1,8 @@
-//! Gives each run of the lab its own namespaces, so that the end of one process
-//! removes everything. The end of the pid namespace ends all processes. The
-//! lab's network links disappear with its network namespace, and its files with
-//! its mount namespace. Labs that run side by side cannot affect each other.
+//! Runs each lab in its own namespaces. When the first process of the pid
+//! namespace ends, the kernel ends all other processes of the lab. The lab's
+//! network links then disappear with the network namespace. The lab's files
+//! disappear with the mount namespace. Labs that run side by side cannot affect
+//! each other.
 
 use std::env;
 use std::ffi::OsString;
@@ -84,8 +85,8 @@ fn wait(lab: &mut Child, signals: &Signals, run: &Run) -> Result<ExitCode> {
                 timeout.as_secs()
             );
         }
-        // Nobody writes to the lab's standard input, so it becomes readable
-        // only when it is closed.
+        // No program writes to the lab's standard input, so the input becomes
+        // readable only when the input is closed.
         if signals.wait(left, input.as_ref().map(AsFd::as_fd))? {
             bail!("standard input ended: taken down");
         }
@@ -101,8 +102,8 @@ fn exit_code(status: ExitStatus) -> Result<ExitCode> {
     ))
 }
 
-/// If the user is not root, runs `modprobe ip_vs` with sudo, so that sudo needs
-/// no password for the labs that start later.
+/// If the user is not root, runs `modprobe ip_vs` with sudo. If sudo asks for a
+/// password now, it does not ask again when the labs start.
 pub(crate) fn prepare_root() -> Result<()> {
     if !geteuid().is_root() {
         let mut modprobe = Command::new("sudo");

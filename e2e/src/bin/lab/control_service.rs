@@ -98,8 +98,8 @@ fn run_program(command: &mut Command, input: &str) -> Result<Response> {
     });
     let output = output?;
     match written {
-        // A broken pipe is not an error, because the program may end before it
-        // has read all its input.
+        // A broken pipe is not an error, because a program may end before it
+        // has read all of its input.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }

@@ -17,8 +17,8 @@ use crate::qemu;
 /// Linux.
 const UML_MODULES: &str = "/usr/lib/uml/modules";
 
-/// Creates the network link to the guest and starts the guest. The returned
-/// child's standard error is the output of the guest's program.
+/// Creates the network link to the guest and starts the guest. The standard
+/// error of the returned process is the output of the guest's program.
 pub(crate) fn start(kind: Kind) -> Result<Child> {
     let mut machine = match kind {
         Kind::Uml => uml()?,
@@ -69,8 +69,8 @@ fn namespace() -> Result<Command> {
     // failure of modprobe is ignored, because this machine's kernel may not
     // have the schedulers as modules.
     let _ = run_here(Command::new("modprobe").args(["-qa", "ip_vs_lblc", "ip_vs_lblcr"]));
-    // The lab mounts its own /run/netns, because tests create network
-    // namespaces there too.
+    // The lab mounts its own /run/netns, because tests also create network
+    // namespaces in this folder.
     fs::create_dir_all("/run/netns")?;
     run_here(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run/netns"]))?;
     ip_here(&format!(

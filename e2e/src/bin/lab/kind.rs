@@ -16,13 +16,13 @@ pub(crate) const MODULES: &str = "kernel/modules";
 /// A kernel with IPVS on which a lab can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
-    /// User-mode Linux: a kernel that runs as a program, and that the lab boots
-    /// for each run.
+    /// User-mode Linux, a kernel that runs as a program. The lab boots this
+    /// kernel for each run.
     Uml,
-    /// A stock Debian kernel under QEMU, newer than user-mode Linux and with
-    /// two processors.
+    /// A stock Debian kernel under QEMU, with two processors. This kernel is
+    /// newer than the kernel of user-mode Linux.
     Qemu,
-    /// The kernel of this machine, where the guest is only a network namespace.
+    /// The kernel of this machine. The guest is then only a network namespace.
     Host,
 }
 

@@ -45,10 +45,10 @@ struct Arguments {
 enum Command {
     /// Run a program in a lab, and exit with the program's exit status
     Run(Run),
-    /// Run the tests that need a lab, each binary in its own lab, in several
+    /// Run the tests that need a lab: each test binary in its own lab, several
     /// labs at once
     Tests(tests::Tests),
-    /// Run the host side of a lab; `lab run` starts this command in its
+    /// Run the host side of a lab; `lab run` starts this command in the lab's
     /// namespaces
     #[command(hide = true)]
     Outside(Run),

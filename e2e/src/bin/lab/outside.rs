@@ -25,17 +25,17 @@ use crate::{Run, control_service};
 /// How many lines from the end of each log the lab prints when the guest dies.
 const TAIL: usize = 30;
 
-/// Creates the lab's folder, `DIR`. Outside the lab, the folder `DIR` stays
-/// empty, because the lab mounts a file system there in its own mount
-/// namespace.
+/// Creates the lab's folder, `DIR`. The lab mounts a file system on the folder
+/// `DIR` in the lab's own mount namespace. Outside the lab, the folder
+/// therefore stays empty.
 pub(crate) fn make_folder() -> Result<()> {
     fs::create_dir_all(DIR).with_context(|| format!("making {DIR}"))
 }
 
 /// Runs the lab in the namespaces that the parent process (`cage`) has created.
 pub(crate) fn run(run: &Run) -> Result<ExitCode> {
-    // The kernel must end this process with its parent (`cage`), because the
-    // parent may be killed before it can end this process itself.
+    // The kernel must kill this process when the parent process (`cage`) ends.
+    // A killed parent process cannot end this process itself.
     set_pdeathsig(Signal::SIGKILL).context("ending with the cage")?;
     let start = Instant::now();
     mount_over("proc", "/proc", None)?;
@@ -76,8 +76,8 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     control_service::start(clusters.clone())?;
     if let Some(clusters) = clusters {
         // The API server starts while the guest's kernel boots. The guest also
-        // asks for the API server, waits until the API server is ready, and
-        // gets the error if the start fails.
+        // requests the start of the API server, and waits until the server is
+        // ready. If the start fails, the guest gets the error.
         thread::spawn(move || clusters.first.start());
     }
     let output = machine.stderr.take().expect("a machine's output is piped");
@@ -126,8 +126,8 @@ fn order(run: &Run) -> Result<Order> {
         "KUBECONFIG".into(),
         file("kubeconfig").to_string_lossy().into_owned(),
     );
-    // Tests of one binary run one at a time, because they share the kernel, the
-    // API server and the names of hosts.
+    // Tests of one binary run one at a time, because the tests share the
+    // kernel, the API server and the names of hosts.
     environment
         .entry("RUST_TEST_THREADS".into())
         .or_insert_with(|| "1".into());
@@ -150,8 +150,8 @@ fn mount_over(kind: &str, path: &str, options: Option<&str>) -> Result<()> {
 }
 
 /// Copies the program's output line by line, and returns whether the program
-/// has begun. Earlier output comes from the kernel and the guest's setup, and
-/// goes to a log.
+/// has begun. The output before the program's first line comes from the kernel
+/// and the guest's setup, and goes to a log.
 fn pass_on(output: ChildStderr) -> io::Result<bool> {
     let mut lines = BufReader::new(output);
     let mut log = fs::File::create(file("logs/guest.log"))?;
@@ -178,7 +178,8 @@ fn pass_on(output: ChildStderr) -> io::Result<bool> {
 }
 
 /// Creates the folder for the lab's logs. If the user named a folder, the lab
-/// writes its logs there directly, so that the logs exist however the lab ends.
+/// writes its logs directly to that folder. The logs then remain even if the
+/// lab is killed.
 fn make_logs(given: Option<&Path>) -> Result<()> {
     let logs = file("logs");
     fs::create_dir(&logs)?;

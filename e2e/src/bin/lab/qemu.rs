@@ -26,9 +26,8 @@ use crate::tools::built;
 /// parallel.
 pub(crate) fn machine() -> Result<Command> {
     let init = prepare_boot(&built(MODULES))?;
-    // On a busy machine, the guest's check of its timer may fail, which makes
-    // the guest panic. The kernel option no_timer_check turns the timer check
-    // off.
+    // On a busy machine, the guest's check of its timer may fail, and the guest
+    // would panic. The kernel option no_timer_check turns the timer check off.
     let arguments =
         format!("console=ttyS0 quiet panic=-1 no_timer_check LAB_INIT={init} LAB_KERNEL=qemu");
     let log = file("logs/kernel.log");

@@ -116,7 +116,7 @@ struct Job<'a> {
     binary: &'a TestBinary,
     share: Share,
     kernel: Kind,
-    /// Whether the job repeats, on the second kernel, tests of another job.
+    /// Whether the job runs another job's tests again, on the second kernel.
     is_second: bool,
 }
 
@@ -163,8 +163,7 @@ impl Job<'_> {
     }
 
     /// Returns the job's additional environment variables. On the second
-    /// kernel, which is slow, the additional environment variables shorten a
-    /// test.
+    /// kernel, which is slow, a variable shortens the random walk.
     fn environment(&self) -> Vec<(&'static str, &'static str)> {
         match self.is_second {
             true => vec![
@@ -305,8 +304,8 @@ impl Ended<'_> {
         self.status.success() && verdict.is_some_and(|verdict| verdict.failed.is_empty())
     }
 
-    /// Prints the lab's output, below a heading like the one that Cargo prints
-    /// for a test binary.
+    /// Prints the lab's output, below a heading in the style of Cargo's
+    /// headings for test binaries.
     fn show(&self) -> Result<()> {
         let TestBinary {
             folder,

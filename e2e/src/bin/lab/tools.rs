@@ -55,8 +55,8 @@ pub(crate) fn built(name: &str) -> PathBuf {
 }
 
 fn is_installed(name: &str) -> bool {
-    // On Debian a user's PATH lacks the sbin folders, which the lab's PATH
-    // contains.
+    // On Debian, a user's PATH lacks the sbin folders. The lab's PATH contains
+    // the sbin folders.
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.into_iter().any(|folder| folder.join(name).exists())
