@@ -51,6 +51,6 @@ pub use labels::Labels;
 pub use loose::{Loose, Source};
 pub use objects::{Change, Objects, Store, Stored};
 pub use rejection::Rejection;
-pub use resolve::{Standing, resolve, resolve_for};
+pub use resolve::{Standing, one_address, resolve, resolve_for};
 pub use resolved::{Resolved, Server, Service};
 pub use service::{ForwardingRule, PersistenceRule, ServiceId};

@@ -11,6 +11,7 @@ use std::{
     net::SocketAddr,
 };
 
+pub use self::grants::one_address;
 use self::{budgets::Why, by_label::oldest_first, grants::Granted, link::link_servers};
 use crate::{
     BudgetRule, Extent, Kind, ObjectKey, Objects, Rejection, Resolved, ServiceId, Source, Stored,

@@ -21,7 +21,7 @@ use ipvs::{DestinationKey, ServiceKey};
 
 pub use self::dangers::{
     Danger, DangerKind, Facts, MOST_ADDRESSES, Suspect, add_remembered, asks_for_listeners,
-    own_addresses, reachable_addresses, reason, suspects,
+    own_addresses, reachable_addresses, reason, suspects, with_clients_here,
 };
 use crate::{
     decide::desired::{CheckPolicy, Desired},

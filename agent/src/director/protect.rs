@@ -358,20 +358,16 @@ impl Loop {
         if asks_for_peers {
             let peers = self.world.sockets.peers();
             facts.peers = peers.map_err(|error| error.to_string());
-            let peers = facts.peers.iter().flatten();
-            let peers: BTreeSet<_> = peers.map(|peer| peer.address.ip()).collect();
-            let concerned = concerned.iter().copied();
-            let is_peer = |key: &&ServiceKey| key.vip().is_some_and(|vip| peers.contains(&vip));
-            let was_served = |key: &&ServiceKey| {
-                let is_before = |before: &BTreeSet<_>| before.contains(*key);
+            let before_boot = facts.before_boot.as_ref();
+            let is_served = |key: &ServiceKey| {
                 state.is_served_lately(key, now)
-                    || facts.before_boot.as_ref().is_some_and(is_before)
+                    || before_boot.is_some_and(|before| before.contains(key))
             };
-            facts.served = concerned
-                .filter(is_peer)
-                .filter(was_served)
-                .copied()
-                .collect();
+            if let Ok(peers) = &facts.peers {
+                // Every wanted service is judged, not only the new ones.
+                let wanted = &protection.wanted;
+                facts.served = protect::with_clients_here(wanted, peers, is_served);
+            }
         }
         let others = protection.directors.iter();
         let others = others.filter(|(name, _)| **name != self.name);

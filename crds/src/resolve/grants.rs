@@ -196,6 +196,7 @@ fn shortened(namespace: &str) -> &str {
     namespace[..namespace.len().min(20)].trim_end_matches('-')
 }
 
-fn one_address(address: IpAddr) -> String {
+/// Returns the CIDR that contains only the given address.
+pub fn one_address(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }

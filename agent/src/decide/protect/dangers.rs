@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use crds::one_address;
 use ipvs::{
     DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceKey, WantedService,
 };
@@ -152,6 +153,19 @@ pub fn suspects(desired: &Desired, facts: &Facts) -> BTreeMap<ServiceKey, Suspec
     suspects
 }
 
+/// Returns the wanted services at the addresses of `peers` for which
+/// `is_served` is true. Programs of this host may be clients of these services.
+pub fn with_clients_here(
+    desired: &Desired,
+    peers: &BTreeSet<Peer>,
+    is_served: impl Fn(&ServiceKey) -> bool,
+) -> BTreeSet<ServiceKey> {
+    let addresses: BTreeSet<_> = peers.iter().map(|peer| peer.address.ip()).collect();
+    let is_at_peer = |key: &&ServiceKey| key.vip().is_some_and(|vip| addresses.contains(&vip));
+    let services = desired.table.keys().filter(is_at_peer);
+    services.filter(|key| is_served(key)).copied().collect()
+}
+
 /// Whether the danger of a service depends on the host's listening sockets.
 pub fn asks_for_listeners(key: &ServiceKey, own: Option<&BTreeMap<IpAddr, String>>) -> bool {
     match key {
@@ -235,10 +249,8 @@ fn unrewritten(config: &DestinationConfig) -> Option<&'static str> {
 
 fn waiting(key: &ServiceKey, why: &str) -> String {
     let grant = key.vip().map(|vip| {
-        let length = if vip.is_ipv4() { 32 } else { 128 };
-        format!(
-            ", or as soon as spec.addressPools of the DirectorGroup grants exactly {vip}/{length}"
-        )
+        let cidr = one_address(vip);
+        format!(", or as soon as spec.addressPools of the DirectorGroup grants exactly {cidr}")
     });
     format!(
         "the service was refused before, and the reason has been gone for less than 10 minutes: \
@@ -298,12 +310,12 @@ fn service_trouble(key: &ServiceKey, facts: &Facts) -> Option<(String, DangerKin
     if let Some(peer) = peer {
         let (name, option) = transport(protocol);
         let peer = peer.address;
-        let length = if address.is_ipv4() { 32 } else { 128 };
+        let cidr = one_address(address);
         let why = format!(
             "it would take the connections that a program of this host has to {peer} ({name}; \
              `ss -n{option}p 'dst {peer}'` on the director names the program): choose another \
              address, or have spec.addressPools of the DirectorGroup grant exactly \
-             {address}/{length} if this host should use the service, too"
+             {cidr} if this host should use the service, too"
         );
         return Some((why, DangerKind::Known));
     }

@@ -33,8 +33,16 @@ struct Grace {
     before: Option<DestinationConfig>,
 }
 
+impl Grace {
+    /// Returns when the grace began, if it ends at `now` after its `length`.
+    fn ends(&self, length: Duration, now: Duration) -> Option<Duration> {
+        let since = self.since.filter(|_| !self.is_over);
+        since.filter(|since| *since + length <= now)
+    }
+}
+
 impl Graces {
-    /// Returns an empty set of graces, each of which will last for `length`.
+    /// Returns an empty set of graces. Each grace lasts for `length`.
     pub(super) fn new(length: Duration) -> Self {
         Self {
             length,
@@ -80,10 +88,7 @@ impl Graces {
         let length = self.length;
         let mut ended = Vec::new();
         for (entry, grace) in &mut self.entries {
-            if let Some(since) = grace.since
-                && !grace.is_over
-                && since + length <= now
-            {
+            if let Some(since) = grace.ends(length, now) {
                 grace.is_over = true;
                 ended.push((since, removal(entry)));
             }
@@ -112,15 +117,9 @@ impl Graces {
 
     /// Returns the services (not their servers) whose grace ends at `now`.
     pub(super) fn ending(&self, now: Duration) -> impl Iterator<Item = ServiceKey> {
-        let is_ending = move |grace: &Grace| {
-            let since = grace.since.filter(|_| !grace.is_over);
-            since.is_some_and(|since| since + self.length <= now)
-        };
-        let services = self
-            .entries
-            .iter()
-            .filter(|((_, server), _)| server.is_none());
-        let ending = services.filter(move |(_, grace)| is_ending(grace));
+        let services = self.entries.iter();
+        let services = services.filter(|((_, server), _)| server.is_none());
+        let ending = services.filter(move |(_, grace)| grace.ends(self.length, now).is_some());
         ending.map(|((service, _), _)| *service)
     }
 

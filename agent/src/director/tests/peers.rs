@@ -50,6 +50,18 @@ fn a_service_of_the_director_may_have_clients_on_its_own_host() {
 }
 
 #[test]
+fn a_new_service_makes_the_clients_of_another_service_nothing_odd() {
+    let world = ModelWorld::new();
+    let mut agent = agent(&world, listed([service(80, "wrr", 1)]));
+    act(&mut agent, START);
+    connect(&world, 80);
+    agent.note(Event::VirtualService(Change::Apply(service(81, "wrr", 1))));
+    let observed = act(&mut agent, START + Duration::from_secs(1));
+    assert_eq!(observed.protection.notices, [""; 0]);
+    assert_eq!(world.parts().kernel.table.len(), 2);
+}
+
+#[test]
 fn a_service_that_is_made_again_may_have_clients_on_its_own_host() {
     let world = ModelWorld::new();
     let mut agent = agent(&world, listed([service(80, "wrr", 1)]));
