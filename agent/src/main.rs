@@ -332,9 +332,7 @@ fn start_input(
             runtime.spawn(async move {
                 let (client, mut api_servers) =
                     connect(kubeconfig.as_deref(), &outside.api_time).await;
-                // The loop must know the API server's address before the first
-                // object, because a service may want that address.
-                api_servers.look(&client, &input.events).await;
+                api_servers.look_first(&client, &input.events).await;
                 let (name, group) = (&identity.name, &identity.group);
                 let vanished = Notify::new();
                 let events = input.events;

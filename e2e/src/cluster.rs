@@ -284,6 +284,23 @@ pub fn start_agent_of(cluster: Which, host: &Host, director: &str) -> Process {
     Process::start(host, &name, &mut agent_with(director, &path))
 }
 
+/// Starts an agent as [`start_agent`] does, but the agent connects to the API
+/// server at `address`, such as `10.96.0.1:443`.
+///
+/// # Panics
+/// Panics if the agent cannot be started.
+pub fn start_agent_at(address: &str, host: &Host, director: &str) -> Process {
+    let usual = kubeconfig_of_service_account(NAMESPACE, "ipvs-agent");
+    let usual = fs::read_to_string(&usual)
+        .unwrap_or_else(|error| panic!("{} can be read: {error}", usual.display()));
+    let server = layout::api_server(Which::First).to_string();
+    let path = layout::file(&format!("kubeconfig-at-{address}"));
+    fs::write(&path, usual.replace(&server, address))
+        .unwrap_or_else(|error| panic!("{} can be written: {error}", path.display()));
+    let name = format!("agent-{director}");
+    Process::start(host, &name, &mut agent_with(director, &path))
+}
+
 const AGENT_TOKEN: &str = "lab-agent";
 
 /// Returns the contents of the token file of the API servers. Tokens in the

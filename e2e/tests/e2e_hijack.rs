@@ -7,7 +7,8 @@ use e2e::{
     Host, Process,
     cluster::{
         Cluster, PATIENCE, example, expect_table, forget_director, name_holder, start_agent,
-        start_agent_with_manifests, state_dir, value, wait_for, wait_for_words, wait_until_ready,
+        start_agent_at, start_agent_with_manifests, state_dir, upgrade_chart, value, wait_for,
+        wait_for_words, wait_until_ready,
     },
     course::{Course, DR_VIP, another_service},
     eventually, ipvsadm, kubectl, kubectl_apply, layout,
@@ -200,6 +201,33 @@ fn behind_a_cluster_ip_the_api_servers_own_addresses_are_refused_too() {
     expect_refused("api", "director1", &words);
     wait_until_ready(&["web"]);
     kubectl(&["delete", "endpointslice/another"]);
+}
+
+/// The agent may not read the EndpointSlices, so only its own connection says
+/// where the API server is.
+#[test]
+fn the_address_to_which_nat_sends_the_agents_own_connection_is_refused_too() {
+    const CLUSTER_IP: &str = "10.96.0.1";
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let director = &course.director;
+    kubectl(&["delete", "rolebinding/ipvs-agent-endpoints"]);
+    let real = format!("{}:6443", layout::HOST_SIDE);
+    director.run(&format!(
+        "iptables-legacy -t nat -A OUTPUT -d {CLUSTER_IP} -p tcp --dport 443 -j DNAT --to-destination {real}"
+    ));
+    let _agent = start_agent_at(&format!("{CLUSTER_IP}:443"), director, "director1");
+    let vip = |port| format!("{{address: {}, port: {port}}}", layout::HOST_SIDE);
+    kubectl_apply(&format!(
+        "{}---\n{}{WEB_SERVERS}",
+        service("api", &vip(6443), ""),
+        service("web", &vip(80), "")
+    ));
+    let words = [&*format!("connections to the API server, {real}")];
+    expect_refused("api", "director1", &words);
+    wait_until_ready(&["web"]);
+    // The other tests need the deleted RoleBinding.
+    upgrade_chart();
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::{
 use ipvs::Protocol;
 use netlink_packet_sock_diag::{constants::TCP_LISTEN, inet::InetResponse};
 
+use super::conntrack::Connection;
+
 /// The links to the open files of this process. A socket's link is
 /// `socket:[INODE]` (`proc_pid_fd(5)`).
 const OPEN_FILES: &str = "/proc/self/fd";
@@ -71,6 +73,21 @@ pub(super) fn of_udp(sockets: &[InetResponse], own: &BTreeSet<u32>) -> BTreeSet<
     peers
         .filter_map(|socket| peer(Protocol::UDP, socket, own))
         .collect()
+}
+
+/// Returns the agent's own connections among the TCP sockets.
+pub(super) fn own_connections(sockets: &[InetResponse], own: &BTreeSet<u32>) -> Vec<Connection> {
+    let own = sockets
+        .iter()
+        .filter(|socket| own.contains(&socket.header.inode));
+    let connections = own.map(|socket| {
+        let id = &socket.header.socket_id;
+        Connection {
+            local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
+            remote: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
+        }
+    });
+    connections.collect()
 }
 
 fn peer(protocol: Protocol, socket: &InetResponse, own: &BTreeSet<u32>) -> Option<Peer> {

@@ -24,6 +24,7 @@ use nix::sys::{
 };
 
 use super::{
+    conntrack::Connection,
     listeners::{Listener, listener, sctp_endpoints},
     peers::{self, Peer},
 };
@@ -87,6 +88,16 @@ impl Sockets for SockDiag {
         found.extend(peers::resolvers());
         Ok(found)
     }
+}
+
+/// Returns the TCP connections of the agent itself.
+///
+/// # Errors
+/// Returns an error if the kernel does not answer, or if the agent's open files
+/// cannot be listed.
+pub fn own_connections() -> io::Result<Vec<Connection>> {
+    let connected = dump(Protocol::TCP, &StateFlags::ESTABLISHED)?;
+    Ok(peers::own_connections(&connected, &peers::own_sockets()?))
 }
 
 /// Returns a protocol's sockets in the given states, of both address families.

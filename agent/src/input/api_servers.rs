@@ -4,11 +4,13 @@
 //! In a pod, the agent connects to the API server's cluster IP. kube-proxy
 //! translates the cluster IP before the packets reach IPVS, so the agent must
 //! also know the API servers' own addresses. The EndpointSlices of the Service
-//! `default/kubernetes` contain the API servers' own addresses.
+//! `default/kubernetes` contain them. The kernel's connection tracking says to
+//! which address the agent's own connection goes, also if another NAT rule than
+//! kube-proxy's translates it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
+    env, io,
     net::{IpAddr, SocketAddr},
     sync::mpsc::Sender,
     time::{Duration, Instant},
@@ -17,12 +19,19 @@ use std::{
 use crds::advice;
 use hyper::http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, Config, api::ListParams};
-use tokio::{net::lookup_host, time};
+use kube::{Api, Client, Config, api::ListParams, core::Status};
+use tokio::{net::lookup_host, task::spawn_blocking, time};
 
-use crate::{event::Event, said::Said};
+use crate::{
+    event::Event,
+    host::{conntrack::real_remote, sockets::own_connections},
+    said::Said,
+};
 
-/// The interval at which the API server's host name is resolved again.
+/// The wait before the first look is repeated if the API server did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+/// The interval at which the API server's host name is resolved again, and at
+/// which the EndpointSlices are read again if the API server did not answer.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The interval at which the EndpointSlices are read again. This interval is
 /// long, because API servers rarely change and every agent of a fleet reads the
@@ -47,8 +56,10 @@ pub struct ApiServers {
     named: Seen,
     /// The addresses in the EndpointSlices.
     endpoints: Seen,
-    /// When the EndpointSlices must be read again, or `None` before the first
-    /// reading.
+    /// The addresses to which the agent's own connections really go.
+    translated: Seen,
+    /// When the EndpointSlices must be read again, or `None` if the API server
+    /// did not answer the last time.
     endpoints_due: Option<Instant>,
     /// The last logged problem with the EndpointSlices.
     said: Said,
@@ -77,26 +88,46 @@ impl ApiServers {
             places: places.into_iter().collect(),
             named: Seen::new(),
             endpoints: Seen::new(),
+            translated: Seen::new(),
             endpoints_due: None,
             said: Said::default(),
             told: None,
         }
     }
 
+    /// Looks up the API server's addresses until the API server has answered.
+    /// Until then, the agent must not read objects, because a service may want
+    /// an address that is not known yet.
+    pub async fn look_first(&mut self, client: &Client, events: &Sender<Event>) {
+        while let Err(problem) = self.look(client, events).await {
+            self.said.warn([format!(
+                "{problem}; the agent reads the objects once the API server answers"
+            )]);
+            time::sleep(RETRY).await;
+        }
+    }
+
     /// Resolves the host names, and reads the EndpointSlices if a reading is
     /// due. Sends the API server's addresses to the loop if the addresses
     /// changed. If a look-up fails, the addresses from earlier look-ups stay.
-    pub async fn look(&mut self, client: &Client, events: &Sender<Event>) {
+    ///
+    /// # Errors
+    /// Returns a text that says why the API server did not answer.
+    async fn look(&mut self, client: &Client, events: &Sender<Event>) -> Result<(), String> {
         let now = Instant::now();
         self.resolve(now).await;
+        let mut answer = Ok(());
         if self.endpoints_due.is_none_or(|due| due <= now) {
-            self.read_endpoints(client, now).await;
-            self.endpoints_due = Some(now + ENDPOINTS_INTERVAL);
+            answer = self.read_endpoints(client, now).await;
+            self.endpoints_due = answer.is_ok().then_some(now + ENDPOINTS_INTERVAL);
+            // The look at the EndpointSlices has opened a connection.
+            self.read_connections(now).await;
         }
         self.tell(events);
+        answer
     }
 
-    async fn read_endpoints(&mut self, client: &Client, now: Instant) {
+    async fn read_endpoints(&mut self, client: &Client, now: Instant) -> Result<(), String> {
         const WHAT: &str = "list the EndpointSlices of default/kubernetes";
         const SO: &str = "so a service may take the API servers' own addresses";
         let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default");
@@ -108,13 +139,32 @@ impl ApiServers {
                     .extend(found.map(|found| (canonical(found), now)));
                 None
             }
-            // If the API server does not answer, nothing is logged here,
-            // because the watches of objects log this problem.
-            Ok(Err(kube::Error::Api(status))) => advice::api_error(WHAT, &status),
-            Ok(Err(_)) | Err(_) => None,
+            Ok(Err(kube::Error::Api(status))) if !is_overload(&status) => {
+                advice::api_error(WHAT, &status)
+            }
+            Ok(Err(error)) => {
+                return Err(format!("cannot {WHAT}: {}", advice::with_sources(&error)));
+            }
+            Err(_) => return Err(format!("cannot {WHAT}: no answer within {ANSWER_TIME:?}")),
         };
         let problem = problem.map(|problem| format!("{problem}; {SO}"));
         self.said.warn(problem.into_iter().collect::<BTreeSet<_>>());
+        Ok(())
+    }
+
+    /// Asks the kernel where the agent's own connections to the API server go.
+    async fn read_connections(&mut self, now: Instant) {
+        let known = self.named.keys().chain(self.endpoints.keys());
+        let known: BTreeSet<_> = known.copied().collect();
+        // The kernel may take a while to list the sockets of a busy host.
+        let found = spawn_blocking(move || translated(&known)).await;
+        match found.expect("listing connections does not panic") {
+            Ok(found) => self
+                .translated
+                .extend(found.into_iter().map(|address| (address, now))),
+            // Without connection tracking, nothing translates a connection.
+            Err(error) => tracing::debug!("cannot ask the connection tracking: {error}"),
+        }
     }
 
     async fn resolve(&mut self, now: Instant) {
@@ -132,7 +182,7 @@ impl ApiServers {
 
     fn tell(&mut self, events: &Sender<Event>) {
         let mut known = BTreeSet::new();
-        for seen in [&mut self.named, &mut self.endpoints] {
+        for seen in [&mut self.named, &mut self.endpoints, &mut self.translated] {
             // The age of an address counts up to the newest answer, so no
             // address expires while answers are missing.
             if let Some(newest) = seen.values().max().copied() {
@@ -157,10 +207,32 @@ impl ApiServers {
             false => INTERVAL,
         };
         loop {
-            time::sleep(interval).await;
-            self.look(&client, &events).await;
+            time::sleep(match self.endpoints_due {
+                Some(_) => interval,
+                None => INTERVAL,
+            })
+            .await;
+            // The watches of objects log that the API server does not answer.
+            self.look(&client, &events).await.unwrap_or_default();
         }
     }
+}
+
+/// Whether the API server, or a proxy in front of it, could not answer now.
+fn is_overload(answer: &Status) -> bool {
+    answer.code == 429 || answer.code >= 500
+}
+
+/// Returns the addresses to which the agent's connections to one of the `known`
+/// addresses really go.
+fn translated(known: &BTreeSet<SocketAddr>) -> io::Result<BTreeSet<SocketAddr>> {
+    let mut found = BTreeSet::new();
+    for connection in own_connections()? {
+        if known.contains(&connection.remote) {
+            found.extend(real_remote(&connection)?);
+        }
+    }
+    Ok(found)
 }
 
 fn place(url: &Uri) -> Option<(String, u16)> {
@@ -200,7 +272,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    };
+
+    use hyper::{Request, Response};
+    use tower::service_fn;
 
     use super::*;
 
@@ -240,6 +319,40 @@ mod tests {
         };
         let expected = ["192.0.2.1:6443", "192.0.2.2:443"];
         assert_eq!(*told, expected.map(|text| text.parse().unwrap()).into());
+    }
+
+    /// The API server is away first, then its storage is, and then it answers
+    /// that the agent may not list EndpointSlices.
+    #[tokio::test]
+    async fn the_first_look_ends_when_the_api_server_has_answered() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let client = Client::new(
+            service_fn(move |_: Request<kube::client::Body>| {
+                let asked = count.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    let code = match asked {
+                        0 => return Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                        1 => 503,
+                        _ => 403,
+                    };
+                    let status = serde_json::json!({
+                        "kind": "Status", "status": "Failure", "message": "no", "code": code,
+                    });
+                    let answer = Response::builder().status(code);
+                    Ok(answer.body(status.to_string()).expect("a valid answer"))
+                }
+            }),
+            "default",
+        );
+        let (events, heard) = mpsc::channel();
+        let mut servers = ApiServers::new([("192.0.2.2".to_owned(), 443)]);
+        servers.look_first(&client, &events).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "requests until an answer");
+        assert!(
+            matches!(heard.try_recv(), Ok(Event::ApiServers(_))),
+            "the loop knows the kubeconfig's address at once"
+        );
     }
 
     #[tokio::test]
