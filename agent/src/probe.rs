@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Order ─▶ engine: schedule ─▶ attempt: http tcp grpc udp dns icmp
-//!     (a thread of its own)       │     └─▶ matcher (another thread)
+//!     (a thread of its own)       │     └─▶ worker (another thread)
 //!                                 ├─▶ success or failure ─▶ Results ─▶ Event::Probed, if it is news
 //!                  (silence) ─▶ route, firewall
 //!                                 └─▶ trouble of this host's own: void ─▶ Event::ProbesVoid
@@ -12,7 +12,7 @@
 //! A probe ends with a verdict about the server, or it is void. A void probe
 //! failed because of this host, so its result does not count for the server.
 //! The data that a probe reads from a server is limited in size and time. The
-//! namespaces share the prober and the matcher fairly: no namespace's probes
+//! namespaces share the prober and the worker fairly: no namespace's probes
 //! become late or void because of another namespace's probes. A probe leaves no
 //! connection open. Probes close TCP connections with RST, so firewalls on the
 //! way to the server stop tracking the connections.
@@ -29,7 +29,7 @@ mod fixtures;
 mod grpc;
 mod http;
 mod icmp;
-mod matcher;
+mod pattern;
 mod progress;
 mod recent;
 mod route;
@@ -44,6 +44,7 @@ mod udp;
 #[cfg(test)]
 mod unquoted;
 mod words;
+mod worker;
 
 pub use self::{
     counts::Counts,

@@ -10,14 +10,14 @@ use super::{
     dns::Dns,
     firewall::{Firewall, Unheard},
     grpc,
-    http::{Http, Matching},
+    http::Http,
     icmp::Pings,
-    matcher::Matcher,
     progress::Progress,
     route::Routes,
     tcp,
     trouble::{Failed, OWN_FIREWALL},
     udp,
+    worker::{Share, Worker},
 };
 use crate::probe::tally::Verdict;
 
@@ -53,7 +53,7 @@ pub(super) struct Shared {
     pings: Pings,
     routes: Routes,
     firewall: Firewall,
-    matcher: Matcher,
+    worker: Worker,
 }
 
 impl Prepared {
@@ -81,7 +81,7 @@ impl Shared {
             pings: Pings::default(),
             routes: Routes::open()?,
             firewall: Firewall::new(),
-            matcher: Matcher::default(),
+            worker: Worker::default(),
         })
     }
 
@@ -171,11 +171,11 @@ async fn exchange(
         (Probe::Udp { send, expect }, _) => udp::probe(address, send, expect).await,
         (Probe::Icmp, _) => Box::pin(shared.pings.probe(address.ip())).await,
         (_, Prepared::Http(http)) => {
-            let matching = Matching {
-                matcher: &shared.matcher,
+            let share = Share {
+                worker: &shared.worker,
                 namespace: &target.namespace,
             };
-            Box::pin(http.probe(address, matching, progress)).await
+            Box::pin(http.probe(address, share, progress)).await
         }
         (_, Prepared::Dns(dns)) => Box::pin(dns.probe(address)).await,
         (_, Prepared::Unfit(why)) => Err(Failed::Own(

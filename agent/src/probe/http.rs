@@ -18,11 +18,12 @@ use memchr::memmem::Finder;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    matcher::{self, Matcher, Pattern},
+    pattern::{self, Pattern},
     progress::{Progress, Reached},
     tcp,
     tls::Tls,
     trouble::Failed,
+    worker::Share,
 };
 
 /// The number of bytes at the start of a body that are searched for a literal
@@ -49,13 +50,6 @@ pub(super) struct Http {
 enum Body {
     Contains(Box<Finder<'static>>),
     Matches(Arc<Pattern>),
-}
-
-/// The matcher, and the namespace whose share of the matcher the check uses.
-#[derive(Clone, Copy)]
-pub(super) struct Matching<'a> {
-    pub(super) matcher: &'a Matcher,
-    pub(super) namespace: &'a Arc<str>,
 }
 
 impl Http {
@@ -106,15 +100,15 @@ impl Http {
     pub(super) async fn probe(
         &self,
         address: SocketAddr,
-        matching: Matching<'_>,
+        share: Share<'_>,
         progress: &Progress,
     ) -> Result<(), Failed> {
         let stream = tcp::connect(address, progress).await?;
         match &self.tls {
-            None => self.ask(stream, address, matching, progress).await,
+            None => self.ask(stream, address, share, progress).await,
             Some(tls) => {
-                let stream = tls.connect(stream).await?;
-                self.ask(stream, address, matching, progress).await
+                let stream = tls.connect(stream, share, progress).await?;
+                self.ask(stream, address, share, progress).await
             }
         }
     }
@@ -123,7 +117,7 @@ impl Http {
         &self,
         stream: S,
         address: SocketAddr,
-        matching: Matching<'_>,
+        share: Share<'_>,
         progress: &Progress,
     ) -> Result<(), Failed>
     where
@@ -143,7 +137,7 @@ impl Http {
                 .await
                 .map_err(|error| failed(&error))?;
             progress.reached(Reached::Answer);
-            self.judge(response, matching, progress).await
+            self.judge(response, share, progress).await
         };
         match select(pin!(answer), pin!(connection)).await {
             Either::Left((judgement, _)) => judgement,
@@ -172,7 +166,7 @@ impl Http {
     async fn judge(
         &self,
         response: Response<Incoming>,
-        matching: Matching<'_>,
+        share: Share<'_>,
         progress: &Progress,
     ) -> Result<(), Failed> {
         let status = response.status().as_u16();
@@ -185,7 +179,7 @@ impl Http {
             )));
         }
         match &self.body {
-            Some(body) => body.find(response.into_body(), matching, progress).await,
+            Some(body) => body.find(response.into_body(), share, progress).await,
             None => Ok(()),
         }
     }
@@ -195,12 +189,12 @@ impl Body {
     async fn find(
         &self,
         mut body: Incoming,
-        matching: Matching<'_>,
+        share: Share<'_>,
         progress: &Progress,
     ) -> Result<(), Failed> {
         let most = match self {
             Self::Contains(_) => MOST_BODY,
-            Self::Matches(_) => matcher::MOST_TEXT,
+            Self::Matches(_) => pattern::MOST_TEXT,
         };
         // The part of the body that is still needed.
         let mut kept: Vec<u8> = Vec::new();
@@ -237,8 +231,7 @@ impl Body {
             }
             Self::Matches(pattern) => {
                 progress.reached(Reached::Matching);
-                let Matching { matcher, namespace } = matching;
-                let is_found = matcher.is_match(namespace, pattern, kept).await?;
+                let is_found = pattern.is_match(share, kept).await?;
                 (is_found, format!("match {:?}", pattern.as_str()))
             }
         };

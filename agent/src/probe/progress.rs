@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{matcher, trouble::Failed};
+use super::{trouble::Failed, worker::Work};
 
 /// The progress of a probe, for the failure message after a timeout.
 #[derive(Debug, Default)]
@@ -20,6 +20,9 @@ pub(super) enum Reached {
     Answer = 2,
     /// The answer is complete, and its text is being matched.
     Matching = 3,
+    /// The server's certificates are being verified. [`Self::Connected`]
+    /// follows.
+    Verifying = 4,
 }
 
 impl Progress {
@@ -40,9 +43,9 @@ impl Progress {
             0 => format!("no answer in {seconds} s"),
             1 => format!("connected, and no answer in {seconds} s"),
             2 => format!("incomplete answer in {seconds} s"),
-            // The server's answer is complete, so the matcher is the cause of
-            // the delay.
-            _ => return matcher::too_slow(namespace),
+            // The probe waits for this host, not for the server.
+            3 => return Work::Matching.too_slow(namespace),
+            _ => return Work::Verifying.too_slow(namespace),
         })
     }
 }

@@ -6,7 +6,7 @@ use crds::TlsRule;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
-        Resumption,
+        Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring},
@@ -14,12 +14,21 @@ use rustls::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{bounded::Bounded, tls_failure, trouble::Failed};
+use super::{
+    bounded::Bounded,
+    progress::{Progress, Reached},
+    tls_failure,
+    trouble::Failed,
+    worker::{Share, Work},
+};
 
 /// Opens the TLS connections of one check.
 pub(super) struct Tls {
     connector: TlsConnector,
     name: Option<ServerName<'static>>,
+    /// Verifies the servers' certificates, or `None` if the check switches
+    /// verification off.
+    verifier: Option<Arc<WebPkiServerVerifier>>,
 }
 
 impl Tls {
@@ -30,25 +39,21 @@ impl Tls {
     /// Returns an error, with the reason, if `rule` can never work.
     pub(super) fn new(rule: &TlsRule, host: Option<&str>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        let mut config = match &rule.authorities {
-            Some(authorities) => {
-                let mut roots = RootCertStore::empty();
-                for authority in authorities.iter() {
-                    let authority = CertificateDer::from_slice(authority).into_owned();
-                    roots
-                        .add(authority)
-                        .map_err(|error| tls_failure::words(&error).text(true).to_owned())?;
-                }
-                builder.with_root_certificates(roots).with_no_client_auth()
-            }
-            None => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-                .with_no_client_auth(),
+        let authorities = rule.authorities.as_deref();
+        let verifier = authorities.map(|authorities| verifier(authorities, &provider));
+        let verifier = verifier.transpose()?;
+        let handshake = Handshake {
+            verifier: verifier.clone(),
+            schemes: provider
+                .signature_verification_algorithms
+                .supported_schemes(),
         };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(handshake))
+            .with_no_client_auth();
         config.resumption = Resumption::disabled();
         let name = match rule.server_name.as_deref().or(host) {
             Some(name) => {
@@ -60,24 +65,79 @@ impl Tls {
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
             name,
+            verifier,
         })
     }
 
-    /// Opens a TLS connection over a TCP connection.
-    pub(super) async fn connect(&self, stream: Bounded) -> Result<TlsStream<Bounded>, Failed> {
+    /// Opens a TLS connection over a TCP connection, and lets the worker verify
+    /// the server's certificates.
+    pub(super) async fn connect(
+        &self,
+        stream: Bounded,
+        share: Share<'_>,
+        progress: &Progress,
+    ) -> Result<TlsStream<Bounded>, Failed> {
         let name = match &self.name {
             Some(name) => name.clone(),
             None => stream.peer_address()?.ip().into(),
         };
-        Ok(self.connector.connect(name, stream).await?)
+        let stream = self.connector.connect(name.clone(), stream).await?;
+        if let Some(verifier) = self.verifier.clone() {
+            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
+            progress.reached(Reached::Verifying);
+            let job = move || verify(&verifier, &chain, &name);
+            share.run(Work::Verifying, job).await?;
+            progress.reached(Reached::Connected);
+        }
+        Ok(stream)
     }
 }
 
-/// Accepts every certificate, for checks that switch verification off.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+fn verifier(
+    authorities: &[Vec<u8>],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        let authority = CertificateDer::from_slice(authority).into_owned();
+        roots
+            .add(authority)
+            .map_err(|error| tls_failure::words(&error).text(true).to_owned())?;
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|error| error.to_string())
+}
 
-impl ServerCertVerifier for Anybody {
+/// Verifies a chain of certificates. The server's own certificate is the first
+/// of the chain (RFC 8446, section 4.4.2).
+fn verify(
+    verifier: &WebPkiServerVerifier,
+    chain: &[CertificateDer<'_>],
+    name: &ServerName<'_>,
+) -> Result<bool, Failed> {
+    let verified = match chain.split_first() {
+        Some((own, others)) => verifier.verify_server_cert(own, others, name, &[], UnixTime::now()),
+        None => Err(Error::NoCertificatesPresented),
+    };
+    match verified {
+        Ok(_) => Ok(true),
+        Err(error) => Err(Failed::answer(tls_failure::words(&error))),
+    }
+}
+
+/// Accepts every chain of certificates, so that a handshake takes the prober's
+/// thread only a short time. [`Tls::connect`] verifies the chain afterwards.
+/// The handshake proves that the server has the key of its own certificate.
+#[derive(Debug)]
+struct Handshake {
+    /// Verifies the proof, or `None` if the check switches verification off.
+    verifier: Option<Arc<WebPkiServerVerifier>>,
+    schemes: Vec<SignatureScheme>,
+}
+
+impl ServerCertVerifier for Handshake {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -91,24 +151,30 @@ impl ServerCertVerifier for Anybody {
 
     fn verify_tls12_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        match &self.verifier {
+            Some(verifier) => verifier.verify_tls12_signature(message, certificate, signed),
+            None => Ok(HandshakeSignatureValid::assertion()),
+        }
     }
 
     fn verify_tls13_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        match &self.verifier {
+            Some(verifier) => verifier.verify_tls13_signature(message, certificate, signed),
+            None => Ok(HandshakeSignatureValid::assertion()),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.schemes.clone()
     }
 }
 
