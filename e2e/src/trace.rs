@@ -45,8 +45,9 @@ fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
 }
 
 /// Returns the netlink messages with which process `id` changed the kernel's
-/// IPVS table or addresses, one word per message. The traced process must have
-/// ended before the call of `kernel_writes`.
+/// IPVS table or addresses. Each message is returned as its name, such as
+/// `NEW_SERVICE`. The traced process must have ended before the call of
+/// `kernel_writes`.
 ///
 /// # Panics
 /// Panics if the trace does not exist or is incomplete.
@@ -88,7 +89,12 @@ fn writes_of(line: &str) -> Vec<String> {
                 // the agent uses, except IPVS. The first payload byte of an
                 // IPVS message is the command.
                 "nlctrl" => None,
-                _ if kind.starts_with("RTM_") || kind.starts_with("NLMSG_") => None,
+                _ if ["RTM_", "NLMSG_", "NFNL_"]
+                    .iter()
+                    .any(|family| kind.starts_with(family)) =>
+                {
+                    None
+                }
                 _ => {
                     let payload = message.split_once("\"\\x")?.1;
                     let command = u8::from_str_radix(payload.get(..2)?, 16).ok()?;

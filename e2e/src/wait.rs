@@ -9,11 +9,20 @@ use std::time::{Duration, Instant};
 /// machine, no operation of a passing test takes 180 s.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The shortest pause between two checks of a condition. A check may start a
-/// program, so the pause grows to `LONGEST_PAUSE` within ten seconds.
+/// The shortest pause between two checks of a condition.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two checks of a condition.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Returns the pause after a check that took `took`, `waited` after the first
+/// check began. A check may start a program, and several labs share the
+/// processors. The pauses grow with the wait, and checks take at most a quarter
+/// of the time.
+fn pause(waited: Duration, took: Duration) -> Duration {
+    (waited / 20)
+        .max(took * 3)
+        .clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
 
 /// Calls `look` repeatedly until `look` returns `Ok`, and returns the value in
 /// the `Ok`. `look` runs at least once, even if the deadline is zero.
@@ -29,12 +38,15 @@ pub fn eventually<T, E: Display>(
 ) -> T {
     let start = Instant::now();
     loop {
-        match look() {
+        let began = start.elapsed();
+        let seen = look();
+        let ended = start.elapsed();
+        match seen {
             Ok(value) => return value,
-            Err(state) if start.elapsed() >= within => {
+            Err(state) if ended >= within => {
                 panic!("waited {within:?} for: {what}\nlast seen: {state}")
             }
-            Err(_) => sleep((start.elapsed() / 20).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)),
+            Err(_) => sleep(pause(ended, ended - began)),
         }
     }
 }

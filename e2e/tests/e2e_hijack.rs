@@ -20,7 +20,7 @@ use e2e::{
 const SSH: &str = "192.168.4.5:22";
 
 /// The manifests of the course's web servers as RealServers with NAT. The web
-/// servers listen on port 80 for services of every port.
+/// servers listen on port 80, whichever port a service has.
 const WEB_SERVERS: &str = "
 ---
 apiVersion: ipvs.dev/v1alpha1
@@ -113,8 +113,9 @@ fn expect_refused(name: &str, director: &str, words: &[&str]) {
     );
     wait_for(&object, "Programmed", "False");
     let director = format!("idir/{director}");
-    // Another director may have reported the refusal first, because each
-    // director reports at most once a second.
+    // Each director reports at most once a second. So the service may already
+    // show another director's refusal before this Director reports its own
+    // refusal.
     wait_for_words(&director, "Programmed", words);
     wait_for(&director, "Programmed", "False");
     let reasons = value(&director, ".status.exceptions[*].reason");
@@ -203,8 +204,8 @@ fn behind_a_cluster_ip_the_api_servers_own_addresses_are_refused_too() {
     kubectl(&["delete", "endpointslice/another"]);
 }
 
-/// The agent may not read the EndpointSlices, so only its own connection says
-/// where the API server is.
+/// In this test, the agent has no permission to read EndpointSlices. The agent
+/// learns the API server's address only from its own connection.
 #[test]
 fn the_address_to_which_nat_sends_the_agents_own_connection_is_refused_too() {
     const CLUSTER_IP: &str = "10.96.0.1";
@@ -213,6 +214,8 @@ fn the_address_to_which_nat_sends_the_agents_own_connection_is_refused_too() {
     let director = &course.director;
     kubectl(&["delete", "rolebinding/ipvs-agent-endpoints"]);
     let real = format!("{}:6443", layout::HOST_SIDE);
+    let gateway = layout::MANAGEMENT_GATEWAY;
+    director.ip(&format!("route add {CLUSTER_IP} via {gateway}"));
     director.run(&format!(
         "iptables-legacy -t nat -A OUTPUT -d {CLUSTER_IP} -p tcp --dport 443 -j DNAT --to-destination {real}"
     ));
@@ -226,7 +229,8 @@ fn the_address_to_which_nat_sends_the_agents_own_connection_is_refused_too() {
     let words = [&*format!("connections to the API server, {real}")];
     expect_refused("api", "director1", &words);
     wait_until_ready(&["web"]);
-    // The other tests need the deleted RoleBinding.
+    // Restores the RoleBinding that this test deleted, because other tests need
+    // it.
     upgrade_chart();
 }
 
@@ -354,7 +358,8 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
         kubectl(&["delete", "irs", name]);
         wait_until_ready(&["web"]);
     }
-    // With NAT, a director may be a server of its own group.
+    // With forwarding method NAT, a director may be a real server of its own
+    // group's services.
     kubectl_apply(
         "{apiVersion: ipvs.dev/v1alpha1, kind: RealServer, metadata: {name: web3, labels: {app: web}}, spec: {address: 192.168.4.6, forwarding: {method: NAT}}}",
     );
@@ -435,7 +440,8 @@ fn start_agent_that_may_hijack(host: &Host, folder: &Path) -> Process {
     Process::start(host, "agent-standalone", &mut command)
 }
 
-/// Tests sockets whose served addresses are not obvious.
+/// Tests listening sockets of several kinds. A VirtualService is refused only
+/// if a socket serves its address, port and protocol.
 #[test]
 fn each_kind_of_listener_is_seen_on_the_addresses_that_it_serves_and_on_no_others() {
     let _cluster = Cluster::start();

@@ -4,9 +4,9 @@
 //! In a pod, the agent connects to the API server's cluster IP. kube-proxy
 //! translates the cluster IP before the packets reach IPVS, so the agent must
 //! also know the API servers' own addresses. The EndpointSlices of the Service
-//! `default/kubernetes` contain them. The kernel's connection tracking says to
-//! which address the agent's own connection goes, also if another NAT rule than
-//! kube-proxy's translates it.
+//! `default/kubernetes` contain these addresses. A NAT rule that is not from
+//! kube-proxy may translate the connection, too. The agent therefore also asks
+//! the kernel's connection tracking where its own connection goes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,10 +28,10 @@ use crate::{
     said::Said,
 };
 
-/// The wait before the first look is repeated if the API server did not answer.
+/// The wait between two attempts of [`ApiServers::look_first`].
 const RETRY: Duration = Duration::from_secs(1);
-/// The interval at which the API server's host name is resolved again, and at
-/// which the EndpointSlices are read again if the API server did not answer.
+/// The interval at which the API server's host name is resolved again. After a
+/// missing answer, the EndpointSlices are also read again after this time.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The interval at which the EndpointSlices are read again. This interval is
 /// long, because API servers rarely change and every agent of a fleet reads the
@@ -96,12 +96,12 @@ impl ApiServers {
     }
 
     /// Looks up the API server's addresses until the API server has answered.
-    /// Until then, the agent must not read objects, because a service may want
-    /// an address that is not known yet.
+    /// Until then, the agent must not read objects. It could not tell whether a
+    /// service takes an address of the API server.
     pub async fn look_first(&mut self, client: &Client, events: &Sender<Event>) {
         while let Err(problem) = self.look(client, events).await {
             self.said.warn([format!(
-                "{problem}; the agent reads the objects once the API server answers"
+                "{problem}. Trying again; the kernel's table stays as it is"
             )]);
             time::sleep(RETRY).await;
         }
@@ -120,7 +120,8 @@ impl ApiServers {
         if self.endpoints_due.is_none_or(|due| due <= now) {
             answer = self.read_endpoints(client, now).await;
             self.endpoints_due = answer.is_ok().then_some(now + ENDPOINTS_INTERVAL);
-            // The look at the EndpointSlices has opened a connection.
+            // The agent has a connection now, because it has just read the
+            // EndpointSlices.
             self.read_connections(now).await;
         }
         self.tell(events);
@@ -183,8 +184,8 @@ impl ApiServers {
     fn tell(&mut self, events: &Sender<Event>) {
         let mut known = BTreeSet::new();
         for seen in [&mut self.named, &mut self.endpoints, &mut self.translated] {
-            // The age of an address counts up to the newest answer, so no
-            // address expires while answers are missing.
+            // An address expires only if newer answers no longer contain it.
+            // While answers are missing, no address expires.
             if let Some(newest) = seen.values().max().copied() {
                 seen.retain(|_, at| *at + KEEP_TIME > newest);
             }

@@ -30,21 +30,24 @@ use crate::{
 /// healthy.
 const FAILURES: usize = 3;
 const SUCCESSES: usize = 2;
-/// How many probes may begin, on a busy machine, between the last probe of a
-/// verdict and the change of the weight.
-const LATE: usize = 5;
+/// The number of further probes that may begin before the kernel has the new
+/// weight. The weight changes some time after the probe that decides the
+/// server's health, above all on a busy machine.
+const LATE: usize = 10;
 
 /// The result of one case of the fault table.
 #[derive(Debug)]
 struct Line {
-    /// The number of probes that met the fault, as a range. The lower bound
-    /// counts the probes that certainly met the fault. The upper bound also
-    /// counts the probes that may have met the fault.
+    /// The number of probes that met the fault before the weight changed. The
+    /// lower bound counts the probes that certainly met the fault. The upper
+    /// bound also counts the probes that may have met the fault.
     probes: RangeInclusive<usize>,
     seconds: f64,
     seen: UnhealthyServer,
-    /// The number of probes that met the recovered server, as a range. The
-    /// bounds have the same meaning as in `probes`.
+    /// The number of probes that met the recovered server before the weight
+    /// changed back. The lower bound counts the probes that certainly met the
+    /// recovered server. The upper bound also counts the probes that may have
+    /// met it.
     probes_back: RangeInclusive<usize>,
 }
 
@@ -141,18 +144,20 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
     }
 }
 
-/// The time at which the test began or ended the fault of a case.
+/// A time shortly before and a time shortly after the change of a server. The
+/// change is the start or the end of the server's fault.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    /// All probes that began before `unseen` had ended before the fault began
-    /// or ended. Later probes may have met the new state of the server.
+    /// Probes that began before this time also ended before the change of the
+    /// server. Probes that began later may have met the changed server.
     unseen: Instant,
-    /// Probes that began at or after `after` certainly met the new state of the
+    /// Probes that began at or after this time certainly met the changed
     /// server.
     after: Instant,
 }
 
-/// Runs `act` on each case of the fault table, between two probes of the case.
+/// Calls `act` for each case of the fault table. Before each call, waits until
+/// no probe of the case is running.
 fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> Vec<Done> {
     let indices = 0..CASES.len();
     indices
@@ -172,8 +177,8 @@ fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> V
 #[track_caller]
 fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) -> Instant {
     let to = scene.troubled[index].on_the_wire();
-    // In cases with a period of 1 s, the server answers a probe at once. In
-    // cases with a longer period, a probe may time out after 1 s.
+    // If a case has a period of 1 s, its server answers every probe at once. If
+    // the period is longer, a probe may time out after 1 s.
     let pause = match CASES[index].period {
         1 => 200..700,
         _ => 1100..1600,
