@@ -189,9 +189,9 @@ fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan
     }
 }
 
-/// Whether the plan may change the wanted addresses. A plan may change the
-/// wanted addresses if it adds, removes or adopts services, or if it finds
-/// services gone or left to strangers.
+/// Whether the plan may change the wanted addresses. The wanted addresses may
+/// change if the plan adds, removes or adopts services. They may also change if
+/// services are gone, or if entries are left to strangers.
 fn concerns_services(plan: &Plan) -> bool {
     let is_service = |op: &Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
     plan.ops.iter().any(is_service)
@@ -214,8 +214,8 @@ fn intend(state: &mut State, edges: &mut Edges<'_>, phases: &Phases, now: Durati
 
 /// Whether an operation may create its entry without an intent. Servers that
 /// health checks removed are added again without an intent, even if the disk
-/// fails. The journal may lose the record of such a server without harm,
-/// because the server is wanted and in a service of ours.
+/// fails. It does no harm if the journal lacks such a server, because the
+/// server is wanted and its service is ours.
 fn needs_no_intent(op: &Op, state: &State, wish: &Wish) -> bool {
     let service = op.service();
     let server = op.destination();

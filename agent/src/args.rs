@@ -53,12 +53,12 @@ pub struct Args {
     )]
     pub manifests: Option<PathBuf>,
 
-    /// Program even services that would take this host's own traffic: a service
-    /// on a port on which the host itself listens, a service on every port of
-    /// one of the host's addresses, or a DR or TUN server that is this
-    /// director. The risk: until such a service is deleted, ssh and other
-    /// programs of this host cannot be reached on that service's address, and
-    /// packets for such a server loop. Only with --manifests.
+    /// Program even services that would take this host's own traffic. Such a
+    /// service uses a port on which the host itself listens, or every port of
+    /// one of the host's addresses. A service with this director as a DR or TUN
+    /// server also counts. The risk: until such a service is deleted, ssh and
+    /// other programs of this host cannot be reached on the service's address.
+    /// Packets to a server that is this director loop. Only with --manifests.
     #[arg(long, env = "IPVS_ALLOW_HIJACK", requires_if("true", "manifests"))]
     pub allow_hijack: bool,
 

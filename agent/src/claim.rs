@@ -97,8 +97,8 @@ async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
             wires.listen_for(claims.asked());
             retry = (!wires.troubles().is_empty()).then(|| Instant::now() + RETRY);
         }
-        // After a pause of the process, the frames that arrived are handled
-        // before the deadlines that passed.
+        // After a pause of the process, frames and deadlines may both be due.
+        // Frames are handled first.
         wires.hear(|index, heard| claims.hear(index, &heard, start.elapsed()));
         for say in claims.say(start.elapsed()) {
             wires.say(&say);

@@ -1,6 +1,6 @@
 //! The loop: one thread that receives events, keeps the objects, runs rounds,
-//! and reports the results. The loop runs a round when something changed or is
-//! due.
+//! and reports the results. The loop runs a round after a change, or when a
+//! deadline has come.
 
 mod edges;
 mod hear;
@@ -56,9 +56,9 @@ use crate::{
 };
 
 /// How long the agent waits after its start before it restores VIPs of the
-/// previous run. The wait ends early when the inputs have answered. Another
-/// director may have taken the previous run's VIPs in the meantime. The agent
-/// restores the IPVS table at once.
+/// previous run. The wait ends early when all objects have been listed. The
+/// agent waits because another director may have taken the VIPs in the
+/// meantime. It restores the IPVS table without waiting.
 const VIP_GRACE: Duration = Duration::from_secs(5);
 
 /// Opens one of the loop's connections to the outside, such as the kernel or
@@ -79,9 +79,9 @@ pub struct World {
     pub sysctls: Box<dyn Sysctls + Send>,
     /// The Ethernet segments that the host's interfaces are connected to.
     pub segments: Box<dyn Segments + Send>,
-    /// The access to the Leases of other directors, or none without an API
-    /// server. Without an API server, every holder that the group names counts
-    /// as live.
+    /// The reader of other directors' Leases, or none if the agent uses no API
+    /// server. Without an API server, the agent assumes that the holder named
+    /// by the group is alive.
     pub leases: Option<Box<dyn Leases + Send>>,
     /// The sockets of the host's programs.
     pub sockets: Box<dyn Sockets + Send>,
@@ -110,8 +110,8 @@ pub struct Loop {
     /// The open journal, or the reason why it is not open.
     journal: Result<Box<dyn Journal>, NoJournal>,
     objects: Objects,
-    /// The three tees. A tee copies each change of an object to `objects` and
-    /// to the checkpoint.
+    /// One tee for each kind of object. A tee copies each change of an object
+    /// to `objects` and to the checkpoint.
     services: Tee,
     servers: Tee,
     groups: Tee,
@@ -124,27 +124,28 @@ pub struct Loop {
     restored: bool,
     directors: Option<BTreeSet<String>>,
     liveness: Liveness,
-    /// Whether this host lacks a VIP, as last computed: the wanted state and
-    /// the number of address changes at that time, and the answer.
+    /// The cached result of `lacks_any`. It is valid for this wanted state and
+    /// this number of address changes.
     lacks_any: Option<(Arc<Desired>, u64, bool)>,
     /// The directors whose Leases the agent looks at.
     asked: Looks,
     caution: Caution,
-    /// The objects that listings left out, with the judgement about their
-    /// absence.
+    /// The objects that listings left out, and whether the agent believes that
+    /// they were deleted.
     absence: Absence,
-    /// The last logged reason why the journal could not record the cluster.
+    /// The last logged error of writing the cluster's id or the refused entries
+    /// to the journal.
     unsaved: Said,
     protection: Protection,
     places: Places,
     retention: Retention,
-    /// The services whose wanted state or state in force has changed since
-    /// `health` was last updated.
+    /// The services that changed since the last update of `health`. A change of
+    /// the wanted state or of the state in force counts.
     changed: BTreeSet<ServiceKey>,
     /// The removals that are held until they are allowed.
     held: Vec<Op>,
-    /// The reason why the group's permission for removals is not believed, if
-    /// there is one.
+    /// The reason why the agent ignores the group's permission for removals.
+    /// None if the permission is valid, has ended or does not exist.
     doubt: Option<Doubt>,
     health: Health,
     /// The probe rates that the loop last sent to the prober.
@@ -162,7 +163,7 @@ pub struct Loop {
     /// The back-off for opening edges again after an error.
     retry: Retry,
     trouble: Option<Trouble>,
-    /// The strongest reason so far for running the next round.
+    /// The strongest [`Reason`] for a round that came up since the last round.
     reason: Reason,
     /// When the last round ended, or none before the first round.
     acted: Option<Duration>,
@@ -237,11 +238,11 @@ impl Loop {
         }
     }
 
-    /// Runs a round if there is a reason for one. Returns new findings of the
-    /// loop, if there are any: the outcome of the round, or the trouble that
-    /// prevented the round. Until every kind of object has been listed once,
-    /// rounds remove no entries, and create only entries that the previous run
-    /// knew.
+    /// Runs a round if there is a reason for one. Returns the outcome of the
+    /// round, or the trouble that prevented it. Returns none if there is
+    /// nothing new to report. Until all kinds of objects have been listed, a
+    /// round removes no entries. Such a round creates only entries that the
+    /// previous run knew.
     fn act(&mut self, now: Duration) -> Option<Observed> {
         let observed = self.act_if_possible(now);
         self.retry.expire(now);

@@ -48,13 +48,14 @@ pub enum Event {
     /// The addresses at which the agent reaches its API server; sent when the
     /// addresses change.
     ApiServers(BTreeSet<SocketAddr>),
-    /// An input's answer about the cluster, or about a custom resource
-    /// definition of the objects.
+    /// The result of looking up the cluster's UID, or the state of a custom
+    /// resource definition.
     Caution(Word),
     /// A listing of the objects of one kind begins, from the given source. The
     /// loop receives this event before [`Change::Listing`].
     Listing(Kind, Source),
-    /// The previous run's knowledge about its listings.
+    /// What the previous run knew about its sources: their newest state, and
+    /// the objects that listings left out.
     Known(Known),
     /// The kernel's table as the reader found it, and the time at which the
     /// reading began.
@@ -63,15 +64,16 @@ pub enum Event {
     Unread,
     /// The latest probe results of a target; sent whenever their tally changes.
     Probed(ProbeId, Tally),
-    /// The number of affected targets for each fault of this host that makes
-    /// probes void. The event is sent when the numbers change.
+    /// The reasons why probes failed because of this host, each with the number
+    /// of affected targets. The event is sent when a reason or a number
+    /// changes.
     ProbesVoid(BTreeMap<Arc<str>, usize>),
     /// The reasons why probes begin late, each with the number of affected
-    /// targets. A reason names a namespace that wants more than its share of
-    /// the prober. The event is sent whenever the reasons change.
+    /// targets. Each reason names a namespace that wants more probes than its
+    /// share. The event is sent whenever the reasons change.
     ProbesLate(BTreeMap<Arc<str>, usize>),
-    /// The changed verdicts about virtual addresses, and the time of the
-    /// verdicts.
+    /// The changed results of claims for virtual addresses, and the time of
+    /// these results.
     Claims(Instant, BTreeMap<IpAddr, Verdict>),
     /// The reasons why the agent cannot listen on interfaces, by interface
     /// number. The event is sent when the reasons change.

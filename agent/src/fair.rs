@@ -10,7 +10,7 @@ use std::{
 use crds::fair_limit;
 use serde::Serialize;
 
-/// The maximum number of namespaces with left-out entries that are named.
+/// The maximum number of namespaces that [`names`] returns.
 const MOST_NAMES: usize = 200;
 
 /// The size limits of a list in the Director's status.
@@ -31,8 +31,8 @@ struct Demand {
 
 /// Separates the entries that fit into the list from the entries that are left
 /// out. Each namespace's first entries are kept, up to the namespace's fair
-/// share of the bytes ([`fair_limit`]). Unused bytes go to the first entries
-/// that do not fit into the shares.
+/// share of the bytes ([`fair_limit`]). The remaining bytes are used for
+/// left-out entries that still fit, in their order.
 pub fn keep<T: Serialize>(
     entries: Vec<T>,
     namespace: impl Fn(&T) -> &str,
@@ -80,9 +80,9 @@ pub fn keep<T: Serialize>(
     entries.into_iter().partition(is_kept)
 }
 
-/// Returns the namespaces of the entries that were left out. If there are too
-/// many namespaces to name, returns an empty list: entries of any namespace may
-/// be missing.
+/// Returns the namespaces of the entries that were left out. If there are more
+/// than `MOST_NAMES` namespaces, returns an empty list. Entries of any
+/// namespace may then be missing.
 pub fn names<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let names = namespaces.into_iter().filter(|name| !name.is_empty());
     let names: BTreeSet<&str> = names.collect();

@@ -18,11 +18,11 @@
 //!                                                                act, disk/journal
 //! ```
 //!
-//! Each stage before `plan` takes a wanted table and returns a corrected table,
-//! so `plan` gets only allowed changes. `protect` leaves out services that
-//! would take the host's own traffic. `places` leaves out new services whose
-//! VIP cannot be on this host. `retain` keeps entries that must not be removed
-//! yet. `weigh` gives each server the weight that its health allows.
+//! Each stage from `protect` to `weigh` corrects the wanted table, so `plan`
+//! plans only allowed changes. `protect` leaves out services that would take
+//! the host's own traffic. `places` leaves out new services whose VIP cannot be
+//! on this host. `retain` keeps entries that must not be removed yet. `weigh`
+//! gives each server the weight that its health allows.
 //!
 //! The agent reads VirtualServices, RealServers and the director's group. The
 //! agent writes the kernel's IPVS table, the virtual addresses and the sysctls

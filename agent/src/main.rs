@@ -74,8 +74,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// While the agent waits for the lock or the configuration at its start, it
 /// checks again at this interval.
 const RETRY: Duration = Duration::from_secs(1);
-/// The maximum wait for data of a listing. A watch of objects ends earlier by
-/// itself, after kube's default of 290 s.
+/// The maximum wait for data from the API server, for example during a listing.
+/// The wait is longer than a watch, which ends after kube's default of 290 s.
 const ANSWER_TIME: Duration = Duration::from_secs(320);
 
 fn main() -> ExitCode {
@@ -353,7 +353,7 @@ fn start_input(
 }
 
 /// Waits for a usable configuration, and returns a client of the API server.
-/// The API server need not answer yet.
+/// Does not wait until the API server answers.
 async fn connect(kubeconfig: Option<&std::path::Path>, api_time: &ApiTime) -> (Client, ApiServers) {
     let mut said = None;
     loop {
@@ -401,7 +401,7 @@ fn stop_on_signal(runtime: &tokio::runtime::Runtime, events: Sender<Event>) -> a
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // Sending the event fails only if the loop has already ended by itself.
+        // Sending `Stop` fails only if the loop has already ended by itself.
         events.send(Event::Stop).unwrap_or_default();
     });
     Ok(())

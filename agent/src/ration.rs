@@ -66,8 +66,8 @@ impl Used {
         (self.amount - passed * allowance.per_second).max(0.0)
     }
 
-    /// Returns the used amount after using `more`, or none if the allowance has
-    /// no room for `more`.
+    /// Returns the new state after `more` is used, or `None` if the allowance
+    /// has no room for `more`.
     fn after(self, more: f64, allowance: Allowance, now: Duration) -> Option<Self> {
         let amount = self.at(allowance, now) + more;
         let is_within = amount <= f64::from(allowance.burst);
@@ -137,7 +137,8 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1);
 
-    /// Writes lines of 1 KiB, and returns the logged bytes.
+    /// Tries to log lines of 1 KiB, and returns how many bytes the ration lets
+    /// through.
     fn write(ration: &mut Ration, namespace: &str, lines: usize, now: Duration) -> usize {
         let logged = (0..lines).filter_map(|_| {
             let line = Line {

@@ -244,8 +244,8 @@ impl Host {
         Ok(active)
     }
 
-    /// Runs rounds with an empty wanted state. Ends when only sysctls must
-    /// still be restored.
+    /// Runs rounds with an empty wanted state, until only sysctls are left to
+    /// restore.
     fn clear(&mut self, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         let began = self.began.elapsed();
         loop {
@@ -329,7 +329,8 @@ fn failures(outcome: &Outcome) -> String {
     }
 }
 
-/// Ignores orders about addresses on segments, because an undo adds no address.
+/// Ignores all orders about virtual addresses. An undo adds no address, so it
+/// sends nothing to the segments.
 struct Nobody;
 
 impl Segments for Nobody {

@@ -32,8 +32,8 @@ fn a_process_of_another_user_keeps_no_agent_from_its_lock() {
     ignored("a process of user 65534 (pid ");
     drop(squatter);
 
-    // The next squatter listens with a full queue, and never accepts a
-    // connection.
+    // The second squatter never accepts a connection, and its accept queue is
+    // full.
     let squatter = as_nobody(|| squat(Some(0)));
     let _queued = UnixStream::connect_addr(&name).expect("the queue has one place");
     ignored("a process that does not listen");
@@ -43,8 +43,8 @@ fn a_process_of_another_user_keeps_no_agent_from_its_lock() {
     ignored("a process that does not listen");
     drop(squatter);
 
-    // An agent of an earlier build holds only the socket, which is enough to
-    // own the lock.
+    // An agent of an earlier build owns the lock if it has bound the socket's
+    // name.
     let earlier = UnixListener::bind_addr(&name).expect("the name is free");
     taken();
     assert_eq!(Lock::owner(), i32::try_from(std::process::id()).ok());

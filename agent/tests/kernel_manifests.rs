@@ -130,9 +130,8 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         folder: None,
     };
     let objects = objects.to_owned();
-    // The thread that watches the manifests ends with the test at the latest.
-    // The thread ends earlier if the folder is gone and the director's loop has
-    // ended.
+    // The thread that watches the manifests may outlive this function. It ends
+    // with the test process at the latest.
     thread::spawn(move || manifests::watch(&objects, "a", "default", input));
 
     let writes = Arc::new(AtomicUsize::new(0));
@@ -155,8 +154,8 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         surroundings: Box::new(ThisHost::default()),
         uptime: Box::new(uptime),
         daytime: Box::new(local_daytime),
-        // The director's orders for segments and probes go to closed channels,
-        // so the director sends no packet.
+        // Nobody receives the director's orders for segments and probes, so the
+        // director sends no packet.
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,
     };

@@ -1,8 +1,9 @@
 //! Computes every object's status from the state of the world. This module is
 //! pure: it reads no clock and sends no requests.
 //!
-//! Conditions that this module computes have the transition time 1970; the
-//! publisher sets the real time ([`crds::condition::set`]).
+//! This module does not know the time, so it sets the transition time of each
+//! condition to 1970. The publisher sets the real time
+//! ([`crds::condition::set`]).
 
 mod alive;
 mod health_reports;
@@ -42,7 +43,8 @@ pub struct DirectorView<'a> {
     /// Whether the director is alive. The controller uses a director's report
     /// only while the director is alive.
     pub life: Life,
-    /// The object states that the director's last completed round used.
+    /// The places in the history of the object states that the director's last
+    /// completed round used.
     pub places: &'a Places,
     /// The status that the director's agent reported.
     pub status: &'a DirectorStatus,
@@ -104,16 +106,16 @@ struct Group<'a> {
     exceptions:
         HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
-    /// The positions that every live director of the group has reached. `None`
-    /// if the group has no live director, or if the place of a live director is
-    /// unknown.
+    /// For each kind of object, the latest position in the history that all
+    /// live directors of the group have reached. `None` if the group has no
+    /// live director, or if a live director has an unknown position.
     least: Option<Positions>,
     accepted_services: i32,
 }
 
 impl Group<'_> {
-    /// Whether the group has live directors, and every live director has used
-    /// object states at least as new as `needed`.
+    /// Whether every live director of the group has used object states at least
+    /// as new as `needed`. False if the group has no live director.
     fn has_reached(&self, needed: &Positions) -> bool {
         self.least.is_some_and(|least| least.has_reached(needed))
     }

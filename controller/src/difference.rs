@@ -18,8 +18,8 @@ pub enum Difference {
     /// Only numbers or names of directors differ, and no condition changes its
     /// meaning. When a director dies, every service of its group has a soft
     /// difference, and the services must not all be patched at once. The
-    /// difference is also soft if the state Ready becomes unknown because a
-    /// director's status has no room for all reports.
+    /// difference is also soft if the condition Ready becomes Unknown only
+    /// because a director's status has no room for all reports.
     Soft,
     /// A reason, a generation, the message of a failure, or a count differs.
     /// Counts of directors are excepted: they are soft differences.
@@ -42,7 +42,8 @@ impl Status {
             .unwrap_or(Difference::None);
         let difference = of_conditions.max(self.difference_of_counts(published));
         // The message of an unhealthy server says which directors do not reach
-        // the server and why, so a change of the message matters.
+        // the server, and why. Users need such news soon, so the difference is
+        // not soft.
         if difference == Difference::Soft && self.unhealthy_on() > 0 {
             return Difference::Plain;
         }
@@ -88,8 +89,8 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     let Some(old) = old else {
         return Difference::Flip;
     };
-    // The Ready state is unknown because a director's status has no room for
-    // all reports: see [`Difference::Soft`].
+    // Ready is Unknown only because a director's status has no room for all
+    // reports about servers: see [`Difference::Soft`].
     let lost = new.reason == reason::MORE_TO_REPORT && old.reason == reason::READY;
     if lost {
         return Difference::Soft;
@@ -103,9 +104,9 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     if old.message == new.message {
         return Difference::None;
     }
-    // While a condition is True or has the reason Programming, only the number
-    // or the names of directors can differ in its message. The message of a
-    // failure says what to do, and a user may be waiting for it.
+    // If a condition is True or its reason is Programming, only numbers and
+    // names of directors can change in its message. Every other message says
+    // what to do, and a user may be waiting for this advice.
     let only_counts = new.status == "True" || new.reason == reason::PROGRAMMING;
     match new.type_.as_str() {
         kind::PROGRAMMED | kind::READY if only_counts => Difference::Soft,

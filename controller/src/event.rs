@@ -33,8 +33,7 @@ pub enum Event {
     LeasesUnseen,
 }
 
-/// An object whose spec may be unreadable, with its status if the status
-/// parses.
+/// An object from a watch, even if its spec or its status is unreadable.
 pub struct Observed<K: HasSpec + HasStatus> {
     /// The object's metadata and spec.
     pub object: Loose<K>,
@@ -111,17 +110,17 @@ impl<K: HasSpec + HasStatus + Resource> Resource for Observed<K> {
     }
 }
 
-/// A Director whose status and spec may be unreadable: only its metadata must
-/// parse. An agent that is newer than this controller therefore does not stop
-/// the watch of all Directors.
+/// A Director whose metadata is readable, but whose spec and status may be
+/// unreadable. So an agent that is newer than this controller cannot stop the
+/// watch of all Directors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedDirector {
     /// The Director's metadata.
     pub metadata: ObjectMeta,
-    /// The fields of the Director's status that parse. If any field does not
-    /// parse, `used` is left out as well, because the unreadable field may
-    /// contain exceptions. A director that reports `used` claims that its
-    /// kernel matches the objects except for the reported exceptions.
+    /// The fields of the Director's status that parse. In the field `used`, a
+    /// director claims that its kernel matches certain objects, except for the
+    /// listed exceptions. If any field does not parse, exceptions may be
+    /// missing, so `used` is left out as well.
     pub status: DirectorStatus,
     /// The names of the fields that do not parse, such as `status.vips`.
     pub unreadable: Vec<String>,
@@ -158,8 +157,8 @@ fn readable_part(fields: Map<String, Value>) -> (DirectorStatus, Vec<String>) {
     }
     let (readable, others): (Map<_, _>, Map<_, _>) =
         fields.into_iter().partition(|(name, value)| {
-            // Each field can be parsed alone, because all other fields are
-            // optional.
+            // A status may consist of this field alone, because all other
+            // fields are optional.
             DirectorStatus::deserialize(json!({ name.as_str(): value })).is_ok()
         });
     let unreadable = others.keys().map(|name| format!("status.{name}")).collect();

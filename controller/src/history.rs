@@ -1,11 +1,10 @@
-//! The states of the world that the controller has seen, and the directors'
-//! places among these states.
+//! Remembers the states of the world that the controller has seen, and finds
+//! out which of these states each director has used.
 //!
 //! The controller and every director have a separate watch for each kind of
-//! object, and the watches are not in step. So a director has one place for
-//! each kind of object. A director has used an object once the director's place
-//! for each kind is at or after the position that the object needs for that
-//! kind.
+//! object. The watches are not in step, so a director has a separate place in
+//! the history of each kind. A director has used an object once, for each kind,
+//! the director's place has reached the position that the object needs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -34,8 +33,8 @@ impl Positions {
         }
     }
 
-    /// Whether the position of every kind is at or after the position in
-    /// `needed`.
+    /// Whether these positions have reached `needed`: for each kind, the
+    /// position is the same or a later one.
     pub fn has_reached(&self, needed: &Self) -> bool {
         self.virtual_services >= needed.virtual_services
             && self.real_servers >= needed.real_servers
@@ -43,8 +42,8 @@ impl Positions {
     }
 }
 
-/// For each kind of object, the place of the state that a director's last
-/// completed round used. A place is `None` if it is unknown.
+/// The states that a director used in its last completed round, as one place
+/// for each kind of object. An unknown place is `None`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Places {
     group: String,
@@ -54,8 +53,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// Whether the director's last completed round used, for every kind, a
-    /// state at least as new as `needed`.
+    /// Whether the director has reached the position in `needed` for every
+    /// kind. Returns false if a place of the director is unknown.
     pub fn has_reached(&self, needed: &Positions) -> bool {
         self.position().is_some_and(|at| at.has_reached(needed))
     }
@@ -88,11 +87,12 @@ pub struct Step<'a> {
     /// The XOR of the object's digests before and after the change. A missing
     /// object has the default digest.
     pub difference: Digest,
-    /// Whether an earlier state may have contained the object in its new form.
+    /// Whether an earlier state may have contained the object as it is now.
     pub novelty: Novelty,
 }
 
-/// Whether a changed object may have had its new form before.
+/// Whether a changed object can be the same as in an earlier state of the
+/// world.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Novelty {
     /// The object has a new uid or generation, so no earlier state of the world
@@ -110,9 +110,9 @@ pub enum Novelty {
 struct Tracked {
     digest: Digest,
     ring: Ring,
-    /// Existing objects whose generation is newer than the last gap in the
-    /// watch. A state that contains a new object cannot have existed before the
-    /// gap.
+    /// The existing objects that got a new uid or generation after the last gap
+    /// in the watch. A state that contains one of these objects cannot have
+    /// existed before the gap.
     new: HashSet<ObjectKey>,
 }
 
@@ -209,9 +209,10 @@ impl History {
         }
     }
 
-    /// Moves a director's places to the states whose digests its last report
-    /// gives in `used`. Before a director's first completed round, no place of
-    /// the director is known.
+    /// Updates a director's places after a report. `used` contains the digests
+    /// of the states that the director's last completed round used. Before the
+    /// first completed round, `used` is `None`, and no place of the director is
+    /// known.
     pub fn follow(&self, places: &mut Places, group: &str, used: Option<&WorldDigests>) {
         if places.group != group {
             *places = Places {

@@ -17,8 +17,9 @@ use crate::{
     status::{Status, Subject},
 };
 
-/// The longest note of an Event, in bytes, without the mark for cut-off text.
-/// An API server accepts notes of at most 1024 bytes.
+/// The longest note of an Event, in bytes. If a longer text is cut off, the
+/// note also gets the mark `…`. An API server accepts notes of at most 1024
+/// bytes.
 const LONGEST_NOTE: usize = 1000;
 
 /// A Kubernetes Event and the object that it is about.
@@ -57,8 +58,9 @@ pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
     })
 }
 
-/// A change of a Director's condition ProbesWorking. The Director's agent writes
-/// that condition, so the controller has no [`Letter`] for the change.
+/// A change of a Director's condition ProbesWorking. The Director's agent
+/// writes this condition, so no status of the controller (see [`Letter`]) shows
+/// the change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentFlip {
     director: ObjectKey,

@@ -16,7 +16,7 @@ use crate::{
 /// that is gone.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// How long before its expiry the leader's Lease is renewed.
+/// The leader renews its Lease this long before the Lease expires.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The pause before the next attempt after a failed request.
@@ -48,8 +48,8 @@ pub struct Signals {
 /// Takes the leader's Lease whenever the Lease is free, and renews it until the
 /// process must stop. At the end, the process releases the Lease, so the next
 /// leader does not have to wait. The process also releases the Lease if it
-/// cannot lead ([`Tenure::is_in_vain`]). It then waits for some time, so
-/// another candidate can take the Lease.
+/// cannot lead ([`Tenure::is_in_vain`]). In this case, the process then waits
+/// for [`LEASE_DURATION`], so another candidate can take the Lease.
 ///
 /// `leading` says whether this process has the Lease, according to the API
 /// server's last answer. The API server's answer alone does not allow a leader
@@ -141,8 +141,8 @@ async fn hold(
             biased;
             () = becomes(&mut signals.stop) => End::Stop,
             () = becomes(&mut signals.in_vain), if leads => End::InVain,
-            // Without this branch, the Lease manager would wait until the
-            // expiry time that it last read, although the Lease is free.
+            // If the Lease is free, this process need not wait for the expiry
+            // time that the Lease manager last read.
             () = becomes(&mut signals.free), if !leads => return Ok(End::Free),
             changed = manager.changed() => {
                 leading.send_replace(changed?);
@@ -176,18 +176,19 @@ fn complaint(candidate: &Candidate, error: &LeaseManagerError) -> Option<String>
     }
 }
 
-/// Decides whether this process may publish. Callers pass the current time.
+/// Decides whether this process may publish. This type reads no clock: callers
+/// pass the time as `now`.
 ///
 /// The last answer of the API server may be old, because the process slept or
-/// requests hang. So a leader must also see its own renewals of the Lease on
-/// its watch. By the leader's own clock, the last seen renewal must be younger
+/// requests hang. So a leader may publish only while its watch shows fresh
+/// renewals. By the leader's own clock, the last seen renewal must be younger
 /// than the duration of the Lease.
 #[derive(Debug, Default)]
 pub struct Tenure {
     /// The time at which this process won the election, if it still has the
     /// Lease.
     elected: Option<Time>,
-    /// The time at which the last seen renewal of the Lease stops counting.
+    /// The time until which the last seen renewal allows this process to lead.
     until: Time,
 }
 
@@ -201,9 +202,10 @@ impl Tenure {
         }
     }
 
-    /// Records a renewal that this process made `age` ago by its own clock. The
-    /// Lease's duration counts from the renewal, not from the time when the
-    /// watch showed the renewal. Other candidates count from the renewal too.
+    /// Records that the watch showed a renewal by this process. `age` is the
+    /// time since the renewal, by the process's own clock. The Lease's duration
+    /// starts at the renewal, not when the watch shows the renewal. The other
+    /// candidates also measure the duration from the renewal.
     pub fn renewed(&mut self, age: Duration, now: Time) {
         self.until = (now + LEASE_DURATION).saturating_sub(age);
     }
@@ -219,9 +221,9 @@ impl Tenure {
         self.elected.is_some() && now < self.until
     }
 
-    /// Whether this process holds the leader's Lease in vain: for a whole Lease
-    /// duration, it has not seen its own renewals. A process that does not see
-    /// its renewals cannot lead, and keeps other controllers from leading.
+    /// Whether this process has held the leader's Lease for a whole Lease
+    /// duration without being able to lead. Such a process does not see its own
+    /// renewals, and keeps other controllers from leading.
     pub fn is_in_vain(&self, now: Time) -> bool {
         self.elected
             .is_some_and(|since| now >= since.max(self.until) + LEASE_DURATION)

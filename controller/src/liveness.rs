@@ -36,8 +36,8 @@ pub enum Life {
     /// A renewal of the director's Lease was seen, and the Lease has not
     /// expired.
     Alive,
-    /// This observer has not watched long enough to know whether the director
-    /// is alive, and nothing shows that the director is dead.
+    /// The controller has not watched long enough to know whether the director
+    /// is alive. Nothing shows that the director is dead.
     Presumed,
     /// The director's Lease has expired since its last renewal.
     Expired {
@@ -58,7 +58,8 @@ impl Life {
     }
 }
 
-/// Follows the Leases of all directors. Callers pass the current time.
+/// Follows the Leases of all directors. This type reads no clock: callers pass
+/// the time as `now`.
 #[derive(Clone, Debug, Default)]
 pub struct Liveness {
     directors: BTreeMap<String, Watched>,
@@ -70,8 +71,9 @@ pub struct Liveness {
 
 #[derive(Clone, Debug)]
 struct Watched {
-    /// The start of the current Lease duration: the last renewal, or the first
-    /// time the director was seen.
+    /// The start of the current Lease duration. A duration starts when a
+    /// renewal is seen, when the director is first seen, and when a broken
+    /// watch works again.
     since: Time,
     evidence: Evidence,
 }
@@ -82,8 +84,8 @@ enum Evidence {
     Renewed,
     /// The director exists, but no renewal of its Lease was seen yet.
     Presumed,
-    /// An earlier observer reported the director dead, and no renewal was seen
-    /// since.
+    /// The Director's published status says that the director is dead, and no
+    /// renewal of its Lease was seen yet.
     Dead,
 }
 
@@ -148,8 +150,8 @@ impl Liveness {
         self.blind_since.get_or_insert(now);
     }
 
-    /// Whether a director is alive. An unknown director is treated like a
-    /// director that has no Lease.
+    /// Whether a director is alive. Returns [`Life::NoLease`] if no Director of
+    /// this name is known.
     pub fn life(&self, name: &str, now: Time) -> Life {
         let Some(watched) = self.directors.get(name) else {
             return Life::NoLease;
@@ -183,15 +185,16 @@ impl Liveness {
             .min()
     }
 
-    /// The last time, up to `now`, at which the watch of Leases worked.
+    /// The last time at which the watch of Leases worked; `now` if the watch
+    /// works.
     fn seeing(&self, now: Time) -> Time {
         let until = now.min(self.last_event + BLIND_AFTER);
         self.blind_since.map_or(until, |blind| until.min(blind))
     }
 
     /// Records that the watch works. If the watch was broken, every live
-    /// director gets a whole new Lease duration, because the director may not
-    /// have reached the API server either.
+    /// director gets a whole new Lease duration. The API server may have been
+    /// out of reach for the directors too.
     fn see(&mut self, now: Time) {
         let seeing = self.seeing(now);
         if seeing < now {

@@ -23,9 +23,9 @@ use tracing::info;
 /// The time limit for opening a connection, and for each write to a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a request may wait for an answer. Each event of a watch counts as
-/// an answer, so the limit is longer than the longest silence of a watch
-/// ([`controller::watch::SILENCE`]).
+/// How long a request may wait for an answer. For a watch, each event counts as
+/// an answer. So the limit is longer than the time for which a watch can be
+/// silent ([`controller::watch::SILENCE`]).
 const READ_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[tokio::main]

@@ -1,5 +1,5 @@
-//! Decides which states of the world a director must have used before an object
-//! counts as programmed.
+//! Decides which positions in [`crate::history`] a director must reach before a
+//! VirtualService counts as programmed.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -12,31 +12,32 @@ use crate::history::Positions;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Need {
     pub(crate) fingerprint: Fingerprint,
-    /// The positions that a director must have reached. The service's current
-    /// form began at these positions, or shortly before them.
+    /// The positions that a director must have reached. The controller was at
+    /// these positions when it last noticed a change of the service or of its
+    /// servers.
     pub since: Positions,
-    /// Whether digests can prove that the service is programmed. Digests are a
-    /// proof only if the entries in force do not depend on earlier versions of
-    /// objects.
+    /// Whether digests can prove that the service is programmed. Digests prove
+    /// nothing if the service depends on earlier versions of objects, for
+    /// example because the current version of an object is invalid.
     pub provable: bool,
-    /// The positions at which each server joined a service that has a health
-    /// check. A director that has not reached a server's positions does not
-    /// know the server, so the director's silence does not mean that the server
-    /// is healthy.
+    /// For each server of a service that has a health check: the positions at
+    /// which the server joined the service. A director that has not reached
+    /// these positions does not have the server yet. Until then, the server may
+    /// be unhealthy although the director does not report it.
     pub servers: BTreeMap<ObjectKey, Positions>,
 }
 
-/// Everything that decides the form of one VirtualService in the kernel. A
-/// changed object changes a digest in the fingerprint, even if the service's
-/// form stays the same. So a change of one kind of object is noticed in every
-/// state of the other kinds.
+/// Everything on which the kernel's entries for one VirtualService depend. A
+/// changed object changes a digest in the fingerprint, even if the controller
+/// computes the same entries as before. A director with older or newer objects
+/// of another kind may compute different entries.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fingerprint {
     pub(crate) own: Digest,
     pub(crate) servers: Digest,
-    /// The digest over the group and all objects of the namespace, if a budget
-    /// leaves servers out of the service. Any object of the namespace may
-    /// decide which servers the budget leaves out.
+    /// Set if a budget leaves servers out of the service: the digest over the
+    /// group and all objects of the service's namespace. Any of these objects
+    /// may decide which servers the budget leaves out.
     pub(crate) rivals: Option<Digest>,
     pub(crate) accepted: bool,
     pub(crate) group_gone: bool,
@@ -44,8 +45,8 @@ pub(crate) struct Fingerprint {
 
 /// Returns the positions at which each server joined `service`, if the service
 /// has a health check. `before` is the service's previous form with its
-/// previous [`Need`]. A server that joined before the service had a health
-/// check gets the default positions, which every director has reached.
+/// previous [`Need`]. For a server that joined before the service had a health
+/// check, every position is 0, which every director has reached.
 pub(crate) fn servers(
     service: Option<&Service>,
     before: Option<(&Service, &Need)>,

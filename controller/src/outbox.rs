@@ -1,5 +1,5 @@
-//! Decides which statuses are published, and when. Callers pass the current
-//! time.
+//! Decides which statuses are published, and when. This module reads no clock:
+//! callers pass the time as `now`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,12 +21,14 @@ pub const PAUSE: Duration = Duration::from_secs(5);
 /// The largest number of concurrent patches.
 pub const CONCURRENT: usize = 16;
 
-/// The number of soft differences that are published at once. After the burst,
-/// one soft difference is published per [`SOFT_PAUSE`]. Soft differences often
-/// appear for all services of a group at the same time.
+/// The number of statuses with a soft difference ([`Difference::Soft`]) that
+/// are published at once. After the burst, one such status is published per
+/// [`SOFT_PAUSE`]. Soft differences often appear for all services of a group at
+/// the same time.
 pub const SOFT_BURST: u32 = 20;
 
-/// The pause between two soft differences after the first [`SOFT_BURST`] ones.
+/// The pause before each further status with a soft difference, after
+/// [`SOFT_BURST`] such statuses.
 pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -67,8 +69,9 @@ pub struct Outbox {
     sent: BTreeMap<Id, Sent>,
     retries: BTreeMap<Id, Retry>,
     soft: Bucket,
-    /// The object whose soft difference was sent last. Sending continues with
-    /// the next object in order, so that all objects get their turn.
+    /// The object of the last status that was sent because of a soft
+    /// difference. The next such status is taken from a later object in order,
+    /// so that all objects get their turn.
     last_soft: Option<Id>,
 }
 
@@ -134,8 +137,9 @@ impl Outbox {
         due
     }
 
-    /// Returns the next objects with the given kind of difference, in order, up
-    /// to the limit of concurrent patches.
+    /// Returns the objects whose statuses can be sent now and have the given
+    /// kind of difference. Returns no more objects than the limit of concurrent
+    /// patches allows.
     fn next(&self, difference: Difference, now: Time) -> Vec<Id> {
         let turn = match (difference, &self.last_soft) {
             (Difference::Soft, Some(last)) => Bound::Excluded(last),
@@ -191,8 +195,8 @@ impl Outbox {
         };
     }
 
-    /// The time at which [`Outbox::due`] next returns a status, if no status
-    /// changes before.
+    /// The earliest time at which [`Outbox::due`] returns a status, if the
+    /// waiting statuses do not change.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         if self.under_way.len() >= CONCURRENT {
             return None;

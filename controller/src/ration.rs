@@ -17,7 +17,8 @@ const OWN_PAUSE: Duration = Duration::from_secs(10);
 const SHARED_BURST: u32 = 50;
 const SHARED_PAUSE: Duration = Duration::from_millis(200);
 
-/// Limits how often Events are made. Callers pass the current time.
+/// Limits how often Events are made. This type reads no clock: callers pass the
+/// time as `now`.
 #[derive(Debug, Default)]
 pub struct Ration {
     own: HashMap<String, Bucket>,
@@ -27,8 +28,9 @@ pub struct Ration {
 
 impl Ration {
     /// Whether an Event about an object of the namespace may be made now.
-    /// Cluster-scoped objects have the empty namespace. The call counts the
-    /// Event as made or as left out.
+    /// Cluster-scoped objects have the empty namespace. If the call returns
+    /// true, the Event uses up a part of the limits. If it returns false, the
+    /// Event counts as left out.
     pub fn take(&mut self, namespace: &str, is_minor: bool, now: Time) -> bool {
         let burst = if is_minor {
             SHARED_BURST / 2

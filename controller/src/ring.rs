@@ -19,9 +19,9 @@ pub type Position = u64;
 pub struct Place {
     /// The earliest remembered position of the state.
     pub first: Position,
-    /// The position where the state was last seen. A state that returns has the
-    /// same content, so a director that used the state once need not use it
-    /// again.
+    /// The position where the state was last seen. The world can return to an
+    /// earlier state. A director that used this state once need not use it
+    /// again, because the content is the same.
     pub latest: Position,
     /// Whether the state contains an object that is newer than the last gap in
     /// the watch. Such a state cannot have existed before the gap.
@@ -75,11 +75,11 @@ impl Ring {
     /// known place is `before`.
     ///
     /// An unknown digest may belong to a state that has not reached the
-    /// controller yet. A director that reports an unknown digest keeps its
-    /// place, because directors only move forward. A place can be kept only if
-    /// its state was first seen after the last gap and cannot have existed
-    /// before the gap. In all other cases, the unknown digest may belong to a
-    /// missed state that is older than the director's place.
+    /// controller yet. In this case, the director keeps its place, because
+    /// directors only move forward. The place must satisfy two conditions: its
+    /// state was first seen after the last gap, and cannot have existed before
+    /// the gap. Otherwise, the unknown digest may belong to a missed state that
+    /// is older than the director's place.
     pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
         match self.places.get(digest) {
             Some(place) => Some(*place),

@@ -41,7 +41,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the controller until `stop` is true. The controller always watches, and
-/// publishes while it leads. At the end, it releases the leader's Lease.
+/// publishes while it leads. Before it ends, the controller releases the
+/// leader's Lease.
 pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let complaints = Complaints::default();

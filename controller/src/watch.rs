@@ -163,8 +163,8 @@ impl Iterator for WatchBackoff {
 }
 
 impl Backoff for WatchBackoff {
-    /// Does nothing, because the kube crate calls `reset` when a listing
-    /// begins, and the listing may still fail. Only a minute without a failure
-    /// resets the pause.
+    /// Does nothing. The kube crate calls `reset` when a listing begins, but
+    /// the listing may still fail. Only a minute without a failure resets the
+    /// pause.
     fn reset(&mut self) {}
 }

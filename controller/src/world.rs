@@ -45,7 +45,7 @@ pub struct World {
     relisted: BTreeSet<Kind>,
     unresolved: bool,
     listing: Listing,
-    /// The changes that [`World::agent_flips`] returns next.
+    /// The changed conditions that the next [`World::agent_flips`] returns.
     agent_flips: Vec<AgentFlip>,
 }
 
@@ -61,8 +61,8 @@ struct KnownDirector {
     life: Life,
 }
 
-/// The progress of the listings of Directors and Leases. These kinds have no
-/// store.
+/// The progress of the listings of Directors and Leases. The other kinds have a
+/// [`crds::Store`], which follows their listings.
 #[derive(Debug, Default)]
 struct Listing {
     directors: BTreeSet<String>,
@@ -72,8 +72,8 @@ struct Listing {
 }
 
 impl World {
-    /// Whether every watch has completed a listing. Before that, no status may
-    /// be published.
+    /// Whether every watch has completed a listing. While this is false, no
+    /// status may be published.
     pub fn is_listed(&self) -> bool {
         self.objects.is_listed() && self.listing.directors_listed && self.listing.leases_listed
     }
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// Returns the changes since the last call in conditions that agents write.
+    /// Returns the changes of the condition ProbesWorking since the last call.
     pub fn agent_flips(&mut self) -> Vec<AgentFlip> {
         std::mem::take(&mut self.agent_flips)
     }
@@ -149,8 +149,8 @@ impl World {
         self.liveness.next_deadline(now)
     }
 
-    /// Whether a director died or came back since the last call. Only then must
-    /// the caller compute [`World::wanted`] again.
+    /// Whether a director died or came back since the last call. If so, the
+    /// caller must compute [`World::wanted`] again.
     pub fn lives_changed(&mut self, now: Time) -> bool {
         let mut changed = false;
         for (name, director) in &mut self.directors {
@@ -183,8 +183,8 @@ impl World {
         matters
     }
 
-    /// Resolves the current objects, and decides which states directors must
-    /// have used before services count as programmed.
+    /// Resolves the current objects, and updates the [`Need`] of every
+    /// VirtualService.
     pub fn resolve(&mut self) {
         self.touched.clear();
         self.relisted.clear();

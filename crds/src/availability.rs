@@ -12,12 +12,12 @@ pub struct Availability {
     /// What happens to a single server that fails its health check.
     pub on_failure: OnFailure,
     /// The fewest healthy servers with which the service works normally. With
-    /// fewer healthy servers, `below` is in force. With a minimum of None,
-    /// `below` is in force only when no server is healthy.
+    /// fewer healthy servers, the action in `below` is in force. If `minimum`
+    /// is `None`, the action is in force only when no server is healthy.
     pub minimum: Option<Quantity>,
-    /// Once in force, `below` stays in force until more than `recover_above`
-    /// servers, or all servers, are healthy. If `recover_above` is None,
-    /// `below` ends when the service reaches its minimum.
+    /// The action in `below` ends when more than this number of servers, or all
+    /// servers, are healthy. If `recover_above` is `None`, the action ends when
+    /// the service reaches its minimum.
     pub recover_above: Option<Quantity>,
     /// What the service does while it has fewer healthy servers than the
     /// minimum.

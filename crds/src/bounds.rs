@@ -8,8 +8,8 @@ pub(crate) const NAME: usize = 253;
 /// The maximum number of characters in a label's value, or in the name part of
 /// a label's key.
 pub(crate) const LABEL: usize = 63;
-/// The maximum number of characters in a label's key: a name, a slash, and a
-/// label.
+/// The maximum number of characters in a label's key: a DNS name as prefix, a
+/// slash, and the name part.
 pub(crate) const LABEL_KEY: usize = NAME + 1 + LABEL;
 /// The maximum number of characters in an interface's name (`IFNAMSIZ` less the
 /// NUL).
@@ -71,8 +71,8 @@ pub(crate) const PREFIX_IPV6: u8 = 128;
 pub(crate) const PERIOD_SECONDS: i32 = 3600;
 /// The longest time that a probe waits for its answer, in seconds.
 pub(crate) const PROBE_SECONDS: i32 = 60;
-/// The maximum number of probes in a row that may be required to change a
-/// server's health.
+/// The maximum of a health check's successThreshold and failureThreshold: how
+/// many probes in a row change a server's health.
 pub(crate) const THRESHOLD: i32 = 10;
 /// The longest time over which a server's weight grows, in seconds.
 pub(crate) const SLOW_START_SECONDS: i32 = 3600;

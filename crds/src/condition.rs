@@ -1,9 +1,9 @@
 //! All conditions of the API. Each condition type and each reason is one const,
 //! and each condition has one constructor.
 //!
-//! No function in this module reads a clock: a constructor sets
-//! `lastTransitionTime` to 1970, and [`set`] replaces it by the time of the
-//! change.
+//! No function in this module reads a clock. A constructor sets
+//! `lastTransitionTime` to 1970. [`set`] then replaces 1970 by its argument
+//! `now` or by the time of the old condition.
 
 mod director;
 mod real_server;
@@ -31,9 +31,11 @@ pub mod kind {
     /// The kernels of all live directors hold the current version of the
     /// object.
     pub const PROGRAMMED: &str = "Programmed";
-    /// The object works. Users should look at this condition first.
+    /// The VirtualService or RealServer is in use and works. Users should look
+    /// at this condition first.
     pub const READY: &str = "Ready";
-    /// A director holds removals until an administrator permits them.
+    /// A director holds back removals of entries until an administrator permits
+    /// the removals.
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
     /// A director can probe real servers, and its probe results are valid.
     pub const PROBES_WORKING: &str = "ProbesWorking";
@@ -54,7 +56,7 @@ pub mod reason {
     /// The spec does not parse. The object was probably written for a newer
     /// version.
     pub const UNREADABLE: &str = "Unreadable";
-    /// The DirectorGroup that the object names was never seen.
+    /// This program never received the DirectorGroup that the object names.
     pub const DIRECTOR_GROUP_NOT_FOUND: &str = "DirectorGroupNotFound";
     /// The DirectorGroup was deleted. The directors of a deleted group continue
     /// with the group's last spec.
@@ -97,8 +99,8 @@ pub mod reason {
     pub const NOT_PROGRAMMED: &str = "NotProgrammed";
     /// The kernel refused a service or a destination.
     pub const KERNEL_REFUSED: &str = "KernelRefused";
-    /// Another program made the wanted entry in the kernel's table, and the
-    /// DirectorGroup says to leave entries of other programs alone.
+    /// The wanted entry is already in the kernel's table, but another program
+    /// made it. The DirectorGroup says to leave such entries alone.
     pub const FOREIGN_ENTRY: &str = "ForeignEntry";
     /// The director cannot use its IPVS table.
     pub const KERNEL_UNAVAILABLE: &str = "KernelUnavailable";
@@ -126,18 +128,18 @@ pub mod reason {
     /// The removals exceed the number of entries that a director may remove at
     /// once without permission.
     pub const TOO_MANY_REMOVALS: &str = "TooManyRemovals";
-    /// The API server belongs to another cluster. The programmed objects are
-    /// from the previous cluster.
+    /// The director's entries come from the objects of one cluster, but the API
+    /// server now belongs to another cluster.
     pub const OTHER_CLUSTER: &str = "OtherCluster";
     /// One of our custom resource definitions is deleted or being deleted.
     pub const DEFINITION_DELETED: &str = "DefinitionDeleted";
     /// The API server does not report its cluster's identity, or the state of
     /// our custom resource definitions.
     pub const CLUSTER_UNKNOWN: &str = "ClusterUnknown";
-    /// Objects are missing from a listing, and the listing does not prove that
-    /// the objects were deleted.
+    /// Objects are missing from a listing. The objects may still exist, because
+    /// the listing does not prove their deletion.
     pub const OBJECTS_MISSING: &str = "ObjectsMissing";
-    /// The director holds no removal.
+    /// The director holds back no removal.
     pub const NOTHING_HELD: &str = "NothingHeld";
     /// The director is probing real servers.
     pub const PROBING: &str = "Probing";
@@ -145,8 +147,8 @@ pub mod reason {
     pub const NOTHING_TO_CHECK: &str = "NothingToCheck";
     /// A problem of the director itself makes its probe results invalid.
     pub const PROBES_VOID: &str = "ProbesVoid";
-    /// A namespace wants more than its share of the prober, so its probes begin
-    /// late.
+    /// A namespace wants more probes than its share, so the namespace's probes
+    /// begin late.
     pub const PROBES_LATE: &str = "ProbesLate";
     /// Every sysctl that the services need has the needed value.
     pub const AS_NEEDED: &str = "AsNeeded";
@@ -158,8 +160,8 @@ pub mod reason {
     pub const BELOW_MINIMUM: &str = "BelowMinimum";
     /// Probes of the server fail.
     pub const UNHEALTHY: &str = "Unhealthy";
-    /// A server, or every server of a service, is new: no probe has succeeded
-    /// yet, and too few probes have failed for a verdict.
+    /// The server, or every server of the service, is new. No probe has
+    /// succeeded yet, and fewer than `failureThreshold` probes have failed.
     pub const CHECKING: &str = "Checking";
     /// A director's status has no room for all reports, so the state of the
     /// object is unknown.
@@ -188,7 +190,7 @@ const NAMED: usize = 10;
 ///
 /// If the new condition differs only in its time, the old condition stays. A
 /// condition whose status did not change keeps the time of its last transition.
-/// Equal input therefore gives an equal status, which needs no patch.
+/// If nothing changes, the status therefore stays equal and needs no patch.
 pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) -> bool {
     let Some(old) = conditions.iter_mut().find(|old| old.type_ == new.type_) else {
         new.last_transition_time = Time(now);
@@ -297,8 +299,8 @@ fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> Str
     format!("{number} {what}{s}")
 }
 
-/// Explains the first rejections in `all`. The text only counts the other
-/// rejections and `unnamed` further rejections.
+/// Explains the first rejections in `all`. The text ends with the number of all
+/// other rejections: the rest of `all`, and `unnamed` more.
 fn explained(all: &[(&ObjectKey, &Rejection)], unnamed: usize, what: &str) -> String {
     let mut text = all
         .iter()

@@ -42,8 +42,8 @@ fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefi
     serde_json::from_value(crd).expect("it was a CRD")
 }
 
-/// Removes `nullable`, which is of no use to users, and formats that the API
-/// server does not know.
+/// Removes two things: `nullable`, which is of no use to users, and formats
+/// that the API server does not know.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {

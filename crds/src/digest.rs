@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// A 128-bit hash over uid, generation and labels. The hash identifies the
-/// state of one object or of a set of objects. The digest of a set is the XOR
-/// of its members' digests, so the order of the members does not matter. The
-/// text form of a digest has 32 hexadecimal digits.
+/// A 128-bit hash over an object's uid, generation and labels. The hash
+/// identifies the state of one object or of a set of objects. The digest of a
+/// set is the XOR of its members' digests, so the order of the members does not
+/// matter. The text form of a digest has 32 hexadecimal digits.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Digest(u128);
 

@@ -99,8 +99,7 @@ impl Fixture {
     }
 }
 
-/// Applies a DirectorGroup `default` and then all fixtures, in order, and
-/// returns the objects.
+/// Returns a DirectorGroup `default` and all fixtures, applied in order.
 pub(crate) fn objects(fixtures: &[Fixture]) -> Objects {
     let mut objects = Objects::default();
     group("default").apply(&mut objects);

@@ -116,12 +116,12 @@ pub enum BodyRule {
     Matches(String),
 }
 
-/// The largest program, in bytes, that a pattern may compile to. The longest
-/// time of a match grows with the size of the program.
+/// The largest size, in bytes, of a compiled pattern. A match may take longer
+/// if the compiled pattern is larger.
 const LARGEST_PATTERN: usize = 16 << 10;
-/// The largest size, in bytes, of the cache in which a pattern keeps states
-/// while it matches. Without this limit, the cache of each pattern in use could
-/// grow to 2 MiB.
+/// The largest size, in bytes, of a pattern's cache, which holds states of the
+/// matcher. Without this limit, the cache of each pattern in use could grow to
+/// 2 MiB.
 const LARGEST_CACHE: usize = 64 << 10;
 
 /// Compiles the pattern of [`BodyRule::Matches`].
@@ -139,10 +139,10 @@ pub fn body_pattern(pattern: &str) -> Result<Regex, regex::Error> {
 /// How the certificate of a TLS server is verified.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TlsRule {
-    /// The DNS name or IP address of the server in TLS. The probe asks for this
-    /// name (SNI), and the certificate must be valid for this name. By default,
-    /// the probe asks for [`HttpProbe::host`], or for the server's address if
-    /// there is no host.
+    /// The name of the server in TLS: a DNS name or an IP address. The probe
+    /// asks for this name (SNI), and the certificate must be valid for this
+    /// name. By default, the probe asks for [`HttpProbe::host`], or for the
+    /// server's address if there is no host.
     pub server_name: Option<String>,
     /// The certificates of the trusted authorities as DER, at least one.
     /// `webpki::anchor_from_trusted_cert` accepts each certificate. With
@@ -157,9 +157,9 @@ pub struct DnsProbe {
     pub name: String,
     /// The record type's mnemonic (RFC 1035, section 3.2.2): `A`, `AAAA`, ...
     pub record_type: String,
-    /// The record that the answer must contain. An address (for A and AAAA) has
-    /// the form that [`std::net::IpAddr`]'s `Display` writes; other records
-    /// have the form that the user wrote. With an `expect` of None, any answer
+    /// The record that the answer must contain. An IP address (for A and AAAA)
+    /// is written as [`std::net::IpAddr`]'s `Display` writes it. Other records
+    /// are written as the user wrote them. With an `expect` of None, any answer
     /// without an error is good.
     pub expect: Option<String>,
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// An object's labels, sorted by key. A slice takes less memory than a map
-/// here, because most objects have one or two labels, and a node of a map has
+/// An object's labels, sorted by key. A sorted slice takes less memory than a
+/// map: most objects have one or two labels, but a node of a map always has
 /// room for eleven.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);

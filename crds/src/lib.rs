@@ -9,9 +9,9 @@
 //!
 //! Input: objects from the API server or from a folder of manifests, including
 //! objects that do not parse. Output: the services that directors must serve,
-//! and a [`Rejection`] for each other object. The rejection says what to write
-//! instead. The same objects give the same result in the controller and in
-//! every agent.
+//! and a [`Rejection`] for each object that is not accepted. The rejection says
+//! what to write instead. The same objects give the same result in the
+//! controller and in every agent.
 //!
 //! This crate uses no API client, no async runtime, no clock and no kernel.
 

@@ -22,7 +22,7 @@ use crate::{
 pub struct Stored<C> {
     /// The object's uid in the API server.
     pub uid: String,
-    /// The generation of the object from which `current` was made.
+    /// The object's `metadata.generation`, to which `current` belongs.
     pub generation: i64,
     /// The creation time in seconds since 1970, or 0 for an object from a
     /// manifest, which has no creation time.
@@ -32,8 +32,8 @@ pub struct Stored<C> {
     /// The object's labels.
     pub labels: Labels,
     /// The DirectorGroup that the object belongs to, from the spec in force. If
-    /// no spec is in force, the object belongs to the group that its rejected
-    /// spec names, even if the rest of that spec does not parse.
+    /// no spec is in force, the group is the one that the rejected spec names.
+    /// The rest of that spec need not parse.
     pub group: Option<String>,
     /// The checked spec, or the reason why the spec was rejected.
     pub current: Result<C, Rejection>,
@@ -55,8 +55,8 @@ impl<C> Stored<C> {
 /// A change to the objects of one kind, as `kube::runtime::watcher` reports it.
 #[derive(Debug)]
 pub enum Change<K: HasSpec<Spec: fmt::Debug>> {
-    /// A listing begins. Objects that the listing does not name by `Item` are
-    /// deleted when the listing is complete.
+    /// A listing begins. When the listing is complete, the store deletes all
+    /// objects that the listing did not name in an `Item`.
     Listing,
     /// The listing names an object.
     Item(Loose<K>),
@@ -78,8 +78,9 @@ pub struct Store<C> {
     gone: Kept<C>,
 }
 
-/// The objects of one kind, by key. The objects are boxed to save memory: half
-/// of the slots of a B-tree map are empty if the map was filled in order.
+/// The objects of one kind, by key. In a B-tree map that was filled in order,
+/// half of the slots are empty. The objects are boxed, so that an empty slot
+/// takes little memory.
 type Kept<C> = BTreeMap<ObjectKey, Box<Stored<C>>>;
 
 impl<C> Default for Store<C> {
@@ -177,12 +178,12 @@ impl<C: Checked> Store<C>
 where
     <C::Object as HasSpec>::Spec: fmt::Debug,
 {
-    /// Applies a change. Returns whether the change affects a used part of an
-    /// object. The status, for example, is not used.
+    /// Applies a change. Returns whether the change affects a part of an object
+    /// that the store keeps. The store does not keep the status, for example.
     ///
-    /// If the spec of an object does not parse, fails its check or changes an
-    /// immutable field, the last valid spec of the same uid stays in force. The
-    /// last valid spec survives a new listing, too.
+    /// If a new spec does not parse, fails its check or changes an immutable
+    /// field, the object's last valid spec stays in force. The last valid spec
+    /// also outlives a new listing, but not a change of the uid.
     pub fn change(&mut self, change: Change<C::Object>) -> bool {
         match change {
             Change::Listing => {

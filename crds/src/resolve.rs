@@ -26,14 +26,15 @@ pub trait Standing {
     /// Whether the director made this server of the service and serves it.
     fn server(&self, service: ServiceId, server: SocketAddr) -> bool;
 
-    /// Whether the director has a place for this server of the service already,
-    /// even if a failed health check keeps the server out of the kernel.
+    /// Whether the director has this server of the service in the kernel or in
+    /// its wanted state. A failed health check may keep a wanted server out of
+    /// the kernel.
     fn has_place(&self, service: ServiceId, server: SocketAddr) -> bool {
         self.server(service, server)
     }
 }
 
-/// A [`Standing`] that serves nothing.
+/// A director that serves nothing.
 struct Nothing;
 
 impl Standing for Nothing {
@@ -59,16 +60,18 @@ pub fn resolve(objects: &Objects) -> Resolved {
     resolve_for(objects, &Nothing)
 }
 
-/// Works like [`resolve`], and also returns the services and servers that a
-/// director continues to serve without a grant or beyond a budget. These
-/// `standing` objects are in [`Resolved::ungranted`] and
-/// [`crate::Service::ungranted`], and [`Resolved::refused`] names the servers
-/// among them. If standing objects use up a budget, accepted services and
-/// servers that are not standing wait ([`Resolved::waiting`]). Accepted and
-/// waiting objects together are the same for all directors.
+/// Works like [`resolve`], and also returns refused services and servers that a
+/// director still serves. These `standing` objects lack a grant or are beyond a
+/// budget. The services are in [`Resolved::ungranted`], and the servers are in
+/// [`crate::Service::ungranted`]. [`Resolved::refused`] says why the servers
+/// are refused. If standing objects use up a budget, accepted services and
+/// servers that the director does not serve yet must wait
+/// ([`Resolved::waiting`]). The accepted and the waiting objects, taken
+/// together, are the same for all directors.
 ///
-/// A million pairs of a service and a server may be beyond a budget, so only
-/// standing pairs are kept.
+/// A budget may leave out a million pairs of a service and a server. Of the
+/// left-out servers, [`crate::Service::ungranted`] has only those that the
+/// director serves.
 pub fn resolve_for(objects: &Objects, standing: &dyn Standing) -> Resolved {
     let mut resolved = Resolved::default();
     let defaults = BudgetRule::default();
@@ -130,8 +133,9 @@ impl Candidate<'_> {
 /// Accepts a service on three conditions: its group exists or existed, the
 /// group grants the service's addresses and mark, and the budget has room. If
 /// several services of a group have the same VIP or mark, the oldest service
-/// wins. Returns the accepted services, and after them the `standing` services
-/// that only lack a grant or a budget.
+/// wins. Returns the accepted services first. After them come rejected services
+/// that a director still serves, and that lack only a grant or room in a
+/// budget.
 fn accept_services<'a>(
     objects: &'a Objects,
     defaults: &'a BudgetRule,
@@ -147,7 +151,8 @@ fn accept_services<'a>(
             continue;
         };
         let mut reject = |rejection| {
-            // If the newest version is already rejected, keep that reason.
+            // If the object's current version was already rejected, that
+            // rejection stays.
             resolved
                 .rejected
                 .entry((Kind::VirtualService, key.clone()))

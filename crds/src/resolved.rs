@@ -21,18 +21,18 @@ pub struct Resolved {
     /// version of a service was rejected, its last valid version is in this
     /// map.
     pub services: BTreeMap<ObjectKey, Service>,
-    /// Rejected services that lack only a grant or a budget and that the
-    /// director still serves. Each service has the same form as an accepted
-    /// service. If several services have the same kernel key, only the oldest
-    /// is in this map. The director continues to serve each service until the
-    /// service's object is deleted.
+    /// Rejected services that the director still serves. These services lack
+    /// only a grant or room in a budget. Each service has the same form as an
+    /// accepted service. If several services have the same kernel key, only the
+    /// oldest is in this map. The director continues to serve each service
+    /// until the service's object is deleted.
     pub ungranted: BTreeMap<ObjectKey, Service>,
     /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
-    /// Selected servers that do not fit their service, by (service, server).
-    /// Only some of the servers that budgets leave out are in this map: at
-    /// least one for each service and one for each server
-    /// ([`Service::left_out`]).
+    /// Selected servers that do not fit their service, by (service, server). Of
+    /// the pairs that budgets leave out, this map has at least one for each
+    /// service and one for each server. [`Service::left_out`] counts the other
+    /// pairs.
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
     /// Accepted services, and servers of accepted services, that wait for room
     /// in a budget. Objects that the director still serves use up the budget.
@@ -84,7 +84,8 @@ pub struct Service {
     pub fallback: bool,
     /// Whether the scheduler flag sh-port or mh-port is set.
     pub hash_port: bool,
-    /// Whether every datagram is scheduled by itself.
+    /// Whether the scheduler chooses a server for each datagram (one-packet
+    /// scheduling).
     pub one_packet: bool,
     /// How a client stays with its server. With a `persistence` of None, the
     /// service has no persistence.
@@ -97,13 +98,14 @@ pub struct Service {
     /// The service's real servers, oldest first. No two servers have the same
     /// address and port.
     pub servers: Vec<Server>,
-    /// Servers that are refused only because the group does not grant their
-    /// addresses, and left-out servers that the director still serves, oldest
-    /// first. Each server comes with the number of older servers in `servers`.
-    /// A director that already serves one of these servers goes on serving it.
+    /// Refused servers that a director may still serve, oldest first. The group
+    /// does not grant the addresses of these servers, or a budget leaves the
+    /// servers out. The number before each server says how many servers in
+    /// `servers` are older. A director that already serves one of these servers
+    /// goes on serving it.
     pub ungranted: Vec<(usize, Server)>,
-    /// How many servers budgets leave out, not counting the servers in
-    /// [`Resolved::refused`].
+    /// The number of servers that budgets leave out and that
+    /// [`Resolved::refused`] does not name.
     pub left_out: usize,
     /// Whether the group grants exactly this VIP, and not only a network that
     /// contains the VIP.
@@ -111,8 +113,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Refuses the linked servers at the given places in `servers`. Refused
-    /// servers that are `standing` move to `ungranted`.
+    /// Refuses the servers at the given indexes in `servers`. Refused servers
+    /// for which `standing` returns true move to `ungranted`.
     pub(crate) fn refuse(&mut self, refused: &BTreeSet<usize>, standing: impl Fn(&Server) -> bool) {
         let before = mem::take(&mut self.ungranted);
         let mut before = before.into_iter().peekable();
@@ -148,10 +150,12 @@ pub struct Server {
     pub weight: u16,
     /// How packets reach the server.
     pub forwarding: ForwardingRule,
-    /// At this many connections the server gets no new ones; 0 means no limit.
+    /// From this number of connections on, the server gets no new connections;
+    /// 0 means no limit.
     pub upper_threshold: u32,
-    /// Below this many connections the server gets new ones again; 0 means
-    /// three quarters of the upper threshold.
+    /// Below this number of connections, a server that reached the upper
+    /// threshold gets new connections again. 0 means three quarters of the
+    /// upper threshold.
     pub lower_threshold: u32,
     /// Whether the group lists the address, or the server is from a file. If
     /// `is_listed` is false, no status may quote the server's answers.

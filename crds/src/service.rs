@@ -75,11 +75,12 @@ impl fmt::Display for ServiceId {
 /// How a client stays with its server (persistence).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PersistenceRule {
-    /// How long after its last connection a client keeps its server, 1 to
-    /// 4294967 seconds.
+    /// How long a client keeps its server after the client's last connection, 1
+    /// to 4294967 seconds.
     pub timeout_seconds: u32,
-    /// How many leading bits of a client's address count: 1 to 32 for IPv4, 1
-    /// to 128 for IPv6. By default, all bits of the address count.
+    /// How many leading bits of an address identify a client: 1 to 32 for IPv4,
+    /// 1 to 128 for IPv6. By default, all bits of the address identify the
+    /// client.
     pub prefix_length: u8,
     /// The persistence engine, which identifies a client by something other
     /// than its address. Without an engine, the client's address identifies the

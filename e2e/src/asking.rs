@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::{Client, Host, eventually, wait::PATIENCE};
 
 /// How long a client waits between two requests.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a client waits for the answer to a datagram.
 const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -112,8 +112,9 @@ impl Asking {
         failed
     }
 
-    /// Counts this client's requests that began since a given time: answered
-    /// requests by server, failed requests by error.
+    /// Counts this client's requests that began since a given time. A key of
+    /// the map is the page of a server that answered, or the error of failed
+    /// requests.
     pub fn counts(&self, since: Instant) -> BTreeMap<String, usize> {
         let asked = self.shared.asked();
         let mut counts = BTreeMap::new();

@@ -91,8 +91,8 @@ impl Drop for Cluster {
         }
         let patch = format!(r#"[{{"op":"replace","path":"/spec","value":{GRANTS}}}]"#);
         control::try_kubectl(&["patch", "idg", "default", "--type=json", "-p", &patch]);
-        // Agents of the next test must not read the journals of this test's
-        // agents, whose hosts no longer exist.
+        // The hosts of this test no longer exist. Agents of the next test must
+        // not read the journals of these hosts.
         if let Err(error) = fs::remove_dir_all(state_dir("")) {
             eprintln!("the agents' state folders: {error}");
         }
@@ -366,8 +366,8 @@ fn start_controller(host: &Host, identity: &str) -> Process {
 pub fn wait_for(object: &str, condition: &str, status: &str) {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
     let until = |what: &str| control::try_kubectl(&["wait", object, what, &timeout]);
-    // If the object is a Director, the agent that creates the Director may
-    // still be starting.
+    // The object may not exist yet. For example, an agent creates its Director
+    // only after it has started.
     let made = until("--for=create");
     assert!(
         made.is_success(),
@@ -396,8 +396,8 @@ pub fn wait_until_ready(services: &[&str]) {
 }
 
 /// Waits until a condition's reason and message together contain all of
-/// `words`, and returns `Reason: message`. The condition may first have other
-/// reasons for a while.
+/// `words`, and returns `Reason: message`. Before the words appear, the
+/// condition may have other reasons.
 ///
 /// # Panics
 /// Panics if the condition does not contain the words in time. The panic
@@ -417,8 +417,8 @@ pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
 }
 
 /// Deletes a Director whose agent has ended, and waits until `services` are no
-/// longer Ready. If a test then waits for Ready, it cannot mistake a report of
-/// the old agent for a report of the next agent.
+/// longer Ready. A later wait for Ready then sees the next agent's report, and
+/// not the old agent's report.
 ///
 /// # Panics
 /// Panics if one of the VirtualServices stays Ready.

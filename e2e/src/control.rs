@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
 
-/// The timeout of a request to the host side. Every normal request takes less
-/// time. If the host side hangs, the timeout makes the test fail before the
+/// The timeout of a request to the host side. No normal request takes that
+/// long. If the host side hangs, the timeout makes the test fail before the
 /// lab's deadline.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -242,8 +242,8 @@ impl Drop for ApiServerAway {
         let cluster = Which::First;
         match ask(&Request::ApiServer { apiserver, cluster }) {
             Ok(started) if started.is_success() => {}
-            // If the test is already panicking, this failure is only printed,
-            // because a second panic would hide the first panic.
+            // A test that is already panicking only prints this error. A second
+            // panic would hide the first panic.
             failed if std::thread::panicking() => eprintln!("the API server: {failed:?}"),
             failed => panic!("the API server starts again: {failed:?}"),
         }

@@ -1,8 +1,8 @@
-//! The networks of the classic LVS course. The manifests in `examples/`
-//! describe the same course. The lab configures the VIP and the ARP settings on
-//! the DR cluster's real servers. In a later release, ipvs-operator will
-//! configure the real servers. The lab also turns on forwarding for the NAT
-//! director, except in tests about forwarding.
+//! The networks of the classic course about LVS: a NAT cluster and a DR
+//! cluster. The manifests in `examples/` describe the same clusters. The lab
+//! configures the VIP and the ARP settings on the DR cluster's real servers. In
+//! a later release, ipvs-operator will configure the real servers. The lab also
+//! turns on forwarding for the NAT director, except in tests about forwarding.
 
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 
@@ -157,8 +157,8 @@ impl Course {
     }
 }
 
-/// Returns the manifest of another VirtualService for the web servers, on the
-/// given port of the NAT director's address.
+/// Returns the manifest of a VirtualService for the web servers. The VIP is the
+/// NAT director's own address, with the given port.
 pub fn another_service(name: &str, port: u16) -> String {
     format!(
         "apiVersion: ipvs.dev/v1alpha1

@@ -223,8 +223,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // A panic here would hide the failure of a test that is already
-        // panicking.
+        // The test may already be panicking, and a second panic would hide the
+        // test's failure.
         if let Err(error) = run_here(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("{error}");
         }

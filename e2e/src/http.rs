@@ -10,9 +10,9 @@ pub use client::{Client, Download};
 pub use server::WebServer;
 pub use upload::Upload;
 
-/// Returns the byte at position `index` of every test stream. The byte sequence
-/// has a long period, so the receiver notices lost, duplicated and swapped
-/// segments.
+/// Returns the byte at position `index` of an upload or download. All uploads
+/// and downloads consist of the same byte sequence. The sequence has a long
+/// period, so the receiver notices lost, duplicated and swapped segments.
 fn stream_byte(index: u64) -> u8 {
     let mixed = index ^ (index >> 8) ^ (index >> 16);
     mixed.to_le_bytes()[0].wrapping_mul(31)

@@ -14,7 +14,8 @@ use crate::host::Host;
 use crate::layout::{PROGRAMS, file};
 use crate::wait::{PATIENCE, eventually};
 
-/// How many lines from the end of a program's log a failed test shows.
+/// A failed test prints at most this many lines from the end of a program's
+/// log.
 const TAIL: usize = 40;
 
 /// A long-running program in a host. Dropping a `Process` kills the program. If
@@ -166,7 +167,7 @@ impl Drop for Process {
                 self.tail()
             );
         }
-        // Errors are ignored, because the program may have ended by itself.
+        // The program may have ended by itself, so errors are ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

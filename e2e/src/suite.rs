@@ -1,10 +1,10 @@
-//! Decides for `lab tests` how many labs run at once and which tests share a
-//! lab. The module also estimates the run time of each lab, and reads test
+//! Plans a run of `lab tests`: how many labs run at once, and which tests share
+//! a lab. The module also estimates the run time of each lab, and reads test
 //! results from libtest's output. The module starts no process and reads no
 //! clock.
 
-/// How many labs run per two processors. A lab spends more than half of its time
-/// waiting.
+/// The number of labs that may run at once on a machine with two processors. A
+/// lab spends more than half of its time waiting.
 const LABS_PER_TWO_CORES: usize = 5;
 /// The peak memory use of a lab with an API server, in MiB.
 const MEMORY_OF_A_LAB: usize = 1500;
@@ -26,9 +26,9 @@ struct Long {
     labs: usize,
 }
 
-/// The slow test binaries, on which the duration of a whole run depends. The
-/// times in this list may be slightly out of date. Add every new test binary
-/// that takes minutes.
+/// The slow test binaries, which determine how long a run of all tests takes.
+/// The times in this list may be slightly out of date. Add every new test
+/// binary that takes minutes.
 const LONG: [Long; 11] = [
     long("e2e_health", 440, 3),
     long("e2e_walk", 400, 1),
@@ -54,8 +54,8 @@ const fn long(binary: &'static str, seconds: u32, labs: usize) -> Long {
 /// The tests of one test binary that run together in one lab.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Share {
-    /// The number of this share, counted from 1, and the binary's total number
-    /// of shares.
+    /// This share's number among the binary's shares, counted from 1. The
+    /// second number says how many shares the binary has.
     pub number: (usize, usize),
     /// The names of the tests in this share. An empty list means all tests of
     /// the binary.
@@ -88,9 +88,10 @@ pub fn shares(binary: &str, tests: &[String]) -> Vec<Share> {
     (0..labs).map(share).collect()
 }
 
-/// The test binaries that `make lab-tests` also runs on the second kernel. Each
-/// entry has the binary's estimated run time on the second kernel, in seconds.
-/// `make test-qemu` runs all test binaries on the second kernel.
+/// The test binaries that `make lab-tests` also runs on the second kernel:
+/// Debian's kernel in QEMU. Each entry has the binary's estimated run time on
+/// the second kernel, in seconds. `make test-qemu` runs all test binaries on
+/// the second kernel.
 const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("e2e_vips", 300),
     ("e2e_walk", 100),
@@ -101,13 +102,14 @@ const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
     ("kernel_fault_servers", 20),
 ];
 
-/// Test modules that do not run on the second kernel, each after the name of
-/// its binary. The tests of these modules take minutes on the second kernel,
-/// and the tested decisions do not depend on the kernel.
+/// Test modules that do not run on the second kernel. Each entry has the name
+/// of a test binary and a module of this binary. The tests of these modules
+/// would take minutes on the second kernel. They test decisions of the agent
+/// that are the same on every kernel.
 const ON_THE_FIRST_KERNEL_ONLY: [(&str, &str); 1] = [("e2e_vips", "kept::")];
 
-/// Returns a share with the binary's tests for the second kernel. Returns
-/// `None` if the binary does not run on the second kernel.
+/// Returns the binary's tests that run on the second kernel, as one share.
+/// Returns `None` if the binary does not run on the second kernel.
 pub fn second_kernel(binary: &str, tests: &[String]) -> Option<Share> {
     let mut known = ON_THE_SECOND_KERNEL.iter();
     let (_, seconds) = known.find(|(name, _)| *name == binary)?;

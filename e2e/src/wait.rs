@@ -11,17 +11,18 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The shortest pause between two checks of a condition.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause between two checks of a condition.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two quick checks of a condition.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause after a slow check of a condition.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// Returns the pause after a check that took `took`, `waited` after the first
 /// check began. A check may start a program, and several labs share the
 /// processors. The pauses grow with the wait, and checks take at most a quarter
 /// of the time.
 fn pause(waited: Duration, took: Duration) -> Duration {
-    (waited / 20)
-        .max(took * 3)
-        .clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    let rest = (took * 3).min(LONGEST_REST);
+    (waited / 20).clamp(SHORTEST_PAUSE, LONGEST_PAUSE).max(rest)
 }
 
 /// Calls `look` repeatedly until `look` returns `Ok`, and returns the value in

@@ -21,7 +21,7 @@ pub type Key = (String, String);
 /// A change of a destination's weight between two readings of the IPVS table.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The end of the reading that shows the new weight.
+    /// The time at which the watcher had read the new weight from the table.
     pub at: Instant,
     /// The destination whose weight changed, with its service.
     pub key: Key,

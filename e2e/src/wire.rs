@@ -8,15 +8,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::{Host, Process, wait::PATIENCE};
 
 /// The tcpdump filter for the first packet of a connection, a UDP datagram or
-/// an ICMP echo request. The agent tests its own firewall with SYNs without TCP
-/// options, so the filter leaves out SYNs without TCP options. SYNs from the
-/// kernel always have TCP options.
+/// an ICMP echo request. To test its host's firewall, the agent sends SYNs
+/// without TCP options. The filter leaves out these SYNs. SYNs from the kernel
+/// always have TCP options.
 const FIRST_OF_FLOW: &str = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn \
                              and tcp[12] & 0xf0 > 0x50 \
                              or udp or icmp[icmptype] == icmp-echo";
 
-/// A tcpdump that captures the first IPv4 packet of each connection or exchange
-/// that a host begins. Dropping a `Wire` ends the capture.
+/// A tcpdump that captures the IPv4 packets with which a host begins
+/// connections or exchanges. Dropping a `Wire` ends the capture.
 #[derive(Debug)]
 pub struct Wire {
     tcpdump: Process,

@@ -55,8 +55,9 @@ fn the_api_server_lets_pass_what_is_good() {
         .iter()
         .filter_map(|(name, text)| {
             let answer = try_kubectl_apply(text);
-            // This object is deleted, because the next object may have the same
-            // name and different immutable fields.
+            // The next object may have the same name but different immutable
+            // fields. So the test deletes each object before it creates the
+            // next object.
             kubectl(&["delete", "ivs", "--all"]);
             (!answer.is_success()).then(|| format!("{name}: {answer:?}"))
         })
@@ -99,8 +100,9 @@ fn the_second_of_two_services_with_one_vip_and_port_is_not_accepted() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
     // Of two VirtualServices with the same VIP and port, the older
-    // VirtualService is accepted. Creation times are whole seconds. If two
-    // times are equal, the names decide.
+    // VirtualService is accepted. Creation times are whole seconds. If both
+    // have the same creation time, the VirtualService whose name comes first in
+    // the alphabet is accepted.
     let created = value("ivs/web", ".metadata.creationTimestamp");
     eventually(
         "the clock to pass the second in which web was created",
@@ -339,8 +341,8 @@ fn manifests(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Returns the field that the refusal must name. The manifest's first line
-/// contains this field.
+/// Returns the field that the error message must name. The first line of the
+/// manifest contains the field, after `# expect: `.
 fn expectation(text: &str) -> &str {
     text.lines()
         .next()

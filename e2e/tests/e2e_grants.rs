@@ -13,9 +13,10 @@ use e2e::{
     eventually, ipvsadm, kubectl, kubectl_apply,
 };
 
-/// The objects of another namespace: a VirtualService for the course's VIP, a
-/// VirtualService for a firewall mark of kube-proxy, and a VirtualService whose
-/// server is a cloud metadata address.
+/// The objects of another namespace. Three things are not granted to this
+/// namespace: the course's VIP, a firewall mark of kube-proxy, and a cloud
+/// metadata address as a server. Each VirtualService asks for one of these
+/// things.
 const TENANT: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: tenant}
@@ -98,7 +99,8 @@ fn expect_service(director: &Host, service: &str, is_there: bool) {
     });
 }
 
-/// Returns the arguments of the kubectl command at the end of a message.
+/// Returns the arguments of a kubectl command. `message` must end with the
+/// command.
 fn command_of(message: &str) -> Vec<String> {
     let (_, command) = message
         .split_once("kubectl patch ")
@@ -230,8 +232,8 @@ fn a_grant_that_goes_cuts_nobody_until_removals_are_allowed() {
     };
     still_served();
 
-    // An agent that starts without the grant, as after an upgrade, also keeps
-    // the service.
+    // The grant is already gone when the next agent starts, as after an
+    // upgrade. The next agent also keeps the service.
     agent.kill();
     let _agent = start_agent(&course.director, "director1");
     still_served();
@@ -252,8 +254,8 @@ fn a_tenant_gets_what_its_budget_has_and_a_budget_that_shrinks_cuts_nobody() {
     budget(r#"{"namespaces":[{"name":"crowd","services":1}]}"#);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // The service `second` is not older than the service `first`: creation
-    // times are whole seconds, so they may be equal.
+    // The service `second` is never older than the service `first`. Both may
+    // have the same creation time, because creation times are whole seconds.
     kubectl_apply(CROWD);
     eventually(
         "the second service to be beyond the budget",

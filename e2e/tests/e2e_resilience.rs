@@ -39,8 +39,8 @@ fn an_agent_restart_sends_no_write_to_the_kernel() {
 
     for (how, name) in [("after a normal stop", "second"), ("after a kill", "third")] {
         let (mut agent, path) = start_agent_traced(&course.director, "director1", name);
-        // The agent has processed all objects once it has created a new
-        // service.
+        // When the new service is Ready, the agent has also processed all older
+        // objects.
         kubectl_apply(&another_service(name));
         wait_until_ready(&[name]);
         agent.kill();
@@ -85,7 +85,8 @@ fn the_api_server_may_go_away_and_nothing_is_lost() {
     );
 
     // An agent that starts without an API server restores the table of the
-    // previous run, as after a reboot. The agent keeps trying to connect.
+    // previous run, as after a reboot. The agent keeps trying to connect to the
+    // API server.
     agent.terminate(PATIENCE);
     course.director.run("ipvsadm -C");
     let agent = start_agent(&course.director, "director1");
@@ -265,8 +266,7 @@ fn a_controller_restart_flips_no_condition() {
     let before = conditions();
 
     cluster.restart_controller();
-    // The new controller has taken over when it sets the conditions of a new
-    // object.
+    // When the new object has conditions, the new controller has taken over.
     kubectl_apply(&another_service("new"));
     wait_until_ready(&["new"]);
     kubectl(&["delete", "ivs/new"]);

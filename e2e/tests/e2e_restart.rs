@@ -39,9 +39,9 @@ fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
     expect_one_service_written(back, &trace, "from-usual", 8082);
 }
 
-/// Creates a service and waits until the agent has programmed the service. The
-/// agent has then processed all objects. Asserts that the agent wrote only the
-/// new service's entries to the kernel.
+/// Creates a service and waits until the agent has programmed it. By then, the
+/// agent has also processed all older objects. Asserts that the agent wrote
+/// only the new service's entries to the kernel.
 #[track_caller]
 fn expect_one_service_written(
     mut agent: e2e::Process,
@@ -77,8 +77,8 @@ fn a_state_folder_with_an_older_schema_sends_no_write_to_the_kernel_and_is_taken
     expect_one_service_written(agent, &trace, "new", 8081);
 
     // The new agent owns the entries in the old journal, and removes an entry
-    // when its object is deleted. Once the agent has created a new service, it
-    // has processed all objects.
+    // when its object is deleted. When the new service is Ready, the agent has
+    // also processed all older objects.
     let _agent = start_agent(&course.director, DIRECTOR);
     kubectl_apply(&another_service("newer", 8082));
     wait_until_ready(&["newer"]);
@@ -136,8 +136,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     agent.terminate(PATIENCE);
 
     // While the API server does not answer, the agent starts from its
-    // checkpoint. The table already has a stranger's services. Their keys
-    // differ from our keys in port, protocol or address.
+    // checkpoint. The table already has a stranger's services. The keys of
+    // these services differ from our keys in port, protocol or address.
     let away = ApiServerAway::begin();
     reboot(&mut course, "rebooted");
     for line in STRANGERS {
@@ -169,8 +169,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     let strangers = ipvsadm::sorted(&course.director);
     let _agent = start_agent_after_reboot(&course.director, DIRECTOR, "third-boot");
     kubectl_apply(&another_service("new", 8085));
-    // The agent waits before it takes the port, because a program of the host
-    // that uses this port may not have started yet.
+    // After a reboot, a program of the host may not yet listen on its port. The
+    // agent therefore waits before it creates a service on the port.
     let waits = ["WouldHijackDirector", "started less than 10 minutes ago"];
     wait_for_words("ivs/new", "Ready", &waits);
     let own = r#"[{"op": "add", "path": "/spec/addressPools/-", "value": {"name": "own", "cidrs": ["192.168.4.5/32"]}}]"#;
@@ -191,8 +191,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_answers(&course);
 }
 
-/// The strangers' services. Each key differs from one of our keys in only one
-/// part.
+/// The strangers' services. Each key resembles a key of ours, but has another
+/// port, protocol or address, or is a firewall mark.
 const STRANGERS: [&str; 5] = [
     "-A -t 192.168.4.15:81 -s lc",
     "-a -t 192.168.4.15:81 -r 192.168.4.100:81 -g -w 7",

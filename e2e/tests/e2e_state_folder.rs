@@ -54,7 +54,8 @@ fn expect_told() {
     wait_for_words("idir/director1", "Programmed", &words);
 }
 
-/// Waits until `are_expected` returns true for the Director's notices.
+/// Waits until the Director's notices are as expected, as `are_expected`
+/// decides.
 #[track_caller]
 fn wait_for_notices(are_expected: impl Fn(&str) -> bool) {
     let path = "jsonpath={.status.notices}";
@@ -138,8 +139,8 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     }
     fs::write(&journal, bytes).expect("the journal can be written");
 
-    // The agent could read the wanted services from the checkpoint, so the
-    // checkpoint is removed.
+    // The test removes the checkpoint, from which the agent could read the
+    // wanted services.
     fs::remove_file(folder.0.path().join("checkpoint.redb")).expect("the agent left a checkpoint");
 
     let mut second = folder.start_agent(director);
@@ -148,7 +149,8 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
         line.contains("journal.redb.unusable"),
         "the log line must name the file: {line}"
     );
-    // Once the agent has created a new service, it has processed all objects.
+    // When the new service is Ready, the agent has also processed all older
+    // objects.
     kubectl_apply(&another_service("new", 82));
     wait_until_ready(&["new", "web"]);
     let new = [

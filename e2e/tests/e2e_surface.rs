@@ -75,8 +75,8 @@ fn expect_timeouts(director: &Host, expected: &str) {
     });
 }
 
-/// Returns the director's IPVS table as the crate `ipvs` reads it, in the
-/// format of `ipvsadm -Sn` with thresholds added.
+/// Reads the director's IPVS table with the crate `ipvs`. Returns the table in
+/// the format of `ipvsadm -Sn`, but with thresholds.
 fn dumped(director: &Host) -> Vec<String> {
     let table = director.enter(|| {
         let mut socket = Socket::open().expect("the lab's kernel has ip_vs");

@@ -38,8 +38,8 @@ fn the_table_by_hand() {
     director.run("ipvsadm -A -t 192.168.4.5:8080 -s rr");
     let agent = start_agent(&director, "director1");
 
-    // In place of `ipvsadm -A` and `-a`, manifests create three services; one
-    // service mixes forwarding methods.
+    // In place of `ipvsadm -A` and `-a`, manifests create three services. One
+    // of the services has servers with different forwarding methods.
     let mut table = vec![
         STRANGER,
         WEB,
@@ -103,8 +103,8 @@ fn the_table_by_hand() {
     expect_table(&director, &table);
 
     // In place of `ipvsadm -d` and `-D`, kubectl deletes a RealServer and a
-    // VirtualService. The servers of the deleted VirtualService leave the
-    // kernel's table with their service.
+    // VirtualService. The kernel removes the servers of the deleted
+    // VirtualService together with its service.
     kubectl(&["delete", "irs/web-100", "ivs/mysql"]);
     table.retain(|line| *line != WEB_100 && !line.contains(":3306"));
     expect_table(&director, &table);
@@ -112,7 +112,8 @@ fn the_table_by_hand() {
     let three = "3/3".to_owned();
     eventually_equal("web's real servers", PATIENCE, &three, summary);
     wait_until_ready(&["web"]);
-    // No VirtualService selects the RealServers of mysql any more.
+    // The RealServers of the deleted VirtualService still exist, but are no
+    // longer selected.
     wait_for_words("irs/mysql-100", "Ready", &["NotSelected: "]);
 
     // In place of `ipvsadm -C`, kubectl deletes all objects. The agent removes

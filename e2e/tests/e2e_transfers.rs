@@ -94,8 +94,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-away", 8084);
     transfers.expect_to_move("when the API server is back");
 
-    // The test waits until the agent has removed the deleted services. Without
-    // a journal, an agent would not remove the services later.
+    // The test waits until the agent has removed the deleted services. The next
+    // agent has no journal, and would not remove these services.
     expect_table(&course.director, &table);
     agent.kill();
     let journal = state_dir("director1").join("journal.redb");
@@ -104,8 +104,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-adoption", 8085);
     transfers.expect_to_move("after the adoption of the table");
     expect_table(&course.director, &table);
-    // The adopted entries are ours again, so the agent removes an adopted entry
-    // when its object is deleted.
+    // The agent owns the adopted entries. It removes an adopted entry when the
+    // entry's object is deleted.
     kubectl(&["delete", "ivs/other"]);
     eventually("the adopted service to be removed", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);

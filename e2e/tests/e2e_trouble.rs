@@ -1,5 +1,6 @@
-//! Tests that an agent on a machine with a fault logs one line with a remedy,
-//! and keeps trying if the fault may go away by itself.
+//! Tests agents on machines with a fault. The agent logs one line that says how
+//! to fix the fault. If the fault may go away by itself, the agent keeps
+//! trying.
 
 use std::process::Command;
 

@@ -99,8 +99,8 @@ impl Errno {
     /// This kernel does not support the address family.
     pub const EAFNOSUPPORT: Self = Self(nix::libc::EAFNOSUPPORT);
 
-    /// Returns the meaning of this error number as the kernel's answer to an
-    /// operation.
+    /// Returns the meaning of this error number when the kernel answers `op`
+    /// with it.
     pub fn meaning(self, op: &Op) -> Meaning {
         match (self, op) {
             (Self::EPERM, _) => Meaning::NotPermitted,
@@ -118,8 +118,8 @@ impl Errno {
         }
     }
 
-    /// Explains this error number in one line, as the kernel's answer to an
-    /// operation. Names a remedy if a remedy is known. Callers print the
+    /// Explains in one line why the kernel answered `op` with this error
+    /// number. Names a remedy if a remedy is known. Callers print the
     /// explanation after the operation itself.
     pub fn explain(self, op: &Op) -> String {
         match (self.meaning(op), op) {
@@ -230,7 +230,7 @@ pub enum Meaning {
 /// [`RepliesLost`](Self::RepliesLost), the caller should open a new socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel has no generic netlink family `IPVS`, and asking for the
+    /// The kernel has no generic netlink family `IPVS`. A request for the
     /// family did not make the kernel load ip_vs.
     #[error(
         "this kernel has no ip_vs: run `modprobe ip_vs` on the host, \

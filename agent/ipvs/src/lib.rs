@@ -8,10 +8,10 @@
 //! kernel's table, statistics ◀─ codec ◀─ Socket ◀─────┘
 //! ```
 //!
-//! In: the wanted table ([`WantedTable`]) and the keys that are ours
-//! ([`Owned`]). Out: as few writes to the kernel's table as possible
-//! ([`plan()`], [`Kernel::apply`]), the kernel's current table
-//! ([`ActualTable`]), and counters.
+//! From the wanted table ([`WantedTable`]) and the keys that are ours
+//! ([`Owned`]), the crate plans as few writes to the kernel's table as possible
+//! ([`plan()`], [`Kernel::apply`]). It also reads the kernel's current table
+//! ([`ActualTable`]) and counters.
 //!
 //! This crate knows nothing about Kubernetes, health, time, the disk, or the
 //! reasons for the wanted table. The crate returns the meaning of each failure

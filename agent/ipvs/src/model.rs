@@ -194,7 +194,8 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// The [`prefix_length`](Self::prefix_length) of an IPv4 mask that is not a
     /// prefix, such as 255.0.255.0. `IRREGULAR_MASK` differs from every valid
-    /// length, so adopting a service with an irregular mask edits the service.
+    /// length. So an adopted service with such a mask differs from every wanted
+    /// service, and the agent edits it.
     pub const IRREGULAR_MASK: u8 = 255;
 }
 

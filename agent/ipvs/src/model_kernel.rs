@@ -22,8 +22,8 @@ pub struct ModelKernel {
     pub table: ActualTable,
     /// The model's timeouts of idle connections.
     pub timeouts: Timeouts,
-    /// The schedulers that the model has, by default all schedulers of Linux
-    /// 6.1 except twos.
+    /// The schedulers that the model has. By default, the model has all
+    /// schedulers of Linux 6.1 except the scheduler `twos`.
     pub schedulers: BTreeSet<String>,
     /// The persistence engines that the model has, by default `sip`.
     pub persistence_engines: BTreeSet<String>,

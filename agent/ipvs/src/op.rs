@@ -59,9 +59,9 @@ impl Op {
         }
     }
 
-    /// Returns whether the operation creates an entry. Before a caller creates
-    /// an entry, it records the operation, to know its own entries after a
-    /// crash.
+    /// Returns whether the operation creates an entry. A caller records such an
+    /// operation before it creates the entry. After a crash, the caller then
+    /// knows which entries are its own.
     pub fn creates(&self) -> bool {
         matches!(self, Self::NewService(..) | Self::NewDestination(..))
     }

@@ -38,7 +38,7 @@ impl Owned {
             .is_some_and(|destinations| destinations.contains(destination))
     }
 
-    /// Returns whether `table` lacks any entry that is ours.
+    /// Returns whether at least one entry of ours is missing from `table`.
     pub fn is_any_missing(&self, table: &ActualTable) -> bool {
         self.services.iter().any(|(key, destinations)| {
             table.get(key).is_none_or(|service| {

@@ -40,9 +40,9 @@ pub struct Plan {
     /// deletes a service that the agent made, the kernel also deletes the
     /// strangers' destinations in the service.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
-    /// Strangers' entries that the plan leaves alone although a wanted entry
-    /// has the same key and another configuration. `None` stands for the
-    /// service itself, and `Some` for a destination in the service.
+    /// Strangers' entries that the plan leaves alone. A wanted entry has the
+    /// same key, but another configuration. `None` stands for the service
+    /// itself, and `Some` for a destination in the service.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
     /// Services whose destinations will not be in the wanted order, although
     /// the service's scheduler depends on the order. The kernel cannot reorder
@@ -230,8 +230,9 @@ fn is_order_kept(config: &ServiceConfig) -> bool {
     matches!(config.scheduler.as_str(), "dh" | "sh" | "mh")
 }
 
-/// Returns whether the destinations will be in the wanted order after the
-/// missing destinations are added behind the existing ones.
+/// Returns whether the destinations will be in the wanted order once the
+/// missing destinations are added. The kernel adds a destination after all
+/// existing destinations of the service.
 fn in_order(wanted: &WantedService, actual: &ActualService) -> bool {
     let is_there = |key: &&DestinationKey| actual.destinations.contains_key(*key);
     let is_wanted = |key: &&DestinationKey| wanted.destinations.contains_key(*key);

@@ -101,9 +101,9 @@ impl Socket {
         let timeout = TimeVal::new(ANSWER_TIMEOUT.as_secs().cast_signed(), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| fail(errno.into()))?;
-        // Without CAP_NET_ADMIN, enlarging the socket's buffers fails. A
-        // failure to enlarge the buffers is ignored, because the first request
-        // then fails too, with a better error.
+        // Without CAP_NET_ADMIN, the socket's buffers cannot be enlarged. This
+        // failure is ignored, because the first request then fails with a
+        // better error.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE);
 
@@ -113,8 +113,8 @@ impl Socket {
             sequence: 0,
             buffer: vec![0; RECEIVE],
             writes: 0,
-            // The system calls so far are socket, bind, getsockname, connect,
-            // and four times setsockopt.
+            // The code above makes 8 system calls: socket, bind, getsockname,
+            // connect, and setsockopt four times.
             system_calls: 8,
         };
         this.family = this.resolve_family()?;
@@ -349,8 +349,9 @@ impl Socket {
                 let NetlinkPayload::Error(error) = answer.payload else {
                     continue;
                 };
-                // A late answer to a request that timed out has a position far
-                // beyond the end of the batch.
+                // The answer may belong to an earlier request that timed out.
+                // The position of such an answer is far beyond the end of the
+                // batch.
                 let position = answer
                     .header
                     .sequence_number
@@ -436,7 +437,8 @@ impl Kernel for Socket {
             self.exchange(&batch, &mut failures)?;
         }
         // ENOENT can also mean that ip_vs was unloaded and its netlink family
-        // is gone. In that case, a request for the version of IPVS fails too.
+        // is gone. If ip_vs was unloaded, the request for the version of IPVS
+        // fails too.
         if failures
             .iter()
             .any(|failure| failure.errno == Errno::ENOENT)

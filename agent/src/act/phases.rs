@@ -60,10 +60,10 @@ impl Phases {
         withheld
     }
 
-    /// Removes and returns the operations that end a service whose VIP
-    /// satisfies `is_one`. An operation that deletes the service ends it. If
-    /// strangers' destinations keep the service in the kernel, an operation
-    /// that deletes one of our destinations ends the service too.
+    /// Removes and returns the operations that end a service with a VIP that
+    /// `is_one` accepts. Deleting a service ends the service. Deleting one of
+    /// our destinations ends a service in `shared`, which stays in the kernel
+    /// for strangers' destinations.
     pub(super) fn withhold_removals_of(
         &mut self,
         shared: &[ServiceKey],

@@ -19,17 +19,17 @@ use crate::{
     host::interface::{Interface, Mac},
 };
 
-/// The agent may add an address within this time after a claim found the
-/// address free.
+/// How long the agent trusts a claim that found an address free.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// The maximum number of servers whose Ethernet addresses one round looks up,
-/// to find out whether a server has a VIP.
+/// The maximum number of servers whose Ethernet addresses one round looks up.
+/// The look-up shows whether the host that has a VIP is one of the VIP's
+/// servers.
 const MOST_SUSPECTS: usize = 100;
 
 impl State {
-    /// Records the claims' verdicts about virtual addresses. The time of the
-    /// verdicts is `found`.
+    /// Records the results of claims for virtual addresses. `found` is the time
+    /// at which the claims had these results.
     pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {
         let verdicts = verdicts.into_iter();
         let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
@@ -208,8 +208,9 @@ fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
     }
 }
 
-/// Removes from the plan every address that is not known to be free, and
-/// returns orders that claim the removed addresses.
+/// Removes from `plan.add` each address whose claim has not found the address
+/// free. Repairs, and addresses without an Ethernet card, need no claim.
+/// Returns an order for each address that needs a claim.
 fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -> Orders {
     let mut orders = Orders::new();
     let segment = &state.segment;
@@ -262,8 +263,9 @@ fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
     taken.map(|(address, _)| *address).collect()
 }
 
-/// Records on the disk which addresses this director takes over from a director
-/// that is out: recorded addresses that are still ours, and the addresses that
+/// Records in the journal which addresses this director takes over from a
+/// director that is out. The record keeps its addresses that are still ours.
+/// While this director takes over, the record also gets the addresses that
 /// `plan` adds. If the write fails, this director takes over no address.
 fn record_taken_over(
     state: &mut State,

@@ -14,11 +14,11 @@ use super::{
 };
 use crate::decide::ours::Entry;
 
-/// Reads the services that are in doubt, or the kernel's whole table if no part
-/// of the known table can be trusted. Records as ours the entries that were
-/// created under an unsettled intent. The round plans every service that was
-/// read. Also reads the kernel's timeouts, unless the kernel is known to have
-/// the timeouts that the group wants.
+/// Reads the services that are in doubt. If very many or all services are in
+/// doubt, reads the kernel's whole table. If it is unknown which entries of the
+/// intent were created, records those found in the kernel as ours. The round
+/// plans every service that was read. If the kernel's timeouts may differ from
+/// `timeouts`, reads the kernel's timeouts too.
 ///
 /// # Errors
 /// Returns an error if the kernel does not answer. After an error, services
@@ -78,8 +78,8 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
     let mut table = edges.kernel.table()?;
     if state.ours.table.is_any_missing(&table) {
         // The kernel's dump may skip an entry if another process removes an
-        // entry at the same time. The agent therefore treats an entry as gone
-        // only if both readings lack the entry.
+        // entry at the same time. The agent therefore reads the table a second
+        // time. An entry is gone only if both readings lack it.
         merge(&mut table, edges.kernel.table()?);
     }
     if std::mem::take(&mut state.in_doubt) {
@@ -106,9 +106,9 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
     Ok(())
 }
 
-/// Notes which of our entries other processes have changed. `before` is the
-/// service as last known, if it was known, and `now` is the service as just
-/// read.
+/// Adds the entries of ours that other processes have changed to
+/// `state.drifted`. `before` is the last known state of the service, if there
+/// was one. `now` is the state that was just read.
 fn note_drift(
     state: &mut State,
     key: ServiceKey,
@@ -141,7 +141,8 @@ fn note_drift(
     }
 }
 
-/// Adds to `table` the entries that only the second reading (`again`) has.
+/// Adds to `table` the entries of the second reading, `again`, that `table`
+/// lacks.
 fn merge(table: &mut ActualTable, again: ActualTable) {
     for (key, service) in again {
         match table.entry(key) {

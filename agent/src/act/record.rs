@@ -60,8 +60,8 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) ->
     if state.unsettled.is_empty() && state.ours.intent.is_empty() {
         return true;
     }
-    // A round may settle several times, but after the first failure it does not
-    // try to settle again.
+    // A round may call this function several times. After a failure, the rest
+    // of the round does not try to write again.
     if !state.retry.allows(Subject::Journal, now) {
         state.unsettled.refused();
         return false;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// The number of latest repairs that are reported.
+/// How many of the latest repairs the agent reports.
 const LATEST: usize = 10;
 /// The maximum number of repairs that one log line names.
 const NAMED: usize = 3;

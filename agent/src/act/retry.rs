@@ -67,8 +67,8 @@ impl Retry {
     }
 
     /// Forgets every subject whose attempt was due at `now` but was not made.
-    /// The round makes every due attempt, unless the subject is no longer
-    /// wanted. Call this method at the end of a round that began at `now`.
+    /// The round skips a due attempt only if the subject is no longer wanted.
+    /// Call this method at the end of a round that began at `now`.
     pub fn expire(&mut self, now: Duration) {
         self.waiting.retain(|_, wait| wait.due > now);
     }

@@ -11,13 +11,14 @@ use crate::{claim::Orders, event::claims::Verdict};
 /// The agent's knowledge about virtual addresses on their Ethernet segments.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
-    /// The latest claim verdict for each virtual address, and the time of the
-    /// verdict.
+    /// The result of the latest claim for each virtual address, and the time of
+    /// the result.
     pub(super) verdicts: BTreeMap<IpAddr, (Verdict, Duration)>,
     /// The interfaces on whose segments the agent cannot listen, each with the
     /// reason.
     pub(super) deaf: BTreeMap<u32, String>,
-    /// The orders that were last sent to the claims thread.
+    /// The latest orders to the claims thread: which addresses to probe for,
+    /// hold or watch.
     pub(super) orders: Orders,
     /// How many times this run added each of our addresses to an interface.
     pub(super) times: BTreeMap<IpAddr, u64>,

@@ -47,7 +47,7 @@ pub struct State {
     pub(super) dirty: BTreeSet<ServiceKey>,
     /// Whether the next round must plan all services.
     pub(super) everything_is_dirty: bool,
-    /// The services that differed from the wish after the last round.
+    /// The services that the last round could not bring to their wanted state.
     pub(super) unfinished: BTreeSet<ServiceKey>,
     /// Entries of ours that the agent must repair because another process
     /// changed them.
@@ -60,8 +60,8 @@ pub struct State {
     pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
     /// Services whose destinations are not in the wanted order.
     pub(super) misordered: BTreeSet<ServiceKey>,
-    /// The plan for the virtual addresses from the last look at the interfaces,
-    /// made for the wish `placed_for`.
+    /// The plan for the virtual addresses from the last reading of the
+    /// interfaces. The plan was made for the wish `placed_for`.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
@@ -114,8 +114,8 @@ impl State {
         let since = std::mem::replace(self, Self::new(remembered));
         for change in since.unsettled.into_changes() {
             match change {
-                // Without a journal, the agent set no timeouts or sysctls and
-                // created no device.
+                // While the agent had no journal, it set no timeouts or sysctls
+                // and created no device.
                 Change::Own(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_))
                 | Change::Disown(Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_)) => {}
                 Change::Own(entry) => self.own(entry),
@@ -149,8 +149,9 @@ impl State {
     }
 
     /// Makes the next round read the given services again, except services that
-    /// are ours. A hint ([`State::hint`]) does not show strangers' services
-    /// that were created after the first reading.
+    /// are ours. The agent may not know a stranger's service that was created
+    /// after the first reading, because [`State::hint`] passes over most
+    /// strangers' services.
     pub fn look_at_strangers(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let services = services.into_iter();
         let strangers: Vec<_> = services
@@ -175,7 +176,7 @@ impl State {
         self.ours.table.service(service) || left.is_some_and(|left| now < *left + LATELY)
     }
 
-    /// Makes the next round read these services, whether they are ours or not.
+    /// Makes the next round read the given services again.
     pub fn look_at(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         self.doubt(services);
     }
@@ -195,7 +196,7 @@ impl State {
         self.address_changes
     }
 
-    /// Makes the round plan these services without reading them again.
+    /// Makes the round plan the given services without reading them again.
     pub fn in_force_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let mut services = services.into_iter().peekable();
         self.tuned.is_due |= services.peek().is_some();
@@ -249,14 +250,13 @@ impl State {
     }
 
     /// Compares a reading of the kernel's table with the believed table. The
-    /// next round reads again each differing service that is ours, and each
-    /// differing stranger's service with a wanted key. If `reading` is
-    /// complete, the next round plans everything. Returns whether a round is
-    /// necessary.
+    /// next round reads a differing service again if the service is ours or was
+    /// left to a stranger. If `reading` is complete, the next round plans
+    /// everything. Returns whether a round is necessary.
     ///
-    /// `is_old` says that the reading began before the last round ended. If an
-    /// old reading differs in very many services, the last round probably
-    /// changed these services, so the reading is ignored.
+    /// `is_old` says that the reading began before the last round ended. An old
+    /// reading that differs in very many services is ignored, because the last
+    /// round probably changed these services.
     pub fn hint(&mut self, reading: &Reading, is_old: bool) -> bool {
         let Some(believed) = &self.believed else {
             return false;
@@ -284,8 +284,8 @@ impl State {
         }
     }
 
-    /// Whether no entries of ours except sysctls are left on this host, and the
-    /// journal records that they are gone.
+    /// True if this host has no entries of ours any longer, and the journal has
+    /// recorded their removal. Sysctls of ours do not count as entries here.
     pub fn is_clear(&self) -> bool {
         let ours = &self.ours;
         ours.table.services.is_empty()
@@ -388,9 +388,10 @@ impl State {
         }
     }
 
-    /// Stores a plan's findings for the report. The new findings replace the
-    /// previous findings for `services`, or for all services if `services` is
-    /// `None`.
+    /// Stores what a plan found, for the report: strangers' destinations,
+    /// entries left alone, and services in the wrong order. The new findings
+    /// replace the previous findings for `services`, or for all services if
+    /// `services` is `None`.
     pub(super) fn keep_findings(&mut self, plan: &Plan, services: Option<&BTreeSet<ServiceKey>>) {
         match services {
             None => {
@@ -429,8 +430,8 @@ impl State {
         self.retry.succeeded(subject);
     }
 
-    /// Forgets the failures of operations that are no longer planned, because a
-    /// failure for an old wish does not predict a failure for a new wish.
+    /// Forgets the failures of operations that are no longer planned. A failure
+    /// for an old wish says nothing about the new wish.
     pub(super) fn forget_old_wishes(&mut self, plan: &Plan) {
         if self.failures.is_empty() {
             return;
@@ -451,8 +452,9 @@ impl State {
         self.unfinished.extend(ops.iter().map(Op::service));
     }
 
-    /// Ends a round. Forgets the failures whose next attempt was due but not
-    /// made, and makes the next round plan the failed services again.
+    /// Ends a round. Forgets each failed operation that was due for another
+    /// attempt but was not tried. Makes the next round plan the other failed
+    /// services again.
     pub(super) fn end_round(&mut self, now: Duration) {
         self.retry.expire(now);
         self.left_at.retain(|_, left| now < *left + LATELY);

@@ -185,8 +185,8 @@ fn change(
     for (name, before) in new.clone() {
         state.own(Entry::Sysctl(name, before));
     }
-    // The journal must have the sysctl's previous value before the write, or
-    // nothing could restore the sysctl.
+    // The journal must have the sysctl's previous value before the write.
+    // Otherwise, the agent could not restore the sysctl after a crash.
     let set = match !is_unsettled(state) || record::settle(state, edges, now) {
         true => host::set(edges.sysctls, name, value)
             .map_err(|error| words::unwritable(name, value, &error)),
@@ -217,9 +217,9 @@ fn change(
     Ok(())
 }
 
-/// Returns the sysctls other than `name` that [`host::set`] changes for a
-/// moment, with their current values. The journal keeps the current values in
-/// case the agent dies before it has restored the sysctls.
+/// Returns the other sysctls that change for a moment while [`host::set`] sets
+/// `name`, with their current values. The journal keeps these values, in case
+/// the agent dies before [`host::set`] has restored them.
 fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String)>, String> {
     if name != ALL_IPV6_FORWARDING {
         return Ok(Vec::new());
@@ -293,8 +293,8 @@ pub struct Restored {
     pub stuck: Vec<String>,
 }
 
-/// Restores every sysctl that the agent set, even outside `net.ipv4.vs`. The
-/// agent does this when the host is taken out of service.
+/// Restores every sysctl that the agent set, even outside `net.ipv4.vs`, when
+/// the host is taken out of service.
 pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
     let mut restored = Restored::default();
     for (name, before) in state.ours.sysctls.clone() {

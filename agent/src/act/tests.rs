@@ -32,7 +32,7 @@ struct Agent {
     journal: Box<dyn Journal>,
     state: State,
     retention: Retention,
-    /// The removals that the agent's last round held.
+    /// The removals that were not yet allowed in the agent's last round.
     held: Vec<Op>,
     now: Duration,
     rule: AddressRule,
@@ -115,8 +115,8 @@ impl Agent {
         outcome
     }
 
-    /// Checks that a plan of all services finds only changes that the next
-    /// round plans anyway.
+    /// Plans all services, and checks that only `unfinished` services need a
+    /// change.
     fn assert_nothing_is_overlooked(&self, wish: &Wish) {
         let state = &self.state;
         let believed = state.believed.as_ref().expect("there was a round");
@@ -142,8 +142,7 @@ impl Agent {
             .expect("the kernel answers")
     }
 
-    /// Runs a round at the time at which the first failed operation is due
-    /// again.
+    /// Advances the clock to the agent's next deadline, and runs a round.
     fn round_when_due(&mut self, wish: &Desired) -> Outcome {
         self.now = self.state.next_deadline().expect("something waits");
         self.round(wish)

@@ -7,8 +7,8 @@ use ipvs::Timeouts;
 use super::{Edges, State, record};
 use crate::{act::retry::Subject, decide::ours::Entry};
 
-/// Whether the agent must read the kernel's timeouts of connections, because
-/// the kernel's timeouts may differ from the wanted timeouts.
+/// Whether the agent must read the kernel's connection timeouts, because they
+/// may differ from the wanted timeouts.
 pub(super) fn are_in_doubt(state: &mut State, wanted: Timeouts, now: Duration) -> bool {
     if wanted == Timeouts::default() && state.ours.timeouts == Timeouts::default() {
         state.timeouts_settled = Some(wanted);
@@ -64,8 +64,8 @@ pub(super) fn apply(
         }
     });
     if change != Timeouts::default() {
-        // The journal must have the previous timeouts before the write, or
-        // nothing could restore them.
+        // Record the previous timeouts first. Without the record, the agent
+        // could not restore them.
         if is_unsettled(state) && !record::settle(state, edges, now) {
             return Ok(());
         }

@@ -10,8 +10,8 @@ use crds::api::SysctlStatus;
 
 use crate::decide::sysctls::{Facts, Fight, Needs, Tuning};
 
-/// The interval of the periodic checks of the sysctls and of the needs for
-/// sysctls.
+/// How often the agent checks which sysctls are needed and whether they are
+/// set.
 const PACE: Duration = Duration::from_secs(10);
 
 /// The state of the sysctls after a round.

@@ -82,16 +82,17 @@ impl Unsettled {
 /// The merged changes of a service and its destinations.
 #[derive(Default)]
 struct ServiceChanges {
-    /// Whether the service and all its destinations ceased to be ours before
-    /// the other changes.
+    /// Whether the service ceased to be ours, with all its destinations. If so,
+    /// the other fields describe later changes.
     is_disowned: bool,
-    /// Whether the service became ours (again, if `is_disowned` is true).
+    /// Whether the service became ours. If `is_disowned` is true, the service
+    /// became ours again.
     is_owned: bool,
-    /// Whether the service was marked as adopted (true) or lost the mark
-    /// (false) after `is_disowned`, or none if the mark did not change.
+    /// Whether the service has the mark of an adopted service now, or none if
+    /// the mark did not change.
     adopted: Option<bool>,
-    /// The destinations that became ours (true) or ceased to be ours (false)
-    /// after `is_disowned`.
+    /// The changed destinations: true if the destination became ours, false if
+    /// it ceased to be ours.
     destinations: BTreeMap<DestinationKey, bool>,
 }
 
@@ -104,7 +105,7 @@ enum Name {
     Device,
 }
 
-/// Returns changes with the same result as `changes`, and at most two changes
+/// Merges `changes` without changing their result. At most two changes are left
 /// for each entry.
 fn merged(changes: Vec<Change>) -> Vec<Change> {
     let mut services = BTreeMap::<ServiceKey, ServiceChanges>::new();

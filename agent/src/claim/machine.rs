@@ -45,8 +45,8 @@ const V6_SPACING: Duration = Duration::from_secs(1);
 const MOST_CONFLICTS: u32 = 10;
 /// The wait between two probes for a taken or watched address.
 const SELDOM: Duration = Duration::from_secs(10);
-/// How long this host stops probing for an address after another host's probe
-/// for the address. The pause is longer than the other host needs for its
+/// How long this host pauses its own probes for an address after it received
+/// another host's probe. The pause gives the other host time to complete its
 /// probes.
 const YIELD: Duration = Duration::from_secs(10);
 /// How long an address counts as free after its probes got no answer.
@@ -60,8 +60,8 @@ const ANNOUNCEMENTS: [Duration; 3] = [
 /// The shortest time between two defences of an address (RFC 5227,
 /// `DEFEND_INTERVAL`).
 const DEFENCE: Duration = Duration::from_secs(10);
-/// How long the agent reports another host's claim to an address after the last
-/// frame of that host.
+/// The agent reports a conflict about an address for this time after the other
+/// host's last frame.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
 
 /// The loop's order to the claims thread about one address.
@@ -69,8 +69,8 @@ const CONTESTED_FOR: Duration = Duration::from_secs(60);
 pub enum Order {
     /// Find out whether the address is free on the card's segment.
     Ask(Card),
-    /// Announce and defend an address on the card. If the number differs from
-    /// the previous order's number, the address was added again.
+    /// Announce and defend an address on the card. The second field is a number
+    /// that changes when the address is added again.
     Hold(Card, u64),
     /// Find out whether another host has an address that is on the card. A
     /// watched address is neither announced nor defended.
@@ -103,7 +103,7 @@ pub struct Claims {
     /// The addresses, sorted by the due time of their next frame. A thousand
     /// addresses may wait at the same time.
     due: BTreeSet<(Duration, IpAddr)>,
-    /// Addresses whose verdict may differ from the verdict last reported.
+    /// The addresses whose verdict may have changed since the last report.
     changed: BTreeSet<IpAddr>,
     random: fastrand::Rng,
 }
@@ -129,8 +129,7 @@ enum State {
     Held {
         number: u64,
         since: Duration,
-        /// The number of [`ANNOUNCEMENTS`] of the address that were already
-        /// made.
+        /// How many of the [`ANNOUNCEMENTS`] were already sent for the address.
         said: usize,
         defended: Option<Duration>,
         contested: Option<(Mac, Duration)>,
@@ -267,8 +266,9 @@ impl Claims {
                     .or(Some(rest.max(now)))
             }
             // If two hosts probe for an address at the same time, the host with
-            // the lower Ethernet address continues. The host that continues
-            // immediately sends another probe, for the other host to hear.
+            // the lower Ethernet address continues. The host with the lower
+            // address sends its next probe at once, so that the other host
+            // hears it.
             (state, Word::Asks) if mine < from => {
                 let (quiet, conflicts) = match state {
                     State::Asking {
@@ -333,8 +333,8 @@ impl Claims {
         words
     }
 
-    /// Returns when the next frame or verdict is due, unless a frame is
-    /// received earlier.
+    /// Returns when the next frame or verdict is due. A received frame may
+    /// change this time.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.due.first().map(|(due, _)| *due)
     }

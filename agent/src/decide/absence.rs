@@ -6,10 +6,10 @@
 //!
 //! - The listing is newer than everything that this director has seen: its
 //!   resourceVersion is higher than the highest known resourceVersion. A folder
-//!   of manifests must be the folder of the last listing and contain at least
-//!   one manifest.
-//! - At least half of this director's table stays
-//!   ([`crate::decide::guard::is_most`]).
+//!   of manifests must be the same folder as in the last listing, and must
+//!   contain at least one manifest.
+//! - At least half of the services and half of the destinations of this
+//!   director stay ([`crate::decide::guard::is_most`]).
 //!
 //! With these two rules, a director's table loses no entry if an etcd is
 //! restored from an older backup, or if a folder is swapped or emptied. The
@@ -50,7 +50,7 @@ pub enum Cause {
     Doubted,
 }
 
-/// The objects whose absence a round did not believe. The round held the
+/// Absent objects that a round did not treat as deleted. The round held the
 /// removal of these objects' entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Doubtful {
@@ -70,18 +70,17 @@ pub struct Missing {
     pub objects: usize,
 }
 
-/// Whether the agent believes that no object wants the orphans. An orphan is an
-/// entry of ours for which this run has never known an object. There are
-/// orphans if the checkpoint was lost, or if the listings came before the first
-/// round.
+/// Whether the agent treats orphans as unwanted. An orphan is an entry of ours
+/// for which this run has never known an object. There are orphans if the
+/// checkpoint was lost, or if the listings came before the first round.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 enum Orphans {
     /// No round has decided about the orphans yet.
     Unjudged,
-    /// The agent believes that no object wants the orphans.
+    /// The agent treats the orphans as unwanted.
     #[default]
     Believed,
-    /// The listings that contain no object for the orphans are not believed.
+    /// The listings may lack the objects of the orphans by mistake.
     Doubted(Doubt),
 }
 
@@ -102,19 +101,19 @@ pub struct Absence {
     /// the newest known state.
     latest: BTreeMap<Kind, Source>,
     listings: BTreeMap<Kind, Listing>,
-    /// The absent objects, each with the reason why its absence is not
-    /// believed, or none if no round has judged the absence yet.
+    /// The absent objects, each with the reason to doubt its deletion. An
+    /// object without a reason awaits the judgement of a round.
     absent: BTreeMap<Object, Option<Doubt>>,
     orphans: Orphans,
-    /// Whether the checkpoint still lacks a change of the absent objects or of
-    /// the sources.
+    /// Whether the absent objects or the sources have changed since the last
+    /// checkpoint.
     is_unsaved: bool,
 }
 
 impl Absence {
     /// Returns the state of a run that has heard of no object yet. If no object
-    /// in the first listings wants an entry of ours, the entry counts as left
-    /// out by the listings.
+    /// in the first listings wants an entry of ours, the listings may lack the
+    /// entry's object by mistake.
     pub fn of_new_run() -> Self {
         Self {
             orphans: Orphans::Unjudged,
@@ -122,8 +121,9 @@ impl Absence {
         }
     }
 
-    /// Restores the absences and sources that the previous run recorded. The
-    /// caller must restore the objects before it calls this function.
+    /// Restores what the previous run recorded: the absent objects and the
+    /// sources. The caller must restore the objects before it calls this
+    /// function.
     pub fn restore(&mut self, known: Known) {
         self.known = known.sources;
         let doubted = known.doubted.into_iter();
@@ -147,9 +147,10 @@ impl Absence {
 
     /// Notes that an event showed an object. `version` is the object's
     /// resourceVersion if that is a number. `is_used` says whether the event
-    /// changed a part of the object that the agent uses. Other changes are not
-    /// written to the checkpoint. A listing that lacks the object is older than
-    /// the object's creation, so the checkpoint does not need later versions.
+    /// changed a part of the object that the agent uses. If `is_used` is false,
+    /// the checkpoint need not record the new version. The version of the
+    /// object's creation suffices to recognize an older listing without the
+    /// object.
     pub fn apply(&mut self, kind: Kind, key: &ObjectKey, version: Option<u64>, is_used: bool) {
         self.forget(kind, key);
         let Some(version) = version else {
@@ -272,10 +273,9 @@ impl Absence {
         self.absent.values().flatten().next()
     }
 
-    /// Notes the judgement of a round about the absences. The absence of
-    /// objects in `doubtful` is doubted from now on, and the absence of all
-    /// other objects is believed. Returns the objects whose absence is believed
-    /// now.
+    /// Records a round's decision about the absent objects. Objects in
+    /// `doubtful` count as missing by mistake, and all other absent objects
+    /// count as deleted. Returns the objects that count as deleted now.
     pub fn judge(&mut self, doubtful: &Doubtful) -> Vec<Object> {
         if self.absent.is_empty() && self.orphans == Orphans::Believed {
             return Vec::new();
@@ -301,9 +301,10 @@ impl Absence {
         believed
     }
 
-    /// Believes every absence, because the administrator allowed the removals.
-    /// From now on, the state of each source in its last listing counts as the
-    /// newest state. Returns the objects that were absent.
+    /// Treats all absent objects as deleted, because the administrator allowed
+    /// the removals. Later listings are compared with the last listing of their
+    /// source, not with the newest known state. Returns the objects that were
+    /// absent.
     pub fn release(&mut self) -> Vec<Object> {
         self.orphans = Orphans::Believed;
         for (kind, latest) in &self.latest {

@@ -29,9 +29,9 @@ pub enum Holding {
     /// the group: this director keeps its present addresses and takes no more
     /// addresses.
     Wait,
-    /// All other directors of the group, including the named holder, are out.
-    /// This director takes the missing addresses, and gives up an address when
-    /// another host answers for it.
+    /// Every other director of the group, even the named holder, has stopped
+    /// renewing its Lease. This director takes the missing addresses, and gives
+    /// up an address when another host answers for it.
     TakeOver,
     /// The holder is not known yet: no address is added, removed or reported
     /// missing.
@@ -41,11 +41,11 @@ pub enum Holding {
 
 /// Returns whether the director `me` should have the VIPs of a group with the
 /// given `directors`. While no holder is named, the answer is undecided until
-/// `me` is among the directors. So if two directors start at the same moment,
-/// at least one of them sees both. With rule Dummy, every director may have the
-/// VIPs if no holder is named. `is_live` returns whether a director is known to
-/// be a live director of the group. `are_others_out` says whether all directors
-/// of the group except `me` are known to be out.
+/// `me` is among the directors. Of two directors that start at the same moment,
+/// at least one sees the other. With [`AddressRule::Dummy`], every director may
+/// have the VIPs while no holder is named. `is_live` returns whether a director
+/// is known to be a live director of the group. `are_others_out` says whether
+/// all directors of the group except `me` have stopped renewing their Leases.
 pub fn holding(
     rule: &AddressRule,
     holder: Option<&str>,
@@ -172,8 +172,8 @@ pub struct AddressPlan {
     /// Whether the agent's own device must be created before addresses are
     /// added.
     pub needs_device: bool,
-    /// Whether this plan removes an address from one interface so that the next
-    /// plan can add the address to another interface.
+    /// Whether this plan removes an address that the next plan adds to another
+    /// interface.
     pub moves: bool,
 }
 
@@ -188,9 +188,9 @@ pub struct Wanted<'a> {
     pub holding: Holding,
     /// Whether the administrator allows removals at the moment.
     pub is_released: bool,
-    /// The addresses on this host that leave because another host has them:
-    /// watched addresses, and addresses that were taken over from a director
-    /// that is out.
+    /// The addresses that leave this host because another host has them. These
+    /// are watched addresses, and addresses that were taken over from a failed
+    /// director.
     pub taken: &'a BTreeSet<IpAddr>,
     /// Addresses of ours to keep even if no service wants them, each with its
     /// interface.
@@ -269,9 +269,9 @@ impl AddressPlan {
     }
 }
 
-/// Plans a wanted address of ours that is on an interface. An address of ours
-/// leaves its interface only if another interface or another director can take
-/// the address.
+/// Plans a wanted address that is ours and already on `interface`. An address
+/// of ours leaves its interface only if another interface or another director
+/// can take the address.
 fn plan_mine(
     plan: &mut AddressPlan,
     wanted: &Wanted<'_>,
@@ -396,8 +396,8 @@ fn place<'a>(
 
 /// Returns why an address cannot be on any of the `interfaces`: no interface
 /// has the address's subnet, or the interface that the rule names does not
-/// exist. An interface that already has the address is suitable. An interface
-/// that is down is suitable too.
+/// exist. Returns none if an interface already has the address. An interface
+/// that is down counts like any other interface.
 pub fn lacks_place(
     rule: &AddressRule,
     interfaces: &[Interface],

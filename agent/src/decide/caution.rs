@@ -1,14 +1,14 @@
 //! Holds all removals, however few, while objects may be missing by mistake.
-//! Objects may be missing by mistake if the API server belongs to another
-//! cluster than this director's table, or if a custom resource definition was
-//! deleted. The removal budget of [`crate::decide::guard`] does not affect this
-//! hold. The code is pure: it does no I/O.
+//! The API server may belong to another cluster than before, or a custom
+//! resource definition may have been deleted. The removal budget of
+//! [`crate::decide::guard`] does not affect this hold. The code is pure: it
+//! does no I/O.
 //!
 //! An input that uses an API server looks up the cluster and the definitions
-//! *after* it has received a listing or a deletion, and reports the result
-//! *before* it passes the objects on ([`crate::input::origin`]). With an API
-//! server, the state of the cluster and of the definitions is therefore known
-//! before any removal is due.
+//! *after* each listing or deletion that it receives. The input reports the
+//! result *before* it passes the objects on ([`crate::input::origin`]). With an
+//! API server, the state of the cluster and of the definitions is therefore
+//! known before any removal is due.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -41,9 +41,10 @@ pub enum Hold {
 }
 
 impl Hold {
-    /// Whether the hold outlasts its reason. A lasting hold ends when the
-    /// removals are released or the entries are wanted again. For example, a
-    /// definition that was deleted and created again has no objects at first.
+    /// Whether the hold continues after its reason is gone. A hold that
+    /// continues ends when the removals are released or the entries are wanted
+    /// again. A definition that is created again has no objects at first, so
+    /// the removals must stay held.
     fn lasts(&self) -> bool {
         !matches!(self, Self::Unknown(_))
     }
@@ -140,9 +141,10 @@ impl Caution {
     }
 
     /// Returns why the cluster or a definition is unknown, or none if it is
-    /// known. A missing permission counts as lost if the journal names a
-    /// cluster, because an earlier run then had the permission. The change that
-    /// removed the permission may also have given the agent another cluster.
+    /// known. If the journal names a cluster, an earlier run was allowed to
+    /// read the cluster. If the permission is missing now, the answer counts as
+    /// unknown. Whoever took the permission away may also have connected the
+    /// agent to another cluster.
     fn unanswered<T>(&self, answer: &Answer<T>, what: &str) -> Option<String> {
         match answer {
             Answer::Is(_) => None,
@@ -157,9 +159,9 @@ impl Caution {
         }
     }
 
-    /// Whether the objects come from another cluster. The agent does not trust
-    /// the holder that another cluster's objects name, so the virtual addresses
-    /// stay where they are.
+    /// Whether the objects come from another cluster. The agent ignores a
+    /// holder that is named in another cluster, so the virtual addresses stay
+    /// where they are.
     pub fn is_elsewhere(&self) -> bool {
         matches!(self.hold(), Some(Hold::OtherCluster { .. }))
     }
@@ -212,8 +214,8 @@ mod tests {
         Word::Definition(SERVICES, Answer::Is(how))
     }
 
-    /// Returns the caution of a director of the cluster `a` after all its
-    /// inputs have answered.
+    /// Returns the state of a director in cluster `a` after all inputs have
+    /// answered.
     fn settled() -> Caution {
         let mut caution = Caution::default();
         caution.hear(cluster("a"));

@@ -74,7 +74,7 @@ pub struct Addresses {
     /// Whether this host should have the virtual addresses.
     pub holding: Holding,
     /// Whether the administrator allows removals at the moment. In mode Manual,
-    /// our addresses leave while removals are allowed.
+    /// this permission makes the agent remove our addresses.
     pub is_released: bool,
     /// Addresses that stay on their interfaces, regardless of the rule and even
     /// if no service needs them.
@@ -101,7 +101,7 @@ impl Desired {
             || self.is_sorry_server(service, destination)
     }
 
-    /// Whether health checks decide when `destination` is in `service`.
+    /// Whether a health check may add and remove `destination` in `service`.
     pub fn is_checked(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         self.checks.contains_key(service) && self.has_destination(service, destination)
     }
@@ -122,15 +122,15 @@ pub struct CheckPolicy {
     pub check: Arc<HealthCheck>,
     /// The service's probes count toward the probe share of this namespace.
     pub namespace: Arc<str>,
-    /// Servers that the group grants by name. Only for servers granted by name
-    /// may the reason of a failed probe quote text from the server.
+    /// Servers that the group grants by name. The reason of a failed probe may
+    /// quote text from the server only if the group grants the server by name.
     pub quotable: BTreeSet<DestinationKey>,
     /// The policy for a service whose servers fail.
     pub availability: Availability,
     /// The sorry server, if the policy has one.
     pub sorry: Option<(DestinationKey, DestinationConfig)>,
-    /// Servers that stay in the table with weight 0 in cases where the policy
-    /// removes other servers.
+    /// Servers that stay in the table with weight 0 when the policy would
+    /// remove them.
     pub quiesce_only: BTreeSet<DestinationKey>,
 }
 

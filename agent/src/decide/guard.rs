@@ -66,9 +66,9 @@ impl Count {
 impl Guard {
     /// Decides whether `removals` must wait. `removals` must contain every
     /// removal that is due at `now` and not allowed yet. `going` is the number
-    /// of allowed removals that can still be taken back; the guard counts them
-    /// as made. `left` is the number of our entries, without the entries whose
-    /// removal was allowed.
+    /// of allowed removals whose entries are in their grace. The guard adds
+    /// them to the recent removals. `left` is the number of our entries,
+    /// without the entries whose removal was allowed.
     pub fn holds<'a>(
         &mut self,
         removals: impl IntoIterator<Item = &'a Op>,
@@ -96,8 +96,9 @@ impl Guard {
         self.holds = removals.into_iter().next().is_some();
     }
 
-    /// Counts a removal that was allowed at `now` and cannot be taken back any
-    /// longer. The caller must count removals in the order of their times.
+    /// Counts a removal whose grace has ended. `now` is the time at which the
+    /// removal was allowed. The caller must count removals in the order of
+    /// their times.
     pub fn count(&mut self, op: &Op, now: Duration) {
         self.recent.push_back((now, Count::of([op])));
     }
@@ -114,17 +115,17 @@ impl Guard {
     }
 }
 
-/// Whether less than half of the services in `all`, or less than half of its
-/// destinations, would remain after `removals`. The removal of a service counts
-/// as one service, without its destinations.
+/// Whether `removals` would leave less than half of the services or less than
+/// half of the destinations. `all` counts our entries before the removals. The
+/// removal of a service counts as one service, without its destinations.
 pub fn is_most<'a>(removals: impl IntoIterator<Item = &'a Op>, all: Count) -> bool {
     let wanted = Count::of(removals);
     wanted.services * 2 > all.services && wanted.services > 0
         || wanted.destinations * 2 > all.destinations && wanted.destinations > 0
 }
 
-/// Whether `wanted` more removals exceed the budget after `gone` recent
-/// removals, with `left` entries still present.
+/// Whether `wanted` removals would exceed the budget. `gone` is the number of
+/// recent removals, and `left` is the number of remaining entries.
 fn exceeds(gone: usize, wanted: usize, left: usize) -> bool {
     let budget = ALWAYS.max((left + gone) / ONE_IN);
     wanted > 0 && gone + wanted > budget

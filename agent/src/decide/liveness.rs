@@ -10,13 +10,12 @@ use std::{
 /// How long a director counts as live after a renewal of its Lease was seen.
 /// Agents renew their Leases every 10 s, and the Leases are valid for 40 s.
 pub const VALID: Duration = Duration::from_secs(40);
-/// The time without a renewal of its Lease after which a director counts as
-/// out.
+/// A director counts as out if its Lease was not renewed for this time.
 pub const OUT: Duration = Duration::from_secs(300);
-/// If the time between two looks at a Lease is longer than this, the time until
-/// the director counts as out begins again: while the API server was away, no
-/// director could renew its Lease. While the API server answers, the agent
-/// looks at each Lease at least once a minute.
+/// If two looks at a Lease are further apart, the time [`OUT`] begins again.
+/// The API server was probably away, so no director could renew its Lease.
+/// While the API server answers, the agent looks at each Lease at least once a
+/// minute.
 pub const GAP: Duration = Duration::from_secs(150);
 
 /// The Leases of the directors, as far as this agent has looked at them.
@@ -33,10 +32,10 @@ struct Seen {
     /// it was last seen (`last`).
     since: Duration,
     last: Duration,
-    /// The start of the current series of looks that found no newer renewal. A
-    /// gap of more than [`GAP`] between two looks starts a new series.
+    /// When the time [`OUT`] began: at the first look at this renewal, or at
+    /// the first look after a gap of more than [`GAP`].
     unrenewed_since: Duration,
-    /// Whether an older renewal of the Lease was seen before. The first renewal
+    /// Whether the agent saw a change of the renewal time. The first renewal
     /// that the agent sees may be of any age.
     is_renewed: bool,
 }
@@ -76,9 +75,9 @@ impl Liveness {
         seen.is_some_and(|seen| seen.is_renewed && now < seen.since + VALID)
     }
 
-    /// Whether the agent looked at the director's Lease for the time [`OUT`]
-    /// and found no renewal. While the API server does not answer, no director
-    /// becomes out.
+    /// Whether the agent has seen no renewal of the director's Lease for the
+    /// time [`OUT`]. While the API server does not answer, no further director
+    /// counts as out.
     pub fn is_out(&self, name: &str) -> bool {
         let seen = self.seen.get(name);
         seen.is_some_and(|seen| seen.last >= seen.unrenewed_since + OUT)

@@ -76,7 +76,8 @@ pub struct Remembered {
     pub sysctls: BTreeMap<String, String>,
     /// The device that the agent made for virtual addresses.
     pub device: Option<String>,
-    /// The intent of the last round, if that round was never settled.
+    /// The entries that the last round was about to create, if the journal
+    /// lacks the round's outcome.
     pub intent: Intent,
     /// The addresses that were taken over from a director that is out.
     /// Addresses that were taken over are given up as soon as another host
@@ -153,8 +154,8 @@ impl Remembered {
 }
 
 impl Intent {
-    /// Returns the entries of an unsettled intent that are ours. An entry is
-    /// ours if the kernel's table has it with exactly the intended
+    /// Returns the intended entries that count as created by the agent. An
+    /// entry is ours if the kernel's table has it with exactly the intended
     /// configuration. An entry with any other configuration is a stranger's by
     /// now. An address has no configuration except its interface, which is
     /// checked whenever addresses are planned.

@@ -9,7 +9,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A permission is not believed if it ends later than this time from now.
+/// The longest permission that is believed, counted from now.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 /// The clocks of the host and the API server count as disagreeing if they
 /// differ by at least this much.

@@ -2,13 +2,13 @@
 //! code is pure: it does no I/O.
 //!
 //! IPVS also handles the packets that the host itself sends. A service whose
-//! address cannot be on this host balances no client's traffic, but takes the
-//! host's own connections to that address. In mode Interface, a director may be
-//! unable to have an address that it should have. The director then keeps new
-//! services at the address out of the kernel. A service that is already ours
-//! stays, even if its address cannot be on this host. A director that should
-//! not have an address still programs the address's services, so that it is
-//! ready to take over.
+//! address cannot be on this host gets no traffic from clients. Yet the service
+//! takes the host's own connections to that address. In mode Interface, a
+//! director may be unable to have an address that it should have. The director
+//! then keeps new services at the address out of the kernel. A service that is
+//! already ours stays, even if its address cannot be on this host. A director
+//! that should not have an address still programs the address's services, so
+//! that it is ready to take over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

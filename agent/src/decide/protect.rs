@@ -40,8 +40,8 @@ pub struct Verdict {
     /// without a server is a service; other entries are servers. The conditions
     /// of the objects report that their entries are left out.
     pub ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
-    /// The refusals as conditions and log lines, with notices about suspects
-    /// that are not refused.
+    /// The report about the refused entries, and about dangerous entries that
+    /// are not refused.
     pub report: Report,
 }
 
@@ -54,8 +54,8 @@ pub struct Report {
     pub addresses: Vec<IpAddr>,
     /// The refused services and servers.
     pub exceptions: Vec<DirectorException>,
-    /// One sentence for each suspect that is not refused because it is allowed
-    /// or already in the kernel.
+    /// One sentence about each dangerous service or server that is not refused,
+    /// with the reason.
     pub notices: Vec<String>,
 }
 
@@ -143,7 +143,7 @@ pub fn judge(
 /// traffic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ruling {
-    /// The administrator allowed the suspect.
+    /// The option `--allow-hijack` allows the service or server.
     Allowed,
     /// The group grants exactly the suspect's address.
     Meant,

@@ -3,9 +3,9 @@
 //!
 //! The reason for a refusal can be absent for a moment: a program restarts and
 //! does not listen for a second, or the host's programs start after the agent.
-//! An admitted entry stays in the kernel, so a short absence of the reason must
-//! not admit a refused entry. A refusal therefore lasts until its reason has
-//! been absent for [`QUIET`], or until the DirectorGroup grants exactly the
+//! Once admitted, an entry stays in the kernel. So a short absence of the
+//! reason must not admit the entry. A refusal therefore lasts until its reason
+//! has been absent for [`QUIET`], or until the DirectorGroup grants exactly the
 //! address. The refusal belongs to the entry's key, so the refusal survives the
 //! deletion of the object.
 //!
@@ -23,8 +23,8 @@ use ipvs::{DestinationKey, ServiceKey};
 
 /// How long the reason for a refusal must be absent before the refusal ends.
 pub const QUIET: Duration = Duration::from_secs(600);
-/// The time between two looks at the host counts as at most this long, because
-/// the state of the host between the looks is unknown.
+/// Of the time between two looks at the host, at most this much counts. The
+/// state of the host between the looks is unknown.
 const LONGEST_STEP: Duration = Duration::from_secs(60);
 /// During this time after the host's start, new services may conflict with
 /// programs that have not started yet.
@@ -69,8 +69,8 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Adds the refusals that the journal records. For each refusal, the time
-    /// during which the reason must be absent begins again.
+    /// Adds the refusals that the journal records. For each refusal, the wait
+    /// of [`QUIET`] begins again.
     pub fn remember(&mut self, refused: Refused, before_boot: Option<BTreeSet<ServiceKey>>) {
         self.is_unsaved |= !self.entries.is_empty();
         for (entry, why) in refused {
@@ -119,8 +119,8 @@ impl Refusals {
         self.is_unsaved |= self.entries.len() != before;
     }
 
-    /// Records the entries that were refused now for a known reason, and
-    /// forgets the remembered entries that `is_admitted` admits.
+    /// Forgets the entries that `is_admitted` admits. Then records `refused`:
+    /// the entries that were refused now for a known reason.
     pub fn record(&mut self, refused: Refused, is_admitted: impl Fn(&Entry) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|entry, _| !is_admitted(entry));
@@ -167,7 +167,7 @@ mod tests {
         refusals.entries().any(|(entry, _)| *entry == ssh())
     }
 
-    /// Returns the refusals after one refusal at 100 s.
+    /// Returns `Refusals` in which `ssh()` is refused.
     fn refused() -> Refusals {
         let mut refusals = Refusals::default();
         let why = "sshd listens there".to_owned();
@@ -214,7 +214,7 @@ mod tests {
         for now in (100_001..200_000).step_by(1000) {
             refusals.look(|_| Reason::Unknown, s(now));
         }
-        // So far, the reason has been absent for one minute.
+        // So far, one minute without the reason has counted.
         for minute in 0..9 {
             refusals.look(|_| Reason::Absent, s(200_000 + 60 * minute));
             assert!(holds(&refusals), "after {minute} more minutes");

@@ -15,8 +15,8 @@
 //! The retention stage prevents removals that must not happen, by keeping the
 //! entries in force. An entry that is ours, in the kernel and no longer wanted
 //! stays in force with its check, its VIP, its sysctls and its place in the
-//! order. Later stages plan the table in force, so they never plan a held
-//! removal and need not know about held removals.
+//! order. Later stages plan for a table that includes the kept entries, so they
+//! never plan a held removal.
 //!
 //! A removal that is allowed begins with a grace ([`GRACE`]). If an object is
 //! deleted and created again within the grace, its entries never leave the
@@ -57,8 +57,7 @@ pub enum Removals {
     /// All entries are retained, regardless of their number, because
     /// [`crate::decide::caution`] holds their removal.
     Held {
-        /// Whether the guard keeps holding the retained entries after the
-        /// reason for the hold is gone.
+        /// Whether the entries stay held after the reason for the hold is gone.
         lasting: bool,
     },
     /// No removal is held: the administrator allowed the removals.
@@ -72,8 +71,8 @@ pub struct Before<'a> {
     pub ours: &'a Remembered,
     /// The kernel's table as last read.
     pub kernel: &'a ActualTable,
-    /// The services whose wanted state or state in the kernel may have changed
-    /// since the last call, or none if every service may have changed.
+    /// The services that may have changed since the last call, in the wanted
+    /// state or in the kernel. None means that every service may have changed.
     pub changed: Option<&'a BTreeSet<ServiceKey>>,
     /// The objects that listings left out, with the judgement about their
     /// absence.
@@ -112,9 +111,8 @@ type Leavings = BTreeMap<ServiceKey, Leaving>;
 enum Kept {
     /// The whole service, and every server of ours in it.
     Service,
-    /// Servers of a service that is still wanted, in the kernel's order. A
-    /// server without a configuration in this list keeps its configuration from
-    /// the kernel.
+    /// Servers of a service that is still wanted, in the kernel's order. If a
+    /// server has no configuration here, `merge::keep` chooses one.
     Servers(Vec<(DestinationKey, Option<DestinationConfig>)>),
 }
 
@@ -128,8 +126,8 @@ pub struct Retention {
     leaving: Leavings,
     /// The entries of `leaving` that were retained at the last call.
     retained: BTreeMap<ServiceKey, Kept>,
-    /// The wanted state at the last call (`wanted`), and the state in force
-    /// that resulted from it.
+    /// The wanted state (`wanted`) and the state in force (`in_force`) of the
+    /// last call.
     wanted: Arc<Desired>,
     in_force: Arc<Desired>,
 }
@@ -173,7 +171,7 @@ impl Retention {
     ) -> Retained {
         self.find_leaving(&wanted.desired, before);
         let mut doubtful = None;
-        // The entries that are held for a reason other than their number.
+        // Entries that stay held even if their number is within the budget.
         let barred = match removals {
             Removals::NotYet | Removals::Held { .. } => self.leaving.clone(),
             Removals::Guarded => {
@@ -220,8 +218,8 @@ impl Retention {
         }
         Retained {
             in_force,
-            // Until all objects are known, there are no removals that an
-            // administrator could allow.
+            // Before all objects are known, no removal is reported as held,
+            // because an administrator cannot allow it.
             held: match removals {
                 Removals::NotYet => Vec::new(),
                 _ => self.not_begun(),

@@ -54,7 +54,7 @@ pub struct Serving {
     memory: Memory,
     /// The services whose wanted state in the kernel may have changed.
     dirty: BTreeSet<ServiceKey>,
-    /// The time of each service's next change that depends only on time.
+    /// For each service, the time of its next change without an event.
     deadlines: BTreeMap<ServiceKey, Timestamp>,
     notes: BTreeMap<String, Option<String>>,
     /// Whether a new health report would differ from the last one.
@@ -294,7 +294,7 @@ impl Serving {
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
             // A recovery of the service may end the slow start of its servers,
-            // so the servers' rows on disk change.
+            // so write their rows again.
             for (server, member) in &service.servers {
                 let (name, row) = memory::server_row(key, *server, &member.state);
                 self.notes.insert(name, Some(row));

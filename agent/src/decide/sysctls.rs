@@ -7,9 +7,9 @@
 //! the host ─▶ Facts ──────────┘
 //! ```
 //!
-//! A sysctl is wanted only while a service needs it. This stage does not decide
-//! when to write a value. The round decides when to write, and also finds the
-//! values that another process set.
+//! A sysctl is wanted only while a service needs it. This module does not
+//! decide when to write a value. The round of the loop writes the values. It
+//! also detects values that another process set.
 
 mod fight;
 mod needs;
@@ -39,7 +39,8 @@ const REUSE_IS_SOUND: KernelVersion = KernelVersion(5, 9);
 pub struct Tuning {
     /// The rule that says which sysctls the agent sets.
     pub rule: SysctlRule,
-    /// Whether VIPs are on the agent's own device, for a routing daemon.
+    /// Whether VIPs are on the agent's own device, so that a routing daemon can
+    /// announce them.
     pub are_vips_routed: bool,
 }
 
@@ -119,8 +120,9 @@ pub fn is_ours(name: &str) -> bool {
 }
 
 /// Whether the agent may have set a sysctl to the value `found`. The caller
-/// asks this after the agent lost its own record. A value that the agent never
-/// recommends was set by another process.
+/// uses this function after a restart, when the agent no longer knows which
+/// value it wrote. If the agent never recommends the value, another process set
+/// it.
 pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
     let recommended: &[_] = match name.strip_prefix(IPVS) {
         Some("conn_reuse_mode") => &["0", "1"],
@@ -189,8 +191,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         ));
     }
     if needs.tcp {
-        // Before Linux 5.9, the value 1 of conn_reuse_mode delays a tracked
-        // connection from a reused client port by a second.
+        // Before Linux 5.9, conn_reuse_mode 1 delays a tracked connection by a
+        // second if its client port was used before.
         let is_slow = facts.kernel.is_some_and(|kernel| kernel < REUSE_IS_SOUND) && tracks;
         let (value, reason) = match is_slow {
             true => (
@@ -229,8 +231,8 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
             "VIPs are on a device of the agent's own (spec.addresses.mode Dummy): no interface \
              should answer ARP for them",
         );
-        // The value 2 of arp_ignore also checks the sender's address, and the
-        // value 8 never answers.
+        // With arp_ignore 2, the kernel also checks the sender's address. With
+        // arp_ignore 8, the kernel never answers.
         ignore.or = &["2", "8"];
         settings.push(ignore);
         settings.push(Setting::new(
@@ -278,8 +280,8 @@ fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
 
 /// Returns the IPv6 settings that NAT servers need. An interface's own
 /// `forwarding` does not make the kernel forward packets
-/// (`net/ipv6/ip6_output.c`, `ip6_forward`). It only makes the interface behave
-/// like a router's interface instead of a host's interface.
+/// (`net/ipv6/ip6_output.c`, `ip6_forward`). This setting only makes the
+/// interface behave like a router's interface instead of a host's interface.
 fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
     if facts.facing_v6.is_empty() {
         return Vec::new();

@@ -83,12 +83,13 @@ impl Loop {
                 let before_boot = remembered.before_boot.take();
                 self.protection.remember(refused, before_boot);
                 self.state.remember(remembered);
-                // The journal that was just opened may record addresses as ours
-                // that the agent did not know.
+                // The journal may list addresses of ours that the agent did not
+                // know, so the host must be checked again.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
-                // The record of our entries decides which entries beyond a
-                // budget are still served.
+                // Entries beyond a budget are still served if they are ours.
+                // Only the journal says which entries are ours, so the wanted
+                // state must be computed again.
                 self.reason = self.reason.max(Reason::Resolve);
                 if let Err(NoJournal(said)) = std::mem::replace(&mut self.journal, Ok(journal))
                     && !said.is_empty()

@@ -44,8 +44,8 @@ impl Loop {
         }
         let began = self.clock.now();
         loop {
-            // Urgent changes wait less: until the next round, the kernel may
-            // send clients to a server that is down.
+            // An urgent change waits only for `HASTE`. Until the next round,
+            // the kernel may send clients to a server that is down.
             let (quiet, patience) = match self.health.is_urgent() {
                 true => (Duration::ZERO, HASTE),
                 false => (QUIET, PATIENCE),
@@ -168,7 +168,7 @@ impl Loop {
         }
     }
 
-    /// Returns the tee through which the objects of a kind go.
+    /// Returns the tee for the objects of a kind.
     pub(super) fn tee(&mut self, kind: Kind) -> &mut Tee {
         match kind {
             Kind::VirtualService => &mut self.services,
@@ -177,8 +177,8 @@ impl Loop {
         }
     }
 
-    /// Returns when the loop must wake even if no event arrives. While no round
-    /// can run, the result ignores deadlines that need a round.
+    /// Returns when the loop must wake even if no event arrives. Deadlines that
+    /// need a round do not count while no round can run.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
         let state = &self.state;
         let (round, look, protection, removal) = match self.trouble {
@@ -206,9 +206,9 @@ impl Loop {
     }
 }
 
-/// Passes a change of an object to the store and the checkpoint, and notes
-/// which objects a listing leaves out. Returns whether the agent uses the part
-/// of the object that changed.
+/// Passes a change of an object to the store and the checkpoint. Records which
+/// objects a listing leaves out. Returns whether the change affects a part of
+/// the object that the agent uses.
 fn take_change<C>(
     absence: &mut Absence,
     tee: &mut Tee,
@@ -226,8 +226,8 @@ where
             tee.change(store, Change::Item(object))
         }
         Change::Listed => {
-            // A deleted DirectorGroup keeps its last spec, whether an event or
-            // a listing showed its deletion.
+            // The agent keeps using the last spec of a deleted DirectorGroup,
+            // so a DirectorGroup never counts as left out.
             let left_out: Vec<_> = match C::KEPT_WHEN_GONE {
                 true => Vec::new(),
                 false => store.left_out().cloned().collect(),

@@ -11,12 +11,12 @@ use crate::{
     input::leases::Looks,
 };
 
-/// While this host has VIPs that it would give up for the holder, the agent
-/// looks at the holder's Lease at this interval. Agents also renew their Leases
-/// every 10 s.
+/// The interval at which the agent reads the holder's Lease while this host has
+/// VIPs. If the holder is live, this host gives up the VIPs. Agents also renew
+/// their Leases every 10 s.
 const BEFORE_RELEASE: Duration = Duration::from_secs(10);
-/// While this host lacks VIPs that it would take over, the agent looks at the
-/// Leases of other directors at this interval.
+/// The interval at which the agent reads the other directors' Leases while this
+/// host lacks VIPs. This host takes over VIPs if all other directors are out.
 const BEFORE_TAKEOVER: Duration = Duration::from_secs(60);
 
 impl Loop {
@@ -80,9 +80,9 @@ impl Loop {
         self.asked = asked;
     }
 
-    /// Whether this host lacks a VIP that the objects want. The answer is kept
-    /// until the wanted state or our addresses change, because rounds for
-    /// servers' health are frequent.
+    /// Whether this host lacks a VIP that the objects want. The result is
+    /// cached until the wanted state or the agent's addresses change. Changes
+    /// of servers' health cause frequent rounds.
     fn lacks_any(&mut self) -> bool {
         let desired = self.protection.desired();
         let changes = self.state.address_changes();
@@ -112,8 +112,9 @@ impl Loop {
         if lacks_any && group.addresses != AddressRule::Dummy {
             for name in self.others() {
                 looks.insert(name.to_owned(), BEFORE_TAKEOVER);
-                // If one other director is not out, this director takes over no
-                // VIP, so it need not look at the remaining Leases.
+                // This director takes over VIPs only if all other directors are
+                // out. If one director is not out, the remaining Leases do not
+                // matter.
                 if !self.liveness.is_out(name) {
                     break;
                 }

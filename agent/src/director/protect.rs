@@ -1,6 +1,5 @@
-//! Protects the host's own traffic from wanted services: takes the wanted
-//! state, and returns the part that may be put in force
-//! ([`crate::decide::protect`]).
+//! Protects the host's own traffic. Removes from the wanted state the services
+//! and servers that must not be put in force ([`crate::decide::protect`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,12 +45,13 @@ pub(super) struct Protection {
     /// The entries that this run and earlier runs refused.
     refusals: Refusals,
     refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
-    /// The entries without a grant that the last judgement left out.
+    /// The entries that the last judgement removed from the wanted state
+    /// because they have no grant.
     ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// Whether removals were allowed at the last judgement.
     was_released: bool,
-    /// The wanted state at the last judgement, and the allowed part of this
-    /// wanted state.
+    /// The wanted state that was judged last, and the same state without the
+    /// entries that the judgement removed.
     judged: (Arc<Desired>, Arc<Desired>),
     report: Arc<Report>,
     /// Whether the facts about the host or its group have changed since the
@@ -160,8 +160,8 @@ impl Protection {
         self.is_stale = true;
     }
 
-    /// Whether the first round must still wait for the group's directors,
-    /// although all objects are listed.
+    /// Whether the first round must still wait to learn the group's directors.
+    /// The wait ends after [`DIRECTORS_GRACE`] at the latest.
     pub(super) fn waits(&mut self, are_directors_known: bool, now: Duration) -> bool {
         let since = *self.waits_since.get_or_insert(now);
         !are_directors_known && self.due.is_none() && now < since + DIRECTORS_GRACE
@@ -180,8 +180,9 @@ impl Protection {
         self.is_stale || self.due.is_some_and(|due| due <= now)
     }
 
-    /// Returns when the wanted state must be judged again, or none before the
-    /// first round began to wait.
+    /// Returns when the wanted state must be judged again. Before the first
+    /// judgement, returns when the first round stops waiting, or none if the
+    /// wait has not begun.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let grace = self.waits_since.map(|since| since + DIRECTORS_GRACE);
         self.due.or(grace)
@@ -194,8 +195,8 @@ impl Protection {
 
     /// Removes from the wanted state the entries that would take this host's
     /// own traffic, and the entries without a grant. `stands` returns whether
-    /// an entry is ours and in the kernel. Returns each service if its own
-    /// refusal or the refusal of one of its servers has changed.
+    /// an entry is ours and in the kernel. Returns the services for which the
+    /// result differs from the last judgement.
     pub(super) fn judge(
         &mut self,
         suspects: &Suspects,
@@ -270,11 +271,10 @@ impl Protection {
 impl Loop {
     /// Returns the services and servers that would take this host's own
     /// traffic, or none if no judgement is due. Checks the host when a check is
-    /// due or a service is new. Reads the listening sockets only if the danger
-    /// of a service depends on the sockets. The next reading of the kernel's
-    /// table includes the returned services and the services that were refused
-    /// before.
-    /// before.
+    /// due or a service is new. Reads the host's listening sockets only if a
+    /// service may be at one of the host's own addresses. The next reading of
+    /// the kernel's table includes the returned services and the services that
+    /// were refused before.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
         let is_released = self.is_released();
         if !self.protection.must_judge(is_released, now) {
@@ -285,8 +285,8 @@ impl Loop {
         let mut suspects = protect::suspects(&protection.wanted, &protection.facts);
         let refused = protection.refusals.entries();
         protect::add_remembered(&mut suspects, refused, &protection.wanted);
-        // The kernel is read because an entry without a grant may stay only if
-        // it is ours and in the kernel.
+        // An entry without a grant may stay only if it is ours and in the
+        // kernel, so the kernel must be read.
         let ungranted = protection.wanted.ungranted.keys().map(|(key, _)| *key);
         let ours: Vec<_> = ungranted
             .filter(|key| self.state.found(key).is_ours)

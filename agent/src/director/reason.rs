@@ -6,9 +6,9 @@ pub(super) enum Reason {
     /// There is no reason to run a round.
     #[default]
     Nothing,
-    /// A failed operation is due again, or a deadline has come. The same reason
-    /// applies to changes outside the objects, such as changes of a server's
-    /// health, the kernel's table or the interfaces.
+    /// A failed operation is due again, or a deadline has come. Some changes
+    /// outside the objects have this reason too, such as a change of a server's
+    /// health or of the kernel's table.
     Retry,
     /// The facts about this host or its group must be checked again. Entries
     /// that were refused to protect the host may be allowed by now, and allowed
@@ -19,8 +19,7 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    /// Returns this reason for a round if `is_one` is true, and
-    /// [`Reason::Nothing`] otherwise.
+    /// Returns `self` if `is_one` is true, and [`Reason::Nothing`] otherwise.
     pub(super) fn when(self, is_one: bool) -> Self {
         if is_one { self } else { Self::Nothing }
     }

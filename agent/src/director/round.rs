@@ -41,7 +41,8 @@ impl Loop {
         }
         let changed = changed_services(self.protection.wanted(), &wanted);
         self.state.wish_changed(changed.iter().copied());
-        // A server that is already in the kernel need not wait for a verdict.
+        // A server that is already in the kernel serves before its first probe
+        // results. The next reading of the kernel's table finds such servers.
         let checked = changed.iter();
         let checked = checked.filter(|key| wanted.checks.contains_key(key));
         self.state.look_at_strangers(checked.copied());
@@ -151,8 +152,8 @@ impl Loop {
         retained.in_force
     }
 
-    /// Forgets objects whose absence from a listing is believed, and stores the
-    /// state of the listings in the checkpoint for the next run.
+    /// Forgets the objects that the agent now believes to be deleted. Stores
+    /// the state of the listings in the checkpoint for the next run.
     fn believe(&mut self, absent: Vec<Object>) {
         for (kind, key) in absent {
             self.tee(kind).forget(key);
@@ -197,7 +198,7 @@ impl Loop {
         outcome.missing.extend(self.places.missing());
         if !self.objects.is_listed() {
             // Until all objects are listed, the agent does not know which
-            // strangers' entries conflict with objects.
+            // entries of other programs conflict with objects.
             outcome.left.clear();
         }
         outcome
@@ -207,10 +208,10 @@ impl Loop {
     fn wish(&self, now: Duration) -> Wish {
         let group = self.in_force();
         let rule = group.map_or(AddressRule::default(), |group| group.addresses.clone());
-        // The agent leaves strangers' entries alone until it has accepted the
-        // group and listed all objects. If it adopted an entry before, it would
-        // remove the entry again when no object wants it. An entry that the
-        // previous run created may belong to another program by now.
+        // The agent leaves entries of other programs alone until it has
+        // accepted the group and listed all objects. Until then, it could adopt
+        // an entry for an object that no longer exists. It would later remove
+        // that entry, although the entry may belong to another program by now.
         let listed = group.filter(|_| self.objects.is_listed());
         Wish {
             desired: self.places.desired().clone(),
@@ -232,8 +233,8 @@ impl Loop {
         group.and_then(|group| group.in_force())
     }
 
-    /// Returns whether the group permits removals of any number, and whether
-    /// the permission is believed.
+    /// Returns whether the group permits any number of removals now, and
+    /// whether the agent believes the permission.
     fn permission(&mut self) -> Permission {
         let group = self.in_force();
         let until = group.and_then(|group| group.removals_allowed_until);

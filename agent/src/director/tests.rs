@@ -186,7 +186,8 @@ fn lost_replies_keep_the_socket_and_other_errors_open_another() {
         running.world.parts().kernel.broken = Some(error);
         let edit = Change::Apply(service(80, "rr", 2));
         running.send([Event::VirtualService(edit)]);
-        // Only the writes of the round reach the broken kernel.
+        // This round does not read the kernel's table, so its writes fail
+        // first.
         let trouble = running.trouble();
         assert_eq!(trouble, Trouble::Kernel(error().to_string()));
         running.world.parts().kernel.broken = None;
@@ -323,8 +324,8 @@ fn what_failed_is_tried_again_without_an_event() {
     running.stop();
 }
 
-/// Even while no round can run, the loop's next deadline must be in the future,
-/// because a loop whose deadline has passed does not sleep.
+/// Even while no round can run, the loop's next deadline must be in the future.
+/// If the deadline has passed, the loop runs without pause.
 #[test]
 fn the_loop_sleeps_also_while_no_round_can_run() {
     let minute = LONGEST_SLEEP;

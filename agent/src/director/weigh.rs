@@ -30,8 +30,8 @@ pub(super) struct Health {
     serving: Serving,
     /// The table in force, with the weights that the servers' health allows.
     pub(super) table: WantedTable,
-    /// The reasons why probes are void, each with the number of affected
-    /// targets.
+    /// The reasons why probes failed because of this host, each with the number
+    /// of affected targets.
     void: BTreeMap<Arc<str>, usize>,
     /// The reasons why probes begin late, each with the number of affected
     /// targets.
@@ -57,8 +57,8 @@ impl Health {
         }
     }
 
-    /// Records the tally of a target's probes. Returns whether the loop must
-    /// act on the tally or report it.
+    /// Records the latest probe results of a target. Returns whether the loop
+    /// must run a round because of them.
     pub(super) fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) -> bool {
         self.serving.hear(probe, tally, now);
         self.take_news(now);
@@ -80,13 +80,13 @@ impl Health {
         }
     }
 
-    /// Notes that the kernel entries may now belong to other objects, so the
-    /// health report must be built again.
+    /// Marks the health report as outdated, because the kernel entries may now
+    /// belong to other objects.
     pub(super) fn names_changed(&mut self) {
         self.is_report_old = true;
     }
 
-    /// Sets the reasons why probes are void.
+    /// Sets the reasons why probes failed because of this host.
     pub(super) fn void(&mut self, why: BTreeMap<Arc<str>, usize>) {
         self.void = why;
         self.is_report_old = true;
@@ -103,18 +103,19 @@ impl Health {
         self.serving.is_dirty()
     }
 
-    /// Returns the time of the next change of a server's or service's health
-    /// that depends only on time.
+    /// Returns when the health of a server or service may next change without a
+    /// new probe result.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         self.serving.next_deadline()
     }
 
-    /// Updates the table to the state `in_force`, and marks every service that
-    /// differs, so that the next round plans it. `changed` must contain every
-    /// service that has changed in `in_force` since the last call. The caller
-    /// must have read the kernel's table before. If all wanted services are
-    /// known (`is_listed`), drops the previous run's memory of unwanted
-    /// services.
+    /// Updates `table` to the state `in_force`, with the weights that health
+    /// allows. Marks each service whose weights may have changed, so that the
+    /// round plans it again. `changed` must contain every service that has
+    /// changed in `in_force` since the last call. The caller must have read the
+    /// kernel's table before. If `is_listed` is true, all wanted services are
+    /// known. The health that the previous run recorded for other services is
+    /// then forgotten.
     pub(super) fn weigh(
         &mut self,
         in_force: &Desired,
@@ -148,8 +149,8 @@ impl Health {
         state.weights_changed(dirty);
     }
 
-    /// Sends orders to start and stop probes to the prober, and changed rows to
-    /// the checkpoint's recorder.
+    /// Sends the prober its orders to start and stop probes. Sends changed
+    /// health rows to the checkpoint.
     pub(super) fn tell(&mut self, recorder: &Recorder, orders: &UnboundedSender<Order>) {
         for order in self.serving.take_orders() {
             // Sending fails only if there is no prober, and without a prober

@@ -1,7 +1,7 @@
 //! The checkpoint: the last known good objects, on disk. After a start, the
-//! agent uses the checkpoint's objects until the inputs answer. If the agent
-//! can no longer read an object, it uses the object's version in the
-//! checkpoint.
+//! agent uses the checkpoint's objects until the API server or the folder of
+//! manifests has been read. If the agent can no longer read an object, it uses
+//! the object's version in the checkpoint.
 //!
 //! ```text
 //! disk ─▶ Restored ─▶ events, before those of the inputs
@@ -12,8 +12,8 @@
 //! for the checkpoint. While the disk refuses writes, the checkpoint's thread
 //! keeps the unwritten changes and reports the problem. After an error, the
 //! checkpoint's thread opens the file again and again. The checkpoint contains
-//! only accepted objects, so the agent creates missing entries from the
-//! checkpoint. The agent never removes an entry because of the checkpoint alone
+//! only accepted objects. The agent can therefore create missing entries for
+//! them. The agent never removes an entry because of the checkpoint alone
 //! ([`crate::director`]).
 
 mod pending;
@@ -48,21 +48,21 @@ use crate::{
     },
 };
 
-/// The table that maps `kind/namespace/name` to an object with the metadata for
-/// the agent.
+/// The table of objects. The key of a row is `kind/namespace/name`. An object
+/// is stored with only the metadata that the agent needs.
 const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
 /// The table that maps a manifest's path to the manifest's last good text.
 const FILES: TableDefinition<'_, &str, &str> = TableDefinition::new("files");
-/// The remembered health of servers: rows of
-/// [`crate::decide::serving::memory`]. An older build of the agent ignores the
-/// table of the servers' health.
+/// The table of the servers' health, in the format of
+/// [`crate::decide::serving::memory`]. Older builds of the agent ignore this
+/// table.
 const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standings");
 /// The checkpoint's metadata by name. `schema` is the schema's version.
 /// `directors` has the names of the group's directors, and `director-addresses`
 /// their addresses by name. `api-servers` has the addresses at which the agent
-/// reached the API server. `listings` says how new the known objects are.
-/// `listings` also names the objects that a listing left out although they may
-/// still exist.
+/// reached the API server. `listings` has the newest known state of each source
+/// of objects. It also names the objects that a listing left out although they
+/// may still exist.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
 /// The name of the checkpoint's file in the state folder.
@@ -96,8 +96,8 @@ pub enum Note {
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
     /// The addresses at which the agent reached the API server.
     ApiServers(BTreeSet<SocketAddr>),
-    /// The state of the listings: how new they are, and which objects they left
-    /// out.
+    /// The newest known state of each source of objects, and the objects that
+    /// listings left out.
     Listings(Known),
     /// A manifest's last good text, or `None` if the manifest's file is gone.
     File(PathBuf, Option<String>),
@@ -187,7 +187,8 @@ impl Checkpoint {
             .spawn(move || Writer::new(self, Box::new(report)).run(&notes))
     }
 
-    /// Opens the checkpoint's file, and lets `begin` read it.
+    /// Opens the checkpoint's file, and returns the result of `begin`. A file
+    /// with unusable content is renamed and replaced by a new file.
     fn opened<T>(
         &mut self,
         begin: impl Fn(&Database) -> Result<T, redb::Error>,
@@ -343,7 +344,7 @@ where
     Ok(Change::Apply(object))
 }
 
-/// The field of an object's row that is not part of the object.
+/// The part of an object's row that is no field of the Kubernetes object.
 #[derive(Deserialize)]
 struct RowSource {
     /// Whether the object is from a file; `None` in rows that an older build

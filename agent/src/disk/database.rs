@@ -14,8 +14,8 @@ use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
 /// a failing disk.
 pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
 
-/// The size of redb's cache. The default of redb is 1 GiB, a thousand times the
-/// size of a journal with 10,000 services.
+/// The size of redb's cache. redb's default cache has 1 GiB. That is a thousand
+/// times the size of a journal with 10,000 services.
 const CACHE_BYTES: usize = 4 << 20;
 /// The mode of the state folder.
 const FOLDER_MODE: u32 = 0o700;
@@ -59,7 +59,7 @@ pub(crate) fn open(path: &Path) -> Result<Database, redb::Error> {
 
 /// Creates the state folder if there is none. Removes the permissions of other
 /// users from an existing folder and from the database files in it. Earlier
-/// builds created database files with the usual permissions. If the state
+/// builds created database files that other users could read. If the state
 /// folder also contains other files, the folder keeps its mode, because other
 /// programs may need access. Returns a warning if other users can still read
 /// the state folder.
@@ -124,8 +124,8 @@ fn is_database(name: &str) -> bool {
     name.ends_with(".redb") || name.ends_with(".redb.unusable")
 }
 
-/// Whether the content of a database file caused the error, so a new file would
-/// help.
+/// Whether the content of a database file caused the error. If so, the agent
+/// can continue with a new file.
 pub(crate) fn is_content(error: &redb::Error) -> bool {
     !matches!(
         error,

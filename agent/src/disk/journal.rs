@@ -59,9 +59,9 @@ pub trait Journal {
     /// Returns an error if the id cannot be written.
     fn remember_cluster(&mut self, cluster: &str) -> Result<(), JournalError>;
 
-    /// Stores the addresses taken over from a director that is out. Each call
-    /// replaces the addresses of the previous call. A reboot removes the
-    /// addresses from the journal.
+    /// Stores the addresses that this director took over because the other
+    /// directors no longer renew their Leases. Each call replaces the addresses
+    /// of the previous call. A reboot removes the addresses from the journal.
     ///
     /// # Errors
     /// Returns an error if the addresses cannot be written. After an error, the
@@ -187,8 +187,8 @@ impl FileJournal {
             }
             other => other,
         }?;
-        // The remark is logged only after a successful open, because the agent
-        // tries to open an unusable folder again and again.
+        // The agent tries to open an unusable folder again and again, so the
+        // warning is logged only after a successful open.
         if let Some(remark) = remark {
             tracing::warn!("{remark}");
         }
@@ -257,7 +257,8 @@ impl FileJournal {
     }
 
     /// Opens the journal's file. Returns whether the file was already opened in
-    /// this boot. If not, writes the records that outlive a boot to the file.
+    /// this boot. A file that is new or from an earlier boot gets the records
+    /// that outlive a boot.
     fn is_same_file(&mut self) -> Result<bool, redb::Error> {
         let database = (self.open)(&self.path)?;
         let is_same = rows::is_from(&database, &self.boot_id)?;

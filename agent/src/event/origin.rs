@@ -1,5 +1,5 @@
-//! Facts about the origin of the objects: the cluster, the state of its custom
-//! resource definitions, and how new a listing is.
+//! Facts about the source of the objects: the cluster, its custom resource
+//! definitions, and the version of each listing.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ pub enum Answer<T> {
     /// The API server gave no answer; the field is the reason. After a missing
     /// answer, the input asks again.
     None(String),
-    /// The agent is not allowed to make the look-up. If an earlier run had the
-    /// permission for the look-up, the permission was lost. Otherwise, the
-    /// agent's RBAC rules come from an older chart. The agents of the older
-    /// chart limited removals only by number.
+    /// The agent lacks the RBAC permission for the look-up. If an earlier run
+    /// had the permission, it was removed since then. If no run had it, the
+    /// RBAC rules come from an older chart. The agents of that chart limited
+    /// only the number of removals.
     NotAllowed,
 }
 
@@ -45,8 +45,8 @@ pub enum Definition {
     Replaced,
 }
 
-/// The source of a listing. A source also shows whether its listing is newer
-/// than an earlier listing from the same source.
+/// The source of a listing. For an API server, the source includes the
+/// resourceVersion of the listing.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Source {
@@ -109,8 +109,8 @@ pub enum Doubt {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Known {
-    /// The newest known state of each source of objects, by the kind of the
-    /// objects.
+    /// For each kind of object, the newest state of its source that the agent
+    /// has seen.
     #[serde(default)]
     pub sources: BTreeMap<Kind, Source>,
     /// The objects whose absence from a listing does not count as a deletion.

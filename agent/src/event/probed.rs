@@ -9,11 +9,11 @@ pub struct ProbeId(pub u64);
 /// The latest probe results of one target.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Tally {
-    /// The number of latest probes that succeeded in a row, counted up to the
-    /// threshold.
+    /// How many of the latest probes succeeded in a row. The count stops at the
+    /// check's success threshold.
     pub successes: u32,
-    /// The number of latest probes that failed in a row, counted up to the
-    /// threshold.
+    /// How many of the latest probes failed in a row. The count stops at the
+    /// check's failure threshold.
     pub failures: u32,
     /// Whether successes and failures of the target's probes keep alternating.
     pub is_flapping: bool,

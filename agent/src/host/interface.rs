@@ -20,16 +20,16 @@ pub struct Interface {
     pub connected: bool,
     /// The interface's IP addresses, each with its prefix length.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// The interface's unusable addresses: another host on the segment already
-    /// had the address.
+    /// The interface's addresses that failed duplicate address detection,
+    /// because another host on the segment has them.
     pub unusable: Vec<IpAddr>,
     /// The interface's addresses that carry the agent's mark.
     pub marked: Vec<IpAddr>,
 }
 
 impl Interface {
-    /// Returns the interface as a card on an Ethernet segment, or `None` if the
-    /// interface is not on an Ethernet segment.
+    /// Returns the interface as a [`Card`], or `None` if the interface is not
+    /// on an Ethernet segment.
     pub fn card(&self) -> Option<Card> {
         self.mac.map(|mac| Card {
             index: self.index,

@@ -177,8 +177,9 @@ impl Owner {
                     pid.unwrap_or_default()
                 ))
             }
-            // The socket's owner is not an agent: an agent's socket listens,
-            // and the queue has room for the connections of all other agents.
+            // The connection failed, so the socket's owner is not an agent. An
+            // agent's socket listens, and its queue has room for all other
+            // agents.
             Err(errno) => Self::Others(format!("a process that does not listen ({errno})")),
         }
     }
@@ -207,7 +208,8 @@ fn file_name() -> io::Result<String> {
 }
 
 /// Locks the lock file, or returns `None` if another process has locked it.
-/// Only a process of the agent's own user can have opened and locked the file.
+/// That process belongs to the agent's own user, because other users cannot
+/// open the file.
 fn lock(folder: &Path, path: &Path) -> io::Result<Option<File>> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if !folder.is_dir() => return Err(error),
@@ -247,8 +249,9 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         assert_eq!(Lock::owner(), Some(own), "the process is named");
 
-        // Each part of the lock suffices alone: an agent in a container may see
-        // only the socket, and another agent may have only the file.
+        // Each part of the lock alone keeps a second agent out. An agent in a
+        // container may see only the socket. Another agent may hold only the
+        // file.
         let another = above.path().join("another");
         for folder in [&folder, &another] {
             let second = Lock::take_in(folder).expect_err("two agents in one network namespace");

@@ -1,6 +1,6 @@
-//! Reads interfaces, addresses and neighbors, and adds and removes addresses
-//! and the agent's own device. This code uses rtnetlink on a small tokio
-//! runtime in the loop's thread.
+//! Reads the host's interfaces, addresses and neighbors. Adds and removes
+//! addresses and the agent's own device. This code uses rtnetlink on a small
+//! tokio runtime in the loop's thread.
 
 use std::{io, net::IpAddr};
 

@@ -56,8 +56,8 @@ pub trait Surroundings {
 }
 
 /// The access to the network of the real host. The route socket is opened at
-/// its first use, in the calling thread's network namespace, and opened again
-/// after a failure.
+/// its first use, and again after a failure. The socket belongs to the calling
+/// thread's network namespace.
 #[derive(Default)]
 pub struct ThisHost {
     routes: Option<(Runtime, Handle)>,

@@ -219,13 +219,14 @@ impl ApiServers {
     }
 }
 
-/// Whether the API server, or a proxy in front of it, could not answer now.
+/// Whether the status code says that the API server, or a proxy in front of it,
+/// cannot answer requests now.
 fn is_overload(answer: &Status) -> bool {
     answer.code == 429 || answer.code >= 500
 }
 
-/// Returns the addresses to which the agent's connections to one of the `known`
-/// addresses really go.
+/// Returns the actual destinations of the agent's connections to the `known`
+/// addresses, after any NAT.
 fn translated(known: &BTreeSet<SocketAddr>) -> io::Result<BTreeSet<SocketAddr>> {
     let mut found = BTreeSet::new();
     for connection in own_connections()? {
@@ -322,8 +323,9 @@ mod tests {
         assert_eq!(*told, expected.map(|text| text.parse().unwrap()).into());
     }
 
-    /// The API server is away first, then its storage is, and then it answers
-    /// that the agent may not list EndpointSlices.
+    /// The first request is refused, and the second is answered with 503. All
+    /// later requests are answered with 403: the agent may not list
+    /// EndpointSlices.
     #[tokio::test]
     async fn the_first_look_ends_when_the_api_server_has_answered() {
         let asked = Arc::new(AtomicUsize::new(0));

@@ -69,7 +69,7 @@ impl ApiTime {
     }
 
     fn heard(&self) -> std::sync::MutexGuard<'_, Option<Heard>> {
-        // The value is consistent after each assignment, so a poisoned lock can
+        // No panic can leave the value half-written, so a poisoned lock can
         // still be used.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

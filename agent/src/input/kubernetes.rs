@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{event::Event, said::Said};
 
-/// The maximum number of steps of a watch that are handled together.
+/// The maximum number of events of a watch that are handled in one batch.
 const CHUNK: usize = 256;
 /// The wait before the agent repeats a listing that had no resourceVersion.
 const RETRY: Duration = Duration::from_secs(1);
@@ -152,9 +152,9 @@ impl Objects<'_> {
         let stream = watcher(api.clone(), config.clone())
             .default_backoff()
             .modify(|object| object.metadata.managed_fields = None);
-        // The combinator `then` requests the next step only after the current
-        // step was handled. The answer about the current resourceVersion
-        // therefore arrives before the listing is requested.
+        // The combinator `then` requests the next step only after its closure
+        // has finished. So the agent knows the current resourceVersion before
+        // the watcher requests the listing.
         let stream = stream.then(|step| async {
             let source = match &step {
                 Ok(watcher::Event::Init) => version::current(&api).await,
@@ -199,8 +199,9 @@ impl Objects<'_> {
                 away.saw(&name, &step);
                 match &step {
                     watcher::Event::Init => is_dated = source.is_some(),
-                    // Without the listing's resourceVersion, the absence of an
-                    // object from the listing proves nothing.
+                    // Without the resourceVersion, the agent cannot tell how
+                    // old the listing is. So an object that the listing leaves
+                    // out may still exist.
                     watcher::Event::InitDone if !is_dated => return End::Undated,
                     _ => {}
                 }
@@ -216,8 +217,8 @@ impl Objects<'_> {
     }
 }
 
-/// Checks the cluster, the definition and the resourceVersion, even if no step
-/// of the watch requires a check.
+/// Makes a planned check of the cluster, the definition and the
+/// resourceVersion.
 async fn look_again<K>(
     origin: &mut Origin,
     api: &Api<K>,
@@ -345,7 +346,8 @@ impl Away {
     }
 
     fn saw<K>(&mut self, kind: &str, step: &watcher::Event<K>) {
-        // At the start of a listing, the API server has not answered yet.
+        // The step `Init` comes before the listing is requested, so it does not
+        // show that the API server answers.
         let answered = !matches!(step, watcher::Event::Init);
         if answered && self.said.clear() {
             tracing::info!("the API server answers requests for {kind}s again");

@@ -24,8 +24,8 @@ pub type Looks = BTreeMap<String, Duration>;
 /// The maximum wait for the API server's answer to a request for a Lease.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
-/// The boundary to the Leases of other directors, kept small so that tests can
-/// replace it with a model.
+/// The interface to the reader of other directors' Leases. The interface is
+/// small, so that tests can replace the reader with a model.
 pub trait Leases {
     /// Replaces the set of directors whose Leases are read. Each reading is
     /// sent to the loop as an [`Event::Lease`].
@@ -106,7 +106,7 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 /// Returns the renewal time in a director's Lease, or `None` if the Lease does
-/// not exist. An error is a sentence for the log.
+/// not exist. An `Err` contains a message for the log.
 async fn look(leases: &Api<Lease>, name: &str) -> Result<Option<String>, String> {
     let what = format!("look at the Lease {name}");
     match time::timeout(ANSWER_TIME, leases.get_opt(name)).await {

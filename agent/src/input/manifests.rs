@@ -51,7 +51,8 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let mut said = Said::default();
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
-        // This run uses no API server, even if the previous run used one.
+        // The agent reads manifests instead of an API server. So it forgets the
+        // addresses of API servers that a previous run recorded.
         Event::ApiServers(BTreeSet::new()),
         Event::DirectorAddresses(BTreeMap::new()),
     ];
@@ -191,13 +192,12 @@ struct Manifests {
     seen: Contents,
     /// The folder of manifests that an earlier reading found, if any.
     known: Option<Folder>,
-    /// Whether the manifest of the director's own group is missing but the
-    /// group does not count as deleted. A group that does not count as deleted
-    /// keeps its last spec.
+    /// Whether the manifest of the director's own group is missing, but the
+    /// group does not count as deleted. The group then keeps its last spec.
     is_group_missing: bool,
     /// The objects in force, by the file that contains them.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
-    /// The problems last logged about objects that appear more than once.
+    /// The last reading's problems with objects that appear more than once.
     repeated: BTreeSet<Problem>,
     /// The last good text of each file, possibly from the previous run.
     last_good: BTreeMap<PathBuf, String>,
@@ -213,7 +213,7 @@ struct NobodyListens;
 struct Taken {
     changed: bool,
     problems: Vec<Problem>,
-    /// The notes for the checkpoint that result from the reading.
+    /// The changed manifest files, to be recorded in the checkpoint.
     notes: Vec<Note>,
 }
 
@@ -236,7 +236,8 @@ impl Manifests {
 
     /// Replaces the objects in force with the objects of the folder's current
     /// files. A file with a mistake keeps its last good version. If a file
-    /// never had a good version, the agent uses the file's good objects.
+    /// never had a good version, the agent uses its valid objects, and leaves
+    /// out its other objects.
     ///
     /// The loop decides whether the objects of deleted files may be removed
     /// ([`crate::decide::absence`]). If the folder is empty or was replaced,
@@ -307,8 +308,9 @@ impl Manifests {
         taken
     }
 
-    /// Whether the director's own group has a manifest: in force now, in force
-    /// in the previous run, or missing without counting as deleted.
+    /// Whether the director's own group exists. Before the first reading, the
+    /// manifests of the previous run decide. A group with a missing manifest
+    /// also exists, as long as it does not count as deleted.
     fn has_group(&self) -> bool {
         let in_force = || self.in_force.values().flatten().any(|of| self.is_group(of));
         // Before the first reading, only the texts of the previous run are known.
@@ -400,7 +402,7 @@ impl Manifests {
     }
 }
 
-/// Whether `known` and `found` are two known folders that differ.
+/// Whether both folders are known, and differ from each other.
 fn is_another(known: &Option<Folder>, found: &Option<Folder>) -> bool {
     matches!((known, found), (Some(known), Some(found)) if !known.is_same(found))
 }

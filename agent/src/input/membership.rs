@@ -106,8 +106,8 @@ impl Membership {
         })
     }
 
-    /// Returns the next time after `now` at which [`Membership::names`] changes
-    /// without an event.
+    /// Returns the next time after `now` at which a director whose Director was
+    /// deleted stops being a member.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
         let ends = self.left.values().map(|(at, _)| *at + LEAVE_TIME);
         ends.filter(|end| *end > now).min()

@@ -24,7 +24,7 @@ mod version;
 pub struct Input {
     /// The channel for events to the loop.
     pub events: Sender<Event>,
-    /// The recorder for notes to the checkpoint.
+    /// Sends notes to the checkpoint, such as the text of a changed manifest.
     pub recorder: Recorder,
     /// The last good text of each manifest.
     pub files: BTreeMap<PathBuf, String>,

@@ -16,10 +16,10 @@
 //! all objects again.
 //!
 //! The checks of the cluster and the definition cost two small requests per
-//! listing, and two requests for all deletions that arrive together. For the
-//! API server of a fleet, the requests for the checks are cheaper than two more
-//! watches by each agent. Two more watches would also race with the watch of
-//! the objects.
+//! listing, and two requests for all deletions that arrive together. Instead of
+//! the checks, each agent could watch the cluster and the definition. But two
+//! more watches per agent would cost a fleet's API server more, and their
+//! events could arrive later than the events of the objects.
 
 use std::{collections::BTreeSet, future::Future, sync::mpsc::Sender, time::Duration};
 
@@ -46,15 +46,16 @@ const CLUSTER: &str = "kube-system";
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The wait before a request without an answer is repeated.
 const RETRY: Duration = Duration::from_secs(1);
-/// The wait before the cluster is checked after a failure of the watch, or
-/// checked again after a check without an answer.
+/// The wait between a failure of the watch and a check of the cluster. If the
+/// check gets no answer and no removal waits for it, it is repeated after the
+/// same wait.
 const RECHECK: Duration = Duration::from_secs(10);
 
 /// The result of checking the cluster and the definition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
-    /// The findings of the check were sent to the loop, or nothing had to be
-    /// sent.
+    /// The watch can continue: the loop has all findings of checks that it
+    /// needs.
     Done,
     /// The known objects are from another cluster, or from a later state of the
     /// current cluster. All objects must therefore be listed again.
@@ -75,7 +76,8 @@ pub(super) struct Origin {
     /// The UID of the kind's CustomResourceDefinition at the time of the last
     /// listing.
     listed: Option<String>,
-    /// Whether removals wait for the result of the next check of the cluster.
+    /// Whether the loop must not remove entries before the next check of the
+    /// cluster has a result.
     owed: bool,
     /// The time of the next check of the cluster, if a check is planned.
     due: Option<Instant>,
@@ -190,8 +192,8 @@ impl Origin {
 
     /// Treats a denied permission as temporary if the agent once had the
     /// permission. An API server that has just started may not have read its
-    /// RBAC rules yet. An API server that lost its data gets the chart's rules
-    /// again later.
+    /// RBAC rules yet. If etcd lost its data, the RBAC rules are missing until
+    /// the chart is installed again.
     fn unless_it_was_allowed<T>(&self, answer: Answer<T>) -> Answer<T> {
         match answer {
             Answer::NotAllowed if self.cluster.is_some() => {

@@ -32,7 +32,7 @@ enum Kind {
     Table,
 }
 
-/// The times at which one kind of reading of the kernel's table is taken.
+/// Decides when the next reading of one kind is due.
 struct Schedule {
     kind: Kind,
     interval: Duration,
@@ -93,8 +93,8 @@ pub fn watch(events: &Sender<Event>) {
                 next.due = Instant::now() + next.longest;
             }
             Err(_) => {
-                // The loop reports the error, because the loop's own reading of
-                // the table fails too.
+                // The loop's own reading of the table fails too, and the loop
+                // reports the error of that reading.
                 if events.send(Event::Unread).is_err() {
                     return;
                 }

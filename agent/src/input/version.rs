@@ -4,10 +4,10 @@
 //! listings. To learn the resourceVersion, the agent lists one object of the
 //! same kind *before* each listing, and waits for the answer. The request and
 //! the listing both ask for the most recent state, so the listing is at least
-//! as new as the answer to the request. A listing of a restored etcd therefore
-//! never counts as newer than it is. A request after the listing would be
-//! unsafe: between listing and request, a restored etcd may reach the
-//! resourceVersion of the lost etcd.
+//! as new as the answer to the request. So even if etcd is restored, the agent
+//! never takes a listing for newer than it is. A request after the listing
+//! would be unsafe: between the two, a restored etcd may reach a
+//! resourceVersion that is higher than the listing's.
 
 use std::fmt::Debug;
 

@@ -86,7 +86,7 @@ impl Shared {
     }
 
     /// Returns the problem of this host that may have caused a failure, or
-    /// `None` if this host is not known to be the cause.
+    /// `None` if no such problem is known.
     async fn trouble(
         &self,
         target: &Target,

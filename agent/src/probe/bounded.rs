@@ -14,8 +14,8 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The maximum number of bytes that a server can send over a connection. The
-/// limit leaves room for the headers and the checked part of the body, plus the
+/// The maximum number of bytes that a server can send over a connection.
+/// Headers and the part of a body that a check reads fit, together with the
 /// overhead of TLS and HTTP/2.
 const MOST: usize = 256 << 10;
 
@@ -40,7 +40,7 @@ pub(super) struct Bounded {
 }
 
 impl Bounded {
-    /// Wraps a connection from which nothing has been read yet.
+    /// Limits a connection from which nothing has been read yet.
     pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, room: MOST }
     }

@@ -25,8 +25,7 @@ impl Budget {
     }
 }
 
-/// The number of integer units in one probe per second. Rates are divided in
-/// these units.
+/// Rates are divided as integers. One probe per second becomes this integer.
 const UNITS: f64 = 1e6;
 
 /// Divides `room` probes per second among `demands` fairly

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-/// The lateness histogram has this many buckets for each power of two of
-/// microseconds.
+/// The number of the lateness histogram's buckets between two consecutive
+/// powers of two, in microseconds.
 const PARTS: u64 = 4;
 const BUCKETS: usize = 40 * PARTS as usize;
 
@@ -43,9 +43,9 @@ impl Counts {
         self.voids.load(Relaxed)
     }
 
-    /// Returns the quantile `part` (0 to 1) of the probes' lateness, accurate
-    /// to within a quarter. A target's first probe does not count, because it
-    /// has no fixed due time.
+    /// Returns a quantile of the probes' lateness, such as the median if `part`
+    /// is 0.5. The result may be too high by up to a quarter. A target's first
+    /// probe does not count, because it has no fixed due time.
     pub fn lateness(&self, part: f64) -> Duration {
         let counts: Vec<_> = self.lateness.iter().map(|one| one.load(Relaxed)).collect();
         let total: u64 = counts.iter().sum();
@@ -64,7 +64,8 @@ impl Counts {
         Duration::from_micros(self.longest.load(Relaxed))
     }
 
-    /// Resets all counts of probes to 0, for example after a start.
+    /// Resets all counts and the greatest lateness to 0. A benchmark thus
+    /// leaves out the probes of its start.
     pub fn reset(&self) {
         for count in self.lateness.iter().chain([&self.probes, &self.voids]) {
             count.store(0, Relaxed);

@@ -1,5 +1,5 @@
-//! The thread that makes probes. The thread provides the clock and the sockets
-//! for the schedule.
+//! The thread that makes probes at the times that the schedule decides. The
+//! schedule does no I/O, so the thread reads the clock and opens the sockets.
 
 mod late;
 
@@ -77,9 +77,9 @@ pub fn start(
     thread::Builder::new()
         .name("prober".to_owned())
         .spawn(move || {
-            // Waking the future of block_on() interrupts tokio's wait, which
-            // costs two system calls. Waking a spawned task costs no system
-            // call.
+            // A wakeup of the future of `block_on` interrupts tokio's wait,
+            // which costs two system calls. A wakeup of a spawned task costs
+            // none, so the engine runs in a spawned task.
             let ended = runtime.block_on(async { tokio::spawn(engine.run(orders)).await });
             if let Err(panic) = ended {
                 resume_unwind(panic.into_panic());
@@ -115,8 +115,8 @@ struct Engine {
 
 struct Watched {
     target: Arc<Target>,
-    /// The prepared parts of the check's probes, or `None` before the first
-    /// probe.
+    /// The requests or queries of the target's check, or `None` before the
+    /// target's first probe.
     prepared: Option<Arc<Prepared>>,
     results: Results,
     void: Option<Arc<str>>,
@@ -259,10 +259,10 @@ impl Engine {
         self.voids.change(watched.void, None);
     }
 
-    /// Returns the prepared parts of a target's probes. All targets with the
-    /// same check share the prepared parts. The parts are prepared at a
-    /// target's first probe, because reading certificates can take a while. The
-    /// preparation therefore keeps to the pace of the target's namespace.
+    /// Returns the prepared requests or queries of a target's check. All
+    /// targets with the same check share them. They are prepared at a target's
+    /// first probe, because reading certificates can take a while and first
+    /// probes keep to the pace of the target's namespace.
     fn prepared(&mut self, id: ProbeId) -> Arc<Prepared> {
         let watched = self.watched.get(&id).expect(WATCHED);
         if let Some(prepared) = &watched.prepared {
@@ -278,8 +278,8 @@ impl Engine {
         if let Some(prepared) = self.prepared.get(check).and_then(Weak::upgrade) {
             return prepared;
         }
-        // When the number of prepared checks has doubled, drops the checks
-        // without a user, such as a probe in flight.
+        // Before the map must grow, drops the checks that no target and no
+        // probe in flight uses.
         if self.prepared.len() == self.prepared.capacity() {
             self.prepared.retain(|_, known| known.strong_count() > 0);
         }
@@ -315,8 +315,8 @@ impl Engine {
         let is_wanted = self.schedule.ended(landed.flight, now - self.epoch);
         let late = now.saturating_duration_since(landed.deadline);
         let held_up = match landed.outcome {
-            // The server has answered, so an earlier stall of the thread does
-            // not matter.
+            // A stall of the thread cannot cause a success, so only a late end
+            // of the probe counts.
             Outcome::Verdict(Verdict::Success) => late,
             _ => late.max(self.stood_still - landed.stood_still),
         };
@@ -361,9 +361,9 @@ impl Engine {
 
 const WATCHED: &str = "every scheduled target is watched";
 
-/// A timer for the thread's next wake. Setting a timer that fires before all
-/// other timers interrupts tokio's wait, which costs two system calls. To save
-/// system calls, the alarm sets its second-next timer in advance.
+/// A timer for the thread's next wake. If a new timer fires before all other
+/// timers, setting it interrupts tokio's wait, which costs two system calls. To
+/// avoid these calls, the alarm also sets a timer for the wake after the next.
 struct Alarm([Pin<Box<Sleep>>; 2]);
 
 impl Alarm {
@@ -385,7 +385,7 @@ impl Alarm {
 
     async fn rings(&mut self) {
         let Self([one, other]) = self;
-        // Polling a `Sleep` registers its timer.
+        // tokio registers a `Sleep` only when it is polled.
         let _ = other.as_mut().now_or_never();
         one.as_mut().await;
     }

@@ -43,8 +43,8 @@ pub(super) enum Unheard {
 /// Tests the firewall with raw SYNs. Without the capability `CAP_NET_RAW` the
 /// test finds no problem.
 pub(super) struct Firewall {
-    /// The servers whose SYN the firewall let through, each with the kind of
-    /// the probe's failure.
+    /// The addresses to which the firewall let a SYN through, each with the
+    /// kind of failure that the test was for.
     let_through: Recent<SocketAddr, Unheard>,
     v4: OnceLock<Option<OwnedFd>>,
     v6: OnceLock<Option<OwnedFd>>,

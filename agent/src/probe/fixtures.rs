@@ -131,8 +131,7 @@ pub(super) async fn closed() -> SocketAddr {
 }
 
 /// Returns an address that does not answer a SYN, because its accept queue is
-/// full. The address stays silent while the caller keeps the other returned
-/// value.
+/// full. The first returned value keeps the queue full until it is dropped.
 pub(super) async fn silent() -> (impl Sized, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

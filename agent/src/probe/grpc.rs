@@ -56,7 +56,8 @@ pub(super) async fn probe(
     });
     let answer = match select(pin!(answer), pin!(connection)).await {
         Either::Left((answer, _)) => answer,
-        // The connection has ended, but the answer may already have been read.
+        // The connection has ended, but hyper may already have read the whole
+        // answer.
         Either::Right((_, answer)) => answer.await,
     };
     let answer = answer.map_err(|status| refused(&status))?;
@@ -124,8 +125,8 @@ fn failed(error: &(dyn Error + 'static)) -> Failed {
         }
         match cause.source() {
             Some(source) => cause = source,
-            // The server chooses the text of a GOAWAY frame (RFC 9113, section
-            // 6.8).
+            // The error may contain the text of a GOAWAY frame, which the
+            // server chooses (RFC 9113, section 6.8).
             None => {
                 return Failed::Answer(Words::quoting(
                     "the answer is not gRPC",

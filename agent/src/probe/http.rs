@@ -141,8 +141,8 @@ impl Http {
         };
         match select(pin!(answer), pin!(connection)).await {
             Either::Left((judgement, _)) => judgement,
-            // The connection has ended, but the data that was already read must
-            // still be judged.
+            // The connection has ended, but hyper may already have read the
+            // answer. That answer must still be judged.
             Either::Right((_, answer)) => answer.await,
         }
     }
@@ -196,7 +196,7 @@ impl Body {
             Self::Contains(_) => MOST_BODY,
             Self::Matches(_) => pattern::MOST_TEXT,
         };
-        // The part of the body that is still needed.
+        // The bytes of the body that may still belong to a match.
         let mut kept: Vec<u8> = Vec::new();
         let mut left = most;
         let is_whole = loop {
@@ -213,8 +213,8 @@ impl Body {
                 if text.find(&kept).is_some() {
                     return Ok(());
                 }
-                // Thousands of bodies may arrive at once, so the probe keeps
-                // only the bytes that may begin a match.
+                // Thousands of bodies may arrive at once. To save memory, the
+                // probe keeps only the last bytes, in which a match may begin.
                 let begins = kept
                     .len()
                     .saturating_sub(text.needle().len().saturating_sub(1));
@@ -260,8 +260,8 @@ fn range_in_words(statuses: &StatusRange) -> String {
 }
 
 fn failed(error: &hyper::Error) -> Failed {
-    // The library hyper has a method for this test only if hyper's server part
-    // is compiled in.
+    // hyper also has a method that recognizes this error, but only in builds
+    // with its server part.
     if error.is_parse() && error.to_string().contains("too large") {
         return Failed::answer(format!(
             "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"

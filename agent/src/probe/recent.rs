@@ -15,8 +15,7 @@ pub(super) struct Recent<K, V> {
 }
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    /// Creates an empty cache. The cache returns a stored answer for the time
-    /// `believed`.
+    /// Creates an empty cache. An answer is valid for the duration `believed`.
     pub(super) fn new(believed: Duration) -> Self {
         Self {
             believed,

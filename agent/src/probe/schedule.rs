@@ -1,24 +1,26 @@
 //! Decides when each target is probed. The module is pure: time is an argument,
 //! counted from a fixed start.
 //!
-//! Each target has a time grid of its own, with one slot per period. The grids'
-//! phases are spread over the period. The phases begin at a random offset, so
-//! different directors probe at different times. A probe that could not begin
-//! in its slot begins later. The schedule does not make up for missed slots.
+//! Each target is probed once per period, in a time slot of its own. The slots
+//! of all targets with the same period are spread over the period. A random
+//! offset shifts the slots, so different directors probe at different times. A
+//! probe that could not begin in its slot begins later. The schedule does not
+//! make up for missed slots.
 //!
-//! The namespaces share the prober fairly. Each namespace has its own pace and
-//! its own share of the places. If one namespace wants more than its share, the
-//! probes of other namespaces do not begin later:
+//! The namespaces share the prober fairly: if one namespace wants more than its
+//! share, the probes of other namespaces do not begin later. The schedule
+//! limits each namespace in two ways:
 //!
 //! - Rate: a namespace begins probes at most at its share of the total rate,
 //!   and at most at twice the average rate of its targets.
-//! - Places: a probe can hold its place for up to a minute, so a lent place may
-//!   come back too late. A namespace therefore never takes a place that another
-//!   namespace's targets could need. If the other namespaces have few targets,
-//!   a namespace may use the places that they cannot need. An eighth of the
-//!   places is a reserve that is never shared out. A namespace whose share has
-//!   just grown uses the reserve until other namespaces' probes end. A
-//!   namespace never takes more than half of the places left in the reserve.
+//! - Places: each probe in flight takes one of a limited number of places, for
+//!   up to a minute. A namespace never takes a place that another namespace's
+//!   targets could need, because that place might become free too late. If the
+//!   other namespaces have few targets, the namespace may use more places. An
+//!   eighth of the places is a reserve that is never shared out. When a
+//!   namespace's share has grown, the namespace uses the reserve until probes
+//!   of other namespaces end. A namespace never takes more than half of the
+//!   places left in the reserve.
 
 mod grid;
 mod pace;
@@ -46,10 +48,10 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const JITTER: u32 = 50;
 /// One in this many places is a reserve that is not shared out.
 const RESERVED: usize = 8;
-/// After a time in which no probe could begin, the probes of all namespaces
-/// together begin at this many times their average rate. The factor is higher
-/// than a single namespace's factor of 2. At other times, no namespace
-/// therefore waits for another namespace.
+/// After a time in which no probe could begin, all namespaces together begin
+/// probes at this many times their average rate. Each single namespace begins
+/// probes at most at twice its average rate. So at other times, the limit of
+/// all namespaces together makes no namespace wait.
 const CATCH_UP: f64 = 4.0;
 /// The total rate is at least this many probes per second for each namespace,
 /// so namespaces with few targets do not wait for each other.
@@ -60,8 +62,8 @@ const PER_NAMESPACE: f64 = 100.0;
 pub(super) struct Schedule {
     keys: HashMap<ProbeId, Key>,
     shares: HashMap<Arc<str>, Share>,
-    /// The namespaces with a waiting target and a place for a probe, each with
-    /// the earliest time of the probe.
+    /// The namespaces with a waiting target and a place left in their share.
+    /// Each has the time from which its next probe may begin.
     ready: BTreeSet<(Duration, Arc<str>)>,
     grids: BTreeMap<Duration, Grid>,
     pace: Pace,
@@ -73,7 +75,8 @@ pub(super) struct Schedule {
     most_of_one: usize,
     /// Whether targets have changed since the shares were computed.
     are_shares_old: bool,
-    /// Whether the result of [`Schedule::late`] may have changed.
+    /// Whether the result of [`Schedule::late`] may have changed since the last
+    /// call of [`Schedule::take_is_late_new`].
     is_late_new: bool,
     random: fastrand::Rng,
 }
@@ -139,8 +142,9 @@ impl Schedule {
     }
 
     /// Adds a target to the share of a namespace. The target is probed once per
-    /// period, starting soon. If a namespace gets many targets at once, their
-    /// first probes begin at most 20 ms apart, or less for a short period.
+    /// period, starting soon. If a namespace gets many targets at once, at most
+    /// 20 ms pass from one first probe to the next. For a short period, less
+    /// time passes.
     pub(super) fn insert(
         &mut self,
         id: ProbeId,
@@ -241,11 +245,12 @@ impl Schedule {
         share.in_flight -= 1;
         if ended.is_orphan {
             share.orphans -= 1;
-            // Without a limit, a smaller demand does not change the shares.
+            // If no namespace's places are limited, fewer probes in flight
+            // change no share.
             self.are_shares_old |= share.is_empty() || self.most_of_one != usize::MAX;
         }
-        // A new target in another namespace may have the same id as the
-        // orphan's removed target.
+        // If the probe's target was removed, its id may belong to a new target,
+        // even in another namespace.
         if let Some(key) = self.keys.get_mut(&flight.id) {
             key.due = key.due.max(now);
             let waiting = (key.due, flight.id);
@@ -296,8 +301,8 @@ impl Schedule {
         std::mem::take(&mut self.is_late_new)
     }
 
-    /// Whether the result of [`Schedule::late`] may have changed since the last
-    /// call of [`Schedule::take_is_late_new`].
+    /// Works as [`Schedule::take_is_late_new`], but the next call returns the
+    /// same result.
     pub(super) fn is_late_new(&self) -> bool {
         self.is_late_new
     }
@@ -309,8 +314,9 @@ impl Schedule {
         ready.find(|(_, namespace)| self.has_place(namespace))
     }
 
-    /// Returns the namespace whose probe begins at `now`. Among the namespaces
-    /// that may begin a probe, the least ahead of its pace is chosen.
+    /// Returns the namespace whose probe begins at `now`. Of the namespaces
+    /// that may begin a probe, it is the one whose probes are least ahead of
+    /// its rate.
     fn next_namespace(&self, now: Duration) -> Option<&Arc<str>> {
         let ready = self.ready.iter().take_while(|(at, _)| *at <= now);
         let next = ready
@@ -319,8 +325,8 @@ impl Schedule {
         next.map(|(_, namespace)| namespace)
     }
 
-    /// Whether there is a free place for a namespace that has not used up its
-    /// share.
+    /// Whether a place is free for a namespace. The caller has checked that the
+    /// namespace has not used up its share.
     fn has_place(&self, namespace: &Arc<str>) -> bool {
         let free = self.budget.places - self.in_flight.len();
         free > self.reserved() || self.shares[namespace].in_flight < free

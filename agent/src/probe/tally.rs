@@ -39,9 +39,10 @@ pub struct Results {
 }
 
 impl Results {
-    /// Creates the record of a target without results. Successes and failures
-    /// in a row are counted up to the thresholds. Results beyond the threshold
-    /// do not change the tally.
+    /// Creates the record of a target without results. The tally counts
+    /// consecutive successes up to one threshold, and consecutive failures up
+    /// to the other. Beyond the threshold, another equal result does not change
+    /// the tally.
     pub fn new(success_threshold: u32, failure_threshold: u32) -> Self {
         Self {
             most_successes: success_threshold,
@@ -69,8 +70,9 @@ impl Results {
                 self.tally.failures = 0;
             }
             Verdict::Failure(why) => {
-                // If each failure of a server has a different reason, the
-                // failures must not cause an event each.
+                // A server may fail each time for a different reason. To avoid
+                // an event for each failure above the threshold, such a reason
+                // counts only when it occurs twice in a row.
                 if self.tally.failures < self.most_failures
                     || self.other_words.as_ref() == Some(&why)
                 {

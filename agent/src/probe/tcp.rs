@@ -36,7 +36,7 @@ pub(super) async fn probe(
         let known = came.len();
         let room = (MOST - known) as u64;
         let count = (&mut stream).take(room).read_buf(&mut came).await?;
-        // A match may begin in an earlier part of the answer.
+        // The match may begin in bytes that an earlier read returned.
         let from = known.saturating_sub(expect.len());
         if memchr::memmem::find(&came[from..], expect.as_bytes()).is_some() {
             return Ok(());

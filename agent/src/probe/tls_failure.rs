@@ -50,8 +50,8 @@ pub(super) fn words(error: &Error) -> Words {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "not meant for a server".to_owned()
         }
-        // The error CaUsedAsEndEntity is from webpki, and rustls has no variant
-        // for it.
+        // rustls has no variant for webpki's error CaUsedAsEndEntity, so the
+        // error is recognized by its text.
         CertificateError::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
             "it belongs to an authority, not to a server (CA:TRUE)".to_owned()
         }

@@ -56,7 +56,8 @@ impl Failed {
             Errno::EHOSTUNREACH | Errno::EHOSTDOWN => Self::Silence("no route to host".to_owned()),
             Errno::ENETUNREACH => Self::Silence("network unreachable".to_owned()),
             Errno::ETIMEDOUT => Self::Silence("no answer".to_owned()),
-            // The kernel returns EINVAL for a route of type blackhole.
+            // The kernel returns EINVAL if the route has the type blackhole.
+            // With `Silence`, the caller checks the route.
             Errno::EINVAL => Self::Silence("invalid argument".to_owned()),
             other => Self::answer(other.desc().to_lowercase()),
         }

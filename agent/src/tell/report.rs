@@ -91,7 +91,8 @@ pub struct Observed {
     pub at: Timestamp,
     /// The name of the director's group.
     pub group: String,
-    /// Digests of the objects that the round used, or `None` if no round ran.
+    /// Digests of the objects that the round's wanted table came from, or
+    /// `None` if no round ran.
     pub used: Option<WorldDigests>,
     /// The result of the round, or `None` if no round ran.
     pub outcome: Option<Outcome>,
@@ -105,8 +106,8 @@ pub struct Observed {
     pub unreadable: Vec<DirectorException>,
     /// The results of the health checks.
     pub health: Arc<HealthReport>,
-    /// The reason why removals are held regardless of their number, if there is
-    /// one.
+    /// The reason why removals are held, if there is a reason other than their
+    /// number.
     pub hold: Option<Hold>,
     /// The reason why the group's permission for removals is not believed, if
     /// there is one.
@@ -133,8 +134,9 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let held = &observed.removals_held;
         exceptions.extend(exceptions_of(outcome, held, &observed.wishes));
         // If the journal or the interfaces cannot be used, a wanted entry may
-        // be missing without an exception of its own. The service of a missing
-        // entry must not count as programmed.
+        // be missing without an exception. The status then keeps its earlier
+        // `used`, so the controller does not count the entry's service as
+        // programmed.
         if host_failure(outcome).is_none() {
             status.used.clone_from(&observed.used);
         }
@@ -172,8 +174,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
     status
 }
 
-/// Writes the exceptions into the status, as many exceptions of each namespace
-/// as fit.
+/// Writes the exceptions into the status. If there is no room for all
+/// exceptions, each namespace gets a fair share of the room.
 fn tell_exceptions(status: &mut DirectorStatus, mut exceptions: Vec<DirectorException>) {
     fn namespace(exception: &DirectorException) -> &str {
         &exception.virtual_service.namespace
@@ -188,8 +190,8 @@ fn tell_exceptions(status: &mut DirectorStatus, mut exceptions: Vec<DirectorExce
     status.exceptions_omitted_namespaces = names(left_out.iter().map(namespace));
 }
 
-/// Writes the notices into the status, as many notices of each namespace as
-/// fit.
+/// Writes the notices into the status. If there is no room for all notices,
+/// each namespace gets a fair share of the room.
 fn tell_notices(status: &mut DirectorStatus, notices: impl Iterator<Item = Line>) {
     let notices = notices.map(|line| Line {
         text: shortened(line.text, LONGEST_MESSAGE),
@@ -250,7 +252,8 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
-    // The failure may be about an entry that no object wants any longer.
+    // A failed entry that no object wants any longer has no exception, but the
+    // condition must still report the failure.
     let mut failures = observed
         .outcome
         .iter()
@@ -329,8 +332,9 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
             exceptions.push(exception(service, server, reason, &left(key, *destination)));
         }
     }
-    // If the removal of a server is held, its service in the kernel differs
-    // from the wanted service.
+    // If the removal of a server is held, the server is still in the kernel's
+    // service. The service differs from the wanted service, so it gets an
+    // exception.
     for op in held {
         if op.destination().is_some()
             && let Some(service) = wishes.services.get(&op.service())
@@ -346,8 +350,8 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
     exceptions
 }
 
-/// Describes a stranger's entry that has the key of a wanted entry but other
-/// settings.
+/// Describes an entry of the kernel's table that the agent did not make. The
+/// entry has the key of a wanted entry, but other settings.
 fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
     let (entry, delete) = match destination {
         None => (service.to_string(), Op::DeleteService(*service)),
@@ -371,7 +375,8 @@ pub fn oddities(
     group: &str,
 ) -> BTreeSet<Line> {
     let vips = vips::problems(outcome, wishes).into_iter();
-    // A running claim for an address is not an unusual condition.
+    // It is normal that an address is missing while the agent asks the segment
+    // whether another host has the address.
     let vips = vips.filter(|(_, reason, _)| *reason != condition::reason::VIP_PROBING);
     let vips = vips.map(|(address, _, message)| {
         let services = wishes.vips.get(&address);
@@ -390,7 +395,7 @@ pub fn oddities(
 }
 
 /// Returns a line for each unusual entry of the kernel's table and each unusual
-/// address. Failures are left out.
+/// address. Failures of operations get no line here.
 fn notices<'a>(outcome: &'a Outcome, wishes: &'a Desired) -> impl Iterator<Item = Line> + 'a {
     let about = move |service: &ServiceKey, text| line(wishes.services.get(service), text);
     let strangers = outcome.strangers.iter().map(move |(service, destination)| {

@@ -15,9 +15,9 @@ use crate::{history::Positions, need::Need};
 /// The directors that find a server unhealthy, and their reports.
 type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 
-/// The health reports of one group, by service. If a director's report leaves
-/// out entries of a namespace, the state of the namespace's unnamed services
-/// and servers is unknown.
+/// The health reports of one group, by service. If a report leaves out entries
+/// of a namespace, it says nothing about services and servers of the namespace
+/// that it does not name.
 #[derive(Debug, Default)]
 pub(super) struct HealthReports<'a> {
     /// The directors that report health. All other directors check no servers.
@@ -209,8 +209,8 @@ pub(super) fn below_minimum(
     }
 }
 
-/// Whether `healthy` of `total` servers are certainly enough for the service.
-/// The result does not depend on the service's previous state.
+/// Whether `healthy` of `total` servers are enough for the service, even if the
+/// service had too few healthy servers before.
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
     healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)

@@ -21,8 +21,8 @@ pub(super) struct ServiceView<'a> {
     pub(super) key: &'a ObjectKey,
     /// The version of the service that is in force, if any.
     pub(super) service: Option<&'a Service>,
-    /// Whether the current version of the service is accepted, and not only an
-    /// earlier version.
+    /// Whether the current version of the service is accepted. If not, an
+    /// earlier version may be in force.
     pub(super) accepted: bool,
     pub(super) need: Option<&'a Need>,
     pub(super) generation: i64,
@@ -210,14 +210,15 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         .filter(|director| director.status.leaves_out_vips_of(&view.key.namespace))
         .map(|director| director.name)
         .collect();
-    // All directors follow the same rule: a dead director may still have the
-    // VIP, so no other director takes the VIP without a named holder.
+    // If the group names no holder, a director takes the VIP only if the group
+    // has no other director. Dead directors count as well, because they may
+    // still have the VIP.
     let to_hold = holder.or(match (&live[..], &view.group.dead[..]) {
         ([only], []) => Some(only.name),
         _ => None,
     });
-    // A director that failed to take the VIP reports an exception. So if a
-    // director leaves out VIPs and reports no exception, it holds the VIP.
+    // A director that failed to take the VIP reports an exception, and the
+    // director here reports none. So its report leaves out a VIP that it holds.
     if to_hold.is_some_and(|director| leaving_out.contains(&director)) {
         return None;
     }

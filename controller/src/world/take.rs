@@ -18,8 +18,8 @@ use crate::{
     world::World,
 };
 
-/// A kind whose objects [`World`] stores. The trait has the functions that
-/// differ between the three kinds.
+/// A kind whose objects [`World`] stores. Each of the three kinds implements
+/// the trait's functions in its own way.
 pub(super) trait Watched:
     Checked<Object: HasSpec<Spec: Debug> + HasStatus<Status: Default>>
 {
@@ -159,12 +159,11 @@ impl World {
         self.unresolved = true;
     }
 
-    /// Resolves the objects before `event` is applied, if `event` could hide an
-    /// earlier event. An object that changes twice may return to its first
-    /// state, although directors may have used the intermediate state. So the
-    /// first change of an object is resolved before its second change. All
-    /// earlier changes are resolved before a new listing is applied, and the
-    /// listing is resolved before later changes.
+    /// Resolves the objects before `event` is applied, if `event` could undo a
+    /// change that is not resolved yet. An object that changes twice may end as
+    /// it began, although directors may have used the state in between. So an
+    /// object's first change is resolved before its second change. A new
+    /// listing counts as a change of every object of its kind.
     fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
         let twice = match event {
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
@@ -187,7 +186,7 @@ pub(super) struct Changed {
     after: Option<ObjectState>,
 }
 
-/// The fields of an object that belong to the state of the world.
+/// The fields of an object that [`History`] needs.
 #[derive(Clone)]
 struct ObjectState {
     group: Option<String>,
@@ -208,8 +207,8 @@ impl ObjectState {
 }
 
 impl Changed {
-    /// Splits the change by group. An object that moves to another group leaves
-    /// its old group and enters the new one.
+    /// Returns the change as seen by each affected group. An object that moves
+    /// to another group leaves its old group and enters the new one.
     fn by_group(&self) -> Vec<(String, Self)> {
         let group = |seen: &Option<ObjectState>| {
             let seen = seen.as_ref();

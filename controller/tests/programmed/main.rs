@@ -118,7 +118,8 @@ fn tells_the_truth(mut model: Model, steps: &[Step]) -> Result<(), TestCaseError
 }
 
 /// A server is created, appears in a listing, and is removed by the next event.
-/// A director that used the state with the server still has the server.
+/// A director that has used the listed state, but not the next event, has the
+/// server.
 #[test]
 fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     let controller = DIRECTORS;
@@ -155,10 +156,10 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     assert_eq!(model.lie(), None);
 }
 
-/// When the server is deleted, the world returns to the state before its
-/// creation. A director that never saw the server reports the same digest as a
-/// director that saw the deletion. A controller that started later cannot
-/// distinguish the two directors.
+/// When the server is deleted, the world returns to the state before the
+/// server's creation. So two directors report the same digest: one that never
+/// saw the server, and one that saw the deletion. A controller that started
+/// after the deletion cannot distinguish these directors.
 #[test]
 fn a_state_that_was_there_before_the_controller_started_proves_nothing_later() {
     let (services, servers) = (0, 1);

@@ -27,8 +27,8 @@ const SERVICES: usize = 0;
 const SERVERS: usize = 1;
 const GROUPS: usize = 2;
 
-/// One step of a test case. Director n is observer n, and the controller is the
-/// observer after the last director.
+/// One step of a test case. In `observer`, a director has its own number, and
+/// the controller has the number after the last director.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     MakeService {
@@ -428,10 +428,11 @@ impl Model {
     }
 }
 
-/// Returns the exceptions that only an agent can know. A service loses its VIP
-/// if another service is now invalid and had the same VIP in its last valid
-/// version. A budget's choice of left-out servers may depend on the last valid
-/// version of any object that is now invalid.
+/// Returns the exceptions that only an agent can know, because they depend on
+/// earlier versions of objects. A service that is now invalid keeps the VIP of
+/// its last valid version, so another service may lose this VIP. The last valid
+/// version of an invalid object may also decide which servers a budget leaves
+/// out.
 fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     let is_outdated = has_outdated(objects);
     let losers = objects.virtual_services.iter().filter(|(key, stored)| {
@@ -463,8 +464,8 @@ fn exceptions(objects: &Objects, resolved: &Resolved) -> Vec<Value> {
     losers.chain(left_out).collect()
 }
 
-/// Whether the current version of any object is invalid. Only a program that
-/// saw the last valid version of an invalid object knows that version.
+/// Whether the current version of any object is invalid. The object's last
+/// valid version is known only to programs that have seen it.
 fn has_outdated(objects: &Objects) -> bool {
     let mut services = objects.virtual_services.iter();
     let mut servers = objects.real_servers.iter();

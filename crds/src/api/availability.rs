@@ -18,11 +18,11 @@ pub struct Availability {
     /// What to do with a real server that fails its health check. Quiesce: the
     /// server's weight becomes 0, so the server keeps its connections and gets
     /// no new ones. Remove: the server is removed from the service, which cuts
-    /// its connections. With vip.protocol UDP, onePacketScheduling, persistence
-    /// or scheduler dh, a quiesced server would keep its clients, so the
-    /// default is Remove. In all other cases the default is Quiesce. Schedulers
-    /// sh and mh always quiesce and do not allow Remove, because removing a
-    /// server would move the clients of other servers.
+    /// its connections. The default is Remove with vip.protocol UDP,
+    /// onePacketScheduling, persistence or scheduler dh, where weight 0 would
+    /// not move a server's clients. In all other cases the default is Quiesce.
+    /// Schedulers sh and mh always quiesce and do not allow Remove, because
+    /// removing a server would move the clients of other servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnFailure")]
     pub on_failure: Option<OnFailure>,
@@ -35,10 +35,11 @@ pub struct Availability {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub minimum_healthy: Option<IntOrString>,
-    /// Once in force, belowMinimum ends when more than recoverAbove servers, or
-    /// all servers, are healthy. recoverAbove is a count or a percentage, like
-    /// minimumHealthy, and requires minimumHealthy. Without recoverAbove,
-    /// belowMinimum ends when minimumHealthy is reached.
+    /// If belowMinimum is in force, it ends when the number of healthy servers
+    /// is above recoverAbove, or when all servers are healthy. recoverAbove is
+    /// a count or a percentage, like minimumHealthy, and requires
+    /// minimumHealthy. Without recoverAbove, belowMinimum ends when
+    /// minimumHealthy is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub recover_above: Option<IntOrString>,

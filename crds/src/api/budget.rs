@@ -17,13 +17,13 @@ pub struct Budgets {
     #[serde(default = "servers_per_service")]
     #[schemars(range(min = 1, max = bounds::SERVERS_PER_SERVICE))]
     pub servers_per_service: i32,
-    /// The budget of each namespace. An entry in the field namespaces can
-    /// replace single numbers.
+    /// The budget of each namespace. For a single namespace, an entry in the
+    /// field namespaces can replace some of these numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_namespace: Option<NamespaceBudget>,
     /// The budget of all namespaces together. If the namespaces together want
     /// more than this budget, each namespace gets a fair share. A namespace
-    /// that wants fewer destinations than an equal part gets all of them. The
+    /// that wants less than an equal share gets everything that it wants. The
     /// other namespaces share the rest equally.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<TotalBudget>,
@@ -50,8 +50,9 @@ pub struct NamespaceBudget {
     #[schemars(range(min = 0, max = bounds::DESTINATIONS))]
     pub destinations: i32,
     /// The maximum number of targets of the namespace's health checks, 0 to
-    /// 10000000. An address and port counts once for each different health
-    /// check. Defaults to 10000.
+    /// 10000000. A target is an address and port. If several different health
+    /// checks probe the same target, it counts once for each of them. Defaults
+    /// to 10000.
     #[serde(default = "probe_targets")]
     #[schemars(range(min = 0, max = bounds::DESTINATIONS))]
     pub probe_targets: i32,

@@ -104,8 +104,8 @@ pub struct DirectorStatus {
     #[serde(default)]
     pub real_servers: i32,
     /// The differences between the director's state and the state that the
-    /// objects want. Only the namespaces in exceptionsOmittedNamespaces may
-    /// have differences that are not listed.
+    /// API's objects ask for. The list is complete, except for the namespaces
+    /// in exceptionsOmittedNamespaces.
     #[serde(default)]
     pub exceptions: Vec<DirectorException>,
     /// The number of exceptions that did not fit into this status.
@@ -211,9 +211,8 @@ pub struct DirectorHealth {
     /// check began counts as healthy until the check finds it unhealthy.
     #[serde(default)]
     pub healthy: i32,
-    /// The servers that are not healthy. Only the namespaces in
-    /// unhealthyOmittedNamespaces may have unhealthy servers that are not
-    /// listed.
+    /// The servers that are not healthy. The list is complete, except for the
+    /// namespaces in unhealthyOmittedNamespaces.
     #[serde(default)]
     pub unhealthy: Vec<UnhealthyServer>,
     /// The number of unhealthy servers that did not fit into this status.
@@ -306,8 +305,9 @@ pub enum UnhealthyState {
     /// The server failed failureThreshold probes in a row and has not yet
     /// recovered.
     Down,
-    /// The server's probes alternate between success and failure. A flapping
-    /// server must succeed for longer before it counts as healthy again.
+    /// The server's probes alternate between success and failure. Before a
+    /// flapping server counts as healthy again, its probes must succeed for
+    /// longer than those of a server that is Down.
     Flapping,
     /// The server is new, and none of its probes has succeeded yet.
     Unknown,
@@ -346,7 +346,7 @@ pub struct WorldDigests {
 }
 
 /// A difference between a director's state and the state that a VirtualService
-/// wants.
+/// asks for.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorException {

@@ -87,21 +87,21 @@ pub struct DirectorGroupSpec {
     #[schemars(length(min = 1, max = bounds::GRANTS))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub real_server_addresses: Option<Vec<AddressPool>>,
-    /// Limits on the work that the objects of each namespace, and of all
-    /// namespaces together, cause on a director. Without budgets, the defaults
-    /// of the fields in budgets apply.
+    /// Limits on the work that objects cause on a director, for each namespace
+    /// and for all namespaces together. Without budgets, the defaults of the
+    /// fields in budgets apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budgets: Option<Budgets>,
     /// Limits on how much a director removes at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removals: Option<Removals>,
-    /// What to do if a wanted entry already exists in the kernel's table, but
-    /// another program made the entry and gave it other values. Adopt: the
-    /// director edits the entry in place, and owns the entry from then on.
-    /// Leave: the director leaves the entry alone and reports the conflict. An
-    /// entry that already has the wanted values is always adopted. If an
-    /// adopted service is no longer wanted but still has servers of another
-    /// program, the director removes its own servers and leaves the service.
+    /// What to do if another program has already made a wanted entry in the
+    /// kernel's table, but with other values. Adopt: the director edits the
+    /// entry in place, and owns the entry from then on. Leave: the director
+    /// leaves the entry alone and reports the conflict. An entry that already
+    /// has the wanted values is always adopted. When an adopted service is no
+    /// longer wanted, it may still have servers of another program. In this
+    /// case, the director removes only its own servers and leaves the service.
     /// Defaults to Adopt.
     #[serde(default)]
     pub on_conflict: OnConflict,
@@ -177,15 +177,15 @@ pub struct Timeouts {
     pub udp_seconds: Option<i32>,
 }
 
-/// Limits on how much a director removes at once. If more than 10 services and
-/// more than a quarter of all services must be removed within a minute, the
-/// director holds the removals and reports them in its condition RemovalsHeld.
-/// The same limits apply to the removal of servers. The director holds every
-/// removal if the API server now belongs to another cluster, or if one of
-/// ipvs-operator's custom resource definitions is deleted. The director holds
-/// the removal of objects that are missing from a list in two cases: the
-/// director has already seen newer objects, or more than half of the director's
-/// services or servers are missing.
+/// Limits on how much a director removes at once. A director holds removals,
+/// and reports them in its condition RemovalsHeld, if they are too many: more
+/// than 10 services and more than a quarter of all services within a minute.
+/// The same limits apply to servers. A director holds every removal if one of
+/// ipvs-operator's custom resource definitions is deleted. A director also
+/// holds every removal if its API server belongs to another cluster than
+/// before. If objects are missing from a list, a director holds their removal
+/// in two cases: the director has already seen newer objects than the list, or
+/// more than half of its services or servers are missing.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {
@@ -201,12 +201,12 @@ pub struct Removals {
 #[x_kube(validation = rule::interface_only_if_placed_there())]
 pub struct Addresses {
     /// Where the directors put VIPs. Mode Interface puts VIPs on the interface
-    /// that the field interface names, or else on the interface whose subnet
-    /// contains the VIP. With mode Interface, a director takes a VIP only if no
-    /// other host on the segment answers for the VIP. Mode Dummy puts VIPs on a
-    /// device that the agent creates. A routing daemon announces these VIPs,
-    /// and no host answers ARP for them. With mode Manual, another program adds
-    /// the VIPs. Defaults to Interface.
+    /// that the field interface names. By default, this is the interface whose
+    /// subnet contains the VIP. With mode Interface, a director takes a VIP
+    /// only if no other host on the segment answers for the VIP. Mode Dummy
+    /// puts VIPs on a device that the agent creates. A routing daemon announces
+    /// these VIPs, and no host answers ARP for them. With mode Manual, another
+    /// program adds the VIPs. Defaults to Interface.
     #[serde(default)]
     pub mode: AddressMode,
     /// The interface that gets the VIPs on every director of the group, for
@@ -218,9 +218,10 @@ pub struct Addresses {
     pub interface: Option<String>,
     /// The Director that holds the group's VIPs. With mode Dummy and no named
     /// holder, every director of the group holds all VIPs. With every other
-    /// mode and no named holder, the only director of a group holds the VIPs.
-    /// If the group has several directors, each director keeps its present VIPs
-    /// and takes no new VIPs.
+    /// mode and no named holder, the number of directors decides. If the group
+    /// has only one director, that director holds the VIPs. If the group has
+    /// several directors, each director keeps the VIPs that it has and takes no
+    /// new VIPs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name())]

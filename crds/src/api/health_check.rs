@@ -190,9 +190,9 @@ pub struct ExpectedBody {
     /// A regular expression of 1 to 1024 characters that must match a part of
     /// the body. To match the whole body, use ^ and $. The syntax is the common
     /// part of Rust's crate regex and Go's RE2: no look-around, no
-    /// back-references, no \Q...\E, no repetition above 1000. The expression
-    /// may compile to at most 16 KiB; [0-9] and [0-9A-Za-z_] compile to less
-    /// than \d and \w.
+    /// back-references, no \Q...\E, no repetition above 1000. The compiled
+    /// expression may have at most 16 KiB; [0-9] and [0-9A-Za-z_] need less of
+    /// this size than \d and \w.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::PATTERN))]
     #[x_kube(validation = rule::pattern())]
@@ -328,7 +328,7 @@ pub enum DnsRecordType {
     A,
     /// Record type AAAA: an IPv6 address.
     Aaaa,
-    /// Record type CNAME: the name that the queried name is an alias of.
+    /// Record type CNAME: the canonical name that the queried alias stands for.
     Cname,
     /// Record type MX: a mail server of the name.
     Mx,

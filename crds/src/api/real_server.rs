@@ -101,8 +101,8 @@ pub struct RealServerSpec {
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = u16::MAX))]
     pub weight: i32,
-    /// How packets reach the real server. A RealServer's forwarding replaces
-    /// the service's forwarding as a whole.
+    /// How packets reach the real server. If this field is set, nothing of the
+    /// service's forwarding applies to the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
     /// Limits on the number of the server's connections.
@@ -137,7 +137,7 @@ pub struct ConnectionThresholds {
 #[serde(rename_all = "camelCase")]
 pub struct RealServerStatus {
     /// The server's conditions, Accepted and Ready. With a health check, Ready
-    /// is True if at least one director finds the server healthy; the message
+    /// is True if at least one director finds the server healthy. The message
     /// names the directors that do not find the server healthy. Ready is
     /// Unknown while the server is new and no probe has succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -157,17 +157,17 @@ pub struct RealServerStatus {
 #[serde(rename_all = "camelCase")]
 pub struct CheckingDirectors {
     /// The number of directors that check the server. A director counts if its
-    /// Lease is live and its group has a virtual service with a health check
-    /// for the server.
+    /// Lease is live and a service of the director's group has a health check
+    /// and uses the server.
     pub checking: i32,
-    /// The number of directors that check the server and find it healthy for
-    /// all of its checked services.
+    /// The number of directors on which the server is healthy for every service
+    /// that checks the server.
     pub healthy: i32,
     /// The number of directors whose probes of the server fail for at least one
-    /// service. The directors that are not counted in healthy or unhealthy do
-    /// not know the server's health. There are three causes: the server is new
-    /// to the director, the director has not reported the server yet, or the
-    /// director's report leaves out unhealthy servers.
+    /// service. The fields healthy and unhealthy do not count the directors
+    /// that do not know the server's health. There are three causes: the server
+    /// is new to the director, the director has not reported the server yet, or
+    /// the director's report leaves out unhealthy servers.
     pub unhealthy: i32,
     /// Text of the form "healthy/checking", followed by a question mark if some
     /// directors do not know the server's health.

@@ -139,9 +139,10 @@ pub struct VirtualServiceSpec {
     /// connections. Defaults to wlc.
     #[serde(default)]
     pub scheduler: Scheduler,
-    /// Options of the sh and mh schedulers. By default, sh and mh get their
-    /// fallback flag. Without the fallback flag, the clients of a server of
-    /// weight 0 are refused. An empty list turns off the fallback flag.
+    /// Options of the sh and mh schedulers. By default, scheduler sh has the
+    /// flag sh-fallback, and scheduler mh has the flag mh-fallback. An empty
+    /// list turns off this flag. Clients that the scheduler assigns to a server
+    /// of weight 0 are then refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -368,9 +369,9 @@ pub enum PersistenceEngine {
 pub struct VirtualServiceStatus {
     /// The service's conditions: Accepted, ResolvedRefs, Programmed and Ready.
     /// Ready repeats the first of Accepted, ResolvedRefs and Programmed that is
-    /// not True. If Accepted, ResolvedRefs and Programmed are True, Ready is
-    /// False when the service has fewer healthy servers than its minimum on a
-    /// live director (BelowMinimum).
+    /// not True. If these three conditions are True, Ready can still be False
+    /// with reason BelowMinimum. A live director then has fewer healthy servers
+    /// for the service than the service's minimum.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// How many real servers the service selects, and how many are healthy.
@@ -388,16 +389,16 @@ pub struct VirtualServiceStatus {
 pub struct RealServerCounts {
     /// The number of real servers that the service selects.
     pub selected: i32,
-    /// The number of servers that fit the service and get new connections.
-    /// Without a health check, all fitting servers whose weight is not 0 count.
-    /// With a health check, a server counts if at least one live director has
-    /// reported the server and no live director reports the server unhealthy.
-    /// Servers that get connections only because of belowMinimum do not count.
+    /// The number of servers that get new connections. Servers that the service
+    /// cannot use and servers of weight 0 do not count. Without a health check,
+    /// all other servers count. With a health check, a server counts under two
+    /// conditions: a live director has reported the server, and no live
+    /// director reports the server unhealthy. Servers that get connections only
+    /// because of belowMinimum do not count.
     pub healthy: i32,
-    /// The number of servers with unknown health: no live director has reported
-    /// the server yet, or a director left unhealthy servers out of its report.
-    /// The number of unknown servers is absent if the health of all servers is
-    /// known.
+    /// The number of servers whose health is unknown. Either no live director
+    /// has reported the server yet, or a director left unhealthy servers out of
+    /// its report. This field is absent if the health of all servers is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<i32>,
     /// Text of the form "healthy/selected", followed by a question mark if the

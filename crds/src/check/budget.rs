@@ -7,8 +7,8 @@ use crate::{
     bounds,
 };
 
-/// Limits on the work that the objects of the API cause on each director of a
-/// group.
+/// The budgets of a DirectorGroup, which limit the work that API objects cause
+/// on each director.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BudgetRule {
     /// The maximum number of servers that a service may select.
@@ -20,8 +20,8 @@ pub struct BudgetRule {
     named: BTreeMap<String, NamespaceRule>,
 }
 
-/// Limits on the work that the objects of one namespace cause on each director
-/// of a group.
+/// The budget of one namespace, which limits the work that the namespace's
+/// objects cause on each director.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NamespaceRule {
     /// The maximum number of services of the namespace.
@@ -51,8 +51,8 @@ impl BudgetRule {
         self.named.iter().map(|(name, rule)| (&**name, *rule))
     }
 
-    /// Returns the path of the field that sets a number in a namespace's
-    /// budget.
+    /// Returns the path of the budget field `field` that applies to a
+    /// namespace. Messages show this path.
     pub(crate) fn path(&self, namespace: &str, field: &str) -> String {
         match self.named.contains_key(namespace) {
             true => format!("{field} of entry {namespace} in spec.budgets.namespaces"),

@@ -9,13 +9,14 @@ use crate::{
     bounds,
 };
 
-/// The firewall marks that kube-proxy sets on packets to masquerade and on
-/// packets to drop (`--iptables-masquerade-bit`, and the chain KUBE-MARK-DROP).
+/// The firewall marks that kube-proxy sets. The first mark is for packets that
+/// kube-proxy masquerades (`--iptables-masquerade-bit`). The second mark is for
+/// packets that kube-proxy drops (chain KUBE-MARK-DROP).
 const KUBE_PROXY_MARKS: [u32; 2] = [0x4000, 0x8000];
 
 /// Networks and addresses at which clouds serve a machine's metadata and
-/// credentials. IPv6 link-local addresses are missing here, because no server
-/// may have one.
+/// credentials. This list needs no IPv6 link-local addresses, because no server
+/// may have such an address.
 const METADATA: [&str; 5] = [
     "169.254.0.0/16",
     "168.63.129.16/32",
@@ -29,16 +30,17 @@ const METADATA: [&str; 5] = [
 pub struct Grants {
     addresses: Vec<AddressGrant>,
     marks: Vec<MarkGrant>,
-    /// The addresses that servers may have. With `servers` of None, servers may
-    /// have every address outside [`METADATA`] that is not a loopback address.
+    /// The addresses that servers may have. If `servers` is None, servers may
+    /// have every address that is neither in [`METADATA`] nor a loopback
+    /// address.
     servers: Option<Vec<AddressGrant>>,
 }
 
 /// How a DirectorGroup grants an address.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Extent {
-    /// The group lists no server addresses, and so grants every ordinary
-    /// address.
+    /// The group lists no server addresses. Servers may then have every address
+    /// except loopback addresses and the addresses of cloud metadata.
     Default,
     /// The group grants a network of several addresses, which contains this
     /// address.

@@ -36,7 +36,7 @@ pub struct CheckedGroup {
 /// The sysctls that the directors of a group set.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SysctlRule {
-    /// Which sysctls the directors set besides the overrides.
+    /// Which sysctls the directors set in addition to `overrides`.
     pub profile: SysctlProfile,
     /// The sysctls that the group sets, with names as sysctl(8) writes them.
     /// Each sysctl belongs to an interface or to IPVS, and no name leads to a
@@ -58,9 +58,8 @@ pub enum AddressRule {
     Manual,
 }
 
-/// How long the kernel remembers idle connections, in seconds. A timeout of
-/// None stands for the value that the kernel had before a director set the
-/// timeout.
+/// How long the kernel remembers idle connections, in seconds. None means the
+/// kernel's own value, from before a director set the timeout.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TimeoutRule {
     /// The timeout of an established TCP connection.

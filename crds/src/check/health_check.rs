@@ -125,8 +125,8 @@ fn dns(raw: &api::DnsProbe) -> Result<DnsProbe, Rejection> {
     })
 }
 
-/// Checks an expected address and rewrites it in its standard form, because
-/// answers are compared as text.
+/// Checks the address that a DNS answer must contain. Returns the address in
+/// its standard form, because answers are compared as text.
 fn answer_address(
     family: &str,
     text: &str,
@@ -145,8 +145,8 @@ fn answer_address(
     Ok(address.to_string())
 }
 
-/// Checks a text field. An empty text is refused, because an empty text in the
-/// checked form means an absent field.
+/// Checks a text field. An empty text is refused, because the checked form uses
+/// an empty text for an absent field.
 fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Rejection> {
     let Some(raw) = raw else {
         return Ok(String::new());

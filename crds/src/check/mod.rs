@@ -1,8 +1,8 @@
 //! Turns raw specs into checked specs, which are valid by themselves.
 //!
 //! Every rule in this module is about a single object. At admission, the schema
-//! or a CEL rule refuses the same specs as these checks, and a test compares
-//! the results. [`crate::resolve`] checks objects against each other.
+//! and its CEL rules refuse the same specs as this module. A test compares the
+//! results of both. [`crate::resolve`] checks objects against each other.
 
 mod address;
 mod availability;
@@ -33,7 +33,7 @@ pub use service::CheckedService;
 
 /// The checked form of an object's spec. A store holds specs in this form.
 pub trait Checked: Sized + Clone + PartialEq {
-    /// The type of the object as users write it.
+    /// The API type whose spec is checked, such as `VirtualService`.
     type Object: HasSpec + Resource<DynamicType = ()>;
 
     /// Whether the store keeps the last spec of a deleted object
@@ -63,7 +63,7 @@ pub trait Checked: Sized + Clone + PartialEq {
     }
 }
 
-/// Returns the rejection of a field's value.
+/// Returns a rejection that says what is wrong with the field `path`.
 fn invalid(path: &str, what: impl fmt::Display) -> Rejection {
     Rejection {
         reason: reason::INVALID,
@@ -71,8 +71,8 @@ fn invalid(path: &str, what: impl fmt::Display) -> Rejection {
     }
 }
 
-/// Checks a port. `otherwise` is the default port that the error message
-/// offers.
+/// Checks a port. `otherwise` describes the port that applies if the field is
+/// left out. The error message offers this port.
 fn port(path: &str, raw: i32, otherwise: &str) -> Result<u16, Rejection> {
     u16::try_from(raw)
         .ok()

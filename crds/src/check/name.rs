@@ -160,9 +160,8 @@ fn is_label_name(name: &str) -> bool {
         )
 }
 
-/// Returns whether a text begins and ends with bytes that `end` accepts, and
-/// has only bytes that `between` accepts in the middle. Returns false for an
-/// empty text.
+/// Returns whether `end` accepts the first and the last byte of a text, and
+/// `between` accepts all bytes between them. Returns false for an empty text.
 fn is_framed(text: &str, end: impl Fn(u8) -> bool, between: impl Fn(u8) -> bool) -> bool {
     match text.as_bytes() {
         [] => false,

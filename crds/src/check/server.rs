@@ -20,11 +20,12 @@ pub struct CheckedServer {
     /// How packets reach the server. With a `forwarding` of None, the service's
     /// forwarding applies to the server.
     pub forwarding: Option<ForwardingRule>,
-    /// The number of connections at which the server gets no new ones; 0 means
-    /// no limit.
+    /// From this number of connections on, the server gets no new connections;
+    /// 0 means no limit.
     pub upper_threshold: u32,
-    /// The number of connections below which the server gets new ones again; 0
-    /// means three quarters of the upper threshold.
+    /// Below this number of connections, a server that reached the upper
+    /// threshold gets new connections again. 0 means three quarters of the
+    /// upper threshold.
     pub lower_threshold: u32,
 }
 

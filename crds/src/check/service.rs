@@ -27,7 +27,8 @@ pub struct CheckedService {
     pub fallback: bool,
     /// Whether the scheduler flag sh-port or mh-port is set.
     pub hash_port: bool,
-    /// Whether every datagram is scheduled by itself.
+    /// Whether the scheduler chooses a server for each datagram (one-packet
+    /// scheduling).
     pub one_packet: bool,
     /// How a client stays with its server. With a `persistence` of None, the
     /// service has no persistence.
@@ -190,10 +191,9 @@ fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection>
     ))
 }
 
-/// One-packet scheduling is allowed with a firewall mark. The kernel applies
-/// one-packet scheduling only to UDP packets with the mark (`ip_vs_schedule` in
-/// `net/netfilter/ipvs/ip_vs_core.c`). ipvsadm(8) documents one-packet
-/// scheduling for marks.
+/// One-packet scheduling is allowed with a firewall mark, as ipvsadm(8)
+/// documents. The kernel ignores the setting for packets that are not UDP
+/// (`ip_vs_schedule` in `net/netfilter/ipvs/ip_vs_core.c`).
 fn one_packet(spec: &VirtualServiceSpec, id: ServiceId) -> Result<(), Rejection> {
     if spec.one_packet_scheduling && !may_be_udp(id) {
         return Err(invalid(

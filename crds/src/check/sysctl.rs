@@ -20,7 +20,7 @@ const OF_IPV4: [&str; 7] = [
 /// The sysctls of an interface that a group may set in `net.ipv6.conf`.
 const OF_IPV6: [&str; 3] = ["accept_ra", "force_forwarding", "forwarding"];
 
-/// Checks the overrides of a group, because a group may set only some of a
+/// Checks `spec.sysctls.overrides` of a group. A group may set only some of a
 /// host's sysctls.
 pub(super) fn overrides(raw: &Sysctls) -> Result<BTreeMap<String, String>, Rejection> {
     if raw.overrides.len() > bounds::SYSCTLS {

@@ -46,7 +46,7 @@ pub fn removals_held<'a>(
 }
 
 /// RemovalsHeld of a Director is True: the listed removals wait for permission.
-/// `why` is the reason. Removals that are not listed do not wait.
+/// `why` says why the removals wait. Removals that are not listed do not wait.
 pub fn missing_objects_held<'a>(
     why: &str,
     removals: impl IntoIterator<Item = &'a str>,
@@ -64,7 +64,7 @@ pub fn missing_objects_held<'a>(
 }
 
 /// RemovalsHeld of a Director is True: every removal waits for permission.
-/// `why` is the reason. `removals` lists the removals held so far.
+/// `why` says why the removals wait. `removals` lists the removals held so far.
 pub fn every_removal_held<'a>(
     reason: &'static str,
     why: &str,
@@ -169,9 +169,9 @@ pub fn health_checks_void<'a>(
     )
 }
 
-/// ProbesWorking of a Director is False: some namespaces want more than their
-/// share of the prober. `reasons` has one reason for each late namespace, with
-/// the number of the namespace's targets that are probed late.
+/// ProbesWorking of a Director is False: some namespaces want more probes than
+/// their share. For each of these namespaces, `reasons` has the reason and the
+/// number of targets that are probed late.
 pub fn health_checks_late<'a>(
     reasons: impl Iterator<Item = (&'a str, usize)>,
     targets: usize,
@@ -242,8 +242,8 @@ pub fn alive(generation: i64) -> Condition {
 }
 
 /// Alive of a Director is False: the agent has not renewed its Lease for
-/// `seconds`. `last` is the time of the last renewal by the agent's own clock,
-/// if known.
+/// `seconds`. `last` is the time of the last renewal, if known. The time is
+/// from the agent's own clock.
 pub fn lease_expired(seconds: u64, last: Option<&str>, generation: i64) -> Condition {
     let last = last.map_or_else(String::new, |last| {
         format!(". Its last renewal was at {last}")

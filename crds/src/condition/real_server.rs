@@ -23,8 +23,8 @@ pub struct ServerHealth<'a> {
     words: BTreeMap<String, BTreeSet<&'a str>>,
 }
 
-/// Why a director does not report a server healthy. If a director has several
-/// reasons, the greatest reason counts.
+/// Why a director does not report a server healthy. If several reasons apply to
+/// a director, the reason that comes last in this enum counts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Sight {
     /// The director has not reported yet that it has the server.
@@ -32,16 +32,16 @@ pub enum Sight {
     /// The director left unhealthy servers out of its report, and does not name
     /// the server.
     LeftOut,
-    /// The server is new to the director: no probe has succeeded yet, and too
-    /// few probes have failed for a verdict.
+    /// The server is new to the director. No probe has succeeded yet, and fewer
+    /// than `failureThreshold` probes have failed.
     New,
     /// The director's probes of the server fail.
     Failing,
 }
 
 impl<'a> ServerHealth<'a> {
-    /// Counts `directors` more directors that report the server healthy for all
-    /// of its services.
+    /// Adds `directors` to the number of directors that report the server
+    /// healthy for all of its services.
     pub fn healthy(&mut self, directors: usize) {
         self.healthy += directors;
     }
@@ -57,8 +57,8 @@ impl<'a> ServerHealth<'a> {
     }
 
     /// Adds a director whose report does not name the server, although the
-    /// server may be unhealthy there. `sight` is the reason why the report does
-    /// not name the server.
+    /// server may be unhealthy on that director. `sight` says why the report
+    /// does not name the server.
     pub fn unnamed(&mut self, director: &'a str, sight: Sight) {
         let before = self.others.entry(director).or_insert(sight);
         *before = sight.max(*before);
@@ -70,7 +70,8 @@ impl<'a> ServerHealth<'a> {
         self.others.keys().copied()
     }
 
-    /// Returns the numbers of directors for the server's status.
+    /// Returns the numbers for the server's status: how many directors check
+    /// the server, and how many report it healthy or unhealthy.
     pub fn counts(&self) -> CheckingDirectors {
         let unhealthy = self.seen_as(Sight::Failing).count();
         let mark = match unhealthy == self.others.len() {

@@ -46,8 +46,8 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
     )
 }
 
-/// ResolvedRefs is False: some servers do not fit the service, and the other
-/// servers serve. `refused` must not be empty
+/// ResolvedRefs is False: some servers do not fit the service. The service uses
+/// only the other servers. `refused` must not be empty
 /// ([`crate::Resolved::refused_by`]). `left_out` is the number of servers that
 /// a budget leaves out ([`crate::Service::left_out`]); the message only counts
 /// these servers.
@@ -93,12 +93,12 @@ pub fn programming<'a>(
     )
 }
 
-/// Programmed is False: a director failed, as the exception `why` says.
-/// `others` is the number of other directors that failed too.
+/// Programmed is False: `director` failed, and its exception `why` gives the
+/// reason. `others` is the number of other directors that failed too.
 ///
-/// A director with another version of the agent may report a reason that is not
-/// valid as a condition's reason in Kubernetes. An invalid reason is replaced,
-/// because programs rely on Kubernetes' rules.
+/// An agent of another version may report a reason that Kubernetes does not
+/// accept as a condition's reason. An invalid reason is replaced, because
+/// programs rely on Kubernetes' rules.
 pub fn not_programmed(
     director: &str,
     why: &DirectorException,
@@ -156,9 +156,9 @@ pub fn programmed_without_group(group: &str, generation: i64) -> Condition {
     )
 }
 
-/// Programmed is Unknown: some servers (given as namespace/name) are not
-/// accepted in their current version, and some directors may never have known
-/// an accepted version.
+/// Programmed is Unknown: `servers` (given as namespace/name) are not accepted
+/// in their current version. Some directors may never have known an accepted
+/// version of these servers.
 pub fn programmed_with_outdated<'a>(
     servers: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -176,9 +176,9 @@ pub fn programmed_with_outdated<'a>(
     )
 }
 
-/// Programmed is Unknown: a budget leaves out servers of the service. Some
-/// directors may never have known an accepted version of an object that counts
-/// toward the budget.
+/// Programmed is Unknown: a budget leaves out servers of the service, but
+/// perhaps not the same servers on all directors. Some directors may not know
+/// the last accepted version of an object that counts toward the budget.
 pub fn programmed_as_budgets_allow(namespace: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -313,9 +313,9 @@ pub fn no_weight(servers: i32, generation: i64) -> Condition {
     )
 }
 
-/// Ready is False: a director has too few healthy servers, and applies the
-/// service's action for this case. `others` is the number of other directors
-/// with too few healthy servers.
+/// Ready is False: a director has fewer healthy servers than the service's
+/// minimum, and applies the service's `belowMinimum` action. `others` is the
+/// number of other directors with too few healthy servers.
 pub fn below_minimum(
     director: &str,
     below: &ServiceBelowMinimum,
@@ -358,8 +358,8 @@ pub fn below_minimum(
     )
 }
 
-/// Ready is Unknown: some directors have no room in their status for all
-/// services with too few healthy servers.
+/// Ready is Unknown: some directors left services with too few healthy servers
+/// out of their status, because the status has no room.
 pub fn more_below_minimum<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,

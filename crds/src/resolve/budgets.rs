@@ -1,7 +1,8 @@
-//! Finds the objects that a DirectorGroup's budgets leave out: the newest ones.
+//! Finds the objects that a DirectorGroup's budgets leave out. Budgets leave
+//! out the newest objects.
 //!
-//! The age of a service's server is the age of the younger object, the
-//! VirtualService or the RealServer. So a new object never displaces an older
+//! A server of a service is as old as the younger of two objects: the
+//! VirtualService and the RealServer. So a new object never displaces an older
 //! object.
 
 use std::{
@@ -14,12 +15,13 @@ use crate::{
     BudgetRule, HealthCheck, NamespaceRule, ObjectKey, Rejection, condition::reason, fair_limit,
 };
 
-/// The key that sorts the servers of services by age: the creation time of the
-/// younger object, the service, and the server with its creation time. The
-/// index returns the servers of a service in this order.
+/// The key that sorts the servers of services by age. The key consists of the
+/// creation time of the younger object, the service's key, and the server's
+/// creation time and key. The index returns the servers of a service in this
+/// order.
 pub(super) type Aged<'a> = (i64, &'a ObjectKey, (i64, &'a ObjectKey));
 
-/// One probe, in millionths.
+/// The number of millionths in one probe.
 pub(super) const MICRO: u64 = 1_000_000;
 
 /// The budget that leaves a server out.
@@ -30,7 +32,8 @@ pub(super) enum Excess {
     /// The namespace's services have more destinations than its budget allows.
     Namespace,
     /// All namespaces together have more destinations than the total budget
-    /// allows. The number is the namespace's fair share.
+    /// allows. The field is the namespace's fair share of the total budget, in
+    /// destinations.
     Total(usize),
     /// The namespace's health checks have more targets than its budget allows.
     ProbeTargets,
@@ -87,8 +90,9 @@ impl<'a> Limit<'a> {
         self.micro_probes += micro_probes(check) * servers as u64;
     }
 
-    /// Whether the health checks may be beyond a budget. Targets that several
-    /// services share are counted more than once.
+    /// Whether the health checks of the namespace may exceed `budget`. The
+    /// counts are upper bounds, because a target that several services share is
+    /// counted more than once.
     pub(super) fn may_exceed(&self, budget: NamespaceRule) -> bool {
         self.targets > budget.probe_targets
             || self.micro_probes > MICRO * u64::from(budget.probes_per_second)
@@ -138,7 +142,7 @@ impl<'a> Group<'a, '_> {
         let total = self.budgets.total_destinations;
         let most = |namespace: &str| self.budgets.of(namespace).destinations;
         // The index by label gives an upper bound of a service's number of
-        // servers without a look at each server.
+        // servers. No server is matched with the selector.
         let mut wanted = self.demands(|candidate| {
             let all = servers.of(&candidate.key.namespace, &candidate.service.selector);
             all.len().min(self.budgets.servers_per_service)
@@ -184,8 +188,8 @@ impl<'a> Group<'a, '_> {
         demands.collect()
     }
 
-    /// Returns how many destinations each namespace wants. The count of a
-    /// namespace stops when it exceeds the namespace's budget.
+    /// Returns how many destinations each namespace wants. Stops counting the
+    /// destinations of a namespace when they exceed the namespace's budget.
     fn demands_up_to(
         &self,
         most: impl Fn(&str) -> usize,
@@ -212,8 +216,8 @@ impl<'a> Group<'a, '_> {
         selected.map(move |(key, stored)| candidate.aged(key, stored.created))
     }
 
-    /// Returns the newest server among the `given` oldest servers of a
-    /// namespace.
+    /// Returns the newest server that a namespace gets if it gets its `given`
+    /// oldest servers.
     fn newest(
         &self,
         namespace: &str,

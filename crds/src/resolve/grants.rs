@@ -65,7 +65,8 @@ impl Granted<'_> {
     ) -> Result<bool, Rejection> {
         match (source, self.grants) {
             (Source::File, _) => Ok(true),
-            // If the group was never accepted, the service has no grant either.
+            // A group that was never accepted grants nothing. The service then
+            // lacks a grant, too, and is rejected.
             (Source::Api, None) => Ok(false),
             (Source::Api, Some(grants)) => {
                 let extent = grants.server(&key.namespace, server.address);
@@ -149,8 +150,9 @@ impl Granted<'_> {
                 self.group,
                 self.command("realServerAddresses", &entry, true)
             ),
-            // The first entry would replace the default grant, and so refuse
-            // all other addresses.
+            // The message offers no command here: the first entry of the list
+            // would replace the default grant, and so refuse all other
+            // addresses.
             false => format!(
                 "{path}: {address} is {}, which no server may have unless \
                  spec.realServerAddresses of DirectorGroup {} lists it",

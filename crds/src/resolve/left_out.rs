@@ -1,12 +1,14 @@
-//! Decides which left-out servers are named.
+//! Decides which of the servers that budgets leave out are named in the result,
+//! and which are only counted.
 
 use std::collections::HashSet;
 
 use crate::ObjectKey;
 
 /// The servers that budgets leave out. A namespace may have a million pairs of
-/// a service and a server, so only the first pair of each service and of each
-/// server is named. The other pairs are counted.
+/// a service and a server. So `is_named` picks only the first pair of each
+/// service and the first pair of each server. [`crate::Service::left_out`]
+/// counts pairs that are not named.
 #[derive(Default)]
 pub(super) struct LeftOut {
     services: HashSet<ObjectKey>,
@@ -15,7 +17,7 @@ pub(super) struct LeftOut {
 
 impl LeftOut {
     /// Records that a budget leaves a server out of a service. Returns whether
-    /// this pair is named, and not only counted.
+    /// this pair is named. Other pairs are only counted.
     pub(super) fn is_named(&mut self, service: &ObjectKey, server: &ObjectKey) -> bool {
         let is_first = |named: &mut HashSet<ObjectKey>, key: &ObjectKey| {
             !named.contains(key) && named.insert(key.clone())

@@ -219,8 +219,8 @@ fn fit(
     })
 }
 
-/// Returns the port by which the kernel knows the server. If the service has no
-/// single port, port 0 keeps the port that the client used.
+/// Returns the port by which the kernel knows the server. Port 0 is for
+/// services without a single port: packets keep the port that the client used.
 fn port(
     service: ServiceId,
     server: Option<u16>,

@@ -44,8 +44,8 @@ pub(super) fn limit<'a>(
     }
 }
 
-/// The budgets that leave servers out, by the place of the service and then by
-/// the place of the server in the service.
+/// The budgets that leave servers out. The outer key is the index of the
+/// service. The inner key is the index of the server in the service.
 type Beyond = BTreeMap<usize, BTreeMap<usize, Excess>>;
 
 /// Returns the servers that are beyond the budget.

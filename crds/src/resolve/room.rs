@@ -1,13 +1,13 @@
 //! Makes new entries wait while a director has no room for them.
 //!
-//! A budget leaves out the newest objects, but a director continues to serve a
-//! left-out object that it already serves. A budget can leave out a served
-//! object when the budget shrinks, or when an older object selects more
-//! servers. Objects that are created in the same second can also change their
-//! order, because creation times are whole seconds. If a director served the
-//! older objects in addition, a namespace could use its budget many times over.
-//! So the older objects wait on that director until the left-out objects are
-//! gone.
+//! A budget leaves out the newest objects. But a director continues to serve an
+//! object that it already serves, even if a budget now leaves the object out. A
+//! budget can leave out a served object when the budget shrinks, or when an
+//! older object selects more servers. Objects that are created in the same
+//! second can also change their order, because creation times are whole
+//! seconds. If a director then also served the older objects, a namespace could
+//! use its budget many times over. So the older objects wait on that director
+//! until the left-out objects are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{Kind, ObjectKey, Objects, Rejection, Resolved, Service, condition::reason};
 
-/// Moves accepted services and servers to [`Resolved::waiting`] if they are not
-/// `standing` and standing objects use up the budget. The newest objects wait
-/// first.
+/// Moves accepted services and servers to [`Resolved::waiting`] while
+/// `standing` objects beyond a budget use up the budget. Objects that the
+/// director already serves do not wait. The newest objects wait first.
 pub(super) fn wait<'a>(
     objects: &Objects,
     candidates: &[Candidate<'a>],
@@ -135,7 +135,7 @@ impl Room<'_> {
         }
     }
 
-    /// Returns how many servers a director would give a service: the servers
+    /// Returns how many servers of a service a director would have: the servers
     /// within the budgets, and the left-out servers that the director still
     /// serves.
     fn used(&self, key: &ObjectKey) -> usize {

@@ -148,9 +148,10 @@ fn a_group_that_is_gone_goes_on() {
     assert!(resolve(&objects).gone_groups.is_empty());
 }
 
-/// One row of the table: the subject; the service's forwarding and vip (None: a
-/// firewall mark); the server's forwarding, address and port; the port by which
-/// the kernel knows the server, or the reason why the server does not fit.
+/// One row of the table: the name of the case, the service's forwarding and
+/// vip, the server's forwarding, address and port, and the result. The vip is
+/// null for a firewall mark. The result is the port by which the kernel knows
+/// the server, or the reason why the server does not fit.
 type Row<'a> = (
     &'a str,
     &'a Value,

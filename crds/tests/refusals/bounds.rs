@@ -32,8 +32,9 @@ fn bundle(length: usize) -> String {
     base64(&format!("{comment}\n{AUTHORITY}"))
 }
 
-/// A field, the maximum length of its value, and a function that returns a health
-/// check in which the field has a value of the given length.
+/// A field, the maximum length of its value, and a function that returns a
+/// health check. The argument of the function is the length of the field's
+/// value.
 type Bound = (&'static str, usize, fn(usize) -> Value);
 
 const BOUNDS: [Bound; 17] = [
@@ -75,8 +76,8 @@ const BOUNDS: [Bound; 17] = [
     (
         "httpGet.expectedBody.matches",
         1024,
-        // This case uses a character class, because a plain sequence of the
-        // same length would compile to a program above the limit.
+        // The pattern is a character class. A plain sequence of the same length
+        // would compile to a program above the limit.
         |length| {
             let class = format!("[{}]", "ü".repeat(length - 2));
             json!({"httpGet": {"expectedBody": {"matches": class}}})

@@ -1,6 +1,6 @@
 //! The programs that load a table in the benchmark's comparison. Each program
-//! runs in its own process and network namespace. The kernel's table is
-//! therefore empty at first, and no earlier removal slows the load down
+//! runs in its own process and network namespace. So the kernel's table is
+//! empty before each load, and no earlier removals slow the load down
 //! (`ip_vs_ctl.c`, `ip_vs_trash_get_dest`).
 
 use std::{
@@ -23,16 +23,17 @@ use crate::{
     trace,
 };
 
-/// The number of rehearsal rounds. After the rehearsals, a round touches no new
-/// memory page.
+/// The number of rounds before the measured round. After these rehearsals, the
+/// measured round needs no new memory pages.
 const REHEARSALS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Contestant {
-    /// The agent's round, including the writes to the journal.
+    /// The agent loads the table in one round, after rehearsals in the same
+    /// process. The round writes to the journal.
     Ours,
-    /// The agent's round, including the writes to the journal, in a process
-    /// that has just started.
+    /// The agent loads the table in the first round of its process. The round
+    /// writes to the journal.
     OursCold,
     /// A loop that only sends the agent's prebuilt messages to the kernel.
     Floor,
@@ -70,8 +71,9 @@ impl Contestant {
         let name = self.to_possible_value().expect("no contestant is skipped");
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("contestant").arg(name.get_name());
-        // The process keeps its freed memory, so that the measured round reuses
-        // the memory of the rehearsals (see `ours`).
+        // With these settings, the process keeps the memory that it frees. The
+        // measured round can then reuse the memory of the rehearsals (see
+        // `ours`).
         command.env(
             "GLIBC_TUNABLES",
             "glibc.malloc.trim_threshold=1073741824:glibc.malloc.mmap_max=0",
@@ -122,14 +124,15 @@ fn read(command: &mut Command) -> Result<Duration> {
     })?))
 }
 
-/// Measures a whole round of the agent, including the write to the journal. The
-/// time for planning is subtracted.
+/// Returns how long a round of the agent takes. The returned time includes the
+/// write to the journal, but not the planning.
 ///
 /// The round is first rehearsed with a simulated kernel. In user-mode Linux,
 /// the first access to a memory page costs a process about 50 us, hundreds of
 /// times more than on other kernels. Without rehearsals, the benchmark would
-/// measure only the cost of first accesses. The prebuilt messages of
-/// [`Contestant::Floor`] are also in memory before the load begins.
+/// measure only the cost of first accesses. The comparison with
+/// [`Contestant::Floor`] is fair, because its prebuilt messages are in memory
+/// before the load begins.
 fn ours(size: Size, rehearsals: usize) -> Result<Duration> {
     let folder = scratch("journal")?;
     let desired = director::desired(size.wanted());

@@ -34,8 +34,8 @@ impl Figure {
     }
 
     pub(crate) fn is_short(&self) -> bool {
-        // The comparison uses the rounded value that is printed, so that no
-        // line reads "1.3 <= 1.3 short".
+        // The comparison uses the rounded value, because the rounded value is
+        // printed. Otherwise a line could read "1.3 <= 1.3 short".
         let value = shown(self.value).parse().unwrap_or(self.value);
         match self.target {
             Target::AtMost(limit) => value > limit,

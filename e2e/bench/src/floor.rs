@@ -37,9 +37,9 @@ pub(crate) fn load(size: Size) -> Result<Duration> {
     for batch in &batches {
         send(fd, batch, MsgFlags::empty())?;
         let length = recv(fd, &mut answer, MsgFlags::empty())?;
-        // If no message failed, the kernel's first answer acknowledges the last
-        // message. In an answer, the error number follows the 16 bytes of
-        // nlmsghdr.
+        // If the kernel accepted the whole batch, its first answer acknowledges
+        // the batch's last message. In an answer, the error number follows the
+        // 16 bytes of nlmsghdr.
         ensure!(
             answer[..length].get(16..20) == Some(&[0; 4]),
             "the kernel refused a message"

@@ -71,7 +71,7 @@ enum Part {
     WeightEdit,
     /// The time from a failed probe to the changed weight
     Transition,
-    /// The punctuality of 10,000 probes, and their cost
+    /// How punctual 10,000 probes are, and how much processor time they cost
     Probes,
     /// The slowest match of a health check's regular expression
     Patterns,

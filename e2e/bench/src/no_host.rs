@@ -21,7 +21,7 @@ use ipvs::{
 };
 
 /// A simulated kernel that stays empty. The simulated kernel encodes each
-/// operation, as the kernel's socket does, and acknowledges the operation.
+/// operation like the socket to a real kernel, and then reports success.
 #[derive(Default)]
 pub(crate) struct Nothing {
     /// The total time that the simulated kernel spent encoding operations.

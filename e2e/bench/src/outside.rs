@@ -15,7 +15,8 @@ use crate::{
     figure::{self, Figure},
 };
 
-/// The time limit of the lab. All measurements together take less time.
+/// The time limit of the lab. The limit is longer than all measurements
+/// together.
 const LAB_TIMEOUT_SECONDS: u32 = 3600;
 
 pub(crate) fn run(parts: Vec<Part>, check: bool) -> Result<ExitCode> {

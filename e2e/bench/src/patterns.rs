@@ -16,8 +16,9 @@ const TEXT: usize = 16 << 10;
 /// other processes may delay a match.
 const TIMES: u32 = 5;
 
-/// The name of a pattern, a function that builds the pattern in a given size,
-/// and a function that builds a text on which the pattern is slow.
+/// The name of a pattern, with two functions. The first function builds the
+/// pattern in a given size. The second function builds a text on which the
+/// pattern is slow.
 type Candidate = (&'static str, fn(usize) -> String, fn() -> Vec<u8>);
 
 /// Patterns with slow matches. The automaton of each pattern is in many states
@@ -91,7 +92,7 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Returns a pseudorandom text of `a` and `b` (D. Knuth's MMIX generator).
+/// Returns a pseudorandom text of `a` and `b`, from Knuth's MMIX generator.
 fn random() -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {

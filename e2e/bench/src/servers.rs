@@ -109,8 +109,7 @@ impl Drop for Servers {
 enum Server {
     Listening(TcpListener),
     Stopped,
-    /// The server is silent, because its queue of connections to accept is
-    /// full.
+    /// The server does not answer, because its accept queue is full.
     Silent {
         _listener: TcpListener,
         _queued: TcpStream,

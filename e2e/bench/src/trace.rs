@@ -30,8 +30,8 @@ pub(crate) fn end() {
     mark(END);
 }
 
-/// Writes a mark for strace with a single system call, so that the mark adds no
-/// other system call to the traced part.
+/// Writes a mark into strace's trace. A mark is exactly one system call, so the
+/// marks add no calls to the traced part.
 fn mark(text: &str) {
     // An error is ignored, because the reader of the trace notices a missing
     // mark.

@@ -1,6 +1,7 @@
-//! Measures the time from the last failing probe's result to the kernel's
-//! acknowledgement of the changed weight. All threads of the agent run, and the
-//! benchmark reads a clock at the probe's result and at the acknowledgement.
+//! Measures how fast the agent changes the weight of a server that failed or
+//! returned. The time begins with the decisive probe result, and ends when the
+//! kernel acknowledges the new weight. All threads of the agent run. The
+//! benchmark reads a clock at both moments.
 //!
 //! ```text
 //! prober ─▶ relay: clock ─▶ loop ─▶ the kernel's socket: clock
@@ -60,14 +61,15 @@ const SAMPLES: u32 = TABLE.groups;
 /// How long the benchmark waits between the failures of two servers.
 const APART: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How long the last verdicts and weight changes may take after the last server
-/// failed or returned.
+/// After the last server has failed or returned, the benchmark waits this long
+/// for the remaining weight changes.
 const VERDICTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A moment at which the benchmark reads the clock.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// The moment at which a probe's result completed the verdict on a server.
+    /// The moment of the probe result that made a server count as failed or
+    /// healthy.
     Verdict { server: IpAddr, is_up: bool },
     /// The moment at which the kernel acknowledged a server's new weight in one
     /// service.
@@ -164,15 +166,15 @@ fn pass_on_orders(
             let mut targets = targets.lock().unwrap_or_else(PoisonError::into_inner);
             targets.insert(*id, target.address.ip());
         }
-        // Sending cannot fail before the process ends, because the prober runs
-        // until the end of the process.
+        // This send cannot fail, because the prober receives orders until the
+        // process ends.
         passed_on.send(order).unwrap_or_default();
     }
 }
 
-/// Passes the prober's events on to the loop, and records when a verdict was
-/// reached. The thread of `relay` has real-time priority, so it reads the clock
-/// without waiting for other threads.
+/// Passes the prober's events on to the loop, and records the time of each
+/// verdict. The thread of `relay` has real-time priority, so other threads do
+/// not delay its clock readings.
 fn relay(heard: &Receiver<Event>, events: &Sender<Event>, targets: &Targets, moments: &Moments) {
     let thread = gettid().to_string();
     let first = run_here(Command::new("chrt").args(["--fifo", "--pid", "1", &thread]));
@@ -251,8 +253,9 @@ fn transitions(
             Moment::Weight { server, weight } => {
                 bail!("unexpected weight {weight} of {server}")
             }
-            // A repeated verdict is ignored. After a late answer, further probe
-            // results can repeat a known verdict.
+            // This verdict is ignored, because it repeats a verdict that is
+            // already known. A late answer can make later probe results repeat
+            // a verdict.
             Moment::Verdict { .. } => {}
         }
     }

@@ -34,8 +34,8 @@ pub(crate) fn measure() -> Result<()> {
         let named = calls.filter(|call| words.iter().any(|word| call.contains(word)));
         named.count() as f64
     };
-    // Each datagram contains one request, because the traced datagrams are too
-    // short for two requests.
+    // The traced datagrams are too short for two requests, so each datagram
+    // counts as one request.
     let writes = count(&["sendto(", "sendmsg("]) - count(&DUMP);
     for (name, value, unit, most) in [
         ("writes", writes, "writes", 1.0),
@@ -49,7 +49,8 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Loads a table, and edits one weight between the marks of the trace.
+/// Loads a table, and then edits one weight. Marks in the trace enclose the
+/// edit.
 pub(crate) fn run() -> Result<()> {
     empty_namespace()?;
     let folder = scratch("weight-edit")?;

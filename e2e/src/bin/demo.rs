@@ -195,8 +195,8 @@ impl Scene {
             }
         });
         self.table();
-        // The network is removed now, because the next case's director is a
-        // different machine with the same name.
+        // Each case has its own director, but all directors have the same name.
+        // So this case's network must be gone before the next case begins.
         drop(self);
         kubectl(&["delete", "idir", "--all"]);
     }

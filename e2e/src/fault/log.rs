@@ -27,9 +27,9 @@ pub(super) struct Log {
 struct State {
     behaviour: Behaviour,
     since: Instant,
-    /// How many more requests get the chosen behaviour before the server
-    /// answers correctly again. `None` means that the server keeps the chosen
-    /// behaviour.
+    /// The server answers this many further health requests with the chosen
+    /// behaviour, and all later requests correctly. `None` means that the
+    /// server keeps the chosen behaviour.
     left: Option<usize>,
     arrivals: Vec<Arrival>,
 }

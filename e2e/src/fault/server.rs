@@ -16,7 +16,8 @@ use crate::acceptor::Acceptor;
 /// The prefix of the URL paths that count as health requests.
 const HEALTH: &str = "/health";
 
-/// The approximate size in bytes of one write of an endless answer.
+/// A server that sends an endless answer writes about this many bytes at a
+/// time.
 const BLOCK: usize = 16 << 10;
 
 /// A web server on threads inside a host. The test chooses how the server

@@ -49,8 +49,8 @@ impl Client {
     }
 
     /// Sends `requests` requests, each over a new connection, and counts how
-    /// often each page is returned. `counts` also counts failed requests, by
-    /// error, so a comparison of the counts reveals failures.
+    /// often each page is returned. A failed request counts under its error
+    /// instead of a page.
     ///
     /// # Panics
     /// Panics if the address is invalid.
@@ -174,7 +174,8 @@ impl Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        // Errors are ignored, because the connection may already be closed.
+        // The connection may already be closed, so an error of `shutdown` is
+        // ignored.
         let _ = self.connection.shutdown(Shutdown::Both);
     }
 }

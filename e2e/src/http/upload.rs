@@ -1,4 +1,4 @@
-//! The client's side of an upload: `PUT /stream`.
+//! Sends uploads with `PUT /stream`, as a client.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -91,7 +91,8 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // Errors are ignored, because the connection may already be closed.
+        // The connection may already be closed, so an error of `shutdown` is
+        // ignored.
         let _ = self.connection.shutdown(Shutdown::Both);
     }
 }

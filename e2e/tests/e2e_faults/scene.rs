@@ -174,9 +174,9 @@ impl Troubled {
         }
     }
 
-    /// Makes the server's MAC address permanent on the director. With a normal
-    /// ARP entry, the director would stop sending probes when ARP gets no
-    /// answer, and the test could not count the probes.
+    /// Makes the server's MAC address permanent on the director. Otherwise the
+    /// director would stop sending probes when ARP gets no answer. The test
+    /// could then not count the probes.
     fn keep_known_to(&self, director: &Host) {
         let (ip, _) = self
             .address

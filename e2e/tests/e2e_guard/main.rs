@@ -32,8 +32,8 @@ fn an_answer_that_is_empty_cuts_no_more_than_the_budget_until_it_is_released() {
     set_up(&course, "default");
     assert_eq!(condition(DIRECTOR, "RemovalsHeld", "status"), "False");
 
-    // The VirtualServices are deleted and created again. Entries with a held
-    // removal stay in the kernel all the time.
+    // The VirtualServices are deleted and created again. Meanwhile, the kernel
+    // keeps every entry whose removal is held.
     let traffic = Traffic::start(&course);
     kubectl(&["delete", "ivs", "--all"]);
     let message = expect_held(&admin, "TooManyRemovals");
@@ -75,8 +75,8 @@ fn deleted_definitions_cut_nothing_until_it_is_released() {
         "no service may be removed, not even within the budget"
     );
 
-    // The CustomResourceDefinitions are installed again, without objects, and
-    // the removals stay held.
+    // The CustomResourceDefinitions are installed again, but without objects.
+    // The removal guard still holds all removals.
     let crds = chart().join("crds");
     kubectl(&["apply", "--server-side", "-f", &crds.to_string_lossy()]);
     for crd in definitions {
@@ -120,9 +120,9 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     set_up(&course, "default");
     let traffic = Traffic::start(&course);
 
-    // One agent runs during the whole test. The API server goes away and comes
-    // back without our CustomResourceDefinitions. Later the definitions exist,
-    // but no objects.
+    // The agent keeps running while the API server loses all objects. The API
+    // server comes back without our CustomResourceDefinitions. Then the
+    // CustomResourceDefinitions are installed again, without objects.
     let away = ApiServerAway::begin_and_lose_everything();
     agent.wait_for_log("Trying again", PATIENCE);
     drop(away);
@@ -169,7 +169,8 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
         assert!(message.contains(&uid), "{cluster:?} {uid} in: {message}");
     }
 
-    // The agent still creates a service that exists only in the other cluster.
+    // The removal guard does not hold creations. The agent creates a service
+    // that exists only in the other cluster.
     let manifest = layout::file("other.yaml");
     std::fs::write(&manifest, service("default", 9000, "wrr")).expect("a file of the lab");
     kubectl(&[
@@ -181,8 +182,8 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     ]);
     expect_services(&course, SERVICES + 1);
 
-    // The kubeconfig of the other cluster was a mistake. After the return to
-    // the first cluster, no service is missing.
+    // An administrator may have chosen the other cluster's kubeconfig by
+    // mistake. After the return to the first cluster, no service is missing.
     agent.kill();
     kubectl(&["delete", DIRECTOR]);
     let mut agent = start_agent_of(Which::First, &course.director, "director1");
@@ -190,7 +191,8 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     wait_for(DIRECTOR, "RemovalsHeld", "False");
     assert_eq!(traffic.end(), [].into(), "every service answers throughout");
 
-    // The agent moves to the other cluster again, this time on purpose.
+    // The agent connects to the other cluster again. This time, an
+    // administrator intends the change and releases the removals.
     agent.kill();
     kubectl(&["delete", DIRECTOR, "--kubeconfig", &other]);
     let _agent = start_agent_of(Which::Other, &course.director, "director1");

@@ -42,8 +42,8 @@ spec:
     )
 }
 
-/// Returns the manifest of the two web servers, which listen on port 80 for
-/// services of every port.
+/// Returns the manifest of the two web servers. The web servers listen on port
+/// 80, whichever port a service has.
 pub(crate) fn servers(namespace: &str) -> String {
     [100, 200]
         .map(|last| {

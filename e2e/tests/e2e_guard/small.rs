@@ -1,6 +1,6 @@
-//! Tests with small tables. After an outdated or suspiciously short listing,
-//! the agent removes no service. After the deletion of an object, the agent
-//! removes the object's service.
+//! Tests the removal guard with at most ten services. After an outdated or
+//! suspiciously short listing, the agent removes no service. After the deletion
+//! of an object, the agent removes the object's service.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -17,7 +17,7 @@ use e2e::{
 
 use crate::scene::{DIRECTOR, servers};
 
-/// The table sizes of the tests, as numbers of services.
+/// How many services the tested tables have.
 const COUNTS: [usize; 3] = [1, 3, 10];
 
 /// A director with its own group and its own host.
@@ -73,12 +73,12 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
             .collect()
     }
 
-    /// The number of services at the time of the backup.
+    /// Returns how many services exist when the test backs up etcd.
     fn before(&self) -> usize {
         self.count - self.count.div_ceil(3)
     }
 
-    /// Creates the first `services` services of the site.
+    /// Creates the first `services` of the director's VirtualServices.
     fn make(&self, services: usize) {
         let (group, address) = (&self.name, &self.address);
         let group = format!("\n  directorGroupName: {group}");
@@ -268,9 +268,10 @@ fn clear(folder: &Path) {
     }
 }
 
-/// Waits until a director's checkpoint has its manifests, and the folder with
-/// them. The checkpoint is seconds behind the table: an agent that is killed
-/// before has nothing to compare the next folder with.
+/// Waits until a director's checkpoint records a folder of manifests that is
+/// not empty. The agent writes the checkpoint seconds after the table. If the
+/// agent is killed earlier, the next agent cannot notice that the folder was
+/// swapped.
 #[track_caller]
 fn wait_for_checkpoint(director: &str) {
     let path = state_dir(director).join("checkpoint.redb");
@@ -290,7 +291,8 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
     let director = &course.director;
     let path = |name: &str| layout::file("swapped").join(name);
     for count in COUNTS {
-        // The new content of the folder has fewer services, or no file at all.
+        // The folder is swapped for a folder with fewer services, or without
+        // any file.
         for left in BTreeSet::from([count - count.div_ceil(3), 0]) {
             let words = match left {
                 0 => "has no file",

@@ -85,9 +85,10 @@ metadata: {name: web2, labels: {app: web}}
 spec: {address: 192.168.2.200}
 ";
 
-/// Lets the first web server fail and come back under traffic. While the server
-/// is down, it must have weight `out` in the service `web`. All services have
-/// both servers.
+/// Makes the first web server fail under traffic, and then brings the server
+/// back. While the server is down, its weight in the service `web` must be
+/// `out`. `None` means that the kernel must not have the server. Every service
+/// must have both web servers.
 fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u32>) {
     let _cluster = Cluster::start();
     let mut course = Course::nat();
@@ -120,8 +121,8 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
     assert_eq!(unhealthy.real_server.to_string(), "default/web1");
     let named = unhealthy.virtual_services.iter().map(ToString::to_string);
     assert_eq!(named.collect::<Vec<_>>(), of_services.collect::<Vec<_>>());
-    // While the server is down, the reported message may change from "no
-    // answer" to "no route".
+    // While the server is down, the Director's message may change from "no
+    // answer" to "no route". Each check therefore reads the message again.
     let words = || match &*self::health().unhealthy {
         [unhealthy] => unhealthy.message.clone(),
         others => format!("expected one unhealthy server, not {others:?}"),

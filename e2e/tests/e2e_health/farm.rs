@@ -141,8 +141,9 @@ pub(crate) fn health() -> DirectorHealth {
     serde_json::from_str(&value("idir/director1", ".status.health")).unwrap_or_default()
 }
 
-/// Asserts that every failed request began before the failed server was out of
-/// service, and ended after the server had failed.
+/// Asserts that requests failed only between the server's failure and the
+/// moment when the server was out of service. A failed request may have begun
+/// before this time, or ended after it.
 #[track_caller]
 pub(crate) fn assert_failed_between(asking: &Asking, failed: Instant, out: Instant) {
     let outside = |asked: &Asked| asked.at + asked.took < failed || asked.at > out;

@@ -1,6 +1,6 @@
 //! Tests agents that restart, some after a kill in the middle of a change. The
-//! new agent must still know the health of its servers, and must write only
-//! changes to the kernel.
+//! new agent must still know the health of its servers. It must not write
+//! entries that the kernel already has.
 
 use std::{
     fs, thread,
@@ -56,8 +56,8 @@ fn a_restart_with_servers_down_writes_no_weight() {
             fs::remove_dir_all(state_dir("director1")).expect("the agent has a state folder");
         }
         let (mut agent, file) = start_agent_traced(director, "director1", name);
-        // The agent has processed all objects once it has created a new
-        // service. After five more probes, the agent has a verdict on each
+        // When the new service is Ready, the agent has also processed all older
+        // objects. After five more probes, the agent has a verdict on each
         // server.
         kubectl_apply(&another_service(name, port));
         wait_until_ready(&[name]);
@@ -80,8 +80,8 @@ fn a_restart_with_servers_down_writes_no_weight() {
 /// recovers.
 #[derive(Clone, Copy, Debug)]
 enum When {
-    /// The test kills the agent after the given number of probes of the changed
-    /// server.
+    /// The test kills the agent after this many probes of the server that fails
+    /// or recovers.
     Probed(usize),
     /// The test kills the agent when the kernel has the server's new weight.
     Changed,

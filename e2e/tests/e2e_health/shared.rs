@@ -52,8 +52,9 @@ fn fifty_services_with_twenty_servers_in_common_cost_twenty_probes_a_period() {
     let periods = (ended - begun).as_secs_f64() / PERIOD.as_secs_f64();
     let per_period = f64::from(u32::try_from(total).expect("a few")) / periods;
     println!("{total} probes in {periods:.1} periods, {per_period:.1} per period: {counts:?}");
-    // Each server may have been probed at both ends of the measured interval,
-    // and a busy machine may have delayed an earlier probe into the interval.
+    // Two more probes per server are allowed. One probe may fall on each end of
+    // the measured interval. A busy machine may also delay an earlier probe
+    // into the interval.
     let most = SERVERS * (periods.floor() as usize + 2);
     assert!(
         total <= most,

@@ -24,8 +24,8 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
     let farm = Both::nat();
     let director = farm.director();
     let router = Host::new("router");
-    // Without forwarding, the router would answer neighbor solicitations as a
-    // host, and the director would then delete the route through the router.
+    // Without forwarding, the router would tell its neighbors that it is a
+    // host. The director would then delete the route through the router.
     router.sysctl("net.ipv6.conf.all.forwarding", "1");
     farm.course
         .segment
@@ -89,8 +89,8 @@ fn send_advertisement(to: Ipv6Addr, interface: u32) {
     (message[0], message[4]) = (134, 64);
     message[6..8].copy_from_slice(&1800_u16.to_be_bytes());
     let to = std::net::SocketAddrV6::new(to, 0, 0, interface);
-    // An error of sendto is ignored, because the router's address may still be
-    // tentative and the caller tries again.
+    // sendto fails while the router's address is still tentative. The error is
+    // ignored, because the caller tries again.
     let _ = sendto(
         raw.as_raw_fd(),
         &message,

@@ -126,8 +126,8 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
     drop(agent);
     drop(farm);
 
-    // In the second case of this test, the firewall rule is added while
-    // services are in use.
+    // Now the test begins again on new hosts. This time, the firewall rule is
+    // added while services are in use.
     let farm = Both::nat();
     let _agent = start_agent(farm.director(), DIRECTOR);
     apply_both();
@@ -143,7 +143,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
 fn nat_works_where_only_what_is_known_is_forwarded() {
     let _cluster = Cluster::start();
     let farm = Both::nat();
-    // Docker and firewalld add firewall rules like the following.
+    // Docker and firewalld add firewall rules like these.
     firewall(
         &farm,
         &[

@@ -1,4 +1,4 @@
-//! The tenant's attempts, each with the reason for its refusal.
+//! What the attacking tenant tries to do, and the reason for each refusal.
 
 use std::fmt::Write;
 
@@ -7,13 +7,12 @@ use e2e::{cluster::PATIENCE, control::try_kubectl, eventually};
 /// A VirtualService of the tenant, and possibly a RealServer for it.
 pub(crate) struct Attempt {
     pub(crate) name: &'static str,
-    /// The fields of the VirtualService besides its selector.
+    /// The fields of the VirtualService's `spec`, except `realServerSelector`.
     service: &'static str,
     /// The fields of the RealServer that the service selects. With `None`, the
     /// service selects no RealServer.
     server: Option<&'static str>,
-    /// A word of the API server's error message, if the API server refuses the
-    /// objects.
+    /// If the API server must refuse the objects, a word of its error message.
     pub(crate) refused_by_the_api_server: Option<&'static str>,
     /// The condition that reports the refusal, the condition's reason, and a
     /// word of the condition's message.
@@ -22,7 +21,8 @@ pub(crate) struct Attempt {
 
 /// Returns the fields of a service on an address that the tenant may use. Each
 /// attempt needs its own port. If two services have the same key, only the
-/// older service is accepted and reports on its servers.
+/// older service is accepted. Only the accepted service reports the state of
+/// its servers.
 macro_rules! mine {
     ($port:literal) => {
         concat!(
@@ -63,7 +63,7 @@ const fn invalid(name: &'static str, service: &'static str, word: &'static str) 
     }
 }
 
-/// The attempts. Each name describes the tenant's goal.
+/// The tenant's attempts, each named after the tenant's goal.
 pub(crate) const ATTEMPTS: [Attempt; 27] = [
     service(
         "the-others-vip",
@@ -277,7 +277,8 @@ fn said(name: &str, condition: &str) -> String {
     found.stdout + &found.stderr
 }
 
-/// The number of services, and of servers, in the flood.
+/// The tenant creates this many services and this many servers, far beyond its
+/// budget.
 const FLOOD: usize = 1000;
 /// How many objects one call of kubectl creates.
 const AT_ONCE: usize = 250;
@@ -308,8 +309,8 @@ pub(crate) fn flood() -> Vec<String> {
     objects.chunks(AT_ONCE).map(|part| part.concat()).collect()
 }
 
-/// Waits until the flood's newest service is refused, and its first service
-/// reports servers beyond the budget.
+/// Waits until the tenant's newest service is refused. Also waits until the
+/// tenant's first service reports servers beyond the budget.
 pub(crate) fn wait_until_the_flood_is_refused() {
     eventually("the flood to be beyond the budget", PATIENCE, || {
         let (newest, first) = (

@@ -77,7 +77,8 @@ fn what_a_tenant_tries_is_refused_and_another_tenant_notices_nothing() {
     let conditions = || value("ivs/web", ".status.conditions");
     let wire = Wire::listen(&course.director, "eth1", "192.168.2.5");
     let asking = Asking::pages(&course.browser(), NAT_VIP);
-    // The count of probes begins with the first probe after this moment.
+    // From this moment, the test counts the probes of the other tenant's
+    // server.
     let (before, began) = (conditions(), Instant::now());
 
     for (verb, resource, namespace) in FORBIDDEN {
@@ -115,8 +116,8 @@ fn what_a_tenant_tries_is_refused_and_another_tenant_notices_nothing() {
     let count = |of: &str| table.lines().filter(|line| line.starts_with(of)).count();
     assert!(count("-A") <= 41 && count("-a") <= 402, "{table}");
 
-    // The other tenant's traffic and probes continue for a while next to the
-    // attacker's objects.
+    // The attacker's objects exist for a while. Meanwhile, the other tenant's
+    // traffic and probes must continue.
     thread::sleep(Duration::from_secs(20));
     let until = Instant::now();
     let failed = asking.failed(began);

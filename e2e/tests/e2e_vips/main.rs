@@ -63,8 +63,8 @@ fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_othe
             }
         },
     );
-    // For each VIP, one director answers now, and the other director keeps
-    // probing.
+    // Each VIP is now on one director, which answers for the VIP. The other
+    // director keeps probing the segment for the VIP.
     let [one, two] = held();
     println!(
         "{} VIPs on the first director, {} on the second",

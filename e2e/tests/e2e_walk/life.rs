@@ -9,9 +9,9 @@ use e2e::{
 pub(crate) const DIRECTOR: &str = "director1";
 
 /// The system calls at which the walk may kill an agent. These calls change the
-/// kernel or the disk. For an entry with the number N, the walk kills the agent
-/// at one of the first N calls of a thread. The first calls of each name are
-/// made while the agent starts.
+/// kernel or the disk. Each entry has the name of a system call and a number N.
+/// The walk kills the agent when a thread begins one of its first N calls. The
+/// first calls of each name are made while the agent starts.
 pub(crate) const LAST_CALLS: [(&str, u32); 5] = [
     ("sendto", 16),
     ("recvfrom", 24),

@@ -1,8 +1,8 @@
-//! A random walk of the real agent. Objects change, grants come and go,
-//! strangers edit the kernel's table, the agent is killed at random system
-//! calls, its disk is full, and the API server goes away. Whenever the walk
-//! pauses, the kernel's table must soon contain exactly the wanted entries and
-//! the strangers' entries.
+//! A random walk of the real agent. The walk changes Kubernetes objects and
+//! grants. As a stranger, it edits the kernel's table. It kills the agent at
+//! random system calls, fills the agent's disk, and stops the API server.
+//! Whenever the walk pauses, the kernel's table must soon contain exactly the
+//! wanted entries and the strangers' entries.
 //!
 //! `IPVS_WALK_SEED` chooses the walk: the same seed gives the same steps, but
 //! not the same timing. `IPVS_WALK_STEPS` sets the number of steps.

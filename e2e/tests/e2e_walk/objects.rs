@@ -57,9 +57,10 @@ const MARK: &str = "7";
 /// always grants the other VIPs.
 pub(crate) const REVOCABLE: [&str; 3] = ["192.168.4.22", "2001:db8:4::20", MARK];
 
-/// The DirectorGroup's UDP timeout is `UDP_SECONDS` plus [`Objects::turns`].
-/// The kernel's UDP timeout therefore shows which version of the DirectorGroup
-/// the director has seen.
+/// The DirectorGroup's UDP timeout before the first change of its grants. Every
+/// change of the grants adds one second to the timeout. The kernel's UDP
+/// timeout therefore shows which version of the DirectorGroup the director has
+/// seen.
 const UDP_SECONDS: u32 = 300;
 
 impl Identity {
@@ -136,8 +137,8 @@ pub(crate) type Age = (String, &'static str);
 pub(crate) struct Objects {
     pub(crate) services: BTreeMap<usize, (Age, Service)>,
     pub(crate) servers: BTreeMap<usize, (Age, Server)>,
-    /// The number of the latest beacon, which [`beacon`] writes into the
-    /// beacon's objects.
+    /// The number that [`beacon`] has last written into the service and the
+    /// server of [`BEACON`].
     pub(crate) beacon: u32,
     /// The grants of [`REVOCABLE`] that are revoked now.
     pub(crate) revoked: BTreeSet<&'static str>,
@@ -145,11 +146,11 @@ pub(crate) struct Objects {
     pub(crate) turns: u32,
 }
 
-/// A service and a server that carry the number of the latest beacon. The
-/// number is the service's persistence timeout and the server's weight. The
-/// changes of each kind of object arrive in order. When the kernel has the
-/// beacon's service and server, the director has therefore seen every earlier
-/// change.
+/// A service and a server that show how much the director has seen. Both
+/// objects carry the same number, as the service's persistence timeout and as
+/// the server's weight. For each kind of object, the director sees the changes
+/// in order. If the kernel has the latest number, the director has seen every
+/// earlier change.
 pub(crate) const BEACON: Identity = tcp("beacon", "-t 192.168.4.29:9", "192.168.4.29", 9);
 const BEACON_SERVER: &str = "192.168.2.99";
 

@@ -1,12 +1,13 @@
 //! The entries that strangers put into the kernel's table, and whether the
-//! table must still contain each entry. The walk checks the table now and then;
-//! "the last check" is the last check that passed.
+//! table must still contain each entry. The walk checks the table now and then.
+//! In this module, "the last check" means the latest check that passed.
 //!
 //! A stranger's entry that was never wanted must be unchanged. The agent adopts
-//! a stranger's entry that is wanted. An entry that was wanted only for a while
-//! since the last check may be unchanged or removed, because the agent may have
-//! adopted it. An entry that was ours at the last check and is no longer wanted
-//! must be removed, unless a stranger has made the entry again.
+//! a stranger's entry that is wanted. An entry may have been wanted only for a
+//! while since the last check. The agent may have adopted such an entry, so the
+//! entry may be unchanged or removed. An entry that was wanted at the last
+//! check, but is no longer wanted, must be removed. The entry may stay if a
+//! stranger has made it again.
 //!
 //! If an adopted service is no longer wanted but has strangers' servers, the
 //! service and those servers stay. If both the agent and a stranger made a
@@ -24,8 +25,7 @@ pub(crate) struct Strangers {
     /// The entries that were wanted at some time since the last check of the
     /// table.
     claimed: BTreeSet<Entry>,
-    /// The entries in `claimed` that became unwanted at some time since the
-    /// last check.
+    /// The entries that became unwanted at some time since the last check.
     dropped: BTreeSet<Entry>,
     /// The services that only strangers made. The agent may have adopted these
     /// services.
@@ -41,8 +41,8 @@ struct Theirs {
 }
 
 impl Strangers {
-    /// Records that a check of the table passed. All unwanted entries in the
-    /// kernel then belong to strangers.
+    /// Records that a check of the table passed. From now on, every unwanted
+    /// entry in the kernel counts as a stranger's entry.
     pub(crate) fn settled(&mut self, found: &Table, desired: &Table) {
         let theirs = found
             .iter()
@@ -85,9 +85,9 @@ impl Strangers {
         self.dropped.insert(dropped.clone());
     }
 
-    /// Returns the entries that the walk may edit or remove as a stranger. A
-    /// stranger may edit the entries that were ours at the last check, and
-    /// strangers' entries that were never wanted since the last check.
+    /// Returns the entries that the walk may edit or remove as a stranger.
+    /// These are the entries that were wanted at the last check. A stranger's
+    /// entry is also returned if it was never wanted since the last check.
     pub(crate) fn within_reach(&self) -> Vec<Entry> {
         let theirs = self.theirs.keys();
         let theirs = theirs.filter(|entry| !self.claimed.contains(entry));

@@ -102,8 +102,9 @@ impl Walk {
             let mut rng = self.rng();
             match rng.u32(..20) {
                 0 => self.lose_the_api_server(rng.usize(4..9)),
-                // The agent removes deleted entries only after 10 s, so each
-                // call of `settle` takes 10 s.
+                // The agent removes an entry only 10 s after the deletion of
+                // its object. Waiting for the expected table therefore takes 10
+                // s.
                 1..3 => self.fill_the_disk(rng.usize(10..20)),
                 _ => self.go(rng.usize(15..25), any_step),
             }
@@ -387,7 +388,7 @@ impl Walk {
         );
     }
 
-    /// Prints a line about the walk's progress. The output of a failed test
+    /// Prints a line about the walk's progress. If the test fails, its output
     /// contains the line.
     fn say(&self, line: &str) {
         println!("{:3} {line}", self.steps);

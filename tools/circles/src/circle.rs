@@ -21,8 +21,8 @@ pub struct Circle {
     pub imports: Vec<Import>,
 }
 
-/// An import from a sibling module. A module inside the importing sibling may
-/// contain the import.
+/// An import of an item that a sibling module defines. The import is in the
+/// importing sibling itself or in a module inside it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Import {
     /// The name of the sibling that imports.
@@ -93,16 +93,17 @@ pub fn circles(root: &Path) -> Result<Vec<Circle>, Error> {
 }
 
 impl Tree {
-    /// Returns the imports of one module. Each import comes with the parent of
-    /// the two sibling modules that it connects.
+    /// Returns the imports of one module, each with the parent of the two
+    /// sibling modules that the import connects.
     fn imports_of(&self, index: Index) -> Vec<(Index, Import)> {
         let module = &self.modules[index];
         let uses = module.uses.iter();
         let uses = uses.map(|it| (&it.path, it.line, self.find(index, &it.path)));
         let references = module.references.iter().map(|it| {
             let found = self.find(index, &it.path);
-            // The `use` declaration that brings in the path's first name is
-            // counted already.
+            // The `use` declaration of the path's first name may lead to the
+            // same module. That declaration is already counted, so the path is
+            // not counted again.
             let known = it.path.first().and_then(|name| self.imported(index, name));
             let known = known.map(|known| known.module());
             let found = found.filter(|found| Some(found.module()) != known);

@@ -9,8 +9,8 @@ use crate::tree::{Index, Tree};
 pub(crate) enum Found {
     /// The path leads to a module of the crate.
     Module(Index),
-    /// The path leads to an item that this module defines, or to a part of the
-    /// item.
+    /// The path leads to an item, or to a part of an item. The index is the
+    /// index of the module that defines the item.
     ItemOf(Index),
 }
 
@@ -24,9 +24,10 @@ impl Found {
     }
 }
 
-/// The names that are being looked up now, each with its module. The set
-/// prevents an endless search if an import names itself, as in `use serde;`, or
-/// if two imports name each other.
+/// The names that a search has already looked up, each with its module. The
+/// search looks up each name only once. Otherwise the search would never end if
+/// an import names itself, as in `use serde;`. The same holds if two imports
+/// name each other.
 type Asked = HashSet<(Index, String)>;
 
 impl Tree {
@@ -36,8 +37,8 @@ impl Tree {
         self.find_path(module, path, &mut Asked::new())
     }
 
-    /// Returns the module or item that `name` stands for, if a `use`
-    /// declaration of the module itself imports `name`.
+    /// Looks for a `use` declaration of the module that imports `name`, and
+    /// returns the imported module or item.
     pub(crate) fn imported(&self, module: Index, name: &str) -> Option<Found> {
         let mut uses = self.modules[module].uses.iter();
         let import = uses.find(|import| import.name.as_deref() == Some(name))?;
@@ -55,8 +56,8 @@ impl Tree {
                     Some(Found::Module(child)) => at = child,
                     Some(item) => return Some(item),
                     None if position == 0 => return None,
-                    // A macro made the name, or the module exports the name
-                    // from another crate.
+                    // A macro defines the name, or the module re-exports the
+                    // name from another crate.
                     None => return Some(Found::ItemOf(at)),
                 },
             }

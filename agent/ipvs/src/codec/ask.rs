@@ -43,10 +43,9 @@ pub(super) fn command(op: &Op) -> Command {
     }
 }
 
-/// Receives the attributes inside a nested netlink attribute, one after
-/// another. A `Nest` collects attributes in a list or writes them to a
-/// datagram. Writing operations directly to a datagram saves thousands of
-/// lists.
+/// Takes the attributes of a nested netlink attribute, one at a time. A `Nest`
+/// is a list or a datagram. Operations are written directly to a datagram,
+/// because a list for each operation would cost time.
 pub(super) trait Nest<A> {
     fn put(&mut self, attribute: A);
 }

@@ -76,9 +76,8 @@ fn append_message(
     generic.emit(&mut message[NLMSG_HDRLEN..]);
 }
 
-/// The end of a datagram, to which attributes are appended. The datagram grows
-/// with each attribute, so the caller does not compute the datagram's length in
-/// advance.
+/// Appends attributes to a datagram. The datagram grows with each attribute, so
+/// the caller need not compute the length of all attributes in advance.
 struct Rest<'a> {
     datagram: &'a mut Vec<u8>,
 }
@@ -94,8 +93,8 @@ impl Rest<'_> {
         put_header(nest, length, kind);
     }
 
-    // If the compiler knows the kind of the attribute, it reduces this function
-    // to a few machine instructions.
+    // Where the kind of the attribute is known at compile time, the inlined
+    // function is a few machine instructions.
     #[inline(always)]
     fn put_attribute<N: Nla>(&mut self, attribute: &N) {
         let length = NLA_HDRLEN + attribute.value_len();

@@ -149,8 +149,8 @@ fn the_captures_hold_every_attribute() {
     );
 }
 
-/// Returns the contents of a request's service and destination nests, sorted by
-/// attribute number.
+/// Returns the service attributes and the destination attributes of a request,
+/// each sorted by number.
 fn nests(message: Message) -> (Vec<ServiceAttribute>, Vec<DestinationAttribute>) {
     let (mut service, mut destination) = (Vec::new(), Vec::new());
     for attribute in message.attributes {
@@ -251,8 +251,8 @@ fn the_dumped_table_is_the_one_that_was_made() {
             Op::NewDestination(_, key, config) | Op::SetDestination(_, key, config) => {
                 wanted_destinations.insert(key, config);
             }
-            // A deleted entry was still in the dump, because ipvsadm deleted
-            // the entry after the dump was captured.
+            // The captured dump still contains this entry, because ipvsadm
+            // deleted the entry later.
             Op::DeleteDestination(..) | Op::DeleteService(_) => {}
         }
     }
@@ -268,8 +268,8 @@ fn the_dumped_table_is_the_one_that_was_made() {
         .collect();
     assert_eq!(configs, wanted_destinations);
 
-    // `ipvsadm -Ln --stats` and `--rate` printed the values of `traffic` when
-    // the dump was captured.
+    // The values that `ipvsadm -Ln --stats` and `ipvsadm -Ln --rate` printed at
+    // the time of the dump.
     let traffic = Stats {
         connections: 5,
         packets_in: 44,

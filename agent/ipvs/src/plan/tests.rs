@@ -89,8 +89,7 @@ fn owned(rows: &[(ServiceKey, &[u8])]) -> Owned {
     }
 }
 
-/// Returns the keys in `rows` as ours, as [`owned`] does, but with every
-/// service adopted.
+/// Returns the same keys as [`owned`], with every service marked as adopted.
 fn adopted(rows: &[(ServiceKey, &[u8])]) -> Owned {
     let owned = owned(rows);
     let adopted = owned.services.keys().copied().collect();
@@ -246,8 +245,8 @@ fn an_order_that_cannot_be_had_is_told_where_the_scheduler_goes_by_it() {
         ("mh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("dh", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], true),
         ("wrr", &[(2, 1), (1, 1)], &[(1, 1), (2, 1)], false),
-        // The plan adds the missing destination last. The resulting order is
-        // wanted in the next case, and not wanted in the case after the next.
+        // In the next two cases, the plan adds the missing destination last.
+        // The result is the wanted order only in the first of the two cases.
         ("mh", &[(1, 1), (2, 1)], &[(1, 1)], false),
         ("mh", &[(2, 1), (1, 1)], &[(1, 1)], true),
         // A destination that will be removed does not affect the order.

@@ -20,8 +20,8 @@ pub(crate) struct Namespace {
 }
 
 /// A test reads the table at most this many times to get a complete reading.
-/// Tests that run at the same time spoil at most every second reading of the
-/// table.
+/// Because of other tests that run at the same time, up to half of the readings
+/// are incomplete.
 const READINGS: usize = 50;
 
 impl Namespace {
@@ -33,10 +33,10 @@ impl Namespace {
                     "a network namespace cannot be created: \
                      run this test as root, in the lab: cargo test -p ipvs --test kernel",
                 );
-                // A network namespace gets its table of local addresses with
-                // its first address. Without a table of local addresses, ip_vs
-                // treats every IPv4 destination as a broadcast address and
-                // returns EINVAL.
+                // The kernel creates a namespace's table of local addresses
+                // when the namespace gets its first address. Without this
+                // table, ip_vs takes every IPv4 destination for a broadcast
+                // address and returns EINVAL.
                 let status = Command::new("ip")
                     .args(["link", "set", "lo", "up"])
                     .status();
@@ -120,8 +120,8 @@ impl Namespace {
     }
 
     /// Returns the lines of `ipvsadm -Sn`, sorted and without duplicates. A
-    /// dump that fits into one datagram is complete, but the services of other
-    /// tests can make the kernel repeat entries, as explained at
+    /// dump that fits into one datagram is complete. But the kernel may repeat
+    /// entries because of other tests' services, as explained at
     /// [`table`](Self::table).
     pub(crate) fn ipvsadm_save(&self) -> Vec<String> {
         let output = Command::new("ipvsadm").arg("-Sn").output();

@@ -79,8 +79,8 @@ fn without_the_capability_the_error_says_which() {
     assert!(text.contains("CAP_NET_ADMIN is needed"), "{text}");
 }
 
-/// Generates a `good` value in eleven of twelve cases, and a `bad` value in the
-/// twelfth case. The kernel refuses the `bad` values.
+/// Generates a value of `good` in 11 of 12 cases, and a value of `bad`
+/// otherwise. The kernel refuses the values of `bad`.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(good: &[T], bad: &[T]) -> BoxedStrategy<T> {
     prop_oneof![11 => select(good.to_vec()), 1 => select(bad.to_vec())].boxed()
 }
@@ -175,10 +175,10 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Compares the kernel with its model. The tests of plans use the model. The
-/// test gives random operations to the model and to the kernel. The model and
-/// the kernel must refuse the same operations with the same error numbers, and
-/// end with the same table.
+/// Checks that the model behaves like the kernel, because the tests of plans
+/// rely on the model. This test gives the same random operations to the model
+/// and to the kernel. The model and the kernel must refuse the same operations
+/// with the same error numbers, and end with the same table.
 #[test]
 fn the_model_of_the_kernel_agrees_with_the_kernel() {
     Namespace::run(|mut ns| {

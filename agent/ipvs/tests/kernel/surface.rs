@@ -1,5 +1,5 @@
-//! Tests that write every feature of the kernel's table, read it back, and
-//! compare it with the output of ipvsadm.
+//! Tests that write table entries with every feature of IPVS. The tests read
+//! the table back and compare it with the output of ipvsadm.
 
 use ipvs::{
     Family, ForwardingMethod, Kernel, Op, Owned, Plan, Protocol, ServiceConfig, ServiceFlags,
@@ -230,8 +230,8 @@ fn one_destination_is_added_edited_and_taken_away() {
             [Op::NewDestination(key, other_family, gue(1))],
             "adding"
         );
-        // An edit that changes only a destination's weight does not change its
-        // tunnel.
+        // The new configuration has another weight and the same tunnel. The
+        // edit must not change the destination's tunnel.
         let desired = service(vec![(first, nat(1)), (other_family, gue(9))]);
         let plan = ns.settle(&desired, &mut ours);
         assert_eq!(

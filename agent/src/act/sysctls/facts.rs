@@ -12,15 +12,16 @@ use crate::{
     host::{interface::Interface, sysctls::spelled},
 };
 
-/// The maximum number of routes that one check looks up again. Only routes to
-/// servers outside the host's subnets are looked up. There may be tens of
-/// thousands of these routes, so each check looks up only some routes, in turn.
+/// The maximum number of known routes that one check looks up again. The routes
+/// lead to servers outside the host's subnets. There may be tens of thousands
+/// of routes, so each check continues where the previous check ended.
 const LOOKED_UP_AGAIN: usize = 64;
 
 /// Gathers the facts that the sysctls for `needs` depend on. If `is_ours` is
-/// true, the agent itself made NAT connections visible to connection tracking.
-/// Connections that the agent made visible do not show whether another program
-/// uses connection tracking.
+/// true, the agent itself set `net.ipv4.vs.conntrack`, so connection tracking
+/// counts IPVS connections. These connections do not show whether another
+/// program uses connection tracking. `gather` then reports connection tracking
+/// as active.
 ///
 /// # Errors
 /// Returns an error message for people if the kernel does not answer.
@@ -67,8 +68,8 @@ pub(super) fn gather(
             .map_err(|error| format!("cannot list this host's IPv6 default routes: {error}"))?;
         for interface in advertised.into_iter().filter_map(name) {
             // If `accept_ra` is 0, another program handles router
-            // advertisements, and the kernel does not remove that program's
-            // default route.
+            // advertisements. The kernel does not remove a default route that
+            // this program made.
             let accept = format!("net.ipv6.conf.{}.accept_ra", spelled(&interface.name));
             if edges.sysctls.read(&accept).is_ok_and(|value| value != "0") {
                 facts.advertised.insert(interface.name.clone());
@@ -82,19 +83,19 @@ pub(super) fn gather(
 /// Whether connection tracking is active in this network namespace. Firewall
 /// rules activate connection tracking, but the agent can detect only the
 /// effects. While connection tracking is inactive, its count of connections
-/// stays 0, even if IPVS has connections. While connection tracking is active
-/// and the only traffic is replies of NAT servers, connection tracking counts
-/// the replies as invalid packets.
+/// stays 0, even if IPVS has connections. If replies of NAT servers are the
+/// only traffic, active connection tracking counts these replies as invalid
+/// packets.
 fn is_tracking(edges: &mut Edges<'_>) -> bool {
     let count = edges.sysctls.read("net.netfilter.nf_conntrack_count");
     count.is_ok_and(|count| count != "0") || edges.surroundings.calls_packets_invalid()
 }
 
 impl Ways {
-    /// Returns the interface that leads to each address, if there is one. An
-    /// interface leads to an address if the interface's subnet contains the
-    /// address. If no subnet contains the address, the interface of its route
-    /// leads to it.
+    /// Returns for each address the interface that leads to the address, if
+    /// there is one. An interface leads to an address if its subnet contains
+    /// the address. If no subnet contains the address, the host's route to the
+    /// address names the interface.
     fn to(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
@@ -130,8 +131,8 @@ impl Ways {
         Ok(all)
     }
 
-    /// Returns the known server addresses whose routes the current check looks
-    /// up again.
+    /// Returns the next server addresses whose known routes must be looked up
+    /// once more.
     fn next_known(&mut self) -> Vec<IpAddr> {
         let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = self.known.range((from, Bound::Unbounded));
@@ -139,8 +140,8 @@ impl Ways {
             .map(|(address, _)| *address)
             .take(LOOKED_UP_AGAIN)
             .collect();
-        // After the check that reaches the last address, the next check starts
-        // again at the first address.
+        // If this check reached the last address, the next check starts with
+        // the first address.
         self.last = next
             .last()
             .copied()

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A number of calls that no round in these tests reaches.
+/// More calls than any round in these tests makes to the modelled host.
 const IMMORTAL: usize = 1000;
 
 /// Runs a round in which the agent dies after `calls` calls. Returns false if

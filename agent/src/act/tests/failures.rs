@@ -373,7 +373,7 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     );
     assert!(outcome.failures.contains_key(&Subject::Vip(ip(WEB))));
 
-    // Other events do not cause an earlier attempt to remove the VIP.
+    // A round before the deadline does not retry the removal of the VIP.
     let due = agent.state.next_deadline();
     assert_eq!(agent.round(&nothing).stays, outcome.stays);
     assert_eq!(agent.state.next_deadline(), due);
@@ -387,8 +387,8 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     assert_eq!(outcome, Outcome::default(), "nothing is left");
 }
 
-/// Another process adds a server that is wanted only at times. The server
-/// therefore becomes ours and ceases to be ours again and again.
+/// Another process keeps adding a server that every second round wants. The
+/// agent owns the server in one round, and gives it up in the next.
 #[test]
 fn what_changes_hands_again_and_again_while_the_disk_refuses_stays_little() {
     let world = ModelWorld::new();

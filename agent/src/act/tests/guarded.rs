@@ -92,7 +92,7 @@ fn a_hold_holds_even_one_and_edits_go_on() {
         assert_eq!(agent.held.len(), 1);
         assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
 
-        // A lasting hold of removals ends only when the removals are released.
+        // With `lasting`, the hold ends only when the removals are released.
         agent.removals = Removals::Guarded;
         agent.round(&fewer);
         assert_eq!(agent.held.len(), afterwards, "{lasting}");

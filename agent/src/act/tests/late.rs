@@ -1,5 +1,5 @@
-//! Tests of other processes' changes that are noticed late, and of a journal
-//! that the agent can open only late.
+//! Tests in which the agent notices another process's change late, or cannot
+//! open its journal at first.
 
 use ipvs::ActualService;
 

@@ -50,8 +50,8 @@ const THEIR_WEIGHT: u32 = 900;
 enum Whose {
     Ours,
     Theirs,
-    /// The owner of the entry is unclear: the entry is a stranger's but wanted,
-    /// or its key was ours.
+    /// The owner of the entry is unclear. The entry is a stranger's and wanted,
+    /// or an entry with the same key was ours.
     Unclear,
     /// Another process changed an entry of ours before the agent could record
     /// the entry as ours.
@@ -258,8 +258,9 @@ impl Story {
         }
     }
 
-    /// Marks a service as lost if the agent leaves the service to strangers
-    /// because strangers have destinations in it.
+    /// Marks as lost each service that a stranger created and the agent gave
+    /// up. The agent gives up such a service if strangers have destinations in
+    /// it.
     fn note_left_services(&mut self) {
         let ours = &self.agent.state.ours.table;
         let is_left = |service: &ServiceKey| {
@@ -308,8 +309,8 @@ impl Story {
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
-            // A stranger's service or destination differs from the intent in
-            // its configuration.
+            // A stranger's service or destination never has the intended
+            // configuration.
             _ => false,
         };
         let intended = intended(&self.agent.state.ours.intent)
@@ -389,9 +390,9 @@ impl Story {
     }
 
     /// Marks an entry as lost if another process changed the entry before the
-    /// agent recorded it as ours. The agent recognizes an unrecorded entry by
-    /// the entry's configuration, and an unrecorded destination also by the
-    /// destination's service.
+    /// agent recorded it as ours. The agent recognizes an unrecorded entry only
+    /// by its configuration. For a destination, the service must be recognized
+    /// too.
     fn lose(&mut self, changed: &Entry, now: Whose) {
         if now == Whose::Ours {
             return;

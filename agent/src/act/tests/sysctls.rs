@@ -275,8 +275,7 @@ fn shared_ones_stay_when_nothing_needs_them_and_the_journal_has_their_previous_v
     let redirects = before(&world, "net.ipv4.conf.all.send_redirects");
     assert_eq!(redirects.as_deref(), Some("1"));
 
-    // The journal keeps the first previous value of a sysctl, even if the
-    // sysctl has another value when it is needed again.
+    // The journal keeps the value from before the agent first set the sysctl.
     put(&world, FORWARDING, "0");
     Agent::start(&world).round(&nat());
     assert_eq!(before(&world, FORWARDING).as_deref(), Some("0"));

@@ -175,7 +175,7 @@ fn of_two_hosts_that_ask_at_once_one_gets_it_and_the_other_knows_which() {
         for address in ["192.0.2.15", "2001:db8::15"] {
             let mut hosts = [
                 Host::asking(address, LOW, seed),
-                // For every second seed, both hosts wait for the same time.
+                // If `seed` is even, both hosts have the same random waits.
                 Host::asking(address, HIGH, seed + (seed & 1)),
             ];
             live(&mut hosts, Duration::ZERO, 60 * SECOND);

@@ -11,8 +11,8 @@ fn folder(inode: u64, is_empty: bool) -> Source {
     })
 }
 
-/// Makes `source` list the services `there`. The listing leaves out the
-/// services `gone`, which were known before.
+/// Completes a listing from `source` that contains the services `there`. The
+/// listing leaves out the services `gone`, which were known before.
 fn list(absence: &mut Absence, source: Source, there: &[&str], gone: &[&str]) {
     absence.begin(SERVICE, source);
     let gone = gone.iter().map(|name| named(name));
@@ -74,8 +74,7 @@ fn the_highest_version_is_that_of_events_too_and_never_falls() {
 fn the_objects_of_a_list_do_not_make_the_list_itself_old() {
     let mut absence = settled();
     absence.begin(SERVICE, Source::Version(1001));
-    // The object was created after the request for the version and before the
-    // listing.
+    // This object is newer than the version that was read before the listing.
     absence.list(SERVICE, Some(1002));
     absence.end(SERVICE, [named("web")], |_| false);
     assert_eq!(cause(&absence, "web"), Cause::Unjudged);

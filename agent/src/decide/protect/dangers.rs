@@ -34,7 +34,8 @@ pub struct Facts {
     /// The sockets on which programs of this host listen, or the reason why the
     /// agent cannot read them.
     pub listeners: Result<Vec<Listener>, String>,
-    /// The peers of this host's programs, or why they cannot be read.
+    /// The remote addresses that programs of this host talk to, or why the
+    /// agent cannot read them.
     pub peers: Result<BTreeSet<Peer>, String>,
     /// This director's present and recent services at the addresses of `peers`.
     /// Programs of this host are clients of these services.
@@ -104,11 +105,13 @@ pub fn reachable_addresses(
 pub struct Danger {
     /// A sentence with the reason for the danger and its remedy.
     pub why: String,
-    /// How sure the agent is of the danger, and how it can be overruled.
+    /// How sure the agent is of the danger, and whether a grant overrules the
+    /// refusal.
     pub kind: DangerKind,
 }
 
-/// How sure the agent is of a danger, and how the danger can be overruled.
+/// How sure the agent is of a danger, and whether a grant overrules the
+/// refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DangerKind {
     /// The agent is sure of the danger. A grant of exactly the service's
@@ -119,8 +122,8 @@ pub enum DangerKind {
     /// The service's address is a cluster IP of kube-proxy. No grant overrules
     /// the refusal of a service at a cluster IP.
     ClusterIp,
-    /// The service was refused before, and the reason has not been absent long
-    /// enough ([`crate::decide::refusals`]).
+    /// The service was refused before, and that refusal has not ended yet
+    /// ([`crate::decide::refusals`]).
     Remembered,
 }
 
@@ -226,8 +229,8 @@ pub fn add_remembered<'a>(
     }
 }
 
-/// Whether `key` uses for `server` a forwarding method with which a director
-/// would send packets back.
+/// Whether the forwarding method of `server` in `key` would cause a loop if the
+/// server is a director.
 fn may_loop(wanted: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool {
     let service = wanted.table.get(key);
     let config = service.and_then(|service| service.destinations.get(server));

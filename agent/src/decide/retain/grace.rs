@@ -28,13 +28,13 @@ struct Grace {
     since: Option<Duration>,
     /// Whether the entry's grace has ended and the entry may be removed.
     is_over: bool,
-    /// The configuration that a server had before its grace set its weight to
-    /// 0.
+    /// The configuration of a server before the grace set its weight to 0.
     before: Option<DestinationConfig>,
 }
 
 impl Grace {
-    /// Returns when the grace began, if it ends at `now` after its `length`.
+    /// Returns the start of a grace that must end at `now`. A grace lasts for
+    /// `length`.
     fn ends(&self, length: Duration, now: Duration) -> Option<Duration> {
         let since = self.since.filter(|_| !self.is_over);
         since.filter(|since| *since + length <= now)
@@ -69,8 +69,8 @@ impl Graces {
     }
 
     /// Begins the grace of an entry at `now`. `before` is the configuration of
-    /// a server before the grace. If an earlier grace of the server was
-    /// stopped, the configuration from before the earlier grace is kept.
+    /// a server before the grace. After a stopped grace, the configuration from
+    /// before that grace is kept.
     pub(super) fn begin(&mut self, entry: Entry, before: Option<DestinationConfig>, now: Duration) {
         let grace = self.entries.entry(entry).or_insert(Grace {
             since: None,
@@ -82,8 +82,8 @@ impl Graces {
     }
 
     /// Ends the graces that are over at `now`. Returns the removals of the
-    /// entries whose grace ended, each with the time of its permission, in the
-    /// order of these times.
+    /// entries whose grace ended, sorted by the time at which each removal was
+    /// allowed.
     pub(super) fn end(&mut self, now: Duration) -> Vec<(Duration, Op)> {
         let length = self.length;
         let mut ended = Vec::new();

@@ -14,9 +14,10 @@ use crate::decide::desired::{CheckPolicy, Desired};
 /// Adds a service's retained servers to `in_force`, and the service itself if
 /// it is no longer wanted. `found` is the service in the kernel. `before` is
 /// the previous state in force: it has the service's check, its objects, and
-/// the administrator's weights. A server gets its configuration in `servers`.
-/// Without one, a server that is not in `before` keeps its configuration from
-/// the kernel.
+/// the administrator's weights. A server gets the configuration that `servers`
+/// gives, if there is one. Otherwise, a server of a checked service keeps its
+/// configuration in `before`. All other servers keep their configuration in the
+/// kernel.
 pub(super) fn keep(
     in_force: &mut Desired,
     key: &ServiceKey,

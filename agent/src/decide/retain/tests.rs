@@ -250,7 +250,7 @@ fn what_checks_took_out_does_not_concern_the_guard() {
     let fewer = scene.retain(&many(35), Removals::Guarded);
     assert_eq!(fewer.held, [], "5 of 32 are within the budget");
 
-    // The removals of five unwanted servers count for the guard.
+    // The guard counts the removals of five servers that are not wanted.
     scene.remove(&servers(36..=40));
     let fewer = scene.retain(&many(29), Removals::Guarded);
     assert_eq!(fewer.held.len(), 6, "11 within a minute are not");

@@ -79,8 +79,8 @@ impl Memory {
     /// Reads a row that a previous run wrote.
     ///
     /// # Errors
-    /// Returns an error if the row cannot be parsed. The other rows can still
-    /// be used.
+    /// Returns an error if the row cannot be parsed. A faulty row does not
+    /// affect other rows.
     pub fn remember(&mut self, key: &str, row: &str) -> serde_json::Result<()> {
         let (service, server): Key = serde_json::from_str(key)?;
         match server {

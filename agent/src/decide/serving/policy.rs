@@ -47,9 +47,8 @@ impl Count {
 }
 
 /// Whether a service is below its minimum of healthy servers. Once below its
-/// minimum, a service counts as below until it has recovered. While first
-/// verdicts are awaited (`is_awaited`), a service does not fall below its
-/// minimum.
+/// minimum, a service counts as below until it has recovered. A service does
+/// not fall below its minimum while it waits for first verdicts (`is_awaited`).
 pub fn is_below(
     availability: &Availability,
     count: Count,

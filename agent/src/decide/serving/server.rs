@@ -19,11 +19,11 @@ use crate::event::probed::Tally;
 /// A server that stays up for at least this long after its return no longer
 /// counts as flapping.
 const CALM: SignedDuration = SignedDuration::from_mins(5);
-/// The longest time for which a flapping server's probes must succeed before
-/// the server is back in service.
+/// The longest time for which a flapping server must pass its probes before it
+/// returns to service.
 const MOST_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// If a server has failed this many times in a row, each time soon after its
-/// return, its probes must succeed for longer before it is back in service.
+/// A server counts as flapping after this many failures in a row, each soon
+/// after its return. Then the server must pass its probes for longer.
 const FLAPPING: u32 = 3;
 
 /// The known health of a server.
@@ -61,9 +61,8 @@ pub struct ServerState {
 }
 
 impl ServerState {
-    /// Returns the state of a server that the kernel already serves when its
-    /// check begins: the server counts as up until a verdict shows the
-    /// opposite.
+    /// Returns the state of a server that already gets connections when its
+    /// check begins. The server counts as up until its probes fail.
     pub fn served(now: Timestamp) -> Self {
         Self::new(Health::Up, now)
     }
@@ -96,8 +95,8 @@ impl ServerState {
         }
     }
 
-    /// Cancels the server's return to service, because its probes have changed
-    /// and the new probes must first show that the server is healthy.
+    /// Cancels the server's planned return to service. Its probes have changed,
+    /// so the new probes must succeed first.
     pub fn probed_otherwise(&mut self) {
         self.back_at = None;
     }
@@ -206,7 +205,8 @@ impl ServerState {
 
     fn fall(&mut self, now: Timestamp) {
         let is_soon = now.duration_since(self.since) < CALM;
-        // A first failure follows no earlier return, so it starts the count.
+        // The first failure starts the count, because the server has not
+        // returned from a failure yet.
         let is_again = self.falls > 0 && is_soon;
         self.falls = if is_again { self.falls + 1 } else { 1 };
         self.become_(Health::Down, now);
@@ -226,8 +226,8 @@ impl ServerState {
 
     /// Returns how long the server's probes must keep succeeding before the
     /// server is back in service. The time is zero for the first two failures.
-    /// After the third failure, the time is as long as the required successes
-    /// take, and it doubles after each further failure.
+    /// After the third failure, the time is `period` times `success_threshold`.
+    /// Each further failure doubles the time.
     fn patience(&self, check: &HealthCheck) -> SignedDuration {
         match self.falls.cmp(&FLAPPING) {
             Ordering::Less => SignedDuration::ZERO,

@@ -26,8 +26,8 @@ pub(super) struct Service {
     /// When the service recovered, or none once its sorry server is gone. After
     /// a recovery, the sorry server stays for a while without new connections.
     pub(super) recovered: Option<Timestamp>,
-    /// Whether outstanding first probe results may let the service recover or
-    /// fall below its minimum.
+    /// Whether the service may cross its minimum when the missing first probe
+    /// results arrive.
     pub(super) is_waiting: bool,
 }
 
@@ -56,8 +56,9 @@ impl Member {
 pub struct Found<'a> {
     /// The service in the kernel, or none if the kernel does not have it.
     pub service: Option<&'a ActualService>,
-    /// Whether the service was already ours in this boot of the host. If so, a
-    /// health check removed the servers that are missing from the kernel.
+    /// Whether the service was already ours in this boot of the host. If a
+    /// server is missing from a service of ours, a health check removed the
+    /// server.
     pub is_ours: bool,
 }
 
@@ -80,9 +81,9 @@ impl Service {
         Count::of(self.servers.values().map(Member::server))
     }
 
-    /// Counts servers as [`Self::count`] does, but a server counts as healthy
-    /// only if the current run has probed it. A service below its minimum must
-    /// not recover because of old health from a previous run.
+    /// Counts the servers. Unlike [`Self::count`], counts as healthy only
+    /// servers that the current run has probed. A service below its minimum
+    /// must not recover because of old health from a previous run.
     fn probed_count(&self) -> Count {
         let is_probed = |member: &&Member| member.state.is_probed();
         let probed = self.servers.values().filter(is_probed).map(Member::server);
@@ -101,10 +102,11 @@ impl Service {
     }
 
     /// Corrects the state that the previous run recorded, so that it matches
-    /// the kernel. No weight in the kernel then changes before a verdict. The
-    /// record may be outdated, because the previous run may have ended before
-    /// it recorded its last step. After a reboot, the kernel has no services,
-    /// and the recorded state stays unchanged.
+    /// the kernel. Without the correction, weights in the kernel could change
+    /// before the first verdict. The record may be outdated, because the
+    /// previous run may have ended before it recorded its last step. After a
+    /// reboot, the kernel has no services, and the recorded state stays
+    /// unchanged.
     pub(super) fn believe(&mut self, found: Found<'_>, now: Timestamp) {
         if found.service.is_none() {
             return;
@@ -120,9 +122,8 @@ impl Service {
         let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
             // A sorry server that gets connections shows that the service was
-            // below its minimum. If the memory does not record that the service
-            // is below its minimum, the memory also lacks the servers that
-            // failed.
+            // below its minimum. If the memory shows no time below the minimum,
+            // the memory also lacks the servers' failures.
             if self.below_since.is_none() {
                 self.below_since = Some(now);
                 for member in self.servers.values_mut() {

@@ -33,8 +33,8 @@ impl Fight {
         !self.is_over
     }
 
-    /// Notes that the sysctl has its wanted value, whichever process set it.
-    /// From now on, the agent corrects other values of the sysctl again.
+    /// Notes that the sysctl has its wanted value, whichever process set it. If
+    /// another process changes the sysctl later, the agent corrects it again.
     pub fn end(&mut self) {
         if self.is_over {
             *self = Self::default();

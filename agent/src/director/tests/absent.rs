@@ -1,5 +1,5 @@
-//! Tests that an object's absence from a listing removes the object only if the
-//! listing is believed, however small the table is.
+//! Tests objects that a listing leaves out. The agent removes their entries
+//! only if it believes the listing, even if the table is small.
 
 use super::*;
 use crate::{
@@ -32,8 +32,9 @@ fn listings(source: &Source, ports: impl IntoIterator<Item = i32>) -> Vec<Event>
     events
 }
 
-/// Returns a director that has listed `count` services at version 1000, and has
-/// seen the creation of the last service at version 2000.
+/// Returns a director that knows `count` services. A listing at version 1000
+/// contained all services except the last. An event at version 2000 added the
+/// last service.
 fn settled(world: &ModelWorld, count: i32) -> Loop {
     let mut agent = director(&Doors::default(), world);
     hear(&mut agent, listings(&Source::Version(1000), 1..count));
@@ -300,14 +301,14 @@ fn a_restart_changes_nothing_about_what_is_believed() {
         // The API server's etcd was restored while the agent did not run.
         let observed = run(listings(&version(900), 1..=2));
         assert_eq!(observed.removals_held.len(), 1, "hasty: {is_hasty}");
-        // The agent restarts after the restored etcd has passed the
-        // resourceVersion of the lost etcd.
+        // The agent restarts again. By now, the restored etcd has higher
+        // resourceVersions than the lost etcd had.
         let observed = run(listings(&version(5000), 1..=2));
         assert_eq!(observed.removals_held.len(), 1, "hasty: {is_hasty}");
         let hold = observed.hold.expect("it is held").to_string();
         assert!(hold.contains("not seen being deleted"), "{hold}");
         assert_eq!(world.news(), [""; 0], "hasty: {is_hasty}");
-        // The missing object is there again, and is then deleted while the
+        // The missing object is listed again. It is then deleted while the
         // agent does not run.
         let observed = run(listings(&version(5001), 1..=3));
         assert_eq!(
@@ -323,8 +324,8 @@ fn a_restart_changes_nothing_about_what_is_believed() {
         events.push(released());
         let observed = run(events);
         assert_eq!((observed.hold.as_ref(), services_of(&observed)), (None, 0));
-        // The checkpoint does not contain the objects whose removal was
-        // released.
+        // The removals were allowed, so the checkpoint no longer contains the
+        // deleted objects.
         let (_, restored) = Checkpoint::open(state.path());
         let restored = restored.expect("a folder of our own");
         let is_service = |event: &Event| matches!(event, Event::VirtualService(_));

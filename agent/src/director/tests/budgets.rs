@@ -171,8 +171,8 @@ fn an_older_service_waits_until_a_newer_one_that_is_served_is_deleted() {
     let before = world.table();
     assert_eq!(before.len(), 3);
 
-    // Both services are from the same second, and the new service comes first
-    // by name.
+    // Both services have the same creation time. The new service comes first by
+    // name, but must wait, because the other service is already served.
     let new = Event::VirtualService(Change::Apply(service(443, "wrr", 1)));
     agent.note(new);
     let observed = agent.act(START).expect("a round");

@@ -1,5 +1,5 @@
-//! Tests that the agent removes no entry after the cluster changed or a
-//! definition was deleted, unless the removals are released.
+//! Tests that the agent holds all removals after the cluster changed or a
+//! custom resource definition was deleted. The group can allow the removals.
 
 use jiff::Timestamp;
 
@@ -162,8 +162,8 @@ fn a_cluster_that_the_disk_did_not_take_is_remembered_once_it_does() {
     assert_eq!(world.news(), [""; 0], "the cluster is written only once");
 }
 
-/// Returns a director that holds the removal of all entries because the
-/// definition of their objects is being deleted.
+/// Returns a director that holds all removals. The custom resource definition
+/// of the services is being deleted.
 fn holding(world: &ModelWorld) -> Loop {
     let mut agent = settled(world);
     let gone = services([]);
@@ -200,9 +200,8 @@ fn a_clock_that_was_wrong_at_the_start_releases_nothing_until_it_is_right() {
     let there = ApiServerTime::Is(NOON);
     let set = |here, api_server| world.parts().daytime = Daytime { here, api_server };
     let years = Duration::from_secs(20 * 365 * 24 * 60 * 60);
-    // The machine has no clock that runs without power, so it starts with a
-    // time in the past. By a clock in the past, an ended permission seems to be
-    // still valid.
+    // The machine has no battery-backed clock, so it starts with a time in the
+    // past. According to that clock, an ended permission is still valid.
     set(NOON - years, there);
     let mut agent = holding(&world);
     let ended = released_until(None, NOON - 60 * MINUTE);

@@ -10,7 +10,8 @@ use crate::{
     probe::target::{Order, Target},
 };
 
-/// A director that runs on its thread, and the prober's ends of its channels.
+/// A director that runs on its thread. The test acts as the prober: it receives
+/// the orders and sends the verdicts.
 struct Scene {
     running: Running,
     orders: UnboundedReceiver<Order>,

@@ -1,5 +1,6 @@
-//! Tests that a director gives up a VIP only for a live holder, and takes over
-//! a VIP only if all other directors are out.
+//! Tests when a director gives up or takes over a VIP. It gives up a VIP only
+//! if the holder is live. It takes over a VIP only if all other directors are
+//! out ([`crate::decide::liveness`]).
 
 use super::*;
 
@@ -20,8 +21,9 @@ fn settled(world: &ModelWorld, members: &[&str], holder: Option<&str>) -> Loop {
 }
 
 impl Loop {
-    /// Records that a look at a director's Lease found `renewal`, at the time
-    /// `after` the start.
+    /// Sends a reading of another director's Lease, and runs a round. `renewal`
+    /// is the Lease's renewal time. `after` is the time of the reading, counted
+    /// from the start.
     fn hear_of(&mut self, director: &str, renewal: Option<&str>, after: Duration) {
         let (director, renewal) = (director.to_owned(), renewal.map(ToOwned::to_owned));
         self.note(Event::Lease(director, Instant::now() + after, renewal));

@@ -1,5 +1,5 @@
-//! Tests that the director refuses services at addresses that the host's
-//! programs talk to, but does not refuse its own services.
+//! Tests that the director refuses a new service at an address that a program
+//! of the host talks to. A service that already serves is not refused.
 
 use std::net::SocketAddr;
 

@@ -70,8 +70,8 @@ pub(super) fn act(agent: &mut Loop, now: Duration) -> Observed {
     agent.act(now).expect("a round")
 }
 
-/// Makes the agent check its host every [`REFUSED_INTERVAL`] for the time
-/// `long`. Returns the agent's last findings.
+/// Lets the time `long` pass, and makes the agent check its host every
+/// [`REFUSED_INTERVAL`]. Returns the agent's last findings.
 pub(super) fn act_for(agent: &mut Loop, from: Duration, long: Duration) -> Observed {
     let (mut now, mut last) = (from, None);
     while now < from + long {
@@ -81,8 +81,9 @@ pub(super) fn act_for(agent: &mut Loop, from: Duration, long: Duration) -> Obser
     last.expect("a round")
 }
 
-/// Returns the service of each exception, and its server if it has one. All
-/// exceptions in `observed` must have the reason WouldHijackDirector.
+/// Returns one text for each exception: the service, and the server if the
+/// exception names a server. All exceptions in `observed` must have the reason
+/// WouldHijackDirector.
 pub(super) fn refused(observed: &Observed) -> Vec<String> {
     let exceptions = observed.protection.exceptions.iter();
     exceptions

@@ -46,7 +46,8 @@ fn a_refused_service_waits_until_nothing_has_listened_there_for_ten_minutes() {
         "the host is checked again soon"
     );
 
-    // The program restarts, and does not listen while the agent looks once.
+    // The program restarts. When the agent looks at the sockets, the program is
+    // not listening.
     world.parts().listeners.clear();
     let observed = act(&mut agent, due);
     assert_eq!(refused(&observed), ["shop/web22"]);

@@ -1,5 +1,6 @@
-//! Tests that deleting an object and creating it again cuts no connection, and
-//! that the entries of a deleted object leave after their grace.
+//! Tests that no connection is cut if an object is deleted and soon created
+//! again. Otherwise, the agent removes the entries of the deleted object after
+//! a grace.
 
 use super::*;
 
@@ -8,7 +9,7 @@ const fn s(seconds: u64) -> Duration {
 }
 
 /// Returns a director with two services and two servers in the kernel. The
-/// director's removals have the usual grace.
+/// director delays removals by [`GRACE`], as in production.
 fn settled(world: &ModelWorld) -> Loop {
     let mut agent = patient_director(&Doors::default(), world);
     everything().into_iter().for_each(|event| agent.note(event));

@@ -6,8 +6,8 @@ pub(super) const VIP: &str = "192.0.2.10";
 /// The time after which a waiting test fails.
 pub(super) const PATIENCE_OF_TESTS: Duration = Duration::from_secs(20);
 
-/// How many times each edge was opened, and how many times opening it must fail
-/// first.
+/// Counts how often the director opened the journal (`opened`) and the kernel
+/// (`kernel_opened`). The next `kernel_fails` attempts to open the kernel fail.
 #[derive(Clone, Default)]
 pub(super) struct Doors {
     pub(super) opened: Arc<AtomicUsize>,
@@ -62,15 +62,15 @@ impl Doors {
     }
 }
 
-/// Returns a director whose removals have no grace. Tests that are not about
-/// the grace need not wait for it.
+/// Returns a director that removes entries without a grace, so that most tests
+/// need not wait.
 pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Loop {
     let mut director = patient_director(doors, world);
     director.retention = Retention::new(Duration::ZERO);
     director
 }
 
-/// Returns a director with the usual grace for removals, as `main` starts it.
+/// Returns a director that delays removals by [`GRACE`], as in production.
 pub(super) fn patient_director(doors: &Doors, world: &ModelWorld) -> Loop {
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let (recorder, _) = Recorder::new();
@@ -212,8 +212,8 @@ pub(super) fn directors(names: &[&str]) -> Event {
     Event::Directors(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-/// Returns the event that reports `renewal`, as just found in a director's
-/// Lease.
+/// Returns the event that reports a director's Lease with the renewal time
+/// `renewal`. The Lease was read just now.
 pub(super) fn lease(director: &str, renewal: &str) -> Event {
     let (director, renewal) = (director.to_owned(), Some(renewal.to_owned()));
     Event::Lease(director, Instant::now(), renewal)

@@ -214,8 +214,9 @@ impl Walk {
         served
     }
 
-    /// Gives every grant, frees the disk and allows all removals. Afterwards,
-    /// lets all graces and all pauses between attempts end.
+    /// Gives every grant, frees the disk and allows all removals. Then lets
+    /// five minutes pass. All graces and all waits for another attempt end in
+    /// that time.
     fn calm_down(&mut self) {
         self.world.parts().disk_broken = false;
         self.is_granted = true;
@@ -242,8 +243,8 @@ impl Walk {
     }
 }
 
-/// Returns the line of a table without the weight, which is 0 for a server that
-/// was deleted a moment ago.
+/// Removes the weight from a line of a table. Tests ignore the weight, because
+/// a deleted server has weight 0 during its grace.
 fn without_weight(line: String) -> String {
     match line.split_once(" -w ") {
         Some((entry, _)) => entry.to_owned(),
@@ -251,8 +252,9 @@ fn without_weight(line: String) -> String {
     }
 }
 
-/// If the line `news` of the world's log shows that clients lose a served
-/// entry, returns the entry in the form that [`Walk::served`] uses.
+/// Returns the entry that the log line `news` removes from the host, or none if
+/// the line removes no entry. The entry has the form that [`Walk::served`]
+/// uses.
 fn taken_away(news: &str) -> Option<String> {
     let vip = news
         .strip_prefix("- ")

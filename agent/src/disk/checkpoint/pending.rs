@@ -15,8 +15,8 @@ use super::{FILES, META, Note, OBJECTS, STANDINGS, row_key};
 /// result as writing the notes one by one.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// The listed kinds, each with the keys of the rows that may stay. The
-    /// map's key for a kind is the prefix of the kind's row keys. The other
+    /// The listed kinds, each with the keys of the rows that stay. A kind is
+    /// given as the prefix of its row keys, such as `RealServer/`. The other
     /// rows of a listed kind are deleted before `objects` are written.
     listed: BTreeMap<String, BTreeSet<String>>,
     objects: Rows,

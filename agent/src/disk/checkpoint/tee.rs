@@ -38,9 +38,9 @@ impl Tee {
         self.kind
     }
 
-    /// Keeps the rows of objects that the current listing leaves out. A kept
-    /// row stays until [`Tee::forget`] is called or an event shows or deletes
-    /// the object.
+    /// Keeps the rows of objects that the current listing leaves out. A row is
+    /// kept until [`Tee::forget`] is called, the object is seen again, or an
+    /// event deletes the object.
     pub fn keep(&mut self, left_out: impl IntoIterator<Item = ObjectKey>) {
         self.kept.extend(left_out);
     }

@@ -40,8 +40,8 @@ fn group() -> Loose<DirectorGroup> {
     .expect("an envelope that parses")
 }
 
-/// Simulates one run of an agent, in which `live` sends the notes. Returns the
-/// content of the checkpoint at the start of the run.
+/// Simulates one run of an agent. The function `live` sends the notes of the
+/// run. Returns the content of the checkpoint at the start of the run.
 fn run(folder: &Path, live: impl FnOnce(&Recorder)) -> Restored {
     let (checkpoint, restored) = Checkpoint::open(folder);
     let restored = restored.expect("a folder of our own");
@@ -386,7 +386,7 @@ fn the_row_of_an_object_that_a_listing_left_out_is_kept_until_it_is_forgotten() 
         tee.change(&mut store, Change::Listed);
         if is_forgotten {
             tee.forget(key("web"));
-            // The object is not missing, so its row is not deleted.
+            // The listing contains this object, so its row is not deleted.
             tee.forget(key("there"));
         }
     };

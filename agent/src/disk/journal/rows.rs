@@ -3,8 +3,8 @@
 //! Changes are appended in the order in which they happened. Appended changes
 //! are merged into one list when the file is opened, and when the changes take
 //! too many bytes. Because changes are appended, a round writes only its own
-//! changes and does not read the file. A table of 10,000 services takes a few
-//! hundred kilobytes in a few writes.
+//! changes and does not read the file. For 10,000 services, the agent needs
+//! only a few writes with a few hundred kilobytes in total.
 
 use std::{collections::BTreeSet, iter, net::IpAddr};
 
@@ -40,8 +40,8 @@ const SCHEMA_2: &str = "2";
 /// split into rows at arbitrary bytes.
 const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refused");
 /// The table of the services that were ours before the last boot. The table
-/// contains the postcard encoding of an `Option` of a set of services, split
-/// into rows at arbitrary bytes.
+/// holds an optional set of services, in postcard encoding and split into rows
+/// at arbitrary bytes.
 const BEFORE_BOOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("before-boot");
 /// The size of a row in bytes. The database redb stores a value in a page whose
 /// size is a power of two. A row of this size fits with its key into a page of
@@ -98,8 +98,8 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     let mut before_boot = before_boot.flatten();
     if boot.as_deref() != Some(boot_id) {
         let services: BTreeSet<_> = remembered.table.services.into_keys().collect();
-        // If the agent had no services after the previous boot, the journal
-        // keeps the services from before the previous boot.
+        // If the agent had no services since the previous boot, the journal
+        // keeps the services from before that boot.
         if schema.is_some() && !(services.is_empty() && before_boot.is_some()) {
             before_boot = Some(services);
         }
@@ -133,8 +133,8 @@ pub(super) fn is_from(database: &Database, boot_id: &str) -> Result<bool, redb::
     Ok(boot.is_some_and(|found| found.value() == boot_id))
 }
 
-/// The records that outlive a boot: the journal's content without the entries
-/// and the intent.
+/// The records that outlive a boot: the cluster's id, the refused entries, and
+/// the services from before the boot.
 #[derive(Clone, Debug)]
 pub(super) struct Lasting {
     pub(super) cluster: Option<String>,
@@ -180,8 +180,9 @@ pub(super) fn put_cluster(
     Ok(())
 }
 
-/// Writes the addresses taken over from a director that is out. Older builds
-/// ignore the row with these addresses.
+/// Writes the addresses that this director took over because the other
+/// directors no longer renew their Leases. Older builds ignore the row with
+/// these addresses.
 pub(super) fn put_taken_over(
     transaction: &WriteTransaction,
     addresses: &BTreeSet<IpAddr>,

@@ -116,8 +116,8 @@ fn first_line(before: usize, part: &str) -> u64 {
 type Found = (Object, Vec<Wrong>);
 
 /// Reads one document's object, and finds the fields that this build does not
-/// know. Returns `None` for a kind of another project. For example, a file that
-/// is also used with kubectl may contain a Namespace.
+/// know. Returns `None` if the object's kind is from another project: a file
+/// for kubectl may, for example, also contain a Namespace.
 fn document(yaml: &Yaml) -> Result<Option<Found>, Wrong> {
     let at = |path: &str, reason: String| (yaml.line(path), format!("{path}: {reason}"));
     let text = |pointer: &str| {
@@ -174,8 +174,7 @@ where
         + DeserializeOwned,
     C: Checked<Object = K>,
 {
-    // Every reason that is passed to this closure begins with the path of the
-    // field.
+    // Each `reason` begins with the path of the field that it is about.
     let at = |reason: String| {
         let path = reason.split(": ").next().unwrap_or_default();
         (yaml.line(&path.replace('[', ".").replace(']', "")), reason)

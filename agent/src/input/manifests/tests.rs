@@ -17,8 +17,8 @@ metadata: {name: web1, labels: {app: web}}
 spec: {address: 198.51.100.1}
 ";
 
-/// Returns the contents of a folder; each call returns contents of the same
-/// folder.
+/// Returns the contents of a folder with the given files. The folder has the
+/// same inode number in each call.
 fn files(files: &[(&str, &str)]) -> Contents {
     folder(1, files)
 }

@@ -42,8 +42,8 @@ impl Prober {
         self.orders.send(order).unwrap();
     }
 
-    /// Returns the next tally. Skips void probes, because they also occur on a
-    /// busy machine.
+    /// Returns the next tally that the engine reports, with its target's id.
+    /// Skips void probes, because they also occur on a busy machine.
     fn next(&self) -> (u64, Tally) {
         loop {
             match self.heard.recv_timeout(PATIENCE) {
@@ -198,8 +198,9 @@ fn void_probes_are_reported_when_they_change_and_once_a_second_at_most() {
     assert_eq!(voids.news(second * 5), Some(BTreeMap::new()), "it is over");
 }
 
-/// Ends one probe with the given outcome in an engine whose thread was late and
-/// stalled for the given times. Returns the engine's event.
+/// Ends one probe with the given outcome, and returns the engine's event. The
+/// probe ends `late` after its deadline, and the engine's thread was stalled
+/// for `stood_still` during the probe.
 fn landed(outcome: Outcome, late: Duration, stood_still: Duration) -> Option<Event> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

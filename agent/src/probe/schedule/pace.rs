@@ -6,8 +6,8 @@ use std::time::Duration;
 const LONGEST_GAP: Duration = Duration::from_millis(20);
 /// The number of probes that may always begin at once, even at a low rate.
 const BURST: u32 = 16;
-/// In addition, the number of probes that the pace allows in this time may
-/// begin at once.
+/// In addition to [`BURST`], as many probes may begin at once as the rate
+/// allows within this time.
 const BURST_TIME: Duration = Duration::from_millis(40);
 
 /// Delays probes to keep them within a given rate, with the generic cell rate
@@ -20,7 +20,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Sets how many probes may begin per second. A rate below 50 counts as 50.
-    /// A new rate does not delay the next probe.
+    /// A change of the rate never makes the next probe wait longer.
     pub(super) fn set_rate(&mut self, per_second: f64) {
         let next = self.next();
         let gap = Duration::try_from_secs_f64(1.0 / per_second);

@@ -63,7 +63,8 @@ impl Share {
         self.targets == 0 && self.in_flight == 0
     }
 
-    /// Returns the number of probes in flight at once if no server answers.
+    /// Returns the maximum number of probes in flight at once. The maximum is
+    /// reached if no server answers.
     pub(super) fn most_in_flight(&self) -> usize {
         self.targets + self.orphans
     }
@@ -91,9 +92,9 @@ impl Share {
         made
     }
 
-    /// Updates the namespace's position in `ready`, which is sorted by the time
-    /// of the next probe. `most_in_flight` is the number of places that the
-    /// namespace may use.
+    /// Updates the namespace's entry in `ready`, which is sorted by the times
+    /// of the namespaces' next probes. `most_in_flight` is the number of places
+    /// that the namespace may use.
     pub(super) fn put_in_order(
         &mut self,
         namespace: &Arc<str>,

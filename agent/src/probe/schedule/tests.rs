@@ -136,7 +136,8 @@ fn many_new_targets_begin_close_together_and_not_all_at_once() {
 fn the_probes_of_many_targets_are_spread_over_the_period() {
     for seed in 0..5 {
         let mut world = World::new(schedule(seed), |_| MILLISECOND);
-        // A third of the targets, with consecutive slots, is removed.
+        // The test later removes a third of the targets, whose slots are
+        // consecutive.
         world.insert(0..1000, 5 * SECOND);
         world.run(7 * SECOND);
         world.insert(1000..1500, 5 * SECOND);
@@ -247,7 +248,8 @@ proptest! {
                     periods.remove(&ProbeId(id));
                 }
             }
-            // The probes of the replaced targets end before the next step.
+            // A probe takes less than 1 s. So a probe of a removed target ends
+            // before the next step.
             world.run(SECOND + MILLISECOND * rest);
         }
         let from = world.now;

@@ -5,7 +5,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
 };
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -32,7 +35,15 @@ fn certificate(authority: &Authority, names: &[&str], year: i32) -> (Vec<u8>, Ke
 }
 
 /// Starts a healthy server with the given certificate and key.
-async fn server((certificate, key): (Vec<u8>, KeyPair)) -> SocketAddr {
+async fn server(identity: (Vec<u8>, KeyPair)) -> SocketAddr {
+    listening_server(identity).await.0
+}
+
+/// Starts a healthy server, and also returns what the server's clients say: one
+/// message for each connection.
+async fn listening_server(
+    (certificate, key): (Vec<u8>, KeyPair),
+) -> (SocketAddr, UnboundedReceiver<Vec<u8>>) {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -41,18 +52,23 @@ async fn server((certificate, key): (Vec<u8>, KeyPair)) -> SocketAddr {
         .with_single_cert(vec![certificate.into()], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    serve(move |stream| {
-        let acceptor = acceptor.clone();
+    let (hear, heard) = unbounded_channel();
+    let address = serve(move |stream| {
+        let (acceptor, hear) = (acceptor.clone(), hear.clone());
         async move {
             let Ok(mut stream) = acceptor.accept(stream).await else {
                 return;
             };
-            let mut read = [0; 4096];
-            let _ = stream.read(&mut read).await;
+            let mut read = vec![0; 4096];
+            let length = stream.read(&mut read).await.unwrap_or_default();
+            read.truncate(length);
+            // Only some tests listen.
+            let _ = hear.send(read);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
         }
     })
-    .await
+    .await;
+    (address, heard)
 }
 
 fn rule(authority: Option<&Authority>, name: Option<&str>) -> TlsRule {
@@ -125,6 +141,20 @@ async fn a_certificate_that_is_not_trusted_says_why() {
         said(get(tls(), None), server(own).await).await,
         "certificate: it belongs to an authority, not to a server (CA:TRUE)"
     );
+}
+
+/// The check's headers may contain credentials, so they are not for everybody.
+#[tokio::test]
+async fn a_server_that_is_not_trusted_gets_no_request() {
+    let (ours, other) = (authority("ours"), authority("other"));
+    for (signer, expected) in [(&ours, true), (&other, false)] {
+        let (address, mut requests) =
+            listening_server(certificate(signer, &["shop.example"], 2990)).await;
+        let tls = rule(Some(&ours), Some("shop.example"));
+        said(get(tls, None), address).await;
+        let request = requests.recv().await.expect("the server was asked");
+        assert_eq!(!request.is_empty(), expected, "it got {request:?}");
+    }
 }
 
 #[tokio::test]

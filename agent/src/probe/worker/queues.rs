@@ -13,8 +13,8 @@ use std::{
 pub(super) struct Queues<J> {
     queues: HashMap<Arc<str>, Queue<J>>,
     /// The used time of the namespace whose job was taken last. A namespace
-    /// whose queue was empty starts with a used time of at least `clock`, so
-    /// the namespace cannot save up time.
+    /// that had no waiting job continues with a used time of at least `clock`,
+    /// so its idle time gives it no advantage.
     clock: Duration,
 }
 
@@ -93,8 +93,8 @@ mod tests {
         name.into()
     }
 
-    /// Runs `count` jobs; the value of a job is its duration in milliseconds.
-    /// Returns the namespace of each job, in the order of the runs.
+    /// Runs at most `count` jobs, and returns the namespace of each in order.
+    /// The value of a job is the number of milliseconds that it takes.
     fn work(queues: &mut Queues<u32>, count: usize) -> Vec<String> {
         let mut done = Vec::new();
         for _ in 0..count {

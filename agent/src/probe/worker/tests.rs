@@ -17,7 +17,7 @@ async fn say_yes(worker: &Worker, namespace: &str) -> Answer {
 #[tokio::test]
 async fn a_namespace_with_too_many_waiting_jobs_is_refused_and_another_is_not() {
     let worker = Worker::default();
-    // The flag `has_thread` keeps the worker from starting a thread.
+    // Because `has_thread` is true, the worker does not start a thread.
     *worker.has_thread.lock().unwrap() = true;
     let mut waiting = Vec::new();
     for _ in 0..MOST_WAITING {

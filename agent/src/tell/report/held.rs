@@ -32,8 +32,8 @@ pub(super) fn removals_held(
     }
 }
 
-/// Adds to the condition the reason why the group's permission does not release
-/// the held removals, if there is one.
+/// If the group's permission does not release the held removals, adds the
+/// reason to the condition's message.
 pub(super) fn explain(condition: &mut Condition, doubt: Option<&Doubt>) {
     if let ("True", Some(doubt)) = (&*condition.status, doubt) {
         condition.message = format!("{}. Not released yet: {doubt}", condition.message);

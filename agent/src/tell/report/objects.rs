@@ -10,12 +10,16 @@ use crds::{
 use super::exception;
 use crate::ration::Line;
 
-/// Returns the exceptions that only agents can report, of three kinds. First:
-/// services and servers of the group that this build cannot read, though the
-/// controller's build may. Second: objects that give way to the last good
-/// version of another object. The other object has the same key, or is in the
-/// same namespace and uses up a budget. Third: objects that wait for room in a
-/// budget because this director still serves other objects.
+/// Returns the exceptions that only agents can report. There are three kinds of
+/// exceptions:
+///
+/// - A service or server of the group is unreadable for this build. The
+///   controller's build may be able to read it.
+/// - An object is not used because another object keeps its last good version
+///   in force. The other object has the same [`ServiceId`], or it uses up a
+///   budget of the same namespace.
+/// - An object waits for room in a budget, because this director still serves
+///   other objects.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = reason::UNREADABLE;
     let services = objects.virtual_services.iter().filter_map(|(key, stored)| {

@@ -27,8 +27,8 @@ pub(super) fn problems(outcome: &Outcome, wishes: &Desired) -> Vec<(IpAddr, &'st
     let missing = outcome.missing.iter();
     let missing =
         missing.map(|(address, why)| (*address, reason(why), absence(*address, why, wishes)));
-    // In mode Manual, the services do not depend on addresses that the agent
-    // added.
+    // In mode Manual, another program adds the VIPs. So if an address that the
+    // agent added earlier stays, no service has a problem.
     let stays = outcome.kept.iter();
     let stays = stays.filter(|(_, stay)| **stay != Stay::Manual);
     let stays = stays.map(|(address, stay)| {
@@ -54,9 +54,9 @@ pub(super) fn left_over(outcome: &Outcome) -> impl Iterator<Item = String> {
     })
 }
 
-/// Writes the addresses on this host into the status, as many for each
-/// namespace as fit. An address that several namespaces need counts for the
-/// first namespace.
+/// Writes the addresses on this host into the status. If there is no room for
+/// all addresses, each namespace gets a fair share of the room. An address that
+/// several namespaces need counts for the first namespace.
 pub(super) fn tell(
     status: &mut DirectorStatus,
     held: &BTreeMap<IpAddr, String>,
@@ -144,8 +144,9 @@ fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> String {
     }
 }
 
-/// Returns a sentence that says why an address of ours stays on `interface` of
-/// this host although the group wants it elsewhere, with the remedy.
+/// Returns a sentence about an address that the agent added and that stays on
+/// `interface`, although the group wants it elsewhere. The sentence gives the
+/// reason and the remedy.
 fn lingering(address: IpAddr, interface: &str, stay: &Stay, wishes: &Desired) -> String {
     match stay {
         Stay::NoPlace(why) => format!(
@@ -170,9 +171,9 @@ fn contest(address: IpAddr, (mac, theirs): &(Mac, Vec<IpAddr>), wishes: &Desired
     )
 }
 
-/// Returns a description of another host on the segment: its Ethernet address,
-/// its other known IP addresses and, if the host is a RealServer, the name of
-/// the RealServer.
+/// Returns a description of another host on the segment: its Ethernet address
+/// and its known IP addresses except `vip`. If the host is a RealServer, the
+/// description also names the RealServer.
 fn named(mac: Mac, theirs: &[IpAddr], vip: IpAddr, wishes: &Desired) -> String {
     let theirs: Vec<_> = theirs.iter().filter(|address| **address != vip).collect();
     let servers = wishes.servers.iter();

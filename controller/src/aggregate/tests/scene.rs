@@ -211,8 +211,8 @@ pub(super) fn exception(service: &str, reason: &str, message: &str) -> Value {
     json!({"virtualService": reference(service), "reason": reason, "message": message})
 }
 
-/// Returns the entry of a director's report for a server that is unhealthy for
-/// `services`.
+/// Returns an entry of a director's report: the server is unhealthy for the
+/// given services.
 pub(super) fn sick(server: &str, state: &str, message: &str, services: &[&str]) -> Value {
     json!({
         "realServer": reference(server),

@@ -45,8 +45,8 @@ impl Model {
     /// Returns the services that should be programmed by now but are not.
     pub(crate) fn not_programmed(&self) -> Vec<String> {
         let resolved = self.controller.resolved();
-        // If an object is now invalid, the state in force depends on the
-        // object's past, which digests do not show.
+        // If an object is now invalid, its last valid version may decide which
+        // servers a budget leaves out. Digests do not show that version.
         let are_cuts_unsure = !self.budgets.is_null() && has_outdated(self.controller.objects());
         let is_sound = |key: &ObjectKey, service: &Service| {
             !resolved.gone_groups.contains(&service.group)
@@ -75,10 +75,11 @@ impl Model {
     }
 
     /// Returns the statuses that the controller computed when it last resolved
-    /// the objects. Returns no statuses if they depend on earlier states.
+    /// the objects. Returns an empty map if the statuses may depend on earlier
+    /// versions of objects.
     pub(crate) fn conditions(&self) -> BTreeMap<ObjectKey, VirtualServiceStatus> {
-        // A restarted controller knows neither a deleted group nor the state in
-        // force before a rejected edit.
+        // A restarted controller does not know deleted groups. It also does not
+        // know the last accepted version of an object whose edit was rejected.
         let resolved = self.controller.resolved();
         if !resolved.gone_groups.is_empty()
             || !resolved.rejected.is_empty()
@@ -91,9 +92,9 @@ impl Model {
         self.conditions.clone()
     }
 
-    /// Returns the services that the report's director has. If the director is
-    /// ahead of the controller, returns the services that the director had at
-    /// the controller's position.
+    /// Returns the services that the director resolved for `report`. If the
+    /// director has used newer objects of a kind than the controller, the
+    /// controller's objects of this kind are resolved instead.
     fn as_far_as_the_controller_is(&self, report: &Report) -> BTreeMap<ObjectKey, Service> {
         if (0..3).all(|kind| report.used[kind] <= self.at[kind]) {
             return report.services.clone();
@@ -106,9 +107,9 @@ impl Model {
         resolve(&objects).services
     }
 
-    /// Whether an invalid service may have the VIP of service `key`. An invalid
-    /// service keeps its VIP on directors that knew its last valid version, and
-    /// a controller that started later cannot know that VIP.
+    /// Whether an invalid service may have the VIP of service `key`. Directors
+    /// that saw the last valid version of an invalid service still give the
+    /// service its VIP. A controller that started later cannot know this VIP.
     fn has_an_unreadable_rival(&self, key: &ObjectKey) -> bool {
         let services = &self.history[SERVICES][self.at[SERVICES]];
         let vip = |name: &str| {

@@ -72,9 +72,8 @@ pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
 
 /// Builds a rule of a VirtualService's spec that applies if the spec has a
 /// sorry server. In `expression`, SORRY stands for the sorry server. METHOD
-/// stands for the sorry server's forwarding method. If the sorry server has no
-/// method, METHOD stands for the service's method, or '' if the service has no
-/// method either.
+/// stands for the forwarding method of the sorry server, or else of the
+/// service. METHOD is '' if neither has a method.
 fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     const SORRY: &str = "self.availability.belowMinimum.sorryServer";
     const METHOD: &str = "(has(SORRY.forwarding) ? SORRY.forwarding.method : \
@@ -90,8 +89,8 @@ fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     .field_path(format!(".availability.belowMinimum.sorryServer{field}"))
 }
 
-/// CEL rule for a VirtualService's spec: the sorry server has a forwarding
-/// method, its own or the service's.
+/// CEL rule for a VirtualService's spec: if there is a sorry server, the sorry
+/// server or the service has a forwarding method.
 pub(in crate::api) fn sorry_server_is_reached() -> Rule {
     of_the_sorry_server(
         "METHOD != ''",

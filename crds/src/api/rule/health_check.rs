@@ -22,8 +22,8 @@ pub(in crate::api) fn timeout_within_period() -> Rule {
     .field_path(".timeoutSeconds")
 }
 
-/// CEL rule for a VirtualService's spec: a probe names its port if the service
-/// has no single port.
+/// CEL rule for a VirtualService's spec: a probe other than icmp names its port
+/// if the service has a firewall mark or port 0.
 pub(in crate::api) fn port_to_probe() -> Rule {
     rule(
         "!has(self.healthCheck) || (has(self.vip) && self.vip.port != 0) || \
@@ -59,8 +59,8 @@ pub(in crate::api) fn path() -> Rule {
     )
 }
 
-/// CEL rule for a string: the string is a DNS name as in certificates, or an IP
-/// address.
+/// CEL rule for a string: the string is a DNS name that a certificate can
+/// contain, or an IP address.
 pub(in crate::api) fn host() -> Rule {
     rule(
         r"isIP(self) || (self.matches('^[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?(\\.[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?)*$') && !self.matches('(^|\\.)[0-9]+$'))",

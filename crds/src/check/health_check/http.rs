@@ -186,9 +186,9 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
     }
 }
 
-/// Returns the last line of a regex error, which says what is wrong. The
-/// earlier lines of the error show the pattern, which does not fit into a
-/// condition.
+/// Returns the last line of a regex error, which says what is wrong. The lines
+/// before it show the pattern, and a condition's message has no room for the
+/// pattern.
 fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
@@ -242,8 +242,8 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
 /// Reads the certificates of a bundle. Each certificate must be usable as an
 /// authority.
 fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
-    /// The largest size of a bundle, in bytes: four characters of base64 hold
-    /// three bytes.
+    /// The largest size of a bundle in bytes. The limit is given in characters
+    /// of base64, and four characters encode three bytes.
     const LARGEST: usize = bounds::CA_BUNDLE_BASE64 / 4 * 3;
     if bundle.len() > LARGEST {
         return Err(invalid(

@@ -335,7 +335,8 @@ fn services_from_files_take_part_in_no_budget() {
     assert_eq!(names(&resolve(&objects), &key("file")), ["a", "b"]);
 }
 
-/// One tenant multiplies 1,000 services by 1,000 servers.
+/// One tenant has 1,000 services, and each service selects the same 1,000
+/// servers.
 #[test]
 fn two_thousand_objects_of_a_tenant_make_no_million_destinations() {
     let mut all =

@@ -1,11 +1,11 @@
-//! Tests that a namespace never uses more than its budget, even if objects that
-//! count as older appear later.
+//! Tests that a namespace never uses more than its budget, even if a new object
+//! sorts before objects that a director already serves.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// A director that serves the result of its last call of `serve`.
+/// A director that serves the services and servers of its last call of `serve`.
 #[derive(Default)]
 struct Director {
     services: BTreeSet<ServiceId>,
@@ -127,8 +127,8 @@ fn older_services_that_select_more_and_more_do_not_add_up() {
         6,
         "c has four from the beginning, and b two"
     );
-    // The budget has room for all four servers of the oldest service, but they
-    // wait.
+    // By age, all four servers of the oldest service are within the budget. The
+    // servers wait, because the director still serves newer objects.
     assert_eq!(
         waiting(&last),
         ["s1 of a", "s2 of a", "s3 of a", "s4 of a"],

@@ -102,8 +102,8 @@ fn exit_code(status: ExitStatus) -> Result<ExitCode> {
     ))
 }
 
-/// If the user is not root, runs `modprobe ip_vs` with sudo. If sudo asks for a
-/// password now, it does not ask again when the labs start.
+/// If the user is not root, runs `modprobe ip_vs` with sudo. sudo can then ask
+/// for a password once, before the labs start, and not in each lab.
 pub(crate) fn prepare_root() -> Result<()> {
     if !geteuid().is_root() {
         let mut modprobe = Command::new("sudo");

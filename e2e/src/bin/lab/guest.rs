@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 /// The line that precedes the program's own output on the guest's console.
 pub(crate) const BEGINNING: &str = "\u{1}lab: the program begins\n";
 
-/// The guest's order: the program to run, with its arguments and environment.
+/// An order to the guest to run a program, with the program's arguments and
+/// environment.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) program: PathBuf,
@@ -49,7 +50,8 @@ pub(crate) fn exit_status() -> Option<u8> {
 
 const STATUS: &str = "status";
 
-/// Reads the order, sets up the guest's network, and runs the ordered program.
+/// Reads the guest's `Order`, sets up the guest's network, and runs the
+/// program.
 pub(crate) fn run() -> Result<ExitCode> {
     let order = Order::read()?;
     bring_up_network()?;

@@ -7,8 +7,8 @@ use std::process::Command;
 use clap::ValueEnum;
 use e2e::host::run_here;
 
-/// The paths of the second kernel's image, initramfs and modules, below the
-/// folder that `e2e/tools/install` fills.
+/// The paths of the image, initramfs and modules of the kernel under QEMU. The
+/// paths are relative to the folder that `e2e/tools/install` fills.
 pub(crate) const IMAGE: &str = "kernel/vmlinuz";
 pub(crate) const INITRAMFS: &str = "kernel/initramfs";
 pub(crate) const MODULES: &str = "kernel/modules";
@@ -22,7 +22,8 @@ pub(crate) enum Kind {
     /// A stock Debian kernel under QEMU, with two processors. This kernel is
     /// newer than the kernel of user-mode Linux.
     Qemu,
-    /// The kernel of this machine. The guest is then only a network namespace.
+    /// The kernel of this machine. With this kernel, the guest is only a
+    /// network namespace.
     Host,
 }
 

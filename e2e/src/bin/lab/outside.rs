@@ -1,4 +1,5 @@
-//! The host side of the lab: the first process of its namespaces.
+//! Runs the host side of the lab. The host side is the first process in the
+//! lab's namespaces.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -34,8 +35,8 @@ pub(crate) fn make_folder() -> Result<()> {
 
 /// Runs the lab in the namespaces that the parent process (`cage`) has created.
 pub(crate) fn run(run: &Run) -> Result<ExitCode> {
-    // The kernel must kill this process when the parent process (`cage`) ends.
-    // A killed parent process cannot end this process itself.
+    // If the parent process (`cage`) is killed, it cannot stop this process. So
+    // the kernel must kill this process when the parent process ends.
     set_pdeathsig(Signal::SIGKILL).context("ending with the cage")?;
     let start = Instant::now();
     mount_over("proc", "/proc", None)?;
@@ -149,9 +150,10 @@ fn mount_over(kind: &str, path: &str, options: Option<&str>) -> Result<()> {
         .with_context(|| format!("mounting {kind} on {path}"))
 }
 
-/// Copies the program's output line by line, and returns whether the program
-/// has begun. The output before the program's first line comes from the kernel
-/// and the guest's setup, and goes to a log.
+/// Copies the program's output to standard output, line by line. Returns
+/// whether the program began before the output ended. The output before the
+/// program's first line comes from the kernel and the guest's setup, and goes
+/// to a log.
 fn pass_on(output: ChildStderr) -> io::Result<bool> {
     let mut lines = BufReader::new(output);
     let mut log = fs::File::create(file("logs/guest.log"))?;

@@ -26,8 +26,8 @@ use crate::tools::built;
 /// parallel.
 pub(crate) fn machine() -> Result<Command> {
     let init = prepare_boot(&built(MODULES))?;
-    // On a busy machine, the guest's check of its timer may fail, and the guest
-    // would panic. The kernel option no_timer_check turns the timer check off.
+    // The guest's kernel checks its timer, and panics if the check fails. On a
+    // busy machine, the check may fail, so no_timer_check turns the check off.
     let arguments =
         format!("console=ttyS0 quiet panic=-1 no_timer_check LAB_INIT={init} LAB_KERNEL=qemu");
     let log = file("logs/kernel.log");

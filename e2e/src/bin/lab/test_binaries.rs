@@ -143,8 +143,8 @@ fn read(message: &str) -> Result<Option<TestBinary>> {
 }
 
 /// Returns the package's name from a Cargo package id such as
-/// `path+file:///…/agent/ipvs#0.1.0`, or `…/folder#name@0.1.0` if the folder's
-/// name differs from the package's.
+/// `path+file:///…/agent/ipvs#0.1.0`. If the folder's name differs from the
+/// package's name, the id ends like `…/folder#name@0.1.0`.
 fn package(id: &str) -> String {
     let (path, fragment) = id.split_once('#').unwrap_or((id, ""));
     let folder = path.rsplit('/').next().unwrap_or(path);

@@ -21,8 +21,7 @@ use crate::test_binaries::{self, TestBinary, workspace};
 #[derive(Args)]
 pub(crate) struct Tests {
     /// How many labs run at once [default: depends on processors and free
-    /// memory; one on this machine's own kernel, because all labs would share
-    /// its modules]
+    /// memory; 1 on kernel host, whose modules all labs share]
     #[arg(long, env = "LAB_JOBS", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
 
@@ -116,7 +115,8 @@ struct Job<'a> {
     binary: &'a TestBinary,
     share: Share,
     kernel: Kind,
-    /// Whether the job runs another job's tests again, on the second kernel.
+    /// Whether the job repeats tests on the second kernel. Another job runs the
+    /// same tests on the first kernel.
     is_second: bool,
 }
 
@@ -162,8 +162,8 @@ impl Job<'_> {
         }
     }
 
-    /// Returns the job's additional environment variables. On the second
-    /// kernel, which is slow, a variable shortens the random walk.
+    /// Returns the job's additional environment variables. The second kernel is
+    /// slow, so `IPVS_WALK_STEPS` shortens the random walk there.
     fn environment(&self) -> Vec<(&'static str, &'static str)> {
         match self.is_second {
             true => vec![

@@ -3,8 +3,8 @@
 use super::*;
 
 impl Story {
-    /// Heals every fault and loads every kernel module, then runs a full
-    /// comparison and the retries that the comparison may need.
+    /// Heals every fault, and loads the missing scheduler module. Then runs
+    /// four rounds, so that every retry is made.
     fn calm(&mut self) {
         self.heal();
         self.world
@@ -120,8 +120,9 @@ impl Story {
         }
     }
 
-    /// Checks the records that a new run found on the disk: every wanted entry
-    /// on the host is ours, except addresses that other processes added.
+    /// Checks the records that the new run found on the disk. Every wanted
+    /// entry on the host must be ours, except addresses that other processes
+    /// added.
     fn check_disk(&self) {
         let disk = self.disk.all()[0].clone();
         assert!(disk.intent.is_empty(), "no round is unsettled");

@@ -28,7 +28,8 @@ impl MayHold {
     /// the disk records which services were ours.
     pub(super) fn reboot(&self) {
         let mut all = self.all();
-        // An empty journal was never opened, or is from this boot.
+        // A journal that was never opened, or was created in this boot, stays
+        // empty.
         let empty = all.iter().filter(|disk| **disk == Disk::default());
         let rebooted = all.iter().map(Disk::rebooted).chain(empty.cloned());
         *all = rebooted.collect();

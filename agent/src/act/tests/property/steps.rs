@@ -63,7 +63,8 @@ pub(super) struct Death {
     pub(super) calls: usize,
     /// What happens to each unsynced write of the agent.
     pub(super) fates: Vec<Fate>,
-    /// For each of the next runs, the number of calls after which the run dies.
+    /// The next runs open the journal, and each dies after this number of
+    /// calls.
     pub(super) openings: Vec<usize>,
 }
 

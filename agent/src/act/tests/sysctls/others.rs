@@ -78,8 +78,9 @@ fn whenever_it_dies_the_journal_can_bring_every_interface_back() {
 #[test]
 fn a_default_route_by_router_advertisement_is_kept_first_or_nothing_is_forwarded() {
     let world = v6_host();
-    // The kernel took the default route of eth0 from a router advertisement,
-    // and another program took the default route of eth1.
+    // Both interfaces have a default route from a router advertisement. The
+    // kernel added the route of eth0, and another program added the route of
+    // eth1.
     world.parts().advertised = [2, 3].into();
     let accept_ra = "net.ipv6.conf.eth0.accept_ra";
     world.parts().read_only.insert(accept_ra.into());

@@ -1,5 +1,6 @@
-//! Tests that recorded times in the future, from a previous run with a wrong
-//! clock, do not take servers out of service.
+//! Tests a restart after the clock was set back. The times that the previous
+//! run recorded are then in the future. They must not take servers out of
+//! service.
 
 use super::*;
 

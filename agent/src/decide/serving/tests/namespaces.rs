@@ -1,7 +1,7 @@
 use super::*;
 
-/// Wants two services with the same server and the same check, and returns the
-/// targets that are probed.
+/// Adds two wanted services with the same server and the same check. Returns
+/// the targets that are probed.
 fn targets(policies: [CheckPolicy; 2]) -> Vec<Arc<Target>> {
     let mut serving = Serving::default();
     let wanted = WantedService {

@@ -14,8 +14,8 @@ enum Step {
     Probe(String),
     /// The given number of seconds passes without probe results.
     Wait(i64),
-    /// The agent dies, and the given number of its last steps is missing from
-    /// the disk.
+    /// The agent restarts with the rows that were on disk the given number of
+    /// steps ago.
     Restart(usize),
     /// The agent restarts after its state folder was lost.
     Forget,
@@ -59,7 +59,7 @@ fn policy() -> impl Strategy<Value = Availability> {
     })
 }
 
-/// A scene, and the rows on disk after each step of the scene.
+/// A scene, with the health rows that were on disk after each step.
 struct Walk {
     scene: Scene,
     availability: Availability,
@@ -111,8 +111,8 @@ impl Walk {
         self.check();
     }
 
-    /// Restarts the agent with `rows`, and checks that no weight changes before
-    /// a verdict, even if the rows are old.
+    /// Restarts the agent with `rows`, which may be old. Checks that the
+    /// restart itself changes no weight.
     fn restart(&mut self, rows: &BTreeMap<String, String>) {
         let before = self.scene.weights();
         let after = self.scene.restart_with(rows);

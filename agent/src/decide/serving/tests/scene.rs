@@ -119,8 +119,8 @@ impl Scene {
     }
 
     /// Lets one period of the health check pass. Each character of `results` is
-    /// the result of one server's probe: `+`, `-`, or `.` for none. Returns the
-    /// servers' weights afterwards.
+    /// the result of one server's probe. `+` is a success, `-` is a failure,
+    /// and `.` means no result. Returns the servers' weights afterwards.
     pub(super) fn probe(&mut self, results: &str) -> String {
         self.second += 5;
         for (server, result) in self.wanted.destinations.clone().keys().zip(results.chars()) {
@@ -163,7 +163,8 @@ impl Scene {
         weights.join(" ")
     }
 
-    /// Starts the next run of the agent with the rows that the last run wrote.
+    /// Restarts the agent with the health rows that the previous run wrote to
+    /// disk. Returns the servers' weights.
     pub(super) fn restart(&mut self) -> String {
         let rows = self.rows.clone();
         self.restart_with(&rows)

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Returns a scene with two servers and a sorry server.
+/// Returns a scene with three servers and a sorry server.
 fn scene(minimum: u32, recover_above: Option<u32>) -> Scene {
     let availability = Availability {
         minimum: Some(Quantity::Count(minimum)),

@@ -6,14 +6,15 @@ use super::*;
 const MANY: usize = 16 << 10;
 /// The engine's number of places with a hard limit of 1,024 open files.
 const FEW: usize = 512;
-/// Below this lateness in simulated time, a probe counts as on time. The limit
-/// leaves time for the probes of a few other namespaces to begin first.
+/// A probe counts as on time up to this lateness in simulated time. Within this
+/// time, the probes of a few other namespaces may begin first.
 const LATE: Duration = Duration::from_millis(60);
 const MINUTE: Duration = Duration::from_secs(60);
 /// The target of a namespace that does nothing unusual.
 const GOOD: ProbeId = ProbeId(1_000_000);
 
-/// Targets with an id below one million do not answer within a minute.
+/// Returns how long a probe of a target takes. A target with an id below one
+/// million never answers, so its probe takes a minute.
 fn silent_below_a_million(id: ProbeId) -> Duration {
     if id < GOOD { MINUTE } else { MILLISECOND }
 }
@@ -133,7 +134,7 @@ fn more_probes_than_a_share_are_late_for_their_own_namespace_alone() {
     assert_eq!(world.late(), BTreeMap::new(), "it is over");
 }
 
-/// Returns the rates of a group with these budgets.
+/// Returns the probe rates of a group whose spec has the given budgets.
 fn rates(budgets: &serde_json::Value) -> Rates {
     let spec = serde_json::json!({"budgets": budgets});
     let spec: DirectorGroupSpec = serde_json::from_value(spec).unwrap();
@@ -240,7 +241,8 @@ proptest! {
         places in 64usize..600,
         loads in prop::collection::vec((1u64..600, 1u64..60, 0u64..60, 1u64..20), 1..5),
     ) {
-        // `answers_after` defines how long the answers of each load take.
+        // A probe of a target in a load takes `id % 64` seconds. The ids of
+        // each load are chosen for the wanted time.
         let mut world = World::new(with_places(places, seed), |id| {
             if id >= GOOD { MILLISECOND } else { SECOND * (id.0 % 64) as u32 }
         });

@@ -1,14 +1,15 @@
 //! Tests that a service that would take the director's own traffic is refused
 //! with a helpful message. Open ssh sessions on the director must continue.
 
+mod api_server;
+
 use std::{fs, path::Path};
 
 use e2e::{
     Host, Process,
     cluster::{
         Cluster, PATIENCE, example, expect_table, forget_director, name_holder, start_agent,
-        start_agent_at, start_agent_with_manifests, state_dir, upgrade_chart, value, wait_for,
-        wait_for_words, wait_until_ready,
+        start_agent_with_manifests, state_dir, value, wait_for, wait_for_words, wait_until_ready,
     },
     course::{Course, DR_VIP, another_service},
     eventually, ipvsadm, kubectl, kubectl_apply, layout,
@@ -182,56 +183,6 @@ fn what_would_take_the_hosts_own_traffic_is_refused_and_the_host_stays_reachable
     }
     let line = agent.wait_for_log("VirtualService default/rival is refused", PATIENCE);
     println!("{line}");
-}
-
-#[test]
-fn behind_a_cluster_ip_the_api_servers_own_addresses_are_refused_too() {
-    let _cluster = Cluster::start();
-    let course = Course::nat();
-    kubectl_apply(
-        "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: another, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}, addressType: IPv4, endpoints: [{addresses: [192.168.4.77]}], ports: [{name: https, port: 6443}]}",
-    );
-    let _agent = start_agent(&course.director, "director1");
-    let vip = |port| format!("{{address: 192.168.4.77, port: {port}}}");
-    kubectl_apply(&format!(
-        "{}---\n{}{WEB_SERVERS}",
-        service("api", &vip(6443), ""),
-        service("web", &vip(80), "")
-    ));
-    let words = ["connections to the API server, 192.168.4.77:6443"];
-    expect_refused("api", "director1", &words);
-    wait_until_ready(&["web"]);
-    kubectl(&["delete", "endpointslice/another"]);
-}
-
-/// In this test, the agent has no permission to read EndpointSlices. The agent
-/// learns the API server's address only from its own connection.
-#[test]
-fn the_address_to_which_nat_sends_the_agents_own_connection_is_refused_too() {
-    const CLUSTER_IP: &str = "10.96.0.1";
-    let _cluster = Cluster::start();
-    let course = Course::nat();
-    let director = &course.director;
-    kubectl(&["delete", "rolebinding/ipvs-agent-endpoints"]);
-    let real = format!("{}:6443", layout::HOST_SIDE);
-    let gateway = layout::MANAGEMENT_GATEWAY;
-    director.ip(&format!("route add {CLUSTER_IP} via {gateway}"));
-    director.run(&format!(
-        "iptables-legacy -t nat -A OUTPUT -d {CLUSTER_IP} -p tcp --dport 443 -j DNAT --to-destination {real}"
-    ));
-    let _agent = start_agent_at(&format!("{CLUSTER_IP}:443"), director, "director1");
-    let vip = |port| format!("{{address: {}, port: {port}}}", layout::HOST_SIDE);
-    kubectl_apply(&format!(
-        "{}---\n{}{WEB_SERVERS}",
-        service("api", &vip(6443), ""),
-        service("web", &vip(80), "")
-    ));
-    let words = [&*format!("connections to the API server, {real}")];
-    expect_refused("api", "director1", &words);
-    wait_until_ready(&["web"]);
-    // Restores the RoleBinding that this test deleted, because other tests need
-    // it.
-    upgrade_chart();
 }
 
 #[test]
