@@ -7,7 +7,8 @@ use e2e::{
     ApiServerAway, Host,
     cluster::{
         Cluster, PATIENCE, example, expect_table, start_agent, start_agent_after_reboot,
-        start_agent_traced, start_other_agent_traced, state_dir, wait_for_words, wait_until_ready,
+        start_agent_traced, start_other_agent_traced, state_dir, wait_for, wait_for_words,
+        wait_until_ready,
     },
     course::{Course, DR_VIP, DR_WEB, another_service},
     eventually, ipvsadm, kubectl, kubectl_apply,
@@ -150,7 +151,11 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_vip(&course.director);
     expect_answers(&course);
     drop(away);
-    agent.wait_for_log("register this director: succeeded", PATIENCE);
+    // The agent makes the deleted Director again, and reports once it has
+    // listed all objects.
+    let object = format!("idir/{DIRECTOR}");
+    kubectl(&["delete", &object]);
+    wait_for(&object, "Programmed", "True");
     expect_table(&course.director, &all);
     agent.terminate(PATIENCE);
 

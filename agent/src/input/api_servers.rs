@@ -99,11 +99,16 @@ impl ApiServers {
     /// Until then, the agent must not read objects. It could not tell whether a
     /// service takes an address of the API server.
     pub async fn look_first(&mut self, client: &Client, events: &Sender<Event>) {
+        let mut was_away = false;
         while let Err(problem) = self.look(client, events).await {
+            was_away = true;
             self.said.warn([format!(
                 "{problem}. Trying again; the kernel's table stays as it is"
             )]);
             time::sleep(RETRY).await;
+        }
+        if was_away {
+            tracing::info!("the API server answers now");
         }
     }
 
